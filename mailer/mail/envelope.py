@@ -1,0 +1,30 @@
+"""The envelope (RFC 5321 2.3.1): who sends to whom, and how, apart from the message's header."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One forward-path, byte-exact as the client gave it, without its angle brackets."""
+
+    address: str
+    notify: str = ""
+    """NOTIFY of RFC 3461 4.1, upper case (`NEVER`, or a list such as `SUCCESS,DELAY`); empty: not given."""
+    orcpt: str = ""
+    """ORCPT of RFC 3461 4.2, still xtext-encoded (`rfc822;bob@example.net`); empty: not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One transaction's sender, recipients and options."""
+
+    sender: str
+    """The reverse-path without brackets; the empty string is the null sender `<>`."""
+    recipients: tuple[Recipient, ...]
+    body: str = ""
+    """BODY of RFC 6152: `7BIT`, `8BITMIME`, or empty when not given."""
+    smtputf8: bool = False
+    ret: str = ""
+    """RET of RFC 3461 4.3: `FULL`, `HDRS` or empty."""
+    envid: str = ""
+    """ENVID of RFC 3461 4.4, still xtext-encoded; empty: not given."""

@@ -1,0 +1,56 @@
+"""What became of a recipient: the words that the journal, the ledger and the operator share."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """One recipient's state (RFC 3464 2.3.3 calls these actions; the words are Postfix's)."""
+
+    PENDING = "pending"
+    """Not tried yet."""
+    SENT = "sent"
+    """The next hop took responsibility."""
+    DEFERRED = "deferred"
+    """Tried, and will be tried again."""
+    BOUNCED = "bounced"
+    """Refused for good."""
+    EXPIRED = "expired"
+    """Not delivered within the maximum age."""
+    UNCERTAIN = "uncertain"
+    """The message was handed over whole and the final reply was lost: delivered or not, nobody knows."""
+
+    @property
+    def final(self) -> bool:
+        """Nothing more will be tried for it, unless the operator says so."""
+        return self in {Status.SENT, Status.BOUNCED, Status.EXPIRED}
+
+
+class Scope(StrEnum):
+    """Whose trouble it is, from narrow to wide; the wider it is, the less it says about the mail."""
+
+    RECIPIENT = "recipient"
+    """This recipient at this next hop."""
+    MESSAGE = "message"
+    """This message, whoever receives it."""
+    HOST = "host"
+    """This host or connection: any other may take the mail."""
+    PROVIDER = "provider"
+    """Our account or standing there: credentials, quota, policy."""
+    LOCAL = "local"
+    """Ourselves: disk, memory, configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one attempt did for one recipient."""
+
+    address: str
+    status: Status
+    hop: str
+    """The next hop as the operator knows it, such as `smtp.example.com[192.0.2.1]:587` or `local`."""
+    reply: str
+    """The remote's own words, or the system's; printable, one line."""
+    scope: Scope = Scope.RECIPIENT
+    tls: str = ""
+    """TLS version and cipher of the session, or empty."""

@@ -1,0 +1,54 @@
+"""SMTP replies (RFC 5321 4.2) with their enhanced status codes (RFC 3463)."""
+
+import re
+from dataclasses import dataclass
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered: three digits and its lines of text, without codes and line ends."""
+
+    code: int
+    lines: tuple[str, ...]
+
+    @property
+    def positive(self) -> bool:
+        return 200 <= self.code < 300
+
+    @property
+    def temporary(self) -> bool:
+        """4yz, and every code that is none: what a server meant by 6yz nobody knows, so we try again."""
+        return not self.positive and not self.permanent and self.code != 354
+
+    @property
+    def permanent(self) -> bool:
+        return 500 <= self.code < 600
+
+    @property
+    def enhanced(self) -> str:
+        """The enhanced status code of the first line, such as `5.1.1`, or the empty string.
+
+        One whose class contradicts the reply code is ignored (RFC 2034 4: they must agree).
+        """
+        found = _ENHANCED.match(self.lines[0]) if self.lines else None
+        status = found.group(1) if found else ""
+        return status if status[:1] == str(self.code)[:1] else ""
+
+    def __str__(self) -> str:
+        """One line, printable, as the journal and the operator read it."""
+        text = " ".join(self.lines)
+        return printable(f"{self.code} {text}".rstrip())
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """Make a remote's words safe for a terminal and a log line: controls escaped, at most `limit` characters.
+
+    A reply may carry CR, LF, ESC or a megabyte (RFC 5321 4.5.3.1.5 allows 512 octets a line).
+    """
+    if text.isprintable():
+        clean = text
+    else:
+        clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return clean if len(clean) <= limit else clean[: limit - 3] + "..."
