@@ -1,0 +1,96 @@
+"""The ledger: one JSON line per mail event, in `log/YYYYMMDD.jsonl` by the UTC date of the line itself.
+
+Every program appends with one write(2) each, so lines of several programs never mix. It is not synced: a
+power cut may take its last second, and then the journals of the messages still know. A ledger that cannot be
+written never stops mail.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CHECK_EVERY = 1.0
+"""Seconds between looks whether the open file is still the one in the directory."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event. The words are Postfix's where it has one; unknown fields are ignored when read."""
+
+    at: str
+    event: str
+    id: str = ""
+    sender: str | None = msgspec.field(name="from", default=None)
+    to: tuple[str, ...] = ()
+    size: int | None = None
+    user: str = ""
+    peer: str = ""
+    relay: str = ""
+    """The next hop, as `host[address]:port`."""
+    delay: float | None = None
+    """Seconds since the message was received."""
+    dsn: str = ""
+    """The enhanced status code."""
+    status: str = ""
+    reply: str = ""
+    next: str = ""
+    attempt: int = 0
+    tls: str = ""
+    reason: str = ""
+    by: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(line: Line) -> bytes:
+    return _encoder.encode(line) + b"\n"
+
+
+class Ledger:
+    """Appends to the files of a log directory."""
+
+    def __init__(self, directory: Path, on_trouble: Callable[[OSError], None]) -> None:
+        """Open nothing yet.
+
+        Args:
+            directory: the spool's `log/`.
+            on_trouble: told once per outage that lines are being lost; mail flows on.
+        """
+        self._directory = directory
+        self._on_trouble = on_trouble
+        self._day = ""
+        self._fd = -1
+        self._checked = 0.0
+        self._failing = False
+
+    def append(self, line: Line) -> None:
+        """Write one line; never raises for trouble with the disk."""
+        try:
+            os.write(self._file(line.at[:10].replace("-", "")), encode(line))
+        except OSError as error:
+            self.close()
+            if not self._failing:
+                self._failing = True
+                self._on_trouble(error)
+        else:
+            self._failing = False
+
+    def _file(self, day: str) -> int:
+        now = monotonic()
+        if self._fd >= 0 and day == self._day:
+            if now - self._checked < _CHECK_EVERY or os.fstat(self._fd).st_nlink > 0:
+                return self._fd
+            self._checked = now
+        self.close()
+        self._fd = os.open(self._directory / f"{day}.jsonl", _FLAGS, 0o600)
+        self._day, self._checked = day, now
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

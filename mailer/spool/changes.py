@@ -1,0 +1,81 @@
+"""Durable changes to the spool, as three steps in the order that a power cut demands.
+
+1. `sync`: a file's own bytes. A rename that is durable before them would show a file without its end.
+2. `move`: the rename.
+3. `directories`: fsynced, the destination before the source, so that no instant has the name in neither.
+
+They are values with three steps so that the committer can do each step for many messages at once.
+"""
+
+from typing import Protocol
+
+from mailer.spool.held import Held
+from mailer.spool.layout import Spool
+from mailer.spool.transitions import Move
+
+
+class Change(Protocol):
+    """Something to be made durable."""
+
+    def sync(self) -> None:
+        """Make the file's bytes durable; raises OSError.
+
+        It is never called twice for one descriptor: after a failed fsync the kernel has dropped the pages,
+        and a second one would succeed and lie.
+        """
+
+    def move(self) -> None:
+        """Rename the file; raises OSError, and the file is where it was."""
+
+    def directories(self) -> tuple[str, ...]:
+        """Name the directories to fsync once `move` is done, destination first."""
+
+    def undo(self) -> None:
+        """After a failure in any step: leave nothing half done. Raises NotUndone."""
+
+
+class NotUndone(OSError):
+    """A change failed and could not be taken back: whether it happened is open."""
+
+
+class DurableMove:
+    """A message leaves its place for good: deferred, failed, held, archived."""
+
+    def __init__(self, held: Held, move: Move, bucket: str = "") -> None:
+        self._held = held
+        self._move = move
+        self._bucket = bucket
+        self._source = held.spot.directory
+
+    def sync(self) -> None:
+        self._held.sync()
+
+    def move(self) -> None:
+        self._held.move(self._move, self._bucket)
+
+    def directories(self) -> tuple[str, ...]:
+        spot = self._held.spot
+        if spot.bucket:
+            # The bucket itself may be new.
+            return (spot.directory, spot.place.value, self._source)
+        return (spot.directory, self._source)
+
+    def undo(self) -> None:
+        """Nothing to take back: the file is in one of two places, and its journal decides."""
+
+
+def make_durable(spool: Spool, change: Change) -> None:
+    """Do one change at once, in this thread.
+
+    Raises:
+        OSError: a step failed and was undone.
+        NotUndone: it could not be undone.
+    """
+    try:
+        change.sync()
+        change.move()
+        for name in dict.fromkeys(change.directories()):
+            spool.sync_directory(name)
+    except OSError:
+        change.undo()
+        raise

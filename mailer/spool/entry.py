@@ -1,0 +1,241 @@
+"""The spool file's format: an envelope block, the message, the journal.
+
+    Spool-Format: 1
+    Spool-Id: 01JD0M3Q5V8Z7X2C4B6N8M0K1J
+    Spool-Received: 2026-11-22T21:45:01.123456Z
+    Spool-User: noreply@example.com
+    Spool-Peer: 127.0.0.1
+    Spool-Options: BODY=8BITMIME SMTPUTF8
+    Spool-Sender: <app@example.com>
+    Spool-Recipient: <bob@example.net> NOTIFY=FAILURE
+    Spool-Length: 0000012345
+    (exactly that many bytes: the message)
+    {"at":"...","event":"accepted","sha256":"...","envelope":"..."}
+
+The block's fields look like header fields, so the whole is a valid RFC 5322 message for whoever opens it. The
+block ends with the length, of fixed width: it is written last, into its place, when a streamed message is
+complete. What the message itself contains is opaque; `Spool-` fields inside it mean nothing.
+
+`sha256` is the digest of the message, what `sha256sum` says of `mailer spool show --raw`; `envelope` is the
+digest of the block, so that a flipped bit in a recipient mails nobody else.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+
+from mailer.mail import clock
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool import journal
+from mailer.spool.ids import is_id
+from mailer.spool.journal import State
+
+FORMAT = "1"
+_LENGTH_FIELD = b"Spool-Length: "
+LENGTH_DIGITS = 10
+_END = re.compile(rb"\r\n" + _LENGTH_FIELD + rb"(\d{10})\r\n")
+
+_FIRST_READ = 16 * 1024
+"""Enough for the block, the message and the journal of nearly every mail, in one read."""
+_LARGEST_BLOCK = 8 * 1024 * 1024
+_LARGEST_JOURNAL = 64 * 1024 * 1024
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+_PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
+
+
+class Corrupt(ValueError):
+    """A spool file that must not be sent; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The envelope block: what was known when the message came in."""
+
+    id: str
+    received: float
+    """Seconds since the epoch, to the microsecond."""
+    user: str
+    """Who authenticated; empty when nobody had to."""
+    peer: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A spool file as it was read: its block, where its message lies, and the fold of its journal."""
+
+    block: Block
+    offset: int
+    length: int
+    state: State
+    size: int
+    """Of the file when it was read, in bytes: what follows was appended later."""
+    torn: bool
+    """The file does not end in a line end: whoever appends ends the line first."""
+
+    @property
+    def id(self) -> str:
+        return self.block.id
+
+    @property
+    def envelope(self) -> Envelope:
+        return self.block.envelope
+
+
+def encode_block(block: Block, length: int = 0) -> bytes:
+    """Write a block; the length is the last line, `LENGTH_DIGITS` wide.
+
+    Raises:
+        ValueError: a value has a control character, which no line could carry.
+    """
+    envelope = block.envelope
+    options = [
+        f"BODY={envelope.body}" if envelope.body else "",
+        "SMTPUTF8" if envelope.smtputf8 else "",
+        f"RET={envelope.ret}" if envelope.ret else "",
+        f"ENVID={envelope.envid}" if envelope.envid else "",
+    ]
+    lines = [
+        f"Spool-Format: {FORMAT}",
+        f"Spool-Id: {block.id}",
+        f"Spool-Received: {clock.rfc3339(block.received)}",
+        f"Spool-User: {block.user}",
+        f"Spool-Peer: {block.peer}",
+        f"Spool-Options: {' '.join(filter(None, options))}",
+        f"Spool-Sender: <{envelope.sender}>",
+        *(_recipient_line(recipient) for recipient in envelope.recipients),
+    ]
+    for line in lines:
+        if _UNSAFE.search(line):
+            raise ValueError(f"a control character in {line.partition(':')[0]}")
+    text = "\r\n".join(lines).encode()
+    return b"%s\r\n%s%0*d\r\n" % (text, _LENGTH_FIELD, LENGTH_DIGITS, length)
+
+
+def _recipient_line(recipient: Recipient) -> str:
+    notify = f" NOTIFY={recipient.notify}" if recipient.notify else ""
+    orcpt = f" ORCPT={recipient.orcpt}" if recipient.orcpt else ""
+    return f"Spool-Recipient: <{recipient.address}>{notify}{orcpt}"
+
+
+def parse_block(data: bytes) -> Block:
+    """Read a block, up to but without its length.
+
+    Raises:
+        Corrupt: it is not ours, of a later format, or damaged.
+    """
+    try:
+        lines = [line.partition(": ") for line in data.decode().split("\r\n")]
+    except UnicodeDecodeError as error:
+        raise Corrupt("the envelope is not UTF-8") from error
+    names = [name for name, _, _ in lines]
+    single = {name: value for name, _, value in lines}
+    if names[0] != "Spool-Format":
+        raise Corrupt("it does not begin with Spool-Format")
+    if single["Spool-Format"] != FORMAT:
+        raise Corrupt(f"format {single['Spool-Format'][:20]!r} is not known to this version")
+    recipients = [_recipient(value) for name, _, value in lines if name == "Spool-Recipient"]
+    try:
+        options = _parameters(single["Spool-Options"])
+        block = Block(
+            id=single["Spool-Id"],
+            received=clock.seconds(single["Spool-Received"]),
+            user=single["Spool-User"],
+            peer=single["Spool-Peer"],
+            envelope=Envelope(
+                sender=_path(single["Spool-Sender"])[0],
+                recipients=tuple(recipients),
+                body=options.get("BODY", ""),
+                smtputf8="SMTPUTF8" in options,
+                ret=options.get("RET", ""),
+                envid=options.get("ENVID", ""),
+            ),
+        )
+    except KeyError as error:
+        raise Corrupt(f"{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise Corrupt(str(error)) from error
+    if not is_id(block.id):
+        raise Corrupt("Spool-Id is not an id")
+    if not recipients:
+        raise Corrupt("it has no recipient")
+    return block
+
+
+def _recipient(value: str) -> Recipient:
+    address, rest = _path(value)
+    parameters = _parameters(rest)
+    return Recipient(address, parameters.get("NOTIFY", ""), parameters.get("ORCPT", ""))
+
+
+def _path(value: str) -> tuple[str, str]:
+    found = _PATH.fullmatch(value)
+    if found is None:
+        raise Corrupt("an address is not in angle brackets")
+    return found.group(1), found.group(2) or ""
+
+
+def _parameters(text: str) -> dict[str, str]:
+    return {name: value for name, _, value in (word.partition("=") for word in text.split(" ") if word)}
+
+
+def read_entry(fd: int, name: str, *, boot: str = "") -> Entry:
+    """Read a spool file through its descriptor, without its message's bytes.
+
+    Args:
+        fd: open for reading; its offset is neither used nor changed.
+        name: the file's name, which its Spool-Id must equal.
+        boot: this boot's id, for counting the runners that died over it.
+
+    Raises:
+        Corrupt: the file must not be sent. The message's own digest is not checked here: see `check_message`.
+        OSError: it cannot be read.
+    """
+    size = os.fstat(fd).st_size
+    head = os.pread(fd, _FIRST_READ, 0)
+    while (end := _END.search(head)) is None:
+        if not head.startswith(b"Spool-Format: "[: len(head)]) or len(head) > _LARGEST_BLOCK:
+            raise Corrupt("it does not begin with a spool envelope")
+        more = os.pread(fd, max(_FIRST_READ, len(head)), len(head))
+        if not more:
+            raise Corrupt("the envelope ends before Spool-Length")
+        head += more
+    block = parse_block(head[: end.start()])
+    if block.id != name:
+        raise Corrupt(f"its Spool-Id is {block.id}")
+    offset, length = end.end(), int(end.group(1))
+    lines = _read_journal(fd, head, offset + length, size)
+    state = journal.fold(block.envelope.recipients, journal.decode(lines), boot=boot)
+    if state.accepted is None:
+        raise Corrupt("it is incomplete: no accepted line follows the message")
+    if state.accepted.envelope != sha256(head[:offset]).hexdigest():
+        raise Corrupt("the envelope's digest differs from the accepted one")
+    return Entry(block, offset, length, state, size, torn=not lines.endswith(b"\n"))
+
+
+def _read_journal(fd: int, head: bytes, start: int, size: int) -> bytes:
+    if len(head) >= size:
+        return head[start:]
+    if size - start > _LARGEST_JOURNAL:
+        raise Corrupt("the journal is too long to be one")
+    return os.pread(fd, max(0, size - start), start)
+
+
+_CHUNK = 256 * 1024
+
+
+def check_message(fd: int, entry: Entry) -> None:
+    """Compare the message with the digest that was recorded when it was accepted.
+
+    Raises:
+        Corrupt: it differs, or is cut short; nothing of it may be sent.
+    """
+    digest = sha256()
+    position, end = entry.offset, entry.offset + entry.length
+    while position < end and (chunk := os.pread(fd, min(_CHUNK, end - position), position)):
+        digest.update(chunk)
+        position += len(chunk)
+    if entry.state.accepted is None or digest.hexdigest() != entry.state.accepted.sha256:
+        raise Corrupt("the message's digest differs from the accepted one")

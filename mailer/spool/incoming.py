@@ -1,0 +1,145 @@
+"""A message being received: a file in `tmp/`, locked from its creation until it is durable in `new/`."""
+
+import os
+from hashlib import sha256
+from typing import Self
+
+from mailer.mail import clock
+from mailer.mail.envelope import Envelope
+from mailer.spool import journal
+from mailer.spool.changes import NotUndone
+from mailer.spool.entry import LENGTH_DIGITS, Block, encode_block
+from mailer.spool.held import lock, write_all
+from mailer.spool.ids import new_id
+from mailer.spool.journal import Event, Kind
+from mailer.spool.layout import FILE_MODE, Place, Spool, Spot
+from mailer.spool.syscalls import rename_exclusive
+from mailer.spool.transitions import Move, target
+
+_BUFFER = 128 * 1024
+"""Messages up to this size reach the kernel in one write; larger ones are streamed in pieces of it."""
+
+# Without O_APPEND: with it, Linux would put the length at the end instead of in its place (pwrite(2), BUGS).
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Incoming:
+    """Write a message as it arrives, then hand it to the committer; afterwards `release`, or `discard`.
+
+    It is a `Change`: the committer makes it durable.
+    """
+
+    def __init__(self, spool: Spool, block: Block, fd: int) -> None:
+        self._spool = spool
+        self._block = block
+        self._head = encode_block(block)
+        self._spot: Spot | None = Spot(Place.TMP, block.id)
+        self._fd = fd
+        self._digest = sha256()
+        self._buffer = bytearray()
+        self._flushed = False
+        self.size = 0
+        """Bytes of the message so far."""
+
+    @classmethod
+    def create(cls, spool: Spool, *, received: float, user: str, peer: str, envelope: Envelope) -> Self:
+        """Open a new file in `tmp/` under a fresh id.
+
+        Args:
+            spool: where to.
+            received: the time of arrival, in seconds since the epoch.
+            user: who authenticated; empty when nobody did.
+            peer: the client's address, for the operator.
+            envelope: with every recipient once.
+
+        Raises:
+            OSError: as open(2); nothing was created.
+            ValueError: a value has a control character; nothing was created.
+        """
+        block = Block(new_id(received), received, user, peer, envelope)
+        encode_block(block)
+        fd = os.open(Spot(Place.TMP, block.id).path, _FLAGS, FILE_MODE, dir_fd=spool.root)
+        lock(fd)  # It cannot fail: nobody else knows the name, and the sweep leaves the young alone.
+        return cls(spool, block, fd)
+
+    @property
+    def id(self) -> str:
+        return self._block.id
+
+    def write(self, chunk: bytes) -> None:
+        """Append to the message; raises OSError, after which only `discard` makes sense."""
+        self._digest.update(chunk)
+        self.size += len(chunk)
+        self._buffer += chunk
+        if len(self._buffer) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._flushed:
+            self._buffer[:0] = self._head
+            self._flushed = True
+        data, self._buffer = self._buffer, bytearray()
+        write_all(self._fd, data)
+
+    def seal(self, at: float) -> None:
+        """Complete the file: the length, and the line that says it was accepted; not yet durable.
+
+        Args:
+            at: now, in seconds since the epoch.
+
+        Raises:
+            OSError: the file is incomplete; only `discard` makes sense.
+        """
+        head = encode_block(self._block, self.size)
+        accepted = Event(
+            at=clock.rfc3339(at),
+            event=Kind.ACCEPTED,
+            sha256=self._digest.hexdigest(),
+            envelope=sha256(head).hexdigest(),
+        )
+        self._buffer += journal.encode(accepted)
+        if self._flushed:
+            width = LENGTH_DIGITS + 2
+            os.pwrite(self._fd, head[-width:], len(head) - width)
+        self._head = head
+        self._flush()
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def move(self) -> None:
+        spot = self._spot
+        assert spot is not None
+        place = target(Move.COMMIT, spot.place)
+        assert place is not None
+        moved = Spot(place, spot.name)
+        rename_exclusive(self._spool.root, spot.path, moved.path)
+        self._spot = moved
+
+    def directories(self) -> tuple[str, ...]:
+        return (Place.NEW.value,)
+
+    def undo(self) -> None:
+        try:
+            self.discard()
+        except OSError as error:
+            raise NotUndone(error.errno, error.strerror) from error
+
+    def discard(self) -> None:
+        """Remove the file and give its lock up; a second call does nothing.
+
+        Raises:
+            OSError: it could not be removed. The lock is given up all the same; in `tmp/` nobody reads it.
+        """
+        if self._spot is None:
+            return
+        spot, self._spot = self._spot, None
+        try:
+            os.unlink(spot.path, dir_fd=self._spool.root)
+        finally:
+            os.close(self._fd)
+
+    def release(self) -> None:
+        """Give the lock up, after the commit: runners may have it."""
+        self._spot = None
+        os.close(self._fd)

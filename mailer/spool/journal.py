@@ -1,0 +1,232 @@
+"""The journal: the lines behind a message that tell its life, and the state they fold to.
+
+Lines are only ever appended, one JSON object each, CRLF at the end. A line that does not parse as an object
+(torn by a crash, or damaged) is ignored wherever it stands. The state of a message is the fold of its
+lines over its envelope and nothing else: the directory it lies in is only a hint.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+
+
+class Kind(StrEnum):
+    """What a line says happened."""
+
+    ACCEPTED = "accepted"
+    """Received whole; the client may be told. Carries the digests; a file without it is incomplete."""
+    COMMITTING = "committing"
+    """About to send the final dot for `to` at `hop`: until their outcome they are uncertain."""
+    SENT = "sent"
+    DEFERRED = "deferred"
+    BOUNCED = "bounced"
+    EXPIRED = "expired"
+    UNCERTAIN = "uncertain"
+    """The final reply was lost; `next` says when it is tried again."""
+    RECOVERED = "recovered"
+    """A runner died with the claim; this boot's runner took it over."""
+    ALONE = "alone"
+    """Recovered repeatedly: from here on it is tried with nothing else in the runner's hands."""
+    HELD = "held"
+    RELEASED = "released"
+    REQUEUED = "requeued"
+    """The operator wants it tried now; refused and expired recipients are tried again too."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line. Unknown fields are ignored, so that an older runner can read a newer journal."""
+
+    at: str
+    event: str
+    to: tuple[str, ...] = ()
+    hop: str = ""
+    reply: str = ""
+    scope: str = ""
+    attempt: int = 0
+    next: str = ""
+    tls: str = ""
+    reason: str = ""
+    by: str = ""
+    boot: str = ""
+    sha256: str = ""
+    envelope: str = ""
+
+
+_OUTCOMES: dict[str, Status] = {
+    Kind.SENT: Status.SENT,
+    Kind.DEFERRED: Status.DEFERRED,
+    Kind.BOUNCED: Status.BOUNCED,
+    Kind.EXPIRED: Status.EXPIRED,
+    Kind.UNCERTAIN: Status.UNCERTAIN,
+    Kind.COMMITTING: Status.UNCERTAIN,
+}
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """Write one line, CRLF included."""
+    return _encoder.encode(event) + b"\r\n"
+
+
+def decode(journal: bytes) -> Iterator[Event]:
+    """Read the lines that count."""
+    for line in journal.split(b"\n"):
+        if line.startswith(b"{"):
+            try:
+                yield _decoder.decode(line)
+            except msgspec.MsgspecError:
+                continue
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one recipient stands."""
+
+    recipient: Recipient
+    status: Status = Status.PENDING
+    reply: str = ""
+    hop: str = ""
+    next: float | None = None
+    """When it is due again, in seconds since the epoch; None: now."""
+
+    @property
+    def address(self) -> str:
+        return self.recipient.address
+
+
+class Disposition(StrEnum):
+    """What is to be done with a message, as its journal has it."""
+
+    ATTEMPT = "attempt"
+    """Some recipient is due."""
+    WAIT = "wait"
+    """Some recipient will be tried again, none is due."""
+    FINISH = "finish"
+    """All recipients were sent."""
+    FAIL = "fail"
+    """None is left to try, and at least one was not sent."""
+    HOLD = "hold"
+    """The operator, or the poison rule, keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a journal folds to."""
+
+    standings: tuple[Standing, ...]
+    accepted: Event | None = None
+    since: float = 0.0
+    """When the clock of its maximum age started: at acceptance, or when the operator requeued it."""
+    attempts: int = 0
+    held: str = ""
+    """Why it is held; empty when it is not."""
+    recoveries: int = 0
+    """Dead runners since its last outcome, this boot."""
+    deaths_alone: int = 0
+    """Of these, those that had nothing else in hand: only these speak against the message."""
+    overdue: bool = False
+    """It was already too old when it was last deferred: one reading of a clock expires nothing."""
+
+    @property
+    def open(self) -> tuple[Standing, ...]:
+        """The recipients that still wait for their final status."""
+        return tuple(s for s in self.standings if not s.status.final)
+
+    @property
+    def next(self) -> float | None:
+        """When the first open recipient is due; None: now (or none is open)."""
+        times = [s.next for s in self.open]
+        known = [t for t in times if t is not None]
+        return min(known) if known and len(known) == len(times) else None
+
+    def due(self, now: float, horizon: float) -> tuple[Standing, ...]:
+        """Return the open recipients to be tried now.
+
+        Args:
+            now: seconds since the epoch.
+            horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
+                wrong then or is wrong now, and counts as due.
+        """
+        return tuple(s for s in self.open if s.next is None or not now < s.next <= now + horizon)
+
+    def disposition(self, now: float, horizon: float) -> Disposition:
+        """Decide what is to be done; arguments as `due`."""
+        if self.held:
+            return Disposition.HOLD
+        if not self.open:
+            sent = all(s.status is Status.SENT for s in self.standings)
+            return Disposition.FINISH if sent else Disposition.FAIL
+        return Disposition.ATTEMPT if self.due(now, horizon) else Disposition.WAIT
+
+
+def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str = "") -> State:
+    """Fold a journal over the recipients of its envelope.
+
+    Args:
+        recipients: of the envelope, each address once.
+        events: the lines in file order.
+        boot: this boot's id; deaths in other boots (a power cut) are nobody's fault and do not count.
+    """
+    standings = {r.address: Standing(r) for r in recipients}
+    state = State(standings=())
+    for event in events:
+        if outcome := _OUTCOMES.get(event.event):
+            due = _time(event.next)
+            for address in event.to:
+                if known := standings.get(address):
+                    standings[address] = replace(
+                        known, status=outcome, reply=event.reply, hop=event.hop, next=due
+                    )
+            state = _after_outcome(state, event)
+        else:
+            state = _after(state, event, standings, boot)
+    return replace(state, standings=tuple(standings.values()))
+
+
+def _after_outcome(state: State, event: Event) -> State:
+    attempts = max(state.attempts, event.attempt)
+    if event.event == Kind.COMMITTING:
+        return replace(state, attempts=attempts)
+    overdue = event.event in {Kind.DEFERRED, Kind.UNCERTAIN} and event.reason == OVERDUE
+    return replace(state, attempts=attempts, recoveries=0, deaths_alone=0, overdue=overdue)
+
+
+def _after(state: State, event: Event, standings: dict[str, Standing], boot: str) -> State:
+    match event.event:
+        case Kind.ACCEPTED if state.accepted is None:
+            state = replace(state, accepted=event, since=_time(event.at) or 0.0)
+        case Kind.RECOVERED if event.boot == boot:
+            state = replace(state, recoveries=state.recoveries + 1)
+        case Kind.ALONE if event.boot == boot:
+            state = replace(state, deaths_alone=state.deaths_alone + 1)
+        case Kind.HELD:
+            state = replace(state, held=event.reason or "held")
+        case Kind.RELEASED:
+            state = replace(state, held="", recoveries=0, deaths_alone=0)
+        case Kind.REQUEUED:
+            for address, known in standings.items():
+                if known.status is not Status.SENT:
+                    again = Status.PENDING if known.status.final else known.status
+                    standings[address] = replace(known, status=again, next=None)
+            since = _time(event.at) or state.since
+            state = replace(state, since=since, held="", recoveries=0, deaths_alone=0, overdue=False)
+    return state
+
+
+OVERDUE = "overdue"
+"""The `reason` of a deferral that found the message older than its maximum age."""
+
+
+def _time(text: str) -> float | None:
+    try:
+        return clock.seconds(text) if text else None
+    except ValueError:
+        return None

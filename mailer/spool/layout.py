@@ -1,0 +1,195 @@
+"""Where things are in a spool directory, and the one object that holds it open.
+
+Every path below is relative to the descriptor of the spool directory, opened once: whoever swaps a parent
+directory later changes nothing for us.
+"""
+
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from mailer.spool.syscalls import filesystem_type
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs"}
+"""Refused: their locks, renames or fsyncs do not promise what the spool's rules rest on."""
+
+_BUCKET = "%Y%m%dT%H%MZ"
+_DAY = "%Y%m%d"
+
+
+class SpoolError(OSError):
+    """The spool directory cannot be used; the text says why and what to do."""
+
+
+class Place(StrEnum):
+    """The directories that hold messages."""
+
+    TMP = "tmp"
+    NEW = "new"
+    CUR = "cur"
+    RETRY = "retry"
+    HOLD = "hold"
+    FAILED = "failed"
+    CORRUPT = "corrupt"
+    SENT = "sent"
+
+
+BUCKETED = {Place.RETRY, Place.SENT}
+"""Places divided further: by the minute when the message is due, by the day when it was sent."""
+
+LOCAL = "local"
+LOG = "log"
+STATE = "state"
+_DIRECTORIES = (*Place, LOCAL, LOG, STATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a message's file is: a place, the bucket inside it if the place has buckets, and its name."""
+
+    place: Place
+    name: str
+    bucket: str = ""
+
+    @property
+    def directory(self) -> str:
+        return f"{self.place}/{self.bucket}" if self.bucket else self.place.value
+
+    @property
+    def path(self) -> str:
+        """The file, relative to the spool directory."""
+        return f"{self.directory}/{self.name}"
+
+
+def bucket_for(due: float) -> str:
+    """Name the retry bucket of a message due at this time: the minute, rounded up (nothing is early)."""
+    return datetime.fromtimestamp(math.ceil(due / 60) * 60, UTC).strftime(_BUCKET)
+
+
+def bucket_time(name: str) -> float:
+    """Return when a retry bucket is due, in seconds since the epoch.
+
+    Raises:
+        ValueError: no bucket is called that.
+    """
+    return datetime.strptime(name, _BUCKET).replace(tzinfo=UTC).timestamp()
+
+
+def day_for(moment: float) -> str:
+    """Name the UTC day, as `sent/` and `log/` use it."""
+    return datetime.fromtimestamp(moment, UTC).strftime(_DAY)
+
+
+class Spool:
+    """An open spool directory. It holds one descriptor; everything else is opened when needed."""
+
+    def __init__(self, path: Path, root: int) -> None:
+        self.path = path
+        self.root = root
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = False) -> Self:
+        """Open the spool at `path`, make the directories that it lacks, and tighten modes to 0700.
+
+        With `create` the spool directory itself is made too; its parent must exist.
+
+        Raises:
+            SpoolError: it is not there, not ours, on a network filesystem, or not to be opened.
+        """
+        try:
+            if create and not path.exists():
+                path.mkdir(mode=DIRECTORY_MODE)
+            # The spool may be a symbolic link to another disk; inside it, none is followed.
+            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SpoolError(error.errno, f"no spool to open: {error.strerror}", str(path)) from error
+        spool = cls(path, root)
+        try:
+            spool._prepare()
+        except OSError:
+            spool.close()
+            raise
+        return spool
+
+    def _prepare(self) -> None:
+        state = os.fstat(self.root)
+        if state.st_uid != os.geteuid():
+            raise SpoolError(
+                None,
+                f"the spool {self.path} belongs to user {state.st_uid}, and this runs as {os.geteuid()}: "
+                "run as its owner, or give it to this user with chown -R",
+            )
+        kind = filesystem_type(state.st_dev)
+        if kind in NETWORK_FILESYSTEMS:
+            raise SpoolError(
+                None,
+                f"the spool {self.path} is on {kind}, where locks and fsync do not hold what the spool "
+                "promises: set spoolDir to a local filesystem",
+            )
+        made = [name for name in _DIRECTORIES if self._make(name)]
+        if stat.S_IMODE(state.st_mode) != DIRECTORY_MODE:
+            os.fchmod(self.root, DIRECTORY_MODE)
+        if made:
+            os.fsync(self.root)
+
+    def _make(self, name: str) -> bool:
+        """Make sure that a directory is there and 0700; tell whether it had to be made."""
+        made = False
+        try:
+            found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
+        except FileNotFoundError:
+            made = self.make_directory(name)
+            found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise SpoolError(None, f"{self.path / name} is not a directory of ours: move it away")
+        if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
+            with self.directory(name) as fd:
+                os.fchmod(fd, DIRECTORY_MODE)
+        return made
+
+    def make_directory(self, name: str) -> bool:
+        """Make a directory of mode 0700; tell whether it was not there before."""
+        try:
+            os.mkdir(name, DIRECTORY_MODE, dir_fd=self.root)
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def directory(self, name: str) -> Iterator[int]:
+        """Open a directory of the spool for as long as the block runs."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=self.root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def sync_directory(self, name: str) -> None:
+        """Make what was renamed into or out of a directory durable."""
+        with self.directory(name) as fd:
+            os.fsync(fd)
+
+    def free_bytes(self) -> int:
+        """Return the room that is left to us on the spool's filesystem, in bytes."""
+        state = os.fstatvfs(self.root)
+        return state.f_bavail * state.f_frsize
+
+    def close(self) -> None:
+        os.close(self.root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,77 @@
+"""What the operator does to single messages: retry, hold, release, remove.
+
+Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is left alone.
+"""
+
+from dataclasses import dataclass
+
+from mailer.mail import clock
+from mailer.spool.changes import DurableMove, make_durable
+from mailer.spool.held import Held
+from mailer.spool.journal import Event, Kind
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.transitions import TRANSITIONS, Move
+
+
+class Refused(ValueError):
+    """The message's place does not allow that; the text says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody at the command line or the admin page."""
+
+    spool: Spool
+    name: str
+    """Who it is, for the journal."""
+
+    def retry(self, spot: Spot, now: float) -> None:
+        """Try a message's open and failed recipients at the next run.
+
+        Raises:
+            Refused: it is quarantined.
+            Missed, Unsafe, Corrupt, OSError: it could not be taken, read or moved; it is where it was.
+        """
+        ready = spot.place in {Place.NEW, Place.CUR}
+        if not ready:
+            self._allow(Move.REQUEUE, spot)
+        with Held.take(self.spool, spot) as held:
+            held.read()
+            held.append(self._event(Kind.REQUEUED, now))
+            if not ready:
+                held.move(Move.REQUEUE)
+
+    def hold(self, spot: Spot, now: float, reason: str = "") -> None:
+        """Keep a message from being sent until it is released or retried; raises as `retry`."""
+        self._allow(Move.HOLD, spot)
+        with Held.take(self.spool, spot) as held:
+            held.read()
+            held.append(self._event(Kind.HELD, now, reason or f"held by {self.name}"))
+            make_durable(self.spool, DurableMove(held, Move.HOLD))
+
+    def release(self, spot: Spot, now: float) -> None:
+        """Let a held message go on as it was; raises as `retry`."""
+        if spot.place is not Place.HOLD:
+            raise Refused(f"it is not held: it is in {spot.place}/")
+        with Held.take(self.spool, spot) as held:
+            held.read()
+            held.append(self._event(Kind.RELEASED, now))
+            held.move(Move.REQUEUE)
+
+    def remove(self, spot: Spot) -> None:
+        """Delete a message for good.
+
+        Raises:
+            Refused, Missed, Unsafe, OSError: it is where it was.
+        """
+        self._allow(Move.REMOVE, spot)
+        with Held.take(self.spool, spot) as held:
+            held.move(Move.REMOVE)
+        self.spool.sync_directory(spot.directory)
+
+    def _allow(self, move: Move, spot: Spot) -> None:
+        if spot.place not in TRANSITIONS[move][0]:
+            raise Refused(f"it is in {spot.place}/, and from there it cannot be moved")
+
+    def _event(self, kind: Kind, now: float, reason: str = "") -> Event:
+        return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)

@@ -1,0 +1,70 @@
+"""Looking into the spool: which messages are where, streamed, so that memory does not grow with the queue."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from mailer.spool.ids import is_id
+from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
+
+QUEUE = (Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED, Place.CORRUPT)
+"""The places that an operator means by "the queue": everything but what is being received or was sent."""
+
+_PASSES = 10
+"""How often a message is looked for before it counts as absent: it may move while we look."""
+
+
+def names(spool: Spool, directory: str) -> Iterator[str]:
+    """Stream the ids in a directory, in no order; nothing when the directory is gone."""
+    try:
+        with spool.directory(directory) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if is_id(entry.name):
+                    yield entry.name
+    except FileNotFoundError:
+        return
+
+
+def buckets(spool: Spool, place: Place) -> list[str]:
+    """Name the buckets of a place, the earliest first; one per minute or day, so these are few."""
+    with spool.directory(place.value) as fd, os.scandir(fd) as entries:
+        found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return sorted(filter(is_bucket, found)) if place is Place.RETRY else sorted(found)
+
+
+def is_bucket(name: str) -> bool:
+    try:
+        bucket_time(name)
+    except ValueError:
+        return False
+    return True
+
+
+def spots(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Spot]:
+    """Stream the messages of some places, in no order.
+
+    A message that moves during the scan may be missed or be seen twice; what is at rest is seen once.
+    """
+    for place in places:
+        for bucket in buckets(spool, place) if place in BUCKETED else [""]:
+            directory = f"{place}/{bucket}" if bucket else place.value
+            for name in names(spool, directory):
+                yield Spot(place, name, bucket)
+
+
+def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spot]:
+    """Find the messages whose id begins with `prefix`; each is named once.
+
+    "None" is said only after several passes, since a message may move from a place not yet scanned to one
+    that was.
+    """
+    places = tuple(places)
+    for _ in range(_PASSES):
+        found = {spot.name: spot for spot in spots(spool, places) if spot.name.startswith(prefix)}
+        if found:
+            return list(found.values())
+    return []
+
+
+def count(spool: Spool, place: Place) -> int:
+    """Count the messages of one place."""
+    return sum(1 for _ in spots(spool, (place,)))

@@ -1,0 +1,76 @@
+"""Sweeping: what is due comes back to `new/`, what dead programs left in `tmp/` goes.
+
+A sweep costs what is due, not what is queued: it reads the names of the buckets, and opens only the due ones.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from mailer.spool.claim import Claims
+from mailer.spool.held import Held, Missed, Unsafe
+from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.scan import buckets, names
+
+STALE = 24 * 3600.0
+"""Age in seconds from which an unlocked file in `tmp/` is litter.
+
+A receiver holds the lock of what it writes; the day is for clocks that jump.
+"""
+
+
+def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
+    """Name the retry buckets that are due.
+
+    Args:
+        spool: where.
+        now: seconds since the epoch.
+        horizon: the longest back-off, in seconds. A bucket further ahead than that was named by a wrong clock
+            (or this one is), and is due at once: better a try too many than a mail that waits ten years.
+    """
+    # A bucket may be named up to a minute after its last message is due.
+    last = now + horizon + 60
+    return [name for name in buckets(spool, Place.RETRY) if not now < bucket_time(name) <= last]
+
+
+def next_bucket(spool: Spool) -> float | None:
+    """Return when the earliest bucket is due, in seconds since the epoch."""
+    return min((bucket_time(name) for name in buckets(spool, Place.RETRY)), default=None)
+
+
+def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
+    """Move what is due from `retry/` to `new/`, naming each message; arguments as `due_buckets`.
+
+    Raises:
+        OSError: the spool cannot be worked with; each message is in its old place or in its new one.
+    """
+    for bucket in due_buckets(spool, now, horizon):
+        for name in names(spool, f"{Place.RETRY}/{bucket}"):
+            spot = Spot(Place.RETRY, name, bucket)
+            if claims.requeue_due(spot):
+                yield spot
+        _remove_if_empty(spool, f"{Place.RETRY}/{bucket}")
+
+
+def _remove_if_empty(spool: Spool, directory: str) -> None:
+    """Remove a bucket; one that is in use again stays (a mover that finds it gone makes it anew)."""
+    try:
+        os.rmdir(directory, dir_fd=spool.root)
+    except OSError:
+        return
+
+
+def clean_tmp(spool: Spool, now: float) -> list[str]:
+    """Remove what receivers that died left in `tmp/`, and name it. None of it was ever acknowledged."""
+    removed: list[str] = []
+    for name in names(spool, Place.TMP.value):
+        spot = Spot(Place.TMP, name)
+        try:
+            with Held.take(spool, spot) as held:
+                state = os.fstat(held.fd)
+                if stat.S_ISREG(state.st_mode) and now - state.st_mtime > STALE:
+                    os.unlink(spot.path, dir_fd=spool.root)
+                    removed.append(name)
+        except (Missed, Unsafe):
+            continue
+    return removed

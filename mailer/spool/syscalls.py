@@ -1,0 +1,65 @@
+"""The three system calls that Python's `os` lacks, and what to do where a filesystem lacks them too."""
+
+import ctypes
+import errno
+import os
+
+_RENAME_NOREPLACE = 1
+_FALLOC_KEEP_SIZE = 1
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def rename_exclusive(directory: int, source: str, target: str) -> None:
+    """Rename `source` to `target`, both relative to the directory descriptor; never replace a file.
+
+    On a filesystem without RENAME_NOREPLACE it looks first and renames then; whoever renames holds the
+    file's lock and ids are unique, so only an intruder could use that gap.
+
+    Raises:
+        FileExistsError: there is a `target`; nothing changed.
+        OSError: as rename(2); nothing changed.
+    """
+    old, new = os.fsencode(source), os.fsencode(target)
+    if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), source, None, target)
+    try:
+        os.stat(target, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(source, target, src_dir_fd=directory, dst_dir_fd=directory)
+    else:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Keep room for `length` bytes from `offset`, without changing the file's size.
+
+    Where the filesystem cannot reserve, nothing happens: the write itself will tell.
+
+    Raises:
+        OSError: ENOSPC, EDQUOT or EIO; nothing is reserved.
+    """
+    if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code))
+
+
+def filesystem_type(device: int, mountinfo: str = "/proc/self/mountinfo") -> str:
+    """Name the type of the filesystem with this device number, such as `ext4`; empty when unknown."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open(mountinfo, encoding="utf-8", errors="replace") as mounts:  # noqa: PTH123 - procfs, a line at a time
+            for line in mounts:
+                fields = line.split()
+                if fields[2] == wanted:
+                    return fields[fields.index("-") + 1]
+    except OSError:
+        pass
+    return ""

@@ -1,0 +1,71 @@
+"""Every move that a message can make, in one table.
+
+A message's file is in exactly one place at any instant, and every move is one rename(2) (or one unlink(2)),
+so a crash leaves it in the old place or in the new one, never in both and never in neither. Whoever moves
+it holds the file's lock, has checked that the path names the locked inode, and has folded the journal after
+that. The journal is written before the move, and is made durable before any move out of `cur/` that it is
+needed for; recovery reads it, decides again, and finishes the same move.
+"""
+
+from enum import StrEnum
+
+from mailer.spool.layout import Place
+
+
+class Move(StrEnum):
+    """The names of the moves."""
+
+    COMMIT = "commit"
+    """Received and durable."""
+    CLAIM = "claim"
+    """A runner takes it."""
+    UNCLAIM = "unclaim"
+    """The runner stops, or its disk is full, before it tried: the message waits as if never taken."""
+    FINISH = "finish"
+    """Every recipient was sent."""
+    ARCHIVE = "archive"
+    """The same, and a copy is kept."""
+    DEFER = "defer"
+    """Some recipient will be tried again."""
+    FAIL = "fail"
+    """None is left to try, at least one bounced or expired."""
+    REQUEUE = "requeue"
+    """The sweep, when due; the operator, at once."""
+    HOLD = "hold"
+    """The operator, or the poison rule."""
+    REMOVE = "remove"
+    """The operator deletes it."""
+    QUARANTINE = "quarantine"
+    """Unreadable: kept, never sent."""
+
+
+_LIVE = frozenset({Place.NEW, Place.CUR, Place.RETRY})
+_KEPT = frozenset({Place.HOLD, Place.FAILED})
+
+TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
+    Move.COMMIT: (frozenset({Place.TMP}), Place.NEW),
+    Move.CLAIM: (frozenset({Place.NEW}), Place.CUR),
+    Move.UNCLAIM: (frozenset({Place.CUR}), Place.NEW),
+    Move.FINISH: (frozenset({Place.CUR}), None),
+    Move.ARCHIVE: (frozenset({Place.CUR}), Place.SENT),
+    Move.DEFER: (frozenset({Place.CUR}), Place.RETRY),
+    Move.FAIL: (frozenset({Place.CUR}), Place.FAILED),
+    Move.REQUEUE: (frozenset({Place.RETRY}) | _KEPT, Place.NEW),
+    Move.HOLD: (_LIVE | {Place.FAILED}, Place.HOLD),
+    Move.REMOVE: (_LIVE | _KEPT | {Place.CORRUPT}, None),
+    Move.QUARANTINE: (_LIVE | _KEPT, Place.CORRUPT),
+}
+"""From where, and to where; to None is the end. Taking over a dead runner's claim is no move: whoever gets
+the lock of a file in `cur/` owns it."""
+
+
+def target(move: Move, place: Place) -> Place | None:
+    """Return where a move leads from a place.
+
+    Raises:
+        ValueError: the table has no such move.
+    """
+    sources, destination = TRANSITIONS[move]
+    if place not in sources:
+        raise ValueError(f"no move {move} from {place}/")
+    return destination
