@@ -42,6 +42,12 @@ class Reply:
         return printable(f"{self.code} {text}".rstrip())
 
 
+def enhanced_status(words: str) -> str:
+    """Return the enhanced status code in a reply written as `str(Reply)` does, or the empty string."""
+    found = _ENHANCED.match(words[4:]) if words[:3].isdigit() else None
+    return found.group(1) if found else ""
+
+
 def printable(text: str, limit: int = 1000) -> str:
     """Make a remote's words safe for a terminal and a log line: controls escaped, at most `limit` characters.
 
@@ -50,5 +56,6 @@ def printable(text: str, limit: int = 1000) -> str:
     if text.isprintable():
         clean = text
     else:
-        clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+        start = text[: limit + 1]
+        clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."

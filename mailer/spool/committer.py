@@ -65,7 +65,7 @@ class Committer:
                         closing = True
                     case str():
                         self._removals.setdefault(job, monotonic() + _SOON)
-                    case _:
+                    case _ if job[1].set_running_or_notify_cancel():
                         group.append(job)
             if group:
                 self._commit(group)

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     UNCERTAIN = "uncertain"
     """The final reply was lost; `next` says when it is tried again."""
+    TROUBLE = "trouble"
+    """A next hop could not be used for `to`; the same attempt went on to another."""
     RECOVERED = "recovered"
     """A runner died with the claim; this boot's runner took it over."""
     ALONE = "alone"
@@ -96,6 +98,8 @@ class Standing:
     hop: str = ""
     next: float | None = None
     """When it is due again, in seconds since the epoch; None: now."""
+    attempt: int = 0
+    """The attempt that this is the outcome of."""
 
     @property
     def address(self) -> str:
@@ -175,15 +179,19 @@ def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str 
         events: the lines in file order.
         boot: this boot's id; deaths in other boots (a power cut) are nobody's fault and do not count.
     """
-    standings = {r.address: Standing(r) for r in recipients}
-    state = State(standings=())
+    return advance(State(tuple(map(Standing, recipients))), events, boot=boot)
+
+
+def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
+    """Fold more lines over a state; arguments as `fold`."""
+    standings = {standing.address: standing for standing in state.standings}
     for event in events:
         if outcome := _OUTCOMES.get(event.event):
             due = _time(event.next)
             for address in event.to:
                 if known := standings.get(address):
-                    standings[address] = replace(
-                        known, status=outcome, reply=event.reply, hop=event.hop, next=due
+                    standings[address] = Standing(
+                        known.recipient, outcome, event.reply, event.hop, due, event.attempt
                     )
             state = _after_outcome(state, event)
         else:

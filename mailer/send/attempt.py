@@ -1,0 +1,256 @@
+"""One attempt at one message: walk the routes, and record each outcome the moment it is known.
+
+The journal comes first, the ledger second, the move (see `settle`) last; so at any instant the file itself
+says how its recipients stand, and a runner that takes over from a dead one decides from that alone.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from mailer.mail import clock
+from mailer.mail.clock import Clock
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import enhanced_status
+from mailer.maillog.events import Delivery, Level, MailLog
+from mailer.send.backoff import Backoff
+from mailer.send.route import Route
+from mailer.send.trouble import Action, Hardness, HopTrouble, decide
+from mailer.spool import journal
+from mailer.spool.claim import Claim
+from mailer.spool.journal import OVERDUE, Event, Kind, Standing
+
+_KINDS = {
+    Status.SENT: Kind.SENT,
+    Status.DEFERRED: Kind.DEFERRED,
+    Status.BOUNCED: Kind.BOUNCED,
+    Status.EXPIRED: Kind.EXPIRED,
+    Status.UNCERTAIN: Kind.UNCERTAIN,
+}
+
+_ROOM_FOR_LINE = 2048
+"""Journal bytes kept free before the dot, beside the addresses: for outcome lines with long replies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What every attempt of a run has in common."""
+
+    routes: tuple[Route, ...]
+    backoff: Backoff
+    hold_uncertain: bool
+    log: MailLog
+    clock: Clock
+    random: Callable[[], float]
+
+
+class Attempt:
+    """Tries a claimed message's due recipients once."""
+
+    def __init__(self, claim: Claim, policy: Policy) -> None:
+        self._claim = claim
+        self._policy = policy
+        self.state = claim.entry.state
+        """The fold of the journal, kept current as lines are appended."""
+        self._number = self.state.attempts + 1
+        self._now = policy.clock()
+        self._next = self._now + policy.backoff.delay(self._number, policy.random)
+        self._was_overdue = self.state.overdue
+
+    @property
+    def due(self) -> tuple[Standing, ...]:
+        """The recipients to be tried; none when the message is held, or waits, or is done."""
+        return () if self.state.held else self.state.due(self._now, self._policy.backoff.horizon)
+
+    async def run(self) -> None:
+        """Try every due recipient; afterwards `state` says how each stands.
+
+        Raises:
+            OSError: the journal cannot be written: nothing may be sent that cannot be recorded. What was
+                recorded stands.
+        """
+        due = self.due
+        uncertain = [standing for standing in due if standing.status is Status.UNCERTAIN]
+        if uncertain and self._policy.hold_uncertain:
+            self.hold(f"the final reply of {uncertain[0].hop} was lost: delivered or not, nobody knows")
+            return
+        for routes, standings in self._plan(due):
+            await self._walk(routes, [standing.recipient for standing in standings])
+
+    def hold(self, reason: str) -> None:
+        """Record that the message is to be held; raises OSError."""
+        self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])
+        self._policy.log.message("held", id=self._claim.id, reason=reason)
+
+    def fail_internally(self, reason: str) -> None:
+        """Record that we failed, not the mail: every due recipient is tried again later. Raises OSError."""
+        self._record([Outcome(s.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for s in self.due])
+
+    def abandon(self) -> None:
+        """Record what an interruption left open: what may have been sent is uncertain. Raises OSError."""
+        sending = [s for s in self.due if s.status is Status.UNCERTAIN and s.attempt == self._number]
+        lost = "interrupted before the final reply"
+        self._record([Outcome(s.address, Status.UNCERTAIN, s.hop, lost, Scope.HOST) for s in sending])
+
+    def report_again(self) -> None:
+        """Tell the ledger the outcomes of a dead runner's last attempt, which it may not have told.
+
+        Readers of the ledger count each (id, recipient, attempt) once.
+        """
+        for standing in self.state.standings:
+            if standing.status.final:
+                outcome = Outcome(standing.address, standing.status, standing.hop, standing.reply)
+                self._policy.log.delivery(
+                    delivery(self._claim, outcome, (standing.address,), standing.attempt)
+                )
+
+    def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Standing]]]:
+        """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
+
+        A hop that may have taken a message is the only one that could recognise it the second time.
+        """
+        plan: dict[tuple[Route, ...], list[Standing]] = {}
+        for standing in due:
+            routes = self._policy.routes
+            if standing.status is Status.UNCERTAIN:
+                routes = tuple(route for route in routes if route.leads_to(standing.hop)) or routes
+            plan.setdefault(routes, []).append(standing)
+        return list(plan.items())
+
+    async def _walk(self, routes: Sequence[Route], recipients: Sequence[Recipient]) -> None:
+        for position, route in enumerate(routes, start=1):
+            recipients = await self._try(route, recipients, hops_left=position < len(routes))
+            if not recipients:
+                return
+
+    async def _try(
+        self, route: Route, recipients: Sequence[Recipient], *, hops_left: bool
+    ) -> list[Recipient]:
+        """Send to the recipients through one route, in batches; return those that the next one shall have."""
+        passed_on: list[Recipient] = []
+        for start in range(0, len(recipients), route.batch_size):
+            if start:
+                await asyncio.sleep(route.batch_delay)
+            batch = recipients[start : start + route.batch_size]
+            try:
+                outcomes = await route.deliver(self._claim, batch, self._commit)
+            except HopTrouble as trouble:
+                # What stops this batch would stop the ones after it too.
+                left = recipients[start:]
+                if decide(trouble.scope, trouble.hardness, hops_left=hops_left) is Action.NEXT_HOP:
+                    self._note_trouble(trouble.hop, trouble.text, trouble.scope, left)
+                    return [*passed_on, *left]
+                self._record(
+                    [
+                        Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope)
+                        for r in left
+                    ]
+                )
+                return passed_on
+            passed_on += self._judge(batch, outcomes, hops_left=hops_left)
+        return passed_on
+
+    def _judge(
+        self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool
+    ) -> list[Recipient]:
+        """Record what a transaction decided; return the recipients that another hop may still take."""
+        passed_on: dict[Outcome, list[Recipient]] = {}
+        decided: list[Outcome] = []
+        for recipient, outcome in zip(batch, outcomes, strict=True):
+            if _goes_on(outcome, hops_left=hops_left):
+                passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
+            else:
+                decided.append(outcome)
+        for outcome, recipients in passed_on.items():
+            self._note_trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
+        self._record(decided)
+        return [recipient for recipients in passed_on.values() for recipient in recipients]
+
+    def _commit(self, recipients: Sequence[Recipient], hop: str) -> None:
+        """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
+        to = tuple(recipient.address for recipient in recipients)
+        self._claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
+        event = Event(at=self._at(), event=Kind.COMMITTING, to=to, hop=hop, attempt=self._number)
+        self._append([event])
+        if self._policy.hold_uncertain:
+            # Only this policy needs the line after a power cut; under `retry` it would change nothing.
+            self._claim.held.sync()
+
+    def _note_trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
+        to = tuple(recipient.address for recipient in recipients)
+        number, whose = self._number, scope.value
+        event = Event(
+            at=self._at(), event=Kind.TROUBLE, to=to, hop=hop, reply=text, scope=whose, attempt=number
+        )
+        self._append([event])
+        self._policy.log.message("trouble", id=self._claim.id, reason=f"{hop}: {text}", level=Level.INFO)
+
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes to the journal and the ledger, one line for those that are alike."""
+        groups: dict[Outcome, list[str]] = {}
+        for outcome in map(self._aged, outcomes):
+            groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
+        self._append([self._event(outcome, tuple(to)) for outcome, to in groups.items()])
+        for outcome, to in groups.items():
+            self._log(outcome, tuple(to))
+
+    def _aged(self, outcome: Outcome) -> Outcome:
+        """Give up on what has been tried for too long, but never on one reading of the clock."""
+        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
+        if retried and self._was_overdue and self._is_overdue():
+            return replace(outcome, status=Status.EXPIRED)
+        return outcome
+
+    def _is_overdue(self) -> bool:
+        return self._policy.backoff.overdue(self.state.since, self._now)
+
+    def _event(self, outcome: Outcome, to: tuple[str, ...]) -> Event:
+        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
+        return Event(
+            at=self._at(),
+            event=_KINDS[outcome.status],
+            to=to,
+            hop=outcome.hop,
+            reply=outcome.reply,
+            scope="" if outcome.status is Status.SENT else outcome.scope.value,
+            attempt=self._number,
+            next=clock.rfc3339(self._next) if retried else "",
+            reason=OVERDUE if retried and self._is_overdue() else "",
+            tls=outcome.tls,
+        )
+
+    def _log(self, outcome: Outcome, to: tuple[str, ...]) -> None:
+        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
+        next_time = clock.rfc3339(self._next) if retried else ""
+        self._policy.log.delivery(delivery(self._claim, outcome, to, self._number, next_time))
+
+    def _append(self, events: Sequence[Event]) -> None:
+        if events:
+            self._claim.held.append(*events)
+            self.state = journal.advance(self.state, events)
+
+    def _at(self) -> str:
+        return clock.rfc3339(self._policy.clock())
+
+
+def _goes_on(outcome: Outcome, *, hops_left: bool) -> bool:
+    if outcome.status is Status.SENT:
+        return False
+    return decide(outcome.scope, Hardness.of(outcome), hops_left=hops_left) is Action.NEXT_HOP
+
+
+def delivery(
+    claim: Claim, outcome: Outcome, to: tuple[str, ...], attempt: int, next_time: str = ""
+) -> Delivery:
+    """Put an outcome into the words of the ledger."""
+    return Delivery(
+        id=claim.id,
+        sender=claim.entry.envelope.sender,
+        received=claim.entry.block.received,
+        attempt=attempt,
+        to=to,
+        outcome=outcome,
+        next=next_time,
+        dsn=enhanced_status(outcome.reply),
+    )

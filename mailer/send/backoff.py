@@ -1,0 +1,36 @@
+"""When a message is tried again, and when it is given up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+JITTER = 0.1
+"""Share of a delay that is added at random, so that what failed together does not come back together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A schedule of delays; the last one repeats."""
+
+    delays: tuple[float, ...]
+    """Seconds after the first, second, ... attempt; at least one."""
+    max_age: float
+    """Seconds from acceptance until a message that still fails is given up."""
+
+    @property
+    def horizon(self) -> float:
+        """The longest time that a message ever waits, in seconds."""
+        return max(self.delays) * (1 + JITTER)
+
+    def delay(self, attempt: int, random: Callable[[], float]) -> float:
+        """Return the seconds to wait after an attempt.
+
+        Args:
+            attempt: which one just failed, from 1.
+            random: gives a number in [0, 1).
+        """
+        planned = self.delays[min(attempt, len(self.delays)) - 1]
+        return planned * (1 + JITTER * random())
+
+    def overdue(self, since: float, now: float) -> bool:
+        """Tell whether a message is older than it may become; both in seconds since the epoch."""
+        return now - since > self.max_age

@@ -1,0 +1,126 @@
+"""The local route: mail is kept in the Maildir `local/` of the spool, for any mail reader to open.
+
+One file per message. Its name is made of the message's id, so a delivery that is repeated because a crash hid
+its success finds the file there, and is done. Line ends are LF, as everything on this system expects of a
+Maildir; `Return-Path` and one `Delivered-To` per recipient come on top (RFC 5321 4.4).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.phase import Phase
+from mailer.send.route import OnCommit
+from mailer.send.trouble import HopTrouble
+from mailer.spool.changes import NotUndone
+from mailer.spool.claim import Claim
+from mailer.spool.committer import Committer
+from mailer.spool.layout import FILE_MODE, LOCAL, Spool
+from mailer.spool.syscalls import rename_exclusive
+
+_UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
+"""The three directories of every Maildir."""
+_CHUNK = 256 * 1024
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LocalRoute:
+    """Delivers everything into the local Maildir; it never refuses anybody."""
+
+    name = "local"
+    batch_size = 1_000_000
+    batch_delay = 0.0
+
+    def __init__(self, spool: Spool, committer: Committer) -> None:
+        """Make the Maildir if it is not there; raises OSError."""
+        self._spool = spool
+        self._committer = committer
+        for part in (_UNFINISHED, _UNREAD, _READ):
+            spool.make_directory(f"{LOCAL}/{part}")
+
+    async def deliver(
+        self, claim: Claim, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        """Deliver one copy for all recipients; see `Route`."""
+        del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
+        delivery = _Delivery(self._spool, claim, recipients)
+        if not (claim.recovered and self._was_read(delivery.name)):
+            await self._commit(delivery)
+        reply = f"kept in {self._spool.path / LOCAL}"
+        return [Outcome(r.address, Status.SENT, self.name, reply) for r in recipients]
+
+    def leads_to(self, hop: str) -> bool:
+        return hop == self.name
+
+    async def _commit(self, delivery: "_Delivery") -> None:
+        committing = asyncio.wrap_future(self._committer.commit(delivery))
+        try:
+            await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            # The committer is reading the claimed file: it must be done before anybody closes that.
+            await asyncio.wait([committing])
+            raise
+        except OSError as error:
+            text = f"{error.strerror or error} in {self._spool.path / LOCAL}"
+            raise HopTrouble(self.name, Phase.BODY, text, scope=Scope.LOCAL) from error
+
+    def _was_read(self, name: str) -> bool:
+        """Tell whether a reader has already moved this delivery to `cur/`, where it appends flags."""
+        with self._spool.directory(f"{LOCAL}/{_READ}") as fd, os.scandir(fd) as entries:
+            return any(entry.name.partition(":")[0] == name for entry in entries)
+
+
+class _Delivery:
+    """A `Change`: the copy written and synced in `local/tmp`, then renamed into `local/new`."""
+
+    def __init__(self, spool: Spool, claim: Claim, recipients: Sequence[Recipient]) -> None:
+        self._spool = spool
+        self._claim = claim
+        self._recipients = recipients
+        # The Maildir convention: time, something unique, host.
+        self.name = f"{int(claim.entry.block.received)}.{claim.id}.mailer"
+        self._unfinished = f"{LOCAL}/{_UNFINISHED}/{self.name}"
+
+    def sync(self) -> None:
+        fd = os.open(self._unfinished, _FLAGS, FILE_MODE, dir_fd=self._spool.root)
+        with os.fdopen(fd, "wb") as file:
+            file.write(self._trace())
+            self._copy_to(file.write)
+            file.flush()
+            os.fsync(fd)
+
+    def _trace(self) -> bytes:
+        lines = [f"Return-Path: <{self._claim.entry.envelope.sender}>"]
+        lines += [f"Delivered-To: {recipient.address}" for recipient in self._recipients]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _copy_to(self, write: Callable[[bytes], object]) -> None:
+        offset, carried = 0, b""
+        while chunk := self._claim.held.read_message(self._claim.entry, offset, _CHUNK):
+            offset += len(chunk)
+            chunk = carried + chunk
+            # A CR at the end of a chunk waits for what follows it.
+            carried = b"\r" if chunk.endswith(b"\r") else b""
+            write(chunk[: len(chunk) - len(carried)].replace(b"\r\n", b"\n"))
+        write(carried)
+
+    def move(self) -> None:
+        try:
+            rename_exclusive(self._spool.root, self._unfinished, f"{LOCAL}/{_UNREAD}/{self.name}")
+        except FileExistsError:
+            # Delivered by a runner that died before it could say so.
+            os.unlink(self._unfinished, dir_fd=self._spool.root)
+
+    def directories(self) -> tuple[str, ...]:
+        return (f"{LOCAL}/{_UNREAD}",)
+
+    def undo(self) -> None:
+        """Remove a copy that was not finished; one that was renamed is found by the next attempt."""
+        try:
+            os.unlink(self._unfinished, dir_fd=self._spool.root)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise NotUndone(error.errno, error.strerror) from error

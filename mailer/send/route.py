@@ -1,0 +1,41 @@
+"""Routes: the ways a message can leave. The engine knows no more about them than this."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome
+from mailer.spool.claim import Claim
+
+OnCommit = Callable[[Sequence[Recipient], str], None]
+"""Called with the recipients and the hop right before the step that cannot be taken back.
+
+If it raises, the route sends nothing and lets the exception pass.
+"""
+
+
+class Route(Protocol):
+    """One way to deliver."""
+
+    name: str
+    """As the operator knows it: `local`, or `smtp.example.com:587`."""
+    batch_size: int
+    """Recipients in one transaction, at most."""
+    batch_delay: float
+    """Seconds between the transactions of one message."""
+
+    async def deliver(
+        self, claim: Claim, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        """Try one transaction.
+
+        Returns:
+            One outcome per recipient, in order.
+
+        Raises:
+            HopTrouble: the route cannot be used now; nothing was sent.
+            OSError: ours is the trouble (what `on_commit` raised); nothing was sent.
+        """
+
+    def leads_to(self, hop: str) -> bool:
+        """Tell whether a hop, as an outcome names it, was reached by this route."""

@@ -1,0 +1,70 @@
+"""A run, put together from the configuration: what `mailer-send` starts."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from mailer.config.model import Config, UncertainPolicy
+from mailer.mail.clock import Clock
+from mailer.maillog.events import Level, MailLog
+from mailer.send.attempt import Policy
+from mailer.send.backoff import Backoff
+from mailer.send.client import Session
+from mailer.send.phase import Timeouts
+from mailer.send.plan import plan
+from mailer.send.pool import Pool
+from mailer.send.runner import Runner
+from mailer.send.settle import Settler
+from mailer.spool.claim import Claims, boot_id
+from mailer.spool.committer import Committer
+from mailer.spool.layout import Spool, Spot
+
+
+@asynccontextmanager
+async def open_runner(
+    config: Config, spool: Spool, log: MailLog, clock: Clock, *, hostname: str, limit: int = 0
+) -> AsyncIterator[Runner]:
+    """Make a runner; on exit its sessions are closed and its removals durable.
+
+    Args:
+        config: the operator's.
+        spool: what to work on.
+        log: told of everything that happens.
+        clock: what time it is.
+        hostname: what we call ourselves to other servers.
+        limit: messages to claim, at most; 0: all.
+
+    Raises:
+        OSError: the local Maildir cannot be made.
+    """
+    backoff = Backoff(delays=tuple(map(float, config.retry.schedule)), max_age=float(config.retry.max_age))
+
+    def on_quarantine(spot: Spot, reason: str) -> None:
+        log.message("quarantined", id=spot.name, reason=reason, level=Level.ERROR)
+
+    def on_skip(spot: Spot, reason: str) -> None:
+        log.warning("left alone", path=spot.path, reason=reason)
+
+    committer = Committer(spool).start()
+    try:
+        pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
+        async with pool:
+            policy = Policy(
+                routes=plan(config, pool, spool, committer, hostname),
+                backoff=backoff,
+                hold_uncertain=config.uncertain is UncertainPolicy.HOLD,
+                log=log,
+                clock=clock,
+                random=random.random,
+            )
+            yield Runner(
+                spool,
+                Claims(spool, clock, boot_id(), on_quarantine, on_skip),
+                policy,
+                Settler(committer, horizon=backoff.horizon, archive=config.security.log_all_emails),
+                concurrency=config.sending.concurrency,
+                limit=limit,
+            )
+    finally:
+        committer.close()

@@ -1,0 +1,288 @@
+"""The runner: as many attempts at once as it may, until nothing is ready or it is told to stop.
+
+A message is in one task from claim to settlement. Nothing that goes wrong with one of them stops the others,
+save trouble with the disk: what cannot be recorded must not be sent.
+"""
+
+import asyncio
+import contextlib
+import errno
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mailer.send.attempt import Attempt, Policy
+from mailer.send.feed import Feed
+from mailer.send.settle import Settler
+from mailer.spool.arrivals import Arrivals
+from mailer.spool.claim import POISON_AFTER, Claim, Claims
+from mailer.spool.journal import Disposition
+from mailer.spool.layout import Spool
+
+PAUSE = 30.0
+"""Seconds that a runner that stays waits after trouble with the disk."""
+POLL = 0.1
+"""Seconds between looks where the kernel does not tell of arrivals."""
+
+_EVERYBODYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Trouble that the next message would have too."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did, in messages."""
+
+    claimed: int = 0
+    dispositions: Counter[Disposition] = field(default_factory=Counter)
+
+    @property
+    def finished(self) -> int:
+        return self.dispositions[Disposition.FINISH]
+
+    @property
+    def deferred(self) -> int:
+        return self.dispositions[Disposition.WAIT]
+
+    @property
+    def failed(self) -> int:
+        return self.dispositions[Disposition.FAIL]
+
+    @property
+    def held(self) -> int:
+        return self.dispositions[Disposition.HOLD]
+
+
+class Stopped(OSError):
+    """The run ended before its work was done, because the spool could not be worked with."""
+
+
+class Runner:
+    """One run over one spool. Any number of runners may work on the same spool at once."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        claims: Claims,
+        policy: Policy,
+        settler: Settler,
+        *,
+        concurrency: int,
+        limit: int = 0,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            spool: what to work on.
+            claims: this runner's claims.
+            policy: how to try a message.
+            settler: how to move it on.
+            concurrency: messages in flight at once, at most.
+            limit: messages to claim in this run, at most; 0: all.
+        """
+        self._spool = spool
+        self._claims = claims
+        self._policy = policy
+        self._settler = settler
+        self._concurrency = concurrency
+        self._limit = limit
+        self._feed = Feed(spool, claims, policy.clock, policy.log, horizon=policy.backoff.horizon)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: set[asyncio.Timeout] = set()
+        self._suspect: Claim | None = None
+        """Waits until nothing else is in hand, to be tried alone."""
+        self._alone = False
+        self._trouble: OSError | None = None
+        self._wake = asyncio.Event()
+        self.tally = Tally()
+
+    async def once(self, stop: asyncio.Event, grace: float) -> Tally:
+        """Work until nothing is ready, or `stop` is set.
+
+        Args:
+            stop: ends the run early; what is in flight is finished.
+            grace: seconds that it may take to finish.
+
+        Raises:
+            Stopped: the spool could not be worked with; what was in flight is settled as far as it can be.
+        """
+        stopping = asyncio.create_task(self._wake_on(stop))
+        claimed_before = -1
+        try:
+            while not stop.is_set() and self._trouble is None:
+                self._wake.clear()
+                self._fill()
+                if self._busy:
+                    await self._wake.wait()
+                elif self.tally.claimed in {claimed_before, self._limit or -1}:
+                    break  # A whole pass found nothing, or the limit is reached.
+                else:
+                    claimed_before = self.tally.claimed
+                    self._feed.begin_pass()
+        finally:
+            stopping.cancel()
+            await self._drain(grace)
+        if self._trouble is not None:
+            raise Stopped(self._trouble.errno, self._trouble.strerror) from self._trouble
+        return self.tally
+
+    async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
+        """Work until `stop` is set, taking new mail up as it arrives; arguments as `once`."""
+        stopping = asyncio.create_task(self._wake_on(stop))
+        arrivals = self._listen()
+        loop = asyncio.get_running_loop()
+        look_again = 0.0
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                if self._feed.exhausted and (self._feed.missed or loop.time() >= look_again):
+                    look_again = loop.time() + (self._until_minute() if arrivals else POLL)
+                    self._feed.begin_pass()
+                self._fill()
+                if self._trouble is not None:
+                    await self._pause(self._trouble, stop)
+                else:
+                    await self._rest(look_again - loop.time() if self._feed.exhausted else None)
+        finally:
+            stopping.cancel()
+            if arrivals:
+                loop.remove_reader(arrivals.fd)
+                arrivals.close()
+            await self._drain(grace)
+        return self.tally
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._tasks or self._suspect)
+
+    def _fill(self) -> None:
+        """Start attempts while there is room and something is ready."""
+        try:
+            if self._suspect and not self._tasks:
+                suspect, self._suspect = self._suspect, None
+                self._start(suspect)
+            while self._has_room() and (claim := self._feed.next()):
+                self.tally.claimed += 1
+                if claim.suspect and self._tasks:
+                    self._suspect = claim
+                else:
+                    self._start(claim)
+        except OSError as error:
+            self._trouble = error
+
+    def _has_room(self) -> bool:
+        if self._suspect or self._alone or self._trouble:
+            return False
+        return len(self._tasks) < self._concurrency and self.tally.claimed != (self._limit or -1)
+
+    def _start(self, claim: Claim) -> None:
+        if claim.suspect and not claim.poison:
+            self._claims.mark_alone(claim)
+            self._alone = True
+        task = asyncio.create_task(self._work(claim))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._alone = False
+        self._wake.set()
+
+    async def _work(self, claim: Claim) -> None:
+        """Take one message from claim to settlement; never raises."""
+        attempt = Attempt(claim, self._policy)
+        try:
+            await self._interruptibly(claim, attempt)
+            disposition = await self._settler.settle(claim, attempt.state, self._policy.clock())
+            self.tally.dispositions[disposition] += 1
+        except OSError as error:
+            self._note(error, claim)
+
+    async def _interruptibly(self, claim: Claim, attempt: Attempt) -> None:
+        interruptible = asyncio.timeout(None)
+        self._attempts.add(interruptible)
+        try:
+            async with interruptible:
+                await self._try(claim, attempt)
+        except TimeoutError:
+            attempt.abandon()  # The run's grace is over.
+        finally:
+            self._attempts.discard(interruptible)
+
+    async def _try(self, claim: Claim, attempt: Attempt) -> None:
+        if claim.poison:
+            attempt.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
+        elif attempt.due:
+            try:
+                await attempt.run()
+            except (OSError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
+                self._policy.log.error("defect", id=claim.id, error=repr(error), at=_place(error))
+                attempt.fail_internally(f"internal error: {type(error).__name__}")
+        elif claim.recovered:
+            attempt.report_again()
+
+    def _note(self, error: OSError, claim: Claim) -> None:
+        """Leave the message in `cur/`, released: its journal says how far it got; the next run goes on."""
+        self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
+        if error.errno in _EVERYBODYS:
+            self._trouble = error
+
+    async def _drain(self, grace: float) -> None:
+        """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""
+        if self._suspect:
+            await self._settler.settle(self._suspect, self._suspect.entry.state, self._policy.clock())
+            self._suspect = None
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        now = asyncio.get_running_loop().time()
+        for attempt in self._attempts:
+            attempt.reschedule(now)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _listen(self) -> Arrivals | None:
+        try:
+            arrivals = Arrivals(self._spool)
+        except OSError as error:
+            self._policy.log.warning(
+                "cannot listen for new mail and looks for it instead", error=error.strerror
+            )
+            return None
+
+        def heard() -> None:
+            self._feed.heard(arrivals.read())
+            self._wake.set()
+
+        asyncio.get_running_loop().add_reader(arrivals.fd, heard)
+        return arrivals
+
+    def _until_minute(self) -> float:
+        """Seconds until the next bucket may be due: they are named by the minute."""
+        return 60.0 - self._policy.clock() % 60 + 0.05
+
+    async def _rest(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    async def _pause(self, trouble: OSError, stop: asyncio.Event) -> None:
+        self._policy.log.error(
+            "the spool cannot be worked with; waiting", error=trouble.strerror, seconds=PAUSE
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PAUSE):
+                await stop.wait()
+        self._trouble = None
+        self._feed.missed = True
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+
+def _place(error: BaseException) -> str:
+    """Name the file and line where an exception was raised; not its frames, whose values may be secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

@@ -1,0 +1,71 @@
+"""After an attempt: move the file where its journal says it belongs, durably, and give its lock up."""
+
+import asyncio
+
+from mailer.spool.changes import Change, DurableMove
+from mailer.spool.claim import Claim
+from mailer.spool.committer import Committer
+from mailer.spool.journal import Disposition, State
+from mailer.spool.layout import Place, bucket_for, day_for
+from mailer.spool.transitions import Move
+
+
+def _durable_move(
+    claim: Claim, state: State, disposition: Disposition, *, now: float, archive: bool
+) -> Change | None:
+    """Return the move that must be made durable; None: the message's move need not be."""
+    match disposition:
+        case Disposition.FINISH if archive:
+            return DurableMove(claim.held, Move.ARCHIVE, day_for(now))
+        case Disposition.WAIT:
+            assert state.next is not None
+            return DurableMove(claim.held, Move.DEFER, bucket_for(state.next))
+        case Disposition.FAIL:
+            return DurableMove(claim.held, Move.FAIL)
+        case Disposition.HOLD:
+            return DurableMove(claim.held, Move.HOLD)
+    return None
+
+
+class Settler:
+    """Moves claimed messages on."""
+
+    def __init__(self, committer: Committer, *, horizon: float, archive: bool) -> None:
+        """Prepare.
+
+        Args:
+            committer: makes the moves durable, many at once.
+            horizon: the longest back-off, in seconds.
+            archive: keep a copy of what was sent.
+        """
+        self._committer = committer
+        self._horizon = horizon
+        self._archive = archive
+
+    async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
+        """Move a message as its state says, and release it.
+
+        Returns:
+            What was done: ATTEMPT means that it went back to `new/`, to be tried by another run.
+
+        Raises:
+            OSError: it could not be moved. It is released in `cur/`, where the next run finds it, and its
+                journal says what was to be done.
+        """
+        disposition = state.disposition(now, self._horizon)
+        change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
+        try:
+            if change is None:
+                self._move(claim, disposition)
+            else:
+                await asyncio.wrap_future(self._committer.commit(change))
+        finally:
+            claim.held.release()
+        return disposition
+
+    def _move(self, claim: Claim, disposition: Disposition) -> None:
+        if disposition is Disposition.FINISH:
+            claim.held.move(Move.FINISH)
+            self._committer.sync_soon(Place.CUR.value)
+        else:
+            claim.held.move(Move.UNCLAIM)

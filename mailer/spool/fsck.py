@@ -1,0 +1,172 @@
+"""Checking a spool against what it promises, without changing anything.
+
+A running system is in motion: what somebody has in hand, or what moved while it was looked at, is no finding.
+What is in `corrupt/` has been dealt with; only its kind of file is looked at there.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.ids import is_id
+from mailer.spool.inspect import View
+from mailer.spool.journal import Disposition
+from mailer.spool.layout import (
+    BUCKETED,
+    DIRECTORY_MODE,
+    FILE_MODE,
+    LOCAL,
+    LOG,
+    STATE,
+    Place,
+    Spool,
+    Spot,
+    day_for,
+)
+from mailer.spool.scan import is_bucket
+from mailer.spool.sweep import STALE
+
+_AT_HOME = {*(place.value for place in Place), LOCAL, LOG, STATE, "README.md"}
+
+_FITS = {
+    Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},
+    Place.RETRY: {Disposition.ATTEMPT, Disposition.WAIT},
+    Place.HOLD: {Disposition.HOLD},
+    Place.FAILED: {Disposition.FAIL},
+    Place.SENT: {Disposition.FINISH},
+}
+"""What a journal may say of a message at rest in a place. In `cur/` it may say anything: its runner may have
+died at any point, and the next one finishes what the journal says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    path: str
+    """Relative to the spool directory."""
+    problem: str
+
+
+def findings(spool: Spool, now: float) -> Iterator[Finding]:
+    """Walk the whole spool, every byte of every message, and stream what is wrong.
+
+    Args:
+        spool: where; its own directories were put right when it was opened.
+        now: seconds since the epoch.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(spool.root) as entries:
+        for entry in entries:
+            if entry.name not in _AT_HOME and not entry.name.startswith("."):
+                yield Finding(entry.name, "does not belong to a spool")
+    for place in Place:
+        if place in BUCKETED:
+            yield from _buckets(spool, place, now)
+        else:
+            yield from _directory(spool, place, "", now)
+
+
+def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
+    with spool.directory(place.value) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            path = f"{place}/{entry.name}"
+            named_well = is_bucket(entry.name) if place is Place.RETRY else _is_day(entry.name)
+            if not named_well or not entry.is_dir(follow_symlinks=False):
+                yield Finding(path, f"is no directory that {place}/ has")
+                continue
+            mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+            if mode != DIRECTORY_MODE:
+                yield Finding(path, f"has mode {mode:04o}, not {DIRECTORY_MODE:04o}")
+            yield from _directory(spool, place, entry.name, now)
+
+
+def _is_day(name: str) -> bool:
+    return len(name) == len(day_for(0)) and name.isascii() and name.isdigit()
+
+
+def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[Finding]:
+    directory = f"{place}/{bucket}" if bucket else place.value
+    try:
+        with spool.directory(directory) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if is_id(entry.name):
+                    yield from _file(spool, Spot(place, entry.name, bucket), now)
+                else:
+                    yield Finding(f"{directory}/{entry.name}", "is not named like a message; nothing reads it")
+    except FileNotFoundError:
+        return  # A sweep has emptied the bucket.
+
+
+def _file(spool: Spool, spot: Spot, now: float) -> Iterator[Finding]:
+    try:
+        state = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(state.st_mode):
+        for problem in _status_problems(state):
+            yield Finding(spot.path, problem)
+    if spot.place is Place.CORRUPT:
+        return
+    if problem := _content_problem(spool, spot, now):
+        yield Finding(spot.path, problem)
+
+
+def _status_problems(state: os.stat_result) -> Iterator[str]:
+    mode = stat.S_IMODE(state.st_mode)
+    if mode != FILE_MODE:
+        yield f"has mode {mode:04o}, not {FILE_MODE:04o}"
+    if state.st_nlink > 1:
+        yield f"has {state.st_nlink} links: another path names the same file, so nobody sends it"
+    if state.st_uid != os.geteuid():
+        yield f"belongs to user {state.st_uid}, so nobody sends it"
+
+
+def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
+    try:
+        with View.open(spool, spot) as view:
+            problem = _stale(view, now) if spot.place is Place.TMP else _unfit(view)
+            # Its owner may be between the journal line and the move; or it was when we read.
+            if problem and (view.in_hand() or _moved(spool, view)):
+                return ""
+            return problem
+    except FileNotFoundError:
+        return ""
+    except Corrupt as corrupt:
+        return f"unreadable: {corrupt}"
+
+
+def _stale(view: View, now: float) -> str:
+    if now - view.status().st_mtime > STALE:
+        return "was left behind by a receiver that died; `mailer spool sweep` removes it"
+    return ""
+
+
+def _unfit(view: View) -> str:
+    try:
+        entry = view.entry()
+        view.check(entry)
+    except Corrupt as corrupt:
+        return f"unreadable: {corrupt}"
+    return _misfiled(view.spot.place, entry)
+
+
+def _misfiled(place: Place, entry: Entry) -> str:
+    disposition = entry.state.disposition(now=0.0, horizon=inf)
+    fitting = _FITS.get(place)
+    if fitting is None or disposition in fitting:
+        return ""
+    return f"misfiled: it is in {place}/, and its journal says {disposition}"
+
+
+def _moved(spool: Spool, view: View) -> bool:
+    try:
+        named = os.stat(view.spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return named.st_ino != view.status().st_ino

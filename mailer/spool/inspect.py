@@ -1,0 +1,185 @@
+"""Looking at messages without owning them: what listings, `show` and `why` read.
+
+Nobody's lock is taken to read a file: a journal line that is being written looks torn, and does not count. What
+is seen may be old by the time it is printed; nothing is changed by looking.
+"""
+
+import errno
+import os
+import stat
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from mailer.spool import journal
+from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
+from mailer.spool.held import lock
+from mailer.spool.journal import Event
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import QUEUE, spots
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CHUNK = 256 * 1024
+
+_UNOPENABLE = {
+    errno.ELOOP: "it is a symbolic link",
+    errno.ENXIO: "it is a socket or a device",
+    errno.ENODEV: "it is a socket or a device",
+    errno.EACCES: "it cannot be opened: Permission denied",
+}
+
+_SLACK = 1.0
+"""Seconds before a listing began from which a change may belong to it: file times lag the clock a little."""
+
+
+class View:
+    """A spool file opened to be read. Use as a context manager."""
+
+    def __init__(self, spot: Spot, fd: int) -> None:
+        self.spot = spot
+        self.fd = fd
+
+    @classmethod
+    def open(cls, spool: Spool, spot: Spot) -> Self:
+        """Open what lies at a spot; it never blocks and never follows a link.
+
+        Raises:
+            FileNotFoundError: it has moved on.
+            Corrupt: it is no regular file, or not to be opened by us.
+            OSError: as open(2), such as EMFILE.
+        """
+        try:
+            fd = os.open(spot.path, _FLAGS, dir_fd=spool.root)
+        except OSError as error:
+            if error.errno in _UNOPENABLE:
+                raise Corrupt(_UNOPENABLE[error.errno]) from error
+            raise
+        view = cls(spot, fd)
+        if not stat.S_ISREG(view.status().st_mode):
+            view.close()
+            raise Corrupt("it is not a regular file")
+        return view
+
+    def status(self) -> os.stat_result:
+        return os.fstat(self.fd)
+
+    def entry(self) -> Entry:
+        """Read the envelope and fold the journal; raises as `read_entry`."""
+        return read_entry(self.fd, self.spot.name)
+
+    def check(self, entry: Entry) -> None:
+        """Compare the message with its digest; raises as `check_message`."""
+        check_message(self.fd, entry)
+
+    def events(self, entry: Entry) -> list[Event]:
+        """Read the journal's lines."""
+        start = entry.offset + entry.length
+        return list(journal.decode(os.pread(self.fd, max(0, entry.size - start), start)))
+
+    def message(self, entry: Entry) -> Iterator[bytes]:
+        """Stream exactly the message's bytes."""
+        position, end = entry.offset, entry.offset + entry.length
+        while position < end and (chunk := os.pread(self.fd, min(_CHUNK, end - position), position)):
+            yield chunk
+            position += len(chunk)
+
+    def in_hand(self) -> bool:
+        """Tell whether somebody holds the file's lock.
+
+        It asks by trying the lock and giving it back at once: in that instant a runner could find the
+        message busy, and would take it in its next pass. The kernel's list of locks says nothing about the
+        processes of other containers.
+        """
+        again = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return not lock(again)
+        finally:
+            os.close(again)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message as one look showed it."""
+
+    spot: Spot
+    entry: Entry | None
+    """None: it cannot be read."""
+    reason: str = ""
+    """What is wrong with it; empty when nothing is."""
+    changed: float = 0.0
+    """When the file was last written or moved, in seconds since the epoch."""
+    in_hand: bool = False
+    """In `cur/`: its runner is alive. A dead runner's message is taken over by the next run."""
+
+    @property
+    def id(self) -> str:
+        return self.spot.name
+
+
+def look(spool: Spool, spot: Spot) -> Seen | None:
+    """Look at what lies at a spot; None when it has moved on.
+
+    Raises:
+        OSError: it cannot be read just now (EMFILE, EIO).
+    """
+    try:
+        with View.open(spool, spot) as view:
+            changed = view.status().st_ctime
+            in_hand = spot.place is Place.CUR and view.in_hand()
+            try:
+                entry = view.entry()
+                if spot.place is Place.CORRUPT:
+                    # The envelope is readable, so it was the message that was damaged: say so.
+                    view.check(entry)
+            except Corrupt as corrupt:
+                return Seen(spot, None, str(corrupt), changed, in_hand)
+            reason = "nothing is wrong with it any more" if spot.place is Place.CORRUPT else ""
+            return Seen(spot, entry, reason, changed, in_hand)
+    except FileNotFoundError:
+        return None
+    except Corrupt as corrupt:
+        return Seen(spot, None, str(corrupt))
+
+
+def listing(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Seen]:
+    """Stream every message in some places, each once, in no order.
+
+    One scan would miss what moves from a place not yet scanned to one that was. So the first scan passes over
+    what was moved or written since it began, and a second one lists that. What is at rest costs eight bytes of
+    memory each, and what moved its spot; nothing else is kept.
+
+    Raises:
+        OSError: as `look`.
+    """
+    places = tuple(places)
+    began = time.time() - _SLACK
+    listed = array("q")
+    for spot in spots(spool, places):
+        seen = look(spool, spot)
+        if seen is not None and seen.changed < began:
+            listed.append(hash(spot.name))
+            yield seen
+    moved = {hash(spot.name): spot for spot in spots(spool, places) if _changed(spool, spot) >= began}
+    for known in listed:
+        moved.pop(known, None)
+    for spot in moved.values():
+        if seen := look(spool, spot):
+            yield seen
+
+
+def _changed(spool: Spool, spot: Spot) -> float:
+    try:
+        return os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False).st_ctime
+    except FileNotFoundError:
+        return 0.0
