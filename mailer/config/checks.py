@@ -1,0 +1,220 @@
+"""What the operator should hear about a configuration that loads: warnings, and reasons not to start.
+
+Looks at the configuration and at the modes of the files it names; starts nothing, changes nothing.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from mailer.config.load import Loaded
+from mailer.config.model import Config
+from mailer.config.permissions import chmod, others_can_read
+from mailer.config.problem import Problem
+from mailer.config.secrets import FromCommand, Secret, SecretError
+from mailer.config.unbuilt import unbuilt
+from mailer.mail.reply import printable
+
+NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
+"""What to type for a password that nobody guesses."""
+
+# Those of our example and of the Go relay's examples, and their like: nobody chose them.
+_PLACEHOLDER = re.compile(
+    r"change[-_ ]?(this|me)([-_ ]?password)?|your[-_ ].*password|x{3,}|\*+", re.IGNORECASE
+)
+# Chosen, and badly. A configuration that runs today must run with us, so these only get a warning.
+_GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
+
+
+def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say why the receiver must not start with this configuration; empty: it may.
+
+    May run the command that `defaultPassword` names.
+    """
+    config = loaded.config
+    return (*_login(config), *_open_relay(config), *refuse_to_send(loaded))
+
+
+def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say why the runner must not start with this configuration; empty: it may."""
+    return (*_exposed_configuration(loaded), *_exposed_key(loaded.config))
+
+
+def warnings(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say what `mailer config check` warns of, the refusals above included: the file is valid all the same.
+
+    Runs no command of a secret.
+    """
+    config = loaded.config
+    return (
+        *loaded.warnings,
+        *_login(config, run_commands=False),
+        *_open_relay(config),
+        *_exposed_configuration(loaded),
+        *_exposed_key(config),
+        *_providers(config),
+        *_references(config),
+        *_guessable_login(config),
+        *_dkim_key(config),
+        *_open_login(config),
+        *_routes(config),
+        *unbuilt(config),
+    )
+
+
+def is_placeholder(password: str) -> bool:
+    """True for a password that an example printed or that everybody tries first."""
+    return _PLACEHOLDER.fullmatch(password) is not None
+
+
+def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
+    if not config.auth_required:
+        return
+    if not config.default_username:
+        yield Problem("$.defaultUsername", "security.requireAuth is on and there is no login; give it a name")
+    secret = config.default_password
+    if isinstance(secret.reference, FromCommand) and not run_commands:
+        return
+    try:
+        password = "" if secret.empty else secret.reveal()
+    except SecretError as error:
+        yield Problem("$.defaultPassword", error.reason)
+        return
+    if not password:
+        yield Problem("$.defaultPassword", f"is empty and clients must log in; make one with: {NEW_PASSWORD}")
+    elif is_placeholder(password):
+        yield Problem(
+            "$.defaultPassword", f"is a placeholder that anyone can guess; make one with: {NEW_PASSWORD}"
+        )
+
+
+def _guessable_login(config: Config) -> Iterator[Problem]:
+    secret = config.default_password
+    if config.auth_required and _guessable(secret):
+        yield Problem(
+            "$.defaultPassword", f"is among the first that anyone tries; make one with: {NEW_PASSWORD}"
+        )
+
+
+def _guessable(secret: Secret) -> bool:
+    return secret.reference is None and _GUESSABLE.fullmatch(secret.reveal()) is not None
+
+
+def _open_relay(config: Config) -> Iterator[Problem]:
+    if not config.auth_required and not _loopback(config.bind_address):
+        yield Problem(
+            "$.security.requireAuth",
+            "without a login on an address that others reach this is an open relay; "
+            "turn requireAuth or allowLocalOnly on",
+        )
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # empty (all addresses), or a name that may resolve to anything
+
+
+def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
+    if not others_can_read(loaded.mode):
+        return
+    written = [
+        secret.key for secret in _secrets(loaded.config) if secret.reference is None and not secret.empty
+    ]
+    if written:
+        yield Problem(
+            printable(str(loaded.path)),
+            f"every user of this host can read it, and {', '.join(written)} is written in it; "
+            f"type: {chmod(loaded.path)}",
+        )
+
+
+def _exposed_key(config: Config) -> Iterator[Problem]:
+    key = config.dkim.private_key_path
+    if not config.dkim.enabled or key is None:
+        return
+    try:
+        mode = key.stat().st_mode
+    except OSError:
+        return  # `_dkim_key` warns
+    if others_can_read(mode):
+        yield Problem(
+            "$.dkim.privateKeyPath", f"every user of this host can read the key; type: {chmod(key)}"
+        )
+
+
+def _dkim_key(config: Config) -> Iterator[Problem]:
+    key = config.dkim.private_key_path
+    if not config.dkim.enabled:
+        return
+    if key is None:
+        yield Problem("$.dkim.domain", "is empty and defaultUsername has no domain to take its place")
+    elif not os.access(key, os.R_OK):
+        yield Problem("$.dkim.privateKeyPath", f"there is no key at {printable(str(key))} that we can read")
+
+
+def _providers(config: Config) -> Iterator[Problem]:
+    for provider in config.providers:
+        secret = provider.password
+        if provider.username and secret.empty:
+            yield Problem(secret.key, f"is empty, and {printable(provider.label)} has a username")
+        elif secret.reference is None and (is_placeholder(secret.reveal()) or _guessable(secret)):
+            yield Problem(secret.key, "looks like a placeholder, which the provider would refuse")
+    for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
+        if provider.insecure_skip_verify:
+            where = f"$.forwardProviders[{at}].insecureSkipVerify"
+            yield Problem(where, "is on: whoever is on the way to it can read the password")
+
+
+def _references(config: Config) -> Iterator[Problem]:
+    """Secrets kept elsewhere that cannot be had now; commands are not run to find out."""
+    for secret in _secrets(config):
+        if (
+            secret.reference is None
+            or isinstance(secret.reference, FromCommand)
+            or secret is config.default_password
+        ):
+            continue
+        try:
+            secret.reveal()
+        except SecretError as error:
+            yield Problem(secret.key, error.reason)
+
+
+def _open_login(config: Config) -> Iterator[Problem]:
+    if config.security.require_auth:
+        return
+    if config.auth_required:
+        yield Problem(
+            "$.security.requireAuth", "is off, but clients must log in all the same: there is a login"
+        )
+    else:
+        yield Problem("$.security.requireAuth", "is off: every program on this host can send mail as anyone")
+
+
+def _routes(config: Config) -> Iterator[Problem]:
+    if config.direct_delivery.enabled or config.providers:
+        return
+    why = "is on, but there is no provider" if config.forward_smtp else "is off, and so is directDelivery"
+    yield Problem(
+        "$.forwardSMTP", f"{why}: mail is kept in the local Maildir, {printable(str(config.spool_dir))}/local"
+    )
+
+
+def _secrets(value: object) -> Iterator[Secret]:
+    """Every secret anywhere in the configuration."""
+    match value:
+        case Secret():
+            yield value
+        case msgspec.Struct():
+            for field in msgspec.structs.fields(value):
+                yield from _secrets(getattr(value, field.name))
+        case tuple():
+            for member in value:
+                yield from _secrets(member)

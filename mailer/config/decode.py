@@ -1,0 +1,257 @@
+"""From plain objects to the model, by the model's own types; every problem is found, none repeats a value.
+
+The walk mirrors the document: each object is matched to its struct, each leaf converted alone, so that one
+bad value does not hide the next. What is bad is left at its default while the walk goes on; the caller must
+look at `problems` before it uses the result.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
+
+import msgspec
+
+from mailer.config import units
+from mailer.config.document import TWICE, Twice
+from mailer.config.problem import ConfigError, Problem
+from mailer.config.secrets import FromCommand, FromCredential, FromEnvironment, FromFile, Secret, Source
+from mailer.mail.reply import printable
+
+MOST_PROBLEMS = 100
+"""Then the walk ends: nobody reads more, and naming the nearest key costs milliseconds for each."""
+
+NEVER_BUILT = {
+    "continueOnError": "one refused recipient never stops the others",
+    "workerCount": "sending.concurrency says how many messages are in flight",
+    "queueSize": "the spool on disk is the queue; minFreeSpace bounds it",
+    "processingTimeout": "each phase of SMTP has its own time-out, and retry.maxAge ends the attempts",
+}
+"""Keys that the Go relay documented and never built, and what replaces each; accepted at any place."""
+
+
+class Unfit:
+    """The result of a conversion that failed; its problem is noted."""
+
+
+UNFIT: Final = Unfit()
+
+
+class _Unit(NamedTuple):
+    read: Callable[[object], float]
+    expected: str
+    number: type
+
+
+_UNITS: dict[object, _Unit] = {
+    units.Seconds: _Unit(units.seconds, 'a number of seconds or a string such as "5m", "1h30m"', float),
+    units.Milliseconds: _Unit(
+        units.milliseconds, 'a whole number of milliseconds or a string such as "250ms"', int
+    ),
+    units.Bytes: _Unit(units.size, 'a whole number of bytes or a string such as "25MiB", "10MB"', int),
+}
+
+_PLAIN = {int: "a whole number", bool: "true or false", str: "a string without control characters"}
+
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "a boolean"),  # before int, which it is, too
+    (int, "a whole number"),
+    (float, "a number with a fraction"),
+    (str, "a string"),
+    (list, "a list"),
+    (dict, "an object"),
+    (Twice, "a key given more than once"),
+    (types.NoneType, "null"),
+)
+
+_SOURCES = (
+    'a string, {"env": "NAME"}, {"file": "path"}, {"credential": "name"} or {"command": ["program", ...]}'
+)
+
+
+class Walk:
+    """One walk over one document, collecting what is wrong with it."""
+
+    def __init__(self, base: Path, environ: Mapping[str, str]) -> None:
+        """Args: base: what relative paths are relative to; environ: where secrets look their variables up."""
+        self._base = base
+        self._environ = environ
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    # `kind` and the result are Any: the types are data here, read from the model at run time.
+    def convert(self, kind: Any, value: object, path: str) -> Any:  # noqa: ANN401
+        """Make a value of the model's type `kind`, or note the problem under `path` and return `UNFIT`.
+
+        Raises:
+            ConfigError: this was problem number `MOST_PROBLEMS`.
+        """
+        if value is TWICE:
+            return self._refuse(path, "this key is given more than once")
+        bounds: Any = None
+        if get_origin(kind) is Annotated:
+            kind, bounds = get_args(kind)
+        if isinstance(kind, types.UnionType):
+            kind = get_args(kind)[0]  # `X | None`: null has become the default before
+            if kind is Path and value == "":
+                return None  # how the Go relay's users write "none"
+        if get_origin(kind) is tuple:
+            return self._list(get_args(kind)[0], bounds, value, path)
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return self._struct(kind, value, path)
+        special = {Secret: self._secret, Path: self._path}.get(kind)
+        return special(value, path) if special else self._leaf(kind, bounds, value, path)
+
+    def _struct(self, kind: type[msgspec.Struct], value: object, path: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, dict):
+            return self._expect(path, "an object", value)
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        self._check_keys(value, list(fields), path)
+        members: dict[str, Any] = {}
+        whole = True
+        for key, field in fields.items():
+            given = value.get(key)
+            if given is not None:
+                member = self.convert(field.type, given, f"{path}.{key}")
+                if member is not UNFIT:
+                    members[field.name] = member
+                elif field.required:
+                    whole = False
+            elif field.required:
+                self._refuse(f"{path}.{key}", "this key is needed")
+                whole = False
+            if field.name not in members and isinstance(field.default, Path):
+                members[field.name] = self._base / field.default
+            if field.name not in members and isinstance(field.default, Secret):
+                members[field.name] = Secret("", key=f"{path}.{key}")  # so that a check can name it
+        return kind(**members) if whole else UNFIT
+
+    def _check_keys(self, value: dict[str, object], known: list[str], path: str) -> None:
+        for key in value:
+            where = f"{path}.{printable(key, 60)}"
+            if key in known:
+                continue
+            if key in NEVER_BUILT:
+                self.warnings.append(Problem(where, f"has no effect and never had: {NEVER_BUILT[key]}"))
+            else:
+                self._refuse(where, f"unknown key; the nearest known one is {_nearest(key, known)}")
+
+    def _list(self, kind: object, bounds: Any, value: object, path: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, list):
+            return self._expect(path, "a list", value)
+        if bounds and len(value) < bounds.min_length:
+            return self._refuse(path, f"expected a list of at least {bounds.min_length}, got a shorter one")
+        members = [self.convert(kind, member, f"{path}[{at}]") for at, member in enumerate(value)]
+        return tuple(member for member in members if member is not UNFIT)
+
+    def _leaf(self, kind: Any, bounds: Any, value: object, path: str) -> Any:  # noqa: ANN401
+        expected = _expected(kind, bounds)
+        unit = _UNITS.get(kind)
+        plain, form = value, kind
+        if isinstance(value, str) and not _clean(value):
+            return self._refuse(path, f"expected {expected}, got one with control characters")
+        try:
+            if unit:
+                plain, form = unit.read(value), unit.number
+            made = msgspec.convert(plain, Annotated[form, bounds] if bounds else form)
+        except ValueError:  # msgspec.ValidationError, too; its words would repeat the value
+            return self._refuse(path, f"expected {expected}, got {_misfit(kind, value)}")
+        return made
+
+    def _path(self, value: object, path: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, str) or not value or not _clean(value):
+            return self._expect(path, "a path", value)
+        return self._base / value
+
+    def _secret(self, value: object, path: str) -> Any:  # noqa: ANN401
+        source = self._source(value)
+        if source is None:
+            return self._expect(path, _SOURCES, value)
+        return Secret(source, key=path, environ=self._environ)
+
+    def _source(self, value: object) -> Source | None:
+        if isinstance(value, str):
+            return value if _encodable(value) else None
+        return self._reference(value) if isinstance(value, dict) and len(value) == 1 else None
+
+    def _reference(self, value: dict[str, object]) -> Source | None:
+        match value:
+            case {"env": str(name)} if name and _clean(name):
+                return FromEnvironment(name)
+            case {"file": str(name)} if name and _clean(name):
+                return FromFile(self._base / name)
+            # A plain name: systemd's credentials are files of one directory, and nothing outside it is meant.
+            case {"credential": str(name)} if _clean(name) and name.strip(".") and "/" not in name:
+                return FromCredential(name)
+            case {"command": [str(program), *arguments]} if program and _clean(program):
+                words = [word for word in arguments if isinstance(word, str) and _clean(word)]
+                if len(words) == len(arguments):
+                    return FromCommand((self._program(program), *words))
+        return None
+
+    def _program(self, program: str) -> str:
+        """A name is looked up in PATH; anything with a slash is a path, relative to the configuration."""
+        return str(self._base / program) if "/" in program else program
+
+    def _expect(self, path: str, expected: str, value: object) -> Unfit:
+        return self._refuse(path, f"expected {expected}, got {_kind(value)}")
+
+    def _refuse(self, path: str, message: str) -> Unfit:
+        self.problems.append(Problem(path, message))
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise ConfigError((*self.problems, Problem("$", "and perhaps more; mend these first")))
+        return UNFIT
+
+
+def _expected(kind: Any, bounds: Any) -> str:  # noqa: ANN401 - as above
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "one of " + ", ".join(f'"{member}"' for member in kind)
+    expected = _UNITS[kind].expected if kind in _UNITS else _PLAIN[kind]
+    if bounds is None:
+        return expected
+    if bounds.min_length is not None:
+        return f"{expected}, not empty"
+    if bounds.gt is not None:
+        return f"{expected}, more than {bounds.gt}"
+    return f"{expected}, from {bounds.ge}" + ("" if bounds.le is None else f" to {bounds.le}")
+
+
+def _misfit(kind: object, value: object) -> str:
+    """Name what is wrong with a leaf: its kind, or, when that is right, that the value is not."""
+    if isinstance(value, str) and value and kind not in _PLAIN:
+        return "another string"
+    if isinstance(value, int) and not isinstance(value, bool) and (kind is int or kind in _UNITS):
+        return "one out of range"
+    return _kind(value)
+
+
+def _kind(value: object) -> str:
+    """Name the kind of a value, which is all that a message may tell about it."""
+    if value == "":
+        return "an empty string"
+    for kind, name in _KINDS:
+        if isinstance(value, kind):
+            return name
+    return f"a {type(value).__name__}"  # TOML's date, time and datetime
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    import difflib  # noqa: PLC0415 - only for a mistake
+
+    folded = {name.lower(): name for name in known}  # the wrong case is the likeliest mistake
+    return folded[difflib.get_close_matches(printable(key, 60).lower(), folded, n=1, cutoff=0)[0]]
+
+
+def _encodable(text: str) -> bool:
+    """False with a lone surrogate (U+D800), which JSON can write and no socket or file can take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _clean(text: str) -> bool:
+    """Without C0 controls and DEL, which would end an SMTP command, a path or a log line early."""
+    return _encodable(text) and not any(character < " " or character == "\x7f" for character in text)

@@ -1,0 +1,103 @@
+"""From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from mailer.config.problem import ConfigError, Problem
+from mailer.mail.reply import printable
+
+LARGEST = 2**20
+"""Bytes; a configuration is some kilobytes, and a wrong path must not fill the memory."""
+
+
+class Twice:
+    """The value of a key that an object has more than once (RFC 8259 4: what readers make of it varies)."""
+
+
+TWICE: Final = Twice()
+
+
+def read(path: Path) -> tuple[bytes, int]:
+    """Read a configuration file: its bytes, and the mode (st_mode) of the very file they came from.
+
+    Raises:
+        ConfigError: it cannot be read, or is larger than `LARGEST`.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise _unusable(path, f"cannot be read: {error.strerror}") from None
+    if len(data) > LARGEST:
+        raise _unusable(path, f"is larger than {LARGEST} bytes; is it the configuration?")
+    return data, mode
+
+
+def parse(data: bytes, path: Path) -> object:
+    """Parse TOML if the file's name ends in `.toml`, else JSON.
+
+    Returns plain objects; in JSON, a key given twice has the value `TWICE`.
+
+    Raises:
+        ConfigError: with line and column; no part of the text is repeated.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise _unusable(path, "begins with a byte order mark; save it as UTF-8 without one (RFC 8259 8.1)")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        error.object = b""  # the exception lives on as this one's context, and the bytes may hold a password
+        raise _unusable(path, f"is not UTF-8 at line {line}") from None
+    try:
+        complaint, document = _parse_toml(text) if path.suffix == ".toml" else _parse_json(text)
+    except RecursionError:
+        complaint, document = "is nested too deeply", None
+    except ValueError:
+        # What both parsers let through from int(): more digits than the interpreter converts.
+        complaint, document = "has a number that is too large", None
+    if complaint:
+        raise _unusable(path, complaint)
+    return document
+
+
+def _parse_json(text: str) -> tuple[str, object]:
+    import json  # noqa: PLC0415 - a TOML user does not need it
+
+    try:
+        return "", json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        # What follows a colon in it is the offending character (json's Python scanner), perhaps a password's.
+        reason = error.msg.partition(":")[0]
+        return f"is not JSON at line {error.lineno}, column {error.colno}: {reason}", None
+
+
+def _parse_toml(text: str) -> tuple[str, object]:
+    import re  # noqa: PLC0415 - for an error only, and loaded long before
+    import tomllib  # noqa: PLC0415 - a JSON user does not need it
+
+    try:
+        return "", tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # As above: "Found invalid character 'x' (at line 1, column 5)".
+        reason = re.sub(r"character '.*' ", "character ", str(error), flags=re.DOTALL)
+        return f"is not TOML: {reason}", None
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for key, value in pairs:
+        members[key] = TWICE if key in members else value
+    return members
+
+
+def _constant(_name: str) -> object:
+    # NaN and Infinity, which JSON has not and Python's reader takes. No key takes them, so that the decoder
+    # refuses them with their path.
+    return float("nan")
+
+
+def _unusable(path: Path, message: str) -> ConfigError:
+    return ConfigError((Problem(printable(str(path)), message),))

@@ -1,0 +1,99 @@
+"""Find the configuration, read it, and give it whole or say everything that is wrong with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from mailer.config.decode import UNFIT, Walk
+from mailer.config.document import parse, read
+from mailer.config.environment import overridden
+from mailer.config.model import Config
+from mailer.config.problem import ConfigError, Problem
+from mailer.mail.reply import printable
+
+PLACES = (
+    Path("config.json"),
+    Path("config.toml"),
+    Path("/etc/mailer/config.json"),
+    Path("/etc/mailer/config.toml"),
+)
+"""Where a configuration is looked for when nobody names one."""
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that can be used, and where it came from."""
+
+    config: Config
+    path: Path
+    """The file, absolute."""
+    mode: int
+    """The file's st_mode when it was read."""
+    warnings: tuple[Problem, ...]
+    """What the file itself gives reason to warn about; `checks.warnings` adds the rest."""
+
+
+def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Load the configuration that `find` finds, with the environment's overrides.
+
+    Args:
+        explicit: what `--config` said, or None.
+        environ: the process's environment: MAILER_CONFIG, the overrides, and the secrets' variables.
+
+    Raises:
+        ConfigError: with all its problems at once; programs exit with 78.
+    """
+    path = find(explicit, environ).absolute()
+    data, mode = read(path)
+    walk = Walk(path.parent, environ)
+    made = walk.convert(Config, parse(data, path), "$")
+    config = overridden(Config() if made is UNFIT else made, environ, walk)
+    if walk.problems:
+        raise ConfigError(tuple(walk.problems))
+    return Loaded(config=_completed(config, path.parent), path=path, mode=mode, warnings=tuple(walk.warnings))
+
+
+def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[Path, ...] = PLACES) -> Path:
+    """Say which file to read: the one that `--config` names, else $MAILER_CONFIG, else the first there is.
+
+    A file that is named is not looked at here; reading it will tell.
+
+    Raises:
+        ConfigError: none is named and none is there; it lists the places.
+    """
+    if explicit:
+        return Path(explicit)
+    if named := environ.get("MAILER_CONFIG"):
+        return Path(named)
+    for place in places:
+        if _there(place):
+            return place
+    looked = ", ".join(printable(str(place.absolute())) for place in places)
+    raise ConfigError(
+        (
+            Problem(
+                "configuration", f"none found; looked for {looked}. Name one with --config or $MAILER_CONFIG"
+            ),
+        )
+    )
+
+
+def _there(place: Path) -> bool:
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # a directory we may not enter: passing it over would hide the reason
+    return True
+
+
+def _completed(config: Config, base: Path) -> Config:
+    """Fill in the DKIM defaults that depend on other keys."""
+    dkim = config.dkim
+    domain = dkim.domain or config.default_username.partition("@")[2]
+    key = dkim.private_key_path
+    if key is None and domain:
+        key = base / "keys" / domain / f"{dkim.selector}.private"
+    completed = msgspec.structs.replace(dkim, domain=domain, private_key_path=key)
+    return msgspec.structs.replace(config, dkim=completed)

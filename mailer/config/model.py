@@ -1,0 +1,247 @@
+"""The whole configuration as frozen values: what every key means, its unit and its default.
+
+Attributes are the keys in snake_case. A duration or size is a number in the unit that its type names; see
+`units` for the strings. `load.load` makes one; a test may make its own.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from mailer.config.secrets import Secret
+from mailer.config.units import Bytes, Milliseconds, Seconds
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Limit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+"""A number of messages; 0 means no limit."""
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Some = Annotated[Seconds, msgspec.Meta(gt=0)]
+"""A duration that is not zero."""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One object of the configuration; its attributes are written in camelCase there."""
+
+
+class IpVersion(StrEnum):
+    """Which addresses of a mail exchanger are used."""
+
+    ANY = "any"
+    FOUR = "4"
+    SIX = "6"
+
+
+class UncertainPolicy(StrEnum):
+    """What follows a lost final reply (RFC 5321 4.2.5: the message may have been delivered, or not)."""
+
+    RETRY = "retry"
+    """The same next hop again: never lost, perhaps twice."""
+    HOLD = "hold"
+    """The operator decides: never twice, perhaps late."""
+
+
+class DirectDelivery(Group, frozen=True, kw_only=True):
+    """The direct route: to the mail exchangers of each recipient's domain."""
+
+    enabled: bool = False
+    ehlo_domain: str = ""
+    """What we call ourselves in EHLO; empty: `hostname`."""
+    insecure_skip_verify: bool = False
+    """Accept any certificate where a policy demands a verified one. Opportunistic TLS never verifies."""
+    retry_count: Count = 3
+    """Attempts before the next route is tried; without one the schedule goes on until `retry.maxAge`."""
+    allow_private: bool = False
+    """Deliver to mail exchangers at loopback and private addresses."""
+    port: Port = 25
+    """The mail exchangers' port."""
+    ip_version: IpVersion = IpVersion.ANY
+
+
+class Provider(Group, frozen=True, kw_only=True):
+    """One smarthost of the forward route."""
+
+    host: Name
+    port: Port = 587
+    username: str = ""
+    """Empty: no AUTH."""
+    password: Secret = Secret("")
+    ssl: bool = False
+    """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
+    is sent to a loopback address only."""
+    priority: int | None = None
+    """Lower is tried first, ties in the order of the file; none: the position in the list, from 0."""
+    name: str = ""
+    """What the operator calls it; empty: the host. See `label`."""
+    insecure_skip_verify: bool = False
+    """Accept any certificate."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.host
+
+
+class Dkim(Group, frozen=True, kw_only=True):
+    """DKIM signatures (RFC 6376)."""
+
+    enabled: bool = False
+    domain: str = ""
+    """d=; empty: the domain of `defaultUsername`, which the loader fills in."""
+    selector: Name = "mail"
+    """s=."""
+    private_key_path: Path | None = None
+    """PEM; none: `keys/DOMAIN/SELECTOR.private`, which the loader fills in once there is a domain."""
+    headers_to_sign: tuple[Name, ...] = ("From", "To", "Subject", "Date", "Message-ID")
+    signature_expiry: Seconds = Seconds(604_800)
+    """x= less t=; 0: signatures do not expire."""
+
+
+class RateLimits(Group, frozen=True, kw_only=True):
+    """How many messages are accepted, by envelope sender and in all."""
+
+    enabled: bool = False
+    max_per_hour: Limit = 500
+    """Messages of one sender."""
+    max_per_day: Limit = 2000
+    """Messages of one sender."""
+    global_max_per_hour: Limit = 0
+    """Messages of all senders."""
+    global_max_per_day: Limit = 0
+    """Messages of all senders."""
+
+
+class Security(Group, frozen=True, kw_only=True):
+    """Who may submit, and what is kept."""
+
+    allow_local_only: bool = True
+    """Bind to loopback and refuse other peers, whatever `smtpHost` says; see `Config.bind_address`."""
+    log_all_emails: bool = False
+    """Keep a copy of each delivered message in the spool's `sent/`."""
+    require_auth: bool = True
+    """See `Config.auth_required`."""
+
+
+class Retry(Group, frozen=True, kw_only=True):
+    """When a deferred recipient is tried again, and when to give up."""
+
+    schedule: Annotated[tuple[Some, ...], msgspec.Meta(min_length=1)] = tuple(
+        Seconds(60 * minutes) for minutes in (1, 5, 15, 30, 60, 120, 240)
+    )
+    """The pauses after the first, second, ... attempt; the last repeats."""
+    max_age: Some = Seconds(5 * 86_400)
+    """Since the message was accepted; recipients not reached by then expire (RFC 5321 4.5.4.1: 4-5 days)."""
+
+
+class Dns(Group, frozen=True, kw_only=True):
+    """How names are looked up."""
+
+    nameservers: tuple[Name, ...] = ()
+    """`ADDRESS` or `ADDRESS:PORT`; empty: those of /etc/resolv.conf."""
+    timeout: Some = Seconds(5)
+    """For one lookup."""
+
+
+class Sending(Group, frozen=True, kw_only=True):
+    """How much the runner does at once."""
+
+    concurrency: Count = 20
+    """Messages in flight."""
+    max_sessions_per_hop: Count = 8
+    """Connections to one next hop. Providers refuse more than some 10 to 50."""
+    shutdown_grace: Seconds = Seconds(30)
+    """How long a runner or receiver that was told to stop may finish what is in flight."""
+
+
+class Config(Group, frozen=True, kw_only=True):
+    """Everything the operator decides. Paths are absolute once loaded."""
+
+    smtp_host: str = "127.0.0.1"
+    """Where the receiver listens; empty: all addresses. `security.allowLocalOnly` overrules it."""
+    smtp_port: Port = 25
+    default_username: str = ""
+    """The one login; empty: there is none."""
+    default_password: Secret = Secret("")
+    hostname: str = ""
+    """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""
+
+    spool_dir: Path = Path("spool")
+    min_free_space: Bytes = Bytes(64 * 2**20)
+    """On the spool's filesystem; with less, new mail gets 452 4.3.1 until there is room."""
+    max_message_size: Annotated[Bytes, msgspec.Meta(ge=1)] = Bytes(25 * 2**20)
+    """Of one message as submitted (RFC 1870)."""
+    max_recipients: Count = 1000
+    """Of one message. RFC 5321 4.5.3.1.8 asks for 100 at least."""
+    max_connections: Count = 4096
+    """At the receiver, at once."""
+
+    direct_delivery: DirectDelivery = DirectDelivery()
+    forward_smtp: bool = msgspec.field(default=False, name="forwardSMTP")
+    """The forward route's master switch; off, no provider is used."""
+    forward_providers: tuple[Provider, ...] = ()
+    """As written; see `providers` for those that count, in order."""
+    forward_host: str = ""
+    """With the four below: the one provider while `forwardProviders` is empty."""
+    forward_port: Port = 587
+    forward_username: str = ""
+    forward_password: Secret = Secret("")
+    forward_ssl: bool = msgspec.field(default=False, name="forwardSSL")
+    batch_size: Count = 20
+    """Recipients in one transaction."""
+    batch_delay: Milliseconds = Milliseconds(1000)
+    """Between two batches of one message to one next hop."""
+    retry: Retry = Retry()
+    uncertain: UncertainPolicy = UncertainPolicy.RETRY
+    sending: Sending = Sending()
+    dns: Dns = Dns()
+    dkim: Dkim = Dkim()
+
+    rate_limits: RateLimits = RateLimits()
+    security: Security = Security()
+    archive_max_age: Some = Seconds(30 * 86_400)
+    """How long `sent/` keeps a copy."""
+    log_retention: Some = Seconds(30 * 86_400)
+    """How long the ledger keeps a day."""
+    enable_health_check: bool = True
+    """Whether the monitor serves HTTP on loopback."""
+    health_check_port: Port = 8025
+    admin_token: Secret = Secret("")
+    """What a caller of the monitor's admin requests must present; empty: nothing."""
+
+    @property
+    def bind_address(self) -> str:
+        """Where the receiver really listens: under `allowLocalOnly` loopback and nothing else."""
+        if not self.security.allow_local_only:
+            return self.smtp_host
+        return "::1" if self.smtp_host == "::1" else "127.0.0.1"
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether a client must log in: when told so, and, as in the Go relay, whenever there is a login."""
+        return self.security.require_auth or bool(self.default_username)
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The forward route's providers in the order to try them; none: that route is off."""
+        if not self.forward_smtp:
+            return ()
+        if self.forward_providers:
+            return in_order(self.forward_providers)
+        if not self.forward_host:
+            return ()
+        legacy = Provider(
+            host=self.forward_host,
+            port=self.forward_port,
+            username=self.forward_username,
+            password=self.forward_password,
+            ssl=self.forward_ssl,
+        )
+        return (legacy,)
+
+
+def in_order(providers: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    """Sort by priority, lower first, a missing one being the position in the list; ties keep their order."""
+    placed = enumerate(providers)
+    ranked = sorted(placed, key=lambda at: at[0] if at[1].priority is None else at[1].priority)
+    return tuple(provider for _, provider in ranked)

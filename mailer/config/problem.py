@@ -1,0 +1,24 @@
+"""What is wrong with a configuration: where, and what was expected; never the value (it may be a secret)."""
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One complaint about one place."""
+
+    path: str
+    """A JSON path (`$.forwardProviders[1].port`), `environment SMTP_PORT`, or the file's own name."""
+    message: str
+    """What was expected and what kind of value is there; one printable line without any value."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. Programs print it and exit with 78 (EX_CONFIG of sysexits.h)."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        """Args: problems: all of them, in the order of the file; at least one."""
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems

@@ -1,0 +1,52 @@
+"""The effective configuration as its owner would have written it, without the secrets."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from mailer.config.model import Config
+from mailer.config.secrets import MASK, FromCommand, FromCredential, FromEnvironment, FromFile, Secret
+
+
+def effective(config: Config) -> dict[str, object]:
+    """Every key with the value that counts, ready for JSON.
+
+    Durations and sizes are numbers in the documented unit. A secret is `********`, or the reference that says
+    where it is kept.
+    """
+    return _group(config)
+
+
+def _group(group: msgspec.Struct) -> dict[str, object]:
+    return {field.encode_name: _plain(getattr(group, field.name)) for field in msgspec.structs.fields(group)}
+
+
+def _plain(value: object) -> object:
+    match value:
+        case msgspec.Struct():
+            return _group(value)
+        case tuple():
+            return [_plain(member) for member in value]
+        case Secret():
+            return _masked(value)
+        case StrEnum() | Path():
+            return str(value)
+        case float() if value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+def _masked(secret: Secret) -> object:
+    match secret.reference:
+        case FromEnvironment(name):
+            return {"env": name}
+        case FromFile(path):
+            return {"file": str(path)}
+        case FromCredential(name):
+            return {"credential": name}
+        case FromCommand((program, *arguments)):
+            return {"command": [program, *(MASK for _ in arguments)]}  # some people put a token there
+        case _:
+            return "" if secret.empty else MASK

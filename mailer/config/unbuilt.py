@@ -1,0 +1,50 @@
+"""What can be configured and is not done by this version, and what happens instead.
+
+The one place for it: whoever builds a feature deletes its row, and this module with the last one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mailer.config.model import Config
+from mailer.config.problem import Problem
+
+
+class _Row(NamedTuple):
+    path: str
+    asked_for: Callable[[Config], bool]
+    instead: str
+
+
+_ROWS = (
+    _Row(
+        "$.directDelivery.enabled",
+        lambda config: config.direct_delivery.enabled and bool(config.providers),
+        "this version does not deliver directly; all mail goes through the forward providers",
+    ),
+    _Row(
+        "$.directDelivery.enabled",
+        lambda config: config.direct_delivery.enabled and not config.providers,
+        "this version does not deliver directly, and no forward provider is on: mail waits in the spool",
+    ),
+    _Row(
+        "$.dkim.enabled",
+        lambda config: config.dkim.enabled,
+        "this version does not sign; mail leaves without a DKIM signature of ours",
+    ),
+    _Row(
+        "$.rateLimits.enabled",
+        lambda config: config.rate_limits.enabled,
+        "this version does not count messages; no sender is limited",
+    ),
+    _Row(
+        "$.enableHealthCheck",
+        lambda config: config.enable_health_check,
+        "this version has no monitor; nothing answers on healthCheckPort (see `mailer spool stats`)",
+    ),
+)
+
+
+def unbuilt(config: Config) -> tuple[Problem, ...]:
+    """Warn of each feature that is asked for and not there."""
+    return tuple(Problem(row.path, row.instead) for row in _ROWS if row.asked_for(config))

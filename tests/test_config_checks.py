@@ -1,0 +1,216 @@
+"""The operator is told what is wrong with a configuration that loads, and what to type."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from mailer.config.checks import is_placeholder, refuse_to_send, refuse_to_serve, warnings
+from mailer.config.load import load
+
+GOOD = "kq3X-9vT_aL2"
+LOGIN = {"defaultUsername": "me", "defaultPassword": GOOD}
+QUIET = {
+    **LOGIN,
+    "enableHealthCheck": False,
+    "forwardSMTP": True,
+    "forwardProviders": [{"host": "smtp.example.com"}],
+}
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    def load_it(document, environ=None, mode=0o600):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(document))
+        path.chmod(mode)
+        return load(path, environ or {})
+
+    return load_it
+
+
+def paths(found):
+    assert all(GOOD not in str(problem) for problem in found)
+    return [problem.path for problem in found]
+
+
+def test_a_sound_configuration_is_neither_refused_nor_warned_of(loaded):
+    sound = loaded(QUIET)
+    assert refuse_to_serve(sound) == refuse_to_send(sound) == warnings(sound) == ()
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "change-this-password",
+        "your-strong-password",
+        "your-app-password",
+        "changeme",
+        "Change Me",
+    ],
+)
+def test_a_placeholder_password_is_refused_with_how_to_make_one(loaded, password):
+    (problem,) = refuse_to_serve(loaded({**QUIET, "defaultPassword": password}))
+    assert problem.path == "$.defaultPassword"
+    assert "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'" in problem.message
+    assert password not in problem.message
+    assert paths(warnings(loaded({**QUIET, "defaultPassword": password}))) == ["$.defaultPassword"]
+
+
+@pytest.mark.parametrize(
+    "password", [GOOD, "x9", "passwords-are-long", "exchange-this-password-please", "my-secret"]
+)
+def test_a_password_that_only_resembles_a_placeholder_is_not_one(password):
+    assert not is_placeholder(password)
+
+
+@pytest.mark.parametrize("password", ["password1", "secret", "Admin", "test123"])
+def test_a_password_that_anyone_would_guess_is_warned_of_and_works(loaded, password):
+    """A configuration that runs under the Go relay today must run with us."""
+    weak = loaded({**QUIET, "defaultPassword": password})
+    assert refuse_to_serve(weak) == ()
+    assert paths(warnings(weak)) == ["$.defaultPassword"]
+
+
+def test_a_placeholder_from_the_environment_is_refused_too(loaded):
+    assert paths(refuse_to_serve(loaded(QUIET, {"DEFAULT_PASSWORD": "changeme"}))) == ["$.defaultPassword"]
+
+
+def test_no_login_where_one_is_required_is_refused(loaded):
+    assert paths(refuse_to_serve(loaded({}))) == ["$.defaultUsername", "$.defaultPassword"]
+    assert paths(refuse_to_serve(loaded({"security": {"requireAuth": False}}))) == []
+
+
+def test_a_login_whose_password_cannot_be_had_is_refused(loaded):
+    (problem,) = refuse_to_serve(loaded({**LOGIN, "defaultPassword": {"env": "NOT_SET"}}))
+    assert problem.message == "environment variable NOT_SET is not set"
+
+
+def test_a_sender_needs_no_login(loaded):
+    assert refuse_to_send(loaded({})) == ()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o666])
+def test_literal_secrets_that_others_can_read_are_refused_with_the_chmod_to_type(loaded, mode):
+    exposed = loaded(QUIET, mode=mode)
+    for refuse in (refuse_to_serve, refuse_to_send, warnings):
+        (problem,) = refuse(exposed)
+        assert "$.defaultPassword" in problem.message
+        command = problem.message.partition("type: ")[2]
+        assert command == f"chmod 0640 {exposed.path}"
+    assert os.system(command) == 0
+    assert stat.S_IMODE(exposed.path.stat().st_mode) == 0o640
+    assert refuse_to_serve(load(exposed.path, {})) == ()
+
+
+def test_a_readable_configuration_whose_secrets_are_elsewhere_is_fine(loaded):
+    elsewhere = loaded({**QUIET, "defaultPassword": {"env": "PW"}}, {"PW": GOOD}, mode=0o644)
+    assert refuse_to_serve(elsewhere) == refuse_to_send(elsewhere) == warnings(elsewhere) == ()
+    overridden = loaded({**QUIET, "defaultPassword": ""}, {"DEFAULT_PASSWORD": GOOD}, mode=0o644)
+    assert refuse_to_serve(overridden) == ()
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_private_key_that_others_can_read_is_refused(loaded, tmp_path, mode, refused):
+    key = tmp_path / "mail.private"
+    key.write_text("key")
+    key.chmod(mode)
+    signing = loaded(
+        {**QUIET, "dkim": {"enabled": True, "domain": "example.com", "privateKeyPath": "mail.private"}}
+    )
+    for refuse in (refuse_to_serve, refuse_to_send):
+        found = refuse(signing)
+        assert paths(found) == ["$.dkim.privateKeyPath"] * refused
+        assert all(f"chmod 0640 {key}" in problem.message for problem in found)
+
+
+def test_a_key_that_is_not_used_is_not_looked_at(loaded, tmp_path):
+    (tmp_path / "k").write_text("key")
+    (tmp_path / "k").chmod(0o644)
+    assert refuse_to_send(loaded({**QUIET, "dkim": {"privateKeyPath": "k"}})) == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "local_only", "refused"),
+    [
+        ("0.0.0.0", False, True),
+        ("", False, True),
+        ("mail.example.com", False, True),
+        ("192.0.2.1", False, True),
+        ("127.0.0.2", False, False),
+        ("::1", False, False),
+        ("localhost", False, False),
+        ("0.0.0.0", True, False),
+    ],
+)
+def test_an_open_relay_is_refused(loaded, host, local_only, refused):
+    document = {"smtpHost": host, "security": {"allowLocalOnly": local_only, "requireAuth": False}}
+    assert paths(refuse_to_serve(loaded(document))) == ["$.security.requireAuth"] * refused
+
+
+def test_a_login_makes_a_public_address_no_open_relay(loaded):
+    document = {**LOGIN, "smtpHost": "0.0.0.0", "security": {"allowLocalOnly": False, "requireAuth": False}}
+    assert refuse_to_serve(loaded(document)) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        ({"forwardSMTP": False}, "$.forwardSMTP", "local Maildir"),
+        ({"forwardProviders": []}, "$.forwardSMTP", "no provider"),
+        ({"workerCount": 3}, "$.workerCount", "sending.concurrency"),
+        ({"security": {"requireAuth": False}}, "$.security.requireAuth", "all the same"),
+        ({"defaultUsername": "", "security": {"requireAuth": False}}, "$.security.requireAuth", "as anyone"),
+        (
+            {"forwardProviders": [{"host": "a"}, {"host": "h", "username": "u"}]},
+            "$.forwardProviders[1].password",
+            "is empty, and h has a username",
+        ),
+        (
+            {"forwardProviders": [], "forwardHost": "h", "forwardUsername": "u"},
+            "$.forwardPassword",
+            "is empty, and h has a username",
+        ),
+        (
+            {"forwardProviders": [{"host": "h", "username": "u", "password": "your-app-password"}]},
+            "$.forwardProviders[0].password",
+            "placeholder",
+        ),
+        (
+            {"forwardProviders": [{"host": "h", "insecureSkipVerify": True}]},
+            "$.forwardProviders[0].insecureSkipVerify",
+            "can read the password",
+        ),
+        ({"adminToken": {"file": "not-there"}}, "$.adminToken", "No such file"),
+        ({"directDelivery": {"enabled": True}}, "$.directDelivery.enabled", "forward providers"),
+        ({"rateLimits": {"enabled": True}}, "$.rateLimits.enabled", "no sender is limited"),
+        ({"enableHealthCheck": True}, "$.enableHealthCheck", "no monitor"),
+    ],
+)
+def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change, path, words):
+    doubtful = loaded({**QUIET, **change})
+    (warning,) = warnings(doubtful)
+    assert warning.path == path
+    assert words in warning.message
+    assert refuse_to_serve(doubtful) == refuse_to_send(doubtful) == ()
+
+
+def test_a_dkim_key_that_is_not_there_is_a_warning(loaded, tmp_path):
+    dkim = {"enabled": True, "domain": "example.com"}
+    found = warnings(loaded({**QUIET, "dkim": dkim}))
+    assert paths(found) == ["$.dkim.privateKeyPath", "$.dkim.enabled"]
+    assert f"{tmp_path}/keys/example.com/mail.private" in found[0].message
+    assert paths(warnings(loaded({**QUIET, "dkim": {"enabled": True}})))[0] == "$.dkim.domain"
+
+
+def test_direct_delivery_alone_is_said_to_wait_and_not_to_be_kept_locally(loaded):
+    found = warnings(loaded({**QUIET, "forwardSMTP": False, "directDelivery": {"enabled": True}}))
+    assert [problem.message.partition(": ")[2] for problem in found] == ["mail waits in the spool"]
+
+
+def test_checking_runs_no_command(loaded, tmp_path):
+    touch = {"command": ["touch", str(tmp_path / "ran")]}
+    warnings(loaded({**QUIET, "defaultPassword": touch, "adminToken": touch}))
+    assert not Path(tmp_path / "ran").exists()
