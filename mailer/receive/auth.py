@@ -1,0 +1,82 @@
+"""Who may log in, and the responses of AUTH PLAIN and LOGIN (RFC 4954, RFC 4616) as values."""
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass, field
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Protocol
+
+MAX_RESPONSE = 12288
+"""Octets of base64 in one response; RFC 4954 4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client claims to be, and its proof."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody who proved who they are."""
+
+    user: str
+
+
+class Authenticator(Protocol):
+    """Judges credentials. May take its time (hashing belongs in an executor); never blocks the event loop."""
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        """Return who it is, or None, in the same time for an unknown user as for a wrong password."""
+        ...
+
+
+class SingleLogin:
+    """One user name and password: the configuration's `defaultUsername` and `defaultPassword`."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._username = _digest(username)
+        self._password = _digest(password)
+
+    async def authenticate(self, credentials: Credentials) -> Identity | None:
+        # Digests, because comparing the texts would tell their length; `&`, because `and` would tell
+        # which of the two was wrong.
+        right = compare_digest(_digest(credentials.username), self._username)
+        right &= compare_digest(_digest(credentials.password), self._password)
+        return Identity(credentials.username) if right else None
+
+
+def decode_response(response: bytes) -> bytes:
+    """Decode a client's base64 response; `=` alone is the empty one (RFC 4954 4).
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    if response == b"=":
+        return b""
+    try:
+        return b64decode(response, validate=True)
+    except Base64Error:
+        raise ValueError("not base64") from None
+
+
+def plain_credentials(message: bytes) -> Credentials | None:
+    """Read the message of PLAIN: `[authzid] NUL authcid NUL password` (RFC 4616 2).
+
+    Returns:
+        None when the client wants to act as somebody else (authzid), which nobody here may.
+
+    Raises:
+        ValueError: not three parts, an empty name, or not UTF-8.
+    """
+    authzid, authcid, password = message.decode().split("\0")
+    if not authcid:
+        raise ValueError("no user name")
+    return Credentials(authcid, password) if authzid in {"", authcid} else None
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode()).digest()

@@ -1,0 +1,109 @@
+r"""The DATA reader (RFC 5321 4.5.2): bytes in, the message's bytes out; no I/O.
+
+Only `CRLF . CRLF` ends a message. A bare CR, a bare LF or a NUL does not end it, is not mended, and gets
+the whole message refused after its end: what we pass on is read as one message by everyone, or is not passed
+on (SMTP smuggling). A reader that is told of trouble goes on to the end without keeping anything, because a
+client listens for a reply only there.
+
+Speed: a clean chunk costs a handful of scans by the C library and no Python per line.
+"""
+
+from enum import Enum
+
+from mailer.receive.settings import LongLines
+
+MAX_LINE = 998
+"""Octets without CRLF; RFC 5322 2.1.1."""
+
+_END = b"\r\n.\r\n"
+
+
+class Fault(Enum):
+    """Why a message is refused once its end has come; the first one found counts."""
+
+    BARE_LINE_END = "bare line end"
+    NUL = "nul"
+    TOO_BIG = "too big"
+    LONG_LINE = "long line"
+
+
+class DataReader:
+    """Reads one message; feed it until `done`, then look at `fault`, and serve `rest` as commands."""
+
+    def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
+        """Start just after the line that held DATA.
+
+        Args:
+            max_size: octets of the message, unstuffed, that are still taken.
+            long_lines: what becomes of a line over 998 octets.
+        """
+        self.size = 0
+        """Octets of the message so far, unstuffed."""
+        self.done = False
+        self.fault: Fault | None = None
+        self.rest = b""
+        """What the client sent after the end; empty until `done`."""
+        self._max_size = max_size
+        self._reject_long = long_lines is LongLines.REJECT
+        # The CRLF of the command line makes a dot at the very start a dot at a line's start. It is no part of
+        # the message: `_skip` says how much of the next output it still is.
+        self._held = b"\r\n"
+        self._skip = 2
+        self._column = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes from the client, at any split; return those of the message that are settled.
+
+        Bytes that might belong to an end, at most four, are held back until the next call. After a fault
+        nothing is returned.
+        """
+        data = self._held + data
+        end = data.find(_END)
+        if end >= 0:
+            self.done = True
+            self.rest = data[end + len(_END) :]
+            body = data[: end + 2]
+            self._held = b""
+        else:
+            keep = _possible_end(data)
+            body = data[: len(data) - keep]
+            self._held = data[len(data) - keep :]
+        if self.fault is not None or not body:
+            return b""
+        return self._unstuff(body)
+
+    def _unstuff(self, body: bytes) -> bytes:
+        """Check and unstuff a piece that neither begins nor ends inside a CRLF."""
+        pairs = body.count(b"\r\n")
+        if b"\0" in body:
+            self.fault = Fault.NUL
+        if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
+            self.fault = Fault.BARE_LINE_END
+        body = body.replace(b"\r\n.", b"\r\n")[self._skip :]
+        self._skip = 0
+        self.size += len(body)
+        if self.fault is None and self.size > self._max_size:
+            self.fault = Fault.TOO_BIG
+        if self.fault is None and self._reject_long and self._has_long_line(body):
+            self.fault = Fault.LONG_LINE
+        return b"" if self.fault else body
+
+    def _has_long_line(self, body: bytes) -> bool:
+        """Hop from line end to line end, each time over as many lines as fit where one may be."""
+        start = -self._column
+        while len(body) - start > MAX_LINE + 2:
+            newline = body.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
+            if newline < 0:
+                return True
+            start = newline + 1
+        last = body.rfind(b"\n")
+        self._column = len(body) - (start if last < 0 else last + 1)
+        return False
+
+
+def _possible_end(data: bytes) -> int:
+    """Length of the longest tail of `data` that may turn out to begin an end."""
+    for length in range(len(_END) - 1, 0, -1):
+        if data.endswith(_END[:length]):
+            return length
+    return 0

@@ -1,0 +1,123 @@
+"""What a client has sent and nobody has read yet: lines for commands, chunks for DATA, in order."""
+
+import asyncio
+
+MAX_LINE = 12288 + 64
+"""Octets of the longest line that is kept: an AUTH command with a full initial response (RFC 4954 4)."""
+MAX_ENDLESS = 1024 * 1024
+"""Octets of a line that are thrown away before we stop waiting for its end."""
+HIGH_WATER = 128 * 1024
+"""Octets unread at which the transport is told to pause; one more read of up to 256 KiB may follow."""
+
+
+class PeerGone(ConnectionError):
+    """The client has closed its side, or the connection broke; everything that came has been read."""
+
+
+class LineTooLong(ValueError):
+    """A line was longer than any command may be. It has been thrown away, up to its end."""
+
+
+class EndlessLine(ValueError):
+    """A line was thrown away for so long that there is no point in waiting for its end."""
+
+
+class Input:
+    """Bytes from one transport to one reader task."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._ended = False
+        self._paused = False
+        self._dropped = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Name the transport that pauses when too much is unread."""
+        self._transport = transport
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > HIGH_WATER and self._transport is not None and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
+        self.wake()
+
+    def end(self) -> None:
+        """Nothing more will come; what is here can still be read."""
+        self._ended = True
+        self.wake()
+
+    def clear(self) -> None:
+        """Forget what nobody has read: the connection is lost, and there is nobody to answer."""
+        self._buffer.clear()
+        self.end()
+
+    def wake(self) -> None:
+        """Let a waiting `more` return, with or without news."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def unread(self, data: bytes) -> None:
+        """Put bytes back, to be read next."""
+        self._buffer[:0] = data
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._buffer)
+
+    async def more(self) -> None:
+        """Wait until something was fed, or `wake` was called.
+
+        Raises:
+            PeerGone: nothing more will come.
+        """
+        if self._ended:
+            raise PeerGone
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take(self) -> bytes:
+        """Return all there is."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._resume()
+        return data
+
+    def take_line(self) -> bytes | None:
+        """Return the next line with its line end, or None while there is no whole one.
+
+        A line ends with LF; whether CR stands before it is for the caller to judge.
+
+        Raises:
+            LineTooLong: this line, now gone.
+            EndlessLine: close the connection.
+        """
+        end = self._buffer.find(b"\n") + 1
+        if not end:
+            if len(self._buffer) > MAX_LINE:
+                self._drop()
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[:end]
+        self._resume()
+        if self._dropped or end > MAX_LINE:
+            self._dropped = 0
+            raise LineTooLong
+        return line
+
+    def _drop(self) -> None:
+        self._dropped += len(self._buffer)
+        self._buffer.clear()
+        self._resume()
+        if self._dropped > MAX_ENDLESS:
+            raise EndlessLine
+
+    def _resume(self) -> None:
+        if self._paused and len(self._buffer) <= HIGH_WATER and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()

@@ -1,0 +1,172 @@
+"""The parameters of MAIL and RCPT (RFC 5321 4.1.2), as values: SIZE, BODY, SMTPUTF8, AUTH, and DSN's four."""
+
+import re
+from dataclasses import dataclass
+
+from mailer.mail.address import UTF8_NON_ASCII, check_address
+
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_VALUE = re.compile(rf"[!-<>-~{UTF8_NON_ASCII}]+")
+_SIZE = re.compile(r"[0-9]{1,20}")
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_HEX = re.compile(r"\+([0-9A-F]{2})")
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
+
+MAX_ENVID = 100
+MAX_ORCPT = 500
+"""RFC 3461 4.4 and 4.2."""
+
+
+class ParameterError(ValueError):
+    """A parameter that is refused; carries the code of the reply to give."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.enhanced = "5.5.4"
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class MailParameters:
+    """What a MAIL command said beyond the sender; the fields are the envelope's."""
+
+    size: int = 0
+    body: str = ""
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RcptParameters:
+    """What a RCPT command said beyond the recipient; the fields are the recipient's."""
+
+    notify: str = ""
+    orcpt: str = ""
+
+
+def mail_parameters(text: str) -> MailParameters:
+    """Read the parameters of MAIL.
+
+    Raises:
+        ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
+    """
+    given = _split(text)
+    smtputf8 = "SMTPUTF8" in given
+    if given.pop("SMTPUTF8", None) is not None:
+        raise ParameterError(501, "SMTPUTF8 takes no value")
+    # Kept by no one: a submission server trusts its own AUTH, not the client's word (RFC 4954 5).
+    _check_auth(given.pop("AUTH", "<>"))
+    parameters = MailParameters(
+        size=_size(given.pop("SIZE", "0")),
+        body=_one_of("BODY", given, ("7BIT", "8BITMIME")),
+        smtputf8=smtputf8,
+        ret=_one_of("RET", given, ("FULL", "HDRS")),
+        envid=_envid(given),
+    )
+    _refuse_unknown(given, "MAIL")
+    return parameters
+
+
+def rcpt_parameters(text: str) -> RcptParameters:
+    """Read the parameters of RCPT.
+
+    Raises:
+        ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
+    """
+    given = _split(text)
+    parameters = RcptParameters(notify=_notify(given), orcpt=_orcpt(given))
+    _refuse_unknown(given, "RCPT")
+    return parameters
+
+
+def _split(text: str) -> dict[str, str | None]:
+    """Split `KEY=value KEY`; keys in upper case, a missing value is None."""
+    given: dict[str, str | None] = {}
+    for word in text.split(" "):
+        if not word:
+            continue
+        keyword, equals, value = word.partition("=")
+        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
+            raise ParameterError(501, "Bad parameter syntax; expected KEYWORD or KEYWORD=value")
+        keyword = keyword.upper()
+        if keyword in given:
+            raise ParameterError(501, f"{keyword} is given twice")
+        given[keyword] = value if equals else None
+    return given
+
+
+def _refuse_unknown(given: dict[str, str | None], verb: str) -> None:
+    for keyword in given:
+        raise ParameterError(555, f"{verb} parameter {keyword[:40]} is not known here; EHLO lists what is")
+
+
+def _size(value: str | None) -> int:
+    # RFC 1870 6: 1*20DIGIT; isdigit() would take superscripts, int() signs and underscores.
+    if value is None or not _SIZE.fullmatch(value):
+        raise ParameterError(501, "SIZE must be a number of octets, at most 20 digits")
+    return int(value)
+
+
+def _one_of(keyword: str, given: dict[str, str | None], choices: tuple[str, ...]) -> str:
+    if keyword not in given:
+        return ""
+    value = (given.pop(keyword) or "").upper()
+    if value not in choices:
+        raise ParameterError(501, f"{keyword} must be {' or '.join(choices)}")
+    return value
+
+
+def _envid(given: dict[str, str | None]) -> str:
+    if "ENVID" not in given:
+        return ""
+    value = given.pop("ENVID") or ""
+    if not value or len(value) > MAX_ENVID or _xtext(value) is None:
+        raise ParameterError(
+            501, f"ENVID must be xtext of printable characters, at most {MAX_ENVID} (RFC 3461 4)"
+        )
+    return value
+
+
+def _notify(given: dict[str, str | None]) -> str:
+    if "NOTIFY" not in given:
+        return ""
+    value = (given.pop("NOTIFY") or "").upper()
+    kinds = value.split(",")
+    if value != "NEVER" and (
+        len(set(kinds)) != len(kinds) or not {"SUCCESS", "FAILURE", "DELAY"}.issuperset(kinds)
+    ):
+        raise ParameterError(501, "NOTIFY must be NEVER or a list of SUCCESS, FAILURE, DELAY")
+    return value
+
+
+def _orcpt(given: dict[str, str | None]) -> str:
+    if "ORCPT" not in given:
+        return ""
+    value = given.pop("ORCPT") or ""
+    kind, _, address = value.partition(";")
+    # RFC 6533 3: a utf-8 address may stand unencoded; everything else is xtext.
+    text = address.encode("ascii", "ignore").decode() if kind.lower() == "utf-8" else address
+    if not (
+        _ADDRESS_TYPE.fullmatch(kind) and address and len(value) <= MAX_ORCPT and _xtext(text) is not None
+    ):
+        raise ParameterError(501, "ORCPT must be type;address, the address in xtext (RFC 3461 4.2)")
+    return value
+
+
+def _check_auth(value: str | None) -> None:
+    try:
+        address = _xtext(value or "")
+        if address != "<>":
+            check_address(address or "")
+    except ValueError:
+        raise ParameterError(501, "AUTH must be <> or an address in xtext (RFC 4954 5)") from None
+
+
+def _xtext(value: str) -> str | None:
+    """Decode xtext (RFC 3461 4); None if it is none, or hides a character that is not printable ASCII."""
+    if not _XTEXT.fullmatch(value):
+        return None
+    text = _HEX.sub(lambda found: chr(int(found.group(1), 16)), value)
+    return text if text.isascii() and text.isprintable() else None

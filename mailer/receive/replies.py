@@ -1,0 +1,104 @@
+"""Every reply the receiver gives, with its enhanced status code (RFC 3463) and a text that helps.
+
+No reply carries a path, an exception's text or anything else from inside.
+"""
+
+from errno import EDQUOT, ENOSPC
+
+from mailer.mail.reply import Reply
+from mailer.receive.data import MAX_LINE, Fault
+
+BYE = Reply(221, ("2.0.0 Bye",))
+OK = Reply(250, ("2.0.0 Ok",))
+SENDER_OK = Reply(250, ("2.1.0 Sender ok",))
+RECIPIENT_OK = Reply(250, ("2.1.5 Recipient ok",))
+RECIPIENT_TWICE = Reply(250, ("2.1.5 Recipient ok, and already there: one copy will be sent",))
+AUTHENTICATED = Reply(235, ("2.7.0 Authentication successful",))
+CANNOT_VERIFY = Reply(252, ("2.1.5 Cannot verify the address here; send to it and see",))
+GO_AHEAD = Reply(354, ("End data with <CR><LF>.<CR><LF>",))
+
+SHUTTING_DOWN = Reply(421, ("4.3.2 Service is shutting down; try again shortly",))
+TOO_MANY_CONNECTIONS = Reply(421, ("4.3.2 Too many connections; try again shortly",))
+TIMED_OUT = Reply(421, ("4.4.2 Nothing came for too long; closing the connection",))
+TOO_MANY_ERRORS = Reply(421, ("4.7.0 Too many errors; closing the connection",))
+TOO_MANY_UNKNOWN = Reply(421, ("4.7.0 Too many unknown commands; closing the connection",))
+TOO_MANY_COMMANDS = Reply(421, ("4.7.0 Too many commands without a message; closing the connection",))
+TOO_MANY_LOGINS = Reply(421, ("4.7.0 Too many failed logins; closing the connection",))
+INPUT_AFTER_DATA = Reply(
+    421, ("4.7.0 DATA was refused and more had been sent already; closing the connection",)
+)
+INTERNAL_ERROR = Reply(421, ("4.3.0 Something failed here, and is in our log; closing the connection",))
+ENDLESS_LINE = Reply(421, ("4.7.0 The line has no end; closing the connection",))
+
+NO_SPACE = Reply(452, ("4.3.1 No space to store the message; try again later",))
+LOCAL_ERROR = Reply(
+    451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
+)
+TOO_MANY_RECIPIENTS = Reply(452, ("4.5.3 Too many recipients; send this message, then another to the rest",))
+
+BAD_LINE = Reply(
+    500, ("5.5.2 A command must be one line of text that ends with CR LF, without other CR, LF or NUL",)
+)
+LINE_TOO_LONG = Reply(500, ("5.5.2 The command line is too long",))
+AUTH_TOO_LONG = Reply(500, ("5.5.6 The authentication response is too long",))
+UNKNOWN_COMMAND = Reply(500, ("5.5.2 Unknown command; HELP lists those there are",))
+NO_ARGUMENT = Reply(501, ("5.5.4 This command takes no argument",))
+NEED_ARGUMENT = Reply(501, ("5.5.4 This command needs an argument",))
+BAD_NAME = Reply(
+    501, ("5.5.4 Say EHLO with your host name, or with your address in brackets: EHLO [127.0.0.1]",)
+)
+MAIL_SYNTAX = Reply(501, ("5.5.4 The syntax is MAIL FROM:<address>, then parameters",))
+RCPT_SYNTAX = Reply(501, ("5.5.4 The syntax is RCPT TO:<address>, then parameters",))
+AUTH_SYNTAX = Reply(501, ("5.5.4 The syntax is AUTH PLAIN or AUTH LOGIN, then at most one initial response",))
+AUTH_ABORTED = Reply(501, ("5.7.0 Authentication cancelled",))
+BAD_BASE64 = Reply(501, ("5.5.2 The response is not valid base64",))
+BAD_CREDENTIALS = Reply(501, ("5.5.2 The response does not hold a user name and a password in UTF-8",))
+NOT_HTTP = Reply(502, ("5.7.0 This is an SMTP server, not HTTP; closing the connection",))
+NO_CHUNKING = Reply(502, ("5.5.1 BDAT is not offered here, use DATA; closing the connection",))
+NO_TLS = Reply(502, ("5.5.1 TLS is not offered here; EHLO lists what is",))
+NO_EXPN = Reply(502, ("5.5.1 There are no lists to expand here",))
+NO_AUTH = Reply(502, ("5.5.1 No login is configured here; send without AUTH",))
+NEED_EHLO = Reply(503, ("5.5.1 Say EHLO first",))
+NEED_MAIL = Reply(503, ("5.5.1 Say MAIL FROM first",))
+NEED_RCPT = Reply(503, ("5.5.1 Say RCPT TO first, and have one recipient accepted",))
+NESTED_MAIL = Reply(503, ("5.5.1 A message is already begun; finish it with DATA or drop it with RSET",))
+AUTH_IN_MAIL = Reply(503, ("5.5.1 A message is already begun; log in before MAIL, or say RSET",))
+AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
+BAD_MECHANISM = Reply(504, ("5.5.4 Unknown mechanism; use PLAIN or LOGIN",))
+NEED_AUTH = Reply(530, ("5.7.0 Log in with AUTH first",))
+LOGIN_FAILED = Reply(535, ("5.7.8 The user name or the password is wrong",))
+NEED_TLS = Reply(538, ("5.7.11 Logging in needs TLS, or a connection from this host itself",))
+MESSAGE_TOO_BIG = Reply(552, ("5.3.4 The message is larger than EHLO's SIZE says we take",))
+NEED_SMTPUTF8 = Reply(553, ("5.6.7 An address beyond ASCII needs MAIL with SMTPUTF8",))
+EARLY_TALKER = Reply(554, ("5.5.1 Wait for the banner before you speak; closing the connection",))
+LOCAL_ONLY = Reply(
+    554, ("5.7.1 Only this host itself may connect (security.allowLocalOnly); closing the connection",)
+)
+NEED_ESMTP = Reply(555, ("5.5.4 Parameters need EHLO instead of HELO",))
+
+REFUSED_DATA = {
+    Fault.BARE_LINE_END: Reply(
+        550, ("5.5.2 The message has a bare CR or LF; every line must end with CR LF",)
+    ),
+    Fault.NUL: Reply(554, ("5.6.0 The message has a NUL character; encode binary parts in base64",)),
+    Fault.TOO_BIG: MESSAGE_TOO_BIG,
+    Fault.LONG_LINE: Reply(
+        554, (f"5.6.0 The message has a line over {MAX_LINE} octets; use quoted-printable or base64",)
+    ),
+}
+
+
+def queued(message_id: str) -> Reply:
+    return Reply(250, (f"2.0.0 Ok: queued as {message_id}",))
+
+
+def not_stored(error: OSError) -> Reply:
+    """The reply for a message that the spool could not take: always temporary (promise 5)."""
+    return NO_SPACE if error.errno in {ENOSPC, EDQUOT} else LOCAL_ERROR
+
+
+def wire(reply: Reply) -> bytes:
+    """Encode a reply as it goes over the wire (RFC 5321 4.2.1)."""
+    *firsts, last = reply.lines
+    code = reply.code
+    return "".join([*(f"{code}-{line}\r\n" for line in firsts), f"{code} {last}\r\n"]).encode()

@@ -1,0 +1,51 @@
+"""What the receiver is told: values only, so that it runs the same from any configuration, or none."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+MiB = 1024 * 1024
+
+
+class LongLines(StrEnum):
+    """What becomes of a message with a line over 998 octets (RFC 5322 2.1.1)."""
+
+    REJECT = "reject"
+    """554 5.6.0 after the dot."""
+    PASS = "pass"  # noqa: S105 - a verb, no password
+    """Taken and passed on byte for byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One receiver's configuration."""
+
+    host: str = "127.0.0.1"
+    """Name or address to listen on; every address that a name stands for."""
+    port: int = 25
+    """0 lets the system choose."""
+    hostname: str = "localhost"
+    """Our own name in the banner, EHLO and Received."""
+    local_only: bool = True
+    """Listen on loopback whatever `host` says, and refuse other peers."""
+    require_auth: bool = True
+    """Nobody submits without a login."""
+    max_message_size: int = 25 * MiB
+    """Octets after dot-unstuffing, without the field that we add."""
+    max_recipients: int = 1000
+    """Different recipients in one transaction; RFC 5321 4.5.3.1.8 wants 100 at least."""
+    max_connections: int = 4096
+    max_errors: int = 100
+    """5yz replies in one session since its last accepted message; Postfix: 20, for strangers."""
+    max_idle_commands: int = 1000
+    """Commands in one session since its last accepted message or recipient."""
+    # Real applications send HTML in one line, and a reply they do not read loses that mail. Passing it on
+    # breaks no signature, and every server we know takes it.
+    long_lines: LongLines = LongLines.PASS
+    idle_timeout: float = 300.0
+    """Seconds to wait for a command; RFC 5321 4.5.3.2.7 wants five minutes."""
+    stall_timeout: float = 300.0
+    """Seconds without one more byte of DATA."""
+    data_timeout: float = 3600.0
+    """Seconds for all of one DATA, however steadily it drips."""
+    stop_grace: float = 30.0
+    """Seconds that messages in flight may take once the server is told to stop."""

@@ -1,0 +1,99 @@
+"""One mail transaction as it is built by MAIL and RCPT (RFC 5321 3.3), and the rules of both; no I/O."""
+
+from mailer.mail.address import AddressError, Path, forward_path, reverse_path
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.parameters import MailParameters, ParameterError, mail_parameters, rcpt_parameters
+from mailer.receive.settings import Settings
+
+
+class Transaction:
+    """From MAIL to the end of DATA; one that has no `mail` has not begun."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._mail: MailParameters | None = None
+        self._sender = ""
+        self._recipients: dict[tuple[str, str], Recipient] = {}
+
+    @property
+    def begun(self) -> bool:
+        return self._mail is not None
+
+    @property
+    def sender(self) -> str:
+        return self._sender
+
+    @property
+    def has_recipients(self) -> bool:
+        return bool(self._recipients)
+
+    def begin(self, argument: str, *, extended: bool) -> Reply:
+        """Take the text after `MAIL `; nothing changes unless the reply is positive."""
+        if argument[:5].upper() != "FROM:":
+            return replies.MAIL_SYNTAX
+        try:
+            path = reverse_path(argument[5:])
+            mail = mail_parameters(path.parameters)
+        except (AddressError, ParameterError) as error:
+            return _refused(error)
+        refusal = _unsupported(argument, path, extended=extended, smtputf8=mail.smtputf8)
+        if refusal is None and mail.size > self._settings.max_message_size:
+            refusal = replies.MESSAGE_TOO_BIG
+        if refusal is None:
+            self._mail, self._sender = mail, path.address
+        return refusal or replies.SENDER_OK
+
+    def add_recipient(self, argument: str, *, extended: bool) -> Reply:
+        """Take the text after `RCPT `; nothing changes unless the reply is positive.
+
+        An address that is already there counts once, with what it was first given: the domain compares
+        without case, the local part byte by byte (RFC 5321 2.4).
+        """
+        if self._mail is None:
+            return replies.NEED_MAIL
+        if argument[:3].upper() != "TO:":
+            return replies.RCPT_SYNTAX
+        try:
+            path = forward_path(argument[3:])
+            rcpt = rcpt_parameters(path.parameters)
+        except (AddressError, ParameterError) as error:
+            return _refused(error)
+        refusal = _unsupported(argument, path, extended=extended, smtputf8=self._mail.smtputf8)
+        return refusal or self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
+
+    def _add(self, recipient: Recipient) -> Reply:
+        local_part, _, domain = recipient.address.rpartition("@")
+        key = (local_part, domain.lower())
+        if key in self._recipients:
+            return replies.RECIPIENT_TWICE
+        if len(self._recipients) >= self._settings.max_recipients:
+            return replies.TOO_MANY_RECIPIENTS
+        self._recipients[key] = recipient
+        return replies.RECIPIENT_OK
+
+    def envelope(self) -> Envelope:
+        """The finished envelope, for DATA."""
+        assert self._mail is not None
+        return Envelope(
+            sender=self._sender,
+            recipients=tuple(self._recipients.values()),
+            body=self._mail.body,
+            smtputf8=self._mail.smtputf8,
+            ret=self._mail.ret,
+            envid=self._mail.envid,
+        )
+
+
+def _refused(error: AddressError | ParameterError) -> Reply:
+    return Reply(error.code, (f"{error.enhanced} {error.text}",))
+
+
+def _unsupported(argument: str, path: Path, *, extended: bool, smtputf8: bool) -> Reply | None:
+    """Refuse what needs an extension that this session or transaction has not asked for."""
+    if path.parameters and not extended:
+        return replies.NEED_ESMTP
+    if not smtputf8 and not argument.isascii():
+        return replies.NEED_SMTPUTF8
+    return None
