@@ -1,0 +1,43 @@
+"""The message as the wire carries it, block by block: dots and line ends (RFC 5321 4.5.2, 2.3.8)."""
+
+import re
+
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+
+
+class DotStuffer:
+    """Encodes one message for DATA.
+
+    Whatever it is given, the wire carries no bare CR and no bare LF: the receiver admits none, but a spool
+    file can be written by hand, and a bare line end is what lets two servers see two different messages (SMTP
+    smuggling). Bytes that are well-formed pass unchanged but for the doubled dots.
+    """
+
+    __slots__ = ("_at_line_start", "_held_cr")
+
+    def __init__(self) -> None:
+        self._at_line_start = True
+        self._held_cr = False
+
+    def encode(self, block: bytes) -> bytes:
+        """Encode the next block; a trailing CR is held back until it is known what follows."""
+        if self._held_cr:
+            block = b"\r" + block
+        self._held_cr = block.endswith(b"\r")
+        if self._held_cr:
+            block = block[:-1]
+        if not block:
+            return block
+        pairs = block.count(b"\r\n")
+        if block.count(b"\n") != pairs or block.count(b"\r") != pairs:
+            block = _BARE.sub(b"\r\n", block)
+        stuffed = block.replace(b"\n.", b"\n..")
+        if self._at_line_start and block.startswith(b"."):
+            stuffed = b"." + stuffed
+        self._at_line_start = block.endswith(b"\n")
+        return stuffed
+
+    def end(self) -> bytes:
+        """The rest, down to the final dot; a last line without its end gets one (RFC 5321 4.1.1.4)."""
+        last = b"" if self._at_line_start and not self._held_cr else b"\r\n"
+        return last + b".\r\n"

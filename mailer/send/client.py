@@ -1,0 +1,277 @@
+"""One SMTP session to one next hop: the asyncio shell of `smtp.Dialogue`, from the connect to QUIT."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import Reply, printable
+from mailer.send import sasl, utf8
+from mailer.send.body import DotStuffer
+from mailer.send.events import Answered, Broken, GoAhead, Settled, Verdict
+from mailer.send.extensions import Extensions, mail_command, rcpt_command
+from mailer.send.hop import Hop, StartTls
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp import State
+from mailer.send.trouble import HopTrouble, SessionLost, judge
+from mailer.send.wire import Wire, connect
+
+BLOCK = 64 * 1024
+"""Octets read and written at once; a message up to this size leaves in one write with its final dot."""
+
+Commit = Callable[[Sequence[Recipient]], None]
+
+
+class Message(Protocol):
+    """What is sent: an envelope and bytes that can be read anywhere, with CRLF line ends."""
+
+    @property
+    def envelope(self) -> Envelope: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` octets from `offset`; fewer only at the end."""
+
+
+class Session:
+    """A session that is past EHLO, STARTTLS and AUTH: ready for transactions, one at a time."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._dialogue = wire.dialogue
+        self.hop = wire.hop
+        self.extensions = Extensions()
+
+    @classmethod
+    async def open(cls, hop: Hop, timeouts: Timeouts) -> "Session":
+        """Connect, greet, encrypt and log in, as far as the hop asks for it.
+
+        Raises:
+            HopTrouble: some step failed; nothing is left open.
+        """
+        wire = await connect(hop, timeouts)
+        session = cls(wire)
+        try:
+            await session._prepare()
+        except BaseException:
+            wire.abort()
+            raise
+        return session
+
+    @property
+    def label(self) -> str:
+        """The next hop as `Outcome.hop` has it."""
+        return self._wire.label
+
+    @property
+    def tls(self) -> str:
+        """TLS version and cipher, or empty."""
+        return self._wire.tls
+
+    @property
+    def alive(self) -> bool:
+        """Another transaction may begin."""
+        return self._wire.broken is None and self._dialogue.state is State.READY
+
+    async def transact(
+        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
+        """Send one message to one batch of recipients.
+
+        What the hop is known not to take (size, SMTPUTF8) is refused without asking it. A refused recipient
+        is a result; so is a lost reply to the final dot, which makes the recipients that were accepted so far
+        `uncertain` (RFC 5321 4.5.3.2.6). Only when no recipient can have got anything is a loss an exception.
+
+        Args:
+            message: streamed in blocks of `BLOCK` octets.
+            recipients: of this batch.
+            on_commit: called once with those that the hop accepted, right before the final dot is written.
+
+        Returns:
+            One outcome for each recipient, in order. For what each status means see `trouble.judge`.
+
+        Raises:
+            SessionLost: the session broke before the final dot.
+            EOFError: the message is shorter than its `size`.
+            Exception: whatever `on_commit` or `message.read` raised.
+        After any exception, cancellation included, the session is dead; unless `on_commit` had returned,
+        nothing was sent to anyone.
+        """
+        outcomes: list[Outcome | None] = [self._unfit(message, recipient) for recipient in recipients]
+        asked = [place for place, outcome in enumerate(outcomes) if outcome is None]
+        if asked:
+            batch = [recipients[place] for place in asked]
+            try:
+                answered = await self._attempt(message, batch, on_commit)
+            except BaseException:
+                self._wire.abort()
+                raise
+            for place, outcome in zip(asked, answered, strict=True):
+                outcomes[place] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def close(self) -> None:
+        """Say QUIT if there is a session to end, wait a little for the reply, and close. Never raises."""
+        if self.alive:
+            self._dialogue.quit()
+            self._wire.flush()
+            await self._wire.event()
+        await self._wire.close()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._wire.abort()
+
+    # Opening.
+
+    async def _prepare(self) -> None:
+        if self.hop.implicit_tls:
+            await self._wire.handshake()
+        banner = await self._reply()
+        if not banner.positive:
+            raise self._refused(Phase.BANNER, banner)
+        await self._hello()
+        if not self.hop.implicit_tls and self.hop.starttls is not StartTls.NEVER:
+            await self._encrypt()
+        if self.hop.username:
+            await self._log_in()
+
+    async def _hello(self) -> None:
+        """EHLO, or HELO where EHLO is unknown (RFC 5321 4.1.1.1)."""
+        self._dialogue.hello("EHLO", self.hop.ehlo_domain)
+        reply = await self._reply()
+        if reply.positive:
+            self.extensions = Extensions.of(reply)
+            self._dialogue.pipelining = self.extensions.pipelining
+            return
+        if reply.permanent:
+            self.extensions = Extensions()
+            self._dialogue.hello("HELO", self.hop.ehlo_domain)
+            reply = await self._reply()
+        if not reply.positive:
+            raise self._refused(Phase.EHLO, reply)
+
+    async def _encrypt(self) -> None:
+        if not self.extensions.starttls:
+            if self.hop.starttls is StartTls.REQUIRED:
+                raise HopTrouble(self.label, Phase.STARTTLS, "STARTTLS is not offered", temporary=False)
+            return
+        self._dialogue.starttls()
+        reply = await self._reply()
+        if not reply.positive:
+            raise self._refused(Phase.STARTTLS, reply)
+        if self._wire.broken:
+            raise self._lost(HopTrouble, self._wire.broken)
+        await self._wire.handshake()
+        self._dialogue.secured()
+        await self._hello()
+
+    async def _log_in(self) -> None:
+        secret = self.hop.password
+        assert secret is not None
+        if not self.tls and not self._wire.loopback:
+            text = "credentials are not sent in clear, and TLS is not offered or not wanted"
+            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
+        mechanism = sasl.choose(self.extensions.auth, self.hop.username, secret)
+        if mechanism is None:
+            text = f"no AUTH mechanism in common (offered: {' '.join(self.extensions.auth) or 'none'})"
+            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
+        self._dialogue.auth(mechanism)
+        reply = await self._reply()
+        if not reply.positive:
+            raise self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
+
+    async def _reply(self) -> Reply:
+        self._wire.flush()
+        event = await self._wire.event()
+        if isinstance(event, Broken):
+            raise self._lost(HopTrouble, event)
+        assert isinstance(event, Answered)
+        return event.reply
+
+    # A transaction.
+
+    def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
+        """The refusal that the hop's EHLO reply already implies."""
+        limit = self.extensions.size_limit
+        if limit and message.size > limit:  # RFC 1870 6.1
+            text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
+            return self._outcome(recipient, Status.BOUNCED, Scope.MESSAGE, text)
+        if not self.extensions.smtputf8:  # RFC 6531 3.2
+            text = f"550 5.6.7 SMTPUTF8 is needed and not offered by {self.label}"
+            if utf8.indispensable(message):
+                return self._outcome(recipient, Status.BOUNCED, Scope.MESSAGE, text)
+            if not recipient.address.isascii():
+                return self._outcome(recipient, Status.BOUNCED, Scope.RECIPIENT, text)
+        return None
+
+    async def _attempt(self, message: Message, batch: list[Recipient], on_commit: Commit) -> list[Outcome]:
+        wire, offered, envelope = self._wire, self.extensions, message.envelope
+        if wire.broken:
+            raise self._lost(SessionLost, wire.broken)
+        needs_utf8 = offered.smtputf8 and utf8.wanted(envelope, batch)
+        self._dialogue.begin(
+            mail_command(envelope, message.size, offered, utf8=needs_utf8),
+            [rcpt_command(recipient, offered) for recipient in batch],
+        )
+        wire.flush()
+        event = await wire.event()
+        if isinstance(event, GoAhead):
+            refused = event.refused
+            await self._send(message, [r for r, no in zip(batch, refused, strict=True) if not no], on_commit)
+            event = await wire.event()
+            if isinstance(event, Broken):
+                return [
+                    self._judged(recipient, verdict) if verdict else self._uncertain(recipient, event)
+                    for recipient, verdict in zip(batch, refused, strict=True)
+                ]
+        if isinstance(event, Broken):
+            raise self._lost(SessionLost, event)
+        assert isinstance(event, Settled)
+        return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
+
+    async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> None:
+        """Stream the body; the last block leaves together with the final dot, after `on_commit`."""
+        wire, stuffer, size = self._wire, DotStuffer(), message.size
+        offset, block = 0, b""
+        while offset < size and not wire.broken:
+            if block:
+                wire.write(block)
+                await wire.drain()
+            data = message.read(offset, min(BLOCK, size - offset))
+            if not data:
+                raise EOFError(f"the message ends at {offset} of {size} octets")
+            offset += len(data)
+            block = stuffer.encode(data)
+        if wire.broken:  # even before the first block: a server that has said more than 354 is out of step
+            raise self._lost(SessionLost, wire.broken)
+        on_commit(accepted)
+        self._dialogue.finish()
+        wire.write(block + stuffer.end())
+
+    def _judged(self, recipient: Recipient, verdict: Verdict) -> Outcome:
+        status, scope = judge(verdict.phase, verdict.reply)
+        return self._outcome(recipient, status, scope, str(verdict.reply))
+
+    def _uncertain(self, recipient: Recipient, lost: Broken) -> Outcome:
+        return self._outcome(recipient, Status.UNCERTAIN, Scope.HOST, printable(lost.text))
+
+    def _outcome(self, recipient: Recipient, status: Status, scope: Scope, reply: str) -> Outcome:
+        return Outcome(recipient.address, status, self.label, reply, scope, self.tls)
+
+    # Trouble.
+
+    def _refused(self, phase: Phase, reply: Reply, scope: Scope = Scope.HOST) -> HopTrouble:
+        """The server said no to the session itself."""
+        reply = Reply(reply.code, tuple(self._redacted(line) for line in reply.lines))
+        temporary = not reply.permanent
+        return HopTrouble(self.label, phase, str(reply), scope=scope, reply=reply, temporary=temporary)
+
+    def _lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
+        return kind(self.label, broken.phase, printable(self._redacted(broken.text)), reply=broken.reply)
+
+    def _redacted(self, text: str) -> str:
+        """A server may quote what it did not understand, and in AUTH that is the password."""
+        return sasl.redact(text, self.hop.username, self.hop.password) if self.hop.password else text

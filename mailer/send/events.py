@@ -1,0 +1,50 @@
+"""What `smtp.Dialogue` reports to its shell."""
+
+from dataclasses import dataclass
+
+from mailer.mail.reply import Reply
+from mailer.send.phase import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The reply that decided, and the command it answered; (DOT, 2yz) means sent."""
+
+    phase: Phase
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The reply to a greeting, EHLO, STARTTLS, AUTH or QUIT."""
+
+    phase: Phase
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class GoAhead:
+    """354, and somebody is to receive the message: send it, then call `finish`."""
+
+    refused: tuple[Verdict | None, ...]
+    """Each recipient's refusal, in the order of `begin`; None: accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The transaction is over and every recipient has the reply that decided its case."""
+
+    verdicts: tuple[Verdict, ...]
+    """In the order of `begin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The session is over: 421, or something that is not SMTP. Nothing more can be said in it."""
+
+    text: str
+    phase: Phase
+    reply: Reply | None = None
+
+
+Event = Answered | GoAhead | Settled | Broken

@@ -1,0 +1,80 @@
+"""What a server offers in its EHLO reply, and the MAIL and RCPT commands we may therefore send."""
+
+from dataclasses import dataclass
+
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """Service extensions of one session (RFC 5321 2.2); the default is a server that only knows HELO."""
+
+    pipelining: bool = False  # RFC 2920
+    eightbitmime: bool = False  # RFC 6152
+    smtputf8: bool = False  # RFC 6531
+    dsn: bool = False  # RFC 3461
+    starttls: bool = False  # RFC 3207
+    sizes: bool = False
+    """SIZE was offered (RFC 1870), with or without a limit."""
+    size_limit: int = 0
+    """Octets; 0: none, or not told."""
+    auth: tuple[str, ...] = ()
+    """Mechanisms, upper case, in the server's order."""
+
+    @classmethod
+    def of(cls, reply: Reply) -> "Extensions":
+        """Read an EHLO reply. The first line is the greeting; keywords are in any case (RFC 5321 4.1.1.1)."""
+        offered: dict[str, list[str]] = {}
+        for line in reply.lines[1:]:
+            # "AUTH=PLAIN LOGIN" is how some servers still speak to the clients of 1998.
+            keyword, *parameters = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
+            offered.setdefault(keyword, []).extend(parameters)
+        limit = "".join(offered.get("SIZE", [])[:1])
+        return cls(
+            pipelining="PIPELINING" in offered,
+            eightbitmime="8BITMIME" in offered,
+            smtputf8="SMTPUTF8" in offered,
+            dsn="DSN" in offered,
+            starttls="STARTTLS" in offered,
+            sizes="SIZE" in offered,
+            size_limit=int(limit) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else 0,
+            auth=tuple(dict.fromkeys(offered.get("AUTH", []))),
+        )
+
+
+def mail_command(envelope: Envelope, size: int, offered: Extensions, *, utf8: bool) -> bytes:
+    """`MAIL FROM`, with the parameters the server understands; the others are left out (RFC 5321 2.2.1).
+
+    BODY=8BITMIME is left out for a server without it, and the 8-bit message is sent all the same: converting
+    it would break its signatures and our promise that the bytes sent are the bytes accepted. Exim, qmail and
+    OpenSMTPD do so; servers that would really cut the eighth bit off are gone from the field.
+
+    Args:
+        envelope: the message's; recipients play no part.
+        size: octets of the message.
+        offered: of this session.
+        utf8: the transaction needs SMTPUTF8, which the caller has seen offered.
+    """
+    command = f"MAIL FROM:<{envelope.sender}>"
+    if offered.sizes:
+        command += f" SIZE={size}"
+    if offered.eightbitmime and envelope.body == "8BITMIME":
+        command += " BODY=8BITMIME"
+    if utf8:
+        command += " SMTPUTF8"
+    if offered.dsn:
+        command += f" RET={envelope.ret}" * bool(envelope.ret) + f" ENVID={envelope.envid}" * bool(
+            envelope.envid
+        )
+    return command.encode()
+
+
+def rcpt_command(recipient: Recipient, offered: Extensions) -> bytes:
+    command = f"RCPT TO:<{recipient.address}>"
+    if offered.dsn:
+        if recipient.notify:
+            command += f" NOTIFY={recipient.notify}"
+        if recipient.orcpt:
+            command += f" ORCPT={recipient.orcpt}"
+    return command.encode()

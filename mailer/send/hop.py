@@ -1,0 +1,44 @@
+"""A next hop: where to connect, and on what terms. Whoever finds the hop (provider, MX) fills it in."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mailer.send.sasl import Secret
+
+
+class StartTls(StrEnum):
+    """When to ask for STARTTLS (RFC 3207) on a session that began in clear."""
+
+    NEVER = "never"
+    WHEN_OFFERED = "when offered"
+    """Opportunistic; with credentials it still means encrypted or not at all, save to loopback."""
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One next hop. Hashable: the pool keeps sessions by it."""
+
+    name: str
+    """The host name: the operator knows it by this, and a certificate must say it."""
+    port: int
+    address: str = ""
+    """Connect here; empty: look `name` up. An MX host's addresses are tried one hop each."""
+    implicit_tls: bool = False
+    starttls: StartTls = StartTls.WHEN_OFFERED
+    verify: bool = True
+    """Demand a valid certificate for `name`."""
+    username: str = ""
+    """Empty: do not log in."""
+    password: Secret | None = field(default=None, repr=False, compare=False)
+    ehlo_domain: str = "localhost"
+    source_address: str = ""
+    """Connect from here; empty: as the system chooses."""
+
+    def __str__(self) -> str:
+        return self.at(self.address)
+
+    def at(self, address: str) -> str:
+        """Name the hop as Postfix's `relay=` does, with an address: `smtp.example.com[192.0.2.1]:587`."""
+        known = f"[{address}]" if address not in {"", self.name} else ""
+        return f"{self.name}{known}:{self.port}"

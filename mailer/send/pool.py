@@ -1,0 +1,204 @@
+"""Sessions kept open between messages, a few for each next hop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome
+from mailer.send.client import Commit, Message, Session
+from mailer.send.hop import Hop
+from mailer.send.phase import Phase
+from mailer.send.trouble import SessionLost
+
+IDLE = 5.0
+"""Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
+pause between a message's batches (`batchDelay`, 1 s) and is well below the minutes that servers grant."""
+
+Opener = Callable[[Hop], Awaitable[Session]]
+
+_BEFORE_MAIL = frozenset({Phase.RSET, Phase.MAIL})
+
+
+class _Line:
+    """The sessions to one hop."""
+
+    def __init__(self, pool: "Pool", hop: Hop, limit: int) -> None:
+        self.users = 0
+        """Leases that hold a session or wait for one."""
+        self.free = asyncio.Semaphore(limit)
+        self._pool = pool
+        self._hop = hop
+        # The one used last is taken first, so that those not needed time out.
+        self._idle: list[tuple[Session, asyncio.TimerHandle]] = []
+        self._leased: set[Session] = set()
+
+    @property
+    def vacant(self) -> bool:
+        return not self.users and not self._idle
+
+    async def take(self) -> tuple[Session, bool]:
+        """A session, and whether it has served before."""
+        while self._idle:
+            session, timer = self._idle.pop()
+            timer.cancel()
+            if session.alive:
+                self._leased.add(session)
+                return session, True
+        return await self.open(), False
+
+    async def open(self) -> Session:
+        session = await self._pool.opener(self._hop)
+        self._leased.add(session)
+        return session
+
+    def put(self, session: Session) -> None:
+        """Take a session back; one that is not ready for another transaction is dropped."""
+        self._leased.discard(session)
+        if session.alive:
+            timer = asyncio.get_running_loop().call_later(self._pool.idle, self._expire, session)
+            self._idle.append((session, timer))
+        else:
+            session.abort()
+
+    def clear(self) -> None:
+        """Close what is idle, drop what is in use."""
+        for session in self._leased:
+            session.abort()
+        for session, timer in self._idle:
+            timer.cancel()
+            self._pool.retire(session)
+        self._idle.clear()
+
+    def _expire(self, session: Session) -> None:
+        self._idle = [entry for entry in self._idle if entry[0] is not session]
+        self._pool.retire(session)
+        self._pool.forget_if_vacant(self._hop)
+
+
+class Lease:
+    """One session on loan, to be used as the session it stands for.
+
+    A session that has served before may turn out to be dead when it is used again: servers hang up on idle
+    clients, or after so many messages. That is no trouble of the hop, so the session is replaced by a new
+    one, once.
+    """
+
+    def __init__(self, pool: "Pool", hop: Hop) -> None:
+        self._pool = pool
+        self._hop = hop
+        self._line: _Line
+        self._session: Session
+        self._served = False
+
+    async def __aenter__(self) -> Self:
+        self._line = self._pool.line(self._hop)
+        self._line.users += 1
+        try:
+            await self._line.free.acquire()
+            try:
+                self._session, self._served = await self._line.take()
+            except BaseException:
+                self._line.free.release()
+                raise
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._line.put(self._session)
+        self._line.free.release()
+        self._leave()
+
+    @property
+    def label(self) -> str:
+        return self._session.label
+
+    @property
+    def tls(self) -> str:
+        return self._session.tls
+
+    async def transact(
+        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
+        """As `Session.transact`.
+
+        Raises:
+            HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
+        """
+        if not self._served or self._session.alive:
+            try:
+                outcomes = await self._session.transact(message, recipients, on_commit)
+            except SessionLost as lost:
+                if not self._served or lost.phase not in _BEFORE_MAIL:
+                    raise
+            else:
+                self._served = True
+                return outcomes
+        self._line.put(self._session)
+        self._session, self._served = await self._line.open(), False
+        outcomes = await self._session.transact(message, recipients, on_commit)
+        self._served = True
+        return outcomes
+
+    def _leave(self) -> None:
+        self._line.users -= 1
+        self._pool.forget_if_vacant(self._hop)
+
+
+class Pool:
+    """At most `limit` sessions to one hop at a time, reused while they are fresh.
+
+    An async context manager; on exit idle sessions end with QUIT, and those still on loan are dropped.
+    """
+
+    def __init__(self, opener: Opener, *, limit: int, idle: float = IDLE) -> None:
+        """Keep sessions that `opener` opens.
+
+        Args:
+            opener: `Session.open` with its time-outs.
+            limit: sessions to one hop at a time, at least 1.
+            idle: seconds that an unused session is kept.
+        """
+        self.opener = opener
+        self.idle = idle
+        self._limit = limit
+        self._lines: dict[Hop, _Line] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for line in self._lines.values():
+            line.clear()
+        self._lines.clear()
+        await asyncio.gather(*self._closing)
+
+    def session(self, hop: Hop) -> Lease:
+        """A session to the hop, for `async with`: waits while `limit` are in use, and raises HopTrouble."""
+        return Lease(self, hop)
+
+    def line(self, hop: Hop) -> _Line:
+        line = self._lines.get(hop)
+        if line is None:
+            line = self._lines[hop] = _Line(self, hop, self._limit)
+        return line
+
+    def forget_if_vacant(self, hop: Hop) -> None:
+        """A run that visits a million hosts must not remember them all."""
+        line = self._lines.get(hop)
+        if line and line.vacant:
+            del self._lines[hop]
+
+    def retire(self, session: Session) -> None:
+        """Close in the background; leaving the pool waits for it."""
+        task = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

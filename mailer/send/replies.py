@@ -1,0 +1,82 @@
+"""Reads SMTP replies (RFC 5321 4.2) from a stream, however it is cut, and bounds what a peer can send."""
+
+import re
+
+from mailer.mail.reply import Reply
+
+MAX_LINE = 4096
+"""Octets of one line with its end. RFC 5321 4.5.3.1.5: 512; Postfix: 2048; some servers exceed 512."""
+MAX_LINES = 100
+"""Lines of one reply. The longest EHLO replies in the field have about 30."""
+
+# RFC 5321 4.2.1 knows first digits 2 to 5. The second is not checked: `571` is in use.
+# NUL never has a meaning in a reply (RFC 5321 4.5.3.1.5); other controls are escaped where the text is shown.
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\x00]*))?", re.DOTALL)
+
+
+class BadReply(ValueError):
+    """The peer sent something that is no SMTP reply; what follows it cannot be trusted either."""
+
+
+class ReplyReader:
+    """Collects replies. After `BadReply` the reader stays bad: the stream has no defined continuation."""
+
+    __slots__ = ("_code", "_lines", "_partial")
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._code = 0
+        self._lines: list[str] = []
+
+    @property
+    def pending(self) -> bool:
+        """Part of a reply has arrived, its end has not."""
+        return bool(self._partial or self._lines)
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived; `next` gives the replies it completes."""
+        self._partial += data
+
+    def next(self) -> Reply | None:
+        """The next complete reply, or None until more has arrived.
+
+        A line may end in a bare LF, as Postfix reads it too.
+
+        Raises:
+            BadReply: no reply, codes that differ between its lines, NUL, or a cap is exceeded.
+        """
+        while True:
+            line, end, rest = self._partial.partition(b"\n")
+            if len(line) >= MAX_LINE:
+                raise BadReply(f"a reply line of more than {MAX_LINE} octets")
+            if not end:
+                return None
+            self._partial = rest
+            found = _LINE.fullmatch(line.removesuffix(b"\r"))
+            if not found:
+                raise BadReply(f"not an SMTP reply: {_shown(line)}")
+            reply = self._line(int(found[1]), more=found[2] == b"-", text=found[3] or b"")
+            if reply:
+                return reply
+
+    def _line(self, code: int, *, more: bool, text: bytes) -> Reply | None:
+        if self._lines and code != self._code:
+            raise BadReply(f"a reply that begins with {self._code} and goes on with {code}")
+        # Replies may be UTF-8 (RFC 6531 3.7.4); what is not stays visible as \xNN.
+        line = text.decode("utf-8", "backslashreplace")
+        if not more and not self._lines:
+            return Reply(code, (line,))
+        self._code = code
+        self._lines.append(line)
+        if len(self._lines) > MAX_LINES:
+            raise BadReply(f"a reply of more than {MAX_LINES} lines")
+        if more:
+            return None
+        reply = Reply(code, tuple(self._lines))
+        self._lines = []
+        return reply
+
+
+def _shown(line: bytes) -> str:
+    """The beginning of the garbage, quoted."""
+    return repr(line[:80].decode("latin-1"))

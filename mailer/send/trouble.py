@@ -1,0 +1,222 @@
+"""What to do about trouble: the one place that decides between another hop, another time, and a bounce.
+
+Three questions are kept apart. *Whose* trouble is it (`Scope`)? *How hard* is it (`Hardness`)? Is *another
+hop left* that could cure it? `judge` answers the first two for a server's reply; `decide` gives the action.
+
+The law behind the rows: a bounce tells a human that the mail cannot be delivered, so only a server that has
+said so about this message or this recipient causes one. A host that is down, a password that has expired, a
+full disk say nothing about the mail, however permanent their codes look.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import Reply, enhanced_status
+from mailer.send.phase import Phase
+
+
+class Hardness(StrEnum):
+    """What another try can be expected to bring."""
+
+    TEMPORARY = "temporary"
+    """The same hop may take it later."""
+    PERMANENT = "permanent"
+    """No hop will ever take it."""
+    PERMANENT_HERE = "permanent here"
+    """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7)."""
+    UNCERTAIN = "uncertain"
+    """It may have been taken already."""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Hardness":
+        """An outcome's, from its status and, for a refusal, from the enhanced code in its words.
+
+        Raises:
+            ValueError: the outcome is no trouble (sent, pending), or nothing is left to decide (expired).
+        """
+        match outcome.status:
+            case Status.DEFERRED:
+                return cls.TEMPORARY
+            case Status.UNCERTAIN:
+                return cls.UNCERTAIN
+            case Status.BOUNCED:
+                return (
+                    cls.PERMANENT_HERE
+                    if _THIS_HOP.fullmatch(enhanced_status(outcome.reply))
+                    else cls.PERMANENT
+                )
+        raise ValueError(f"{outcome.status} is no trouble")
+
+
+# X.7.x security and policy, X.3.4 too big for this system (RFC 3463), X.6.7 no SMTPUTF8 (RFC 6531): about what the
+# hop thinks of us, or about its abilities.
+_THIS_HOP = re.compile(r"5\.(?:7\.\d+|3\.4|6\.7)", re.ASCII)
+
+
+class Action(StrEnum):
+    NEXT_HOP = "next hop"
+    """Try another hop in the same run."""
+    RETRY = "retry"
+    """Try again when the schedule says."""
+    SAME_HOP = "same hop"
+    """Uncertain: the same hop or nobody, as policy `uncertain` says (`retry` or `hold`)."""
+    BOUNCE = "bounce"
+    """Tell the sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table."""
+
+    scopes: frozenset[Scope]
+    hardness: frozenset[Hardness]
+    hops_left: bool | None
+    """None: whether or not."""
+    action: Action
+    breaker: bool
+    """It counts against the health of the hop, so that the next run knows."""
+    reason: str
+    source: str
+
+    def covers(self, scope: Scope, hardness: Hardness, *, hops_left: bool) -> bool:
+        return (
+            scope in self.scopes
+            and hardness in self.hardness
+            and (self.hops_left is None or self.hops_left == hops_left)
+        )
+
+
+_ANYONE = frozenset(Scope)
+_MAIL = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
+_HOP = frozenset({Scope.HOST, Scope.PROVIDER})
+_OURS = frozenset({Scope.LOCAL})
+_UNCERTAIN = frozenset({Hardness.UNCERTAIN})
+_TEMPORARY = frozenset({Hardness.TEMPORARY})
+_PERMANENT = frozenset({Hardness.PERMANENT})
+_HERE = frozenset({Hardness.PERMANENT_HERE})
+_SURE = frozenset(Hardness) - _UNCERTAIN
+
+# Every combination is covered by exactly one row.
+TABLE = (
+    Rule(_ANYONE, _UNCERTAIN, None, Action.SAME_HOP, breaker=False,
+         reason="It may have been taken: any other hop would deliver it twice; this one may at least notice.",
+         source="RFC 5321 4.5.3.2.6, RFC 1047"),
+    Rule(_MAIL, _TEMPORARY, None, Action.RETRY, breaker=False,
+         reason="Asked to come back. Greylisting or a full mailbox would only begin anew at another hop.",
+         source="RFC 5321 4.2.1, 4.5.4.1"),
+    Rule(_MAIL, _PERMANENT, None, Action.BOUNCE, breaker=False,
+         reason="A server has answered about this mail for good; asking others is shopping for an answer.",
+         source="RFC 5321 4.2.1, 6.1"),
+    Rule(_MAIL, _HERE, True, Action.NEXT_HOP, breaker=False,
+         reason="Refused for our address's standing, or for what this hop cannot do; another may do it.",
+         source="RFC 3463 3.4, 3.7, 3.8"),
+    Rule(_MAIL, _HERE, False, Action.BOUNCE, breaker=False,
+         reason="Refused for good, and nobody else is left to ask.",
+         source="RFC 5321 4.2.1, 6.1"),
+    Rule(_HOP, _SURE, True, Action.NEXT_HOP, breaker=True,
+         reason="The hop does not work, for us or at all, which says nothing about the mail; another may.",
+         source="RFC 5321 5.1"),
+    Rule(_HOP, _SURE, False, Action.RETRY, breaker=True,
+         reason="No hop works. People mend hosts, passwords and quotas; until then the mail waits.",
+         source="RFC 5321 4.5.4.1"),
+    Rule(_OURS, _SURE, None, Action.RETRY, breaker=False,
+         reason="Our own disk, memory or configuration: no hop cures it, and it must never cost a mail.",
+         source="RFC 5321 4.5.4.1"),
+)  # fmt: skip
+
+
+def rule(scope: Scope, hardness: Hardness, *, hops_left: bool) -> Rule:
+    """The row that applies."""
+    return next(row for row in TABLE if row.covers(scope, hardness, hops_left=hops_left))
+
+
+def decide(scope: Scope, hardness: Hardness, *, hops_left: bool) -> Action:
+    """What to do.
+
+    Args:
+        scope: whose trouble it is.
+        hardness: of the outcome (`Hardness.of`) or of a `HopTrouble`.
+        hops_left: whether a hop is left that this kind of trouble may go to.
+    """
+    return rule(scope, hardness, hops_left=hops_left).action
+
+
+class HopTrouble(ConnectionError):
+    """A next hop could not be used; no message was refused by it, and nothing was sent to anyone."""
+
+    def __init__(  # noqa: PLR0913 - an exception carries its data
+        self,
+        hop: str,
+        phase: Phase,
+        text: str,
+        *,
+        scope: Scope = Scope.HOST,
+        reply: Reply | None = None,
+        temporary: bool = True,
+    ) -> None:
+        """Keep what the operator needs.
+
+        Args:
+            hop: as `Outcome.hop` has it.
+            phase: what we were waiting for.
+            text: one printable line, the remote's words or the system's, verbatim.
+            scope: HOST, PROVIDER (our account there) or LOCAL (our own resources).
+            reply: the server's, if it is one that caused this.
+            temporary: false if only people can mend it (a wrong password, an expired certificate).
+        """
+        super().__init__(f"{hop}: {phase}: {text}")
+        self.hop = hop
+        self.phase = phase
+        self.text = text
+        self.scope = scope
+        self.reply = reply
+        self.temporary = temporary
+
+    @property
+    def hardness(self) -> Hardness:
+        return Hardness.TEMPORARY if self.temporary else Hardness.PERMANENT
+
+
+class SessionLost(HopTrouble):
+    """The session broke within a transaction, surely before the final dot: nothing was sent to anyone."""
+
+
+# Replies that are about something else than the command they answer, and never about the mail: whose trouble
+# they are instead. Matched against "CODE ENHANCED", or "CODE" alone; the first that matches counts.
+_EXEMPTIONS = tuple(
+    (re.compile(pattern, re.ASCII), scope)
+    for pattern, scope in (
+        # Too many recipients in one transaction, whatever the first digit says (RFC 5321 4.5.3.1.10).
+        (r"452 4\.5\.3|552 5\.5\.3", Scope.RECIPIENT),
+        # Log in first, or otherwise (RFC 4954 6).
+        (r"53[0458](?: 5\.\S+)?|\d{3} 5\.7\.(?:8|9|11)", Scope.PROVIDER),
+        # Congestion (RFC 3463 3.5); what Gmail says when the day's quota is used up.
+        (r"\d{3} [45]\.4\.5", Scope.PROVIDER),
+        # The server's disk, load or maintenance (RFC 3463 3.4).
+        (r"\d{3} (?:4\.3\.\d+|5\.3\.2)", Scope.HOST),
+        # It does not follow our commands (RFC 5321 4.2.4), which no other mail would change.
+        (r"50[023](?: 5\.5\.[12])?", Scope.HOST),
+    )
+)
+
+
+def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
+    """What a reply within a transaction means for a recipient whose case it decides.
+
+    The status is what becomes of the recipient if no other hop is tried; it is BOUNCED only where `decide`
+    can bounce.
+
+    Args:
+        phase: MAIL, RCPT, DATA or DOT, which the reply answers.
+        reply: 2yz (to the dot), 4yz or 5yz.
+    """
+    scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
+    if reply.positive:
+        return Status.SENT, scope
+    words = f"{reply.code} {reply.enhanced}".rstrip()
+    for pattern, whose in _EXEMPTIONS:
+        if pattern.fullmatch(words):
+            return Status.DEFERRED, whose
+    return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope

@@ -1,0 +1,46 @@
+"""Which reply of a transaction decides each recipient's case (RFC 5321 3.3, RFC 2920 3.1)."""
+
+from mailer.mail.reply import Reply
+from mailer.send.events import Verdict
+from mailer.send.phase import Phase
+
+
+class Verdicts:
+    """Folds the replies of one transaction, taken in the order of its commands."""
+
+    __slots__ = ("_answered", "_last", "_mail", "_refused")
+
+    def __init__(self, recipients: int) -> None:
+        self._refused: list[Verdict | None] = [None] * recipients
+        self._answered = 0
+        self._mail: Verdict | None = None
+        self._last: Verdict | None = None
+
+    def take(self, phase: Phase, reply: Reply) -> None:
+        self._last = Verdict(phase, reply)
+        if phase is Phase.MAIL and not reply.positive:
+            self._mail = self._last
+        elif phase is Phase.RCPT:
+            if not reply.positive:
+                self._refused[self._answered] = self._last
+            self._answered += 1
+
+    @property
+    def hopeless(self) -> bool:
+        """MAIL was refused, or every RCPT was: nobody can receive the message in this transaction."""
+        return self._mail is not None or None not in self._refused
+
+    @property
+    def refused(self) -> tuple[Verdict | None, ...]:
+        """What RCPT was answered with; None: accepted."""
+        return tuple(self._refused)
+
+    @property
+    def final(self) -> tuple[Verdict, ...]:
+        """Everyone's: MAIL's refusal, else their own, else the last reply (DATA's no, or what the dot got).
+
+        After a refused MAIL the replies to RCPT and DATA are about the order of commands, not about anybody.
+        """
+        last = self._last
+        assert last is not None
+        return tuple([self._mail or refused or last for refused in self._refused])

@@ -1,0 +1,239 @@
+"""One connection: a `Dialogue` on an asyncio transport, with a deadline for whatever is awaited.
+
+A transport and a protocol directly, not streams: a transaction costs one future for each wait and no task.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket
+from typing import cast
+
+from mailer.mail.outcome import Scope
+from mailer.mail.reply import printable
+from mailer.send import tls
+from mailer.send.events import Broken, Event
+from mailer.send.hop import Hop
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp import Dialogue, State
+from mailer.send.trouble import HopTrouble
+
+# What our own machine lacks or forbids; another hop would not get further.
+_LOCAL = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EADDRNOTAVAIL,  # no free port, or the source address is not ours
+}
+
+TIMED_OUT = os.strerror(errno.ETIMEDOUT)
+
+
+class Wire(asyncio.Protocol):
+    """Bytes, time and loss; what is said is the session's business.
+
+    A loss of any kind (the peer's, a deadline, `abort`) leaves a `Broken` that every later wait returns.
+    """
+
+    def __init__(self, hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+        self.dialogue = Dialogue()
+        self.broken: Broken | None = None
+        self.hop = hop
+        self.label = str(hop)
+        """The hop with the address that answered."""
+        self.loopback = False
+        self.tls = ""
+        self._timeouts = timeouts
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._closed = loop.create_future()
+        self._waiter: asyncio.Future[Event | None] | None = None
+        self._paused = False
+        self._answered = 0
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
+        address = transport.get_extra_info("peername")[0]
+        self.label = self.hop.at(address)
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        self.loopback = (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+    def data_received(self, data: bytes) -> None:
+        for event in self.dialogue.receive(data):
+            if isinstance(event, Broken):
+                self._break(event)
+            else:
+                self._wake(event)
+        if self.dialogue.state is State.HANDSHAKE:
+            self._transport.pause_reading()  # until the handshake reads: the next bytes are TLS or an attack
+        self.flush()
+        if self._answered != self.dialogue.answered:
+            self._answered = self.dialogue.answered
+            if self._waiter and not self._waiter.done():
+                self._arm(self.dialogue.phase)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        errno_ = exc.errno if isinstance(exc, OSError) else None
+        lost = os.strerror(errno_) if errno_ else "connection closed by the server"
+        self._break(Broken(lost, self.dialogue.phase))
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._wake(None)
+
+    # What the session calls.
+
+    def flush(self) -> None:
+        """Write what the dialogue has to say."""
+        if out := self.dialogue.outgoing():
+            self._transport.write(out)
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def event(self) -> Event:
+        """The next event, within the deadline of each phase it takes."""
+        event = await self._wait(self.dialogue.phase)
+        assert event is not None
+        return event
+
+    async def drain(self) -> Broken | None:
+        """Wait until the peer has taken enough of what was written, or is lost; always lets others run."""
+        if self._paused and not self.broken:
+            await self._wait(Phase.BODY)
+        else:
+            await asyncio.sleep(0)
+        return self.broken
+
+    async def handshake(self) -> None:
+        """Set TLS up on the connection.
+
+        Raises:
+            HopTrouble: it failed; the connection is gone.
+        """
+        limit = self._timeouts.tls
+        try:
+            async with asyncio.timeout(limit):
+                secured = await self._loop.start_tls(
+                    self._transport,
+                    self,
+                    tls.context(verify=self.hop.verify),
+                    server_hostname=self.hop.name,
+                    ssl_handshake_timeout=2 * limit,  # ours comes first, with our words
+                )
+        except (OSError, ValueError) as error:  # ValueError: a name that no certificate can bear
+            self.abort()
+            text, temporary = tls.failure(error)
+            raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
+        assert secured is not None
+        self._transport = secured
+        self.tls = tls.describe(secured.get_extra_info("ssl_object"))
+
+    def abort(self) -> None:
+        """Drop the connection now; what was not yet sent is not sent."""
+        self._break(Broken("aborted", self.dialogue.phase))
+
+    async def close(self) -> None:
+        """As `abort`, and wait until the descriptor is closed."""
+        self.abort()
+        await self._closed
+
+    async def _wait(self, phase: Phase) -> Event | None:
+        if self.broken:
+            return self.broken
+        self._waiter = waiter = self._loop.create_future()
+        self._arm(phase)
+        try:
+            event: Event | None = await waiter
+        except asyncio.CancelledError:
+            self.abort()  # a reply that nobody waits for any more would answer the wrong question
+            raise
+        finally:
+            self._waiter = None
+        return event
+
+    def _wake(self, event: Event | None) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(event)
+
+    def _break(self, broken: Broken) -> None:
+        """The first reason counts; what comes after is its echo."""
+        if self.broken:
+            return
+        self.broken = broken
+        if self._timer:
+            self._timer.cancel()
+        self._transport.abort()
+        self._wake(broken)
+
+    def _arm(self, phase: Phase) -> None:
+        """Start the phase's time.
+
+        One timer serves all phases: it is replaced only for an earlier deadline, and one that comes too early
+        goes to sleep again. Most transactions touch no timer at all.
+        """
+        self._deadline = self._loop.time() + self._timeouts.of(phase)
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if not self._waiter:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+        else:
+            self._break(Broken(TIMED_OUT, self.dialogue.phase))
+
+
+async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
+    """Connect to the first of the hop's addresses that answers.
+
+    Raises:
+        HopTrouble: none does; the last one's trouble. The system's words are kept ("Connection refused").
+    """
+    loop = asyncio.get_running_loop()
+    trouble = HopTrouble(str(hop), Phase.CONNECT, "no address")
+    for address in [hop.address] if hop.address else await _look_up(hop, timeouts, loop):
+        try:
+            async with asyncio.timeout(timeouts.connect):
+                _, wire = await loop.create_connection(
+                    lambda: Wire(hop, timeouts, loop),
+                    address,
+                    hop.port,
+                    local_addr=(hop.source_address, 0) if hop.source_address else None,
+                )
+        except OSError as error:
+            text = os.strerror(error.errno) if error.errno else TIMED_OUT
+            scope = Scope.LOCAL if error.errno in _LOCAL else Scope.HOST
+            trouble = HopTrouble(hop.at(address), Phase.CONNECT, text, scope=scope)
+            trouble.__cause__ = error
+        else:
+            return wire
+    raise trouble
+
+
+async def _look_up(hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> list[str]:
+    """The name's addresses, in the system's order (RFC 6724)."""
+    try:
+        async with asyncio.timeout(timeouts.connect):
+            found = await loop.getaddrinfo(hop.name, hop.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        text = getattr(error, "strerror", None) or str(error) or TIMED_OUT
+        raise HopTrouble(str(hop), Phase.CONNECT, printable(text)) from error
+    return list(dict.fromkeys([str(sockaddr[0]) for *_, sockaddr in found]))
