@@ -1,0 +1,13 @@
+"""The command line: click commands that parse arguments and wire objects; nobody imports this room."""
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run `mailer`."""
+    # Imported here: whoever imports the package for mailer-send needs none of it.
+    from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415
+    from mailer.cli.program import run  # noqa: PLC0415
+
+    run(cli, "mailer", arguments_of_today(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""`mailer-send --dry-run`: what a run would try, and through which routes; nothing is touched.
+
+In its own module, since a run from cron needs none of it.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from mailer.cli.spool import records, words
+from mailer.config.model import Config
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.send.backoff import Backoff
+from mailer.send.plan import route_names
+from mailer.spool.inspect import Seen, look
+from mailer.spool.journal import Standing
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import names
+from mailer.spool.sweep import due_buckets
+
+ORPHANED, NEW, DUE = "orphaned", "new", "due"
+"""Why a message would be taken: its runner died; it is there to be tried; its time has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that a run would take."""
+
+    why: str
+    seen: Seen
+    due: tuple[Standing, ...]
+    """The recipients that would be tried; none: it would only be put where its journal says it belongs."""
+
+
+def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_json: bool) -> None:
+    """Print one line for each message that a run would take, in the order of the run."""
+    routes = route_names(config)
+    horizon = Backoff(config.retry.schedule, config.retry.max_age).horizon
+    taken = islice(_taken(spool, now, horizon), limit)
+    if as_json:
+        sys.stdout.writelines(records.encode(_record(one, routes)) for one in taken)
+        return
+    count = 0
+    for one in taken:
+        count += 1
+        sys.stdout.write(f"{one.seen.id} {one.why:8}  {printable(_describe(one, routes), 4000)}\n")
+    sys.stdout.write(f"{words.count(count, 'message')} would be taken; nothing was touched\n")
+
+
+def _taken(spool: Spool, now: float, horizon: float) -> Iterator[Taken]:
+    for why, spot in _spots(spool, now, horizon):
+        seen = look(spool, spot)
+        if seen is None or seen.in_hand:
+            continue
+        state = seen.entry.state if seen.entry else None
+        yield Taken(why, seen, state.due(now, horizon) if state and not state.held else ())
+
+
+def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot]]:
+    for name in names(spool, Place.CUR.value):
+        yield ORPHANED, Spot(Place.CUR, name)
+    for name in names(spool, Place.NEW.value):
+        yield NEW, Spot(Place.NEW, name)
+    for bucket in due_buckets(spool, now, horizon):
+        for name in names(spool, f"{Place.RETRY}/{bucket}"):
+            yield DUE, Spot(Place.RETRY, name, bucket)
+
+
+def _through(standing: Standing, routes: tuple[str, ...]) -> tuple[str, ...]:
+    """An uncertain recipient's hop is tried again, and no other."""
+    return (standing.hop,) if standing.status is Status.UNCERTAIN else routes
+
+
+def _describe(one: Taken, routes: tuple[str, ...]) -> str:
+    entry = one.seen.entry
+    if entry is None:
+        return f"would be put away as unreadable: {one.seen.reason}"
+    sender = words.address(entry.envelope.sender)
+    if not one.due:
+        return f"{sender}: nobody is to be tried; it would be put where its journal says it belongs"
+    ways: dict[tuple[str, ...], list[str]] = {}
+    for standing in one.due:
+        ways.setdefault(_through(standing, routes), []).append(words.address(standing.address))
+    return f"{sender} -> " + "; ".join(
+        f"{', '.join(to)} through {', then '.join(way) or 'nothing: no route is switched on'}"
+        for way, to in ways.items()
+    )
+
+
+def _record(one: Taken, routes: tuple[str, ...]) -> records.Record:
+    entry = one.seen.entry
+    return {
+        "id": one.seen.id,
+        "why": one.why,
+        "sender": entry.envelope.sender if entry else None,
+        "attempt": entry.state.attempts + 1 if entry else None,
+        "recipients": [{"address": s.address, "through": _through(s, routes)} for s in one.due],
+        "reason": one.seen.reason,
+    }

@@ -1,0 +1,46 @@
+"""The `mailer` command: its subcommands, and what the Go relay's users type."""
+
+import click
+
+from mailer import __version__
+from mailer.cli.lazy import LazyGroup
+from mailer.cli.options import config_option, examples
+
+
+@click.group(
+    epilog=examples(
+        "mailer up                        receive and send, in the foreground",
+        "mailer spool ls                  what is in the queue",
+        "mailer spool why 01JD0M3Q        what happened to a message, and what will",
+        "mailer config check              is the configuration all right?",
+    ),
+    cls=LazyGroup,
+    commands_in={
+        "up": "mailer.cli.up:up",
+        "serve": "mailer.cli.serve:serve",
+        "send": "mailer.cli.send:send",
+        "spool": "mailer.cli.spool:spool",
+        "config": "mailer.cli.config:config",
+        "completion": "mailer.cli.completion:completion",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="mailer")
+@config_option
+def cli() -> None:
+    """A localhost SMTP submission relay: a durable spool, and an independent runner.
+
+    Exit codes are those of sysexits.h: 0 all is well, 1 fsck found something, 2 usage, 65 the message does
+    not allow it, 66 no such message, 69 not available, 70 a defect of ours, 73 cannot create, 75 not now,
+    77 not permitted, 78 configuration.
+    """
+
+
+def arguments_of_today(arguments: list[str]) -> list[str]:
+    """Translate how the Go relay was started, `mailer -config FILE`, into `mailer up --config FILE`."""
+    match arguments:
+        case ["-config", *rest]:
+            return ["up", "--config", *rest]
+        case [first, *rest] if first.startswith("-config="):
+            return ["up", f"-{first}", *rest]
+    return arguments

@@ -1,0 +1,66 @@
+"""Options and argument types that several commands share."""
+
+import click
+
+_CONFIG = "mailer.config"
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        # The meta dictionary is one for all nested contexts: the innermost --config is read last, and counts.
+        ctx.meta[_CONFIG] = value
+
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    expose_value=False,
+    callback=_remember,
+    help="The configuration, JSON or TOML. Otherwise: $MAILER_CONFIG, ./config.json, ./config.toml, "
+    "/etc/mailer/config.json, /etc/mailer/config.toml.",
+)
+"""`--config FILE`, wherever it stands on the command line."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+parent_option = click.option("--parent", type=int, metavar="PID", hidden=True)
+"""What `mailer up` passes to its children: end when that process does."""
+
+
+def examples(*lines: str) -> str:
+    """Make the end of a command's help from command lines that can be typed as they stand."""
+    # click wraps paragraphs, save those that begin with this character.
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def config_path() -> str | None:
+    """What --config said in the command that is running."""
+    path: str | None = click.get_current_context().meta.get(_CONFIG)
+    return path
+
+
+def _duration(text: str) -> float:
+    """Read `90`, `5m`, `1h30m`; in seconds."""
+    from mailer.config import units  # noqa: PLC0415 - only when one is given
+
+    try:
+        return units.seconds(int(text) if text.isascii() and text.isdigit() else text)
+    except ValueError:
+        raise click.BadParameter(
+            'a duration is a number of seconds or written as in "90s", "5m", "1h30m", "2d"'
+        ) from None
+
+
+def _message_id(text: str) -> str:
+    """Read an id or the beginning of one; what is neither is refused before anything is touched."""
+    from mailer.mail.reply import printable  # noqa: PLC0415 - only when one is given
+    from mailer.spool.ids import is_prefix  # noqa: PLC0415 - the same
+
+    prefix = text.upper()
+    if not is_prefix(prefix):
+        raise click.BadParameter(f'"{printable(text, 80)}" is no message id, nor the beginning of one')
+    return prefix
+
+
+DURATION = click.types.FuncParamType(_duration)
+MESSAGE_ID = click.types.FuncParamType(_message_id)

@@ -1,0 +1,86 @@
+"""How each program of ours begins and ends: the umask first, and every end a sentence and an exit code."""
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import NoReturn
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+
+
+def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command as a program and exit.
+
+    Args:
+        command: what to run; what it returns is the exit code, None being 0.
+        name: the program's, in messages and for shell completion.
+        arguments: instead of those of the command line.
+    """
+    # Before any file can be made: whoever started us may have had 000.
+    os.umask(0o077)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # An address in UTF-8 must not end a listing on a Latin-1 terminal.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(_code(command, name, arguments))
+
+
+def _code(command: click.Command, name: str, arguments: list[str] | None) -> int:
+    try:
+        result = command.main(arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except Failure as failure:
+        _complain(name, str(failure))
+        return failure.code
+    except Exception as error:  # noqa: BLE001 - the program's outermost boundary: it says what happened and exits
+        return _explain(name, error)
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _explain(name: str, error: Exception) -> Exit:
+    # Imported here: most runs end well.
+    from mailer.config.problem import ConfigError  # noqa: PLC0415
+    from mailer.config.secrets import SecretError  # noqa: PLC0415
+    from mailer.spool.layout import SpoolError  # noqa: PLC0415
+
+    match error:
+        case ConfigError():
+            sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
+            return Exit.CONFIG
+        case SecretError():
+            _complain(name, str(error))
+            return Exit.CONFIG
+        case SpoolError():
+            _complain(name, _system_words(error))
+            return Exit.UNAVAILABLE
+        case PermissionError():
+            _complain(name, _system_words(error))
+            return Exit.NO_PERMISSION
+        case OSError():
+            _complain(name, _system_words(error))
+            return Exit.TEMPORARY
+    import traceback  # noqa: PLC0415
+
+    _complain(name, f"a defect in mailer, {type(error).__name__}; please report what follows")
+    # Frames and the message, never local variables: those may hold a password.
+    traceback.print_exception(error)
+    return Exit.SOFTWARE
+
+
+def _system_words(error: OSError) -> str:
+    """Say what the system said, `No space left on device` for instance, and about which file."""
+    if not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def _complain(name: str, text: str) -> None:
+    from mailer.mail.reply import printable  # noqa: PLC0415 - as above
+
+    sys.stderr.write(f"{name}: {printable(text)}\n")

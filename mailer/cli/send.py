@@ -1,0 +1,124 @@
+"""`mailer-send`: one run over the spool, or a runner that stays."""
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+from mailer import __version__
+from mailer.cli.exits import Exit
+from mailer.cli.options import DURATION, config_option, json_option, parent_option
+from mailer.cli.parent import end_with
+from mailer.cli.program import run
+from mailer.cli.wire import become_owner, configuration, make_spool, open_log, workplace
+from mailer.config.checks import refuse_to_send
+from mailer.config.model import Config
+from mailer.config.problem import ConfigError
+from mailer.maillog.events import Level, MailLog
+from mailer.spool.layout import Spool
+
+ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for."""
+
+    mode: str
+    limit: int | None
+    """Messages to try, at most; None: all."""
+    max_seconds: float | None
+    """After that nothing is begun; None: no end."""
+
+
+def main() -> NoReturn:
+    """Run `mailer-send`."""
+    run(send, "mailer-send")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--once", "mode", flag_value=ONCE, default=True, help="Work until nothing is ready (the default)."
+)
+@click.option("--watch", "mode", flag_value=WATCH, help="Stay, and take new mail up as it arrives.")
+@click.option("--dry-run", "mode", flag_value=DRY_RUN, help="Say what would be tried, and touch nothing.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Try at most N messages; not with --watch."
+)
+@click.option("--max-seconds", type=DURATION, metavar="TIME", help="Begin nothing after this time (90, 5m).")
+@click.option("-v", "--verbose", is_flag=True, help="Say what becomes of each message; --watch always does.")
+@json_option
+@click.version_option(__version__, prog_name="mailer-send")
+@config_option
+@parent_option
+def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -> Exit:
+    """Deliver what is in the spool.
+
+    A run first takes over what dead runners left, then tries what is new and what is due again. It ends with
+    0 when it has done its work, even if mail was deferred (`mailer spool ls --state retry` shows it), and
+    with 75 when the spool could not be worked with. Any number of runs may work at once.
+
+    SIGTERM and Ctrl-C end a run when what is in flight is done, after `sending.shutdownGrace` at the latest.
+
+    \b
+    mailer-send --once                     from cron or a timer
+    mailer-send --once --max-seconds 55    begin nothing that the next cron run could
+    mailer-send --watch                    as a service
+    mailer-send --dry-run --json           one object a line: id, why, sender, attempt, recipients
+    """
+    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    if order.mode == WATCH and order.limit is not None:
+        raise click.UsageError("--limit is for one run; --watch has no end")
+    if as_json and order.mode != DRY_RUN:
+        raise click.UsageError("--json goes with --dry-run")
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    config = loaded.config
+    if order.mode == DRY_RUN:
+        from mailer.cli.dry_run import dry_run  # noqa: PLC0415 - a run needs none of it
+
+        with workplace(loaded) as at:
+            dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
+        return Exit.OK
+    become_owner(config.spool_dir)
+    with make_spool(config.spool_dir) as spool:
+        end_with(parent)
+        log = open_log(spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
+        return asyncio.run(_send(config, spool, log, order))
+
+
+async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exit:
+    # Imported here: --help and a wrong option need none of it.
+    from mailer.send.run import open_runner  # noqa: PLC0415
+    from mailer.send.runner import Stopped  # noqa: PLC0415
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if order.max_seconds is not None:
+        loop.call_later(order.max_seconds, stop.set)
+    hostname = config.hostname or os.uname().nodename
+    grace = float(config.sending.shutdown_grace)
+    async with open_runner(
+        config, spool, log, time.time, hostname=hostname, limit=order.limit or 0
+    ) as runner:
+        if order.mode == WATCH:
+            log.notice("watching the spool", path=spool.path)
+            await runner.watch(stop, grace)
+            log.notice("ended")
+            return Exit.OK
+        try:
+            await runner.once(stop, grace)
+        except Stopped as stopped:
+            log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
+            return Exit.TEMPORARY
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    main()  # As `mailer up` starts it.

@@ -1,0 +1,40 @@
+"""`mailer spool fsck`: is the spool as it should be?"""
+
+import sys
+import time
+
+import click
+
+from mailer.cli.exits import Exit
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.spool import records, words
+from mailer.cli.wire import workplace
+from mailer.mail.reply import printable
+from mailer.spool.fsck import findings
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool fsck",
+        "mailer spool fsck --json | jq -r .path",
+    )
+)
+@json_option
+@config_option
+def fsck(*, as_json: bool) -> Exit:
+    """Check the whole spool, every byte of every message, and change nothing.
+
+    Looks for stray names, wrong modes and owners, unreadable messages, contents that differ from their
+    digests, messages whose journal contradicts the directory they are in, and files with several links. Exit
+    code 1 when it finds something.
+    """
+    found = 0
+    with workplace() as at:
+        for finding in findings(at.spool, time.time()):
+            found += 1
+            if as_json:
+                sys.stdout.write(records.encode({"path": finding.path, "problem": finding.problem}))
+            else:
+                sys.stdout.write(f"{printable(finding.path)}: {printable(finding.problem)}\n")
+    sys.stderr.write(f"{words.count(found, 'finding')}\n")
+    return Exit.FINDINGS if found else Exit.OK

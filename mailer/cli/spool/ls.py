@@ -1,0 +1,86 @@
+"""`mailer spool ls`: one line per message, streamed."""
+
+import sys
+import time
+from itertools import islice
+
+import click
+
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.spool import records, words
+from mailer.cli.spool.selection import Filter, filters
+from mailer.cli.wire import workplace
+from mailer.mail.reply import printable
+from mailer.spool.inspect import Seen
+from mailer.spool.layout import Place
+from mailer.spool.scan import QUEUE
+
+_HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\n"
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool ls",
+        "mailer spool ls --state retry --state failed --recipient @example.net",
+        "mailer spool ls --older 1h --json | jq -r .id",
+    )
+)
+@filters(*QUEUE, Place.SENT)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many messages.")
+@json_option
+@config_option
+def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
+    """List messages: everything that is not delivered, or what the filters choose.
+
+    The null sender is shown as <>, and is the empty string in JSON. Messages come in no particular order:
+    pipe through sort(1) to have them by arrival.
+
+    JSON is one object a line: id, state (new cur retry hold failed corrupt sent), sender, recipients
+    [{address, status (pending sent deferred bounced expired uncertain), reply}], size, received, attempts,
+    next; and reason where something is wrong.
+    """
+    now = time.time()
+    wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
+    with workplace() as at:
+        chosen = islice(wanted.select(at.spool, QUEUE, now), limit)
+        if as_json:
+            sys.stdout.writelines(records.encode(records.record(seen)) for seen in chosen)
+            return
+        heading = _HEADING
+        for seen in chosen:
+            sys.stdout.write(heading + line(seen, now))
+            heading = ""
+
+
+def line(seen: Seen, now: float) -> str:
+    """Describe a message in one line of aligned columns."""
+    place, entry = seen.spot.place, seen.entry
+    if entry is None:
+        return f"{seen.id} {place:7} {'-':>4} {'-':>5}  unreadable: {printable(seen.reason)}\n"
+    older = words.age(now - entry.block.received)
+    sender, recipients = words.address(entry.envelope.sender), words.recipients(entry.state.standings)
+    columns = f"{seen.id} {place:7} {older:>4} {words.size(entry.length):>5}  {sender} -> {recipients}"
+    return (
+        "; ".join(filter(None, (columns, _situation(seen, now), words.last_reply(entry.state.standings))))
+        + "\n"
+    )
+
+
+def _situation(seen: Seen, now: float) -> str:
+    """Say what a message's state alone does not: by whom, until when, why."""
+    entry = seen.entry
+    assert entry is not None
+    attempts = words.count(entry.state.attempts, "attempt")
+    match seen.spot.place:
+        case Place.CUR:
+            return "in a runner's hands" if seen.in_hand else "its runner died; the next run takes it over"
+        case Place.HOLD:
+            return printable(entry.state.held) or "not held by its journal"
+        case Place.CORRUPT:
+            return printable(seen.reason)
+        case Place.FAILED:
+            return attempts
+        case Place.NEW | Place.RETRY if entry.state.attempts:
+            due = entry.state.next
+            return f"next {'at the next run' if due is None else words.until(due, now)}, {attempts}"
+    return ""

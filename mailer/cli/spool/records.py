@@ -1,0 +1,78 @@
+"""A message as JSON: the record that `ls`, `show` and whatever reads their output agree on."""
+
+from typing import Any
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.spool.inspect import Seen
+from mailer.spool.journal import Standing
+from mailer.spool.layout import Place
+
+_AT_REST = {Place.HOLD, Place.FAILED, Place.CORRUPT, Place.SENT}
+
+_encoder = msgspec.json.Encoder()
+
+Record = dict[str, Any]
+
+
+def encode(record: Record) -> str:
+    """Write one record as one line of JSON."""
+    return _encoder.encode(record).decode() + "\n"
+
+
+def record(seen: Seen) -> Record:
+    """Describe a message; the null sender is the empty string.
+
+    Of one that cannot be read only `id` and `state` are known; the others are null, or empty, and `reason`
+    says why.
+    """
+    entry = seen.entry
+    if entry is None:
+        return {
+            "id": seen.id,
+            "state": seen.spot.place.value,
+            "sender": None,
+            "recipients": [],
+            "size": None,
+            "received": None,
+            "attempts": None,
+            "next": None,
+            "reason": seen.reason,
+        }
+    described: Record = {
+        "id": seen.id,
+        "state": seen.spot.place.value,
+        "sender": entry.envelope.sender,
+        "recipients": [
+            {"address": s.address, "status": s.status.value, "reply": s.reply} for s in entry.state.standings
+        ],
+        "size": entry.length,
+        "received": clock.rfc3339(entry.block.received),
+        "attempts": entry.state.attempts,
+        "next": time_or_none(next_attempt(seen)),
+    }
+    return described | {"reason": seen.reason} if seen.reason else described
+
+
+def next_attempt(seen: Seen) -> float | None:
+    """Return when a message is due; None: now, or never while it rests where it is."""
+    if seen.entry is None or seen.spot.place in _AT_REST:
+        return None
+    return seen.entry.state.next
+
+
+def recipient_detail(standing: Standing) -> Record:
+    """Describe a recipient with everything that is known."""
+    return {
+        "address": standing.address,
+        "status": standing.status.value,
+        "reply": standing.reply,
+        "hop": standing.hop,
+        "attempt": standing.attempt,
+        "next": None if standing.status.final else time_or_none(standing.next),
+    }
+
+
+def time_or_none(seconds: float | None) -> str | None:
+    return None if seconds is None else clock.rfc3339(seconds)

@@ -1,0 +1,114 @@
+"""Which messages a command means: ids that may be shortened, and filters."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import DURATION
+from mailer.spool.inspect import Seen, listing
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import QUEUE, find
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_SHOWN = 10
+"""Candidates that are listed when an id is ambiguous."""
+
+
+def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
+    """Find the one message whose id begins like this.
+
+    Raises:
+        Failure: there is none, or more than one; the latter names them.
+    """
+    found = find(spool, prefix, places)
+    if not found:
+        raise Failure(Exit.NO_INPUT, f"{prefix}: no such message in the queue")
+    if len(found) > 1:
+        raise ambiguous(prefix, sorted(spot.name for spot in found))
+    return found[0]
+
+
+def ambiguous(prefix: str, ids: list[str]) -> Failure:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return Failure(
+        Exit.USAGE, f"{prefix}: {len(ids)} messages begin like this: {', '.join(ids[:_SHOWN])}{more}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What `--state`, `--sender`, `--recipient` and `--older` ask for; all of them must hold."""
+
+    states: tuple[Place, ...] = ()
+    sender: str | None = None
+    recipient: str | None = None
+    older: float | None = None
+    """Seconds since it was received."""
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is asked for at all."""
+        return bool(self.states) or self._asks_for_contents
+
+    @property
+    def _asks_for_contents(self) -> bool:
+        return not (self.sender is None and self.recipient is None and self.older is None)
+
+    def select(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen]:
+        """Stream the messages that are meant, from `places` unless states are named."""
+        return (seen for seen in listing(spool, self.states or places) if self.matches(seen, now))
+
+    def matches(self, seen: Seen, now: float) -> bool:
+        """Tell whether a message is meant; one that cannot be read matches by its state alone."""
+        entry = seen.entry
+        if entry is None:
+            return not self._asks_for_contents
+        if self.older is not None and now - entry.block.received < self.older:
+            return False
+        if self.sender is not None and not _matches(self.sender, entry.envelope.sender):
+            return False
+        wanted = self.recipient
+        return wanted is None or any(_matches(wanted, r.address) for r in entry.envelope.recipients)
+
+
+def _matches(wanted: str, address: str) -> bool:
+    if wanted in {"", "<>"}:
+        return address == ""
+    return wanted.casefold() in address.casefold()
+
+
+def filters(*states: Place) -> Callable[[_Function], _Function]:
+    """Give a command the filter options; it takes them as `states`, `sender`, `recipient` and `older`."""
+
+    def decorate(function: _Function) -> _Function:
+        for option in reversed(
+            (
+                click.option(
+                    "--state",
+                    "states",
+                    multiple=True,
+                    type=click.Choice([place.value for place in states]),
+                    callback=lambda _, __, names: tuple(map(Place, names)),
+                    help="Only messages in this state; may be repeated.",
+                ),
+                click.option(
+                    "--sender", metavar="TEXT", help="Whose sender contains this; '<>' is the null sender."
+                ),
+                click.option(
+                    "--recipient", metavar="TEXT", help="With a recipient whose address contains this."
+                ),
+                click.option(
+                    "--older",
+                    type=DURATION,
+                    metavar="DURATION",
+                    help="Received longer ago than this: 90, 5m, 1h30m, 2d.",
+                ),
+            )
+        ):
+            function = option(function)
+        return function
+
+    return decorate

@@ -1,0 +1,139 @@
+"""`mailer spool show`: one message, as it lies in the spool."""
+
+import sys
+import time
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import MESSAGE_ID, config_option, examples
+from mailer.cli.spool import records, words
+from mailer.cli.spool.selection import locate
+from mailer.cli.wire import workplace
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.inspect import Seen, View, look
+from mailer.spool.journal import Standing
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import QUEUE
+
+_LONGEST_HEADER = 64 * 1024
+"""Bytes of the header that are shown; `--raw` has all of it."""
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool show 01JD0M3Q",
+        "mailer spool show --raw 01JD0M3Q | sha256sum",
+    )
+)
+@click.argument("message_id", metavar="ID", type=MESSAGE_ID)
+@click.option("--raw", is_flag=True, help="Write exactly the message's bytes, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@config_option
+def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
+    """Show a message: its envelope, how each recipient stands, its header.
+
+    With --raw a damaged message is written as it is, and the exit code is 65.
+    """
+    with workplace() as at:
+        spot = locate(at.spool, message_id, (*QUEUE, Place.SENT))
+        if raw:
+            return _write_raw(at.spool, spot)
+        seen = look(at.spool, spot)
+        if seen is None:
+            raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again")
+        header = "" if seen.entry is None else _header(at.spool, spot, seen.entry)
+        if as_json:
+            sys.stdout.write(records.encode(_record(seen, header)))
+        else:
+            sys.stdout.write(_text(seen, header, time.time()))
+        return Exit.OK if seen.entry else Exit.DATA
+
+
+def _write_raw(spool: Spool, spot: Spot) -> Exit:
+    out = sys.stdout.buffer
+    try:
+        with View.open(spool, spot) as view:
+            entry = view.entry()
+            out.writelines(view.message(entry))
+            out.flush()
+            view.check(entry)
+    except Corrupt as corrupt:
+        raise Failure(Exit.DATA, f"{spot.path}: {corrupt}") from corrupt
+    return Exit.OK
+
+
+def _header(spool: Spool, spot: Spot, entry: Entry) -> str:
+    try:
+        with View.open(spool, spot) as view:
+            start = next(view.message(entry), b"")[:_LONGEST_HEADER]
+    except (FileNotFoundError, Corrupt):
+        return ""
+    return start.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")
+
+
+def _record(seen: Seen, header: str) -> records.Record:
+    described = records.record(seen) | {"path": seen.spot.path}
+    if entry := seen.entry:
+        described["recipients"] = [records.recipient_detail(s) for s in entry.state.standings]
+        described |= {
+            "user": entry.block.user,
+            "peer": entry.block.peer,
+            "held": entry.state.held,
+            "header": header,
+        }
+    return described
+
+
+def _text(seen: Seen, header: str, now: float) -> str:
+    entry = seen.entry
+    fields = [("Id", seen.id), ("State", _state(seen))]
+    if seen.reason:
+        fields.append(("Reason", seen.reason))
+    if entry is None:
+        return _lines(fields)
+    received = entry.block.received
+    envelope = entry.envelope
+    options = (
+        envelope.body,
+        "SMTPUTF8" if envelope.smtputf8 else "",
+        envelope.ret and f"RET={envelope.ret}",
+        envelope.envid and f"ENVID={envelope.envid}",
+    )
+    fields += [
+        ("Held", entry.state.held),
+        ("Received", f"{words.moment(received)} ({words.duration(now - received)} ago)"),
+        ("Peer", entry.block.peer),
+        ("User", entry.block.user),
+        ("Size", words.count(entry.length, "byte")),
+        ("Options", " ".join(filter(None, options))),
+        ("Attempts", str(entry.state.attempts)),
+        ("Sender", words.address(envelope.sender)),
+        *(("Recipient", _recipient(standing, now)) for standing in entry.state.standings),
+    ]
+    shown = "".join(f"  {printable(line, 1000)}\n" for line in header.split("\r\n"))
+    return f"{_lines(fields)}Header:\n{shown}"
+
+
+def _state(seen: Seen) -> str:
+    text = f"{seen.spot.place} ({seen.spot.path})"
+    if seen.spot.place is Place.CUR:
+        text += ", in a runner's hands" if seen.in_hand else ", its runner died"
+    return text
+
+
+def _recipient(standing: Standing, now: float) -> str:
+    parts = [f"{words.address(standing.address)}: {standing.status}"]
+    if standing.hop:
+        parts.append(f"at {printable(standing.hop)}")
+    if standing.reply:
+        parts.append(f"({printable(standing.reply)})")
+    if standing.status in {Status.DEFERRED, Status.UNCERTAIN} and standing.next is not None:
+        parts.append(f"next {words.until(standing.next, now)}")
+    return " ".join(parts)
+
+
+def _lines(fields: list[tuple[str, str]]) -> str:
+    return "".join(f"{name + ':':<11}{printable(text, 2000)}\n" for name, text in fields if text)

@@ -1,0 +1,70 @@
+"""`mailer spool stats`: how much is where, without opening a file."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import click
+
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.spool import records, words
+from mailer.cli.wire import workplace
+from mailer.spool.ids import arrival
+from mailer.spool.layout import Place, Spool
+from mailer.spool.scan import QUEUE, spots
+
+
+@dataclass(slots=True)
+class Tally:
+    """One state's messages."""
+
+    count: int = 0
+    bytes: int = 0
+    """Of the files, journals included."""
+    oldest: float | None = None
+    """When the oldest was received, in seconds since the epoch."""
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool stats",
+        "mailer spool stats --json | jq .retry.count",
+    )
+)
+@json_option
+@config_option
+def stats(*, as_json: bool) -> None:
+    """Count the messages of each state, their bytes, and the age of the oldest."""
+    with workplace() as at:
+        tallies = {place: _tally(at.spool, place) for place in QUEUE}
+    if as_json:
+        described = {
+            place.value: {
+                "count": tally.count,
+                "bytes": tally.bytes,
+                "oldest": records.time_or_none(tally.oldest),
+            }
+            for place, tally in tallies.items()
+        }
+        sys.stdout.write(records.encode(described))
+        return
+    now = time.time()
+    sys.stdout.write(f"{'STATE':7} {'COUNT':>9} {'SIZE':>5} OLDEST\n")
+    for place, tally in tallies.items():
+        oldest = "-" if tally.oldest is None else words.age(now - tally.oldest)
+        sys.stdout.write(f"{place:7} {tally.count:>9} {words.size(tally.bytes):>5} {oldest:>6}\n")
+
+
+def _tally(spool: Spool, place: Place) -> Tally:
+    tally = Tally()
+    for spot in spots(spool, (place,)):
+        try:
+            size = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+        tally.count += 1
+        tally.bytes += size
+        received = arrival(spot.name)
+        tally.oldest = received if tally.oldest is None else min(tally.oldest, received)
+    return tally

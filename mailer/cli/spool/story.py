@@ -1,0 +1,159 @@
+"""A message's life in plain words: what each line of its journal, or of the ledger, says, and the verdict."""
+
+from collections.abc import Sequence
+
+from mailer.cli.spool import words
+from mailer.mail import clock
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.maillog.ledger import Line
+from mailer.spool.entry import Entry
+from mailer.spool.inspect import Seen
+from mailer.spool.journal import Event, Kind, Standing
+from mailer.spool.layout import Place
+
+
+def of_ledger(line: Line) -> Event:
+    """Read a line of the ledger as the journal would have it."""
+    return Event(
+        at=line.at,
+        event=line.event,
+        to=line.to,
+        hop=line.relay,
+        reply=line.reply,
+        attempt=line.attempt,
+        next=line.next,
+        tls=line.tls,
+        reason=line.reason,
+        by=line.by,
+    )
+
+
+def tell(event: Event) -> str:
+    """Say in one line what happened; replies and system errors are quoted as they came."""
+    text = _what(event)
+    if event.by:
+        text += f", by {event.by}"
+    if event.reply:
+        text += f": {event.reply}"
+    if event.reason and event.event not in _OUTCOMES:
+        text += f": {event.reason}"
+    if event.next:
+        text += f"; next attempt {_moment(event.next)}"
+    return f"{_moment(event.at)}  {printable(text, 4000)}"
+
+
+_OUTCOMES = frozenset(status.value for status in Status)
+
+_PHRASES = {
+    Kind.ACCEPTED: "accepted{to}",
+    Kind.COMMITTING: "handing it over{to}{at}{attempt}; without an outcome below this is uncertain",
+    Kind.UNCERTAIN: "uncertain{to}{at}{attempt}, the final reply was lost",
+    Kind.TROUBLE: "trouble{to}{at}{attempt}, going on to another next hop",
+    Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
+    Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
+    Kind.HELD: "held",
+    Kind.RELEASED: "released",
+    Kind.REQUEUED: "requeued, to be tried at the next run",
+    "removed": "removed from the spool",
+    "quarantined": "put away as unreadable, never to be sent",
+}
+"""What the journal's events, and those that only the ledger has, are called."""
+_OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
+
+
+def _what(event: Event) -> str:
+    phrase = _PHRASES.get(event.event) or (_OUTCOME_PHRASE if event.event in _OUTCOMES else "{event}")
+    return phrase.format(
+        event=event.event,
+        to=f" for {', '.join(map(words.address, event.to))}" if event.to else "",
+        at=f" at {event.hop}" if event.hop else "",
+        attempt=f" (attempt {event.attempt})" if event.attempt else "",
+        tls=f" over {event.tls}" if event.tls else "",
+    )
+
+
+def _moment(at: str) -> str:
+    try:
+        return words.moment(clock.seconds(at))
+    except ValueError:
+        return at
+
+
+def verdict(seen: Seen, now: float) -> list[str]:
+    """Say how a message in the spool stands, and what the operator can do; the most important first."""
+    if seen.entry is None:
+        return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
+    told = [_situation(seen, seen.entry, now), *map(_standing, seen.entry.state.standings)]
+    return [printable(line, 4000) for line in told]
+
+
+def _situation(seen: Seen, entry: Entry, now: float) -> str:
+    state = entry.state
+    attempts = words.count(state.attempts, "attempt")
+    if seen.spot.place in {Place.NEW, Place.RETRY}:
+        return _waiting(entry, now)
+    died = "Its runner died with it; the next run takes it over at once."
+    held = state.held or "its journal does not say why"
+    return {
+        Place.CUR: "In a runner's hands at this moment." if seen.in_hand else died,
+        Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
+        Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
+        Place.SENT: f"Sent, after {attempts}; this is the copy that is kept.",
+        Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
+    }[seen.spot.place]
+
+
+def _waiting(entry: Entry, now: float) -> str:
+    state = entry.state
+    if not state.attempts:
+        waited = words.duration(now - entry.block.received)
+        return (
+            f"Waiting for its first attempt, for {waited}: no runner has taken it yet (mailer-send --once)."
+        )
+    when = "at the next run" if state.next is None else words.until(state.next, now)
+    return f"Waiting to be tried again {when}, after {words.count(state.attempts, 'attempt')}."
+
+
+_MEANINGS = {
+    Status.PENDING: "not tried yet",
+    Status.SENT: "the next hop took responsibility",
+    Status.DEFERRED: "tried, and will be tried again",
+    Status.BOUNCED: "refused for good",
+    Status.EXPIRED: "not delivered within the maximum age",
+    Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
+}
+
+
+def _standing(standing: Standing) -> str:
+    text = f"{words.address(standing.address)}: {standing.status}, {_MEANINGS[standing.status]}"
+    at = f" at {standing.hop}" if standing.hop else ""
+    return f"{text}{at}: {standing.reply}" if standing.reply else text + at
+
+
+def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
+    """Say what became of a message whose file is gone, from its ledger lines in order."""
+    last = {
+        address: event
+        for event in events
+        if event.event in _OUTCOMES | {Kind.ACCEPTED}
+        for address in event.to
+    }
+    removed = next((event for event in reversed(events) if event.event == "removed"), None)
+    if removed:
+        by = f" by {removed.by}" if removed.by else ""
+        lines = [f"Removed{by} at {_moment(removed.at)}; no file is left in the spool."]
+    elif last and all(event.event == Status.SENT for event in last.values()):
+        lines = ["Sent to every recipient; no file is left in the spool."]
+    else:
+        lines = [
+            "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
+        ]
+    return [printable(line, 4000) for line in (*lines, *map(_last_word, last.items()))]
+
+
+def _last_word(known: tuple[str, Event]) -> str:
+    address, event = known
+    status = Status(event.event) if event.event in _OUTCOMES else Status.PENDING
+    return _standing(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))

@@ -1,0 +1,59 @@
+"""`mailer spool sweep`: what a runner does before each run, by hand."""
+
+import sys
+import time
+
+import click
+
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.spool import records, words
+from mailer.cli.wire import Workplace, workplace
+from mailer.send.backoff import Backoff
+from mailer.spool.claim import Claims, boot_id
+from mailer.spool.layout import Place, Spot
+from mailer.spool.scan import names
+from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool sweep --dry-run",
+    )
+)
+@click.option("--dry-run", is_flag=True, help="Say what is due, and leave everything where it is.")
+@json_option
+@config_option
+def sweep(*, dry_run: bool, as_json: bool) -> None:
+    """Move deferred messages that are due to the ready ones, and remove what dead receivers left.
+
+    Every mailer-send does so; this is for looking at it.
+    """
+    now = time.time()
+    with workplace() as at:
+        retry = at.config.retry
+        horizon = Backoff(retry.schedule, retry.max_age).horizon
+        count = _due(at, now, horizon) if dry_run else _sweep(at, now, horizon)
+        removed = 0 if dry_run else len(clean_tmp(at.spool, now))
+    if as_json:
+        sys.stdout.write(records.encode({"requeued": count, "removed": removed, "dryRun": dry_run}))
+    elif dry_run:
+        sys.stdout.write(f"{words.count(count, 'message')} due\n")
+    else:
+        stale = words.count(removed, "unfinished file")
+        sys.stdout.write(f"{words.count(count, 'message')} requeued, {stale} removed\n")
+
+
+def _due(at: Workplace, now: float, horizon: float) -> int:
+    buckets = due_buckets(at.spool, now, horizon)
+    return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
+
+
+def _sweep(at: Workplace, now: float, horizon: float) -> int:
+    def on_quarantine(spot: Spot, reason: str) -> None:
+        at.log.message("quarantined", id=spot.name, reason=reason)
+
+    def on_skip(spot: Spot, reason: str) -> None:
+        at.log.warning("left alone", path=spot.path, reason=reason)
+
+    claims = Claims(at.spool, time.time, boot_id(), on_quarantine, on_skip)
+    return sum(1 for _ in requeue_due(at.spool, claims, now, horizon))

@@ -1,0 +1,233 @@
+"""`mailer spool retry`, `hold`, `release` and `rm`: acting on single messages, and on many."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import MESSAGE_ID, config_option, examples, json_option
+from mailer.cli.spool import records, words
+from mailer.cli.spool.selection import Filter, filters, locate
+from mailer.cli.wire import Workplace, workplace
+from mailer.mail.reply import printable
+from mailer.spool.entry import Corrupt
+from mailer.spool.held import Busy, Gone, Unsafe
+from mailer.spool.layout import Place, Spot
+from mailer.spool.operate import Operator, Refused
+from mailer.spool.scan import QUEUE
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Act = Callable[[Operator, Spot, float], None]
+
+_PASSES = 10
+"""How often a message that was named is looked for anew when it moves on in between."""
+
+
+class Result(StrEnum):
+    """What became of one message."""
+
+    DONE = "done"
+    BUSY = "busy"
+    REFUSED = "refused"
+    GONE = "gone"
+
+
+_CODES = {Result.BUSY: Exit.TEMPORARY, Result.GONE: Exit.TEMPORARY, Result.REFUSED: Exit.DATA}
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Something that the operator can do to a message."""
+
+    name: str
+    event: str
+    """What the ledger calls it, and what is printed."""
+    act: _Act
+    places: tuple[Place, ...]
+    """Where --all, and filters without --state, look for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for."""
+
+    ids: tuple[str, ...]
+    everything: bool
+    dry_run: bool
+    as_json: bool
+    wanted: Filter
+
+    def check(self) -> None:
+        """Refuse an order that could mean another one; raises click.UsageError, and nothing was touched."""
+        if self.ids and (self.everything or self.wanted):
+            raise click.UsageError(
+                "Name messages by their IDs, or choose them with filters or --all, not both."
+            )
+        if not self.ids and not self.everything and not self.wanted:
+            raise click.UsageError("Name messages by their IDs, or choose them with a filter, or say --all.")
+
+
+def bulk(*states: Place) -> Callable[[_Function], _Function]:
+    """Give a command ids, filters, and the options of a bulk operation."""
+
+    def decorate(function: _Function) -> _Function:
+        for option in (
+            config_option,
+            json_option,
+            click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+            click.option("--all", "everything", is_flag=True, help="Every message that this is meant for."),
+            filters(*states),
+            click.argument("ids", nargs=-1, metavar="[ID]...", type=MESSAGE_ID),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool retry 01JD0M3Q",
+        "mailer spool retry --recipient @example.net --dry-run",
+        "mailer spool retry --state failed --older 1d",
+    )
+)
+@bulk(*(place for place in QUEUE if place is not Place.CORRUPT))
+def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` declares them
+    """Try messages at the next run: deferred and failed ones, and held ones that are named.
+
+    Recipients that were refused are tried again too; those that were sent are not. --all and filters mean
+    deferred and failed messages; held ones only with --state hold. Exit code 75 when a runner had one in
+    hand.
+    """
+    return _run(Verb("retry", "requeued", Operator.retry, (Place.RETRY, Place.FAILED)), **asked)
+
+
+@click.command(
+    epilog=examples(
+        'mailer spool hold 01JD0M3Q --reason "asked the customer first"',
+        "mailer spool hold --sender newsletter@",
+    )
+)
+@bulk(*(place for place in QUEUE if place not in {Place.HOLD, Place.CORRUPT}))
+@click.option("--reason", default="", metavar="TEXT", help="For the journal; whoever asks why will read it.")
+def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
+    """Keep messages from being sent until they are released or retried.
+
+    --all and filters mean messages that wait to be sent; failed ones only with --state failed.
+    """
+
+    def act(operator: Operator, spot: Spot, now: float) -> None:
+        operator.hold(spot, now, printable(reason))
+
+    return _run(Verb("hold", "held", act, (Place.NEW, Place.CUR, Place.RETRY)), **asked)
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool release 01JD0M3Q",
+        "mailer spool release --all",
+    )
+)
+@bulk(Place.HOLD)
+def release(**asked: Any) -> Exit:  # noqa: ANN401 - as above
+    """Let held messages go on as they were."""
+    return _run(Verb("release", "released", Operator.release, (Place.HOLD,)), **asked)
+
+
+@click.command(
+    epilog=examples(
+        "mailer spool rm 01JD0M3Q",
+        "mailer spool rm --state corrupt --dry-run",
+    )
+)
+@bulk(*QUEUE)
+def rm(**asked: Any) -> Exit:  # noqa: ANN401 - as above
+    """Delete messages for good; nobody is told."""
+
+    def act(operator: Operator, spot: Spot, _: float) -> None:
+        operator.remove(spot)
+
+    return _run(Verb("rm", "removed", act, QUEUE), **asked)
+
+
+def _run(
+    verb: Verb,
+    *,
+    ids: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
+    **asked: Any,  # noqa: ANN401 - as above
+) -> Exit:
+    order = Order(ids, everything, dry_run, as_json, Filter(**asked))
+    order.check()
+    results: Counter[Result] = Counter()
+    with workplace() as at:
+        # Ids are found before the first one is touched: a typing error must not leave half of it done.
+        targets = [locate(at.spool, prefix) for prefix in order.ids]
+        chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
+        for spot in chosen:
+            result, reason = (Result.DONE, "") if dry_run else _do(verb, at, spot, named=bool(targets))
+            results[result] += 1
+            _report(verb, order, spot, result, reason)
+    _summarise(verb, results, dry_run=dry_run)
+    return max((_CODES[result] for result in results if result in _CODES), default=Exit.OK)
+
+
+def _chosen(at: Workplace, wanted: Filter, places: tuple[Place, ...]) -> Iterator[Spot]:
+    return (seen.spot for seen in wanted.select(at.spool, places, time.time()))
+
+
+def _do(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, str]:
+    operator = Operator(at.spool, at.operator)
+    for _ in range(_PASSES):
+        try:
+            verb.act(operator, spot, time.time())
+        except Gone:
+            if not named:
+                break
+            try:
+                spot = locate(at.spool, spot.name)
+            except Failure:
+                break
+        except Busy:
+            return Result.BUSY, "a runner has it in hand"
+        except (Refused, Unsafe, Corrupt) as error:
+            return Result.REFUSED, str(error)
+        else:
+            at.log.message(verb.event, id=spot.name, by=at.operator)
+            return Result.DONE, ""
+    return Result.GONE, "it has moved on"
+
+
+def _report(verb: Verb, order: Order, spot: Spot, result: Result, reason: str) -> None:
+    if order.as_json:
+        record = {
+            "id": spot.name,
+            "action": verb.name,
+            "state": spot.place.value,
+            "result": result.value,
+            "reason": reason,
+            "dryRun": order.dry_run,
+        }
+        sys.stdout.write(records.encode(record))
+    elif result is not Result.DONE:
+        sys.stdout.write(f"{spot.name} {result}: {reason}\n")
+    else:
+        would = "would be " if order.dry_run else ""
+        sys.stdout.write(f"{spot.name} {would}{verb.event} (was in {spot.place}/)\n")
+
+
+def _summarise(verb: Verb, results: Counter[Result], *, dry_run: bool) -> None:
+    """Count on standard error, so that standard output has one line per message and nothing else."""
+    would = "would be " if dry_run else ""
+    parts = [f"{words.count(results[Result.DONE], 'message')} {would}{verb.event}"]
+    parts += [f"{results[result]} {result}" for result in _CODES if results[result]]
+    sys.stderr.write(", ".join(parts) + "\n")

@@ -1,0 +1,81 @@
+"""How the queue is put into words and columns for people."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.spool.journal import Standing
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_LONGEST_REPLY = 300
+"""Characters of a reply in a listing; `show` and `why` have all of it."""
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in its two largest units: `45s`, `3m20s`, `2d4h`."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        count, left = divmod(left, size)
+        if count or parts or size == 1:
+            parts.append(f"{count}{unit}")
+        if len(parts) == 2:
+            break
+    return "".join(part for part in parts if not part.startswith("0") or len(parts) == 1)
+
+
+def age(seconds: float) -> str:
+    """Write a duration in its largest unit, at most four characters wide for 27 years."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return "0s"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes at most five characters wide: `512B`, `1.2K`, `25M`."""
+    amount = float(count)
+    for unit in "BKMGT":
+        if amount < 999.5:
+            return f"{amount:.1f}{unit}" if unit != "B" and amount < 9.95 else f"{amount:.0f}{unit}"
+        amount /= 1024
+    return f"{amount:.0f}P"
+
+
+def moment(seconds: float) -> str:
+    """Write a time to the second, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def until(seconds: float, now: float) -> str:
+    """Say when something is due."""
+    return f"in {duration(seconds - now)}" if seconds > now else "at the next run"
+
+
+def address(text: str) -> str:
+    """Write an address without brackets; only the null sender is written `<>`."""
+    return printable(text, 320) or "<>"
+
+
+def recipients(standings: Sequence[Standing]) -> str:
+    """Name the first recipient, count the others, and say how they stand unless nothing was tried yet."""
+    first = address(standings[0].address)
+    named = first if len(standings) == 1 else f"{first} +{len(standings) - 1}"
+    counts = Counter(standing.status for standing in standings)
+    if set(counts) == {Status.PENDING}:
+        return named
+    if len(standings) == 1:
+        return f"{named} [{standings[0].status}]"
+    return f"{named} [{', '.join(f'{counts[status]} {status}' for status in Status if counts[status])}]"
+
+
+def last_reply(standings: Sequence[Standing]) -> str:
+    """Return what the operator should read first: the reply of a recipient that was not sent."""
+    replies = [s.reply for s in standings if s.reply and s.status is not Status.SENT]
+    return printable(replies[0], _LONGEST_REPLY) if replies else ""
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,102 @@
+"""`mailer up`: receiver and runner in the foreground, two processes with one Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+import mailer
+from mailer.cli.exits import Exit
+from mailer.cli.options import config_option, examples
+from mailer.cli.wire import configuration, make_spool
+from mailer.config import checks
+from mailer.config.problem import ConfigError
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+_MARGIN = 10.0
+"""Seconds beyond the grace time after which a child that does not end is killed."""
+
+
+class _Child(subprocess.Popen[bytes]):
+    """One of our programs, running."""
+
+    def __init__(self, program: str, module: str, *arguments: str) -> None:
+        """Start it at once; args: program: what the operator calls it."""
+        # Without -P, `-m` would import whatever lies in the current directory. A checkout is run from there.
+        from_here = Path(mailer.__file__).parents[1] == Path.cwd()
+        interpreter = [sys.executable] if from_here else [sys.executable, "-P"]
+        # A process group of its own: Ctrl-C reaches us alone, and each child gets one signal, ours.
+        super().__init__([*interpreter, "-m", module, *arguments], stdin=subprocess.DEVNULL, process_group=0)
+        self.program = program
+
+    @property
+    def code(self) -> int:
+        """Its exit code, once it has ended; a signal that ended it is a defect."""
+        return self.returncode if self.returncode >= 0 else Exit.SOFTWARE
+
+
+@click.command(
+    epilog=examples(
+        "mailer up --config config.json",
+    )
+)
+@config_option
+def up() -> int:
+    """Receive and send in the foreground, until Ctrl-C.
+
+    Starts `mailer serve` and `mailer-send --watch`. When one of them ends by itself the other is ended too,
+    and the exit code is that of the first.
+    """
+    loaded = configuration()
+    if problems := checks.refuse_to_serve(loaded):
+        raise ConfigError(problems)
+    if not loaded.config.spool_dir.exists():
+        # Once, before two of them try at the same time.
+        make_spool(loaded.config.spool_dir).close()
+    common = ["--config", str(loaded.path), "--parent", str(os.getpid())]
+    children = [
+        _Child("mailer serve", "mailer", "serve", *common),
+        _Child("mailer-send", "mailer.cli.send", "--watch", *common),
+    ]
+    # From here on every signal is waited for. The children were started before, or they would have inherited
+    # the mask; if we die in between, the kernel ends them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    code = _wait_for_an_end(children)
+    _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
+    return code or max(child.code for child in children)
+
+
+def _wait_for_an_end(children: Sequence[_Child]) -> int:
+    """Wait for a signal, or for a child that ends unasked; return the latter's exit code, else 0."""
+    while True:
+        for child in children:
+            if child.poll() is not None:
+                return _unasked(child)
+        if signal.sigwait(_SIGNALS) != signal.SIGCHLD:
+            return Exit.OK
+
+
+def _unasked(child: _Child) -> int:
+    status = child.returncode
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+    sys.stderr.write(f"mailer up: {child.program} {how}; everything ends\n")
+    return child.code or Exit.SOFTWARE
+
+
+def _end(children: Sequence[_Child], patience: float) -> None:
+    """Have the children finish what is in flight; kill them after `patience` seconds or a second signal."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + patience
+    while any(child.poll() is None for child in children):
+        received = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
+        if received is None or received.si_signo != signal.SIGCHLD:
+            break
+    for child in children:
+        child.kill()
+        child.wait()

@@ -1,0 +1,172 @@
+"""From the configuration to open things: the spool, its ledger, its log, and the user that we should be."""
+
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_path
+from mailer.config.load import Loaded, load
+from mailer.config.model import Config
+from mailer.mail.reply import printable
+from mailer.maillog.events import Level, MailLog, logfmt, stderr_sink
+from mailer.maillog.ledger import Ledger
+from mailer.spool.layout import LOG, Spool, SpoolError
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a command at the spool works with."""
+
+    config: Config
+    spool: Spool
+    log: MailLog
+    operator: str
+    """Who is at the command line, for the journal and the ledger."""
+
+
+def configuration() -> Loaded:
+    """Load the configuration that --config, the environment or the usual places name; raises ConfigError."""
+    return load(config_path(), os.environ)
+
+
+@contextmanager
+def workplace(loaded: Loaded | None = None) -> Iterator[Workplace]:
+    """Open the spool for a command that inspects or operates it, as the user that the spool belongs to.
+
+    Raises:
+        ConfigError, SpoolError: it cannot be opened.
+    """
+    config = (loaded or configuration()).config
+    operator = operator_name(os.environ)
+    become_owner(config.spool_dir)
+    with Spool.open(config.spool_dir) as spool:
+        log = open_log(spool, Level.WARNING)
+        yield Workplace(config, spool, log, operator)
+
+
+def open_log(spool: Spool, level: Level) -> MailLog:
+    """Open the mail log: the ledger in the spool, and standard error for what is as grave as `level`."""
+    sink = stderr_sink(level, journald=_stderr_is_the_journal(os.environ))
+
+    def on_trouble(error: OSError) -> None:
+        sink(Level.WARNING, f"the ledger cannot be written; mail goes on {logfmt({'error': error.strerror})}")
+
+    return MailLog(time.time, sink, Ledger(spool.path / LOG, on_trouble))
+
+
+def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:
+    """Whether systemd reads our standard error (systemd.exec(5), JOURNAL_STREAM)."""
+    state = os.fstat(sys.stderr.fileno())
+    return environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
+
+
+def operator_name(environ: Mapping[str, str]) -> str:
+    """Name the login that a command acts for: who called sudo, else whose process this is."""
+    uid = os.getuid()
+    if uid == 0 and environ.get("SUDO_USER"):
+        # Anybody can set the variable; only to root has sudo set it.
+        return printable(environ["SUDO_USER"], 64)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def make_spool(path: Path) -> Spool:
+    """Open the spool for a program that may be the first to use it.
+
+    Raises:
+        Failure: there is none and it could not be made.
+        SpoolError: there is one that cannot be used.
+    """
+    try:
+        return Spool.open(path, create=True)
+    except SpoolError as error:
+        if path.exists():
+            raise
+        raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
+
+
+def become_owner(path: Path) -> None:
+    """As root on another user's spool, become that user for good; otherwise do nothing.
+
+    Root's `mailer spool retry` must leave no file behind that the spool's programs cannot use. Sockets that
+    need root are bound before.
+
+    Raises:
+        OSError: the system does not let us; we are still root.
+    """
+    owner = _Owner.of(path)
+    if owner is None:
+        return
+    os.environ.update(owner.home)
+    os.setgroups(owner.groups)
+    os.setgid(owner.gid)
+    os.setuid(owner.uid)
+
+
+@contextmanager
+def acting_as_owner(path: Path) -> Iterator[None]:
+    """As root on another user's spool, act as that user for the block, and be root again: to bind, say."""
+    owner = _Owner.of(path)
+    if owner is None:
+        yield
+        return
+    mine = os.getgroups(), os.getegid()
+    os.setgroups(owner.groups)
+    os.setegid(owner.gid)
+    os.seteuid(owner.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(mine[1])
+        os.setgroups(mine[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """The user that a spool belongs to, if that is not root."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    home: dict[str, str]
+    """Environment: a secret's command looks for its files at home."""
+
+    @classmethod
+    def of(cls, path: Path) -> "_Owner | None":
+        """Return whom root should become for this spool; None: nobody, or we are not root."""
+        if os.geteuid() != 0:
+            return None
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            return None
+        if state.st_uid == 0:
+            return None
+        try:
+            account = pwd.getpwuid(state.st_uid)
+        except KeyError:
+            return cls(state.st_uid, state.st_gid, [state.st_gid], {})
+        return cls(
+            account.pw_uid,
+            account.pw_gid,
+            os.getgrouplist(account.pw_name, account.pw_gid),
+            {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name},
+        )
+
+
+def end_with_the_pipe() -> None:
+    """Let `| head` end a command that prints, quietly, as it ends every Unix filter.
+
+    Not for programs with sockets: there the signal would kill them for a client that hung up.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
