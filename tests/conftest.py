@@ -1,0 +1,66 @@
+"""Fixtures that every room's tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from testbed.ports import free_port as draw_free_port
+from testbed.postfix import Postfix
+from testbed.relay import Relay
+from testbed.smtp_sink import SmtpSink
+
+# No deadline and no complaint about slow data: the machine may be loaded, and these tests assert no times.
+settings.register_profile("mailer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI repeats the same examples, so that a red run is the commit's fault; elsewhere each run seeks new ones.
+settings.register_profile("mailer-ci", settings.get_profile("mailer"), derandomize=True, database=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the profile, after hypothesis's own plug-in has chosen its own."""
+    in_ci = settings.get_profile("ci") is settings.default
+    settings.load_profile("mailer-ci" if in_ci else "mailer")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Say where a failed test's spool is; pytest keeps the directories of its last three runs."""
+    report = yield
+    directory = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and directory is not None and any(directory.iterdir()):
+        report.sections.append(("Files left behind", str(directory)))
+    return report
+
+
+@pytest.fixture
+def spool_path(tmp_path: Path) -> Path:
+    """Where a spool can be made; nothing is there yet."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    return draw_free_port()
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Relay:
+    """A configuration with a login and local delivery; the test starts its programs."""
+    directory = tmp_path / "relay"
+    directory.mkdir()
+    return Relay(directory)
+
+
+@pytest.fixture
+def smtp_sink(tmp_path: Path) -> Iterator[SmtpSink]:
+    """A running next hop that takes everything."""
+    with SmtpSink(tmp_path / "smtp-sink") as sink:
+        yield sink
+
+
+@pytest.fixture
+def postfix() -> Iterator[Postfix]:
+    """A running Postfix that delivers everything into its Maildir."""
+    with Postfix() as server:
+        yield server

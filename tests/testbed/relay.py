@@ -1,0 +1,135 @@
+"""The relay under test, configured and started as its operator does it: by its commands, as processes."""
+
+import json
+import os
+import smtplib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from testbed.clients import Server
+from testbed.ports import LOOPBACK, free_port
+from testbed.process import ServerProcess
+from testbed.tools import program
+
+USERNAME = "app@example.com"
+PASSWORD = "correct horse battery staple"
+# Seconds; a command that hangs fails its test instead of hanging the run.
+_PATIENCE = 300
+
+
+class Relay:
+    """One configuration and one spool in a directory of their own, and the commands that work on them.
+
+    Several processes may run on it at once, as in production. Unless `configure` says otherwise, mail goes to
+    the local Maildir.
+    """
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any] | None = None) -> None:
+        """
+        Args:
+            directory: where the configuration, the spool and the programs' output go.
+            settings: configuration keys to add or replace.
+        """
+        self.directory = directory
+        self.spool = directory / "spool"
+        self.config = directory / "config.json"
+        self.port = free_port()
+        self._settings: dict[str, Any] = {
+            "smtpHost": LOOPBACK,
+            "smtpPort": self.port,
+            "defaultUsername": USERNAME,
+            "defaultPassword": PASSWORD,
+            "spoolDir": "spool",
+            "enableHealthCheck": False,
+        }
+        self._started = 0
+        self.configure(settings or {})
+
+    @property
+    def server(self) -> Server:
+        """Where a client submits, with the login."""
+        return Server(LOOPBACK, self.port, USERNAME, PASSWORD)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Add or replace configuration keys; what runs already keeps the old ones."""
+        self._settings |= settings
+        self.config.touch(mode=0o600)
+        self.config.write_text(json.dumps(self._settings, indent=2))
+
+    def mailer(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run `mailer ARGUMENTS` to its end.
+
+        Args:
+            arguments: of the command line, without --config.
+            under: a command that runs it, for instance `("faketime", "+10y")`.
+        """
+        return self._run([*under, *_MAILER, *arguments])
+
+    def mailer_send(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """Run `mailer-send ARGUMENTS` to its end; see `mailer`."""
+        return self._run([*under, *mailer_send_command(), *arguments])
+
+    @contextmanager
+    def serve(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
+        """Run `mailer serve` while the block runs; it accepts connections when the block begins."""
+        with self._start([*under, *_MAILER, "serve", *arguments], "serve") as process:
+            process.await_port(self.port)
+            yield process
+
+    @contextmanager
+    def up(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
+        """Run `mailer up` while the block runs; it accepts connections when the block begins."""
+        with self._start([*under, *_MAILER, "up", *arguments], "up") as process:
+            process.await_port(self.port)
+            yield process
+
+    def watch(self, *arguments: str, under: Sequence[str] = ()) -> ServerProcess:
+        """Start `mailer-send --watch`, a context manager that ends it; nothing shows when it is ready."""
+        return self._start([*under, *mailer_send_command(), "--watch", *arguments], "watch")
+
+    def connect(self) -> smtplib.SMTP:
+        """A session that is logged in, for the caller to use and close."""
+        connection = smtplib.SMTP(LOOPBACK, self.port, timeout=60)
+        try:
+            connection.login(USERNAME, PASSWORD)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def delivered(self) -> list[bytes]:
+        """The messages in the local Maildir, as its readers see them."""
+        return [file.read_bytes() for file in (self.spool / "local" / "new").glob("*")]
+
+    def _start(self, argv: Sequence[str], name: str) -> ServerProcess:
+        self._started += 1
+        log = self.directory / f"{self._started}-{name}.log"
+        return ServerProcess(argv, log, env=self._environment(), cwd=self.directory)
+
+    def _run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            env=self._environment(),
+            cwd=self.directory,
+            check=False,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | {"MAILER_CONFIG": str(self.config)}
+
+
+_MAILER = (sys.executable, "-m", "mailer")
+
+
+def mailer_send_command() -> list[str]:
+    """The installed `mailer-send`: of the environment that runs the tests, if it has one."""
+    beside = Path(sys.executable).with_name("mailer-send")
+    return [str(beside) if beside.exists() else program("mailer-send")]

@@ -1,0 +1,67 @@
+"""Where the foreign programs are: on PATH, or unpacked into `.testbed/` by `scripts/test`."""
+
+import os
+import shutil
+from pathlib import Path
+
+TESTBED = Path(__file__).resolve().parents[2] / ".testbed"
+UNPACKED_POSTFIX = TESTBED / "postfix"
+NODE_MODULES = TESTBED / "node" / "node_modules"
+
+
+class MissingToolError(LookupError):
+    """A program that the tests need is not on this machine; the message says what installs it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the tests need {name}, which is not installed here: run scripts/test, which installs it"
+        )
+        self.name = name
+
+
+def program(name: str) -> str:
+    """The path of an installed program.
+
+    Raises:
+        MissingToolError: it is neither on PATH, nor in the system's sbin directories, nor unpacked.
+    """
+    # A user's PATH often lacks the sbin directories, where Debian keeps mail servers.
+    places = [os.environ.get("PATH", ""), "/usr/sbin", "/sbin", str(UNPACKED_POSTFIX / "usr" / "sbin")]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        raise MissingToolError(name)
+    return found
+
+
+def postfix_root() -> Path:
+    """The directory under which Postfix's files lie as its Debian package has them below `/`.
+
+    Always the unpacked one: installing Postfix would remove an Exim, because Debian's mail servers exclude
+    one another.
+
+    Raises:
+        MissingToolError: it is not there.
+    """
+    if not (UNPACKED_POSTFIX / "usr" / "lib" / "postfix" / "sbin" / "master").exists():
+        raise MissingToolError("postfix")
+    return UNPACKED_POSTFIX
+
+
+def postfix_environment() -> dict[str, str]:
+    """The environment in which Postfix's programs find their libraries, although they are only unpacked."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C",
+        "LD_LIBRARY_PATH": str(postfix_root() / "usr" / "lib" / "postfix"),
+    }
+
+
+def node_modules() -> Path:
+    """The directory that holds nodemailer.
+
+    Raises:
+        MissingToolError: `npm install` has not put it there.
+    """
+    if not (NODE_MODULES / "nodemailer").is_dir():
+        raise MissingToolError("nodemailer")
+    return NODE_MODULES
