@@ -1,6 +1,6 @@
 r"""Plays an SMTP dialogue that is written down in a file.
 
-A file is lines; `#` begins a comment. In texts `\r \n \0 \t \\ \xNN` are the bytes they name, and `\{3:ab}` is
+A file is lines; `#` begins a comment. In texts `\r \n \0 \t \\ \xNN` name bytes, and `\{3:ab}` is
 `ababab`.
 
     with KEY VALUE      a field of Settings, before the first other line; `with login yes` requires the login

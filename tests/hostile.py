@@ -4,10 +4,10 @@
         ... send to 127.0.0.1:server.port ...
     assert server.messages[0].recipients == ["bob@example.net"]
 
-A script says for each step what happens there; a step without an entry goes well. The steps, in the order of a
-session: connect, handshake (TLS), banner, ehlo, helo, starttls, auth, challenge, rset, mail, rcpt, data, body (in the
-middle of the message, after `body_after` octets), dot (in place of its reply), after (after a 2yz to the dot),
-quit, other. What happens there is one of
+A script says for each step what happens there; a step without an entry goes well. The steps, in the order of
+a session: connect, handshake (TLS), banner, ehlo, helo, starttls, auth, challenge, rset, mail, rcpt, data,
+body (in the middle of the message, after `body_after` octets), dot (in place of its reply), after (after a
+2yz to the dot), quit, other. What happens there is one of
 
     "451 4.3.0 later"     a reply (several lines if the text has several; the codes are yours)
     b"..."                raw bytes
@@ -17,6 +17,7 @@ quit, other. What happens there is one of
                           a byte at a time, for ever; the same line again, for ever
     [a, b, ...]           one for each time the step is reached in the server's life; the last one stays
     per_address({...})    for mail and rcpt: by the address
+    reached(event, then)  sets a threading.Event, for a test that waits for this moment
     f(session, line)      any of these, computed
 
 Every thread is the server's own, so it serves asynchronous code and whole processes alike.
@@ -28,10 +29,10 @@ import socket
 import ssl
 import struct
 import threading
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 EXTENSIONS = ("PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
 _ADDRESS = re.compile(rb"<([^>]*)>")
@@ -65,8 +66,20 @@ Action = Any  # a step's entry, as the module's docstring lists them
 Script = Mapping[str, Action]
 
 
-def per_address(actions: Mapping[str, Action], default: Action = None) -> Callable[["Session", bytes], Action]:
+def per_address(
+    actions: Mapping[str, Action], default: Action = None
+) -> Callable[["Session", bytes], Action]:
     return lambda _session, line: actions.get(_address(line), default)
+
+
+def reached(event: threading.Event, then: Action) -> Callable[["Session", bytes], Action]:
+    """Tell the test that the session is here, then do as usual or otherwise."""
+
+    def tell(_session: "Session", _line: bytes) -> Action:
+        event.set()
+        return then
+
+    return tell
 
 
 @dataclass
@@ -107,14 +120,14 @@ class Session:
     finished: bool = False
 
 
-class _Gone(Exception):  # noqa: N818 - not an error: it is what the script wants, or what the client did
-    pass
+class _Gone(Exception):
+    """The script wants the session to end, or the client has ended it."""
 
 
 class Server:
-    """Listens on 127.0.0.1 from `__enter__` to `__exit__`; `port` is its."""
+    """Listens on `host` from `__enter__` to `__exit__`; `port` is its."""
 
-    def __init__(  # noqa: PLR0913 - each is a feature of the server, named at the call
+    def __init__(
         self,
         script: Script | None = None,
         *,
@@ -123,6 +136,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         body_after: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         """Prepare a server.
 
@@ -133,6 +147,7 @@ class Server:
             tls: the server's side of TLS; offers STARTTLS unless `implicit_tls`.
             implicit_tls: TLS from the first byte.
             body_after: octets of a message's body after which the step `body` happens.
+            host: the address to listen on.
         """
         self.script: dict[str, Action] = dict(script or {})
         self.extensions = tuple(extensions)
@@ -140,6 +155,7 @@ class Server:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.body_after = body_after
+        self.host = host
         self.sessions: list[Session] = []
         self.port = 0
         self._lock = threading.Lock()
@@ -148,8 +164,8 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
 
-    def __enter__(self) -> "Server":
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    def __enter__(self) -> Self:
+        self._listener = socket.create_server((self.host, 0), backlog=128)
         self.port = self._listener.getsockname()[1]
         self._spawn(self._listen)
         return self
@@ -261,7 +277,9 @@ class _Conversation:
         if self.server.tls and not self.session.tls:
             offered.append("STARTTLS")
         lines = ["hostile.example", *offered]
-        self._reply("ehlo", line, "\n".join(f"250{'-' if n < len(lines) else ' '}{x}" for n, x in enumerate(lines, 1)))
+        self._reply(
+            "ehlo", line, "\n".join(f"250{'-' if n < len(lines) else ' '}{x}" for n, x in enumerate(lines, 1))
+        )
 
     def _on_helo(self, line: bytes) -> None:
         self._reply("helo", line, "250 hostile.example")
@@ -278,7 +296,9 @@ class _Conversation:
             return
         rounds = {b"PLAIN": 1, b"LOGIN": 2, b"CRAM-MD5": 1}[mechanism.upper()] - len(initial)
         for turn in range(rounds):
-            prompt = {b"LOGIN": (b"Username:", b"Password:"), b"CRAM-MD5": (b"<1.2@hostile>",)}.get(mechanism, (b"",))
+            prompt = {b"LOGIN": (b"Username:", b"Password:"), b"CRAM-MD5": (b"<1.2@hostile>",)}.get(
+                mechanism, (b"",)
+            )
             self._reply("challenge", line, f"334 {b64encode(prompt[turn]).decode()}")
             self.session.commands.append(next(self._lines()))
         self._send(b"235 2.7.0 welcome\r\n")

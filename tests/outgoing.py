@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import hostile
+from hostile import Server
+
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome
 from mailer.send.client import Session
@@ -21,7 +22,13 @@ LONG = Timeouts(**dict.fromkeys(Timeouts.__slots__, 60.0))
 class Letter:
     """A message in memory."""
 
-    def __init__(self, body: bytes = TEXT, to: Sequence[str] = THREE[:1], sender: str = "app@example.com", **options: Any):
+    def __init__(
+        self,
+        body: bytes = TEXT,
+        to: Sequence[str] = THREE[:1],
+        sender: str = "app@example.com",
+        **options: Any,
+    ):
         self.envelope = Envelope(sender, tuple(Recipient(address) for address in to), **options)
         self.body = body
 
@@ -41,8 +48,16 @@ class Password:
         return self._text
 
 
-def hop_to(server: "hostile.Server", **terms: Any) -> Hop:
-    return Hop(**{"name": "localhost", "address": "127.0.0.1", "port": server.port, "ehlo_domain": "me.example", **terms})
+def hop_to(server: Server, **terms: Any) -> Hop:
+    return Hop(
+        **{
+            "name": "localhost",
+            "address": "127.0.0.1",
+            "port": server.port,
+            "ehlo_domain": "me.example",
+            **terms,
+        }
+    )
 
 
 async def deliver(
@@ -54,11 +69,13 @@ async def deliver(
         return await session.transact(
             letter,
             letter.envelope.recipients,
-            lambda recipients: (committed if committed is not None else []).extend(r.address for r in recipients),
+            lambda recipients: (committed if committed is not None else []).extend(
+                r.address for r in recipients
+            ),
         )
     finally:
         await session.close()
 
 
-def send(server: "hostile.Server", letter: Letter, timeouts: Timeouts = LONG, **terms: Any) -> list[Outcome]:
+def send(server: Server, letter: Letter, timeouts: Timeouts = LONG, **terms: Any) -> list[Outcome]:
     return asyncio.run(deliver(hop_to(server, **terms), letter, timeouts))

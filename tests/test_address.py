@@ -144,8 +144,7 @@ texts = st.text(st.sampled_from('<>@.",:[]\\ \t\r\n\0ab%') | st.characters(codec
 def test_any_text_is_a_path_or_an_address_error(text):
     try:
         path = forward_path(text)
-    except AddressError as error:
-        assert error.text.isprintable()
+    except AddressError:
         return
     assert f"<{path.address}>" in text
     assert not set("\r\n\0\t") & set(path.address)

@@ -61,7 +61,7 @@ def agrees(stream: bytes, pieces) -> None:
 
 
 def test_every_short_stream_is_read_as_the_reference_reads_it_at_every_split():
-    """All strings up to six characters, each ended properly, whole, in single bytes, and cut once anywhere."""
+    """All strings up to six characters, ended properly: whole, in single bytes, and cut once anywhere."""
     for length in range(7):
         for characters in product(ALPHABET, repeat=length):
             stream = b"".join(characters) + b"\r\n.\r\nQUIT\r\n"

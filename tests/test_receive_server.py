@@ -1,4 +1,4 @@
-"""The server's life: who may connect, what is in flight when it stops, and what it does without disk or descriptors."""
+"""The server's life: who may connect, how it stops, and what it does without disk or descriptors."""
 
 import errno
 import hashlib
@@ -19,6 +19,7 @@ from mailer.receive.server import UnsafeSettingsError
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
+from mailer.spool.layout import Spool
 
 MAIL = b"Subject: test\r\n\r\nbody\r\n"
 
@@ -44,7 +45,7 @@ def everything(connection) -> bytes:
 
 
 class Gate(Committer):
-    """A committer whose commits wait until the test opens the gate, as they do for a disk that takes its time."""
+    """A committer whose commits wait until the test opens the gate, as for a slow disk."""
 
     def __init__(self, spool):
         super().__init__(spool)
@@ -65,8 +66,6 @@ class Gate(Committer):
 
 @pytest.fixture
 def gated(tmp_path):
-    from mailer.spool.layout import Spool
-
     spool = Spool.open(tmp_path / "spool", create=True)
     gate = Gate(spool)
     with running(tmp_path, committer=gate) as receiver:

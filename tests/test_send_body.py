@@ -36,7 +36,18 @@ def test_dots_at_line_starts_are_doubled_and_the_last_line_is_ended(message, wir
 
 @pytest.mark.parametrize(
     "smuggled",
-    [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\n", b"\r.\r\n", b"\n.\r", b"\r\n.\r", b"\r\n.\r\r\n", b"\r\r\n.\r\r\n"],
+    [
+        b"\n.\n",
+        b"\n.\r\n",
+        b"\r\n.\n",
+        b"\r.\r",
+        b"\r.\n",
+        b"\r.\r\n",
+        b"\n.\r",
+        b"\r\n.\r",
+        b"\r\n.\r\r\n",
+        b"\r\r\n.\r\r\n",
+    ],
 )
 def test_no_bare_line_end_reaches_the_wire_at_whatever_place_it_is_cut(smuggled):
     message = b"a" + smuggled + b"MAIL FROM:<x@y>\r\n"

@@ -20,7 +20,10 @@ def read(*pieces: bytes) -> list[Reply | str]:
 
 
 def test_a_reply_of_several_lines_is_one_reply():
-    assert read(b"250-a\r\n250-b\r\n250 c\r\n220 next\r\n") == [Reply(250, ("a", "b", "c")), Reply(220, ("next",))]
+    assert read(b"250-a\r\n250-b\r\n250 c\r\n220 next\r\n") == [
+        Reply(250, ("a", "b", "c")),
+        Reply(220, ("next",)),
+    ]
 
 
 def test_a_code_alone_and_a_bare_line_feed_are_understood():
@@ -67,7 +70,9 @@ def test_the_lines_of_a_reply_are_bounded():
 @given(
     st.lists(
         st.one_of(
-            st.sampled_from([b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"421\r\n", b"250-a\r\n", b"\r\n", b"2", b"\r", b"\n"]),
+            st.sampled_from(
+                [b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"421\r\n", b"250-a\r\n", b"\r\n", b"2", b"\r", b"\n"]
+            ),
             st.sampled_from([b"250 " + b"y" * n + b"\r\n" for n in range(MAX_LINE - 8, MAX_LINE - 3)]),
             st.binary(max_size=8),
         ),

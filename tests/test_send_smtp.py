@@ -6,13 +6,13 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outgoing import Password
 
 from mailer.mail.reply import Reply
 from mailer.send.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.phase import Phase
 from mailer.send.sasl import CramMd5, Login, Plain
 from mailer.send.smtp import CALLS, REPLIES, Call, Dialogue, IllegalCall, State
-from outgoing import Password
 
 MAIL = b"MAIL FROM:<a@x>"
 RCPTS = (b"RCPT TO:<b@y>", b"RCPT TO:<c@y>", b"RCPT TO:<d@y>")
@@ -174,7 +174,9 @@ def test_each_recipient_of_every_mix_gets_its_own_reply(mix, pipelining):
     if "2" in mix:
         (go_ahead,) = events + play(dialogue, b"354 go\r\n")
         assert isinstance(go_ahead, GoAhead)
-        assert "".join("2" if verdict is None else str(verdict.reply)[0] for verdict in go_ahead.refused) == mix
+        assert (
+            "".join("2" if verdict is None else str(verdict.reply)[0] for verdict in go_ahead.refused) == mix
+        )
         dialogue.finish()
         events = play(dialogue, b"250 2.0.0 queued\r\n")
     elif pipelining:
@@ -251,7 +253,9 @@ def test_nothing_is_heard_after_the_end():
     assert at(State.OVER).receive(b"250 ok\r\n") == []
 
 
-@pytest.mark.parametrize("bad", [b"MAIL FROM:<a\r\n@x>", b"MAIL\nFROM:<a@x>", b"MAIL FROM:<a\0@x>", b"RSET\r"])
+@pytest.mark.parametrize(
+    "bad", [b"MAIL FROM:<a\r\n@x>", b"MAIL\nFROM:<a@x>", b"MAIL FROM:<a\0@x>", b"RSET\r"]
+)
 def test_a_line_end_in_an_address_never_becomes_a_command(bad):
     for mail, rcpts in ((bad, RCPTS), (MAIL, (bad,))):
         dialogue = ready()
@@ -308,7 +312,9 @@ def test_auth_does_not_go_on_for_ever(challenges):
 
 @given(
     st.lists(
-        st.sampled_from([b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"550 no\r\n", b"354 go\r\n", b"421 x\r\n", b"?\r\n", b"2"]),
+        st.sampled_from(
+            [b"250 ok\r\n", b"250-a\r\n250 b\r\n", b"550 no\r\n", b"354 go\r\n", b"421 x\r\n", b"?\r\n", b"2"]
+        ),
         max_size=7,
     ),
     st.data(),

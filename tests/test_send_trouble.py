@@ -49,7 +49,14 @@ def test_only_trouble_of_the_hop_counts_against_its_health():
         ("rcpt", "550 5.1.1 no such user", Status.BOUNCED, Scope.RECIPIENT, Action.BOUNCE, Action.BOUNCE),
         ("rcpt", "550 no such user", Status.BOUNCED, Scope.RECIPIENT, Action.BOUNCE, Action.BOUNCE),
         ("rcpt", "552 5.2.2 mailbox full", Status.BOUNCED, Scope.RECIPIENT, Action.BOUNCE, Action.BOUNCE),
-        ("rcpt", "550 5.7.1 we do not like you", Status.BOUNCED, Scope.RECIPIENT, Action.NEXT_HOP, Action.BOUNCE),
+        (
+            "rcpt",
+            "550 5.7.1 we do not like you",
+            Status.BOUNCED,
+            Scope.RECIPIENT,
+            Action.NEXT_HOP,
+            Action.BOUNCE,
+        ),
         ("rcpt", "450 4.2.0 greylisted", Status.DEFERRED, Scope.RECIPIENT, Action.RETRY, Action.RETRY),
         ("rcpt", "452 4.5.3 too many", Status.DEFERRED, Scope.RECIPIENT, Action.RETRY, Action.RETRY),
         ("rcpt", "552 5.5.3 too many", Status.DEFERRED, Scope.RECIPIENT, Action.RETRY, Action.RETRY),
@@ -74,7 +81,9 @@ def test_what_a_reply_means(phase, reply, status, scope, with_hop, without):
 
 
 def test_no_code_at_all_is_judged_to_bounce_where_the_table_would_not():
-    for phase, code, detail in product(("mail", "rcpt", "data", "dot"), range(400, 600), ("", "1.1", "3.2", "4.5", "7.8")):
+    for phase, code, detail in product(
+        ("mail", "rcpt", "data", "dot"), range(400, 600), ("", "1.1", "3.2", "4.5", "7.8")
+    ):
         enhanced = f"{code // 100}.{detail} x" if detail else "x"
         status, scope = judge(Phase(phase), Reply(code, (enhanced,)))
         if status is Status.BOUNCED:

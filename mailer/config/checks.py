@@ -4,12 +4,12 @@ Looks at the configuration and at the modes of the files it names; starts nothin
 """
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterator
 
 import msgspec
 
+from mailer.config import dkim_checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.permissions import chmod, others_can_read
@@ -40,7 +40,7 @@ def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
 
 def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the runner must not start with this configuration; empty: it may."""
-    return (*_exposed_configuration(loaded), *_exposed_key(loaded.config))
+    return (*_exposed_configuration(loaded), *dkim_checks.refusals(loaded.config))
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
@@ -54,11 +54,11 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_login(config, run_commands=False),
         *_open_relay(config),
         *_exposed_configuration(loaded),
-        *_exposed_key(config),
+        *dkim_checks.refusals(config),
         *_providers(config),
         *_references(config),
         *_guessable_login(config),
-        *_dkim_key(config),
+        *dkim_checks.missing_keys(config),
         *_open_login(config),
         *_routes(config),
         *unbuilt(config),
@@ -133,30 +133,6 @@ def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
             f"every user of this host can read it, and {', '.join(written)} is written in it; "
             f"type: {chmod(loaded.path)}",
         )
-
-
-def _exposed_key(config: Config) -> Iterator[Problem]:
-    key = config.dkim.private_key_path
-    if not config.dkim.enabled or key is None:
-        return
-    try:
-        mode = key.stat().st_mode
-    except OSError:
-        return  # `_dkim_key` warns
-    if others_can_read(mode):
-        yield Problem(
-            "$.dkim.privateKeyPath", f"every user of this host can read the key; type: {chmod(key)}"
-        )
-
-
-def _dkim_key(config: Config) -> Iterator[Problem]:
-    key = config.dkim.private_key_path
-    if not config.dkim.enabled:
-        return
-    if key is None:
-        yield Problem("$.dkim.domain", "is empty and defaultUsername has no domain to take its place")
-    elif not os.access(key, os.R_OK):
-        yield Problem("$.dkim.privateKeyPath", f"there is no key at {printable(str(key))} that we can read")
 
 
 def _providers(config: Config) -> Iterator[Problem]:

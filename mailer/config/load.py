@@ -91,9 +91,20 @@ def _there(place: Path) -> bool:
 def _completed(config: Config, base: Path) -> Config:
     """Fill in the DKIM defaults that depend on other keys."""
     dkim = config.dkim
-    domain = dkim.domain or config.default_username.partition("@")[2]
+    domain = dkim.domain or ("" if dkim.keys else config.default_username.partition("@")[2])
     key = dkim.private_key_path
     if key is None and domain:
-        key = base / "keys" / domain / f"{dkim.selector}.private"
-    completed = msgspec.structs.replace(dkim, domain=domain, private_key_path=key)
+        key = key_path(base, domain, dkim.selector)
+    keys = tuple(
+        msgspec.structs.replace(
+            each, private_key_path=each.private_key_path or key_path(base, each.domain, each.selector)
+        )
+        for each in dkim.keys
+    )
+    completed = msgspec.structs.replace(dkim, domain=domain, private_key_path=key, keys=keys)
     return msgspec.structs.replace(config, dkim=completed)
+
+
+def key_path(base: Path, domain: str, selector: str) -> Path:
+    """Say where a DKIM key is kept, relative to the configuration's directory, when nothing else is said."""
+    return base / "keys" / domain / f"{selector}.private"

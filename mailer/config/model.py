@@ -83,19 +83,66 @@ class Provider(Group, frozen=True, kw_only=True):
         return self.name or self.host
 
 
+class MissingKey(StrEnum):
+    """What becomes of mail whose From domain has no key in `dkim.keys`."""
+
+    HOLD = "hold"
+    """It waits, and is tried again until there is one or it expires."""
+    SEND = "send"
+    """It leaves without a signature of ours."""
+
+
+class Canonicalization(StrEnum):
+    """c=: what may change on the way without breaking a signature, in the header and in the body."""
+
+    RELAXED_RELAXED = "relaxed/relaxed"
+    RELAXED_SIMPLE = "relaxed/simple"
+    SIMPLE_RELAXED = "simple/relaxed"
+    SIMPLE_SIMPLE = "simple/simple"
+
+
+class DkimKey(Group, frozen=True, kw_only=True):
+    """One of several keys. Those of one domain, an RSA and an Ed25519 one for instance, all sign its mail."""
+
+    domain: Name
+    """d=; signs mail with this domain in its From field, see `Dkim.match_parent_domain`."""
+    selector: Name = "mail"
+    """s=."""
+    private_key_path: Path | None = None
+    """PEM; none: `keys/DOMAIN/SELECTOR.private`, which the loader fills in."""
+
+
 class Dkim(Group, frozen=True, kw_only=True):
     """DKIM signatures (RFC 6376)."""
 
     enabled: bool = False
     domain: str = ""
-    """d=; empty: the domain of `defaultUsername`, which the loader fills in."""
+    """d=; empty: the domain of `defaultUsername`, which the loader fills in while there are no `keys`."""
     selector: Name = "mail"
     """s=."""
     private_key_path: Path | None = None
     """PEM; none: `keys/DOMAIN/SELECTOR.private`, which the loader fills in once there is a domain."""
+    keys: tuple[DkimKey, ...] = ()
+    """More keys, chosen by the From domain. While there are none, the one above signs all mail, as in the Go
+    relay; beside others it is one of them, and signs for its own domain."""
+    on_missing_key: MissingKey = MissingKey.HOLD
+    """A key that is configured and cannot be used always holds the mail."""
+    match_parent_domain: bool = False
+    """A From domain without a key of its own uses the one of the nearest parent (RFC 7489 3.1.1: relaxed
+    alignment takes it)."""
     headers_to_sign: tuple[Name, ...] = ("From", "To", "Subject", "Date", "Message-ID")
+    """Fields signed beside those that always are: the ones that readers see or that describe the content."""
     signature_expiry: Seconds = Seconds(604_800)
     """x= less t=; 0: signatures do not expire."""
+    canonicalization: Canonicalization = Canonicalization.RELAXED_RELAXED
+
+    @property
+    def signing_keys(self) -> tuple[DkimKey, ...]:
+        """All keys, the one of `domain` first."""
+        if not self.domain:
+            return self.keys
+        own = DkimKey(domain=self.domain, selector=self.selector, private_key_path=self.private_key_path)
+        return (own, *self.keys)
 
 
 class RateLimits(Group, frozen=True, kw_only=True):

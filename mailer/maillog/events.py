@@ -4,6 +4,7 @@ Lines on standard error are logfmt, one event each, whatever a value contains: c
 can write a line of ours by putting a line end into an address.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -31,13 +32,17 @@ Sink = Callable[[Level, str], None]
 
 
 def stderr_sink(level: Level, *, journald: bool = False) -> Sink:
-    """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`."""
+    """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
+
+    Trouble with standard error (a full disk under a redirection, a reader that left) is nobody's: mail flows on.
+    """
 
     def write(severity: Level, text: str) -> None:
         if severity <= level:
             prefix = f"<{severity:d}>" if journald else ""
-            sys.stderr.write(f"{prefix}{text}\n")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{prefix}{text}\n")
+                sys.stderr.flush()
 
     return write
 

@@ -5,6 +5,7 @@ power cut may take its last second, and then the journals of the messages still 
 written never stops mail.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,22 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(line: Line) -> bytes:
-    return _encoder.encode(line) + b"\n"
+    """Write one line; what a client sent that was no UTF-8 (`surrogateescape`) is escaped."""
+    try:
+        return _encoder.encode(line) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(msgspec.convert(_printable(msgspec.to_builtins(line)), Line)) + b"\n"
+
+
+def _printable(value: object) -> object:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case list() | tuple():
+            return [_printable(item) for item in value]
+        case dict():
+            return {key: _printable(item) for key, item in value.items()}
+    return value
 
 
 class Ledger:
@@ -69,8 +85,11 @@ class Ledger:
 
     def append(self, line: Line) -> None:
         """Write one line; never raises for trouble with the disk."""
+        data = encode(line)
         try:
-            os.write(self._file(line.at[:10].replace("-", "")), encode(line))
+            if os.write(self._file(line.at[:10].replace("-", "")), data) < len(data):
+                # The rest would not follow in one piece; readers know how to skip a torn line.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.close()
             if not self._failing:
@@ -81,14 +100,24 @@ class Ledger:
 
     def _file(self, day: str) -> int:
         now = monotonic()
+        path = self._directory / f"{day}.jsonl"
         if self._fd >= 0 and day == self._day:
-            if now - self._checked < _CHECK_EVERY or os.fstat(self._fd).st_nlink > 0:
+            if now - self._checked < _CHECK_EVERY:
                 return self._fd
-            self._checked = now
+            if self._names_ours(path):
+                self._checked = now
+                return self._fd
         self.close()
-        self._fd = os.open(self._directory / f"{day}.jsonl", _FLAGS, 0o600)
+        self._fd = os.open(path, _FLAGS, 0o600)
         self._day, self._checked = day, now
         return self._fd
+
+    def _names_ours(self, path: Path) -> bool:
+        """Tell whether the open file is still the one in the directory: it, or all of it, may be moved away."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(path))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         if self._fd >= 0:

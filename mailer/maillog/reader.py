@@ -40,7 +40,8 @@ def decode(raw: bytes) -> Line | None:
     """
     try:
         return _decoder.decode(raw[max(0, raw.rfind(_START)) :])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # The last two are what msgspec lets through for bad UTF-8 and deep nesting.
         return None
 
 

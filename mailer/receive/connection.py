@@ -9,6 +9,7 @@ connection does to it is said by `PeerGone`, at a place where it reads, so a com
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -61,11 +62,11 @@ class Connection(SMTP, ABC):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         asyncio.StreamReaderProtocol.connection_made(self, transport)
-        assert isinstance(transport, asyncio.Transport)
-        self._stream = transport
-        self._writer = asyncio.StreamWriter(transport, self, None, self.loop)
+        # No isinstance: uvloop's transports are asyncio's in behaviour, not by class.
+        self._stream = cast("asyncio.Transport", transport)
+        self._writer = asyncio.StreamWriter(self._stream, self, None, self.loop)
         self.peer = transport.get_extra_info("peername")[0]
-        self.input.attach(transport)
+        self.input.attach(self._stream)
         self._reset_timeout()
         self.task = self.loop.create_task(self._handle_client())
         self.task.add_done_callback(lambda _: self._ended())

@@ -58,7 +58,9 @@ class DataReader:
         nothing is returned.
         """
         data = self._held + data
-        end = data.find(_END)
+        # Most chunks have no dot at a line's start, so neither an end nor anything to unstuff.
+        dot = data.find(b"\r\n.")
+        end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.done = True
             self.rest = data[end + len(_END) :]
@@ -70,16 +72,20 @@ class DataReader:
             self._held = data[len(data) - keep :]
         if self.fault is not None or not body:
             return b""
-        return self._unstuff(body)
+        self._check(body)
+        if dot >= 0:
+            body = body.replace(b"\r\n.", b"\r\n")
+        return self._measure(body[self._skip :])
 
-    def _unstuff(self, body: bytes) -> bytes:
-        """Check and unstuff a piece that neither begins nor ends inside a CRLF."""
+    def _check(self, body: bytes) -> None:
+        """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
         pairs = body.count(b"\r\n")
         if b"\0" in body:
             self.fault = Fault.NUL
         if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
             self.fault = Fault.BARE_LINE_END
-        body = body.replace(b"\r\n.", b"\r\n")[self._skip :]
+
+    def _measure(self, body: bytes) -> bytes:
         self._skip = 0
         self.size += len(body)
         if self.fault is None and self.size > self._max_size:

@@ -5,7 +5,7 @@ says how its recipients stand, and a runner that takes over from a dead one deci
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from mailer.mail import clock
@@ -28,6 +28,8 @@ _KINDS = {
     Status.EXPIRED: Kind.EXPIRED,
     Status.UNCERTAIN: Kind.UNCERTAIN,
 }
+
+_TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 _ROOM_FOR_LINE = 2048
 """Journal bytes kept free before the dot, beside the addresses: for outcome lines with long replies."""
@@ -55,13 +57,21 @@ class Attempt:
         """The fold of the journal, kept current as lines are appended."""
         self._number = self.state.attempts + 1
         self._now = policy.clock()
-        self._next = self._now + policy.backoff.delay(self._number, policy.random)
+        self._delay = policy.backoff.delay(self._number, policy.random)
         self._was_overdue = self.state.overdue
+        self._doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
+        """The hop that may have taken a recipient's copy in an earlier attempt."""
+        self._committed: set[str] = set()
 
     @property
     def due(self) -> tuple[Standing, ...]:
         """The recipients to be tried; none when the message is held, or waits, or is done."""
         return () if self.state.held else self.state.due(self._now, self._policy.backoff.horizon)
+
+    @property
+    def untried(self) -> bool:
+        """Some recipient is still to be tried, and none was handed over without its outcome on record."""
+        return bool(self.due) and not self._uncertain(self._committed)
 
     async def run(self) -> None:
         """Try every due recipient; afterwards `state` says how each stands.
@@ -70,13 +80,14 @@ class Attempt:
             OSError: the journal cannot be written: nothing may be sent that cannot be recorded. What was
                 recorded stands.
         """
-        due = self.due
-        uncertain = [standing for standing in due if standing.status is Status.UNCERTAIN]
-        if uncertain and self._policy.hold_uncertain:
-            self.hold(f"the final reply of {uncertain[0].hop} was lost: delivered or not, nobody knows")
+        if self._claim.recovered and self._hold_doubt(self._doubted):
+            return  # Its runner died in doubt. What comes back from hold/ was let out by the operator.
+        if not self._policy.routes:
+            self.fail_internally("no route is switched on")
             return
-        for routes, standings in self._plan(due):
+        for routes, standings in self._plan(self.due):
             await self._walk(routes, [standing.recipient for standing in standings])
+        self._hold_doubt(self._committed)
 
     def hold(self, reason: str) -> None:
         """Record that the message is to be held; raises OSError."""
@@ -85,13 +96,24 @@ class Attempt:
 
     def fail_internally(self, reason: str) -> None:
         """Record that we failed, not the mail: every due recipient is tried again later. Raises OSError."""
+        self.abandon(reason)
         self._record([Outcome(s.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for s in self.due])
 
-    def abandon(self) -> None:
+    def abandon(self, reason: str) -> None:
         """Record what an interruption left open: what may have been sent is uncertain. Raises OSError."""
-        sending = [s for s in self.due if s.status is Status.UNCERTAIN and s.attempt == self._number]
-        lost = "interrupted before the final reply"
-        self._record([Outcome(s.address, Status.UNCERTAIN, s.hop, lost, Scope.HOST) for s in sending])
+        doubtful = self._uncertain(self._committed)
+        self._record([Outcome(s.address, Status.UNCERTAIN, s.hop, reason, Scope.HOST) for s in doubtful])
+        self._hold_doubt(self._committed)
+
+    def _uncertain(self, among: Collection[str]) -> list[Standing]:
+        return [s for s in self.state.open if s.status is Status.UNCERTAIN and s.address in among]
+
+    def _hold_doubt(self, among: Collection[str]) -> bool:
+        """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
+        doubtful = self._uncertain(among)
+        if doubtful and self._policy.hold_uncertain and not self.state.held:
+            self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
+        return bool(self.state.held)
 
     def report_again(self) -> None:
         """Tell the ledger the outcomes of a dead runner's last attempt, which it may not have told.
@@ -173,6 +195,7 @@ class Attempt:
         self._claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
         event = Event(at=self._at(), event=Kind.COMMITTING, to=to, hop=hop, attempt=self._number)
         self._append([event])
+        self._committed.update(to)
         if self._policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
             self._claim.held.sync()
@@ -188,25 +211,37 @@ class Attempt:
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes to the journal and the ledger, one line for those that are alike."""
+        # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
+        following = clock.rfc3339(self._policy.clock() + self._delay)
         groups: dict[Outcome, list[str]] = {}
-        for outcome in map(self._aged, outcomes):
+        for outcome in map(self._aged, map(self._still_in_doubt, outcomes)):
             groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
-        self._append([self._event(outcome, tuple(to)) for outcome, to in groups.items()])
+        self._append([self._event(outcome, tuple(to), following) for outcome, to in groups.items()])
         for outcome, to in groups.items():
-            self._log(outcome, tuple(to))
+            again = following if outcome.status in _TRIED_AGAIN else ""
+            self._policy.log.delivery(delivery(self._claim, outcome, tuple(to), self._number, again))
+
+    def _still_in_doubt(self, outcome: Outcome) -> Outcome:
+        """Keep a doubt of an earlier attempt until its hop says yes or no: trouble now answers nothing.
+
+        Forgotten, it would let the message go to another hop while the first may have delivered it.
+        """
+        hop = self._doubted.get(outcome.address)
+        if hop is None or outcome.status is not Status.DEFERRED:
+            return outcome
+        return replace(outcome, status=Status.UNCERTAIN, hop=hop)
 
     def _aged(self, outcome: Outcome) -> Outcome:
         """Give up on what has been tried for too long, but never on one reading of the clock."""
-        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
-        if retried and self._was_overdue and self._is_overdue():
+        if outcome.status in _TRIED_AGAIN and self._was_overdue and self._is_overdue():
             return replace(outcome, status=Status.EXPIRED)
         return outcome
 
     def _is_overdue(self) -> bool:
         return self._policy.backoff.overdue(self.state.since, self._now)
 
-    def _event(self, outcome: Outcome, to: tuple[str, ...]) -> Event:
-        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
+    def _event(self, outcome: Outcome, to: tuple[str, ...], following: str) -> Event:
+        again = outcome.status in _TRIED_AGAIN
         return Event(
             at=self._at(),
             event=_KINDS[outcome.status],
@@ -215,15 +250,10 @@ class Attempt:
             reply=outcome.reply,
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
             attempt=self._number,
-            next=clock.rfc3339(self._next) if retried else "",
-            reason=OVERDUE if retried and self._is_overdue() else "",
+            next=following if again else "",
+            reason=OVERDUE if again and self._is_overdue() else "",
             tls=outcome.tls,
         )
-
-    def _log(self, outcome: Outcome, to: tuple[str, ...]) -> None:
-        retried = outcome.status in {Status.DEFERRED, Status.UNCERTAIN}
-        next_time = clock.rfc3339(self._next) if retried else ""
-        self._policy.log.delivery(delivery(self._claim, outcome, to, self._number, next_time))
 
     def _append(self, events: Sequence[Event]) -> None:
         if events:

@@ -129,7 +129,7 @@ class Session:
     async def _prepare(self) -> None:
         if self.hop.implicit_tls:
             await self._wire.handshake()
-        banner = await self._reply()
+        banner = await self._ask()
         if not banner.positive:
             raise self._refused(Phase.BANNER, banner)
         await self._hello()
@@ -140,16 +140,14 @@ class Session:
 
     async def _hello(self) -> None:
         """EHLO, or HELO where EHLO is unknown (RFC 5321 4.1.1.1)."""
-        self._dialogue.hello("EHLO", self.hop.ehlo_domain)
-        reply = await self._reply()
+        reply = await self._ask(self._dialogue.hello, "EHLO", self.hop.ehlo_domain)
         if reply.positive:
             self.extensions = Extensions.of(reply)
             self._dialogue.pipelining = self.extensions.pipelining
             return
         if reply.permanent:
             self.extensions = Extensions()
-            self._dialogue.hello("HELO", self.hop.ehlo_domain)
-            reply = await self._reply()
+            reply = await self._ask(self._dialogue.hello, "HELO", self.hop.ehlo_domain)
         if not reply.positive:
             raise self._refused(Phase.EHLO, reply)
 
@@ -158,12 +156,10 @@ class Session:
             if self.hop.starttls is StartTls.REQUIRED:
                 raise HopTrouble(self.label, Phase.STARTTLS, "STARTTLS is not offered", temporary=False)
             return
-        self._dialogue.starttls()
-        reply = await self._reply()
+        reply = await self._ask(self._dialogue.starttls)
         if not reply.positive:
             raise self._refused(Phase.STARTTLS, reply)
-        if self._wire.broken:
-            raise self._lost(HopTrouble, self._wire.broken)
+        self._check()  # a byte more than the 220, in clear, is an attack (RFC 3207 4.2)
         await self._wire.handshake()
         self._dialogue.secured()
         await self._hello()
@@ -178,18 +174,26 @@ class Session:
         if mechanism is None:
             text = f"no AUTH mechanism in common (offered: {' '.join(self.extensions.auth) or 'none'})"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        self._dialogue.auth(mechanism)
-        reply = await self._reply()
+        reply = await self._ask(self._dialogue.auth, mechanism)
         if not reply.positive:
             raise self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
 
-    async def _reply(self) -> Reply:
-        self._wire.flush()
+    async def _ask(self, say: Callable[..., None] | None = None, *words: object) -> Reply:
+        """Make a call of the dialogue and wait for the reply; without one, for the banner."""
+        if say is not None:
+            self._check()
+            say(*words)
+            self._wire.flush()
         event = await self._wire.event()
         if isinstance(event, Broken):
             raise self._lost(HopTrouble, event)
         assert isinstance(event, Answered)
         return event.reply
+
+    def _check(self) -> None:
+        """Raise HopTrouble if the session has meanwhile ended, or the server said more than it was asked."""
+        if self._wire.broken:
+            raise self._lost(HopTrouble, self._wire.broken)
 
     # A transaction.
 

@@ -5,18 +5,27 @@ A pass looks once at everything that may be ready: claims of dead runners, `new/
 step: a backlog does not delay a password reset.
 """
 
+import errno
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.spool.claim import Claim, Claims
-from mailer.spool.layout import Place, Spool
+from mailer.spool.inspect import look
+from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp, requeue_due
 
+SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
+
 _HEARD = 10_000
 """Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
+"""Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
 
 
 class Feed:
@@ -29,6 +38,9 @@ class Feed:
         self._log = log
         self._horizon = horizon
         self._fresh: deque[str] = deque()
+        self._pauses: dict[str, float] = {}
+        """How long each arrival that is still locked is to be left."""
+        self._locked: list[str] = []
         self._pass: Iterator[Claim] = iter(())
         self.exhausted = True
         """The last pass has come to its end."""
@@ -42,6 +54,14 @@ class Feed:
         else:
             self._fresh.extend(names)
 
+    def locked(self) -> list[tuple[str, float]]:
+        """Name the arrivals found locked since the last call, with the seconds until each is to be heard again.
+
+        A receiver holds its message until `new/` is synced, and we hear of it when it is renamed.
+        """
+        locked, self._locked = self._locked, []
+        return [(name, self._pauses[name]) for name in locked]
+
     def begin_pass(self) -> None:
         """Look at everything anew."""
         self.missed = self.exhausted = False
@@ -54,22 +74,41 @@ class Feed:
             OSError: the spool cannot be worked with.
         """
         while self._fresh:
-            if claim := self._claims.take(self._fresh.popleft()):
+            name = self._fresh.popleft()
+            if claim := self._claim(self._claims.take, name):
+                self._pauses.pop(name, None)
                 return claim
+            self._leave(name)
         claim = next(self._pass, None)
         self.exhausted = claim is None
         return claim
 
+    def _leave(self, name: str) -> None:
+        """Come back to an arrival that is locked; one that stays so for long is left to the passes."""
+        pause = 2 * self._pauses.pop(name, _FIRST_PAUSE / 2)
+        if pause <= _LONGEST_PAUSE and look(self._spool, Spot(Place.NEW, name)):
+            self._pauses[name] = pause
+            self._locked.append(name)
+
     def _everything(self) -> Iterator[Claim]:
         for name in names(self._spool, Place.CUR.value):
-            if claim := self._claims.recover(name):
+            if claim := self._claim(self._claims.recover, name):
                 self._log.message("recovered", id=name, reason="its runner died")
                 yield claim
         for name in names(self._spool, Place.NEW.value):
-            if claim := self._claims.take(name):
+            if claim := self._claim(self._claims.take, name):
                 yield claim
         for spot in requeue_due(self._spool, self._claims, self._clock(), self._horizon):
-            if claim := self._claims.take(spot.name):
+            if claim := self._claim(self._claims.take, spot.name):
                 yield claim
         for name in clean_tmp(self._spool, self._clock()):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
+
+    def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
+        try:
+            return take(name)
+        except OSError as error:
+            if error.errno in SPOOL_WIDE:
+                raise
+            self._log.error("left alone", id=name, error=error.strerror or str(error))
+            return None

@@ -1,5 +1,6 @@
 """A next hop: where to connect, and on what terms. Whoever finds the hop (provider, MX) fills it in."""
 
+import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -42,3 +43,9 @@ class Hop:
         """Name the hop as Postfix's `relay=` does, with an address: `smtp.example.com[192.0.2.1]:587`."""
         known = f"[{address}]" if address not in {"", self.name} else ""
         return f"{self.name}{known}:{self.port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an IP address, as a socket gives it, is this machine: what is sent there crosses no wire."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

@@ -46,7 +46,8 @@ class LocalRoute:
         """Deliver one copy for all recipients; see `Route`."""
         del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
         delivery = _Delivery(self._spool, claim, recipients)
-        if not (claim.recovered and self._was_read(delivery.name)):
+        tried_before = claim.recovered or claim.entry.state.attempts > 0
+        if not (tried_before and self._was_read(delivery.name)):
             await self._commit(delivery)
         reply = f"kept in {self._spool.path / LOCAL}"
         return [Outcome(r.address, Status.SENT, self.name, reply) for r in recipients]

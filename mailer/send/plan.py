@@ -29,10 +29,20 @@ def plan(
     Raises:
         OSError: the local Maildir is wanted and cannot be made.
     """
-    routes: list[Route] = list(_forward(config, pool, ehlo_domain))
-    if not routes and not config.direct_delivery.enabled:
-        routes.append(LocalRoute(spool, committer))
-    return tuple(routes)
+    if _keeps_mail(config):
+        return (LocalRoute(spool, committer),)
+    return tuple(_forward(config, pool, ehlo_domain))
+
+
+def route_names(config: Config) -> tuple[str, ...]:
+    """Name the routes that `plan` would return, in the same order, without making anything."""
+    if _keeps_mail(config):
+        return (LocalRoute.name,)
+    return tuple(str(_hop(provider, "")) for provider in config.providers)
+
+
+def _keeps_mail(config: Config) -> bool:
+    return not config.providers and not config.direct_delivery.enabled
 
 
 def _forward(config: Config, pool: Pool, ehlo_domain: str) -> Iterator[Route]:

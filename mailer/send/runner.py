@@ -6,12 +6,11 @@ save trouble with the disk: what cannot be recorded must not be sent.
 
 import asyncio
 import contextlib
-import errno
 from collections import Counter
 from dataclasses import dataclass, field
 
 from mailer.send.attempt import Attempt, Policy
-from mailer.send.feed import Feed
+from mailer.send.feed import SPOOL_WIDE, Feed
 from mailer.send.settle import Settler
 from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
@@ -22,9 +21,6 @@ PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""
 POLL = 0.1
 """Seconds between looks where the kernel does not tell of arrivals."""
-
-_EVERYBODYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Trouble that the next message would have too."""
 
 
 @dataclass(slots=True)
@@ -167,6 +163,12 @@ class Runner:
                     self._start(claim)
         except OSError as error:
             self._trouble = error
+        for name, pause in self._feed.locked():
+            asyncio.get_running_loop().call_later(pause, self._hear, [name])
+
+    def _hear(self, names: list[str] | None) -> None:
+        self._feed.heard(names)
+        self._wake.set()
 
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble:
@@ -174,9 +176,7 @@ class Runner:
         return len(self._tasks) < self._concurrency and self.tally.claimed != (self._limit or -1)
 
     def _start(self, claim: Claim) -> None:
-        if claim.suspect and not claim.poison:
-            self._claims.mark_alone(claim)
-            self._alone = True
+        self._alone = claim.suspect
         task = asyncio.create_task(self._work(claim))
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -194,7 +194,9 @@ class Runner:
             disposition = await self._settler.settle(claim, attempt.state, self._policy.clock())
             self.tally.dispositions[disposition] += 1
         except OSError as error:
-            self._note(error, claim)
+            self._note(error, claim, attempt)
+        finally:
+            claim.held.release()
 
     async def _interruptibly(self, claim: Claim, attempt: Attempt) -> None:
         interruptible = asyncio.timeout(None)
@@ -203,14 +205,20 @@ class Runner:
             async with interruptible:
                 await self._try(claim, attempt)
         except TimeoutError:
-            attempt.abandon()  # The run's grace is over.
+            if not interruptible.expired():
+                raise
+            attempt.abandon("interrupted before the final reply")  # The run's grace is over.
         finally:
             self._attempts.discard(interruptible)
 
     async def _try(self, claim: Claim, attempt: Attempt) -> None:
+        if claim.recovered:
+            attempt.report_again()
         if claim.poison:
             attempt.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
         elif attempt.due:
+            if claim.suspect:
+                self._claims.mark_alone(claim)
             try:
                 await attempt.run()
             except (OSError, asyncio.CancelledError):
@@ -218,19 +226,20 @@ class Runner:
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
                 self._policy.log.error("defect", id=claim.id, error=repr(error), at=_place(error))
                 attempt.fail_internally(f"internal error: {type(error).__name__}")
-        elif claim.recovered:
-            attempt.report_again()
 
-    def _note(self, error: OSError, claim: Claim) -> None:
-        """Leave the message in `cur/`, released: its journal says how far it got; the next run goes on."""
+    def _note(self, error: OSError, claim: Claim, attempt: Attempt) -> None:
+        """Leave the message where its journal, which says how far it got, lets the next run go on."""
         self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
-        if error.errno in _EVERYBODYS:
+        if error.errno in SPOOL_WIDE:
             self._trouble = error
+            if attempt.untried:
+                self._settler.put_back(claim)
 
     async def _drain(self, grace: float) -> None:
         """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""
         if self._suspect:
-            await self._settler.settle(self._suspect, self._suspect.entry.state, self._policy.clock())
+            self._settler.put_back(self._suspect)
+            self._suspect.held.release()
             self._suspect = None
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
@@ -248,12 +257,7 @@ class Runner:
                 "cannot listen for new mail and looks for it instead", error=error.strerror
             )
             return None
-
-        def heard() -> None:
-            self._feed.heard(arrivals.read())
-            self._wake.set()
-
-        asyncio.get_running_loop().add_reader(arrivals.fd, heard)
+        asyncio.get_running_loop().add_reader(arrivals.fd, lambda: self._hear(arrivals.read()))
         return arrivals
 
     def _until_minute(self) -> float:

@@ -1,6 +1,7 @@
-"""After an attempt: move the file where its journal says it belongs, durably, and give its lock up."""
+"""After an attempt: move the file where its journal says it belongs, durably."""
 
 import asyncio
+import contextlib
 
 from mailer.spool.changes import Change, DurableMove
 from mailer.spool.claim import Claim
@@ -24,6 +25,8 @@ def _durable_move(
             return DurableMove(claim.held, Move.FAIL)
         case Disposition.HOLD:
             return DurableMove(claim.held, Move.HOLD)
+        case Disposition.ATTEMPT:
+            return DurableMove(claim.held, Move.UNCLAIM)
     return None
 
 
@@ -43,29 +46,30 @@ class Settler:
         self._archive = archive
 
     async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
-        """Move a message as its state says, and release it.
+        """Move a message as its state says; its lock stays the caller's.
 
         Returns:
             What was done: ATTEMPT means that it went back to `new/`, to be tried by another run.
 
         Raises:
-            OSError: it could not be moved. It is released in `cur/`, where the next run finds it, and its
-                journal says what was to be done.
+            OSError: it could not be moved. It is in `cur/`, where the next run finds it, and its journal says
+                what was to be done.
         """
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
-        try:
-            if change is None:
-                self._move(claim, disposition)
-            else:
-                await asyncio.wrap_future(self._committer.commit(change))
-        finally:
-            claim.held.release()
-        return disposition
-
-    def _move(self, claim: Claim, disposition: Disposition) -> None:
-        if disposition is Disposition.FINISH:
+        if change is None:
             claim.held.move(Move.FINISH)
             self._committer.sync_soon(Place.CUR.value)
         else:
-            claim.held.move(Move.UNCLAIM)
+            await asyncio.wrap_future(self._committer.commit(change))
+        return disposition
+
+    def put_back(self, claim: Claim) -> None:
+        """Let a message that could not be tried wait in `new/`, if the disk lets us.
+
+        In `cur/` it would look as if its runner had died, and a disk that stays full would make it poison.
+        """
+        if claim.held.spot.place is Place.CUR:
+            with contextlib.suppress(OSError):
+                claim.held.sync()
+                claim.held.move(Move.UNCLAIM)

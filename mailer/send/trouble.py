@@ -50,8 +50,8 @@ class Hardness(StrEnum):
         raise ValueError(f"{outcome.status} is no trouble")
 
 
-# X.7.x security and policy, X.3.4 too big for this system (RFC 3463), X.6.7 no SMTPUTF8 (RFC 6531): about what the
-# hop thinks of us, or about its abilities.
+# X.7.x security and policy, X.3.4 too big for this system (RFC 3463), X.6.7 no SMTPUTF8 (RFC 6531): about
+# what the hop thinks of us, or about its abilities.
 _THIS_HOP = re.compile(r"5\.(?:7\.\d+|3\.4|6\.7)", re.ASCII)
 
 
@@ -146,7 +146,7 @@ def decide(scope: Scope, hardness: Hardness, *, hops_left: bool) -> Action:
 class HopTrouble(ConnectionError):
     """A next hop could not be used; no message was refused by it, and nothing was sent to anyone."""
 
-    def __init__(  # noqa: PLR0913 - an exception carries its data
+    def __init__(
         self,
         hop: str,
         phase: Phase,

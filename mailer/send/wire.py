@@ -5,7 +5,6 @@ A transport and a protocol directly, not streams: a transaction costs one future
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 from typing import cast
@@ -14,7 +13,7 @@ from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send import tls
 from mailer.send.events import Broken, Event
-from mailer.send.hop import Hop
+from mailer.send.hop import Hop, is_loopback
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import Dialogue, State
 from mailer.send.trouble import HopTrouble
@@ -63,8 +62,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         address = transport.get_extra_info("peername")[0]
         self.label = self.hop.at(address)
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        self.loopback = (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+        self.loopback = is_loopback(address)
 
     def data_received(self, data: bytes) -> None:
         for event in self.dialogue.receive(data):

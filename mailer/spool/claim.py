@@ -4,6 +4,7 @@
 digests; whatever it meets on the way that is not goes where it belongs.
 """
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.transitions import Move
+from mailer.spool.transitions import Move, target
 
 SUSPECT_AFTER = 2
 """A message that was recovered this often is tried alone: innocents beside it must not be blamed."""
@@ -71,18 +72,21 @@ class Claims:
         """Claim a message from `new/`; None when it is not to be had, or not to be sent.
 
         Raises:
-            OSError: the spool cannot be worked with (read-only, out of descriptors); nothing changed.
+            OSError: the spool cannot be worked with (read-only, full, out of descriptors); the message is in
+                `new/`, or in `cur/` for the next recovery.
         """
         spot = Spot(Place.NEW, name)
         held = self._lock(spot)
         if held is None:
             return None
         try:
-            held.move(Move.CLAIM)
-            return self._read(held, recovered=False)
+            if self._move(held, Move.CLAIM):
+                return self._read(held, recovered=False)
         except BaseException:
             held.release()
             raise
+        held.release()
+        return None
 
     def recover(self, name: str) -> Claim | None:
         """Take over a message in `cur/` whose runner died; None when its runner lives.
@@ -111,8 +115,7 @@ class Claims:
         if held is None:
             return False
         with held:
-            held.move(Move.REQUEUE)
-        return True
+            return self._move(held, Move.REQUEUE)
 
     def quarantine(self, claim: Claim, reason: str) -> None:
         """Put a claimed message away as unreadable; raises OSError."""
@@ -133,6 +136,17 @@ class Claims:
                 self._on_skip(spot, str(unsafe))
             return None
 
+    def _move(self, held: Held, move: Move) -> bool:
+        """Move a file; False: it stays, for a reason that is its own and says nothing about the spool."""
+        spot = held.spot
+        try:
+            held.move(move)
+        except FileExistsError:
+            # Somebody's cp: whichever of the two is the message, the other must not be sent as well.
+            self._on_skip(spot, f"the same id is already in {target(move, spot.place)}/")
+            return False
+        return True
+
     def _quarantine_by_name(self, spot: Spot, reason: str) -> None:
         try:
             quarantine(self._spool, spot)
@@ -148,13 +162,21 @@ class Claims:
         except Corrupt as corrupt:
             self._put_away(held, str(corrupt))
             return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # A bad sector under one message must not stop the others.
+            self._on_skip(held.spot, f"it cannot be read: {error.strerror}")
+            held.release()
+            return None
         return Claim(held, entry, recovered)
 
     def _put_away(self, held: Held, reason: str) -> None:
         spot = held.spot
         with held:
-            held.move(Move.QUARANTINE)
-        self._on_quarantine(spot, reason)
+            moved = self._move(held, Move.QUARANTINE)
+        if moved:
+            self._on_quarantine(spot, reason)
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:

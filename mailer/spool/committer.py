@@ -7,13 +7,13 @@ once for all of them. (Measured with 2 KB messages: fsync inline 2 k messages/s,
 """
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
-from itertools import zip_longest
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Self
 
-from mailer.spool.changes import Change, NotUndone
+from mailer.spool.changes import Change
 from mailer.spool.layout import Spool
 
 _SOON = 0.9
@@ -40,9 +40,10 @@ class Committer:
 
         Returns:
             A future that is resolved when it is, or raises the OSError of the step that failed (the change
-            was undone), or NotUndone.
+            was undone), or NotUndone. It cannot be cancelled: what was handed in is done.
         """
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()
         self._jobs.put((change, future))
         return future
 
@@ -65,7 +66,7 @@ class Committer:
                         closing = True
                     case str():
                         self._removals.setdefault(job, monotonic() + _SOON)
-                    case _ if job[1].set_running_or_notify_cancel():
+                    case _:
                         group.append(job)
             if group:
                 self._commit(group)
@@ -85,29 +86,24 @@ class Committer:
             return jobs
 
     def _commit(self, group: list[_Job]) -> None:
-        results: dict[Change, OSError] = {}
-        moved: list[Change] = []
+        results: dict[Change, Exception] = {}
         for change, _ in group:
-            try:
-                change.sync()
-            except OSError as error:
-                results[change] = error
+            if trouble := _trouble(change.sync):
+                results[change] = trouble
         for change, _ in group:
-            if change not in results:
-                try:
-                    change.move()
-                    moved.append(change)
-                except OSError as error:
-                    results[change] = error
-        results |= self._sync_directories(moved)
+            if change not in results and (trouble := _trouble(change.move)):
+                results[change] = trouble
+        results |= self._sync_directories([change for change, _ in group if change not in results])
         for change, future in group:
             _settle(change, future, results.get(change))
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, OSError]:
-        """Sync every directory once, all destinations before all sources."""
+        """Sync every directory once, all destinations before all sources, which each change names last."""
         wanted = {change: change.directories() for change in moved}
+        destinations = [name for names in wanted.values() for name in names[:-1]]
+        sources = [names[-1] for names in wanted.values()]
         failures: dict[str, OSError] = {}
-        for name in dict.fromkeys(name for rank in zip_longest(*wanted.values()) for name in rank if name):
+        for name in dict.fromkeys(destinations + sources):
             try:
                 self._spool.sync_directory(name)
             except OSError as error:
@@ -127,14 +123,19 @@ class Committer:
                 continue
 
 
-def _settle(change: Change, future: Future[None], error: OSError | None) -> None:
+def _trouble(step: Callable[[], None]) -> Exception | None:
+    """Run one step of one change, and return what went wrong."""
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - a mistake in one change must not end the thread that all wait for
+        return error
+    return None
+
+
+def _settle(change: Change, future: Future[None], error: Exception | None) -> None:
     if error is None:
         future.set_result(None)
         return
-    try:
-        change.undo()
-    except NotUndone as worse:
+    if worse := _trouble(change.undo):
         worse.__cause__ = error
-        future.set_exception(worse)
-    else:
-        future.set_exception(error)
+    future.set_exception(worse or error)

@@ -98,7 +98,9 @@ def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[
                 if is_id(entry.name):
                     yield from _file(spool, Spot(place, entry.name, bucket), now)
                 else:
-                    yield Finding(f"{directory}/{entry.name}", "is not named like a message; nothing reads it")
+                    yield Finding(
+                        f"{directory}/{entry.name}", "is not named like a message; nothing reads it"
+                    )
     except FileNotFoundError:
         return  # A sweep has emptied the bucket.
 
@@ -142,7 +144,7 @@ def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
 
 
 def _stale(view: View, now: float) -> str:
-    if now - view.status().st_mtime > STALE:
+    if now - view.status.st_mtime > STALE:
         return "was left behind by a receiver that died; `mailer spool sweep` removes it"
     return ""
 
@@ -169,4 +171,4 @@ def _moved(spool: Spool, view: View) -> bool:
         named = os.stat(view.spot.path, dir_fd=spool.root, follow_symlinks=False)
     except FileNotFoundError:
         return True
-    return named.st_ino != view.status().st_ino
+    return named.st_ino != view.status.st_ino

@@ -16,7 +16,7 @@ from filelock import lock_descriptor
 from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, read_entry
 from mailer.spool.journal import Event
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import BUCKETED, Spool, Spot
 from mailer.spool.syscalls import rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
@@ -140,10 +140,13 @@ class Held:
             Where it is now; None when it was unlinked.
 
         Raises:
-            ValueError: there is no such move from here; nothing changed.
+            ValueError: there is no such move from here, its bucket is missing, or the lock was given up;
+                nothing changed.
             OSError: as rename(2), unlink(2), mkdir(2); the file is where it was.
         """
         place = target(move, self.spot.place)
+        if self.fd < 0 or (place in BUCKETED) != bool(bucket):
+            raise ValueError(f"no {move} of {self.spot.path}: no lock, or no bucket where one is needed")
         if place is None:
             os.unlink(self.spot.path, dir_fd=self.spool.root)
             return None
@@ -160,8 +163,13 @@ class Held:
         return spot
 
     def release(self) -> None:
-        """Give the lock up."""
-        os.close(self.fd)
+        """Give the lock up; a second call does nothing.
+
+        It must not: the descriptor's number is soon another file's, whose lock a second close would free.
+        """
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self

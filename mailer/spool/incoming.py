@@ -1,5 +1,6 @@
 """A message being received: a file in `tmp/`, locked from its creation until it is durable in `new/`."""
 
+import errno
 import os
 from hashlib import sha256
 from typing import Self
@@ -59,8 +60,16 @@ class Incoming:
         block = Block(new_id(received), received, user, peer, envelope)
         encode_block(block)
         fd = os.open(Spot(Place.TMP, block.id).path, _FLAGS, FILE_MODE, dir_fd=spool.root)
-        lock(fd)  # It cannot fail: nobody else knows the name, and the sweep leaves the young alone.
-        return cls(spool, block, fd)
+        incoming = cls(spool, block, fd)
+        try:
+            # A sweep of tmp/ may have been faster, to see how old the file is; without the lock, it or a
+            # runner could have the message before it is durable.
+            if not lock(fd):
+                raise BlockingIOError(errno.EAGAIN, "locked by a sweep", incoming.id)
+        except OSError:
+            incoming.discard()
+            raise
+        return incoming
 
     @property
     def id(self) -> str:
@@ -100,7 +109,9 @@ class Incoming:
         self._buffer += journal.encode(accepted)
         if self._flushed:
             width = LENGTH_DIGITS + 2
-            os.pwrite(self._fd, head[-width:], len(head) - width)
+            written = os.pwrite(self._fd, head[-width:], len(head) - width)
+            if written != width:
+                raise OSError(errno.EIO, "the length was written in part", self.id)
         self._head = head
         self._flush()
 
@@ -136,10 +147,15 @@ class Incoming:
         spot, self._spot = self._spot, None
         try:
             os.unlink(spot.path, dir_fd=self._spool.root)
+        except FileNotFoundError:
+            # Gone from tmp/ is gone; from new/, it may be on its way to somebody.
+            if spot.place is not Place.TMP:
+                raise
         finally:
             os.close(self._fd)
 
     def release(self) -> None:
-        """Give the lock up, after the commit: runners may have it."""
-        self._spot = None
-        os.close(self._fd)
+        """Give the lock up, after the commit: runners may have it. A second call does nothing."""
+        if self._spot is not None:
+            self._spot = None
+            os.close(self._fd)

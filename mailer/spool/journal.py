@@ -71,6 +71,8 @@ _OUTCOMES: dict[str, Status] = {
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep nesting."""
 
 
 def encode(event: Event) -> bytes:
@@ -84,7 +86,7 @@ def decode(journal: bytes) -> Iterator[Event]:
         if line.startswith(b"{"):
             try:
                 yield _decoder.decode(line)
-            except msgspec.MsgspecError:
+            except _UNREADABLE:
                 continue
 
 
@@ -189,7 +191,8 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
         if outcome := _OUTCOMES.get(event.event):
             due = _time(event.next)
             for address in event.to:
-                if known := standings.get(address):
+                # Sent is sent: no later line, however it came there, may mail anybody twice.
+                if (known := standings.get(address)) and known.status is not Status.SENT:
                     standings[address] = Standing(
                         known.recipient, outcome, event.reply, event.hop, due, event.attempt
                     )

@@ -109,6 +109,7 @@ class Spool:
         try:
             if create and not path.exists():
                 path.mkdir(mode=DIRECTORY_MODE)
+                _sync_parent(path)
             # The spool may be a symbolic link to another disk; inside it, none is followed.
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -193,3 +194,12 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _sync_parent(path: Path) -> None:
+    """Make a new spool directory durable: all mail is inside it."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

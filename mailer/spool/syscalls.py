@@ -44,9 +44,12 @@ def reserve(fd: int, offset: int, length: int) -> None:
     Raises:
         OSError: ENOSPC, EDQUOT or EIO; nothing is reserved.
     """
-    if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
-        return
-    code = ctypes.get_errno()
+    code = errno.EINTR
+    # PEP 475 is for `os`; here a signal is ours to bear.
+    while code == errno.EINTR:
+        if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
+            return
+        code = ctypes.get_errno()
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code))
 

@@ -1,0 +1,101 @@
+"""What is wrong with the DKIM part of a configuration that loads; see `checks`, which asks."""
+
+import os
+import re
+from collections.abc import Iterator
+
+from mailer.config.model import Config, DkimKey
+from mailer.config.permissions import chmod, others_can_read
+from mailer.config.problem import Problem
+from mailer.mail.reply import printable
+
+MAX_NAME = 253
+"""Characters of a domain name in DNS, dots included (RFC 1035 2.3.4: 255 octets on the wire)."""
+
+# The underscore is no letter of host names, but names of records have it.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# ftext of RFC 5322 3.6.8, less the semicolon, which would end the list of names in h=.
+_FIELD_NAME = re.compile(r"[!-9<-~]+")
+_NEVER_SIGNED = {"bcc", "dkim-signature", "received", "resent-bcc", "return-path"}
+"""RFC 6376 5.4: fields that change or vanish on the way; signing one breaks every signature."""
+
+
+def refusals(config: Config) -> Iterator[Problem]:
+    """Say why mail cannot be signed as configured, or must not be."""
+    if not config.dkim.enabled:
+        return
+    yield from _names(config)
+    yield from _fields(config)
+    for path, key in _keys(config):
+        yield from _exposed(path, key)
+
+
+def missing_keys(config: Config) -> Iterator[Problem]:
+    """Say which keys are not there (yet); mail waits for them."""
+    if not config.dkim.enabled:
+        return
+    if not config.dkim.signing_keys:
+        yield Problem("$.dkim.domain", "is empty and defaultUsername has no domain to take its place")
+    for path, key in _keys(config):
+        file = key.private_key_path
+        if file is not None and not os.access(file, os.R_OK):
+            yield Problem(
+                f"{path}.privateKeyPath", f"there is no key at {printable(str(file))} that we can read"
+            )
+
+
+def _keys(config: Config) -> Iterator[tuple[str, DkimKey]]:
+    """Every key with its place in the configuration."""
+    dkim = config.dkim
+    more = [(f"$.dkim.keys[{at}]", key) for at, key in enumerate(dkim.keys)]
+    own = [("$.dkim", key) for key in dkim.signing_keys[: len(dkim.signing_keys) - len(dkim.keys)]]
+    yield from (*own, *more)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for path, key in _keys(config):
+        if not _is_name(key.domain):
+            yield Problem(
+                f"{path}.domain",
+                "expected a domain name such as example.com; an international one as xn--...",
+            )
+        elif not _is_name(key.selector):
+            yield Problem(f"{path}.selector", 'expected letters, digits and hyphens, such as "mail"')
+        elif len(f"{key.selector}._domainkey.{key.domain}") > MAX_NAME:
+            yield Problem(
+                f"{path}.domain",
+                f"is too long: with selector and ._domainkey it has more than the {MAX_NAME} characters of "
+                "a DNS name",
+            )
+        name = (key.domain.lower(), key.selector.lower())
+        if name in seen:
+            yield Problem(f"{path}.selector", "another key has the same domain and selector")
+        seen.add(name)
+
+
+def _is_name(text: str) -> bool:
+    return all(_LABEL.fullmatch(label) for label in text.split("."))
+
+
+def _fields(config: Config) -> Iterator[Problem]:
+    for at, name in enumerate(config.dkim.headers_to_sign):
+        where = f"$.dkim.headersToSign[{at}]"
+        if not _FIELD_NAME.fullmatch(name):
+            yield Problem(where, "expected the name of a header field, without a colon")
+        elif name.lower() in _NEVER_SIGNED:
+            yield Problem(where, f"{name} must not be signed: it changes or vanishes on the way")
+
+
+def _exposed(path: str, key: DkimKey) -> Iterator[Problem]:
+    file = key.private_key_path
+    if file is None:
+        return
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return  # `missing_keys` warns
+    if others_can_read(mode):
+        yield Problem(
+            f"{path}.privateKeyPath", f"every user of this host can read the key; type: {chmod(file)}"
+        )

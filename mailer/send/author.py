@@ -1,0 +1,69 @@
+"""Whose mail it is: the domain of the From field (RFC 5322 3.6.2), which DMARC aligns signatures with."""
+
+import re
+
+# Each alternative begins with a character that no other one takes, so that matching never backs up.
+_QUOTED_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_OUTSIDE = re.compile(rb"[()]|\\.|\\\Z|[^()\\\"]+|" + _QUOTED_STRING.pattern, re.DOTALL)
+_INSIDE = re.compile(rb"[()]|\\.|\\\Z|[^()\\]+", re.DOTALL)
+_DOMAIN = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
+
+def author_domain(value: bytes) -> str | None:
+    """Return the domain of the first address in a From field, in lower case and as A-labels.
+
+    Args:
+        value: the field's value, perhaps folded.
+
+    Returns:
+        None if there is no address with a domain name that could have a key.
+    """
+    plain = _QUOTED_STRING.sub(b"q", _without_comments(value))
+    opening = plain.find(b"<")
+    # With angle brackets what stands in them is the address, whatever the display name has in it.
+    address = plain[opening + 1 :].partition(b">")[0] if opening >= 0 else plain.partition(b",")[0]
+    local_part, _, domain = address.rpartition(b"@")
+    if not local_part:
+        return None
+    try:
+        return ascii_domain(b"".join(domain.split()).decode())
+    except ValueError:
+        return None
+
+
+def ascii_domain(domain: str) -> str:
+    """Write a domain name as DNS has it: lower case, A-labels (RFC 5890), no dot at the end.
+
+    Raises:
+        ValueError: it is none; the text says what is wrong.
+    """
+    name = domain.removesuffix(".").lower()
+    if not name.isascii():
+        # Imported here: its tables take longer to load than a run has to do, and few domains need them.
+        import idna  # noqa: PLC0415
+
+        try:
+            name = idna.encode(name, uts46=True).decode()
+        except idna.IDNAError:
+            raise ValueError("not a domain name that IDNA 2008 allows") from None
+    if not _DOMAIN.fullmatch(name) or any(len(label) > 63 for label in name.split(".")):
+        raise ValueError("not a domain name")
+    return name
+
+
+def _without_comments(value: bytes) -> bytes:
+    """Take comments out (RFC 5322 3.2.2); they nest, and a parenthesis in a quoted string is none."""
+    if b"(" not in value:
+        return value
+    kept: list[bytes] = []
+    position, depth = 0, 0
+    while part := (_INSIDE if depth else _OUTSIDE).match(value, position):
+        text = part.group()
+        if text == b"(":
+            depth += 1
+        elif text == b")":
+            depth = max(0, depth - 1)
+        elif depth == 0:
+            kept.append(text)
+        position = part.end()
+    return b"".join(kept)

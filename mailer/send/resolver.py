@@ -1,0 +1,151 @@
+"""Looking names up: dnspython, and what its answers mean to mail.
+
+Three things are kept apart, because mail depends on it: the name does not exist (final), the name exists and
+has no such record (an answer), and nobody could tell (temporary, never an answer).
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import dns.asyncresolver
+import dns.exception
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.rdatatype
+import dns.resolver
+from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.TXT import TXT
+
+_CACHE = 10_000
+"""Answers kept, each for its TTL. A run that mails a million domains must not remember them all."""
+_MAX_ALIASES = 8
+"""CNAMEs followed. RFC 1034 3.6.2 knows no number; Postfix stops at 10 and BIND at 16."""
+
+
+class NoSuchName(LookupError):
+    """The name does not exist (NXDOMAIN)."""
+
+
+class LookupFailed(OSError):
+    """Nobody could tell: a time-out, SERVFAIL, a broken answer. It says nothing about the name."""
+
+
+class Resolver(Protocol):
+    """What the direct route asks. Both raise NoSuchName and LookupFailed."""
+
+    async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
+        """Return (preference, host) of each MX record; empty when the domain exists and has none.
+
+        The host of a null MX (RFC 7505) is the empty string.
+        """
+
+    async def addresses(self, host: str, *, six: bool) -> list[str]:
+        """Return a host's IPv6 addresses, or its IPv4 addresses; empty when it has none."""
+
+
+_Query = tuple[str, str]
+
+
+class DnsResolver:
+    """Asks name servers, keeps answers as long as these allow, and never asks one thing twice at a time."""
+
+    def __init__(self, nameservers: Sequence[str], timeout: float) -> None:
+        """Prepare.
+
+        Args:
+            nameservers: as `ADDRESS` or `ADDRESS:PORT`; none: those of /etc/resolv.conf.
+            timeout: seconds for one question, over all servers.
+
+        Raises:
+            LookupFailed: /etc/resolv.conf is needed and names no server.
+            ValueError: a name server is no address.
+        """
+        try:
+            self._dns = dns.asyncresolver.Resolver(configure=not nameservers)
+        except dns.resolver.NoResolverConfiguration as error:
+            raise LookupFailed("no name server is configured: /etc/resolv.conf names none") from error
+        if nameservers:
+            self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
+        self._dns.lifetime = timeout
+        self._dns.cache = dns.resolver.LRUCache(_CACHE)
+        self._asking: dict[_Query, asyncio.Future[list[str]]] = {}
+
+    async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
+        """See `Resolver`."""
+        records = [record.split(" ", 1) for record in await self._ask(domain, "MX")]
+        return [(int(preference), host.rstrip(".")) for preference, host in records]
+
+    async def addresses(self, host: str, *, six: bool) -> list[str]:
+        """See `Resolver`."""
+        return await self._ask(host, "AAAA" if six else "A")
+
+    async def texts(self, name: str) -> list[str]:
+        """Return a name's TXT records, the strings of each joined (RFC 7208 3.3); raises as the others."""
+        return await self._ask(name, "TXT")
+
+    async def _ask(self, name: str, kind: str) -> list[str]:
+        query = (name.lower(), kind)
+        asking = self._asking.get(query)
+        if asking is None:
+            asking = asyncio.ensure_future(_translated(lambda: self._follow(name, kind)))
+            self._asking[query] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(query))
+        # Shielded: whoever asked first may be cancelled, the others still want to know.
+        return await asyncio.shield(asking)
+
+    async def _follow(self, name: str, kind: str) -> list[str]:
+        """Ask, and follow aliases that the server did not follow for us (an authoritative one does not)."""
+        for _ in range(_MAX_ALIASES):
+            try:
+                answer = await self._dns.resolve(_absolute(name), kind, search=False)
+            except dns.resolver.NoAnswer as none:
+                response: dns.message.QueryMessage = none.kwargs["response"]
+                target = response.resolve_chaining().canonical_name.to_text()
+                if target.lower() == _absolute(name).to_text().lower():
+                    return []
+                name = target
+            else:
+                return [_text(record) for record in answer]
+        raise LookupFailed(f"more than {_MAX_ALIASES} aliases (CNAME)")
+
+
+def _absolute(name: str) -> dns.name.Name:
+    return dns.name.from_text(name, origin=dns.name.root, idna_codec=dns.name.IDNA_2008_Practical)
+
+
+def _text(record: object) -> str:
+    if isinstance(record, MX):
+        return f"{record.preference} {record.exchange.to_text()}"
+    if isinstance(record, TXT):
+        return b"".join(record.strings).decode("utf-8", "replace")
+    return str(record)
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    address, colon, port = text.rpartition(":")
+    if colon and port.isdigit() and (address.startswith("[") or ":" not in address):
+        return str(ipaddress.ip_address(address.strip("[]"))), int(port)
+    return str(ipaddress.ip_address(text)), 53
+
+
+async def _translated(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """Turn dnspython's many exceptions into our two."""
+    try:
+        return await ask()
+    except dns.resolver.NXDOMAIN as error:
+        raise NoSuchName("the domain does not exist (NXDOMAIN)") from error
+    except dns.resolver.NoNameservers as error:
+        raise LookupFailed(f"name servers failed: {_codes(error)}") from error
+    except dns.exception.Timeout as error:
+        raise LookupFailed("name servers did not answer in time") from error
+    except (dns.exception.DNSException, OSError, EOFError, UnicodeError) as error:
+        raise LookupFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _codes(error: dns.resolver.NoNameservers) -> str:
+    """Name what the servers answered, such as SERVFAIL; errors are (server, tcp, port, what, response)."""
+    answers = dict.fromkeys(str(what[3]) for what in error.kwargs.get("errors", ()))
+    return ", ".join(answers) or "no usable answer"

@@ -1,0 +1,92 @@
+"""A receiver and a runner, as small as they can be, to be watched, hindered and killed by strace.
+
+    python spool_programs.py receive SPOOL SIZE...     prints `accepted ID`, `refused CODE` or `open CODE`
+    python spool_programs.py run SPOOL                 prints `delivered ID ADDRESS`, `stopped CODE`, `done`
+
+Each says `ready` when all is imported, and begins when it reads a line: what strace counts begins there.
+"""
+
+import ctypes
+import os
+import sys
+from errno import errorcode
+from pathlib import Path
+
+from spool_runner import run_once
+from spool_strategies import NOW, envelope
+
+from mailer.spool.changes import NotUndone
+from mailer.spool.committer import Committer
+from mailer.spool.incoming import Incoming
+from mailer.spool.layout import Spool
+
+_PR_SET_PTRACER = 0x59616D61
+
+
+def say(text: str) -> None:
+    os.write(1, text.encode() + b"\n")
+
+
+def wait_for_strace() -> None:
+    # Where only a parent may trace (Yama), let anybody.
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
+    say("ready")
+    os.read(0, 1)
+
+
+def message_of(size: int) -> bytes:
+    return (b"%d bytes " % size * (size // 4 + 1))[:size]
+
+
+def receive(root: Path, sizes: list[int]) -> None:
+    with Spool.open(root) as spool:
+        wait_for_strace()
+        committer = Committer(spool).start()
+        for size in sizes:
+            say(receive_one(spool, committer, message_of(size)))
+        committer.close()
+
+
+def receive_one(spool: Spool, committer: Committer, message: bytes) -> str:
+    incoming = None
+    try:
+        incoming = Incoming.create(
+            spool, received=NOW, user="app", peer="127.0.0.1", envelope=envelope("bob@example.net")
+        )
+        for at in range(0, len(message), 100_000):
+            incoming.write(message[at : at + 100_000])
+        incoming.seal(NOW)
+    except OSError as error:
+        if incoming:
+            try:
+                incoming.discard()
+            except OSError:
+                return f"refused {errorcode[error.errno or 0]} (left in tmp)"
+        return f"refused {errorcode[error.errno or 0]}"
+    try:
+        committer.commit(incoming).result()
+    except NotUndone as error:
+        return f"open {errorcode[error.errno or 0]}"
+    except OSError as error:
+        return f"refused {errorcode[error.errno or 0]}"
+    incoming.release()
+    return f"accepted {incoming.id}"
+
+
+def run(root: Path) -> None:
+    with Spool.open(root) as spool:
+        wait_for_strace()
+        try:
+            run_once(spool, NOW, lambda name, address: say(f"delivered {name} {address}"))
+        except OSError as error:
+            say(f"stopped {errorcode[error.errno or 0]}")
+        else:
+            say("done")
+
+
+if __name__ == "__main__":
+    verb, path, *arguments = sys.argv[1:]
+    if verb == "receive":
+        receive(Path(path), [int(size) for size in arguments])
+    else:
+        run(Path(path))

@@ -1,0 +1,104 @@
+"""Run the programs of `spool_programs` under strace: watched, refused by the kernel, or killed at a call."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHANGES = "openat,flock,write,pwrite64,fsync,fdatasync,renameat2,mkdirat,unlinkat,fallocate"
+"""The calls with which the spool is changed."""
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+_CALL = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)$")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One finished system call."""
+
+    thread: str
+    name: str
+    arguments: str
+    result: int
+    injected: bool
+
+    @property
+    def path(self) -> str:
+        """The file behind the descriptor, as `strace -y` shows it."""
+        found = re.match(r"\d+<([^>]*)>", self.arguments)
+        return found.group(1) if found else ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program said, and what it asked of the kernel."""
+
+    said: list[str]
+    calls: list[Call]
+    status: int
+
+    def said_after(self, word: str) -> list[str]:
+        return [line.split(" ", 1)[1] for line in self.said if line.startswith(word + " ")]
+
+
+def straced(log: Path, *program: str, inject: tuple[str, ...] = (), trace: str = CHANGES) -> Ran:
+    """Run a program to its end, or to the death that was injected.
+
+    Args:
+        log: where strace writes.
+        program: arguments of `spool_programs`.
+        inject: strace's expressions, such as `fsync:signal=KILL:when=2`; counted from the start of its work.
+        trace: the calls to watch.
+    """
+    running = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("spool_programs.py")), *program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdin
+    assert running.stdout
+    assert running.stdout.readline() == "ready\n"
+    options = [option for expression in inject for option in ("-e", f"inject={expression}")]
+    watcher = subprocess.Popen(
+        ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={trace}", *options, "-p", str(running.pid)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watcher.stderr
+    attached = watcher.stderr.readline()
+    assert "attached" in attached, attached
+    said, _ = running.communicate("\n")
+    watcher.communicate()
+    return Ran(said.splitlines(), calls_in(log), running.returncode)
+
+
+def calls_in(log: Path) -> list[Call]:
+    """Read strace's log, joining the calls that it shows in two halves."""
+    calls: list[Call] = []
+    begun: dict[str, str] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        thread = line.split(" ", 1)[0]
+        if line.endswith("<unfinished ...>"):
+            begun[thread] = line.removesuffix("<unfinished ...>").rstrip()
+            continue
+        if " resumed>" in line:
+            line = begun.pop(thread, "") + line.split(" resumed>", 1)[1]
+        if found := _CALL.match(line):
+            thread, name, arguments, result, rest = found.groups()
+            calls.append(Call(thread, name, arguments, int(result), "INJECTED" in rest))
+    return calls
+
+
+def points(calls: list[Call]) -> list[tuple[str, int]]:
+    """Name every call to inject something at: its name, and which of its kind it is in its thread."""
+    most: dict[str, int] = {}
+    for (_, name), count in Counter((call.thread, call.name) for call in calls).items():
+        most[name] = max(most.get(name, 0), count)
+    return [(name, number) for name, count in sorted(most.items()) for number in range(1, count + 1)]

@@ -1,0 +1,107 @@
+"""Read a spool without the product's code: what a fault left on the disk, as plain values.
+
+It shares no line with `mailer.spool`, so that a mistake there cannot hide itself here.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+QUEUE = ("new", "cur", "retry", "hold", "failed", "corrupt")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file of the spool."""
+
+    place: str
+    bucket: str
+    name: str
+    sender: str
+    recipients: tuple[str, ...]
+    message: bytes
+    events: tuple[dict[str, object], ...]
+    intact: bool
+    """It has an accepted line, and both its digests are right."""
+
+    @property
+    def kinds(self) -> list[object]:
+        return [event["event"] for event in self.events]
+
+    @property
+    def held(self) -> bool:
+        last = [kind for kind in self.kinds if kind in {"held", "released", "requeued"}]
+        return last[-1:] == ["held"]
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """What the journal says of each recipient, folded the slow and obvious way."""
+        now = dict.fromkeys(self.recipients, "pending")
+        for event in self.events:
+            kind = str(event["event"])
+            if kind == "requeued":
+                now = {a: "pending" if s in {"bounced", "expired"} else s for a, s in now.items()}
+            elif kind in {"sent", "deferred", "bounced", "expired", "uncertain", "committing"}:
+                status = "uncertain" if kind == "committing" else kind
+                for address in event.get("to", ()):  # type: ignore[attr-defined]
+                    if now.get(address, "sent") != "sent":
+                        now[address] = status
+        return now
+
+
+def read(path: Path, root: Path) -> Found:
+    raw = path.read_bytes()
+    block, _, rest = raw.partition(b"\r\nSpool-Length: ")
+    digits = rest[:10]
+    length = int(digits) if digits.isdigit() else 0
+    message, journal = rest[12 : 12 + length], rest[12 + length :]
+    fields = [line.split(": ", 1) for line in block.decode("utf-8", "replace").split("\r\n")]
+    events = []
+    for line in journal.split(b"\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    accepted = next((event for event in events if event["event"] == "accepted"), {})
+    place, *bucket = path.relative_to(root).parent.parts
+    return Found(
+        place=place,
+        bucket=bucket[0] if bucket else "",
+        name=path.name,
+        sender=next((_address(f[1]) for f in fields if f[0] == "Spool-Sender"), ""),
+        recipients=tuple(_address(f[1]) for f in fields if f[0] == "Spool-Recipient"),
+        message=message,
+        events=tuple(events),
+        intact=accepted.get("sha256") == sha256(message).hexdigest()
+        and accepted.get("envelope") == sha256(raw[: len(block) + 28]).hexdigest(),
+    )
+
+
+def _address(value: str) -> str:
+    """Return what stands between the brackets; one within quotes does not close them."""
+    quoted = escaped = False
+    for at, character in enumerate(value):
+        if character == ">" and not quoted:
+            return value[1:at]
+        quoted ^= character == '"' and not escaped
+        escaped = quoted and character == "\\" and not escaped
+    return value
+
+
+def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
+    """Return every file of some places by its name; a name that stands in two places fails."""
+    found: dict[str, Found] = {}
+    for place in places:
+        for directory, _, names in os.walk(root / place):
+            for name in names:
+                assert name not in found, f"{name} is in {directory} and in {found[name].place}/"
+                found[name] = read(Path(directory, name), root)
+    return found
+
+
+def only(root: Path, place: str) -> list[Found]:
+    return list(walk(root, (place,)).values())

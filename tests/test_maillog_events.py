@@ -1,0 +1,157 @@
+"""Mail events: in the ledger for programs, on standard error for people, one line each whatever they hold."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from spool_strategies import NOW, envelope
+
+from mailer.mail.outcome import Outcome, Status
+from mailer.maillog.events import Delivery, Level, MailLog, logfmt, stderr_sink
+from mailer.maillog.ledger import Ledger
+from mailer.maillog.reader import read_day
+
+ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"
+hostile = st.text(max_size=40) | st.sampled_from(
+    ["x\n[INFO] from=root", "\r\nfoo", "\x1b[2Jgone", "\u2028line", "\x85", "a=b c", 'say "hi"', "\\", "\0", "=", " "]
+)
+
+
+class Heard:
+    """A sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Level, str]] = []
+
+    def __call__(self, level: Level, text: str) -> None:
+        self.lines.append((level, text))
+
+
+def log_with(directory: Path | None = None, now: float = NOW) -> tuple[MailLog, Heard]:
+    heard = Heard()
+    ledger = Ledger(directory, on_trouble=pytest.fail) if directory else None
+    return MailLog(lambda: now, heard, ledger), heard
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), hostile | st.tuples(hostile, hostile)))
+def test_a_logged_value_stays_on_its_line_and_in_its_field(fields: dict[str, object]) -> None:
+    """SECURITY 97: nobody writes a line, or a field, of ours by what he puts into a value."""
+    text = logfmt(fields)
+    assert text.isprintable()
+    assert len(text.splitlines()) <= 1
+    shown = {key for key, value in fields.items() if value != ""}
+    assert {word.partition("=")[0] for word in _words(text)} == shown
+
+
+def _words(text: str) -> list[str]:
+    """Split logfmt as its readers do: at spaces outside quotes, in which a backslash escapes."""
+    words, quoted, escaped, word = [], False, False, ""
+    for character in text:
+        if character == " " and not quoted:
+            words.append(word)
+            word = ""
+            continue
+        word += character
+        quoted ^= character == '"' and not escaped
+        escaped = quoted and character == "\\" and not escaped
+    return [*words, word] if word else words
+
+
+@given(hostile, hostile, hostile)
+def test_every_event_is_one_printable_line_whoever_named_himself(user: str, address: str, reply: str) -> None:
+    log, heard = log_with()
+    log.rejected(peer="127.0.0.1", user=user, sender=address, recipient=address, reply=reply)
+    log.login_failed(peer="127.0.0.1", user=user)
+    log.accepted(id=ID, envelope=envelope(address, sender=address), size=1, user=user, peer="::1")
+    log.message("held", id=ID, reason=reply, by=user)
+    log.delivery(Delivery(id=ID, sender=address, received=NOW, attempt=1, to=(address,), outcome=_outcome(reply)))
+    log.warning(reply, user=user)
+    assert len(heard.lines) == 6
+    assert all(text.isprintable() for _, text in heard.lines)
+
+
+def _outcome(reply: str, status: Status = Status.DEFERRED) -> Outcome:
+    return Outcome("bob@example.net", status, "mx1.example.net[192.0.2.1]:25", reply, tls="TLSv1.3")
+
+
+def test_a_delivery_is_told_in_the_fields_words(tmp_path: Path) -> None:
+    log, heard = log_with(tmp_path, NOW + 12.3456)
+    log.delivery(
+        Delivery(
+            id=ID, sender="", received=NOW, attempt=2, to=("bob@example.net", "eve@example.org"),
+            outcome=_outcome("451 4.7.1 Try later"), next="2026-11-22T22:00:00Z", dsn="4.7.1",
+        )
+    )  # fmt: skip
+    assert heard.lines == [
+        (
+            Level.INFO,
+            f"id={ID} event=deferred from=<> to=bob@example.net,eve@example.org relay=mx1.example.net[192.0.2.1]:25 "
+            'delay=12.346 dsn=4.7.1 status=deferred reply="451 4.7.1 Try later" next=2026-11-22T22:00:00Z '
+            "attempt=2 tls=TLSv1.3",
+        )
+    ]
+    written = json.loads((tmp_path / "20261122.jsonl").read_text())
+    assert (written["id"], written["from"], written["to"]) == (ID, "", ["bob@example.net", "eve@example.org"])
+    assert (written["status"], written["attempt"], written["delay"]) == ("deferred", 2, 12.346)
+
+
+def test_a_clock_that_went_back_makes_no_negative_delay(tmp_path: Path) -> None:
+    log, _ = log_with(tmp_path, NOW - 3600)
+    log.delivery(Delivery(id=ID, sender="a@b", received=NOW, attempt=1, to=("c@d",), outcome=_outcome("250 ok")))
+    (line,) = read_day(tmp_path, "20261122")
+    assert line.delay == 0.0
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_what_somebody_should_look_at_is_a_warning(status: Status) -> None:
+    log, heard = log_with()
+    log.delivery(Delivery(id=ID, sender="a@b", received=NOW, attempt=1, to=("c@d",), outcome=_outcome("x", status)))
+    expected = Level.INFO if status in {Status.SENT, Status.DEFERRED} else Level.WARNING
+    assert heard.lines[0][0] is expected
+
+
+def test_the_programs_own_words_are_not_in_the_ledger(tmp_path: Path) -> None:
+    log, heard = log_with(tmp_path)
+    log.notice("listening", address="127.0.0.1", port=25)
+    log.warning("spool is nearly full")
+    log.error("cannot go on", reason="disk full")
+    assert [text for _, text in heard.lines] == [
+        "listening address=127.0.0.1 port=25",
+        "spool is nearly full",
+        'cannot go on reason="disk full"',
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_error_gets_what_its_level_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for journald, expected in ((False, "loud\nlouder\n"), (True, "<4>loud\n<3>louder\n")):
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        sink = stderr_sink(Level.WARNING, journald=journald)
+        sink(Level.INFO, "quiet")
+        sink(Level.WARNING, "loud")
+        sink(Level.ERROR, "louder")
+        assert sys.stderr.getvalue() == expected  # type: ignore[attr-defined]
+
+
+def test_a_standard_error_that_cannot_be_written_stops_no_mail() -> None:
+    """FAULTS 26: redirected to a full disk, or to a pipe that nobody reads any more."""
+    program = (
+        "from mailer.maillog.events import *\n"
+        "log = MailLog(lambda: 0.0, stderr_sink(Level.INFO))\n"
+        "log.notice('one'); log.notice('two'); print('mail flows', flush=True)\n"
+        "import os; os._exit(0)"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=True)
+    assert done.stdout == b"mail flows\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer, check=True)
+    os.close(writer)
+    assert done.stdout == b"mail flows\n"

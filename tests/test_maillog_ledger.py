@@ -1,0 +1,199 @@
+"""The ledger: every program appends whole lines, and no trouble with its disk ever reaches the mail."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mailer.maillog import ledger as ledger_module
+from mailer.maillog.ledger import Ledger, Line, encode
+from mailer.maillog.reader import days, decode, history, read_day
+
+TODAY = "2026-11-22T21:45:01.000000Z"
+ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"
+
+texts = st.text(max_size=20).filter(lambda text: text.encode("utf-8", "replace").decode() == text)
+lines = st.builds(
+    Line,
+    at=st.just(TODAY),
+    event=texts,
+    id=st.sampled_from(["", ID]),
+    sender=st.none() | texts,
+    to=st.lists(texts, max_size=3).map(tuple),
+    size=st.none() | st.integers(0, 2**40),
+    reply=texts,
+    delay=st.none() | st.floats(0, 1e6),
+    attempt=st.integers(0, 99),
+)
+
+WRITERS = """
+import os, sys
+from pathlib import Path
+from mailer.maillog.ledger import Ledger, Line
+gate_read, gate_write = os.pipe()
+for writer in range(8):
+    if os.fork() == 0:
+        os.close(gate_write)
+        ledger = Ledger(Path(sys.argv[1]), on_trouble=lambda error: os._exit(1))
+        os.read(gate_read, 1)  # All begin at once: the gate opens by closing.
+        for number in range(200):
+            ledger.append(Line(at="2026-11-22T21:45:01Z", event="sent", id=f"{writer}/{number}", reply="x" * 40 * writer))
+        os._exit(0)
+os.close(gate_write)
+sys.exit(sum(os.wait()[1] for _ in range(8)))
+"""
+
+FULL = """
+import os, sys, resource
+from pathlib import Path
+from mailer.maillog.ledger import Ledger, Line
+log, events = Path(sys.argv[1]), []
+ledger = Ledger(log, on_trouble=lambda error: events.append(f"trouble: {error.strerror}"))
+def append(name):
+    ledger.append(Line(at="2026-11-22T21:45:01Z", event=name, reply="x" * 300))
+    events.append(name)
+append("one")
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+append("two")
+append("three")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+append("four")
+print(*events, sep="\\n")
+"""
+
+
+def log_of(directory: Path) -> tuple[Ledger, list[OSError]]:
+    trouble: list[OSError] = []
+    return Ledger(directory, trouble.append), trouble
+
+
+def line(event: str, at: str = TODAY, **fields: object) -> Line:
+    return Line(at=at, event=event, **fields)  # type: ignore[arg-type]
+
+
+@given(lines)
+def test_a_line_reads_back_as_it_was_written_and_is_one_line(line: Line) -> None:
+    written = encode(line)
+    assert decode(written) == line
+    assert written.index(b"\n") == len(written) - 1
+    assert written.startswith(b'{"at":')
+
+
+@given(lines, lines, st.data())
+def test_a_line_behind_a_torn_one_is_read(torn: Line, line: Line, data: st.DataObject) -> None:
+    """A crash, or a disk that was full for a moment, left the beginning of a line without its end."""
+    beginning = encode(torn).rstrip(b"\n")
+    cut = beginning[: data.draw(st.integers(0, len(beginning)))]
+    assert decode(cut + encode(line)) == line
+
+
+@given(st.binary(max_size=60))
+def test_garbage_is_no_line(junk: bytes) -> None:
+    assert decode(b"{" + junk + b"\xff") is None
+    assert decode(b'{"at":"' + junk + b'\xff","event":"sent"}') is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(lines, max_size=6))
+def test_the_days_lines_come_back_in_order(tmp_path: Path, written: list[Line]) -> None:
+    (tmp_path / "20261122.jsonl").unlink(missing_ok=True)
+    ledger, trouble = log_of(tmp_path)
+    for line in written:
+        ledger.append(line)
+    ledger.close()
+    assert list(read_day(tmp_path, "20261122")) == written
+    assert [line for line in written if line.id == ID] == list(history(tmp_path, ID, "20261101"))
+    assert not trouble
+
+
+def test_the_file_is_the_utc_day_of_the_lines_own_time(tmp_path: Path) -> None:
+    """Not of the clock when it is written: a line that is late belongs to the day it tells of."""
+    ledger, _ = log_of(tmp_path)
+    for at in ("2026-11-22T23:59:59.9Z", "2026-11-23T00:00:00Z", "2026-11-22T23:59:59.99Z"):
+        ledger.append(line("sent", at, id=ID))
+    ledger.close()
+    assert days(tmp_path) == ["20261122", "20261123"]
+    assert len(list(read_day(tmp_path, "20261122"))) == 2
+    assert [found.at[:10] for found in history(tmp_path, ID, "20261123")] == ["2026-11-23"]
+    assert list(read_day(tmp_path, "20300101")) == []
+    assert (tmp_path / "20261122.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], check=True)
+    written = [json.loads(raw) for raw in (tmp_path / "20261122.jsonl").read_bytes().splitlines()]
+    assert {found["id"] for found in written} == {f"{w}/{n}" for w in range(8) for n in range(200)}
+    assert len(written) == 1600
+
+
+def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
+    """FAULTS 26, with a limit that makes write(2) stop short, as a full disk does."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
+    assert [found.event for found in read_day(tmp_path, "20261122")] == ["one", "four"]
+
+
+def test_a_log_directory_that_goes_and_comes_back_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", 0.0)
+    log = tmp_path / "log"
+    ledger, trouble = log_of(log)
+    ledger.append(line("no directory yet"))
+    ledger.append(line("nor now"))
+    assert [error.strerror for error in trouble] == ["No such file or directory"]
+    log.mkdir()
+    ledger.append(line("first"))
+    shutil.rmtree(log)
+    ledger.append(line("lost"))
+    assert len(trouble) == 2
+    log.mkdir()
+    ledger.append(line("second"))
+    log.rename(tmp_path / "moved")
+    log.mkdir()
+    ledger.append(line("third"))
+    ledger.close()
+    assert [found.event for found in read_day(log, "20261122")] == ["third"]
+    assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["second"]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/full"), os.mkfifo, Path.mkdir])
+def test_what_is_no_file_of_ours_is_not_written_to(tmp_path: Path, make: object) -> None:
+    make(tmp_path / "20261122.jsonl")  # type: ignore[operator]
+    ledger, trouble = log_of(tmp_path)
+    ledger.append(line("sent"))
+    assert len(trouble) == 1
+
+
+def test_text_that_is_no_utf_8_is_escaped_and_not_raised(tmp_path: Path) -> None:
+    """An address as a hostile client sent it, decoded with surrogateescape."""
+    ledger, trouble = log_of(tmp_path)
+    ledger.append(line("rejected", to=("b\udcffb@example.net",), sender="\udc80", reply="501 5.1.3 ü"))
+    ledger.close()
+    (found,) = read_day(tmp_path, "20261122")
+    assert found.to == ("b\\udcffb@example.net",)
+    assert (found.sender, found.reply) == ("\\udc80", "501 5.1.3 ü")
+    assert not trouble
+
+
+def test_unknown_fields_are_ignored_and_the_null_sender_is_kept() -> None:
+    found = decode(b'{"at":"2026-11-22T21:45:01Z","event":"sent","from":"","mood":["good"]}\n')
+    assert found == line("sent", "2026-11-22T21:45:01Z", sender="")
+    assert msgspec.to_builtins(found)["from"] == ""
+
+
+def test_closing_twice_closes_nothing_else(tmp_path: Path) -> None:
+    ledger, _ = log_of(tmp_path)
+    ledger.append(line("sent"))
+    ledger.close()
+    reused = os.open(tmp_path, os.O_RDONLY)
+    ledger.close()
+    os.fstat(reused)
+    os.close(reused)

@@ -1,0 +1,255 @@
+"""`mailer-send` as cron, systemd and people call it: what it says, how it ends, what it leaves."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from hostile import HANG, Server, per_address
+from sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
+from spool_walk import walk
+from testbed.process import ServerProcess
+from testbed.relay import Relay, mailer_send_command
+from testbed.tools import program
+from testbed.waiting import until
+
+
+def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(directory)): (path.read_bytes() if path.is_file() else b"", path.stat().st_ctime_ns)
+        for path in directory.rglob("*")
+    }
+
+
+# --once
+
+
+def test_a_run_over_an_empty_spool_ends_with_0_and_says_nothing(relay: Relay) -> None:
+    done = relay.mailer_send()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_run_that_only_defers_ends_with_0(relay: Relay, free_port: int) -> None:
+    relay.configure(forward_to(free_port))
+    queue(relay.spool)
+    done = relay.mailer_send("--once")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_says_what_becomes_of_each_message(relay: Relay, free_port: int) -> None:
+    relay.configure(forward_to(free_port))
+    message = queue(relay.spool)
+    [line] = relay.mailer_send("--once", "--verbose").stderr.splitlines()
+    assert f"id={message} event=deferred" in line
+    assert 'reply="Connection refused"' in line
+
+
+def test_a_limit_is_the_number_of_messages_that_are_tried(relay: Relay) -> None:
+    ids = [queue(relay.spool) for _ in range(5)]
+    assert relay.mailer_send("--once", "--limit", "2").returncode == 0
+    assert len(relay.delivered()) == 2
+    assert len(walk(relay.spool).keys() & set(ids)) == 3
+
+
+def test_nothing_is_begun_after_max_seconds(relay: Relay) -> None:
+    """The first message keeps the only place until the time is over; the other two are not begun."""
+    over = threading.Event()
+    with Server({"dot": lambda *_: over.wait(60) and "250 ok"}) as server:
+        relay.configure(forward_to(server, sending={"concurrency": 1}))
+        for _ in range(3):
+            queue(relay.spool)
+        ending = threading.Timer(3, over.set)  # longer than --max-seconds: the server's pace, nothing waits for it
+        ending.start()
+        assert relay.mailer_send("--once", "--max-seconds", "1").returncode == 0
+        ending.join()
+        assert len(server.messages) == 1
+    assert [message.place for message in walk(relay.spool).values()] == ["new", "new"]
+
+
+def test_mail_is_kept_in_the_local_maildir_while_no_route_is_on(relay: Relay) -> None:
+    message = queue(relay.spool, [TO, "eve@example.org"])
+    assert relay.mailer_send("--once").returncode == 0
+    [kept] = relay.delivered()
+    trace = b"Return-Path: <app@example.com>\nDelivered-To: bob@example.net\nDelivered-To: eve@example.org\n"
+    assert kept == trace + MESSAGE.replace(b"\r\n", b"\n")
+    assert found(relay.spool, message) is None
+
+
+def test_mail_waits_while_the_only_route_is_one_that_is_not_there(relay: Relay) -> None:
+    relay.configure({"directDelivery": {"enabled": True}})
+    message = queue(relay.spool)
+    assert relay.mailer_send("--once", "--max-seconds", "20").returncode == 0
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.place == "retry"
+    assert [event["reply"] for event in left.events[1:]] == ["no route is switched on"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--watch", "--limit", "3"), ("--json",), ("--limit", "0"), ("--max-seconds", "soon")]
+)
+def test_options_that_make_no_sense_end_with_2(arguments: tuple[str, ...], relay: Relay) -> None:
+    assert relay.mailer_send(*arguments).returncode == 2
+
+
+def test_a_spool_that_is_no_directory_ends_with_69(relay: Relay) -> None:
+    relay.spool.write_text("not a spool")
+    done = relay.mailer_send()
+    assert done.returncode == 69
+    assert "Not a directory" in done.stderr
+
+
+# --dry-run
+
+
+def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(relay: Relay, free_port: int) -> None:
+    """An orphan, a due one and a new one; one that is not due; one that a living runner holds."""
+    with Server({"rcpt": per_address({"later@example.net": "450 4.2.2 full"}), "dot": HANG}) as server:
+        relay.configure(forward_to(server))
+        due = queue(relay.spool, ["later@example.net"])
+        relay.mailer_send()
+        orphan = queue(relay.spool, ["orphan@example.net"])
+        runner = relay.watch()
+        until(lambda: server.messages, "the runner to reach the dot")
+        runner.kill()
+        held = queue(relay.spool, ["held@example.net"])
+        with relay.watch("--max-seconds", "600") as living:
+            until(lambda: len(server.messages) >= 3, "both to be in a runner's hands")
+            living.signal(signal.SIGSTOP)
+            new = queue(relay.spool, ["new@example.net", "more@example.net"])
+            relay.configure(forward_to(free_port, server, sending={"shutdownGrace": 0}))
+            before = snapshot(relay.spool)
+            plain = relay.mailer_send("--dry-run", under=("faketime", "-f", "+3m"))
+            told = relay.mailer_send("--dry-run", "--json", under=("faketime", "-f", "+3m"))
+            assert snapshot(relay.spool) == before
+            living.kill()
+        after = relay.mailer_send("--dry-run", "--json")
+    routes = [at(free_port), at(server)]
+    records = {record["id"]: record for record in map(json.loads, told.stdout.splitlines())}
+    assert {id: record["why"] for id, record in records.items()} == {due: "due", new: "new"}
+    assert records[due]["attempt"] == 2
+    assert records[new]["recipients"] == [
+        {"address": "new@example.net", "through": routes},
+        {"address": "more@example.net", "through": routes},
+    ]
+    assert f"through {routes[0]}, then {routes[1]}" in plain.stdout
+    assert plain.stdout.endswith("2 messages would be taken; nothing was touched\n")
+    orphans = [record for record in map(json.loads, after.stdout.splitlines()) if record["why"] == "orphaned"]
+    assert {record["id"] for record in orphans} == {orphan, held}
+    # They were past the dot: only the hop that may have them is asked again.
+    assert {tuple(r["through"]) for record in orphans for r in record["recipients"]} == {(at(server),)}
+
+
+def test_a_dry_run_without_a_spool_makes_none(relay: Relay) -> None:
+    assert relay.mailer_send("--dry-run").returncode == 69
+    assert not relay.spool.exists()
+
+
+# --watch
+
+
+def scans(trace: Path) -> int:
+    """How often the traced runner has read a directory."""
+    return trace.read_text().count("getdents64(") if trace.exists() else 0
+
+
+def test_new_mail_is_taken_up_when_it_arrives_and_not_by_looking_for_it(relay: Relay, tmp_path: Path) -> None:
+    """The clock starts just after a full minute: until the next, only the kernel tells of the second message."""
+    trace = tmp_path / "trace"
+    under = ("faketime", "-f", "@2026-11-22 12:00:01", program("strace"), "-f", "-o", str(trace), "-e",
+             "trace=getdents64,openat,epoll_wait")  # fmt: skip
+    first = queue(relay.spool)
+    with relay.watch(under=under):
+        until(lambda: found(relay.spool, first) is None and relay.delivered(), "the first message")
+        until(lambda: '"tmp", O_RDONLY' in trace.read_text() and quiet(trace), "the first pass to end")
+        before = scans(trace)
+        with arriving(relay.spool) as second:
+            # What is renamed into new/ is locked until new/ is synced; the runner hears of it before that.
+            until(lambda: f'"new/{second}", O_RDWR' in trace.read_text(), "the runner to find it locked")
+        until(lambda: found(relay.spool, second) is None, "the second message", patience=50)
+        assert scans(trace) == before
+    assert len(relay.delivered()) == 2
+
+
+def quiet(trace: Path) -> bool:
+    """The runner has gone to sleep."""
+    return "epoll_wait(" in trace.read_text().splitlines()[-1]
+
+
+def test_a_watcher_takes_over_what_a_dead_runner_left_and_what_was_there_before_it(relay: Relay) -> None:
+    with Server({"mail": HANG}) as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool)
+        dying = relay.watch()
+        until(lambda: server.sessions and server.sessions[0].commands[1:], "the runner to be in a transaction")
+        dying.kill()
+        server.script.clear()
+        queue(relay.spool)
+        with relay.watch():
+            until(lambda: len(server.delivered()) == 2, "both messages")
+
+
+def test_sigterm_lets_what_is_in_flight_finish(relay: Relay) -> None:
+    """FAULTS row 24."""
+    reply = threading.Event()
+    with Server({"dot": lambda *_: reply.wait(60) and "250 2.0.0 queued"}) as server:
+        relay.configure(forward_to(server, sending={"concurrency": 1}))
+        ids = [queue(relay.spool) for _ in range(2)]
+        runner = relay.watch()
+        until(lambda: server.messages, "the message to be at the dot")
+        runner.signal(signal.SIGTERM)
+        reply.set()
+        assert runner.wait() == 0
+        server.wait()
+        assert server.delivered() == [(TO, MESSAGE)]
+    left = walk(relay.spool)
+    assert len(left) == 1
+    assert left.keys() <= set(ids)
+    assert {message.place for message in left.values()} == {"new"}
+
+
+def test_past_the_grace_a_message_at_the_dot_is_uncertain_and_one_before_it_is_as_if_never_taken(
+    relay: Relay,
+) -> None:
+    with Server({"dot": HANG, "mail": lambda _, line: HANG if b"early@" in line else None}) as tarpit:
+        relay.configure(forward_to(tarpit, sending={"shutdownGrace": 1}))
+        late = queue(relay.spool, sender="late@example.com")
+        early = queue(relay.spool, sender="early@example.com")
+        runner = relay.watch()
+        until(lambda: tarpit.messages and _mails(tarpit) == 2, "both transactions to be under way")
+        runner.signal(signal.SIGTERM)
+        assert runner.wait() == 0
+    at_the_dot, before_it = found(relay.spool, late), found(relay.spool, early)
+    assert at_the_dot is not None
+    assert before_it is not None
+    assert (at_the_dot.place, at_the_dot.statuses) == ("retry", {TO: "uncertain"})
+    assert at_the_dot.events[-1]["reply"] == "interrupted before the final reply"
+    assert (before_it.place, outcomes(before_it)) == ("new", [])
+
+
+def _mails(server: Server) -> int:
+    return sum(line.startswith(b"MAIL") for session in server.sessions for line in session.commands)
+
+
+def test_a_watcher_ends_with_the_program_that_started_it(relay: Relay, tmp_path: Path) -> None:
+    """`mailer up` is killed: the kernel tells its runner."""
+    command = f"{mailer_send_command()[0]} --watch --config {relay.config} --parent $$ & echo $! > pid; wait"
+    parent = ServerProcess(["sh", "-c", command], tmp_path / "log", cwd=tmp_path)
+    until(lambda: "watching" in (tmp_path / "log").read_text(), "the runner to watch")
+    runner = int((tmp_path / "pid").read_text())
+    parent.kill()
+    until(lambda: "ended" in (tmp_path / "log").read_text(), "the runner to end")
+    until(lambda: not _alive(runner), "the runner to be gone")
+
+
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # An orphan whose new parent does not reap is dead all the same.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,188 @@
+"""Runners that are killed, stopped, or killed by one message again and again."""
+
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile import HANG, Server, per_address
+from sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spool_walk import Found, walk
+from testbed.process import ServerProcess
+from testbed.relay import Relay
+from testbed.tools import program
+from testbed.waiting import until
+
+ANN, BOB = "ann@example.net", "bob@example.net"
+CALLS = ("connect", "fallocate", "fdatasync", "flock", "fsync", "recvfrom", "renameat2", "sendto", "unlinkat", "write")
+"""System calls that change the disk, or what the other side knows; between two of them nothing can be lost."""
+
+
+def traced(log: Path, *expressions: str) -> tuple[str, ...]:
+    options = [word for expression in expressions for word in ("-e", expression)]
+    return (program("strace"), "-f", "-o", str(log), *options)
+
+
+def kill_points(relay: Relay, directory: Path) -> Iterator[tuple[str, int]]:
+    """Each of those calls of one delivery, from the claim on: its name, and which one of the process's it is."""
+    message = queue(relay.spool, [ANN, BOB])
+    log = directory / "all"
+    assert relay.mailer_send(under=traced(log, f"trace={','.join(CALLS)},openat")).returncode == 0
+    begun = False
+    seen: Counter[str] = Counter()
+    for call in re.findall(r"^\d+ +(\w+\(.*)", log.read_text(), re.MULTILINE):
+        name = call.partition("(")[0]
+        seen[name] += 1
+        begun = begun or f'"new/{message}"' in call
+        if begun and name in CALLS:
+            yield name, seen[name]
+
+
+@pytest.mark.parametrize("route", ["forward", "local"])
+def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_is_committing(
+    route: str, tmp_path: Path
+) -> None:
+    """FAULTS row 1: the runner's half. Each death is followed by one ordinary run."""
+    (tmp_path / "all").mkdir()
+    with Server() as server:
+        points = list(kill_points(_relay(tmp_path / "whole", route, server), tmp_path / "all"))
+    assert len(points) > 8, points
+    for call, number in points:
+        directory = tmp_path / f"{call}-{number}"
+        with Server() as server:
+            relay = _relay(directory, route, server)
+            message = queue(relay.spool, [ANN, BOB])
+            killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
+            assert relay.mailer_send(under=killer).returncode != 0, (call, number)
+            after_death = found(relay.spool, message)
+            assert relay.mailer_send("--once").returncode == 0
+            copies = server.delivered() if route == "forward" else _local(relay)
+        doubtful = after_death is not None and set(after_death.statuses.values()) == {"uncertain"}
+        expected = Counter({(ANN, MESSAGE): 1, (BOB, MESSAGE): 1})
+        assert Counter(copies) in ([expected, expected + expected] if doubtful else [expected]), (call, number)
+        assert walk(relay.spool) == {}, (call, number)
+
+
+def _relay(directory: Path, route: str, server: Server) -> Relay:
+    directory.mkdir()
+    return Relay(directory, forward_to(server) if route == "forward" else {})
+
+
+def _local(relay: Relay) -> list[tuple[str, bytes]]:
+    return [
+        (to.decode(), kept[kept.index(b"From:") :].replace(b"\n", b"\r\n"))
+        for kept in relay.delivered()
+        for to in re.findall(rb"^Delivered-To: (.*)$", kept, re.MULTILINE)
+    ]
+
+
+def test_a_stopped_runner_keeps_its_message_and_finishes_it_when_continued(relay: Relay) -> None:
+    """FAULTS row 12: SIGSTOP in the middle of a transaction; a second runner works beside it."""
+    with Server({"dot": lambda *_: until(lambda: go_on, "the test to go on") and "250 2.0.0 queued"}) as server:
+        go_on: list[bool] = []
+        relay.configure(forward_to(server))
+        held = queue(relay.spool, [ANN])
+        with relay.watch("--max-seconds", "600") as stopped:
+            until(lambda: server.messages, "the message to be at the dot")
+            stopped.signal(signal.SIGSTOP)
+            go_on.append(True)
+            other = queue(relay.spool, [BOB])
+            assert relay.mailer_send("--once").returncode == 0
+            assert found(relay.spool, other) is None
+            mine = found(relay.spool, held)
+            assert mine is not None
+            assert (mine.place, mine.kinds) == ("cur", ["accepted", "committing"])
+            stopped.signal(signal.SIGCONT)
+            until(lambda: found(relay.spool, held) is None, "the stopped runner to finish")
+        assert sorted(server.delivered()) == [(ANN, MESSAGE), (BOB, MESSAGE)]
+
+
+def die_in_the_middle(relay: Relay, server: Server, poison: str) -> None:
+    """Let a runner come as far as the poison's MAIL, where the server hangs, and kill it there."""
+    before = _begun(server, poison)
+    runner: ServerProcess = relay.watch()
+    until(lambda: _begun(server, poison) > before, "the runner to be in the middle of the poison")
+    runner.kill()
+
+
+def _begun(server: Server, sender: str) -> int:
+    line = f"MAIL FROM:<{sender}>".encode()
+    return sum(command.startswith(line) for session in server.sessions for command in session.commands)
+
+
+def test_a_message_that_kills_its_runners_is_tried_alone_and_then_held(relay: Relay) -> None:
+    poison = "poison@example.com"
+    hang = f"MAIL FROM:<{poison}>".encode()
+    with Server({"mail": lambda _, line: HANG if line.startswith(hang) else None}) as server:
+        relay.configure(forward_to(server))
+        bad = queue(relay.spool, sender=poison)
+        innocents = [queue(relay.spool, [f"user{number}@example.net"]) for number in range(5)]
+        for _ in range(2):
+            die_in_the_middle(relay, server, poison)
+        # Twice recovered: from here on nothing else is in the runner's hands when it dies.
+        assert _message(relay, bad).kinds.count("recovered") == 1
+        for alone in (1, 2, 3):
+            die_in_the_middle(relay, server, poison)
+            assert _message(relay, bad).kinds.count("alone") == alone
+        tries = _begun(server, poison)
+        assert relay.mailer_send("--once").returncode == 0
+        assert _begun(server, poison) == tries
+        assert sorted(to for to, _ in server.delivered()) == sorted(f"user{number}@example.net" for number in range(5))
+    left = walk(relay.spool)
+    assert left.keys() == {bad}
+    assert left[bad].place == "hold"
+    assert "3 runners died while this message was the only one they had in hand" in str(left[bad].events[-1]["reason"])
+    assert not left.keys() & set(innocents)
+
+
+def _message(relay: Relay, message_id: str) -> Found:
+    message = found(relay.spool, message_id)
+    assert message is not None
+    return message
+
+
+def test_an_innocent_that_was_in_hand_when_runners_died_is_not_held(relay: Relay) -> None:
+    """It dies with the poison five times, is tried alone in between, and is sent."""
+    slow = "slow@example.net"
+    with Server({"rcpt": per_address({slow: HANG})}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, [slow])
+        for deaths in range(1, 3):
+            runner = relay.watch()
+            until(lambda: sum(c.startswith(b"RCPT") for s in server.sessions for c in s.commands) == deaths, "RCPT")
+            runner.kill()
+        server.script.clear()
+        assert relay.mailer_send("--once").returncode == 0
+        assert server.delivered() == [(slow, MESSAGE)]
+    assert found(relay.spool, message) is None
+
+
+def test_what_a_dead_runner_had_recorded_is_told_to_the_ledger_by_the_next(relay: Relay, tmp_path: Path) -> None:
+    """Killed between the journal's line and the ledger's; the other recipient is still to be tried."""
+    with Server({"rcpt": per_address({BOB: "450 4.2.2 full"})}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, [ANN, BOB])
+        # The journal's outcome lines are the third write: after `committing`, and the claim's none.
+        log = tmp_path / "trace"
+        killer = traced(log, "trace=write,openat", f'inject=openat:signal=KILL:when={_opening_of_the_ledger(tmp_path)}')
+        assert relay.mailer_send(under=killer).returncode != 0
+        left = _message(relay, message)
+        assert outcomes(left)[-2:] == [("sent", (ANN,)), ("deferred", (BOB,))]
+        assert not list((relay.spool / "log").iterdir())
+        relay.mailer_send()
+    [ledger] = (relay.spool / "log").iterdir()
+    assert '"event":"sent"' in ledger.read_text()
+
+
+def _opening_of_the_ledger(directory: Path) -> int:
+    """Which of a runner's openat(2) calls it is, in a run just like the one to be killed."""
+    (directory / "like").mkdir()
+    with Server({"rcpt": per_address({BOB: "450 4.2.2 full"})}) as server:
+        relay = Relay(directory / "like", forward_to(server))
+        queue(relay.spool, [ANN, BOB])
+        assert relay.mailer_send(under=traced(directory / "like" / "trace", "trace=openat")).returncode == 0
+    calls = (directory / "like" / "trace").read_text().splitlines()
+    opened = [call for call in calls if " openat(" in call]
+    return next(number for number, call in enumerate(opened, start=1) if ".jsonl" in call)

@@ -1,0 +1,214 @@
+"""Trouble with a provider sends the mail to the next one in the same run; trouble with the mail does not."""
+
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trustme
+from hostile import DROP, HANG, RESET, Server
+from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+
+USER, PASSWORD = "relay@example.com", "open sesame"
+LOGIN = {"username": USER, "password": PASSWORD}
+LOST = "connection closed by the server"
+
+
+def certificate() -> ssl.SSLContext:
+    """A server's side of TLS, with a certificate that no system trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert(LOOPBACK).configure_cert(context)
+    return context
+
+
+def secure(**settings: Any) -> Server:
+    return Server(tls=certificate(), **settings)
+
+
+TROUBLE: dict[str, tuple[Callable[[], Server], dict[str, Any], str]] = {
+    "banner 5xx": (lambda: Server({"banner": "554 5.3.2 go away"}), {}, "554 5.3.2 go away"),
+    "banner 4xx": (lambda: Server({"banner": "421 4.3.2 busy"}), {}, "421 4.3.2 busy"),
+    "drop at connect": (lambda: Server({"connect": DROP}), {}, LOST),
+    "EHLO 5xx": (lambda: Server({"ehlo": "550 no", "helo": "550 5.7.1 no"}), {}, "550 5.7.1 no"),
+    "certificate": (lambda: secure(implicit_tls=True), {"ssl": True}, "certificate verify failed"),
+    "STARTTLS certificate": (secure, {}, "certificate verify failed"),
+    "TLS handshake": (
+        lambda: secure(script={"handshake": b"220 surprise\r\n"}),
+        {},
+        "TLS handshake failed: wrong version number",
+    ),
+    "AUTH 535": (
+        lambda: Server({"auth": "535 5.7.8 bad credentials"}, auth="PLAIN"),
+        LOGIN,
+        "535 5.7.8 bad credentials",
+    ),
+    "no AUTH": (Server, LOGIN, "no AUTH mechanism in common (offered: none)"),
+    "421 to MAIL": (lambda: Server({"mail": "421 4.3.2 closing"}), {}, "421 4.3.2 closing"),
+    "421 to RCPT": (lambda: Server({"rcpt": "421 4.7.0 too much"}), {}, "421 4.7.0 too much"),
+    "421 to DATA": (lambda: Server({"data": "421 4.3.2 closing"}), {}, "421 4.3.2 closing"),
+    "drop in the body": (lambda: Server({"body": RESET}, body_after=10), {}, "Connection reset by peer"),
+    "quota": (lambda: Server({"mail": "550 5.4.5 daily quota exceeded"}), {}, "550 5.4.5 daily quota exceeded"),
+    "host's disk": (lambda: Server({"dot": "452 4.3.1 disk full"}), {}, "452 4.3.1 disk full"),
+    "policy": (lambda: Server({"rcpt": "550 5.7.1 your address is listed"}), {}, "550 5.7.1 your address is listed"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_provider_trouble_goes_to_the_next_provider_in_the_same_run(name: str, relay: Relay) -> None:
+    make, settings, words = TROUBLE[name]
+    with make() as broken, Server() as good:
+        providers = [{"host": LOOPBACK, "port": broken.port, **settings}, {"host": LOOPBACK, "port": good.port}]
+        # More than one block, so that a body is still under way when the server breaks it off.
+        body = MESSAGE + b"line\r\n" * 200_000 if name == "drop in the body" else MESSAGE
+        relay.configure(forward_to(forwardProviders=providers, security={"logAllEmails": True}))
+        message = queue(relay.spool, message=body)
+        assert relay.mailer_send("--once").returncode == 0
+        assert broken.delivered() == []
+        assert good.delivered() == [(TO, body)]
+    copy = found(relay.spool, message)
+    assert copy is not None
+    assert copy.place == "sent"
+    [trouble] = [event for event in copy.events if event["event"] == "trouble"]
+    assert words in trouble["reply"]
+    assert trouble["hop"] == at(broken)
+    assert PASSWORD not in json.dumps(copy.events)
+
+
+def test_a_refused_connection_goes_to_the_next_provider(relay: Relay, free_port: int) -> None:
+    with Server() as good:
+        relay.configure(forward_to(free_port, good))
+        message = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert good.delivered() == [(TO, MESSAGE)]
+    assert found(relay.spool, message) is None
+
+
+def test_with_no_provider_left_the_mail_waits_with_the_systems_own_words(relay: Relay, free_port: int) -> None:
+    relay.configure(forward_to(free_port))
+    message = queue(relay.spool)
+    assert relay.mailer_send("--once").returncode == 0
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.place == "retry"
+    assert outcomes(left) == [("deferred", (TO,))]
+    [deferred] = left.events[1:]
+    assert (deferred["reply"], deferred["hop"], deferred["attempt"]) == (REFUSED, at(free_port), 1)
+    # The bucket is the minute of `next`, rounded up.
+    assert left.bucket >= str(deferred["next"])[:16].replace("-", "").replace(":", "") + "Z"
+
+
+def test_nothing_bounces_while_every_provider_refuses_our_login(relay: Relay) -> None:
+    """FAULTS row 21: an expired password is our trouble, not the mail's."""
+    refusing = {"auth": "535 5.7.8 bad credentials"}
+    with Server(refusing, auth="PLAIN") as first, Server(refusing, auth="LOGIN") as second:
+        providers = [{"host": LOOPBACK, "port": server.port, **LOGIN} for server in (first, second)]
+        relay.configure(forward_to(forwardProviders=providers))
+        ids = [queue(relay.spool) for _ in range(3)]
+        assert relay.mailer_send("--once").returncode == 0
+    for message in ids:
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.statuses) == ("retry", {TO: "deferred"})
+
+
+def test_the_last_provider_that_refuses_by_policy_decides(relay: Relay) -> None:
+    with Server({"rcpt": "550 5.7.1 listed"}) as first, Server({"rcpt": "550 5.7.1 listed too"}) as second:
+        relay.configure(forward_to(first, second))
+        message = queue(relay.spool)
+        relay.mailer_send()
+    left = found(relay.spool, message)
+    assert left is not None
+    assert (left.place, left.events[-1]["reply"]) == ("failed", "550 5.7.1 listed too")
+
+
+@pytest.mark.parametrize(
+    ("script", "fate"),
+    [
+        ({"rcpt": "450 4.2.2 mailbox full"}, "deferred"),
+        ({"rcpt": "451 4.7.1 greylisted"}, "deferred"),
+        ({"dot": "451 4.6.0 later"}, "deferred"),
+        ({"mail": "451 4.1.8 sender unknown for now"}, "deferred"),
+        ({"rcpt": "550 5.1.1 no such user"}, "bounced"),
+        ({"dot": "554 5.6.0 no"}, "bounced"),
+    ],
+)
+def test_trouble_with_the_mail_is_not_taken_to_another_provider(
+    script: dict[str, str], fate: str, relay: Relay
+) -> None:
+    with Server(script) as first, Server() as second:
+        relay.configure(forward_to(first, second))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        assert second.sessions == []
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.statuses == {TO: fate}
+    assert left.events[-1]["reply"] == next(iter(script.values()))
+
+
+def test_providers_are_tried_by_priority_and_not_by_their_order_in_the_file(relay: Relay) -> None:
+    with Server() as second, Server() as first:
+        providers = [
+            {"host": LOOPBACK, "port": second.port, "priority": 20},
+            {"host": LOOPBACK, "port": first.port, "priority": 10},
+        ]
+        relay.configure(forward_to(forwardProviders=providers))
+        queue(relay.spool)
+        relay.mailer_send()
+        assert first.delivered() == [(TO, MESSAGE)]
+        assert second.sessions == []
+
+
+class ServerElsewhere(Server):
+    """The same at an address of this machine that is not loopback."""
+
+    def __enter__(self) -> "ServerElsewhere":
+        addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+        assert addresses, "this test needs a network interface besides loopback"
+        super().__enter__()
+        self.host = addresses[0]
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener, self._listener = self._listener, socket.create_server((self.host, self.port), family=family)
+        self._spawn(self._listen)
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        return self
+
+
+def test_a_password_is_not_sent_in_clear_to_another_host(relay: Relay) -> None:
+    """AUTH is offered, TLS is not."""
+    with ServerElsewhere(auth="PLAIN LOGIN") as server:
+        providers = [{"host": server.host, "port": server.port, **LOGIN}]
+        relay.configure(forward_to(forwardProviders=providers))
+        message = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        [session] = server.sessions
+        assert not any(command.startswith(b"AUTH") for command in session.commands)
+        assert server.messages == []
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.place == "retry"
+    assert "credentials are not sent in clear" in str(left.events[-1]["reply"])
+
+
+def test_a_password_is_sent_in_clear_to_loopback(relay: Relay) -> None:
+    with Server(auth="PLAIN") as server:
+        relay.configure(forward_to(forwardProviders=[{"host": LOOPBACK, "port": server.port, **LOGIN}]))
+        queue(relay.spool)
+        relay.mailer_send()
+        assert server.delivered() == [(TO, MESSAGE)]
+        assert any(command.startswith(b"AUTH PLAIN") for command in server.sessions[0].commands)
+
+
+def test_a_server_that_never_answers_the_banner_is_no_reason_to_lose_a_second_message(relay: Relay) -> None:
+    """The first message's session is stuck; SIGTERM ends the run and both are still there."""
+    with Server({"banner": HANG}) as server:
+        relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
+        ids = [queue(relay.spool), queue(relay.spool)]
+        assert relay.mailer_send("--once", "--max-seconds", "1").returncode == 0
+    assert [found(relay.spool, message).place for message in ids] == ["new", "new"]  # type: ignore[union-attr]
