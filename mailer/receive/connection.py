@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, syntax
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.input import EndlessLine, Input, LineTooLong, PeerGone
 from mailer.receive.settings import Settings
+
+__all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs in `session`
 
 _LINGER = 30.0
 """Seconds for a client to fetch our last words."""

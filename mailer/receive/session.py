@@ -6,12 +6,10 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 
-from aiosmtpd.smtp import syntax
-
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.auth import MAX_RESPONSE, Authenticator, Identity
-from mailer.receive.connection import Connection
+from mailer.receive.connection import Connection, syntax
 from mailer.receive.content import Origin
 from mailer.receive.data import DataReader
 from mailer.receive.login import Login
