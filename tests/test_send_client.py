@@ -10,7 +10,7 @@ from hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_addr
 from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, send
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Scope, Status
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.client import BLOCK, Session
 from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
@@ -371,6 +371,25 @@ def test_a_large_message_is_streamed_block_by_block_and_arrives_whole():
     assert outcome.status is Status.SENT
     assert server.delivered() == [(THREE[0], LARGE.body)]
     assert max(reads) == BLOCK
+
+
+def test_the_reply_to_the_dot_is_awaited_while_the_dot_still_waits_in_our_buffer():
+    """With small kernel buffers the one write of body and dot is taken in pieces: writing stops and goes on."""
+    letter = Letter(b"x" * (BLOCK - 2) + b"\r\n")
+
+    async def run(server: Server) -> list[Outcome]:
+        session = await Session.open(hop_to(server), LONG)
+        ours = session._wire._transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        outcomes = await session.transact(letter, letter.envelope.recipients, lambda _: None)
+        await session.close()
+        return outcomes
+
+    with Server() as server:
+        server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        (outcome,) = asyncio.run(run(server))
+    assert outcome.status is Status.SENT
+    assert server.messages[0].body == letter.body
 
 
 @pytest.mark.parametrize("letter", [Letter(), LARGE])

@@ -62,6 +62,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         address = transport.get_extra_info("peername")[0]
         self.label = self.hop.at(address)
+        self._transport.set_write_buffer_limits(0)  # a block is written when the one before has left
         self.loopback = is_loopback(address)
 
     def data_received(self, data: bytes) -> None:
@@ -90,7 +91,8 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._wake(None)
+        if self.dialogue.state is State.BODY:  # else it is an event that is awaited
+            self._wake(None)
 
     # What the session calls.
 
@@ -138,6 +140,7 @@ class Wire(asyncio.Protocol):
             raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
         assert secured is not None
         self._transport = secured
+        self._transport.set_write_buffer_limits(0)
         self.tls = tls.describe(secured.get_extra_info("ssl_object"))
 
     def abort(self) -> None:
@@ -156,9 +159,6 @@ class Wire(asyncio.Protocol):
         self._arm(phase)
         try:
             event: Event | None = await waiter
-        except asyncio.CancelledError:
-            self.abort()  # a reply that nobody waits for any more would answer the wrong question
-            raise
         finally:
             self._waiter = None
         return event
