@@ -1,7 +1,7 @@
 """Load, sudden death, and the books: what was acknowledged, what arrived, what was in doubt at each death.
 
-Nothing here shares a line with the product: submissions go through smtplib, arrivals are smtp-sink's files, and
-spool files are read by `spool_walk`.
+Nothing here shares a line with the product: submissions go through smtplib, arrivals are smtp-sink's files,
+and spool files are read by `spool_walk`.
 """
 
 import json
@@ -37,15 +37,19 @@ class Submission:
 
     @classmethod
     def make(cls, token: str, chance: random.Random) -> "Submission":
-        recipients = tuple(f"{token}.{number}@example.net" for number in range(chance.choice((1, 1, 1, 2, 5))))
+        recipients = tuple(
+            f"{token}.{number}@example.net" for number in range(chance.choice((1, 1, 1, 2, 5)))
+        )
         size = chance.choice((0, 100, 3000, 15_000, 15_000, LARGEST + 1000))
         lines = b"".join(b".%d\r\n" % chance.getrandbits(64) for _ in range(size // 20))
-        return cls(token, recipients, b"From: <app@example.com>\r\nSubject: %s\r\n\r\n" % token.encode() + lines)
+        return cls(
+            token, recipients, b"From: <app@example.com>\r\nSubject: %s\r\n\r\n" % token.encode() + lines
+        )
 
 
 @dataclass
 class Books:
-    """What the clients know: of each token one of `acknowledged`, `refused`, or nothing (the reply was lost)."""
+    """What the clients know of each token: `acknowledged`, `refused`, or neither (the reply was lost)."""
 
     file: Path
     submitted: dict[str, Submission] = field(default_factory=dict)
@@ -65,7 +69,7 @@ class Books:
 
 
 class Client(threading.Thread):
-    """Submits one message after the other until told to stop; comes back after each loss of the connection."""
+    """Submits one message after the other until told to stop; comes back when the connection is lost."""
 
     def __init__(self, name: str, relay: Relay, books: Books, seed: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -111,11 +115,13 @@ class Deaths:
     """Token to the number of deaths that left it handed over, and without an outcome."""
     most_at_once: int = 0
     _known: Counter[str] = field(default_factory=Counter)
-    """Token to the number of `committing` lines at an earlier death: what was in doubt then is not so anew."""
+    """Token to its `committing` lines at an earlier death: what was in doubt then is not so anew."""
 
     def look(self, spool: Path) -> None:
         """Read what the runner that has just died had in hand."""
-        doubtful = [found for found in walk(spool, ("cur",)).values() if "uncertain" in found.statuses.values()]
+        doubtful = [
+            found for found in walk(spool, ("cur",)).values() if "uncertain" in found.statuses.values()
+        ]
         lines = {token_of(found.message): found.kinds.count("committing") for found in doubtful}
         anew = [token for token, count in lines.items() if count > self._known[token]]
         self._known |= Counter(lines)

@@ -1,9 +1,9 @@
 """Death between two system calls, without a process to kill.
 
-Every call with which the spool changes the disk is counted at the boundary to the operating system (`os`, and
-libc as `mailer.spool.syscalls` calls it); before the n-th one the program dies: that call and all later
-ones raise. Descriptors are closed afterwards, as the kernel closes a dead process's, which frees the locks; no code
-of ours gets to undo anything.
+Every call with which the spool changes the disk is counted at the boundary to the operating system (`os`,
+and libc as `mailer.spool.syscalls` calls it); before the n-th one the program dies: that call and all later
+ones raise. Descriptors are closed afterwards, as the kernel closes a dead process's, which frees the locks;
+no code of ours gets to undo anything.
 """
 
 import os

@@ -4,12 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cli_queue import BODY, HOP, Queue
 from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.spool.inspect import listing
+from mailer.spool.operate import Operator
+from mailer.spool.scan import find
 
 
 @pytest.fixture
@@ -317,6 +323,22 @@ def test_fsck_finds_damage_names_it_and_exits_with_1(relay: Relay, queue: Queue,
     assert done.returncode == 1
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert [problem in finding["problem"] for finding in findings] == [True]
+
+
+def test_a_message_that_moves_during_a_listing_is_listed_once(queue: Queue) -> None:
+    """One that moves behind the scan is not missed; one that was listed and moves ahead is not repeated."""
+    messages = [queue.new(), queue.new(), queue.new()]
+    queue.defer(messages[0], "451 no")
+    changed = max(path.stat().st_ctime for path in queue.spool.path.rglob("01*"))
+    until(lambda: time.time() > changed + 0.05, "the file system's clock to go on")
+    operator = Operator(queue.spool, "alice")
+    seen = listing(queue.spool, changed + 1.01)
+    listed = [next(seen).spot, next(seen).spot]
+    operator.hold(listed[0], time.time())
+    (deferred,) = find(queue.spool, messages[0])
+    operator.retry(deferred, time.time())
+    names = [spot.name for spot in listed] + [found.id for found in seen]
+    assert sorted(names) == sorted(messages)
 
 
 def test_looking_changes_nothing(relay: Relay, queue: Queue) -> None:

@@ -217,7 +217,12 @@ def test_asking_for_the_version_loads_no_command(elsewhere: Path) -> None:
 
 def test_serve_says_which_port_the_system_chose(relay: Relay) -> None:
     with relay._start([*MAILER, "serve", "--port", "0"], "serve") as process:
-        until(lambda: "listening on 127.0.0.1:" in process.output(), "serve to say where it listens")
+
+        def listens() -> bool:
+            assert process.running, process.output()
+            return "listening on 127.0.0.1:" in process.output()
+
+        until(listens, "serve to say where it listens")
         port = int(process.output().split("listening on 127.0.0.1:")[1].split()[0])
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             assert client.recv(100).startswith(b"220 ")

@@ -6,6 +6,9 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cli_queue import Queue
@@ -160,16 +163,24 @@ def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> No
     assert [state_of(queue, due), state_of(queue, later)] == ["new", "retry"]
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can enter; pytest keeps its own for itself."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_root_leaves_no_file_of_its_own_in_another_users_spool(relay: Relay, queue: Queue) -> None:
+def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: Path) -> None:
+    relay = Relay(open_directory)
+    queue = Queue(relay.spool)
     message = queue.new()
     queue.defer(message, "451 no")
     nobody = pwd.getpwnam("nobody")
     for path in (relay.spool, *relay.spool.rglob("*")):
         shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
-    for directory in (relay.directory, *relay.directory.parents):
-        if directory.stat().st_uid == os.geteuid() and directory.name:
-            directory.chmod(directory.stat().st_mode | 0o011)
     environment = os.environ | {"SUDO_USER": "alice"}
     for command in (["spool", "retry", message], ["spool", "why", message], ["send", "--once"]):
         argv = [sys.executable, "-m", "mailer", *command, "--config", str(relay.config)]

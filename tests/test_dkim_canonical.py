@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 from dkim.canonicalization import Relaxed, Simple
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailer.send.canonical import BodyCanonicalizer, header_field
@@ -45,6 +45,7 @@ pieces = st.lists(tokens.map(b"".join))
 
 
 @given(pieces=pieces, relaxed=st.booleans())
+@example(pieces=[b"\r\n \r\n\r\t"], relaxed=True)  # a bare CR that a blank sets off from the end
 def test_a_body_in_pieces_is_what_dkimpy_makes_of_the_whole(pieces, relaxed):
     body = b"".join(pieces)
     # SMTP gives a last line its end; dkimpy expects to find it there.
@@ -92,13 +93,13 @@ MiB = 2**20
 @pytest.mark.parametrize(
     "line", [b"x" * 64, b" " * 64, b"\r\n" * 32, b" \t\r\n" * 16, b"\n" * 64, b" x" * 32]
 )
-def test_32_mib_of_anything_take_no_memory_and_come_to_an_end(line, relaxed):
-    """A quadratic pattern would need hours for the blanks, and a growing buffer 32 MiB."""
+def test_8_mib_of_anything_take_no_memory_and_come_to_an_end(line, relaxed):
+    """A quadratic pattern would need hours for the blanks, and a growing buffer 8 MiB."""
     body = BodyCanonicalizer(Counter(), relaxed=relaxed)
     block = line * (64 * 1024 // len(line))
     tracemalloc.start()
     try:
-        for _ in range(32 * MiB // len(block)):
+        for _ in range(8 * MiB // len(block)):
             body.update(block)
         body.update(b".")
         body.finish()

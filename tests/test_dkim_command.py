@@ -128,6 +128,13 @@ def test_check_tells_another_published_key_by_name(signing_relay, server):
     assert {finding["what"] for finding in found} == {"key", "dkim", "spf", "dmarc", "mx"}
 
 
+def test_a_configured_domain_that_is_none_is_said_in_a_sentence(relay):
+    relay.configure({"dkim": {"keys": [{"domain": "a..b"}]}})
+    said = relay.mailer("dkim", "check")
+    assert said.returncode == 78
+    assert "not a domain name" in said.stderr
+
+
 def test_check_says_when_dns_does_not_answer(signing_relay, server):
     signing_relay.mailer("dkim", "keygen", "--domain", "example.com")
     server.broken = True

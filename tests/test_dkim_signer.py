@@ -9,7 +9,7 @@ from signing import MESSAGE, NOW, Held, sign, signer, write_key
 from mailer.config.model import Dkim, DkimKey, MissingKey
 from mailer.send.dkim import Signer, SigningError
 from mailer.send.dkim_keys import KeyType
-from mailer.send.signed_fields import MAX_HEADER
+from mailer.send.signed_fields import BLOCK, MAX_HEADER
 
 
 @pytest.fixture
@@ -177,6 +177,15 @@ def test_whatever_was_accepted_can_be_signed(key, message):
 def test_a_header_without_end_is_not_read_into_memory(key):
     with pytest.raises(SigningError, match="header is larger"):
         signer(key).sign(Held(b"X: y\r\n" * (MAX_HEADER // 6 + 20_000)))
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_the_end_of_the_header_is_found_across_blocks(key, cut):
+    field = b"From: app@example.com\r\nX: "
+    header = field + b"x" * (BLOCK - len(field) - cut)
+    [long] = signatures(signer(key).sign(Held(header + b"\r\n\r\nbody")))
+    [short] = signatures(signer(key).sign(Held(field + b"\r\n\r\nbody")))
+    assert long["bh"] == short["bh"]
 
 
 def test_a_hundred_thousand_fields_come_to_an_end(key):

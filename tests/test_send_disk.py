@@ -25,14 +25,14 @@ def remounted(relay: Relay, options: str) -> tuple[str, ...]:
     return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
 
 
-def small(relay: Relay, spare: int) -> tuple[str, ...]:
-    """Run a command that sees the spool on a filesystem of its own with `spare` pages free, and keep its work."""
-    spool = relay.spool
+def full(relay: Relay) -> tuple[str, ...]:
+    """Run a command that sees the spool on a filesystem without a free page; the end is in `spool.after`."""
+    spool, small = relay.spool, relay.directory / "small"
     script = (
-        f"mkdir -p {spool}.small && mount -t tmpfs -o size=64k none {spool}.small && cp -a {spool}/. {spool}.small"
-        f" && mount --bind {spool}.small {spool}"
-        f" && {{ dd if=/dev/zero of={spool}/filler bs=4k 2>/dev/null; truncate -s -{spare * 4096} {spool}/filler; }}"
-        f'; "$@"; code=$?; rm {spool}/filler; umount {spool}; cp -a {spool}.small {spool}.after; exit $code'
+        f"mkdir {small} && mount -t tmpfs -o size=64k none {small} && cp -a {spool}/. {small}"
+        f" && mount --bind {small} {spool}"
+        f"; dd if=/dev/zero of={spool}/filler bs=4k 2>/dev/null"
+        f'; "$@"; code=$?; rm {spool}/filler; umount {spool}; cp -a {small} {spool}.after; exit $code'
     )
     return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
 
@@ -134,11 +134,11 @@ def test_a_spool_that_turns_read_only_in_mid_transaction_sends_nothing_it_cannot
 
 
 def test_a_full_spool_ends_the_run_with_75_and_sends_nothing(relay: Relay) -> None:
-    """A real filesystem without a free page: what the runner does there is copied out and finished elsewhere."""
+    """A real filesystem; what the runner does there is copied out, and finished."""
     with Server() as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool, message=MESSAGE + b"x" * 3000 + b"\r\n")
-        done = relay.mailer_send("--once", under=small(relay, spare=0))
+        done = relay.mailer_send("--once", under=full(relay))
         assert done.returncode == 75, done.stderr
         assert NO_SPACE in done.stderr
         assert server.messages == []
@@ -148,13 +148,13 @@ def test_a_full_spool_ends_the_run_with_75_and_sends_nothing(relay: Relay) -> No
     assert found(relay.directory / "spool.after", message) is None
 
 
-def test_a_file_that_cannot_be_read_stops_no_other(relay: Relay, tmp_path: Path) -> None:
-    """EIO under one message: it is left alone, and told of; the run goes on."""
+def test_a_message_that_cannot_be_claimed_stops_no_other(relay: Relay, tmp_path: Path) -> None:
+    """EIO at its rename: it is left alone, and told of; the run goes on."""
     with Server() as server:
         relay.configure(forward_to(server))
         for _ in range(3):
             queue(relay.spool)
-        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "pread64", "EIO", when="1"))
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "renameat2", "EIO", when="1"))
         assert done.returncode == 0
         assert "Input/output error" in done.stderr
         assert len(server.delivered()) >= 2

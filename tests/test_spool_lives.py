@@ -1,8 +1,8 @@
 """Any order of events, with deaths between any two system calls, against a model of where each message is.
 
-The model holds what must be seen of each message. An operation that dies may leave any state on
-its way, of which the model then takes up the one that is there. Nothing else may happen: every accepted message is
-in exactly one place, its journal folds to what the model knows, and only what was sent or removed vanishes.
+The model holds what must be seen of each message. An operation that dies may leave any state on its way, of
+which the model then takes up the one that is there. Nothing else may happen: every accepted message is in
+exactly one place, its journal folds to what the model knows, and only what was sent or removed vanishes.
 """
 
 import contextlib

@@ -71,6 +71,8 @@ class BodyCanonicalizer:
 
 def _line_ends_at_the_end(data: bytes) -> int:
     """How many CRLF the data ends with, in time linear in their number."""
+    if not data.endswith(b"\r\n"):
+        return 0
     rest = data[len(data.rstrip(b"\r\n")) :]
     if rest == _EMPTY_LINES[: len(rest)]:
         return len(rest) // 2

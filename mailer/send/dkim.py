@@ -77,8 +77,8 @@ class Signer:
     def sign(self, source: Source) -> bytes:
         """Make the signatures of a message.
 
-        Reads it once, in blocks. That takes 0.2 s for 50 MB, so whoever has other work in hand calls it in a
-        thread; two threads must not at the same time.
+        Reads it once, in blocks. That takes some 0.2 s for 50 MB, so whoever has other work in hand calls it
+        in a thread for a large one; any number of threads may.
 
         Returns:
             The DKIM-Signature fields, each with its line end, to be put before the message's first byte.

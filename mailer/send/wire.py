@@ -51,6 +51,9 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._closed = loop.create_future()
         self._waiter: asyncio.Future[Event | None] | None = None
+        # What came before anybody waited: the banner, if it comes together with the end of the TLS handshake
+        # or of the connection. Everything else answers a call whose caller waits.
+        self._early: Event | None = None
         self._paused = False
         self._answered = 0
         self._deadline = 0.0
@@ -71,8 +74,6 @@ class Wire(asyncio.Protocol):
                 self._break(event)
             else:
                 self._wake(event)
-        if self.dialogue.state is State.HANDSHAKE:
-            self._transport.pause_reading()  # until the handshake reads: the next bytes are TLS or an attack
         self.flush()
         if self._answered != self.dialogue.answered:
             self._answered = self.dialogue.answered
@@ -139,8 +140,9 @@ class Wire(asyncio.Protocol):
             text, temporary = tls.failure(error)
             raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
         assert secured is not None
-        self._transport = secured
-        self._transport.set_write_buffer_limits(0)
+        self._transport = (
+            secured  # its write buffer keeps its limit, 512 KiB: asyncio's TLS never resumes at 0
+        )
         self.tls = tls.describe(secured.get_extra_info("ssl_object"))
 
     def abort(self) -> None:
@@ -153,8 +155,9 @@ class Wire(asyncio.Protocol):
         await self._closed
 
     async def _wait(self, phase: Phase) -> Event | None:
-        if self.broken:
-            return self.broken
+        if early := self._early or self.broken:
+            self._early = None
+            return early
         self._waiter = waiter = self._loop.create_future()
         self._arm(phase)
         try:
@@ -164,7 +167,9 @@ class Wire(asyncio.Protocol):
         return event
 
     def _wake(self, event: Event | None) -> None:
-        if self._waiter and not self._waiter.done():
+        if self._waiter is None:
+            self._early = event
+        elif not self._waiter.done():
             self._waiter.set_result(event)
 
     def _break(self, broken: Broken) -> None:
@@ -175,7 +180,8 @@ class Wire(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
-        self._wake(broken)
+        if self._waiter:
+            self._wake(broken)
 
     def _arm(self, phase: Phase) -> None:
         """Start the phase's time.

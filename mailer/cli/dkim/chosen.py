@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_path
@@ -56,15 +57,26 @@ def _somewhere() -> bool:
     return True
 
 
+def configured(config: Config) -> list[DkimKey]:
+    """The configured keys, with domain and selector as DNS has them."""
+    try:
+        return [
+            msgspec.structs.replace(key, domain=ascii_domain(key.domain), selector=ascii_domain(key.selector))
+            for key in config.dkim.signing_keys
+        ]
+    except ValueError as error:
+        raise Failure(
+            Exit.CONFIG, f"a domain or selector of dkim is {error}; see mailer config check"
+        ) from None
+
+
 def chosen(base: Path, config: Config, domain: str | None, selector: str | None) -> list[DkimKey]:
     """The configured keys that fit; else the one that both options name, configured or not."""
-    keys = [
-        key
-        for key in config.dkim.signing_keys
-        if domain in {None, key.domain} and selector in {None, key.selector}
+    found = [
+        key for key in configured(config) if domain in {None, key.domain} and selector in {None, key.selector}
     ]
-    if keys:
-        return keys
+    if found:
+        return found
     if domain:
         return [unconfigured(base, domain, selector or "mail")]
     raise Failure(Exit.CONFIG, "no DKIM key is configured; make one with: mailer dkim keygen --domain D")

@@ -10,6 +10,7 @@ import msgspec
 
 from mailer.cli.dkim.chosen import (
     chosen,
+    configured,
     domain_option,
     key_file,
     new_domain_option,
@@ -55,10 +56,9 @@ def keygen(domain: str, selector: str | None, kind: str) -> None:
 
     base, config = surroundings()
     wanted = selector or ("mail" if kind == "rsa2048" else "ed25519")
-    configured = [key for key in config.dkim.signing_keys if (key.domain, key.selector) == (domain, wanted)]
-    key = configured[0] if configured else unconfigured(base, domain, wanted)
-    _make(key, KeyType(kind), config)
-    if not configured:
+    known = [key for key in configured(config) if (key.domain, key.selector) == (domain, wanted)]
+    _make(known[0] if known else unconfigured(base, domain, wanted), KeyType(kind), config)
+    if not known:
         sys.stdout.write(
             f'\nTo sign with it, add to dkim.keys: {{"domain": "{domain}", "selector": "{wanted}"}}\n'
         )
