@@ -200,7 +200,7 @@ def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change
 def test_a_dkim_key_that_is_not_there_is_a_warning(loaded, tmp_path):
     dkim = {"enabled": True, "domain": "example.com"}
     found = warnings(loaded({**QUIET, "dkim": dkim}))
-    assert paths(found) == ["$.dkim.privateKeyPath", "$.dkim.enabled"]
+    assert paths(found) == ["$.dkim.privateKeyPath"]
     assert f"{tmp_path}/keys/example.com/mail.private" in found[0].message
     assert paths(warnings(loaded({**QUIET, "dkim": {"enabled": True}})))[0] == "$.dkim.domain"
 

@@ -28,11 +28,6 @@ _ROWS = (
         "this version does not deliver directly, and no forward provider is on: mail waits in the spool",
     ),
     _Row(
-        "$.dkim.enabled",
-        lambda config: config.dkim.enabled,
-        "this version does not sign; mail leaves without a DKIM signature of ours",
-    ),
-    _Row(
         "$.rateLimits.enabled",
         lambda config: config.rate_limits.enabled,
         "this version does not count messages; no sender is limited",

@@ -29,19 +29,20 @@ def plan(
     Raises:
         OSError: the local Maildir is wanted and cannot be made.
     """
-    if _keeps_mail(config):
+    if keeps_mail(config):
         return (LocalRoute(spool, committer),)
     return tuple(_forward(config, pool, ehlo_domain))
 
 
 def route_names(config: Config) -> tuple[str, ...]:
     """Name the routes that `plan` would return, in the same order, without making anything."""
-    if _keeps_mail(config):
+    if keeps_mail(config):
         return (LocalRoute.name,)
     return tuple(str(_hop(provider, "")) for provider in config.providers)
 
 
-def _keeps_mail(config: Config) -> bool:
+def keeps_mail(config: Config) -> bool:
+    """Tell whether mail stays here, in the local Maildir."""
     return not config.providers and not config.direct_delivery.enabled
 
 

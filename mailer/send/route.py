@@ -5,7 +5,7 @@ from typing import Protocol
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome
-from mailer.spool.claim import Claim
+from mailer.send.outgoing import Outgoing
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop right before the step that cannot be taken back.
@@ -25,7 +25,7 @@ class Route(Protocol):
     """Seconds between the transactions of one message."""
 
     async def deliver(
-        self, claim: Claim, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         """Try one transaction.
 
