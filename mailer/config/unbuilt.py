@@ -18,16 +18,6 @@ class _Row(NamedTuple):
 
 _ROWS = (
     _Row(
-        "$.directDelivery.enabled",
-        lambda config: config.direct_delivery.enabled and bool(config.providers),
-        "this version does not deliver directly; all mail goes through the forward providers",
-    ),
-    _Row(
-        "$.directDelivery.enabled",
-        lambda config: config.direct_delivery.enabled and not config.providers,
-        "this version does not deliver directly, and no forward provider is on: mail waits in the spool",
-    ),
-    _Row(
         "$.rateLimits.enabled",
         lambda config: config.rate_limits.enabled,
         "this version does not count messages; no sender is limited",

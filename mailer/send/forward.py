@@ -13,6 +13,8 @@ from mailer.send.route import OnCommit
 class ForwardRoute:
     """Delivers through one provider."""
 
+    attempts = 1
+
     def __init__(self, hop: Hop, pool: Pool, *, batch_size: int, batch_delay: float) -> None:
         """Prepare; nothing is opened yet.
 
@@ -27,6 +29,10 @@ class ForwardRoute:
         self.name = str(hop)
         self.batch_size = batch_size
         self.batch_delay = batch_delay
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Make one group: all go to the provider."""
+        return [list(recipients)]
 
     async def deliver(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit

@@ -33,6 +33,7 @@ class LocalRoute:
     name = "local"
     batch_size = 1_000_000
     batch_delay = 0.0
+    attempts = 1
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
         """Make the Maildir if it is not there; raises OSError."""
@@ -40,6 +41,10 @@ class LocalRoute:
         self._committer = committer
         for part in (_UNFINISHED, _UNREAD, _READ):
             spool.make_directory(f"{LOCAL}/{part}")
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Make one group: one copy serves all."""
+        return [list(recipients)]
 
     async def deliver(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit

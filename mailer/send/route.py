@@ -22,7 +22,12 @@ class Route(Protocol):
     batch_size: int
     """Recipients in one transaction, at most."""
     batch_delay: float
-    """Seconds between the transactions of one message."""
+    """Seconds between the transactions of one message to one destination."""
+    attempts: int
+    """Attempts at a message after which trouble with this route sends it on to the next one."""
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Divide recipients by destination: trouble with one says nothing about another."""
 
     async def deliver(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
