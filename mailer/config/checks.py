@@ -40,7 +40,11 @@ def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
 
 def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the runner must not start with this configuration; empty: it may."""
-    return (*_exposed_configuration(loaded), *dkim_checks.refusals(loaded.config))
+    return (
+        *_exposed_configuration(loaded),
+        *_name_servers(loaded.config),
+        *dkim_checks.refusals(loaded.config),
+    )
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
@@ -54,6 +58,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_login(config, run_commands=False),
         *_open_relay(config),
         *_exposed_configuration(loaded),
+        *_name_servers(config),
         *dkim_checks.refusals(config),
         *_providers(config),
         *_references(config),
@@ -133,6 +138,16 @@ def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
             f"every user of this host can read it, and {', '.join(written)} is written in it; "
             f"type: {chmod(loaded.path)}",
         )
+
+
+def _name_servers(config: Config) -> Iterator[Problem]:
+    for at, text in enumerate(config.dns.nameservers):
+        address, colon, port = text.rpartition(":")
+        bare = address.strip("[]") if colon and port.isdigit() and text.count(":") != text.count("::") else text
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
 
 
 def _providers(config: Config) -> Iterator[Problem]:
