@@ -29,6 +29,9 @@ _PLACEHOLDER = re.compile(
 _GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
 
+_WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
+
+
 def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the receiver must not start with this configuration; empty: it may.
 
@@ -142,10 +145,9 @@ def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
 
 def _name_servers(config: Config) -> Iterator[Problem]:
     for at, text in enumerate(config.dns.nameservers):
-        address, colon, port = text.rpartition(":")
-        bare = address.strip("[]") if colon and port.isdigit() and text.count(":") != text.count("::") else text
+        address = text.rpartition(":")[0] if _WITH_PORT.fullmatch(text) else text
         try:
-            ipaddress.ip_address(bare)
+            ipaddress.ip_address(address.strip("[]"))
         except ValueError:
             yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
 
