@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from testbed.capability import address_elsewhere
 from testbed.ports import free_port as draw_free_port
 from testbed.postfix import Postfix
 from testbed.relay import Relay
@@ -42,6 +43,13 @@ def spool_path(tmp_path: Path) -> Path:
 def free_port() -> int:
     """A loopback port that nothing listens on."""
     return draw_free_port()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    """An address of this machine that is not loopback: what a server on another machine looks like."""
+    with address_elsewhere() as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
     python spool_programs.py receive SPOOL SIZE...     prints `accepted ID`, `refused CODE` or `open CODE`
     python spool_programs.py run SPOOL                 prints `delivered ID ADDRESS`, `stopped CODE`, `done`
+    python spool_programs.py sweep SPOOL NOW           prints `requeued ID`, `removed ID`, `skipped ID REASON`
 
 Each says `ready` when all is imported, and begins when it reads a line: what strace counts begins there.
 """
@@ -12,13 +13,14 @@ import sys
 from errno import errorcode
 from pathlib import Path
 
-from spool_runner import run_once
+from spool_runner import HORIZON, claims_of, run_once
 from spool_strategies import NOW, envelope
 
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Spool, Spot
+from mailer.spool.sweep import clean_tmp, requeue_due
 
 _PR_SET_PTRACER = 0x59616D61
 
@@ -84,9 +86,26 @@ def run(root: Path) -> None:
             say("done")
 
 
+def sweep(root: Path, now: float) -> None:
+    def on_skip(spot: Spot, reason: str) -> None:
+        say(f"skipped {spot.name} {reason}")
+
+    with Spool.open(root) as spool:
+        wait_for_strace()
+        try:
+            for spot in requeue_due(spool, claims_of(spool, now, on_skip), now, HORIZON):
+                say(f"requeued {spot.name}")
+            for name in clean_tmp(spool, now, on_skip):
+                say(f"removed {name}")
+        except OSError as error:
+            say(f"stopped {errorcode[error.errno or 0]}")
+
+
 if __name__ == "__main__":
     verb, path, *arguments = sys.argv[1:]
     if verb == "receive":
         receive(Path(path), [int(size) for size in arguments])
+    elif verb == "sweep":
+        sweep(Path(path), float(arguments[0]))
     else:
         run(Path(path))

@@ -1,19 +1,16 @@
 """Run the programs of `spool_programs` under strace: watched, refused by the kernel, or killed at a call."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from testbed.capability import attacher
 
 CHANGES = "openat,flock,write,pwrite64,fsync,fdatasync,renameat2,mkdirat,unlinkat,fallocate"
 """The calls with which the spool is changed."""
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)$")
 
@@ -47,15 +44,19 @@ class Ran:
         return [line.split(" ", 1)[1] for line in self.said if line.startswith(word + " ")]
 
 
-def straced(log: Path, *program: str, inject: tuple[str, ...] = (), trace: str = CHANGES) -> Ran:
+def straced(
+    log: Path, *program: str, inject: tuple[str, ...] = (), only: str = "", trace: str = CHANGES
+) -> Ran:
     """Run a program to its end, or to the death that was injected.
 
     Args:
         log: where strace writes.
         program: arguments of `spool_programs`.
         inject: strace's expressions, such as `fsync:signal=KILL:when=2`; counted from the start of its work.
+        only: a path as the program names it; other calls than those with it are let alone.
         trace: the calls to watch.
     """
+    tracer = attacher()
     running = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("spool_programs.py")), *program],
         stdin=subprocess.PIPE,
@@ -66,9 +67,11 @@ def straced(log: Path, *program: str, inject: tuple[str, ...] = (), trace: str =
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
     options = [option for expression in inject for option in ("-e", f"inject={expression}")]
+    if only:
+        options += ["-P", only]
     watcher = subprocess.Popen(
         [
-            "strace",
+            tracer,
             "-f",
             "-y",
             "-s",

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from log_directory import opened
 from spool_strategies import NOW, envelope
 
 from mailer.mail.outcome import Outcome, Status
@@ -47,7 +49,11 @@ class Heard:
 
 def log_with(directory: Path | None = None, now: float = NOW) -> tuple[MailLog, Heard]:
     heard = Heard()
-    ledger = Ledger(directory, on_trouble=lambda error: pytest.fail(str(error))) if directory else None
+    ledger = (
+        Ledger(partial(opened, directory), on_trouble=lambda error: pytest.fail(str(error)))
+        if directory
+        else None
+    )
     return MailLog(lambda: now, heard, ledger), heard
 
 

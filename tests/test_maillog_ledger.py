@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_directory import opened
 
 from mailer.maillog import ledger as ledger_module
 from mailer.maillog.ledger import Ledger, Line, encode
@@ -19,6 +21,7 @@ from mailer.maillog.reader import days, decode, history, read_day
 
 TODAY = "2026-11-22T21:45:01.000000Z"
 ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"
+HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 texts = st.text(max_size=20).filter(lambda text: text.encode("utf-8", "replace").decode() == text)
 lines = st.builds(
@@ -36,13 +39,15 @@ lines = st.builds(
 
 WRITERS = """
 import os, sys
+from functools import partial
 from pathlib import Path
+from log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
 gate_read, gate_write = os.pipe()
 for writer in range(8):
     if os.fork() == 0:
         os.close(gate_write)
-        ledger = Ledger(Path(sys.argv[1]), on_trouble=lambda error: os._exit(1))
+        ledger = Ledger(partial(opened, Path(sys.argv[1])), on_trouble=lambda error: os._exit(1))
         os.read(gate_read, 1)  # All begin at once: the gate opens by closing.
         for number in range(2000):
             reply = "x" * 40 * writer
@@ -54,10 +59,12 @@ sys.exit(sum(os.wait()[1] for _ in range(8)))
 
 FULL = """
 import os, sys, resource
+from functools import partial
 from pathlib import Path
+from log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
 log, events = Path(sys.argv[1]), []
-ledger = Ledger(log, on_trouble=lambda error: events.append(f"trouble: {error.strerror}"))
+ledger = Ledger(partial(opened, log), on_trouble=lambda error: events.append(f"trouble: {error.strerror}"))
 def append(name):
     ledger.append(Line(at="2026-11-22T21:45:01Z", event=name, reply="x" * 300))
     events.append(name)
@@ -73,7 +80,7 @@ print(*events, sep="\\n")
 
 def log_of(directory: Path) -> tuple[Ledger, list[OSError]]:
     trouble: list[OSError] = []
-    return Ledger(directory, trouble.append), trouble
+    return Ledger(partial(opened, directory), trouble.append), trouble
 
 
 def line(event: str, at: str = TODAY, **fields: object) -> Line:
@@ -129,7 +136,7 @@ def test_the_file_is_the_utc_day_of_the_lines_own_time(tmp_path: Path) -> None:
 
 
 def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], check=True, env=HERE)
     written = [json.loads(raw) for raw in (tmp_path / "20261122.jsonl").read_bytes().splitlines()]
     assert {found["id"] for found in written} == {f"{w}/{n}" for w in range(8) for n in range(2000)}
     assert len(written) == 16000
@@ -138,7 +145,7 @@ def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
 def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
     """FAULTS 26, with a limit that makes write(2) stop short, as a full disk does."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True, env=HERE
     )
     assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
     assert [found.event for found in read_day(tmp_path, "20261122")] == ["one", "four"]

@@ -12,8 +12,8 @@ import pytest
 from hostile import HANG, Server, per_address
 from sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
 from spool_walk import Found, walk
+from testbed.capability import tracer
 from testbed.relay import Relay
-from testbed.tools import program
 from testbed.waiting import until
 
 ANN, BOB = "ann@example.net", "bob@example.net"
@@ -26,7 +26,7 @@ CALLS = (
 
 def traced(log: Path, *expressions: str) -> tuple[str, ...]:
     options = [word for expression in expressions for word in ("-e", expression)]
-    return (program("strace"), "-f", "-o", str(log), *options)
+    return (tracer(), "-f", "-o", str(log), *options)
 
 
 def numbered(log: Path) -> Iterator[tuple[str, int, str]]:

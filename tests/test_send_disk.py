@@ -6,8 +6,8 @@ import pytest
 from hostile import Server
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from spool_walk import walk
+from testbed.capability import tracer, with_own_mounts
 from testbed.relay import Relay
-from testbed.tools import program
 
 NO_SPACE = "No space left on device"
 
@@ -15,14 +15,14 @@ NO_SPACE = "No space left on device"
 def failing(log: Path, call: str, error: str, when: str = "1+") -> tuple[str, ...]:
     """Run a command whose n-th such system call (`when`, as strace has it) fails."""
     inject = f"inject={call}:error={error}:when={when}"
-    return (program("strace"), "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject)
+    return (tracer(), "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject)
 
 
 def remounted(relay: Relay, options: str) -> tuple[str, ...]:
     """Run a command that sees the spool mounted with these options, in a namespace of its own."""
     spool = relay.spool
     script = f'mount --bind {spool} {spool} && mount -o remount,bind,{options} {spool} && exec "$@"'
-    return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
+    return (*with_own_mounts(), "sh", "-c", script, "sh")
 
 
 def full(relay: Relay) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def full(relay: Relay) -> tuple[str, ...]:
         f"; dd if=/dev/zero of={spool}/filler bs=4k 2>/dev/null"
         f'; "$@"; code=$?; rm {spool}/filler; umount {spool}; cp -a {small} {spool}.after; exit $code'
     )
-    return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
+    return (*with_own_mounts(), "sh", "-c", script, "sh")
 
 
 @pytest.mark.parametrize("call", ["fallocate", "write"])

@@ -2,13 +2,12 @@
 
 import json
 import ssl
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trustme
-from hostile import DROP, HANG, RESET, Server
+from hostile import DROP, HANG, RESET, Server, reached
 from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
@@ -166,11 +165,9 @@ def test_providers_are_tried_by_priority_and_not_by_their_order_in_the_file(rela
         assert second.sessions == []
 
 
-def test_a_password_is_not_sent_in_clear_to_another_host(relay: Relay) -> None:
+def test_a_password_is_not_sent_in_clear_to_another_host(relay: Relay, elsewhere: str) -> None:
     """This machine by an address that is not loopback: AUTH is offered, TLS is not."""
-    addresses = subprocess.check_output(["hostname", "-I"], text=True).split()
-    here = next(address for address in addresses if ":" not in address)
-    with Server(auth="PLAIN LOGIN", host=here) as server:
+    with Server(auth="PLAIN LOGIN", host=elsewhere) as server:
         providers = [{"host": server.host, "port": server.port, **LOGIN}]
         relay.configure(forward_to(forwardProviders=providers))
         message = queue(relay.spool)
@@ -195,8 +192,27 @@ def test_a_password_is_sent_in_clear_to_loopback(relay: Relay) -> None:
 
 def test_a_server_that_never_answers_the_banner_is_no_reason_to_lose_a_second_message(relay: Relay) -> None:
     """The first message's session is stuck; SIGTERM ends the run and both are still there."""
-    with Server({"banner": HANG}) as server:
+    stuck = threading.Event()
+    with Server({"banner": reached(stuck, HANG)}) as server:
         relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
         ids = [queue(relay.spool), queue(relay.spool)]
-        assert relay.mailer_send("--once", "--max-seconds", "1").returncode == 0
+        with relay.watch():
+            assert stuck.wait(60)
     assert [found(relay.spool, message).place for message in ids] == ["new", "new"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("secret", [{"file": "not-there"}, {"command": ["false"]}, {"env": "NOT_SET"}])
+def test_a_password_that_cannot_be_had_is_trouble_with_its_provider(relay: Relay, secret: Any) -> None:
+    with Server(auth="PLAIN") as first, Server() as second:
+        relay.configure(forward_to(first, second))
+        providers = [
+            {"host": LOOPBACK, "port": first.port, "username": USER, "password": secret},
+            {"host": LOOPBACK, "port": second.port},
+        ]
+        relay.configure({"forwardProviders": providers})
+        message = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert second.delivered() == [(TO, MESSAGE)]
+        assert first.messages == []
+    assert found(relay.spool, message) is None
+    assert "$.forwardProviders[0].password" in relay.mailer("spool", "why", message).stdout

@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import socket
 import ssl
 
 import pytest
@@ -145,17 +144,6 @@ def test_tls_that_is_required_and_not_offered_is_trouble_of_the_hop():
     with Server() as server, pytest.raises(HopTrouble) as raised:
         send(server, Letter(), starttls=StartTls.REQUIRED)
     assert (raised.value.scope, raised.value.text) == (Scope.HOST, "STARTTLS is not offered")
-
-
-@pytest.fixture
-def elsewhere():
-    """An address of this machine that is not loopback: what a server elsewhere looks like."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table
-        except OSError:
-            pytest.skip("this machine has no address besides loopback")
-        return probe.getsockname()[0]
 
 
 @pytest.mark.parametrize("policy", [StartTls.NEVER, StartTls.WHEN_OFFERED])

@@ -1,12 +1,20 @@
 """When the final reply is lost nobody knows whether the mail was delivered; the journal says just that."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hostile import DROP, RESET, Server, per_address
 from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
+from testbed.capability import tracer
 from testbed.relay import Relay
+
+from mailer.mail.clock import rfc3339
+from mailer.spool.held import Held
+from mailer.spool.journal import Event
+from mailer.spool.layout import Place, Spool, Spot
 
 ANN, BOB = "ann@example.net", "bob@example.net"
 NEXT_RUN = ("faketime", "-f", "+3m")
@@ -107,7 +115,7 @@ def test_under_the_policy_hold_a_runner_that_dies_after_the_dot_leaves_its_messa
     with Server() as server:
         relay.configure(forward_to(server, uncertain="hold"))
         message = queue(relay.spool)
-        killed_at_the_outcome = ("strace", "-f", "-o", str(tmp_path / "trace"), "-e", "trace=fdatasync", "-e",
+        killed_at_the_outcome = (tracer(), "-f", "-o", str(tmp_path / "trace"), "-e", "trace=fdatasync", "-e",
                                  "inject=fdatasync:signal=KILL:when=1")  # fmt: skip
         assert relay.mailer_send("--once", under=killed_at_the_outcome).returncode != 0
         assert relay.mailer_send("--once").returncode == 0
@@ -126,3 +134,57 @@ def test_the_ledger_tells_of_doubt_as_the_journal_does(relay: Relay) -> None:
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
     [told] = [line for line in lines if line["id"] == message]
     assert (told["event"], told["to"], told["relay"]) == ("uncertain", [TO], at(server))
+
+
+def interrupted(spool: Path, message_id: str, *events: Event) -> None:
+    """Leave a message in `new/` as a power cut may: with these lines, and its claim undone."""
+    with Spool.open(spool) as opened, Held.take(opened, Spot(Place.NEW, message_id)) as held:
+        held.append(*events)
+
+
+def committing(hop: str) -> Event:
+    return Event(at=rfc3339(time.time()), event="committing", to=(TO,), hop=hop, attempt=1)
+
+
+def test_a_refusal_after_the_dot_leaves_no_doubt_whatever_happens_next(relay: Relay) -> None:
+    """The first provider said no to the whole message, then the runner died: the second may have it."""
+    with Server({"dot": "550 5.7.1 not you"}) as first, Server() as second:
+        relay.configure(forward_to(first, second))
+        message = queue(relay.spool)
+        refused = Event(at=rfc3339(time.time()), event="trouble", to=(TO,), hop=at(first), attempt=1)
+        interrupted(relay.spool, message, committing(at(first)), refused)
+        assert relay.mailer_send("--once").returncode == 0
+        assert second.delivered() == [(TO, MESSAGE)]
+    assert found(relay.spool, message) is None
+
+
+def test_under_hold_the_journal_decides_and_not_the_directory(relay: Relay) -> None:
+    """A power cut undoes the renames of a claim, not the synced line that says the message was going out."""
+    with Server() as hop:
+        relay.configure(forward_to(hop, uncertain="hold"))
+        message = queue(relay.spool)
+        interrupted(relay.spool, message, committing(at(hop)))
+        relay.mailer_send("--once")
+        held = found(relay.spool, message)
+        assert held is not None
+        assert held.place == "hold"
+        assert hop.messages == []
+        relay.mailer("spool", "release", message)
+        relay.mailer_send("--once")
+        assert hop.delivered() == [(TO, MESSAGE)]
+
+
+def test_max_seconds_cuts_nothing_off(relay: Relay) -> None:
+    """The time is over while the server thinks about the dot: the runner waits for its answer."""
+    answering = threading.Event()
+
+    def think(_session: object, _line: bytes) -> str:
+        answering.wait(2)  # Longer than the limit and the grace together.
+        return "250 2.0.0 taken"
+
+    with Server({"dot": think}) as hop:
+        relay.configure(forward_to(hop, sending={"shutdownGrace": "100ms"}))
+        message = queue(relay.spool)
+        assert relay.mailer_send("--once", "--max-seconds", "500ms").returncode == 0
+        assert hop.delivered() == [(TO, MESSAGE)]
+    assert found(relay.spool, message) is None

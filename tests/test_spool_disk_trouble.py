@@ -1,16 +1,16 @@
 """A full, broken or read-only disk: nothing is acknowledged that is not there, nothing sent unrecorded."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from spool_runner import run_once
-from spool_strace import Ran, needs_strace, straced
+from spool_strace import Ran, straced
 from spool_strategies import NOW, accept, envelope
 from spool_walk import QUEUE, only, walk
+from testbed.capability import with_own_mounts
 
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Spool
@@ -33,7 +33,6 @@ def check_no_second_fsync(ran: Ran) -> None:
                 failed.add(call.path)
 
 
-@needs_strace
 @pytest.mark.parametrize(
     ("call", "when", "code"),
     [
@@ -76,7 +75,6 @@ def test_what_the_disk_refused_is_neither_acknowledged_nor_left(
     check_no_second_fsync(ran)
 
 
-@needs_strace
 @pytest.mark.parametrize(("call", "when"), [("fsync", 1), ("renameat2", 1), ("fsync", 2)])
 def test_a_commit_that_cannot_be_undone_is_said_to_be_open(tmp_path: Path, call: str, when: int) -> None:
     """Neither 250 nor 451 would be the truth: the connection is dropped without a reply."""
@@ -87,7 +85,6 @@ def test_a_commit_that_cannot_be_undone_is_said_to_be_open(tmp_path: Path, call:
     assert [found.intact for found in walk(root, ("tmp", "new")).values()] == [True]
 
 
-@needs_strace
 @pytest.mark.parametrize(
     ("call", "when", "code"),
     [
@@ -132,7 +129,6 @@ def test_a_runner_sends_nothing_that_it_has_no_room_to_record(
     assert found.kinds.count("committing") == len(again) + delivered
 
 
-@needs_strace
 def test_one_unreadable_sector_does_not_stop_the_others(tmp_path: Path) -> None:
     root = tmp_path / "spool"
     for _ in range(3):
@@ -145,7 +141,6 @@ def test_one_unreadable_sector_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(only(root, "cur")) == 1
 
 
-@needs_strace
 @pytest.mark.parametrize(
     "call", ["openat", "flock", "write", "pwrite64", "fsync", "fallocate", "fdatasync", "pread64"]
 )
@@ -193,18 +188,10 @@ def test_a_length_written_in_part_is_an_error(spool_path: Path, monkeypatch: pyt
 
 
 def mounted(options: str, program: str) -> list[str]:
-    """Run a program with its argument a fresh tmpfs of its own; skip where the kernel does not let us."""
-    if shutil.which("unshare") is None:
-        pytest.skip("unshare is not installed")
+    """Run a program with its argument a fresh tmpfs of its own."""
     script = f'd=$(mktemp -d) && mount -t tmpfs -o {options},mode=700 none "$d" && exec "$0" -c "$1" "$d"'
-    prepare = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    probe = subprocess.run(
-        [*prepare, f"mount -t tmpfs -o {options} none /mnt"], check=False, capture_output=True
-    )
-    if probe.returncode != 0:
-        pytest.skip(f"no mount in a user namespace here: {probe.stderr.decode().strip()}")
     done = subprocess.run(
-        [*prepare, script, sys.executable, program],
+        [*with_own_mounts(), "sh", "-c", script, sys.executable, program],
         check=False,
         capture_output=True,
         text=True,

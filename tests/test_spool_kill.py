@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 from spool_programs import message_of
 from spool_runner import HORIZON, claims_of, run_once
-from spool_strace import needs_strace, points, straced
+from spool_strace import points, straced
 from spool_strategies import NOW, accept
 from spool_walk import only, walk
 
 from mailer.spool.layout import Place, Spool
 from mailer.spool.sweep import clean_tmp, requeue_due
-
-pytestmark = needs_strace
 
 SIZES = (0, 300_000)
 """One written at once, and one streamed with its length written last."""

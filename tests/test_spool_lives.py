@@ -135,7 +135,9 @@ class Lives(RuleBasedStateMachine):
     @precondition(some_in("new"))
     @rule(data=st.data(), death=deaths)
     def claim(self, data: st.DataObject, death: Death) -> None:
-        name = self.draw(data, "new")
+        self.claim_one(self.draw(data, "new"), death)
+
+    def claim_one(self, name: str, death: Death) -> None:
         taken: list[Claim | None] = []
         with self.operation(death, name, self.model[name].moved("cur")):
             taken.append(claims_of(self.spool, self.now).take(name))
@@ -166,7 +168,9 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), death=deaths)
     def deliver(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.claims)))
+        self.deliver_one(data.draw(st.sampled_from(sorted(self.claims))), death)
+
+    def deliver_one(self, name: str, death: Death) -> None:
         known, due = self.model[name], self.due(name)
         if known.held or not due:
             return
@@ -184,7 +188,9 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), death=deaths)
     def settle(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.claims)))
+        self.settle_one(data.draw(st.sampled_from(sorted(self.claims))), death)
+
+    def settle_one(self, name: str, death: Death) -> None:
         known, claim = self.model[name], self.claims[name]
         statuses = set(known.statuses.values())
         after: Known | None
@@ -200,6 +206,14 @@ class Lives(RuleBasedStateMachine):
             settle(self.spool, claim, self.now)
         if after != known:
             self.bury(name)
+
+    @precondition(some_in("new"))
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        """A message's usual life, so that enough of them come to rest somewhere."""
+        name = self.draw(data, "new")
+        for step in (self.claim_one, self.deliver_one, self.settle_one):
+            step(name, Death(None, torn=False))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from spool_strace import Call, needs_strace, straced
+from spool_strace import Call, straced
 from spool_strategies import accept
 
 from mailer.spool.layout import Spool
-
-pytestmark = needs_strace
 
 
 def at(calls: list[Call], name: str, *, path: str = "", holding: str = "", after: int = -1) -> int:

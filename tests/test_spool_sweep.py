@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spool_runner import DELAY, HORIZON, claims_of, run_once
+from spool_strace import straced
 from spool_strategies import NOW, accept, envelope
 from spool_walk import only, walk
 
@@ -167,6 +168,59 @@ def test_discarding_or_releasing_twice_closes_nothing_else(spool_path: Path) -> 
             incoming.release()
             os.fstat(reused)
             os.close(reused)
+
+
+@pytest.mark.parametrize(
+    ("inject", "reason"),
+    [
+        ("openat:error=EIO", "Input/output error"),
+        ("renameat2:error=EIO", "Input/output error"),
+        ("renameat2:error=ENOENT", "No such file or directory"),
+    ],
+)
+def test_a_deferred_message_that_cannot_be_moved_stays_and_the_others_come_back(
+    tmp_path: Path, spool_path: Path, inject: str, reason: str
+) -> None:
+    """A bad sector, a hand-typed mv in the same instant: reported, and no others wait for it."""
+    for _ in range(3):
+        accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        (bad, *_) = list(spots(spool, (Place.RETRY,)))
+    # Each name of a directory is met in its turn: whichever is the bad one, there are others beside it.
+    sweep = ("sweep", str(spool_path), str(NOW + 2 * DELAY))
+    ran = straced(tmp_path / "log", *sweep, inject=(inject,), only=bad.path)
+    assert ran.said_after("skipped") == [f"{bad.name} it cannot be moved to new/: {reason}"]
+    assert len(ran.said_after("requeued")) == 2
+    assert ran.said_after("stopped") == []
+    assert [found.name for found in only(spool_path, "retry")] == [bad.name]
+    assert len(only(spool_path, "new")) == 2
+
+
+def test_a_sweep_stops_at_once_when_the_disk_is_full(tmp_path: Path, spool_path: Path) -> None:
+    for _ in range(3):
+        accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+    sweep = ("sweep", str(spool_path), str(NOW + 2 * DELAY))
+    ran = straced(tmp_path / "log", *sweep, inject=("renameat2:error=ENOSPC",))
+    assert ran.said == ["stopped ENOSPC"]
+
+
+def test_litter_that_cannot_be_opened_or_removed_stays_and_the_rest_goes(
+    tmp_path: Path, spool_path: Path
+) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        litter = [begin(spool) for _ in range(3)]
+        for incoming in litter:
+            incoming.release()
+            os.utime(spool_path / "tmp" / incoming.id, (NOW, NOW))
+    bad = litter[1].id
+    sweep = ("sweep", str(spool_path), str(NOW + 2 * DAY))
+    for inject in ("openat:error=EIO", "unlinkat:error=EIO"):
+        ran = straced(tmp_path / "log", *sweep, inject=(inject,), only=f"tmp/{bad}")
+        assert ran.said_after("skipped") == [f"{bad} it cannot be removed: Input/output error"]
+        assert names_in(spool_path / "tmp") == [bad]
 
 
 def test_an_id_is_found_by_any_beginning_that_is_its_own(spool_path: Path) -> None:

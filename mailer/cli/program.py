@@ -57,13 +57,13 @@ def _explain(name: str, error: Exception) -> Exit:
             _complain(name, str(error))
             return Exit.CONFIG
         case SpoolError():
-            _complain(name, _system_words(error))
+            _complain(name, system_words(error))
             return Exit.UNAVAILABLE
         case PermissionError():
-            _complain(name, _system_words(error))
+            _complain(name, system_words(error))
             return Exit.NO_PERMISSION
         case OSError():
-            _complain(name, _system_words(error))
+            _complain(name, system_words(error))
             return Exit.TEMPORARY
     import traceback  # noqa: PLC0415
 
@@ -73,7 +73,7 @@ def _explain(name: str, error: Exception) -> Exit:
     return Exit.SOFTWARE
 
 
-def _system_words(error: OSError) -> str:
+def system_words(error: OSError) -> str:
     """Say what the system said, `No space left on device` for instance, and about which file."""
     if not error.strerror:
         return str(error)

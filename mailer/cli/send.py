@@ -4,22 +4,24 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
 import click
 
 from mailer import __version__
-from mailer.cli.exits import Exit
+from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION, config_option, examples, json_option, parent_option
 from mailer.cli.parent import end_with
-from mailer.cli.program import run
+from mailer.cli.program import run, system_words
 from mailer.cli.wire import become_owner, configuration, make_spool, open_log, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.maillog.events import Level, MailLog
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Spool, SpoolError
 
 ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
 
@@ -68,7 +70,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
 
     A run first takes over what dead runners left, then tries what is new and what is due again. It ends with
     0 when it has done its work, even if mail was deferred (`mailer spool ls --state retry` shows it), and
-    with 75 when the spool could not be worked with. Any number of runs may work at once.
+    with 75 when the spool cannot be opened, made or worked with. Any number of runs may work at once.
 
     SIGTERM and Ctrl-C end a run when what is in flight is done, after `sending.shutdownGrace` at the latest.
     """
@@ -84,14 +86,29 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
     if order.mode == DRY_RUN:
         from mailer.cli.dry_run import dry_run  # noqa: PLC0415 - a run needs none of it
 
-        with workplace(loaded) as at:
+        with _try_again_later(), workplace(loaded) as at:
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
     become_owner(config.spool_dir)
-    with make_spool(config.spool_dir) as spool:
+    with _try_again_later():
+        opened = make_spool(config.spool_dir)
+    with opened as spool:
         end_with(parent)
         log = open_log(spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
         return asyncio.run(_send(config, spool, log, order))
+
+
+@contextmanager
+def _try_again_later() -> Iterator[None]:
+    """Have a spool that cannot be used end a run with 75, as trouble in the middle of it does."""
+    try:
+        yield
+    except SpoolError as error:
+        raise Failure(Exit.TEMPORARY, system_words(error)) from error
+    except Failure as failure:
+        if failure.code is not Exit.CANNOT_CREATE:
+            raise
+        raise Failure(Exit.TEMPORARY, str(failure)) from failure
 
 
 async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exit:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_path
@@ -59,7 +61,7 @@ def open_log(spool: Spool, level: Level) -> MailLog:
     def on_trouble(error: OSError) -> None:
         sink(Level.WARNING, f"the ledger cannot be written; mail goes on {logfmt({'error': error.strerror})}")
 
-    return MailLog(time.time, sink, Ledger(spool.path / LOG, on_trouble))
+    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble))
 
 
 def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:
@@ -189,6 +191,19 @@ class _Owner:
 def end_with_the_pipe() -> None:
     """Let `| head` end a command that prints, quietly, as it ends every Unix filter.
 
-    Not for programs with sockets: there the signal would kill them for a client that hung up.
+    Not for commands that change something, which use `tell`, nor for programs with sockets: there the signal
+    would kill them for a client that hung up.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def tell(stream: TextIO, text: str) -> None:
+    """Print for a command that must finish its work even when nobody reads on."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What is buffered still, and all that follows, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -218,8 +218,8 @@ class Config(Group, frozen=True, kw_only=True):
     """On the spool's filesystem; with less, new mail gets 452 4.3.1 until there is room."""
     max_message_size: Annotated[Bytes, msgspec.Meta(ge=1)] = Bytes(25 * 2**20)
     """Of one message as submitted (RFC 1870)."""
-    max_recipients: Count = 1000
-    """Of one message. RFC 5321 4.5.3.1.8 asks for 100 at least."""
+    max_recipients: Annotated[int, msgspec.Meta(ge=1, le=20_000)] = 1000
+    """Of one message. RFC 5321 4.5.3.1.8 asks for 100 at least; the spool takes an envelope of 20,000."""
     max_connections: Count = 4096
     """At the receiver, at once."""
 

@@ -16,6 +16,8 @@ class _Row(NamedTuple):
     instead: str
 
 
+_DEFAULTS = Config()
+
 _ROWS = (
     _Row(
         "$.rateLimits.enabled",
@@ -26,6 +28,21 @@ _ROWS = (
         "$.enableHealthCheck",
         lambda config: config.enable_health_check,
         "this version has no monitor; nothing answers on healthCheckPort (see `mailer spool stats`)",
+    ),
+    _Row(
+        "$.adminToken",
+        lambda config: config.admin_token != _DEFAULTS.admin_token,
+        "this version has no admin page; nothing asks for the token",
+    ),
+    _Row(
+        "$.archiveMaxAge",
+        lambda config: config.archive_max_age != _DEFAULTS.archive_max_age,
+        "this version deletes no copies; those in the spool's sent/ stay until you remove them",
+    ),
+    _Row(
+        "$.logRetention",
+        lambda config: config.log_retention != _DEFAULTS.log_retention,
+        "this version deletes no days of the ledger; those in the spool's log/ stay until you remove them",
     ),
 )
 

@@ -8,7 +8,7 @@ written never stops mail.
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager
 from time import monotonic
 
 import msgspec
@@ -72,14 +72,19 @@ def _write_line(fd: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+OpenDirectory = Callable[[], AbstractContextManager[int]]
+"""Opens the log directory anew for as long as a block runs; raises OSError while there is none."""
+
+
 class Ledger:
     """Appends to the files of a log directory."""
 
-    def __init__(self, directory: Path, on_trouble: Callable[[OSError], None]) -> None:
+    def __init__(self, directory: OpenDirectory, on_trouble: Callable[[OSError], None]) -> None:
         """Open nothing yet.
 
         Args:
-            directory: the spool's `log/`.
+            directory: opens the spool's `log/`. The files are opened relative to its descriptor, never by an
+                absolute path, in which somebody may have swapped a directory.
             on_trouble: told once per outage that lines are being lost; mail flows on.
         """
         self._directory = directory
@@ -103,24 +108,23 @@ class Ledger:
 
     def _file(self, day: str) -> int:
         now = monotonic()
-        path = self._directory / f"{day}.jsonl"
-        if self._fd >= 0 and day == self._day:
-            if now - self._checked < _CHECK_EVERY:
-                return self._fd
-            if self._names_ours(path):
-                self._checked = now
-                return self._fd
-        self.close()
-        self._fd = os.open(path, _FLAGS, 0o600)
+        if self._fd >= 0 and day == self._day and now - self._checked < _CHECK_EVERY:
+            return self._fd
+        name = f"{day}.jsonl"
+        with self._directory() as directory:
+            if self._fd < 0 or day != self._day or not self._is_named(name, directory):
+                self.close()
+                self._fd = os.open(name, _FLAGS, 0o600, dir_fd=directory)
         self._day, self._checked = day, now
         return self._fd
 
-    def _names_ours(self, path: Path) -> bool:
+    def _is_named(self, name: str, directory: int) -> bool:
         """Tell whether the open file is still the one in the directory; either may be moved away."""
         try:
-            return os.path.samestat(os.fstat(self._fd), os.lstat(path))
+            named = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
+        return os.path.samestat(os.fstat(self._fd), named)
 
     def close(self) -> None:
         if self._fd >= 0:

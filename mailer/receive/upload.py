@@ -111,7 +111,7 @@ class Upload:
 
     async def _commit(self) -> None:
         try:
-            # Shielded: a cancelled future would end the committer's thread when it resolves it.
+            # Shielded: what was handed in is done, even if this session is cancelled meanwhile.
             await asyncio.shield(asyncio.wrap_future(self._store.committer.commit(self._incoming)))
         except NotUndone:
             raise

@@ -5,7 +5,6 @@ A pass looks once at everything that may be ready: claims of dead runners, `new/
 step: a backlog does not delay a password reset.
 """
 
-import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -13,12 +12,9 @@ from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.spool.claim import Claim, Claims
 from mailer.spool.inspect import look
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp, requeue_due
-
-SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
 
 _HEARD = 10_000
 """Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
@@ -112,8 +108,11 @@ class Feed:
         for spot in requeue_due(self._spool, self._claims, self._clock(), self._horizon):
             if claim := self._claim(self._claims.take, spot.name):
                 yield claim
-        for name in clean_tmp(self._spool, self._clock()):
+        for name in clean_tmp(self._spool, self._clock(), self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
+
+    def _left_alone(self, spot: Spot, reason: str) -> None:
+        self._log.warning("left alone", path=spot.path, reason=reason)
 
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
         try:

@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mailer.send.attempt import Attempt, Policy
-from mailer.send.feed import SPOOL_WIDE, Feed
+from mailer.send.feed import Feed
 from mailer.send.settle import Settler
 from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
 from mailer.spool.journal import Disposition
-from mailer.spool.layout import Spool
+from mailer.spool.layout import SPOOL_WIDE, Spool
 
 PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""

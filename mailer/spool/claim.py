@@ -14,7 +14,7 @@ from mailer.mail.clock import Clock
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.transitions import Move, target
 
 SUSPECT_AFTER = 2
@@ -110,12 +110,24 @@ class Claims:
         claim.held.append(Event(at=self._now(), event=Kind.ALONE, boot=self._boot))
 
     def requeue_due(self, spot: Spot) -> bool:
-        """Move a message from a due bucket to `new/`; tell whether it was ours to move. Raises OSError."""
-        held = self._lock(spot)
-        if held is None:
+        """Move a message from a due bucket to `new/`; tell whether it was moved.
+
+        Trouble with this file alone is reported, and it stays where it was.
+
+        Raises:
+            OSError: the spool cannot be worked with.
+        """
+        try:
+            held = self._lock(spot)
+            if held is None:
+                return False
+            with held:
+                return self._move(held, Move.REQUEUE)
+        except OSError as error:
+            if error.errno in SPOOL_WIDE:
+                raise
+            self._on_skip(spot, f"it cannot be moved to new/: {error.strerror}")
             return False
-        with held:
-            return self._move(held, Move.REQUEUE)
 
     def quarantine(self, claim: Claim, reason: str) -> None:
         """Put a claimed message away as unreadable; raises OSError."""

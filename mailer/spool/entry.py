@@ -39,7 +39,9 @@ _END = re.compile(rb"\r\n" + _LENGTH_FIELD + rb"(\d{10})\r\n")
 
 _FIRST_READ = 16 * 1024
 """Enough for the block, the message and the journal of nearly every mail, in one read."""
-_LARGEST_BLOCK = 8 * 1024 * 1024
+LARGEST_BLOCK = 24 * 1024 * 1024
+"""Bytes; what is larger is neither written nor read. `maxRecipients` at its most, each with the longest RCPT,
+needs less."""
 _LARGEST_JOURNAL = 64 * 1024 * 1024
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
@@ -195,7 +197,7 @@ def read_entry(fd: int, name: str, *, boot: str = "") -> Entry:
     size = os.fstat(fd).st_size
     head = os.pread(fd, _FIRST_READ, 0)
     while (end := _END.search(head)) is None:
-        if not head.startswith(b"Spool-Format: "[: len(head)]) or len(head) > _LARGEST_BLOCK:
+        if not head.startswith(b"Spool-Format: "[: len(head)]) or len(head) > LARGEST_BLOCK:
             raise Corrupt("it does not begin with a spool envelope")
         more = os.pread(fd, max(_FIRST_READ, len(head)), len(head))
         if not more:

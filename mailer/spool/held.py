@@ -220,3 +220,15 @@ def quarantine(spool: Spool, spot: Spot) -> None:
     place = target(Move.QUARANTINE, spot.place)
     assert place is not None
     rename_exclusive(spool.root, spot.path, Spot(place, spot.name).path)
+
+
+def remove_quarantined(spool: Spool, spot: Spot) -> None:
+    """Remove by name what `quarantine` put away: a link and not what it names, a directory if empty.
+
+    Raises:
+        OSError: as unlink(2) or rmdir(2), such as ENOTEMPTY; it is where it was.
+    """
+    try:
+        os.unlink(spot.path, dir_fd=spool.root)
+    except IsADirectoryError:
+        os.rmdir(spot.path, dir_fd=spool.root)

@@ -9,7 +9,7 @@ from mailer.mail import clock
 from mailer.mail.envelope import Envelope
 from mailer.spool import journal
 from mailer.spool.changes import NotUndone
-from mailer.spool.entry import LENGTH_DIGITS, Block, encode_block
+from mailer.spool.entry import LARGEST_BLOCK, LENGTH_DIGITS, Block, encode_block
 from mailer.spool.held import lock, write_all
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
@@ -54,11 +54,12 @@ class Incoming:
             envelope: with every recipient once.
 
         Raises:
-            OSError: as open(2); nothing was created.
+            OSError: as open(2), or E2BIG: an envelope that no reader would take; nothing was created.
             ValueError: a value has a control character; nothing was created.
         """
         block = Block(new_id(received), received, user, peer, envelope)
-        encode_block(block)
+        if len(encode_block(block)) > LARGEST_BLOCK:
+            raise OSError(errno.E2BIG, "the envelope is too large", block.id)
         fd = os.open(Spot(Place.TMP, block.id).path, _FLAGS, FILE_MODE, dir_fd=spool.root)
         incoming = cls(spool, block, fd)
         try:

@@ -4,6 +4,7 @@ Every path below is relative to the descriptor of the spool directory, opened on
 directory later changes nothing for us.
 """
 
+import errno
 import math
 import os
 import stat
@@ -22,6 +23,9 @@ FILE_MODE = 0o600
 
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs"}
 """Refused: their locks, renames or fsyncs do not promise what the spool's rules rest on."""
+
+SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
 
 _BUCKET = "%Y%m%dT%H%MZ"
 _DAY = "%Y%m%d"

@@ -3,11 +3,12 @@
 Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is left alone.
 """
 
+import errno
 from dataclasses import dataclass
 
 from mailer.mail import clock
 from mailer.spool.changes import DurableMove, make_durable
-from mailer.spool.held import Held
+from mailer.spool.held import Held, Unsafe, remove_quarantined
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.transitions import TRANSITIONS, Move
@@ -59,15 +60,28 @@ class Operator:
             held.move(Move.REQUEUE)
 
     def remove(self, spot: Spot) -> None:
-        """Delete a message for good.
+        """Delete a message for good, or whatever else was quarantined.
 
         Raises:
             Refused, Missed, Unsafe, OSError: it is where it was.
         """
         self._allow(Move.REMOVE, spot)
-        with Held.take(self.spool, spot) as held:
-            held.move(Move.REMOVE)
+        try:
+            with Held.take(self.spool, spot) as held:
+                held.move(Move.REMOVE)
+        except Unsafe as unsafe:
+            if spot.place is not Place.CORRUPT or not unsafe.movable:
+                raise
+            self._remove_quarantined(spot)
         self.spool.sync_directory(spot.directory)
+
+    def _remove_quarantined(self, spot: Spot) -> None:
+        try:
+            remove_quarantined(self.spool, spot)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise Refused("it is a directory that is not empty: see what is in it, and remove it") from error
 
     def _allow(self, move: Move, spot: Spot) -> None:
         if spot.place not in TRANSITIONS[move][0]:

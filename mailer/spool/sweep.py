@@ -7,9 +7,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from mailer.spool.claim import Claims
+from mailer.spool.claim import Claims, Report
 from mailer.spool.held import Held, Missed, Unsafe
-from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time
 from mailer.spool.scan import buckets, names
 
 STALE = 24 * 3600.0
@@ -41,6 +41,8 @@ def next_bucket(spool: Spool) -> float | None:
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
     """Move what is due from `retry/` to `new/`, naming each message; arguments as `due_buckets`.
 
+    A file that cannot be opened or moved is reported by the claims, and stops none of the others.
+
     Raises:
         OSError: the spool cannot be worked with; each message is in its old place or in its new one.
     """
@@ -60,8 +62,17 @@ def _remove_if_empty(spool: Spool, directory: str) -> None:
         return
 
 
-def clean_tmp(spool: Spool, now: float) -> list[str]:
-    """Remove what receivers that died left in `tmp/`, and name it. None of it was ever acknowledged."""
+def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
+    """Remove what receivers that died left in `tmp/`, and name it. None of it was ever acknowledged.
+
+    Args:
+        spool: where.
+        now: seconds since the epoch.
+        on_skip: told about each file that cannot be opened or removed; it stops none of the others.
+
+    Raises:
+        OSError: the spool cannot be worked with.
+    """
     removed: list[str] = []
     for name in names(spool, Place.TMP.value):
         spot = Spot(Place.TMP, name)
@@ -73,4 +84,8 @@ def clean_tmp(spool: Spool, now: float) -> list[str]:
                     removed.append(name)
         except (Missed, Unsafe):
             continue
+        except OSError as error:
+            if error.errno in SPOOL_WIDE:
+                raise
+            on_skip(spot, f"it cannot be removed: {error.strerror}")
     return removed

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mailer.config.environment import OVERRIDES
 from testbed.clients import Server
 from testbed.ports import LOOPBACK, free_port
 from testbed.process import ServerProcess
@@ -123,7 +124,8 @@ class Relay:
         )
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {"MAILER_CONFIG": str(self.config)}
+        inherited = {name: value for name, value in os.environ.items() if name not in OVERRIDES}
+        return inherited | {"MAILER_CONFIG": str(self.config)}
 
 
 _MAILER = (sys.executable, "-m", "mailer")

@@ -6,6 +6,9 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
 from mailer.cli.wire import end_with_the_pipe
 
+_READING = {"ls", "show", "why", "stats", "fsck"}
+"""The commands that `| head` may end. The others do all that they were told, whoever stops listening."""
+
 
 @click.group(
     epilog=examples(
@@ -28,6 +31,8 @@ from mailer.cli.wire import end_with_the_pipe
     },
 )
 @config_option
-def spool() -> None:
+@click.pass_context
+def spool(context: click.Context) -> None:
     """Look into the queue, and act on it."""
-    end_with_the_pipe()
+    if context.invoked_subcommand in _READING:
+        end_with_the_pipe()

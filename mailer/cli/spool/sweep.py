@@ -7,9 +7,9 @@ import click
 
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records, words
-from mailer.cli.wire import Workplace, workplace
+from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
-from mailer.spool.claim import Claims, boot_id
+from mailer.spool.claim import Claims, Report, boot_id
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
@@ -30,17 +30,21 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
     """
     now = time.time()
     with workplace() as at:
+
+        def on_skip(spot: Spot, reason: str) -> None:
+            at.log.warning("left alone", path=spot.path, reason=reason)
+
         retry = at.config.retry
         horizon = Backoff(retry.schedule, retry.max_age).horizon
-        count = _due(at, now, horizon) if dry_run else _sweep(at, now, horizon)
-        removed = 0 if dry_run else len(clean_tmp(at.spool, now))
+        count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
+        removed = 0 if dry_run else len(clean_tmp(at.spool, now, on_skip))
     if as_json:
-        sys.stdout.write(records.encode({"requeued": count, "removed": removed, "dryRun": dry_run}))
+        tell(sys.stdout, records.encode({"requeued": count, "removed": removed, "dryRun": dry_run}))
     elif dry_run:
-        sys.stdout.write(f"{words.count(count, 'message')} due\n")
+        tell(sys.stdout, f"{words.count(count, 'message')} due\n")
     else:
         stale = words.count(removed, "unfinished file")
-        sys.stdout.write(f"{words.count(count, 'message')} requeued, {stale} removed\n")
+        tell(sys.stdout, f"{words.count(count, 'message')} requeued, {stale} removed\n")
 
 
 def _due(at: Workplace, now: float, horizon: float) -> int:
@@ -48,12 +52,9 @@ def _due(at: Workplace, now: float, horizon: float) -> int:
     return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
 
 
-def _sweep(at: Workplace, now: float, horizon: float) -> int:
+def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float) -> int:
     def on_quarantine(spot: Spot, reason: str) -> None:
         at.log.message("quarantined", id=spot.name, reason=reason)
-
-    def on_skip(spot: Spot, reason: str) -> None:
-        at.log.warning("left alone", path=spot.path, reason=reason)
 
     claims = Claims(at.spool, time.time, boot_id(), on_quarantine, on_skip)
     return sum(1 for _ in requeue_due(at.spool, claims, now, horizon))

@@ -14,7 +14,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import MESSAGE_ID, config_option, examples, json_option
 from mailer.cli.spool import records, words
 from mailer.cli.spool.selection import Filter, filters, locate
-from mailer.cli.wire import Workplace, workplace
+from mailer.cli.wire import Workplace, tell, workplace
 from mailer.mail.reply import printable
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
@@ -220,12 +220,12 @@ def _report(verb: Verb, order: Order, spot: Spot, result: Result, reason: str) -
             "reason": reason,
             "dryRun": order.dry_run,
         }
-        sys.stdout.write(records.encode(record))
+        tell(sys.stdout, records.encode(record))
     elif result is not Result.DONE:
-        sys.stdout.write(f"{spot.name} {result}: {reason}\n")
+        tell(sys.stdout, f"{spot.name} {result}: {reason}\n")
     else:
         would = "would be " if order.dry_run else ""
-        sys.stdout.write(f"{spot.name} {would}{verb.event} (was in {spot.place}/)\n")
+        tell(sys.stdout, f"{spot.name} {would}{verb.event} (was in {spot.place}/)\n")
 
 
 def _summarise(verb: Verb, results: Counter[Result], *, dry_run: bool) -> None:
@@ -233,4 +233,4 @@ def _summarise(verb: Verb, results: Counter[Result], *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     parts = [f"{words.count(results[Result.DONE], 'message')} {would}{verb.event}"]
     parts += [f"{results[result]} {result}" for result in _CODES if results[result]]
-    sys.stderr.write(", ".join(parts) + "\n")
+    tell(sys.stderr, ", ".join(parts) + "\n")
