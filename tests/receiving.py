@@ -1,22 +1,36 @@
 """A real receiver on a free port, with a real spool, in a thread of its own."""
 
 import asyncio
+import os
+import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import trustme
+
 from mailer.maillog.events import Level, MailLog
-from mailer.receive.auth import Authenticator, SingleLogin
-from mailer.receive.server import Address, Server
+from mailer.receive.accounts import Account, Accounts, single_login
+from mailer.receive.auth import Authenticator
+from mailer.receive.certificate import Certificate
+from mailer.receive.rates import RateLimiter
+from mailer.receive.server import Server
+from mailer.receive.service import Service
 from mailer.receive.settings import Settings
+from mailer.receive.sockets import Address
+from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
 USER, PASSWORD = "app@example.com", "correct horse"
+# What is ours names the spool's id, which is a ULID.
+_ADDED = re.compile(rb"\A(?:Message-ID: <[0-9A-Z]{26}@[^>]*>\r\n)?(?:Date: [^\n]*\+0000\r\n)?")
 OPEN = Settings(port=0, require_auth=False)
 """Open to loopback, on a free port."""
 CLOSED = Settings(port=0)
@@ -31,6 +45,8 @@ class Receiver:
     spool: Path
     log: list[str]
     server: Server
+    trust: ssl.SSLContext
+    """A client's context that trusts our certificate."""
     loop: asyncio.AbstractEventLoop
 
     def messages(self) -> list[bytes]:
@@ -44,16 +60,48 @@ class Receiver:
         asyncio.run_coroutine_threadsafe(self.server.stop(grace_seconds), self.loop).result()
 
 
+def login(*accounts: Account, cram_md5: dict[str, str] | None = None) -> Accounts:
+    """Everybody who may log in."""
+    known = {account.identity.user: account for account in accounts}
+    return Accounts(lambda: known, now=time.monotonic, random=os.urandom, recoverable=cram_md5)
+
+
+@cache
+def _authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return authority, context
+
+
+def issue_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a fresh certificate for localhost, and its key, as files."""
+    issued = _authority()[0].issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return chain, key
+
+
+def certificate(directory: Path, events: list[str] | None = None) -> Certificate:
+    """A fresh certificate for localhost, trusted by `Receiver.trust`."""
+    told: list[str] = [] if events is None else events
+    return Certificate(
+        *issue_certificate(directory), now=time.monotonic, on_event=lambda text, _: told.append(text)
+    )
+
+
 @contextmanager
 def running(
     directory: Path,
     settings: Settings = OPEN,
     authenticator: Authenticator | None = None,
     committer: Committer | None = None,
+    **parts: Certificate | RateLimiter | Space | None,
 ) -> Iterator[Receiver]:
     """Run a receiver until the block ends; whatever it logged is a list of lines."""
     if authenticator is None and settings.require_auth:
-        authenticator = SingleLogin(USER, PASSWORD)
+        authenticator = login(single_login(USER, PASSWORD))
     spool = Spool.open(directory / "spool", create=True)
     lines: list[str] = []
 
@@ -67,9 +115,9 @@ def running(
     thread.start()
     try:
         store = Store(spool, committer, MailLog(time.time, sink), time.time)
-        server = Server(settings, store, authenticator)
+        server = Server(Service(settings, store, authenticator, **parts))
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
-        receiver = Receiver(server.addresses[0], spool.path, lines, server, loop)
+        receiver = Receiver(server.addresses[0], spool.path, lines, server, _authority()[1], loop)
         try:
             yield receiver
         finally:
@@ -83,10 +131,10 @@ def running(
 
 
 def _message(entry: bytes) -> bytes:
-    """Cut the block, our Received field (three lines) and the journal off a spool file."""
+    """Cut the block, the fields that we add (Received, Message-ID, Date) and the journal off a spool file."""
     block, _, rest = entry.partition(b"Spool-Length: ")
     assert block.startswith(b"Spool-Format: 1\r\n")
     length, _, rest = rest.partition(b"\r\n")
     received, message = rest[: int(length)].split(b"+0000\r\n", 1)
-    assert received.startswith(b"Received: from ")
-    return message
+    assert received.startswith(b"Received: ")
+    return _ADDED.sub(b"", message, count=1)

@@ -43,6 +43,57 @@ class UncertainPolicy(StrEnum):
     """The operator decides: never twice, perhaps late."""
 
 
+class ListenerTls(StrEnum):
+    """How a listener speaks TLS, given that there is a certificate."""
+
+    STARTTLS = "starttls"
+    """When the client asks for it (RFC 3207)."""
+    IMPLICIT = "implicit"
+    """From the first byte (RFC 8314)."""
+
+
+class Listener(Group, frozen=True, kw_only=True):
+    """One more place where the receiver listens, beside `smtpHost` and `smtpPort`."""
+
+    host: str = "127.0.0.1"
+    """Empty: all addresses. Must be loopback under `security.allowLocalOnly`."""
+    port: Port = 587
+    tls: ListenerTls = ListenerTls.STARTTLS
+    unix_socket: Path | None = None
+    """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+
+
+class Tls(Group, frozen=True, kw_only=True):
+    """The receiver's certificate: with one STARTTLS is offered; without it only this host can log in.
+
+    Both files are read again when they change, and at SIGHUP; TLS 1.2 and up.
+    """
+
+    certificate_path: Path | None = None
+    """PEM, the server's own first, then its intermediates."""
+    private_key_path: Path | None = None
+    """PEM, without a passphrase, readable by the spool's owner."""
+
+
+class LongLines(StrEnum):
+    """What becomes of a message with a line over 998 octets (RFC 5322 2.1.1)."""
+
+    PASS = "pass"  # noqa: S105 - a verb, no password
+    """Taken and passed on byte for byte."""
+    REJECT = "reject"
+    """554 5.6.0 at its end."""
+
+
+class RewriteFrom(StrEnum):
+    """Whose address the From field shows."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    """`rewriteFromAddress`; the display name stays."""
+    REPLACE_AND_REPLY_TO = "replaceAndReplyTo"
+    """The same, and replies go to the old one, unless there is a Reply-To."""
+
+
 class DirectDelivery(Group, frozen=True, kw_only=True):
     """The direct route: to the mail exchangers of each recipient's domain."""
 
@@ -146,7 +197,10 @@ class Dkim(Group, frozen=True, kw_only=True):
 
 
 class RateLimits(Group, frozen=True, kw_only=True):
-    """How many messages are accepted, by envelope sender and in all."""
+    """How many messages are accepted, by envelope sender and in all, in sliding windows.
+
+    The ledger is the count's memory: it outlasts a restart. A user's own limits (`mailer user`) always hold.
+    """
 
     enabled: bool = False
     max_per_hour: Limit = 500
@@ -168,6 +222,8 @@ class Security(Group, frozen=True, kw_only=True):
     """Keep a copy of each delivered message in the spool's `sent/`."""
     require_auth: bool = True
     """See `Config.auth_required`."""
+    cram_md5: bool = False
+    """Offer CRAM-MD5 to `defaultUsername`, for clients that know nothing else; users with a hash cannot."""
 
 
 class Retry(Group, frozen=True, kw_only=True):
@@ -210,6 +266,10 @@ class Config(Group, frozen=True, kw_only=True):
     default_username: str = ""
     """The one login; empty: there is none."""
     default_password: Secret = Secret("")
+    users_file: Path = Path("users.json")
+    """More logins, with hashed passwords; `mailer user` writes it, and it need not be there."""
+    listeners: tuple[Listener, ...] = ()
+    tls: Tls = Tls()
     hostname: str = ""
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""
 
@@ -222,6 +282,21 @@ class Config(Group, frozen=True, kw_only=True):
     """Of one message. RFC 5321 4.5.3.1.8 asks for 100 at least."""
     max_connections: Count = 4096
     """At the receiver, at once."""
+    max_connections_per_peer: Count = 100
+    """Of one address beyond this host."""
+    max_queued: Limit = 0
+    """Messages waiting in the spool, above which new mail gets 452 4.3.1; 0: `minFreeSpace` alone decides."""
+
+    long_lines: LongLines = LongLines.PASS
+    hide_client_address: bool = False
+    """Leave the client's name and address out of Received."""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    rewrite_from_address: str = ""
+    """Empty: `defaultUsername`."""
+    redirect_all_to: str = ""
+    """For staging: all mail goes to this address, save to `allowedRecipients`; X-Original-To says to whom."""
+    allowed_recipients: tuple[Name, ...] = ()
+    """For staging: addresses and domains that may be sent mail, others get 550 5.7.1; empty: all may."""
 
     direct_delivery: DirectDelivery = DirectDelivery()
     forward_smtp: bool = msgspec.field(default=False, name="forwardSMTP")
