@@ -165,16 +165,16 @@ class Server:
         self._open: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server((self.host, 0), backlog=128)
-        self.port = self._listener.getsockname()[1]
+        self.listener = socket.create_server((self.host, 0), backlog=128)
+        self.port = self.listener.getsockname()[1]
         self._spawn(self._listen)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
         with self._lock:
             for sock in self._open:
                 with contextlib.suppress(OSError):
@@ -210,7 +210,7 @@ class Server:
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = self.listener.accept()
             except OSError:
                 return
             with self._lock:

@@ -18,6 +18,7 @@ from mailer.spool.layout import Spool
 SENDER = "app@example.com"
 TO = "bob@example.net"
 MESSAGE = b"From: <app@example.com>\r\nSubject: hello\r\n\r\nhello\r\n"
+HELLO = Envelope(SENDER, (Recipient(TO),))
 REFUSED = "Connection refused"
 PLACES = (*spool_walk.QUEUE, "sent")
 
@@ -39,7 +40,7 @@ def queue(
 @contextmanager
 def arriving(
     directory: Path,
-    envelope: Envelope = Envelope(SENDER, (Recipient(TO),)),
+    envelope: Envelope = HELLO,
     message: bytes = MESSAGE,
     *,
     received: float | None = None,

@@ -1,9 +1,9 @@
 """Death between two system calls, without a process to kill.
 
-Every call with which the spool changes the disk is counted at the boundary to the operating system (`os`, and
-libc as `mailer.spool.syscalls` calls it); before the n-th one the program dies: that call and every later one
-raises. Descriptors are closed afterwards, as the kernel closes a dead process's, which frees the locks; no code
-of ours gets to undo anything.
+Every call with which the spool changes the disk is counted at the boundary to the operating system (`os`,
+and libc as `mailer.spool.syscalls` calls it); before the n-th one the program dies: that call and all later
+ones raise. Descriptors are closed afterwards, as the kernel closes a dead process's, which frees the locks;
+no code of ours gets to undo anything.
 """
 
 import os
@@ -71,7 +71,7 @@ def dying_at(die_at: int | None, *, torn: bool = False) -> Iterator[Boundary]:
     real_libc = {name: getattr(syscalls._libc, name) for name in _LIBC_CALLS}
     for name in _OS_CALLS:
         setattr(os, name, boundary.around(name, real_os[name]))
-    os.close = boundary.closing(real_os["close"])
+    setattr(os, "close", boundary.closing(real_os["close"]))  # noqa: B010 - mypy knows os.close too well
     for name in _LIBC_CALLS:
         setattr(syscalls._libc, name, boundary.around(name, real_libc[name]))
     try:

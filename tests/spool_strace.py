@@ -67,7 +67,20 @@ def straced(log: Path, *program: str, inject: tuple[str, ...] = (), trace: str =
     assert running.stdout.readline() == "ready\n"
     options = [option for expression in inject for option in ("-e", f"inject={expression}")]
     watcher = subprocess.Popen(
-        ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={trace}", *options, "-p", str(running.pid)],
+        [
+            "strace",
+            "-f",
+            "-y",
+            "-s",
+            "256",
+            "-o",
+            str(log),
+            "-e",
+            f"trace={trace}",
+            *options,
+            "-p",
+            str(running.pid),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -88,9 +101,8 @@ def calls_in(log: Path) -> list[Call]:
         if line.endswith("<unfinished ...>"):
             begun[thread] = line.removesuffix("<unfinished ...>").rstrip()
             continue
-        if " resumed>" in line:
-            line = begun.pop(thread, "") + line.split(" resumed>", 1)[1]
-        if found := _CALL.match(line):
+        whole = begun.pop(thread, "") + line.split(" resumed>", 1)[1] if " resumed>" in line else line
+        if found := _CALL.match(whole):
             thread, name, arguments, result, rest = found.groups()
             calls.append(Call(thread, name, arguments, int(result), "INJECTED" in rest))
     return calls

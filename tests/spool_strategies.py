@@ -22,7 +22,9 @@ dot_strings = st.lists(st.text(_ATEXT, min_size=1, max_size=8), min_size=1, max_
 quoted_strings = st.lists(_QTEXT, max_size=12).map(lambda parts: '"' + "".join(parts) + '"')
 domains = st.sampled_from(["example.net", "a.b", "bücher.example", "[192.0.2.1]", "[IPv6:2001:db8::1]", "x"])
 addresses = st.builds("{}@{}".format, dot_strings | quoted_strings, domains)
-xtexts = st.lists(st.sampled_from(["a", "Z", "9", ";", "@", ".", "=2", "+20", "+2B", "+3D", "<", ">"])).map("".join)
+xtexts = st.lists(st.sampled_from(["a", "Z", "9", ";", "@", ".", "=2", "+20", "+2B", "+3D", "<", ">"])).map(
+    "".join
+)
 notifies = st.sampled_from(["", "NEVER", "SUCCESS", "FAILURE,DELAY", "SUCCESS,FAILURE,DELAY"])
 recipients = st.builds(Recipient, addresses | st.just("postmaster"), notifies, xtexts)
 envelopes = st.builds(
@@ -68,7 +70,9 @@ def receive(spool: Spool, message: bytes | Iterable[bytes], envelope: Envelope, 
     return incoming.id
 
 
-def accept(root: Path, message: bytes = b"Subject: x\r\n\r\nhello\r\n", *addresses: str, now: float = NOW) -> str:
+def accept(
+    root: Path, message: bytes = b"Subject: x\r\n\r\nhello\r\n", *addresses: str, now: float = NOW
+) -> str:
     """Put one message into the spool at `root`, made if need be; return its id."""
     with Spool.open(root, create=True) as spool:
         return receive(spool, message, envelope(*addresses), now)

@@ -90,7 +90,7 @@ def walls_broken(tree: Sources) -> list[str]:
     broken = [f"the plan of the house has no room {name!r}" for name in sorted(rooms - ROOMS_IMPORT.keys())]
     for each in imports(tree):
         target = room(each.imported)
-        # `import mailer` and `from mailer import __version__` name no room, and anyone may ask for the version.
+        # `import mailer` and `from mailer import __version__` name no room: anyone may ask for the version.
         if not (ours(each.imported) and target and target in rooms) or target == room(each.importer):
             continue
         if target not in ROOMS_IMPORT.get(room(each.importer), ()):

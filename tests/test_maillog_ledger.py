@@ -44,7 +44,8 @@ for writer in range(8):
         ledger = Ledger(Path(sys.argv[1]), on_trouble=lambda error: os._exit(1))
         os.read(gate_read, 1)  # All begin at once: the gate opens by closing.
         for number in range(200):
-            ledger.append(Line(at="2026-11-22T21:45:01Z", event="sent", id=f"{writer}/{number}", reply="x" * 40 * writer))
+            reply = "x" * 40 * writer
+            ledger.append(Line(at="2026-11-22T21:45:01Z", event="sent", id=f"{writer}/{number}", reply=reply))
         os._exit(0)
 os.close(gate_write)
 sys.exit(sum(os.wait()[1] for _ in range(8)))
@@ -135,7 +136,9 @@ def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
 
 def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
     """FAULTS 26, with a limit that makes write(2) stop short, as a full disk does."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True
+    )
     assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
     assert [found.event for found in read_day(tmp_path, "20261122")] == ["one", "four"]
 

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailer.send.body import DotStuffer
@@ -58,6 +58,7 @@ def test_no_bare_line_end_reaches_the_wire_at_whatever_place_it_is_cut(smuggled)
         assert wire == encode(message)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from([b".", b"\r\n", b"a", b"..", b"\xff", b"\0"]), max_size=30), st.data())
 def test_the_receiver_gets_the_bytes_that_were_sent(pieces, data):
     message = b"".join(pieces)

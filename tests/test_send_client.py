@@ -10,11 +10,14 @@ from hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_addr
 from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, send
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Scope, Status
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import Reply
 from mailer.send.client import BLOCK, Session
+from mailer.send.events import Answered
 from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.trouble import HopTrouble, SessionLost
+from mailer.send.wire import connect
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
 LARGE = Letter(b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 100_000)
@@ -83,6 +86,19 @@ def test_a_session_goes_on_after_a_transaction_that_nobody_accepted(extensions):
         outcomes = asyncio.run(twice(server))
     assert [outcome.status for outcome in outcomes] == [Status.BOUNCED, Status.SENT]
     assert len(server.sessions) == 1
+
+
+def test_a_banner_that_comes_before_anybody_waits_for_it_is_not_lost():
+    """As after a TLS 1.2 handshake, whose last segment can bring the banner along."""
+
+    async def run(server: Server) -> None:
+        wire = await connect(hop_to(server), LONG)
+        wire.data_received(b"220 hi\r\n")
+        assert await wire.event() == Answered(Phase.BANNER, Reply(220, ("hi",)))
+        await wire.close()
+
+    with Server({"banner": HANG}) as server:
+        asyncio.run(run(server))
 
 
 @pytest.mark.parametrize("fault", [DROP, RESET, "421 4.3.2 going down", b"\xff\xfb garbage\r\n", "620 what"])
@@ -371,6 +387,25 @@ def test_a_large_message_is_streamed_block_by_block_and_arrives_whole():
     assert outcome.status is Status.SENT
     assert server.delivered() == [(THREE[0], LARGE.body)]
     assert max(reads) == BLOCK
+
+
+def test_the_reply_to_the_dot_is_awaited_while_the_dot_still_waits_in_our_buffer():
+    """With small kernel buffers the one write of body and dot goes out in pieces: it stops and goes on."""
+    letter = Letter(b"x" * (BLOCK - 2) + b"\r\n")
+
+    async def run(server: Server) -> list[Outcome]:
+        session = await Session.open(hop_to(server), LONG)
+        ours = session._wire._transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        outcomes = await session.transact(letter, letter.envelope.recipients, lambda _: None)
+        await session.close()
+        return outcomes
+
+    with Server() as server:
+        server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        (outcome,) = asyncio.run(run(server))
+    assert outcome.status is Status.SENT
+    assert server.messages[0].body == letter.body
 
 
 @pytest.mark.parametrize("letter", [Letter(), LARGE])

@@ -18,7 +18,10 @@ from testbed.waiting import until
 
 def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
     return {
-        str(path.relative_to(directory)): (path.read_bytes() if path.is_file() else b"", path.stat().st_ctime_ns)
+        str(path.relative_to(directory)): (
+            path.read_bytes() if path.is_file() else b"",
+            path.stat().st_ctime_ns,
+        )
         for path in directory.rglob("*")
     }
 
@@ -60,7 +63,7 @@ def test_nothing_is_begun_after_max_seconds(relay: Relay) -> None:
         relay.configure(forward_to(server, sending={"concurrency": 1}))
         for _ in range(3):
             queue(relay.spool)
-        ending = threading.Timer(3, over.set)  # longer than --max-seconds: the server's pace, nothing waits for it
+        ending = threading.Timer(3, over.set)  # the server's pace: longer than --max-seconds
         ending.start()
         assert relay.mailer_send("--once", "--max-seconds", "1").returncode == 0
         ending.join()
@@ -104,7 +107,9 @@ def test_a_spool_that_is_no_directory_ends_with_69(relay: Relay) -> None:
 # --dry-run
 
 
-def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(relay: Relay, free_port: int) -> None:
+def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(
+    relay: Relay, free_port: int
+) -> None:
     """An orphan, a due one and a new one; one that is not due; one that a living runner holds."""
     with Server({"rcpt": per_address({"later@example.net": "450 4.2.2 full"}), "dot": HANG}) as server:
         relay.configure(forward_to(server))
@@ -128,7 +133,7 @@ def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(relay: 
         after = relay.mailer_send("--dry-run", "--json")
     routes = [at(free_port), at(server)]
     records = {record["id"]: record for record in map(json.loads, told.stdout.splitlines())}
-    assert {id: record["why"] for id, record in records.items()} == {due: "due", new: "new"}
+    assert {message: record["why"] for message, record in records.items()} == {due: "due", new: "new"}
     assert records[due]["attempt"] == 2
     assert records[new]["recipients"] == [
         {"address": "new@example.net", "through": routes},
@@ -156,7 +161,7 @@ def scans(trace: Path) -> int:
 
 
 def test_new_mail_is_taken_up_when_it_arrives_and_not_by_looking_for_it(relay: Relay, tmp_path: Path) -> None:
-    """The clock starts just after a full minute: until the next, only the kernel tells of the second message."""
+    """The clock starts just after a full minute: until the next, only the kernel tells of the second."""
     trace = tmp_path / "trace"
     under = ("faketime", "-f", "@2026-11-22 12:00:01", program("strace"), "-f", "-o", str(trace), "-e",
              "trace=getdents64,openat,epoll_wait")  # fmt: skip
@@ -183,7 +188,9 @@ def test_a_watcher_takes_over_what_a_dead_runner_left_and_what_was_there_before_
         relay.configure(forward_to(server))
         queue(relay.spool)
         dying = relay.watch()
-        until(lambda: server.sessions and server.sessions[0].commands[1:], "the runner to be in a transaction")
+        until(
+            lambda: server.sessions and server.sessions[0].commands[1:], "the runner to be in a transaction"
+        )
         dying.kill()
         server.script.clear()
         queue(relay.spool)
@@ -200,6 +207,7 @@ def test_sigterm_lets_what_is_in_flight_finish(relay: Relay) -> None:
         runner = relay.watch()
         until(lambda: server.messages, "the message to be at the dot")
         runner.signal(signal.SIGTERM)
+        until(lambda: "finishing what is in flight" in runner.output(), "the runner to hear it")
         reply.set()
         assert runner.wait() == 0
         server.wait()
@@ -242,8 +250,6 @@ def test_a_watcher_ends_with_the_program_that_started_it(relay: Relay, tmp_path:
     parent.kill()
     until(lambda: "ended" in (tmp_path / "log").read_text(), "the runner to end")
     until(lambda: not _alive(runner), "the runner to be gone")
-
-
 
 
 def _alive(pid: int) -> bool:

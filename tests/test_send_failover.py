@@ -5,7 +5,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trustme
@@ -52,9 +52,9 @@ TROUBLE: dict[str, tuple[Callable[[], Server], dict[str, Any], str]] = {
     "421 to RCPT": (lambda: Server({"rcpt": "421 4.7.0 too much"}), {}, "421 4.7.0 too much"),
     "421 to DATA": (lambda: Server({"data": "421 4.3.2 closing"}), {}, "421 4.3.2 closing"),
     "drop in the body": (lambda: Server({"body": RESET}, body_after=10), {}, "Connection reset by peer"),
-    "quota": (lambda: Server({"mail": "550 5.4.5 daily quota exceeded"}), {}, "550 5.4.5 daily quota exceeded"),
+    "quota": (lambda: Server({"mail": "550 5.4.5 daily quota used up"}), {}, "550 5.4.5 daily quota used up"),
     "host's disk": (lambda: Server({"dot": "452 4.3.1 disk full"}), {}, "452 4.3.1 disk full"),
-    "policy": (lambda: Server({"rcpt": "550 5.7.1 your address is listed"}), {}, "550 5.7.1 your address is listed"),
+    "policy": (lambda: Server({"rcpt": "550 5.7.1 you are listed"}), {}, "550 5.7.1 you are listed"),
 }
 
 
@@ -62,7 +62,8 @@ TROUBLE: dict[str, tuple[Callable[[], Server], dict[str, Any], str]] = {
 def test_provider_trouble_goes_to_the_next_provider_in_the_same_run(name: str, relay: Relay) -> None:
     make, settings, words = TROUBLE[name]
     with make() as broken, Server() as good:
-        providers = [{"host": LOOPBACK, "port": broken.port, **settings}, {"host": LOOPBACK, "port": good.port}]
+        first = {"host": LOOPBACK, "port": broken.port, **settings}
+        providers = [first, {"host": LOOPBACK, "port": good.port}]
         # More than one block, so that a body is still under way when the server breaks it off.
         body = MESSAGE + b"line\r\n" * 200_000 if name == "drop in the body" else MESSAGE
         relay.configure(forward_to(forwardProviders=providers, security={"logAllEmails": True}))
@@ -88,7 +89,9 @@ def test_a_refused_connection_goes_to_the_next_provider(relay: Relay, free_port:
     assert found(relay.spool, message) is None
 
 
-def test_with_no_provider_left_the_mail_waits_with_the_systems_own_words(relay: Relay, free_port: int) -> None:
+def test_with_no_provider_left_the_mail_waits_with_the_systems_own_words(
+    relay: Relay, free_port: int
+) -> None:
     relay.configure(forward_to(free_port))
     message = queue(relay.spool)
     assert relay.mailer_send("--once").returncode == 0
@@ -167,8 +170,8 @@ def test_providers_are_tried_by_priority_and_not_by_their_order_in_the_file(rela
 class ServerElsewhere(Server):
     """The same at an address of this machine that is not loopback."""
 
-    def __enter__(self) -> "ServerElsewhere":
-        addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    def __enter__(self) -> Self:
+        addresses = subprocess.check_output(["hostname", "-I"], text=True).split()
         assert addresses, "this test needs a network interface besides loopback"
         super().__enter__()
         self.host = addresses[0]

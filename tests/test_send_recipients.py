@@ -46,9 +46,8 @@ def test_the_deferred_recipient_is_retried_alone(relay: Relay) -> None:
         relay.configure(forward_to(second))
         assert relay.mailer_send("--once", under=NEXT_RUN).returncode == 0
         assert second.delivered() == [(BOB, MESSAGE)]
-        assert [line for session in second.sessions for line in session.commands if line.startswith(b"RCPT")] == [
-            b"RCPT TO:<bob@example.net>"
-        ]
+        commands = [line for session in second.sessions for line in session.commands]
+        assert [line for line in commands if line.startswith(b"RCPT")] == [b"RCPT TO:<bob@example.net>"]
     left = found(relay.spool, message)
     assert left is not None
     assert left.place == "failed"
@@ -82,7 +81,8 @@ def test_batches_have_batch_size_recipients_and_batch_delay_between_them(relay: 
         relay.configure(forward_to(server, batchSize=3, batchDelay=50))
         message = queue(relay.spool, recipients)
         assert relay.mailer_send().returncode == 0
-        assert [mail.recipients for mail in server.messages] == [recipients[:3], recipients[3:6], recipients[6:]]
+        batches = [recipients[:3], recipients[3:6], recipients[6:]]
+        assert [mail.recipients for mail in server.messages] == batches
         assert {mail.body for mail in server.messages} == {MESSAGE}
     assert found(relay.spool, message) is None
 

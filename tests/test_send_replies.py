@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailer.mail.reply import Reply
@@ -67,6 +67,7 @@ def test_the_lines_of_a_reply_are_bounded():
     assert read(b"250-x\r\n" * (MAX_LINES + 1)) == ["bad"]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.lists(
         st.one_of(

@@ -31,6 +31,10 @@ print(settle(spool, claim, 1.8e9), flush=True)
 """
 
 
+def open_descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
 def start_holder(root: Path, name: str) -> subprocess.Popen[str]:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(root), name],
@@ -212,7 +216,7 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_by_the_next(
     with Spool.open(spool_path) as spool:
         claim = claims_of(spool, NOW).take(name)
         assert claim
-        written = []
+        written: list[int] = []
 
         def full_disk(fd: int, data: bytes) -> int:
             if written:
@@ -220,9 +224,11 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_by_the_next(
             written.append(real_write(fd, bytes(data)[:20]))
             return 20
 
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        deferred = Event(at="2026-11-22T21:45:01Z", event=Kind.DEFERRED, to=("sent@example.net",))
+        with monkeypatch.context() as patch:
             patch.setattr(os, "write", full_disk)
-            claim.held.append(Event(at="2026-11-22T21:45:01Z", event=Kind.DEFERRED, to=("sent@example.net",)))
+            with pytest.raises(OSError, match="No space left"):
+                claim.held.append(deferred)
         attempt(claim, NOW)
         settle(spool, claim, NOW)
     assert walk(spool_path) == {}
@@ -253,12 +259,12 @@ def test_a_copy_in_corrupt_does_not_stop_the_runner(spool_path: Path) -> None:
     (spool_path / "corrupt" / name).write_bytes(path.read_bytes())
     skipped: list[Spot] = []
     with Spool.open(spool_path) as spool:
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         claims = claims_of(spool, NOW, lambda spot, _: skipped.append(spot))
         assert claims.take(name) is None
         assert claims.recover(name) is None
         assert len(skipped) == 2
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
 
 def test_a_copy_in_new_does_not_stop_the_sweep(spool_path: Path) -> None:

@@ -35,7 +35,7 @@ def whole(spool_path: Path) -> tuple[str, bytes]:
 
 
 def check_take(root: Path, name: str, raw: bytes) -> None:
-    """Claim a damaged file: either it is put away whole as it is, or all of it that is sent is as accepted."""
+    """Claim a damaged file: it is put away as it is, or what is sent of it is as it was accepted."""
     (root / "new" / name).write_bytes(raw)
     told: list[str] = []
     with Spool.open(root) as spool:
@@ -58,7 +58,9 @@ def check_take(root: Path, name: str, raw: bytes) -> None:
 
 @many
 @given(flips)
-def test_flipped_bytes_are_never_sent(spool_path: Path, whole: tuple[str, bytes], flips: list[tuple[float, int]]) -> None:
+def test_flipped_bytes_are_never_sent(
+    spool_path: Path, whole: tuple[str, bytes], flips: list[tuple[float, int]]
+) -> None:
     name, raw = whole
     damaged = bytearray(raw)
     for where, mask in flips:
@@ -101,7 +103,7 @@ def test_damage_in_the_journal_mails_nobody_who_was_not_accepted_nor_anyone_whos
         claim.held.release()
         path = root / "cur" / name
         raw = path.read_bytes()
-        sent = raw.index(b'{', raw.index(b'"event":"committing"'))
+        sent = raw.index(b"{", raw.index(b'"event":"committing"'))
         end = raw.index(b"\n", sent) + 1
         start = claim.entry.offset + claim.entry.length
         first = raw.index(b"\n", start) + 1  # The accepted line stays: without it there is no message.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spool_strategies import NOW, accept, addresses, envelope, envelopes, messages, receive
 from spool_walk import read
 
+from mailer.mail.clock import rfc3339, seconds
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.entry import Block, Corrupt, check_message, encode_block, parse_block, read_entry
 from mailer.spool.ids import new_id
@@ -22,7 +23,7 @@ blocks = st.builds(
     Block,
     id=st.floats(0, 2e9).map(new_id),
     # Microseconds, which is what the format keeps.
-    received=st.integers(0, 4_000_000_000_000_000).map(lambda micro: micro // 1_000_000 + micro % 1_000_000 / 1e6),
+    received=st.floats(0, 4e9).map(lambda now: seconds(rfc3339(now))),
     user=addresses | st.sampled_from(["", "with: colon", " spaced "]),
     peer=st.sampled_from(["127.0.0.1", "::1", ""]),
     envelope=envelopes,
@@ -42,7 +43,11 @@ def test_the_length_does_not_change_where_anything_stands(block: Block, length: 
     assert len(encode_block(block, length)) == len(encode_block(block))
 
 
-@given(blocks, st.sampled_from("\r\n\0\t\x1b\x7f"), st.sampled_from(["user", "peer", "sender", "recipient", "envid"]))
+@given(
+    blocks,
+    st.sampled_from("\r\n\0\t\x1b\x7f"),
+    st.sampled_from(["user", "peer", "sender", "recipient", "envid"]),
+)
 def test_a_control_character_is_refused_wherever_it_stands(block: Block, control: str, where: str) -> None:
     value = f"a{control}Spool-Recipient: <evil@example.org>"
     if where in {"user", "peer"}:

@@ -37,6 +37,11 @@ def make_link(path: Path) -> None:
     path.symlink_to(target)
 
 
+def make_holes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**40)
+
+
 INTRUDERS: dict[str, Callable[[Path], object]] = {
     "symbolic link": make_link,
     "dangling link": lambda path: path.symlink_to("nowhere"),
@@ -49,7 +54,7 @@ INTRUDERS: dict[str, Callable[[Path], object]] = {
     "empty": Path.touch,
     "garbage": lambda path: path.write_bytes(os.urandom(4000)),
     "a mailbox": lambda path: path.write_bytes(b"From app Sun Nov 22\r\nSubject: x\r\n\r\nhello\r\n"),
-    "a terabyte of holes": lambda path: (path.touch(), os.truncate(path, 2**40)),
+    "a terabyte of holes": make_holes,
     "later format": lambda path: path.write_bytes(
         b"Spool-Format: 2\r\nSpool-Id: %s\r\nSpool-Length: 0000000000\r\n" % path.name.encode()
     ),
@@ -79,7 +84,9 @@ def test_an_intruder_is_quarantined_and_the_others_flow(
 
 @pytest.mark.parametrize("make", INTRUDERS.values(), ids=INTRUDERS)
 @pytest.mark.parametrize("place", QUEUE)
-def test_no_operator_can_send_an_intruder(spool_path: Path, make: Callable[[Path], object], place: Place) -> None:
+def test_no_operator_can_send_an_intruder(
+    spool_path: Path, make: Callable[[Path], object], place: Place
+) -> None:
     """It is refused wherever it lies, and lies where it was."""
     with Spool.open(spool_path, create=True) as spool:
         spot = Spot(place, new_id(NOW), "20261122T2145Z" if place is Place.RETRY else "")
@@ -110,7 +117,9 @@ def test_the_sweeps_go_round_an_intruder(spool_path: Path, make: Callable[[Path]
 
 
 @pytest.mark.parametrize("place", ["new", "cur"])
-def test_a_file_with_a_second_link_is_left_alone_and_reported(tmp_path: Path, spool_path: Path, place: str) -> None:
+def test_a_file_with_a_second_link_is_left_alone_and_reported(
+    tmp_path: Path, spool_path: Path, place: str
+) -> None:
     """Somebody is backing it up with `cp -l`, or can write into it from elsewhere: it is not sent."""
     name = accept(spool_path)
     path = (spool_path / "new" / name).rename(spool_path / place / name)
@@ -137,7 +146,9 @@ def test_another_users_file_is_left_alone_and_reported(spool_path: Path) -> None
     assert [found.name for found in only(spool_path, "new")] == [name]
 
 
-@pytest.mark.parametrize("name", ["README", ".hidden", "x" * 200, "core", "01jd0m3q5v8z7x2c4b6n8m0k1j", "a\nb", "*"])
+@pytest.mark.parametrize(
+    "name", ["README", ".hidden", "x" * 200, "core", "01jd0m3q5v8z7x2c4b6n8m0k1j", "a\nb", "*"]
+)
 def test_names_that_are_no_ids_are_ignored(spool_path: Path, name: str) -> None:
     with Spool.open(spool_path, create=True) as spool:
         good = receive(spool, b"x", envelope())

@@ -16,7 +16,9 @@ OUTCOMES = (Kind.SENT, Kind.DEFERRED, Kind.BOUNCED, Kind.EXPIRED, Kind.UNCERTAIN
 HORIZON = 3600.0
 
 texts = st.text(max_size=12).filter(lambda text: text.encode("utf-8", "replace").decode() == text)
-moments = st.one_of(st.floats(0, 4e9).map(rfc3339), st.sampled_from(["", "yesterday", "2026-11-22", "0" * 99]))
+moments = st.one_of(
+    st.floats(0, 4e9).map(rfc3339), st.sampled_from(["", "yesterday", "2026-11-22", "0" * 99])
+)
 events = st.builds(
     Event,
     at=moments,
@@ -166,7 +168,10 @@ def test_a_deferral_further_ahead_than_the_longest_back_off_is_due() -> None:
     """A clock was ten years ahead when it was written, or is a year behind now."""
     state = folded(at(1, Kind.DEFERRED, BOB, EVE, next=rfc3339(NOW + 10 * 365 * 86400)))
     assert state.disposition(NOW, HORIZON) is Disposition.ATTEMPT
-    assert folded(at(1, Kind.DEFERRED, BOB, EVE, next=rfc3339(NOW + 60))).disposition(NOW, HORIZON) is Disposition.WAIT
+    assert (
+        folded(at(1, Kind.DEFERRED, BOB, EVE, next=rfc3339(NOW + 60))).disposition(NOW, HORIZON)
+        is Disposition.WAIT
+    )
 
 
 def test_only_deaths_of_this_boot_count_and_an_outcome_forgives_them() -> None:

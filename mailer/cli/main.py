@@ -21,6 +21,7 @@ from mailer.cli.options import config_option, examples
         "send": "mailer.cli.send:send",
         "spool": "mailer.cli.spool:spool",
         "config": "mailer.cli.config:config",
+        "dkim": "mailer.cli.dkim:dkim",
         "completion": "mailer.cli.completion:completion",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

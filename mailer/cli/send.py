@@ -11,7 +11,7 @@ import click
 
 from mailer import __version__
 from mailer.cli.exits import Exit
-from mailer.cli.options import DURATION, config_option, json_option, parent_option
+from mailer.cli.options import DURATION, config_option, examples, json_option, parent_option
 from mailer.cli.parent import end_with
 from mailer.cli.program import run
 from mailer.cli.wire import become_owner, configuration, make_spool, open_log, workplace
@@ -40,7 +40,15 @@ def main() -> NoReturn:
     run(send, "mailer-send")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "mailer-send --once                     from cron or a timer",
+        "mailer-send --once --max-seconds 55    begin nothing that the next cron run could",
+        "mailer-send --watch                    as a service",
+        "mailer-send --dry-run --json           one object a line: id, why, sender, attempt, recipients",
+    ),
+)
 @click.option(
     "--once", "mode", flag_value=ONCE, default=True, help="Work until nothing is ready (the default)."
 )
@@ -63,12 +71,6 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
     with 75 when the spool could not be worked with. Any number of runs may work at once.
 
     SIGTERM and Ctrl-C end a run when what is in flight is done, after `sending.shutdownGrace` at the latest.
-
-    \b
-    mailer-send --once                     from cron or a timer
-    mailer-send --once --max-seconds 55    begin nothing that the next cron run could
-    mailer-send --watch                    as a service
-    mailer-send --dry-run --json           one object a line: id, why, sender, attempt, recipients
     """
     order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
     if order.mode == WATCH and order.limit is not None:

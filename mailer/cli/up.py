@@ -68,7 +68,8 @@ def up() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     code = _wait_for_an_end(children)
     _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
-    return code or max(child.code for child in children)
+    # One that was told to end before it could listen to that has done nothing wrong.
+    return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
 def _wait_for_an_end(children: Sequence[_Child]) -> int:

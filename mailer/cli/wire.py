@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from mailer.cli.exits import Exit, Failure
@@ -106,6 +107,8 @@ def become_owner(path: Path) -> None:
     owner = _Owner.of(path)
     if owner is None:
         return
+    for name in _IMPORTED_LATE:
+        import_module(name)
     os.environ.update(owner.home)
     os.setgroups(owner.groups)
     os.setgid(owner.gid)
@@ -129,6 +132,25 @@ def acting_as_owner(path: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(mine[1])
         os.setgroups(mine[0])
+
+
+_IMPORTED_LATE = (
+    "_strptime",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "hashlib",
+    "hmac",
+    "idna",
+    "ipaddress",
+    "ssl",
+    "subprocess",
+    "traceback",
+    "mailer.cli.dry_run",
+    "mailer.send.run",
+)
+"""What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner
+cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,14 @@ class Reply:
         return status if status[:1] == str(self.code)[:1] else ""
 
     def __str__(self) -> str:
-        """One line, printable, as the journal and the operator read it."""
-        text = " ".join(self.lines)
-        return printable(f"{self.code} {text}".rstrip())
+        """One line, printable, as the journal and the operator read it.
+
+        The enhanced code, which each line of a reply repeats (RFC 2034 4), is said once.
+        """
+        first, rest = self.lines[:1], self.lines[1:]
+        if status := self.enhanced:
+            rest = tuple(line.removeprefix(f"{status} ") for line in rest)
+        return printable(" ".join((str(self.code), *first, *rest)).rstrip())
 
 
 def enhanced_status(words: str) -> str:

@@ -34,7 +34,7 @@ Sink = Callable[[Level, str], None]
 def stderr_sink(level: Level, *, journald: bool = False) -> Sink:
     """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
 
-    Trouble with standard error (a full disk under a redirection, a reader that left) is nobody's: mail flows on.
+    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail.
     """
 
     def write(severity: Level, text: str) -> None:

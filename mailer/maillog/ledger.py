@@ -66,6 +66,12 @@ def _printable(value: object) -> object:
     return value
 
 
+def _write_line(fd: int, data: bytes) -> None:
+    """Write a line in one piece; a rest would not stay beside it, and readers skip a torn line."""
+    if os.write(fd, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Ledger:
     """Appends to the files of a log directory."""
 
@@ -85,11 +91,8 @@ class Ledger:
 
     def append(self, line: Line) -> None:
         """Write one line; never raises for trouble with the disk."""
-        data = encode(line)
         try:
-            if os.write(self._file(line.at[:10].replace("-", "")), data) < len(data):
-                # The rest would not follow in one piece; readers know how to skip a torn line.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _write_line(self._file(line.at[:10].replace("-", "")), encode(line))
         except OSError as error:
             self.close()
             if not self._failing:
@@ -113,7 +116,7 @@ class Ledger:
         return self._fd
 
     def _names_ours(self, path: Path) -> bool:
-        """Tell whether the open file is still the one in the directory: it, or all of it, may be moved away."""
+        """Tell whether the open file is still the one in the directory; either may be moved away."""
         try:
             return os.path.samestat(os.fstat(self._fd), os.lstat(path))
         except FileNotFoundError:

@@ -23,7 +23,7 @@ def author_domain(value: bytes) -> str | None:
     # With angle brackets what stands in them is the address, whatever the display name has in it.
     address = plain[opening + 1 :].partition(b">")[0] if opening >= 0 else plain.partition(b",")[0]
     local_part, _, domain = address.rpartition(b"@")
-    if not local_part:
+    if not local_part.strip():
         return None
     try:
         return ascii_domain(b"".join(domain.split()).decode())

@@ -36,9 +36,11 @@ class BodyCanonicalizer:
         data = self._carried + block
         if self._relaxed:
             # Runs first, so that one blank at most stands before a line end: a pattern that looked for runs
-            # before line ends would begin anew at each blank of a run.
-            if b"\t" in data or b"  " in data:
-                data = _BLANKS.sub(b" ", data)
+            # before line ends would begin anew at each blank of a run. Halving runs takes sixteen rounds for
+            # a block that is one; a pattern takes three times as long on real HTML.
+            data = data.replace(b"\t", b" ")
+            while b"  " in data:
+                data = data.replace(b"  ", b" ")
             data = data.replace(b" \r\n", b"\r\n")
         kept = len(data)
         if data.endswith(b"\r"):
@@ -69,6 +71,8 @@ class BodyCanonicalizer:
 
 def _line_ends_at_the_end(data: bytes) -> int:
     """How many CRLF the data ends with, in time linear in their number."""
+    if not data.endswith(b"\r\n"):
+        return 0
     rest = data[len(data.rstrip(b"\r\n")) :]
     if rest == _EMPTY_LINES[: len(rest)]:
         return len(rest) // 2

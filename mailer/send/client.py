@@ -114,11 +114,13 @@ class Session:
 
     async def close(self) -> None:
         """Say QUIT if there is a session to end, wait a little for the reply, and close. Never raises."""
-        if self.alive:
-            self._dialogue.quit()
-            self._wire.flush()
-            await self._wire.event()
-        await self._wire.close()
+        try:
+            if self.alive:
+                self._dialogue.quit()
+                self._wire.flush()
+                await self._wire.event()
+        finally:
+            await self._wire.close()
 
     def abort(self) -> None:
         """Drop the connection now."""

@@ -77,8 +77,8 @@ class Signer:
     def sign(self, source: Source) -> bytes:
         """Make the signatures of a message.
 
-        Reads it once, in blocks. That takes 0.2 s for 50 MB, so whoever has other work in hand calls it in a
-        thread; two threads must not at the same time.
+        Reads it once, in blocks. That takes some 0.2 s for 50 MB, so whoever has other work in hand calls it
+        in a thread for a large one; any number of threads may.
 
         Returns:
             The DKIM-Signature fields, each with its line end, to be put before the message's first byte.
@@ -109,21 +109,27 @@ class Signer:
             signatures.append(unsigned + _folded_base64(signature) + b"\r\n")
         return b"".join(signatures)
 
-    def _signatories(self, fields: Sequence[Field]) -> list[_Signatory]:
-        if self._for_all:
-            return self._for_all
+    def signing_domains(self, author: str) -> tuple[str, ...]:
+        """Return d= of each signature that mail with this domain in From would get; none if it has no key."""
+        return tuple(signatory.domain for signatory in self._signatories_for(author))
+
+    def _signatories(self, fields: Sequence[Field]) -> Sequence[_Signatory]:
         author = next((field.value for field in fields if field.key == b"from"), b"")
         domain = author_domain(author)
-        for candidate in self._candidates(domain):
-            if found := self._by_domain.get(candidate):
-                return found
-        if self._hold:
+        found = self._signatories_for(domain)
+        if not found and self._hold:
             whose = domain or "mail without a domain in its From field"
             raise SigningError(
                 f"there is no DKIM key for {whose}: add one to dkim.keys, or let such mail leave unsigned "
                 'with dkim.onMissingKey "send"'
             )
-        return []
+        return found
+
+    def _signatories_for(self, author: str | None) -> Sequence[_Signatory]:
+        if self._for_all:
+            return self._for_all
+        keys = (self._by_domain.get(candidate) for candidate in self._candidates(author))
+        return next(filter(None, keys), ())
 
     def _candidates(self, domain: str | None) -> Iterator[str]:
         while domain:

@@ -55,7 +55,7 @@ class Feed:
             self._fresh.extend(names)
 
     def locked(self) -> list[tuple[str, float]]:
-        """Name the arrivals found locked since the last call, with the seconds until each is to be heard again.
+        """Name the arrivals found locked since the last call, and in how many seconds to hear of each again.
 
         A receiver holds its message until `new/` is synced, and we hear of it when it is renamed.
         """

@@ -102,24 +102,39 @@ def published_key(private: Path) -> str | None:
     return "".join(found.group(1).split()) if found else None
 
 
-def write_new(private: Path, pem: bytes, record: str) -> None:
+def zone_record(name: str, value: str) -> str:
+    """Write a TXT record as a zone file has it: in strings of 255 characters at most (RFC 1035 3.3.14)."""
+    strings = (f'"{value[at : at + 255]}"' for at in range(0, len(value), 255))
+    return f"{name}. IN TXT ( {' '.join(strings)} )"
+
+
+def write_new(private: Path, pem: bytes, record: str, owner: tuple[int, int] | None = None) -> None:
     """Write a new key and its record; never over an old one.
 
     Args:
         private: where to; its directory is made if need be, for its owner alone.
         pem: the private key.
         record: the text for the file beside it.
+        owner: user and group that get what is made; None: whoever runs this keeps it.
 
     Raises:
         FileExistsError: one of the two files is there; nothing was changed.
         OSError: nothing usable was left behind.
     """
-    private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = record_path(private)
+    beside, parent = record_path(private), private.parent
+    made = [directory for directory in (parent, *parent.parents) if not directory.exists()]
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(beside, record.encode(), 0o644)
     try:
         _write(private, pem, 0o600)
+        if owner is not None:
+            for path in (*made, beside, private):
+                os.chown(path, *owner)
+    except FileExistsError:
+        beside.unlink()
+        raise
     except BaseException:
+        private.unlink(missing_ok=True)
         beside.unlink()
         raise
 

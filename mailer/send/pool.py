@@ -39,14 +39,13 @@ class _Line:
         return not self.users and not self._idle
 
     async def take(self) -> tuple[Session, bool]:
-        """A session, and whether it has served before."""
-        while self._idle:
-            session, timer = self._idle.pop()
-            timer.cancel()
-            if session.alive:
-                self._leased.add(session)
-                return session, True
-        return await self.open(), False
+        """A session, and whether it has served before; such a one may have died meanwhile."""
+        if not self._idle:
+            return await self.open(), False
+        session, timer = self._idle.pop()
+        timer.cancel()
+        self._leased.add(session)
+        return session, True
 
     async def open(self) -> Session:
         session = await self._pool.opener(self._hop)

@@ -242,6 +242,7 @@ class Runner:
             self._suspect.held.release()
             self._suspect = None
         if self._tasks:
+            self._policy.log.notice("finishing what is in flight", messages=len(self._tasks), seconds=grace)
             await asyncio.wait(self._tasks, timeout=grace)
         now = asyncio.get_running_loop().time()
         for attempt in self._attempts:

@@ -51,6 +51,9 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._closed = loop.create_future()
         self._waiter: asyncio.Future[Event | None] | None = None
+        # What came before anybody waited: the banner, if it comes together with the end of the TLS handshake
+        # or of the connection. Everything else answers a call whose caller waits.
+        self._early: Event | None = None
         self._paused = False
         self._answered = 0
         self._deadline = 0.0
@@ -62,6 +65,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         address = transport.get_extra_info("peername")[0]
         self.label = self.hop.at(address)
+        self._transport.set_write_buffer_limits(0)  # a block is written when the one before has left
         self.loopback = is_loopback(address)
 
     def data_received(self, data: bytes) -> None:
@@ -70,8 +74,6 @@ class Wire(asyncio.Protocol):
                 self._break(event)
             else:
                 self._wake(event)
-        if self.dialogue.state is State.HANDSHAKE:
-            self._transport.pause_reading()  # until the handshake reads: the next bytes are TLS or an attack
         self.flush()
         if self._answered != self.dialogue.answered:
             self._answered = self.dialogue.answered
@@ -90,7 +92,8 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._wake(None)
+        if self.dialogue.state is State.BODY:  # else it is an event that is awaited
+            self._wake(None)
 
     # What the session calls.
 
@@ -137,7 +140,9 @@ class Wire(asyncio.Protocol):
             text, temporary = tls.failure(error)
             raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
         assert secured is not None
-        self._transport = secured
+        self._transport = (
+            secured  # its write buffer keeps its limit, 512 KiB: asyncio's TLS never resumes at 0
+        )
         self.tls = tls.describe(secured.get_extra_info("ssl_object"))
 
     def abort(self) -> None:
@@ -150,21 +155,21 @@ class Wire(asyncio.Protocol):
         await self._closed
 
     async def _wait(self, phase: Phase) -> Event | None:
-        if self.broken:
-            return self.broken
+        if early := self._early or self.broken:
+            self._early = None
+            return early
         self._waiter = waiter = self._loop.create_future()
         self._arm(phase)
         try:
             event: Event | None = await waiter
-        except asyncio.CancelledError:
-            self.abort()  # a reply that nobody waits for any more would answer the wrong question
-            raise
         finally:
             self._waiter = None
         return event
 
     def _wake(self, event: Event | None) -> None:
-        if self._waiter and not self._waiter.done():
+        if self._waiter is None:
+            self._early = event
+        elif not self._waiter.done():
             self._waiter.set_result(event)
 
     def _break(self, broken: Broken) -> None:
@@ -175,7 +180,8 @@ class Wire(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
-        self._wake(broken)
+        if self._waiter:
+            self._wake(broken)
 
     def _arm(self, phase: Phase) -> None:
         """Start the phase's time.

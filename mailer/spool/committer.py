@@ -101,7 +101,7 @@ class Committer:
         """Sync every directory once, all destinations before all sources, which each change names last."""
         wanted = {change: change.directories() for change in moved}
         destinations = [name for names in wanted.values() for name in names[:-1]]
-        sources = [names[-1] for names in wanted.values()]
+        sources = [name for names in wanted.values() for name in names[-1:]]
         failures: dict[str, OSError] = {}
         for name in dict.fromkeys(destinations + sources):
             try:

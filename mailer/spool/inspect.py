@@ -7,7 +7,6 @@ What is seen may be old by the time it is printed; nothing is changed by looking
 import errno
 import os
 import stat
-import time
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -151,18 +150,23 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
         return Seen(spot, None, str(corrupt))
 
 
-def listing(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Seen]:
+def listing(spool: Spool, now: float, places: Iterable[Place] = QUEUE) -> Iterator[Seen]:
     """Stream every message in some places, each once, in no order.
 
     One scan would miss what moves from a place not yet scanned to one that was. So the first scan passes over
     what was moved or written since it began, and a second one, of the directories that have changed, lists
     that. What is at rest costs eight bytes of memory each, and what moved its spot; nothing else is kept.
 
+    Args:
+        spool: where.
+        now: seconds since the epoch.
+        places: which.
+
     Raises:
         OSError: as `look`.
     """
     places = tuple(places)
-    began = time.time() - _SLACK
+    began = now - _SLACK
     listed = array("q")
     moved: dict[int, Spot] = {}
     for spot in spots(spool, places):

@@ -18,7 +18,7 @@ import dns.rrset
 from testbed.ports import LOOPBACK
 
 Zone = Mapping[tuple[str, str], Sequence[str]]
-"""(name, type) to the records' texts, as zone files have them; `("example.com", "MX"): ["10 mx.example.com."]`."""
+"""(name, type) to the records' texts as in zone files: `("example.com", "MX"): ["10 mx.example.com."]`."""
 
 _TTL = 0
 
@@ -34,8 +34,8 @@ class NameServer:
     def __init__(self, zone: Zone, *, host: str = LOOPBACK, port: int = 0) -> None:
         """
         Args:
-            zone: what it knows. It says NXDOMAIN to any other name, and that there is no such record to a name
-                it knows with another type.
+            zone: what it knows. To other names it says NXDOMAIN; to those that it knows with another type,
+                that there is no such record.
             host: where it listens.
             port: 0 draws one.
         """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 TESTBED = Path(__file__).resolve().parents[2] / ".testbed"
 UNPACKED_POSTFIX = TESTBED / "postfix"
+UNPACKED_EXIM = TESTBED / "exim" / "usr" / "sbin" / "exim4"
 NODE_MODULES = TESTBED / "node" / "node_modules"
 
 
@@ -54,6 +55,15 @@ def postfix_environment() -> dict[str, str]:
         "LC_ALL": "C",
         "LD_LIBRARY_PATH": str(postfix_root() / "usr" / "lib" / "postfix"),
     }
+
+
+def exim_program() -> Path:
+    """Exim's program, unpacked or installed.
+
+    Raises:
+        MissingToolError: neither is there.
+    """
+    return UNPACKED_EXIM if UNPACKED_EXIM.exists() else Path(program("exim4"))
 
 
 def node_modules() -> Path:

@@ -59,7 +59,7 @@ class Filter:
 
     def select(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen]:
         """Stream the messages that are meant, from `places` unless states are named."""
-        return (seen for seen in listing(spool, self.states or places) if self.matches(seen, now))
+        return (seen for seen in listing(spool, now, self.states or places) if self.matches(seen, now))
 
     def matches(self, seen: Seen, now: float) -> bool:
         """Tell whether a message is meant; one that cannot be read matches by its state alone."""

@@ -113,7 +113,7 @@ def _text(seen: Seen, header: str, now: float) -> str:
         ("Sender", words.address(envelope.sender)),
         *(("Recipient", _recipient(standing, now)) for standing in entry.state.standings),
     ]
-    shown = "".join(f"  {printable(line, 1000)}\n" for line in header.split("\r\n"))
+    shown = "".join(f"  {printable(line.expandtabs(4), 1000)}\n" for line in header.split("\r\n"))
     return f"{_lines(fields)}Header:\n{shown}"
 
 

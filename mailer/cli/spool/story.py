@@ -119,7 +119,7 @@ def _waiting(entry: Entry, now: float) -> str:
 _MEANINGS = {
     Status.PENDING: "not tried yet",
     Status.SENT: "the next hop took responsibility",
-    Status.DEFERRED: "tried, and will be tried again",
+    Status.DEFERRED: "tried, and not delivered yet",
     Status.BOUNCED: "refused for good",
     Status.EXPIRED: "not delivered within the maximum age",
     Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
@@ -127,9 +127,13 @@ _MEANINGS = {
 
 
 def _standing(standing: Standing) -> str:
-    text = f"{words.address(standing.address)}: {standing.status}, {_MEANINGS[standing.status]}"
+    return f"{_outcome(standing)} ({_MEANINGS[standing.status]})"
+
+
+def _outcome(standing: Standing) -> str:
     at = f" at {standing.hop}" if standing.hop else ""
-    return f"{text}{at}: {standing.reply}" if standing.reply else text + at
+    reply = f": {standing.reply}" if standing.reply else ""
+    return f"{words.address(standing.address)}: {standing.status}{at}{reply}"
 
 
 def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
@@ -156,4 +160,4 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
 def _last_word(known: tuple[str, Event]) -> str:
     address, event = known
     status = Status(event.event) if event.event in _OUTCOMES else Status.PENDING
-    return _standing(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))
+    return _outcome(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))

@@ -51,6 +51,8 @@ class Verb:
     act: _Act
     places: tuple[Place, ...]
     """Where --all, and filters without --state, look for messages."""
+    reason: str = ""
+    """For the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,12 @@ def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
 
     --all and filters mean messages that wait to be sent; failed ones only with --state failed.
     """
+    reason = printable(reason)
 
     def act(operator: Operator, spot: Spot, now: float) -> None:
-        operator.hold(spot, now, printable(reason))
+        operator.hold(spot, now, reason)
 
-    return _run(Verb("hold", "held", act, (Place.NEW, Place.CUR, Place.RETRY)), **asked)
+    return _run(Verb("hold", "held", act, (Place.NEW, Place.CUR, Place.RETRY), reason), **asked)
 
 
 @click.command(
@@ -202,7 +205,7 @@ def _do(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, 
         except (Refused, Unsafe, Corrupt) as error:
             return Result.REFUSED, str(error)
         else:
-            at.log.message(verb.event, id=spot.name, by=at.operator)
+            at.log.message(verb.event, id=spot.name, by=at.operator, reason=verb.reason)
             return Result.DONE, ""
     return Result.GONE, "it has moved on"
 

@@ -1,0 +1,130 @@
+"""`mailer dkim check` and `verify`: what DNS says of our keys, and of a message's signatures."""
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+import msgspec
+
+from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_option, surroundings
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_option
+from mailer.config.model import Config, DkimKey
+from mailer.mail.reply import printable
+
+if TYPE_CHECKING:
+    from mailer.send.domain_check import Finding
+    from mailer.send.resolver import DnsResolver
+
+_resolver_option = click.option(
+    "--resolver", metavar="HOST[:PORT]", help="Ask this name server instead of the configured ones."
+)
+
+
+@click.command(
+    epilog=examples("mailer dkim check", "mailer dkim check --domain example.com --resolver 192.0.2.53")
+)
+@domain_option
+@selector_option
+@_resolver_option
+@json_option
+@config_option
+def check(domain: str | None, selector: str | None, resolver: str | None, *, as_json: bool) -> Exit:
+    """Compare the published keys with ours, and look at SPF, DMARC and MX.
+
+    Exit code 0 when receivers can verify our signatures, 1 when they cannot, 75 when DNS did not answer.
+    """
+    base, config = surroundings()
+    keys = chosen(base, config, domain, selector)
+    if not config.dkim.enabled:
+        sys.stderr.write("note: dkim.enabled is off; mail leaves unsigned\n")
+    findings = asyncio.run(_examine(keys, config, _dns(config, resolver)))
+    for finding in findings:
+        if as_json:
+            _print_json(asdict(finding))
+        else:
+            _print_finding(finding)
+    grades = {finding.grade.value for finding in findings}
+    if "failure" in grades:
+        return Exit.FINDINGS
+    return Exit.TEMPORARY if "unknown" in grades else Exit.OK
+
+
+@click.command(epilog=examples("mailer dkim verify message.eml", "mailer dkim verify - < message.eml"))
+@click.argument("file", type=click.File("rb"))
+@_resolver_option
+@json_option
+@config_option
+def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
+    """Verify the signatures of a message in a file, or on standard input with `-`.
+
+    Exit code 0 when every signature is good, 1 when one is not, 65 when there is none, 75 when DNS did not
+    answer.
+    """
+    from mailer.send import dkim_verify  # noqa: PLC0415 - dkimpy, only here
+
+    _, config = surroundings()
+    dns = _dns(config, resolver)
+    verdicts = asyncio.run(dkim_verify.verify(file.read(), dns))
+    for verdict in verdicts:
+        if as_json:
+            _print_json(verdict._asdict())
+        else:
+            key = f"{verdict.selector}._domainkey.{verdict.domain}" if verdict.domain else "no key"
+            reason = f": {verdict.reason}" if verdict.reason else ""
+            sys.stdout.write(f"{verdict.result:<9} {key} {verdict.algorithm}{reason}\n")
+    if not verdicts:
+        raise Failure(Exit.DATA, "the message has no DKIM signature")
+    results = {verdict.result for verdict in verdicts}
+    if results == {dkim_verify.Result.PASS}:
+        return Exit.OK
+    return Exit.TEMPORARY if dkim_verify.Result.TEMPORARY in results else Exit.FINDINGS
+
+
+async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") -> "list[Finding]":
+    from mailer.send.dkim import Signer  # noqa: PLC0415 - as in verify
+    from mailer.send.domain_check import check_domain, check_key  # noqa: PLC0415 - the same
+    from mailer.send.key_files import KeyFile  # noqa: PLC0415 - the same
+
+    signer = Signer(config.dkim, time.time)
+    findings: list[Finding] = []
+    for key in keys:
+        findings += await check_key(key.domain, key.selector, KeyFile(key_file(key)), dns)
+    for domain in dict.fromkeys(key.domain for key in keys):
+        signing = signer.signing_domains(domain) or (domain,)
+        findings += await check_domain(domain, signing, dns)
+    return findings
+
+
+def _dns(config: Config, resolver: str | None) -> "DnsResolver":
+    from mailer.send.resolver import DnsResolver  # noqa: PLC0415 - dnspython, only here
+
+    servers = config.dns.nameservers if resolver is None else (_numeric(resolver),)
+    return DnsResolver(servers, float(config.dns.timeout))
+
+
+def _numeric(resolver: str) -> str:
+    """Turn HOST[:PORT] into ADDRESS:PORT, which is how name servers are configured."""
+    host, colon, port = resolver.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
+        host, port = resolver, "53"
+    try:
+        [(family, *_, address), *_] = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise click.BadParameter(f"{printable(resolver)} is no name server: {error}") from None
+    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+
+
+def _print_finding(finding: "Finding") -> None:
+    sys.stdout.write(f"{finding.grade:<8} {finding.what:<5} {printable(finding.about)}: {finding.found}\n")
+    if finding.todo:
+        sys.stdout.write(f"         to do: {finding.todo}\n")
+
+
+def _print_json(line: dict[str, object]) -> None:
+    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")

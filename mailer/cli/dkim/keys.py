@@ -1,0 +1,168 @@
+"""`mailer dkim keygen`, `record` and `rotate`: keys, and what to publish for them."""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from mailer.cli.dkim.chosen import (
+    chosen,
+    configured,
+    domain_option,
+    key_file,
+    new_domain_option,
+    read_key,
+    selector_option,
+    surroundings,
+    unconfigured,
+)
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_option
+from mailer.config.model import Config, DkimKey
+from mailer.mail.reply import printable
+
+if TYPE_CHECKING:
+    from mailer.send.dkim_keys import KeyType, PrivateKey
+
+
+@click.command(
+    epilog=examples(
+        "mailer dkim keygen --domain example.com", "mailer dkim keygen --domain example.com --type ed25519"
+    )
+)
+@new_domain_option
+@click.option(
+    "--selector", metavar="S", help='The key\'s name; if not given "mail", or "ed25519" for that type.'
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["rsa2048", "ed25519"]),
+    default="rsa2048",
+    show_default=True,
+    help="Every receiver knows RSA; Ed25519 is best used beside it.",
+)
+@config_option
+def keygen(domain: str, selector: str | None, kind: str) -> None:
+    """Make a private key (mode 0600) and print the DNS record that goes with it.
+
+    It lies where the configuration says, or in keys/DOMAIN/SELECTOR.private beside the configuration. A key
+    that is there already is never overwritten.
+    """
+    from mailer.send.dkim_keys import KeyType  # noqa: PLC0415 - takes as long to load as all the rest
+
+    base, config = surroundings()
+    wanted = selector or ("mail" if kind == "rsa2048" else "ed25519")
+    known = [key for key in configured(config) if (key.domain, key.selector) == (domain, wanted)]
+    _make(known[0] if known else unconfigured(base, domain, wanted), KeyType(kind), config)
+    if not known:
+        sys.stdout.write(
+            f'\nTo sign with it, add to dkim.keys: {{"domain": "{domain}", "selector": "{wanted}"}}\n'
+        )
+
+
+@click.command(
+    epilog=examples("mailer dkim record --domain example.com", "mailer dkim record --json | jq -r .value")
+)
+@domain_option
+@selector_option
+@json_option
+@config_option
+def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
+    """Print the TXT record of each key: split for zone files, and in one piece for DNS panels."""
+    base, config = surroundings()
+    for key in chosen(base, config, domain, selector):
+        private = read_key(key)
+        if as_json:
+            name = _record_name(key)
+            line = {"name": name, "value": private.record, "zone": _zone(key, private)}
+            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        else:
+            _print_record(key, private)
+
+
+@click.command(epilog=examples("mailer dkim rotate --domain example.com"))
+@new_domain_option
+@selector_option
+@config_option
+def rotate(domain: str, selector: str | None) -> None:
+    """Make a successor for each key of a domain, and say what to do with it and when.
+
+    The old key goes on signing until the configuration names the new one: mail on its way needs its record.
+    """
+    from mailer.send.dkim_keys import KeyType  # noqa: PLC0415 - as in keygen
+
+    base, config = surroundings()
+    today = time.strftime("%Y%m%d", time.gmtime())
+    steps: list[str] = []
+    for old in chosen(base, config, domain, selector):
+        kind = KeyType.RSA2048 if read_key(old).algorithm == "rsa-sha256" else KeyType.ED25519
+        assert old.private_key_path is not None
+        stem = old.selector.rstrip("0123456789").rstrip("-") or old.selector
+        name = f"{stem}-{today}"
+        new = DkimKey(
+            domain=domain,
+            selector=name,
+            private_key_path=old.private_key_path.with_name(f"{name}.private"),
+        )
+        _make(new, kind, config)
+        steps.append(
+            f'   replace selector "{old.selector}" by "{name}", and its privateKeyPath if it is given'
+        )
+    days = max(1, round((config.dkim.signature_expiry + config.retry.max_age) / 86_400))
+    sys.stdout.write(
+        "\nWhat to do now:\n"
+        "1. Publish what is printed above; leave the old records where they are.\n"
+        f"2. Wait until it is seen: mailer dkim check --domain {domain} --selector NEW\n"
+        "3. In the configuration:\n"
+        + "".join(f"{step}\n" for step in steps)
+        + f"4. After {days} days no signature of the old key is on its way: remove its record and its file.\n"
+    )
+
+
+def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
+    from mailer.send.dkim_keys import generate, parse  # noqa: PLC0415 - as in keygen
+    from mailer.send.key_files import write_new  # noqa: PLC0415 - the same
+
+    path = key_file(key)
+    pem = generate(kind)
+    private = parse(pem)
+    try:
+        write_new(path, pem, _zone(key, private) + "\n", _owner(config))
+    except FileExistsError as error:
+        raise Failure(
+            Exit.CANNOT_CREATE, f"{error.filename} is there already, and a key is never overwritten"
+        ) from error
+    sys.stdout.write(f"made {printable(str(path))}\n\n")
+    _print_record(key, private)
+
+
+def _owner(config: Config) -> tuple[int, int] | None:
+    """Whose the key must be so that the runner can read it, when root makes it."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        spool = config.spool_dir.stat()
+    except FileNotFoundError:
+        return None
+    return spool.st_uid, spool.st_gid
+
+
+def _record_name(key: DkimKey) -> str:
+    return f"{key.selector}._domainkey.{key.domain}"
+
+
+def _zone(key: DkimKey, private: "PrivateKey") -> str:
+    from mailer.send.key_files import zone_record  # noqa: PLC0415 - as in keygen
+
+    return zone_record(_record_name(key), private.record)
+
+
+def _print_record(key: DkimKey, private: "PrivateKey") -> None:
+    sys.stdout.write(
+        f"In a zone file:\n{_zone(key, private)}\n\n"
+        f"In a DNS panel, a TXT record:\n  name   {_record_name(key)}\n  value  {private.record}\n"
+    )

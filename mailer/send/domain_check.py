@@ -1,0 +1,202 @@
+"""What receivers will find in DNS about a domain that sends: DKIM key, SPF, DMARC and MX, in plain words.
+
+Nothing is sent and nothing is changed; every question goes through the `Lookup` that the caller brings.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from mailer.mail.reply import printable
+from mailer.send.key_files import KeyFile, KeyTrouble
+from mailer.send.resolver import LookupFailed, NoSuchName
+
+
+class Grade(StrEnum):
+    """How a finding stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Mail goes out signed and can be verified; something near it is missing or weak."""
+    FAILURE = "failure"
+    """Receivers will not accept the signature, or we cannot make one."""
+    UNKNOWN = "unknown"
+    """Nobody could tell; ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    about: str
+    """The name that was asked for, or the file."""
+    what: str
+    """`key`, `dkim`, `spf`, `dmarc` or `mx`."""
+    grade: Grade
+    found: str
+    todo: str = ""
+
+
+class Lookup(Protocol):
+    """Asks DNS; both raise NoSuchName and LookupFailed."""
+
+    async def texts(self, name: str) -> list[str]: ...
+
+    async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]: ...
+
+
+async def check_key(domain: str, selector: str, file: KeyFile, lookup: Lookup) -> list[Finding]:
+    """Compare a private key with the record that is published for it."""
+    name, where = f"{selector}._domainkey.{domain}", str(file.path)
+    try:
+        key = file.key()
+    except KeyTrouble as trouble:
+        todo = f"bring the key back, or make one: mailer dkim keygen --domain {domain} --selector {selector}"
+        return [Finding(where, "key", Grade.FAILURE, str(trouble), todo)]
+    kind = f"{key.algorithm.partition('-')[0]}, {key.bits} bits"
+    if key.algorithm == "rsa-sha256" and key.bits < 2048:
+        todo = f"RFC 8301 3.2 asks for 2048 bits: mailer dkim rotate --domain {domain}"
+        able = Finding(where, "key", Grade.WARNING, f"{kind}, can sign, but is weak", todo)
+    else:
+        able = Finding(where, "key", Grade.OK, f"{kind}, can sign")
+
+    async def compare() -> Finding:
+        return _compare(name, await _texts(lookup, name), key.record)
+
+    return [able, await _asked(name, "dkim", compare)]
+
+
+async def check_domain(domain: str, signing_domains: Sequence[str], lookup: Lookup) -> list[Finding]:
+    """Look at what else receivers ask about a domain in From.
+
+    Args:
+        domain: in lower case, as A-labels.
+        signing_domains: d= of the signatures that its mail will have.
+        lookup: asks DNS.
+    """
+
+    async def spf() -> Finding:
+        return _spf(domain, await _texts(lookup, domain))
+
+    async def dmarc() -> Finding:
+        return await _dmarc(domain, signing_domains, lookup)
+
+    async def mx() -> Finding:
+        try:
+            return _mx(domain, await lookup.mail_exchangers(domain))
+        except NoSuchName:
+            return _mx(domain, [])
+
+    return [
+        await _asked(domain, "spf", spf),
+        await _asked(f"_dmarc.{domain}", "dmarc", dmarc),
+        await _asked(domain, "mx", mx),
+    ]
+
+
+async def _asked(name: str, what: str, ask: Callable[[], Awaitable[Finding]]) -> Finding:
+    try:
+        return await ask()
+    except LookupFailed as error:
+        return Finding(name, what, Grade.UNKNOWN, f"could not be looked up: {error}", "try again")
+
+
+async def _texts(lookup: Lookup, name: str) -> list[str]:
+    try:
+        return await lookup.texts(name)
+    except NoSuchName:
+        return []
+
+
+def tags_of(record: str) -> dict[str, str]:
+    """Read a list of tags (RFC 6376 3.2) as DKIM and DMARC records are; what is no tag is passed over."""
+    pairs = (part.partition("=") for part in record.split(";"))
+    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+
+
+def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
+    ours, tags = tags_of(wanted), tags_of(records[0]) if records else {}
+    published = "".join(tags.get("p", "").split())
+    faults = (
+        (not records, "no TXT record"),
+        (len(records) > 1, f"{len(records)} TXT records, and receivers take any of them (RFC 6376 3.6.2.2)"),
+        ("p" not in tags, "a TXT record that is no DKIM key"),
+        (not published, "the key is revoked: p= is empty"),
+        (published != ours["p"], "another key than ours is published"),
+        (tags.get("v", "DKIM1") != "DKIM1", "the right key, but v= is not DKIM1"),
+        (tags.get("k", "rsa") != ours["k"], f"the right key, but k= is not {ours['k']}"),
+    )
+    if fault := next((words for wrong, words in faults if wrong), None):
+        return Finding(name, "dkim", Grade.FAILURE, fault, f"publish this and no other TXT record: {wanted}")
+    if "y" in tags.get("t", "").split(":"):
+        found = "belongs to our private key, but says that it is a test (t=y), so receivers may ignore it"
+        return Finding(name, "dkim", Grade.WARNING, found, f"publish without it: {wanted}")
+    return Finding(name, "dkim", Grade.OK, "belongs to our private key")
+
+
+def _spf(domain: str, records: Sequence[str]) -> Finding:
+    policies = [record for record in records if record.lower().split(" ")[0] == "v=spf1"]
+    if not policies:
+        todo = 'publish a TXT record there that names who sends for it, such as "v=spf1 mx ~all"'
+        return Finding(domain, "spf", Grade.WARNING, "no SPF record", todo)
+    if len(policies) > 1:
+        found = f"{len(policies)} SPF records, which receivers take for an error (RFC 7208 4.5)"
+        return Finding(domain, "spf", Grade.WARNING, found, "merge them into one")
+    policy = printable(policies[0], 300)
+    if re.search(r"(?:^|\s)\+?all(?:\s|$)", policy):
+        found = f'"{policy}" lets everybody send as {domain}'
+        return Finding(domain, "spf", Grade.WARNING, found, 'end it with "~all" or "-all"')
+    return Finding(domain, "spf", Grade.OK, f'"{policy}"')
+
+
+async def _dmarc(domain: str, signing_domains: Sequence[str], lookup: Lookup) -> Finding:
+    at = domain
+    while "." in at:
+        name = f"_dmarc.{at}"
+        if records := [record for record in await _texts(lookup, name) if _is_dmarc(record)]:
+            return _judged(domain, name, records, signing_domains)
+        # The policy of a parent counts, as receivers find it by walking up (RFC 7489 6.6.3 asks the
+        # organizational domain, which is one of the parents).
+        at = at.partition(".")[2]
+    todo = 'publish a TXT record there, to begin with "v=DMARC1; p=none"'
+    return Finding(f"_dmarc.{domain}", "dmarc", Grade.WARNING, "no DMARC record", todo)
+
+
+def _is_dmarc(record: str) -> bool:
+    return record.partition(";")[0].replace(" ", "").upper() == "V=DMARC1"
+
+
+def _judged(domain: str, name: str, records: Sequence[str], signing_domains: Sequence[str]) -> Finding:
+    if len(records) > 1:
+        return Finding(
+            name, "dmarc", Grade.WARNING, "several DMARC records: receivers use none", "leave one of them"
+        )
+    tags = tags_of(records[0])
+    policy = tags.get("p", "none").lower()
+    strict = tags.get("adkim", "r").lower() == "s"
+    aligned = [each for each in signing_domains if each == domain or (not strict and _related(each, domain))]
+    if not aligned:
+        signed = ", ".join(signing_domains) or "nobody"
+        found = f"p={printable(policy, 20)}; mail from {domain} is signed by {signed}, which does not align"
+        return Finding(name, "dmarc", Grade.WARNING, found, f"add a key for {domain} to dkim.keys")
+    manner = "strict" if strict else "relaxed"
+    found = f"p={printable(policy, 20)}; the signature of {aligned[0]} aligns with {domain} ({manner})"
+    return Finding(name, "dmarc", Grade.OK, found)
+
+
+def _related(signing: str, domain: str) -> bool:
+    """Whether one is the other's parent; without the Public Suffix List no more can be said for certain."""
+    return signing.endswith(f".{domain}") or domain.endswith(f".{signing}")
+
+
+def _mx(domain: str, exchangers: Sequence[tuple[int, str]]) -> Finding:
+    if not exchangers:
+        found = "no MX record: bounces and replies go to the domain's own address, if anywhere"
+        return Finding(domain, "mx", Grade.WARNING, found, "publish one if the domain is to receive mail")
+    if [host for _, host in exchangers] == [""]:
+        found = "a null MX: the domain takes no mail, so bounces and replies to it are lost"
+        return Finding(domain, "mx", Grade.WARNING, found, "send as a domain that takes mail")
+    hosts = ", ".join(printable(host) for _, host in sorted(exchangers))
+    return Finding(domain, "mx", Grade.OK, hosts)

@@ -1,0 +1,193 @@
+"""`mailer spool retry`, `hold`, `release`, `rm` and `sweep` do what they say, to the messages meant."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from cli_queue import Queue
+from testbed.relay import Relay
+
+VERBS = ("retry", "hold", "release", "rm")
+
+
+@pytest.fixture
+def queue(relay: Relay) -> Queue:
+    return Queue(relay.spool)
+
+
+def state_of(queue: Queue, message: str) -> str:
+    (path,) = [path for path in queue.spool.path.rglob(message) if path.is_file()]
+    return path.relative_to(queue.spool.path).parts[0]
+
+
+@pytest.mark.parametrize("command", [*VERBS, "show", "why"])
+@pytest.mark.parametrize("message", ["../../etc/passwd", "%2e%2e", "a/b", "*", "", "new/01"])
+def test_a_malformed_id_is_refused_and_nothing_is_touched(
+    relay: Relay, queue: Queue, command: str, message: str
+) -> None:
+    """SECURITY_CASES 85: what is no id is exit code 2, before the spool is opened."""
+    queue.new()
+    before = queue.files()
+    done = relay.mailer("spool", command, message)
+    assert done.returncode == 2
+    assert "no message id" in done.stderr
+    assert queue.files() == before
+
+
+@pytest.mark.parametrize("command", [*VERBS, "show", "why"])
+def test_an_unknown_id_is_not_found(relay: Relay, queue: Queue, command: str) -> None:
+    done = relay.mailer("spool", command, "01ZZZZZZZZZZZZZZZZZZZZZZZZ")
+    assert done.returncode == 66
+    assert "no such message" in done.stderr
+
+
+@pytest.mark.parametrize("command", [*VERBS, "show", "why"])
+def test_an_ambiguous_id_names_the_candidates_and_touches_nothing(
+    relay: Relay, queue: Queue, command: str
+) -> None:
+    ids = [queue.new(), queue.new()]
+    before = queue.files()
+    # The first three characters change once a year.
+    done = relay.mailer("spool", command, ids[0][:3])
+    assert done.returncode == 2
+    assert all(message in done.stderr for message in ids)
+    assert queue.files() == before
+
+
+def test_an_id_may_be_shortened_and_written_small(relay: Relay, queue: Queue) -> None:
+    message = queue.new()
+    assert relay.mailer("spool", "hold", message[:8].lower()).returncode == 0
+    assert state_of(queue, message) == "hold"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_without_ids_filter_or_all_does_nothing(relay: Relay, queue: Queue, verb: str) -> None:
+    queue.new()
+    before = queue.files()
+    assert relay.mailer("spool", verb).returncode == 2
+    assert queue.files() == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(relay: Relay, queue: Queue, verb: str) -> None:
+    queue.new()
+    queue.defer(queue.new(), "451 no")
+    queue.hold(queue.new(), "x")
+    before = queue.files()
+    done = relay.mailer("spool", verb, "--all", "--dry-run")
+    assert done.returncode == 0
+    assert "would be" in done.stdout
+    assert queue.files() == before
+
+
+def test_retry_all_means_deferred_and_failed_messages(relay: Relay, queue: Queue) -> None:
+    deferred, failed, held = queue.new(), queue.new(), queue.new()
+    queue.defer(deferred, "451 no")
+    queue.fail(failed, "550 no")
+    queue.hold(held, "x")
+    done = relay.mailer("spool", "retry", "--all")
+    assert done.returncode == 0
+    assert "2 messages requeued" in done.stderr
+    assert [state_of(queue, message) for message in (deferred, failed, held)] == ["new", "new", "hold"]
+
+
+def test_a_filter_chooses_what_is_retried(relay: Relay, queue: Queue) -> None:
+    ids = [queue.new("bob@example.net"), queue.new("eve@example.org")]
+    queue.defer(ids[0], "451 no", "bob@example.net")
+    queue.defer(ids[1], "451 no", "eve@example.org")
+    relay.mailer("spool", "retry", "--recipient", "@example.org")
+    assert [state_of(queue, message) for message in ids] == ["retry", "new"]
+
+
+def test_hold_and_release_are_recorded_with_the_operator(relay: Relay, queue: Queue) -> None:
+    message = queue.new()
+    me = pwd.getpwuid(os.getuid()).pw_name
+    relay.mailer("spool", "hold", message, "--reason", "first ask")
+    assert state_of(queue, message) == "hold"
+    relay.mailer("spool", "release", message)
+    assert state_of(queue, message) == "new"
+    story = relay.mailer("spool", "why", message).stdout
+    assert f"held, by {me}: first ask" in story
+    assert f"released, by {me}" in story
+    ledger = "".join(path.read_text() for path in (relay.spool / "log").iterdir())
+    events = [json.loads(line) for line in ledger.splitlines()]
+    assert [(event["event"], event["by"]) for event in events] == [("held", me), ("released", me)]
+
+
+def test_releasing_what_is_not_held_is_refused(relay: Relay, queue: Queue) -> None:
+    done = relay.mailer("spool", "release", queue.new())
+    assert done.returncode == 65
+    assert "it is not held" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "rm"])
+def test_a_message_in_a_runners_hands_is_busy_and_left_alone(relay: Relay, queue: Queue, verb: str) -> None:
+    busy, free = queue.new(), queue.new()
+    with queue.in_hand(busy):
+        done = relay.mailer("spool", verb, busy, free, "--json")
+    assert done.returncode == 75
+    results = {record["id"]: record["result"] for record in map(json.loads, done.stdout.splitlines())}
+    assert results == {busy: "busy", free: "done"}
+    assert state_of(queue, busy) == "cur"
+
+
+def test_one_wrong_id_among_several_touches_none(relay: Relay, queue: Queue) -> None:
+    message = queue.new()
+    assert relay.mailer("spool", "rm", message, "01ZZZZZZZZZZZZZZZZZZZZZZZZ").returncode == 66
+    assert state_of(queue, message) == "new"
+
+
+def test_rm_all_removes_every_message_once(relay: Relay, queue: Queue) -> None:
+    queue.new()
+    queue.hold(queue.new(), "x")
+    queue.damage(queue.new())
+    done = relay.mailer("spool", "rm", "--all")
+    assert "3 messages removed" in done.stderr
+    assert queue.files() == {}
+
+
+def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> None:
+    due, later = queue.new(), queue.new()
+    queue.defer(due, "451 no", seconds=-120)
+    queue.defer(later, "451 no", seconds=3600)
+    assert "1 message due" in relay.mailer("spool", "sweep", "--dry-run").stdout
+    assert state_of(queue, due) == "retry"
+    assert "1 message requeued" in relay.mailer("spool", "sweep").stdout
+    assert [state_of(queue, due), state_of(queue, later)] == ["new", "retry"]
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can enter; pytest keeps its own for itself."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: Path) -> None:
+    relay = Relay(open_directory)
+    queue = Queue(relay.spool)
+    message = queue.new()
+    queue.defer(message, "451 no")
+    nobody = pwd.getpwnam("nobody")
+    for path in (relay.spool, *relay.spool.rglob("*")):
+        shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
+    environment = os.environ | {"SUDO_USER": "alice"}
+    for command in (["spool", "retry", message], ["spool", "why", message], ["send", "--once"]):
+        argv = [sys.executable, "-m", "mailer", *command, "--config", str(relay.config)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        owners = {path.stat().st_uid for path in (relay.spool, *relay.spool.rglob("*"))}
+        assert owners == {nobody.pw_uid}
+        if "why" in command:
+            assert "requeued, to be tried at the next run, by alice" in done.stdout
+    assert len(relay.delivered()) == 1

@@ -1,0 +1,116 @@
+"""`mailer up` on a laptop: mail comes in and goes out, and it ends as a whole, whatever the moment."""
+
+import os
+import smtplib
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from destinations import fates, kept_locally, unchanged
+from hostile import HANG, Server, reached
+from real_mail import hard_mail, submit
+from sending import MESSAGE, SENDER, TO, forward_to
+from spool_walk import walk
+from testbed.ports import accepts
+from testbed.relay import Relay
+from testbed.terminal import INTERRUPT, Terminal
+from testbed.waiting import until
+
+_LOOPS = {"with uvloop": "", "without uvloop": "import sys\nsys.modules['uvloop'] = None\n"}
+"""What Python runs as it starts."""
+
+
+def children(pid: int) -> dict[str, int]:
+    """The process ids of `mailer up`'s programs, by what they run."""
+    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    of = {Path(f"/proc/{child}/cmdline").read_bytes(): int(child) for child in pids}
+    return {"serve" if b"\0serve\0" in argv else "send": child for argv, child in of.items()}
+
+
+def gone(pid: int) -> bool:
+    """Whether it has ended; who was killed before it was reaped counts as well."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def send(client: smtplib.SMTP) -> None:
+    client.sendmail(SENDER, TO, MESSAGE)
+
+
+@pytest.mark.parametrize("loop", _LOOPS)
+def test_mail_comes_in_and_goes_out_with_uvloop_and_without(
+    loop: str, relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_LOOPS[loop])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    mails = hard_mail()
+    with relay.up() as up:
+        with relay.connect() as client:
+            for mail in mails:
+                submit(client, mail)
+        until(lambda: len(relay.delivered()) == len(mails), "the mail in the Maildir")
+        maps = Path(f"/proc/{children(up.pid)['serve']}/maps").read_text()
+        assert ("uvloop" in maps) == (loop == "with uvloop")
+    assert fates(kept_locally(relay)) == unchanged(mails)
+    assert walk(relay.spool) == {}
+
+
+def test_one_ctrl_c_at_a_terminal_finishes_what_is_in_flight_and_ends_everything(relay: Relay) -> None:
+    """One message is at the provider's dot, another is being submitted."""
+    at_the_dot, answer = threading.Event(), threading.Event()
+
+    def hesitate(*_: object) -> str:
+        at_the_dot.set()
+        assert answer.wait(60)
+        return "250 2.0.0 queued"
+
+    with Server({"dot": hesitate}) as server:
+        relay.configure(forward_to(server))
+        argv = [sys.executable, "-m", "mailer", "up", "--config", str(relay.config)]
+        with Terminal(argv, env={}, cwd=relay.directory) as terminal:
+            terminal.await_text("listening on", "watching the spool")
+            programs = children(terminal.pid)
+            with closing(relay.connect()) as first, closing(relay.connect()) as second:
+                send(first)
+                assert at_the_dot.wait(60)
+                second.docmd("MAIL", f"FROM:<{SENDER}>")
+                second.docmd("RCPT", f"TO:<{TO}>")
+                assert second.docmd("DATA")[0] == 354
+                second.send(MESSAGE)
+                terminal.press(INTERRUPT)
+                until(lambda: not accepts(relay.port), "the relay to stop listening")
+                second.send(b".\r\n")
+                acknowledged = second.getreply()[0] == 250
+                answer.set()
+                assert terminal.await_end() == 0
+            screen = terminal.screen()
+        assert [to for to, _ in server.delivered()] == [TO]
+    assert "Traceback" not in screen
+    assert all(map(gone, programs.values()))
+    assert acknowledged
+    assert [message.place for message in walk(relay.spool).values()] == ["new"]
+
+
+def test_up_that_is_killed_leaves_no_orphan_and_loses_nothing(relay: Relay) -> None:
+    in_transaction = threading.Event()
+    with Server({"mail": reached(in_transaction, HANG)}) as server:
+        relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
+        with relay.up() as up:
+            programs = children(up.pid)
+            assert programs.keys() == {"serve", "send"}
+            with relay.connect() as client:
+                for _ in range(3):
+                    send(client)
+            assert in_transaction.wait(60)
+            up.kill()
+            until(lambda: all(map(gone, programs.values())), "its programs to end")
+        assert server.delivered() == []
+        assert len(walk(relay.spool)) == 3
+        server.script.clear()
+        with relay.up():
+            until(lambda: walk(relay.spool) == {}, "the mail to be sent")
+        assert [to for to, _ in server.delivered()] == [TO] * 3

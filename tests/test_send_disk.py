@@ -1,0 +1,179 @@
+"""A disk that is full, read-only or broken: what cannot be recorded is not sent, and nothing is lost."""
+
+from pathlib import Path
+
+import pytest
+from hostile import Server
+from sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spool_walk import walk
+from testbed.relay import Relay
+from testbed.tools import program
+
+NO_SPACE = "No space left on device"
+
+
+def failing(log: Path, call: str, error: str, when: str = "1+") -> tuple[str, ...]:
+    """Run a command whose n-th such system call (`when`, as strace has it) fails."""
+    inject = f"inject={call}:error={error}:when={when}"
+    return (program("strace"), "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject)
+
+
+def remounted(relay: Relay, options: str) -> tuple[str, ...]:
+    """Run a command that sees the spool mounted with these options, in a namespace of its own."""
+    spool = relay.spool
+    script = f'mount --bind {spool} {spool} && mount -o remount,bind,{options} {spool} && exec "$@"'
+    return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
+
+
+def full(relay: Relay) -> tuple[str, ...]:
+    """Run a command that sees the spool on a filesystem without a free page; the end is in `spool.after`."""
+    spool, small = relay.spool, relay.directory / "small"
+    script = (
+        f"mkdir {small} && mount -t tmpfs -o size=64k none {small} && cp -a {spool}/. {small}"
+        f" && mount --bind {small} {spool}"
+        f"; dd if=/dev/zero of={spool}/filler bs=4k 2>/dev/null"
+        f'; "$@"; code=$?; rm {spool}/filler; umount {spool}; cp -a {small} {spool}.after; exit $code'
+    )
+    return (program("unshare"), "--mount", "--map-root-user", "sh", "-c", script, "sh")
+
+
+@pytest.mark.parametrize("call", ["fallocate", "write"])
+def test_what_cannot_be_recorded_is_not_sent(call: str, relay: Relay, tmp_path: Path) -> None:
+    """FAULTS row 4: no room for the outcome lines, or for `committing` itself: the dot is never sent."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        ids = [queue(relay.spool) for _ in range(3)]
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", call, "ENOSPC"))
+        assert done.returncode == 75
+        assert server.messages == []
+        left = walk(relay.spool)
+        assert left.keys() == set(ids)
+        assert {message.place for message in left.values()} <= {"new", "cur"}
+        assert relay.mailer_send("--once").returncode == 0
+        assert server.delivered() == [(TO, MESSAGE)] * 3
+    assert walk(relay.spool) == {}
+
+
+def test_a_disk_that_stays_full_for_many_runs_makes_no_message_poison(relay: Relay, tmp_path: Path) -> None:
+    with Server() as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        for _ in range(7):
+            done = relay.mailer_send("--once", under=failing(tmp_path / "log", "fallocate", "ENOSPC"))
+            assert done.returncode == 75
+            left = found(relay.spool, message)
+            assert left is not None
+            assert (left.place, outcomes(left)) == ("new", [])
+        assert NO_SPACE in done.stderr
+        relay.mailer_send()
+        assert server.delivered() == [(TO, MESSAGE)]
+
+
+def test_a_disk_that_is_full_for_the_outcome_makes_the_message_uncertain_not_lost(
+    relay: Relay, tmp_path: Path
+) -> None:
+    """The journal's room was reserved, and the write fails all the same: the second write is the outcome."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "write", "EIO", when="2"))
+        assert done.returncode == 0
+        assert "Input/output error" in done.stderr
+    assert {to for to, _ in server.delivered()} == {TO}
+    assert len(server.messages) <= 2
+    left = found(relay.spool, message)
+    assert left is None or left.statuses == {TO: "uncertain"}
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EROFS", "EDQUOT"])
+def test_a_message_whose_bucket_cannot_be_made_stays_with_its_journal(
+    error: str, relay: Relay, free_port: int, tmp_path: Path
+) -> None:
+    relay.configure(forward_to(free_port))
+    message = queue(relay.spool)
+    under = failing(tmp_path / "log", "mkdirat", error)
+    for _ in range(7):
+        assert relay.mailer_send("--once", under=under).returncode == 75
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.statuses) == ("cur", {TO: "deferred"})
+    assert relay.mailer_send("--once").returncode == 0
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.place == "retry"
+    assert left.kinds.count("deferred") == 1
+
+
+def test_a_read_only_spool_ends_the_run_with_75_and_nothing_is_sent(relay: Relay) -> None:
+    """FAULTS row 8."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        done = relay.mailer_send("--once", under=remounted(relay, "ro"))
+        assert done.returncode == 75
+        assert "Read-only file system" in done.stderr
+        assert server.sessions == []
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.kinds) == ("new", ["accepted"])
+        assert relay.mailer_send("--once").returncode == 0
+        assert server.delivered() == [(TO, MESSAGE)]
+
+
+def test_a_spool_that_turns_read_only_in_mid_transaction_sends_nothing_it_cannot_record(
+    relay: Relay, tmp_path: Path
+) -> None:
+    with Server() as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool)
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "fallocate,write", "EROFS"))
+        assert done.returncode == 75
+        assert server.messages == []
+        assert relay.mailer_send("--once").returncode == 0
+        assert server.delivered() == [(TO, MESSAGE)]
+
+
+def test_a_full_spool_ends_the_run_with_75_and_sends_nothing(relay: Relay) -> None:
+    """A real filesystem; what the runner does there is copied out, and finished."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, message=MESSAGE + b"x" * 3000 + b"\r\n")
+        done = relay.mailer_send("--once", under=full(relay))
+        assert done.returncode == 75, done.stderr
+        assert NO_SPACE in done.stderr
+        assert server.messages == []
+        relay.configure({"spoolDir": "spool.after"})
+        assert relay.mailer_send("--once").returncode == 0
+        assert [to for to, _ in server.delivered()] == [TO]
+    assert found(relay.directory / "spool.after", message) is None
+
+
+def test_a_message_that_cannot_be_claimed_stops_no_other(relay: Relay, tmp_path: Path) -> None:
+    """EIO at its rename: it is left alone, and told of; the run goes on."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        for _ in range(3):
+            queue(relay.spool)
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "renameat2", "EIO", when="1"))
+        assert done.returncode == 0
+        assert "Input/output error" in done.stderr
+        assert len(server.delivered()) >= 2
+        relay.mailer_send()
+        assert len(server.delivered()) == 3
+    assert walk(relay.spool) == {}
+
+
+def test_a_claim_that_cannot_be_taken_over_stops_no_other(relay: Relay, tmp_path: Path) -> None:
+    """EIO when a dead runner's claim is to be marked as recovered."""
+    with Server() as server:
+        relay.configure(forward_to(server))
+        dead = queue(relay.spool)
+        (relay.spool / "new" / dead).rename(relay.spool / "cur" / dead)
+        queue(relay.spool)
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "write", "EIO", when="1"))
+        assert done.returncode == 0
+        assert f"id={dead}" in done.stderr
+        assert len(server.delivered()) >= 1
+        relay.mailer_send()
+        assert len(server.delivered()) == 2
+    assert walk(relay.spool) == {}

@@ -1,0 +1,262 @@
+"""Any order of events, with deaths between any two system calls, against a model of where each message is.
+
+The model holds what must be seen of each message. An operation that dies may leave any state on its way, of
+which the model then takes up the one that is there. Nothing else may happen: every accepted message is in
+exactly one place, its journal folds to what the model knows, and only what was sent or removed vanishes.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, precondition, rule
+from spool_crash import dying_at
+from spool_runner import DELAY, HORIZON, attempt, claims_of, settle
+from spool_strategies import NOW, envelope, receive
+from spool_walk import Found, walk
+
+from mailer.spool.held import Busy
+from mailer.spool.layout import Spool, Spot
+from mailer.spool.operate import Operator, Refused
+from mailer.spool.scan import find, names
+from mailer.spool.sweep import clean_tmp, requeue_due
+
+if TYPE_CHECKING:
+    from mailer.spool.claim import Claim
+
+ADDRESSES = ("sent@example.net", "deferred@example.net", "bounced@example.net")
+FINAL = {"sent", "bounced"}
+
+
+@dataclass(frozen=True)
+class Death:
+    """Before which system call of an operation the program dies, and whether a write is cut by it."""
+
+    at: int | None
+    torn: bool
+
+
+deaths = st.builds(Death, st.none() | st.integers(0, 12), st.booleans())
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is to be seen of one message."""
+
+    place: str
+    statuses: dict[str, str]
+    held: bool = False
+
+    def moved(self, place: str) -> "Known":
+        return replace(self, place=place)
+
+
+def known_from(found: Found | None) -> Known | None:
+    return Known(found.place, found.statuses, found.held) if found else None
+
+
+class Lives(RuleBasedStateMachine):
+    messages = Bundle("messages")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="lives-")) / "spool"
+        self.spool = Spool.open(self.root, create=True)
+        self.operator = Operator(self.spool, "ann")
+        self.now = NOW
+        self.model: dict[str, Known] = {}
+        self.claims: dict[str, Claim] = {}
+
+    def teardown(self) -> None:
+        for claim in self.claims.values():
+            claim.held.release()
+        self.spool.close()
+        shutil.rmtree(self.root.parent)
+
+    @contextmanager
+    def operation(self, death: Death, name: str, *way: Known | None) -> Iterator[None]:
+        """Run an operation on a message; `way` are the states through which it goes, the last one its end.
+
+        If it dies in the hands of a runner, so does the runner.
+        """
+        before = self.model.get(name)
+        with dying_at(death.at, torn=death.torn) as boundary:
+            yield
+        seen = known_from(walk(self.root).get(name))
+        assert seen in ((before, *way) if boundary.dead else way[-1:])
+        if seen is None:
+            self.model.pop(name, None)
+        else:
+            self.model[name] = seen
+        if boundary.dead:
+            self.bury(name)
+
+    def bury(self, name: str) -> None:
+        if claim := self.claims.pop(name, None):
+            claim.held.release()
+
+    @rule(
+        target=messages,
+        to=st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True),
+        size=st.sampled_from([0, 10, 200_000]),
+        death=deaths,
+    )
+    def receive(self, to: list[str], size: int, death: Death) -> object:
+        """What is acknowledged is in new/; what is not may be there too, whole."""
+        before = set(walk(self.root))
+        acknowledged: set[str] = set()
+        with dying_at(death.at, torn=death.torn):
+            acknowledged.add(receive(self.spool, bytes(size), envelope(*to), self.now))
+        arrived = set(walk(self.root)) - before
+        assert acknowledged <= arrived
+        self.model |= {name: Known("new", dict.fromkeys(to, "pending")) for name in arrived}
+        return multiple(*arrived)
+
+    @rule(name=messages, death=deaths)
+    def claim(self, name: str, death: Death) -> None:
+        known = self.model.get(name)
+        ready = known is not None and known.place == "new"
+        taken: list[Claim | None] = []
+        with self.operation(death, name, known.moved("cur") if known and ready else known):
+            taken.append(claims_of(self.spool, self.now).take(name))
+        for claim in filter(None, taken):
+            assert ready
+            self.claims[name] = claim
+
+    @rule(death=deaths)
+    def recover(self, death: Death) -> None:
+        """A new runner takes over what dead ones left, and nothing that a living one holds."""
+        for name in list(names(self.spool, "cur")):
+            if name in self.claims:
+                assert claims_of(self.spool, self.now).recover(name) is None
+                continue
+            taken: list[Claim | None] = []
+            with self.operation(death, name, self.model[name]):
+                taken.append(claims_of(self.spool, self.now).recover(name))
+            for claim in taken:
+                assert claim
+                self.claims[name] = claim
+
+    def due(self, name: str) -> set[str]:
+        state = self.claims[name].held.read().state
+        return {standing.address for standing in state.due(self.now, HORIZON)}
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), death=deaths)
+    def deliver(self, data: st.DataObject, death: Death) -> None:
+        name = data.draw(st.sampled_from(sorted(self.claims)))
+        known, due = self.model[name], self.due(name)
+        if known.held or not due:
+            return
+        assert not {a for a in due if known.statuses[a] in FINAL}
+        way = [replace(known, statuses=known.statuses | dict.fromkeys(due, "uncertain"))]
+        # The outcome lines go out in one write, of which a death may leave the first ones.
+        for address in ADDRESSES:
+            if address in due:
+                fate = {address: address.partition("@")[0]}
+                way.append(replace(known, statuses=way[-1].statuses | fate))
+        claim = self.claims[name]
+        with self.operation(death, name, *way):
+            attempt(replace(claim, entry=claim.held.read()), self.now)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), death=deaths)
+    def settle(self, data: st.DataObject, death: Death) -> None:
+        name = data.draw(st.sampled_from(sorted(self.claims)))
+        known, claim = self.model[name], self.claims[name]
+        statuses = set(known.statuses.values())
+        after: Known | None
+        if known.held:
+            after = known.moved("hold")
+        elif statuses == {"sent"}:
+            after = None
+        elif statuses <= FINAL:
+            after = known.moved("failed")
+        else:
+            after = known if self.due(name) else known.moved("retry")
+        with self.operation(death, name, after):
+            settle(self.spool, claim, self.now)
+        if after != known:
+            self.bury(name)
+
+    @rule(name=messages)
+    def runner_dies(self, name: str) -> None:
+        self.bury(name)
+
+    def operate(self, death: Death, name: str, verb: Callable[[Spot], None], *way: Known | None) -> None:
+        """Let the operator do something; what a runner has in hand, or the table does not allow, stays."""
+        if not (spots := find(self.spool, name)):
+            assert name not in self.model
+            return
+        known = self.model[name]
+        if name in self.claims or not way:
+            with contextlib.suppress(Busy, Refused):
+                verb(spots[0])
+                raise AssertionError(f"{verb} of {known}")
+            return
+        with self.operation(death, name, *way):
+            verb(spots[0])
+
+    @rule(name=messages, death=deaths)
+    def hold(self, name: str, death: Death) -> None:
+        known = self.model.get(name)
+        allowed = known is not None and known.place != "hold"
+        way = (
+            [replace(known, held=True), replace(known, held=True, place="hold")] if known and allowed else []
+        )
+        self.operate(death, name, lambda spot: self.operator.hold(spot, self.now), *way)
+
+    @rule(name=messages, death=deaths)
+    def release(self, name: str, death: Death) -> None:
+        known = self.model.get(name)
+        allowed = known is not None and known.place == "hold"
+        way = (
+            [replace(known, held=False), replace(known, held=False, place="new")] if known and allowed else []
+        )
+        self.operate(death, name, lambda spot: self.operator.release(spot, self.now), *way)
+
+    @rule(name=messages, death=deaths)
+    def retry(self, name: str, death: Death) -> None:
+        way: list[Known] = []
+        if known := self.model.get(name):
+            again = {a: "pending" if s == "bounced" else s for a, s in known.statuses.items()}
+            way = [replace(known, statuses=again, held=False)]
+            way.append(way[0] if known.place in {"new", "cur"} else way[0].moved("new"))
+        self.operate(death, name, lambda spot: self.operator.retry(spot, self.now), *way)
+
+    @rule(name=messages, death=deaths)
+    def remove(self, name: str, death: Death) -> None:
+        self.operate(death, name, self.operator.remove, None)
+
+    @rule(later=st.sampled_from([0.0, 60.0, DELAY + 60, 365 * 86400.0]), death=deaths)
+    def sweep(self, later: float, death: Death) -> None:
+        """What is due comes back to new/, and nothing else; litter in tmp/ goes."""
+        self.now += later
+        minute = time.strftime("%Y%m%dT%H%MZ", time.gmtime(self.now))
+        due = {name for name, found in walk(self.root, ("retry",)).items() if found.bucket <= minute}
+        with dying_at(death.at, torn=death.torn) as boundary:
+            list(requeue_due(self.spool, claims_of(self.spool, self.now), self.now, HORIZON))
+            clean_tmp(self.spool, self.now)
+        for name, found in walk(self.root).items():
+            if name in due and found.place == "new":
+                self.model[name] = self.model[name].moved("new")
+            else:
+                assert name not in due or boundary.dead
+
+    @invariant()
+    def every_message_is_where_and_what_the_model_says(self) -> None:
+        seen = walk(self.root)
+        assert {name: known_from(found) for name, found in seen.items()} == self.model
+        assert all(found.intact for found in seen.values())
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

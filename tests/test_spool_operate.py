@@ -1,0 +1,164 @@
+"""What the operator may do, and what is refused; and the moves that the table does not have."""
+
+from pathlib import Path
+
+import pytest
+from spool_runner import attempt, claims_of, run_once, settle
+from spool_strategies import NOW, accept
+from spool_walk import only, walk
+
+from mailer.spool.entry import Corrupt
+from mailer.spool.held import Busy, Held
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.operate import Operator, Refused
+from mailer.spool.scan import find
+from mailer.spool.transitions import TRANSITIONS, Move, target
+
+
+def place_in(spool: Spool, root: Path, place: Place) -> Spot:
+    """Bring a message to rest in a place of the queue."""
+    kind = {Place.RETRY: "deferred", Place.FAILED: "bounced"}.get(place, "sent")
+    name = accept(root, b"x", f"{kind}@example.net")
+    if place in {Place.RETRY, Place.FAILED}:
+        run_once(spool, NOW)
+    elif place is not Place.NEW:
+        (root / "new" / name).rename(root / place.value / name)
+    (spot,) = find(spool, name)
+    return spot
+
+
+@pytest.mark.parametrize("place", [Place.NEW, Place.CUR, Place.RETRY, Place.FAILED])
+def test_a_message_is_held_and_released_from_everywhere(spool_path: Path, place: Place) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, place)
+        operator = Operator(spool, "ann")
+        operator.hold(spot, NOW, "looks odd")
+        (found,) = only(spool_path, "hold")
+        assert found.events[-1] | {"at": ""} == {
+            "at": "",
+            "event": "held",
+            "by": "ann",
+            "reason": "looks odd",
+        }
+        before = found.statuses
+        operator.release(Spot(Place.HOLD, spot.name), NOW)
+        (found,) = only(spool_path, "new")
+        assert (found.statuses, found.held) == (before, False)
+
+
+@pytest.mark.parametrize("place", [Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED])
+def test_a_message_is_retried_from_everywhere(spool_path: Path, place: Place) -> None:
+    """Those in new/ and in a dead runner's cur/ stay: the next run takes them."""
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, place)
+        Operator(spool, "ann").retry(spot, NOW)
+        found = walk(spool_path)[spot.name]
+        assert found.place == ("cur" if place is Place.CUR else "new")
+        assert set(found.statuses.values()) <= {"pending", "deferred"}
+        mailed: list[str] = []
+        run_once(spool, NOW, lambda _, address: mailed.append(address))
+        assert len(mailed) == 1
+
+
+@pytest.mark.parametrize("place", [p for p in Place if p not in {Place.TMP, Place.SENT}])
+def test_a_message_is_removed_from_everywhere(spool_path: Path, place: Place) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        Operator(spool, "ann").remove(place_in(spool, spool_path, place))
+        assert walk(spool_path) == {}
+
+
+def test_what_the_table_does_not_have_is_refused(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        operator = Operator(spool, "ann")
+        corrupt = place_in(spool, spool_path, Place.CORRUPT)
+        new = place_in(spool, spool_path, Place.NEW)
+        hold = place_in(spool, spool_path, Place.HOLD)
+        for verb, spot in ((operator.retry, corrupt), (operator.hold, corrupt), (operator.hold, hold)):
+            with pytest.raises(Refused, match=f"it is in {spot.place}/"):
+                verb(spot, NOW)
+        with pytest.raises(Refused, match="it is not held: it is in new/"):
+            operator.release(new, NOW)
+        with pytest.raises(Refused):
+            operator.remove(Spot(Place.TMP, new.name))
+        assert {found.place for found in walk(spool_path).values()} == {"corrupt", "new", "hold"}
+
+
+def test_a_message_in_a_runners_hands_answers_busy(spool_path: Path) -> None:
+    name = accept(spool_path)
+    with Spool.open(spool_path) as spool:
+        claim = claims_of(spool, NOW).take(name)
+        assert claim
+        operator, spot = Operator(spool, "ann"), Spot(Place.CUR, name)
+        for verb in (
+            lambda: operator.hold(spot, NOW),
+            lambda: operator.retry(spot, NOW),
+            lambda: operator.remove(spot),
+        ):
+            with pytest.raises(Busy):
+                verb()
+        claim.held.release()
+
+
+def test_a_damaged_message_is_neither_retried_nor_written_to(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, Place.FAILED)
+        path = spool_path / spot.path
+        path.write_bytes(path.read_bytes().replace(b"bounced@", b"b0unced@", 1))
+        before = path.read_bytes()
+        operator = Operator(spool, "ann")
+        for verb in (operator.retry, operator.hold):
+            with pytest.raises(Corrupt, match="envelope's digest"):
+                verb(spot, NOW)
+        assert path.read_bytes() == before
+
+
+def test_a_held_message_that_reached_new_by_hand_is_held_again(spool_path: Path) -> None:
+    """The journal decides; the directory is a hint."""
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, Place.NEW)
+        Operator(spool, "ann").hold(spot, NOW)
+        (spool_path / "hold" / spot.name).rename(spool_path / "new" / spot.name)
+        mailed: list[str] = []
+        run_once(spool, NOW, lambda _, address: mailed.append(address))
+    assert mailed == []
+    assert [found.name for found in only(spool_path, "hold")] == [spot.name]
+
+
+def test_the_table_of_moves_leads_from_the_queue_to_the_queue_and_never_back_to_tmp() -> None:
+    for move, (sources, destination) in TRANSITIONS.items():
+        assert destination is not Place.TMP
+        assert Place.SENT not in sources, "what was sent never moves again"
+        assert (Place.TMP in sources) == (move is Move.COMMIT)
+        for place in Place:
+            if place in sources:
+                assert target(move, place) == destination
+            else:
+                with pytest.raises(ValueError, match=f"no move {move} from {place}/"):
+                    target(move, place)
+
+
+@pytest.mark.parametrize(
+    ("move", "bucket"), [(Move.DEFER, ""), (Move.FAIL, "20261122T2200Z"), (Move.REQUEUE, "")]
+)
+def test_a_move_that_is_not_there_changes_nothing(spool_path: Path, move: Move, bucket: str) -> None:
+    """Without its bucket a deferred message would lie where no sweep looks."""
+    name = accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        claim = claims_of(spool, NOW).take(name)
+        assert claim
+        with pytest.raises(ValueError, match=r"no move|no defer|no fail"):
+            claim.held.move(move, bucket)
+        assert [found.name for found in only(spool_path, "cur")] == [name]
+        attempt(claim, NOW)
+        settle(spool, claim, NOW)
+    assert [found.name for found in only(spool_path, "retry")] == [name]
+
+
+def test_nothing_is_moved_without_its_lock(spool_path: Path) -> None:
+    name = accept(spool_path)
+    with Spool.open(spool_path) as spool:
+        held = Held.take(spool, Spot(Place.NEW, name))
+        held.release()
+        with pytest.raises(ValueError, match="no lock"):
+            held.move(Move.CLAIM)
+    assert [found.name for found in only(spool_path, "new")] == [name]

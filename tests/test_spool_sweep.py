@@ -1,0 +1,216 @@
+"""Sweeping and looking: what is due comes back, litter goes, and neither costs more than what it finds."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from spool_runner import DELAY, HORIZON, claims_of, run_once
+from spool_strategies import NOW, accept, envelope
+from spool_walk import only, walk
+
+from mailer.spool import incoming as incoming_module
+from mailer.spool.held import Held
+from mailer.spool.incoming import Incoming
+from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.scan import count, find, spots
+from mailer.spool.sweep import clean_tmp, next_bucket, requeue_due
+from mailer.spool.transitions import Move
+
+DAY = 86400.0
+YEAR = 365 * DAY
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def sweep(spool: Spool, now: float) -> list[str]:
+    return [spot.name for spot in requeue_due(spool, claims_of(spool, now), now, HORIZON)]
+
+
+def test_a_deferred_message_comes_back_when_it_is_due_and_not_before(spool_path: Path) -> None:
+    name = accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        due = next_bucket(spool)
+        assert due
+        assert NOW + DELAY <= due < NOW + DELAY + 60
+        assert sweep(spool, due - 1) == []
+        assert sweep(spool, due) == [name]
+        assert names_in(spool_path / "retry") == [], "the empty bucket went"
+        assert next_bucket(spool) is None
+
+
+@pytest.mark.parametrize("jump", [10 * YEAR, -YEAR])
+def test_a_clock_that_jumps_loses_nothing_and_makes_no_hot_loop(spool_path: Path, jump: float) -> None:
+    """FAULTS 10: each message is tried once for the jump, and then waits its time by the new clock."""
+    names = {accept(spool_path, b"x", "deferred@example.net") for _ in range(3)}
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        tries: list[str] = []
+        for later in (0.0, 1.0, 30.0, DELAY / 2):
+            sweep(spool, NOW + jump + later)
+            run_once(spool, NOW + jump + later, lambda name, _: tries.append(name))
+        assert sorted(tries) == sorted(names)
+        assert {found.place for found in walk(spool_path).values()} == {"retry"}
+        back: list[str] = []
+        sweep(spool, NOW + 2 * DELAY)
+        run_once(spool, NOW + 2 * DELAY, lambda name, _: back.append(name))
+        assert sorted(back) == sorted(names), "and when the clock is put right again, at once"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.lists(st.sampled_from([NOW, NOW + 10 * YEAR, NOW - YEAR, 0.0, NOW + 1]), min_size=2, max_size=6))
+def test_messages_accepted_under_a_jumping_clock_are_told_apart(tmp_path: Path, clock: list[float]) -> None:
+    root = tmp_path / "spool"
+    names = [accept(root, b"x", now=now) for now in clock]
+    queue = walk(root)
+    assert len(set(names)) == len(clock)
+    assert set(names) <= set(queue)
+    assert all(found.intact for found in queue.values())
+
+
+def test_a_busy_message_stays_in_its_bucket_and_the_bucket_stays_with_it(spool_path: Path) -> None:
+    names = [accept(spool_path, b"x", "deferred@example.net") for _ in range(2)]
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        (spot,) = find(spool, names[0])
+        with Held.take(spool, spot):
+            assert sweep(spool, NOW + 2 * DELAY) == [names[1]]
+        assert [found.name for found in only(spool_path, "retry")] == [names[0]]
+        assert sweep(spool, NOW + 2 * DELAY) == [names[0]]
+
+
+def test_a_bucket_that_is_not_there_or_was_swept_away_is_made(spool_path: Path) -> None:
+    name = accept(spool_path)
+    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as held:
+        held.move(Move.CLAIM)
+        held.move(Move.DEFER, "20261122T2200Z")
+    assert [found.bucket for found in only(spool_path, "retry")] == ["20261122T2200Z"]
+
+
+def test_a_sweep_opens_nothing_that_is_not_due(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        opened: list[str] = []
+        real_open = os.open
+
+        def watched(path: str, *args: int, **keywords: int) -> int:
+            opened.append(str(path))
+            return real_open(path, *args, **keywords)
+
+        monkeypatch.setattr(os, "open", watched)
+        sweep(spool, NOW)
+    assert opened == ["retry"]
+
+
+def begin(spool: Spool) -> Incoming:
+    return Incoming.create(spool, received=NOW, user="", peer="", envelope=envelope())
+
+
+def test_only_old_and_unlocked_litter_is_swept_from_tmp(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        writing, dead, young = begin(spool), begin(spool), begin(spool)
+        for incoming in (dead, young):
+            incoming.release()  # Its receiver died.
+        for incoming in (writing, dead):
+            os.utime(spool_path / "tmp" / incoming.id, (NOW, NOW))
+        os.utime(spool_path / "tmp" / young.id, (NOW + 2 * DAY - 60,) * 2)
+        (spool_path / "tmp/README").touch()
+        assert clean_tmp(spool, NOW + 2 * DAY) == [dead.id]
+        assert names_in(spool_path / "tmp") == sorted([writing.id, young.id, "README"])
+        writing.discard()
+
+
+def test_a_receiver_whose_new_file_a_sweep_holds_just_then_refuses_the_message(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its lock a runner could have the message before it is durable, or the sweep the file."""
+    with Spool.open(spool_path, create=True) as spool:
+        looking: list[Held] = []
+
+        def sweep_first(fd: int) -> bool:
+            (name,) = names_in(spool_path / "tmp")
+            looking.append(Held.take(spool, Spot(Place.TMP, name)))
+            return real_lock(fd)
+
+        real_lock = incoming_module.lock
+        monkeypatch.setattr(incoming_module, "lock", sweep_first)
+        with pytest.raises(BlockingIOError):
+            begin(spool)
+        looking[0].release()
+        assert names_in(spool_path / "tmp") == []
+
+
+def test_a_file_that_somebody_removed_from_tmp_is_undone(spool_path: Path) -> None:
+    """`rm spool/tmp/*` under a receiver: the client is told to come again."""
+    with Spool.open(spool_path, create=True) as spool:
+        incoming = begin(spool)
+        incoming.seal(NOW)
+        (spool_path / "tmp" / incoming.id).unlink()
+        with pytest.raises(FileNotFoundError):
+            incoming.move()
+        incoming.undo()
+    assert walk(spool_path, ("tmp", "new")) == {}
+
+
+def test_discarding_or_releasing_twice_closes_nothing_else(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        for ending in (Incoming.discard, Incoming.release):
+            incoming = begin(spool)
+            ending(incoming)
+            reused = os.open(spool_path, os.O_RDONLY)
+            incoming.discard()
+            incoming.release()
+            os.fstat(reused)
+            os.close(reused)
+
+
+def test_an_id_is_found_by_any_beginning_that_is_its_own(spool_path: Path) -> None:
+    names = sorted(accept(spool_path, now=NOW + number) for number in range(5))
+    with Spool.open(spool_path) as spool:
+        assert [spot.name for spot in find(spool, names[2])] == [names[2]]
+        assert sorted(spot.name for spot in find(spool, names[0][:5])) == names
+        assert find(spool, "7ZZZ") == []
+        assert count(spool, Place.NEW) == 5
+        assert sorted(spot.name for spot in spots(spool)) == names
+
+
+def test_a_message_that_moves_while_it_is_looked_for_is_found(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a place not yet looked into, to one that was."""
+    name = accept(spool_path)
+    (spool_path / "new" / name).rename(spool_path / "cur" / name)
+    with Spool.open(spool_path) as spool:
+        real = Spool.directory
+        moves = [("cur", "new")]
+
+        def moving(self: Spool, place: str) -> object:
+            if place == "cur" and moves:
+                source, to = moves.pop()
+                (spool_path / source / name).rename(spool_path / to / name)
+            return real(self, place)
+
+        monkeypatch.setattr(Spool, "directory", moving)
+        assert [spot.place for spot in find(spool, name)] == [Place.NEW]
+        assert not moves
+
+
+def test_a_bucket_that_goes_while_it_is_listed_is_no_error(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        scan = spots(spool, (Place.RETRY,))
+        (found,) = only(spool_path, "retry")
+        extra = spool_path / "retry/20301122T2145Z"
+        extra.mkdir()
+        assert next(scan).name == found.name
+        extra.rmdir()
+        assert list(scan) == []
+        assert bucket_time(found.bucket) > NOW
