@@ -1,4 +1,4 @@
-"""The commands of mail transactions, one after the other: MAIL, RCPT, DATA, RSET (RFC 5321), BDAT (RFC 3030)."""
+"""The commands of a mail transaction, MAIL, RCPT, DATA, RSET (RFC 5321) and BDAT (RFC 3030)."""
 
 # ruff: noqa: N802 - verbs are named as aiosmtpd names them
 

@@ -60,6 +60,22 @@ class Sent:
     sender: str
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What was counted under one name."""
+
+    key: str
+    """`sender ADDRESS`, `user NAME`, or `*` for everybody."""
+    rate: Rate
+    ages: tuple[float, ...]
+    """Seconds since each message."""
+    wait: int
+    """Seconds until one more is taken."""
+
+    def used(self, window: float) -> int:
+        return sum(1 for age in self.ages if age < window)
+
+
 class RateLimiter:
     """Counts messages against rules."""
 
@@ -96,13 +112,20 @@ class RateLimiter:
             if times is not None and at in times:
                 times.remove(at)
 
-    def used(self, key: str, window: float) -> int:
-        """Return how many messages of the last `window` seconds are counted under a key of `keys`."""
+    def uses(self) -> list[Use]:
+        """Say what each sender, user, and (`*`) everybody has used of their limits, in the order of names."""
         now = self._clock()
-        return sum(1 for at in self._times.get(key, ()) if at > now - window)
+        return [
+            Use(key, rate, tuple(now - at for at in times), self._wait(key, rate, now))
+            for key, times in sorted(self._times.items())
+            if (rate := self._rate_of(key)) is not None
+        ]
 
-    def keys(self) -> list[str]:
-        return sorted(self._times)
+    def _rate_of(self, key: str) -> Rate | None:
+        if key == _ALL:
+            return self._rules.overall
+        kind, _, name = key.partition(" ")
+        return self._rules.per_sender if kind == "sender" else self._rules.of_user(name)
 
     def _limits(self, user: str, sender: str) -> list[tuple[str, Rate]]:
         own = self._rules.of_user(user) if user else None
