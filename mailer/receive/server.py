@@ -154,7 +154,7 @@ class Server:
 
     def _complain(self, reason: object) -> None:
         """Log a shortage, once in a while: it comes with every connection until it ends."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if now - self._complained >= _QUIET:
             self._complained = now
             self._service.store.log.warning("connections are turned away", reason=str(reason))
