@@ -83,6 +83,13 @@ def issue_certificate(directory: Path) -> tuple[Path, Path]:
     return chain, key
 
 
+def write_authority(directory: Path) -> Path:
+    """Write the certificate that signs ours, for clients that trust files."""
+    path = directory / "authority.pem"
+    _authority()[0].cert_pem.write_to_path(str(path))
+    return path
+
+
 def certificate(directory: Path, events: list[str] | None = None) -> Certificate:
     """A fresh certificate for localhost, trusted by `Receiver.trust`."""
     told: list[str] = [] if events is None else events
