@@ -1,4 +1,4 @@
-"""Mail libraries of other languages, with the settings that their documentation gives first; in clear and TLS."""
+"""Mail libraries of other languages, with the settings that their documentation gives first."""
 
 import json
 import subprocess
