@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from receiving import OPEN, running
 from testbed.relay import Relay
+from testbed.tools import program
 from testbed.waiting import until
 
 from mailer.config.model import LongLines
@@ -138,3 +139,31 @@ def send_one(connection: socket.socket, replies, text: bytes) -> set[bytes]:
     if not reply.startswith(b"250"):
         return set()
     return {b"".join(line.removeprefix(b".") for line in message.splitlines(keepends=True))}
+
+
+def test_a_disk_that_takes_seconds_to_sync_delays_the_reply_and_nobody_else(relay: Relay) -> None:
+    """Row 23 of the faults."""
+    assert relay.mailer("send", "--once").returncode == 0  # which makes the spool
+    slow = (
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:delay_exit=5000000",
+    )
+    with relay.serve(under=(program("strace"), *slow)), relay.connect() as waiting, relay.connect() as other:
+        waiting.mail("a@example.com")
+        waiting.rcpt("b@example.net")
+        waiting.docmd("DATA")
+        waiting.send(MAIL.encode() + b".\r\n")
+        waiting.sock.setblocking(False)
+        for _ in range(20):
+            assert other.noop()[0] == 250
+            with pytest.raises(BlockingIOError):
+                waiting.sock.recv(1, socket.MSG_PEEK)
+        waiting.sock.settimeout(60)
+        assert waiting.getreply()[0] == 250
