@@ -34,7 +34,7 @@ from pathlib import Path
 
 from receiving import CLOSED, OPEN, Receiver
 
-from mailer.config.model import LongLines, RewriteFrom
+from mailer.config.receiving import LongLines, RewriteFrom
 from mailer.receive.content import ContentPolicy
 from mailer.receive.patterns import AddressPatterns
 from mailer.receive.settings import Settings

@@ -137,6 +137,7 @@ class Server:
         implicit_tls: bool = False,
         body_after: int = 0,
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         """Prepare a server.
 
@@ -148,6 +149,7 @@ class Server:
             implicit_tls: TLS from the first byte.
             body_after: octets of a message's body after which the step `body` happens.
             host: the address to listen on.
+            port: the port; 0: any that is free.
         """
         self.script: dict[str, Action] = dict(script or {})
         self.extensions = tuple(extensions)
@@ -157,7 +159,7 @@ class Server:
         self.body_after = body_after
         self.host = host
         self.sessions: list[Session] = []
-        self.port = 0
+        self.port = port
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._stop = threading.Event()
@@ -165,7 +167,7 @@ class Server:
         self._open: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
-        self.listener = socket.create_server((self.host, 0), backlog=128)
+        self.listener = socket.create_server((self.host, self.port), backlog=128)
         self.port = self.listener.getsockname()[1]
         self._spawn(self._listen)
         return self

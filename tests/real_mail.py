@@ -65,6 +65,9 @@ def hard_mail() -> list[Mail]:
     """A dozen messages, each with something that mail programs are known to get wrong."""
     messages = {
         "dots": _with_body(b".\r\n..\r\n.leading\r\n\r\n.\r\n...\r\nlast.\r\n"),
+        # Five octets, which divides no power of two: blocks of any usual size are cut at each place of the
+        # pattern, between CR and LF and before a dot as well.
+        "cut-anywhere": _with_body(b".\r\n\r\n" * 300_000),
         "ends-with-a-dot": _with_body(b"the line below is a dot\r\n.\r\n"),
         "empty-body": _with_body(b""),
         "no-empty-line": _HEADER,

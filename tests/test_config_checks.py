@@ -184,7 +184,6 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "can read the password",
         ),
         ({"adminToken": {"file": "not-there"}}, "$.adminToken", "No such file"),
-        ({"directDelivery": {"enabled": True}}, "$.directDelivery.enabled", "forward providers"),
         ({"enableHealthCheck": True}, "$.enableHealthCheck", "no monitor"),
     ],
 )
@@ -199,14 +198,9 @@ def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change
 def test_a_dkim_key_that_is_not_there_is_a_warning(loaded, tmp_path):
     dkim = {"enabled": True, "domain": "example.com"}
     found = warnings(loaded({**QUIET, "dkim": dkim}))
-    assert paths(found) == ["$.dkim.privateKeyPath", "$.dkim.enabled"]
+    assert paths(found) == ["$.dkim.privateKeyPath"]
     assert f"{tmp_path}/keys/example.com/mail.private" in found[0].message
     assert paths(warnings(loaded({**QUIET, "dkim": {"enabled": True}})))[0] == "$.dkim.domain"
-
-
-def test_direct_delivery_alone_is_said_to_wait_and_not_to_be_kept_locally(loaded):
-    found = warnings(loaded({**QUIET, "forwardSMTP": False, "directDelivery": {"enabled": True}}))
-    assert [problem.message.partition(": ")[2] for problem in found] == ["mail waits in the spool"]
 
 
 def test_checking_runs_no_command(loaded, tmp_path):

@@ -1,5 +1,6 @@
 """The ledger: every program appends whole lines, and no trouble with its disk ever reaches the mail."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -43,7 +44,7 @@ for writer in range(8):
         os.close(gate_write)
         ledger = Ledger(Path(sys.argv[1]), on_trouble=lambda error: os._exit(1))
         os.read(gate_read, 1)  # All begin at once: the gate opens by closing.
-        for number in range(200):
+        for number in range(2000):
             reply = "x" * 40 * writer
             ledger.append(Line(at="2026-11-22T21:45:01Z", event="sent", id=f"{writer}/{number}", reply=reply))
         os._exit(0)
@@ -130,8 +131,8 @@ def test_the_file_is_the_utc_day_of_the_lines_own_time(tmp_path: Path) -> None:
 def test_lines_of_several_programs_never_mix(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", WRITERS, str(tmp_path)], check=True)
     written = [json.loads(raw) for raw in (tmp_path / "20261122.jsonl").read_bytes().splitlines()]
-    assert {found["id"] for found in written} == {f"{w}/{n}" for w in range(8) for n in range(200)}
-    assert len(written) == 1600
+    assert {found["id"] for found in written} == {f"{w}/{n}" for w in range(8) for n in range(2000)}
+    assert len(written) == 16000
 
 
 def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
@@ -167,8 +168,36 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["second"]
 
 
-@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/full"), os.mkfifo, Path.mkdir])
-def test_what_is_no_file_of_ours_is_not_written_to(tmp_path: Path, make: object) -> None:
+def test_each_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps one write(2) to a file opened with O_APPEND together, and nothing larger."""
+    written: list[bytes] = []
+    real_write = os.write
+
+    def watched(fd: int, data: bytes) -> int:
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+        written.append(data)
+        return real_write(fd, data)
+
+    monkeypatch.setattr(os, "write", watched)
+    ledger, _ = log_of(tmp_path)
+    lines = [line("sent", reply="x" * size) for size in (0, 10, 100_000)]
+    for one in lines:
+        ledger.append(one)
+    ledger.close()
+    assert written == [encode(one) for one in lines]
+
+
+def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    (tmp_path / "20261122.jsonl").symlink_to(tmp_path / "victim")
+    ledger, trouble = log_of(tmp_path)
+    ledger.append(line("sent"))
+    assert (tmp_path / "victim").read_bytes() == b""
+    assert len(trouble) == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_file_is_not_written_to_nor_waited_for(tmp_path: Path, make: object) -> None:
     make(tmp_path / "20261122.jsonl")  # type: ignore[operator]
     ledger, trouble = log_of(tmp_path)
     ledger.append(line("sent"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.config.model import LongLines
+from mailer.config.receiving import LongLines
 from mailer.receive.data import DataReader, Fault
 
 ALPHABET = [b"\r", b"\n", b".", b"\0", b"a"]

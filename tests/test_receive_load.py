@@ -15,7 +15,7 @@ from testbed.relay import Relay
 from testbed.tools import program
 from testbed.waiting import until
 
-from mailer.config.model import LongLines
+from mailer.config.receiving import LongLines
 from mailer.receive.data import DataReader
 
 IDLE, SLOW = 2000, 100

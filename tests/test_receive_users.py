@@ -13,8 +13,8 @@ import pytest
 from receiving import CLOSED, PASSWORD, USER, login, running
 from testbed.relay import Relay
 
-from mailer.config.model import RateLimits
 from mailer.config.problem import ConfigError
+from mailer.config.receiving import RateLimits
 from mailer.config.users import User, changing_users, read_users
 from mailer.receive import hashes
 from mailer.receive.accounts import REMEMBER, Account, Accounts, single_login

@@ -116,9 +116,9 @@ def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(
         due = queue(relay.spool, ["later@example.net"])
         relay.mailer_send()
         orphan = queue(relay.spool, ["orphan@example.net"])
-        runner = relay.watch()
-        until(lambda: server.messages, "the runner to reach the dot")
-        runner.kill()
+        with relay.watch() as dying:
+            until(lambda: server.messages, "the runner to reach the dot")
+            dying.kill()
         held = queue(relay.spool, ["held@example.net"])
         with relay.watch("--max-seconds", "600") as living:
             until(lambda: len(server.messages) >= 3, "both to be in a runner's hands")
@@ -166,15 +166,21 @@ def test_new_mail_is_taken_up_when_it_arrives_and_not_by_looking_for_it(relay: R
     under = ("faketime", "-f", "@2026-11-22 12:00:01", program("strace"), "-f", "-o", str(trace), "-e",
              "trace=getdents64,openat,epoll_wait")  # fmt: skip
     first = queue(relay.spool)
-    with relay.watch(under=under):
+    with relay.watch(under=under) as watching:
         until(lambda: found(relay.spool, first) is None and relay.delivered(), "the first message")
-        until(lambda: '"tmp", O_RDONLY' in trace.read_text() and quiet(trace), "the first pass to end")
-        before = scans(trace)
-        with arriving(relay.spool) as second:
-            # What is renamed into new/ is locked until new/ is synced; the runner hears of it before that.
-            until(lambda: f'"new/{second}", O_RDWR' in trace.read_text(), "the runner to find it locked")
-        until(lambda: found(relay.spool, second) is None, "the second message", patience=50)
-        assert scans(trace) == before
+        # Neither faketime nor strace passes a signal on.
+        runner = int(trace.read_text().split()[0])
+        try:
+            until(lambda: '"tmp", O_RDONLY' in trace.read_text() and quiet(trace), "the first pass to end")
+            before = scans(trace)
+            with arriving(relay.spool) as second:
+                # What is renamed into new/ stays locked until new/ is synced; the runner hears of it before.
+                until(lambda: f'"new/{second}", O_RDWR' in trace.read_text(), "the runner to find it locked")
+            until(lambda: found(relay.spool, second) is None, "the second message", patience=50)
+            assert scans(trace) == before
+        finally:
+            os.kill(runner, signal.SIGTERM)
+            watching.wait()
     assert len(relay.delivered()) == 2
 
 
@@ -187,11 +193,9 @@ def test_a_watcher_takes_over_what_a_dead_runner_left_and_what_was_there_before_
     with Server({"mail": HANG}) as server:
         relay.configure(forward_to(server))
         queue(relay.spool)
-        dying = relay.watch()
-        until(
-            lambda: server.sessions and server.sessions[0].commands[1:], "the runner to be in a transaction"
-        )
-        dying.kill()
+        with relay.watch() as dying:
+            until(lambda: server.sessions and server.sessions[0].commands[1:], "a transaction")
+            dying.kill()
         server.script.clear()
         queue(relay.spool)
         with relay.watch():
@@ -204,12 +208,12 @@ def test_sigterm_lets_what_is_in_flight_finish(relay: Relay) -> None:
     with Server({"dot": lambda *_: reply.wait(60) and "250 2.0.0 queued"}) as server:
         relay.configure(forward_to(server, sending={"concurrency": 1}))
         ids = [queue(relay.spool) for _ in range(2)]
-        runner = relay.watch()
-        until(lambda: server.messages, "the message to be at the dot")
-        runner.signal(signal.SIGTERM)
-        until(lambda: "finishing what is in flight" in runner.output(), "the runner to hear it")
-        reply.set()
-        assert runner.wait() == 0
+        with relay.watch() as runner:
+            until(lambda: server.messages, "the message to be at the dot")
+            runner.signal(signal.SIGTERM)
+            until(lambda: "finishing what is in flight" in runner.output(), "the runner to hear it")
+            reply.set()
+            assert runner.wait() == 0
         server.wait()
         assert server.delivered() == [(TO, MESSAGE)]
     left = walk(relay.spool)
@@ -225,10 +229,10 @@ def test_past_the_grace_a_message_at_the_dot_is_uncertain_and_one_before_it_is_a
         relay.configure(forward_to(tarpit, sending={"shutdownGrace": 1}))
         late = queue(relay.spool, sender="late@example.com")
         early = queue(relay.spool, sender="early@example.com")
-        runner = relay.watch()
-        until(lambda: tarpit.messages and _mails(tarpit) == 2, "both transactions to be under way")
-        runner.signal(signal.SIGTERM)
-        assert runner.wait() == 0
+        with relay.watch() as runner:
+            until(lambda: tarpit.messages and _mails(tarpit) == 2, "both transactions to be under way")
+            runner.signal(signal.SIGTERM)
+            assert runner.wait() == 0
     at_the_dot, before_it = found(relay.spool, late), found(relay.spool, early)
     assert at_the_dot is not None
     assert before_it is not None

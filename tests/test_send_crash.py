@@ -124,9 +124,9 @@ def test_a_stopped_runner_keeps_its_message_and_finishes_it_when_continued(relay
 def die_in_the_middle(relay: Relay, server: Server, poison: str) -> None:
     """Let a runner come as far as the poison's MAIL, where the server hangs, and kill it there."""
     before = _begun(server, poison)
-    runner = relay.watch()
-    until(lambda: _begun(server, poison) > before, "the runner to be in the middle of the poison")
-    runner.kill()
+    with relay.watch() as runner:
+        until(lambda: _begun(server, poison) > before, "the runner to be in the middle of the poison")
+        runner.kill()
 
 
 def _begun(server: Server, sender: str) -> int:
@@ -162,7 +162,7 @@ def test_a_message_that_kills_its_runners_is_tried_alone_and_then_held(relay: Re
 
 
 def test_a_suspect_is_not_started_beside_messages_that_are_under_way(relay: Relay) -> None:
-    """Or it would be blamed for their deaths. It lies in `new/` among them, as a run that was ended left it."""
+    """Or it would be blamed for their deaths. It lies in `new/` among them, as a run that ended left it."""
     suspicious = "suspicious@example.com"
     with Server({"mail": HANG}) as server:
         relay.configure(forward_to(server, sending={"concurrency": 50}))
@@ -173,9 +173,9 @@ def test_a_suspect_is_not_started_beside_messages_that_are_under_way(relay: Rela
         for _ in range(20):
             queue(relay.spool)
         begun = len(server.sessions)
-        runner = relay.watch()
-        until(lambda: any(session.commands[1:] for session in server.sessions[begun:]), "a transaction")
-        runner.kill()
+        with relay.watch() as runner:
+            until(lambda: any(session.commands[1:] for session in server.sessions[begun:]), "a transaction")
+            runner.kill()
         tried_alone = _message(relay, suspect).kinds.count("alone") == 2
         assert not (tried_alone and _begun(server, SENDER))
 

@@ -230,6 +230,7 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_by_the_next(
             with pytest.raises(OSError, match="No space left"):
                 claim.held.append(deferred)
         attempt(claim, NOW)
+        assert only(spool_path, "cur")[0].kinds == ["accepted", "committing", "sent"]
         settle(spool, claim, NOW)
     assert walk(spool_path) == {}
 

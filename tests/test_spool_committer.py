@@ -112,7 +112,7 @@ def test_a_group_of_messages_costs_one_directory_fsync(
         with gathered(spool) as committer:
             arriving = [begin(spool) for _ in range(20)]
             futures = [committer.commit(incoming) for incoming in arriving]
-        assert [future.result() for future in futures] == [None] * 20
+        assert [future.result(60) for future in futures] == [None] * 20
         for incoming in arriving:
             incoming.release()
     assert fsyncs.paths.count("new") == 1
@@ -126,7 +126,7 @@ def test_the_lock_is_held_until_the_receiver_gives_it_up(spool_path: Path) -> No
     with Spool.open(spool_path, create=True) as spool:
         committer = Committer(spool).start()
         incoming = begin(spool)
-        committer.commit(incoming).result()
+        committer.commit(incoming).result(60)
         spot = Spot(Place.NEW, incoming.id)
         with pytest.raises(Exception, match=spot.path):
             Held.take(spool, spot)
@@ -152,7 +152,7 @@ def test_in_a_mixed_group_every_destination_is_durable_before_any_source(
                 committer.commit(DurableMove(held[2], Move.HOLD)),
             ]
         for future in futures:
-            future.result()
+            future.result(60)
         for one in held:
             one.release()
     order = fsyncs.paths[fsyncs.paths.index("state") + 1 :]
@@ -171,9 +171,9 @@ def test_one_that_fails_fails_alone_and_leaves_nothing(
             good, bad = begin(spool), begin(spool)
             fsyncs.failing.add(f"tmp/{bad.id}")
             futures = [committer.commit(good), committer.commit(bad)]
-        futures[0].result()
+        futures[0].result(60)
         with pytest.raises(OSError, match="Input/output error"):
-            futures[1].result()
+            futures[1].result(60)
         good.release()
     assert list(walk(spool_path, ("new", "tmp"))) == [good.id]
     assert fsyncs.paths.count(f"tmp/{bad.id}") == 1
@@ -189,7 +189,7 @@ def test_a_directory_that_cannot_be_synced_fails_all_that_went_there(
             futures = [committer.commit(begin(spool)) for _ in range(3)]
         for future in futures:
             with pytest.raises(OSError, match="Input/output error"):
-                future.result()
+                future.result(60)
     assert walk(spool_path, ("new", "tmp")) == {}
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_undone_says_so_with_its_cause(spool_path: Path) -> None:
     with Spool.open(spool_path, create=True) as spool:
         committer = Committer(spool).start()
         with pytest.raises(NotUndone) as caught:
-            committer.commit(Broken("move", cause, NotUndone(errno.EROFS, "unlink"))).result()
+            committer.commit(Broken("move", cause, NotUndone(errno.EROFS, "unlink"))).result(60)
         assert caught.value.__cause__ is cause
         committer.close()
 
@@ -211,10 +211,10 @@ def test_a_mistake_in_one_change_does_not_end_the_thread_that_all_wait_for(
         committer = Committer(spool).start()
         broken = Broken(step, ValueError("no such move"))
         with pytest.raises(ValueError, match="no such move"):
-            committer.commit(broken).result()
+            committer.commit(broken).result(60)
         assert broken.undone
         incoming = begin(spool)
-        committer.commit(incoming).result()
+        committer.commit(incoming).result(60)
         incoming.release()
         committer.close()
     assert list(walk(spool_path)) == [incoming.id]
@@ -227,7 +227,7 @@ def test_what_was_handed_in_cannot_be_cancelled(spool_path: Path) -> None:
             incoming = begin(spool)
             future = committer.commit(incoming)
             assert not future.cancel()
-        future.result()
+        future.result(60)
         incoming.release()
     assert list(walk(spool_path)) == [incoming.id]
 

@@ -1,7 +1,7 @@
 """The spool file's format: what is written is what is read, and what is damaged is never taken for whole."""
 
 import os
-from dataclasses import replace
+from msgspec.structs import replace
 from email import message_from_bytes, policy
 from pathlib import Path
 

@@ -157,3 +157,19 @@ def test_a_spool_of_another_user_is_refused_with_what_to_do(spool_path: Path) ->
 def test_a_spot_names_its_path() -> None:
     assert Spot(Place.RETRY, "ID", "20261122T2145Z").path == "retry/20261122T2145Z/ID"
     assert Spot(Place.NEW, "ID").path == "new/ID"
+
+
+def test_a_new_spool_is_durable_in_its_parent(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All mail is inside it: a power cut must not take the directory that was made for it."""
+    synced: list[Path] = []
+    real_fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        real_fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    Spool.open(spool_path, create=True).close()
+    assert synced == [spool_path.parent, spool_path]
+    Spool.open(spool_path).close()
+    assert len(synced) == 2

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from mailer.config.load import Loaded
-from mailer.config.model import Config, ListenerTls
+from mailer.config.model import Config
+from mailer.config.receiving import ListenerTls
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.maillog.reader import days, read_day

@@ -11,9 +11,10 @@ import msgspec
 
 from mailer.config import dkim_checks
 from mailer.config.load import Loaded
-from mailer.config.model import Config, ListenerTls, RewriteFrom
+from mailer.config.model import Config
 from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.receiving import ListenerTls, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
 from mailer.config.unbuilt import unbuilt
 from mailer.config.users import read_users

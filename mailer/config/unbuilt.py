@@ -18,21 +18,6 @@ class _Row(NamedTuple):
 
 _ROWS = (
     _Row(
-        "$.directDelivery.enabled",
-        lambda config: config.direct_delivery.enabled and bool(config.providers),
-        "this version does not deliver directly; all mail goes through the forward providers",
-    ),
-    _Row(
-        "$.directDelivery.enabled",
-        lambda config: config.direct_delivery.enabled and not config.providers,
-        "this version does not deliver directly, and no forward provider is on: mail waits in the spool",
-    ),
-    _Row(
-        "$.dkim.enabled",
-        lambda config: config.dkim.enabled,
-        "this version does not sign; mail leaves without a DKIM signature of ours",
-    ),
-    _Row(
         "$.enableHealthCheck",
         lambda config: config.enable_health_check,
         "this version has no monitor; nothing answers on healthCheckPort (see `mailer spool stats`)",

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
 
-from mailer.config.model import RewriteFrom
+from mailer.config.receiving import RewriteFrom
 from mailer.mail.reply import Reply
 from mailer.receive import header, replies
 from mailer.receive.author import mailboxes

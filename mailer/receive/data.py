@@ -10,7 +10,7 @@ Speed: a clean chunk costs a handful of scans by the C library and no Python per
 
 from enum import Enum
 
-from mailer.config.model import LongLines
+from mailer.config.receiving import LongLines
 
 MAX_LINE = 998
 """Octets without CRLF; RFC 5322 2.1.1."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mailer.config.model import LongLines
+from mailer.config.receiving import LongLines
 from mailer.receive.content import ContentPolicy
 from mailer.receive.patterns import AddressPatterns
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mailer.config.model import RateLimits
 from mailer.config.problem import ConfigError
+from mailer.config.receiving import RateLimits
 from mailer.config.users import User, read_users
 from mailer.receive.accounts import Account
 from mailer.receive.auth import Identity

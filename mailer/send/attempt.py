@@ -15,6 +15,8 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.events import Delivery, Level, MailLog
 from mailer.send.backoff import Backoff
+from mailer.send.dkim import Signer, SigningError
+from mailer.send.outgoing import Outgoing
 from mailer.send.route import Route
 from mailer.send.trouble import Action, Hardness, HopTrouble, decide
 from mailer.spool import journal
@@ -34,6 +36,12 @@ _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 _ROOM_FOR_LINE = 2048
 """Journal bytes kept free before the dot, beside the addresses: for outcome lines with long replies."""
 
+_DESTINATIONS = 20
+"""Destinations of one message that are tried at the same time."""
+
+_SIGNED_HERE = 256 * 1024
+"""Octets of a message that is signed without a thread: about a millisecond."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -45,6 +53,8 @@ class Policy:
     log: MailLog
     clock: Clock
     random: Callable[[], float]
+    signer: Signer | None = None
+    """Signs what leaves this host; None: nothing is to be signed."""
 
 
 class Attempt:
@@ -52,6 +62,7 @@ class Attempt:
 
     def __init__(self, claim: Claim, policy: Policy) -> None:
         self._claim = claim
+        self._outgoing = Outgoing(claim)
         self._policy = policy
         self.state = claim.entry.state
         """The fold of the journal, kept current as lines are appended."""
@@ -85,9 +96,23 @@ class Attempt:
         if not self._policy.routes:
             self.fail_internally("no route is switched on")
             return
+        try:
+            await self._sign()
+        except SigningError as error:
+            self.fail_internally(error.reason)  # Never unsigned by accident.
+            return
         for routes, standings in self._plan(self.due):
             await self._walk(routes, [standing.recipient for standing in standings])
         self._hold_doubt(self._committed)
+
+    async def _sign(self) -> None:
+        if (signer := self._policy.signer) is None:
+            return
+        if self._outgoing.size <= _SIGNED_HERE:
+            signatures = signer.sign(self._outgoing)
+        else:
+            signatures = await asyncio.to_thread(signer.sign, self._outgoing)
+        self._outgoing = Outgoing(self._claim, signatures)
 
     def hold(self, reason: str) -> None:
         """Record that the message is to be held; raises OSError."""
@@ -136,31 +161,59 @@ class Attempt:
         for standing in due:
             routes = self._policy.routes
             if standing.status is Status.UNCERTAIN:
-                routes = tuple(route for route in routes if route.leads_to(standing.hop)) or routes
+                # From the end: the direct route, which comes first, knows a hop by its port alone.
+                known = next((route for route in reversed(routes) if route.leads_to(standing.hop)), None)
+                routes = (known,) if known else routes
             plan.setdefault(routes, []).append(standing)
         return list(plan.items())
 
     async def _walk(self, routes: Sequence[Route], recipients: Sequence[Recipient]) -> None:
         for position, route in enumerate(routes, start=1):
-            recipients = await self._try(route, recipients, hops_left=position < len(routes))
+            recipients = await self._try_groups(
+                route, route.groups(recipients), hops_left=position < len(routes)
+            )
             if not recipients:
                 return
+
+    async def _try_groups(
+        self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
+    ) -> list[Recipient]:
+        """Send to all destinations, some at a time: a slow one does not hold up the others."""
+        if len(groups) == 1:
+            return await self._try(route, groups[0], hops_left=hops_left)
+        room = asyncio.Semaphore(_DESTINATIONS)
+
+        async def one(group: Sequence[Recipient]) -> list[Recipient]:
+            async with room:
+                return await self._try(route, group, hops_left=hops_left)
+
+        tasks = [asyncio.create_task(one(group)) for group in groups]
+        try:
+            results = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            raise
+        return [recipient for passed_on in results for recipient in passed_on]
 
     async def _try(
         self, route: Route, recipients: Sequence[Recipient], *, hops_left: bool
     ) -> list[Recipient]:
-        """Send to the recipients through one route, in batches; return those that the next one shall have."""
+        """Send to one destination's recipients, in batches; return those that the next route shall have."""
         passed_on: list[Recipient] = []
+        patient = self._number < route.attempts
         for start in range(0, len(recipients), route.batch_size):
             if start:
                 await asyncio.sleep(route.batch_delay)
             batch = recipients[start : start + route.batch_size]
             try:
-                outcomes = await route.deliver(self._claim, batch, self._commit)
+                outcomes = await route.deliver(self._outgoing, batch, self._commit)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = recipients[start:]
-                if decide(trouble.scope, trouble.hardness, hops_left=hops_left) is Action.NEXT_HOP:
+                on = hops_left and not patient
+                if decide(trouble.scope, trouble.hardness, hops_left=on) is Action.NEXT_HOP:
                     self._note_trouble(trouble.hop, trouble.text, trouble.scope, left)
                     return [*passed_on, *left]
                 self._record(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.route import OnCommit
 from mailer.send.trouble import HopTrouble
@@ -32,6 +33,7 @@ class LocalRoute:
     name = "local"
     batch_size = 1_000_000
     batch_delay = 0.0
+    attempts = 1
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
         """Make the Maildir if it is not there; raises OSError."""
@@ -40,11 +42,16 @@ class LocalRoute:
         for part in (_UNFINISHED, _UNREAD, _READ):
             spool.make_directory(f"{LOCAL}/{part}")
 
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Make one group: one copy serves all."""
+        return [list(recipients)]
+
     async def deliver(
-        self, claim: Claim, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         """Deliver one copy for all recipients; see `Route`."""
         del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
+        claim = outgoing.claim
         delivery = _Delivery(self._spool, claim, recipients)
         tried_before = claim.recovered or claim.entry.state.attempts > 0
         if not (tried_before and self._was_read(delivery.name)):

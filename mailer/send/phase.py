@@ -7,6 +7,8 @@ from enum import StrEnum
 class Phase(StrEnum):
     """What the session was waiting for; the word that the journal shows when it waited in vain."""
 
+    LOOKUP = "lookup"
+    """DNS, which has a time-out of its own."""
     CONNECT = "connect"
     BANNER = "banner"
     EHLO = "ehlo"

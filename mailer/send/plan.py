@@ -1,8 +1,9 @@
 """From the configuration to the routes, in the order in which they are tried."""
 
+import random
 from collections.abc import Iterator
 
-from mailer.config.model import Config, Provider
+from mailer.config.model import Config, IpVersion, Provider
 from mailer.send.forward import ForwardRoute
 from mailer.send.hop import Hop, StartTls
 from mailer.send.maildir import LocalRoute
@@ -15,7 +16,7 @@ from mailer.spool.layout import Spool
 def plan(
     config: Config, pool: Pool, spool: Spool, committer: Committer, ehlo_domain: str
 ) -> tuple[Route, ...]:
-    """Return the routes: providers by priority; the local Maildir only when nothing else is switched on.
+    """Return the routes: direct, then providers by priority; local only when nothing else is switched on.
 
     Keeping a mail is not sending it, so `local` is never a fallback.
 
@@ -27,22 +28,49 @@ def plan(
         ehlo_domain: what we call ourselves to others.
 
     Raises:
-        OSError: the local Maildir is wanted and cannot be made.
+        OSError: the local Maildir is wanted and cannot be made, or there is no name server to ask.
+        ValueError: `dns.nameservers` names one that is no address.
     """
-    if _keeps_mail(config):
+    if keeps_mail(config):
         return (LocalRoute(spool, committer),)
-    return tuple(_forward(config, pool, ehlo_domain))
+    direct = [_direct(config, pool, ehlo_domain)] if config.direct_delivery.enabled else []
+    return (*direct, *_forward(config, pool, ehlo_domain))
 
 
 def route_names(config: Config) -> tuple[str, ...]:
     """Name the routes that `plan` would return, in the same order, without making anything."""
-    if _keeps_mail(config):
+    if keeps_mail(config):
         return (LocalRoute.name,)
-    return tuple(str(_hop(provider, "")) for provider in config.providers)
+    direct = ("direct",) if config.direct_delivery.enabled else ()
+    return (*direct, *(str(_hop(provider, "")) for provider in config.providers))
 
 
-def _keeps_mail(config: Config) -> bool:
+def keeps_mail(config: Config) -> bool:
+    """Tell whether mail stays here, in the local Maildir."""
     return not config.providers and not config.direct_delivery.enabled
+
+
+def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
+    # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
+    from mailer.send.direct import DirectRoute, Terms  # noqa: PLC0415
+    from mailer.send.mx import Rules  # noqa: PLC0415
+    from mailer.send.resolver import DnsResolver  # noqa: PLC0415
+
+    direct = config.direct_delivery
+    terms = Terms(
+        port=direct.port,
+        rules=Rules(
+            ipv4=direct.ip_version is not IpVersion.SIX,
+            ipv6=direct.ip_version is not IpVersion.FOUR,
+            allow_private=direct.allow_private,
+        ),
+        ehlo_domain=direct.ehlo_domain or ehlo_domain,
+        batch_size=config.batch_size,
+        batch_delay=config.batch_delay / 1000,
+        attempts=direct.retry_count,
+    )
+    resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
+    return DirectRoute(terms, pool, resolver, random.shuffle)
 
 
 def _forward(config: Config, pool: Pool, ehlo_domain: str) -> Iterator[Route]:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome
-from mailer.spool.claim import Claim
+from mailer.send.outgoing import Outgoing
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop right before the step that cannot be taken back.
@@ -22,10 +22,15 @@ class Route(Protocol):
     batch_size: int
     """Recipients in one transaction, at most."""
     batch_delay: float
-    """Seconds between the transactions of one message."""
+    """Seconds between the transactions of one message to one destination."""
+    attempts: int
+    """Attempts at a message after which trouble with this route sends it on to the next one."""
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Divide recipients by destination: trouble with one says nothing about another."""
 
     async def deliver(
-        self, claim: Claim, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         """Try one transaction.
 

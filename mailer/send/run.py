@@ -11,8 +11,9 @@ from mailer.maillog.events import Level, MailLog
 from mailer.send.attempt import Policy
 from mailer.send.backoff import Backoff
 from mailer.send.client import Session
+from mailer.send.dkim import Signer
 from mailer.send.phase import Timeouts
-from mailer.send.plan import plan
+from mailer.send.plan import keeps_mail, plan
 from mailer.send.pool import Pool
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
@@ -37,7 +38,9 @@ async def open_runner(
 
     Raises:
         OSError: the local Maildir cannot be made.
+        ValueError: the DKIM configuration names no domain or no key.
     """
+    signer = Signer(config.dkim, clock) if config.dkim.enabled and not keeps_mail(config) else None
     backoff = Backoff(delays=tuple(map(float, config.retry.schedule)), max_age=float(config.retry.max_age))
 
     def on_quarantine(spot: Spot, reason: str) -> None:
@@ -57,6 +60,7 @@ async def open_runner(
                 log=log,
                 clock=clock,
                 random=random.random,
+                signer=signer,
             )
             yield Runner(
                 spool,

@@ -22,8 +22,9 @@ digest of the block, so that a flipped bit in a recipient mails nobody else.
 
 import os
 import re
-from dataclasses import dataclass
 from hashlib import sha256
+
+import msgspec
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
@@ -49,8 +50,7 @@ class Corrupt(ValueError):
     """A spool file that must not be sent; the text says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """The envelope block: what was known when the message came in."""
 
     id: str
@@ -62,8 +62,7 @@ class Block:
     envelope: Envelope
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A spool file as it was read: its block, where its message lies, and the fold of its journal."""
 
     block: Block

@@ -6,10 +6,10 @@ lines over its envelope and nothing else: the directory it lies in is only a hin
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.envelope import Recipient
@@ -90,8 +90,7 @@ def decode(journal: bytes) -> Iterator[Event]:
                 continue
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How one recipient stands."""
 
     recipient: Recipient
@@ -123,8 +122,7 @@ class Disposition(StrEnum):
     """The operator, or the poison rule, keeps it."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """What a journal folds to."""
 
     standings: tuple[Standing, ...]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from mailer.config.model import LongLines
+from mailer.config.receiving import LongLines
 from mailer.mail.address import AddressError, Path, forward_path, reverse_path
 from mailer.maillog.events import Level, MailLog
 from mailer.receive.accounts import Accounts, single_login

@@ -74,6 +74,9 @@ class NameServer:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif texts := self.zone.get((name, dns.rdatatype.to_text(question.rdtype))):
             response.answer = [dns.rrset.from_text(question.name, _TTL, "IN", question.rdtype, *texts)]
+        elif alias := self.zone.get((name, "CNAME")):
+            # Only the alias, as a server that is no authority for its target answers.
+            response.answer = [dns.rrset.from_text(question.name, _TTL, "IN", "CNAME", *alias)]
         elif all(known != name for known, _ in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire(max_size=65535)

@@ -1,0 +1,141 @@
+"""The direct route: to the mail exchangers of the recipients' domain (RFC 5321 5.1)."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Status
+from mailer.send.hop import Hop, StartTls
+from mailer.send.mx import Rules, Shuffle, Undeliverable, addresses, exchangers
+from mailer.send.outgoing import Outgoing
+from mailer.send.phase import Phase
+from mailer.send.pool import Pool
+from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
+from mailer.send.route import OnCommit
+from mailer.send.trouble import HopTrouble
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How mail exchangers are spoken to."""
+
+    port: int
+    rules: Rules
+    ehlo_domain: str
+    batch_size: int
+    batch_delay: float
+    attempts: int
+
+
+class DirectRoute:
+    """Delivers to the recipients' own servers; one group of recipients per domain."""
+
+    name = "direct"
+
+    def __init__(self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle) -> None:
+        self._terms = terms
+        self._pool = pool
+        self._resolver = resolver
+        self._shuffle = shuffle
+        self.batch_size = terms.batch_size
+        self.batch_delay = terms.batch_delay
+        self.attempts = terms.attempts
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        """Divide recipients by domain; see `Route`."""
+        domains: dict[str, list[Recipient]] = {}
+        for recipient in recipients:
+            domains.setdefault(_domain(recipient.address), []).append(recipient)
+        return list(domains.values())
+
+    async def deliver(
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        """Send one transaction to the first exchanger that works; see `Route`.
+
+        All recipients are of one domain.
+        """
+        domain = _domain(recipients[0].address)
+        try:
+            hosts = await exchangers(self._resolver, domain, self._shuffle)
+        except Undeliverable as final:
+            return [Outcome(r.address, Status.BOUNCED, domain, final.reply) for r in recipients]
+        except LookupFailed as failed:
+            raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
+        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has an address")
+        async for found in self._hops(_in_doubt(outgoing, recipients, hosts)):
+            if isinstance(found, HopTrouble):
+                trouble = found
+                continue
+            try:
+                return await self._send(found, outgoing, recipients, on_commit)
+            except HopTrouble as error:
+                trouble = error
+        raise trouble
+
+    def leads_to(self, hop: str) -> bool:
+        """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
+        return hop.endswith(f":{self._terms.port}")
+
+    async def _hops(self, hosts: Sequence[str]) -> AsyncIterator[Hop | HopTrouble]:
+        """Give the addresses of the exchangers one after the other, or why one has none."""
+        for host in hosts:
+            try:
+                usable, forbidden = await addresses(self._resolver, host, self._terms.rules)
+            except (NoSuchName, LookupFailed) as error:
+                yield HopTrouble(host, Phase.LOOKUP, f"address lookup for {host}: {error}")
+                continue
+            for address in usable:
+                yield self._hop(host, address)
+            if forbidden and not usable:
+                where = f"{host}[{forbidden[0]}]"
+                text = f"{forbidden[0]} is no public address, and directDelivery.allowPrivate is off"
+                yield HopTrouble(where, Phase.CONNECT, text)
+
+    def _hop(self, host: str, address: str) -> Hop:
+        # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
+        return Hop(
+            name=address if host.startswith("[") else host,
+            port=self._terms.port,
+            address=address,
+            starttls=StartTls.WHEN_OFFERED,
+            verify=False,
+            ehlo_domain=self._terms.ehlo_domain,
+        )
+
+    async def _send(
+        self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        try:
+            return await self._transact(hop, outgoing, recipients, on_commit)
+        except HopTrouble as trouble:
+            if trouble.phase not in {Phase.STARTTLS, Phase.TLS}:
+                raise
+            # As the field does: a server whose TLS is broken gets its mail in clear, and the journal says so.
+            clear = replace(hop, starttls=StartTls.NEVER)
+            outcomes = await self._transact(clear, outgoing, recipients, on_commit)
+            return [replace(outcome, tls=f"none: {trouble.text}") for outcome in outcomes]
+
+    async def _transact(
+        self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        async with self._pool.session(hop) as session:
+            return await session.transact(
+                outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
+            )
+
+
+def _domain(address: str) -> str:
+    """Return what is behind the last @, in lower case."""
+    return address.rpartition("@")[2].lower()
+
+
+def _in_doubt(outgoing: Outgoing, recipients: Sequence[Recipient], hosts: list[str]) -> list[str]:
+    """Keep to the exchanger that may have taken the message already, as long as it is one."""
+    asked = {recipient.address for recipient in recipients}
+    doubted = {
+        standing.hop.partition("[")[0]
+        for standing in outgoing.claim.entry.state.standings
+        if standing.status is Status.UNCERTAIN and standing.address in asked
+    }
+    return [host for host in hosts if host in doubted] or hosts

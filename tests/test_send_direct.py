@@ -1,0 +1,203 @@
+"""Direct delivery: which servers DNS names for a domain, which are tried, and what each answer means."""
+
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import trustme
+from hostile import DROP, Server
+from sending import found, outcomes, queue
+from testbed.name_server import NameServer
+from testbed.ports import free_port
+from testbed.relay import Relay
+
+BOB, EVE = "bob@one.test", "eve@two.test"
+MX1, MX2 = "127.0.0.11", "127.0.0.12"
+ZONE = {
+    ("one.test", "MX"): ["10 mx1.one.test.", "20 mx2.one.test."],
+    ("mx1.one.test", "A"): [MX1],
+    ("mx2.one.test", "A"): [MX2],
+    ("two.test", "A"): [MX2],
+}
+
+
+class Internet:
+    """A name server, and the mail exchangers it knows, all at the same port of different addresses."""
+
+    def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        self.dns = NameServer(zone)
+        self.port = free_port()
+        self._servers = ExitStack()
+
+    def server(self, host: str, script: Mapping[str, Any] | None = None, **more: Any) -> Server:
+        return self._servers.enter_context(Server(script, host=host, port=self.port, **more))
+
+    def settings(self, **direct: Any) -> dict[str, Any]:
+        return {
+            "directDelivery": {"enabled": True, "port": self.port, "allowPrivate": True, **direct},
+            "dns": {"nameservers": [str(self.dns)], "timeout": "2s"},
+            "batchDelay": 0,
+        }
+
+    @classmethod
+    @contextmanager
+    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> Iterator["Internet"]:
+        internet = cls(zone)
+        with internet._servers, internet.dns:
+            yield internet
+
+
+@pytest.fixture
+def internet() -> Iterator[Internet]:
+    with Internet.of(ZONE) as made:
+        yield made
+
+
+def run(relay: Relay, internet: Internet, recipients: Sequence[str] = (BOB,), **direct: Any) -> Any:
+    """Send one message, and return what the spool has of it afterwards; None when it is gone."""
+    relay.configure(internet.settings(**direct))
+    message_id = queue(relay.spool, recipients)
+    done = relay.mailer_send("--once")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    return found(relay.spool, message_id)
+
+
+def words(message: Any) -> str:
+    return " | ".join(str(event.get("reply", "")) for event in message.events)
+
+
+def test_the_preferred_exchanger_gets_the_mail(relay, internet):
+    first, second = internet.server(MX1), internet.server(MX2)
+    assert run(relay, internet) is None
+    assert [message.recipients for message in first.messages] == [[BOB]]
+    assert not second.sessions
+
+
+def test_the_next_exchanger_is_tried_when_the_preferred_one_is_down(relay, internet):
+    second = internet.server(MX2)
+    assert run(relay, internet) is None
+    assert [message.recipients for message in second.messages] == [[BOB]]
+
+
+def test_a_domain_without_mx_gets_its_mail_at_its_own_address(relay, internet):
+    server = internet.server(MX2)
+    assert run(relay, internet, [EVE]) is None
+    assert [message.recipients for message in server.messages] == [[EVE]]
+
+
+def test_recipients_of_several_domains_are_served_apart(relay, internet):
+    """One domain's trouble is not another's: the first is down, the second delivered, in the same attempt."""
+    internet.dns.zone[("one.test", "MX")] = ["10 mx1.one.test."]
+    server = internet.server(MX2)
+    message = run(relay, internet, [BOB, EVE])
+    assert [sent.recipients for sent in server.messages] == [[EVE]]
+    assert message.place == "retry"
+    assert sorted(outcomes(message)) == [
+        ("committing", (EVE,)),
+        ("deferred", (BOB,)),
+        ("sent", (EVE,)),
+    ]
+    assert "Connection refused" in words(message)
+
+
+def test_a_null_mx_bounces_with_the_code_of_its_rfc(relay, internet):
+    internet.dns.zone[("one.test", "MX")] = ["0 ."]
+    message = run(relay, internet)
+    assert message.place == "failed"
+    assert "556 5.1.10 one.test accepts no mail (null MX)" in words(message)
+
+
+def test_a_domain_that_does_not_exist_bounces(relay, internet):
+    message = run(relay, internet, ["x@nowhere.test"])
+    assert message.place == "failed"
+    assert "550 5.1.2 nowhere.test: the domain does not exist (NXDOMAIN)" in words(message)
+
+
+@pytest.mark.parametrize("fault", ["broken", "silent"])
+def test_dns_trouble_waits_and_never_falls_to_the_address_record(relay, internet, fault):
+    setattr(internet.dns, fault, True)
+    server = internet.server(MX2)
+    message = run(relay, internet, [EVE])
+    assert message.place == "retry"
+    assert "MX lookup for two.test" in words(message)
+    assert not server.sessions
+
+
+def test_an_alias_is_followed_and_a_loop_of_them_is_bounded(relay, internet):
+    internet.dns.zone |= {
+        ("alias.test", "CNAME"): ["two.test."],
+        ("loop.test", "CNAME"): ["pool.test."],
+        ("pool.test", "CNAME"): ["loop.test."],
+    }
+    server = internet.server(MX2)
+    message = run(relay, internet, ["a@alias.test", "l@loop.test"])
+    assert [sent.recipients for sent in server.messages] == [["a@alias.test"]]
+    assert message.place == "retry"
+    assert "MX lookup for loop.test" in words(message)
+
+
+def test_a_private_exchanger_is_refused_unless_the_operator_allows_it(relay, internet):
+    server = internet.server(MX1), internet.server(MX2)
+    message = run(relay, internet, allowPrivate=False)
+    assert message.place == "retry"
+    assert "is no public address, and directDelivery.allowPrivate is off" in words(message)
+    assert not server[0].sessions
+    assert not server[1].sessions
+
+
+def test_an_address_literal_is_its_own_exchanger(relay, internet):
+    server = internet.server(MX1)
+    assert run(relay, internet, [f"bob@[{MX1}]"]) is None
+    assert [message.recipients for message in server.messages] == [[f"bob@[{MX1}]"]]
+
+
+def test_a_refusal_by_the_recipients_server_bounces_at_once(relay, internet):
+    first, second = internet.server(MX1, {"rcpt": "550 5.1.1 no such user"}), internet.server(MX2)
+    message = run(relay, internet)
+    assert message.place == "failed"
+    assert "550 5.1.1 no such user" in words(message)
+    assert len(first.sessions) == 1
+    assert not second.sessions
+
+
+def test_a_lost_reply_is_asked_again_at_the_same_exchanger_only(relay, internet):
+    internet.dns.zone[("one.test", "MX")] = ["10 mx1.one.test.", "10 mx2.one.test."]
+    first, second = internet.server(MX1, {"dot": DROP}), internet.server(MX2, {"dot": DROP})
+    message = run(relay, internet)
+    assert message.place == "retry"
+    assert outcomes(message)[-1] == ("uncertain", (BOB,))
+    relay.mailer("spool", "retry", "--all")
+    relay.mailer_send("--once")
+    relay.mailer("spool", "retry", "--all")
+    relay.mailer_send("--once")
+    assert sorted((len(first.messages), len(second.messages))) == [0, 3]
+
+
+def test_a_server_whose_tls_is_broken_gets_its_mail_in_clear_and_the_journal_says_so(relay, internet):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mx1.one.test").configure_cert(context)
+    server = internet.server(MX1, {"handshake": b"no TLS here\r\n"}, tls=context)
+    relay.configure(internet.settings() | {"security": {"logAllEmails": True}})
+    message_id = queue(relay.spool, [BOB])
+    assert relay.mailer_send("--once").returncode == 0
+    assert [message.recipients for message in server.messages] == [[BOB]]
+    (sent,) = [event for event in found(relay.spool, message_id).events if event["event"] == "sent"]
+    assert sent["tls"].startswith("none: TLS handshake failed")
+
+
+def test_after_retry_count_attempts_the_provider_gets_the_mail(relay, internet):
+    with Server() as provider:
+        relay.configure(
+            internet.settings(retryCount=2)
+            | {"forwardSMTP": True, "forwardProviders": [{"host": "127.0.0.1", "port": provider.port}]}
+        )
+        message_id = queue(relay.spool, [BOB])
+        relay.mailer_send("--once")
+        assert found(relay.spool, message_id).place == "retry"
+        assert not provider.sessions
+        relay.mailer("spool", "retry", "--all")
+        relay.mailer_send("--once")
+        assert found(relay.spool, message_id) is None
+        assert [message.recipients for message in provider.messages] == [[BOB]]
