@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import ssl
 import threading
 import time
@@ -13,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import trustme
+from testbed.arrival import without_added
 
 from mailer.maillog.events import Level, MailLog
 from mailer.receive.accounts import Account, Accounts, single_login
@@ -29,8 +29,6 @@ from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
 USER, PASSWORD = "app@example.com", "correct horse"
-# What is ours names the spool's id, which is a ULID.
-_ADDED = re.compile(rb"\A(?:Message-ID: <[0-9A-Z]{26}@[^>]*>\r\n)?(?:Date: [^\n]*\+0000\r\n)?")
 OPEN = Settings(port=0, require_auth=False)
 """Open to loopback, on a free port."""
 CLOSED = Settings(port=0)
@@ -144,4 +142,4 @@ def _message(entry: bytes) -> bytes:
     length, _, rest = rest.partition(b"\r\n")
     received, message = rest[: int(length)].split(b"+0000\r\n", 1)
     assert received.startswith(b"Received: ")
-    return _ADDED.sub(b"", message, count=1)
+    return without_added(message)
