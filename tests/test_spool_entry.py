@@ -1,13 +1,14 @@
 """The spool file's format: what is written is what is read, and what is damaged is never taken for whole."""
 
 import os
-from msgspec.structs import replace
+from dataclasses import replace
 from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from spool_strategies import NOW, accept, addresses, envelope, envelopes, messages, receive
 from spool_walk import read
 
@@ -50,12 +51,10 @@ def test_the_length_does_not_change_where_anything_stands(block: Block, length: 
 )
 def test_a_control_character_is_refused_wherever_it_stands(block: Block, control: str, where: str) -> None:
     value = f"a{control}Spool-Recipient: <evil@example.org>"
-    if where in {"user", "peer"}:
-        bad = replace(block, **{where: value})
-    elif where == "recipient":
-        bad = replace(block, envelope=replace(block.envelope, recipients=(Recipient(value),)))
-    else:
-        bad = replace(block, envelope=replace(block.envelope, **{where: value}))
+    changed = {"recipients": (Recipient(value),)} if where == "recipient" else {where: value}
+    if where not in {"user", "peer"}:
+        changed = {"envelope": replace(block.envelope, **changed)}
+    bad = structs.replace(block, **changed)
     with pytest.raises(ValueError, match="control character"):
         encode_block(bad)
 

@@ -5,7 +5,6 @@ which the model then takes up the one that is there. Nothing else may happen: ev
 exactly one place, its journal folds to what the model knows, and only what was sent or removed vanishes.
 """
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -27,7 +27,7 @@ from spool_walk import Found, walk
 from mailer.spool.entry import read_entry
 from mailer.spool.held import Busy
 from mailer.spool.layout import Spool, Spot
-from mailer.spool.operate import Operator, Refused
+from mailer.spool.operate import Operator
 from mailer.spool.scan import find, names, spots
 from mailer.spool.sweep import clean_tmp, requeue_due
 
@@ -47,7 +47,7 @@ class Death:
 
 
 # Most operations live: else no message would come far.
-deaths = st.builds(Death, st.sampled_from([None] * 12 + [*range(13)]), st.booleans())
+deaths = st.builds(Death, st.sampled_from([None] * 7 + [0, 1, 2, 3, 4, 5, 8]), st.booleans())
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Known:
 
 def known_from(found: Found | None) -> Known | None:
     return Known(found.place, found.statuses, found.held) if found else None
+
+
+def some_in(*places: str) -> Callable[["Lives"], bool]:
+    """A precondition: there is a message in one of these places."""
+    return lambda self: any(known.place in places for known in self.model.values())
 
 
 class Lives(RuleBasedStateMachine):
@@ -100,6 +105,12 @@ class Lives(RuleBasedStateMachine):
         if boundary.dead:
             self.bury(name)
 
+    def draw(self, data: st.DataObject, *places: str) -> str:
+        """Choose a message that is in one of these places."""
+        return data.draw(
+            st.sampled_from(sorted(n for n, known in self.model.items() if known.place in places))
+        )
+
     def bury(self, name: str) -> None:
         if claim := self.claims.pop(name, None):
             claim.held.release()
@@ -112,6 +123,7 @@ class Lives(RuleBasedStateMachine):
     )
     def receive(self, to: list[str], size: int, death: Death) -> None:
         """What is acknowledged is in new/; what is not may be there too, whole."""
+        self.now += 0.01  # Ids sort by arrival then, and the same choices meet the same messages again.
         before = set(walk(self.root))
         acknowledged: set[str] = set()
         with dying_at(death.at, torn=death.torn):
@@ -120,23 +132,22 @@ class Lives(RuleBasedStateMachine):
         assert acknowledged <= arrived
         self.model |= {name: Known("new", dict.fromkeys(to, "pending")) for name in arrived}
 
-    @precondition(lambda self: self.model)
+    @precondition(some_in("new"))
     @rule(data=st.data(), death=deaths)
     def claim(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
-        known = self.model[name]
-        ready = known.place == "new"
+        name = self.draw(data, "new")
         taken: list[Claim | None] = []
-        with self.operation(death, name, known.moved("cur") if ready else known):
+        with self.operation(death, name, self.model[name].moved("cur")):
             taken.append(claims_of(self.spool, self.now).take(name))
-        for claim in filter(None, taken):
-            assert ready
+        for claim in taken:
+            assert claim
             self.claims[name] = claim
 
+    @precondition(some_in("cur"))
     @rule(death=deaths)
     def recover(self, death: Death) -> None:
         """A new runner takes over what dead ones left, and nothing that a living one holds."""
-        for name in list(names(self.spool, "cur")):
+        for name in sorted(names(self.spool, "cur")):
             if name in self.claims:
                 assert claims_of(self.spool, self.now).recover(name) is None
                 continue
@@ -196,48 +207,43 @@ class Lives(RuleBasedStateMachine):
         self.bury(data.draw(st.sampled_from(sorted(self.claims))))
 
     def operate(self, death: Death, name: str, verb: Callable[[Spot], None], *way: Known | None) -> None:
-        """Let the operator do something; what a runner has in hand, or the table does not allow, stays."""
+        """Let the operator do something; what a runner has in hand stays as it is."""
         (spot,) = find(self.spool, name)
-        if name in self.claims or not way:
-            with contextlib.suppress(Busy, Refused):
+        if name in self.claims:
+            with pytest.raises(Busy):
                 verb(spot)
-                raise AssertionError(f"it may not be done to {self.model[name]}")
             return
         with self.operation(death, name, *way):
             verb(spot)
 
-    @precondition(lambda self: self.model)
+    @precondition(some_in("new", "cur", "retry", "failed"))
     @rule(data=st.data(), death=deaths)
     def hold(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
-        known = self.model[name]
-        held = replace(known, held=True)
-        way = [] if known.place == "hold" else [held, held.moved("hold")]
-        self.operate(death, name, lambda spot: self.operator.hold(spot, self.now), *way)
+        name = self.draw(data, "new", "cur", "retry", "failed")
+        held = replace(self.model[name], held=True)
+        self.operate(death, name, lambda spot: self.operator.hold(spot, self.now), held, held.moved("hold"))
 
-    @precondition(lambda self: self.model)
+    @precondition(some_in("hold"))
     @rule(data=st.data(), death=deaths)
     def release(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
-        known = self.model[name]
-        free = replace(known, held=False)
-        way = [free, free.moved("new")] if known.place == "hold" else []
-        self.operate(death, name, lambda spot: self.operator.release(spot, self.now), *way)
+        name = self.draw(data, "hold")
+        free = replace(self.model[name], held=False)
+        self.operate(death, name, lambda spot: self.operator.release(spot, self.now), free, free.moved("new"))
 
-    @precondition(lambda self: self.model)
+    @precondition(some_in("new", "cur", "retry", "hold", "failed"))
     @rule(data=st.data(), death=deaths)
     def retry(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
+        name = self.draw(data, "new", "cur", "retry", "hold", "failed")
         known = self.model[name]
         again = {a: "pending" if s == "bounced" else s for a, s in known.statuses.items()}
-        way = [replace(known, statuses=again, held=False)]
-        way.append(way[0] if known.place in {"new", "cur"} else way[0].moved("new"))
-        self.operate(death, name, lambda spot: self.operator.retry(spot, self.now), *way)
+        opened = replace(known, statuses=again, held=False)
+        end = opened if known.place in {"new", "cur"} else opened.moved("new")
+        self.operate(death, name, lambda spot: self.operator.retry(spot, self.now), opened, end)
 
-    @precondition(lambda self: self.model)
+    @precondition(some_in("retry", "hold", "failed"))
     @rule(data=st.data(), death=deaths)
     def remove(self, data: st.DataObject, death: Death) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model)))
+        name = self.draw(data, "retry", "hold", "failed")
         self.operate(death, name, self.operator.remove, None)
 
     @rule(later=st.sampled_from([0.0, 60.0, DELAY + 60, 365 * 86400.0]), death=deaths)
@@ -246,7 +252,9 @@ class Lives(RuleBasedStateMachine):
         self.now += later
         minute = time.strftime("%Y%m%dT%H%MZ", time.gmtime(self.now))
         due = {name for name, found in walk(self.root, ("retry",)).items() if found.bucket <= minute}
-        with dying_at(death.at, torn=death.torn) as boundary:
+        # Which of several it would come to is the filesystem's whim, and no example could be repeated.
+        die_at = death.at if len(due) < 2 else None
+        with dying_at(die_at, torn=death.torn) as boundary:
             list(requeue_due(self.spool, claims_of(self.spool, self.now), self.now, HORIZON))
             clean_tmp(self.spool, self.now)
         for name, found in walk(self.root).items():
@@ -274,4 +282,4 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = Lives.TestCase
-TestLives.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestLives.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)

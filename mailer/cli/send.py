@@ -102,8 +102,6 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if order.max_seconds is not None:
-        loop.call_later(order.max_seconds, stop.set)
     hostname = config.hostname or os.uname().nodename
     grace = float(config.sending.shutdown_grace)
     async with open_runner(
@@ -114,6 +112,8 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
             await runner.watch(stop, grace)
             log.notice("ended")
             return Exit.OK
+        if order.max_seconds is not None:
+            loop.call_later(order.max_seconds, runner.begin_nothing_more)
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:

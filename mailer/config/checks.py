@@ -32,6 +32,9 @@ _PLACEHOLDER = re.compile(
 _GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
 
+_WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
+
+
 def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the receiver must not start with this configuration; empty: it may.
 
@@ -43,7 +46,11 @@ def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
 
 def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the runner must not start with this configuration; empty: it may."""
-    return (*_exposed_configuration(loaded), *dkim_checks.refusals(loaded.config))
+    return (
+        *_exposed_configuration(loaded),
+        *_name_servers(loaded.config),
+        *dkim_checks.refusals(loaded.config),
+    )
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
@@ -59,6 +66,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_incoming(config),
         *_distant_login(config),
         *_exposed_configuration(loaded),
+        *_name_servers(config),
         *dkim_checks.refusals(config),
         *_providers(config),
         *_references(config),
@@ -188,6 +196,15 @@ def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
             f"every user of this host can read it, and {', '.join(written)} is written in it; "
             f"type: {chmod(loaded.path)}",
         )
+
+
+def _name_servers(config: Config) -> Iterator[Problem]:
+    for at, text in enumerate(config.dns.nameservers):
+        address = text.rpartition(":")[0] if _WITH_PORT.fullmatch(text) else text
+        try:
+            ipaddress.ip_address(address.strip("[]"))
+        except ValueError:
+            yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
 
 
 def _providers(config: Config) -> Iterator[Problem]:

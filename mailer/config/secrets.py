@@ -153,7 +153,7 @@ class Secret:
             case FromEnvironment(name):
                 if name not in self._environ:
                     raise SecretError(self._key, f"{_name(reference)} is not set")
-                return self._environ[name]
+                return self._text(os.fsencode(self._environ[name]), reference)
             case FromFile(path):
                 return self._text(self._read(path), reference)
             case FromCredential(name):

@@ -33,8 +33,8 @@ _KINDS = {
 
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
-_ROOM_FOR_LINE = 2048
-"""Journal bytes kept free before the dot, beside the addresses: for outcome lines with long replies."""
+_ROOM_FOR_LINE = 6 * 1024
+"""Journal bytes kept free before the dot, beside the addresses: an outcome with the longest reply."""
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
@@ -91,8 +91,8 @@ class Attempt:
             OSError: the journal cannot be written: nothing may be sent that cannot be recorded. What was
                 recorded stands.
         """
-        if self._claim.recovered and self._hold_doubt(self._doubted):
-            return  # Its runner died in doubt. What comes back from hold/ was let out by the operator.
+        if self._hold_doubt(self._doubted):
+            return  # Its runner died in doubt, or the power went.
         if not self._policy.routes:
             self.fail_internally("no route is switched on")
             return
@@ -131,7 +131,8 @@ class Attempt:
         self._hold_doubt(self._committed)
 
     def _uncertain(self, among: Collection[str]) -> list[Standing]:
-        return [s for s in self.state.open if s.status is Status.UNCERTAIN and s.address in among]
+        doubtful = [s for s in self.state.open if s.status is Status.UNCERTAIN and not s.allowed]
+        return [standing for standing in doubtful if standing.address in among]
 
     def _hold_doubt(self, among: Collection[str]) -> bool:
         """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
@@ -267,7 +268,9 @@ class Attempt:
         # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
         following = clock.rfc3339(self._policy.clock() + self._delay)
         groups: dict[Outcome, list[str]] = {}
-        for outcome in map(self._aged, map(self._still_in_doubt, outcomes)):
+        # Sent first: should the disk be full after all, the line that prevents a duplicate is written.
+        ordered = sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT)
+        for outcome in map(self._aged, map(self._still_in_doubt, ordered)):
             groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
         self._append([self._event(outcome, tuple(to), following) for outcome, to in groups.items()])
         for outcome, to in groups.items():

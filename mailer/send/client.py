@@ -1,8 +1,10 @@
 """One SMTP session to one next hop: the asyncio shell of `smtp.Dialogue`, from the connect to QUIT."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mailer.config.secrets import SecretError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply, printable
@@ -43,6 +45,8 @@ class Session:
         self._dialogue = wire.dialogue
         self.hop = wire.hop
         self.extensions = Extensions()
+        self._quotable: sasl.Secret | None = None
+        """The password, once the server has heard it and might quote it."""
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts) -> "Session":
@@ -176,6 +180,13 @@ class Session:
         if mechanism is None:
             text = f"no AUTH mechanism in common (offered: {' '.join(self.extensions.auth) or 'none'})"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
+        try:
+            # In a thread: a secret may be a command's output, and the command may take its time.
+            await asyncio.to_thread(secret.reveal)
+        except SecretError as error:
+            text = printable(str(error))
+            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False) from None
+        self._quotable = secret
         reply = await self._ask(self._dialogue.auth, mechanism)
         if not reply.positive:
             raise self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
@@ -280,4 +291,4 @@ class Session:
 
     def _redacted(self, text: str) -> str:
         """A server may quote what it did not understand, and in AUTH that is the password."""
-        return sasl.redact(text, self.hop.username, self.hop.password) if self.hop.password else text
+        return sasl.redact(text, self.hop.username, self._quotable) if self._quotable else text

@@ -24,6 +24,9 @@ _HEARD = 10_000
 """Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
 
 
+_FRESH_SHARE = 8
+"""Fresh messages in a row before the pass gets its turn: a steady stream must not starve what was there."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 """Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
 
@@ -41,6 +44,7 @@ class Feed:
         self._pauses: dict[str, float] = {}
         """How long each arrival that is still locked is to be left."""
         self._locked: list[str] = []
+        self._in_a_row = 0
         self._pass: Iterator[Claim] = iter(())
         self.exhausted = True
         """The last pass has come to its end."""
@@ -73,15 +77,22 @@ class Feed:
         Raises:
             OSError: the spool cannot be worked with.
         """
+        if self._in_a_row < _FRESH_SHARE and (claim := self._next_fresh()):
+            self._in_a_row += 1
+            return claim
+        self._in_a_row = 0
+        claim = next(self._pass, None)
+        self.exhausted = claim is None
+        return claim or self._next_fresh()
+
+    def _next_fresh(self) -> Claim | None:
         while self._fresh:
             name = self._fresh.popleft()
             if claim := self._claim(self._claims.take, name):
                 self._pauses.pop(name, None)
                 return claim
             self._leave(name)
-        claim = next(self._pass, None)
-        self.exhausted = claim is None
-        return claim
+        return None
 
     def _leave(self, name: str) -> None:
         """Come back to an arrival that is locked; one that stays so for long is left to the passes."""

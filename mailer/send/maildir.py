@@ -6,6 +6,7 @@ Maildir; `Return-Path` and one `Delivered-To` per recipient come on top (RFC 532
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,8 @@ from mailer.spool.syscalls import rename_exclusive
 
 _UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
 """The three directories of every Maildir."""
+_ROOM_FOR_OUTCOME = 4096
+"""Journal bytes kept free for the line that says it was delivered, beside the addresses."""
 _CHUNK = 256 * 1024
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,6 +58,7 @@ class LocalRoute:
         delivery = _Delivery(self._spool, claim, recipients)
         tried_before = claim.recovered or claim.entry.state.attempts > 0
         if not (tried_before and self._was_read(delivery.name)):
+            claim.held.reserve(_ROOM_FOR_OUTCOME + sum(len(r.address) + 8 for r in recipients))
             await self._commit(delivery)
         reply = f"kept in {self._spool.path / LOCAL}"
         return [Outcome(r.address, Status.SENT, self.name, reply) for r in recipients]
@@ -64,12 +68,13 @@ class LocalRoute:
 
     async def _commit(self, delivery: "_Delivery") -> None:
         committing = asyncio.wrap_future(self._committer.commit(delivery))
+        while not committing.done():
+            # To the end, even when interrupted: the committer is reading the claimed file, and what it has
+            # delivered must be recorded.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([committing])
         try:
-            await asyncio.shield(committing)
-        except asyncio.CancelledError:
-            # The committer is reading the claimed file: it must be done before anybody closes that.
-            await asyncio.wait([committing])
-            raise
+            committing.result()
         except OSError as error:
             text = f"{error.strerror or error} in {self._spool.path / LOCAL}"
             raise HopTrouble(self.name, Phase.BODY, text, scope=Scope.LOCAL) from error

@@ -87,6 +87,7 @@ class Runner:
         """Waits until nothing else is in hand, to be tried alone."""
         self._alone = False
         self._trouble: OSError | None = None
+        self._closing = False
         self._wake = asyncio.Event()
         self.tally = Tally()
 
@@ -108,8 +109,8 @@ class Runner:
                 self._fill()
                 if self._busy:
                     await self._wake.wait()
-                elif self.tally.claimed in {claimed_before, self._limit or -1}:
-                    break  # A whole pass found nothing, or the limit is reached.
+                elif self._closing or self.tally.claimed in {claimed_before, self._limit or -1}:
+                    break  # A whole pass found nothing, or no more is wanted.
                 else:
                     claimed_before = self.tally.claimed
                     self._feed.begin_pass()
@@ -119,6 +120,11 @@ class Runner:
         if self._trouble is not None:
             raise Stopped(self._trouble.errno, self._trouble.strerror) from self._trouble
         return self.tally
+
+    def begin_nothing_more(self) -> None:
+        """End `once` when what is in hand is done, however long that takes: cut off, it is uncertain."""
+        self._closing = True
+        self._wake.set()
 
     async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until `stop` is set, taking new mail up as it arrives; arguments as `once`."""
@@ -171,7 +177,7 @@ class Runner:
         self._wake.set()
 
     def _has_room(self) -> bool:
-        if self._suspect or self._alone or self._trouble:
+        if self._suspect or self._alone or self._trouble or self._closing:
             return False
         return len(self._tasks) < self._concurrency and self.tally.claimed != (self._limit or -1)
 
@@ -224,8 +230,10 @@ class Runner:
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
-                self._policy.log.error("defect", id=claim.id, error=repr(error), at=_place(error))
-                attempt.fail_internally(f"internal error: {type(error).__name__}")
+                # Its type and place only: its words may hold a secret.
+                kind = type(error).__name__
+                self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
+                attempt.fail_internally(f"internal error: {kind}")
 
     def _note(self, error: OSError, claim: Claim, attempt: Attempt) -> None:
         """Leave the message where its journal, which says how far it got, lets the next run go on."""

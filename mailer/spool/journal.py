@@ -101,6 +101,8 @@ class Standing(msgspec.Struct, frozen=True):
     """When it is due again, in seconds since the epoch; None: now."""
     attempt: int = 0
     """The attempt that this is the outcome of."""
+    allowed: bool = False
+    """It is uncertain, and the operator wants it tried all the same."""
 
     @property
     def address(self) -> str:
@@ -195,9 +197,29 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         known.recipient, outcome, event.reply, event.hop, due, event.attempt
                     )
             state = _after_outcome(state, event)
+        elif event.event == Kind.TROUBLE:
+            _after_trouble(standings, event)
         else:
             state = _after(state, event, standings, boot)
     return replace(state, standings=tuple(standings.values()))
+
+
+def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
+    """A hop that was handed the message said no after all: there is no doubt about it any more."""
+    for address in event.to:
+        known = standings.get(address)
+        if (
+            known
+            and known.status is Status.UNCERTAIN
+            and (known.hop, known.attempt) == (event.hop, event.attempt)
+        ):
+            standings[address] = Standing(known.recipient, Status.PENDING, event.reply, event.hop)
+
+
+def _allow_doubt(standings: dict[str, Standing]) -> None:
+    for address, known in standings.items():
+        if known.status is Status.UNCERTAIN:
+            standings[address] = replace(known, allowed=True)
 
 
 def _after_outcome(state: State, event: Event) -> State:
@@ -219,12 +241,14 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
         case Kind.HELD:
             state = replace(state, held=event.reason or "held")
         case Kind.RELEASED:
+            _allow_doubt(standings)
             state = replace(state, held="", recoveries=0, deaths_alone=0)
         case Kind.REQUEUED:
             for address, known in standings.items():
                 if known.status is not Status.SENT:
                     again = Status.PENDING if known.status.final else known.status
                     standings[address] = replace(known, status=again, next=None)
+            _allow_doubt(standings)
             since = _time(event.at) or state.since
             state = replace(state, since=since, held="", recoveries=0, deaths_alone=0, overdue=False)
     return state
