@@ -1,17 +1,29 @@
 """A real receiver on a free port, with a real spool, in a thread of its own."""
 
 import asyncio
+import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import trustme
+from testbed.arrival import without_added
+
 from mailer.maillog.events import Level, MailLog
-from mailer.receive.auth import Authenticator, SingleLogin
-from mailer.receive.server import Address, Server
+from mailer.receive.accounts import Account, Accounts, single_login
+from mailer.receive.auth import Authenticator
+from mailer.receive.certificate import Certificate
+from mailer.receive.rates import RateLimiter
+from mailer.receive.server import Server
+from mailer.receive.service import Service
 from mailer.receive.settings import Settings
+from mailer.receive.sockets import Address
+from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
@@ -31,6 +43,8 @@ class Receiver:
     spool: Path
     log: list[str]
     server: Server
+    trust: ssl.SSLContext
+    """A client's context that trusts our certificate."""
     loop: asyncio.AbstractEventLoop
 
     def messages(self) -> list[bytes]:
@@ -44,16 +58,55 @@ class Receiver:
         asyncio.run_coroutine_threadsafe(self.server.stop(grace_seconds), self.loop).result()
 
 
+def login(*accounts: Account, cram_md5: dict[str, str] | None = None) -> Accounts:
+    """Everybody who may log in."""
+    known = {account.identity.user: account for account in accounts}
+    return Accounts(lambda: known, now=time.monotonic, random=os.urandom, recoverable=cram_md5)
+
+
+@cache
+def _authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return authority, context
+
+
+def issue_certificate(directory: Path) -> tuple[Path, Path]:
+    """Write a fresh certificate for localhost, and its key, as files."""
+    issued = _authority()[0].issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return chain, key
+
+
+def write_authority(directory: Path) -> Path:
+    """Write the certificate that signs ours, for clients that trust files."""
+    path = directory / "authority.pem"
+    _authority()[0].cert_pem.write_to_path(str(path))
+    return path
+
+
+def certificate(directory: Path, events: list[str] | None = None) -> Certificate:
+    """A fresh certificate for localhost, trusted by `Receiver.trust`."""
+    told: list[str] = [] if events is None else events
+    return Certificate(
+        *issue_certificate(directory), now=time.monotonic, on_event=lambda text, _: told.append(text)
+    )
+
+
 @contextmanager
 def running(
     directory: Path,
     settings: Settings = OPEN,
     authenticator: Authenticator | None = None,
     committer: Committer | None = None,
+    **parts: Certificate | RateLimiter | Space | None,
 ) -> Iterator[Receiver]:
     """Run a receiver until the block ends; whatever it logged is a list of lines."""
     if authenticator is None and settings.require_auth:
-        authenticator = SingleLogin(USER, PASSWORD)
+        authenticator = login(single_login(USER, PASSWORD))
     spool = Spool.open(directory / "spool", create=True)
     lines: list[str] = []
 
@@ -67,9 +120,9 @@ def running(
     thread.start()
     try:
         store = Store(spool, committer, MailLog(time.time, sink), time.time)
-        server = Server(settings, store, authenticator)
+        server = Server(Service(settings, store, authenticator, **parts))
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
-        receiver = Receiver(server.addresses[0], spool.path, lines, server, loop)
+        receiver = Receiver(server.addresses[0], spool.path, lines, server, _authority()[1], loop)
         try:
             yield receiver
         finally:
@@ -83,10 +136,10 @@ def running(
 
 
 def _message(entry: bytes) -> bytes:
-    """Cut the block, our Received field (three lines) and the journal off a spool file."""
+    """Cut the block, the fields that we add (Received, Message-ID, Date) and the journal off a spool file."""
     block, _, rest = entry.partition(b"Spool-Length: ")
     assert block.startswith(b"Spool-Format: 1\r\n")
     length, _, rest = rest.partition(b"\r\n")
     received, message = rest[: int(length)].split(b"+0000\r\n", 1)
-    assert received.startswith(b"Received: from ")
-    return message
+    assert received.startswith(b"Received: ")
+    return without_added(message)

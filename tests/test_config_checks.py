@@ -79,7 +79,7 @@ def test_a_placeholder_from_the_environment_is_refused_too(loaded):
 
 
 def test_no_login_where_one_is_required_is_refused(loaded):
-    assert paths(refuse_to_serve(loaded({}))) == ["$.defaultUsername", "$.defaultPassword"]
+    assert paths(refuse_to_serve(loaded({}))) == ["$.defaultUsername"]
     assert paths(refuse_to_serve(loaded({"security": {"requireAuth": False}}))) == []
 
 
@@ -184,7 +184,6 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "can read the password",
         ),
         ({"adminToken": {"file": "not-there"}}, "$.adminToken", "No such file"),
-        ({"rateLimits": {"enabled": True}}, "$.rateLimits.enabled", "no sender is limited"),
         ({"enableHealthCheck": True}, "$.enableHealthCheck", "no monitor"),
     ],
 )

@@ -316,7 +316,7 @@ def test_numbers_that_json_does_not_have_are_refused(problems):
 
 def test_an_empty_configuration_has_the_documented_defaults(loaded, tmp_path):
     config = loaded({}).config
-    assert config == Config(spool_dir=tmp_path / "spool")
+    assert config == Config(spool_dir=tmp_path / "spool", users_file=tmp_path / "users.json")
     assert (config.smtp_host, config.smtp_port, config.health_check_port) == ("127.0.0.1", 25, 8025)
     assert (config.batch_size, config.batch_delay, config.max_message_size) == (20, 1000, 26_214_400)
     assert (config.retry.max_age, config.dkim.signature_expiry) == (432_000, 604_800)

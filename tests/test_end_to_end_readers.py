@@ -10,6 +10,7 @@ import pytest
 from real_mail import Mail, hard_mail, python_corpus, submit
 from sending import forward_to
 from spool_walk import walk
+from testbed.arrival import as_taken
 from testbed.mutt import Mutt
 from testbed.relay import USERNAME, Relay
 
@@ -76,7 +77,9 @@ def test_a_spool_file_is_a_message_to_any_parser(place: str, relay: Relay, free_
     for file in filter(Path.is_file, (relay.spool / place).rglob("*")):
         mail = of[found[file.name].recipients]
         whole = parse(file.read_bytes())
-        fields = [*_BLOCK, "Spool-Recipient", "Spool-Length", "Received", *parse(mail.message)]
+        kept = parse(as_taken(mail.message))
+        added = [name for name in ("Message-ID", "Date") if name not in kept]
+        fields = [*_BLOCK, "Spool-Recipient", "Spool-Length", "Received", *added, *kept]
         assert [name for name in whole if name != "Spool-Options"] == fields
         assert whole["Spool-Id"] == file.name
         assert whole["Spool-User"] == USERNAME

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from receiving import CLOSED, OPEN, PASSWORD, USER, running
 
-from mailer.receive.server import UnsafeSettingsError
+from mailer.receive.sockets import UnsafeSettingsError
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
@@ -301,10 +301,10 @@ def test_a_peer_from_elsewhere_is_refused_under_local_only(tmp_path):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            assert receiver.server._judge(ours, "127.0.0.2") is None
-            assert receiver.server._judge(ours, "192.0.2.1").code == 554
+            assert receiver.server._judge(ours, "127.0.0.2", tls=False) is None
+            assert receiver.server._judge(ours, "192.0.2.1", tls=False).code == 554
             theirs.send(b"EHLO")
-            assert receiver.server._judge(ours, "127.0.0.2").code == 554
+            assert receiver.server._judge(ours, "127.0.0.2", tls=False).code == 554
 
 
 def test_an_address_in_use_is_an_oserror(tmp_path):

@@ -20,6 +20,8 @@ from mailer.cli.options import config_option, examples
         "serve": "mailer.cli.serve:serve",
         "send": "mailer.cli.send:send",
         "spool": "mailer.cli.spool:spool",
+        "user": "mailer.cli.user:user",
+        "limits": "mailer.cli.limits:limits",
         "config": "mailer.cli.config:config",
         "dkim": "mailer.cli.dkim:dkim",
         "completion": "mailer.cli.completion:completion",

@@ -9,22 +9,26 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
 
+from mailer.cli import receiver
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, parent_option
 from mailer.cli.parent import end_with
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, open_log
 from mailer.config import checks
-from mailer.config.load import Loaded
-from mailer.config.model import Config
+from mailer.config.load import Loaded, load
 from mailer.config.problem import ConfigError
+from mailer.config.secrets import SecretError
 from mailer.maillog.events import Level
-from mailer.receive import server
-from mailer.receive.auth import SingleLogin
+from mailer.receive.server import Server
+from mailer.receive.server import serve as serve_until
+from mailer.receive.service import Service
 from mailer.receive.settings import Settings
+from mailer.receive.sockets import Address, UnsafeSettingsError
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
@@ -51,40 +55,24 @@ def serve(port: int | None, parent: int | None) -> Exit:
         raise ConfigError(problems)
     with acting_as_owner(loaded.config.spool_dir):
         spool = make_spool(loaded.config.spool_dir)
-    settings = _settings(loaded.config, port)
+    settings = receiver.settings(loaded.config, port)
     with spool, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_serve(loaded, settings, spool, parent))
-        except server.UnsafeSettingsError as error:
+        except UnsafeSettingsError as error:
             raise Failure(Exit.CONFIG, str(error)) from error
     return Exit.OK
-
-
-def _settings(config: Config, port: int | None) -> Settings:
-    return Settings(
-        host=config.bind_address,
-        port=config.smtp_port if port is None else port,
-        hostname=config.hostname or socket.gethostname(),
-        local_only=config.security.allow_local_only,
-        require_auth=config.auth_required,
-        max_message_size=config.max_message_size,
-        max_recipients=config.max_recipients,
-        max_connections=config.max_connections,
-        stop_grace=config.sending.shutdown_grace,
-    )
 
 
 async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int | None) -> None:
     config, stop = loaded.config, asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    login = None
-    if config.default_username:
-        login = SingleLogin(config.default_username, config.default_password.reveal())
     log, committer = open_log(spool, Level.INFO), Committer(spool)
+    store = Store(spool, committer, log, time.time)
     with ExitStack() as started:
 
-        def ready(addresses: tuple[server.Address, ...]) -> None:
+        def ready(server: Server) -> None:
             # Bound: what needed root is done. Nothing has been accepted yet, and no thread runs.
             become_owner(config.spool_dir)
             end_with(parent)
@@ -92,18 +80,66 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
             started.callback(committer.close)
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
-            log.notice(f"listening on {', '.join(map(_name, addresses))}", spool=spool.path)
+            log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
+            reloader = Reloader(server, service, loaded.path)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.start)
 
-        store = Store(spool, committer, log, time.time)
+        service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:
-            await server.serve(settings, store, login, until=stop, ready=ready)
+            await serve_until(service, until=stop, ready=ready)
         except OSError as error:
             raise _not_available(error, settings) from error
         log.notice("ended")
 
 
-def _name(address: server.Address) -> str:
+class Reloader:
+    """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
+
+    def __init__(self, server: Server, service: Service, path: Path) -> None:
+        self._server = server
+        self._service = service
+        self._path = path
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def start(self) -> None:
+        """Begin, or, while one is under way, do it once more after that."""
+        if self._task is not None and not self._task.done():
+            self._again = True
+        else:
+            self._task = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        log = self._service.store.log
+        try:
+            # In a thread: a secret's command may take its time, and so does a large ledger.
+            self._service = await asyncio.to_thread(self._read)
+        except (ConfigError, SecretError, OSError) as error:
+            log.warning("the new configuration cannot be used; the old one stays", error=str(error))
+        else:
+            self._server.reconfigure(self._service)
+            log.notice("the configuration was read again")
+        if self._again:
+            self._again = False
+            await self._reload()
+
+    def _read(self) -> Service:
+        old = self._service
+        loaded = load(self._path, os.environ)
+        if problems := checks.refuse_to_serve(loaded):
+            raise ConfigError(problems)
+        settings = receiver.settings(loaded.config, old.settings.port)
+        if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
+            old.store.log.warning("where to listen changes with the next start, not now")
+        return receiver.service(
+            loaded, settings, old.store, receiver.certificate(loaded.config, old.store.log)
+        )
+
+
+def _name(address: Address) -> str:
     host, port = address
+    if not port and "/" in host:
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -13,9 +13,12 @@ from mailer.config import dkim_checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.permissions import chmod, others_can_read
-from mailer.config.problem import Problem
+from mailer.config.problem import ConfigError, Problem
+from mailer.config.receiving import ListenerTls, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
 from mailer.config.unbuilt import unbuilt
+from mailer.config.users import read_users
+from mailer.mail.address import check_address
 from mailer.mail.reply import printable
 
 NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
@@ -38,7 +41,7 @@ def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
     May run the command that `defaultPassword` names.
     """
     config = loaded.config
-    return (*_login(config), *_open_relay(config), *refuse_to_send(loaded))
+    return (*_login(config), *_open_relay(config), *_incoming(config), *refuse_to_send(loaded))
 
 
 def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
@@ -60,6 +63,8 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *loaded.warnings,
         *_login(config, run_commands=False),
         *_open_relay(config),
+        *_incoming(config),
+        *_distant_login(config),
         *_exposed_configuration(loaded),
         *_name_servers(config),
         *dkim_checks.refusals(config),
@@ -82,7 +87,12 @@ def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
     if not config.auth_required:
         return
     if not config.default_username:
-        yield Problem("$.defaultUsername", "security.requireAuth is on and there is no login; give it a name")
+        if not _has_users(config):
+            yield Problem(
+                "$.defaultUsername",
+                "clients must log in and there is no login; give it a name, or type: mailer user add NAME",
+            )
+        return
     secret = config.default_password
     if isinstance(secret.reference, FromCommand) and not run_commands:
         return
@@ -97,6 +107,51 @@ def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
         yield Problem(
             "$.defaultPassword", f"is a placeholder that anyone can guess; make one with: {NEW_PASSWORD}"
         )
+
+
+def _has_users(config: Config) -> bool:
+    try:
+        return bool(read_users(config.users_file))
+    except (OSError, ConfigError):
+        return True  # whoever needs it will say what is wrong with it
+
+
+def _incoming(config: Config) -> Iterator[Problem]:
+    """Contradictions in how mail is received."""
+    tls = config.tls
+    if (tls.certificate_path is None) != (tls.private_key_path is None):
+        missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
+        yield Problem(f"$.tls.{missing}", "is needed beside the other")
+    for at, listener in enumerate(config.listeners):
+        where = f"$.listeners[{at}]"
+        if listener.unix_socket is None:
+            if listener.tls is ListenerTls.IMPLICIT and tls.certificate_path is None:
+                yield Problem(f"{where}.tls", "needs tls.certificatePath and tls.privateKeyPath")
+            if config.security.allow_local_only and not _loopback(listener.host):
+                yield Problem(f"{where}.host", "is beyond this host, and security.allowLocalOnly is on")
+    for key, address in (
+        ("redirectAllTo", config.redirect_all_to),
+        ("rewriteFromAddress", _author(config)),
+    ):
+        try:
+            if address:
+                check_address(address)
+        except ValueError as error:
+            yield Problem(f"$.{key}", f"is no address: {error}")
+    if config.rewrite_from is not RewriteFrom.KEEP and not _author(config):
+        yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
+
+
+def _author(config: Config) -> str:
+    """The address that `rewriteFrom` puts in; a user name counts only when it is needed."""
+    if config.rewrite_from is RewriteFrom.KEEP:
+        return config.rewrite_from_address
+    return config.rewrite_from_address or config.default_username
+
+
+def _distant_login(config: Config) -> Iterator[Problem]:
+    if config.auth_required and config.tls.certificate_path is None and not _loopback(config.bind_address):
+        yield Problem("$.tls", "without a certificate only clients on this host can log in")
 
 
 def _guessable_login(config: Config) -> Iterator[Problem]:

@@ -10,20 +10,10 @@ from typing import Annotated
 
 import msgspec
 
+from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
+from mailer.config.receiving import Listener, LongLines, RateLimits, RewriteFrom, Tls
 from mailer.config.secrets import Secret
 from mailer.config.units import Bytes, Milliseconds, Seconds
-
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-Limit = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
-"""A number of messages; 0 means no limit."""
-Name = Annotated[str, msgspec.Meta(min_length=1)]
-Some = Annotated[Seconds, msgspec.Meta(gt=0)]
-"""A duration that is not zero."""
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One object of the configuration; its attributes are written in camelCase there."""
 
 
 class IpVersion(StrEnum):
@@ -145,20 +135,6 @@ class Dkim(Group, frozen=True, kw_only=True):
         return (own, *self.keys)
 
 
-class RateLimits(Group, frozen=True, kw_only=True):
-    """How many messages are accepted, by envelope sender and in all."""
-
-    enabled: bool = False
-    max_per_hour: Limit = 500
-    """Messages of one sender."""
-    max_per_day: Limit = 2000
-    """Messages of one sender."""
-    global_max_per_hour: Limit = 0
-    """Messages of all senders."""
-    global_max_per_day: Limit = 0
-    """Messages of all senders."""
-
-
 class Security(Group, frozen=True, kw_only=True):
     """Who may submit, and what is kept."""
 
@@ -168,6 +144,8 @@ class Security(Group, frozen=True, kw_only=True):
     """Keep a copy of each delivered message in the spool's `sent/`."""
     require_auth: bool = True
     """See `Config.auth_required`."""
+    cram_md5: bool = False
+    """Offer CRAM-MD5 to `defaultUsername`, for clients that know nothing else; users with a hash cannot."""
 
 
 class Retry(Group, frozen=True, kw_only=True):
@@ -210,6 +188,10 @@ class Config(Group, frozen=True, kw_only=True):
     default_username: str = ""
     """The one login; empty: there is none."""
     default_password: Secret = Secret("")
+    users_file: Path = Path("users.json")
+    """More logins, with hashed passwords; `mailer user` writes it, and it need not be there."""
+    listeners: tuple[Listener, ...] = ()
+    tls: Tls = Tls()
     hostname: str = ""
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""
 
@@ -222,6 +204,21 @@ class Config(Group, frozen=True, kw_only=True):
     """Of one message. RFC 5321 4.5.3.1.8 asks for 100 at least; the spool takes an envelope of 20,000."""
     max_connections: Count = 4096
     """At the receiver, at once."""
+    max_connections_per_peer: Count = 100
+    """Of one address beyond this host."""
+    max_queued: Limit = 0
+    """Messages waiting in the spool, above which new mail gets 452 4.3.1; 0: `minFreeSpace` alone decides."""
+
+    long_lines: LongLines = LongLines.PASS
+    hide_client_address: bool = False
+    """Leave the client's name and address out of Received."""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    rewrite_from_address: str = ""
+    """Empty: `defaultUsername`."""
+    redirect_all_to: str = ""
+    """For staging: all mail goes to this address, save to `allowedRecipients`; X-Original-To says to whom."""
+    allowed_recipients: tuple[Name, ...] = ()
+    """For staging: addresses and domains that may be sent mail, others get 550 5.7.1; empty: all may."""
 
     direct_delivery: DirectDelivery = DirectDelivery()
     forward_smtp: bool = msgspec.field(default=False, name="forwardSMTP")

@@ -20,11 +20,6 @@ _DEFAULTS = Config()
 
 _ROWS = (
     _Row(
-        "$.rateLimits.enabled",
-        lambda config: config.rate_limits.enabled,
-        "this version does not count messages; no sender is limited",
-    ),
-    _Row(
         "$.enableHealthCheck",
         lambda config: config.enable_health_check,
         "this version has no monitor; nothing answers on healthCheckPort (see `mailer spool stats`)",

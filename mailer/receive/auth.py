@@ -3,9 +3,9 @@
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
-from hashlib import sha256
-from hmac import compare_digest
 from typing import Protocol
+
+from mailer.receive.patterns import AddressPatterns
 
 MAX_RESPONSE = 12288
 """Octets of base64 in one response; RFC 4954 4."""
@@ -24,6 +24,8 @@ class Identity:
     """Somebody who proved who they are."""
 
     user: str
+    may_send_as: AddressPatterns | None = None
+    """Who may stand in MAIL FROM and From; None: anybody."""
 
 
 class Authenticator(Protocol):
@@ -33,20 +35,16 @@ class Authenticator(Protocol):
         """Return who it is, or None, in the same time for an unknown user as for a wrong password."""
         ...
 
+    offers_cram_md5: bool
+    """CRAM-MD5 (RFC 2195) is switched on."""
 
-class SingleLogin:
-    """One user name and password: the configuration's `defaultUsername` and `defaultPassword`."""
+    def cram_secret(self, username: str) -> str | None:
+        """Return the password of a user whose password can be had in clear."""
+        ...
 
-    def __init__(self, username: str, password: str) -> None:
-        self._username = _digest(username)
-        self._password = _digest(password)
-
-    async def authenticate(self, credentials: Credentials) -> Identity | None:
-        # Digests, because comparing the texts would tell their length; `&`, because `and` would tell
-        # which of the two was wrong.
-        right = compare_digest(_digest(credentials.username), self._username)
-        right &= compare_digest(_digest(credentials.password), self._password)
-        return Identity(credentials.username) if right else None
+    def identity(self, username: str) -> Identity | None:
+        """Return who a user is that has proved it otherwise."""
+        ...
 
 
 def decode_response(response: bytes) -> bytes:
@@ -76,7 +74,3 @@ def plain_credentials(message: bytes) -> Credentials | None:
     if not authcid:
         raise ValueError("no user name")
     return Credentials(authcid, password) if authzid in {"", authcid} else None
-
-
-def _digest(text: str) -> bytes:
-    return sha256(text.encode()).digest()

@@ -7,6 +7,7 @@ connection does to it is said by `PeerGone`, at a place where it reads, so a com
 """
 
 import asyncio
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import cast
@@ -16,12 +17,15 @@ from aiosmtpd.smtp import SMTP, syntax
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.input import EndlessLine, Input, LineTooLong, PeerGone
+from mailer.receive.service import Client
 from mailer.receive.settings import Settings
 
-__all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs in `session`
+__all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs of the subclasses
 
 _LINGER = 30.0
 """Seconds for a client to fetch our last words."""
+HANDSHAKE_TIMEOUT = 30.0
+"""Seconds for a TLS handshake."""
 _MAX_UNSENT = 64 * 1024
 """Octets of replies to commands sent ahead that are gathered before they must be written."""
 
@@ -33,10 +37,11 @@ class Stopping(Exception):
 class Connection(SMTP, ABC):
     """The transport half of a session; a subclass says what commands do."""
 
-    def __init__(self, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
+    def __init__(self, client: Client, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
         """Make ready for one connection.
 
         Args:
+            client: who is at the other end.
             settings: the receiver's.
             on_end: called once when the connection is closed and its task has ended.
         """
@@ -49,7 +54,10 @@ class Connection(SMTP, ABC):
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.input = Input()
-        self.peer = ""
+        self.client = client
+        self.peer = client.peer
+        self.tls = ""
+        """Version and cipher; empty: in clear."""
         self.closing = False
         self.task: asyncio.Task[None] | None = None
         self._timeout_handle: asyncio.TimerHandle | None = None
@@ -57,6 +65,9 @@ class Connection(SMTP, ABC):
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
         self._unsent = bytearray()
+        # Not asyncio's StreamWriter: it closes its transport when STARTTLS puts another in its place.
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._stopping = False
         self._errors = 0
 
@@ -65,13 +76,24 @@ class Connection(SMTP, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         # No isinstance: uvloop's transports are asyncio's in behaviour, not by class.
-        self._stream = cast("asyncio.Transport", transport)
-        self._writer = asyncio.StreamWriter(self._stream, self, None, self.loop)
-        self.peer = transport.get_extra_info("peername")[0]
-        self.input.attach(self._stream)
+        self._attach(cast("asyncio.Transport", transport))
         self._reset_timeout()
         self.task = self.loop.create_task(self._handle_client())
         self.task.add_done_callback(lambda _: self._ended())
+
+    def _attach(self, transport: asyncio.Transport) -> None:
+        self._stream = transport
+        self.input.attach(transport)
+        session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        cipher = session.cipher() if session else None
+        if session and cipher:
+            self.tls = f"{session.version()} {cipher[0]}"
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         self.input.feed(data)
@@ -79,11 +101,14 @@ class Connection(SMTP, ABC):
     def eof_received(self) -> bool:
         """Go on answering a client that closed its sending side only; TLS cannot (it closes both)."""
         self.input.end()
-        return self._stream is not None and self._stream.get_extra_info("sslcontext") is None
+        return self._stream is not None and not self.tls
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._stream is None:
+            return
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._stream = None
+        self._writable.set()
         self.pause_timeout()
         self.input.clear()
         self._ended()
@@ -134,9 +159,12 @@ class Connection(SMTP, ABC):
             ConnectionError: the connection is lost.
         """
         if self._unsent:
-            self._writer.write(bytes(self._unsent))
+            if self._stream is not None:
+                self._stream.write(bytes(self._unsent))
             self._unsent.clear()
-            await self._writer.drain()
+            await self._writable.wait()
+        if self._stream is None:
+            raise PeerGone
 
     async def read_line(self) -> bytes:
         """Return the next line with its line end.
@@ -163,6 +191,33 @@ class Connection(SMTP, ABC):
             await self.flush()
             await self.input.more()
         return self.input.take()
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Send what was said, and go on in TLS; what the client sent ahead in clear is forgotten.
+
+        Raises:
+            ConnectionError: the handshake failed, and the connection is gone.
+        """
+        stream = self._stream
+        if stream is None:
+            raise PeerGone
+        # Nothing may be read between here and the handshake: it would be taken for what came in TLS
+        # (CVE-2011-0411).
+        stream.pause_reading()
+        self.input.discard()
+        await self.flush()
+        self.pause_timeout()
+        try:
+            secure = await self.loop.start_tls(
+                stream, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            )
+        except (OSError, TimeoutError) as error:
+            stream.abort()
+            self.connection_lost(None)
+            raise PeerGone from error
+        if secure is None:
+            raise PeerGone
+        self._attach(secure)
 
     def set_timeout(self, seconds: float) -> None:
         """Close the connection unless this is called again, or `pause_timeout`, in that time."""
@@ -194,6 +249,10 @@ class Connection(SMTP, ABC):
         """Serve one command line, given with its line end."""
 
     @abstractmethod
+    def left(self) -> None:
+        """Give up what is unfinished: no more commands are served."""
+
+    @abstractmethod
     def failed(self, error: Exception) -> None:
         """Take note of a defect of ours; the client gets a 421."""
 
@@ -214,6 +273,7 @@ class Connection(SMTP, ABC):
             self.failed(error)
             self.hang_up(replies.INTERNAL_ERROR)
         finally:
+            self.left()
             self._close()
 
     async def _next_command(self) -> None:

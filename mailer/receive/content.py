@@ -1,8 +1,42 @@
-"""The header fields that the receiver adds; what the client sent follows them unchanged."""
+"""What becomes of a message's header on the way in: the fields that are added, dropped or refused.
+
+Fields are added at the top and dropped whole; no other byte changes, so that signatures of the application's
+own survive. The policy, field by field:
+
+    Received            added
+    Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
+    Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
+    Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
+    From, Reply-To      as `rewriteFrom` says; two From fields are refused, because readers and signers
+                        choose different ones
+    X-Original-To       added, one for each recipient that `redirectAllTo` took the mail from
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
+
+from mailer.config.receiving import RewriteFrom
+from mailer.mail.reply import Reply
+from mailer.receive import header, replies
+from mailer.receive.author import mailboxes
+from mailer.receive.header import HeaderTooLarge
+from mailer.receive.patterns import AddressPatterns
+
+_DROPPED = (b"return-path", b"bcc", b"resent-bcc")
+_LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
+
+
+@dataclass(frozen=True, slots=True)
+class ContentPolicy:
+    """What the operator decides about headers."""
+
+    hide_client: bool = False
+    """Received does not say which client it came from."""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    from_address: str = ""
+    """The address for `rewrite_from`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +46,7 @@ class Origin:
     helo: str
     """As the client gave it, checked to be a host name or an address literal."""
     peer: str
-    """The client's IP address."""
+    """The client's IP address, or `unix`."""
     hostname: str
     """Our own name."""
     extended: bool
@@ -20,25 +54,84 @@ class Origin:
     user: str
     """Who authenticated; empty: nobody did."""
     smtputf8: bool
+    tls: str = ""
+    """TLS version and cipher, or empty."""
+    may_send_as: AddressPatterns | None = None
+    """Whom the user may name in From; None: anybody."""
+    redirected: tuple[str, ...] = ()
+    """The recipients that the client gave and that get nothing."""
 
 
-def received_field(origin: Origin, message_id: str, at: float) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known of one message before its first byte is stored."""
+
+    origin: Origin
+    policy: ContentPolicy
+    id: str
+    """The spool's."""
+    at: float
+    """Seconds since the epoch."""
+
+
+def top(arrival: Arrival, head: bytes) -> bytes | Reply:
+    """Return what is stored in place of the header, or the reply to the dot that refuses the message.
+
+    Args:
+        arrival: whose header it is.
+        head: as the client sent it, without the empty line.
+    """
+    try:
+        fields = header.counts(head, _LOOKED_FOR)
+    except HeaderTooLarge:
+        return replies.HEADER_TOO_LARGE
+    if fields[b"from"] > 1:
+        return replies.TWO_FROMS
+    if fields[b"received"] >= header.MAX_RECEIVED:
+        return replies.LOOP
+    if refusal := _not_allowed(arrival.origin, head):
+        return refusal
+    added = [received_field(arrival)]
+    if not fields[b"message-id"]:
+        added.append(f"Message-ID: <{arrival.id}@{arrival.origin.hostname}>\r\n".encode())
+    if not fields[b"date"]:
+        added.append(f"Date: {_date(arrival.at)}\r\n".encode())
+    added += [f"X-Original-To: {address}\r\n".encode() for address in arrival.origin.redirected]
+    dropped = list(_DROPPED)
+    if arrival.policy.rewrite_from is not RewriteFrom.KEEP and fields[b"from"]:
+        added += _authors(arrival.policy, head, answerable=bool(fields[b"reply-to"]))
+        dropped.append(b"from")
+    if any(fields[name] for name in dropped):
+        head = header.without(head, dropped)
+    return b"".join([*added, head])
+
+
+def received_field(arrival: Arrival) -> bytes:
     """Write the trace field of RFC 5321 4.4, folded, with CRLF line ends.
 
     It names no recipient: a blind copy must stay blind.
-
-    Args:
-        origin: where from.
-        message_id: the spool's id.
-        at: the time of arrival, in seconds since the epoch.
     """
-    literal = f"IPv6:{origin.peer}" if ":" in origin.peer else origin.peer
-    date = format_datetime(datetime.fromtimestamp(at, UTC))
+    origin = arrival.origin
+    client = "" if arrival.policy.hide_client else f"from {origin.helo} ({_address(origin.peer)})\r\n\t"
     return (
-        f"Received: from {origin.helo} ([{literal}])\r\n"
-        f"\tby {origin.hostname} with {_protocol(origin)} id {message_id};\r\n"
-        f"\t{date}\r\n"
+        f"Received: {client}by {origin.hostname} with {_protocol(origin)} id {arrival.id};\r\n"
+        f"\t{_date(arrival.at)}\r\n"
     ).encode()
+
+
+def _address(peer: str) -> str:
+    if peer == "unix":
+        return "local socket"
+    return f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
+
+
+def _date(at: float) -> str:
+    return _second(int(at))
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return format_datetime(datetime.fromtimestamp(at, UTC))
 
 
 def _protocol(origin: Origin) -> str:
@@ -46,4 +139,29 @@ def _protocol(origin: Origin) -> str:
     if not origin.extended:
         return "SMTP"
     name = "UTF8SMTP" if origin.smtputf8 else "ESMTP"
-    return name + "A" if origin.user else name
+    return name + "S" * bool(origin.tls) + "A" * bool(origin.user)
+
+
+def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
+    if origin.may_send_as is None:
+        return None
+    for value in header.values(head, b"from"):
+        authors = mailboxes(value)
+        if authors is None:
+            return replies.not_allowed_sender(origin.user, "a From field that cannot be read")
+        for _, address in authors:
+            if not origin.may_send_as.match(address):
+                return replies.not_allowed_sender(origin.user, address)
+    return None
+
+
+def _authors(policy: ContentPolicy, head: bytes, *, answerable: bool) -> list[bytes]:
+    """Write the new From field, and a Reply-To with the old value if that is wanted and there is none."""
+    [value] = header.values(head, b"from")
+    known = mailboxes(value)
+    name = known[0][0] if known else ""
+    shown = f"{name} <{policy.from_address}>" if name else policy.from_address
+    fields = [f"From: {shown}\r\n".encode("utf-8", "surrogateescape")]
+    if policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO and not answerable:
+        fields.append(b"Reply-To:" + value + b"\r\n")
+    return fields

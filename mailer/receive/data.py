@@ -1,16 +1,16 @@
-r"""The DATA reader (RFC 5321 4.5.2): bytes in, the message's bytes out; no I/O.
+r"""The readers of DATA (RFC 5321 4.5.2) and of BDAT's chunks (RFC 3030): bytes in, bytes out, no I/O.
 
-Only `CRLF . CRLF` ends a message. A bare CR, a bare LF or a NUL does not end it, is not mended, and gets
-the whole message refused after its end: what we pass on is read as one message by everyone, or is not passed
-on (SMTP smuggling). A reader that is told of trouble goes on to the end without keeping anything, because a
-client listens for a reply only there.
+Of DATA only `CRLF . CRLF` ends a message. A bare CR, a bare LF or a NUL does not end it, is not mended, and
+gets the whole message refused after its end: what we pass on is read as one message by everyone, or is not
+passed on (SMTP smuggling). A reader that is told of trouble goes on to the end without keeping anything,
+because a client listens for a reply only there.
 
 Speed: a clean chunk costs a handful of scans by the C library and no Python per line.
 """
 
 from enum import Enum
 
-from mailer.receive.settings import LongLines
+from mailer.config.receiving import LongLines
 
 MAX_LINE = 998
 """Octets without CRLF; RFC 5322 2.1.1."""
@@ -27,11 +27,11 @@ class Fault(Enum):
     LONG_LINE = "long line"
 
 
-class DataReader:
-    """Reads one message; feed it until `done`, then look at `fault`, and serve `rest` as commands."""
+class _Reader:
+    """What both readers look for in a message, and count."""
 
     def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
-        """Start just after the line that held DATA.
+        """Start at the message's first byte.
 
         Args:
             max_size: octets of the message, unstuffed, that are still taken.
@@ -39,17 +39,53 @@ class DataReader:
         """
         self.size = 0
         """Octets of the message so far, unstuffed."""
-        self.done = False
         self.fault: Fault | None = None
-        self.rest = b""
-        """What the client sent after the end; empty until `done`."""
         self._max_size = max_size
         self._reject_long = long_lines is LongLines.REJECT
+        self._column = 0
+
+    def _check(self, body: bytes) -> None:
+        """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
+        pairs = body.count(b"\r\n")
+        if b"\0" in body:
+            self.fault = Fault.NUL
+        if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
+            self.fault = Fault.BARE_LINE_END
+
+    def _measure(self, body: bytes) -> bytes:
+        self.size += len(body)
+        if self.fault is None and self.size > self._max_size:
+            self.fault = Fault.TOO_BIG
+        if self.fault is None and self._reject_long and self._has_long_line(body):
+            self.fault = Fault.LONG_LINE
+        return b"" if self.fault else body
+
+    def _has_long_line(self, body: bytes) -> bool:
+        """Hop from line end to line end, each time over as many lines as fit where one may be."""
+        start = -self._column
+        while len(body) - start > MAX_LINE + 2:
+            newline = body.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
+            if newline < 0:
+                return True
+            start = newline + 1
+        last = body.rfind(b"\n")
+        self._column = len(body) - (start if last < 0 else last + 1)
+        return False
+
+
+class DataReader(_Reader):
+    """Reads one message; feed it until `done`, then look at `fault`, and serve `rest` as commands."""
+
+    def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
+        """Start just after the line that held DATA; the arguments are those of every reader."""
+        super().__init__(max_size=max_size, long_lines=long_lines)
+        self.done = False
+        self.rest = b""
+        """What the client sent after the end; empty until `done`."""
         # The CRLF of the command line makes a dot at the very start a dot at a line's start. It is no part of
         # the message: `_skip` says how much of the next output it still is.
         self._held = b"\r\n"
         self._skip = 2
-        self._column = 0
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes from the client, at any split; return those of the message that are settled.
@@ -75,36 +111,41 @@ class DataReader:
         self._check(body)
         if dot >= 0:
             body = body.replace(b"\r\n.", b"\r\n")
-        return self._measure(body[self._skip :])
+        body, self._skip = body[self._skip :], 0
+        return self._measure(body)
 
-    def _check(self, body: bytes) -> None:
-        """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
-        pairs = body.count(b"\r\n")
-        if b"\0" in body:
-            self.fault = Fault.NUL
-        if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
-            self.fault = Fault.BARE_LINE_END
 
-    def _measure(self, body: bytes) -> bytes:
-        self._skip = 0
-        self.size += len(body)
-        if self.fault is None and self.size > self._max_size:
-            self.fault = Fault.TOO_BIG
-        if self.fault is None and self._reject_long and self._has_long_line(body):
-            self.fault = Fault.LONG_LINE
-        return b"" if self.fault else body
+class ChunkReader(_Reader):
+    """Reads one message that comes in chunks, which may be cut anywhere."""
 
-    def _has_long_line(self, body: bytes) -> bool:
-        """Hop from line end to line end, each time over as many lines as fit where one may be."""
-        start = -self._column
-        while len(body) - start > MAX_LINE + 2:
-            newline = body.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
-            if newline < 0:
-                return True
-            start = newline + 1
-        last = body.rfind(b"\n")
-        self._column = len(body) - (start if last < 0 else last + 1)
-        return False
+    def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
+        super().__init__(max_size=max_size, long_lines=long_lines)
+        self._held = b""
+        self._whole_lines = True
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """Take the next bytes of the message; return those that are settled, nothing after a fault.
+
+        Args:
+            data: as the client counted them.
+            last: these are the message's last; a line that is then unfinished is finished, because the next
+                hop may know DATA only.
+        """
+        data = self._held + data
+        if last:
+            self._held = b""
+            data += b"" if self._finished(data) else b"\r\n"
+        else:
+            self._held = data[-1:] if data.endswith(b"\r") else b""
+            data = data[: len(data) - len(self._held)]
+        if self.fault is not None or not data:
+            return b""
+        self._whole_lines = data.endswith(b"\n")
+        self._check(data)
+        return self._measure(data)
+
+    def _finished(self, data: bytes) -> bool:
+        return data.endswith(b"\r\n") if data else self._whole_lines
 
 
 def _possible_end(data: bytes) -> int:

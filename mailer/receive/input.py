@@ -54,6 +54,12 @@ class Input:
         self._buffer.clear()
         self.end()
 
+    def discard(self) -> None:
+        """Throw away what nobody has read, before somebody else reads from the transport."""
+        self._buffer.clear()
+        self._dropped = 0
+        self._paused = False
+
     def wake(self) -> None:
         """Let a waiting `more` return, with or without news."""
         if self._waiter is not None and not self._waiter.done():

@@ -13,6 +13,7 @@ from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.peers import UNIX
 
 BACKLOG = 1024
 _BURST = 64
@@ -28,7 +29,7 @@ class Listener:
         self,
         listening: socket.socket,
         judge: Callable[[socket.socket, str], Reply | None],
-        accept: Callable[[socket.socket], None],
+        accept: Callable[[socket.socket, str], None],
         out_of_descriptors: Callable[[OSError], None],
     ) -> None:
         """Make ready; nothing is accepted before `start`.
@@ -36,7 +37,7 @@ class Listener:
         Args:
             listening: bound, not listening yet; closed by `close`.
             judge: given a new connection and its peer's address, the reply that turns it away, or None.
-            accept: takes a connection that was not turned away.
+            accept: takes a connection that was not turned away, and its peer's address.
             out_of_descriptors: told each time descriptors or memory were lacking for a connection.
         """
         self._listening = listening
@@ -78,9 +79,11 @@ class Listener:
                 self._spend_reserve()
                 return
             connection.setblocking(False)
-            reply = self._judge(connection, address[0])
+            # A client at a Unix socket has no address, or one that says nothing.
+            peer = UNIX if connection.family == socket.AF_UNIX else str(address[0])
+            reply = self._judge(connection, peer)
             if reply is None:
-                self._accept(connection)
+                self._accept(connection, peer)
             else:
                 _turn_away(connection, reply)
 

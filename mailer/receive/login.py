@@ -1,27 +1,29 @@
 """The AUTH exchange of one session (RFC 4954): challenges, responses, and how often one may be wrong."""
 
+import asyncio
+from base64 import b64encode
+from secrets import token_hex
 from typing import Protocol
 
 from mailer.mail.reply import Reply
-from mailer.maillog.events import MailLog
 from mailer.receive import replies
+from mailer.receive.accounts import cram_md5
 from mailer.receive.auth import (
     MAX_RESPONSE,
-    Authenticator,
     Credentials,
     Identity,
     decode_response,
     plain_credentials,
 )
+from mailer.receive.failures import Failures
 from mailer.receive.input import LineTooLong
+from mailer.receive.service import Client, Service
 
 _MAX_FAILURES = 3
 
 
 class Channel(Protocol):
     """What the exchange needs of a connection."""
-
-    peer: str
 
     def say(self, reply: Reply) -> None: ...
     def hang_up(self, reply: Reply) -> None: ...
@@ -38,55 +40,89 @@ class _Refused(Exception):
 class Login:
     """Who a session's client proved to be."""
 
-    def __init__(self, channel: Channel, log: MailLog, authenticator: Authenticator | None) -> None:
+    def __init__(self, channel: Channel, client: Client, service: Service, failures: Failures) -> None:
         self.identity: Identity | None = None
         self._channel = channel
-        self._log = log
-        self._authenticator = authenticator
-        self._failures = 0
+        self._client = client
+        self._log = service.store.log
+        self._authenticator = service.authenticator
+        self._hostname = service.settings.hostname
+        self._failures = failures
+        self._failed = 0
+
+    def reconfigure(self, service: Service) -> None:
+        """Judge the next login by this; who has logged in stays so."""
+        self._authenticator = service.authenticator
 
     @property
-    def configured(self) -> bool:
-        """There is somebody who could log in."""
-        return self._authenticator is not None
+    def mechanisms(self) -> tuple[str, ...]:
+        """What EHLO offers; none: there is nobody who could log in."""
+        if self._authenticator is None:
+            return ()
+        return ("PLAIN", "LOGIN", "CRAM-MD5") if self._authenticator.offers_cram_md5 else ("PLAIN", "LOGIN")
 
     async def run(self, argument: str) -> None:
         """Serve one AUTH command, given the text after the verb; every path answers once."""
+        if self._failures.turned_away(self._client.peer, local=self._client.local):
+            self._channel.hang_up(replies.TOO_MANY_LOGINS)
+            return
         try:
-            credentials = await self._credentials(argument)
+            claimed, self.identity = await self._exchange(argument)
         except _Refused as refusal:
             self._channel.say(refusal.reply)
             return
-        # What was answered before goes out now: hashing may take its time.
-        await self._channel.flush()
-        assert self._authenticator is not None
-        self.identity = await self._authenticator.authenticate(credentials)
         if self.identity is not None:
             self._channel.say(replies.AUTHENTICATED)
         else:
-            self._fail(credentials.username)
+            await self._fail(claimed)
 
-    def _fail(self, username: str) -> None:
-        self._log.login_failed(peer=self._channel.peer, user=username)
-        self._failures += 1
-        if self._failures < _MAX_FAILURES:
+    async def _exchange(self, argument: str) -> tuple[str, Identity | None]:
+        """Return the name that was claimed, and whose it is if the proof was right."""
+        assert self._authenticator is not None
+        mechanism, _, initial = argument.partition(" ")
+        if self.identity is not None:
+            raise _Refused(replies.AUTH_TWICE)
+        if mechanism.upper() == "CRAM-MD5" and self._authenticator.offers_cram_md5:
+            return await self._cram_md5(initial)
+        credentials = await self._credentials(mechanism.upper(), initial)
+        # What was answered before goes out now: hashing may take its time.
+        await self._channel.flush()
+        return credentials.username, await self._authenticator.authenticate(credentials)
+
+    async def _fail(self, username: str) -> None:
+        self._log.login_failed(peer=self._client.peer, user=username)
+        self._failed += 1
+        await asyncio.sleep(self._failures.note(self._client.peer, username))
+        if self._failed < _MAX_FAILURES:
             self._channel.say(replies.LOGIN_FAILED)
         else:
             self._channel.hang_up(replies.TOO_MANY_LOGINS)
 
-    async def _credentials(self, argument: str) -> Credentials:
-        if self.identity is not None:
-            raise _Refused(replies.AUTH_TWICE)
-        mechanism, _, initial = argument.partition(" ")
+    async def _cram_md5(self, initial: str) -> tuple[str, Identity | None]:
+        if initial:
+            raise _Refused(replies.NO_INITIAL_RESPONSE)
+        assert self._authenticator is not None
+        # RFC 2195 2: never the same twice.
+        challenge = f"<{token_hex(16)}@{self._hostname}>".encode()
+        name, _, digest = (await self._ask(b64encode(challenge))).rpartition(b" ")
         try:
-            match mechanism.upper():
+            username = name.decode()
+        except UnicodeDecodeError:
+            raise _Refused(replies.BAD_CREDENTIALS) from None
+        secret = self._authenticator.cram_secret(username)
+        right = cram_md5(challenge, secret or "", digest) and secret is not None
+        return username, self._authenticator.identity(username) if right else None
+
+    async def _credentials(self, mechanism: str, initial: str) -> Credentials:
+        try:
+            match mechanism:
                 case "PLAIN":
                     return await self._plain(initial)
                 case "LOGIN":
                     return await self._login(initial)
         except UnicodeDecodeError:
             raise _Refused(replies.BAD_CREDENTIALS) from None
-        raise _Refused(replies.BAD_MECHANISM if mechanism else replies.AUTH_SYNTAX)
+        raise _Refused(replies.bad_mechanism(self.mechanisms) if mechanism else replies.AUTH_SYNTAX)
 
     async def _plain(self, initial: str) -> Credentials:
         message = _decode(initial.encode("utf-8", "surrogateescape")) if initial else await self._ask(b"")

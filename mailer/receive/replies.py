@@ -5,8 +5,9 @@ No reply carries a path, an exception's text or anything else from inside.
 
 from errno import EDQUOT, ENOSPC
 
-from mailer.mail.reply import Reply
+from mailer.mail.reply import Reply, printable
 from mailer.receive.data import MAX_LINE, Fault
+from mailer.receive.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 
 BYE = Reply(221, ("2.0.0 Bye",))
 OK = Reply(250, ("2.0.0 Ok",))
@@ -16,6 +17,8 @@ RECIPIENT_TWICE = Reply(250, ("2.1.5 Recipient ok, and already there: one copy w
 AUTHENTICATED = Reply(235, ("2.7.0 Authentication successful",))
 CANNOT_VERIFY = Reply(252, ("2.1.5 Cannot verify the address here; send to it and see",))
 GO_AHEAD = Reply(354, ("End data with <CR><LF>.<CR><LF>",))
+
+STARTING_TLS = Reply(220, ("2.0.0 Begin TLS",))
 
 SHUTTING_DOWN = Reply(421, ("4.3.2 Service is shutting down; try again shortly",))
 TOO_MANY_CONNECTIONS = Reply(421, ("4.3.2 Too many connections; try again shortly",))
@@ -34,7 +37,10 @@ NO_SPACE = Reply(452, ("4.3.1 No space to store the message; try again later",))
 LOCAL_ERROR = Reply(
     451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
 )
+QUEUE_FULL = Reply(452, ("4.3.1 The queue is full (maxQueued); try again later",))
 TOO_MANY_RECIPIENTS = Reply(452, ("4.5.3 Too many recipients; send this message, then another to the rest",))
+
+TLS_FAILED = Reply(454, ("4.7.0 TLS is not available now; the reason is in our log",))
 
 BAD_LINE = Reply(
     500, ("5.5.2 A command must be one line of text that ends with CR LF, without other CR, LF or NUL",)
@@ -49,27 +55,40 @@ BAD_NAME = Reply(
 )
 MAIL_SYNTAX = Reply(501, ("5.5.4 The syntax is MAIL FROM:<address>, then parameters",))
 RCPT_SYNTAX = Reply(501, ("5.5.4 The syntax is RCPT TO:<address>, then parameters",))
-AUTH_SYNTAX = Reply(501, ("5.5.4 The syntax is AUTH PLAIN or AUTH LOGIN, then at most one initial response",))
+AUTH_SYNTAX = Reply(501, ("5.5.4 The syntax is AUTH and a mechanism, then at most one initial response",))
+NO_INITIAL_RESPONSE = Reply(501, ("5.7.0 This mechanism has no initial response",))
+BDAT_SYNTAX = Reply(501, ("5.5.4 The syntax is BDAT octets, or BDAT octets LAST for the last chunk",))
 AUTH_ABORTED = Reply(501, ("5.7.0 Authentication cancelled",))
 BAD_BASE64 = Reply(501, ("5.5.2 The response is not valid base64",))
 BAD_CREDENTIALS = Reply(501, ("5.5.2 The response does not hold a user name and a password in UTF-8",))
 NOT_HTTP = Reply(502, ("5.7.0 This is an SMTP server, not HTTP; closing the connection",))
-NO_CHUNKING = Reply(502, ("5.5.1 BDAT is not offered here, use DATA; closing the connection",))
 NO_TLS = Reply(502, ("5.5.1 TLS is not offered here; EHLO lists what is",))
 NO_EXPN = Reply(502, ("5.5.1 There are no lists to expand here",))
 NO_AUTH = Reply(502, ("5.5.1 No login is configured here; send without AUTH",))
+TLS_TWICE = Reply(503, ("5.5.1 TLS is on already",))
+CHUNKS_BEGUN = Reply(503, ("5.5.1 The message is coming in chunks; go on with BDAT, or drop it with RSET",))
+CHUNK_DROPPED = Reply(503, ("5.5.1 This message was refused already; say RSET and begin again",))
 NEED_EHLO = Reply(503, ("5.5.1 Say EHLO first",))
 NEED_MAIL = Reply(503, ("5.5.1 Say MAIL FROM first",))
 NEED_RCPT = Reply(503, ("5.5.1 Say RCPT TO first, and have one recipient accepted",))
 NESTED_MAIL = Reply(503, ("5.5.1 A message is already begun; finish it with DATA or drop it with RSET",))
 AUTH_IN_MAIL = Reply(503, ("5.5.1 A message is already begun; log in before MAIL, or say RSET",))
 AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
-BAD_MECHANISM = Reply(504, ("5.5.4 Unknown mechanism; use PLAIN or LOGIN",))
 NEED_AUTH = Reply(530, ("5.7.0 Log in with AUTH first",))
 LOGIN_FAILED = Reply(535, ("5.7.8 The user name or the password is wrong",))
 NEED_TLS = Reply(538, ("5.7.11 Logging in needs TLS, or a connection from this host itself",))
 MESSAGE_TOO_BIG = Reply(552, ("5.3.4 The message is larger than EHLO's SIZE says we take",))
+HEADER_TOO_LARGE = Reply(
+    552, (f"5.3.4 The message's header is larger than {MAX_HEADER} octets or has over {MAX_FIELDS} fields",)
+)
 NEED_SMTPUTF8 = Reply(553, ("5.6.7 An address beyond ASCII needs MAIL with SMTPUTF8",))
+LOOP = Reply(
+    554, (f"5.4.6 The message has {MAX_RECEIVED} Received fields or more; it goes round in circles",)
+)
+TWO_FROMS = Reply(554, ("5.6.0 The message has more than one From field; name all authors in one",))
+RECIPIENT_NOT_ALLOWED = Reply(
+    550, ("5.7.1 Mail to this address is switched off here (allowedRecipients); it is not on the list",)
+)
 EARLY_TALKER = Reply(554, ("5.5.1 Wait for the banner before you speak; closing the connection",))
 LOCAL_ONLY = Reply(
     554, ("5.7.1 Only this host itself may connect (security.allowLocalOnly); closing the connection",)
@@ -90,6 +109,23 @@ REFUSED_DATA = {
 
 def queued(message_id: str) -> Reply:
     return Reply(250, (f"2.0.0 Ok: queued as {message_id}",))
+
+
+def bad_mechanism(mechanisms: tuple[str, ...]) -> Reply:
+    return Reply(504, (f"5.5.4 Unknown mechanism; use {' or '.join(mechanisms)}",))
+
+
+def not_allowed_sender(user: str, sender: str) -> Reply:
+    """Name both, so that the developer sees which of them is not as meant."""
+    return Reply(
+        553, (f"5.7.1 {printable(user, 100)} may not send as {printable(sender, 200)} (allowedSenders)",)
+    )
+
+
+def rate_exceeded(seconds: int) -> Reply:
+    return Reply(
+        451, (f"4.7.1 The limit of messages is reached (rateLimits); try again in {seconds} seconds",)
+    )
 
 
 def not_stored(error: OSError) -> Reply:

@@ -4,49 +4,41 @@ import asyncio
 import logging
 import resource
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.auth import Authenticator
+from mailer.receive.connection import HANDSHAKE_TIMEOUT
+from mailer.receive.failures import Failures
 from mailer.receive.listener import Listener
-from mailer.receive.peers import is_loopback
+from mailer.receive.peers import is_local
+from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
-from mailer.receive.settings import Settings
-from mailer.receive.upload import Store
+from mailer.receive.sockets import Address, Bound, bind
 
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
-
-Address = tuple[str, int]
 
 _QUIET = 60.0
 """Seconds between two complaints about the same shortage."""
 
 
-class UnsafeSettingsError(ValueError):
-    """What was asked for is an open relay, or a server that nobody can use; the text says what to change."""
-
-
 class Server:
     """Listens, and keeps its sessions; one per event loop and process."""
 
-    def __init__(self, settings: Settings, store: Store, authenticator: Authenticator | None = None) -> None:
-        """Make ready.
-
-        Args:
-            settings: see `Settings`.
-            store: the spool, its running committer, the log and the clock.
-            authenticator: judges logins; None: AUTH is not offered.
-        """
-        self._settings = settings
-        self._store = store
-        self._authenticator = authenticator
+    def __init__(self, service: Service) -> None:
+        """Args: service: see `Service`; its store has a running committer."""
+        self._service = service
+        self._failures = Failures(monotonic)
+        self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
-        self._sessions: set[Connection] = set()
+        self._sessions: set[Session] = set()
+        self._peers: Counter[str] = Counter()
         self._connecting: set[asyncio.Task[object]] = set()
         self._complained = float("-inf")
         self.addresses: tuple[Address, ...] = ()
@@ -61,12 +53,30 @@ class Server:
         """
         # aiosmtpd writes credentials into its records at INFO; our own events say all that it would.
         logging.getLogger("mail").setLevel(logging.ERROR)
-        self._new_session()  # A defect in its making is ours to see now, not the first client's.
-        sockets = await self._bind()
-        self.addresses = tuple(listening.getsockname()[:2] for listening in sockets)
-        self._listeners = [Listener(s, self._judge, self._serve, self._complain) for s in sockets]
+        # A defect in its making is ours to see now, not the first client's.
+        Session(Client("", local=True), self._service, self._failures, self._forget)
+        self._bound = await bind(self._service)
+        self.addresses = tuple(each.address for each in self._bound)
+        self._listeners = [self._listener(each) for each in self._bound]
         for listener in self._listeners:
             listener.start()
+
+    def _listener(self, bound: Bound) -> Listener:
+        return Listener(
+            bound.listening,
+            partial(self._judge, tls=bound.tls),
+            partial(self._serve, tls=bound.tls),
+            self._complain,
+        )
+
+    def reconfigure(self, service: Service) -> None:
+        """Serve new connections with this, and old ones from their next transaction on.
+
+        Where it listens stays as it is.
+        """
+        self._service = service
+        for session in self._sessions:
+            session.reconfigure(service)
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop listening, let messages in flight finish, tell the idle, and end every session.
@@ -76,6 +86,9 @@ class Server:
         """
         for listener in self._listeners:
             listener.close()
+        for bound in self._bound:
+            bound.close()
+        self._bound.clear()
         self._listeners.clear()
         await _ended(self._connecting)
         for session in self._sessions:
@@ -86,67 +99,41 @@ class Server:
             session.abort()
         await _ended(tasks)
 
-    async def _bind(self) -> list[socket.socket]:
-        addresses = await self._resolve()
-        self._check(addresses)
-        sockets: list[socket.socket] = []
-        failure: OSError | None = None
-        for address in addresses:
-            try:
-                sockets.append(_bound(address))
-            except OSError as error:
-                failure = error
-                # `localhost` may stand for ::1 on a host without IPv6.
-                if error.errno not in {EADDRNOTAVAIL, EAFNOSUPPORT}:
-                    break
-        else:
-            if sockets:
-                return sockets
-        for listening in sockets:
-            listening.close()
-        assert failure is not None
-        raise failure
-
-    async def _resolve(self) -> list[Address]:
-        host, port = self._settings.host, self._settings.port
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = list(dict.fromkeys((str(address[0]), port) for *_, address in found))
-        if self._settings.local_only and not all(is_loopback(host) for host, _ in addresses):
-            return [("127.0.0.1", port)]
-        return addresses
-
-    def _check(self, addresses: list[Address]) -> None:
-        if self._settings.require_auth:
-            if self._authenticator is None:
-                raise UnsafeSettingsError(
-                    "a login is required and none is configured, so nobody could send: set defaultUsername "
-                    "and defaultPassword, or security.requireAuth to false"
-                )
-        elif not all(is_loopback(host) for host, _ in addresses):
-            raise UnsafeSettingsError(
-                "this would be an open relay: it listens beyond this host and asks nobody to log in. Set "
-                "defaultUsername and defaultPassword, or security.allowLocalOnly to true"
-            )
-
-    def _judge(self, connection: socket.socket, peer: str) -> Reply | None:
-        if self._settings.local_only and not is_loopback(peer):
-            self._store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
+    def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
+        settings, local = self._service.settings, is_local(peer)
+        if settings.local_only and not local:
+            self._service.store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
-        if len(self._sessions) >= self._settings.max_connections:
-            self._complain(f"maxConnections ({self._settings.max_connections}) are open")
+        if len(self._sessions) >= settings.max_connections:
+            self._complain(f"maxConnections ({settings.max_connections}) are open")
             return replies.TOO_MANY_CONNECTIONS
-        with suppress(BlockingIOError):
-            # RFC 5321 3.1: the client waits. One that does not was perhaps made to talk to us.
-            if connection.recv(1, socket.MSG_PEEK):
-                return replies.EARLY_TALKER
+        if not local and self._peers[peer] >= settings.max_connections_per_peer:
+            self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
+            return replies.TOO_MANY_CONNECTIONS
+        if not tls:
+            with suppress(BlockingIOError):
+                # RFC 5321 3.1: the client waits. One that does not was perhaps made to talk to us.
+                if connection.recv(1, socket.MSG_PEEK):
+                    return replies.EARLY_TALKER
         return None
 
-    def _serve(self, connection: socket.socket) -> None:
-        session = self._new_session()
+    def _serve(self, connection: socket.socket, peer: str, *, tls: bool) -> None:
+        local = is_local(peer)
+        session = Session(Client(peer, local=local), self._service, self._failures, self._forget)
         self._sessions.add(session)
+        if not local:
+            self._peers[peer] += 1
+        context = None
+        if tls:
+            assert self._service.certificate is not None
+            context = self._service.certificate.context()
         task = asyncio.ensure_future(
-            asyncio.get_running_loop().connect_accepted_socket(lambda: session, connection)
+            asyncio.get_running_loop().connect_accepted_socket(
+                lambda: session,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+            )
         )
         self._connecting.add(task)
         task.add_done_callback(lambda task: self._connected(task, session))
@@ -154,63 +141,50 @@ class Server:
     def _connected(self, task: asyncio.Task[object], session: Session) -> None:
         self._connecting.discard(task)
         if task.cancelled() or task.exception() is not None:
-            self._sessions.discard(session)
+            self._forget(session)
 
-    def _new_session(self) -> Session:
-        return Session(self._settings, self._store, self._authenticator, self._sessions.discard)
+    def _forget(self, session: "Connection") -> None:
+        if session not in self._sessions:
+            return
+        self._sessions.remove(session)
+        if not session.client.local:
+            self._peers[session.peer] -= 1
+            if not self._peers[session.peer]:
+                del self._peers[session.peer]
 
     def _complain(self, reason: object) -> None:
         """Log a shortage, once in a while: it comes with every connection until it ends."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if now - self._complained >= _QUIET:
             self._complained = now
-            self._store.log.warning("connections are turned away", reason=str(reason))
+            self._service.store.log.warning("connections are turned away", reason=str(reason))
 
 
 async def serve(
-    settings: Settings,
-    store: Store,
-    authenticator: Authenticator | None,
+    service: Service,
     *,
     until: asyncio.Event,
-    ready: Callable[[tuple[Address, ...]], None],
+    ready: Callable[[Server], None],
 ) -> None:
     """Run a server until an event, then let what is in flight finish.
 
     Args:
-        settings: see `Settings`.
-        store: the spool, its running committer, the log and the clock; they stay open.
-        authenticator: judges logins.
+        service: see `Service`; its store stays open.
         until: set by whoever handles the signals.
-        ready: told the addresses as soon as it listens.
+        ready: told as soon as it listens.
 
     Raises:
         UnsafeSettingsError: nothing was bound.
         OSError: an address cannot be had.
     """
     _raise_descriptor_limit()
-    server = Server(settings, store, authenticator)
+    server = Server(service)
     await server.start()
-    ready(server.addresses)
+    ready(server)
     try:
         await until.wait()
     finally:
-        await server.stop(settings.stop_grace)
-
-
-def _bound(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A restart must not wait for the last run's connections to leave TIME_WAIT.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-    except OSError:
-        listening.close()
-        raise
-    return listening
+        await server.stop(service.settings.stop_grace)
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]], *, within: float | None = None) -> None:

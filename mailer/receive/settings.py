@@ -1,18 +1,29 @@
 """What the receiver is told: values only, so that it runs the same from any configuration, or none."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+
+from mailer.config.receiving import LongLines
+from mailer.receive.content import ContentPolicy
+from mailer.receive.patterns import AddressPatterns
 
 MiB = 1024 * 1024
 
 
-class LongLines(StrEnum):
-    """What becomes of a message with a line over 998 octets (RFC 5322 2.1.1)."""
+_UNTOUCHED = ContentPolicy()
 
-    REJECT = "reject"
-    """554 5.6.0 after the dot."""
-    PASS = "pass"  # noqa: S105 - a verb, no password
-    """Taken and passed on byte for byte."""
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place to listen at."""
+
+    host: str = "127.0.0.1"
+    """Name or address; every address that a name stands for."""
+    port: int = 25
+    """0 lets the system choose."""
+    tls: bool = False
+    """TLS from the first byte (RFC 8314), instead of STARTTLS."""
+    path: str = ""
+    """A Unix socket instead; who may connect is who may enter its directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,8 @@ class Settings:
     """Name or address to listen on; every address that a name stands for."""
     port: int = 25
     """0 lets the system choose."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """More places to listen at."""
     hostname: str = "localhost"
     """Our own name in the banner, EHLO and Received."""
     local_only: bool = True
@@ -34,6 +47,8 @@ class Settings:
     max_recipients: int = 1000
     """Different recipients in one transaction; RFC 5321 4.5.3.1.8 wants 100 at least."""
     max_connections: int = 4096
+    max_connections_per_peer: int = 100
+    """From one address that is not on this host."""
     max_errors: int = 100
     """5yz replies in one session since its last accepted message; Postfix: 20, for strangers."""
     max_idle_commands: int = 1000
@@ -47,5 +62,10 @@ class Settings:
     """Seconds without one more byte of DATA."""
     data_timeout: float = 3600.0
     """Seconds for all of one DATA, however steadily it drips."""
+    content: ContentPolicy = _UNTOUCHED
+    redirect_all_to: str = ""
+    """All mail goes here instead, save to `allowed_recipients`; empty: it goes where it says."""
+    allowed_recipients: AddressPatterns | None = None
+    """Who may be sent mail; None: everybody."""
     stop_grace: float = 30.0
     """Seconds that messages in flight may take once the server is told to stop."""

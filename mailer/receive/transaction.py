@@ -1,5 +1,7 @@
 """One mail transaction as it is built by MAIL and RCPT (RFC 5321 3.3), and the rules of both; no I/O."""
 
+from dataclasses import replace
+
 from mailer.mail.address import AddressError, Path, forward_path, reverse_path
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
@@ -16,6 +18,7 @@ class Transaction:
         self._mail: MailParameters | None = None
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
+        self._redirected: list[str] = []
 
     @property
     def begun(self) -> bool:
@@ -24,6 +27,16 @@ class Transaction:
     @property
     def sender(self) -> str:
         return self._sender
+
+    @property
+    def size(self) -> int:
+        """Octets that the client announced; 0: it did not."""
+        return self._mail.size if self._mail else 0
+
+    @property
+    def redirected(self) -> tuple[str, ...]:
+        """The recipients that the client gave and that get nothing."""
+        return tuple(self._redirected)
 
     @property
     def has_recipients(self) -> bool:
@@ -70,15 +83,25 @@ class Transaction:
             return replies.RECIPIENT_TWICE
         if len(self._recipients) >= self._settings.max_recipients:
             return replies.TOO_MANY_RECIPIENTS
+        allowed = self._settings.allowed_recipients
+        if self._settings.redirect_all_to and not (allowed and allowed.match(recipient.address)):
+            self._redirected.append(recipient.address)
+            recipient = replace(recipient, address=self._settings.redirect_all_to)
+        elif allowed is not None and not allowed.match(recipient.address):
+            return replies.RECIPIENT_NOT_ALLOWED
         self._recipients[key] = recipient
         return replies.RECIPIENT_OK
 
     def envelope(self) -> Envelope:
         """The finished envelope, for DATA."""
         assert self._mail is not None
+        recipients = tuple(self._recipients.values())
+        if self._redirected:
+            # All of them are one now, and get one copy.
+            recipients = tuple({recipient.address: recipient for recipient in reversed(recipients)}.values())
         return Envelope(
             sender=self._sender,
-            recipients=tuple(self._recipients.values()),
+            recipients=recipients,
             body=self._mail.body,
             smtputf8=self._mail.smtputf8,
             ret=self._mail.ret,

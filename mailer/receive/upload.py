@@ -1,4 +1,4 @@
-"""DATA, from the client's bytes to a durable file: the part of a session that owns an `Incoming`."""
+"""A message, from the client's bytes to a durable file: the part of a session that owns an `Incoming`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,8 +9,9 @@ from mailer.mail.envelope import Envelope
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
 from mailer.receive import replies
-from mailer.receive.content import Origin, received_field
-from mailer.receive.data import DataReader
+from mailer.receive.content import Arrival, ContentPolicy, Origin, top
+from mailer.receive.data import DataReader, Fault
+from mailer.receive.header import HeaderReader, HeaderTooLarge
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
@@ -31,10 +32,10 @@ class Store:
 
 
 class Upload:
-    """One message on its way in."""
+    """One message on its way in: its header is edited, the rest is kept as it comes."""
 
-    def __init__(self, store: Store, envelope: Envelope, origin: Origin, reader: DataReader) -> None:
-        """Open a file for the message and begin it with our Received field.
+    def __init__(self, store: Store, envelope: Envelope, origin: Origin, policy: ContentPolicy) -> None:
+        """Open a file for the message.
 
         Raises:
             OSError: there is no file; do not ask for the data.
@@ -46,14 +47,16 @@ class Upload:
         self._store = store
         self._envelope = envelope
         self._origin = origin
-        self._reader = reader
-        self._gathered = bytearray(received_field(origin, self._incoming.id, at))
+        self._arrival = Arrival(origin, policy, self._incoming.id, at)
+        self._header: HeaderReader | None = HeaderReader()
+        self._gathered = bytearray()
         self._failure: OSError | None = None
+        self._refusal: Reply | None = None
 
-    async def receive(self, read_chunk: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Read to the end of the message, keeping it as long as it can be kept.
+    async def receive(self, read_chunk: Callable[[], Awaitable[bytes]], reader: DataReader) -> bytes:
+        """Read to the end of DATA, keeping the message as long as it can be kept.
 
-        Trouble with the disk does not end the reading: the client listens only after its dot.
+        Trouble with the disk or the header does not end the reading: the client listens only after its dot.
 
         Returns:
             What the client sent after the end.
@@ -62,19 +65,46 @@ class Upload:
             ConnectionError: the client left before the dot; nothing is kept.
         """
         try:
-            while not self._reader.done:
-                self._gathered += self._reader.feed(await read_chunk())
-                if len(self._gathered) >= _PIECE:
-                    piece, self._gathered = bytes(self._gathered), bytearray()
-                    await self._write(piece)
+            while not reader.done:
+                await self.take(reader.feed(await read_chunk()))
         except BaseException:
-            self._discard()
+            self.discard()
             raise
-        return self._reader.rest
+        return reader.rest
+
+    async def take(self, data: bytes) -> None:
+        """Keep the next bytes of the message, which a reader has settled."""
+        if self._refusal is not None or self._failure is not None:
+            return
+        if self._header is not None:
+            self._begin(data)
+        else:
+            self._gathered += data
+        if len(self._gathered) >= _PIECE:
+            piece, self._gathered = bytes(self._gathered), bytearray()
+            await self._write(piece)
+
+    def _begin(self, data: bytes) -> None:
+        """Wait for the header to be whole, then put its edited form in its place."""
+        assert self._header is not None
+        try:
+            split = self._header.feed(data)
+        except HeaderTooLarge:
+            self._refusal = replies.HEADER_TOO_LARGE
+        else:
+            if split is not None:
+                self._edit(*split)
+
+    def _edit(self, head: bytes, rest: bytes) -> None:
+        self._header = None
+        edited = top(self._arrival, head)
+        if isinstance(edited, Reply):
+            self._refusal = edited
+        else:
+            self._gathered += edited
+            self._gathered += rest
 
     async def _write(self, piece: bytes) -> None:
-        if self._failure is not None:
-            return
         try:
             # In a thread: a disk that is written faster than it can makes write(2) wait, and with it
             # everybody who shares the loop.
@@ -82,15 +112,21 @@ class Upload:
         except OSError as error:
             self._fail(error)
 
-    async def finish(self) -> Reply:
-        """Make the message durable, or drop it; return the reply to the dot.
+    async def finish(self, fault: Fault | None) -> Reply:
+        """Make the message durable, or drop it; return the reply to its end.
+
+        Args:
+            fault: what its reader found wrong with it.
 
         Raises:
             NotUndone: nobody can say what is in the spool; drop the connection without a reply.
         """
-        if self._reader.fault is not None:
-            self._discard()
-            return replies.REFUSED_DATA[self._reader.fault]
+        if self._header is not None and self._refusal is None:
+            self._edit(self._header.finish(), b"")
+        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+        if refusal is not None:
+            self.discard()
+            return refusal
         if self._failure is None:
             try:
                 self._incoming.write(bytes(self._gathered))
@@ -122,9 +158,10 @@ class Upload:
     def _fail(self, error: OSError) -> None:
         self._failure = error
         self._report(error)
-        self._discard()
+        self.discard()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Forget the message; a second call does nothing."""
         try:
             self._incoming.discard()
         except OSError as error:

@@ -1,5 +1,6 @@
 """A message as a real next hop received it."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -45,6 +46,30 @@ def take_field(stored: bytes, name: bytes) -> tuple[bytes, bytes]:
     while stored[end + 1 : end + 2] in (b" ", b"\t"):
         end = stored.index(b"\n", end + 1)
     return stored[len(prefix) : end].strip(), stored[end + 1 :]
+
+
+# What is ours names the spool's id, which is a ULID.
+_ADDED = re.compile(rb"\A(?:Message-ID: <[0-9A-Z]{26}@[^>]*>\r\n)?(?:Date: [^\n]*\+0000\r\n)?")
+_DROPPED = re.compile(rb"(?:return-path|bcc|resent-bcc)[ \t]*:", re.IGNORECASE)
+
+
+def without_added(message: bytes) -> bytes:
+    """Take off the fields that the relay puts below its Received when they are missing."""
+    return _ADDED.sub(b"", message, count=1)
+
+
+def as_taken(message: bytes) -> bytes:
+    """What the relay takes of a message: all but the fields that it documents to drop, read line by line."""
+    kept: list[bytes] = []
+    in_header, dropping = True, False
+    # Not splitlines: form feeds and others are no line ends here.
+    for line in re.findall(rb"[^\n]*\n", message):
+        in_header = in_header and line != b"\r\n"
+        if in_header:
+            dropping = dropping if line[:1] in b" \t" else _DROPPED.match(line) is not None
+        if not (in_header and dropping):
+            kept.append(line)
+    return b"".join(kept)
 
 
 def as_sent(stored: bytes) -> bytes:

@@ -61,14 +61,17 @@ class Relay:
         self.config.touch(mode=0o600)
         self.config.write_text(json.dumps(self._settings, indent=2))
 
-    def mailer(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    def mailer(
+        self, *arguments: str, under: Sequence[str] = (), given: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run `mailer ARGUMENTS` to its end.
 
         Args:
             arguments: of the command line, without --config.
             under: a command that runs it, for instance `("faketime", "+10y")`.
+            given: its standard input.
         """
-        return self._run([*under, *_MAILER, *arguments])
+        return self._run([*under, *_MAILER, *arguments], given)
 
     def mailer_send(self, *arguments: str, under: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """Run `mailer-send ARGUMENTS` to its end; see `mailer`."""
@@ -111,10 +114,10 @@ class Relay:
         log = self.directory / f"{self._started}-{name}.log"
         return ServerProcess(argv, log, env=self._environment(), cwd=self.directory)
 
-    def _run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, argv: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             argv,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             text=True,
             timeout=_PATIENCE,

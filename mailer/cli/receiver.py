@@ -1,0 +1,136 @@
+"""From the configuration to a receiver's parts."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+from mailer.config.load import Loaded
+from mailer.config.model import Config
+from mailer.config.receiving import ListenerTls
+from mailer.mail import clock
+from mailer.maillog.events import MailLog
+from mailer.maillog.reader import days, read_day
+from mailer.receive.accounts import Accounts, single_login
+from mailer.receive.certificate import Certificate
+from mailer.receive.content import ContentPolicy
+from mailer.receive.patterns import AddressPatterns
+from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
+from mailer.receive.service import Service
+from mailer.receive.settings import Endpoint, Settings
+from mailer.receive.space import Space
+from mailer.receive.upload import Store
+from mailer.receive.user_list import UserList
+from mailer.spool.layout import LOG, Spool, day_for
+
+_ACCEPTED = b'"event":"accepted"'
+
+
+def settings(config: Config, port: int | None) -> Settings:
+    """Args: port: instead of `smtpPort`."""
+    return Settings(
+        host=config.bind_address,
+        port=config.smtp_port if port is None else port,
+        endpoints=tuple(
+            Endpoint(path=str(each.unix_socket))
+            if each.unix_socket
+            else Endpoint(each.host, each.port, tls=each.tls is ListenerTls.IMPLICIT)
+            for each in config.listeners
+        ),
+        hostname=config.hostname or socket.gethostname(),
+        local_only=config.security.allow_local_only,
+        require_auth=config.auth_required,
+        max_message_size=config.max_message_size,
+        max_recipients=config.max_recipients,
+        max_connections=config.max_connections,
+        max_connections_per_peer=config.max_connections_per_peer,
+        long_lines=config.long_lines,
+        content=ContentPolicy(
+            hide_client=config.hide_client_address,
+            rewrite_from=config.rewrite_from,
+            from_address=config.rewrite_from_address or config.default_username,
+        ),
+        redirect_all_to=config.redirect_all_to,
+        allowed_recipients=AddressPatterns.of(config.allowed_recipients)
+        if config.allowed_recipients
+        else None,
+        stop_grace=config.sending.shutdown_grace,
+    )
+
+
+def service(loaded: Loaded, settings: Settings, store: Store, certificate: Certificate | None) -> Service:
+    """Make everything that sessions work with; reads the users file, the login's secret and the ledger.
+
+    Raises:
+        ConfigError, SecretError, OSError: one of them cannot be used.
+    """
+    config, log = loaded.config, store.log
+    users = user_list(config, log)
+    secret = config.default_password.reveal() if config.default_username else ""
+    authenticator = Accounts(
+        users.accounts,
+        now=time.monotonic,
+        random=os.urandom,
+        recoverable={config.default_username: secret} if config.security.cram_md5 and secret else None,
+    )
+    limited = config.rate_limits.enabled or users.limited
+    history = sent(store.spool, store.clock()) if limited else ()
+    return Service(
+        settings,
+        store,
+        authenticator if users.accounts() else None,
+        certificate,
+        # A user may get limits at any time.
+        RateLimiter(rules(config, users), store.clock, history) if limited or users.others else None,
+        Space(store.spool, min_free=config.min_free_space, max_queued=config.max_queued, now=time.monotonic),
+    )
+
+
+def user_list(config: Config, log: MailLog) -> UserList:
+    """Read who may log in; raises ConfigError, SecretError, OSError."""
+    own = {}
+    if config.default_username:
+        own[config.default_username] = single_login(config.default_username, config.default_password.reveal())
+    return UserList(
+        config.users_file,
+        own,
+        config.rate_limits,
+        now=time.monotonic,
+        on_trouble=lambda why: log.warning("the users file cannot be used; the old one stays", error=why),
+    )
+
+
+def rules(config: Config, users: UserList) -> RateRules:
+    limits = config.rate_limits
+    if not limits.enabled:
+        return RateRules(of_user=users.rate)
+    return RateRules(
+        Rate(limits.max_per_hour, limits.max_per_day),
+        Rate(limits.global_max_per_hour, limits.global_max_per_day),
+        users.rate,
+    )
+
+
+def sent(spool: Spool, now: float) -> Iterator[Sent]:
+    """Read from the ledger what was accepted in the last day, in the order of time."""
+    since, first = now - DAY, day_for(now - DAY)
+    for day in days(spool.path / LOG):
+        if day < first:
+            continue
+        for line in read_day(spool.path / LOG, day, containing=_ACCEPTED):
+            at = clock.seconds(line.at)
+            if at > since:
+                yield Sent(at, line.user, line.sender or "")
+
+
+def certificate(config: Config, log: MailLog) -> Certificate | None:
+    """Load the certificate, if one is configured; raises OSError."""
+    tls = config.tls
+    if tls.certificate_path is None or tls.private_key_path is None:
+        return None
+    return Certificate(
+        tls.certificate_path,
+        tls.private_key_path,
+        now=time.monotonic,
+        on_event=lambda text, error: log.warning(text, error=error) if error else log.notice(text),
+    )

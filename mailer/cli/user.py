@@ -1,0 +1,173 @@
+"""`mailer user`: who may log in beside the configuration's own login."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+import msgspec
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.lazy import LazyGroup
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.wire import configuration
+from mailer.config.users import User, changing_users, read_users
+from mailer.mail.reply import printable
+from mailer.receive import hashes
+
+_PLACE = "mailer.cli.user"
+_NO_LIMIT = click.IntRange(0, 1_000_000_000)
+
+
+@click.group(
+    epilog=examples(
+        "mailer user add shop --allow shop.example.com --max-per-hour 100",
+        "mailer user token cron                  a random token in place of a password",
+        "mailer user ls",
+    ),
+    cls=LazyGroup,
+    commands_in={name: f"{_PLACE}:{name}" for name in ("add", "passwd", "token", "ls", "rm", "check")},
+)
+@config_option
+def user() -> None:
+    """Look after the users file: more logins, each with its own rights.
+
+    The receiver sees a change within a second, limits at its next start or SIGHUP.
+    """
+
+
+@click.command(
+    epilog=examples("mailer user add shop --allow shop.example.com", "pwgen 24 1 | mailer user add shop")
+)
+@click.argument("name")
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="PATTERN",
+    help="An address, a domain or * that this user may send as; may be repeated. Otherwise: all.",
+)
+@click.option("--max-per-hour", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
+@click.option("--max-per-day", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
+@config_option
+def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_day: int | None) -> None:
+    """Add a user; the password is asked for, or read from standard input."""
+    path = configuration().config.users_file
+    _check_name(name)
+    _check_new(name, read_users(path))
+    # Before the file is locked: a human may take their time.
+    hashed = hashes.hash_password(_new_password(), os.urandom)
+    with changing_users(path) as users:
+        _check_new(name, users)
+        users[name] = User(
+            name=name,
+            hash=hashed,
+            allowed_senders=allowed or ("*",),
+            max_per_hour=max_per_hour,
+            max_per_day=max_per_day,
+        )
+
+
+@click.command(epilog=examples("mailer user passwd shop"))
+@click.argument("name")
+@config_option
+def passwd(name: str) -> None:
+    """Give a user a new password; the old one, or the token, ends at once."""
+    _known(name)
+    hashed = hashes.hash_password(_new_password(), os.urandom)
+    with changing_users(configuration().config.users_file) as users:
+        users[name] = msgspec.structs.replace(users[name], hash=hashed)
+
+
+@click.command(epilog=examples("mailer user token shop"))
+@click.argument("name")
+@config_option
+def token(name: str) -> None:
+    """Give a user a random token in place of a password, and print it, this once.
+
+    Nobody guesses it, and it is quick to check: the thing for programs. A user that is not there is added.
+    """
+    _check_name(name)
+    made = hashes.new_token(os.urandom)
+    with changing_users(configuration().config.users_file) as users:
+        hashed = hashes.hash_token(made)
+        users[name] = (
+            msgspec.structs.replace(users[name], hash=hashed)
+            if name in users
+            else User(name=name, hash=hashed)
+        )
+    sys.stdout.write(f"{made}\n")
+
+
+@click.command(epilog=examples("mailer user ls", "mailer user ls --json | jq -r .name"))
+@json_option
+@config_option
+def ls(*, as_json: bool) -> None:
+    """List the users; never their hashes."""
+    for each in read_users(configuration().config.users_file).values():
+        kind = "password" if hashes.is_slow(each.hash) else "token"
+        if as_json:
+            shown = msgspec.to_builtins(each) | {"hash": kind}
+            sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+            continue
+        limits = ", ".join(
+            f"{most} per {window}"
+            for most, window in ((each.max_per_hour, "hour"), (each.max_per_day, "day"))
+            if most is not None
+        )
+        senders = printable(" ".join(each.allowed_senders))
+        sys.stdout.write(f"{printable(each.name)}\t{kind}\t{senders}\t{limits}".rstrip() + "\n")
+
+
+@click.command(epilog=examples("mailer user rm shop"))
+@click.argument("name")
+@config_option
+def rm(name: str) -> None:
+    """Remove a user; sessions that have logged in go on to their end."""
+    _known(name)
+    with changing_users(configuration().config.users_file) as users:
+        users.pop(name, None)
+
+
+@click.command(epilog=examples("mailer user check shop"))
+@click.argument("name")
+@config_option
+def check(name: str) -> Exit:
+    """Say whether a password, asked for or read from standard input, is the user's: exit code 0 or 1."""
+    known = _known(name)
+    right = hashes.matches(_password("Password"), known.hash)
+    sys.stdout.write("right\n" if right else "wrong\n")
+    return Exit.OK if right else Exit.FINDINGS
+
+
+def _known(name: str) -> User:
+    users = read_users(configuration().config.users_file)
+    if name not in users:
+        raise Failure(Exit.NO_INPUT, f"there is no user {printable(name)}; see `mailer user ls`")
+    return users[name]
+
+
+def _check_new(name: str, users: Mapping[str, User]) -> None:
+    if name in users:
+        raise Failure(Exit.USAGE, f"there is a user {printable(name)} already; see `mailer user passwd`")
+
+
+def _check_name(name: str) -> None:
+    if not name or not name.isprintable() or len(name.encode()) > 255:
+        raise Failure(Exit.USAGE, "a user's name is 1 to 255 octets of printable text")
+
+
+def _new_password() -> str:
+    password = _password("New password", confirm=True)
+    if len(password) < 8:
+        raise Failure(Exit.USAGE, "a password has 8 characters at least; `mailer user token` makes good ones")
+    if len(password.encode()) > hashes.MAX_PASSWORD or not password.isprintable():
+        raise Failure(Exit.USAGE, f"a password is printable and at most {hashes.MAX_PASSWORD} octets")
+    return password
+
+
+def _password(prompt: str, *, confirm: bool = False) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    entered: str = click.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
+    return entered

@@ -1,0 +1,74 @@
+"""The parts of the model that say how mail is received: listeners, TLS, what becomes of content, limits."""
+
+from enum import StrEnum
+from pathlib import Path
+
+from mailer.config.kinds import Group, Limit, Port
+
+
+class ListenerTls(StrEnum):
+    """How a listener speaks TLS, given that there is a certificate."""
+
+    STARTTLS = "starttls"
+    """When the client asks for it (RFC 3207)."""
+    IMPLICIT = "implicit"
+    """From the first byte (RFC 8314)."""
+
+
+class Listener(Group, frozen=True, kw_only=True):
+    """One more place where the receiver listens, beside `smtpHost` and `smtpPort`."""
+
+    host: str = "127.0.0.1"
+    """Empty: all addresses. Must be loopback under `security.allowLocalOnly`."""
+    port: Port = 587
+    tls: ListenerTls = ListenerTls.STARTTLS
+    unix_socket: Path | None = None
+    """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+
+
+class Tls(Group, frozen=True, kw_only=True):
+    """The receiver's certificate: with one STARTTLS is offered; without it only this host can log in.
+
+    Both files are read again when they change, and at SIGHUP; TLS 1.2 and up.
+    """
+
+    certificate_path: Path | None = None
+    """PEM, the server's own first, then its intermediates."""
+    private_key_path: Path | None = None
+    """PEM, without a passphrase, readable by the spool's owner."""
+
+
+class LongLines(StrEnum):
+    """What becomes of a message with a line over 998 octets (RFC 5322 2.1.1)."""
+
+    PASS = "pass"  # noqa: S105 - a verb, no password
+    """Taken and passed on byte for byte."""
+    REJECT = "reject"
+    """554 5.6.0 at its end."""
+
+
+class RewriteFrom(StrEnum):
+    """Whose address the From field shows."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+    """`rewriteFromAddress`; the display name stays."""
+    REPLACE_AND_REPLY_TO = "replaceAndReplyTo"
+    """The same, and replies go to the old one, unless there is a Reply-To."""
+
+
+class RateLimits(Group, frozen=True, kw_only=True):
+    """How many messages are accepted, by envelope sender and in all, in sliding windows.
+
+    The ledger is the count's memory: it outlasts a restart. A user's own limits (`mailer user`) always hold.
+    """
+
+    enabled: bool = False
+    max_per_hour: Limit = 500
+    """Messages of one sender."""
+    max_per_day: Limit = 2000
+    """Messages of one sender."""
+    global_max_per_hour: Limit = 0
+    """Messages of all senders."""
+    global_max_per_day: Limit = 0
+    """Messages of all senders."""

@@ -1,0 +1,61 @@
+"""Who a message says it is from: the mailboxes of a From field (RFC 5322 3.6.2), read in linear time.
+
+Strict on purpose. It serves one question, whether a user may send as these people, and an address that this
+reader and a mail program read differently would be a way around the answer. What is not plainly a list of
+mailboxes is `None`.
+"""
+
+import re
+
+_TEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-"
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_LOCAL = rf"(?:[{_TEXT}.]++|{_QUOTED})"
+_ADDRESS = rf"{_LOCAL}@(?:[{_TEXT}.]++|\[[^\[\]\\]*\])"
+_NAME = rf"(?:[{_TEXT}.\s]|{_QUOTED})*+"
+_MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
+_MAX_MAILBOXES = 100
+
+
+def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
+    """Read the value of a From field.
+
+    Returns:
+        (display name as written, address) for each author, or None if it cannot be read with certainty.
+    """
+    text = _without_comments(value.decode("utf-8", "surrogateescape").replace("\r\n", ""))
+    if text is None:
+        return None
+    found: list[tuple[str, str]] = []
+    at = 0
+    while len(found) < _MAX_MAILBOXES and (mailbox := _MAILBOX.match(text, at)):
+        found.append(((mailbox["name"] or "").strip(), mailbox["angle"] or mailbox["bare"]))
+        at = mailbox.end()
+        if at == len(text):
+            return found
+        if text[at] != ",":
+            return None
+        at += 1
+    return None
+
+
+def _without_comments(text: str) -> str | None:
+    """Put a blank in the place of each comment (RFC 5322 3.2.2), which may nest; None: one does not end."""
+    if "(" not in text and ")" not in text:
+        return text
+    kept: list[str] = []
+    depth = 0
+    for found in re.finditer(rf"{_QUOTED}|\\.|[()]|[^\"\\()]++|.", text, re.DOTALL):
+        word = found.group()
+        if word == "(":
+            depth += 1
+        elif word == ")":
+            depth -= 1
+            kept.append(" ")
+            if depth < 0:
+                return None
+        elif not depth:
+            kept.append(word)
+        elif word.startswith('"'):
+            # A quote is no quote inside a comment; who writes one there can do without our help.
+            return None
+    return None if depth else "".join(kept)

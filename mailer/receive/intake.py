@@ -1,0 +1,165 @@
+"""Messages on their way in over one session: DATA in one piece, or BDAT in chunks (RFC 3030)."""
+
+import re
+from dataclasses import dataclass
+
+from mailer.mail.envelope import Envelope
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.connection import Connection
+from mailer.receive.content import Origin
+from mailer.receive.data import ChunkReader, DataReader
+from mailer.receive.service import Service
+from mailer.receive.upload import Upload
+from mailer.spool.changes import NotUndone
+
+_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An envelope that is ready for its message."""
+
+    envelope: Envelope
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The argument of BDAT."""
+
+    size: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message that is being taken."""
+
+    submission: Submission
+    upload: Upload
+    counted: float
+    """When it was counted against the limits, to be given back if it is not accepted."""
+
+
+def read_chunk_argument(text: str) -> Chunk | None:
+    """Read what follows `BDAT `; None: bad syntax."""
+    found = _CHUNK.fullmatch(text)
+    return Chunk(int(found[1]), found[2] is not None) if found else None
+
+
+class Intake:
+    """Takes one session's messages, one after the other."""
+
+    def __init__(self, connection: Connection, service: Service) -> None:
+        self._connection = connection
+        self._service = service
+        self._chunked: tuple[Message, ChunkReader] | None = None
+        self._deadline = 0.0
+
+    @property
+    def in_chunks(self) -> bool:
+        """The first chunk of a message has come, and not the last."""
+        return self._chunked is not None
+
+    def begin(self, submission: Submission) -> Message | Reply:
+        """Open a file for a message and count it against the limits; or say why not."""
+        service, user, sender = self._service, submission.origin.user, submission.envelope.sender
+        if service.rates is not None and (seconds := service.rates.wait(user, sender)):
+            return replies.rate_exceeded(seconds)
+        try:
+            upload = Upload(service.store, submission.envelope, submission.origin, service.settings.content)
+        except OSError as error:
+            service.store.log.warning(
+                "a message could not be stored", peer=submission.origin.peer, error=str(error)
+            )
+            return replies.not_stored(error)
+        self._deadline = self._connection.loop.time() + service.settings.data_timeout
+        return Message(submission, upload, service.rates.take(user, sender) if service.rates else 0.0)
+
+    async def data(self, message: Message) -> Reply | None:
+        """Read a message up to its dot; return the reply, or None when the connection was dropped."""
+        settings = self._service.settings
+        reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
+        try:
+            self._connection.input.unread(await message.upload.receive(self._next_chunk, reader))
+        except BaseException:
+            self._give_back(message)
+            raise
+        self._connection.pause_timeout()
+        return await self._finish(message, reader)
+
+    async def chunk(self, chunk: Chunk, message: Message | None) -> Reply | None:
+        """Read one chunk; return its reply, or None when the connection was dropped.
+
+        Args:
+            chunk: as the client announced it, with at most as many octets as a message may have.
+            message: whose first chunk this is; None: it has begun already.
+        """
+        if message is not None:
+            settings = self._service.settings
+            self._chunked = (
+                message,
+                ChunkReader(max_size=settings.max_message_size, long_lines=settings.long_lines),
+            )
+        assert self._chunked is not None
+        message, reader = self._chunked
+        left = chunk.size
+        while left:
+            data = await self._next_chunk()
+            self._connection.input.unread(data[left:])
+            data = data[:left]
+            left -= len(data)
+            await message.upload.take(reader.feed(data))
+        self._connection.pause_timeout()
+        if chunk.last:
+            await message.upload.take(reader.feed(b"", last=True))
+            # No longer ours to drop, also when the session ends in the middle of the commit.
+            self._chunked = None
+            return await self._finish(message, reader)
+        if reader.fault is not None:
+            self.drop()
+            return replies.REFUSED_DATA[reader.fault]
+        return Reply(250, (f"2.0.0 {chunk.size} octets received",))
+
+    async def skip(self, octets: int) -> None:
+        """Read and forget a chunk that belongs to nothing."""
+        self._deadline = self._connection.loop.time() + self._service.settings.data_timeout
+        while octets:
+            data = await self._next_chunk()
+            self._connection.input.unread(data[octets:])
+            octets -= min(octets, len(data))
+
+    def drop(self) -> None:
+        """Forget a message of which chunks have come; without one do nothing."""
+        if self._chunked is not None:
+            message, _ = self._chunked
+            self._chunked = None
+            message.upload.discard()
+            self._give_back(message)
+
+    async def _next_chunk(self) -> bytes:
+        connection = self._connection
+        left = self._deadline - connection.loop.time()
+        connection.set_timeout(max(0.001, min(left, self._service.settings.stall_timeout)))
+        return await connection.read_chunk()
+
+    async def _finish(self, message: Message, reader: DataReader | ChunkReader) -> Reply | None:
+        try:
+            reply = await message.upload.finish(reader.fault)
+        except NotUndone as error:
+            self._service.store.log.error(
+                "a failed commit could not be undone", peer=self._connection.peer, error=str(error)
+            )
+            self._connection.abort()
+            return None
+        if not reply.positive:
+            self._give_back(message)
+        elif self._service.space is not None:
+            self._service.space.accepted()
+        return reply
+
+    def _give_back(self, message: Message) -> None:
+        if self._service.rates is not None:
+            submission = message.submission
+            self._service.rates.give_back(submission.origin.user, submission.envelope.sender, message.counted)

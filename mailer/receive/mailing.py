@@ -1,0 +1,200 @@
+"""The commands of a mail transaction, MAIL, RCPT, DATA, RSET (RFC 5321) and BDAT (RFC 3030)."""
+
+# ruff: noqa: N802 - verbs are named as aiosmtpd names them
+
+from collections.abc import Callable
+
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.connection import Connection, syntax
+from mailer.receive.content import Origin
+from mailer.receive.failures import Failures
+from mailer.receive.intake import Intake, Message, Submission, read_chunk_argument
+from mailer.receive.login import Login
+from mailer.receive.service import Client, Service
+from mailer.receive.transaction import Transaction
+
+
+class MailCommands(Connection):
+    """What a client that has introduced itself does."""
+
+    def __init__(
+        self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
+    ) -> None:
+        super().__init__(client, service.settings, on_end)
+        self._failures = failures
+        self._idle_commands = 0
+        self._newer: Service | None = None
+        self._start_over(service)
+
+    def _start_over(self, service: Service) -> None:
+        """Know nothing of the client: at the beginning, and after STARTTLS (RFC 3207 4.2)."""
+        self._service = service
+        self._store = service.store
+        self._transaction = Transaction(service.settings)
+        self._login = Login(self, self.client, service, self._failures)
+        self._intake = Intake(self, service)
+        self._helo = ""
+        self._extended = False
+
+    def reconfigure(self, service: Service) -> None:
+        """Work with this from the next transaction on; who has logged in stays so."""
+        self._newer = service
+
+    def _clear(self) -> None:
+        """End the transaction, whatever came of it."""
+        self._intake.drop()
+        if self._newer is not None:
+            self._service, self._newer = self._newer, None
+            self._store, self.settings = self._service.store, self._service.settings
+            self._login.reconfigure(self._service)
+            self._intake = Intake(self, self._service)
+        self._transaction = Transaction(self.settings)
+
+    def left(self) -> None:
+        self._intake.drop()
+
+    def _reject(self, reply: Reply, recipient: str = "") -> None:
+        self._store.log.rejected(
+            peer=self.peer,
+            user=self._user,
+            sender=self._transaction.sender,
+            recipient=recipient,
+            reply=str(reply),
+        )
+        self.say(reply)
+
+    @property
+    def _user(self) -> str:
+        return self._login.identity.user if self._login.identity else ""
+
+    @property
+    def _must_log_in(self) -> bool:
+        return self.settings.require_auth and self._login.identity is None
+
+    # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
+
+    @syntax("MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id]")
+    async def smtp_MAIL(self, arg: str | None) -> None:
+        if not self._helo:
+            self.say(replies.NEED_EHLO)
+        elif self._must_log_in:
+            self._reject(replies.NEED_AUTH)
+        elif self._transaction.begun:
+            self.say(replies.NESTED_MAIL)
+        else:
+            await self._begin_transaction(arg or "")
+
+    async def _begin_transaction(self, argument: str) -> None:
+        reply = self._transaction.begin(argument, extended=self._extended)
+        refusal = await self._no_more_mail() if reply.positive else reply
+        if refusal is None:
+            self.say(reply)
+        else:
+            self._reject(refusal)
+            self._clear()
+
+    async def _no_more_mail(self) -> Reply | None:
+        """Say why no message from this sender is taken now, however good it may be."""
+        sender, identity, service = self._transaction.sender, self._login.identity, self._service
+        allowed = identity.may_send_as if identity else None
+        if identity and allowed and sender and not allowed.match(sender):
+            return replies.not_allowed_sender(identity.user, sender)
+        if service.rates is not None and (seconds := service.rates.wait(self._user, sender)):
+            return replies.rate_exceeded(seconds)
+        if service.space is None:
+            return None
+        if service.space.lacks_room(self._transaction.size):
+            return replies.NO_SPACE
+        return replies.QUEUE_FULL if await service.space.queue_is_full() else None
+
+    @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
+    async def smtp_RCPT(self, arg: str | None) -> None:
+        if self._must_log_in:
+            self._reject(replies.NEED_AUTH)
+            return
+        if self._intake.in_chunks:
+            self.say(replies.CHUNKS_BEGUN)
+            return
+        reply = self._transaction.add_recipient(arg or "", extended=self._extended)
+        if reply.positive:
+            self.say(reply)
+        else:
+            self._reject(reply, arg or "")
+
+    @syntax("DATA")
+    async def smtp_DATA(self, arg: str) -> None:
+        message = replies.NO_ARGUMENT if arg else self._begin_message()
+        if isinstance(message, Reply):
+            self._reject(message)
+            if self.input.pending:
+                # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
+                # message as commands lets its author give them.
+                self.hang_up(replies.INPUT_AFTER_DATA)
+            return
+        self.say(replies.GO_AHEAD)
+        self._conclude(await self._intake.data(message))
+
+    @syntax("BDAT octets [LAST]")
+    async def smtp_BDAT(self, arg: str) -> None:
+        chunk = read_chunk_argument(arg)
+        if chunk is None or chunk.size > self.settings.max_message_size:
+            # What follows is a message, of unknown length or longer than is worth reading: it must not be
+            # read as commands.
+            self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
+            return
+        message = None if self._intake.in_chunks else self._begin_message()
+        if isinstance(message, Reply):
+            await self._intake.skip(chunk.size)
+            # The message's other chunks must not be taken for a message of their own.
+            self._clear()
+            self._reject(message)
+            return
+        reply = await self._intake.chunk(chunk, message)
+        if chunk.last or reply is None or not reply.positive:
+            self._conclude(reply)
+        else:
+            self.say(reply)
+
+    def _begin_message(self) -> Message | Reply:
+        if self._must_log_in:
+            return replies.NEED_AUTH
+        if self._intake.in_chunks:
+            return replies.CHUNKS_BEGUN
+        if not self._transaction.begun:
+            return replies.NEED_MAIL
+        if not self._transaction.has_recipients:
+            return replies.NEED_RCPT
+        envelope, identity = self._transaction.envelope(), self._login.identity
+        origin = Origin(
+            helo=self._helo,
+            peer=self.peer,
+            hostname=self.settings.hostname,
+            extended=self._extended,
+            user=self._user,
+            smtputf8=envelope.smtputf8,
+            tls=self.tls,
+            may_send_as=identity.may_send_as if identity else None,
+            redirected=self._transaction.redirected,
+        )
+        return self._intake.begin(Submission(envelope, origin))
+
+    def _conclude(self, reply: Reply | None) -> None:
+        """Give the reply to a message; None: there is nobody to give it to."""
+        if reply is None:
+            return
+        if reply.positive:
+            self.forgive()
+            self._idle_commands = 0
+            self.say(reply)
+        else:
+            self._reject(reply)
+        self._clear()
+
+    @syntax("RSET")
+    async def smtp_RSET(self, arg: str) -> None:
+        if arg:
+            self.say(replies.NO_ARGUMENT)
+        else:
+            self._clear()
+            self.say(replies.OK)

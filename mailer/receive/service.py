@@ -1,0 +1,36 @@
+"""What every session of a receiver works with; replaced as a whole when the configuration is read again."""
+
+from dataclasses import dataclass
+
+from mailer.receive.auth import Authenticator
+from mailer.receive.certificate import Certificate
+from mailer.receive.rates import RateLimiter
+from mailer.receive.settings import Settings
+from mailer.receive.space import Space
+from mailer.receive.upload import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One receiver's parts."""
+
+    settings: Settings
+    store: Store
+    authenticator: Authenticator | None = None
+    """Judges logins; None: AUTH is not offered."""
+    certificate: Certificate | None = None
+    """None: STARTTLS is not offered."""
+    rates: RateLimiter | None = None
+    """None: nobody is limited."""
+    space: Space | None = None
+    """None: the disk itself is the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is at the other end of a connection."""
+
+    peer: str
+    """IP address, as the kernel writes it, or `unix`."""
+    local: bool
+    """On this host: what it sends passes no network."""

@@ -1,0 +1,178 @@
+"""The listening sockets of a receiver: found, bound, and refused when they would make an open relay."""
+
+import asyncio
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
+from pathlib import Path
+from typing import Self
+
+from mailer.receive.peers import is_local
+from mailer.receive.service import Service
+from mailer.receive.settings import Endpoint
+
+Address = tuple[str, int]
+"""Host and port, or the path of a Unix socket and 0."""
+
+
+class UnsafeSettingsError(ValueError):
+    """What was asked for is an open relay, or a server that nobody can use; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A socket that is bound and does not listen yet."""
+
+    listening: socket.socket
+    address: Address
+    tls: bool = False
+
+    @classmethod
+    def of(cls, listening: socket.socket, *, tls: bool = False) -> Self:
+        name = listening.getsockname()
+        address = (str(name), 0) if listening.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
+        return cls(listening, address, tls)
+
+    def close(self) -> None:
+        """Close it; a Unix socket's name goes with it."""
+        self.listening.close()
+        name, port = self.address
+        if not port:
+            with suppress(OSError):
+                Path(name).unlink()
+
+
+async def bind(service: Service) -> list[Bound]:
+    """Bind every socket that the settings ask for.
+
+    Raises:
+        UnsafeSettingsError: nothing is bound.
+        OSError: an address cannot be had; nothing is bound any more.
+    """
+    settings = service.settings
+    primary = await _resolved(Endpoint(settings.host, settings.port))
+    if settings.local_only and not all(is_local(host) for host, _ in primary):
+        # As the Go relay did: the switch overrules the address.
+        primary = [("127.0.0.1", settings.port)]
+    groups = [(primary, False)]
+    paths = []
+    for endpoint in settings.endpoints:
+        if endpoint.path:
+            paths.append(endpoint.path)
+        else:
+            groups.append((await _resolved(endpoint), endpoint.tls))
+    _check(service, groups)
+    with _all_or_none() as bound:
+        for addresses, tls in groups:
+            bound += [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
+        bound += [Bound.of(_bind_unix(path)) for path in paths]
+    return bound
+
+
+async def _resolved(endpoint: Endpoint) -> list[Address]:
+    found = await asyncio.get_running_loop().getaddrinfo(
+        endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((str(address[0]), endpoint.port) for *_, address in found))
+
+
+def _check(service: Service, groups: list[tuple[list[Address], bool]]) -> None:
+    settings = service.settings
+    beyond = any(not is_local(host) for addresses, _ in groups for host, _ in addresses)
+    if beyond and settings.local_only:
+        raise UnsafeSettingsError(
+            "listeners names an address beyond this host, and security.allowLocalOnly is on"
+        )
+    if service.certificate is None and any(tls for _, tls in groups):
+        raise UnsafeSettingsError(
+            "a listener has tls on, and there is no certificate: set tls.certificatePath"
+        )
+    if settings.require_auth:
+        if service.authenticator is None:
+            raise UnsafeSettingsError(
+                "a login is required and none is configured, so nobody could send: set defaultUsername "
+                "and defaultPassword, add a user with `mailer user add`, or set security.requireAuth to false"
+            )
+    elif beyond:
+        raise UnsafeSettingsError(
+            "this would be an open relay: it listens beyond this host and asks nobody to log in. Set "
+            "defaultUsername and defaultPassword, or security.allowLocalOnly to true"
+        )
+
+
+@contextmanager
+def _all_or_none() -> Iterator[list[Bound]]:
+    bound: list[Bound] = []
+    try:
+        yield bound
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+
+
+def _bind_some(addresses: list[Address]) -> list[socket.socket]:
+    """Bind what can be bound of what one name stands for; `localhost` may be ::1 on a host without IPv6."""
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for address in addresses:
+        try:
+            sockets.append(_bound(address))
+        except OSError as error:
+            failure = error
+            if error.errno not in {EADDRNOTAVAIL, EAFNOSUPPORT}:
+                break
+    else:
+        if sockets:
+            return sockets
+    for each in sockets:
+        each.close()
+    assert failure is not None
+    raise failure
+
+
+def _bound(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for the last run's connections to leave TIME_WAIT.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _bind_unix(path: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listening.bind(path)
+        # Like the loopback port, for everybody on this host; AUTH and the directory's mode decide.
+        Path(path).chmod(0o666)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a run that was killed; one that is served, or anything else, stays."""
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            raise FileExistsError(EADDRINUSE, "there is a file, and it is no socket", path)
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno != ECONNREFUSED:
+                raise
+            Path(path).unlink()

@@ -1,0 +1,227 @@
+"""What is fuzzed, and what must hold for every input: functions of bytes, for atheris and for pytest."""
+
+import asyncio
+import pathlib
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+
+from mailer.config.receiving import LongLines
+from mailer.mail.address import AddressError, Path, forward_path, reverse_path
+from mailer.maillog.events import Level, MailLog
+from mailer.receive.accounts import Accounts, single_login
+from mailer.receive.author import mailboxes
+from mailer.receive.data import ChunkReader, DataReader
+from mailer.receive.failures import Failures
+from mailer.receive.parameters import ParameterError, mail_parameters, rcpt_parameters
+from mailer.receive.service import Client, Service
+from mailer.receive.session import Session
+from mailer.receive.settings import Settings
+from mailer.receive.upload import Store
+from mailer.spool.committer import Committer
+from mailer.spool.layout import Spool
+
+END = b"\r\n.\r\n"
+
+
+def path(data: bytes) -> None:
+    """A path is taken byte for byte and printable, or refused with a 501; parameters likewise."""
+    text = data.decode("utf-8", "surrogateescape")
+    for read in (reverse_path, forward_path):
+        found = _taken(read, text)
+        if not isinstance(found, Path):
+            continue
+        assert f"<{found.address}>" in text
+        assert found.address.isprintable()
+        for parse in (mail_parameters, rcpt_parameters):
+            _taken(parse, found.parameters)
+
+
+def _taken(read: Callable[[str], object], text: str) -> object:
+    """Return what is read; nothing if it is refused as the protocol has it."""
+    try:
+        return read(text)
+    except (AddressError, ParameterError) as error:
+        if error.code not in {501, 555}:
+            raise
+    return None
+
+
+def author(data: bytes) -> None:
+    """Whoever is read from a From field has an address."""
+    for _, address in mailboxes(data) or []:
+        assert "@" in address
+
+
+def data_reader(data: bytes) -> None:
+    """A message and what follows it are found as a search for the end finds them, at any split."""
+    seed, stream = data[:2], data[2:]
+    draw = random.Random(seed)
+    reader = DataReader(max_size=1 << 20, long_lines=LongLines.PASS)
+    out, at = bytearray(), 0
+    while at < len(stream) and not reader.done:
+        size = draw.choice((1, 2, 3, 5, 64, 4096))
+        out += reader.feed(stream[at : at + size])
+        at += size
+    end = (b"\r\n" + stream).find(END)
+    assert reader.done == (end >= 0)
+    if not reader.done:
+        return
+    message = stream[:end]
+    assert reader.rest + stream[at:] == stream[end + 3 :]
+    clean = not set(message.replace(b"\r\n", b"")) & set(b"\r\n\0")
+    assert (reader.fault is None) == clean
+    if clean:
+        lines = message.split(b"\r\n")
+        assert out == b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines)
+
+
+def chunks(data: bytes) -> None:
+    """A message in chunks comes out as it went in, or is refused for what no message may have."""
+    draw = random.Random(data[:2])
+    stream = data[2:]
+    reader = ChunkReader(max_size=1 << 20, long_lines=LongLines.PASS)
+    out, at = bytearray(), 0
+    while at < len(stream):
+        size = draw.choice((1, 2, 3, 5, 64))
+        out += reader.feed(stream[at : at + size])
+        at += size
+    out += reader.feed(b"", last=True)
+    whole = stream if stream.endswith(b"\r\n") or not stream else stream + b"\r\n"
+    clean = not set(whole.replace(b"\r\n", b"")) & set(b"\r\n\0")
+    assert (reader.fault is None) == clean
+    assert not clean or out == whole
+
+
+class _AtOnce(Failures):
+    """Holds no answer back: the fuzzer need not wait."""
+
+    def note(self, peer: str, user: str) -> float:
+        super().note(peer, user)
+        return 0.0
+
+
+class _Wire(asyncio.Transport):
+    """A connection in memory: keeps what the session says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = bytearray()
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.said += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class _Sessions:
+    """A receiver without sockets; its spool is in memory where the system has such a place."""
+
+    def __init__(self) -> None:
+        place = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-", dir=place))
+        spool = Spool.open(self.directory / "spool", create=True)
+        self.new = spool.path / "new"
+        self.errors: list[str] = []
+        committer = Committer(spool)
+        committer.start()
+        account = single_login("app", "secret")
+        self.service = Service(
+            Settings(require_auth=False, max_message_size=10_000),
+            Store(spool, committer, MailLog(time.time, self._note), time.time),
+            Accounts(lambda: {"app": account}, now=time.monotonic, random=random.randbytes),
+        )
+        self.loop = asyncio.new_event_loop()
+
+    def _note(self, level: Level, text: str) -> None:
+        if level is Level.ERROR:
+            self.errors.append(text)
+
+    def run(self, data: bytes) -> bytes:
+        async def converse() -> bytes:
+            failures = _AtOnce(now=lambda: 0.0)
+            session = Session(Client("127.0.0.1", local=True), self.service, failures, lambda _: None)
+            wire = _Wire()
+            session.connection_made(wire)
+            draw = random.Random(len(data))
+            at = 0
+            while at < len(data):
+                size = draw.choice((1, 7, 100, 5000))
+                session.data_received(data[at : at + size])
+                await asyncio.sleep(0)
+                at += size
+            session.eof_received()
+            assert session.task is not None
+            await session.task
+            session.connection_lost(None)
+            return bytes(wire.said)
+
+        return self.loop.run_until_complete(converse())
+
+    def clear(self) -> None:
+        if len(list(self.new.iterdir())) > 500:
+            for entry in self.new.iterdir():
+                entry.unlink()
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory)
+
+
+_sessions: list[_Sessions] = []
+
+
+def session(data: bytes) -> None:
+    """Whatever a client says, it gets well-formed replies, and nothing in us fails."""
+    if not _sessions:
+        _sessions.append(_Sessions())
+    sessions = _sessions[0]
+    said = sessions.run(data)
+    assert not sessions.errors, sessions.errors
+    assert said.endswith(b"\r\n")
+    for line in said.split(b"\r\n")[:-1]:
+        assert line[:3].isdigit(), line
+        assert line[3:4] in b" -", line
+        assert line.decode().isprintable(), line
+    sessions.clear()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "path": path,
+    "author": author,
+    "data": data_reader,
+    "chunks": chunks,
+    "session": session,
+}
+
+_BEGIN = b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n"
+SEEDS = {
+    "path": [
+        b"<a@example.com> SIZE=10 BODY=8BITMIME",
+        b'<"a b"@[IPv6:::1]> NOTIFY=NEVER ORCPT=rfc822;a+2Bb',
+        b"<>",
+    ],
+    "author": [b' "A, B" <a@example.com>, c@example.com (x (y))', b" a b <c@[192.0.2.1]>"],
+    "data": [b"..a\r\n..b\r\n\r\n.\r\nQUIT\r\n", b"..\n.\r\n.\r\n", b".." + END],
+    "chunks": [b"..a\r\n.\r\nb", b"..\r", b"..a\0\r\n"],
+    "session": [
+        _BEGIN + b"DATA\r\nA: b\r\n\r\n.\r\nQUIT\r\n",
+        _BEGIN + b"BDAT 4\r\nA\r\nBBDAT 1 LAST\r\n\n",
+        b"EHLO x\r\nAUTH PLAIN AGFwcABzZWNyZXQ=\r\nMAIL FROM:<>\r\n",
+        b"EHLO x\r\nAUTH LOGIN\r\nYXBw\r\n*\r\nVRFY x\r\nHELP MAIL\r\nRSET\r\nNOOP\r\nSTARTTLS\r\n",
+    ],
+}

@@ -1,0 +1,16 @@
+"""The fuzzer's seeds, without the fuzzer: every target holds for them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).with_name("fuzz")))
+from targets import SEEDS, TARGETS
+
+CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_the_target_holds(name, seed):
+    TARGETS[name](seed)

@@ -1,0 +1,254 @@
+"""Where the receiver listens: TLS on connect and by STARTTLS, Unix sockets, and what changes at SIGHUP."""
+
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, running
+from testbed.ports import free_port
+from testbed.relay import PASSWORD as RELAY_PASSWORD
+from testbed.relay import USERNAME as RELAY_USER
+from testbed.relay import Relay
+from testbed.tools import program
+from testbed.waiting import until
+
+from mailer.receive.certificate import Certificate
+from mailer.receive.settings import Endpoint
+from mailer.receive.sockets import UnsafeSettingsError
+
+MAIL = "Subject: test\r\n\r\nbody\r\n"
+
+
+def test_implicit_tls_logs_in_and_sends(tmp_path):
+    settings = replace(CLOSED, endpoints=(Endpoint(port=0, tls=True),))
+    with running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver:
+        host, port = receiver.server.addresses[1]
+        with smtplib.SMTP_SSL("localhost", port, context=receiver.trust) as client:
+            client.login(USER, PASSWORD)
+            client.sendmail("a@example.com", ["b@example.net"], MAIL)
+            assert "starttls" not in client.esmtp_features
+        (entry,) = (receiver.spool / "new").iterdir()
+        assert b"with ESMTPSA id " in entry.read_bytes()
+    assert host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("version", "taken"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_tls_1_2_is_the_least(tmp_path, version, taken):
+    with running(tmp_path, certificate=certificate(tmp_path)) as receiver:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+        with smtplib.SMTP(*receiver.address) as client:
+            if taken:
+                assert client.starttls(context=context)[0] == 220
+                assert client.noop()[0] == 503 or client.ehlo()[0] == 250
+            else:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    client.starttls(context=context)
+                client.close()
+
+
+def test_openssl_s_client_speaks_starttls_with_us(tmp_path):
+    with running(tmp_path, certificate=certificate(tmp_path)) as receiver:
+        where = f"127.0.0.1:{receiver.address[1]}"
+        done = subprocess.run(
+            [program("openssl"), "s_client", "-starttls", "smtp", "-crlf", "-quiet", "-connect", where],
+            input=b"EHLO x\nMAIL FROM:<a@example.com>\nRCPT TO:<b@example.net>\nDATA\n"
+            b"Subject: x\n\nbody\n.\nquit\n",
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert b"250 2.0.0 Ok: queued as " in done.stdout
+        assert receiver.messages() == [b"Subject: x\r\n\r\nbody\r\n"]
+
+
+def test_a_handshake_that_never_comes_holds_nobody_up(tmp_path):
+    settings = replace(OPEN, endpoints=(Endpoint(port=0, tls=True),))
+    with (
+        running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver,
+        socket.create_connection(receiver.server.addresses[1]) as silent,
+    ):
+        silent.sendall(b"\x16\x03")
+        port = receiver.server.addresses[1][1]
+        with smtplib.SMTP_SSL("localhost", port, context=receiver.trust) as client:
+            assert client.noop()[0] == 250
+        with socket.create_connection(receiver.server.addresses[1]) as garbage:
+            garbage.sendall(b"EHLO x\r\n" * 10)
+            with suppress(ConnectionResetError):
+                assert b"250" not in garbage.recv(1000)
+    assert not any("failed" in line for line in receiver.log)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        self.now += 10
+        return self.now
+
+
+def served(context: ssl.SSLContext, trust: ssl.SSLContext) -> int:
+    """Shake hands in memory; return the serial number that the server shows."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trust.wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return int(client.getpeercert()["serialNumber"], 16)
+
+
+def test_a_renewed_certificate_is_served_and_a_bad_one_is_not(tmp_path):
+    events = []
+    chain, key = issue_certificate(tmp_path)
+    ours = Certificate(chain, key, now=Clock(), on_event=lambda text, _: events.append(text))
+    with running(tmp_path) as receiver:
+        trust = receiver.trust
+    first = served(ours.context(), trust)
+    other = tmp_path / "other"
+    other.mkdir()
+    new_chain, new_key = issue_certificate(other)
+    shutil.copy(new_chain, chain)
+    assert served(ours.context(), trust) == first  # the key is still the old one's
+    assert "cannot be used" in events[-1]
+    shutil.copy(new_key, key)
+    assert served(ours.context(), trust) != first
+    assert "read again" in events[-1]
+    chain.unlink()
+    assert served(ours.context(), trust) != first
+
+
+def test_a_key_with_a_passphrase_is_refused_without_asking_the_terminal(tmp_path):
+    chain, key = issue_certificate(tmp_path)
+    subprocess.run(
+        [
+            program("openssl"),
+            "pkcs8",
+            "-topk8",
+            "-in",
+            key,
+            "-out",
+            tmp_path / "locked",
+            "-passout",
+            "pass:x",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(ssl.SSLError, match="passphrase"):
+        Certificate(chain, tmp_path / "locked", now=time.monotonic, on_event=lambda *_: None)
+
+
+def through(path: Path) -> smtplib.SMTP:
+    client = smtplib.SMTP()
+    client.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.sock.connect(str(path))
+    client.getreply()
+    return client
+
+
+def test_a_unix_socket_takes_logins_and_mail_in_clear(tmp_path):
+    path = tmp_path / "smtp.sock"
+    settings = replace(CLOSED, endpoints=(Endpoint(path=str(path)),))
+    with running(tmp_path, settings) as receiver:
+        with through(path) as client:
+            client.login(USER, PASSWORD)
+            client.sendmail("a@example.com", ["b@example.net"], MAIL)
+        (entry,) = (receiver.spool / "new").iterdir()
+        assert b"(local socket)" in entry.read_bytes()
+        assert b"Spool-Peer: unix\r\n" in entry.read_bytes()
+    assert not path.exists()
+
+
+def test_a_stale_unix_socket_is_replaced_and_anything_else_is_not(tmp_path):
+    path = tmp_path / "smtp.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    settings = replace(OPEN, endpoints=(Endpoint(path=str(path)),))
+    with running(tmp_path, settings):
+        other = tmp_path / "other"
+        other.mkdir()
+        with pytest.raises(OSError, match="in use"), running(other, settings):
+            pass
+        with through(path) as client:
+            assert client.noop()[0] == 250
+    path.write_text("precious")
+    with pytest.raises(FileExistsError), running(tmp_path, settings):
+        pass
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"endpoints": (Endpoint(port=0, tls=True),)}, "certificate"),
+        ({"endpoints": (Endpoint(host="0.0.0.0", port=0),)}, "allowLocalOnly"),
+        ({"endpoints": (Endpoint(host="0.0.0.0", port=0),), "local_only": False}, "open relay"),
+    ],
+)
+def test_an_unsafe_listener_does_not_start(tmp_path, change, word):
+    with pytest.raises(UnsafeSettingsError, match=word), running(tmp_path, replace(OPEN, **change)):
+        pass
+
+
+def test_a_peer_from_elsewhere_gets_so_many_connections(tmp_path):
+    settings = replace(CLOSED, local_only=False, max_connections_per_peer=1)
+    with running(tmp_path, settings) as receiver:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            receiver.server._peers["192.0.2.1"] = 1
+            assert receiver.server._judge(ours, "192.0.2.1", tls=False).code == 421
+            assert receiver.server._judge(ours, "192.0.2.2", tls=False) is None
+            receiver.server._peers["127.0.0.1"] = 5
+            assert receiver.server._judge(ours, "127.0.0.1", tls=False) is None
+
+
+def test_sighup_changes_the_configuration_and_drops_no_connection(relay: Relay, tmp_path: Path) -> None:
+    chain, key = issue_certificate(tmp_path)
+    implicit = free_port()
+    relay.configure(
+        {
+            "tls": {"certificatePath": str(chain), "privateKeyPath": str(key)},
+            "listeners": [
+                {"port": implicit, "tls": "implicit"},
+                {"unixSocket": str(tmp_path / "smtp.sock")},
+            ],
+        }
+    )
+    with relay.serve() as server, relay.connect() as old:
+        old.mail("a@example.com")
+        relay.configure({"maxMessageSize": 1000, "defaultPassword": "another good password"})
+        server.signal(signal.SIGHUP)
+        until(lambda: "the configuration was read again" in server.output(), "the new configuration")
+        assert old.rcpt("b@example.net")[0] == 250
+        assert old.data(MAIL)[0] == 250
+        assert old.mail("a@example.com", ["SIZE=2000"])[0] == 552
+        with smtplib.SMTP("127.0.0.1", relay.port) as new:
+            new.ehlo()
+            assert new.esmtp_features["size"] == "1000"
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                new.login(RELAY_USER, RELAY_PASSWORD)
+            new.login(RELAY_USER, "another good password")
+        relay.config.write_text("{")
+        server.signal(signal.SIGHUP)
+        until(lambda: "the old one stays" in server.output(), "the refusal")
+        assert old.noop()[0] == 250
+        with through(tmp_path / "smtp.sock") as local:
+            assert local.noop()[0] == 250
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with smtplib.SMTP_SSL("127.0.0.1", implicit, context=context) as client:
+            assert client.noop()[0] == 250

@@ -1,0 +1,148 @@
+"""Exim and OpenSMTPD as next hops that pass everything on to one more hop.
+
+Debian's packages of mail servers exclude one another, and these two look for their users, helpers and
+directories at fixed places. So each is only unpacked, and runs in a mount namespace of its own in which those
+places hold what it wants; nothing outside changes.
+"""
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testbed.ports import LOOPBACK, free_port
+from testbed.process import ServerProcess
+from testbed.tools import TESTBED, MissingToolError, program
+
+_USERS = {"Debian-exim": 8, "opensmtpd": 901, "opensmtpq": 902}
+"""Exim's is Debian's `mail`."""
+
+_EXIM = """\
+primary_hostname = exim.test
+exim_user = mail
+exim_group = mail
+never_users =
+keep_environment =
+spool_directory = {base}/spool
+log_file_path = {base}/spool/%slog
+pid_file_path = {base}/spool/pid
+host_lookup =
+rfc1413_query_timeout = 0s
+tls_advertise_hosts =
+acl_smtp_rcpt = taken
+begin acl
+taken:
+  accept
+begin routers
+all:
+  driver = manualroute
+  route_list = * {host}::{onward}
+  transport = onward
+  self = send
+  host_find_failed = defer
+begin transports
+onward:
+  driver = smtp
+  allow_localhost
+  hosts_avoid_tls = *
+"""
+
+_OPENSMTPD = """\
+listen on {host} port {port}
+action "onward" relay host smtp://{host}:{onward}
+match from any for any action "onward"
+"""
+
+
+class _Namespaced(ABC):
+    """A mail server in a mount namespace."""
+
+    package = ""
+
+    def __init__(self, onward: int) -> None:
+        """Args: onward: the port on loopback that everything is passed on to.
+
+        Raises:
+            PermissionError: we are not root.
+            MissingToolError: it is not unpacked.
+        """
+        if os.geteuid() != 0:
+            raise PermissionError("a mount namespace is root's: run these tests as root")
+        self.port = free_port()
+        self.unpacked = TESTBED / self.package
+        if not self.unpacked.exists():
+            raise MissingToolError(self.package)
+        self.onward = onward
+        self._base: Path | None = None
+        self._process: ServerProcess | None = None
+
+    @abstractmethod
+    def configure(self, base: Path) -> str:
+        """Write the configuration, and return the shell command that starts the server."""
+
+    def __enter__(self) -> Self:
+        self._base = base = Path(tempfile.mkdtemp(prefix="mailer-mta-"))
+        base.chmod(0o755)
+        for name in ("passwd", "group"):
+            text = Path("/etc", name).read_text()
+            for user, number in _USERS.items():
+                if f"\n{user}:" not in text:
+                    text += (
+                        f"{user}:x:{number}:" + (f"{number}::/:/bin/false" if name == "passwd" else "") + "\n"
+                    )
+            (base / name).write_text(text)
+        start = self.configure(base)
+        script = (
+            f"set -e; mount --bind {base}/passwd /etc/passwd; mount --bind {base}/group /etc/group\n"
+            # Exim and OpenSMTPD start themselves anew from here.
+            f"mount --bind {self.unpacked}/usr/sbin /usr/sbin\n{start}\n"
+        )
+        argv = [program("unshare"), "--mount", "/bin/bash", "-c", script]
+        self._process = process = ServerProcess(argv, base / "output")
+        try:
+            process.await_port(self.port)
+        except BaseException:
+            process.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        assert self._base is not None
+        try:
+            self._process.__exit__(kind, error, trace)
+        finally:
+            shutil.rmtree(self._base)
+
+
+class Exim(_Namespaced):
+    """A running Exim."""
+
+    package = "exim"
+
+    def configure(self, base: Path) -> str:
+        (base / "spool").mkdir()
+        shutil.chown(base / "spool", "mail", "mail")
+        (base / "exim.conf").write_text(_EXIM.format(base=base, host=LOOPBACK, onward=self.onward))
+        return f"exec /usr/sbin/exim4 -C {base}/exim.conf -bdf -odi -oX {LOOPBACK}.{self.port}"
+
+
+class OpenSmtpd(_Namespaced):
+    """A running OpenSMTPD."""
+
+    package = "opensmtpd"
+
+    def configure(self, base: Path) -> str:
+        (base / "smtpd.conf").write_text(_OPENSMTPD.format(host=LOOPBACK, port=self.port, onward=self.onward))
+        (base / "smtpd.conf").chmod(0o600)
+        return f"""\
+cp -r {self.unpacked}/usr/libexec {base}/libexec
+mount --bind {base}/libexec /usr/libexec
+mount -t tmpfs -o mode=755 tmpfs /var/spool; mkdir -m 711 /var/spool/smtpd
+mount -t tmpfs -o mode=755 tmpfs /var/lib; mkdir -p /var/lib/opensmtpd/empty
+exec /usr/sbin/smtpd -d -f {base}/smtpd.conf"""
