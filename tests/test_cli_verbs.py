@@ -14,6 +14,8 @@ import pytest
 from cli_queue import Queue
 from testbed.relay import Relay
 
+from mailer.spool.ids import new_id
+
 VERBS = ("retry", "hold", "release", "rm")
 
 
@@ -151,6 +153,44 @@ def test_rm_all_removes_every_message_once(relay: Relay, queue: Queue) -> None:
     done = relay.mailer("spool", "rm", "--all")
     assert "3 messages removed" in done.stderr
     assert queue.files() == {}
+
+
+def test_rm_removes_what_was_quarantined_and_refuses_a_directory_that_is_not_empty(
+    relay: Relay, queue: Queue
+) -> None:
+    fifo, full = (queue.spool.path / "corrupt" / new_id(at) for at in (1e9, 2e9))
+    os.mkfifo(fifo)
+    (full / "inside").mkdir(parents=True)
+    done = relay.mailer("spool", "rm", "--state", "corrupt")
+    assert done.returncode == 65
+    assert f"{fifo.name} removed" in done.stdout
+    assert f"{full.name} refused: it is a directory that is not empty" in done.stdout
+    assert not fifo.exists()
+    assert full.exists()
+
+
+@pytest.mark.parametrize("where", ["| true", "2>&1 | true", ">/dev/full", ">/dev/full 2>&1"])
+@pytest.mark.parametrize(("verb", "left"), [("hold", {"hold"}), ("rm", set()), ("sweep", {"new"})])
+def test_a_verb_finishes_its_work_when_nobody_reads_on(
+    relay: Relay, queue: Queue, verb: str, left: set[str], where: str
+) -> None:
+    """`mailer spool rm --all | head` removes all, as it would without the head."""
+    ids = [queue.new() for _ in range(300)]
+    for message in ids if verb == "sweep" else ():
+        queue.defer(message, "451 no", seconds=-120)
+    selection = "" if verb == "sweep" else "--all"
+    command = f'"$0" -m mailer spool {verb} {selection} --config "$1" {where}; echo "${{PIPESTATUS[0]}}" >&3'
+    reading, writing = os.pipe()
+    subprocess.run(
+        ["bash", "-c", f"exec 3>&{writing}; {command}", sys.executable, str(relay.config)],
+        pass_fds=[writing],
+        check=True,
+    )
+    os.close(writing)
+    with open(reading) as status:  # noqa: PTH123 - a descriptor has no path
+        assert status.read() == "0\n"
+    remaining = [state_of(queue, message) for message in ids] if left else list(queue.files())
+    assert set(remaining) == left
 
 
 def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> None:

@@ -12,7 +12,16 @@ from testbed.clients import Server, Submission, with_smtplib
 from testbed.ports import accepts
 from testbed.waiting import until
 
+from mailer.config.environment import OVERRIDES
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+MISLEADING = dict.fromkeys(OVERRIDES, "1") | {
+    "MAILER_CONFIG": "/nowhere.json",
+    "SMTP_HOST": "203.0.113.1",
+    "FORWARD_SMTP": "true",
+    "FORWARD_HOST": "203.0.113.1",
+}
+"""What the environment of the caller's other relay may say; none of it is meant for the demonstration."""
 MESSAGE = b"From: <app@example.com>\r\nSubject: third\r\n\r\nOne line.\r\n"
 
 
@@ -26,7 +35,7 @@ def quickstart(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"TMPDIR": str(directory), "MAILER_CONFIG": "/nowhere.json"},
+            env=os.environ | MISLEADING | {"TMPDIR": str(directory)},
             timeout=300,
             check=False,
         )

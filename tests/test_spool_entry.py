@@ -1,10 +1,12 @@
 """The spool file's format: what is written is what is read, and what is damaged is never taken for whole."""
 
+import errno
 import os
 from dataclasses import replace
 from email import message_from_bytes, policy
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from msgspec import structs
 from spool_strategies import NOW, accept, addresses, envelope, envelopes, messages, receive
 from spool_walk import read
 
+from mailer.config.model import Config
 from mailer.mail.clock import rfc3339, seconds
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool.entry import Block, Corrupt, check_message, encode_block, parse_block, read_entry
@@ -146,6 +149,33 @@ def test_what_is_damaged_is_refused_with_its_reason(tmp_path: Path, damage: obje
             read_entry(fd, name)
     finally:
         os.close(fd)
+
+
+def test_an_envelope_larger_than_is_ever_read_is_refused_before_it_is_acknowledged(tmp_path: Path) -> None:
+    many = tuple(Recipient(f"{number}@example.net", orcpt="x" * 1000) for number in range(25_000))
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        with pytest.raises(OSError, match="the envelope is too large") as refused:
+            receive(spool, b"x", Envelope("app@example.com", many))
+        assert refused.value.errno == errno.E2BIG
+        assert list((tmp_path / "spool/tmp").iterdir()) == []
+
+
+def test_as_many_recipients_as_can_be_configured_fit_with_the_longest_rcpt(tmp_path: Path) -> None:
+    most = max(number for number in (20_000, 20_001) if not _refuses(maxRecipients=number))
+    # A RCPT command has 1112 octets at most, and our line for it 10 more.
+    many = tuple(Recipient(f"{number:05}@example.net", orcpt="x" * 1080) for number in range(most))
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        name = receive(spool, b"x", Envelope("app@example.com", many))
+        with (tmp_path / "spool/new" / name).open("rb") as file:
+            assert read_entry(file.fileno(), name).envelope.recipients == many
+
+
+def _refuses(**keys: int) -> bool:
+    try:
+        msgspec.convert(keys, Config)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import pytest
 from spool_runner import attempt, claims_of, run_once, settle
 from spool_strategies import NOW, accept
 from spool_walk import only, walk
+from test_spool_intruders import INTRUDERS
 
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Busy, Held
+from mailer.spool.held import Busy, Held, Unsafe
+from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.operate import Operator, Refused
 from mailer.spool.scan import find
@@ -65,6 +67,35 @@ def test_a_message_is_removed_from_everywhere(spool_path: Path, place: Place) ->
     with Spool.open(spool_path, create=True) as spool:
         Operator(spool, "ann").remove(place_in(spool, spool_path, place))
         assert walk(spool_path) == {}
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "symbolic link", "dangling link", "socket", "directory"])
+def test_what_was_quarantined_and_is_no_file_is_removed(spool_path: Path, kind: str) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        spot = Spot(Place.CORRUPT, new_id(NOW))
+        INTRUDERS[kind](spool_path / spot.path)
+        Operator(spool, "ann").remove(spot)
+        assert list((spool_path / "corrupt").iterdir()) == []
+    assert (spool_path.parent / "secret").exists() == (kind == "symbolic link"), "what a link names stays"
+
+
+def test_a_quarantined_directory_with_files_is_left_to_the_operator(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        spot = Spot(Place.CORRUPT, new_id(NOW))
+        INTRUDERS["directory with files"](spool_path / spot.path)
+        with pytest.raises(Refused, match="a directory that is not empty"):
+            Operator(spool, "ann").remove(spot)
+        assert (spool_path / spot.path / "x").exists()
+
+
+@pytest.mark.parametrize("place", [Place.NEW, Place.HOLD])
+def test_what_was_not_quarantined_is_not_removed_by_its_name(spool_path: Path, place: Place) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        spot = Spot(place, new_id(NOW))
+        INTRUDERS["FIFO"](spool_path / spot.path)
+        with pytest.raises(Unsafe):
+            Operator(spool, "ann").remove(spot)
+        assert (spool_path / spot.path).exists()
 
 
 def test_what_the_table_does_not_have_is_refused(spool_path: Path) -> None:

@@ -15,9 +15,12 @@ from testbed.clients import CLIENTS, RefusedError, Submission
 from testbed.ports import LOOPBACK, accepts, free_port
 from testbed.postfix import Postfix
 from testbed.process import ServerProcess
+from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink
 from testbed.tools import MissingToolError, program
 from testbed.waiting import until
+
+from mailer.config.environment import OVERRIDES
 
 MESSAGE = (
     b"From: <app@example.com>\r\n"
@@ -29,6 +32,17 @@ MESSAGE = (
     b".\r\n..two\r\n.leading\r\n\r\nlast line\r\n"
 )
 RECIPIENTS = ("bob@example.net", "eve@example.org")
+
+
+@pytest.mark.parametrize("variable", [*OVERRIDES, "MAILER_CONFIG"])
+def test_the_environment_of_whoever_runs_the_tests_does_not_configure_the_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    relay = Relay(tmp_path)
+    undisturbed = relay.mailer("config", "show").stdout
+    monkeypatch.setenv(variable, "4711")
+    assert relay.mailer("config", "show").stdout == undisturbed
+    assert undisturbed
 
 
 @pytest.mark.parametrize("client", CLIENTS)

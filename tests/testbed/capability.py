@@ -1,4 +1,4 @@
-"""What the tests need of the kernel rather than of a package: each is tried by doing it, once in each process.
+"""What the tests need of the kernel rather than of a package: each is tried by doing it, once a process.
 
 Containers forbid these in many ways, so neither an installed program nor being root says anything. What is
 forbidden fails the test in CI, where a skip would go unread, and skips it elsewhere.
