@@ -56,7 +56,6 @@ def straced(
         only: a path as the program names it; other calls than those with it are let alone.
         trace: the calls to watch.
     """
-    tracer = attacher()
     running = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("spool_programs.py")), *program],
         stdin=subprocess.PIPE,
@@ -66,33 +65,23 @@ def straced(
     assert running.stdin
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
-    options = [option for expression in inject for option in ("-e", f"inject={expression}")]
-    if only:
-        options += ["-P", only]
-    watcher = subprocess.Popen(
-        [
-            tracer,
-            "-f",
-            "-y",
-            "-s",
-            "256",
-            "-o",
-            str(log),
-            "-e",
-            f"trace={trace}",
-            *options,
-            "-p",
-            str(running.pid),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert watcher.stderr
-    attached = watcher.stderr.readline()
-    assert "attached" in attached, attached
+    watcher = attach(running.pid, log, inject=inject, trace=trace)
     said, _ = running.communicate("\n")
     watcher.communicate()
     return Ran(said.splitlines(), calls_in(log), running.returncode)
+
+
+def attach(
+    pid: int, log: Path, *, inject: tuple[str, ...] = (), trace: str = CHANGES
+) -> subprocess.Popen[str]:
+    """Begin to watch a process with all its threads; arguments as `straced`. The watcher ends with it."""
+    options = [option for expression in inject for option in ("-e", f"inject={expression}")]
+    argv = [attacher(), "-f", "-y", "-s", "256", "-o", str(log), "-e", f"trace={trace}", *options]
+    watcher = subprocess.Popen([*argv, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr
+    attached = watcher.stderr.readline()
+    assert "attached" in attached, attached
+    return watcher
 
 
 def calls_in(log: Path) -> list[Call]:

@@ -183,8 +183,10 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "$.forwardProviders[0].insecureSkipVerify",
             "can read the password",
         ),
-        ({"adminToken": {"file": "not-there"}}, "$.adminToken", "No such file"),
         ({"enableHealthCheck": True}, "$.enableHealthCheck", "no monitor"),
+        ({"adminToken": "kept-for-later"}, "$.adminToken", "nothing asks for the token"),
+        ({"archiveMaxAge": "10d"}, "$.archiveMaxAge", "until you remove them"),
+        ({"logRetention": "1d"}, "$.logRetention", "until you remove them"),
     ],
 )
 def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change, path, words):
@@ -193,6 +195,12 @@ def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change
     assert warning.path == path
     assert words in warning.message
     assert refuse_to_serve(doubtful) == refuse_to_send(doubtful) == ()
+
+
+def test_an_admin_token_that_cannot_be_had_is_a_warning(loaded):
+    found = warnings(loaded({**QUIET, "adminToken": {"file": "not-there"}}))
+    assert paths(found) == ["$.adminToken", "$.adminToken"]
+    assert any("No such file" in warning.message for warning in found)
 
 
 def test_a_dkim_key_that_is_not_there_is_a_warning(loaded, tmp_path):

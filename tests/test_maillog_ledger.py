@@ -15,9 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_directory import opened
 
+from mailer.cli.wire import open_log
 from mailer.maillog import ledger as ledger_module
+from mailer.maillog.events import Level
 from mailer.maillog.ledger import Ledger, Line, encode
 from mailer.maillog.reader import days, decode, history, read_day
+from mailer.spool.layout import Spool
 
 TODAY = "2026-11-22T21:45:01.000000Z"
 ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"
@@ -173,6 +176,27 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     ledger.close()
     assert [found.event for found in read_day(log, "20261122")] == ["third"]
     assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["second"]
+
+
+def test_the_ledger_stays_in_its_spool_when_another_takes_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SECURITY 89: whoever swaps a parent directory later changes nothing for us."""
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", 0.0)
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        log = open_log(spool, Level.ERROR)
+        (tmp_path / "spool").rename(tmp_path / "ours")
+        Spool.open(tmp_path / "spool", create=True).close()
+        log.message("held", id=ID)
+        shutil.rmtree(tmp_path / "ours/log")
+        (tmp_path / "ours/log").symlink_to(tmp_path / "spool/log")
+        log.message("lost", id=ID)
+        (tmp_path / "ours/log").unlink()
+        (tmp_path / "ours/log").mkdir()
+        log.message("released", id=ID)
+    (day,) = days(tmp_path / "ours/log")
+    assert [found.event for found in read_day(tmp_path / "ours/log", day)] == ["released"]
+    assert days(tmp_path / "spool/log") == []
 
 
 def test_each_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,20 +69,32 @@ def test_a_disk_that_stays_full_for_many_runs_makes_no_message_poison(relay: Rel
         assert server.delivered() == [(TO, MESSAGE)]
 
 
+@pytest.mark.parametrize(("policy", "copies", "place"), [("retry", 2, None), ("hold", 1, "hold")])
 def test_a_disk_that_is_full_for_the_outcome_makes_the_message_uncertain_not_lost(
-    relay: Relay, tmp_path: Path
+    policy: str, copies: int, place: str | None, relay: Relay, tmp_path: Path
 ) -> None:
-    """The journal's room was reserved, and the write fails all the same: the second write is the outcome."""
+    """The server said 250, and from there on nothing can be written, although the room was reserved.
+
+    On a disk that keeps its word the reservation rules this out. Where it does not, the file says no more than
+    `committing`: the next run cannot know of the 250. It sends once more, or holds, as the operator chose.
+    """
     with Server() as server:
-        relay.configure(forward_to(server))
+        relay.configure(forward_to(server, uncertain=policy))
         message = queue(relay.spool)
-        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "write", "EIO", when="2"))
-        assert done.returncode == 0
-        assert "Input/output error" in done.stderr
-    assert {to for to, _ in server.delivered()} == {TO}
-    assert len(server.messages) <= 2
+        # The message's own writes: the first is `committing`.
+        paths = [word for place in ("new", "cur") for word in ("-P", f"{relay.spool}/{place}/{message}")]
+        under = (*failing(tmp_path / "log", "write", "ENOSPC", when="2+"), *paths)
+        done = relay.mailer_send("--once", under=under)
+        assert done.returncode == 75
+        assert NO_SPACE in done.stderr
+        assert server.delivered() == [(TO, MESSAGE)]
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, outcomes(left)) == ("cur", [("committing", (TO,))])
+        assert relay.mailer_send("--once").returncode == 0
+        assert server.delivered() == [(TO, MESSAGE)] * copies
     left = found(relay.spool, message)
-    assert left is None or left.statuses == {TO: "uncertain"}
+    assert (left.place if left else None) == place
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EROFS", "EDQUOT"])

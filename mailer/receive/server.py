@@ -111,7 +111,7 @@ class Server:
             self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
             return replies.TOO_MANY_CONNECTIONS
         if not tls:
-            with suppress(BlockingIOError):
+            with suppress(OSError):  # nothing is there yet, or the client has reset already
                 # RFC 5321 3.1: the client waits. One that does not was perhaps made to talk to us.
                 if connection.recv(1, socket.MSG_PEEK):
                     return replies.EARLY_TALKER
