@@ -65,17 +65,19 @@ def straced(
     assert running.stdin
     assert running.stdout
     assert running.stdout.readline() == "ready\n"
-    watcher = attach(running.pid, log, inject=inject, trace=trace)
+    watcher = attach(running.pid, log, inject=inject, only=only, trace=trace)
     said, _ = running.communicate("\n")
     watcher.communicate()
     return Ran(said.splitlines(), calls_in(log), running.returncode)
 
 
 def attach(
-    pid: int, log: Path, *, inject: tuple[str, ...] = (), trace: str = CHANGES
+    pid: int, log: Path, *, inject: tuple[str, ...] = (), only: str = "", trace: str = CHANGES
 ) -> subprocess.Popen[str]:
     """Begin to watch a process with all its threads; arguments as `straced`. The watcher ends with it."""
     options = [option for expression in inject for option in ("-e", f"inject={expression}")]
+    if only:
+        options += ["-P", only]
     argv = [attacher(), "-f", "-y", "-s", "256", "-o", str(log), "-e", f"trace={trace}", *options]
     watcher = subprocess.Popen([*argv, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
     assert watcher.stderr

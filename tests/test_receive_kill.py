@@ -1,7 +1,7 @@
 """kill -9 of the real receiver at every system call with which it takes a message (FAULTS row 1).
 
-`test_spool_kill` kills the spool's part alone, `test_kill` the whole at random moments; here each moment has its
-turn, with a client that submits and a receiver as its operator starts it.
+`test_spool_kill` kills the spool's part alone, `test_kill` the whole at random moments; here each moment
+has its turn, with a client that submits and a receiver as its operator starts it.
 """
 
 import signal
@@ -13,9 +13,12 @@ from spool_strace import attach
 from spool_walk import walk
 from testbed.relay import USERNAME, Relay
 
-WARM = b"From: <app@example.com>\r\nSubject: warm\r\n\r\nthe modules are loaded now\r\n"
-SMALL = b"From: <app@example.com>\r\nSubject: small\r\n\r\nhello\r\n"
-STREAMED = b"From: <app@example.com>\r\nSubject: streamed\r\n\r\n" + b"0123456789\r\n" * 25_000
+FIELDS = b"From: <app@example.com>\r\nDate: Mon, 23 Nov 2026 08:00:00 +0000\r\nMessage-ID: <1@b.c>\r\n\r\n"
+"""All that the receiver would add otherwise."""
+TO = "bob@example.net"
+WARM = FIELDS + b"the modules are loaded now\r\n"
+SMALL = FIELDS + b"hello\r\n"
+STREAMED = FIELDS + b"0123456789\r\n" * 25_000
 """Longer than the receiver keeps in memory: its length is written last."""
 
 
@@ -39,18 +42,21 @@ def test_a_receiver_killed_at_any_system_call_keeps_what_it_acknowledged(
 
 
 def _kill_at(call: str, number: int, message: bytes, directory: Path) -> int:
-    """Kill a receiver at its n-th such call for a message, check what is left, and return its exit status.
+    """Kill a receiver at its n-th such call after DATA, check what is left, and return its exit status.
 
-    That is 0 when it made fewer such calls.
+    Every thread counts its own calls. The status is 0 when none of them made so many.
     """
     directory.mkdir()
     relay = Relay(directory)
-    with relay.serve() as receiver:
-        assert _submit(relay, WARM)
+    with relay.serve() as receiver, relay.connect() as client:
+        client.sendmail(USERNAME, [TO], WARM)
+        client.mail(USERNAME)
+        client.rcpt(TO)
         inject = f"{call}:signal=KILL:when={number}"
-        with attach(receiver.pid, directory / "trace", inject=(inject,), trace=call):
-            acknowledged = _submit(relay, message)
-            status = receiver.stop()
+        watcher = attach(receiver.pid, directory / "trace", inject=(inject,), trace=call)
+        acknowledged = _data(client, message)
+        status = receiver.stop()
+        watcher.communicate()
     assert acknowledged or status == -signal.SIGKILL, "a receiver that lives answers"
     left = walk(relay.spool)
     assert {found.place for found in left.values()} == {"new"}
@@ -64,10 +70,11 @@ def _kill_at(call: str, number: int, message: bytes, directory: Path) -> int:
     return status
 
 
-def _submit(relay: Relay, message: bytes) -> bool:
-    """Submit a message; return whether it was acknowledged, which it is unless the receiver dies."""
+def _data(client: smtplib.SMTP, message: bytes) -> bool:
+    """Submit and hang up; return whether it was acknowledged, which it is unless the receiver dies."""
     try:
-        with relay.connect() as client:
-            return client.sendmail(USERNAME, ["bob@example.net"], message) == {}
+        code, _ = client.data(message)
     except smtplib.SMTPServerDisconnected:
         return False
+    client.close()
+    return code == 250

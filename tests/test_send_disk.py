@@ -75,8 +75,8 @@ def test_a_disk_that_is_full_for_the_outcome_makes_the_message_uncertain_not_los
 ) -> None:
     """The server said 250, and from there on nothing can be written, although the room was reserved.
 
-    On a disk that keeps its word the reservation rules this out. Where it does not, the file says no more than
-    `committing`: the next run cannot know of the 250. It sends once more, or holds, as the operator chose.
+    On a disk that keeps its word the reservation rules this out. Where it does not, the file says no more
+    than `committing`: the next run cannot know of the 250. It sends once more, or holds, as it is told to.
     """
     with Server() as server:
         relay.configure(forward_to(server, uncertain=policy))

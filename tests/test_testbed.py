@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from testbed.capability import forbidden, network_of_its_own
 from testbed.clients import CLIENTS, RefusedError, Submission
 from testbed.ports import LOOPBACK, accepts, free_port
 from testbed.postfix import Postfix
@@ -21,6 +22,7 @@ from testbed.tools import MissingToolError, program
 from testbed.waiting import until
 
 from mailer.config.environment import OVERRIDES
+from mailer.send.hop import is_loopback
 
 MESSAGE = (
     b"From: <app@example.com>\r\n"
@@ -187,3 +189,22 @@ def test_a_missing_program_is_named_with_what_installs_it() -> None:
 @pytest.mark.parametrize("name", ["mutt", "strace", "faketime", "systemd-analyze", "smtp-source"])
 def test_the_other_tools_are_there(name: str) -> None:
     assert subprocess.run(["test", "-x", program(name)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_what_the_machine_forbids_fails_in_ci_and_is_skipped_elsewhere(
+    ci: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="does not let the tests fly: no wings"):
+        forbidden("fly", "no wings")
+
+
+def test_where_there_is_only_loopback_an_address_elsewhere_is_made_and_ours_again_afterwards() -> None:
+    before = Path("/proc/thread-self/ns/net").readlink()
+    with network_of_its_own() as address:
+        assert Path("/proc/thread-self/ns/net").readlink() != before
+        assert not is_loopback(address)
+        with socket.create_server((address, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    assert Path("/proc/thread-self/ns/net").readlink() == before

@@ -67,8 +67,30 @@ def address_elsewhere() -> Iterator[str]:
     if own:
         yield own[0]
         return
-    with _network_of_its_own():
-        yield _ELSEWHERE
+    with network_of_its_own() as made:
+        yield made
+
+
+@contextmanager
+def network_of_its_own() -> Iterator[str]:
+    """Keep this thread, and what it starts in the block, in a network of loopback and one more address.
+
+    Nothing there reaches another machine. Gives the address; raises as `address_elsewhere`.
+    """
+    before = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.unshare(_CLONE_NEWNET) != 0:
+            forbidden("make a network namespace (CAP_SYS_ADMIN)", os.strerror(ctypes.get_errno()))
+        try:
+            address = ["address", "add", f"{_ELSEWHERE}/32", "dev", "lo"]
+            for arguments in (["link", "set", "lo", "up"], address):
+                if trouble := _trouble([program("ip"), *arguments]):
+                    forbidden("configure a network namespace (CAP_NET_ADMIN)", trouble)
+            yield _ELSEWHERE
+        finally:
+            assert _libc.setns(before, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    finally:
+        os.close(before)
 
 
 def forbidden(what: str, trouble: str) -> NoReturn:
@@ -116,21 +138,3 @@ def _trouble(argv: Sequence[str]) -> str:
     """Run a command; return what it said if it failed, and nothing if it did not."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
-
-
-@contextmanager
-def _network_of_its_own() -> Iterator[None]:
-    before = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.unshare(_CLONE_NEWNET) != 0:
-            forbidden("make a network namespace (CAP_SYS_ADMIN)", os.strerror(ctypes.get_errno()))
-        try:
-            address = ["address", "add", f"{_ELSEWHERE}/32", "dev", "lo"]
-            for arguments in (["link", "set", "lo", "up"], address):
-                if trouble := _trouble([program("ip"), *arguments]):
-                    forbidden("configure a network namespace (CAP_NET_ADMIN)", trouble)
-            yield
-        finally:
-            assert _libc.setns(before, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    finally:
-        os.close(before)
