@@ -7,7 +7,7 @@ import pytest
 
 from mailer.mail.clock import seconds
 from mailer.mail.outcome import Status
-from mailer.receive.content import Origin, received_field
+from mailer.receive.content import Arrival, ContentPolicy, Origin, received_field
 from mailer.spool.entry import check_message, read_entry
 from mailer.spool.journal import Disposition, Kind
 from mailer.spool.layout import LOCAL, LOG, STATE, Place, bucket_for
@@ -34,7 +34,8 @@ def test_the_example_is_a_whole_message_with_the_state_that_the_page_says(tmp_pa
     finally:
         os.close(fd)
     origin = Origin("app.example.com", "127.0.0.1", "relay.example.com", True, entry.block.user, False)
-    received = received_field(origin, name, seconds("2026-11-22T21:45:01Z"))
+    arrival = Arrival(origin, ContentPolicy(), name, seconds("2026-11-22T21:45:01Z"))
+    received = received_field(arrival)
     assert raw[entry.offset :].startswith(received)
     statuses = {standing.address: standing.status for standing in entry.state.standings}
     assert statuses == {"bob@example.net": Status.DEFERRED, "eve@example.org": Status.SENT}
