@@ -167,7 +167,8 @@ class Server:
         self._open: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
-        self.listener = socket.create_server((self.host, self.port), backlog=128)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.listener = socket.create_server((self.host, self.port), family=family, backlog=128)
         self.port = self.listener.getsockname()[1]
         self._spawn(self._listen)
         return self

@@ -1,17 +1,13 @@
 """Direct delivery: which servers DNS names for a domain, which are tried, and what each answer means."""
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import trustme
 from hostile import DROP, Server
+from internet import Internet, run, words
 from sending import found, outcomes, queue
-from testbed.name_server import NameServer
-from testbed.ports import free_port
-from testbed.relay import Relay
 
 BOB, EVE = "bob@one.test", "eve@two.test"
 MX1, MX2 = "127.0.0.11", "127.0.0.12"
@@ -23,49 +19,10 @@ ZONE = {
 }
 
 
-class Internet:
-    """A name server, and the mail exchangers it knows, all at the same port of different addresses."""
-
-    def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        self.dns = NameServer(zone)
-        self.port = free_port()
-        self._servers = ExitStack()
-
-    def server(self, host: str, script: Mapping[str, Any] | None = None, **more: Any) -> Server:
-        return self._servers.enter_context(Server(script, host=host, port=self.port, **more))
-
-    def settings(self, **direct: Any) -> dict[str, Any]:
-        return {
-            "directDelivery": {"enabled": True, "port": self.port, "allowPrivate": True, **direct},
-            "dns": {"nameservers": [str(self.dns)], "timeout": "2s"},
-            "batchDelay": 0,
-        }
-
-    @classmethod
-    @contextmanager
-    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> Iterator["Internet"]:
-        internet = cls(zone)
-        with internet._servers, internet.dns:
-            yield internet
-
-
 @pytest.fixture
 def internet() -> Iterator[Internet]:
     with Internet.of(ZONE) as made:
         yield made
-
-
-def run(relay: Relay, internet: Internet, recipients: Sequence[str] = (BOB,), **direct: Any) -> Any:
-    """Send one message, and return what the spool has of it afterwards; None when it is gone."""
-    relay.configure(internet.settings(**direct))
-    message_id = queue(relay.spool, recipients)
-    done = relay.mailer_send("--once")
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    return found(relay.spool, message_id)
-
-
-def words(message: Any) -> str:
-    return " | ".join(str(event.get("reply", "")) for event in message.events)
 
 
 def test_the_preferred_exchanger_gets_the_mail(relay, internet):

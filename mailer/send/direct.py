@@ -1,12 +1,13 @@
 """The direct route: to the mail exchangers of the recipients' domain (RFC 5321 5.1)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Status
 from mailer.send.hop import Hop, StartTls
-from mailer.send.mx import Rules, Shuffle, Undeliverable, addresses, exchangers
+from mailer.send.mx import PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.pool import Pool
@@ -62,8 +63,13 @@ class DirectRoute:
             return [Outcome(r.address, Status.BOUNCED, domain, final.reply) for r in recipients]
         except LookupFailed as failed:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
-        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has an address")
+        wanted = self._terms.rules.wanted
+        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
+        now = asyncio.get_running_loop().time
+        until = now() + PATIENCE
         async for found in self._hops(_in_doubt(outgoing, recipients, hosts)):
+            if now() > until:
+                break
             if isinstance(found, HopTrouble):
                 trouble = found
                 continue

@@ -1,6 +1,7 @@
 """Which hosts take mail for a domain (RFC 5321 5.1, RFC 7505), and which of their addresses may be used."""
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,16 @@ MAX_HOSTS = 5
 """Mail exchangers tried in one attempt (Postfix tries 5 addresses of all of them: smtp_mx_address_limit)."""
 MAX_ADDRESSES = 4
 """Addresses of one exchanger that are tried."""
+PATIENCE = 600.0
+"""Seconds of one attempt after which no further address is tried: twenty tarpits, each with the five minutes
+that it is granted for its banner, would keep a message and its place in the run for hours."""
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_WITH_IPV4_BELOW = (
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052 2.1)
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible (RFC 4291 2.5.5.1), which ::1 is as well
+)
 
 Shuffle = Callable[[list[str]], None]
 
@@ -33,6 +44,15 @@ class Rules:
     ipv6: bool
     allow_private: bool
     """Connect to loopback, private and link-local addresses too."""
+
+    def wants(self, *, six: bool) -> bool:
+        """Tell whether addresses of a family are used."""
+        return self.ipv6 if six else self.ipv4
+
+    @property
+    def wanted(self) -> str:
+        """What a host must have, for a sentence: `an IPv4 address`."""
+        return "an address" if self.ipv4 and self.ipv6 else f"an {'IPv4' if self.ipv4 else 'IPv6'} address"
 
 
 async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[str]:
@@ -65,7 +85,7 @@ async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[
 
 
 async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[str], list[str]]:
-    """Return a host's addresses to try, in order, and those that the rules forbid.
+    """Return a host's addresses to try, in order, and those that may not be used because they lead inside.
 
     IPv6 comes first, as RFC 6724 has it, and the families take turns after that, so that a broken one costs
     one attempt and not all.
@@ -73,10 +93,7 @@ async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[s
     Raises:
         NoSuchName, LookupFailed: by the resolver, for every family that is wanted.
     """
-    if host.startswith("["):
-        found = [[host.strip("[]").removeprefix("IPv6:")]]
-    else:
-        found = await _lookups(resolver, host, rules)
+    found = [_literal(host, rules)] if host.startswith("[") else await _lookups(resolver, host, rules)
     mixed = [address for turn in _turns(found) for address in turn]
     allowed = [address for address in mixed if rules.allow_private or _public(address)]
     return allowed[:MAX_ADDRESSES], [address for address in mixed if address not in allowed]
@@ -84,7 +101,7 @@ async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[s
 
 async def _lookups(resolver: Resolver, host: str, rules: Rules) -> list[list[str]]:
     """Look up each wanted family; one that cannot be had does not keep us from the other."""
-    wanted = [six for six, on in ((True, rules.ipv6), (False, rules.ipv4)) if on]
+    wanted = [six for six in (True, False) if rules.wants(six=six)]
     found: list[list[str]] = []
     for six in wanted:
         try:
@@ -95,6 +112,12 @@ async def _lookups(resolver: Resolver, host: str, rules: Rules) -> list[list[str
     return found
 
 
+def _literal(domain: str, rules: Rules) -> list[str]:
+    """Return the address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3), if its family is used."""
+    address = re.sub("^ipv6:", "", domain.strip("[]"), flags=re.IGNORECASE)
+    return [address] if rules.wants(six=":" in address) else []
+
+
 def _turns(families: list[list[str]]) -> list[list[str]]:
     longest = max(map(len, families), default=0)
     return [[family[turn] for family in families if turn < len(family)] for turn in range(longest)]
@@ -102,6 +125,15 @@ def _turns(families: list[list[str]]) -> list[list[str]]:
 
 def _public(address: str) -> bool:
     """Tell whether mail may go there without the operator's word: strangers' DNS must not reach inside."""
-    parsed = ipaddress.ip_address(address)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).is_global and not parsed.is_multicast
+    return all(meant.is_global and not meant.is_multicast for meant in _meant(ipaddress.ip_address(address)))
+
+
+def _meant(address: _Address) -> tuple[_Address, ...]:
+    """Return whom a packet to an address may reach: some IPv6 addresses are IPv4 in another dress."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return (address,)
+    if mapped := address.ipv4_mapped:
+        return (mapped,)
+    if any(address in network for network in _WITH_IPV4_BELOW):
+        return address, ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return (address, address.sixtofour) if address.sixtofour else (address,)

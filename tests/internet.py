@@ -1,0 +1,50 @@
+"""A small internet on loopback: a name server, and the mail exchangers that it knows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from hostile import Server
+from sending import found, queue
+from testbed.name_server import NameServer
+from testbed.ports import free_port
+from testbed.relay import Relay
+
+
+class Internet:
+    """A name server, and the mail exchangers it knows, all at the same port of different addresses."""
+
+    def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        self.dns = NameServer(zone)
+        self.port = free_port()
+        self._servers = ExitStack()
+
+    def server(self, host: str, script: Mapping[str, Any] | None = None, **more: Any) -> Server:
+        return self._servers.enter_context(Server(script, host=host, port=self.port, **more))
+
+    def settings(self, **direct: Any) -> dict[str, Any]:
+        return {
+            "directDelivery": {"enabled": True, "port": self.port, "allowPrivate": True, **direct},
+            "dns": {"nameservers": [str(self.dns)], "timeout": "2s"},
+            "batchDelay": 0,
+        }
+
+    @classmethod
+    @contextmanager
+    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> Iterator["Internet"]:
+        internet = cls(zone)
+        with internet._servers, internet.dns:
+            yield internet
+
+
+def run(relay: Relay, internet: Internet, to: Sequence[str] = ("bob@one.test",), **direct: Any) -> Any:
+    """Send one message, and return what the spool has of it afterwards; None when it is gone."""
+    relay.configure(internet.settings(**direct))
+    message_id = queue(relay.spool, to)
+    done = relay.mailer_send("--once")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    return found(relay.spool, message_id)
+
+
+def words(message: Any) -> str:
+    return " | ".join(str(event.get("reply", "")) for event in message.events)
