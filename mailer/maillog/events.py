@@ -125,6 +125,10 @@ class MailLog:
         """Tell what else became of a message: held, released, requeued, recovered, quarantined, removed."""
         self._event(level, event, id=id, reason=reason, by=by)
 
+    def provider(self, name: str, state: str, reason: str = "") -> None:
+        """Tell that a provider's health changed, as its breaker sees it: what it is called, and is now."""
+        self._event(Level.NOTICE, "provider", name=name, state=state, reason=reason)
+
     def notice(self, text: str, **fields: object) -> None:
         """Say something of the program itself; not in the ledger."""
         self._say(Level.NOTICE, text, fields)

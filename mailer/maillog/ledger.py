@@ -33,6 +33,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The next hop, as `host[address]:port`."""
     delay: float | None = None
     """Seconds since the message was received."""
+    delays: tuple[float, ...] = ()
+    """Its four parts, as Postfix has them; see `events.Delivery`."""
     dsn: str = ""
     """The enhanced status code."""
     status: str = ""
@@ -42,6 +44,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tls: str = ""
     reason: str = ""
     by: str = ""
+    name: str = ""
+    """A provider's."""
+    state: str = ""
+    """A provider's health."""
+    message: str = ""
+    """What the whole message came to with this line: `delivered` or `failed`; empty while it goes on."""
+    again: bool = False
+    """What a runner tells that took over from a dead one, which may have told it before."""
 
 
 _encoder = msgspec.json.Encoder()

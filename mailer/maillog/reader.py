@@ -8,7 +8,7 @@ import msgspec
 from mailer.maillog.ledger import Line
 
 _decoder = msgspec.json.Decoder(Line)
-_START = b'{"at":'
+START = b'{"at":'
 
 
 def days(directory: Path) -> list[str]:
@@ -39,7 +39,7 @@ def decode(raw: bytes) -> Line | None:
     A crash may leave a line torn, with the next one behind it on the same line: what starts last counts.
     """
     try:
-        return _decoder.decode(raw[max(0, raw.rfind(_START)) :])
+        return _decoder.decode(raw[max(0, raw.rfind(START)) :])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # The last two are what msgspec lets through for bad UTF-8 and deep nesting.
         return None

@@ -1,0 +1,272 @@
+"""Counters since the first line of the ledger: a fold that goes on where it stopped, so that none goes back.
+
+The fold's state is small and has one owner, who saves it; days that retention has removed since stay counted.
+The counters are those of the lines read so far and of nothing else: two who fold the same ledger from the
+same state come to the same numbers.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from operator import add
+
+import msgspec
+from msgspec.structs import replace
+
+from mailer.mail.clock import Clock
+from mailer.mail.outcome import Status
+from mailer.maillog.ledger import OpenDirectory
+from mailer.maillog.lookback import Lookback
+from mailer.maillog.rows import Row, rows
+from mailer.maillog.series import Counts, Flow, Point, Series, Span
+from mailer.maillog.tail import Position, Tail
+
+DELAY_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0, 432000.0)
+"""Seconds: upper bounds of the buckets of delivery delays, up to the five days of `retry.maxAge`."""
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """How long something took, in seconds."""
+
+    counts: tuple[int, ...] = (0,) * (len(DELAY_BOUNDS) + 1)
+    """By `DELAY_BOUNDS`, each for itself (not cumulative); the last is above them all."""
+    total: float = 0.0
+    """The sum."""
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+    def cumulative(self) -> tuple[tuple[float, int], ...]:
+        """Return pairs of a bound and how many were within it, as Prometheus has it; the last is infinity."""
+        bounds, so_far = (*DELAY_BOUNDS, float("inf")), 0
+        pairs = []
+        for bound, count in zip(bounds, self.counts, strict=True):
+            so_far += count
+            pairs.append((bound, so_far))
+        return tuple(pairs)
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """What has happened since the ledger began. Nothing in here ever becomes less."""
+
+    # Messages.
+    accepted: int = 0
+    delivered: int = 0
+    """Every recipient was sent."""
+    failed: int = 0
+    """Given up with a recipient refused or expired; one that is requeued and fails again counts again."""
+    held: int = 0
+    released: int = 0
+    requeued: int = 0
+    """By the operator."""
+    recovered: int = 0
+    """Taken over from a runner that died."""
+    quarantined: int = 0
+    removed: int = 0
+    """By the operator."""
+
+    # Recipients. What happened to one recipient in one attempt counts once.
+    recipients: int = 0
+    """Of accepted messages."""
+    sent: int = 0
+    deferred: int = 0
+    """Attempts that are to be followed by another one."""
+    bounced: int = 0
+    expired: int = 0
+    uncertain: int = 0
+    """Attempts whose final reply was lost."""
+
+    # Other.
+    bytes: int = 0
+    """Of accepted messages."""
+    rejected: int = 0
+    """Transactions and recipients that were refused, save those in `limited`."""
+    limited: int = 0
+    """Messages refused because of a rate limit."""
+    logins_failed: int = 0
+    hop_troubles: int = 0
+    """Attempts at one next hop after which another one was tried."""
+    provider_changes: int = 0
+
+    delay: Histogram = Histogram()
+    """From acceptance to delivery, of each recipient that was sent."""
+    attempts: int = 0
+    """Outcomes whose duration is known; recipients that shared an attempt and an outcome share one."""
+    attempt_seconds: float = 0.0
+    """How long these took, from the message's claim to the reply."""
+
+    @property
+    def mean_attempt_ms(self) -> float:
+        return 1000 * self.attempt_seconds / self.attempts if self.attempts else 0.0
+
+
+class _Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """The fold's whole state."""
+
+    positions: dict[str, Position] = {}
+    totals: Totals = Totals()
+    series: list[dict[int, Counts]] = []
+
+
+_BY_LINE = {
+    "accepted": "accepted",
+    "held": "held",
+    "released": "released",
+    "requeued": "requeued",
+    "recovered": "recovered",
+    "quarantined": "quarantined",
+    "removed": "removed",
+    "rejected": "rejected",
+    "limited": "limited",
+    "login-failed": "logins_failed",
+    "attempt": "hop_troubles",
+    "provider": "provider_changes",
+}
+"""Events of which lines are counted, and the counter."""
+
+_FLOWS = {
+    "accepted": Flow.ACCEPTED,
+    Status.SENT.value: Flow.SENT,
+    Status.DEFERRED.value: Flow.DEFERRED,
+    Status.UNCERTAIN.value: Flow.DEFERRED,
+    Status.BOUNCED.value: Flow.BOUNCED,
+    Status.EXPIRED.value: Flow.BOUNCED,
+}
+"""Events of which recipients are counted, and where in the series."""
+
+_OUTCOMES = tuple(event for event in _FLOWS if event != "accepted")
+
+_TO_THE_MINUTE = len("2026-11-22T21:45")
+
+
+class TotalsFold:
+    """Counts the ledger. Not for several threads at once."""
+
+    def __init__(self, directory: OpenDirectory, clock: Clock, saved: bytes | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            directory: opens the spool's `log/`.
+            clock: what time it is, for the series.
+            saved: what `saved` returned to somebody before; with None, or what cannot be read, counting
+                begins with the ledger as it is now.
+        """
+        state = _load(saved)
+        self._directory = directory
+        self._clock = clock
+        self._tail = Tail(directory, state.positions)
+        self._series = Series(state.series)
+        self._totals = state.totals
+
+    def refresh(self) -> Totals:
+        """Read what was appended since, and return the counters.
+
+        A year of mail takes a while the first time (*measured: a million lines a second*), and a call without
+        news a few system calls. Memory does not grow with what is read.
+
+        Raises:
+            OSError: the ledger cannot be read just now; what was counted stays, and the next call goes on.
+        """
+        for block in self._tail.blocks():
+            self._add(block)
+        return self._totals
+
+    @property
+    def totals(self) -> Totals:
+        """As of the last refresh."""
+        return self._totals
+
+    def points(self, span: Span) -> tuple[Point, ...]:
+        """Return the throughput over a span that ends now, as of the last refresh."""
+        return self._series.points(span, self._clock())
+
+    def saved(self) -> bytes:
+        """Everything, to go on from after a restart."""
+        return msgspec.json.encode(
+            _Saved(positions=self._tail.positions, totals=self._totals, series=self._series.saved())
+        )
+
+    def _add(self, block: bytes) -> None:
+        tally = _Tally()
+        tally.count(self._uncounted(rows(block)))
+        self._series.add(tally.minutes, self._clock())
+        self._totals = tally.added_to(self._totals)
+
+    def _uncounted(self, block: Sequence[Row]) -> Sequence[Row]:
+        if not any(row.again for row in block):
+            return block
+        with self._directory() as directory:
+            lookback = Lookback(directory)
+            return [lookback.fresh(row) if row.again else row for row in block]
+
+
+class _Tally:
+    """What one block adds."""
+
+    def __init__(self) -> None:
+        self.lines: Counter[str] = Counter()
+        self.recipients: Counter[str] = Counter()
+        self.messages: Counter[str] = Counter()
+        self.minutes: dict[str, Counts] = {}
+        self.bytes = 0
+        self.delays = [0] * (len(DELAY_BOUNDS) + 1)
+        self.delay = 0.0
+        self.attempts = 0
+        self.attempt_seconds = 0.0
+
+    def count(self, block: Iterable[Row]) -> None:
+        """Add lines. This is the loop that decides how fast a large ledger is counted."""
+        minute, bucket = "", [0] * len(Flow)
+        for row in block:
+            event = row.event
+            self.lines[event] += 1
+            flow = _FLOWS.get(event)
+            if flow is None or not row.to:
+                continue
+            number = len(row.to)
+            self.recipients[event] += number
+            if not row.at.startswith(minute) or not minute:
+                minute = row.at[:_TO_THE_MINUTE]
+                bucket = self.minutes.setdefault(minute, [0] * len(Flow))
+            bucket[flow] += number
+            if flow is Flow.ACCEPTED:
+                self.bytes += row.size
+            else:
+                self._count_outcome(row, number)
+
+    def _count_outcome(self, row: Row, number: int) -> None:
+        if row.event == Status.SENT.value:
+            self.delays[bisect_left(DELAY_BOUNDS, row.delay)] += number
+            self.delay += row.delay * number
+        if row.message:
+            self.messages[row.message] += 1
+        if len(row.delays) == 4:
+            self.attempts += 1
+            self.attempt_seconds += row.delays[2] + row.delays[3]
+
+    def added_to(self, totals: Totals) -> Totals:
+        """Return totals that are larger by this."""
+        more = {counter: self.lines[event] for event, counter in _BY_LINE.items()}
+        more |= {status: self.recipients[status] for status in _OUTCOMES}
+        more |= {outcome: self.messages[outcome] for outcome in ("delivered", "failed")}
+        more |= {"recipients": self.recipients["accepted"], "bytes": self.bytes, "attempts": self.attempts}
+        return replace(
+            totals,
+            **{counter: getattr(totals, counter) + number for counter, number in more.items()},
+            attempt_seconds=totals.attempt_seconds + self.attempt_seconds,
+            delay=Histogram(
+                tuple(map(add, totals.delay.counts, self.delays)), totals.delay.total + self.delay
+            ),
+        )
+
+
+def _load(saved: bytes | None) -> _Saved:
+    try:
+        return msgspec.json.decode(saved or b"", type=_Saved)
+    except msgspec.MsgspecError:
+        return _Saved()
