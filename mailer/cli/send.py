@@ -113,6 +113,7 @@ def _try_again_later() -> Iterator[None]:
 
 async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exit:
     # Imported here: --help and a wrong option need none of it.
+    from mailer.send.marker import Marker  # noqa: PLC0415
     from mailer.send.run import open_runner  # noqa: PLC0415
     from mailer.send.runner import Stopped  # noqa: PLC0415
 
@@ -121,12 +122,14 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
         loop.add_signal_handler(number, stop.set)
     hostname = config.hostname or os.uname().nodename
     grace = float(config.sending.shutdown_grace)
+    marker = Marker(spool, log, time.time, order.mode)
     async with open_runner(
         config, spool, log, time.time, hostname=hostname, limit=order.limit or 0
     ) as runner:
         if order.mode == WATCH:
             log.notice("watching the spool", path=spool.path)
-            await runner.watch(stop, grace)
+            async with marker.kept_fresh(runner):
+                await runner.watch(stop, grace)
             log.notice("ended")
             return Exit.OK
         if order.max_seconds is not None:
@@ -136,6 +139,7 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
         except Stopped as stopped:
             log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
             return Exit.TEMPORARY
+        marker.set(runner.tally)
     return Exit.OK
 
 

@@ -149,6 +149,7 @@ _IMPORTED_LATE = (
     "subprocess",
     "traceback",
     "mailer.cli.dry_run",
+    "mailer.send.marker",
     "mailer.send.run",
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner

@@ -126,6 +126,11 @@ class Runner:
         self._closing = True
         self._wake.set()
 
+    @property
+    def troubled(self) -> bool:
+        """The spool cannot be worked with just now."""
+        return self._trouble is not None
+
     async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until `stop` is set, taking new mail up as it arrives; arguments as `once`."""
         stopping = asyncio.create_task(self._wake_on(stop))

@@ -1,0 +1,49 @@
+"""Small files in `state/` that are replaced whole: what one run leaves for the next one to know.
+
+None of them is needed for mail to flow: one that is lost, or cannot be read, is as if it was never written.
+"""
+
+import contextlib
+import os
+
+from mailer.spool.layout import FILE_MODE, STATE, Spool
+
+_LONGEST = 16 * 2**20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def read(spool: Spool, name: str) -> bytes | None:
+    """Return what was last put there; None: nothing, or nothing that can be read."""
+    try:
+        with (
+            spool.directory(STATE) as directory,
+            os.fdopen(os.open(name, _OLD, dir_fd=directory), "rb") as file,
+        ):
+            return file.read(_LONGEST)
+    except OSError:
+        return None
+
+
+def replace(spool: Spool, name: str, data: bytes) -> None:
+    """Put a file in place of the one that is there, whole and durable, whoever else does so at this moment.
+
+    Raises:
+        OSError: it cannot be written; the old one stays.
+    """
+    with spool.directory(STATE) as directory:
+        temporary = f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)  # Of one that was killed here, as we are numbered.
+        fd = os.open(temporary, _NEW, FILE_MODE, dir_fd=directory)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                # Without it a power cut may leave an empty file under the name.
+                os.fsync(fd)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
