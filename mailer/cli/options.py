@@ -3,12 +3,18 @@
 import click
 
 _CONFIG = "mailer.config"
+_LOG_FORMAT = "mailer.log_format"
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         # The meta dictionary is one for all nested contexts: the innermost --config is read last, and counts.
         ctx.meta[_CONFIG] = value
+
+
+def _remember_format(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta[_LOG_FORMAT] = value
 
 
 config_option = click.option(
@@ -20,6 +26,14 @@ config_option = click.option(
     "/etc/mailer/config.json, /etc/mailer/config.toml.",
 )
 """`--config FILE`, wherever it stands on the command line."""
+
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["logfmt", "json"]),
+    expose_value=False,
+    callback=_remember_format,
+    help="Lines on standard error; otherwise as logFormat says.",
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
@@ -37,6 +51,12 @@ def config_path() -> str | None:
     """What --config said in the command that is running."""
     path: str | None = click.get_current_context().meta.get(_CONFIG)
     return path
+
+
+def log_format() -> str | None:
+    """What --log-format said in the command that is running."""
+    form: str | None = click.get_current_context().meta.get(_LOG_FORMAT)
+    return form
 
 
 def _duration(text: str) -> float:

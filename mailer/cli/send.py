@@ -13,10 +13,17 @@ import click
 
 from mailer import __version__
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import DURATION, config_option, examples, json_option, parent_option
+from mailer.cli.options import (
+    DURATION,
+    config_option,
+    examples,
+    json_option,
+    log_format_option,
+    parent_option,
+)
 from mailer.cli.parent import end_with
 from mailer.cli.program import run, system_words
-from mailer.cli.wire import become_owner, configuration, make_spool, open_log, workplace
+from mailer.cli.wire import become_owner, configuration, make_spool, program_log, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
@@ -63,6 +70,7 @@ def main() -> NoReturn:
 @click.option("-v", "--verbose", is_flag=True, help="Say what becomes of each message; --watch always does.")
 @json_option
 @click.version_option(__version__, prog_name="mailer-send")
+@log_format_option
 @config_option
 @parent_option
 def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -> Exit:
@@ -94,7 +102,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         opened = make_spool(config.spool_dir)
     with opened as spool:
         end_with(parent)
-        log = open_log(spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
+        log = program_log(config, spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
         return asyncio.run(_send(config, spool, log, order))
 
 

@@ -16,9 +16,9 @@ import click
 
 from mailer.cli import receiver
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import config_option, examples, parent_option
+from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.parent import end_with
-from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, open_log
+from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.problem import ConfigError
@@ -46,6 +46,7 @@ from mailer.spool.layout import Spool
     metavar="PORT",
     help="Listen here instead of at smtpPort; 0 lets the system choose, and a line says which.",
 )
+@log_format_option
 @config_option
 @parent_option
 def serve(port: int | None, parent: int | None) -> Exit:
@@ -68,7 +69,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
     config, stop = loaded.config, asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    log, committer = open_log(spool, Level.INFO), Committer(spool)
+    log, committer = program_log(config, spool, Level.INFO), Committer(spool)
     store = Store(spool, committer, log, time.time)
     with ExitStack() as started:
 

@@ -12,7 +12,7 @@ import click
 
 import mailer
 from mailer.cli.exits import Exit
-from mailer.cli.options import config_option, examples
+from mailer.cli.options import config_option, examples, log_format, log_format_option
 from mailer.cli.wire import configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
@@ -45,6 +45,7 @@ class _Child(subprocess.Popen[bytes]):
         "mailer up --config config.json",
     )
 )
+@log_format_option
 @config_option
 def up() -> int:
     """Receive and send in the foreground, until Ctrl-C.
@@ -59,6 +60,8 @@ def up() -> int:
         # Once, before two of them try at the same time.
         make_spool(loaded.config.spool_dir).close()
     common = ["--config", str(loaded.path), "--parent", str(os.getpid())]
+    if form := log_format():
+        common += ["--log-format", form]
     children = [
         _Child("mailer serve", "mailer", "serve", *common),
         _Child("mailer-send", "mailer.cli.send", "--watch", *common),

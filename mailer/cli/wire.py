@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TextIO
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import config_path
+from mailer.cli.options import config_path, log_format
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
 from mailer.mail.reply import printable
-from mailer.maillog.events import Level, MailLog, logfmt, stderr_sink
+from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
+from mailer.maillog.stderr import Format, stderr_sink
 from mailer.spool.layout import LOG, Spool, SpoolError
 
 
@@ -54,12 +55,17 @@ def workplace(loaded: Loaded | None = None) -> Iterator[Workplace]:
         yield Workplace(config, spool, log, operator)
 
 
-def open_log(spool: Spool, level: Level) -> MailLog:
+def program_log(config: Config, spool: Spool, level: Level) -> MailLog:
+    """Open the mail log for a program that others watch: in the format that was asked for."""
+    return open_log(spool, level, Format(log_format() or config.log_format.value))
+
+
+def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT) -> MailLog:
     """Open the mail log: the ledger in the spool, and standard error for what is as grave as `level`."""
-    sink = stderr_sink(level, journald=_stderr_is_the_journal(os.environ))
+    sink = stderr_sink(level, time.time, form=form, journald=_stderr_is_the_journal(os.environ))
 
     def on_trouble(error: OSError) -> None:
-        sink(Level.WARNING, f"the ledger cannot be written; mail goes on {logfmt({'error': error.strerror})}")
+        sink(Level.WARNING, "the ledger cannot be written; mail goes on", {"error": error.strerror})
 
     return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble))
 

@@ -33,6 +33,13 @@ class UncertainPolicy(StrEnum):
     """The operator decides: never twice, perhaps late."""
 
 
+class LogFormat(StrEnum):
+    """How the programs that stay write lines on standard error."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
 class DirectDelivery(Group, frozen=True, kw_only=True):
     """The direct route: to the mail exchangers of each recipient's domain."""
 
@@ -247,6 +254,8 @@ class Config(Group, frozen=True, kw_only=True):
     """How long `sent/` keeps a copy."""
     log_retention: Some = Seconds(30 * 86_400)
     """How long the ledger keeps a day."""
+    log_format: LogFormat = LogFormat.LOGFMT
+    """On standard error, of the receiver, the runner and the monitor; `--log-format` overrules it."""
     enable_health_check: bool = True
     """Whether the monitor serves HTTP on loopback."""
     health_check_port: Port = 8025

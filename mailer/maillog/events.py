@@ -1,13 +1,8 @@
-"""One method per mail event: the ledger gets all of them, standard error those that the operator should see.
+"""One method per mail event: the ledger gets all, standard error what the operator should see."""
 
-Lines on standard error are logfmt, one event each, whatever a value contains: controls are escaped, so nobody
-can write a line of ours by putting a line end into an address.
-"""
-
-import contextlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,12 +10,12 @@ from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import Outcome, Status
-from mailer.mail.reply import printable
+from mailer.mail.reply import enhanced_status
 from mailer.maillog.ledger import Ledger, Line
 
 
 class Level(IntEnum):
-    """syslog(3)'s severities, as journald reads them at the start of a line."""
+    """syslog(3)'s severities."""
 
     ERROR = 3
     WARNING = 4
@@ -28,36 +23,41 @@ class Level(IntEnum):
     INFO = 6
 
 
-Sink = Callable[[Level, str], None]
+Fields = Mapping[str, object]
+Sink = Callable[[Level, str, Fields], None]
+"""Is told how grave it is, what is said (empty for an event, whose fields say all), and the fields."""
 
 
-def stderr_sink(level: Level, *, journald: bool = False) -> Sink:
-    """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
+class Times(NamedTuple):
+    """What an attempt knows of a message's time, in seconds since the epoch."""
 
-    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail.
-    """
+    received: float
+    """The client began to send it."""
+    queued: float
+    """It was accepted, or the operator requeued it."""
+    begun: float
+    """This attempt began."""
+    handed_over: float | None = None
+    """Its final dot was about to be sent; None: it did not come to that."""
 
-    def write(severity: Level, text: str) -> None:
-        if severity <= level:
-            prefix = f"<{severity:d}>" if journald else ""
-            with contextlib.suppress(OSError):
-                sys.stderr.write(f"{prefix}{text}\n")
-                sys.stderr.flush()
+    def parts(self, now: float) -> tuple[float, float, float, float]:
+        """Divide the time from receipt until now as Postfix divides its `delays`.
 
-    return write
+        Before the queue, in the queue, setting up (looking up, connecting, logging in, the envelope), and
+        transmitting up to the final reply.
+        """
+        over = now if self.handed_over is None else self.handed_over
+        return (
+            _between(self.received, self.queued),
+            _between(self.queued, self.begun),
+            _between(self.begun, over),
+            _between(over, now),
+        )
 
 
-def logfmt(fields: dict[str, object]) -> str:
-    """Write fields as `key=value`, quoted where a reader could stumble; empty ones are left out."""
-    return " ".join(f"{key}={_value(value)}" for key, value in fields.items() if value not in ("", None, ()))
-
-
-def _value(value: object) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    text = printable(text, 2000)
-    if text and not any(c in ' "=' for c in text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _between(earlier: float, later: float) -> float:
+    """To the millisecond; a clock that was put back makes no time negative."""
+    return max(0.0, round(later - earlier, 3))
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,10 +71,19 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     next: str = ""
     dsn: str = ""
+    times: Times | None = None
+    """None: nobody knows any more."""
+    message: str = ""
+    """What the whole message came to with it: `delivered` or `failed`; empty while a recipient is open."""
+    again: bool = False
+    """It may have been told before; see `ledger.Line`."""
 
     @property
     def status(self) -> Status:
         return self.outcome.status
+
+
+_EXPECTED = {Status.SENT, Status.DEFERRED}
 
 
 class MailLog:
@@ -97,27 +106,39 @@ class MailLog:
         to = (recipient,) if recipient else ()
         self._event(Level.NOTICE, "rejected", sender=sender, to=to, user=user, peer=peer, reply=reply)
 
+    def limited(self, *, peer: str, user: str, sender: str, reply: str) -> None:
+        """Tell that a message was refused for now, because of a limit on how many there may be."""
+        self._event(Level.NOTICE, "limited", sender=sender, user=user, peer=peer, reply=reply)
+
     def login_failed(self, *, peer: str, user: str) -> None:
         self._event(Level.WARNING, "login-failed", user=user, peer=peer)
 
     def delivery(self, line: Delivery) -> None:
         """Tell what one attempt did for recipients that share an outcome."""
-        level = Level.INFO if line.status in {Status.SENT, Status.DEFERRED} else Level.WARNING
+        now = self._clock()
         self._event(
-            level,
+            Level.INFO if line.status in _EXPECTED else Level.WARNING,
             line.status.value,
             id=line.id,
             sender=line.sender,
             to=line.to,
             relay=line.outcome.hop,
-            delay=round(max(0.0, self._clock() - line.received), 3),
+            delay=_between(line.received, now),
+            delays=line.times.parts(now) if line.times else (),
             dsn=line.dsn,
             status=line.status.value,
             reply=line.outcome.reply,
             next=line.next,
             attempt=line.attempt,
             tls=line.outcome.tls,
+            message=line.message,
+            again=line.again,
         )
+
+    def attempt(self, *, id: str, to: tuple[str, ...], relay: str, reply: str, attempt: int) -> None:
+        """Tell that one next hop was tried and decided nothing: in the same attempt another one is tried."""
+        dsn = enhanced_status(reply)
+        self._event(Level.INFO, "attempt", id=id, to=to, relay=relay, dsn=dsn, reply=reply, attempt=attempt)
 
     def message(
         self, event: str, *, id: str, reason: str = "", by: str = "", level: Level = Level.NOTICE
@@ -140,14 +161,14 @@ class MailLog:
         self._say(Level.ERROR, text, fields)
 
     def _say(self, level: Level, text: str, fields: dict[str, object]) -> None:
-        self._sink(level, f"{printable(text, 2000)} {logfmt(fields)}".rstrip())
+        self._sink(level, text, fields)
 
     def _event(self, level: Level, event: str, **fields: object) -> None:
         at = clock.rfc3339(self._clock())
         line = Line(at=at, event=event, **fields)  # type: ignore[arg-type]  # checked at the callers above
         if self._ledger:
             self._ledger.append(line)
-        known = {("from" if name == "sender" else name): value for name, value in fields.items()}
-        if fields.get("sender") == "":
-            known["from"] = "<>"
-        self._sink(level, logfmt({"id": known.pop("id", ""), "event": event} | known))
+        told = {"id": fields.pop("id", ""), "event": event}
+        if "sender" in fields:
+            told["from"] = fields.pop("sender") or "<>"
+        self._sink(level, "", told | fields)

@@ -55,13 +55,13 @@ class MailCommands(Connection):
         self._intake.drop()
 
     def _reject(self, reply: Reply, recipient: str = "") -> None:
-        self._store.log.rejected(
-            peer=self.peer,
-            user=self._user,
-            sender=self._transaction.sender,
-            recipient=recipient,
-            reply=str(reply),
-        )
+        log, sender = self._store.log, self._transaction.sender
+        if isinstance(reply, replies.RateExceeded):
+            log.limited(peer=self.peer, user=self._user, sender=sender, reply=str(reply))
+        else:
+            log.rejected(
+                peer=self.peer, user=self._user, sender=sender, recipient=recipient, reply=str(reply)
+            )
         self.say(reply)
 
     @property

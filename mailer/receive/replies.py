@@ -122,8 +122,12 @@ def not_allowed_sender(user: str, sender: str) -> Reply:
     )
 
 
-def rate_exceeded(seconds: int) -> Reply:
-    return Reply(
+class RateExceeded(Reply):
+    """So many messages were submitted that more have to wait."""
+
+
+def rate_exceeded(seconds: int) -> RateExceeded:
+    return RateExceeded(
         451, (f"4.7.1 The limit of messages is reached (rateLimits); try again in {seconds} seconds",)
     )
 

@@ -12,11 +12,11 @@ from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.mail.reply import enhanced_status
-from mailer.maillog.events import Delivery, Level, MailLog
+from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim import Signer, SigningError
 from mailer.send.outgoing import Outgoing
+from mailer.send.report import Report
 from mailer.send.route import Route
 from mailer.send.trouble import Action, Hardness, HopTrouble, decide
 from mailer.spool import journal
@@ -68,11 +68,13 @@ class Attempt:
         """The fold of the journal, kept current as lines are appended."""
         self._number = self.state.attempts + 1
         self._now = policy.clock()
+        self._report = Report(policy.log, claim, self._now)
         self._delay = policy.backoff.delay(self._number, policy.random)
         self._was_overdue = self.state.overdue
         self._doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
-        self._committed: set[str] = set()
+        self._committed: dict[str, float] = {}
+        """When each recipient's final dot was about to be sent."""
 
     @property
     def due(self) -> tuple[Standing, ...]:
@@ -142,16 +144,8 @@ class Attempt:
         return bool(self.state.held)
 
     def report_again(self) -> None:
-        """Tell the ledger the outcomes of a dead runner's last attempt, which it may not have told.
-
-        Readers of the ledger count each (id, recipient, attempt) once.
-        """
-        for standing in self.state.standings:
-            if standing.status.final:
-                outcome = Outcome(standing.address, standing.status, standing.hop, standing.reply)
-                self._policy.log.delivery(
-                    delivery(self._claim, outcome, (standing.address,), standing.attempt)
-                )
+        """Tell the ledger what a dead runner may not have told."""
+        self._report.again(self.state)
 
     def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Standing]]]:
         """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
@@ -247,9 +241,10 @@ class Attempt:
         """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
         to = tuple(recipient.address for recipient in recipients)
         self._claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
-        event = Event(at=self._at(), event=Kind.COMMITTING, to=to, hop=hop, attempt=self._number)
+        now = self._policy.clock()
+        event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self._number)
         self._append([event])
-        self._committed.update(to)
+        self._committed.update(dict.fromkeys(to, now))
         if self._policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
             self._claim.held.sync()
@@ -261,7 +256,7 @@ class Attempt:
             at=self._at(), event=Kind.TROUBLE, to=to, hop=hop, reply=text, scope=whose, attempt=number
         )
         self._append([event])
-        self._policy.log.message("trouble", id=self._claim.id, reason=f"{hop}: {text}", level=Level.INFO)
+        self._policy.log.attempt(id=self._claim.id, to=to, relay=hop, reply=text, attempt=number)
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes to the journal and the ledger, one line for those that are alike."""
@@ -273,9 +268,7 @@ class Attempt:
         for outcome in map(self._aged, map(self._still_in_doubt, ordered)):
             groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
         self._append([self._event(outcome, tuple(to), following) for outcome, to in groups.items()])
-        for outcome, to in groups.items():
-            again = following if outcome.status in _TRIED_AGAIN else ""
-            self._policy.log.delivery(delivery(self._claim, outcome, tuple(to), self._number, again))
+        self._report.outcomes(groups, self.state, self._number, following, self._committed)
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
         """Keep a doubt of an earlier attempt until its hop says yes or no: trouble now answers nothing.
@@ -324,19 +317,3 @@ def _goes_on(outcome: Outcome, *, hops_left: bool) -> bool:
     if outcome.status is Status.SENT:
         return False
     return decide(outcome.scope, Hardness.of(outcome), hops_left=hops_left) is Action.NEXT_HOP
-
-
-def delivery(
-    claim: Claim, outcome: Outcome, to: tuple[str, ...], attempt: int, next_time: str = ""
-) -> Delivery:
-    """Put an outcome into the words of the ledger."""
-    return Delivery(
-        id=claim.id,
-        sender=claim.entry.envelope.sender,
-        received=claim.entry.block.received,
-        attempt=attempt,
-        to=to,
-        outcome=outcome,
-        next=next_time,
-        dsn=enhanced_status(outcome.reply),
-    )

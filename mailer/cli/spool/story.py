@@ -46,16 +46,18 @@ def tell(event: Event) -> str:
 
 _OUTCOMES = frozenset(status.value for status in Status)
 
+_TROUBLE = "trouble{to}{at}{attempt}, going on to another next hop"
 _PHRASES = {
     Kind.ACCEPTED: "accepted{to}",
     Kind.COMMITTING: "handing it over{to}{at}{attempt}; without an outcome below this is uncertain",
     Kind.UNCERTAIN: "uncertain{to}{at}{attempt}, the final reply was lost",
-    Kind.TROUBLE: "trouble{to}{at}{attempt}, going on to another next hop",
+    Kind.TROUBLE: _TROUBLE,
     Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
     Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
     Kind.HELD: "held",
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued, to be tried at the next run",
+    "attempt": _TROUBLE,
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }

@@ -1,0 +1,82 @@
+"""What a program says on standard error: one line each, as logfmt for people or as JSON for collectors.
+
+Whatever a value contains, it stays in its field and on its line: nobody can write a line of ours by putting a
+line end into an address.
+"""
+
+import contextlib
+import sys
+from enum import StrEnum
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.mail.clock import Clock
+from mailer.mail.reply import printable
+from mailer.maillog.events import Fields, Level, Sink
+
+_LONGEST = 2000
+"""Characters of one value: a reply and the addresses of a message to a hundred; the ledger has all of it."""
+
+
+class Format(StrEnum):
+    """How a line is written."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, journald: bool = False) -> Sink:
+    """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
+
+    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail.
+    """
+
+    def write(severity: Level, text: str, fields: Fields) -> None:
+        if severity > level:
+            return
+        line = logfmt(text, fields) if form is Format.LOGFMT else as_json(severity, text, fields, clock())
+        prefix = f"<{severity:d}>" if journald else ""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.flush()
+
+    return write
+
+
+def logfmt(text: str, fields: Fields) -> str:
+    """Write a text and `key=value`, quoted where a reader could stumble; empty values are left out."""
+    pairs = [f"{key}={_value(value)}" for key, value in fields.items() if value not in _EMPTY]
+    return " ".join([printable(text, _LONGEST), *pairs] if text else pairs)
+
+
+_EMPTY: tuple[object, ...] = ("", None, (), False)
+
+
+def _value(value: object) -> str:
+    text = _joined(value) if isinstance(value, tuple) else str(value)
+    text = printable(text, _LONGEST)
+    if text and not any(c in ' "=' for c in text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _joined(values: tuple[object, ...]) -> str:
+    """Addresses with commas; numbers, such as `delays`, as Postfix has them."""
+    return ("/" if isinstance(values[0], float) else ",").join(map(str, values))
+
+
+def as_json(severity: Level, text: str, fields: Fields, now: float) -> str:
+    """Write an object with `at`, `level`, `text` if there is one, and the fields that are not empty."""
+    known = {"at": clock.rfc3339(now), "level": severity.name.lower()}
+    if text:
+        known["text"] = text
+    filled = {key: _plain(value) for key, value in (known | dict(fields)).items() if value not in _EMPTY}
+    return msgspec.json.encode(filled).decode()
+
+
+def _plain(value: object) -> object:
+    """Make a value one that JSON has, and printable, without lone surrogates, wherever it came from."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, int | float | None) else printable(str(value), _LONGEST)

@@ -1,0 +1,81 @@
+"""An attempt's outcomes in the words of the ledger: what is told to others, after the journal has it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mailer.mail.outcome import Outcome, Status
+from mailer.mail.reply import enhanced_status
+from mailer.maillog.events import Delivery, MailLog, Times
+from mailer.spool.claim import Claim
+from mailer.spool.journal import State
+
+_Groups = Mapping[Outcome, Sequence[str]]
+"""The recipients by what they have in common, which is an outcome without an address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tells of one claimed message."""
+
+    log: MailLog
+    claim: Claim
+    begun: float
+    """When the attempt began, in seconds since the epoch."""
+
+    def outcomes(
+        self, groups: _Groups, state: State, attempt: int, following: str, handed_over: Mapping[str, float]
+    ) -> None:
+        """Tell of outcomes, one line for each group.
+
+        Args:
+            groups: which.
+            state: the message's, with these outcomes.
+            attempt: its number.
+            following: when those are tried again that are.
+            handed_over: when each recipient's final dot was about to be sent, if it was.
+        """
+        block = self.claim.entry.block
+        for number, (outcome, to) in enumerate(groups.items(), start=1):
+            self._tell(
+                outcome,
+                tuple(to),
+                attempt=attempt,
+                next=following if outcome.status in {Status.DEFERRED, Status.UNCERTAIN} else "",
+                times=Times(block.received, state.since, self.begun, handed_over.get(to[0])),
+                message=_came_to(state) if number == len(groups) else "",
+            )
+
+    def again(self, state: State) -> None:
+        """Tell the outcomes of a dead runner's last attempt, which it may not have told.
+
+        Readers of the ledger count each (id, recipient, attempt) once.
+        """
+        groups: dict[tuple[Outcome, int], list[str]] = {}
+        for standing in state.standings:
+            if standing.status.final:
+                outcome = Outcome("", standing.status, standing.hop, standing.reply)
+                groups.setdefault((outcome, standing.attempt), []).append(standing.address)
+        for number, ((outcome, attempt), to) in enumerate(groups.items(), start=1):
+            message = _came_to(state) if number == len(groups) else ""
+            self._tell(outcome, tuple(to), attempt=attempt, message=message, again=True)
+
+    def _tell(self, outcome: Outcome, to: tuple[str, ...], **more: object) -> None:
+        entry = self.claim.entry
+        self.log.delivery(
+            Delivery(
+                id=entry.id,
+                sender=entry.envelope.sender,
+                received=entry.block.received,
+                to=to,
+                outcome=outcome,
+                dsn=enhanced_status(outcome.reply),
+                **more,  # type: ignore[arg-type]  # checked at the callers above
+            )
+        )
+
+
+def _came_to(state: State) -> str:
+    """Say what the whole message came to; empty while it goes on."""
+    if state.open:
+        return ""
+    return "delivered" if all(s.status is Status.SENT for s in state.standings) else "failed"
