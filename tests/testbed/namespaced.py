@@ -31,6 +31,9 @@ log_file_path = {base}/spool/%slog
 pid_file_path = {base}/spool/pid
 host_lookup =
 rfc1413_query_timeout = 0s
+smtp_accept_max = 0
+smtp_accept_max_per_connection = 0
+smtp_accept_queue_per_connection = 0
 tls_advertise_hosts =
 acl_smtp_rcpt = taken
 begin acl
@@ -62,8 +65,11 @@ class _Namespaced(ABC):
 
     package = ""
 
-    def __init__(self, onward: int) -> None:
-        """Args: onward: the port on loopback that everything is passed on to.
+    def __init__(self, onward: int, *, keep: bool = False) -> None:
+        """
+        Args:
+            onward: the port on loopback that everything is passed on to.
+            keep: take mail and queue it, but pass nothing on.
 
         Raises:
             PermissionError: we are not root.
@@ -75,9 +81,17 @@ class _Namespaced(ABC):
         self.unpacked = TESTBED / self.package
         if not self.unpacked.exists():
             raise MissingToolError(self.package)
-        self.onward = onward
+        # A port where nothing listens will do for those that cannot be told to wait.
+        self.onward = free_port() if keep else onward
+        self._keep = keep
         self._base: Path | None = None
         self._process: ServerProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; its helpers are its children."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
 
     @abstractmethod
     def configure(self, base: Path) -> str:
@@ -94,9 +108,12 @@ class _Namespaced(ABC):
                         f"{user}:x:{number}:" + (f"{number}::/:/bin/false" if name == "passwd" else "") + "\n"
                     )
             (base / name).write_text(text)
+        # No name server: OpenSMTPD would ask one who each client is.
+        (base / "resolv.conf").write_text("lookup file\n")
         start = self.configure(base)
         script = (
             f"set -e; mount --bind {base}/passwd /etc/passwd; mount --bind {base}/group /etc/group\n"
+            f"mount --bind {base}/resolv.conf /etc/resolv.conf\n"
             # Exim and OpenSMTPD start themselves anew from here.
             f"mount --bind {self.unpacked}/usr/sbin /usr/sbin\n{start}\n"
         )
@@ -129,7 +146,8 @@ class Exim(_Namespaced):
         (base / "spool").mkdir()
         shutil.chown(base / "spool", "mail", "mail")
         (base / "exim.conf").write_text(_EXIM.format(base=base, host=LOOPBACK, onward=self.onward))
-        return f"exec /usr/sbin/exim4 -C {base}/exim.conf -bdf -odi -oX {LOOPBACK}.{self.port}"
+        when = "-odq" if self._keep else "-odi"
+        return f"exec /usr/sbin/exim4 -C {base}/exim.conf -bdf {when} -oX {LOOPBACK}.{self.port}"
 
 
 class OpenSmtpd(_Namespaced):
@@ -143,6 +161,7 @@ class OpenSmtpd(_Namespaced):
         return f"""\
 cp -r {self.unpacked}/usr/libexec {base}/libexec
 mount --bind {base}/libexec /usr/libexec
-mount -t tmpfs -o mode=755 tmpfs /var/spool; mkdir -m 711 /var/spool/smtpd
+mkdir -p {base}/spool/smtpd; chmod 755 {base}/spool; chmod 711 {base}/spool/smtpd
+mount --bind {base}/spool /var/spool
 mount -t tmpfs -o mode=755 tmpfs /var/lib; mkdir -p /var/lib/opensmtpd/empty
 exec /usr/sbin/smtpd -d -f {base}/smtpd.conf"""

@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -106,13 +106,21 @@ class Postfix:
     """
 
     def __init__(
-        self, settings: Mapping[str, str] | None = None, *, username: str = "", password: str = ""
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        username: str = "",
+        password: str = "",
+        services: str = "",
+        under: Sequence[str] = (),
     ) -> None:
         """
         Args:
             settings: main.cf parameters to add or replace, for instance `smtpd_tls_security_level`.
             username: with one, mail is taken only after AUTH PLAIN or LOGIN with it.
             password: of that login.
+            services: lines to add to master.cf.
+            under: a command that runs it, for instance strace.
 
         Raises:
             PermissionError: we are not root, and only root may start Postfix.
@@ -126,6 +134,7 @@ class Postfix:
         self._root = postfix_root()
         self._settings = dict(settings or {})
         self._username, self._password = username, password
+        self._services, self._under = services, under
         self._base: Path | None = None
         self._process: ServerProcess | None = None
 
@@ -136,7 +145,8 @@ class Postfix:
             self._lay_out(base)
             environment = postfix_environment() | {"MAIL_CONFIG": str(base / "etc")}
             master = self._root / "usr" / "lib" / "postfix" / "sbin" / "master"
-            self._process = process = ServerProcess([str(master), "-d"], base / "output", env=environment)
+            argv = [*self._under, str(master), "-d"]
+            self._process = process = ServerProcess(argv, base / "output", env=environment)
             try:
                 process.await_port(self.port)
             except BaseException:
@@ -161,6 +171,21 @@ class Postfix:
     def server(self) -> Server:
         """Where a client submits, with the login."""
         return Server(self.host, self.port, self._username, self._password)
+
+    @property
+    def pid(self) -> int:
+        """The master's process id; its services are its children."""
+        assert self._process is not None, "Postfix is not running"
+        return self._process.pid
+
+    @property
+    def configuration(self) -> Path:
+        """The directory of main.cf, for the -c of its commands."""
+        return self._directory / "etc"
+
+    @property
+    def queue(self) -> Path:
+        return self._directory / "queue"
 
     def log(self) -> str:
         """Its mail log so far."""
@@ -201,7 +226,7 @@ class Postfix:
 
         if self._username:
             self._add_login(base)
-        (base / "etc" / "master.cf").write_text(_MASTER_CF.format(port=self.port))
+        (base / "etc" / "master.cf").write_text(_MASTER_CF.format(port=self.port) + self._services)
         main_cf = base / "etc" / "main.cf"
         main_cf.write_text(
             _MAIN_CF.format(

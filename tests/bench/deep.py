@@ -1,0 +1,88 @@
+"""Deep queues, made at once instead of by submission: a million messages would take a quarter of an hour."""
+
+import os
+import shutil
+import time
+
+from bench.load import RECIPIENT, SENDER
+from bench.servers import Mailer, OfPostfix
+from mailer.mail import clock
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.spool import journal
+from mailer.spool.incoming import Incoming
+from mailer.spool.journal import Event, Kind
+from mailer.spool.layout import Place, Spool, bucket_for
+
+_BODY = b"Subject: bench\r\n\r\n" + b"X" * 70 + b"\r\n"
+_LATER = 3600.0
+"""Seconds until the first of them is due; then one minute's worth after the other."""
+_PER_BUCKET = 1000
+
+
+def fill_new(mailer: Mailer, messages: int) -> None:
+    """Put messages into `new/`."""
+    with Spool.open(mailer.relay.spool, create=True) as spool:
+        for _ in range(messages):
+            _write(spool, time.time())
+
+
+def fill_retry(mailer: Mailer, messages: int) -> None:
+    """Put messages into `retry/`, deferred once and not due for an hour and more."""
+    now, root = time.time(), mailer.relay.spool
+    with Spool.open(mailer.relay.spool, create=True) as spool:
+        for number in range(messages):
+            due = now + _LATER + 60 * (number // _PER_BUCKET)
+            bucket = bucket_for(due)
+            if number % _PER_BUCKET == 0:
+                (root / Place.RETRY / bucket).mkdir(mode=0o700, exist_ok=True)
+            name = _write(spool, now, _deferred(now, due))
+            (root / Place.NEW / name).rename(root / Place.RETRY / bucket / name)
+
+
+def _deferred(now: float, due: float) -> bytes:
+    event = Event(
+        at=clock.rfc3339(now),
+        event=Kind.DEFERRED,
+        to=(RECIPIENT,),
+        hop="mx.example.net[192.0.2.1]:25",
+        reply="451 4.7.1 Greylisted",
+        scope="recipient",
+        attempt=1,
+        next=clock.rfc3339(due),
+    )
+    return journal.encode(event)
+
+
+def _write(spool: Spool, now: float, lines: bytes = b"") -> str:
+    """Write a message as the receiver does, but do not wait for the disk; return its id."""
+    envelope = Envelope(SENDER, (Recipient(RECIPIENT),))
+    incoming = Incoming.create(spool, received=now, user="", peer="127.0.0.1", envelope=envelope)
+    incoming.write(_BODY)
+    incoming.seal(now)
+    incoming.move()
+    incoming.release()
+    if lines:
+        with (spool.path / Place.NEW / incoming.id).open("ab") as file:
+            file.write(lines)
+    return incoming.id
+
+
+def fill_postfix(server: OfPostfix, messages: int) -> None:
+    """Copy the one message in Postfix's hold queue into its deferred queue so many times."""
+    assert server.postfix is not None
+    queue = server.postfix.queue
+    (held,) = (queue / "hold").iterdir()
+    later = time.time() + _LATER
+    for number in range(messages):
+        name = f"{number % 16:X}{number:09X}"
+        # As Postfix hashes it: by the first digit of the id.
+        directory = queue / "deferred" / name[0]
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+            shutil.copystat(queue / "deferred", directory)
+            os.chown(directory, held.stat().st_uid, -1)
+        copy = directory / name
+        shutil.copyfile(held, copy)
+        copy.chmod(0o700)
+        os.chown(copy, held.stat().st_uid, held.stat().st_gid)
+        os.utime(copy, (later, later))

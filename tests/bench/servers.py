@@ -1,0 +1,224 @@
+"""The contestants: each in a fresh directory, with the least that it needs, none with a sync switched off.
+
+`accepting` means the same for all: mail is taken and kept and nothing is sent yet, so that taking is measured
+alone. Postfix's way to do so is its `hold` queue, which costs it less than to defer.
+"""
+
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.namespaced import Exim
+from testbed.opendkim import OpenDkim
+from testbed.ports import LOOPBACK
+from testbed.postfix import Postfix
+from testbed.process import ServerProcess
+from testbed.relay import PASSWORD, USERNAME, Relay, mailer_send_command
+from testbed.tools import postfix_environment, program
+
+from bench.load import Load, Login, Sink
+
+LOGIN = Login(USERNAME, PASSWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that runs."""
+
+    port: int
+    pid: int
+    """Of the process whose descendants do the work."""
+
+
+class Server(ABC):
+    """One server in one directory, for one measurement."""
+
+    name = ""
+    traceable = True
+    """By strace and as one tree of processes."""
+
+    def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
+        """
+        Args:
+            directory: a fresh one.
+            login: demand one.
+            sign: with DKIM, RSA-2048.
+            onward: the port on loopback that takes the mail.
+        """
+        self.directory, self.login, self.sign, self.onward = directory, login, sign, onward
+
+    @abstractmethod
+    def accepting(self, under: Sequence[str] = ()) -> AbstractContextManager[Running]:
+        """Take mail and keep it while a block runs.
+
+        Args:
+            under: a command that runs the server.
+        """
+
+    @abstractmethod
+    def relaying(self) -> AbstractContextManager[Running]:
+        """Take mail and pass it on while a block runs."""
+
+
+class Queueing(Server):
+    """One whose queue can be filled first and sent afterwards."""
+
+    def fill(self, messages: int) -> None:
+        """Put messages into the queue, by submission."""
+        with self.accepting() as running:
+            Load(messages, reuse=True, login=LOGIN if self.login else None).submit(running.port)
+
+    @abstractmethod
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
+        """Send a queue that `fill` made; return the seconds from the command to the last arrival."""
+
+    @abstractmethod
+    def queued(self) -> int:
+        """How many messages lie in the queue, counted as files."""
+
+
+class Mailer(Queueing):
+    name = "mailer"
+
+    def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
+        super().__init__(directory, login=login, sign=sign, onward=onward)
+        settings: dict[str, Any] = {"security": {"requireAuth": login}}
+        if not login:
+            settings |= {"defaultUsername": "", "defaultPassword": ""}
+        if onward:
+            settings |= {"forwardSMTP": True, "forwardProviders": [{"host": LOOPBACK, "port": onward}]}
+        self.relay = Relay(directory, settings)
+        if sign:
+            self.relay.mailer("dkim", "keygen", "--domain", "example.com").check_returncode()
+            self.relay.configure({"dkim": {"enabled": True, "domain": "example.com"}})
+
+    @contextmanager
+    def accepting(self, under: Sequence[str] = ()) -> Iterator[Running]:
+        with self.relay.serve(under=under) as process:
+            yield Running(self.relay.port, process.pid)
+
+    @contextmanager
+    def relaying(self) -> Iterator[Running]:
+        # One process above both, for the sum of what they use.
+        with self.relay.up() as process:
+            yield Running(self.relay.port, process.pid)
+
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
+        began = time.perf_counter()
+        with ExitStack() as running:
+            processes = [running.enter_context(self.run(number)) for number in range(runners)]
+            sink.await_taken(messages)
+            took = time.perf_counter() - began
+            for process in processes:
+                assert process.wait() == 0, process.output()
+        assert self.queued() == 0
+        return took
+
+    def run(self, number: int = 0) -> ServerProcess:
+        """Start `mailer-send --once`."""
+        argv = [*mailer_send_command(), "--once", "--config", str(self.relay.config)]
+        return ServerProcess(argv, self.directory / f"run-{number}.log")
+
+    def queued(self) -> int:
+        places = (self.relay.spool / place for place in ("new", "cur", "failed", "hold", "corrupt"))
+        return sum(1 for place in places for _ in place.glob("*"))
+
+
+_POSTFIX_SERVICES = """\
+smtp       unix       - - n - - smtp
+scache     unix       - - n - 1 scache
+pickup     unix       n - n 60 1 pickup
+showq      unix       n - n - - showq
+"""
+
+
+class OfPostfix(Queueing):
+    name = "Postfix"
+
+    def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
+        super().__init__(directory, login=login, sign=sign, onward=onward)
+        self.postfix: Postfix | None = None
+        self._until_delivered = ExitStack()
+
+    @contextmanager
+    def _running(self, settings: Mapping[str, str], under: Sequence[str] = ()) -> Iterator[Postfix]:
+        everything = {
+            "virtual_mailbox_domains": "",
+            "relayhost": f"[{LOOPBACK}]:{self.onward}",
+            # As on a server that has been busy for a while: no slow start.
+            "initial_destination_concurrency": "20",
+            **settings,
+        }
+        login = {"username": LOGIN.username, "password": LOGIN.password} if self.login else {}
+        with ExitStack() as beside:
+            if self.sign:
+                milter = beside.enter_context(OpenDkim(self.directory, "example.com"))
+                everything |= {"smtpd_milters": f"inet:{LOOPBACK}:{milter.port}"}
+            with Postfix(everything, services=_POSTFIX_SERVICES, under=under, **login) as postfix:
+                self.postfix = postfix
+                yield postfix
+
+    @contextmanager
+    def accepting(self, under: Sequence[str] = ()) -> Iterator[Running]:
+        hold = {"smtpd_recipient_restrictions": "check_client_access static:HOLD"}
+        with self._running(hold, under) as postfix:
+            yield Running(postfix.port, postfix.pid)
+
+    @contextmanager
+    def relaying(self) -> Iterator[Running]:
+        with self._running({}) as postfix:
+            yield Running(postfix.port, postfix.pid)
+
+    def fill(self, messages: int) -> None:
+        """Put messages into its hold queue; it runs until `deliver` has sent them."""
+        running = self._until_delivered.enter_context(self.accepting())
+        Load(messages, reuse=True, login=LOGIN if self.login else None).submit(running.port)
+
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
+        assert runners == 1, "it has one queue manager"
+        with self._until_delivered:
+            self.control("postsuper", "-H", "ALL")
+            began = time.perf_counter()
+            self.control("postqueue", "-f")
+            sink.await_taken(messages)
+            return time.perf_counter() - began
+
+    def control(self, name: str, *arguments: str) -> str:
+        """Run one of Postfix's commands on this Postfix, and return what it printed."""
+        assert self.postfix is not None
+        argv = [program(name), "-c", str(self.postfix.configuration), *arguments]
+        ran = subprocess.run(argv, env=postfix_environment(), capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise RuntimeError(f"{name}: {ran.stderr}")
+        return ran.stdout
+
+    def queued(self) -> int:
+        assert self.postfix is not None
+        places = ("hold", "incoming", "active", "deferred")
+        return sum(file.is_file() for place in places for file in (self.postfix.queue / place).rglob("*"))
+
+
+class OfExim(Server):
+    """It runs in a mount namespace, into which strace does not follow."""
+
+    name = "Exim"
+    traceable = False
+
+    @contextmanager
+    def accepting(self, under: Sequence[str] = ()) -> Iterator[Running]:
+        assert not under
+        with Exim(self.onward, keep=True) as process:
+            yield Running(process.port, process.pid)
+
+    @contextmanager
+    def relaying(self) -> Iterator[Running]:
+        with Exim(self.onward) as process:
+            yield Running(process.port, process.pid)
+
+
+EVERYBODY: tuple[type[Server], ...] = (Mailer, OfPostfix, OfExim)

@@ -1,0 +1,193 @@
+"""The works: what each contestant is measured at, from a fresh directory to a figure.
+
+A server that loses mail is not fast: `Accept` counts the files in the queue afterwards where it can, and the
+works that deliver end when the next hop has counted every message.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.costs import peak_memory, processor_seconds, syncs, traced
+from bench.deep import fill_postfix, fill_retry
+from bench.load import RECIPIENT, Load, Sink
+from bench.servers import EVERYBODY, LOGIN, Mailer, OfPostfix, Queueing, Server
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one measurement gave; what was not measured is None."""
+
+    rate: float
+    """In the work's unit, the more the better."""
+    processor: float | None = None
+    """Seconds of processor time of the server per message."""
+    memory: int | None = None
+    """Bytes, at most, of all its processes (PSS)."""
+    syncs: float | None = None
+    """System calls per message that make data durable."""
+
+
+Measure = Callable[[type[Server], Path], Sample]
+
+
+@contextmanager
+def directory_in(parent: Path) -> Iterator[Path]:
+    """A fresh one, gone afterwards, so that no measurement finds what another left."""
+    with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as name:
+        yield Path(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take mail in; nothing is sent."""
+
+    load: Load
+    watch_memory: bool = False
+
+    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+        with directory_in(parent) as directory:
+            server = kind(directory, login=self.load.login is not None)
+            with (
+                server.accepting() as running,
+                peak_memory(running.pid, wanted=self.watch_memory) as peak,
+            ):
+                before = processor_seconds(running.pid)
+                seconds = self.load.submit(running.port)
+                processor = processor_seconds(running.pid) - before
+                if isinstance(server, Queueing):
+                    assert server.queued() == self.load.messages, "mail was acknowledged and is not there"
+        rate = self.load.messages / seconds
+        if self.load.size >= 2**20:
+            rate *= self.load.size / 1e6
+        return Sample(rate, processor / self.load.messages, peak.bytes or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """Count what makes mail durable while a little is taken in."""
+
+    load: Load
+
+    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+        with directory_in(parent) as directory:
+            summary = directory / "syscalls"
+            server = kind(directory, login=self.load.login is not None)
+            with server.accepting(under=traced(summary)) as running:
+                self.load.submit(running.port)
+            return Sample(0, syncs=syncs(summary) / self.load.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send a queue to one next hop."""
+
+    messages: int
+    runners: int = 1
+    """Of ours; the others have one queue manager."""
+    sign: bool = False
+
+    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+        with directory_in(parent) as directory, Sink(directory) as sink:
+            server = kind(directory, sign=self.sign, onward=sink.port)
+            assert isinstance(server, Queueing)
+            server.fill(self.messages)
+            seconds = server.deliver(sink, self.messages, self.runners if kind is Mailer else 1)
+        return Sample(self.messages / seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """Take mail in and pass it on at the same time, until the next hop has the last message."""
+
+    load: Load
+    sign: bool = False
+    watch_memory: bool = False
+
+    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+        with directory_in(parent) as directory, Sink(directory) as sink:
+            server = kind(directory, login=self.load.login is not None, sign=self.sign, onward=sink.port)
+            with (
+                server.relaying() as running,
+                peak_memory(running.pid, wanted=self.watch_memory) as peak,
+            ):
+                before = processor_seconds(running.pid)
+                seconds = self.load.submit(running.port, also=lambda: sink.await_taken(self.load.messages))
+                processor = processor_seconds(running.pid) - before
+        return Sample(self.load.messages / seconds, processor / self.load.messages, peak.bytes or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """List a deep queue of deferred mail, to its last line."""
+
+    messages: int
+
+    def __call__(self, kind: type[Server], parent: Path) -> Sample:
+        with directory_in(parent) as directory:
+            if kind is Mailer:
+                mailer = Mailer(directory)
+                fill_retry(mailer, self.messages)
+                began = time.perf_counter()
+                printed = mailer.relay.mailer("spool", "ls").stdout
+                seconds = time.perf_counter() - began
+            else:
+                server = OfPostfix(directory)
+                with server.accepting() as running:
+                    Load(1).submit(running.port)
+                    fill_postfix(server, self.messages)
+                    began = time.perf_counter()
+                    printed = server.control("postqueue", "-p")
+                    seconds = time.perf_counter() - began
+        listed = printed.count(RECIPIENT)
+        assert listed >= self.messages, f"{listed} of {self.messages} were listed"
+        return Sample(self.messages / seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One row of the table."""
+
+    name: str
+    unit: str
+    measure: Measure
+    wanted: float
+    """The ratio to Postfix that is to be reached."""
+    rest: Measure | None = None
+    """Measures once what would disturb the clock: memory, or system calls."""
+    contestants: tuple[type[Server], ...] = (Mailer, OfPostfix)
+
+
+def works(scale: float) -> tuple[Work, ...]:
+    """All works; `scale` 1 is the full size, at which a measurement takes some seconds."""
+
+    def load(messages: int, **more: Any) -> Load:
+        return Load(max(20, int(messages * scale)), **more)
+
+    new, reused = load(6000), load(10000, reuse=True)
+    new_login, reused_login = load(6000, login=LOGIN), load(10000, reuse=True, login=LOGIN)
+    large = load(60, size=10_000_000, clients=4)
+    large = replace(large, messages=max(4, int(60 * scale)))
+    few = Load(max(20, int(200 * scale)), reuse=True)
+    queue = max(20, int(8000 * scale))
+    return (
+        Work("accept, a connection each", "messages/s", Accept(new), 2.0, Durability(few)),
+        Work("accept, connections reused", "messages/s", Accept(reused), 3.0, Durability(few), EVERYBODY),
+        Work("accept, a connection each, login", "messages/s", Accept(new_login), 2.0),
+        Work("accept, connections reused, login", "messages/s", Accept(reused_login), 3.0),
+        Work("deliver, one runner", "messages/s", Deliver(queue), 3.0),
+        Work("deliver, two runners", "messages/s", Deliver(queue, runners=2), 4.0),
+        Work("end to end, a connection each", "messages/s", EndToEnd(new), 2.5),
+        Work(
+            "end to end", "messages/s", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True), EVERYBODY
+        ),
+        Work("end to end, login", "messages/s", EndToEnd(reused_login), 2.5),
+        Work("end to end, DKIM", "messages/s", EndToEnd(reused, sign=True), 3.0),
+        Work("end to end, DKIM, login", "messages/s", EndToEnd(reused_login, sign=True), 3.0),
+        Work("10 MB messages, 4 clients", "MB/s", Accept(large), 1.5, Accept(large, watch_memory=True)),
+        Work("list a deep queue", "messages/s", Listing(max(50, int(100_000 * scale))), 2.0),
+    )
