@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from dataclasses import replace
 from itertools import product
 
@@ -13,11 +14,11 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
 from mailer.send.client import BLOCK, Session
-from mailer.send.events import Answered
+from mailer.send.events import Answered, Broken, Event
 from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.trouble import HopTrouble, SessionLost
-from mailer.send.wire import connect
+from mailer.send.wire import Wire, connect
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
 LARGE = Letter(b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 100_000)
@@ -261,6 +262,28 @@ def test_a_server_out_of_step_is_left_before_the_dot(early, extensions):
         asyncio.run(deliver(hop_to(server), Letter(to=THREE), committed=committed))
     assert committed == []
     assert server.delivered() == []
+
+
+def test_a_connection_that_is_reset_at_once_is_trouble_like_any_other(caplog):
+    """The socket then no longer knows its peer."""
+
+    async def run(sock: socket.socket) -> Event:
+        loop = asyncio.get_running_loop()
+        hop = Hop("mx.example", 25)
+        _, wire = await loop.create_connection(lambda: Wire(hop, "192.0.2.1", LONG, loop), sock=sock)
+        assert wire.label == "mx.example[192.0.2.1]:25"
+        broken = await wire.event()
+        await wire.close()
+        return broken
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+    ours.setblocking(False)
+    assert asyncio.run(run(ours)) == Broken("Connection reset by peer", Phase.BANNER)
+    assert caplog.records == []
 
 
 def test_nothing_listens_and_the_system_says_so():

@@ -38,13 +38,14 @@ class Wire(asyncio.Protocol):
     A loss of any kind (the peer's, a deadline, `abort`) leaves a `Broken` that every later wait returns.
     """
 
-    def __init__(self, hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, hop: Hop, address: str, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
         self.dialogue = Dialogue()
         self.broken: Broken | None = None
         self.hop = hop
-        self.label = str(hop)
+        self.label = hop.at(address)
         """The hop with the address that answered."""
-        self.loopback = False
+        # Not asked of the socket, which has forgotten its peer if that reset the connection at once.
+        self.loopback = is_loopback(address)
         self.tls = ""
         self._timeouts = timeouts
         self._loop = loop
@@ -63,10 +64,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
-        address = transport.get_extra_info("peername")[0]
-        self.label = self.hop.at(address)
         self._transport.set_write_buffer_limits(0)  # a block is written when the one before has left
-        self.loopback = is_loopback(address)
 
     def data_received(self, data: bytes) -> None:
         for event in self.dialogue.receive(data):
@@ -217,7 +215,7 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
         try:
             async with asyncio.timeout(timeouts.connect):
                 _, wire = await loop.create_connection(
-                    lambda: Wire(hop, timeouts, loop),
+                    lambda address=address: Wire(hop, address, timeouts, loop),
                     address,
                     hop.port,
                     local_addr=(hop.source_address, 0) if hop.source_address else None,
