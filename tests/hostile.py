@@ -13,8 +13,9 @@ body (in the middle of the message, after `body_after` octets), dot (in place of
     b"..."                raw bytes
     DROP, RESET           close the connection; reset it
     HANG                  say nothing until the client goes away
-    drip(b"250 ok"), flood(b"250-x")
-                          a byte at a time, for ever; the same line again, for ever
+    STALL                 say nothing and read nothing
+    drip(b"250 ok"), flood(b"250-x"), pour(b"x")
+                          a byte at a time, for ever; the same line again, for ever; a line without end
     [a, b, ...]           one for each time the step is reached in the server's life; the last one stays
     per_address({...})    for mail and rcpt: by the address
     reached(event, then)  sets a threading.Event, for a test that waits for this moment
@@ -50,6 +51,7 @@ class _Do:
 DROP = _Do("drop")
 RESET = _Do("reset")
 HANG = _Do("hang")
+STALL = _Do("stall")
 
 
 def drip(data: bytes, every: float = 0.01) -> _Do:
@@ -60,6 +62,11 @@ def drip(data: bytes, every: float = 0.01) -> _Do:
 def flood(line: bytes) -> _Do:
     """Send the same line as fast as the client takes it, until it goes away."""
     return _Do("endless", (line + b"\r\n") * 100)
+
+
+def pour(octet: bytes) -> _Do:
+    """Send the same octet as fast as the client takes it, until it goes away."""
+    return _Do("endless", octet * 65536)
 
 
 Action = Any  # a step's entry, as the module's docstring lists them
@@ -232,7 +239,7 @@ class Server:
             self._open.discard(sock)
         sock.close()
 
-    def wait_for_stop(self, seconds: float) -> bool:
+    def wait_for_stop(self, seconds: float | None) -> bool:
         return self._stop.wait(seconds)
 
 
@@ -387,6 +394,8 @@ class _Conversation:
         elif action.what == "hang":
             while self._receive():
                 pass
+        elif action.what == "stall":
+            self.server.wait_for_stop(None)
         elif action.what == "endless":
             self._send_for_ever(action.data, action.every)
         raise _Gone

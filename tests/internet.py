@@ -16,6 +16,7 @@ class Internet:
 
     def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
         self.dns = NameServer(zone)
+        self.dns_timeout = "2s"
         self.port = free_port()
         self._servers = ExitStack()
 
@@ -25,7 +26,7 @@ class Internet:
     def settings(self, **direct: Any) -> dict[str, Any]:
         return {
             "directDelivery": {"enabled": True, "port": self.port, "allowPrivate": True, **direct},
-            "dns": {"nameservers": [str(self.dns)], "timeout": "2s"},
+            "dns": {"nameservers": [str(self.dns)], "timeout": self.dns_timeout},
             "batchDelay": 0,
         }
 

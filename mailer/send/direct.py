@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome, Status
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.hop import Hop, StartTls
 from mailer.send.mx import PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.outgoing import Outgoing
@@ -63,28 +63,42 @@ class DirectRoute:
             return [Outcome(r.address, Status.BOUNCED, domain, final.reply) for r in recipients]
         except LookupFailed as failed:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
-        wanted = self._terms.rules.wanted
-        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
-        now = asyncio.get_running_loop().time
-        until = now() + PATIENCE
-        async for found in self._hops(_in_doubt(outgoing, recipients, hosts)):
-            if now() > until:
-                break
-            if isinstance(found, HopTrouble):
-                trouble = found
-                continue
-            try:
-                return await self._send(found, outgoing, recipients, on_commit)
-            except HopTrouble as error:
-                trouble = error
-        raise trouble
+        return await self._first_that_works(
+            _in_doubt(outgoing, recipients, hosts), outgoing, recipients, on_commit
+        )
 
     def leads_to(self, hop: str) -> bool:
         """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
         return hop.endswith(f":{self._terms.port}")
 
+    async def _first_that_works(
+        self, hosts: Sequence[str], outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        domain, wanted = _domain(recipients[0].address), self._terms.rules.wanted
+        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
+        outcomes: dict[str, Outcome] = {}
+        left = list(recipients)
+        async for found in self._hops(hosts):
+            if isinstance(found, HopTrouble):
+                trouble = found
+                continue
+            try:
+                answered = await self._send(found, outgoing, left, on_commit)
+            except HopTrouble as error:
+                trouble = error
+                continue
+            outcomes |= {outcome.address: outcome for outcome in answered}
+            left = [recipient for recipient in left if _goes_on(outcomes[recipient.address])]
+            if not left:
+                break
+        if not outcomes:
+            raise trouble
+        return [outcomes[recipient.address] for recipient in recipients]
+
     async def _hops(self, hosts: Sequence[str]) -> AsyncIterator[Hop | HopTrouble]:
-        """Give the addresses of the exchangers one after the other, or why one has none."""
+        """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
+        now = asyncio.get_running_loop().time
+        until = now() + PATIENCE
         for host in hosts:
             try:
                 usable, forbidden = await addresses(self._resolver, host, self._terms.rules)
@@ -92,6 +106,8 @@ class DirectRoute:
                 yield HopTrouble(host, Phase.LOOKUP, f"address lookup for {host}: {error}")
                 continue
             for address in usable:
+                if now() > until:
+                    return
                 yield self._hop(host, address)
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"
@@ -134,6 +150,11 @@ class DirectRoute:
 def _domain(address: str) -> str:
     """Return what is behind the last @, in lower case."""
     return address.rpartition("@")[2].lower()
+
+
+def _goes_on(outcome: Outcome) -> bool:
+    """Tell whether another exchanger is asked: this one's own trouble, such as a full disk, is no answer."""
+    return outcome.status is Status.DEFERRED and outcome.scope is Scope.HOST
 
 
 def _in_doubt(outgoing: Outgoing, recipients: Sequence[Recipient], hosts: list[str]) -> list[str]:
