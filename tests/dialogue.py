@@ -35,8 +35,8 @@ from pathlib import Path
 from receiving import CLOSED, OPEN, Receiver
 
 from mailer.config.receiving import LongLines, RewriteFrom
+from mailer.mail.patterns import AddressPatterns
 from mailer.receive.content import ContentPolicy
-from mailer.receive.patterns import AddressPatterns
 from mailer.receive.settings import Settings
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|\{(\d+):([^}]*)\}|(.))")

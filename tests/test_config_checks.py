@@ -78,6 +78,14 @@ def test_a_placeholder_from_the_environment_is_refused_too(loaded):
     assert paths(refuse_to_serve(loaded(QUIET, {"DEFAULT_PASSWORD": "changeme"}))) == ["$.defaultPassword"]
 
 
+def test_a_bounce_to_nobody_that_there_is_is_refused(loaded):
+    (problem,) = refuse_to_send(loaded({**QUIET, "bounce": "nobody"}))
+    assert problem.path == "$.bounce"
+    assert 'is neither "sender" nor "off", and no address' in problem.message
+    for good in ("sender", "off", "postmaster@example.com"):
+        assert refuse_to_send(loaded({**QUIET, "bounce": good})) == ()
+
+
 def test_no_login_where_one_is_required_is_refused(loaded):
     assert paths(refuse_to_serve(loaded({}))) == ["$.defaultUsername"]
     assert paths(refuse_to_serve(loaded({"security": {"requireAuth": False}}))) == []
@@ -185,7 +193,6 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
         ),
         ({"enableHealthCheck": True}, "$.enableHealthCheck", "no monitor"),
         ({"adminToken": "kept-for-later"}, "$.adminToken", "nothing asks for the token"),
-        ({"archiveMaxAge": "10d"}, "$.archiveMaxAge", "until you remove them"),
         ({"logRetention": "1d"}, "$.logRetention", "until you remove them"),
     ],
 )

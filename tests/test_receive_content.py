@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailer.mail.patterns import AddressPatterns
 from mailer.receive import header
 from mailer.receive.author import mailboxes
 from mailer.receive.header import MAX_HEADER, HeaderReader, HeaderTooLarge
-from mailer.receive.patterns import AddressPatterns
 from mailer.receive.space import Space
 from mailer.spool.layout import Spool
 

@@ -9,8 +9,8 @@ import pytest
 from dialogue import Dialogue, check_after, play, read, unescape
 from receiving import PASSWORD, USER, certificate, login, running
 
+from mailer.mail.patterns import AddressPatterns
 from mailer.receive.accounts import single_login
-from mailer.receive.patterns import AddressPatterns
 from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.settings import Endpoint
 

@@ -9,12 +9,12 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.receiving import ListenerTls
 from mailer.mail import clock
+from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
 from mailer.maillog.reader import days, read_day
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.certificate import Certificate
 from mailer.receive.content import ContentPolicy
-from mailer.receive.patterns import AddressPatterns
 from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint, Settings
@@ -119,7 +119,8 @@ def sent(spool: Spool, now: float) -> Iterator[Sent]:
             continue
         for line in read_day(spool.path / LOG, day, containing=_ACCEPTED):
             at = clock.seconds(line.at)
-            if at > since:
+            # What we write ourselves, about other mail, was submitted by nobody.
+            if at > since and not line.about:
                 yield Sent(at, line.user, line.sender or "")
 
 

@@ -156,6 +156,7 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.send.marker",
+    "mailer.send.dsn",
     "mailer.send.run",
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner

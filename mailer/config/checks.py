@@ -11,7 +11,7 @@ import msgspec
 
 from mailer.config import dkim_checks
 from mailer.config.load import Loaded
-from mailer.config.model import Config
+from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, RewriteFrom
@@ -48,6 +48,7 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the runner must not start with this configuration; empty: it may."""
     return (
         *_exposed_configuration(loaded),
+        *_bounce(loaded.config),
         *_name_servers(loaded.config),
         *dkim_checks.refusals(loaded.config),
     )
@@ -66,6 +67,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_incoming(config),
         *_distant_login(config),
         *_exposed_configuration(loaded),
+        *_bounce(config),
         *_name_servers(config),
         *dkim_checks.refusals(config),
         *_providers(config),
@@ -196,6 +198,15 @@ def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
             f"every user of this host can read it, and {', '.join(written)} is written in it; "
             f"type: {chmod(loaded.path)}",
         )
+
+
+def _bounce(config: Config) -> Iterator[Problem]:
+    if config.bounce in {BOUNCE_SENDER, BOUNCE_OFF}:
+        return
+    try:
+        check_address(config.bounce)
+    except ValueError as error:
+        yield Problem("$.bounce", f'is neither "sender" nor "off", and no address: {error}')
 
 
 def _name_servers(config: Config) -> Iterator[Problem]:

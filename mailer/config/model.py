@@ -33,6 +33,11 @@ class UncertainPolicy(StrEnum):
     """The operator decides: never twice, perhaps late."""
 
 
+BOUNCE_SENDER = "sender"
+BOUNCE_OFF = "off"
+"""The two values of `bounce` that are no address."""
+
+
 class LogFormat(StrEnum):
     """How the programs that stay write lines on standard error."""
 
@@ -243,6 +248,10 @@ class Config(Group, frozen=True, kw_only=True):
     batch_delay: Milliseconds = Milliseconds(1000)
     """Between two batches of one message to one next hop."""
     retry: Retry = Retry()
+    delay_warning: Seconds = Seconds(0)
+    """Age from which the sender is told, once, that a recipient is late; 0: never."""
+    bounce: str = BOUNCE_SENDER
+    """Who is told of what was given up: `sender`, `off`, or an address; see `BOUNCE_SENDER`."""
     uncertain: UncertainPolicy = UncertainPolicy.RETRY
     sending: Sending = Sending()
     dns: Dns = Dns()

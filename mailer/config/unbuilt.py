@@ -30,11 +30,6 @@ _ROWS = (
         "this version has no admin page; nothing asks for the token",
     ),
     _Row(
-        "$.archiveMaxAge",
-        lambda config: config.archive_max_age != _DEFAULTS.archive_max_age,
-        "this version deletes no copies; those in the spool's sent/ stay until you remove them",
-    ),
-    _Row(
         "$.logRetention",
         lambda config: config.log_retention != _DEFAULTS.log_retention,
         "this version deletes no days of the ledger; those in the spool's log/ stay until you remove them",

@@ -13,6 +13,13 @@ class Recipient:
     orcpt: str = ""
     """ORCPT of RFC 3461 4.2, still xtext-encoded (`rfc822;bob@example.net`); empty: not given."""
 
+    def wants(self, kind: str) -> bool:
+        """Tell whether the sender asked to hear of `SUCCESS`, `FAILURE` or `DELAY`.
+
+        Who did not say hears of failures and delays (RFC 3461 4.1).
+        """
+        return kind in (self.notify.split(",") if self.notify else ("FAILURE", "DELAY"))
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:

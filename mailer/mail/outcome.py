@@ -54,3 +54,6 @@ class Outcome:
     scope: Scope = Scope.RECIPIENT
     tls: str = ""
     """TLS version and cipher of the session, or empty."""
+    action: str = ""
+    """Sent, and the sender asked to hear of it, which the next hop will not see to: `relayed` when it cannot
+    (RFC 3461 5.2.2), `delivered` when there is none."""

@@ -101,6 +101,19 @@ class MailLog:
             Level.INFO, "accepted", id=id, sender=envelope.sender, to=to, size=size, user=user, peer=peer
         )
 
+    def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:
+        """Tell that a notification about some recipients of a message is on its way.
+
+        Args:
+            id: the message.
+            to: its recipients that the notification is about.
+            notice: the notification's own id.
+            addressee: who is told.
+            size: of the notification.
+        """
+        self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
+        self._event(Level.INFO, "accepted", id=notice, sender="", to=(addressee,), size=size, about=id)
+
     def rejected(self, *, peer: str, user: str, sender: str, recipient: str, reply: str) -> None:
         """Tell that a transaction, or one recipient of it, was refused."""
         to = (recipient,) if recipient else ()

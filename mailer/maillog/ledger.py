@@ -52,6 +52,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the whole message came to with this line: `delivered` or `failed`; empty while it goes on."""
     again: bool = False
     """What a runner tells that took over from a dead one, which may have told it before."""
+    notice: str = ""
+    """The id of the notification that tells the sender of it."""
+    about: str = ""
+    """The id of the message that this one is a notification about."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -5,7 +5,7 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mailer.receive.patterns import AddressPatterns
+from mailer.mail.patterns import AddressPatterns
 
 MAX_RESPONSE = 12288
 """Octets of base64 in one response; RFC 4954 4."""

@@ -18,11 +18,11 @@ from email.utils import format_datetime
 from functools import lru_cache
 
 from mailer.config.receiving import RewriteFrom
+from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply
 from mailer.receive import header, replies
 from mailer.receive.author import mailboxes
 from mailer.receive.header import HeaderTooLarge
-from mailer.receive.patterns import AddressPatterns
 
 _DROPPED = (b"return-path", b"bcc", b"resent-bcc")
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")

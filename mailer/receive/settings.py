@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from mailer.config.receiving import LongLines
+from mailer.mail.patterns import AddressPatterns
 from mailer.receive.content import ContentPolicy
-from mailer.receive.patterns import AddressPatterns
 
 MiB = 1024 * 1024
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import RateLimits
 from mailer.config.users import User, read_users
+from mailer.mail.patterns import AddressPatterns
 from mailer.receive.accounts import Account
 from mailer.receive.auth import Identity
-from mailer.receive.patterns import AddressPatterns
 from mailer.receive.rates import Rate
 
 _CHECK_EVERY = 1.0

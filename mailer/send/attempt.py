@@ -5,6 +5,7 @@ says how its recipients stand, and a runner that takes over from a dead one deci
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
-from mailer.send.dkim import Signer, SigningError
+from mailer.send.dkim import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
 from mailer.send.route import Route
@@ -45,7 +46,7 @@ _SIGNED_HERE = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What every attempt of a run has in common."""
+    """What a run goes by."""
 
     routes: tuple[Route, ...]
     backoff: Backoff
@@ -55,6 +56,8 @@ class Policy:
     random: Callable[[], float]
     signer: Signer | None = None
     """Signs what leaves this host; None: nothing is to be signed."""
+    archive_max_age: float = math.inf
+    """Seconds that `sent/` keeps a copy."""
 
 
 class Attempt:
@@ -100,6 +103,12 @@ class Attempt:
             return
         try:
             await self._sign()
+        except NoKey as error:
+            if not self.state.about:
+                self.fail_internally(error.reason)
+                return
+            # A notification of ours, from MAILER-DAEMON at this host, which few have a key for. It would wait
+            # for one until it is too old to be of use.
         except SigningError as error:
             self.fail_internally(error.reason)  # Never unsigned by accident.
             return
@@ -302,6 +311,7 @@ class Attempt:
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
             tls=outcome.tls,
+            action=outcome.action,
         )
 
     def _append(self, events: Sequence[Event]) -> None:

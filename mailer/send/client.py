@@ -276,7 +276,9 @@ class Session:
         return self._outcome(recipient, Status.UNCERTAIN, Scope.HOST, printable(lost.text))
 
     def _outcome(self, recipient: Recipient, status: Status, scope: Scope, reply: str) -> Outcome:
-        return Outcome(recipient.address, status, self.label, reply, scope, self.tls)
+        ours = status is Status.SENT and recipient.wants("SUCCESS") and not self.extensions.dsn
+        action = "relayed" if ours else ""
+        return Outcome(recipient.address, status, self.label, reply, scope, self.tls, action)
 
     # Trouble.
 

@@ -37,6 +37,10 @@ class SigningError(Exception):
         self.reason = reason
 
 
+class NoKey(SigningError):
+    """The From domain has no key, and `onMissingKey` is `hold`."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Signatory:
     """A key and whom it speaks for."""
@@ -119,7 +123,7 @@ class Signer:
         found = self._signatories_for(domain)
         if not found and self._hold:
             whose = domain or "mail without a domain in its From field"
-            raise SigningError(
+            raise NoKey(
                 f"there is no DKIM key for {whose}: add one to dkim.keys, or let such mail leave unsigned "
                 'with dkim.onMissingKey "send"'
             )

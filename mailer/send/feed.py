@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
+from mailer.spool.archive import prune
 from mailer.spool.claim import Claim, Claims
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
@@ -30,12 +31,22 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 class Feed:
     """Gives out claims, one at a time."""
 
-    def __init__(self, spool: Spool, claims: Claims, clock: Clock, log: MailLog, *, horizon: float) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        claims: Claims,
+        clock: Clock,
+        log: MailLog,
+        *,
+        horizon: float,
+        archive_max_age: float,
+    ) -> None:
         self._spool = spool
         self._claims = claims
         self._clock = clock
         self._log = log
         self._horizon = horizon
+        self._archive_max_age = archive_max_age
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         """How long each arrival that is still locked is to be left."""
@@ -110,6 +121,7 @@ class Feed:
                 yield claim
         for name in clean_tmp(self._spool, self._clock(), self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
+        prune(self._spool, self._clock(), self._archive_max_age, self._left_alone)
 
     def _left_alone(self, spot: Spot, reason: str) -> None:
         self._log.warning("left alone", path=spot.path, reason=reason)

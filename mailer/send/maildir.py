@@ -61,7 +61,16 @@ class LocalRoute:
             claim.held.reserve(_ROOM_FOR_OUTCOME + sum(len(r.address) + 8 for r in recipients))
             await self._commit(delivery)
         reply = f"kept in {self._spool.path / LOCAL}"
-        return [Outcome(r.address, Status.SENT, self.name, reply) for r in recipients]
+        return [
+            Outcome(
+                address=recipient.address,
+                status=Status.SENT,
+                hop=self.name,
+                reply=reply,
+                action="delivered" if recipient.wants("SUCCESS") else "",
+            )
+            for recipient in recipients
+        ]
 
     def leads_to(self, hop: str) -> bool:
         return hop == self.name

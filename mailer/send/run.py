@@ -12,6 +12,8 @@ from mailer.send.attempt import Policy
 from mailer.send.backoff import Backoff
 from mailer.send.client import Session
 from mailer.send.dkim import Signer
+from mailer.send.notify import Notifier, Terms
+from mailer.send.owed import destination
 from mailer.send.phase import Timeouts
 from mailer.send.plan import keeps_mail, plan
 from mailer.send.pool import Pool
@@ -61,12 +63,19 @@ async def open_runner(
                 clock=clock,
                 random=random.random,
                 signer=signer,
+                archive_max_age=float(config.archive_max_age),
             )
+            terms = Terms(destination(config), hostname, float(config.delay_warning), backoff.max_age)
             yield Runner(
                 spool,
                 Claims(spool, clock, boot_id(), on_quarantine, on_skip),
                 policy,
-                Settler(committer, horizon=backoff.horizon, archive=config.security.log_all_emails),
+                Settler(
+                    committer,
+                    Notifier(spool, committer, terms, log),
+                    horizon=backoff.horizon,
+                    archive=config.security.log_all_emails,
+                ),
                 concurrency=config.sending.concurrency,
                 limit=limit,
             )

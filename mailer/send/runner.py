@@ -80,7 +80,14 @@ class Runner:
         self._settler = settler
         self._concurrency = concurrency
         self._limit = limit
-        self._feed = Feed(spool, claims, policy.clock, policy.log, horizon=policy.backoff.horizon)
+        self._feed = Feed(
+            spool,
+            claims,
+            policy.clock,
+            policy.log,
+            horizon=policy.backoff.horizon,
+            archive_max_age=policy.archive_max_age,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: set[asyncio.Timeout] = set()
         self._suspect: Claim | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from mailer.send.notify import Notifier
 from mailer.spool.changes import Change, DurableMove
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
@@ -33,20 +34,24 @@ def _durable_move(
 class Settler:
     """Moves claimed messages on."""
 
-    def __init__(self, committer: Committer, *, horizon: float, archive: bool) -> None:
+    def __init__(self, committer: Committer, notifier: Notifier, *, horizon: float, archive: bool) -> None:
         """Prepare.
 
         Args:
             committer: makes the moves durable, many at once.
+            notifier: tells senders, before the message moves.
             horizon: the longest back-off, in seconds.
             archive: keep a copy of what was sent.
         """
         self._committer = committer
+        self._notifier = notifier
         self._horizon = horizon
         self._archive = archive
 
     async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
-        """Move a message as its state says; its lock stays the caller's.
+        """Tell the sender what is to be told, and move a message as its state says.
+
+        Its lock stays the caller's.
 
         Returns:
             What was done: ATTEMPT means that it went back to `new/`, to be tried by another run.
@@ -55,6 +60,7 @@ class Settler:
             OSError: it could not be moved. It is in `cur/`, where the next run finds it, and its journal says
                 what was to be done.
         """
+        state = await self._notifier.notify(claim, state, now)
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:

@@ -15,6 +15,7 @@ from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.notice import finish
 from mailer.spool.transitions import Move, target
 
 SUSPECT_AFTER = 2
@@ -171,6 +172,7 @@ class Claims:
         try:
             entry = held.read(boot=self._boot)
             held.check(entry)
+            finish(held, entry.state, recovered=recovered)
         except Corrupt as corrupt:
             self._put_away(held, str(corrupt))
             return None

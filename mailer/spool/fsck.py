@@ -24,7 +24,7 @@ from mailer.spool.layout import (
     Place,
     Spool,
     Spot,
-    day_for,
+    is_day,
 )
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
@@ -76,7 +76,7 @@ def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
     with spool.directory(place.value) as fd, os.scandir(fd) as entries:
         for entry in entries:
             path = f"{place}/{entry.name}"
-            named_well = is_bucket(entry.name) if place is Place.RETRY else _is_day(entry.name)
+            named_well = is_bucket(entry.name) if place is Place.RETRY else is_day(entry.name)
             if not named_well or not entry.is_dir(follow_symlinks=False):
                 yield Finding(path, f"is no directory that {place}/ has")
                 continue
@@ -84,10 +84,6 @@ def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
             if mode != DIRECTORY_MODE:
                 yield Finding(path, f"has mode {mode:04o}, not {DIRECTORY_MODE:04o}")
             yield from _directory(spool, place, entry.name, now)
-
-
-def _is_day(name: str) -> bool:
-    return len(name) == len(day_for(0)) and name.isascii() and name.isdigit()
 
 
 def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[Finding]:

@@ -91,11 +91,12 @@ class Incoming:
         data, self._buffer = self._buffer, bytearray()
         write_all(self._fd, data)
 
-    def seal(self, at: float) -> None:
+    def seal(self, at: float, about: str = "") -> None:
         """Complete the file: the length, and the line that says it was accepted; not yet durable.
 
         Args:
             at: now, in seconds since the epoch.
+            about: the message that this one, a notification of ours, is about.
 
         Raises:
             OSError: the file is incomplete; only `discard` makes sense.
@@ -106,6 +107,7 @@ class Incoming:
             event=Kind.ACCEPTED,
             sha256=self._digest.hexdigest(),
             envelope=sha256(head).hexdigest(),
+            about=about,
         )
         self._buffer += journal.encode(accepted)
         if self._flushed:

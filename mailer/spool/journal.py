@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
+from mailer.spool.ids import is_id
 
 
 class Kind(StrEnum):
@@ -39,6 +40,8 @@ class Kind(StrEnum):
     RELEASED = "released"
     REQUEUED = "requeued"
     """The operator wants it tried now; refused and expired recipients are tried again too."""
+    NOTIFIED = "notified"
+    """The notification `notice`, in this spool, tells the sender how `to` stand (RFC 3464)."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,6 +61,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     boot: str = ""
     sha256: str = ""
     envelope: str = ""
+    action: str = ""
+    """Of a sent recipient whose sender wants to hear of it from us: `relayed` or `delivered`."""
+    notice: str = ""
+    about: str = ""
+    """With `accepted`: this message is a notification of ours, about the message with this id."""
 
 
 _OUTCOMES: dict[str, Status] = {
@@ -103,6 +111,12 @@ class Standing(msgspec.Struct, frozen=True):
     """The attempt that this is the outcome of."""
     allowed: bool = False
     """It is uncertain, and the operator wants it tried all the same."""
+    action: str = ""
+    """Sent, and the sender asked to hear of it from us: as `Event.action`."""
+    notice: str = ""
+    """The notification that told the sender of its final status; empty: none did."""
+    warned: str = ""
+    """The one that told of its delay; that is told once."""
 
     @property
     def address(self) -> str:
@@ -140,6 +154,13 @@ class State(msgspec.Struct, frozen=True):
     """Of these, those that had nothing else in hand: only these speak against the message."""
     overdue: bool = False
     """It was already too old when it was last deferred: one reading of a clock expires nothing."""
+    notices: tuple[str, ...] = ()
+    """The notifications about it, the earliest first."""
+
+    @property
+    def about(self) -> str:
+        """The message that this one is a notification about; empty: it is none of ours."""
+        return self.accepted.about if self.accepted else ""
 
     @property
     def open(self) -> tuple[Standing, ...]:
@@ -194,7 +215,14 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                 # Sent is sent: no later line, however it came there, may mail anybody twice.
                 if (known := standings.get(address)) and known.status is not Status.SENT:
                     standings[address] = Standing(
-                        known.recipient, outcome, event.reply, event.hop, due, event.attempt
+                        recipient=known.recipient,
+                        status=outcome,
+                        reply=event.reply,
+                        hop=event.hop,
+                        next=due,
+                        attempt=event.attempt,
+                        action=event.action,
+                        warned=known.warned,
                     )
             state = _after_outcome(state, event)
         elif event.event == Kind.TROUBLE:
@@ -213,7 +241,17 @@ def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
             and known.status is Status.UNCERTAIN
             and (known.hop, known.attempt) == (event.hop, event.attempt)
         ):
-            standings[address] = Standing(known.recipient, Status.PENDING, event.reply, event.hop)
+            standings[address] = Standing(
+                known.recipient, Status.PENDING, event.reply, event.hop, warned=known.warned
+            )
+
+
+def _after_notice(state: State, event: Event, standings: dict[str, Standing]) -> State:
+    for address in event.to:
+        if known := standings.get(address):
+            told = {"notice" if known.status.final else "warned": event.notice}
+            standings[address] = replace(known, **told)
+    return replace(state, notices=(*state.notices, event.notice))
 
 
 def _allow_doubt(standings: dict[str, Standing]) -> None:
@@ -238,6 +276,8 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             state = replace(state, recoveries=state.recoveries + 1)
         case Kind.ALONE if event.boot == boot:
             state = replace(state, deaths_alone=state.deaths_alone + 1)
+        case Kind.NOTIFIED if is_id(event.notice):
+            state = _after_notice(state, event, standings)
         case Kind.HELD:
             state = replace(state, held=event.reason or "held")
         case Kind.RELEASED:
@@ -247,7 +287,8 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             for address, known in standings.items():
                 if known.status is not Status.SENT:
                     again = Status.PENDING if known.status.final else known.status
-                    standings[address] = replace(known, status=again, next=None)
+                    # Should it be refused once more, the sender is told once more.
+                    standings[address] = replace(known, status=again, next=None, notice="")
             _allow_doubt(standings)
             since = _time(event.at) or state.since
             state = replace(state, since=since, held="", recoveries=0, deaths_alone=0, overdue=False)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -92,6 +92,17 @@ def bucket_time(name: str) -> float:
 def day_for(moment: float) -> str:
     """Name the UTC day, as `sent/` and `log/` use it."""
     return datetime.fromtimestamp(moment, UTC).strftime(_DAY)
+
+
+def is_day(name: str) -> bool:
+    """Tell whether `day_for` could have named it."""
+    if not (len(name) == len("20261122") and name.isascii() and name.isdigit()):
+        return False
+    try:
+        date(int(name[:4]), int(name[4:6]), int(name[6:]))
+    except ValueError:
+        return False
+    return True
 
 
 class Spool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from mailer.spool.claim import Claims, Report
 from mailer.spool.held import Held, Missed, Unsafe
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time
+from mailer.spool.notice import is_awaited
 from mailer.spool.scan import buckets, names
 
 STALE = 24 * 3600.0
@@ -51,11 +52,11 @@ def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Ite
             spot = Spot(Place.RETRY, name, bucket)
             if claims.requeue_due(spot):
                 yield spot
-        _remove_if_empty(spool, f"{Place.RETRY}/{bucket}")
+        remove_if_empty(spool, f"{Place.RETRY}/{bucket}")
 
 
-def _remove_if_empty(spool: Spool, directory: str) -> None:
-    """Remove a bucket; one that is in use again stays (a mover that finds it gone makes it anew)."""
+def remove_if_empty(spool: Spool, directory: str) -> None:
+    """Remove a bucket or a day; one that is in use again stays (a mover that finds it gone makes it anew)."""
     try:
         os.rmdir(directory, dir_fd=spool.root)
     except OSError:
@@ -63,7 +64,9 @@ def _remove_if_empty(spool: Spool, directory: str) -> None:
 
 
 def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
-    """Remove what receivers that died left in `tmp/`, and name it. None of it was ever acknowledged.
+    """Remove what programs that died left in `tmp/`, and name it. None of it was ever acknowledged.
+
+    A notification that its parent's journal names stays: whoever claims the parent will send it.
 
     Args:
         spool: where.
@@ -79,9 +82,12 @@ def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason:
         try:
             with Held.take(spool, spot) as held:
                 state = os.fstat(held.fd)
-                if stat.S_ISREG(state.st_mode) and now - state.st_mtime > STALE:
-                    os.unlink(spot.path, dir_fd=spool.root)
-                    removed.append(name)
+                if not stat.S_ISREG(state.st_mode) or now - state.st_mtime <= STALE:
+                    continue
+                if is_awaited(spool, held):
+                    continue
+                os.unlink(spot.path, dir_fd=spool.root)
+                removed.append(name)
         except (Missed, Unsafe):
             continue
         except OSError as error:

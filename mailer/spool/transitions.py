@@ -33,6 +33,8 @@ class Move(StrEnum):
     """The sweep, when due; the operator, at once."""
     HOLD = "hold"
     """The operator, or the poison rule."""
+    PRUNE = "prune"
+    """A kept copy is older than copies are kept."""
     REMOVE = "remove"
     """The operator deletes it."""
     QUARANTINE = "quarantine"
@@ -52,6 +54,7 @@ TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
     Move.FAIL: (frozenset({Place.CUR}), Place.FAILED),
     Move.REQUEUE: (frozenset({Place.RETRY}) | _KEPT, Place.NEW),
     Move.HOLD: (_LIVE | {Place.FAILED}, Place.HOLD),
+    Move.PRUNE: (frozenset({Place.SENT}), None),
     Move.REMOVE: (_LIVE | _KEPT | {Place.CORRUPT}, None),
     Move.QUARANTINE: (_LIVE | _KEPT, Place.CORRUPT),
 }

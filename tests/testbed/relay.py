@@ -26,7 +26,7 @@ class Relay:
     """One configuration and one spool in a directory of their own, and the commands that work on them.
 
     Several processes may run on it at once, as in production. Unless `configure` says otherwise, mail goes to
-    the local Maildir.
+    the local Maildir, and senders are told nothing: a test that is not about bounces need not expect one.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any] | None = None) -> None:
@@ -46,6 +46,7 @@ class Relay:
             "defaultPassword": PASSWORD,
             "spoolDir": "spool",
             "enableHealthCheck": False,
+            "bounce": "off",
         }
         self._started = 0
         self.configure(settings or {})

@@ -71,6 +71,7 @@ def recipient_detail(standing: Standing) -> Record:
         "hop": standing.hop,
         "attempt": standing.attempt,
         "next": None if standing.status.final else time_or_none(standing.next),
+        "notice": standing.notice or standing.warned or None,
     }
 
 

@@ -82,6 +82,7 @@ def _record(seen: Seen, header: str) -> records.Record:
             "user": entry.block.user,
             "peer": entry.block.peer,
             "held": entry.state.held,
+            "about": entry.state.about or None,
             "header": header,
         }
     return described
@@ -104,6 +105,7 @@ def _text(seen: Seen, header: str, now: float) -> str:
     )
     fields += [
         ("Held", entry.state.held),
+        ("About", entry.state.about),
         ("Received", f"{words.moment(received)} ({words.duration(now - received)} ago)"),
         ("Peer", entry.block.peer),
         ("User", entry.block.user),
@@ -132,6 +134,8 @@ def _recipient(standing: Standing, now: float) -> str:
         parts.append(f"({printable(standing.reply)})")
     if standing.status in {Status.DEFERRED, Status.UNCERTAIN} and standing.next is not None:
         parts.append(f"next {words.until(standing.next, now)}")
+    if notice := standing.notice or standing.warned:
+        parts.append(f"told in {notice}")
     return " ".join(parts)
 
 

@@ -27,6 +27,8 @@ def of_ledger(line: Line) -> Event:
         tls=line.tls,
         reason=line.reason,
         by=line.by,
+        notice=line.notice,
+        about=line.about,
     )
 
 
@@ -58,6 +60,7 @@ _PHRASES = {
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued, to be tried at the next run",
     "attempt": _TROUBLE,
+    Kind.NOTIFIED: "told the sender{about_whom}, in notification {notice}",
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }
@@ -67,9 +70,15 @@ _OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
 
 def _what(event: Event) -> str:
     phrase = _PHRASES.get(event.event) or (_OUTCOME_PHRASE if event.event in _OUTCOMES else "{event}")
+    if event.event == Kind.ACCEPTED and event.about:
+        phrase = "written here, to tell the sender of {about} what became of it"
+    to = ", ".join(map(words.address, event.to))
     return phrase.format(
         event=event.event,
-        to=f" for {', '.join(map(words.address, event.to))}" if event.to else "",
+        to=f" for {to}" if to else "",
+        about_whom=f" about {to}" if to else "",
+        notice=event.notice,
+        about=event.about,
         at=f" at {event.hop}" if event.hop else "",
         attempt=f" (attempt {event.attempt})" if event.attempt else "",
         tls=f" over {event.tls}" if event.tls else "",
@@ -87,8 +96,15 @@ def verdict(seen: Seen, now: float) -> list[str]:
     """Say how a message in the spool stands, and what the operator can do; the most important first."""
     if seen.entry is None:
         return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
-    told = [_situation(seen, seen.entry, now), *map(_standing, seen.entry.state.standings)]
+    entry = seen.entry
+    about = [_is_about(entry.state.about)] if entry.state.about else []
+    standings = [_standing(standing, entry.envelope.sender) for standing in entry.state.standings]
+    told = [_situation(seen, entry, now), *about, *standings]
     return [printable(line, 4000) for line in told]
+
+
+def _is_about(message_id: str) -> str:
+    return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
 
 
 def _situation(seen: Seen, entry: Entry, now: float) -> str:
@@ -128,8 +144,19 @@ _MEANINGS = {
 }
 
 
-def _standing(standing: Standing) -> str:
-    return f"{_outcome(standing)} ({_MEANINGS[standing.status]})"
+def _standing(standing: Standing, sender: str) -> str:
+    return f"{_outcome(standing)} ({_MEANINGS[standing.status]}{_telling(standing, sender)})"
+
+
+def _telling(standing: Standing, sender: str) -> str:
+    """Say whether the sender knows."""
+    if standing.notice:
+        return f"; the sender is told in {standing.notice}"
+    if standing.status in {Status.BOUNCED, Status.EXPIRED}:
+        if not sender:
+            return "; nobody is told: it is from <>"
+        return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
+    return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
 
 
 def _outcome(standing: Standing) -> str:
@@ -147,6 +174,7 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
         for address in event.to
     }
     removed = next((event for event in reversed(events) if event.event == "removed"), None)
+    about = [_is_about(event.about) for event in events if event.about][:1]
     if removed:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {_moment(removed.at)}; no file is left in the spool."]
@@ -156,7 +184,7 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
         lines = [
             "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
         ]
-    return [printable(line, 4000) for line in (*lines, *map(_last_word, last.items()))]
+    return [printable(line, 4000) for line in (*lines, *about, *map(_last_word, last.items()))]
 
 
 def _last_word(known: tuple[str, Event]) -> str:

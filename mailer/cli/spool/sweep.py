@@ -9,6 +9,7 @@ from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records, words
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
+from mailer.spool.archive import prune
 from mailer.spool.claim import Claims, Report, boot_id
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
@@ -24,7 +25,7 @@ from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
 @json_option
 @config_option
 def sweep(*, dry_run: bool, as_json: bool) -> None:
-    """Move deferred messages that are due to the ready ones, and remove what dead receivers left.
+    """Move due messages to the ready ones, remove what dead programs left, and copies that are too old.
 
     Every mailer-send does so; this is for looking at it.
     """
@@ -38,18 +39,28 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         horizon = Backoff(retry.schedule, retry.max_age).horizon
         count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
         removed = 0 if dry_run else len(clean_tmp(at.spool, now, on_skip))
+        pruned = 0 if dry_run else _prune(at, now, on_skip)
     if as_json:
-        tell(sys.stdout, records.encode({"requeued": count, "removed": removed, "dryRun": dry_run}))
+        record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
+        tell(sys.stdout, records.encode(record))
     elif dry_run:
         tell(sys.stdout, f"{words.count(count, 'message')} due\n")
     else:
         stale = words.count(removed, "unfinished file")
-        tell(sys.stdout, f"{words.count(count, 'message')} requeued, {stale} removed\n")
+        copies = f", {pruned} of sent/" if pruned else ""
+        tell(sys.stdout, f"{words.count(count, 'message')} requeued, {stale}{copies} removed\n")
 
 
 def _due(at: Workplace, now: float, horizon: float) -> int:
     buckets = due_buckets(at.spool, now, horizon)
     return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
+
+
+def _prune(at: Workplace, now: float, on_skip: Report) -> int:
+    pruned = 0
+    while deleted := prune(at.spool, now, at.config.archive_max_age, on_skip):
+        pruned += deleted
+    return pruned
 
 
 def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float) -> int:

@@ -1,0 +1,151 @@
+"""A notification as bytes: multipart/report with its three parts (RFC 3462, RFC 3464, RFC 3461 6, RFC 6533).
+
+The first part is for the human, the second for programs, the third is the message, or its header. The message
+is copied byte for byte and never parsed; the words of clients and of remote servers have their controls
+escaped and their length cut before they stand in a line (`printable`), so that nobody adds a field or a part.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from mailer.mail.reply import printable
+from mailer.send.dsn_fields import LONGEST_REPLY, SMTP_REPLY, for_programs
+from mailer.send.dsn_lines import date_time, ended, part, wrapped
+from mailer.send.dsn_subject import Letterhead, Subject
+from mailer.send.owed import Action, Told
+from mailer.spool.journal import Standing
+
+LARGEST_COPY = 50_000
+"""Bytes of a message that are sent back; of a larger one its header is. Postfix's bounce_size_limit."""
+
+_NAMED = 100
+"""Recipients that the human part names for each action; the others are in the second part."""
+
+_TITLES = {
+    Action.FAILED: "Undelivered mail returned to sender",
+    Action.DELAYED: "Delayed mail, still being tried",
+    Action.RELAYED: "Mail passed on",
+    Action.DELIVERED: "Mail delivered",
+}
+"""From grave to good; the gravest is the notification's subject."""
+
+_MESSAGE_ID = re.compile(
+    rb"^message-id:[ \t\r\n]*(<[!-;=?-~]{1,500}>)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
+_SUBJECT = re.compile(rb"^subject:[ \t]*([ -~]{1,200})\r?$", re.IGNORECASE | re.MULTILINE)
+
+
+def compose(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
+    """Write a notification, with CRLF line ends.
+
+    Args:
+        about: the message.
+        told: its recipients that this is about, at least one.
+        ours: see `Letterhead`.
+    """
+    # Made of 80 random bits that nobody knew when the message was written.
+    boundary = f"=_{ours.id}"
+    parts = (_for_humans(about, told, ours), for_programs(about, told, ours), _copy(about))
+    body = b"".join(b"--%s\r\n%s\r\n" % (boundary.encode(), each) for each in parts)
+    return b"%s\r\n%s--%s--\r\n" % (_header(about, told, ours, boundary), body, boundary.encode())
+
+
+def header_of(message: bytes) -> bytes:
+    """Return the header at the beginning of a message, as many whole lines of it as there are."""
+    header, end, _ = message.partition(b"\r\n\r\n")
+    if message.startswith(b"\r\n"):
+        return b""
+    if end or len(message) < LARGEST_COPY:
+        return header.removesuffix(b"\r\n") + b"\r\n"
+    return message[: max(0, message.rfind(b"\r\n") + 2)] if b"\r\n" in message else b""
+
+
+def _header(about: Subject, told: Sequence[Told], ours: Letterhead, boundary: str) -> bytes:
+    actions = {each.action for each in told}
+    now = date_time(ours.now)
+    return ended(
+        [
+            f"Received: by {ours.hostname} (mailer) id {ours.id};",
+            f"\t{now}",
+            f"From: Mail Delivery System <MAILER-DAEMON@{ours.hostname}>",
+            f"To: <{ours.to}>",
+            f"Subject: {next(title for action, title in _TITLES.items() if action in actions)}",
+            f"Date: {now}",
+            f"Message-ID: <{ours.id}@{ours.hostname}>",
+            *_thread(about.copy),
+            # RFC 3834 5: no vacation programme answers it.
+            "Auto-Submitted: auto-replied",
+            "MIME-Version: 1.0",
+            "Content-Type: multipart/report; report-type=delivery-status;",
+            f'\tboundary="{boundary}"',
+        ]
+    )
+
+
+def _thread(message: bytes) -> Iterator[str]:
+    """Give the fields by which a mail reader shows the notification beside the mail."""
+    if found := _MESSAGE_ID.search(message.partition(b"\r\n\r\n")[0]):
+        yield f"In-Reply-To: {found[1].decode()}"
+        yield f"References: {found[1].decode()}"
+
+
+def _title(message: bytes) -> str:
+    """Return the subject, if it is one that a human can read as it stands."""
+    found = _SUBJECT.search(message.partition(b"\r\n\r\n")[0])
+    text = found[1].decode().strip() if found else ""
+    return "" if "=?" in text else text
+
+
+def _for_humans(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
+    lines = [f"This is the mail system at {ours.hostname}.", "", *_which(about, ours), ""]
+    for action, sentence in _sentences(about).items():
+        those = [each.standing for each in told if each.action is action]
+        if those:
+            lines += [*wrapped(sentence, ""), ""]
+            lines += [line for standing in those[:_NAMED] for line in _case(standing)]
+        if len(those) > _NAMED:
+            lines += [f"    and {len(those) - _NAMED} more, all of them in the attached report", ""]
+    attached = "The mail" if about.whole else "The mail's header"
+    lines += wrapped(f"{attached} is attached. To ask about it here, quote its number: {about.id}", "")
+    text = ended(lines)
+    charset, encoding = ("us-ascii", "7bit") if text.isascii() else ("utf-8", "8bit")
+    return part(f"text/plain; charset={charset}", encoding, "Notification") + text
+
+
+def _which(about: Subject, ours: Letterhead) -> list[str]:
+    who = "you" if about.envelope.sender == ours.to else f"<{printable(about.envelope.sender)}>"
+    what = f"This is about the mail that {who} sent on {date_time(about.received)}"
+    if title := _title(about.copy):
+        return [*wrapped(f"{what}, with the subject", ""), "", *wrapped(title, "    ")]
+    return wrapped(f"{what}.", "")
+
+
+def _sentences(about: Subject) -> dict[Action, str]:
+    return {
+        Action.FAILED: "It could not be delivered to these recipients, and will not be tried again for them:",
+        Action.DELAYED: "It has not been delivered to these recipients yet. There is nothing that you need "
+        f"to do: it will be tried again until {date_time(about.given_up)}.",
+        Action.RELAYED: "It has been passed on for these recipients, to a server that does not confirm "
+        "deliveries. Unless you hear otherwise, it has arrived:",
+        Action.DELIVERED: "It has been delivered to these recipients:",
+    }
+
+
+def _case(standing: Standing) -> list[str]:
+    """Name one recipient, and quote what was said of it: indented, so that no boundary can be imitated."""
+    words = printable(standing.reply, LONGEST_REPLY)
+    if hop := printable(standing.hop):
+        words = f"{hop} said: {words}" if SMTP_REPLY.match(standing.reply) else f"{hop}: {words}"
+    return [f"    <{printable(standing.address)}>", *wrapped(words, " " * 8), ""]
+
+
+def _copy(about: Subject) -> bytes:
+    header = about.copy.partition(b"\r\n\r\n")[0]
+    # RFC 6532 3.7: what has a UTF-8 header is message/global, to those who know that there are such.
+    utf8 = about.envelope.smtputf8 and not header.isascii()
+    if about.whole:
+        kind = "message/global" if utf8 else "message/rfc822"
+    else:
+        kind = "message/global-headers" if utf8 else "text/rfc822-headers"
+    title = "Undelivered mail" if about.whole else "Header of the mail"
+    return part(kind, "7bit" if about.copy.isascii() else "8bit", title) + about.copy

@@ -1,0 +1,120 @@
+"""Telling senders what became of their mail: notifications made, and put into the queue, exactly once.
+
+The order of the steps is `spool.notice`'s; what is owed is `owed`'s to say, how it is written `dsn`'s.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mailer.mail import clock
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.maillog.events import MailLog
+from mailer.send.owed import Action, Destination, Told, owed
+from mailer.spool import journal
+from mailer.spool.claim import Claim
+from mailer.spool.committer import Committer
+from mailer.spool.incoming import Incoming
+from mailer.spool.journal import Event, Kind, State
+from mailer.spool.layout import Spool
+from mailer.spool.notice import Sent, Written
+
+if TYPE_CHECKING:
+    from mailer.send.dsn_subject import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the operator decides about notifications."""
+
+    destination: Destination
+    hostname: str
+    delay_warning: float
+    """As `owed` takes it."""
+    max_age: float
+    """Seconds from a message's acceptance until it is given up."""
+
+
+class Notifier:
+    """Writes the notifications that a claimed message owes."""
+
+    def __init__(self, spool: Spool, committer: Committer, terms: Terms, log: MailLog) -> None:
+        self._spool = spool
+        self._committer = committer
+        self._terms = terms
+        self._log = log
+
+    async def notify(self, claim: Claim, state: State, now: float) -> State:
+        """Put what is owed into the queue, as one notification, and record it.
+
+        Args:
+            claim: the message, before it leaves `cur/`.
+            state: the fold of its journal.
+            now: seconds since the epoch.
+
+        Returns:
+            The state with what was recorded.
+
+        Raises:
+            OSError: it could not be done, or not to its end. The message must stay in `cur/`, where the next
+                claim finishes it or begins anew; at no time are there two notifications that can be sent.
+        """
+        to = self._terms.destination(claim.entry.envelope.sender)
+        told = owed(state, now, self._terms.delay_warning) if to else ()
+        if not told:
+            return state
+        notification = self._write(claim, state, told, to, now)
+        size = notification.size
+        addresses = tuple(each.standing.address for each in told)
+        event = Event(at=clock.rfc3339(now), event=Kind.NOTIFIED, to=addresses, notice=notification.id)
+        try:
+            await asyncio.wrap_future(self._committer.commit(Written(notification)))
+            # From here on it is not taken back: the line may be there, whatever the system says of the write.
+            claim.held.append(event)
+            self._log.notified(id=claim.id, to=addresses, notice=notification.id, addressee=to, size=size)
+            await asyncio.wrap_future(self._committer.commit(Sent(claim.held, notification)))
+        finally:
+            notification.release()
+        return journal.advance(state, [event])
+
+    def _write(self, claim: Claim, state: State, told: tuple[Told, ...], to: str, now: float) -> Incoming:
+        # Imported here: most runs have nobody to tell, and `email.utils` takes a while.
+        from mailer.send.dsn import compose  # noqa: PLC0415
+        from mailer.send.dsn_subject import Letterhead  # noqa: PLC0415
+
+        about = self._subject(claim, state, told)
+        utf8 = not to.isascii()
+        notification = Incoming.create(
+            self._spool,
+            received=now,
+            user="",
+            peer="",
+            # Whether it has 8-bit text is known when it is written; as 8BITMIME either may go.
+            envelope=Envelope("", (Recipient(to),), body="8BITMIME", smtputf8=utf8),
+        )
+        try:
+            ours = Letterhead(notification.id, self._terms.hostname, to, now)
+            notification.write(compose(about, told, ours))
+            notification.seal(now, about=claim.id)
+        except BaseException:
+            notification.discard()
+            raise
+        return notification
+
+    def _subject(self, claim: Claim, state: State, told: tuple[Told, ...]) -> "Subject":
+        from mailer.send.dsn import LARGEST_COPY, header_of  # noqa: PLC0415 - as above
+        from mailer.send.dsn_subject import Subject  # noqa: PLC0415 - as above
+
+        entry = claim.entry
+        failed = any(each.action is Action.FAILED for each in told)
+        # RFC 3461 4.3: RET is about failures; whoever hears of no failure gets the header.
+        whole = failed and entry.envelope.ret != "HDRS" and entry.length <= LARGEST_COPY
+        copy = claim.held.read_message(entry, 0, LARGEST_COPY)
+        return Subject(
+            id=claim.id,
+            envelope=entry.envelope,
+            received=entry.block.received,
+            given_up=state.since + self._terms.max_age,
+            copy=copy if whole else header_of(copy),
+            whole=whole,
+        )

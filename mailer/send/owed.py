@@ -1,0 +1,83 @@
+"""Which recipients' senders are to be told what (RFC 3461 4.1), from a message's state and nothing else.
+
+One settlement makes one notification, whatever number of recipients it is about: what an attempt decided is
+told when it is decided, so a wrong address is not kept for days because another recipient's server is down.
+A recipient's final status is told once, its delay once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
+from mailer.mail.outcome import Status
+from mailer.mail.patterns import AddressPatterns
+from mailer.spool.journal import Standing, State
+
+
+class Action(StrEnum):
+    """RFC 3464 2.3.3."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+    """Handed to a server that tells the sender nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One recipient, and what its sender is told of it."""
+
+    standing: Standing
+    action: Action
+
+
+def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:
+    """Return what the sender is still to be told.
+
+    Args:
+        state: the message's.
+        now: seconds since the epoch.
+        delay_warning: the age in seconds from which a recipient is late; 0: none ever is.
+    """
+    late = bool(delay_warning) and not state.held and now - state.since >= delay_warning
+    actions = ((standing, _action(standing, late=late)) for standing in state.standings)
+    return tuple(Told(standing, action) for standing, action in actions if action)
+
+
+def _action(standing: Standing, *, late: bool) -> Action | None:
+    wants, status = standing.recipient.wants, standing.status
+    if not status.final:
+        tried = status in {Status.DEFERRED, Status.UNCERTAIN}
+        return Action.DELAYED if late and tried and not standing.warned and wants("DELAY") else None
+    if standing.notice:
+        return None
+    if status is Status.SENT:
+        return Action(standing.action) if standing.action in set(Action) and wants("SUCCESS") else None
+    return Action.FAILED if wants("FAILURE") else None
+
+
+Destination = Callable[[str], str]
+"""Gives the address that notifications for a sender go to; empty: nobody is told."""
+
+
+def destination(config: Config) -> Destination:
+    """Return whom the configuration wants to be told.
+
+    Nobody is told of mail from the null sender: that is what notifications themselves are sent from, and two
+    servers would tell each other for ever (RFC 5321 6.1).
+    """
+    allowed = AddressPatterns.of(config.allowed_recipients) if config.allowed_recipients else None
+
+    def of(sender: str) -> str:
+        if not sender or config.bounce == BOUNCE_OFF:
+            return ""
+        if config.bounce != BOUNCE_SENDER:
+            return config.bounce
+        # A staging host mails nobody that it may not mail, senders included.
+        if allowed and allowed.match(sender):
+            return sender
+        return config.redirect_all_to or ("" if allowed else sender)
+
+    return of

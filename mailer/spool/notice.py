@@ -1,0 +1,132 @@
+"""Notifications about a message (RFC 3464), each of which enters the queue exactly once, whatever dies when.
+
+Whoever makes one holds the lock of the message that it is about, its parent, and goes in this order:
+
+1. the notification is complete and durable in `tmp/` (`Written`);
+2. a `notified` line in the parent's journal names it, and is durable;
+3. it moves to `new/`, durably (both are `Sent`);
+4. only then the parent leaves `cur/`.
+
+Before 2 counts, a death leaves a file in `tmp/` that nobody names, and the next attempt makes another; from
+then on whoever claims the parent finds the line, and does step 3 if it is not done (`finish`). The line of a
+notification that is no longer in `tmp/` says that it is on its way, or delivered.
+"""
+
+import contextlib
+import errno
+import os
+
+from mailer.spool.entry import Corrupt
+from mailer.spool.held import Busy, Gone, Held, Unsafe
+from mailer.spool.incoming import Incoming
+from mailer.spool.inspect import View
+from mailer.spool.journal import State
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import QUEUE, find
+from mailer.spool.transitions import Move
+
+
+class Written:
+    """The first step, a `Change`."""
+
+    def __init__(self, notification: Incoming) -> None:
+        """Args: notification: sealed."""
+        self._notification = notification
+
+    def sync(self) -> None:
+        self._notification.sync()
+
+    def move(self) -> None:
+        """Nothing moves: that its name is durable where it is, is the point."""
+
+    def directories(self) -> tuple[str, ...]:
+        return (Place.TMP.value,)
+
+    def undo(self) -> None:
+        self._notification.undo()
+
+
+class Sent:
+    """The second and the third step, a `Change`; the parent's journal has the `notified` line already."""
+
+    def __init__(self, parent: Held, notification: Incoming) -> None:
+        self._parent = parent
+        self._notification = notification
+
+    def sync(self) -> None:
+        self._parent.sync()
+
+    def move(self) -> None:
+        self._notification.move()
+
+    def directories(self) -> tuple[str, ...]:
+        return (Place.NEW.value, Place.TMP.value)
+
+    def undo(self) -> None:
+        """Nothing to take back: the line stands, and whoever claims the parent next finishes it."""
+
+
+def finish(parent: Held, state: State, *, recovered: bool) -> None:
+    """Do what a runner that died has left undone of the notifications that a journal names.
+
+    Args:
+        parent: the message that they are about.
+        state: the fold of its journal.
+        recovered: its runner died; what it had renamed may not be durable yet.
+
+    Raises:
+        OSError: it could not be done, and the parent must stay where it is.
+    """
+    spool = parent.spool
+    left = [name for name in state.notices if _exists(spool, Spot(Place.TMP, name))]
+    if left:
+        # The line that we read may be in memory only.
+        parent.sync()
+    for name in left:
+        _enqueue(spool, name)
+    if left or (recovered and state.notices):
+        for place in (Place.NEW, Place.TMP):
+            spool.sync_directory(place.value)
+
+
+def _exists(spool: Spool, spot: Spot) -> bool:
+    try:
+        os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _enqueue(spool: Spool, name: str) -> None:
+    try:
+        with Held.take(spool, Spot(Place.TMP, name)) as held, contextlib.suppress(FileExistsError):
+            # One that is in new/ already is the same one; somebody's `cp` stays behind.
+            held.move(Move.COMMIT)
+    except (Gone, Unsafe):
+        return  # What is no file of ours is no notification, whatever its name.
+    except Busy as error:
+        # A sweep looks how old it is, for this instant.
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name) from error
+
+
+def is_awaited(spool: Spool, held: Held) -> bool:
+    """Tell whether a file in `tmp/` is a notification that its parent's journal names: no litter, but mail.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        about = held.read().state.about
+    except Corrupt:
+        return False
+    return bool(about) and any(
+        held.id in _notices(spool, spot) for spot in find(spool, about, (*QUEUE, Place.SENT))
+    )
+
+
+def _notices(spool: Spool, spot: Spot) -> tuple[str, ...]:
+    try:
+        with View.open(spool, spot) as view:
+            return view.entry().state.notices
+    except (Corrupt, FileNotFoundError):
+        return ()
