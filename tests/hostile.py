@@ -112,8 +112,6 @@ class Message:
 class Session:
     """One connection's record."""
 
-    peer: str = ""
-    """The client's address."""
     received: bytearray = field(default_factory=bytearray)
     """Every byte from the client, decrypted."""
     sent: bytearray = field(default_factory=bytearray)
@@ -222,12 +220,12 @@ class Server:
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                sock, peer = self.listener.accept()
+                sock, _ = self.listener.accept()
             except OSError:
                 return
             with self._lock:
                 self._open.add(sock)
-            session = Session(peer=peer[0])
+            session = Session()
             self.sessions.append(session)
             self._spawn(_Conversation(self, sock, session).run)
 

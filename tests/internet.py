@@ -1,7 +1,7 @@
 """A small internet on loopback: a name server, and the mail exchangers that it knows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hostile import Server
@@ -14,9 +14,8 @@ from testbed.relay import Relay
 class Internet:
     """A name server, and the mail exchangers it knows, all at the same port of different addresses."""
 
-    def __init__(self, dns: Any) -> None:
-        """Args: dns: the name server, `str()` of which is its address."""
-        self.dns = dns
+    def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        self.dns = NameServer(zone)
         self.dns_timeout = "2s"
         self.port = free_port()
         self._servers = ExitStack()
@@ -33,15 +32,10 @@ class Internet:
 
     @classmethod
     @contextmanager
-    def served_by(cls, dns: Any) -> Iterator["Internet"]:
-        internet = cls(dns)
-        with internet._servers, dns:
+    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> Iterator["Internet"]:
+        internet = cls(zone)
+        with internet._servers, internet.dns:
             yield internet
-
-    @classmethod
-    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> AbstractContextManager["Internet"]:
-        """With a scripted name server, whose zone may be changed."""
-        return cls.served_by(NameServer(zone))
 
 
 def run(relay: Relay, internet: Internet, to: Sequence[str] = ("bob@one.test",), **direct: Any) -> Any:

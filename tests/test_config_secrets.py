@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.config import secrets
-from mailer.config.hops import Provider
-from mailer.config.model import Config
+from mailer.config.model import Config, Provider
 from mailer.config.secrets import (
     FromCommand,
     FromCredential,

@@ -1,18 +1,16 @@
-"""`mailer up`: receiver and runner in the foreground, two processes with one Ctrl-C."""
+"""`mailer up`: receiver, runner and monitor in the foreground, three processes with one Ctrl-C."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
-import mailer
+from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit
-from mailer.cli.options import config_option, examples, log_format, log_format_option
+from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.wire import configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
@@ -25,13 +23,10 @@ _MARGIN = 10.0
 class _Child(subprocess.Popen[bytes]):
     """One of our programs, running."""
 
-    def __init__(self, program: str, module: str, *arguments: str) -> None:
+    def __init__(self, program: str, argv: Sequence[str]) -> None:
         """Start it at once; args: program: what the operator calls it."""
-        # Without -P, `-m` would import whatever lies in the current directory. A checkout is run from there.
-        from_here = Path(mailer.__file__).parents[1] == Path.cwd()
-        interpreter = [sys.executable] if from_here else [sys.executable, "-P"]
         # A process group of its own: Ctrl-C reaches us alone, and each child gets one signal, ours.
-        super().__init__([*interpreter, "-m", module, *arguments], stdin=subprocess.DEVNULL, process_group=0)
+        super().__init__(argv, stdin=subprocess.DEVNULL, process_group=0)
         self.program = program
 
     @property
@@ -50,22 +45,21 @@ class _Child(subprocess.Popen[bytes]):
 def up() -> int:
     """Receive and send in the foreground, until Ctrl-C.
 
-    Starts `mailer serve` and `mailer-send --watch`. When one of them ends by itself the other is ended too,
-    and the exit code is that of the first.
+    Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
+    When one of them ends by itself the others are ended too, and the exit code is that of the first.
     """
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
     if not loaded.config.spool_dir.exists():
-        # Once, before two of them try at the same time.
+        # Once, before all of them try at the same time.
         make_spool(loaded.config.spool_dir).close()
-    common = ["--config", str(loaded.path), "--parent", str(os.getpid())]
-    if form := log_format():
-        common += ["--log-format", form]
     children = [
-        _Child("mailer serve", "mailer", "serve", *common),
-        _Child("mailer-send", "mailer.cli.send", "--watch", *common),
+        _Child("mailer serve", child_argv("mailer", "serve", config=loaded.path)),
+        _Child("mailer-send", child_argv("mailer.cli.send", "--watch", config=loaded.path)),
     ]
+    if loaded.config.enable_health_check:
+        children.append(_Child("mailer monitor", child_argv("mailer", "monitor", config=loaded.path)))
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask; if we die in between, the kernel ends them.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

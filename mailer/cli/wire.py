@@ -22,6 +22,7 @@ from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.stderr import Format, stderr_sink
 from mailer.spool.layout import LOG, Spool, SpoolError
+from mailer.spool.pause import describe, read_pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,12 @@ def end_with_the_pipe() -> None:
     would kill them for a client that hung up.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def say_if_paused(spool: Spool) -> None:
+    """Tell on standard error, beside any listing, that the operator has paused the runners."""
+    if paused := read_pause(spool):
+        tell(sys.stderr, f"{describe(paused)}\n")
 
 
 def tell(stream: TextIO, text: str) -> None:

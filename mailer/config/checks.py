@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import msgspec
 
 from mailer.config import dkim_checks
-from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.config.permissions import chmod, others_can_read
@@ -32,7 +31,7 @@ _PLACEHOLDER = re.compile(
 # Chosen, and badly. A configuration that runs today must run with us, so these only get a warning.
 _GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
-
+_WEB = re.compile(r"https?://[^/]", re.IGNORECASE)
 _WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
 
 
@@ -51,9 +50,13 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *_exposed_configuration(loaded),
         *_bounce(loaded.config),
         *_name_servers(loaded.config),
-        *_source_addresses(loaded.config),
         *dkim_checks.refusals(loaded.config),
     )
+
+
+def refuse_to_monitor(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say why the monitor must not start with this configuration; empty: it may."""
+    return (*_exposed_configuration(loaded), *_alerts(loaded.config))
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
@@ -71,7 +74,6 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_exposed_configuration(loaded),
         *_bounce(config),
         *_name_servers(config),
-        *_source_addresses(config),
         *dkim_checks.refusals(config),
         *_providers(config),
         *_references(config),
@@ -79,6 +81,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *dkim_checks.missing_keys(config),
         *_open_login(config),
         *_routes(config),
+        *_alerts(config),
         *unbuilt(config),
     )
 
@@ -221,23 +224,6 @@ def _name_servers(config: Config) -> Iterator[Problem]:
             yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
 
 
-def _source_addresses(config: Config) -> Iterator[Problem]:
-    direct = config.direct_delivery
-    addresses = [("$.directDelivery.sourceAddress", direct.source_address)]
-    addresses += [
-        (f"$.forwardProviders[{at}].sourceAddress", provider.source_address)
-        for at, provider in enumerate(config.forward_providers)
-    ]
-    for key, address in addresses:
-        try:
-            version = str(ipaddress.ip_address(address).version) if address else direct.ip_version
-        except ValueError:
-            yield Problem(key, "is no address; write one of this host's, such as 192.0.2.1")
-            continue
-        if address == direct.source_address and direct.ip_version not in {IpVersion.ANY, version}:
-            yield Problem(key, f"is of IPv{version}, and ipVersion allows no such address")
-
-
 def _providers(config: Config) -> Iterator[Problem]:
     for provider in config.providers:
         secret = provider.password
@@ -284,6 +270,16 @@ def _routes(config: Config) -> Iterator[Problem]:
     yield Problem(
         "$.forwardSMTP", f"{why}: mail is kept in the local Maildir, {printable(str(config.spool_dir))}/local"
     )
+
+
+def _alerts(config: Config) -> Iterator[Problem]:
+    """Alerts that would reach nobody, or could not be sent."""
+    alerts = config.alerts
+    webhook = alerts.webhook
+    if webhook.reference is None and not webhook.empty and not _WEB.match(webhook.reveal()):
+        yield Problem("$.alerts.webhook", 'must begin with "https://" or "http://"')
+    if alerts.failed_more_than is not None and alerts.failed_more_than < 0:
+        yield Problem("$.alerts.failedMoreThan", "expected a whole number from 0")
 
 
 def _secrets(value: object) -> Iterator[Secret]:

@@ -20,16 +20,6 @@ _DEFAULTS = Config()
 
 _ROWS = (
     _Row(
-        "$.enableHealthCheck",
-        lambda config: config.enable_health_check,
-        "this version has no monitor; nothing answers on healthCheckPort (see `mailer spool stats`)",
-    ),
-    _Row(
-        "$.adminToken",
-        lambda config: config.admin_token != _DEFAULTS.admin_token,
-        "this version has no admin page; nothing asks for the token",
-    ),
-    _Row(
         "$.logRetention",
         lambda config: config.log_retention != _DEFAULTS.log_retention,
         "this version deletes no days of the ledger; those in the spool's log/ stay until you remove them",

@@ -16,11 +16,14 @@ from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
 from mailer.spool.journal import Disposition
 from mailer.spool.layout import SPOOL_WIDE, Spool
+from mailer.spool.pause import is_paused
 
 PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""
 POLL = 0.1
 """Seconds between looks where the kernel does not tell of arrivals."""
+PAUSE_SEEN = 1.0
+"""Seconds until a runner sees that the operator has paused, or resumed."""
 
 
 @dataclass(slots=True)
@@ -95,6 +98,8 @@ class Runner:
         self._alone = False
         self._trouble: OSError | None = None
         self._closing = False
+        self._paused = False
+        self._look_for_pause = float("-inf")
         self._wake = asyncio.Event()
         self.tally = Tally()
 
@@ -154,7 +159,7 @@ class Runner:
                 if self._trouble is not None:
                     await self._pause(self._trouble, stop)
                 else:
-                    await self._rest(look_again - loop.time() if self._feed.exhausted else None)
+                    await self._rest(self._patience(look_again))
         finally:
             stopping.cancel()
             if arrivals:
@@ -189,9 +194,19 @@ class Runner:
         self._wake.set()
 
     def _has_room(self) -> bool:
-        if self._suspect or self._alone or self._trouble or self._closing:
+        if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
         return len(self._tasks) < self._concurrency and self.tally.claimed != (self._limit or -1)
+
+    def _is_paused(self) -> bool:
+        """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_for_pause:
+            self._look_for_pause = now + PAUSE_SEEN
+            before, self._paused = self._paused, is_paused(self._spool)
+            if self._paused != before:
+                self._policy.log.notice("paused: nothing is claimed" if self._paused else "resumed")
+        return self._paused
 
     def _start(self, claim: Claim) -> None:
         self._alone = claim.suspect
@@ -284,6 +299,14 @@ class Runner:
     def _until_minute(self) -> float:
         """Seconds until the next bucket may be due: they are named by the minute."""
         return 60.0 - self._policy.clock() % 60 + 0.05
+
+    def _patience(self, look_again: float) -> float | None:
+        """Seconds to rest unless something happens; None: only what is in flight can change anything."""
+        if self._paused:
+            return PAUSE_SEEN
+        if not self._feed.exhausted:
+            return None
+        return look_again - asyncio.get_running_loop().time()
 
     async def _rest(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):

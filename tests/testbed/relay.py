@@ -39,6 +39,7 @@ class Relay:
         self.spool = directory / "spool"
         self.config = directory / "config.json"
         self.port = free_port()
+        self.http_port = free_port()
         self._settings: dict[str, Any] = {
             "smtpHost": LOOPBACK,
             "smtpPort": self.port,
@@ -90,6 +91,14 @@ class Relay:
         """Run `mailer up` while the block runs; it accepts connections when the block begins."""
         with self._start([*under, *_MAILER, "up", *arguments], "up") as process:
             process.await_port(self.port)
+            yield process
+
+    @contextmanager
+    def monitor(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
+        """Run `mailer monitor` at `http_port` while the block runs; it accepts connections when it begins."""
+        self.configure({"enableHealthCheck": True, "healthCheckPort": self.http_port})
+        with self._start([*under, *_MAILER, "monitor", *arguments], "monitor") as process:
+            process.await_port(self.http_port)
             yield process
 
     def watch(self, *arguments: str, under: Sequence[str] = ()) -> ServerProcess:

@@ -7,7 +7,7 @@ from pathlib import Path
 TESTBED = Path(__file__).resolve().parents[2] / ".testbed"
 UNPACKED_POSTFIX = TESTBED / "postfix"
 UNPACKED_EXIM = TESTBED / "exim" / "usr" / "sbin" / "exim4"
-UNPACKED_NSD = TESTBED / "nsd" / "usr" / "sbin" / "nsd"
+UNPACKED_PROMETHEUS = TESTBED / "prometheus" / "usr" / "bin"
 NODE_MODULES = TESTBED / "node" / "node_modules"
 
 
@@ -65,6 +65,16 @@ def exim_program() -> Path:
         MissingToolError: neither is there.
     """
     return UNPACKED_EXIM if UNPACKED_EXIM.exists() else Path(program("exim4"))
+
+
+def prometheus_program(name: str) -> str:
+    """`prometheus` or `promtool`, unpacked or installed.
+
+    Raises:
+        MissingToolError: neither is there.
+    """
+    unpacked = UNPACKED_PROMETHEUS / name
+    return str(unpacked) if unpacked.exists() else program(name)
 
 
 def node_modules() -> Path:

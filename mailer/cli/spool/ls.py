@@ -9,7 +9,7 @@ import click
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records, words
 from mailer.cli.spool.selection import Filter, filters
-from mailer.cli.wire import workplace
+from mailer.cli.wire import say_if_paused, workplace
 from mailer.mail.reply import printable
 from mailer.spool.inspect import Seen
 from mailer.spool.layout import Place
@@ -42,6 +42,7 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     now = time.time()
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
+        say_if_paused(at.spool)
         chosen = islice(wanted.select(at.spool, QUEUE, now), limit)
         if as_json:
             sys.stdout.writelines(records.encode(records.record(seen)) for seen in chosen)

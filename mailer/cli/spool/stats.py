@@ -9,7 +9,7 @@ import click
 
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records, words
-from mailer.cli.wire import workplace
+from mailer.cli.wire import say_if_paused, workplace
 from mailer.spool.ids import arrival
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE, spots
@@ -37,6 +37,7 @@ class Tally:
 def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""
     with workplace() as at:
+        say_if_paused(at.spool)
         tallies = {place: _tally(at.spool, place) for place in QUEUE}
     if as_json:
         described = {

@@ -1,0 +1,1 @@
+"""Seeing and acting over HTTP, on loopback: health, metrics, the admin requests, alerts."""

@@ -1,0 +1,131 @@
+"""What the operator does over HTTP: try failed mail again, pause, resume, clean up, see the configuration."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+
+from mailer.config.show import effective
+from mailer.config.units import seconds
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
+from mailer.monitor.service import Service
+from mailer.spool.entry import Corrupt
+from mailer.spool.held import Missed, Unsafe
+from mailer.spool.ids import arrival
+from mailer.spool.layout import SPOOL_WIDE, Place, Spot
+from mailer.spool.operate import Operator, Refused
+from mailer.spool.pause import pause, resume
+from mailer.spool.scan import spots
+
+_BY = "admin request"
+"""Who did it, for journals and the ledger; HTTP does not say whose program asked."""
+
+
+def routes(service: Service) -> tuple[Route, ...]:
+    admin = _Admin(service)
+    return (
+        Route("POST", "/admin/retry-failed", admin.retry_failed, admin=True),
+        Route("POST", "/admin/pause", admin.pause, admin=True),
+        Route("POST", "/admin/resume", admin.resume, admin=True),
+        Route("POST", "/admin/clean-old-emails", admin.clean_old_emails, admin=True),
+        Route("GET", "/admin/config", admin.config, admin=True),
+    )
+
+
+class _Admin:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._at_work = asyncio.Lock()
+        """One walk over the spool at a time: a thousand requests at once find it done after the first."""
+
+    async def retry_failed(self, _: Asked) -> Answer:
+        """Requeue what failed and what waits for its time, and start a run.
+
+        Asked again, there is nothing left to requeue; recipients that have the mail are never tried again.
+        """
+        failed = await self._each(Place.FAILED, "requeued", self._retry)
+        deferred = await self._each(Place.RETRY, "requeued", self._retry)
+        self._service.runs.start()
+        return _done(f"{_count(failed, 'failed')} and {_count(deferred, 'deferred')} will be tried now")
+
+    async def pause(self, asked: Asked) -> Answer:
+        service = self._service
+        reason = asked.query.get("reason", "")
+        if await asyncio.to_thread(pause, service.spool, service.clock(), _BY, reason):
+            service.log.message("paused", id="", by=_BY, reason=reason)
+        return _done("runners claim nothing until POST /admin/resume; mail is still accepted")
+
+    async def resume(self, _: Asked) -> Answer:
+        if await asyncio.to_thread(resume, self._service.spool):
+            self._service.log.message("resumed", id="", by=_BY)
+        self._service.runs.start()
+        return _done("runners work again")
+
+    async def clean_old_emails(self, asked: Asked) -> Answer:
+        """Delete from `failed/` what arrived longer ago than `olderThan`, or else `archiveMaxAge`."""
+        asked_for = asked.query.get("olderThan")
+        try:
+            age = float(seconds(int(asked_for) if asked_for.isdigit() else asked_for) if asked_for else 0)
+        except ValueError:
+            raise Refusal(HTTPStatus.BAD_REQUEST, 'olderThan is a duration such as "30d"') from None
+        age = age or float(self._service.config.archive_max_age)
+        limit = self._service.clock() - age
+        removed = await self._each(
+            Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
+        )
+        return _done(f"{_count(removed, 'failed')} deleted that arrived over {age:g} seconds ago")
+
+    async def config(self, _: Asked) -> Answer:
+        return json(effective(self._service.config))
+
+    def _retry(self, operator: Operator, spot: Spot) -> None:
+        operator.retry(spot, self._service.clock())
+
+    async def _each(
+        self,
+        place: Place,
+        event: str,
+        act: Callable[[Operator, Spot], None],
+        chosen: Callable[[Spot], bool] = lambda _: True,
+    ) -> int:
+        """Do something to every message of a place; return to how many it was done.
+
+        A client that leaves does not stop it. Raises OSError: the spool cannot be worked with.
+        """
+
+        def walk() -> int:
+            operator = Operator(self._service.spool, _BY)
+            return sum(self._do(operator, spot, event, act) for spot in self._in(place) if chosen(spot))
+
+        async def alone() -> int:
+            async with self._at_work:
+                return await asyncio.to_thread(walk)
+
+        return await asyncio.shield(asyncio.create_task(alone()))
+
+    def _in(self, place: Place) -> Iterator[Spot]:
+        return spots(self._service.spool, (place,))
+
+    def _do(self, operator: Operator, spot: Spot, event: str, act: Callable[[Operator, Spot], None]) -> bool:
+        log = self._service.log
+        try:
+            act(operator, spot)
+        except (Missed, Refused):
+            return False  # Somebody else has it in hand.
+        except (Corrupt, Unsafe) as error:
+            log.warning("left alone", path=spot.path, reason=str(error))
+            return False
+        except OSError as error:
+            if error.errno in SPOOL_WIDE:
+                raise
+            log.warning("left alone", path=spot.path, error=error.strerror)
+            return False
+        log.message(event, id=spot.name, by=operator.name)
+        return True
+
+
+def _done(text: str) -> Answer:
+    return json({"status": "ok", "message": text})
+
+
+def _count(number: int, kind: str) -> str:
+    return f"{number} {kind} message{'' if number == 1 else 's'}"

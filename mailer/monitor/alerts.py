@@ -1,0 +1,210 @@
+"""Alerts: what the operator is told without being asked, once, and again when it is over.
+
+An alert fires when its value passes the threshold, and ends when it has fallen to four fifths of it: a value
+that swings about the threshold is told once. What was told is kept in the spool, so that a restart does not
+repeat it; what could not be told is tried again until it is, or is over.
+"""
+
+import asyncio
+import os
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+import msgspec
+
+from mailer.config.monitoring import Alerts
+from mailer.mail import clock
+from mailer.maillog.events import MailLog
+from mailer.monitor.reading import Reading
+from mailer.spool import state
+from mailer.spool.layout import Place, Spool
+
+_QUEUE, _FAILED, _NO_RUN = NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor")
+"""The alerts are called as their keys are."""
+_SAVED = "alerts.json"
+_END_AT = 0.8
+"""Share of the threshold at which an alert ends."""
+_TIMEOUT = 30.0
+"""Seconds for the command or the webhook."""
+_AGAIN = 60.0
+"""Seconds until an alert that could not be told is tried again."""
+
+# What a program needs to run and to find its own files; other variables may be secrets of ours.
+_ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
+
+Post = Callable[[str, bytes, float], Awaitable[None]]
+"""Sends JSON to a URL within some seconds; raises OSError."""
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is told."""
+
+    alert: str
+    """One of `NAMES`."""
+    status: str
+    """`firing` or `resolved`."""
+    value: float
+    threshold: float
+    since: str
+    """When it began to fire."""
+    at: str
+    host: str
+    message: str
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """An alert that fires, or that has ended and this is yet to be told."""
+
+    since: str
+    told: bool = False
+    """That it fires."""
+    over: bool = False
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """One thing that is watched."""
+
+    value: float
+    threshold: float
+    text: str
+
+
+def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
+    """Say how what is watched stands; what is not configured is left out.
+
+    Args:
+        alerts: the operator's.
+        reading: how things are.
+        began: when the watching began: a host that was off for a night has not been without a run since then.
+    """
+    found: dict[str, _Value] = {}
+    if alerts.queue_older_than:
+        age = reading.queue.waiting_age(reading.at)
+        text = f"the oldest message has waited {age:.0f} s"
+        found[_QUEUE] = _Value(age, alerts.queue_older_than, text)
+    if alerts.failed_more_than is not None:
+        count = reading.queue[Place.FAILED].count
+        text = f"{count} messages have failed and wait for a decision"
+        found[_FAILED] = _Value(count, alerts.failed_more_than, text)
+    if alerts.no_run_for:
+        ago = max(0.0, reading.at - max(reading.last_run or 0.0, began))
+        text = f"mailer-send has not done its work for {ago:.0f} s"
+        found[_NO_RUN] = _Value(ago, alerts.no_run_for, text)
+    return found
+
+
+def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) -> dict[str, _Known]:
+    """Say which alerts fire, given those that did."""
+    judged = {}
+    for name, each in found.items():
+        before = known.get(name)
+        firing = each.value > (each.threshold * _END_AT if before and not before.over else each.threshold)
+        if firing:
+            judged[name] = msgspec.structs.replace(before, over=False) if before else _Known(now)
+        elif before and before.told:
+            judged[name] = msgspec.structs.replace(before, over=True)
+    return judged
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How to tell, and by what name."""
+
+    alerts: Alerts
+    post: Post
+    host: str
+
+
+class Alerting:
+    """Watches and tells. What fires is known from the start on."""
+
+    def __init__(self, spool: Spool, log: MailLog, means: Means) -> None:
+        self._spool = spool
+        self._log = log
+        self._means = means
+        self._known = _load(spool)
+        self._began: float | None = None
+        self._next_try: dict[str, float] = {}
+
+    @property
+    def firing(self) -> frozenset[str]:
+        return frozenset(name for name, known in self._known.items() if not known.over)
+
+    async def consider(self, reading: Reading) -> None:
+        """Judge one reading, and tell what is new."""
+        self._began = reading.at if self._began is None else min(self._began, reading.at)
+        found = values(self._means.alerts, reading, self._began)
+        self._keep(judge(self._known, clock.rfc3339(reading.at), found))
+        for name, known in list(self._known.items()):
+            if (known.over or not known.told) and monotonic() >= self._next_try.get(name, 0.0):
+                alert = self._alert(name, known, found[name], reading.at)
+                if await self._tell(alert):
+                    self._mark_told(name, known)
+                else:
+                    self._next_try[name] = monotonic() + _AGAIN
+
+    def _alert(self, name: str, known: _Known, found: _Value, now: float) -> Alert:
+        return Alert(
+            alert=name,
+            status="resolved" if known.over else "firing",
+            value=round(found.value, 3),
+            threshold=found.threshold,
+            since=known.since,
+            at=clock.rfc3339(now),
+            host=self._means.host,
+            message=found.text,
+        )
+
+    async def _tell(self, alert: Alert) -> bool:
+        """Tell by every means there is; False when one of them failed."""
+        say = self._log.notice if alert.status == "resolved" else self._log.error
+        say("alert", name=alert.alert, status=alert.status, message=alert.message)
+        body, means = msgspec.json.encode(alert), self._means
+        try:
+            if means.alerts.command:
+                await _run(means.alerts.command, body, alert)
+            if not means.alerts.webhook.empty:
+                await means.post(means.alerts.webhook.reveal(), body, _TIMEOUT)
+        except (OSError, LookupError) as error:  # A secret that cannot be had is a LookupError.
+            self._log.warning("the alert could not be passed on", name=alert.alert, error=str(error))
+            return False
+        return True
+
+    def _mark_told(self, name: str, known: _Known) -> None:
+        self._next_try.pop(name, None)
+        rest = {other: each for other, each in self._known.items() if other != name}
+        self._keep(rest if known.over else rest | {name: msgspec.structs.replace(known, told=True)})
+
+    def _keep(self, known: dict[str, _Known]) -> None:
+        if known == self._known:
+            return
+        self._known = known
+        try:
+            state.replace(self._spool, _SAVED, msgspec.json.encode(known) + b"\n")
+        except OSError as error:
+            self._log.warning("what was told cannot be written down", error=error.strerror)
+
+
+def _load(spool: Spool) -> dict[str, _Known]:
+    try:
+        return msgspec.json.decode(state.read(spool, _SAVED) or b"{}", type=dict[str, _Known])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+async def _run(argv: tuple[str, ...], body: bytes, alert: Alert) -> None:
+    """Run the operator's command; raises OSError when it cannot be started, fails, or takes too long."""
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    environment |= {"MAILER_ALERT": alert.alert, "MAILER_ALERT_STATUS": alert.status}
+    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=DEVNULL, env=environment)
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            await process.communicate(body)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise OSError(f"{argv[0]} took longer than {_TIMEOUT:g} seconds") from None
+    if process.returncode:
+        raise OSError(f"{argv[0]} ended with {process.returncode}")

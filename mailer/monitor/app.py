@@ -1,0 +1,304 @@
+"""The HTTP server: sockets, connections and the bounds of what a client may send; aiohttp is here alone.
+
+It knows no path of ours: `serve` gets a table of routes and answers what they do not.
+"""
+
+import asyncio
+import socket
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
+
+from mailer.config.secrets import Secret
+from mailer.mail.clock import Clock
+from mailer.maillog.events import MailLog
+from mailer.monitor import guard
+from mailer.monitor.exchange import JSON, Answer, Asked, Refusal, Table
+
+MAX_BODY = 64 * 1024
+"""Octets. A form with a reason in it is far below."""
+MAX_CONNECTIONS = 2000
+"""At once; beyond, a connection is closed. A few browsers and one Prometheus need a dozen."""
+HEAD_TIMEOUT = 10.0
+"""Seconds for a request's head (Apache: 20 to 40, nginx: 60; here the client is on this host)."""
+BODY_TIMEOUT = 10.0
+"""Seconds for a request's body."""
+KEEP_ALIVE = 75.0
+"""Seconds that an idle connection stays (nginx: 75); Prometheus asks each 15 to 60."""
+_LINGER = 2.0
+"""Seconds in which the rest of a refused request is read, so that the client reads the answer."""
+_SHUTDOWN = 2.0
+"""Seconds for answers under way when the server is told to end; streams never end by themselves."""
+
+_ALWAYS = {
+    "Server": "mailer",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Fields of every answer; an answer's own take their place."""
+
+Site = tuple[socket.socket, ...]
+"""The bound sockets of a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a server works with."""
+
+    table: Table
+    token: Secret
+    log: MailLog
+    clock: Clock
+
+
+def bind(port: int) -> Site:
+    """Bind this port at every loopback address of this host; 0 lets the system choose one for all.
+
+    Raises:
+        OSError: it cannot be had; nothing is bound.
+    """
+    bound: list[socket.socket] = []
+    try:
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            try:
+                bound.append(_bound(family, address, port))
+            except OSError as error:
+                # A host without IPv6. A browser asks ::1 first for `localhost`: nobody else may answer there.
+                if not bound or error.errno not in {EADDRNOTAVAIL, EAFNOSUPPORT}:
+                    raise
+            port = bound[0].getsockname()[1]
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return tuple(bound)
+
+
+def _bound(family: int, address: str, port: int) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for the last run's connections to leave TIME_WAIT.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((address, port))
+        # Listened on at once: a second server would be let to bind beside one that does not listen yet.
+        listening.listen(1024)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+@asynccontextmanager
+async def serve(site: Site, context: Context) -> AsyncIterator[None]:
+    """Answer while the block runs; then answers under way get `_SHUTDOWN` seconds."""
+    loop = asyncio.get_running_loop()
+    manager = web.Server(_Responder(context).respond, request_factory=_request)
+
+    def connect() -> _Connection:
+        return _Connection(
+            manager,
+            context.clock,
+            loop=loop,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=_LINGER,
+            auto_decompress=False,
+        )
+
+    servers = [await loop.create_server(connect, sock=listening) for listening in site]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+        await manager.shutdown(_SHUTDOWN)
+
+
+# aiohttp makes requests like this itself; what differs is the bound of the body.
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:  # noqa: ANN401
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, with the time for a head bounded, and errors in our form."""
+
+    __slots__ = ("_begun", "_clock", "_patience")
+
+    def __init__(self, manager: web.Server, clock: Clock, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        super().__init__(manager, **options)
+        self._clock = clock
+        self._patience: asyncio.TimerHandle | None = None
+        self._begun = False
+        """Some of a request's head is here."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._manager is not None
+        if len(self._manager.connections) > MAX_CONNECTIONS:
+            self.force_close()
+            return
+        self._begun = True
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        if self._patience is None and self._current_request is None:
+            self._begun = True
+            self._wait()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def head_is_whole(self) -> None:
+        """A request is being answered."""
+        self._begun = False
+        self._stop_waiting()
+
+    def _wait(self) -> None:
+        self._patience = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self.transport is not None and self._begun:
+            late = Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request took too long").answer(self._clock())
+            assert isinstance(late.body, bytes)
+            head = f"HTTP/1.1 408 Request Timeout\r\nContent-Type: {JSON}\r\nContent-Length: {len(late.body)}"
+            self.transport.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + late.body)
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,  # noqa: ARG002 - as above
+        message: str | None = None,  # noqa: ARG002 - as above; it repeats what the client sent
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, or what went wrong in aiohttp itself; the connection ends."""
+        self._stop_waiting()
+        text = "the request cannot be read" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal error"
+        response = _response(Refusal(HTTPStatus(status), text).answer(self._clock()))
+        response.force_close()
+        return response
+
+
+class _Responder:
+    """From aiohttp's request to ours, and back."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.head_is_whole()
+        try:
+            answer = await self._answer(request)
+        except Refusal as refusal:
+            answer = refusal.answer(self._context.clock())
+        except OSError as error:
+            text = f"the spool cannot be worked with: {error.strerror or error}"
+            answer = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text).answer(self._context.clock())
+        except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the monitor
+            # Its type only: its words may hold an address or a secret.
+            self._context.log.error("defect", path=request.path, error=type(error).__name__)
+            answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error").answer(self._context.clock())
+        if isinstance(answer.body, bytes):
+            return _response(answer)
+        return await _stream(request, answer, answer.body)
+
+    async def _answer(self, request: web.BaseRequest) -> Answer:
+        asked = _head(request)
+        # Before anything is looked up or read: who may not ask learns nothing.
+        guard.check(asked)
+        if not request.raw_path.startswith("/"):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "the request's target must be a path")
+        route, parts = self._context.table.find(asked.method, asked.path)
+        if route.admin:
+            guard.authorise(asked, self._context.token)
+        body = await _body(request)
+        return await route.handler(_with(asked, body, parts))
+
+
+def _head(request: web.BaseRequest) -> Asked:
+    headers: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name, value in request.headers.items():
+        headers[name.lower()] += (value,)
+    return Asked(request.method, request.path, request.remote or "", headers, dict(request.query))
+
+
+def _with(asked: Asked, body: bytes, parts: Mapping[str, str]) -> Asked:
+    return Asked(asked.method, asked.path, asked.peer, asked.headers, asked.query, body, parts)
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    too_large = Refusal(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} octets", ("Connection", "close")
+    )
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    except TimeoutError:
+        late = "the request took too long"
+        raise Refusal(HTTPStatus.REQUEST_TIMEOUT, late, ("Connection", "close")) from None
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    return _ALWAYS | {"Content-Type": answer.kind} | dict(answer.headers)
+
+
+def _response(answer: Answer) -> web.Response:
+    assert isinstance(answer.body, bytes)
+    response = web.Response(body=answer.body, status=answer.status, headers=_headers(answer))
+    if answer.status in {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT}:
+        response.force_close()
+    return response
+
+
+async def _stream(
+    request: web.BaseRequest, answer: Answer, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=_headers(answer))
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        async for piece in pieces:
+            await response.write(piece)
+    return response
+
+
+async def post_json(url: str, body: bytes, timeout: float) -> None:  # noqa: ASYNC109 - of the whole exchange, aiohttp's own
+    """Send a JSON document; redirections are not followed.
+
+    Raises:
+        OSError: it was not taken. Its words name no URL, which may be a secret.
+    """
+    try:
+        async with (
+            ClientSession(timeout=ClientTimeout(total=timeout)) as session,
+            session.post(url, data=body, headers={"Content-Type": JSON}, allow_redirects=False) as answer,
+        ):
+            status = answer.status
+    except (ClientError, TimeoutError, ValueError) as error:
+        raise OSError(f"it cannot be reached: {type(error).__name__}") from None
+    if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        raise OSError(f"it answered {status}")

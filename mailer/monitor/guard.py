@@ -1,0 +1,81 @@
+"""Who may ask: this host's programs, and no page of another site in a browser on this host.
+
+A browser sends requests wherever a page tells it to, with the page's own origin beside it. So a request must
+name this server as its host (else a name that was rebound to 127.0.0.1 would do), must come from no other
+origin, and, when it acts, must present `adminToken` where there is one.
+"""
+
+import ipaddress
+import re
+from http import HTTPStatus
+
+from mailer.config.secrets import Secret
+from mailer.monitor.exchange import Asked, Refusal
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
+_READING = {"GET", "HEAD"}
+
+
+def check(asked: Asked) -> None:
+    """Refuse what comes from elsewhere.
+
+    Raises:
+        Refusal: 400 for a request without one clear Host, 403 for one that is not ours to answer.
+    """
+    if not _is_loopback(asked.peer):
+        raise Refusal(HTTPStatus.FORBIDDEN, "only this host may ask")
+    hosts = asked.headers.get("host", ())
+    if len(hosts) != 1 or not hosts[0]:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "one Host field is needed")
+    if not _names_us(hosts[0]):
+        raise Refusal(HTTPStatus.FORBIDDEN, "this host is called localhost here")
+    if any(origin != f"http://{hosts[0]}" for origin in asked.headers.get("origin", ())):
+        raise Refusal(HTTPStatus.FORBIDDEN, "requests of other sites are not answered")
+    if not _same_site(asked):
+        raise Refusal(HTTPStatus.FORBIDDEN, "requests of other sites are not answered")
+
+
+def authorise(asked: Asked, token: Secret) -> None:
+    """Demand the token, if there is one; the comparison takes the same time for every wrong one.
+
+    Raises:
+        Refusal: 401.
+    """
+    if token.empty:
+        return
+    scheme, _, presented = asked.header("authorization").partition(" ")
+    if scheme.lower() != "bearer" or not token.matches(presented.strip()):
+        raise Refusal(
+            HTTPStatus.UNAUTHORIZED,
+            "adminToken is needed: Authorization: Bearer TOKEN",
+            ("WWW-Authenticate", 'Bearer realm="mailer"'),
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def _names_us(host: str) -> bool:
+    found = _HOST.fullmatch(host.lower())
+    name = found.group(1).strip("[]") if found else ""
+    # The port may be another one: the end of an ssh tunnel.
+    return name == "localhost" or _is_loopback(name)
+
+
+def _same_site(asked: Asked) -> bool:
+    """Judge by what browsers say of a request's origin (Fetch Metadata); other programs say nothing.
+
+    Another port of localhost is the `same-site`, and another application's. A link that somebody follows to
+    here is let through: it only reads, and whoever put it there sees nothing of the answer.
+    """
+    site = asked.header("sec-fetch-site")
+    if site in {"", "none", "same-origin"}:
+        return True
+    followed = asked.header("sec-fetch-mode") == "navigate" and asked.header("sec-fetch-dest") == "document"
+    return followed and asked.method in _READING

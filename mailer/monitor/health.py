@@ -1,0 +1,226 @@
+"""`GET /health`: is mail taken, and does it go out? The Go relay's answer, with a result for each check.
+
+`failing` (503) means that mail cannot be taken, or has not gone out for an hour: somebody must get up.
+`degraded` (200) is for office hours. Each check is a function of one reading.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from http import HTTPStatus
+from time import monotonic
+
+import msgspec
+
+from mailer.config.model import Config
+from mailer.mail import clock
+from mailer.maillog.totals import Totals
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
+from mailer.monitor.reading import Reading
+from mailer.monitor.service import Service
+from mailer.spool import state
+from mailer.spool.layout import Place, Spool
+from mailer.spool.pause import describe
+
+STALE_RUN = 300.0
+"""Seconds without a run after which something is wrong; cron and the timer start one each minute."""
+NO_RUN = 3600.0
+"""Seconds that mail has waited without a run after which it does not go out."""
+_CLOCK_SLACK = 60.0
+"""Seconds; filesystems' times lag, and clocks of hosts that share a disk differ, by less."""
+_PROBE_EVERY = 10.0
+"""Seconds between two writes that find out whether the spool can be written."""
+_PROBE_TIMEOUT = 5.0
+"""Seconds; a disk that takes longer to sync is as good as gone."""
+
+
+class Status(StrEnum):
+    """How something is; the last is worst."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILING = "failing"
+
+
+class Check(msgspec.Struct, frozen=True):
+    """The result of one check."""
+
+    status: Status
+    message: str
+
+
+class Probe:
+    """Writes a small file durably, as the receiver must; at most every ten seconds."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._result = Check(Status.OK, "")
+        self._next = float("-inf")
+        self._task: asyncio.Task[Check] | None = None
+
+    async def result(self) -> Check:
+        """Return the result of the last write; one that is under way is waited for."""
+        if self._task is None and monotonic() < self._next:
+            return self._result
+        if self._task is None:
+            self._task = asyncio.create_task(self._try())
+            self._task.add_done_callback(self._done)
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                return await asyncio.shield(self._task)
+        except TimeoutError:
+            return Check(Status.FAILING, f"a write to the spool has taken over {_PROBE_TIMEOUT:g} seconds")
+
+    async def _try(self) -> Check:
+        began = monotonic()
+        try:
+            await asyncio.to_thread(state.replace, self._spool, "probe", b"mailer monitor wrote this\n")
+        except OSError as error:
+            return Check(Status.FAILING, f"the spool cannot be written: {error.strerror}")
+        return Check(Status.OK, f"written durably in {1000 * (monotonic() - began):.1f} ms")
+
+    def _done(self, task: asyncio.Task[Check]) -> None:
+        self._task = None
+        self._result = task.result()
+        self._next = monotonic() + _PROBE_EVERY
+
+
+def routes(service: Service) -> tuple[Route, ...]:
+    probe = Probe(service.spool)
+
+    async def health(_: Asked) -> Answer:
+        checks, reading = {"spool": await probe.result()}, None
+        try:
+            reading = await service.reading()
+        except OSError as error:
+            checks["spool"] = Check(Status.FAILING, f"the spool cannot be read: {error.strerror}")
+        else:
+            checks |= dict(judge(reading, service.config, service.alerting.firing))
+        return _answer(service.clock(), reading, checks)
+
+    async def live(_: Asked) -> Answer:
+        return json({"status": "ok"})
+
+    async def ready(_: Asked) -> Answer:
+        checks = {"spool": await probe.result()}
+        if checks["spool"].status is Status.OK:
+            reading = await service.reading()
+            checks["disk_space"] = _disk_space(reading, service.config)
+        if worst(checks) is Status.FAILING:
+            why = next(check.message for check in checks.values() if check.status is Status.FAILING)
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why)
+        return json({"status": "ok"})
+
+    return (Route("GET", "/health", health), Route("GET", "/livez", live), Route("GET", "/readyz", ready))
+
+
+def _answer(now: float, reading: Reading | None, checks: dict[str, Check]) -> Answer:
+    status = worst(checks)
+    told = {
+        "status": status,
+        "timestamp": clock.rfc3339(now),
+        "details": details(reading) if reading else {},
+        "checks": checks,
+    }
+    return json(told, HTTPStatus.SERVICE_UNAVAILABLE if status is Status.FAILING else HTTPStatus.OK)
+
+
+def details(reading: Reading) -> dict[str, float]:
+    """Return the numbers that the Go relay gave."""
+    totals = reading.totals
+    return {
+        "disk_space_available_mb": reading.free // 2**20,
+        "queued_emails": reading.queue.waiting,
+        "failed_emails": reading.queue[Place.FAILED].count,
+        "total_emails_processed": totals.delivered + totals.failed,
+        "success_rate": success_rate(totals),
+    }
+
+
+def success_rate(totals: Totals) -> float:
+    """Return the share of messages that every recipient was sent, in percent; 100 while there is none."""
+    ended = totals.delivered + totals.failed
+    return round(100 * totals.delivered / ended, 2) if ended else 100.0
+
+
+def judge(reading: Reading, config: Config, firing: frozenset[str]) -> Iterator[tuple[str, Check]]:
+    """Judge everything that one reading shows."""
+    for name, check in _CHECKS.items():
+        yield name, check(reading, config)
+    names = ", ".join(sorted(firing))
+    yield "alerts", Check(Status.DEGRADED, f"firing: {names}") if firing else Check(Status.OK, "none fires")
+
+
+def worst(checks: dict[str, Check]) -> Status:
+    order = list(Status)
+    return order[max(order.index(check.status) for check in checks.values())]
+
+
+def _disk_space(reading: Reading, config: Config) -> Check:
+    free, floor = reading.free // 2**20, config.min_free_space // 2**20
+    if reading.free < config.min_free_space:
+        return Check(Status.FAILING, f"{free} MiB free, under minFreeSpace ({floor} MiB): new mail gets 452")
+    if reading.free < 2 * config.min_free_space:
+        return Check(Status.DEGRADED, f"{free} MiB free, and under {floor} MiB new mail gets 452")
+    return Check(Status.OK, f"{free} MiB free")
+
+
+def _oldest_message(reading: Reading, config: Config) -> Check:
+    waited = reading.queue[Place.NEW].age(reading.at) or 0.0
+    oldest = reading.queue.waiting_age(reading.at)
+    limit = config.alerts.queue_older_than
+    if limit and oldest > limit:
+        return Check(Status.DEGRADED, f"the oldest message has waited {_time(oldest)}, over queueOlderThan")
+    if waited > STALE_RUN and reading.pause is None:
+        return Check(Status.DEGRADED, f"a message that arrived {_time(waited)} ago waits to be tried")
+    return Check(Status.OK, f"the oldest message is {_time(oldest)} old" if oldest else "no message waits")
+
+
+def _last_run(reading: Reading, _: Config) -> Check:
+    waited = reading.queue[Place.NEW].age(reading.at) or 0.0
+    ago = None if reading.last_run is None else max(0.0, reading.at - reading.last_run)
+    said = "no run of mailer-send is known" if ago is None else f"mailer-send last ran {_time(ago)} ago"
+    if reading.pause is not None:
+        return Check(Status.OK, said)
+    if min(waited, waited if ago is None else ago) > NO_RUN:
+        return Check(Status.FAILING, f"{said}, and mail waits: start mailer-send (cron, or its timer)")
+    if (waited if ago is None else ago) > STALE_RUN:
+        return Check(Status.DEGRADED, f"{said}; cron or a timer should start it each minute")
+    return Check(Status.OK, said)
+
+
+def _paused(reading: Reading, _: Config) -> Check:
+    if reading.pause is None:
+        return Check(Status.OK, "no")
+    return Check(Status.DEGRADED, describe(reading.pause))
+
+
+def _ledger(reading: Reading, _: Config) -> Check:
+    if reading.ledger_trouble:
+        return Check(Status.DEGRADED, f"it cannot be read, so counters are old: {reading.ledger_trouble}")
+    return Check(Status.OK, "read")
+
+
+def _clock(reading: Reading, _: Config) -> Check:
+    ahead = max(reading.changed, reading.last_run or 0.0) - reading.at
+    if ahead > _CLOCK_SLACK:
+        return Check(Status.DEGRADED, f"the clock has gone back: the spool changed {_time(ahead)} from now")
+    return Check(Status.OK, "it has not gone back")
+
+
+_CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
+    "disk_space": _disk_space,
+    "oldest_message": _oldest_message,
+    "last_run": _last_run,
+    "paused": _paused,
+    "ledger": _ledger,
+    "clock": _clock,
+}
+
+
+def _time(seconds: float) -> str:
+    """Write a duration for a human: `42 s`, `12 min`, `3.4 h`, `2.1 d`."""
+    for unit, size in (("d", 86_400), ("h", 3_600)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -1,0 +1,164 @@
+"""`GET /metrics`: the Go relay's JSON, and Prometheus's text for those who ask for it.
+
+No label is made of anything that a client or a remote server says: the series are as many as there are
+states, outcomes, alerts and configured providers.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from mailer import __version__
+from mailer.maillog.totals import Totals
+from mailer.monitor.alerts import NAMES
+from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
+from mailer.monitor.reading import Reading
+from mailer.monitor.service import Service
+
+_TEXT = ("text/plain", "application/openmetrics-text")
+_JSON = ("application/json", "application/*")
+
+_COUNTERS = (
+    ("mailer_messages_accepted", "Messages taken with 250.", "accepted"),
+    ("mailer_messages_delivered", "Messages that every recipient was sent.", "delivered"),
+    ("mailer_messages_failed", "Messages given up with a recipient refused or expired.", "failed"),
+    ("mailer_recipients_accepted", "Recipients of accepted messages.", "recipients"),
+    ("mailer_accepted_bytes", "Octets of accepted messages.", "bytes"),
+    ("mailer_rejected", "Transactions and recipients refused, rate limits excepted.", "rejected"),
+    ("mailer_limited", "Messages refused because of a rate limit.", "limited"),
+    ("mailer_logins_failed", "Logins refused.", "logins_failed"),
+    ("mailer_hop_troubles", "Attempts at a next hop after which another one was tried.", "hop_troubles"),
+)
+"""Counters without a label: name, help, and the total that it shows."""
+
+_OUTCOMES = ("sent", "deferred", "bounced", "expired", "uncertain")
+_ACTIONS = ("held", "released", "requeued", "recovered", "quarantined", "removed")
+
+
+def routes(service: Service) -> tuple[Route, ...]:
+    async def metrics(asked: Asked) -> Answer:
+        reading = await service.reading()
+        if not wants_text(asked):
+            return json(as_json(reading.totals))
+        shown = Shown(reading, service.alerting.firing, tuple(p.label for p in service.config.providers))
+        return exposition(shown, asked.header("accept"))
+
+    return (Route("GET", "/metrics", metrics),)
+
+
+def wants_text(asked: Asked) -> bool:
+    """Tell whether a client prefers Prometheus's text to JSON; one that takes anything does not."""
+    ranges = accepted(asked)
+    text = max(ranges.get(kind, 0.0) for kind in _TEXT)
+    return text > max(ranges.get(kind, 0.0) for kind in _JSON)
+
+
+def as_json(totals: Totals) -> dict[str, float]:
+    """Describe the counters as the Go relay did."""
+    return {
+        "total_emails": totals.accepted,
+        "successful_emails": totals.delivered,
+        "failed_emails": totals.failed,
+        "total_recipients": totals.recipients,
+        "avg_processing_time_ms": round(totals.mean_attempt_ms or 1000 * totals.delay.mean, 3),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an exposition is made of."""
+
+    reading: Reading
+    firing: frozenset[str]
+    """Alerts."""
+    providers: tuple[str, ...]
+    """Labels of those that are configured: no other name becomes one."""
+
+
+def exposition(shown: Shown, accept: str) -> Answer:
+    """Write everything in the format that a scraper's Accept field asks for, text or OpenMetrics."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(shown))
+    ProcessCollector(registry=registry)
+    generate, kind = choose_encoder(accept)
+    return Answer(generate(registry), kind)
+
+
+class _Collector(Collector):
+    """A reading as metric families."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    def collect(self) -> Iterable[Metric]:
+        reading = self._shown.reading
+        yield from _counters(reading.totals)
+        yield _delays(reading.totals)
+        yield from _queue(reading)
+        yield from self._gauges()
+
+    def _gauges(self) -> Iterator[Metric]:
+        reading = self._shown.reading
+        yield _gauge("mailer_build_info", "The version that runs.", {__version__: 1}, "version")
+        yield _gauge("mailer_spool_free_bytes", "Room on the spool's filesystem.", {"": reading.free})
+        yield _gauge("mailer_paused", "1 while runners claim nothing.", {"": reading.pause is not None})
+        text = "When a run of mailer-send last did its work; 0: never."
+        yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})
+        firing = {name: name in self._shown.firing for name in NAMES}
+        up = dict.fromkeys(self._shown.providers, 1)
+        yield _gauge("mailer_provider_up", "1 unless a provider is being left alone.", up, "provider")
+        yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
+
+
+def _counters(totals: Totals) -> Iterator[Metric]:
+    for name, text, total in _COUNTERS:
+        yield CounterMetricFamily(name, text, value=getattr(totals, total))
+    for name, text, label, values in (
+        ("mailer_recipients", "What attempts did for recipients.", "outcome", _OUTCOMES),
+        ("mailer_actions", "What else became of messages.", "action", _ACTIONS),
+    ):
+        family = CounterMetricFamily(name, text, labels=[label])
+        for value in values:
+            family.add_metric([value], getattr(totals, value))
+        yield family
+
+
+def _delays(totals: Totals) -> Metric:
+    buckets = [
+        ("+Inf" if bound == float("inf") else str(bound), float(count))
+        for bound, count in totals.delay.cumulative()
+    ]
+    return HistogramMetricFamily(
+        "mailer_delivery_delay_seconds",
+        "From acceptance to delivery, of each recipient that was sent.",
+        buckets=buckets,
+        sum_value=totals.delay.total,
+    )
+
+
+def _queue(reading: Reading) -> Iterator[Metric]:
+    states = reading.queue.states
+    yield _gauge(
+        "mailer_queue_messages",
+        "Messages in the spool.",
+        {place.value: state.count for place, state in states.items()},
+        "state",
+    )
+    yield _gauge(
+        "mailer_queue_oldest_age_seconds",
+        "Since the oldest message of a state arrived; 0: there is none.",
+        {place.value: state.age(reading.at) or 0.0 for place, state in states.items()},
+        "state",
+    )
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "") -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label] if label else [])
+    for value, number in values.items():
+        family.add_metric([value] if label else [], number)
+    return family

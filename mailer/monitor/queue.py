@@ -1,0 +1,173 @@
+"""How much is where, and how old: a view of the queue that costs what has changed, not what is queued.
+
+A directory is counted anew when its modification time has changed, which every rename into or out of it does.
+Of a large one that changes all the time the last count serves for a while: counts take at most a fiftieth of
+a processor, and nobody waits for one.
+"""
+
+import os
+import threading
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from time import monotonic
+
+from mailer.mail.clock import Clock
+from mailer.spool.ids import arrival
+from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.scan import QUEUE, buckets, names
+
+SAMPLE = 50
+"""Ids kept of each directory, the oldest."""
+_WAITED_FOR = 0.005
+"""Seconds. A count that took longer goes on beside the caller, who gets the one before."""
+_SHARE = 50
+"""A count that took a second is repeated after this many, at the earliest."""
+_GRANULE = 20_000_000
+"""Nanoseconds. What changes twice within a tick of the kernel's clock shows one modification time."""
+
+WAITING = (Place.NEW, Place.CUR, Place.RETRY)
+"""Where mail is on its way. In the other places it rests until the operator decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The messages of one state."""
+
+    place: Place
+    count: int = 0
+    oldest: tuple[Spot, ...] = ()
+    """The first of them by arrival, `SAMPLE` at most."""
+
+    def age(self, now: float) -> float | None:
+        """Return how long ago the oldest arrived, in seconds; None when there is none."""
+        return max(0.0, now - arrival(self.oldest[0].name)) if self.oldest else None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The queue as it was at one time, more or less: messages move while they are counted."""
+
+    states: dict[Place, State]
+    due: tuple[tuple[float, int], ...] = ()
+    """When deferred messages are due, in seconds since the epoch, and how many then; the earliest first."""
+
+    def __getitem__(self, place: Place) -> State:
+        return self.states[place]
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are on their way."""
+        return sum(self.states[place].count for place in WAITING)
+
+    def waiting_age(self, now: float) -> float:
+        """Return the age of the oldest message that is on its way, in seconds; 0 without one."""
+        return max((self.states[place].age(now) or 0.0 for place in WAITING), default=0.0)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """One directory, as of its last count."""
+
+    count: int = 0
+    oldest: list[str] = field(default_factory=list)
+    modified: int = -1
+    """Its modification time when the count began, in nanoseconds; -1: it must be counted again."""
+    took: float = 0.0
+    """Seconds."""
+    ended: float = float("-inf")
+    """Monotonic seconds."""
+
+
+class QueueView:
+    """Looks at one spool. Any thread may ask."""
+
+    def __init__(self, spool: Spool, clock: Clock) -> None:
+        """Look at nothing yet."""
+        self._spool = spool
+        self._clock = clock
+        self._directories: dict[str, _Counted] = {}
+        self._lock = threading.Lock()
+        self._counting: threading.Thread | None = None
+
+    def snapshot(self, places: Iterable[Place] = QUEUE) -> Snapshot:
+        """Look at the queue. The first time all is counted; later what has changed.
+
+        Raises:
+            OSError: the spool cannot be read.
+        """
+        with self._lock:
+            states = {place: self._simple(place) for place in places if place is not Place.RETRY}
+            retry, due = self._retry()
+        return Snapshot(states | {Place.RETRY: retry}, due)
+
+    def _simple(self, place: Place) -> State:
+        counted = self._look(place.value)
+        return State(place, counted.count, tuple(Spot(place, name) for name in counted.oldest))
+
+    def _retry(self) -> tuple[State, tuple[tuple[float, int], ...]]:
+        due = []
+        oldest: list[Spot] = []
+        listed = buckets(self._spool, Place.RETRY)
+        for bucket in listed:
+            counted = self._look(f"{Place.RETRY}/{bucket}")
+            if counted.count:
+                due.append((bucket_time(bucket), counted.count))
+                oldest += [Spot(Place.RETRY, name, bucket) for name in counted.oldest]
+        self._forget_all_but(listed)
+        first = nsmallest(SAMPLE, oldest, key=lambda spot: spot.name)
+        return State(Place.RETRY, sum(each for _, each in due), tuple(first)), tuple(due)
+
+    def _forget_all_but(self, listed: list[str]) -> None:
+        kept = {f"{Place.RETRY}/{bucket}" for bucket in listed}
+        for directory in [each for each in self._directories if "/" in each and each not in kept]:
+            del self._directories[directory]
+
+    def _look(self, directory: str) -> _Counted:
+        known = self._directories.setdefault(directory, _Counted())
+        try:
+            modified = os.stat(directory, dir_fd=self._spool.root, follow_symlinks=False).st_mtime_ns
+        except FileNotFoundError:
+            return _Counted()  # A bucket that was swept away just now.
+        if modified == known.modified:
+            return known
+        if known.took <= _WAITED_FOR:
+            self._directories[directory] = _count(self._spool, directory, self._clock)
+        elif monotonic() - known.ended >= known.took * _SHARE:
+            self._count_beside(directory)
+        return self._directories[directory]
+
+    def _count_beside(self, directory: str) -> None:
+        """Count in another thread, one directory at a time."""
+        if self._counting is not None and self._counting.is_alive():
+            return
+
+        def work() -> None:
+            try:
+                counted = _count(self._spool, directory, self._clock)
+            except OSError:
+                return  # Whoever looks next meets it again.
+            with self._lock:
+                self._directories[directory] = counted
+
+        self._counting = threading.Thread(target=work, name="queue-count", daemon=True)
+        self._counting.start()
+
+
+def _count(spool: Spool, directory: str, clock: Clock) -> _Counted:
+    began = monotonic()
+    try:
+        modified = os.stat(directory, dir_fd=spool.root, follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return _Counted()
+    if clock() * 1e9 - modified < _GRANULE:
+        modified = -1  # It may change once more in the same tick.
+    total, oldest = 0, list[str]()
+    for name in names(spool, directory):
+        total += 1
+        if len(oldest) < SAMPLE or name < oldest[-1]:
+            insort(oldest, name)
+            del oldest[SAMPLE:]
+    ended = monotonic()
+    return _Counted(total, oldest, modified, ended - began, ended)

@@ -1,0 +1,107 @@
+"""One look at everything: the queue, the ledger's counters, the disk, the runners; answers are made of it."""
+
+import os
+import threading
+from dataclasses import dataclass
+from functools import partial
+
+from mailer.mail import clock
+from mailer.mail.clock import Clock
+from mailer.maillog.series import Point, Span
+from mailer.maillog.totals import Totals, TotalsFold
+from mailer.monitor.queue import QueueView, Snapshot
+from mailer.spool import last_run, state
+from mailer.spool.last_run import LastRun
+from mailer.spool.layout import LOG, STATE, Place, Spool
+from mailer.spool.pause import Pause, read_pause
+
+_SAVED = "totals.json"
+"""The counters, in `state/`: days that retention has removed from the ledger stay counted."""
+_TOUCHED = (Place.NEW.value, Place.CUR.value, STATE, LOG)
+"""Directories whose times tell when something last happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look showed."""
+
+    at: float
+    """Seconds since the epoch."""
+    queue: Snapshot
+    totals: Totals
+    free: int
+    """Octets on the spool's filesystem."""
+    changed: float
+    """When something in the spool last changed, by the clock of that time."""
+    last_run: float | None
+    """When a run of mailer-send last did its work; None: never, as far as is known."""
+    pause: Pause | None
+    ledger_trouble: str = ""
+    """Why the counters may be old."""
+
+
+class Lookout:
+    """Looks at one spool. Any thread may ask; the ledger is read by one at a time."""
+
+    def __init__(self, spool: Spool, clock: Clock) -> None:
+        """Look at nothing yet."""
+        self._spool = spool
+        self._clock = clock
+        self._queue = QueueView(spool, clock)
+        self._fold = TotalsFold(partial(spool.directory, LOG), clock, state.read(spool, _SAVED))
+        self._lock = threading.Lock()
+        self._saved = self._fold.saved()
+
+    def look(self) -> Reading:
+        """Look at everything.
+
+        Raises:
+            OSError: the spool cannot be read.
+        """
+        queue = self._queue.snapshot()
+        trouble = ""
+        with self._lock:
+            try:
+                totals = self._fold.refresh()
+            except OSError as error:
+                totals, trouble = self._fold.totals, error.strerror or str(error)
+        return Reading(
+            at=self._clock(),
+            queue=queue,
+            totals=totals,
+            free=self._spool.free_bytes(),
+            changed=max(self._modified(name) for name in _TOUCHED),
+            last_run=_ended(last_run.read(self._spool)),
+            pause=read_pause(self._spool),
+            ledger_trouble=trouble,
+        )
+
+    def points(self, span: Span) -> tuple[Point, ...]:
+        """Return the throughput over a span that ends now, as of the last look."""
+        with self._lock:
+            return self._fold.points(span)
+
+    def save(self) -> None:
+        """Write the counters down, if there is news.
+
+        Raises:
+            OSError: they are as they were last written; nothing is lost while the ledger is there.
+        """
+        with self._lock:
+            saved = self._fold.saved()
+        if saved != self._saved:
+            state.replace(self._spool, _SAVED, saved)
+            self._saved = saved
+
+    def _modified(self, name: str) -> float:
+        try:
+            return os.stat(name, dir_fd=self._spool.root, follow_symlinks=False).st_mtime
+        except OSError:
+            return 0.0
+
+
+def _ended(run: LastRun | None) -> float | None:
+    try:
+        return clock.seconds(run.at) if run else None
+    except ValueError:
+        return None

@@ -1,0 +1,88 @@
+"""The operator's pause: nothing is claimed by any runner, nothing is lost, and it is seen."""
+
+import signal
+import threading
+import time
+
+from cli_queue import Queue
+from hostile import Server, reached
+from sending import forward_to, queue
+from spool_walk import walk
+from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.send.runner import PAUSE_SEEN
+
+
+def test_a_paused_run_claims_nothing_and_resume_lets_it_go_on(relay: Relay) -> None:
+    queue(relay.spool)
+    Queue(relay.spool).abandon(queue(relay.spool))
+    assert "paused" in relay.mailer("pause", "--reason", "moving\nhouse").stdout
+    assert "already" in relay.mailer("pause").stdout
+    for command in (["spool", "ls"], ["spool", "ls", "--json"], ["spool", "stats"]):
+        told = relay.mailer(*command).stderr
+        assert told.startswith("paused by ")
+        assert "house): nothing is sent until `mailer resume`" in told
+        assert told.count("\n") == 1
+    done = relay.mailer_send("--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(found.place for found in walk(relay.spool).values()) == ["cur", "new"]
+    assert relay.mailer("resume").stdout == "resumed\n"
+    assert relay.mailer("resume").stdout == "it was not paused\n"
+    assert relay.mailer("spool", "ls").stderr == ""
+    assert relay.mailer_send().returncode == 0
+    assert len(relay.delivered()) == 2
+
+
+def test_a_runner_that_stays_sees_both_within_a_second_and_finishes_what_is_in_flight(relay: Relay) -> None:
+    at_the_dot, go_on = threading.Event(), threading.Event()
+
+    def hesitate(*_: object) -> str:
+        at_the_dot.set()
+        go_on.wait(60)
+        return "250 2.0.0 queued"
+
+    with Server({"dot": hesitate}) as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool, ["first@example.net"])
+        with relay.watch("--verbose") as watch:
+            assert at_the_dot.wait(60)
+            relay.mailer("pause")
+            seen = time.monotonic() + PAUSE_SEEN
+            until(lambda: time.monotonic() > seen, "the time in which a runner sees it")
+            queue(relay.spool, ["second@example.net"])
+            go_on.set()
+            until(lambda: len(server.delivered()) == 1, "the first message")
+            until(lambda: [found.place for found in walk(relay.spool).values()] == ["new"], "its end")
+            relay.mailer("resume")
+            until(lambda: len(server.delivered()) == 2, "the second message", patience=10)
+            watch.signal(signal.SIGTERM)
+            assert watch.wait() == 0
+    assert walk(relay.spool) == {}
+
+
+def test_a_file_made_by_hand_pauses_too(relay: Relay) -> None:
+    queue(relay.spool)
+    (relay.spool / "state" / "paused").touch()
+    relay.mailer_send()
+    assert relay.delivered() == []
+    assert relay.mailer("spool", "stats").stderr == "paused: nothing is sent until `mailer resume`\n"
+
+
+def test_mail_is_accepted_during_a_pause(relay: Relay) -> None:
+    with relay.serve(), relay.connect() as client:
+        relay.mailer("pause")
+        client.sendmail("app@example.com", ["bob@example.net"], b"Subject: hi\r\n\r\nhello\r\n")
+    assert [found.place for found in walk(relay.spool).values()] == ["new"]
+
+
+def test_retrying_by_hand_does_not_break_a_pause(relay: Relay) -> None:
+    in_session = threading.Event()
+    with Server({"mail": reached(in_session, None)}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        relay.mailer("pause")
+        relay.mailer("spool", "retry", message)
+        relay.mailer_send()
+        assert not in_session.is_set()
+        assert server.delivered() == []
