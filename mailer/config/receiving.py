@@ -43,6 +43,8 @@ class LongLines(StrEnum):
 
     PASS = "pass"  # noqa: S105 - a verb, no password
     """Taken and passed on byte for byte."""
+    QUOTED_PRINTABLE = "quotedPrintable"
+    """The parts of it that have one are encoded; 554 5.6.0 at its end where that would break something."""
     REJECT = "reject"
     """554 5.6.0 at its end."""
 

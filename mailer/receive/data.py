@@ -27,6 +27,28 @@ class Fault(Enum):
     LONG_LINE = "long line"
 
 
+class LineRuler:
+    """Holds lines, which may come cut anywhere, against the limit."""
+
+    def __init__(self) -> None:
+        self._column = 0
+
+    def too_long(self, text: bytes) -> bool:
+        """Tell whether the next piece of text has a line over the limit; after one there is no more to ask.
+
+        It hops from line end to line end, each time over as many lines as fit where one may be.
+        """
+        start = -self._column
+        while len(text) - start > MAX_LINE + 2:
+            newline = text.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
+            if newline < 0:
+                return True
+            start = newline + 1
+        last = text.rfind(b"\n")
+        self._column = len(text) - (start if last < 0 else last + 1)
+        return False
+
+
 class _Reader:
     """What both readers look for in a message, and count."""
 
@@ -40,9 +62,11 @@ class _Reader:
         self.size = 0
         """Octets of the message so far, unstuffed."""
         self.fault: Fault | None = None
+        self.must_be_encoded = False
+        """A line over 998 octets has passed, and the policy is to encode it."""
         self._max_size = max_size
-        self._reject_long = long_lines is LongLines.REJECT
-        self._column = 0
+        self._long_lines = long_lines
+        self._lines = LineRuler()
 
     def _check(self, body: bytes) -> None:
         """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
@@ -56,21 +80,13 @@ class _Reader:
         self.size += len(body)
         if self.fault is None and self.size > self._max_size:
             self.fault = Fault.TOO_BIG
-        if self.fault is None and self._reject_long and self._has_long_line(body):
-            self.fault = Fault.LONG_LINE
+        looking = self._long_lines is not LongLines.PASS and not self.must_be_encoded
+        if self.fault is None and looking and self._lines.too_long(body):
+            if self._long_lines is LongLines.REJECT:
+                self.fault = Fault.LONG_LINE
+            else:
+                self.must_be_encoded = True
         return b"" if self.fault else body
-
-    def _has_long_line(self, body: bytes) -> bool:
-        """Hop from line end to line end, each time over as many lines as fit where one may be."""
-        start = -self._column
-        while len(body) - start > MAX_LINE + 2:
-            newline = body.rfind(b"\n", max(start, 0), start + MAX_LINE + 2)
-            if newline < 0:
-                return True
-            start = newline + 1
-        last = body.rfind(b"\n")
-        self._column = len(body) - (start if last < 0 else last + 1)
-        return False
 
 
 class DataReader(_Reader):

@@ -146,7 +146,7 @@ class Intake:
 
     async def _finish(self, message: Message, reader: DataReader | ChunkReader) -> Reply | None:
         try:
-            reply = await message.upload.finish(reader.fault)
+            reply = await message.upload.finish(reader.fault, encode=reader.must_be_encoded)
         except NotUndone as error:
             self._service.store.log.error(
                 "a failed commit could not be undone", peer=self._connection.peer, error=str(error)

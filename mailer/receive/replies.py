@@ -132,6 +132,11 @@ def rate_exceeded(seconds: int) -> RateExceeded:
     )
 
 
+def unencodable(reason: str) -> Reply:
+    """The reply for a message that `longLines: quotedPrintable` would have encoded."""
+    return Reply(554, (f"5.6.0 The message has a line over {MAX_LINE} octets that cannot be encoded: {reason}",))
+
+
 def not_stored(error: OSError) -> Reply:
     """The reply for a message that the spool could not take: always temporary (promise 5)."""
     return NO_SPACE if error.errno in {ENOSPC, EDQUOT} else LOCAL_ERROR

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
-from mailer.receive import replies
+from mailer.receive import long_lines, replies
 from mailer.receive.content import Arrival, ContentPolicy, Origin, top
 from mailer.receive.data import DataReader, Fault
 from mailer.receive.header import HeaderReader, HeaderTooLarge
+from mailer.receive.mime_header import Unencodable
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
@@ -29,6 +31,8 @@ class Store:
     committer: Committer
     log: MailLog
     clock: Clock
+    encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
+    """One message with long lines is encoded at a time: it is work for the processor that all share."""
 
 
 class Upload:
@@ -112,11 +116,12 @@ class Upload:
         except OSError as error:
             self._fail(error)
 
-    async def finish(self, fault: Fault | None) -> Reply:
+    async def finish(self, fault: Fault | None, *, encode: bool) -> Reply:
         """Make the message durable, or drop it; return the reply to its end.
 
         Args:
             fault: what its reader found wrong with it.
+            encode: it has a line over 998 octets, and the policy is to encode it.
 
         Raises:
             NotUndone: nobody can say what is in the spool; drop the connection without a reply.
@@ -124,6 +129,8 @@ class Upload:
         if self._header is not None and self._refusal is None:
             self._edit(self._header.finish(), b"")
         refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+        if refusal is None and encode and self._failure is None:
+            refusal = await self._encode()
         if refusal is not None:
             self.discard()
             return refusal
@@ -144,6 +151,22 @@ class Upload:
         )
         incoming.release()
         return replies.queued(incoming.id)
+
+    async def _encode(self) -> Reply | None:
+        """Write the message anew, without long lines; return the reply that refuses it if that cannot be."""
+        incoming, gathered = self._incoming, bytes(self._gathered)
+        self._gathered.clear()
+        try:
+            async with self._store.encoding:
+                incoming.write(gathered)
+                await asyncio.to_thread(long_lines.encode, incoming)
+        except Unencodable as error:
+            return replies.unencodable(str(error))
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._store.log.notice("lines over 998 octets were encoded (longLines)", id=incoming.id)
+        return None
 
     async def _commit(self) -> None:
         try:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Self
 
@@ -60,17 +62,7 @@ class Incoming:
         block = Block(new_id(received), received, user, peer, envelope)
         if len(encode_block(block)) > LARGEST_BLOCK:
             raise OSError(errno.E2BIG, "the envelope is too large", block.id)
-        fd = os.open(Spot(Place.TMP, block.id).path, _FLAGS, FILE_MODE, dir_fd=spool.root)
-        incoming = cls(spool, block, fd)
-        try:
-            # A sweep of tmp/ may have been faster, to see how old the file is; without the lock, it or a
-            # runner could have the message before it is durable.
-            if not lock(fd):
-                raise BlockingIOError(errno.EAGAIN, "locked by a sweep", incoming.id)
-        except OSError:
-            incoming.discard()
-            raise
-        return incoming
+        return cls(spool, block, _open_locked(spool, block.id))
 
     @property
     def id(self) -> str:
@@ -118,6 +110,24 @@ class Incoming:
         self._head = head
         self._flush()
 
+    def begin_again(self) -> "Draft":
+        """Take out what was written so far, to be read, and go on with an empty message under the same id.
+
+        What was taken out has no name any more: whatever happens, nobody will find it.
+
+        Returns:
+            What was written; close it.
+
+        Raises:
+            OSError: only `discard` makes sense.
+        """
+        self._flush()
+        os.unlink(Spot(Place.TMP, self.id).path, dir_fd=self._spool.root)
+        fd = _open_locked(self._spool, self.id)
+        draft = Draft(self._fd, start=len(self._head), size=self.size, sha256=self._digest.digest())
+        self._fd, self._digest, self._flushed, self.size = fd, sha256(), False, 0
+        return draft
+
     def sync(self) -> None:
         os.fsync(self._fd)
 
@@ -162,3 +172,57 @@ class Incoming:
         if self._spot is not None:
             self._spot = None
             os.close(self._fd)
+
+
+def _open_locked(spool: Spool, name: str) -> int:
+    """Make a new file in `tmp/`, ours alone; raises OSError, and then there is none."""
+    path = Spot(Place.TMP, name).path
+    fd = os.open(path, _FLAGS, FILE_MODE, dir_fd=spool.root)
+    try:
+        # A sweep of tmp/ may have been faster, to see how old the file is; without the lock, it or a
+        # runner could have the message before it is durable.
+        if not lock(fd):
+            raise BlockingIOError(errno.EAGAIN, "locked by a sweep", name)
+    except OSError:
+        os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(path, dir_fd=spool.root)
+        raise
+    return fd
+
+
+class Draft:
+    """A message as it was first written, in a file that has no name any more, to be read from its start."""
+
+    def __init__(self, fd: int, *, start: int, size: int, sha256: bytes) -> None:
+        """Take over a descriptor, and what is known of the `size` octets of message from `start` on."""
+        self._fd = fd
+        self._start = start
+        self._sha256 = sha256
+        self.size = size
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._at = 0
+        self._digest = sha256()
+
+    def pieces(self, until: int) -> Iterator[bytes]:
+        """Read on from where the last call stopped.
+
+        Args:
+            until: octets from the message's start.
+
+        Raises:
+            OSError: also when the whole was read, and is not what was written.
+        """
+        while self._at < until:
+            piece = os.pread(self._fd, min(_BUFFER, until - self._at), self._start + self._at)
+            self._at += len(piece)
+            self._digest.update(piece)
+            # A failed write-back drops pages, and what is read then is older (fsyncgate).
+            if not piece or (self._at == self.size and self._digest.digest() != self._sha256):
+                raise OSError(errno.EIO, "what was written cannot be read back")
+            yield piece
+
+    def close(self) -> None:
+        os.close(self._fd)

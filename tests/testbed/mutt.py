@@ -10,15 +10,22 @@ from testbed.waiting import until
 class Mutt(Terminal):
     """A running mutt."""
 
-    def __init__(self, maildir: Path, home: Path) -> None:
+    def __init__(self, maildir: Path, home: Path, *settings: str) -> None:
         """
         Args:
             maildir: what it opens.
             home: a directory for files of its own.
+            settings: more lines of its configuration.
         """
         self._home = home
         # It would offer to make a `folder` that is not there.
-        settings = ("set index_format='[%s]'", "set quit=yes", "unset wait_key", f"set folder='{home}'")
+        settings = (
+            *settings,
+            "set index_format='[%s]'",
+            "set quit=yes",
+            "unset wait_key",
+            f"set folder='{home}'",
+        )
         argv = [program("mutt"), "-n", "-F", "/dev/null", "-R", "-f", str(maildir)]
         argv += [argument for setting in settings for argument in ("-e", setting)]
         super().__init__(argv, env={"HOME": str(home)}, cwd=home)
