@@ -112,6 +112,8 @@ class Message:
 class Session:
     """One connection's record."""
 
+    peer: str = ""
+    """The client's address."""
     received: bytearray = field(default_factory=bytearray)
     """Every byte from the client, decrypted."""
     sent: bytearray = field(default_factory=bytearray)
@@ -220,12 +222,12 @@ class Server:
     def _listen(self) -> None:
         while not self._stop.is_set():
             try:
-                sock, _ = self.listener.accept()
+                sock, peer = self.listener.accept()
             except OSError:
                 return
             with self._lock:
                 self._open.add(sock)
-            session = Session()
+            session = Session(peer=peer[0])
             self.sessions.append(session)
             self._spawn(_Conversation(self, sock, session).run)
 

@@ -1,7 +1,7 @@
 """A small internet on loopback: a name server, and the mail exchangers that it knows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from hostile import Server
@@ -14,8 +14,9 @@ from testbed.relay import Relay
 class Internet:
     """A name server, and the mail exchangers it knows, all at the same port of different addresses."""
 
-    def __init__(self, zone: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        self.dns = NameServer(zone)
+    def __init__(self, dns: Any) -> None:
+        """Args: dns: the name server, `str()` of which is its address."""
+        self.dns = dns
         self.dns_timeout = "2s"
         self.port = free_port()
         self._servers = ExitStack()
@@ -32,10 +33,15 @@ class Internet:
 
     @classmethod
     @contextmanager
-    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> Iterator["Internet"]:
-        internet = cls(zone)
-        with internet._servers, internet.dns:
+    def served_by(cls, dns: Any) -> Iterator["Internet"]:
+        internet = cls(dns)
+        with internet._servers, dns:
             yield internet
+
+    @classmethod
+    def of(cls, zone: Mapping[tuple[str, str], Sequence[str]]) -> AbstractContextManager["Internet"]:
+        """With a scripted name server, whose zone may be changed."""
+        return cls.served_by(NameServer(zone))
 
 
 def run(relay: Relay, internet: Internet, to: Sequence[str] = ("bob@one.test",), **direct: Any) -> Any:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mailer.config import load as loading
 from mailer.config.document import LARGEST
+from mailer.config.hops import IpVersion, Provider
 from mailer.config.load import find, load
-from mailer.config.model import Config, IpVersion, Provider, UncertainPolicy
+from mailer.config.model import Config, UncertainPolicy
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.secrets import FromEnvironment, Secret
 

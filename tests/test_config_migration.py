@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from mailer.config.checks import refuse_to_serve, warnings
+from mailer.config.hops import Provider
 from mailer.config.load import load
-from mailer.config.model import Config, Provider
+from mailer.config.model import Config
 from mailer.config.show import effective
 
 GO_RELAY = Path(__file__).parent / "data" / "go-relay"

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.config import secrets
-from mailer.config.model import Config, Provider
+from mailer.config.hops import Provider
+from mailer.config.model import Config
 from mailer.config.secrets import (
     FromCommand,
     FromCredential,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from mailer.config import dkim_checks
+from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.config.permissions import chmod, others_can_read
@@ -50,6 +51,7 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *_exposed_configuration(loaded),
         *_bounce(loaded.config),
         *_name_servers(loaded.config),
+        *_source_addresses(loaded.config),
         *dkim_checks.refusals(loaded.config),
     )
 
@@ -74,6 +76,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_exposed_configuration(loaded),
         *_bounce(config),
         *_name_servers(config),
+        *_source_addresses(config),
         *dkim_checks.refusals(config),
         *_providers(config),
         *_references(config),
@@ -222,6 +225,23 @@ def _name_servers(config: Config) -> Iterator[Problem]:
             ipaddress.ip_address(address.strip("[]"))
         except ValueError:
             yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
+
+
+def _source_addresses(config: Config) -> Iterator[Problem]:
+    direct = config.direct_delivery
+    addresses = [("$.directDelivery.sourceAddress", direct.source_address)]
+    addresses += [
+        (f"$.forwardProviders[{at}].sourceAddress", provider.source_address)
+        for at, provider in enumerate(config.forward_providers)
+    ]
+    for key, address in addresses:
+        try:
+            version = str(ipaddress.ip_address(address).version) if address else direct.ip_version
+        except ValueError:
+            yield Problem(key, "is no address; write one of this host's, such as 192.0.2.1")
+            continue
+        if address == direct.source_address and direct.ip_version not in {IpVersion.ANY, version}:
+            yield Problem(key, f"is of IPv{version}, and ipVersion allows no such address")
 
 
 def _providers(config: Config) -> Iterator[Problem]:

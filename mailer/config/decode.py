@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -90,12 +90,12 @@ class Walk:
         if value is TWICE:
             return self._refuse(path, "this key is given more than once")
         bounds: Any = None
-        if get_origin(kind) is Annotated:
-            kind, bounds = get_args(kind)
-        if isinstance(kind, types.UnionType):
+        if get_origin(kind) in {types.UnionType, Union}:
             kind = get_args(kind)[0]  # `X | None`: null has become the default before
             if kind is Path and value == "":
                 return None  # how the Go relay's users write "none"
+        if get_origin(kind) is Annotated:
+            kind, bounds = get_args(kind)
         if get_origin(kind) is tuple:
             return self._list(get_args(kind)[0], bounds, value, path)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

@@ -10,19 +10,12 @@ from typing import Annotated
 
 import msgspec
 
+from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_priority
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
 from mailer.config.receiving import Listener, LongLines, RateLimits, RewriteFrom, Tls
 from mailer.config.secrets import Secret
 from mailer.config.units import Bytes, Milliseconds, Seconds
-
-
-class IpVersion(StrEnum):
-    """Which addresses of a mail exchanger are used."""
-
-    ANY = "any"
-    FOUR = "4"
-    SIX = "6"
 
 
 class UncertainPolicy(StrEnum):
@@ -44,46 +37,6 @@ class LogFormat(StrEnum):
 
     LOGFMT = "logfmt"
     JSON = "json"
-
-
-class DirectDelivery(Group, frozen=True, kw_only=True):
-    """The direct route: to the mail exchangers of each recipient's domain."""
-
-    enabled: bool = False
-    ehlo_domain: str = ""
-    """What we call ourselves in EHLO; empty: `hostname`."""
-    insecure_skip_verify: bool = False
-    """Accept any certificate where a policy demands a verified one. Opportunistic TLS never verifies."""
-    retry_count: Count = 3
-    """Attempts before the next route is tried; without one the schedule goes on until `retry.maxAge`."""
-    allow_private: bool = False
-    """Deliver to mail exchangers at loopback and private addresses."""
-    port: Port = 25
-    """The mail exchangers' port."""
-    ip_version: IpVersion = IpVersion.ANY
-
-
-class Provider(Group, frozen=True, kw_only=True):
-    """One smarthost of the forward route."""
-
-    host: Name
-    port: Port = 587
-    username: str = ""
-    """Empty: no AUTH."""
-    password: Secret = Secret("")
-    ssl: bool = False
-    """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
-    is sent to a loopback address only."""
-    priority: int | None = None
-    """Lower is tried first, ties in the order of the file; none: the position in the list, from 0."""
-    name: str = ""
-    """What the operator calls it; empty: the host. See `label`."""
-    insecure_skip_verify: bool = False
-    """Accept any certificate."""
-
-    @property
-    def label(self) -> str:
-        return self.name or self.host
 
 
 class MissingKey(StrEnum):
@@ -181,17 +134,6 @@ class Dns(Group, frozen=True, kw_only=True):
     """For one lookup."""
 
 
-class Sending(Group, frozen=True, kw_only=True):
-    """How much the runner does at once."""
-
-    concurrency: Count = 20
-    """Messages in flight."""
-    max_sessions_per_hop: Count = 8
-    """Connections to one next hop. Providers refuse more than some 10 to 50."""
-    shutdown_grace: Seconds = Seconds(30)
-    """How long a runner or receiver that was told to stop may finish what is in flight."""
-
-
 class Config(Group, frozen=True, kw_only=True):
     """Everything the operator decides. Paths are absolute once loaded."""
 
@@ -244,6 +186,8 @@ class Config(Group, frozen=True, kw_only=True):
     forward_username: str = ""
     forward_password: Secret = Secret("")
     forward_ssl: bool = msgspec.field(default=False, name="forwardSSL")
+    tls_policies: tuple[TlsPolicy, ...] = ()
+    """What to demand of which destination, instead of `may`; the first that matches counts."""
     batch_size: Count = 20
     """Recipients in one transaction."""
     batch_delay: Milliseconds = Milliseconds(1000)
@@ -288,10 +232,15 @@ class Config(Group, frozen=True, kw_only=True):
     @property
     def providers(self) -> tuple[Provider, ...]:
         """The forward route's providers in the order to try them; none: that route is off."""
+        return tuple(provider for equals in self.providers_by_priority for provider in equals)
+
+    @property
+    def providers_by_priority(self) -> tuple[tuple[Provider, ...], ...]:
+        """As `providers`, those of equal priority together."""
         if not self.forward_smtp:
             return ()
         if self.forward_providers:
-            return in_order(self.forward_providers)
+            return by_priority(self.forward_providers)
         if not self.forward_host:
             return ()
         legacy = Provider(
@@ -301,11 +250,4 @@ class Config(Group, frozen=True, kw_only=True):
             password=self.forward_password,
             ssl=self.forward_ssl,
         )
-        return (legacy,)
-
-
-def in_order(providers: tuple[Provider, ...]) -> tuple[Provider, ...]:
-    """Sort by priority, lower first, a missing one being the position in the list; ties keep their order."""
-    placed = enumerate(providers)
-    ranked = sorted(placed, key=lambda at: at[0] if at[1].priority is None else at[1].priority)
-    return tuple(provider for _, provider in ranked)
+        return ((legacy,),)

@@ -53,7 +53,7 @@ class Outcome:
     """The remote's own words, or the system's; printable, one line."""
     scope: Scope = Scope.RECIPIENT
     tls: str = ""
-    """TLS version and cipher of the session, or empty."""
+    """TLS version, cipher and whether the certificate was verified; or empty."""
     action: str = ""
     """Sent, and the sender asked to hear of it, which the next hop will not see to: `relayed` when it cannot
     (RFC 3461 5.2.2), `delivered` when there is none."""

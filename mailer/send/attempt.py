@@ -15,6 +15,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
+from mailer.send.batches import Batches
 from mailer.send.dkim import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
@@ -207,15 +208,15 @@ class Attempt:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
         passed_on: list[Recipient] = []
         patient = self._number < route.attempts
-        for start in range(0, len(recipients), route.batch_size):
-            if start:
+        batches = Batches(recipients, route.batch_size)
+        while batch := batches.next():
+            if batches.pause:
                 await asyncio.sleep(route.batch_delay)
-            batch = recipients[start : start + route.batch_size]
             try:
                 outcomes = await route.deliver(self._outgoing, batch, self._commit)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
-                left = recipients[start:]
+                left = [*batch, *batches.left]
                 on = hops_left and not patient
                 if decide(trouble.scope, trouble.hardness, hops_left=on) is Action.NEXT_HOP:
                     self._note_trouble(trouble.hop, trouble.text, trouble.scope, left)
@@ -227,7 +228,7 @@ class Attempt:
                     ]
                 )
                 return passed_on
-            passed_on += self._judge(batch, outcomes, hops_left=hops_left)
+            passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left)
         return passed_on
 
     def _judge(

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.demand import STARTTLS, demand_of
 from mailer.send.hop import Hop, StartTls
 from mailer.send.mx import PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.outgoing import Outgoing
@@ -26,6 +28,10 @@ class Terms:
     batch_size: int
     batch_delay: float
     attempts: int
+    source_address: str = ""
+    per_minute: int = 0
+    tls_policies: tuple[TlsPolicy, ...] = ()
+    insecure_skip_verify: bool = False
 
 
 class DirectRoute:
@@ -78,7 +84,7 @@ class DirectRoute:
         trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
         outcomes: dict[str, Outcome] = {}
         left = list(recipients)
-        async for found in self._hops(hosts):
+        async for found in self._hops(hosts, demand_of(self._terms.tls_policies, domain)):
             if isinstance(found, HopTrouble):
                 trouble = found
                 continue
@@ -95,7 +101,7 @@ class DirectRoute:
             raise trouble
         return [outcomes[recipient.address] for recipient in recipients]
 
-    async def _hops(self, hosts: Sequence[str]) -> AsyncIterator[Hop | HopTrouble]:
+    async def _hops(self, hosts: Sequence[str], demand: TlsPolicy) -> AsyncIterator[Hop | HopTrouble]:
         """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
         now = asyncio.get_running_loop().time
         until = now() + PATIENCE
@@ -108,21 +114,25 @@ class DirectRoute:
             for address in usable:
                 if now() > until:
                     return
-                yield self._hop(host, address)
+                yield self._hop(host, address, demand)
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"
                 text = f"{forbidden[0]} is no public address, and directDelivery.allowPrivate is off"
                 yield HopTrouble(where, Phase.CONNECT, text)
 
-    def _hop(self, host: str, address: str) -> Hop:
-        # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
+    def _hop(self, host: str, address: str, demand: TlsPolicy) -> Hop:
+        terms = self._terms
         return Hop(
             name=address if host.startswith("[") else host,
-            port=self._terms.port,
+            port=terms.port,
             address=address,
-            starttls=StartTls.WHEN_OFFERED,
-            verify=False,
-            ehlo_domain=self._terms.ehlo_domain,
+            starttls=STARTTLS[demand.level],
+            # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
+            verify=demand.level is TlsLevel.VERIFY and not terms.insecure_skip_verify,
+            verify_name=demand.verify_name,
+            ehlo_domain=terms.ehlo_domain,
+            source_address=terms.source_address,
+            per_minute=terms.per_minute,
         )
 
     async def _send(
@@ -131,7 +141,7 @@ class DirectRoute:
         try:
             return await self._transact(hop, outgoing, recipients, on_commit)
         except HopTrouble as trouble:
-            if trouble.phase not in {Phase.STARTTLS, Phase.TLS}:
+            if trouble.phase not in {Phase.STARTTLS, Phase.TLS} or hop.starttls is not StartTls.WHEN_OFFERED:
                 raise
             # As the field does: a server whose TLS is broken gets its mail in clear, and the journal says so.
             clear = replace(hop, starttls=StartTls.NEVER)

@@ -28,13 +28,18 @@ class Hop:
     implicit_tls: bool = False
     starttls: StartTls = StartTls.WHEN_OFFERED
     verify: bool = True
-    """Demand a valid certificate for `name`."""
+    """Demand a valid certificate for `name`, or for `verify_name`."""
+    verify_name: str = ""
     username: str = ""
     """Empty: do not log in."""
     password: Secret | None = field(default=None, repr=False, compare=False)
     ehlo_domain: str = "localhost"
     source_address: str = ""
     """Connect from here; empty: as the system chooses."""
+    max_sessions: int = 0
+    """Sessions at once; 0: what the pool allows."""
+    per_minute: int = 0
+    """Transactions that may begin in a minute; 0: no limit."""
 
     def __str__(self) -> str:
         return self.at(self.address)

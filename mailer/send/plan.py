@@ -3,9 +3,11 @@
 import random
 from collections.abc import Iterator
 
-from mailer.config.model import Config, IpVersion, Provider
+from mailer.config.hops import IpVersion, Provider
+from mailer.config.model import Config
+from mailer.send.demand import STARTTLS, demand_of
 from mailer.send.forward import ForwardRoute
-from mailer.send.hop import Hop, StartTls
+from mailer.send.hop import Hop
 from mailer.send.maildir import LocalRoute
 from mailer.send.pool import Pool
 from mailer.send.route import Route
@@ -42,7 +44,7 @@ def route_names(config: Config) -> tuple[str, ...]:
     if keeps_mail(config):
         return (LocalRoute.name,)
     direct = ("direct",) if config.direct_delivery.enabled else ()
-    return (*direct, *(str(_hop(provider, "")) for provider in config.providers))
+    return (*direct, *(str(hop_of(provider, config)) for provider in config.providers))
 
 
 def keeps_mail(config: Config) -> bool:
@@ -60,14 +62,18 @@ def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
     terms = Terms(
         port=direct.port,
         rules=Rules(
-            ipv4=direct.ip_version is not IpVersion.SIX,
-            ipv6=direct.ip_version is not IpVersion.FOUR,
+            ipv4=direct.ip_version is not IpVersion.SIX and ":" not in direct.source_address,
+            ipv6=direct.ip_version is not IpVersion.FOUR and "." not in direct.source_address,
             allow_private=direct.allow_private,
         ),
         ehlo_domain=direct.ehlo_domain or ehlo_domain,
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
         attempts=direct.retry_count,
+        source_address=direct.source_address,
+        per_minute=config.sending.rate_per_hop,
+        tls_policies=config.tls_policies,
+        insecure_skip_verify=direct.insecure_skip_verify,
     )
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
     return DirectRoute(terms, pool, resolver, random.shuffle)
@@ -76,21 +82,31 @@ def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
 def _forward(config: Config, pool: Pool, ehlo_domain: str) -> Iterator[Route]:
     for provider in config.providers:
         yield ForwardRoute(
-            _hop(provider, ehlo_domain),
+            hop_of(provider, config, ehlo_domain),
             pool,
             batch_size=config.batch_size,
             batch_delay=config.batch_delay / 1000,
         )
 
 
-def _hop(provider: Provider, ehlo_domain: str) -> Hop:
+def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
+    """Return a provider as a next hop.
+
+    With a username it gets nothing in clear, save at loopback, whatever the TLS policy: see `client`.
+    """
+    demand = demand_of(config.tls_policies, provider.host)
+    rate = provider.max_per_minute
     return Hop(
         name=provider.host,
         port=provider.port,
         implicit_tls=provider.ssl,
-        starttls=StartTls.WHEN_OFFERED,
+        starttls=STARTTLS[demand.level],
         verify=not provider.insecure_skip_verify,
+        verify_name=demand.verify_name,
         username=provider.username,
         password=provider.password if provider.username else None,
         ehlo_domain=ehlo_domain,
+        source_address=provider.source_address,
+        max_sessions=provider.max_sessions or 0,
+        per_minute=config.sending.rate_per_hop if rate is None else rate,
     )

@@ -10,13 +10,19 @@ from mailer.mail.outcome import Outcome
 from mailer.send.client import Commit, Message, Session
 from mailer.send.hop import Hop
 from mailer.send.phase import Phase
-from mailer.send.trouble import SessionLost
+from mailer.send.trouble import HopTrouble, SessionLost
 
 IDLE = 5.0
 """Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
 pause between a message's batches (`batchDelay`, 1 s) and is well below the minutes that servers grant."""
 
+SLOW = 1.0
+"""Seconds from which a session that cannot be opened has cost too much to be tried for each message."""
+
 Opener = Callable[[Hop], Awaitable[Session]]
+
+_TURNS = 10_000
+"""Hops whose next turn is remembered, before those in the past are forgotten."""
 
 _BEFORE_MAIL = frozenset({Phase.RSET, Phase.MAIL})
 
@@ -30,6 +36,8 @@ class _Line:
         self.free = asyncio.Semaphore(limit)
         self._pool = pool
         self._hop = hop
+        self._failure: tuple[float, HopTrouble] | None = None
+        """When a session could last not be opened, slowly, and why."""
         # The one used last is taken first, so that those not needed time out.
         self._idle: list[tuple[Session, asyncio.TimerHandle]] = []
         self._leased: set[Session] = set()
@@ -38,9 +46,20 @@ class _Line:
     def vacant(self) -> bool:
         return not self.users and not self._idle
 
-    async def take(self) -> tuple[Session, bool]:
-        """A session, and whether it has served before; such a one may have died meanwhile."""
+    async def take(self, since: float) -> tuple[Session, bool]:
+        """A session, and whether it has served before; such a one may have died meanwhile.
+
+        Args:
+            since: when whoever wants it began to wait. If meanwhile a session could not be opened, and it
+                took long to learn, this one is not tried: all that wait for a black hole learn of it with the
+                first.
+
+        Raises:
+            HopTrouble: no session can be opened.
+        """
         if not self._idle:
+            if self._failure and self._failure[0] > since:  # what fails at once may as well be asked again
+                raise self._failure[1].again()
             return await self.open(), False
         session, timer = self._idle.pop()
         timer.cancel()
@@ -48,7 +67,15 @@ class _Line:
         return session, True
 
     async def open(self) -> Session:
-        session = await self._pool.opener(self._hop)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            session = await self._pool.opener(self._hop)
+        except HopTrouble as trouble:
+            if (now := clock()) - began > SLOW:
+                self._failure = now, trouble
+            raise
+        self._failure = None
         self._leased.add(session)
         return session
 
@@ -94,10 +121,11 @@ class Lease:
     async def __aenter__(self) -> Self:
         self._line = self._pool.line(self._hop)
         self._line.users += 1
+        since = asyncio.get_running_loop().time()
         try:
             await self._line.free.acquire()
             try:
-                self._session, self._served = await self._line.take()
+                self._session, self._served = await self._line.take(since)
             except BaseException:
                 self._line.free.release()
                 raise
@@ -129,6 +157,8 @@ class Lease:
         Raises:
             HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
         """
+        if self._hop.per_minute:
+            await self._pool.turn(self._hop)
         if not self._served or self._session.alive:
             try:
                 outcomes = await self._session.transact(message, recipients, on_commit)
@@ -160,12 +190,14 @@ class Pool:
 
         Args:
             opener: `Session.open` with its time-outs.
-            limit: sessions to one hop at a time, at least 1.
+            limit: sessions to one hop at a time, at least 1; `Hop.max_sessions` overrules it.
             idle: seconds that an unused session is kept.
         """
         self.opener = opener
         self.idle = idle
         self._limit = limit
+        self._turns: dict[Hop, float] = {}
+        """When the next transaction may begin, at hops that have a limit."""
         self._lines: dict[Hop, _Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -187,8 +219,18 @@ class Pool:
     def line(self, hop: Hop) -> _Line:
         line = self._lines.get(hop)
         if line is None:
-            line = self._lines[hop] = _Line(self, hop, self._limit)
+            line = self._lines[hop] = _Line(self, hop, hop.max_sessions or self._limit)
         return line
+
+    async def turn(self, hop: Hop) -> None:
+        """Wait until the next transaction may begin by `Hop.per_minute`; they are spread evenly."""
+        now = asyncio.get_running_loop().time()
+        if len(self._turns) > _TURNS:
+            self._turns = {other: turn for other, turn in self._turns.items() if turn > now}
+        turn = max(now, self._turns.get(hop, now))
+        self._turns[hop] = turn + 60 / hop.per_minute
+        if turn > now:
+            await asyncio.sleep(turn - now)
 
     def forget_if_vacant(self, hop: Hop) -> None:
         """A run that visits a million hosts must not remember them all."""

@@ -49,6 +49,17 @@ class Resolver(Protocol):
 _Query = tuple[str, str]
 
 
+class _Cache(dns.resolver.LRUCache):
+    """As dnspython's, less what it would keep for 68 years.
+
+    That is an answer that there is no such record, without an SOA to say for how long (RFC 2308 5).
+    """
+
+    def put(self, key: dns.resolver.CacheKey, value: dns.resolver.Answer) -> None:
+        if value.rrset is not None or value.response.authority:
+            super().put(key, value)
+
+
 class DnsResolver:
     """Asks name servers, keeps answers as long as these allow, and never asks one thing twice at a time."""
 
@@ -70,7 +81,7 @@ class DnsResolver:
         if nameservers:
             self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
         self._dns.lifetime = timeout
-        self._dns.cache = dns.resolver.LRUCache(_CACHE)
+        self._dns.cache = _Cache(_CACHE)
         self._asking: dict[_Query, asyncio.Future[list[str]]] = {}
 
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:

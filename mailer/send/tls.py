@@ -18,8 +18,7 @@ def context(*, verify: bool) -> ssl.SSLContext:
 
     Args:
         verify: false takes any certificate: opportunistic TLS (RFC 7435: some protection rather than none)
-        and
-            `insecureSkipVerify`.
+            and `insecureSkipVerify`.
     """
     made = ssl.create_default_context()
     made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -29,12 +28,18 @@ def context(*, verify: bool) -> ssl.SSLContext:
     return made
 
 
-def describe(connection: ssl.SSLObject | None) -> str:
-    """Version and cipher for the journal, such as `TLSv1.3 TLS_AES_256_GCM_SHA384`; empty without TLS."""
+def describe(connection: ssl.SSLObject | None, *, verified: bool) -> str:
+    """What the journal says of a session: `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; empty without TLS.
+
+    Args:
+        connection: after the handshake.
+        verified: whether the certificate was checked; one that fails the check ends the handshake.
+    """
     if connection is None:
         return ""
     cipher = connection.cipher()
-    return f"{connection.version()} {cipher[0] if cipher else ''}".rstrip()
+    words = (connection.version(), cipher[0] if cipher else "", "verified" if verified else "not verified")
+    return " ".join(word for word in words if word)
 
 
 def failure(error: OSError | ValueError) -> tuple[str, bool]:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply, enhanced_status
 from mailer.send.phase import Phase
+from mailer.send.quota import quota_of
 
 
 class Hardness(StrEnum):
@@ -178,28 +179,52 @@ class HopTrouble(ConnectionError):
     def hardness(self) -> Hardness:
         return Hardness.TEMPORARY if self.temporary else Hardness.PERMANENT
 
+    def again(self) -> "HopTrouble":
+        """Return the same trouble, to be raised for somebody else."""
+        return type(self)(
+            self.hop,
+            self.phase,
+            self.text,
+            scope=self.scope,
+            reply=self.reply,
+            temporary=self.temporary,
+        )
+
 
 class SessionLost(HopTrouble):
     """The session broke within a transaction, surely before the final dot: nothing was sent to anyone."""
 
 
 # Replies that are about something else than the command they answer, and never about the mail: whose trouble
-# they are instead. Matched against "CODE ENHANCED", or "CODE" alone; the first that matches counts.
+# they are instead. Matched against "CODE ENHANCED", or "CODE" alone; the first that matches counts. `quota`
+# has what is known by its words.
 _EXEMPTIONS = tuple(
     (re.compile(pattern, re.ASCII), scope)
     for pattern, scope in (
         # Too many recipients in one transaction, whatever the first digit says (RFC 5321 4.5.3.1.10).
-        (r"452 4\.5\.3|552 5\.5\.3", Scope.RECIPIENT),
-        # Log in first, or otherwise (RFC 4954 6).
-        (r"53[0458](?: 5\.\S+)?|\d{3} 5\.7\.(?:8|9|11)", Scope.PROVIDER),
-        # Congestion (RFC 3463 3.5); what Gmail says when the day's quota is used up.
-        (r"\d{3} [45]\.4\.5", Scope.PROVIDER),
+        (r"\d{3} [45]\.5\.3", Scope.RECIPIENT),
+        # Log in first, or otherwise (RFC 4954 6); 526 is Aliyun's.
+        (r"53[0458](?: 5\.\S+)?|526(?: 5\.\S+)?|\d{3} 5\.7\.(?:8|9|11)", Scope.PROVIDER),
         # The server's disk, load or maintenance (RFC 3463 3.4).
         (r"\d{3} (?:4\.3\.\d+|5\.3\.2)", Scope.HOST),
         # It does not follow our commands (RFC 5321 4.2.4), which no other mail would change.
         (r"50[023](?: 5\.5\.[12])?", Scope.HOST),
     )
 )
+
+
+# RFC 5321 4.5.3.1.10: 452, or an old server's 552. A 452 that says no more may also mean a full disk; asking
+# again in a transaction of its own settles it. The last two are Gmail's.
+_TOO_MANY = re.compile(
+    r"\d{3} [45]\.5\.3\b|452(?! [45]\.\d)|[45]\d\d .*(?:too many (?:recipients|rcpt)|"
+    r"in a separate transaction|multiple destination domains per transaction)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def too_many(outcome: Outcome) -> bool:
+    """Tell whether a recipient was refused only because there were others in the same transaction."""
+    return outcome.status is Status.DEFERRED and _TOO_MANY.match(outcome.reply) is not None
 
 
 def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
@@ -215,8 +240,13 @@ def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
     scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
     if reply.positive:
         return Status.SENT, scope
+    text = str(reply)
+    if quota_of(text):
+        return Status.DEFERRED, Scope.PROVIDER
     words = f"{reply.code} {reply.enhanced}".rstrip()
     for pattern, whose in _EXEMPTIONS:
         if pattern.fullmatch(words):
             return Status.DEFERRED, whose
+    if _TOO_MANY.match(text):
+        return Status.DEFERRED, Scope.RECIPIENT
     return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope

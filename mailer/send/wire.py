@@ -130,7 +130,7 @@ class Wire(asyncio.Protocol):
                     self._transport,
                     self,
                     tls.context(verify=self.hop.verify),
-                    server_hostname=self.hop.name,
+                    server_hostname=self.hop.verify_name or self.hop.name,
                     ssl_handshake_timeout=2 * limit,  # ours comes first, with our words
                 )
         except (OSError, ValueError) as error:  # ValueError: a name that no certificate can bear
@@ -141,7 +141,7 @@ class Wire(asyncio.Protocol):
         self._transport = (
             secured  # its write buffer keeps its limit, 512 KiB: asyncio's TLS never resumes at 0
         )
-        self.tls = tls.describe(secured.get_extra_info("ssl_object"))
+        self.tls = tls.describe(secured.get_extra_info("ssl_object"), verified=self.hop.verify)
 
     def abort(self) -> None:
         """Drop the connection now; what was not yet sent is not sent."""
@@ -210,7 +210,8 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
         HopTrouble: none does; the last one's trouble. The system's words are kept ("Connection refused").
     """
     loop = asyncio.get_running_loop()
-    trouble = HopTrouble(str(hop), Phase.CONNECT, "no address")
+    kind = f" to connect to from {hop.source_address}" if hop.source_address else ""
+    trouble = HopTrouble(str(hop), Phase.CONNECT, f"no address{kind}")
     for address in [hop.address] if hop.address else await _look_up(hop, timeouts, loop):
         try:
             async with asyncio.timeout(timeouts.connect):
@@ -231,10 +232,13 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
 
 
 async def _look_up(hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> list[str]:
-    """The name's addresses, in the system's order (RFC 6724)."""
+    """The name's addresses of the source address's family, in the system's order (RFC 6724)."""
+    family = socket.AF_UNSPEC
+    if hop.source_address:
+        family = socket.AF_INET6 if ":" in hop.source_address else socket.AF_INET
     try:
         async with asyncio.timeout(timeouts.connect):
-            found = await loop.getaddrinfo(hop.name, hop.port, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(hop.name, hop.port, family=family, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         text = getattr(error, "strerror", None) or str(error) or TIMED_OUT
         raise HopTrouble(str(hop), Phase.CONNECT, printable(text)) from error

@@ -25,7 +25,6 @@ from testbed.ports import LOOPBACK, free_port
 Zone = Mapping[tuple[str, str], Sequence[str]]
 """(name, type) to the records' texts as in zone files: `("example.com", "MX"): ["10 mx.example.com."]`."""
 
-_TTL = 0
 _UDP_OCTETS, _OCTETS = 512, 65535
 
 
@@ -46,6 +45,8 @@ class NameServer:
             port: 0 draws one.
         """
         self.zone = dict(zone)
+        self.ttl = 0
+        """Of every record."""
         self.silent = False
         """Answers nothing."""
         self.broken = False
@@ -106,10 +107,10 @@ class NameServer:
         if self.broken or (name, kind) in self.broken_for:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif texts := self.zone.get((name, kind)):
-            response.answer = [dns.rrset.from_text(question.name, _TTL, "IN", kind, *texts)]
+            response.answer = [dns.rrset.from_text(question.name, self.ttl, "IN", kind, *texts)]
         elif alias := self.zone.get((name, "CNAME")):
             # Only the alias, as a server that is no authority for its target answers.
-            response.answer = [dns.rrset.from_text(question.name, _TTL, "IN", "CNAME", *alias)]
+            response.answer = [dns.rrset.from_text(question.name, self.ttl, "IN", "CNAME", *alias)]
         elif all(known != name for known, _ in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
         return response.to_wire(max_size=limit, prefer_truncation=True)

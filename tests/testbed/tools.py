@@ -7,6 +7,7 @@ from pathlib import Path
 TESTBED = Path(__file__).resolve().parents[2] / ".testbed"
 UNPACKED_POSTFIX = TESTBED / "postfix"
 UNPACKED_EXIM = TESTBED / "exim" / "usr" / "sbin" / "exim4"
+UNPACKED_NSD = TESTBED / "nsd" / "usr" / "sbin" / "nsd"
 UNPACKED_PROMETHEUS = TESTBED / "prometheus" / "usr" / "bin"
 NODE_MODULES = TESTBED / "node" / "node_modules"
 

@@ -1,0 +1,116 @@
+"""The parts of the model that say where mail goes, and on what terms: exchangers, providers, TLS, pace."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from mailer.config.kinds import Count, Group, Limit, Name, Port
+from mailer.config.secrets import Secret
+from mailer.config.units import Seconds
+
+Share = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class IpVersion(StrEnum):
+    """Which addresses of a mail exchanger are used."""
+
+    ANY = "any"
+    FOUR = "4"
+    SIX = "6"
+
+
+class DirectDelivery(Group, frozen=True, kw_only=True):
+    """The direct route: to the mail exchangers of each recipient's domain."""
+
+    enabled: bool = False
+    ehlo_domain: str = ""
+    """What we call ourselves in EHLO; empty: `hostname`."""
+    insecure_skip_verify: bool = False
+    """Accept any certificate where a policy demands a verified one. Opportunistic TLS never verifies."""
+    retry_count: Count = 3
+    """Attempts before the next route is tried; without one the schedule goes on until `retry.maxAge`."""
+    allow_private: bool = False
+    """Deliver to mail exchangers at loopback and private addresses."""
+    port: Port = 25
+    """The mail exchangers' port."""
+    ip_version: IpVersion = IpVersion.ANY
+    source_address: str = ""
+    """Connect from this address of ours, and therefore to addresses of its family alone; empty: the
+    system's choice."""
+
+
+class Provider(Group, frozen=True, kw_only=True):
+    """One smarthost of the forward route."""
+
+    host: Name
+    port: Port = 587
+    username: str = ""
+    """Empty: no AUTH."""
+    password: Secret = Secret("")
+    ssl: bool = False
+    """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
+    is sent to a loopback address only."""
+    priority: int | None = None
+    """Lower is tried first, ties in the order of the file; none: the position in the list, from 0."""
+    weight: Share | None = None
+    """Share of the mail among providers of equal priority, once one of them has a weight; those without one
+    then count 1, and 0 gets mail only when the others fail."""
+    name: str = ""
+    """What the operator calls it; empty: the host. See `label`."""
+    insecure_skip_verify: bool = False
+    """Accept any certificate."""
+    source_address: str = ""
+    """As `DirectDelivery.source_address`."""
+    max_sessions: Count | None = None
+    """Connections to it at once; none: `sending.maxSessionsPerHop`."""
+    max_per_minute: Limit | None = None
+    """Transactions that one runner begins in a minute; 0: no limit; none: `sending.ratePerHop`."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.host
+
+
+class TlsLevel(StrEnum):
+    """What is demanded of a connection before mail goes over it."""
+
+    NONE = "none"
+    """STARTTLS is not asked for."""
+    MAY = "may"
+    """TLS when it is offered and works, and in clear when not (RFC 7435)."""
+    ENCRYPT = "encrypt"
+    """TLS, whatever the certificate; without it the mail waits."""
+    VERIFY = "verify"
+    """TLS with a certificate that is valid for the host, or for `TlsPolicy.verify_name`."""
+
+
+class TlsPolicy(Group, frozen=True, kw_only=True):
+    """One row of the table of TLS policies: the first that matches a destination counts."""
+
+    destination: Name
+    """A recipient domain or a provider's host; `.example.net`: all domains below; `*`: everything."""
+    level: TlsLevel
+    verify_name: str = ""
+    """What the certificate must bear; empty: the host's own name, which for an MX is what DNS says."""
+
+
+class Sending(Group, frozen=True, kw_only=True):
+    """How much the runner does at once."""
+
+    concurrency: Count = 20
+    """Messages in flight, beside those that wait for a destination that does not answer."""
+    max_sessions_per_hop: Count = 8
+    """Connections to one next hop. Providers refuse more than some 10 to 50."""
+    rate_per_hop: Limit = 0
+    """Transactions that one runner begins in a minute at one next hop; 0: no limit."""
+    shutdown_grace: Seconds = Seconds(30)
+    """How long a runner or receiver that was told to stop may finish what is in flight."""
+
+
+def by_priority(providers: tuple[Provider, ...]) -> tuple[tuple[Provider, ...], ...]:
+    """Sort by priority, lower first, a missing one being the position; equals keep their order."""
+    ranks: dict[int, list[Provider]] = {}
+    for position, provider in enumerate(providers):
+        ranks.setdefault(position if provider.priority is None else provider.priority, []).append(provider)
+    return tuple(tuple(ranks[rank]) for rank in sorted(ranks))

@@ -1,0 +1,52 @@
+"""One message's recipients at one destination, cut into the batches that its server takes."""
+
+from collections.abc import Sequence
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome
+from mailer.send.trouble import too_many
+
+
+class Batches:
+    """Gives one batch after the other.
+
+    A server may take fewer at a time than we thought (RFC 5321 4.5.3.1.10: 452 for each RCPT too many).
+    Those that were too many come first in the next batch, at once and over the same session, and from then on
+    no batch is larger than what it took.
+    """
+
+    def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
+        self.left = list(recipients)
+        """Not given out yet, or to be given out again."""
+        self.pause = False
+        """`batchDelay` is due before the batch that was given out last."""
+        self._size = size
+        self._begun = False
+        self._over = 0
+        """How many at the head of `left` are there again."""
+
+    def next(self) -> list[Recipient]:
+        """Return the next batch; empty when there is none."""
+        batch, self.left = self.left[: self._size], self.left[self._size :]
+        self.pause = self._begun and not self._over
+        self._begun, self._over = True, max(0, self._over - len(batch))
+        return batch
+
+    def settle(
+        self, batch: Sequence[Recipient], outcomes: Sequence[Outcome]
+    ) -> tuple[list[Recipient], list[Outcome]]:
+        """Take back those of a batch that were too many, and return the others with their outcomes.
+
+        Each time somebody's case is decided, or the next batch is smaller: it comes to an end.
+        """
+        pairs = zip(batch, outcomes, strict=True)
+        decided = [(recipient, outcome) for recipient, outcome in pairs if not too_many(outcome)]
+        # None was taken: half of them, then. One that is too many alone is just deferred.
+        size = len(decided) or len(batch) // 2
+        if len(decided) == len(batch) or not size:
+            return list(batch), list(outcomes)
+        settled = {recipient for recipient, _ in decided}
+        again = [recipient for recipient in batch if recipient not in settled]
+        self.left = again + self.left
+        self._size, self._over = size, self._over + len(again)
+        return [recipient for recipient, _ in decided], [outcome for _, outcome in decided]

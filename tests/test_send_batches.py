@@ -1,0 +1,70 @@
+"""A server that takes fewer recipients at a time gets them in more transactions, in the same attempt."""
+
+import pytest
+from hostile import Server
+from sending import forward_to, found, queue
+from testbed.relay import Relay
+
+TEN = [f"user{number}@example.net" for number in range(10)]
+
+
+class AtMost:
+    """RCPT by RCPT: a reply of the server's for each recipient of a transaction beyond a number."""
+
+    def __init__(self, number: int, reply: str) -> None:
+        self.number, self.reply = number, reply
+
+    def __call__(self, session, _line):
+        since = max(at for at, command in enumerate(session.commands) if command.startswith(b"MAIL"))
+        return self.reply if len(session.commands) - since - 1 > self.number else None
+
+
+@pytest.mark.parametrize(
+    ("reply", "extensions"),
+    [
+        ("452 4.5.3 Your message has too many recipients", ("PIPELINING",)),
+        ("452 no", ()),
+        ("552 Too many recipients", ("PIPELINING",)),
+        ("550 5.5.3 too many", ("PIPELINING",)),
+    ],
+)
+def test_recipients_that_are_too_many_follow_at_once_over_the_same_session(
+    relay: Relay, reply: str, extensions: tuple[str, ...]
+) -> None:
+    with Server({"rcpt": AtMost(4, reply)}, extensions=extensions) as server:
+        relay.configure(forward_to(server, batchDelay="1h"))
+        message = queue(relay.spool, TEN)
+        assert relay.mailer_send("--once").returncode == 0
+        assert [sent.recipients for sent in server.messages] == [TEN[:4], TEN[4:8], TEN[8:]]
+        assert len(server.sessions) == 1
+    assert found(relay.spool, message) is None
+
+
+def test_others_answers_stand_while_those_that_were_too_many_are_asked_again(relay: Relay) -> None:
+    limit = AtMost(3, "452 4.5.3 too many")
+
+    def rcpt(session, line):
+        return "550 5.1.1 no such user" if b"user1@" in line else limit(session, line)
+
+    with Server({"rcpt": rcpt}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, TEN[:5])
+        relay.mailer_send("--once")
+        assert [sent.recipients for sent in server.messages] == [[TEN[0], TEN[2]], [TEN[3], TEN[4]]]
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.statuses == {to: "bounced" if to == TEN[1] else "sent" for to in TEN[:5]}
+
+
+def test_a_server_to_which_even_one_is_too_many_is_asked_again_later(relay: Relay) -> None:
+    """Halved down to one, which ends it: no endless loop."""
+    with Server({"rcpt": "452 4.5.3 too many"}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, TEN[:4])
+        relay.mailer_send("--once")
+        assert server.messages == []
+        mails = [c for session in server.sessions for c in session.commands if c.startswith(b"MAIL")]
+        assert len(mails) <= 8
+    left = found(relay.spool, message)
+    assert left is not None
+    assert (left.place, set(left.statuses.values())) == ("retry", {"deferred"})
