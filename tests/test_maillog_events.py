@@ -17,7 +17,7 @@ from spool_strategies import NOW, envelope
 from mailer.mail.outcome import Outcome, Status
 from mailer.maillog.events import Delivery, Fields, Level, MailLog, Times
 from mailer.maillog.ledger import Ledger
-from mailer.maillog.reader import read_day
+from mailer.maillog.search import Query, find
 from mailer.maillog.stderr import Format, as_json, logfmt, stderr_sink
 
 ID = "01JD0M3Q5V8Z7X2C4B6N8M0K1J"
@@ -146,7 +146,7 @@ def test_a_clock_that_went_back_makes_no_negative_delay(tmp_path: Path) -> None:
         id=ID, sender="a@b", received=NOW, attempt=1, to=("c@d",), outcome=_outcome("250 ok"), times=times
     )
     log.delivery(sent)
-    (line,) = read_day(tmp_path, "20261122")
+    ((line, _),) = find(partial(opened, tmp_path), Query())
     assert line.delay == 0.0
     assert line.delays == (1.0, 0.0, 1.0, 0.0)
 

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from log_directory import opened
 
 from mailer.cli.wire import open_log
+from mailer.mail import clock
+from mailer.maillog import files
 from mailer.maillog import ledger as ledger_module
 from mailer.maillog.events import Level
 from mailer.maillog.ledger import Ledger, Line, encode
-from mailer.maillog.reader import days, decode, history, read_day
+from mailer.maillog.lines import decode
+from mailer.maillog.search import Query, find
 from mailer.spool.layout import Spool
 
 TODAY = "2026-11-22T21:45:01.000000Z"
@@ -81,6 +84,16 @@ print(*events, sep="\\n")
 """
 
 
+def read_day(directory: Path, day: str) -> list[Line]:
+    found = find(partial(opened, directory), Query(), ends={day: 2**30})
+    return [each.line for each in found]
+
+
+def days(directory: Path) -> list[str]:
+    with opened(directory) as fd:
+        return files.days(fd)
+
+
 def log_of(directory: Path) -> tuple[Ledger, list[OSError]]:
     trouble: list[OSError] = []
     return Ledger(partial(opened, directory), trouble.append), trouble
@@ -120,8 +133,9 @@ def test_the_days_lines_come_back_in_order(tmp_path: Path, written: list[Line]) 
     for line in written:
         ledger.append(line)
     ledger.close()
-    assert list(read_day(tmp_path, "20261122")) == written
-    assert [line for line in written if line.id == ID] == list(history(tmp_path, ID, "20261101"))
+    assert read_day(tmp_path, "20261122") == written
+    found = find(partial(opened, tmp_path), Query(id=ID))
+    assert [line for line in written if line.id == ID] == [each.line for each in found]
     assert not trouble
 
 
@@ -132,9 +146,10 @@ def test_the_file_is_the_utc_day_of_the_lines_own_time(tmp_path: Path) -> None:
         ledger.append(line("sent", at, id=ID))
     ledger.close()
     assert days(tmp_path) == ["20261122", "20261123"]
-    assert len(list(read_day(tmp_path, "20261122"))) == 2
-    assert [found.at[:10] for found in history(tmp_path, ID, "20261123")] == ["2026-11-23"]
-    assert list(read_day(tmp_path, "20300101")) == []
+    assert len(read_day(tmp_path, "20261122")) == 2
+    late = Query(id=ID, since=clock.seconds("2026-11-23T00:00:00Z"))
+    assert [found.line.at[:10] for found in find(partial(opened, tmp_path), late)] == ["2026-11-23"]
+    assert read_day(tmp_path, "20300101") == []
     assert (tmp_path / "20261122.jsonl").stat().st_mode & 0o777 == 0o600
 
 

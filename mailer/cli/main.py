@@ -24,6 +24,7 @@ from mailer.cli.options import config_option, examples
         "resume": "mailer.cli.pause:resume",
         "spool": "mailer.cli.spool:spool",
         "user": "mailer.cli.user:user",
+        "log": "mailer.cli.log:log",
         "limits": "mailer.cli.limits:limits",
         "config": "mailer.cli.config:config",
         "dkim": "mailer.cli.dkim:dkim",

@@ -59,7 +59,7 @@ def log_format() -> str | None:
     return form
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
     """Read `90`, `5m`, `1h30m`; in seconds."""
     from mailer.config import units  # noqa: PLC0415 - only when one is given
 
@@ -82,5 +82,5 @@ def _message_id(text: str) -> str:
     return prefix
 
 
-DURATION = click.types.FuncParamType(_duration)
+DURATION = click.types.FuncParamType(duration)
 MESSAGE_ID = click.types.FuncParamType(_message_id)

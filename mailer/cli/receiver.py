@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -11,7 +12,7 @@ from mailer.config.receiving import ListenerTls
 from mailer.mail import clock
 from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
-from mailer.maillog.reader import days, read_day
+from mailer.maillog.search import Query, find
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.certificate import Certificate
 from mailer.receive.content import ContentPolicy
@@ -21,9 +22,9 @@ from mailer.receive.settings import Endpoint, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.receive.user_list import UserList
-from mailer.spool.layout import LOG, Spool, day_for
+from mailer.spool.layout import LOG, Spool
 
-_ACCEPTED = b'"event":"accepted"'
+_ACCEPTED = frozenset({"accepted"})
 
 
 def settings(config: Config, port: int | None) -> Settings:
@@ -113,15 +114,10 @@ def rules(config: Config, users: UserList) -> RateRules:
 
 def sent(spool: Spool, now: float) -> Iterator[Sent]:
     """Read from the ledger what was accepted in the last day, in the order of time."""
-    since, first = now - DAY, day_for(now - DAY)
-    for day in days(spool.path / LOG):
-        if day < first:
-            continue
-        for line in read_day(spool.path / LOG, day, containing=_ACCEPTED):
-            at = clock.seconds(line.at)
-            # What we write ourselves, about other mail, was submitted by nobody.
-            if at > since and not line.about:
-                yield Sent(at, line.user, line.sender or "")
+    for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
+        # What we write ourselves, about other mail, was submitted by nobody.
+        if not line.about:
+            yield Sent(clock.seconds(line.at), line.user, line.sender or "")
 
 
 def certificate(config: Config, log: MailLog) -> Certificate | None:

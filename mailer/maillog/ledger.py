@@ -18,6 +18,29 @@ _CHECK_EVERY = 1.0
 """Seconds between looks whether the open file is still the one in the directory."""
 
 
+EVENTS = (
+    "accepted",
+    "rejected",
+    "limited",
+    "login-failed",
+    "attempt",
+    "sent",
+    "deferred",
+    "bounced",
+    "expired",
+    "uncertain",
+    "notified",
+    "held",
+    "released",
+    "requeued",
+    "recovered",
+    "quarantined",
+    "removed",
+    "provider",
+)
+"""What a line can be about; `spool/README.md` says what each means."""
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event. The words are Postfix's where it has one; unknown fields are ignored when read."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mailer.maillog.reader import START
+from mailer.maillog.lines import UNREADABLE, whole
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -23,21 +23,19 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(Row)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""The last two are what msgspec lets through for bad UTF-8 and deep nesting."""
 
 
 def rows(block: bytes) -> Sequence[Row]:
-    """Read a block of whole lines; what is no line is passed over (see `reader.decode`)."""
+    """Read a block of whole lines; what is no line is passed over (see `lines.whole`)."""
     try:
         return _decoder.decode_lines(block)
-    except _UNREADABLE:
+    except UNREADABLE:
         return list(_one_by_one(block))
 
 
 def _one_by_one(block: bytes) -> Iterator[Row]:
     for raw in block.split(b"\n"):
         try:
-            yield _decoder.decode(raw[max(0, raw.rfind(START)) :])
-        except _UNREADABLE:
+            yield _decoder.decode(whole(raw))
+        except UNREADABLE:
             continue

@@ -65,6 +65,16 @@ class Tail:
             del self._positions[day]
             self._seen.pop(day, None)
 
+    def skip(self) -> None:
+        """Pass over everything that is there now; raises OSError."""
+        with self._directory() as directory:
+            for day in days(directory):
+                fd = open_day(directory, day)
+                try:
+                    self._positions[day] = Position(os.fstat(fd).st_size, os.pread(fd, _HEAD, 0).hex())
+                finally:
+                    os.close(fd)
+
     def _appended(self, directory: int, day: str) -> Iterator[bytes]:
         found = os.stat(file_of(day), dir_fd=directory, follow_symlinks=False)
         mark = (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -166,8 +166,8 @@ class TotalsFold:
     def refresh(self) -> Totals:
         """Read what was appended since, and return the counters.
 
-        A year of mail takes a while the first time (*measured: a million lines a second*), and a call without
-        news a few system calls. Memory does not grow with what is read.
+        The first time it takes a while (*measured: 0.75 million lines a second*), and a call without news
+        some system calls. Memory does not grow with what is read.
 
         Raises:
             OSError: the ledger cannot be read just now; what was counted stays, and the next call goes on.

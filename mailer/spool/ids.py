@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 
+_PUT_BACK = 3600.0
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 26
 _ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
@@ -33,6 +34,14 @@ def is_id(name: str) -> bool:
 def is_prefix(text: str) -> bool:
     """Tell whether an id could begin like this: what an operator may type instead of the whole."""
     return 0 < len(text) <= _LENGTH and set(text) <= set(_DIGITS)
+
+
+def earliest(prefix: str) -> float:
+    """Return when the first message arrived whose id may begin like this, in seconds since the epoch.
+
+    Less an hour, for a clock that is put back later: what is told of the message is looked for from here on.
+    """
+    return max(0.0, arrival(prefix.ljust(_LENGTH, "0")) - _PUT_BACK)
 
 
 def arrival(message_id: str) -> float:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import click
 
@@ -11,16 +12,15 @@ from mailer.cli.options import MESSAGE_ID, config_option, examples
 from mailer.cli.spool import story, words
 from mailer.cli.spool.selection import ambiguous
 from mailer.cli.wire import Workplace, workplace
-from mailer.maillog import reader
+from mailer.maillog import search
 from mailer.maillog.ledger import Line
 from mailer.spool.entry import Corrupt
-from mailer.spool.ids import arrival
+from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Event
-from mailer.spool.layout import LOG, Place, Spot, day_for
+from mailer.spool.layout import LOG, Place, Spot
 from mailer.spool.scan import QUEUE, find
 
-_LONGEST_ID = 26
 _PASSES = 10
 
 
@@ -89,14 +89,5 @@ def _from_ledger(at: Workplace, prefix: str) -> tuple[list[str], list[Event]]:
 
 def _history(at: Workplace, prefix: str) -> Iterator[Line]:
     """Stream the ledger's lines of the messages whose id begins like this."""
-    directory = at.spool.path / LOG
-    # An id begins with its time of arrival: nothing was written about it before that. The day before is for a
-    # clock that was put back in between.
-    since = day_for(max(0.0, arrival(prefix.ljust(_LONGEST_ID, "0")) - 86_400))
-    if len(prefix) == _LONGEST_ID:
-        yield from reader.history(directory, prefix, since)
-        return
-    key = f'"id":"{prefix}'.encode()
-    for day in reader.days(directory):
-        if day >= since:
-            yield from reader.read_day(directory, day, containing=key)
+    query = search.Query(id=prefix, nothing_before=earliest(prefix))
+    return (found.line for found in search.find(partial(at.spool.directory, LOG), query))

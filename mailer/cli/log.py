@@ -1,0 +1,147 @@
+"""`mailer log`: the ledger, searched, printed and followed."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import NoReturn
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.log_line import in_words
+from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
+from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.maillog.ledger import EVENTS, OpenDirectory
+from mailer.maillog.lines import decode, whole
+from mailer.maillog.search import Found, Query, find
+from mailer.maillog.tail import Tail
+from mailer.spool.ids import earliest
+from mailer.spool.layout import LOG
+
+_PAUSE = 0.25
+"""Seconds between looks at a ledger that is followed: three system calls."""
+_FIRST = 10
+"""Lines that are printed before new ones, as tail(1) does."""
+
+
+def _moment(text: str) -> float:
+    """Read a time (UTC when it has no zone), a date, `today`, `yesterday`, or a duration before now."""
+    now = time.time()
+    midnight = now - now % 86_400
+    if text in {"today", "yesterday"}:
+        return midnight if text == "today" else midnight - 86_400
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return now - duration(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+_MOMENT = click.types.FuncParamType(_moment)
+
+
+@click.command(
+    epilog=examples(
+        "mailer log --id 01JD0M3Q",
+        "mailer log --to bob@example.net --since 2d",
+        "mailer log --status bounced --status expired --since yesterday --json",
+        "mailer log --follow --from app@",
+        "mailer log -n 50",
+    )
+)
+@click.option("-f", "--follow", is_flag=True, help="Stay, and print lines as they are written.")
+@click.option("--id", "message_id", type=MESSAGE_ID, metavar="ID", help="Of this message.")
+@click.option("--to", metavar="TEXT", help="With a recipient whose address contains this.")
+@click.option("--from", "sender", metavar="TEXT", help="Whose sender contains this; '<>' is the null sender.")
+@click.option(
+    "--status", "events", multiple=True, type=click.Choice(EVENTS), help="Of this kind; may be repeated."
+)
+@click.option(
+    "--since",
+    type=_MOMENT,
+    metavar="TIME",
+    help='Not before: "2h" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45" (UTC).',
+)
+@click.option("--until", type=_MOMENT, metavar="TIME", help="Before; as --since.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="No more than the last N.")
+@json_option
+@config_option
+def log(  # noqa: PLR0913 - one parameter for each option
+    *,
+    follow: bool,
+    message_id: str | None,
+    to: str | None,
+    sender: str | None,
+    events: tuple[str, ...],
+    since: float | None,
+    until: float | None,
+    lines: int | None,
+    as_json: bool,
+) -> Exit:
+    """Print what happened to mail, from the ledger; the earliest first, times in UTC.
+
+    --follow begins with the last 10 lines unless --since or -n asks for others. Exit code 66 when nothing is
+    known of the message that --id names. `mailer spool why ID` tells one message's story in words.
+    """
+    end_with_the_pipe()
+    query = Query(
+        id=message_id or "",
+        to=to,
+        sender="" if sender == "<>" else sender,
+        events=frozenset(events),
+        since=since,
+        until=until,
+        nothing_before=earliest(message_id) if message_id else None,
+    )
+    if lines is None and follow and since is None and not message_id:
+        lines = _FIRST
+    with workplace() as at:
+        search = _Search(partial(at.spool.directory, LOG), query)
+        known = False
+        for found in search.lines(lines):
+            known = True
+            _print(found, as_json=as_json)
+        if follow:
+            search.follow(as_json=as_json)
+    if message_id and not known:
+        raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
+    return Exit.OK
+
+
+class _Search:
+    """What is there now, and then what is added, without a gap between the two."""
+
+    def __init__(self, directory: OpenDirectory, query: Query) -> None:
+        self._directory = directory
+        self._query = query
+        self._tail = Tail(directory)
+        self._tail.skip()
+
+    def lines(self, last: int | None) -> Iterator[Found]:
+        """Stream what is there, or the last lines of it."""
+        ends = {day: position.offset for day, position in self._tail.positions.items()}
+        if last is None:
+            return find(self._directory, self._query, ends=ends)
+        newest = find(self._directory, self._query, newest_first=True, ends=ends)
+        return reversed(list(islice(newest, last)))
+
+    def follow(self, *, as_json: bool) -> NoReturn:
+        """Print what is added until Ctrl-C, over midnight and over a directory that is replaced."""
+        while True:
+            # One that is away may come back.
+            with contextlib.suppress(OSError):
+                for block in self._tail.blocks():
+                    for raw in block.split(b"\n"):
+                        if (line := decode(raw)) and self._query.matches(line):
+                            _print(Found(line, whole(raw)), as_json=as_json)
+            sys.stdout.flush()
+            time.sleep(_PAUSE)
+
+
+def _print(found: Found, *, as_json: bool) -> None:
+    text = found.raw.decode(errors="backslashreplace") if as_json else in_words(found.line)
+    sys.stdout.write(f"{text}\n")

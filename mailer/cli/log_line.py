@@ -1,0 +1,61 @@
+"""One line of the ledger as a line for people."""
+
+from mailer.cli.spool import words
+from mailer.mail import clock
+from mailer.mail.reply import printable
+from mailer.maillog.ledger import Line
+
+_RECIPIENTS = 3
+"""Recipients that are named; the others are counted."""
+_ID = 26
+_EVENT = 12
+
+
+def in_words(line: Line) -> str:
+    """Say in one line when what happened, to whom, and how it was answered."""
+    said = " ".join([*_who(line), *_where(line)])
+    words_of_others = line.reply or line.reason
+    if words_of_others:
+        said = f"{said}: {words_of_others}" if said else words_of_others
+    if line.next:
+        said += f"; next attempt {_moment(line.next)}"
+    return printable(
+        f"{_moment(line.at)}  {line.id or '-':{_ID}}  {line.event:{_EVENT}} {said}".rstrip(), 4000
+    )
+
+
+def _who(line: Line) -> list[str]:
+    said = []
+    if line.sender is not None and line.event in {"accepted", "rejected", "limited"}:
+        said.append(f"from {words.address(line.sender)}")
+    if line.to:
+        more = len(line.to) - _RECIPIENTS
+        named = ", ".join(map(words.address, line.to[:_RECIPIENTS]))
+        said.append(f"to {named}" + (f" and {more} more" if more > 0 else ""))
+    if line.size is not None:
+        said.append(f"({words.size(line.size)})")
+    if line.user or line.peer:
+        said.append(f"by {line.user or 'nobody'}" + (f" at {line.peer}" if line.peer else ""))
+    if line.by:
+        said.append(f"by {line.by}")
+    return said
+
+
+def _where(line: Line) -> list[str]:
+    said = []
+    if line.name:
+        said.append(f"{line.name} is {line.state}")
+    if line.relay:
+        said.append(f"at {line.relay}")
+    if line.attempt > 1:
+        said.append(f"attempt {line.attempt}")
+    if line.delay is not None:
+        said.append(f"after {words.duration(line.delay)}" if line.delay >= 10 else f"after {line.delay:.1f}s")
+    return said
+
+
+def _moment(at: str) -> str:
+    try:
+        return words.moment(clock.seconds(at))
+    except ValueError:
+        return at

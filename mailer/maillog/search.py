@@ -1,0 +1,208 @@
+"""Finding lines in the ledger without reading all of it.
+
+Days and parts of days outside the time that is asked for are passed over, which for a message's id is the
+time before it arrived and after it was delivered. What is left is searched for bytes that a line must have,
+and only lines that have them are decoded.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.maillog import files
+from mailer.maillog.files import Piece
+from mailer.maillog.ledger import Line, OpenDirectory
+from mailer.maillog.lines import decode, whole
+
+_SLACK = 60.0
+"""Seconds by which lines may be out of order: a program is kept from writing after its look at the clock."""
+_AFTERWARDS = 60.0
+"""Seconds after a message's last delivery in which something may still be told of it."""
+_NEVER = 253_402_300_799.0
+"""The last second that `datetime` knows."""
+_NOT_AS_IT_STANDS = re.compile(r'[^!-~]|["\\]')
+"""Characters that JSON escapes, or whose other case has other bytes."""
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """What lines are wanted; all of it must hold."""
+
+    id: str = ""
+    """A message's, or how it begins."""
+    sender: str | None = None
+    """What the sender's address contains, upper and lower case being the same; empty: the null sender."""
+    to: str | None = None
+    """What a recipient's address contains."""
+    events: frozenset[str] = frozenset()
+    """One of these; none: any."""
+    since: float | None = None
+    """In seconds since the epoch."""
+    until: float | None = None
+    nothing_before: float | None = None
+    """Nothing that is wanted was written before this, such as a message's arrival; lines are not asked."""
+
+    def matches(self, line: Line) -> bool:
+        """Tell whether a line is wanted."""
+        return (
+            line.id.startswith(self.id)
+            and (not self.events or line.event in self.events)
+            and (self.sender is None or _contains(line.sender, self.sender))
+            and (self.to is None or any(_contains(address, self.to) for address in line.to))
+            and self._in_time(line.at)
+        )
+
+    def _in_time(self, at: str) -> bool:
+        if self.since is None and self.until is None:
+            return True
+        moment = _moment(at)
+        if moment is None:
+            return False
+        return (self.since is None or moment >= self.since) and (self.until is None or moment < self.until)
+
+
+def _contains(address: str | None, wanted: str) -> bool:
+    if address is None:
+        return False
+    return wanted.casefold() in address.casefold() if wanted else not address
+
+
+class Found(NamedTuple):
+    """A line that was wanted."""
+
+    line: Line
+    raw: bytes
+    """As it stands in the ledger, without its end."""
+
+
+def find(
+    directory: OpenDirectory,
+    query: Query,
+    *,
+    newest_first: bool = False,
+    ends: Mapping[str, int] | None = None,
+) -> Iterator[Found]:
+    """Stream the lines that are wanted, in the order in which they were written.
+
+    Args:
+        directory: opens the spool's `log/`.
+        query: what is wanted.
+        newest_first: from the last one back.
+        ends: for each day, how many bytes of its file to look at; none: all there are.
+
+    Raises:
+        OSError: the directory, or a file, cannot be read; one that is not there is empty.
+    """
+    scan = _Scan(query)
+    with ExitStack() as open_directory:
+        try:
+            fd = open_directory.enter_context(directory())
+        except FileNotFoundError:
+            return
+        days = [day for day in files.days(fd) if scan.concerns(day)]
+        for day in reversed(days) if newest_first else days:
+            if scan.concerns(day):
+                yield from scan.day(fd, day, newest_first=newest_first, ends=ends)
+
+
+class _Scan:
+    """One search on its way through the files."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._sieve = _Sieve(query)
+        self._since = max(query.since or 0.0, query.nothing_before or 0.0)
+        self._until = _NEVER if query.until is None else query.until
+
+    def concerns(self, day: str) -> bool:
+        """Tell whether a day may have wanted lines."""
+        return _day(self._since) <= day <= _day(self._until)
+
+    def day(
+        self, directory: int, day: str, *, newest_first: bool, ends: Mapping[str, int] | None
+    ) -> Iterator[Found]:
+        """Stream what is wanted of a day; one whose retention ends just now has nothing."""
+        try:
+            fd = files.open_day(directory, day)
+        except FileNotFoundError:
+            return
+        try:
+            parts = files.pieces(fd, os.fstat(fd).st_size if ends is None else ends.get(day, 0))
+            for piece in reversed(parts) if newest_first else parts:
+                if self._may_hold(piece):
+                    found = self._found(files.read_piece(fd, piece))
+                    yield from reversed(list(found)) if newest_first else found
+        finally:
+            os.close(fd)
+
+    def _may_hold(self, piece: Piece) -> bool:
+        """Judge a piece by both its ends: between two a clock may have been wrong, and set right again."""
+        if piece.first is None:
+            return True
+        early = piece.following is not None and max(piece.first, piece.following) < self._since - _SLACK
+        late = min(piece.first, piece.following or _NEVER) > self._until + _SLACK
+        return not early and not late
+
+    def _found(self, block: bytes) -> Iterator[Found]:
+        for raw in self._sieve.lines(block):
+            line = decode(raw)
+            if line is None or not self._query.matches(line):
+                continue
+            if line.message == "delivered" and line.id == self._query.id:
+                # The message's file is gone, so its story is at its end.
+                self._until = min(self._until, (_moment(line.at) or _NEVER) + _AFTERWARDS)
+            yield Found(line, whole(raw))
+
+
+class _Sieve:
+    """The bytes that a wanted line must have, so that few others are decoded."""
+
+    def __init__(self, query: Query) -> None:
+        addresses = [
+            piece
+            for wanted in (query.to, query.sender)
+            for piece in _NOT_AS_IT_STANDS.split((wanted or "").casefold())
+        ]
+        address = max(addresses, key=len, default="")
+        self._folded = not query.id and bool(address)
+        if query.id:
+            needles = [f'"id":"{query.id}']
+        elif address:
+            needles = [address]
+        else:
+            needles = [f'"event":"{event}"' for event in query.events]
+        self._needles = [needle.encode() for needle in needles]
+
+    def lines(self, block: bytes) -> Iterator[bytes]:
+        """Stream the lines of a block, without their ends, that pass."""
+        match self._needles:
+            case []:
+                yield from block.split(b"\n")
+            case [needle]:
+                yield from _with(block, block.lower() if self._folded else block, needle)
+            case several:
+                yield from (raw for raw in block.split(b"\n") if any(needle in raw for needle in several))
+
+
+def _with(block: bytes, searched: bytes, needle: bytes) -> Iterator[bytes]:
+    at = searched.find(needle)
+    while at >= 0:
+        end = block.find(b"\n", at)
+        end = len(block) if end < 0 else end
+        yield block[block.rfind(b"\n", 0, at) + 1 : end]
+        at = searched.find(needle, end)
+
+
+def _moment(at: str) -> float | None:
+    try:
+        return clock.seconds(at)
+    except ValueError:
+        return None
+
+
+def _day(moment: float) -> str:
+    return clock.rfc3339(moment)[:10].replace("-", "")
