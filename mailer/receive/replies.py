@@ -134,7 +134,9 @@ def rate_exceeded(seconds: int) -> RateExceeded:
 
 def unencodable(reason: str) -> Reply:
     """The reply for a message that `longLines: quotedPrintable` would have encoded."""
-    return Reply(554, (f"5.6.0 The message has a line over {MAX_LINE} octets that cannot be encoded: {reason}",))
+    return Reply(
+        554, (f"5.6.0 The message has a line over {MAX_LINE} octets that cannot be encoded: {reason}",)
+    )
 
 
 def not_stored(error: OSError) -> Reply:
