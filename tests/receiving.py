@@ -14,7 +14,8 @@ from pathlib import Path
 import trustme
 from testbed.arrival import without_added
 
-from mailer.maillog.events import Level, MailLog
+from mailer.maillog.events import Fields, Level, MailLog
+from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Account, Accounts, single_login
 from mailer.receive.auth import Authenticator
 from mailer.receive.certificate import Certificate
@@ -110,8 +111,8 @@ def running(
     spool = Spool.open(directory / "spool", create=True)
     lines: list[str] = []
 
-    def sink(level: Level, text: str) -> None:
-        lines.append(f"{level.name} {text}")
+    def sink(level: Level, text: str, told: Fields) -> None:
+        lines.append(f"{level.name} {logfmt(text, told)}")
 
     committer = committer or Committer(spool)
     committer.start()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from mailer.config.receiving import LongLines
 from mailer.mail.address import AddressError, Path, forward_path, reverse_path
-from mailer.maillog.events import Level, MailLog
+from mailer.maillog.events import Fields, Level, MailLog
+from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.author import mailboxes
 from mailer.receive.data import ChunkReader, DataReader
@@ -150,9 +151,9 @@ class _Sessions:
         )
         self.loop = asyncio.new_event_loop()
 
-    def _note(self, level: Level, text: str) -> None:
+    def _note(self, level: Level, text: str, told: Fields) -> None:
         if level is Level.ERROR:
-            self.errors.append(text)
+            self.errors.append(logfmt(text, told))
 
     def run(self, data: bytes) -> bytes:
         async def converse() -> bytes:
