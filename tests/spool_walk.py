@@ -5,6 +5,7 @@ It shares no line with `mailer.spool`, so that a mistake there cannot hide itsel
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,8 @@ class Found:
     name: str
     sender: str
     recipients: tuple[str, ...]
+    notify: dict[str, str]
+    """NOTIFY of those that have one."""
     message: bytes
     events: tuple[dict[str, object], ...]
     intact: bool
@@ -74,6 +77,7 @@ def read(path: Path, root: Path) -> Found:
         name=path.name,
         sender=next((_address(f[1]) for f in fields if f[0] == "Spool-Sender"), ""),
         recipients=tuple(_address(f[1]) for f in fields if f[0] == "Spool-Recipient"),
+        notify=dict(_notify(f[1]) for f in fields if f[0] == "Spool-Recipient" and " NOTIFY=" in f[1]),
         message=message,
         events=tuple(events),
         intact=accepted.get("sha256") == sha256(message).hexdigest()
@@ -92,6 +96,10 @@ def _address(value: str) -> str:
     return value
 
 
+def _notify(value: str) -> tuple[str, str]:
+    return _address(value), value.rpartition(" NOTIFY=")[2].partition(" ")[0]
+
+
 def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
     """Return every file of some places by its name; a name that stands in two places fails."""
     found: dict[str, Found] = {}
@@ -101,6 +109,23 @@ def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
                 assert name not in found, f"{name} is in {directory} and in {found[name].place}/"
                 found[name] = read(Path(directory, name), root)
     return found
+
+
+def untold(files: Mapping[str, Found]) -> list[str]:
+    """Name what was given up without its sender being told: message and recipient without a bounce on record.
+
+    A later line of a recipient (the operator's retry) wants a bounce of its own.
+    """
+    missing: list[str] = []
+    for file in files.values():
+        told: set[str] = set()
+        for event in file.events:
+            to = set(event.get("to", ()))  # type: ignore[call-overload]
+            told = told | to if event["event"] == "notified" else told - to
+        wanted = {address for address in file.recipients if "FAILURE" in file.notify.get(address, "FAILURE")}
+        given_up = {address for address, status in file.statuses.items() if status in {"bounced", "expired"}}
+        missing += [f"{file.name} {address}" for address in given_up & wanted - told if file.sender]
+    return missing
 
 
 def only(root: Path, place: str) -> list[Found]:

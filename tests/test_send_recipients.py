@@ -1,10 +1,16 @@
 """Each recipient of a message has its own fate: nobody is sent to twice, nobody waits for another."""
 
+import ssl
+from collections import Counter
 from itertools import product
 
+import pytest
+import trustme
+from bounces import notifications
 from hostile import DROP, Server, per_address
 from sending import MESSAGE, at, forward_to, found, outcomes, queue
-from spool_walk import walk
+from spool_walk import untold, walk
+from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
 ANN, BOB, EVE = "ann@example.net", "bob@example.net", "eve@example.org"
@@ -14,27 +20,65 @@ NEXT_RUN = ("faketime", "-f", "+3m")
 """After the first pause of `retry.schedule`, rounded up to the minute."""
 
 
-def test_each_of_three_recipients_gets_what_its_own_reply_says_in_all_27_mixes(relay: Relay) -> None:
-    """FAULTS row 17."""
+def plain_or_tls(name: str) -> ssl.SSLContext | None:
+    if name == "plain":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+@pytest.mark.parametrize("cover", ["plain", "TLS"])
+def test_each_of_three_recipients_gets_what_its_own_reply_says_in_all_27_mixes(
+    relay: Relay, extensions: tuple[str, ...], cover: str
+) -> None:
+    """FAULTS row 17: 2xx is marked, 4xx is retried alone, 5xx is bounced once and never tried again."""
     mixes = [
         {f"{how}{number}@m{mix}.example": how for number, how in enumerate(fates)}
         for mix, fates in enumerate(product(ANSWERS, repeat=3))
     ]
     answers = {who: ANSWERS[how] for fates in mixes for who, how in fates.items()}
-    with Server({"rcpt": per_address(answers)}) as server:
-        relay.configure(forward_to(server))
-        ids = [queue(relay.spool, list(fates)) for fates in mixes]
+    with Server({"rcpt": per_address(answers)}, extensions=extensions, tls=plain_or_tls(cover)) as server:
+        provider = {"host": LOOPBACK, "port": server.port, "insecureSkipVerify": True}
+        relay.configure(forward_to(bounce="sender", forwardProviders=[provider]))
+        ids = [queue(relay.spool, list(fates), sender=sender_of(mix)) for mix, fates in enumerate(mixes)]
         assert relay.mailer_send("--once").returncode == 0
-        assert sorted(server.delivered()) == sorted(
-            (who, MESSAGE) for fates in mixes for who, how in fates.items() if how == "sent"
-        )
+        got = Counter(delivery for delivery in server.delivered() if delivery[0] in answers)
+        assert got == Counter((who, MESSAGE) for who, reply in answers.items() if reply.startswith("250"))
+        bounces = {tuple(each.to): each for each in notifications(server)}
+        assert len(bounces) == len(notifications(server))
+        assert {bool(session.tls) for session in server.sessions} == {cover == "TLS"}
+        assert not any(session.hasty for session in server.sessions)
     left = walk(relay.spool)
-    for message, fates in zip(ids, mixes, strict=True):
+    assert untold(left) == []
+    for mix, (message, fates) in enumerate(zip(ids, mixes, strict=True)):
+        refused = {who for who, how in fates.items() if how == "bounced"}
         if set(fates.values()) == {"sent"}:
             assert message not in left
         else:
             assert left[message].statuses == fates
             assert left[message].place == ("retry" if "deferred" in fates.values() else "failed")
+        bounce = bounces.pop((sender_of(mix),), None)
+        assert (set(bounce.recipients) if bounce else set()) == refused
+        for who in refused:
+            assert bounce
+            fields = bounce.recipients[who]
+            assert (fields["Action"], fields["Status"]) == ("failed", "5.1.1")
+            assert fields["Diagnostic-Code"] == f"smtp; {NEVER}"
+            assert f"<{who}> {at(server)} said: {NEVER}" in bounce.words
+    assert not bounces
+    with Server() as server:
+        relay.configure(forward_to(server))
+        assert relay.mailer_send("--once", under=NEXT_RUN).returncode == 0
+        assert sorted(server.delivered()) == sorted(
+            (who, MESSAGE) for who, reply in answers.items() if reply == LATER
+        )
+    assert {file.place for file in walk(relay.spool).values()} == {"failed"}
+
+
+def sender_of(mix: int) -> str:
+    return f"sender{mix}@example.com"
 
 
 def test_the_deferred_recipient_is_retried_alone(relay: Relay) -> None:
