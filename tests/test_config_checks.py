@@ -193,7 +193,7 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
         ),
         ({"alerts": {"webhook": "hooks.example/x"}}, "$.alerts.webhook", 'must begin with "https://"'),
         ({"alerts": {"failedMoreThan": -1}}, "$.alerts.failedMoreThan", "a whole number from 0"),
-        ({"logRetention": "1d"}, "$.logRetention", "until you remove them"),
+        ({"logRetention": "1d"}, "$.logRetention", "less than 2 days"),
     ],
 )
 def test_what_an_operator_should_know_is_a_warning_and_no_refusal(loaded, change, path, words):

@@ -1,5 +1,6 @@
 """From the configuration to open things: the spool, its ledger, its log, and the user that we should be."""
 
+import math
 import os
 import pwd
 import signal
@@ -52,23 +53,31 @@ def workplace(loaded: Loaded | None = None) -> Iterator[Workplace]:
     operator = operator_name(os.environ)
     become_owner(config.spool_dir)
     with Spool.open(config.spool_dir) as spool:
-        log = open_log(spool, Level.WARNING)
+        log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
         yield Workplace(config, spool, log, operator)
 
 
 def program_log(config: Config, spool: Spool, level: Level) -> MailLog:
     """Open the mail log for a program that others watch: in the format that was asked for."""
-    return open_log(spool, level, Format(log_format() or config.log_format.value))
+    form = Format(log_format() or config.log_format.value)
+    return open_log(spool, level, form, keep=float(config.log_retention))
 
 
-def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT) -> MailLog:
-    """Open the mail log: the ledger in the spool, and standard error for what is as grave as `level`."""
+def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: float = math.inf) -> MailLog:
+    """Open the mail log: the ledger in the spool, and standard error for what is as grave as `level`.
+
+    Args:
+        spool: where the ledger is.
+        level: the least grave that is shown.
+        form: how it is shown.
+        keep: seconds that the ledger keeps a day after its end.
+    """
     sink = stderr_sink(level, time.time, form=form, journald=_stderr_is_the_journal(os.environ))
 
     def on_trouble(error: OSError) -> None:
         sink(Level.WARNING, "the ledger cannot be written; mail goes on", {"error": error.strerror})
 
-    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble))
+    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble), keep=keep)
 
 
 def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:

@@ -17,7 +17,6 @@ from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
-from mailer.config.unbuilt import unbuilt
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.reply import printable
@@ -85,8 +84,15 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_open_login(config),
         *_routes(config),
         *_alerts(config),
-        *unbuilt(config),
+        *_retention(config),
     )
+
+
+def _retention(config: Config) -> Iterator[Problem]:
+    if config.log_retention < 2 * 86_400:
+        yield Problem(
+            "$.logRetention", "is less than 2 days: a day of the ledger is kept for as long at least"
+        )
 
 
 def is_placeholder(password: str) -> bool:

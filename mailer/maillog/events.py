@@ -1,5 +1,7 @@
 """One method per mail event: the ledger gets all, standard error what the operator should see."""
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from mailer.mail.envelope import Envelope
 from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.ledger import Ledger, Line
+from mailer.maillog.retention import remove_old_days
 
 
 class Level(IntEnum):
@@ -89,10 +92,14 @@ _EXPECTED = {Status.SENT, Status.DEFERRED}
 class MailLog:
     """Where every program says what happened."""
 
-    def __init__(self, clock: Clock, sink: Sink, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, clock: Clock, sink: Sink, ledger: Ledger | None = None, *, keep: float = math.inf
+    ) -> None:
+        """Args: keep: seconds that the ledger keeps a day after its end."""
         self._clock = clock
         self._sink = sink
         self._ledger = ledger
+        self._keep = keep
 
     def accepted(self, *, id: str, envelope: Envelope, size: int, user: str, peer: str) -> None:
         """Tell that a message is durable and the client is about to be told."""
@@ -162,6 +169,19 @@ class MailLog:
     def provider(self, name: str, state: str, reason: str = "") -> None:
         """Tell that a provider's health changed, as its breaker sees it: what it is called, and is now."""
         self._event(Level.NOTICE, "provider", name=name, state=state, reason=reason)
+
+    def forget_old_days(self) -> int:
+        """Delete the days of the ledger that have been kept long enough; return how many.
+
+        Trouble with the directory is none of the mail's, and was told when it was written to.
+        """
+        removed: list[str] = []
+        if self._ledger and self._keep < math.inf:
+            with contextlib.suppress(OSError):
+                removed = remove_old_days(self._ledger.directory, self._clock(), self._keep)
+        for day in removed:
+            self.notice("removed a day of the ledger", day=day)
+        return len(removed)
 
     def notice(self, text: str, **fields: object) -> None:
         """Say something of the program itself; not in the ledger."""

@@ -124,7 +124,7 @@ class Ledger:
                 absolute path, in which somebody may have swapped a directory.
             on_trouble: told once per outage that lines are being lost; mail flows on.
         """
-        self._directory = directory
+        self.directory = directory
         self._on_trouble = on_trouble
         self._day = ""
         self._fd = -1
@@ -148,7 +148,7 @@ class Ledger:
         if self._fd >= 0 and day == self._day and now - self._checked < _CHECK_EVERY:
             return self._fd
         name = f"{day}.jsonl"
-        with self._directory() as directory:
+        with self.directory() as directory:
             if self._fd < 0 or day != self._day or not self._is_named(name, directory):
                 self.close()
                 self._fd = os.open(name, _FLAGS, 0o600, dir_fd=directory)

@@ -122,6 +122,7 @@ class Feed:
         for name in clean_tmp(self._spool, self._clock(), self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
         prune(self._spool, self._clock(), self._archive_max_age, self._left_alone)
+        self._log.forget_old_days()
 
     def _left_alone(self, spot: Spot, reason: str) -> None:
         self._log.warning("left alone", path=spot.path, reason=reason)

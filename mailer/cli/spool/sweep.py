@@ -40,6 +40,8 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
         removed = 0 if dry_run else len(clean_tmp(at.spool, now, on_skip))
         pruned = 0 if dry_run else _prune(at, now, on_skip)
+        if not dry_run:
+            at.log.forget_old_days()
     if as_json:
         record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
         tell(sys.stdout, records.encode(record))

@@ -1,0 +1,45 @@
+"""How long the ledger keeps its days."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from mailer.maillog.files import days, file_of
+from mailer.maillog.ledger import OpenDirectory
+
+_DAY = 86_400.0
+_AT_LEAST = 2 * _DAY
+"""Seconds that a day is kept after its end, whatever is asked for: a program may have a late line to write,
+and the rate limits are counted from the last day."""
+
+
+def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[str]:
+    """Delete the days that were over more than `keep` seconds ago, and more than two days.
+
+    It reads the names of the directory and opens nothing. Files with other names stay.
+
+    Returns:
+        The days that were deleted.
+
+    Raises:
+        OSError: the directory cannot be read. A file that cannot be deleted stays, and stops no other.
+    """
+    removed = []
+    with directory() as fd:
+        for day in _old(days(fd), now - max(keep, _AT_LEAST)):
+            with contextlib.suppress(OSError):
+                os.unlink(file_of(day), dir_fd=fd)
+                removed.append(day)
+    return removed
+
+
+def _old(days: Iterable[str], before: float) -> list[str]:
+    return [day for day in days if (end := _end(day)) is not None and end < before]
+
+
+def _end(day: str) -> float | None:
+    try:
+        return datetime(int(day[:4]), int(day[4:6]), int(day[6:]), tzinfo=UTC).timestamp() + _DAY
+    except ValueError:
+        return None
