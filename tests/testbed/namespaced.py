@@ -163,5 +163,6 @@ cp -r {self.unpacked}/usr/libexec {base}/libexec
 mount --bind {base}/libexec /usr/libexec
 mkdir -p {base}/spool/smtpd; chmod 755 {base}/spool; chmod 711 {base}/spool/smtpd
 mount --bind {base}/spool /var/spool
+mount -t tmpfs -o mode=755 tmpfs $(readlink -f /var/run)  # its control socket: one for each of us
 mount -t tmpfs -o mode=755 tmpfs /var/lib; mkdir -p /var/lib/opensmtpd/empty
 exec /usr/sbin/smtpd -d -f {base}/smtpd.conf"""
