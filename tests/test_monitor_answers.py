@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -261,6 +262,20 @@ def test_up_starts_the_monitor_too_and_all_is_well(up: ServerProcess, relay: Rel
     told = ask(relay.http_port, "/health").json
     assert told["status"] == "ok", told
     assert up.stop() == 0
+
+
+def test_up_goes_on_without_a_monitor_whose_port_is_taken_and_says_so(relay: Relay) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", relay.http_port))
+        taken.listen()
+        relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
+        with relay.up() as up:
+            until(lambda: "mailer monitor ended with exit code 69; mail goes on" in up.output(), "the words")
+            with relay.connect() as client:
+                client.sendmail("app@example.com", ["bob@example.net"], b"Subject: hi\r\n\r\nhello\r\n")
+            until(lambda: len(relay.delivered()) == 1, "the mail")
+            assert "Another program, perhaps another monitor, listens there" in up.output()
+            assert up.stop() == 0
 
 
 @pytest.fixture

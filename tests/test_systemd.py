@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from http_client import ask
 from testbed.clients import Submission, with_smtplib
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
@@ -15,7 +16,8 @@ from testbed.tools import program
 from testbed.waiting import until
 
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"
-UNITS = ("mailer.service", "mailer-send.service", "mailer-send.timer", "mailer-send.path")
+SERVICES = ("mailer.service", "mailer-monitor.service", "mailer-send.service")
+UNITS = (*SERVICES, "mailer-send.timer", "mailer-send.path")
 INSTALLED = {
     "/opt/mailer/bin/mailer-send": mailer_send_command,
     "/opt/mailer/bin/mailer": lambda: [str(Path(sys.executable).with_name("mailer"))],
@@ -64,7 +66,7 @@ def test_systemd_does_find_a_wrong_unit(units: Path) -> None:
     assert "ProtectSytem" in done.stderr
 
 
-@pytest.mark.parametrize("unit", ["mailer.service", "mailer-send.service"])
+@pytest.mark.parametrize("unit", SERVICES)
 def test_the_services_expose_little(unit: str, units: Path) -> None:
     # 2.0 of 10 where an unhardened service has 9.6; what is left is the network, which is the work.
     argv = [program("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(units / unit)]
@@ -96,6 +98,13 @@ def test_mail_goes_through_by_the_command_lines_of_the_units(relay: Relay, tmp_p
     subprocess.run(exec_start("mailer-send.service", relay), check=True, timeout=120)
     [delivered] = until(relay.delivered, "the message in the Maildir")
     assert delivered.endswith(b"One line.\n")
+
+
+def test_the_monitor_answers_by_the_command_line_of_its_unit(relay: Relay, tmp_path: Path) -> None:
+    relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
+    with ServerProcess(exec_start("mailer-monitor.service", relay), tmp_path / "monitor.log") as monitor:
+        monitor.await_port(relay.http_port)
+        assert ask(relay.http_port, "/health").json["status"] == "ok"
 
 
 def test_the_path_unit_watches_where_accepted_mail_appears(relay: Relay, tmp_path: Path) -> None:

@@ -23,11 +23,18 @@ _MARGIN = 10.0
 class _Child(subprocess.Popen[bytes]):
     """One of our programs, running."""
 
-    def __init__(self, program: str, argv: Sequence[str]) -> None:
-        """Start it at once; args: program: what the operator calls it."""
+    def __init__(self, program: str, argv: Sequence[str], *, needed: bool = True) -> None:
+        """Start it at once.
+
+        Args:
+            program: what the operator calls it.
+            argv: of its command line.
+            needed: mail does not flow without it.
+        """
         # A process group of its own: Ctrl-C reaches us alone, and each child gets one signal, ours.
         super().__init__(argv, stdin=subprocess.DEVNULL, process_group=0)
         self.program = program
+        self.needed = needed
 
     @property
     def code(self) -> int:
@@ -46,7 +53,8 @@ def up() -> int:
     """Receive and send in the foreground, until Ctrl-C.
 
     Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
-    When one of them ends by itself the others are ended too, and the exit code is that of the first.
+    When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
+    Mail goes on without a monitor; when that ends, its port being taken, say, it is told on standard error.
     """
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
@@ -59,7 +67,8 @@ def up() -> int:
         _Child("mailer-send", child_argv("mailer.cli.send", "--watch", config=loaded.path)),
     ]
     if loaded.config.enable_health_check:
-        children.append(_Child("mailer monitor", child_argv("mailer", "monitor", config=loaded.path)))
+        argv = child_argv("mailer", "monitor", config=loaded.path)
+        children.append(_Child("mailer monitor", argv, needed=False))
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask; if we die in between, the kernel ends them.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -69,12 +78,17 @@ def up() -> int:
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
-def _wait_for_an_end(children: Sequence[_Child]) -> int:
-    """Wait for a signal, or for a child that ends unasked; return the latter's exit code, else 0."""
+def _wait_for_an_end(children: list[_Child]) -> int:
+    """Wait for a signal, or for a needed child that ends unasked; return the latter's exit code, else 0.
+
+    Others that end are told of, and taken from the list.
+    """
     while True:
-        for child in children:
-            if child.poll() is not None:
-                return _unasked(child)
+        for child in [child for child in children if child.poll() is not None]:
+            code = _unasked(child)
+            if child.needed:
+                return code
+            children.remove(child)
         if signal.sigwait(_SIGNALS) != signal.SIGCHLD:
             return Exit.OK
 
@@ -82,7 +96,8 @@ def _wait_for_an_end(children: Sequence[_Child]) -> int:
 def _unasked(child: _Child) -> int:
     status = child.returncode
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
-    sys.stderr.write(f"mailer up: {child.program} {how}; everything ends\n")
+    then = "everything ends" if child.needed else "mail goes on without it"
+    sys.stderr.write(f"mailer up: {child.program} {how}; {then}\n")
     return child.code or Exit.SOFTWARE
 
 
