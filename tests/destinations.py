@@ -1,19 +1,28 @@
 """Where the end-to-end tests have mail delivered, and what each such place makes of a message by itself."""
 
+import contextlib
 import hashlib
+import re
 import smtplib
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import hostile
 import trustme
-from real_mail import Mail, submit
+from real_mail import Mail, Refused, submit
 from sending import forward_to
+from testbed.aiosmtpd_hop import AiosmtpdHop
 from testbed.arrival import Arrival, as_sent, as_taken, path_of, take_field, without_added
+from testbed.namespaced import Exim, OpenSmtpd
+from testbed.ports import LOOPBACK
 from testbed.postfix import Postfix
 from testbed.relay import Relay
+from testbed.smtp_server import SmtpServer
 from testbed.smtp_sink import SmtpSink
+from testbed.waiting import until
 
 Fates = dict[str, tuple[str, str]]
 """For each recipient the sender and the SHA-256 of the message, without the trace field on top."""
@@ -27,7 +36,7 @@ class Destination:
 
     Attributes:
         arrived: what is there now, once there is something for so many recipients.
-        keeps: what is there of some mail when nothing happened to it on the way.
+        keeps: what is there of some mail when nothing happened to it on the way; what it refuses is missing.
     """
 
     arrived: Callable[[int], Fates]
@@ -113,14 +122,104 @@ def trust_provider(directory: Path) -> dict[str, str]:
     return {"SSL_CERT_FILE": str(bundle)}
 
 
+@contextmanager
+def npm_smtp_server(relay: Relay, directory: Path) -> Iterator[Destination]:
+    """A provider that keeps every byte, behind STARTTLS."""
+    chain = directory / "chain.pem"
+    chain.write_bytes(_chain())
+    with SmtpServer(directory / "smtp-server", chain) as server:
+        relay.configure(forward_to(forwardProviders=[{"host": "localhost", "port": server.port}]))
+        yield Destination(lambda count: fates(server.arrivals()), unchanged)
+
+
+@contextmanager
+def aiosmtpd(relay: Relay, directory: Path) -> Iterator[Destination]:
+    """Another one, without PIPELINING."""
+    del directory  # it keeps no files
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _AUTHORITY.issue_cert("localhost").configure_cert(context)
+    with AiosmtpdHop(context) as server:
+        relay.configure(forward_to(forwardProviders=[{"host": "localhost", "port": server.port}]))
+        yield Destination(lambda count: fates(server.arrivals()), unchanged)
+
+
+@contextmanager
+def exim(relay: Relay, directory: Path) -> Iterator[Destination]:
+    """A provider behind STARTTLS; what it makes of mail is seen at the hop that it passes all on to."""
+    del directory
+    with hostile.Server() as end, Exim(end.port, _chain()) as server:
+        yield _passing_on(relay, server, end)
+
+
+@contextmanager
+def opensmtpd(relay: Relay, directory: Path) -> Iterator[Destination]:
+    """The same with OpenSMTPD, which offers neither STARTTLS here nor SMTPUTF8."""
+    del directory
+    with hostile.Server() as end, OpenSmtpd(end.port) as server:
+        yield _passing_on(relay, server, end)
+
+
+def _passing_on(relay: Relay, server: Exim | OpenSmtpd, end: hostile.Server) -> Destination:
+    relay.configure(forward_to(forwardProviders=[{"host": "localhost", "port": server.port}]))
+    return Destination(
+        lambda count: fates(_passed_on(end, count)), lambda mails: _kept_by(type(server), mails)
+    )
+
+
+def _passed_on(end: hostile.Server, count: int) -> list[Arrival]:
+    """What the hop behind it was given, without the field that it put on top, once it is all there."""
+
+    def arrived() -> list[Arrival]:
+        taken = [message for message in end.messages if message.accepted]
+        return [Arrival(m.sender, tuple(m.recipients), _below_trace(m.body)) for m in taken]
+
+    until(lambda: sum(len(each.recipients) for each in arrived()) >= count, f"{count} recipients' mail")
+    return arrived()
+
+
+def _below_trace(message: bytes) -> bytes:
+    return as_sent(take_field(message.replace(b"\r\n", b"\n"), b"Received")[1])
+
+
+def _kept_by(kind: type[Exim | OpenSmtpd], mails: Sequence[Mail]) -> Fates:
+    with hostile.Server() as end, kind(end.port) as server:
+        complete = [replace(mail, message=_missing(mail.message) + mail.message) for mail in mails]
+        return fates(_passed_on(end, _submit_all(server.port, complete)))
+
+
+def _missing(message: bytes) -> bytes:
+    """The fields that the relay adds on top, which OpenSMTPD would add elsewhere."""
+    header = message.partition(b"\r\n\r\n")[0]
+    fields = {b"message-id": b"Message-ID: <%b@x>\r\n" % (b"0" * 26), b"date": b"Date: +0000\r\n"}
+    return b"".join(
+        line for name, line in fields.items() if not re.search(rb"(?im)^%b[ \t]*:" % name, header)
+    )
+
+
+def _submit_all(port: int, mails: Sequence[Mail]) -> int:
+    """As a client, with the trace field on top and without the fields that the relay drops.
+
+    Returns:
+        How many recipients have been accepted with their message.
+    """
+    accepted = 0
+    with smtplib.SMTP(LOOPBACK, port) as client:
+        client.ehlo()
+        for mail in mails:
+            with contextlib.suppress(Refused):
+                submit(client, replace(mail, message=_TRACE + as_taken(mail.message)))
+                accepted += len(mail.recipients)
+    return accepted
+
+
+def _chain() -> bytes:
+    return _AUTHORITY.issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
+
+
 def kept_by_postfix(mails: Sequence[Mail]) -> Fates:
     """What Postfix keeps of mail with a trace field on top that came without a relay in between."""
     with Postfix() as server:
-        with smtplib.SMTP(server.host, server.port) as client:
-            client.ehlo()
-            for mail in mails:
-                submit(client, replace(mail, message=_TRACE + as_taken(mail.message)))
-        return fates(server.await_arrivals(sum(len(mail.recipients) for mail in mails)))
+        return fates(server.await_arrivals(_submit_all(server.port, mails)))
 
 
 DESTINATIONS: dict[str, Callable[[Relay, Path], AbstractContextManager[Destination]]] = {
@@ -128,4 +227,8 @@ DESTINATIONS: dict[str, Callable[[Relay, Path], AbstractContextManager[Destinati
     "smtp-sink": smtp_sink,
     "Postfix": postfix,
     "Postfix with STARTTLS and AUTH": secure_postfix,
+    "Exim with STARTTLS": exim,
+    "OpenSMTPD": opensmtpd,
+    "npm smtp-server with STARTTLS": npm_smtp_server,
+    "aiosmtpd with STARTTLS": aiosmtpd,
 }

@@ -117,15 +117,20 @@ def internationalized() -> list[Mail]:
     ]
 
 
+class Refused(AssertionError):
+    """The server objected to a message."""
+
+
 def submit(client: smtplib.SMTP, mail: Mail) -> str:
     """Submit one of several in a session that has said EHLO, and return the reply.
 
     Raises:
-        AssertionError: the server objects, to anything.
+        Refused: the server objects, to anything.
     """
     beyond_ascii = not "".join((mail.sender, *mail.recipients)).isascii()
     options = ["BODY=8BITMIME"] * (not mail.message.isascii()) + ["SMTPUTF8"] * beyond_ascii
     client.command_encoding = "utf-8" if beyond_ascii else "ascii"
     said = [client.mail(mail.sender, options), *map(client.rcpt, mail.recipients), client.data(mail.message)]
-    assert {code for code, _ in said} == {250}, said
+    if {code for code, _ in said} != {250}:
+        raise Refused(said)
     return said[-1][1].decode()

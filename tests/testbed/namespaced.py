@@ -34,11 +34,12 @@ rfc1413_query_timeout = 0s
 smtp_accept_max = 0
 smtp_accept_max_per_connection = 0
 smtp_accept_queue_per_connection = 0
-tls_advertise_hosts =
+recipients_max = 0
+{tls}
 acl_smtp_rcpt = taken
 begin acl
 taken:
-  accept
+  {taken}
 begin routers
 all:
   driver = manualroute
@@ -51,6 +52,12 @@ onward:
   driver = smtp
   allow_localhost
   hosts_avoid_tls = *
+"""
+
+_EXIM_TLS = """\
+tls_advertise_hosts = *
+tls_certificate = {chain}
+tls_privatekey = {chain}
 """
 
 _OPENSMTPD = """\
@@ -142,16 +149,32 @@ class Exim(_Namespaced):
 
     package = "exim"
 
+    def __init__(self, onward: int, chain: bytes = b"", *, keep: bool = False) -> None:
+        """With a chain (key and certificates, PEM) it takes mail over TLS only, by STARTTLS."""
+        super().__init__(onward, keep=keep)
+        self._chain = chain
+
     def configure(self, base: Path) -> str:
         (base / "spool").mkdir()
         shutil.chown(base / "spool", "mail", "mail")
-        (base / "exim.conf").write_text(_EXIM.format(base=base, host=LOOPBACK, onward=self.onward))
+        chain = base / "chain.pem"
+        chain.write_bytes(self._chain)
+        chain.chmod(0o600)
+        shutil.chown(chain, "mail")
+        text = _EXIM.format(
+            base=base,
+            host=LOOPBACK,
+            onward=self.onward,
+            tls=_EXIM_TLS.format(chain=chain) if self._chain else "tls_advertise_hosts =",
+            taken="accept encrypted = *" if self._chain else "accept",
+        )
+        (base / "exim.conf").write_text(text)
         when = "-odq" if self._keep else "-odi"
         return f"exec /usr/sbin/exim4 -C {base}/exim.conf -bdf {when} -oX {LOOPBACK}.{self.port}"
 
 
 class OpenSmtpd(_Namespaced):
-    """A running OpenSMTPD."""
+    """A running OpenSMTPD, in clear: Debian's 6.8 cannot use its keys with OpenSSL 3 ("EVP lib")."""
 
     package = "opensmtpd"
 

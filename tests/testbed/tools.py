@@ -79,11 +79,12 @@ def prometheus_program(name: str) -> str:
 
 
 def node_modules() -> Path:
-    """The directory that holds nodemailer.
+    """The directory that holds nodemailer and smtp-server.
 
     Raises:
-        MissingToolError: `npm install` has not put it there.
+        MissingToolError: `npm install` has not put them there.
     """
-    if not (NODE_MODULES / "nodemailer").is_dir():
-        raise MissingToolError("nodemailer")
+    for package in ("nodemailer", "smtp-server"):
+        if not (NODE_MODULES / package).is_dir():
+            raise MissingToolError(package)
     return NODE_MODULES
