@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bounces import notifications
 from hostile import HANG, Server, per_address
 from sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
-from spool_walk import Found, walk
+from spool_walk import Found, untold, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -83,6 +84,68 @@ def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_
         expected = Counter({(ANN, MESSAGE): 1, (BOB, MESSAGE): 1})
         assert Counter(copies) in ([expected, expected + expected] if doubtful else [expected]), case
         assert walk(relay.spool) == {}, case
+
+
+STEPS = ("fdatasync", "fsync", "renameat2")
+"""System calls between which one state of a bounce ends and the next begins."""
+REFUSING = {"rcpt": per_address({BOB: "550 5.1.1 no such user"})}
+
+
+def test_a_runner_killed_at_any_step_of_a_bounce_leaves_exactly_one(tmp_path: Path) -> None:
+    """The states between all other system calls: `test_spool_notice`."""
+    log = tmp_path / "log"
+    with Server(REFUSING) as server:
+        relay = _bouncing(tmp_path / "whole", server)
+        message = queue(relay.spool, [ANN, BOB])
+        whole = (*traced(log, f"trace={','.join(CALLS)},openat"), "-s", "4096")
+        assert relay.mailer_send(under=whole).returncode == 0
+    check_order(log, message)
+    points = [
+        (call, number, path)
+        for call, number, path in kill_points(log, message)
+        # The bounce's own id is another one each time.
+        if call in STEPS and (not path or "ID" in path)
+    ]
+    assert len(points) > 5, points
+    for call, number, path in points:
+        case = (call, number, path)
+        directory = tmp_path / "-".join(map(str, case)).replace("/", "_")
+        with Server(REFUSING) as server:
+            relay = _bouncing(directory, server)
+            message = queue(relay.spool, [ANN, BOB])
+            only = ("-P", path.replace("ID", message)) if path else ()
+            killer = traced(directory / "trace", f"trace={call}", f"inject={call}:signal=KILL:when={number}")
+            assert relay.mailer_send(under=(*killer, *only)).returncode != 0, case
+            assert relay.mailer_send("--once").returncode == 0
+            assert [each.recipients.keys() for each in notifications(server)] == [{BOB}], case
+            assert [to for to, _ in server.delivered() if to != SENDER] == [ANN], case
+        left = walk(relay.spool)
+        assert (left.keys(), untold(left)) == ({message}, []), case
+        assert left[message].place == "failed", case
+
+
+def _bouncing(directory: Path, server: Server) -> Relay:
+    directory.mkdir()
+    return Relay(directory, forward_to(server, bounce="sender"))
+
+
+def check_order(log: Path, message: str) -> None:
+    """Durable before it matters, as a power cut wants it: bounce, its name, the line about it, the moves."""
+    calls = re.findall(r"^\d+ +(\w+)\((.*)", log.read_text(), re.MULTILINE)
+    notice = next(i for i in re.findall(r'"tmp/(\w+)", O_RDWR', log.read_text()) if i != message)
+
+    def at(name: str, *holding: str) -> int:
+        there = (call == name and all(text in words for text in holding) for call, words in calls)
+        return next(number for number, found in enumerate(there) if found)
+
+    created, named = at("openat", f'"tmp/{notice}"'), at("write", "notified", notice)
+    enqueued = at("renameat2", f'"tmp/{notice}"', f'"new/{notice}"')
+    moved = at("renameat2", f'"cur/{message}"', f'"failed/{message}"')
+    assert created < named < enqueued < moved
+    between = [call for call, _ in calls[created:named]]
+    assert between.count("fsync") == 2, "the file, and tmp/"
+    assert "fdatasync" in [call for call, _ in calls[named:enqueued]], "the parent's journal"
+    assert "fsync" in [call for call, _ in calls[enqueued:moved]], "new/"
 
 
 def _relay(directory: Path, route: str, server: Server) -> Relay:

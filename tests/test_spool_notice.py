@@ -1,0 +1,170 @@
+"""Bounces exactly once, in the order of `mailer.spool.notice`: death at every system call, and what follows.
+
+The real notifier, with a committer that does each change at once; death as in `spool_crash`.
+"""
+
+import asyncio
+import itertools
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from spool_crash import dying_at
+from spool_runner import attempt, claims_of, settle
+from spool_strategies import NOW, accept
+from spool_walk import Found, untold, walk
+
+from mailer.maillog.events import MailLog
+from mailer.send.notify import Notifier, Terms
+from mailer.spool.changes import Change, make_durable
+from mailer.spool.claim import Claim
+from mailer.spool.journal import Disposition, Event
+from mailer.spool.layout import Place, Spool
+from mailer.spool.scan import names
+from mailer.spool.sweep import clean_tmp
+
+MUCH_LATER = 4e9
+FATES = ("sent@example.net", "bounced@example.net", "bounced-too@example.net")
+
+
+class AtOnce:
+    """A committer without a thread, so that a death in it is the program's."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def commit(self, change: Change) -> Future[None]:
+        make_durable(self._spool, change)
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+
+def run(spool: Spool) -> None:
+    """Recover, then claim what is new, but not notifications; try, tell, and bring each to rest."""
+    claims = claims_of(spool, NOW)
+    for place, take in ((Place.CUR, claims.recover), (Place.NEW, claims.take)):
+        for name in [name for name in names(spool, place.value) if not about(spool, name)]:
+            if claim := take(name):
+                finish(spool, claim)
+
+
+def about(spool: Spool, name: str) -> bool:
+    return any(f.events[0].get("about") for f in walk(spool.path, ("new",)).values() if f.name == name)
+
+
+def finish(spool: Spool, claim: Claim) -> None:
+    if claim.entry.state.disposition(NOW, 3600.0) is Disposition.ATTEMPT:
+        attempt(claim, NOW)
+    terms = Terms(lambda sender: sender, "relay.example.com", 0, 432_000)
+    log = MailLog(lambda: NOW, lambda *_: None)
+    notifier = Notifier(spool, AtOnce(spool), terms, log)  # type: ignore[arg-type]
+    state = claim.held.read(boot="boot-1").state
+    asyncio.run(notifier.notify(claim, state, NOW))
+    settle(spool, claim, NOW)
+
+
+def notifications(root: Path, parent: str, *places: str) -> list[Found]:
+    return [f for f in walk(root, places).values() if f.intact and f.events[0].get("about") == parent]
+
+
+def nothing(root: Path, parent: str) -> int:
+    return 0
+
+
+def long_off(root: Path, parent: str) -> int:
+    """The machine was off for days, and another run sweeps before the message is claimed."""
+    with Spool.open(root) as spool:
+        clean_tmp(spool, MUCH_LATER)
+    return 0
+
+
+def claim_forgotten(root: Path, parent: str) -> int:
+    """A power cut: the rename into `cur/`, which nobody syncs, never was."""
+    if (root / "cur" / parent).exists():
+        (root / "cur" / parent).rename(root / "new" / parent)
+    return long_off(root, parent)
+
+
+def delivered(root: Path, parent: str) -> int:
+    """What was in `new/` has gone its way meanwhile."""
+    found = notifications(root, parent, "new")
+    for each in found:
+        (root / "new" / each.name).unlink()
+    return len(found)
+
+
+@pytest.mark.parametrize("meanwhile", [nothing, long_off, claim_forgotten, delivered])
+@pytest.mark.parametrize("cut", ["whole", "torn"])
+def test_whenever_the_runner_dies_there_is_one_notification_in_the_end(
+    tmp_path: Path, cut: str, meanwhile
+) -> None:
+    for die_at in itertools.count():
+        root = tmp_path / str(die_at)
+        parent = accept(root, b"Subject: x\r\n\r\nx\r\n", *FATES)
+        with Spool.open(root) as spool, dying_at(die_at, torn=cut == "torn") as boundary:
+            run(spool)
+        gone = meanwhile(root, parent)
+        with Spool.open(root) as spool:
+            run(spool)
+        check(root, parent, gone)
+        if not boundary.dead:
+            break
+    assert die_at > 15
+
+
+def check(root: Path, parent: str, gone: int) -> None:
+    found = walk(root)
+    assert found[parent].place == "failed"
+    assert untold({parent: found[parent]}) == []
+    (line,) = [event for event in found[parent].events if event["event"] == "notified"]
+    assert line["to"] == list(FATES[1:])
+    sent = notifications(root, parent, "new")
+    assert len(sent) + gone == 1
+    assert [each.name for each in sent] == ([line["notice"]] if sent else [])
+    assert all(each.sender == "" and each.recipients == ("app@example.com",) for each in sent)
+    assert line["notice"] not in walk(root, ("tmp",))
+    with Spool.open(root) as spool:
+        clean_tmp(spool, MUCH_LATER)
+    assert walk(root, ("tmp",)) == {}
+    assert len(notifications(root, parent, "new")) + gone == 1
+
+
+def test_a_death_in_the_recovery_from_a_death_makes_no_second_one_either(tmp_path: Path) -> None:
+    ended = False
+    for first in itertools.count():
+        for second in range(0, 100, 6):
+            root = tmp_path / f"{first}-{second}"
+            parent = accept(root, b"Subject: x\r\n\r\nx\r\n", *FATES)
+            deaths = []
+            for die_at in (first, second, None):
+                with Spool.open(root) as spool, dying_at(die_at) as boundary:
+                    run(spool)
+                deaths.append(boundary.dead)
+            check(root, parent, 0)
+            ended = not deaths[0]
+            if not deaths[1]:
+                break
+        if ended:
+            break
+
+
+def test_a_journal_that_names_what_is_no_notification_moves_nothing(tmp_path: Path) -> None:
+    """A name with a slash, a link under an id: who can write there has better ways, and gains none here."""
+    parent = accept(tmp_path, b"x", "deferred@example.net")
+    link = "0" * 26
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with Spool.open(tmp_path) as spool:
+        (tmp_path / "tmp" / link).symlink_to(secret)
+        claim = claims_of(spool, NOW).take(parent)
+        assert claim
+        for notice in ("../../etc/passwd", "", link):
+            claim.held.append(Event(at="", event="notified", to=("deferred@example.net",), notice=notice))
+        claim.held.release()
+        recovered = claims_of(spool, NOW).recover(parent)
+        assert recovered
+        recovered.held.release()
+    assert (tmp_path / "tmp" / link).is_symlink()
+    assert secret.read_text() == "secret"
+    assert walk(tmp_path, ("new",)) == {}
