@@ -43,7 +43,7 @@ def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _sp
 
 def days_to_prune(spool: Spool, now: float, max_age: float) -> list[str]:
     """Name the days of `sent/` that are over for longer than `max_age` seconds."""
-    last = day_for(max(0.0, now - max_age - _DAY))
+    last = day_for(now - max_age - _DAY)
     return [day for day in buckets(spool, Place.SENT) if day <= last and is_day(day)]
 
 
