@@ -1,12 +1,14 @@
 """Rate limits: exact sliding windows, which outlast a restart and a kill."""
 
 import re
+import signal
 import smtplib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from testbed.relay import Relay
+from testbed.waiting import until
 
 from mailer.receive.rates import DAY, HOUR, Rate, RateLimiter, RateRules, Sent
 
@@ -98,6 +100,21 @@ def test_history_counts():
     history = [Sent(clock.now - HOUR - 1, "", "a"), Sent(clock.now - 600, "", "a")]
     limiter = RateLimiter(RateRules(per_sender=Rate(1, 3)), clock, history)
     assert limiter.wait("", "a") == HOUR - 600
+
+
+def test_a_message_on_its_way_in_counts_also_when_the_configuration_is_read_again(relay: Relay) -> None:
+    relay.configure({"rateLimits": {"enabled": True, "maxPerHour": 1}})
+    with relay.serve() as server, relay.connect() as slow, relay.connect() as client:
+        slow.mail("a@example.com")
+        slow.rcpt("b@example.net")
+        slow.docmd("DATA")
+        relay.configure({"maxRecipients": 7})
+        server.signal(signal.SIGHUP)
+        until(lambda: "the configuration was read again" in server.output(), "the new configuration")
+        assert client.mail("a@example.com")[0] == 451
+        slow.send(b"Subject: 1\r\n\r\n.\r\n")
+        assert slow.getreply()[0] == 250
+        assert client.mail("a@example.com")[0] == 451
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])

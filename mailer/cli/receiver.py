@@ -59,8 +59,21 @@ def settings(config: Config, port: int | None) -> Settings:
     )
 
 
-def service(loaded: Loaded, settings: Settings, store: Store, certificate: Certificate | None) -> Service:
+def service(
+    loaded: Loaded,
+    settings: Settings,
+    store: Store,
+    certificate: Certificate | None,
+    rates: RateLimiter | None = None,
+) -> Service:
     """Make everything that sessions work with; reads the users file, the login's secret and the ledger.
+
+    Args:
+        loaded: the configuration.
+        settings: made of it.
+        store: where messages go.
+        certificate: for TLS, if there is one.
+        rates: what counts now, if it is to go on; else the ledger says what was counted.
 
     Raises:
         ConfigError, SecretError, OSError: one of them cannot be used.
@@ -74,17 +87,25 @@ def service(loaded: Loaded, settings: Settings, store: Store, certificate: Certi
         random=os.urandom,
         recoverable={config.default_username: secret} if config.security.cram_md5 and secret else None,
     )
-    limited = config.rate_limits.enabled or users.limited
-    history = sent(store.spool, store.clock()) if limited else ()
+    if rates is None and (config.rate_limits.enabled or users.others):
+        # A user may get limits at any time.
+        limited = config.rate_limits.enabled or users.limited
+        history = sent(store.spool, store.clock()) if limited else ()
+        rates = RateLimiter(rules(config, users), store.clock, history)
     return Service(
         settings,
         store,
         authenticator if users.accounts() else None,
         certificate,
-        # A user may get limits at any time.
-        RateLimiter(rules(config, users), store.clock, history) if limited or users.others else None,
+        rates,
         Space(store.spool, min_free=config.min_free_space, max_queued=config.max_queued, now=time.monotonic),
     )
+
+
+def limits_alike(one: Config, other: Config) -> bool:
+    """Tell whether both limit the same senders and users by the same numbers."""
+    limits, login = one.rate_limits, one.default_username
+    return (limits, login, one.users_file) == (other.rate_limits, other.default_username, other.users_file)
 
 
 def user_list(config: Config, log: MailLog) -> UserList:
