@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -80,6 +81,7 @@ def bucket_for(due: float) -> str:
     return datetime.fromtimestamp(math.ceil(due / 60) * 60, UTC).strftime(_BUCKET)
 
 
+@lru_cache(maxsize=1024)
 def bucket_time(name: str) -> float:
     """Return when a retry bucket is due, in seconds since the epoch.
 

@@ -1,0 +1,266 @@
+"""Alerts reach the operator once when they begin and once when they are over, by other ways than mail."""
+
+import asyncio
+import http.server
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_queue import Queue
+from http_client import ask
+from sending import queue
+from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.config.monitoring import Alerts
+from mailer.config.secrets import Secret
+from mailer.config.units import Seconds
+from mailer.mail import clock
+from mailer.maillog.events import MailLog
+from mailer.monitor.alerts import Alerting, Means
+from mailer.monitor.app import post_json
+from mailer.monitor.reading import Lookout
+from mailer.spool import last_run
+from mailer.spool.last_run import LastRun
+from mailer.spool.layout import Spool
+from mailer.spool.operate import Operator
+from mailer.spool.scan import spots
+
+NOTE = """
+import os, sys
+with open(sys.argv[1], "a") as file:
+    file.write(sys.stdin.read().strip() + "\\n")
+with open(sys.argv[1] + ".env", "w") as file:
+    file.write(repr(dict(os.environ)))
+sys.exit(os.path.exists(sys.argv[1] + ".fail"))
+"""
+
+
+class Pager:
+    """A command that writes down what it is told; it fails while told to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "told; $(touch shell)"
+        (directory / "note.py").write_text(NOTE)
+        self.command = (sys.executable, str(directory / "note.py"), str(self.path))
+        self._fail = self.path.with_name(self.path.name + ".fail")
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    @property
+    def statuses(self) -> list[tuple[str, str]]:
+        return [(each["alert"], each["status"]) for each in self.told]
+
+    @property
+    def environment(self) -> str:
+        return self.path.with_name(self.path.name + ".env").read_text()
+
+    def fail(self, *, now: bool) -> None:
+        self._fail.touch() if now else self._fail.unlink()
+
+
+@pytest.fixture
+def pager(tmp_path: Path) -> Pager:
+    return Pager(tmp_path)
+
+
+class Watched:
+    """A spool, and an alerting that looks at it when it is told to, at a time that the test sets."""
+
+    def __init__(self, path: Path, alerts: Alerts) -> None:
+        self.queue = Queue(path)
+        self.now = time.time()
+        self.said: list[str] = []
+        self._alerts = alerts
+        self.restart()
+
+    def restart(self) -> None:
+        spool = self.queue.spool
+        self._log = MailLog(lambda: self.now, lambda _level, *said: self.said.append(repr(said)))
+        self._alerting = Alerting(spool, self._log, Means(self._alerts, post_json, "relay.example.com"))
+
+    def look(self) -> frozenset[str]:
+        lookout = Lookout(self.queue.spool, lambda: self.now)
+        asyncio.run(self._alerting.consider(lookout.look()))
+        return self._alerting.firing
+
+    def fail_some(self, count: int) -> None:
+        for _ in range(count):
+            self.queue.fail(self.queue.new(), "550 no")
+
+    def keep_failed(self, count: int) -> None:
+        """Have the operator remove all but some of what failed."""
+        failed = [spot for spot in spots(self.queue.spool) if spot.place == "failed"]
+        for spot in failed[count:]:
+            Operator(self.queue.spool, "alice").remove(spot)
+
+    def run(self) -> None:
+        at = clock.rfc3339(self.now)
+        last_run.write(self.queue.spool, LastRun(at=at, began=at, seconds=0.0, mode="once"))
+
+
+@contextmanager
+def hook(status: int = 204) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """A web server that takes alerts; yields its URL, with a secret in it, and what it was told."""
+    told: list[tuple[str, bytes]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            assert self.headers["content-type"] == "application/json"
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hooks/s3cret-T0KEN", told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_alert_is_told_once_by_command_and_seen_everywhere_restart_or_not(
+    relay: Relay, pager: Pager
+) -> None:
+    relay.configure({"alerts": {"failedMoreThan": 0, "command": list(pager.command)}})
+    states = Queue(relay.spool)
+    states.fail(states.new(), "550 no")
+    with relay.monitor() as monitor:
+        until(lambda: pager.told, "the alert")
+        health = ask(relay.http_port, "/health").json
+        assert (health["status"], health["checks"]["alerts"]["status"]) == ("degraded", "degraded")
+        assert "failedMoreThan" in health["checks"]["alerts"]["message"]
+        text = ask(relay.http_port, "/metrics", headers={"Accept": "text/plain"}).body
+        assert b'mailer_alert_firing{alert="failedMoreThan"} 1.0' in text
+        assert b'mailer_alert_firing{alert="noRunFor"} 0.0' in text
+        assert "1 messages have failed" in monitor.output()
+    [alert] = pager.told
+    assert {key: alert[key] for key in ("alert", "status", "value", "threshold")} == {
+        "alert": "failedMoreThan", "status": "firing", "value": 1, "threshold": 0
+    }  # fmt: skip
+    assert alert.keys() == {"alert", "status", "value", "threshold", "since", "at", "host", "message"}
+    assert "'MAILER_ALERT': 'failedMoreThan', 'MAILER_ALERT_STATUS': 'firing'" in pager.environment
+    assert "MAILER_CONFIG" not in pager.environment
+    assert not list(pager.path.parent.glob("**/shell"))
+    with relay.monitor():
+        until((relay.spool / "state/alerts.json").exists, "the state")
+        assert ask(relay.http_port, "/health").json["checks"]["alerts"]["status"] == "degraded"
+    assert len(pager.told) == 1
+
+
+def test_a_webhook_is_told_and_its_url_is_a_secret(relay: Relay) -> None:
+    queue(relay.spool, received=time.time() - 7000)
+    with hook() as (url, told):
+        relay.configure({"alerts": {"queueOlderThan": "1h", "webhook": url}})
+        with relay.monitor() as monitor:
+            until(lambda: told, "the alert")
+            assert "T0KEN" not in monitor.output()
+    [(path, body)] = told
+    assert path == "/hooks/s3cret-T0KEN"
+    assert json.loads(body)["alert"] == "queueOlderThan"
+    assert json.loads(body)["value"] > 7000
+
+
+def test_a_value_that_swings_about_its_threshold_is_told_once(spool_path: Path, pager: Pager) -> None:
+    watched = Watched(spool_path, Alerts(failed_more_than=10, command=pager.command))
+    watched.fail_some(10)
+    assert watched.look() == frozenset()
+    watched.fail_some(1)
+    assert watched.look() == {"failedMoreThan"}
+    for count in (10, 9):
+        watched.keep_failed(count)
+        watched.restart()
+        assert watched.look() == {"failedMoreThan"}
+        watched.fail_some(2)
+        assert watched.look() == {"failedMoreThan"}
+    assert pager.statuses == [("failedMoreThan", "firing")]
+    watched.keep_failed(8)
+    assert watched.look() == frozenset()
+    assert watched.look() == frozenset()
+    watched.restart()
+    assert watched.look() == frozenset()
+    assert pager.statuses == [("failedMoreThan", "firing"), ("failedMoreThan", "resolved")]
+    assert pager.told[1]["since"] == pager.told[0]["since"]
+    watched.fail_some(3)
+    watched.look()
+    assert pager.statuses[2:] == [("failedMoreThan", "firing")]
+
+
+def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(
+    spool_path: Path, pager: Pager
+) -> None:
+    watched = Watched(spool_path, Alerts(no_run_for=Seconds(600), command=pager.command))
+    watched.run()
+    watched.now += 8 * 3600
+    watched.restart()
+    assert watched.look() == frozenset()
+    watched.now += 599
+    assert watched.look() == frozenset()
+    watched.now += 2
+    assert watched.look() == {"noRunFor"}
+    watched.run()
+    assert watched.look() == frozenset()
+    assert pager.statuses == [("noRunFor", "firing"), ("noRunFor", "resolved")]
+
+
+def test_what_could_not_be_told_is_told_later_or_not_at_all_once_it_is_over(
+    spool_path: Path, pager: Pager
+) -> None:
+    watched = Watched(spool_path, Alerts(failed_more_than=0, command=pager.command))
+    pager.fail(now=True)
+    watched.fail_some(1)
+    assert watched.look() == {"failedMoreThan"}
+    assert watched.look() == {"failedMoreThan"}
+    assert len(pager.told) == 1  # The next try is a minute away.
+    assert any("could not be passed on" in each for each in watched.said)
+    pager.fail(now=False)
+    watched.restart()
+    watched.look()
+    watched.look()
+    assert len(pager.told) == 2
+    pager.fail(now=True)
+    watched.keep_failed(0)
+    watched.look()
+    pager.fail(now=False)
+    watched.restart()
+    assert watched.look() == frozenset()
+    assert pager.statuses[2:] == [("failedMoreThan", "resolved")] * 2
+
+
+@pytest.mark.parametrize("trouble", ["refused", "500", "missing command", "no secret"])
+def test_a_way_that_does_not_work_is_said_and_stops_nothing(spool_path: Path, trouble: str) -> None:
+    with hook(500) as (url, _):
+        alerts = {
+            "refused": Alerts(failed_more_than=0, webhook=Secret("http://127.0.0.1:1/s3cret-T0KEN")),
+            "500": Alerts(failed_more_than=0, webhook=Secret(url)),
+            "missing command": Alerts(failed_more_than=0, command=("/nonexistent",)),
+            "no secret": Alerts(failed_more_than=0, webhook=Secret("", environ={})),
+        }[trouble]
+        watched = Watched(spool_path, alerts)
+        watched.fail_some(1)
+        assert watched.look() == {"failedMoreThan"}
+    said = "\n".join(watched.said)
+    assert ("could not be passed on" in said) == (trouble != "no secret")
+    assert "T0KEN" not in said
+
+
+def test_a_state_file_that_cannot_be_read_counts_as_none(spool_path: Path, pager: Pager) -> None:
+    with Spool.open(spool_path, create=True):
+        (spool_path / "state" / "alerts.json").write_bytes(b'{"failedMoreThan":\xff')
+    watched = Watched(spool_path, Alerts(failed_more_than=0, command=pager.command))
+    watched.fail_some(1)
+    assert watched.look() == {"failedMoreThan"}
+    assert len(pager.told) == 1
