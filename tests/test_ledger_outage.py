@@ -1,0 +1,116 @@
+"""FAULTS 26: the ledger's directory is full, or gone, and mail flows through every program all the same."""
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from sending import SENDER, TO, queue
+from spool_walk import walk
+from testbed.capability import with_own_mounts
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+from testbed.waiting import until
+
+LOST = "the ledger cannot be written; mail goes on"
+TEXT = b"From: app@example.com\r\nSubject: hello\r\n\r\nhello\r\n"
+
+
+def full(relay: Relay) -> tuple[str, ...]:
+    """Run a command that sees `log/` on a filesystem of its own, without a free page."""
+    log = relay.spool / "log"
+    script = (
+        f"mount -t tmpfs -o size=4k,mode=0700 none {log} && printf x >{log}/filler"
+        f'; dd if=/dev/zero of={log}/filler bs=4k 2>/dev/null; exec "$@"'
+    )
+    return (*with_own_mounts(), "sh", "-c", script, "sh")
+
+
+def submit(relay: Relay) -> None:
+    with relay.connect() as session:
+        session.sendmail(SENDER, [TO], TEXT)
+
+
+@pytest.fixture
+def spooled(relay: Relay) -> Relay:
+    """A relay whose spool is there."""
+    assert relay.mailer_send().returncode == 0
+    return relay
+
+
+def test_the_receiver_takes_mail_while_the_ledger_is_full(spooled: Relay) -> None:
+    with spooled.serve(under=full(spooled)) as process:
+        for _ in range(3):
+            submit(spooled)
+        until(lambda: LOST in process.output(), "the operator to be told")
+        assert process.output().count(LOST) == 1
+    assert len(walk(spooled.spool)) == 3
+    assert list((spooled.spool / "log").glob("*.jsonl")) == []
+
+
+@pytest.mark.parametrize("mode", ["--once", "--watch"])
+def test_the_runner_delivers_while_the_ledger_is_full(spooled: Relay, mode: str) -> None:
+    for _ in range(3):
+        queue(spooled.spool)
+    if mode == "--once":
+        done = spooled.mailer_send("--once", "--verbose", under=full(spooled))
+        assert done.returncode == 0
+        assert done.stderr.count(LOST) == 1
+    else:
+        with spooled.watch(under=full(spooled)):
+            until(lambda: len(spooled.delivered()) == 3, "all mail to be delivered")
+    assert len(spooled.delivered()) == 3
+    assert walk(spooled.spool) == {}
+
+
+def test_the_operators_commands_work_while_the_ledger_is_full(spooled: Relay) -> None:
+    message = queue(spooled.spool)
+    for verb, place in (("hold", "hold"), ("release", "new"), ("rm", None)):
+        done = spooled.mailer("spool", verb, message, under=full(spooled))
+        assert done.returncode == 0, done.stderr
+        assert LOST in done.stderr
+        left = walk(spooled.spool).get(message)
+        assert (left and left.place) == place
+    assert spooled.mailer("log", under=full(spooled)).returncode == 0
+
+
+def test_all_programs_go_on_without_the_directory_and_use_the_next_one(relay: Relay, free_port: int) -> None:
+    relay.configure({"enableHealthCheck": True, "healthCheckPort": free_port})
+    log = relay.spool / "log"
+
+    def total() -> int:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{free_port}/metrics", timeout=60) as answer:
+            told: dict[str, int] = json.loads(answer.read())
+        return told["total_emails"]
+
+    with relay.up() as process:
+        process.await_port(free_port)
+        submit(relay)
+        until(lambda: len(relay.delivered()) == 1, "the first message")
+        until(lambda: total() == 1, "the monitor to count it")
+        shutil.rmtree(log)
+        # Each program looks for the directory once a second, and tells what it misses.
+        sent = submit_until(lambda: process.output().count(LOST) == 2, relay)
+        submit(relay)
+        until(lambda: len(relay.delivered()) == 1 + sent + 1, "all messages without a ledger")
+        assert total() == 1
+        log.mkdir(mode=0o700)
+        submit_until(lambda: any(b'"accepted"' in day.read_bytes() for day in log.iterdir()), relay)
+        until(lambda: total() > 1, "the monitor to count on")
+
+
+def submit_until(happens: Callable[[], bool], relay: Relay) -> int:
+    """Submit messages until it happens; return how many."""
+    sent = 0
+
+    def once_more() -> bool:
+        nonlocal sent
+        if happens():
+            return True
+        submit(relay)
+        sent += 1
+        return False
+
+    until(once_more, "the programs to see the directory as it is")
+    return sent
