@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ def test_every_event_has_its_counter(tmp_path: Path) -> None:
     write(
         tmp_path,
         accepted(1, to=3, size=1000),
-        accepted(2, to=1, size=10),
+        msgspec.structs.replace(accepted(2, to=1, size=10), about=name(1)),
         outcome("attempt", 1, (0, 1, 2), reply="421 busy"),
         outcome("deferred", 1, (0, 1), delays=(0.0, 0.0, 0.25, 0.5)),
         outcome("uncertain", 1, (2,)),
@@ -75,9 +76,9 @@ def test_every_event_has_its_counter(tmp_path: Path) -> None:
     fold = fold_of(tmp_path)
     totals = fold.refresh()
     assert totals == Totals(
-        accepted=2, recipients=4, bytes=1010, delivered=1, failed=2, sent=3, deferred=2, uncertain=1,
-        bounced=1, expired=1, held=1, released=1, requeued=1, recovered=1, quarantined=1, removed=1,
-        rejected=2, limited=1, logins_failed=1, hop_troubles=1, provider_changes=1, attempts=2,
+        accepted=2, notifications=1, recipients=4, bytes=1010, delivered=1, failed=2, sent=3, deferred=2,
+        uncertain=1, bounced=1, expired=1, held=1, released=1, requeued=1, recovered=1, quarantined=1,
+        removed=1, rejected=2, limited=1, logins_failed=1, hop_troubles=1, provider_changes=1, attempts=2,
         attempt_seconds=2.0, delay=totals.delay,
     )  # fmt: skip
     assert totals.delay.count == 3

@@ -20,6 +20,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 0
     message: str = ""
     again: bool = False
+    about: str = ""
 
 
 _decoder = msgspec.json.Decoder(Row)

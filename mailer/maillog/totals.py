@@ -56,6 +56,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
     # Messages.
     accepted: int = 0
+    notifications: int = 0
+    """Of `accepted`: those that we wrote ourselves, about other mail."""
     delivered: int = 0
     """Every recipient was sent."""
     failed: int = 0
@@ -214,6 +216,7 @@ class _Tally:
         self.messages: Counter[str] = Counter()
         self.minutes: dict[str, Counts] = {}
         self.bytes = 0
+        self.notifications = 0
         self.delays = [0] * (len(DELAY_BOUNDS) + 1)
         self.delay = 0.0
         self.attempts = 0
@@ -236,6 +239,7 @@ class _Tally:
             bucket[flow] += number
             if flow is Flow.ACCEPTED:
                 self.bytes += row.size
+                self.notifications += bool(row.about)
             else:
                 self._count_outcome(row, number)
 
@@ -254,7 +258,12 @@ class _Tally:
         more = {counter: self.lines[event] for event, counter in _BY_LINE.items()}
         more |= {status: self.recipients[status] for status in _OUTCOMES}
         more |= {outcome: self.messages[outcome] for outcome in ("delivered", "failed")}
-        more |= {"recipients": self.recipients["accepted"], "bytes": self.bytes, "attempts": self.attempts}
+        more |= {
+            "recipients": self.recipients["accepted"],
+            "bytes": self.bytes,
+            "notifications": self.notifications,
+            "attempts": self.attempts,
+        }
         return replace(
             totals,
             **{counter: getattr(totals, counter) + number for counter, number in more.items()},
