@@ -6,8 +6,9 @@ import pytest
 from signing import record_of, write_key
 from testbed.name_server import NameServer, txt
 
+from mailer.mail.finding import Grade
 from mailer.send.dkim_keys import KeyType
-from mailer.send.domain_check import Grade, check_domain, check_key
+from mailer.send.domain_check import check_domain, check_key
 from mailer.send.key_files import KeyFile
 from mailer.send.resolver import DnsResolver
 
@@ -57,11 +58,11 @@ def test_a_record_in_two_strings_belongs_to_the_key(server, key):
         (lambda record: record.replace("; ", ";").replace("v=DKIM1;", ""), Grade.OK, "belongs"),
         (lambda record: record + " ", Grade.OK, "belongs"),
         (lambda record: record.replace("p=", "p= "), Grade.OK, "belongs"),
-        (lambda record: record.replace("p=M", "p=N"), Grade.FAILURE, "another key"),
-        (lambda _: "v=DKIM1; k=rsa; p=", Grade.FAILURE, "revoked"),
-        (lambda _: "v=spf1 -all", Grade.FAILURE, "no DKIM key"),
-        (lambda record: record.replace("k=rsa", "k=ed25519"), Grade.FAILURE, "k= is not rsa"),
-        (lambda record: record.replace("DKIM1", "DKIM2"), Grade.FAILURE, "v= is not DKIM1"),
+        (lambda record: record.replace("p=M", "p=N"), Grade.PROBLEM, "another key"),
+        (lambda _: "v=DKIM1; k=rsa; p=", Grade.PROBLEM, "revoked"),
+        (lambda _: "v=spf1 -all", Grade.PROBLEM, "no DKIM key"),
+        (lambda record: record.replace("k=rsa", "k=ed25519"), Grade.PROBLEM, "k= is not rsa"),
+        (lambda record: record.replace("DKIM1", "DKIM2"), Grade.PROBLEM, "v= is not DKIM1"),
         (lambda record: record + "; t=y:s", Grade.WARNING, "test"),
     ],
 )
@@ -73,10 +74,10 @@ def test_a_record_is_judged(server, key, change, grade, words):
 
 
 def test_no_record_and_two_records_are_failures(server, key):
-    assert examine_key(server, key) == (Grade.FAILURE, "no TXT record")
+    assert examine_key(server, key) == (Grade.PROBLEM, "no TXT record")
     server.zone[NAME, "TXT"] = [txt(record_of(key)), txt("v=DKIM1; p=")]
     grade, found = examine_key(server, key)
-    assert (grade, found.split(",")[0]) == (Grade.FAILURE, "2 TXT records")
+    assert (grade, found.split(",")[0]) == (Grade.PROBLEM, "2 TXT records")
 
 
 @pytest.mark.parametrize("state", ["silent", "broken"])
@@ -90,7 +91,7 @@ def test_a_server_that_cannot_tell_is_no_finding_about_the_key(server, key, stat
 def test_a_key_that_cannot_be_used_is_a_failure(server, key):
     key.private_key_path.write_text("garbage")
     grade, found = examine_key(server, key)
-    assert grade is Grade.FAILURE
+    assert grade is Grade.PROBLEM
     assert "no private key" in found
 
 

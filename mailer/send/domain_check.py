@@ -5,38 +5,13 @@ Nothing is sent and nothing is changed; every question goes through the `Lookup`
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
+from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.send.key_files import KeyFile, KeyTrouble
 from mailer.send.resolver import LookupFailed, NoSuchName
-
-
-class Grade(StrEnum):
-    """How a finding stands."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Mail goes out signed and can be verified; something near it is missing or weak."""
-    FAILURE = "failure"
-    """Receivers will not accept the signature, or we cannot make one."""
-    UNKNOWN = "unknown"
-    """Nobody could tell; ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    """The name that was asked for, or the file."""
-    what: str
-    """`key`, `dkim`, `spf`, `dmarc` or `mx`."""
-    grade: Grade
-    found: str
-    todo: str = ""
+from mailer.send.spf_record import policies
 
 
 class Lookup(Protocol):
@@ -54,7 +29,7 @@ async def check_key(domain: str, selector: str, file: KeyFile, lookup: Lookup) -
         key = file.key()
     except KeyTrouble as trouble:
         todo = f"bring the key back, or make one: mailer dkim keygen --domain {domain} --selector {selector}"
-        return [Finding(where, "key", Grade.FAILURE, str(trouble), todo)]
+        return [Finding(where, "key", Grade.PROBLEM, str(trouble), todo)]
     kind = f"{key.algorithm.partition('-')[0]}, {key.bits} bits"
     if key.algorithm == "rsa-sha256" and key.bits < 2048:
         todo = f"RFC 8301 3.2 asks for 2048 bits: mailer dkim rotate --domain {domain}"
@@ -129,7 +104,7 @@ def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
         (tags.get("k", "rsa") != ours["k"], f"the right key, but k= is not {ours['k']}"),
     )
     if fault := next((words for wrong, words in faults if wrong), None):
-        return Finding(name, "dkim", Grade.FAILURE, fault, f"publish this and no other TXT record: {wanted}")
+        return Finding(name, "dkim", Grade.PROBLEM, fault, f"publish this and no other TXT record: {wanted}")
     if "y" in tags.get("t", "").split(":"):
         found = "belongs to our private key, but says that it is a test (t=y), so receivers may ignore it"
         return Finding(name, "dkim", Grade.WARNING, found, f"publish without it: {wanted}")
@@ -137,14 +112,14 @@ def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
 
 
 def _spf(domain: str, records: Sequence[str]) -> Finding:
-    policies = [record for record in records if record.lower().split(" ")[0] == "v=spf1"]
-    if not policies:
+    found_policies = policies(records)
+    if not found_policies:
         todo = 'publish a TXT record there that names who sends for it, such as "v=spf1 mx ~all"'
         return Finding(domain, "spf", Grade.WARNING, "no SPF record", todo)
-    if len(policies) > 1:
-        found = f"{len(policies)} SPF records, which receivers take for an error (RFC 7208 4.5)"
+    if len(found_policies) > 1:
+        found = f"{len(found_policies)} SPF records, which receivers take for an error (RFC 7208 4.5)"
         return Finding(domain, "spf", Grade.WARNING, found, "merge them into one")
-    policy = printable(policies[0], 300)
+    policy = printable(found_policies[0], 300)
     if re.search(r"(?:^|\s)\+?all(?:\s|$)", policy):
         found = f'"{policy}" lets everybody send as {domain}'
         return Finding(domain, "spf", Grade.WARNING, found, 'end it with "~all" or "-all"')

@@ -97,6 +97,11 @@ class DnsResolver:
         """Return a name's TXT records, the strings of each joined (RFC 7208 3.3); raises as the others."""
         return await self._ask(name, "TXT")
 
+    async def names(self, address: str) -> list[str]:
+        """Return the names that an address's PTR records give it; raises as the others."""
+        reverse = ipaddress.ip_address(address).reverse_pointer
+        return [name.rstrip(".") for name in await self._ask(reverse, "PTR")]
+
     async def _ask(self, name: str, kind: str) -> list[str]:
         query = (name.lower(), kind)
         asking = self._asking.get(query)

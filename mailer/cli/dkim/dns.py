@@ -15,10 +15,10 @@ from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_opt
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.config.model import Config, DkimKey
+from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 
 if TYPE_CHECKING:
-    from mailer.send.domain_check import Finding
     from mailer.send.resolver import DnsResolver
 
 _resolver_option = click.option(
@@ -49,10 +49,10 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
             _print_json(asdict(finding))
         else:
             _print_finding(finding)
-    grades = {finding.grade.value for finding in findings}
-    if "failure" in grades:
+    grades = {finding.grade for finding in findings}
+    if Grade.PROBLEM in grades:
         return Exit.FINDINGS
-    return Exit.TEMPORARY if "unknown" in grades else Exit.OK
+    return Exit.TEMPORARY if Grade.UNKNOWN in grades else Exit.OK
 
 
 @click.command(epilog=examples("mailer dkim verify message.eml", "mailer dkim verify - < message.eml"))
@@ -86,7 +86,7 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     return Exit.TEMPORARY if dkim_verify.Result.TEMPORARY in results else Exit.FINDINGS
 
 
-async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") -> "list[Finding]":
+async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") -> list[Finding]:
     from mailer.send.dkim import Signer  # noqa: PLC0415 - as in verify
     from mailer.send.domain_check import check_domain, check_key  # noqa: PLC0415 - the same
     from mailer.send.key_files import KeyFile  # noqa: PLC0415 - the same
@@ -120,7 +120,7 @@ def _numeric(resolver: str) -> str:
     return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
-def _print_finding(finding: "Finding") -> None:
+def _print_finding(finding: Finding) -> None:
     sys.stdout.write(f"{finding.grade:<8} {finding.what:<5} {printable(finding.about)}: {finding.found}\n")
     if finding.todo:
         sys.stdout.write(f"         to do: {finding.todo}\n")
