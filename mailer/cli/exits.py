@@ -8,7 +8,7 @@ class Exit(IntEnum):
 
     OK = 0
     FINDINGS = 1
-    """`fsck` found something."""
+    """`fsck`, `dkim check` or `doctor` found something."""
     USAGE = 2
     """The command line makes no sense, a malformed or ambiguous id included; click's code, and shells'."""
     DATA = 65

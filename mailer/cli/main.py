@@ -13,6 +13,7 @@ from mailer.cli.options import config_option, examples
         "mailer spool ls                  what is in the queue",
         "mailer spool why 01JD0M3Q        what happened to a message, and what will",
         "mailer config check              is the configuration all right?",
+        "mailer doctor                    and all that it needs: disk, providers, DNS?",
     ),
     cls=LazyGroup,
     commands_in={
@@ -28,6 +29,7 @@ from mailer.cli.options import config_option, examples
         "limits": "mailer.cli.limits:limits",
         "config": "mailer.cli.config:config",
         "dkim": "mailer.cli.dkim:dkim",
+        "doctor": "mailer.cli.doctor:doctor",
         "completion": "mailer.cli.completion:completion",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,7 +39,7 @@ from mailer.cli.options import config_option, examples
 def cli() -> None:
     """A localhost SMTP submission relay: a durable spool, and an independent runner.
 
-    Exit codes are those of sysexits.h: 0 all is well, 1 fsck found something, 2 usage, 65 the message does
+    Exit codes are those of sysexits.h: 0 all is well, 1 something was found, 2 usage, 65 the message does
     not allow it, 66 no such message, 69 not available, 70 a defect of ours, 73 cannot create, 75 not now,
     77 not permitted, 78 configuration.
     """

@@ -4,10 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from mailer.spool.layout import Place, Spool
+from mailer.spool.layout import MIN_FREE_INODES, Place, Spool
 
-MIN_FREE_INODES = 1000
-"""Each message is a file, and so is much else that a host needs."""
 _LOOK_EVERY = 0.1
 """Seconds."""
 _MIN_PAUSE = 1.0

@@ -8,7 +8,7 @@ from mailer.config.secrets import SecretError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply, printable
-from mailer.send import sasl, utf8
+from mailer.send import sasl, tls, utf8
 from mailer.send.body import DotStuffer
 from mailer.send.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.extensions import Extensions, mail_command, rcpt_command
@@ -73,6 +73,11 @@ class Session:
     def tls(self) -> str:
         """TLS version and cipher, or empty."""
         return self._wire.tls
+
+    @property
+    def certificate_end(self) -> float | None:
+        """When the server's certificate expires, in seconds since the epoch; None if it was not verified."""
+        return tls.end_of(self._wire.certificate)
 
     @property
     def alive(self) -> bool:

@@ -7,6 +7,7 @@ so a context is made when the first session needs it, and then shared.
 import errno
 import os
 import ssl
+from collections.abc import Mapping
 from functools import cache
 
 from mailer.mail.reply import printable
@@ -40,6 +41,12 @@ def describe(connection: ssl.SSLObject | None, *, verified: bool) -> str:
     cipher = connection.cipher()
     words = (connection.version(), cipher[0] if cipher else "", "verified" if verified else "not verified")
     return " ".join(word for word in words if word)
+
+
+def end_of(certificate: Mapping[str, object]) -> float | None:
+    """When a certificate expires, in seconds since the epoch; None for one that was not verified."""
+    end = certificate.get("notAfter")
+    return float(ssl.cert_time_to_seconds(end)) if isinstance(end, str) else None
 
 
 def failure(error: OSError | ValueError) -> tuple[str, bool]:

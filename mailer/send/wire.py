@@ -143,6 +143,11 @@ class Wire(asyncio.Protocol):
         )
         self.tls = tls.describe(secured.get_extra_info("ssl_object"), verified=self.hop.verify)
 
+    @property
+    def certificate(self) -> dict[str, object]:
+        """The peer's certificate as `ssl.SSLSocket.getpeercert` has it; empty if it was not verified."""
+        return self._transport.get_extra_info("peercert") or {}
+
     def abort(self) -> None:
         """Drop the connection now; what was not yet sent is not sent."""
         self._break(Broken("aborted", self.dialogue.phase))

@@ -16,11 +16,9 @@ from mailer.spool.inspect import View
 from mailer.spool.journal import Disposition
 from mailer.spool.layout import (
     BUCKETED,
+    DIRECTORIES,
     DIRECTORY_MODE,
     FILE_MODE,
-    LOCAL,
-    LOG,
-    STATE,
     Place,
     Spool,
     Spot,
@@ -29,7 +27,7 @@ from mailer.spool.layout import (
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
-_AT_HOME = {*(place.value for place in Place), LOCAL, LOG, STATE, "README.md"}
+_AT_HOME = {*DIRECTORIES, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},

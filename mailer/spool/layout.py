@@ -17,10 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from mailer.spool.syscalls import filesystem_type
+from mailer.spool.syscalls import mount_of
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+MIN_FREE_INODES = 1000
+"""With fewer, no new mail is taken: each message is a file, and so is much else that a host needs."""
 
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs"}
 """Refused: their locks, renames or fsyncs do not promise what the spool's rules rest on."""
@@ -55,7 +57,7 @@ BUCKETED = {Place.RETRY, Place.SENT}
 LOCAL = "local"
 LOG = "log"
 STATE = "state"
-_DIRECTORIES = (*Place, LOCAL, LOG, STATE)
+DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,11 @@ class Spool:
             raise
         return spool
 
+    @classmethod
+    def look(cls, path: Path) -> Self:
+        """Open the spool at `path` to look at it: nothing is made, checked or tightened; raises OSError."""
+        return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
     def _prepare(self) -> None:
         state = os.fstat(self.root)
         if state.st_uid != os.geteuid():
@@ -147,14 +154,14 @@ class Spool:
                 f"the spool {self.path} belongs to user {state.st_uid}, and this runs as {os.geteuid()}: "
                 "run as its owner, or give it to this user with chown -R",
             )
-        kind = filesystem_type(state.st_dev)
+        kind = mount_of(state.st_dev).kind
         if kind in NETWORK_FILESYSTEMS:
             raise SpoolError(
                 None,
                 f"the spool {self.path} is on {kind}, where locks and fsync do not hold what the spool "
                 "promises: set spoolDir to a local filesystem",
             )
-        made = [name for name in _DIRECTORIES if self._make(name)]
+        made = [name for name in DIRECTORIES if self._make(name)]
         if stat.S_IMODE(state.st_mode) != DIRECTORY_MODE:
             os.fchmod(self.root, DIRECTORY_MODE)
         if made:

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+from typing import NamedTuple
 
 _RENAME_NOREPLACE = 1
 _FALLOC_KEEP_SIZE = 1
@@ -22,12 +23,13 @@ def rename_exclusive(directory: int, source: str, target: str) -> None:
         FileExistsError: there is a `target`; nothing changed.
         OSError: as rename(2); nothing changed.
     """
-    old, new = os.fsencode(source), os.fsencode(target)
-    if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
+    try:
+        rename_without_replacing(directory, source, target)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    else:
         return
-    code = ctypes.get_errno()
-    if code not in _UNSUPPORTED:
-        raise OSError(code, os.strerror(code), source, None, target)
     try:
         os.stat(target, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -36,8 +38,20 @@ def rename_exclusive(directory: int, source: str, target: str) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
 
 
-def reserve(fd: int, offset: int, length: int) -> None:
-    """Keep room for `length` bytes from `offset`, without changing the file's size.
+def rename_without_replacing(directory: int, source: str, target: str) -> None:
+    """Call renameat2(2) with RENAME_NOREPLACE, and nothing else; see `rename_exclusive`.
+
+    Raises:
+        OSError: FileExistsError, EINVAL where the filesystem has no such flag, or as rename(2).
+    """
+    old, new = os.fsencode(source), os.fsencode(target)
+    if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), source, None, target)
+
+
+def reserve(fd: int, offset: int, length: int) -> bool:
+    """Keep room for `length` bytes from `offset`, without changing the file's size; tell whether it did.
 
     Where the filesystem cannot reserve, nothing happens: the write itself will tell.
 
@@ -48,21 +62,32 @@ def reserve(fd: int, offset: int, length: int) -> None:
     # PEP 475 is for `os`; here a signal is ours to bear.
     while code == errno.EINTR:
         if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
-            return
+            return True
         code = ctypes.get_errno()
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code))
+    return False
 
 
-def filesystem_type(device: int, mountinfo: str = "/proc/self/mountinfo") -> str:
-    """Name the type of the filesystem with this device number, such as `ext4`; empty when unknown."""
+class Mount(NamedTuple):
+    """What /proc/self/mountinfo says of a filesystem."""
+
+    kind: str = ""
+    """Its type, such as `ext4`; empty when unknown."""
+    options: frozenset[str] = frozenset()
+    """Of the mount and of the filesystem (proc_pid_mountinfo(5), fields 6 and 11)."""
+
+
+def mount_of(device: int, mountinfo: str = "/proc/self/mountinfo") -> Mount:
+    """Find the filesystem with this device number; unknown, when it is not listed."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
         with open(mountinfo, encoding="utf-8", errors="replace") as mounts:  # noqa: PTH123 - procfs, a line at a time
             for line in mounts:
                 fields = line.split()
                 if fields[2] == wanted:
-                    return fields[fields.index("-") + 1]
-    except OSError:
+                    kind, _, options = fields[fields.index("-") + 1 :][:3]
+                    return Mount(kind, frozenset((*fields[5].split(","), *options.split(","))))
+    except (OSError, ValueError):
         pass
-    return ""
+    return Mount()

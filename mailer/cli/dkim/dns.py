@@ -1,7 +1,6 @@
 """`mailer dkim check` and `verify`: what DNS says of our keys, and of a message's signatures."""
 
 import asyncio
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import msgspec
 
 from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_option
 from mailer.config.model import Config, DkimKey
 from mailer.mail.finding import Finding, Grade
@@ -21,17 +21,13 @@ from mailer.mail.reply import printable
 if TYPE_CHECKING:
     from mailer.send.resolver import DnsResolver
 
-_resolver_option = click.option(
-    "--resolver", metavar="HOST[:PORT]", help="Ask this name server instead of the configured ones."
-)
-
 
 @click.command(
     epilog=examples("mailer dkim check", "mailer dkim check --domain example.com --resolver 192.0.2.53")
 )
 @domain_option
 @selector_option
-@_resolver_option
+@resolver_option
 @json_option
 @config_option
 def check(domain: str | None, selector: str | None, resolver: str | None, *, as_json: bool) -> Exit:
@@ -43,7 +39,7 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
     keys = chosen(base, config, domain, selector)
     if not config.dkim.enabled:
         sys.stderr.write("note: dkim.enabled is off; mail leaves unsigned\n")
-    findings = asyncio.run(_examine(keys, config, _dns(config, resolver)))
+    findings = asyncio.run(_examine(keys, config, name_servers(config, resolver)))
     for finding in findings:
         if as_json:
             _print_json(asdict(finding))
@@ -57,7 +53,7 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 
 @click.command(epilog=examples("mailer dkim verify message.eml", "mailer dkim verify - < message.eml"))
 @click.argument("file", type=click.File("rb"))
-@_resolver_option
+@resolver_option
 @json_option
 @config_option
 def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
@@ -69,7 +65,7 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     from mailer.send import dkim_verify  # noqa: PLC0415 - dkimpy, only here
 
     _, config = surroundings()
-    dns = _dns(config, resolver)
+    dns = name_servers(config, resolver)
     verdicts = asyncio.run(dkim_verify.verify(file.read(), dns))
     for verdict in verdicts:
         if as_json:
@@ -99,25 +95,6 @@ async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") 
         signing = signer.signing_domains(domain) or (domain,)
         findings += await check_domain(domain, signing, dns)
     return findings
-
-
-def _dns(config: Config, resolver: str | None) -> "DnsResolver":
-    from mailer.send.resolver import DnsResolver  # noqa: PLC0415 - dnspython, only here
-
-    servers = config.dns.nameservers if resolver is None else (_numeric(resolver),)
-    return DnsResolver(servers, float(config.dns.timeout))
-
-
-def _numeric(resolver: str) -> str:
-    """Turn HOST[:PORT] into ADDRESS:PORT, which is how name servers are configured."""
-    host, colon, port = resolver.rpartition(":")
-    if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
-        host, port = resolver, "53"
-    try:
-        [(family, *_, address), *_] = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise click.BadParameter(f"{printable(resolver)} is no name server: {error}") from None
-    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
 def _print_finding(finding: Finding) -> None:

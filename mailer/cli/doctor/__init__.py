@@ -1,0 +1,83 @@
+"""`mailer doctor`: is everything here, and everything around, as mail needs it?"""
+
+import asyncio
+import ipaddress
+
+import click
+
+from mailer.cli.exits import Exit
+from mailer.cli.name_server import resolver_option
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.wire import become_owner, configuration
+from mailer.config.problem import ConfigError
+
+
+def _domains(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    from mailer.send.author import ascii_domain  # noqa: PLC0415 - only when one is given
+
+    try:
+        return tuple(ascii_domain(text) for text in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _addresses(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    try:
+        return tuple(ipaddress.ip_address(text) for text in value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+@click.command(
+    epilog=examples(
+        "mailer doctor                                   everything",
+        "mailer doctor --offline                         this host alone, in a second",
+        "mailer doctor --domain example.com --egress 192.0.2.25 --resolver 192.0.2.53",
+        "mailer doctor --json | jq -r 'select(.grade == \"problem\") | .todo'",
+        "mailer doctor --strict >/dev/null || echo look",
+    )
+)
+@click.option(
+    "--domain", "domains", metavar="D", multiple=True, callback=_domains,
+    help="Look at this domain instead of those that are known to send; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--egress", metavar="IP", multiple=True, callback=_addresses,
+    help="Where others see our mail come from, when this host cannot know (NAT); may be repeated.",
+)  # fmt: skip
+@resolver_option
+@click.option("--offline", is_flag=True, help="Ask nobody beyond this host.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
+@json_option
+@config_option
+def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
+    """Check the set-up: this host, the providers, and what DNS says of the domains that send.
+
+    Looks at the configuration, the files and their modes, what the spool's filesystem can do, the clock, the
+    disk, the ports, the queue, each provider (up to the login; no mail is sent), the prerequisites of direct
+    delivery, and for each sender domain at SPF, DKIM, DMARC and MX. Changes nothing; works before the first
+    start and while everything runs. Each line is ok, warning, problem, unknown (nobody could tell) or
+    skipped, and says what to do.
+
+    Exit code 0 without problems, 1 with some, 75 when nobody could tell, 78 when the configuration cannot be
+    used.
+    """
+    # Imported here: --help needs none of it. All of it before root becomes the spool's owner, since root's own
+    # Python may lie where that one cannot read.
+    from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
+    from mailer.cli.doctor.network import Asked  # noqa: PLC0415
+    from mailer.cli.doctor.report import Report  # noqa: PLC0415
+
+    report = Report(as_json=as_json)
+    try:
+        loaded = configuration()
+    except ConfigError as error:
+        examine_without_configuration(error, report)
+        report.end(strict=strict)
+        return Exit.CONFIG
+    become_owner(loaded.config.spool_dir)
+    network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click made the values as declared
+    asyncio.run(examine(loaded, report, network))
+    return report.end(strict=strict)

@@ -1,0 +1,15 @@
+"""How long a certificate lasts. Python's own `ssl` tells that only of one that somebody presents."""
+
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+
+def days_left(pem: bytes) -> int:
+    """Whole days until the first certificate in a PEM file expires, negative after that.
+
+    Raises:
+        ValueError: there is no certificate in it.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
+    return (certificate.not_valid_after_utc - datetime.now(UTC)).days

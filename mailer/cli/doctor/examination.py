@@ -1,0 +1,59 @@
+"""One examination: what is looked at, in which order it is told, and what runs meanwhile."""
+
+import asyncio
+import time
+
+from mailer.cli.doctor.clock import clock_findings
+from mailer.cli.doctor.files import broken_configuration, configuration_findings, file_findings
+from mailer.cli.doctor.network import Asked, bounded, sections
+from mailer.cli.doctor.ports import port_findings
+from mailer.cli.doctor.report import Report
+from mailer.config.load import Loaded
+from mailer.config.problem import ConfigError
+from mailer.mail.finding import Finding, Grade
+from mailer.spool import examine as spool
+from mailer.spool.probe import probe
+
+_LOOK_EVERY = 0.2
+"""Seconds between two looks at what has come in."""
+
+
+def examine_without_configuration(error: ConfigError, report: Report) -> None:
+    """Tell why there is none, and what can be told all the same."""
+    report.group("configuration", broken_configuration(error))
+    report.group("clock", clock_findings(time.time()))
+
+
+async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
+    """Ask the network, look at this host meanwhile, and tell of everything in order.
+
+    Args:
+        loaded: the configuration.
+        report: told of each group of findings.
+        asked: what to ask the network; None: nothing.
+    """
+    config = loaded.config
+    wanted = list(sections(config, asked)) if asked else []
+    waiting = {section.title: asyncio.create_task(bounded(section)) for section in wanted}
+    for title, findings in await asyncio.to_thread(_here, loaded):
+        report.group(title, findings)
+    report.group("ports", await port_findings(config, started=config.spool_dir.is_dir()))
+    if asked is None:
+        report.group("network", [Finding("network", "network", Grade.SKIPPED, "--offline")])
+    for title, task in waiting.items():
+        while not task.done():
+            report.waiting_for([each for each, other in waiting.items() if not other.done()])
+            await asyncio.wait([task], timeout=_LOOK_EVERY)
+        report.group(title, task.result())
+
+
+def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
+    """Look at this host."""
+    place, min_free, now = loaded.config.spool_dir, loaded.config.min_free_space, time.time()
+    return [
+        ("configuration", list(configuration_findings(loaded))),
+        ("files", list(file_findings(loaded))),
+        ("spool", [*spool.directories(place), *probe(place), *spool.space(place, min_free)]),
+        ("queue", spool.queue(place, now)),
+        ("clock", clock_findings(now)),
+    ]

@@ -1,0 +1,137 @@
+"""The configuration and the files that it names: right, readable for us, and for nobody else."""
+
+import os
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+from mailer.cli.doctor.certificate import days_left
+from mailer.config import checks
+from mailer.config.load import Loaded
+from mailer.config.model import Config, DkimKey
+from mailer.config.permissions import chmod, others_can_read
+from mailer.config.problem import ConfigError
+from mailer.config.users import read_users
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.reply import printable
+
+_SOON = 14
+"""Days before its end at which a certificate should have been renewed."""
+
+
+def broken_configuration(error: ConfigError) -> list[Finding]:
+    """Say why there is no configuration to look at."""
+    return [
+        Finding(problem.path, "config", Grade.PROBLEM, problem.message, "see mailer config check")
+        for problem in error.problems
+    ]
+
+
+def configuration_findings(loaded: Loaded) -> Iterator[Finding]:
+    """Say what keeps the programs from starting, and what they warn of."""
+    refusals = checks.refuse_to_serve(loaded)
+    for problem in refusals:
+        yield Finding(problem.path, "config", Grade.PROBLEM, problem.message)
+    for problem in checks.warnings(loaded):
+        if problem not in refusals:
+            yield Finding(problem.path, "config", Grade.WARNING, problem.message)
+    if not refusals:
+        yield Finding(str(loaded.path), "config", Grade.OK, "can be used")
+
+
+def file_findings(loaded: Loaded) -> Iterator[Finding]:
+    """Look at the files, as the user that the programs run as."""
+    config = loaded.config
+    yield _readable(loaded.path, "config")
+    yield from _users(config)
+    yield from _keys(config)
+    yield from _certificate(config)
+    keys = [key.private_key_path.parent for key in _signing_keys(config) if key.private_key_path]
+    for directory in dict.fromkeys((loaded.path.parent, *keys)):
+        yield from _exposed(directory)
+
+
+def _readable(path: Path, what: str) -> Finding:
+    if os.access(path, os.R_OK):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        return Finding(str(path), what, Grade.OK, f"user {os.geteuid()} can read it; mode {mode:04o}")
+    todo = f"as root: chgrp to the programs' group, then {chmod(path)}"
+    return Finding(str(path), what, Grade.PROBLEM, f"user {os.geteuid()} cannot read it", todo)
+
+
+def _users(config: Config) -> Iterator[Finding]:
+    path = config.users_file
+    try:
+        users = read_users(path)
+        mode = path.stat().st_mode if users else 0
+    except ConfigError as error:
+        for problem in error.problems:
+            yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
+        return
+    except OSError as error:
+        todo = f"make it readable for the programs: chgrp, then {chmod(path)}"
+        yield Finding(str(path), "users", Grade.PROBLEM, f"cannot be read: {error.strerror}", todo)
+        return
+    if others_can_read(mode):
+        words = "every user of this host can read the hashes of its passwords"
+        yield Finding(str(path), "users", Grade.PROBLEM, words, f"type: {chmod(path)}")
+    elif users:
+        yield Finding(str(path), "users", Grade.OK, f"holds {len(users)}; mode {stat.S_IMODE(mode):04o}")
+    else:
+        yield Finding(str(path), "users", Grade.SKIPPED, "holds nobody; defaultUsername is the one login")
+
+
+def _signing_keys(config: Config) -> tuple[DkimKey, ...]:
+    return config.dkim.signing_keys if config.dkim.enabled else ()
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    from mailer.send.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - most of it takes long to load
+
+    for key in _signing_keys(config):
+        if key.private_key_path is None:
+            continue  # the configuration's problem
+        try:
+            KeyFile(key.private_key_path).key()
+        except KeyTrouble as trouble:
+            todo = (
+                f"until then mail waits: mailer dkim keygen --domain {key.domain} --selector {key.selector}"
+            )
+            yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), todo)
+        else:
+            yield Finding(str(key.private_key_path), "key", Grade.OK, "can sign, and only we can read it")
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    certificate, key = config.tls.certificate_path, config.tls.private_key_path
+    if certificate is None or key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+        days = days_left(certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
+        todo = "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"
+        yield Finding(str(certificate), "tls", Grade.PROBLEM, printable(words), todo)
+        return
+    if others_can_read(key.stat().st_mode):
+        words = "every user of this host can read this private key"
+        yield Finding(str(key), "tls", Grade.PROBLEM, words, f"type: {chmod(key)}")
+    grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _SOON else Grade.OK
+    words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
+    todo = "" if grade is Grade.OK else "renew it; it is taken up without a restart"
+    yield Finding(str(certificate), "tls", grade, words, todo)
+
+
+def _exposed(directory: Path) -> Iterator[Finding]:
+    """Whoever can write to a directory can put another file in the place of one that is in it."""
+    try:
+        mode = directory.stat().st_mode
+    except OSError:
+        return  # what is in it has been complained of
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        words = "every user of this host can write there, and so replace what is in it"
+        todo = f"type: chmod o-w {quote(str(directory))}"
+        yield Finding(str(directory), "modes", Grade.PROBLEM, words, todo)

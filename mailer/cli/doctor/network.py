@@ -1,0 +1,222 @@
+"""What of the network is looked at: which providers, which way out, which domains; all at the same time."""
+
+import asyncio
+import ipaddress
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from mailer.cli.name_server import name_servers
+from mailer.config.model import Config, IpVersion
+from mailer.config.problem import ConfigError
+from mailer.config.users import read_users
+from mailer.mail.finding import Finding, Grade
+from mailer.send import direct_check, egress, provider_check, spf_check
+from mailer.send.author import ascii_domain
+from mailer.send.dkim import Signer
+from mailer.send.domain_check import check_domain, check_key
+from mailer.send.hop import Hop
+from mailer.send.key_files import KeyFile
+from mailer.send.mx import Rules
+from mailer.send.plan import hop_of, keeps_mail
+from mailer.send.resolver import DnsResolver, LookupFailed
+from mailer.send.spf import IpAddress
+
+LONGEST = 60.0
+"""Seconds that one group of checks may take. A server that answers at all needs one or two."""
+_MOST_DOMAINS = 30
+
+Findings = Awaitable[list[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A group of checks that run together."""
+
+    title: str
+    look: Callable[[], Findings]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says."""
+
+    domains: tuple[str, ...] = ()
+    egress: tuple[IpAddress, ...] = ()
+    resolver: str | None = None
+
+
+async def bounded(section: Section) -> list[Finding]:
+    """Run a section's checks; those that take too long are told of as such."""
+    try:
+        async with asyncio.timeout(LONGEST):
+            return await section.look()
+    except TimeoutError:
+        words = f"took longer than {LONGEST:.0f} seconds"
+        return [Finding(section.title, "time", Grade.UNKNOWN, words, "try again")]
+
+
+def sections(config: Config, asked: Asked) -> Iterator[Section]:
+    """Say what is to be looked at, in the order in which it is told; nothing is looked at yet."""
+    if keeps_mail(config) and not asked.domains:
+        words = "no mail leaves this host: it is kept in spool/local"
+        yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
+        return
+    hostname = config.direct_delivery.ehlo_domain or config.hostname or os.uname().nodename
+    hops = [hop_of(provider, config.hostname or os.uname().nodename) for provider in config.providers]
+    for provider, hop in zip(config.providers, hops, strict=True):
+        yield Section(f"provider {provider.label}", partial(_provider, hop))
+    try:
+        resolver = name_servers(config, asked.resolver)
+    except (LookupFailed, ValueError) as error:
+        todo = "see /etc/resolv.conf and dns.nameservers"
+        yield _known("DNS", Finding("DNS", "resolver", Grade.PROBLEM, str(error), todo))
+        return
+    doctor = _Doctor(config, hostname, asked.egress, tuple(hops), resolver)
+    domains = asked.domains or sender_domains(config)
+    if config.direct_delivery.enabled:
+        yield Section("direct delivery", partial(doctor.direct, domains))
+    for domain in domains[:_MOST_DOMAINS]:
+        yield Section(f"domain {domain}", partial(doctor.domain, domain))
+    if len(domains) > _MOST_DOMAINS or not domains:
+        words = f"{len(domains[_MOST_DOMAINS:])} more" if domains else "none is known from the configuration"
+        yield _known("domains", Finding("domains", "domain", Grade.SKIPPED, words, "name them: --domain D"))
+
+
+def _known(title: str, finding: Finding) -> Section:
+    """A section that has nothing to look at any more."""
+
+    async def found() -> list[Finding]:
+        return [finding]
+
+    return Section(title, found)
+
+
+async def _provider(hop: Hop) -> list[Finding]:
+    looked_up, addresses = await provider_check.look_up(hop)
+    if not addresses:
+        return [looked_up]
+    return [looked_up, *await provider_check.check_provider(hop, time.time())]
+
+
+def sender_domains(config: Config) -> tuple[str, ...]:
+    """Name the domains that mail is sent as, as far as the configuration and the users file know."""
+    addresses = [config.default_username, config.rewrite_from_address]
+    try:
+        users = read_users(config.users_file).values()
+    except (OSError, ConfigError):
+        users = {}.values()
+    addresses += [pattern for user in users for pattern in user.allowed_senders if pattern != "*"]
+    named = [key.domain for key in config.dkim.signing_keys] if config.dkim.enabled else []
+    named += [address.rpartition("@")[2] for address in addresses if "." in address.rpartition("@")[2]]
+    return tuple(dict.fromkeys(filter(None, map(_ascii, named))))
+
+
+def _ascii(domain: str) -> str:
+    try:
+        return ascii_domain(domain)
+    except ValueError:
+        return ""  # mailer config check tells of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Doctor:
+    """What the checks of direct delivery and of domains have in common."""
+
+    config: Config
+    hostname: str
+    named_egress: tuple[IpAddress, ...]
+    hops: tuple[Hop, ...]
+    resolver: DnsResolver
+
+    async def direct(self, domains: Sequence[str]) -> list[Finding]:
+        """The host's name, its addresses and their names, the way out."""
+        addresses = self._egress()
+        findings = [
+            direct_check.check_hostname(self.hostname),
+            egress.describe(addresses, named=bool(self.named_egress)),
+        ]
+        checks = [egress.check_names(each, self.hostname, self.resolver) for each in egress.public(addresses)]
+        terms = self.config.direct_delivery
+        if domains:
+            way_out = direct_check.check_way_out(
+                domains[0], terms.port, self._rules(), self.hostname, self.resolver
+            )
+            checks.append(way_out)
+        return [*findings, *await asyncio.gather(*checks)]
+
+    async def domain(self, domain: str) -> list[Finding]:
+        """What receivers look up about mail from a domain."""
+        try:
+            signing = self._signing(domain)
+        except ValueError as error:
+            why = f"{error}; see the configuration above"
+            return [Finding(domain, "dkim", Grade.PROBLEM, f"nothing can be signed: {why}")]
+        return [
+            *await self._published(domain, signing),
+            *await self._spf(domain),
+            *await check_domain(domain, signing or (domain,), self.resolver),
+        ]
+
+    def _signing(self, domain: str) -> tuple[str, ...]:
+        dkim = self.config.dkim
+        return Signer(dkim, time.time).signing_domains(domain) if dkim.enabled else ()
+
+    async def _published(self, domain: str, signing: Sequence[str]) -> list[Finding]:
+        """Compare the keys that sign a domain's mail with what is published for them."""
+        keys = [key for key in self.config.dkim.signing_keys if _ascii(key.domain) in signing]
+        found: list[Finding] = []
+        for key in keys:
+            assert key.private_key_path is not None  # else there is no signer
+            file = KeyFile(key.private_key_path)
+            found += await check_key(_ascii(key.domain), _ascii(key.selector), file, self.resolver)
+        # What is said of the key alone was said of the file before.
+        return [each for each in found if each.what != "key"] or [
+            self._unsigned(domain, configured=bool(keys))
+        ]
+
+    def _unsigned(self, domain: str, *, configured: bool) -> Finding:
+        if configured:
+            return Finding(domain, "dkim", Grade.SKIPPED, "its key cannot be used; see the files above")
+        if self.config.dkim.enabled:
+            words, todo = "no key signs its mail", f"mailer dkim keygen --domain {domain}"
+        elif self.config.direct_delivery.enabled:
+            words = "dkim.enabled is off: mail leaves unsigned, and large receivers want a signature"
+            todo = f"mailer dkim keygen --domain {domain}, publish the record, and turn dkim.enabled on"
+        else:
+            words = "dkim.enabled is off: the provider signs, or nobody"
+            return Finding(domain, "dkim", Grade.SKIPPED, words)
+        return Finding(domain, "dkim", Grade.WARNING, words, todo)
+
+    async def _spf(self, domain: str) -> list[Finding]:
+        checks = [
+            spf_check.check_smarthost(domain, await _smarthost(hop), self.resolver) for hop in self.hops
+        ]
+        if self.config.direct_delivery.enabled or self.named_egress:
+            sources = self.named_egress or egress.public(self._egress())
+            checks += [spf_check.check_egress(domain, each, self.resolver, self.hostname) for each in sources]
+        return list(await asyncio.gather(*checks))
+
+    def _rules(self) -> Rules:
+        direct = self.config.direct_delivery
+        return Rules(
+            ipv4=direct.ip_version is not IpVersion.SIX,
+            ipv6=direct.ip_version is not IpVersion.FOUR,
+            allow_private=direct.allow_private,
+        )
+
+    def _egress(self) -> tuple[IpAddress, ...]:
+        if self.named_egress:
+            return self.named_egress
+        rules = self._rules()
+        wanted = [version for version, on in ((4, rules.ipv4), (6, rules.ipv6)) if on]
+        return tuple(filter(None, map(egress.chosen_by_the_kernel, wanted)))
+
+
+async def _smarthost(hop: Hop) -> spf_check.Smarthost:
+    _, addresses = await provider_check.look_up(hop)
+    return spf_check.Smarthost(
+        hop.name, tuple(ipaddress.ip_address(each.partition("%")[0]) for each in addresses)
+    )

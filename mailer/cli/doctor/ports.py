@@ -1,0 +1,114 @@
+"""Who answers where we should: the receiver's listeners, and the monitor."""
+
+import asyncio
+import os
+import ssl
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from mailer.cli.receiver import settings
+from mailer.config.model import Config
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.reply import printable
+from mailer.receive.settings import Endpoint
+
+_PATIENCE = 5.0
+"""Seconds for each step; everything here is on this host."""
+_OURS = "ESMTP mailer"
+_PRIVILEGED = 1024
+_ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
+
+
+async def port_findings(config: Config, *, started: bool) -> list[Finding]:
+    """Connect to each listener and to the monitor, and see who answers.
+
+    Args:
+        config: says where.
+        started: whether mailer has ever been started here; if not, nobody is missed.
+    """
+    wanted = settings(config, None)
+    listeners = (Endpoint(wanted.host, wanted.port), *wanted.endpoints)
+    asked = [_listener(endpoint, started=started) for endpoint in listeners]
+    if config.enable_health_check:
+        asked.append(_monitor(config.health_check_port, started=started))
+    return list(await asyncio.gather(*asked))
+
+
+async def _listener(endpoint: Endpoint, *, started: bool) -> Finding:
+    about = endpoint.path or f"{endpoint.host or '*'}:{endpoint.port}"
+    try:
+        async with _connected(endpoint) as (reader, _):
+            banner = printable((await reader.readline()).decode("utf-8", "replace").rstrip("\r\n"), 200)
+    except (OSError, ValueError) as error:
+        return _nobody(about, "smtp", error, endpoint.port, started=started)
+    if _OURS in banner:
+        return Finding(about, "smtp", Grade.OK, f"the receiver answers: {banner}")
+    if banner.startswith("421"):
+        return Finding(about, "smtp", Grade.WARNING, f"answers, and takes nobody: {banner}", "see its log")
+    words = f"another program answers: {banner or 'without a word'}"
+    return Finding(about, "smtp", Grade.PROBLEM, words, "stop that one, or choose another smtpPort")
+
+
+@asynccontextmanager
+async def _connected(endpoint: Endpoint) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    async with asyncio.timeout(_PATIENCE):
+        if endpoint.path:
+            reader, writer = await asyncio.open_unix_connection(endpoint.path)
+        else:
+            host = _ANYWHERE.get(endpoint.host, endpoint.host)
+            reader, writer = await asyncio.open_connection(host, endpoint.port, ssl=_tls(endpoint))
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+def _tls(endpoint: Endpoint) -> ssl.SSLContext | None:
+    """It is our own host, and its certificate is looked at in its file."""
+    if not endpoint.tls:
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _nobody(about: str, what: str, error: OSError | ValueError, port: int, *, started: bool) -> Finding:
+    why = getattr(error, "strerror", None) or str(error) or "no answer in time"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        why = "nobody listens there"
+        if not started:
+            note = ""
+            if 0 < port < _PRIVILEGED and os.geteuid() != 0:
+                note = (
+                    "; ports below 1024 are root's to open: see AmbientCapabilities in systemd/mailer.service"
+                )
+            return Finding(about, what, Grade.SKIPPED, f"free; mailer was never started here{note}")
+    return Finding(
+        about, what, Grade.PROBLEM, printable(why), "start it: mailer serve, or systemctl start mailer"
+    )
+
+
+async def _monitor(port: int, *, started: bool) -> Finding:
+    about = f"127.0.0.1:{port}"
+    try:
+        async with _connected(Endpoint("127.0.0.1", port)) as (reader, writer):
+            writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            answer = (await reader.read(4096)).decode("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        found = _nobody(about, "health", error, port, started=started)
+        if found.grade is Grade.SKIPPED:
+            return found
+        todo = "start mailer monitor, or set enableHealthCheck to false"
+        return Finding(about, "health", Grade.WARNING, found.found, todo)
+    status, _, body = answer.partition("\r\n\r\n")
+    status = printable(status.partition("\r\n")[0], 100)
+    if '"status"' not in body:
+        words = f"another program answers: {status or 'without a word'}"
+        return Finding(
+            about, "health", Grade.PROBLEM, words, "stop that one, or choose another healthCheckPort"
+        )
+    if " 200" in status:
+        return Finding(about, "health", Grade.OK, "the monitor says that all is well")
+    return Finding(about, "health", Grade.WARNING, f"the monitor complains: {printable(body, 300)}")

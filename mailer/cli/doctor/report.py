@@ -1,0 +1,88 @@
+"""What `mailer doctor` prints: findings in groups, as text or as JSON, and what it waits for meanwhile."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from mailer.cli.exits import Exit
+from mailer.cli.wire import tell
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.reply import printable
+
+_WIDTH = max(map(len, Grade))
+_CLEAR = "\r\x1b[K"
+_COLUMNS = 79
+_ORDER = (Grade.PROBLEM, Grade.WARNING, Grade.UNKNOWN, Grade.OK, Grade.SKIPPED)
+
+
+class Report:
+    """Prints as it is told, and keeps count."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._progress = sys.stderr.isatty()
+        self._shown = False
+        self._counts: Counter[Grade] = Counter()
+
+    def group(self, title: str, findings: Iterable[Finding]) -> None:
+        """Print what belongs together."""
+        found = list(findings)
+        if not found:
+            return
+        self._clear()
+        self._counts.update(finding.grade for finding in found)
+        lines = [_json(title, each) if self._as_json else _text(each) for each in found]
+        heading = "" if self._as_json else f"{printable(title)}\n"
+        # Whoever reads on or not: what was begun, sessions with servers included, is ended in order.
+        tell(sys.stdout, heading + "".join(lines))
+
+    def waiting_for(self, titles: Sequence[str]) -> None:
+        """Show, on a terminal, what is still being looked at."""
+        if self._progress:
+            line = f"... {', '.join(printable(title) for title in titles)}"
+            sys.stderr.write(f"{_CLEAR}{line[:_COLUMNS]}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def end(self, *, strict: bool) -> Exit:
+        """Print the sum, and say how to exit; with `strict` a warning counts as a problem."""
+        self._clear()
+        if not self._as_json:
+            counted = (_counted(self._counts[grade], grade) for grade in _ORDER if self._counts[grade])
+            tell(sys.stdout, f"{', '.join(counted)}\n")
+        if self._counts[Grade.PROBLEM] or (strict and self._counts[Grade.WARNING]):
+            return Exit.FINDINGS
+        return Exit.TEMPORARY if self._counts[Grade.UNKNOWN] else Exit.OK
+
+    def _clear(self) -> None:
+        if self._shown:
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+            self._shown = False
+
+
+def _counted(number: int, grade: Grade) -> str:
+    plural = "s" if number > 1 and grade in {Grade.PROBLEM, Grade.WARNING} else ""
+    return f"{number} {grade}{plural}"
+
+
+def _text(finding: Finding) -> str:
+    found = f"{printable(finding.about)}: {printable(finding.found)}"
+    text = f"  {finding.grade:<{_WIDTH}} {finding.what:<10} {found}\n"
+    if finding.todo:
+        text += f"  {'':<{_WIDTH}} {'':<10} to do: {printable(finding.todo)}\n"
+    return text
+
+
+def _json(title: str, finding: Finding) -> str:
+    line = {
+        "group": title,
+        "what": finding.what,
+        "about": finding.about,
+        "grade": finding.grade.value,
+        "found": finding.found,
+        "todo": finding.todo,
+    }
+    return msgspec.json.encode(line).decode() + "\n"

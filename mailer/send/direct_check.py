@@ -1,0 +1,86 @@
+"""What direct delivery needs of this host: a name, and the way out to other servers' port 25."""
+
+import ipaddress
+import random
+
+from mailer.mail.finding import Finding, Grade
+from mailer.send.client import Session
+from mailer.send.hop import Hop
+from mailer.send.mx import Rules, Undeliverable, addresses, exchangers
+from mailer.send.phase import Phase
+from mailer.send.provider_check import TIMEOUTS
+from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
+from mailer.send.trouble import HopTrouble
+
+
+def check_hostname(hostname: str) -> Finding:
+    """Look at the name that we say in EHLO: RFC 5321 4.1.4 wants one that others find in DNS."""
+
+    def found(grade: Grade, words: str) -> Finding:
+        todo = "" if grade is Grade.OK else "set hostname to the name that this host has in DNS"
+        return Finding(hostname, "hostname", grade, words, todo)
+
+    if _is_address(hostname):
+        return found(Grade.WARNING, "is an address, which many receivers refuse in EHLO")
+    if "." not in hostname.strip(".") or hostname.lower().endswith((".local", ".localdomain", ".internal")):
+        return found(Grade.PROBLEM, "is a name for this network only, and receivers refuse it in EHLO")
+    return found(Grade.OK, "is a full name")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+async def check_way_out(
+    domain: str, port: int, rules: Rules, ehlo_domain: str, resolver: Resolver
+) -> Finding:
+    """Connect to a mail exchanger of a domain of ours, greet it, and leave.
+
+    Our own domain's, since strangers' servers are not there for our tests.
+
+    Args:
+        domain: of ours.
+        port: `directDelivery.port`.
+        rules: which of its addresses may be used.
+        ehlo_domain: what we call ourselves.
+        resolver: asks DNS.
+    """
+    about = f"port {port}"
+    try:
+        for host in await exchangers(resolver, domain, random.shuffle):
+            usable, _ = await addresses(resolver, host, rules)
+            if usable:
+                return await _greet(about, _hop(host, usable[0], port, ehlo_domain))
+    except LookupFailed as failed:
+        found = f"the mail exchangers of {domain} could not be looked up: {failed}"
+        return Finding(about, "outbound", Grade.UNKNOWN, found, "try again")
+    except (Undeliverable, NoSuchName):
+        return _not_tried(about, f"{domain} has no mail exchanger to try it with")
+    return _not_tried(about, f"{domain} has no mail exchanger at a public address to try it with")
+
+
+def _not_tried(about: str, why: str) -> Finding:
+    todo = "send one mail to yourself elsewhere before you rely on it: many networks block that port"
+    return Finding(about, "outbound", Grade.SKIPPED, why, todo)
+
+
+def _hop(host: str, address: str, port: int, ehlo_domain: str) -> Hop:
+    return Hop(name=host.strip("[]"), port=port, address=address, verify=False, ehlo_domain=ehlo_domain)
+
+
+async def _greet(about: str, hop: Hop) -> Finding:
+    try:
+        session = await Session.open(hop, TIMEOUTS)
+    except HopTrouble as trouble:
+        if trouble.phase is Phase.CONNECT:
+            todo = "most clouds block it: ask them to open it, or send through a provider"
+            return Finding(about, "outbound", Grade.PROBLEM, f"no way to {trouble.hop}: {trouble.text}", todo)
+        found = f"the way is open, but {trouble.hop} says: {trouble.text}"
+        todo = "it may know this address for a bad one: see its words, and look for it in blocklists"
+        return Finding(about, "outbound", Grade.WARNING, found, todo)
+    await session.close()
+    return Finding(about, "outbound", Grade.OK, f"{session.label} answers ({session.tls or 'without TLS'})")

@@ -1,0 +1,92 @@
+"""Which addresses our mail comes from, as its receivers see them, as far as this host can know.
+
+A host behind NAT cannot: its own address is not the one that others see, so the operator has to name it.
+"""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from mailer.mail.finding import Finding, Grade
+from mailer.send.resolver import LookupFailed, NoSuchName
+from mailer.send.spf import IpAddress, Lookup
+
+# Reserved for documentation (RFC 5737, RFC 3849): routed as any public address is, and nobody has them.
+_SOMEWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}
+
+
+def chosen_by_the_kernel(version: int) -> IpAddress | None:
+    """Return the address that a connection to somewhere public would leave from; None: there is no route.
+
+    Connecting a UDP socket chooses the address and sends nothing.
+    """
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((_SOMEWHERE[version], 25))
+            return ipaddress.ip_address(probe.getsockname()[0])
+    except OSError as error:
+        if error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+            return None
+        raise
+
+
+def describe(addresses: Sequence[IpAddress], *, named: bool) -> Finding:
+    """Say from where mail leaves.
+
+    Args:
+        addresses: named by the operator, or chosen by the kernel.
+        named: by the operator.
+    """
+    words = ", ".join(map(str, addresses))
+    if named:
+        return Finding(words, "egress", Grade.OK, "as you say")
+    if not addresses:
+        todo = "set up a default route; or name the address that others see: --egress IP"
+        return Finding("this host", "egress", Grade.PROBLEM, "there is no route to the Internet", todo)
+    if not public(addresses):
+        found = "no public address, so others see another one, which this host cannot know (NAT)"
+        return Finding(words, "egress", Grade.WARNING, found, "say it with --egress IP, for PTR and SPF")
+    return Finding(words, "egress", Grade.OK, "what a connection to the Internet leaves from")
+
+
+def public(addresses: Sequence[IpAddress]) -> list[IpAddress]:
+    """Keep those that others can see."""
+    return [address for address in addresses if address.is_global]
+
+
+async def check_names(address: IpAddress, hostname: str, lookup: Lookup) -> Finding:
+    """Look whether the address has our name in DNS and the name has the address: many receivers do.
+
+    Args:
+        address: where mail comes from.
+        hostname: what we call ourselves in EHLO.
+        lookup: asks DNS.
+    """
+    about, todo = str(address), f"have whoever owns the address (the hoster) set its PTR record to {hostname}"
+    try:
+        names = await lookup.names(about)
+    except NoSuchName:
+        names = []
+    except LookupFailed as failed:
+        return Finding(about, "ptr", Grade.UNKNOWN, f"could not be looked up: {failed}", "try again")
+    if not names:
+        return Finding(about, "ptr", Grade.PROBLEM, "no name (PTR): large receivers refuse its mail", todo)
+    if not (confirmed := [name for name in names if await _has(name, address, lookup)]):
+        found = f"is called {', '.join(names)}, and that name does not have this address"
+        todo = f"give {hostname} an address record with {address}, and {todo}"
+        return Finding(about, "ptr", Grade.PROBLEM, found, todo)
+    if hostname.lower() not in [name.lower() for name in confirmed]:
+        found = f"is called {', '.join(confirmed)}, and we call ourselves {hostname}"
+        todo = f"set hostname (or directDelivery.ehloDomain) to {confirmed[0]}"
+        return Finding(about, "ptr", Grade.WARNING, found, todo)
+    return Finding(about, "ptr", Grade.OK, f"is called {hostname}, and {hostname} has it")
+
+
+async def _has(name: str, address: IpAddress, lookup: Lookup) -> bool:
+    try:
+        found = await lookup.addresses(name, six=address.version == 6)
+    except (NoSuchName, LookupFailed):
+        return False
+    return address in map(ipaddress.ip_address, found)

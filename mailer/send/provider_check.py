@@ -1,0 +1,112 @@
+"""Does a next hop take us in? Each step up to the first MAIL is made and told, then QUIT: nothing is sent."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.outcome import Scope
+from mailer.mail.reply import printable
+from mailer.send.client import Session
+from mailer.send.hop import Hop
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.trouble import HopTrouble
+
+TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, quit=5)
+"""An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
+_SOON = 14
+"""Days. Certificates of 90 days are renewed 30 before their end, so whoever has 14 left has lost a month."""
+_DAY = 86_400
+
+
+async def look_up(hop: Hop) -> tuple[Finding, list[str]]:
+    """Ask the system for the hop's addresses, as a run does."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(TIMEOUTS.connect):
+            found = await loop.getaddrinfo(hop.name, hop.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        words = getattr(error, "strerror", None) or str(error) or "no answer in time"
+        return Finding(str(hop), "dns", Grade.PROBLEM, printable(words), _TODO[Phase.LOOKUP]), []
+    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    return Finding(str(hop), "dns", Grade.OK, ", ".join(addresses)), addresses
+
+
+async def check_provider(hop: Hop, now: float) -> list[Finding]:
+    """Connect, encrypt and log in as a run would, and say how far that went.
+
+    Args:
+        hop: on the terms under which mail would go there.
+        now: seconds since the epoch, to tell how long its certificate lasts.
+    """
+    try:
+        session = await Session.open(hop, TIMEOUTS)
+    except HopTrouble as trouble:
+        return [*_passed(hop, trouble), _failed(hop, trouble)]
+    try:
+        return [
+            Finding(str(hop), "connect", Grade.OK, f"{session.label} answers"),
+            _encryption(hop, session, now),
+            _login(hop),
+        ]
+    finally:
+        await session.close()
+
+
+def _encryption(hop: Hop, session: Session, now: float) -> Finding:
+    if not session.tls:
+        todo = "ask the provider for a port with TLS (587 with STARTTLS, or 465 with ssl)"
+        return Finding(str(hop), "tls", Grade.WARNING, "none: mail travels in clear", todo)
+    if not hop.verify:
+        words = f"{session.tls}, certificate not verified (insecureSkipVerify)"
+        todo = "turn insecureSkipVerify off: whoever is on the way can read the password"
+        return Finding(str(hop), "tls", Grade.WARNING, words, todo)
+    words = f"{session.tls}, certificate verified"
+    end = session.certificate_end
+    if end is None:
+        return Finding(str(hop), "tls", Grade.OK, words)
+    days = int((end - now) // _DAY)
+    words = f"{words}, expires in {days} days"
+    if days < _SOON:
+        todo = "tell whoever runs that server to renew it; after that nothing is sent there"
+        return Finding(str(hop), "tls", Grade.WARNING, words, todo)
+    return Finding(str(hop), "tls", Grade.OK, words)
+
+
+def _login(hop: Hop) -> Finding:
+    if not hop.username:
+        return Finding(str(hop), "login", Grade.SKIPPED, "no username is configured")
+    return Finding(str(hop), "login", Grade.OK, "accepted")
+
+
+_STEP = {
+    Phase.LOOKUP: "dns",
+    Phase.CONNECT: "connect",
+    Phase.BANNER: "connect",
+    Phase.EHLO: "connect",
+    Phase.STARTTLS: "tls",
+    Phase.TLS: "tls",
+    Phase.AUTH: "login",
+}
+
+_TODO = {
+    Phase.LOOKUP: "check the name, and /etc/resolv.conf",
+    Phase.CONNECT: "check host and port; if they are right, a firewall or the provider is in the way",
+    Phase.BANNER: "is ssl right? 465 wants true, 587 false; else read what the server says",
+    Phase.EHLO: "set hostname to a name that this host has in DNS",
+    Phase.STARTTLS: "is ssl right? 465 wants true, 587 false; else ask the provider",
+    Phase.TLS: "are host and ssl right (465: true, 587: false)? Is the clock? Are ca-certificates there?",
+    Phase.AUTH: "check username and password; many providers want one made for applications",
+}
+
+
+def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
+    """What must have gone well for this trouble to come up."""
+    if _STEP[trouble.phase] in {"tls", "login"} and not (hop.implicit_tls and trouble.phase is Phase.TLS):
+        yield Finding(str(hop), "connect", Grade.OK, f"{trouble.hop} answers")
+
+
+def _failed(hop: Hop, trouble: HopTrouble) -> Finding:
+    ours = trouble.scope is Scope.LOCAL
+    todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress" if ours else ""
+    return Finding(str(hop), _STEP[trouble.phase], Grade.PROBLEM, trouble.text, todo or _TODO[trouble.phase])

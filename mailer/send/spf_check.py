@@ -1,0 +1,124 @@
+"""Would the SPF policies of our domains let our mail pass, from wherever it leaves?"""
+
+from dataclasses import dataclass
+
+from mailer.mail.finding import Finding, Grade
+from mailer.send.resolver import LookupFailed, NoSuchName
+from mailer.send.spf import IpAddress, Lookup, Verdict, evaluate
+from mailer.send.spf_record import Result, parse, policies
+
+_MOST_INCLUDED = 30
+"""Names that are followed; an evaluation follows ten."""
+
+# Providers whose servers to submit to are called otherwise than what a policy has to include.
+_INCLUDES = {
+    "amazonaws.com": "amazonses.com",
+    "brevo.com": "spf.brevo.com",
+    "fastmail.com": "spf.messagingengine.com",
+    "gmail.com": "_spf.google.com",
+    "mailjet.com": "spf.mailjet.com",
+    "mandrillapp.com": "spf.mandrillapp.com",
+    "office365.com": "spf.protection.outlook.com",
+    "postmarkapp.com": "spf.mtasv.net",
+    "sendinblue.com": "spf.sendinblue.com",
+    "sparkpostmail.com": "sparkpostmail.com",
+}
+
+_GRADES = {
+    Result.PASS: Grade.OK,
+    Result.NEUTRAL: Grade.WARNING,
+    Result.NONE: Grade.WARNING,
+    Result.SOFTFAIL: Grade.PROBLEM,
+    Result.FAIL: Grade.PROBLEM,
+    Result.PERMERROR: Grade.PROBLEM,
+    Result.TEMPERROR: Grade.UNKNOWN,
+}
+"""Of mail that comes straight from us. A softfail is delivered, into the folder for spam."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smarthost:
+    """A provider, as an SPF policy may know it."""
+
+    host: str
+    """Where we submit; what it sends from may be elsewhere."""
+    addresses: tuple[IpAddress, ...]
+
+
+async def check_egress(domain: str, address: IpAddress, lookup: Lookup, helo: str) -> Finding:
+    """Evaluate a domain's policy for mail that comes straight from this host."""
+    verdict = await evaluate(address, domain, lookup, helo=helo)
+    grade, found = _GRADES[verdict.result], f"{address}: {verdict.result} ({verdict.why})"
+    return Finding(domain, "spf", grade, found, _todo(verdict, f"ip{address.version}:{address}"))
+
+
+def _todo(verdict: Verdict, term: str) -> str:
+    match verdict.result:
+        case Result.PASS:
+            return ""
+        case Result.PERMERROR:
+            return "mend the record; until then receivers treat it as an error"
+        case Result.TEMPERROR:
+            return "try again"
+        case Result.NONE:
+            return f'publish a TXT record: "v=spf1 {term} -all"'
+    return f'put "{term}" into the record, in front of its "all"'
+
+
+async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> Finding:
+    """Look whether a domain's policy knows a provider, by an address of its or by an include.
+
+    What a provider sends from is its own secret, so this is never more than a warning.
+    """
+    include = next((v for suffix, v in _INCLUDES.items() if _below(smarthost.host, suffix)), "")
+    asked = f"include:{include}" if include else "include:WHAT-THE-PROVIDER-SAYS"
+    verdicts = [await evaluate(address, domain, lookup) for address in smarthost.addresses]
+    for verdict in verdicts:
+        if verdict.result is Result.NONE:
+            todo = f'publish a TXT record: "v=spf1 {asked} ~all"'
+            return Finding(domain, "spf", Grade.WARNING, f"{smarthost.host}: {verdict.why}", todo)
+        if verdict.result is Result.PERMERROR:
+            return Finding(domain, "spf", Grade.PROBLEM, verdict.why, _todo(verdict, ""))
+        if verdict.result is Result.PASS:
+            return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: pass ({verdict.why})")
+    try:
+        included = await _included(domain, lookup)
+    except LookupFailed as failed:
+        return Finding(domain, "spf", Grade.UNKNOWN, f"could not be looked up: {failed}", "try again")
+    if known := [name for name in included if belongs(name, smarthost.host)]:
+        return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: known by include:{known[0]}")
+    found = f"{smarthost.host}: neither its addresses nor an include of it are in the policy"
+    return Finding(domain, "spf", Grade.WARNING, found, f'put "{asked}" into the record')
+
+
+def belongs(included: str, host: str) -> bool:
+    """Whether an included name seems to be of the organisation that a host is of."""
+    for suffix, include in _INCLUDES.items():
+        if _below(host, suffix) and _below(included, include):
+            return True
+    return _organisation(included) == _organisation(host)
+
+
+def _organisation(name: str) -> str:
+    """The last two labels: without the Public Suffix List no more can be said for certain."""
+    return ".".join(name.lower().rstrip(".").split(".")[-2:])
+
+
+def _below(name: str, suffix: str) -> bool:
+    return f".{name.lower()}".endswith(f".{suffix}")
+
+
+async def _included(domain: str, lookup: Lookup) -> list[str]:
+    """Name what a policy includes, and what that includes; the nearest first."""
+    names = [domain]
+    for name in names:
+        try:
+            records = policies(await lookup.texts(name))
+            policy = parse(records[0]) if records else None
+        except (NoSuchName, ValueError):
+            continue
+        if policy is not None and len(names) < _MOST_INCLUDED:
+            further = [each.target for each in policy.directives if each.mechanism == "include"]
+            further += [policy.redirect] if policy.redirect else []
+            names += [each for each in further if "%" not in each and each not in names]
+    return names[1:]

@@ -1,0 +1,238 @@
+"""Can this filesystem keep the spool's promises? Each call that they rest on is tried, and the outcome told.
+
+It works in a directory of its own, which it makes and removes: no message is touched, and whoever walks the
+spool meanwhile sees a name that is no id.
+"""
+
+import errno
+import fcntl
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from stat import S_IMODE
+from time import perf_counter
+
+from mailer.mail.finding import Finding, Grade
+from mailer.spool.layout import FILE_MODE, NETWORK_FILESYSTEMS, Place
+from mailer.spool.syscalls import Mount, mount_of, rename_without_replacing, reserve
+
+PREFIX = ".probe-"
+"""Begins the name of the directory that is worked in."""
+_ROUNDS = 9
+"""Syncs that are measured; the first one may find the disk asleep."""
+_SIZE = 2048
+"""Octets in a file: a small message."""
+_SLOW = 0.05
+"""Seconds. A disk seek is 0.01; more than a few of them, and clients feel each message."""
+_FLEETING = {"tmpfs", "ramfs"}
+_UNSAFE_OPTIONS = {"nobarrier", "barrier=0", "volatile"}
+"""Mount options under which fsync returns before the data is safe (ext4(5), xfs(5), overlayfs)."""
+
+
+def probe(spool: Path) -> list[Finding]:
+    """Try what the spool needs on the filesystem where it is, or will be.
+
+    Args:
+        spool: the spool's directory; if it is not there yet, the nearest parent is looked at.
+
+    Everything that was made is removed again, whatever fails.
+    """
+    place = spool
+    try:
+        place = _where(spool)
+        kind = _filesystem(place, mount_of(place.stat().st_dev))
+        if kind.grade is Grade.PROBLEM:
+            return [kind]
+        with _workshop(place) as fd:
+            return [kind, *_trials(str(place), fd)]
+    except OSError as error:
+        return [_unusable(place, error)]
+
+
+def _where(spool: Path) -> Path:
+    """Return the directory to work in; raises OSError."""
+    if (spool / Place.TMP).is_dir():
+        return spool / Place.TMP
+    return next(place for place in (spool, *spool.parents) if place.is_dir())
+
+
+def _unusable(place: Path, error: OSError) -> Finding:
+    todo = {
+        errno.EROFS: "mount it for writing, or set spoolDir to another place",
+        errno.ENOSPC: "make room: nothing can be accepted, and what is queued cannot be recorded as sent",
+        errno.EDQUOT: "raise the quota, or make room",
+        errno.EACCES: "run this as the user that the programs run as, or give it the directory with chown",
+    }.get(error.errno or 0, "look at the system's log (dmesg), and at the disk")
+    return Finding(str(place), "write", Grade.PROBLEM, f"nothing can be written: {error.strerror}", todo)
+
+
+def _filesystem(place: Path, mount: Mount) -> Finding:
+    def found(grade: Grade, words: str, todo: str = "") -> Finding:
+        return Finding(str(place), "filesystem", grade, words, todo)
+
+    name = mount.kind or "a filesystem that /proc/self/mountinfo does not name"
+    if mount.kind in NETWORK_FILESYSTEMS:
+        words = f"{name}, over a network: its locks and syncs do not hold what the spool promises"
+        return found(Grade.PROBLEM, words, "set spoolDir to a local filesystem")
+    if mount.kind in _FLEETING:
+        words = f"{name}, which is memory: mail waiting there is gone after a reboot"
+        return found(Grade.WARNING, words, "set spoolDir to a disk")
+    if unsafe := sorted(_UNSAFE_OPTIONS & mount.options):
+        words = f"{name}, mounted with {', '.join(unsafe)}: a power cut loses mail that was accepted"
+        return found(Grade.WARNING, words, "mount it without")
+    if mount.kind == "overlay":
+        words = "overlay, a container's own layer: mail waiting there goes with the container"
+        return found(Grade.WARNING, words, "put the spool on a volume")
+    return found(Grade.OK, f"{name}, local")
+
+
+@contextmanager
+def _workshop(place: Path) -> Iterator[int]:
+    """Give a descriptor of an empty directory of our own, and remove it with all that is in it."""
+    directory = tempfile.mkdtemp(prefix=PREFIX, dir=place)
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    finally:
+        rmtree(directory, ignore_errors=True)
+
+
+def _trials(about: str, fd: int) -> Iterator[Finding]:
+    for what, trial in _TRIALS:
+        try:
+            grade, found, todo = trial(fd)
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, "")
+            found = f"does not work here: {error.strerror} ({name})"
+            yield Finding(about, what, Grade.PROBLEM, found, "set spoolDir to a local filesystem that can")
+        else:
+            yield Finding(about, what, grade, found, todo)
+
+
+Outcome = tuple[Grade, str, str]
+
+
+def _fsync(fd: int) -> Outcome:
+    took = [_accept_one(fd, f"message-{number}") for number in range(_ROUNDS)]
+    usual, worst = statistics.median(took), max(took)
+    found = (
+        f"file and directory in {usual * 1000:.2g} ms (median of {_ROUNDS}; slowest {worst * 1000:.2g} ms)"
+    )
+    if usual > _SLOW:
+        return Grade.WARNING, f"{found}: slow", "every client waits that long for its 250; try another disk"
+    return Grade.OK, found, ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms"
+
+
+def _accept_one(directory: int, name: str) -> float:
+    """Write a file as the receiver does, and return the seconds that making it durable took."""
+    fd = _new_file(directory, name)
+    try:
+        os.write(fd, bytes(_SIZE))
+        began = perf_counter()
+        os.fsync(fd)
+        os.fsync(directory)
+        return perf_counter() - began
+    finally:
+        os.close(fd)
+
+
+def _rename(fd: int) -> Outcome:
+    for name in ("one", "two"):
+        os.close(_new_file(fd, name))
+    try:
+        rename_without_replacing(fd, "one", "two")
+    except FileExistsError:
+        rename_without_replacing(fd, "one", "three")
+        return Grade.OK, "never replaces a file (RENAME_NOREPLACE)", ""
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+            raise
+        os.rename("one", "three", src_dir_fd=fd, dst_dir_fd=fd)
+        words = "works, but not RENAME_NOREPLACE; the programs look first and rename then"
+        return Grade.WARNING, words, "nothing while only mailer's programs write there"
+    words = "RENAME_NOREPLACE replaced a file all the same"
+    return Grade.PROBLEM, words, "set spoolDir to another filesystem"
+
+
+def _flock(fd: int) -> Outcome:
+    first = _new_file(fd, "locked")
+    second = os.open("locked", os.O_RDWR | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Grade.OK, "keeps a second runner out", ""
+        words = "two at once hold an exclusive lock: two runners would send the same mail"
+        return Grade.PROBLEM, words, "set spoolDir to another filesystem"
+    finally:
+        os.close(second)
+        os.close(first)
+
+
+def _link(fd: int) -> Outcome:
+    os.close(_new_file(fd, "linked"))
+    try:
+        os.link("linked", "again", src_dir_fd=fd, dst_dir_fd=fd)
+    except OSError as error:
+        words = f"no hard links here ({error.strerror}): such filesystems are made for other things"
+        return (
+            Grade.WARNING,
+            words,
+            "mailer needs none; still, ext4, XFS or btrfs is a safer place",
+        )
+    links = os.stat("linked", dir_fd=fd).st_nlink
+    if links != 2:
+        words = f"a file with two names says it has {links}: an intruder's link would not be seen"
+        return Grade.WARNING, words, "set spoolDir to another filesystem"
+    return Grade.OK, "hard links are counted", ""
+
+
+def _modes(fd: int) -> Outcome:
+    file = _new_file(fd, "mode")
+    try:
+        os.fchmod(file, FILE_MODE)
+        mode = S_IMODE(os.fstat(file).st_mode)
+    finally:
+        os.close(file)
+    if mode != FILE_MODE:
+        words = f"a file made {FILE_MODE:04o} is {mode:04o}: others could read the mail"
+        return Grade.PROBLEM, words, "set spoolDir to a filesystem that keeps modes"
+    return Grade.OK, "modes are kept", ""
+
+
+def _reserve(fd: int) -> Outcome:
+    file = _new_file(fd, "reserved")
+    try:
+        if reserve(file, 0, _SIZE):
+            return Grade.OK, "room can be reserved (fallocate)", ""
+    finally:
+        os.close(file)
+    words = "room cannot be reserved: a disk that fills up at the wrong moment leaves a delivery in doubt"
+    return Grade.WARNING, words, "keep some space free"
+
+
+_TRIALS: tuple[tuple[str, Callable[[int], Outcome]], ...] = (
+    ("fsync", _fsync),
+    ("rename", _rename),
+    ("flock", _flock),
+    ("link", _link),
+    ("modes", _modes),
+    ("reserve", _reserve),
+)
+
+
+def _new_file(directory: int, name: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(name, flags, FILE_MODE, dir_fd=directory)
