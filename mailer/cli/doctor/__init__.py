@@ -64,8 +64,8 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
     Exit code 0 without problems, 1 with some, 75 when nobody could tell, 78 when the configuration cannot be
     used.
     """
-    # Imported here: --help needs none of it. All of it before root becomes the spool's owner, since root's own
-    # Python may lie where that one cannot read.
+    # Imported here: --help needs none of it. And before root becomes the spool's owner: root's Python may
+    # lie where that one cannot read.
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415

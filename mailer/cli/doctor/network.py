@@ -138,7 +138,7 @@ class _Doctor:
             direct_check.check_hostname(self.hostname),
             egress.describe(addresses, named=bool(self.named_egress)),
         ]
-        checks = [egress.check_names(each, self.hostname, self.resolver) for each in egress.public(addresses)]
+        checks = [egress.check_names(each, self.hostname, self.resolver) for each in self._visible(addresses)]
         terms = self.config.direct_delivery
         if domains:
             way_out = direct_check.check_way_out(
@@ -195,9 +195,13 @@ class _Doctor:
             spf_check.check_smarthost(domain, await _smarthost(hop), self.resolver) for hop in self.hops
         ]
         if self.config.direct_delivery.enabled or self.named_egress:
-            sources = self.named_egress or egress.public(self._egress())
+            sources = self._visible(self._egress())
             checks += [spf_check.check_egress(domain, each, self.resolver, self.hostname) for each in sources]
         return list(await asyncio.gather(*checks))
+
+    def _visible(self, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
+        """Those that others see: what the operator names is believed."""
+        return self.named_egress or egress.public(addresses)
 
     def _rules(self) -> Rules:
         direct = self.config.direct_delivery
