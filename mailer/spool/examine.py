@@ -1,6 +1,5 @@
 """A look at a spool for whoever asks whether all is well: nothing is made, mended, or locked for long."""
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -8,13 +7,9 @@ from pathlib import Path
 from shlex import quote
 
 from mailer.mail.finding import Finding, Grade
-from mailer.spool.inspect import View
-from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, MIN_FREE_INODES, Place, Spool, bucket_time
-from mailer.spool.scan import buckets, names, spots
+from mailer.spool.layout import DIRECTORIES, DIRECTORY_MODE, MIN_FREE_INODES, Spool
 
-_ASK_OWNER = "run this as the spool's owner, or as root"
-_LATE = 300.0
-"""Seconds after which a message that is ready should be in a runner's hands: five runs by cron."""
+ASK_OWNER = "run this as the spool's owner, or as root"
 
 
 def directories(spool: Path) -> list[Finding]:
@@ -80,7 +75,7 @@ def space(spool: Path, min_free: int) -> list[Finding]:
         state = os.statvfs(place)
     except OSError as error:
         words = f"cannot be looked at: {error.strerror}"
-        return [Finding(str(spool), "space", Grade.PROBLEM, words, _ASK_OWNER)]
+        return [Finding(str(spool), "space", Grade.PROBLEM, words, ASK_OWNER)]
     free, inodes = state.f_bavail * state.f_frsize, state.f_favail
     words = f"{_size(free)} free; new mail is refused (452) below {_size(min_free)} (minFreeSpace)"
     grade = Grade.PROBLEM if free < min_free else Grade.WARNING if free < 4 * min_free else Grade.OK
@@ -96,104 +91,3 @@ def space(spool: Path, min_free: int) -> list[Finding]:
 
 def _size(octets: int) -> str:
     return f"{octets / 2**30:.1f} GiB" if octets >= 2**30 else f"{octets // 2**20} MiB"
-
-
-def queue(spool: Path, now: float) -> list[Finding]:
-    """Look at what waits, whether anybody sends it, and what waits for the operator.
-
-    Args:
-        spool: its directory.
-        now: seconds since the epoch.
-    """
-    try:
-        opened = Spool.look(spool)
-    except FileNotFoundError:
-        return [Finding(str(spool), "queue", Grade.SKIPPED, "there is no spool yet")]
-    except OSError as error:
-        words = f"cannot be looked at: {error.strerror}"
-        return [
-            Finding(str(spool), "queue", Grade.PROBLEM, words, "run this as the spool's owner, or as root")
-        ]
-    with opened:
-        try:
-            return [_runner(opened, now), *_at_rest(opened)]
-        except OSError as error:
-            # A place that is missing is made at the next start; what stands in its way was told of above.
-            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-                raise
-            words = f"not all of its directories are there: {error.filename}"
-            return [Finding(str(spool), "queue", Grade.SKIPPED, words)]
-
-
-def _runner(spool: Spool, now: float) -> Finding:
-    """Is anybody sending? What is ready and lies about says more than what is running."""
-    since = [*_ready_since(spool), *_due_since(spool, now)]
-    at_work = _in_hand(spool)
-    about, hands = str(spool.path), f"{at_work} in a runner's hands"
-    if not since:
-        return Finding(about, "runner", Grade.OK, f"nothing is ready and left lying; {hands}")
-    late = now - min(since)
-    said = f"something is ready to be sent for {late:.0f} s; {hands}"
-    if late <= _LATE:
-        return Finding(about, "runner", Grade.OK, said)
-    if at_work:
-        todo = "see what holds it up: mailer spool ls; perhaps raise sending.concurrency"
-        return Finding(about, "runner", Grade.WARNING, f"{said}: it is behind", todo)
-    todo = "start mailer-send --watch, or its timer or cron line; journalctl -u mailer-send says why it ended"
-    return Finding(about, "runner", Grade.PROBLEM, f"{said}: nobody sends", todo)
-
-
-def _ready_since(spool: Spool) -> Iterator[float]:
-    """When each message came into `new/`: a rename is a change of the inode."""
-    for name in names(spool, Place.NEW):
-        try:
-            yield os.stat(f"{Place.NEW}/{name}", dir_fd=spool.root, follow_symlinks=False).st_ctime
-        except FileNotFoundError:
-            continue
-
-
-def _due_since(spool: Spool, now: float) -> Iterator[float]:
-    """When the buckets that are due and not empty became due, the earliest first."""
-    for bucket in buckets(spool, Place.RETRY):
-        if bucket_time(bucket) > now:
-            return
-        if any(names(spool, f"{Place.RETRY}/{bucket}")):
-            yield bucket_time(bucket)
-
-
-def _in_hand(spool: Spool) -> int:
-    held = 0
-    for spot in spots(spool, (Place.CUR,)):
-        try:
-            with View.open(spool, spot) as view:
-                held += view.in_hand()
-        except (OSError, ValueError):
-            continue  # moved on, or no message
-    return held
-
-
-_WAIT_FOR_YOU = (
-    (Place.RETRY, Grade.OK, "to be tried again", ""),
-    (Place.HOLD, Grade.WARNING, "held", "look with mailer spool ls --state hold, then release or rm"),
-    (
-        Place.FAILED,
-        Grade.WARNING,
-        "given up",
-        "look with mailer spool ls --state failed, then retry or rm",
-    ),
-    (
-        Place.CORRUPT,
-        Grade.WARNING,
-        "unreadable",
-        "look with mailer spool ls --state corrupt",
-    ),
-)
-
-
-def _at_rest(spool: Spool) -> Iterator[Finding]:
-    for place, grade, words, todo in _WAIT_FOR_YOU:
-        count = sum(1 for _ in spots(spool, (place,)))
-        if count:
-            yield Finding(str(spool.path / place), place.value, grade, f"{count} {words}", todo)
-        elif place is not Place.RETRY:
-            yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")

@@ -13,6 +13,7 @@ from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import examine as spool
 from mailer.spool.probe import probe
+from mailer.spool.waiting import queue
 
 _LOOK_EVERY = 0.2
 """Seconds between two looks at what has come in."""
@@ -54,6 +55,6 @@ def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
         ("configuration", list(configuration_findings(loaded))),
         ("files", list(file_findings(loaded))),
         ("spool", [*spool.directories(place), *probe(place), *spool.space(place, min_free)]),
-        ("queue", spool.queue(place, now)),
+        ("queue", queue(place, now)),
         ("clock", clock_findings(now)),
     ]

@@ -1,0 +1,191 @@
+"""The spool's self-test: what a filesystem cannot do is seen, and nothing is left behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_queue import Queue
+from test_send_disk import remounted
+from testbed.capability import tracer, with_own_mounts
+from testbed.relay import Relay
+
+from mailer.mail.finding import Grade
+from mailer.spool import probe, waiting
+from mailer.spool.examine import directories, space
+from mailer.spool.layout import Spool
+from mailer.spool.probe import PREFIX
+from mailer.spool.syscalls import Mount, mount_of
+from mailer.spool.waiting import Signs, judge, queue
+
+MiB = 2**20
+
+
+def grades(findings) -> dict[str, Grade]:
+    return {finding.what: finding.grade for finding in findings}
+
+
+def examined(relay: Relay, under: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Grade and words of each of the spool's findings, with doctor run under a command."""
+    done = relay.mailer("doctor", "--offline", "--json", under=under)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines, done.stderr
+    return {line["what"]: (line["grade"], line["found"]) for line in lines if line["group"] == "spool"}
+
+
+def test_a_disk_that_can_do_everything_is_fine_and_as_it_was(spool_path: Path) -> None:
+    Spool.open(spool_path, create=True).close()
+    before = sorted(spool_path.rglob("*"))
+    found = probe.probe(spool_path)
+    assert set(grades(found)) == {"filesystem", "fsync", "rename", "flock", "link", "modes", "reserve"}
+    assert not {grade for what, grade in grades(found).items() if what != "filesystem"} - {Grade.OK}
+    assert sorted(spool_path.rglob("*")) == before
+
+
+def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
+    assert {finding.about for finding in probe.probe(spool_path / "deeper")} == {str(spool_path.parent)}
+    assert not spool_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "inject", "grade", "words"),
+    [
+        ("fsync", "fsync:error=EIO", "problem", "Input/output error (EIO)"),
+        ("fsync", "fsync:delay_exit=60000", "warning", "slow"),
+        ("rename", "renameat2:error=EINVAL", "warning", "not RENAME_NOREPLACE"),
+        ("rename", "renameat2:retval=0", "problem", "replaced a file"),
+        ("flock", "flock:retval=0", "problem", "two at once hold"),
+        ("flock", "flock:error=ENOLCK", "problem", "No locks available"),
+        ("link", "linkat:error=EPERM", "warning", "no hard links"),
+        ("modes", "fchmod:retval=0", "problem", "was made 0640 is 0600"),
+        ("reserve", "fallocate:error=EOPNOTSUPP", "warning", "cannot be reserved"),
+    ],
+)
+def test_what_a_filesystem_cannot_do_is_told(
+    relay: Relay, tmp_path: Path, what: str, inject: str, grade: str, words: str
+) -> None:
+    Spool.open(relay.spool, create=True).close()
+    call = inject.partition(":")[0]
+    strace = (tracer(), "-f", "-o", str(tmp_path / "log"), "-e", f"trace={call}", "-e", f"inject={inject}")
+    found = examined(relay, strace)
+    assert found[what][0] == grade
+    assert words in found[what][1]
+    assert not list((relay.spool / "tmp").glob(f"{PREFIX}*"))
+
+
+def test_a_spool_that_cannot_be_written_is_a_problem(relay: Relay) -> None:
+    Spool.open(relay.spool, create=True).close()
+    found = examined(relay, remounted(relay, "ro"))
+    assert found["write"] == ("problem", "nothing can be written: Read-only file system")
+
+
+def test_a_full_disk_is_a_problem(relay: Relay) -> None:
+    """One megabyte, which is less than `minFreeSpace`, and none of it free."""
+    relay.spool.mkdir(0o700)
+    script = (
+        f"mount -t tmpfs -o size=1m,mode=0700 none {relay.spool}"
+        f'; dd if=/dev/zero of={relay.spool}/filler bs=4k 2>/dev/null; exec "$@"'
+    )
+    found = examined(relay, (*with_own_mounts(), "sh", "-c", script, "sh"))
+    assert found["filesystem"][0] == "warning"
+    assert "gone after a reboot" in found["filesystem"][1]
+    assert found["space"][0] == "problem"
+    assert found["fsync"] == ("problem", "does not work here: No space left on device (ENOSPC)")
+
+
+@pytest.mark.parametrize(
+    ("mount", "grade", "words"),
+    [
+        (Mount("ext4", frozenset({"rw", "relatime"})), Grade.OK, "ext4, local"),
+        (Mount("nfs4"), Grade.PROBLEM, "over a network"),
+        (Mount("cifs"), Grade.PROBLEM, "over a network"),
+        (Mount("tmpfs"), Grade.WARNING, "gone after a reboot"),
+        (Mount("ext4", frozenset({"rw", "nobarrier"})), Grade.WARNING, "mounted with nobarrier"),
+        (Mount("overlay"), Grade.WARNING, "goes with the container"),
+        (Mount(), Grade.OK, "does not name"),
+    ],
+)
+def test_kinds_of_filesystems_are_told_apart(tmp_path: Path, mount: Mount, grade: Grade, words: str) -> None:
+    finding = probe._filesystem(tmp_path, mount)
+    assert (finding.grade, words in finding.found) == (grade, True)
+
+
+def test_options_of_the_mount_and_of_the_filesystem_are_read(tmp_path: Path) -> None:
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,nobarrier\n")
+    assert mount_of(0x801, str(mountinfo)) == Mount("ext4", frozenset({"rw", "relatime", "nobarrier"}))
+    assert mount_of(0x802, str(mountinfo)) == Mount()
+
+
+@pytest.mark.parametrize("place", ["", "new", "log"])
+def test_a_directory_that_others_can_enter_is_told_and_left(spool_path: Path, place: str) -> None:
+    Spool.open(spool_path, create=True).close()
+    (spool_path / place).chmod(0o755)
+    [finding] = directories(spool_path)
+    assert (finding.what, finding.grade) == ("modes", Grade.WARNING)
+    assert "chmod 0700" in finding.todo
+    assert (spool_path / place).stat().st_mode & 0o777 == 0o755
+
+
+def test_something_else_in_the_place_of_a_directory_is_a_problem(spool_path: Path) -> None:
+    Spool.open(spool_path, create=True).close()
+    (spool_path / "hold").rmdir()
+    (spool_path / "hold").write_text("")
+    assert grades(directories(spool_path)) == {"owner": Grade.PROBLEM}
+    assert grades(queue(spool_path, 0.0)) == {"queue": Grade.SKIPPED}
+
+
+def test_another_users_spool_is_a_problem(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Spool.open(spool_path, create=True).close()
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    [finding] = directories(spool_path)
+    assert (finding.grade, "belongs to user" in finding.found) == (Grade.PROBLEM, True)
+
+
+def test_too_little_space_is_a_problem_and_little_a_warning(spool_path: Path) -> None:
+    [free, *_] = space(spool_path, 0)
+    assert free.grade is Grade.OK
+    assert grades(space(spool_path, 2**62))["space"] is Grade.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("signs", "grade", "words"),
+    [
+        (Signs(late=0, in_hand=0, idle=None), Grade.SKIPPED, "no run yet"),
+        (Signs(late=0, in_hand=0, idle=30), Grade.OK, "last run 30 seconds ago"),
+        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "something is ready for 20 seconds"),
+        (Signs(late=1000, in_hand=0, idle=30), Grade.WARNING, "it is behind"),
+        (Signs(late=1000, in_hand=3, idle=9000), Grade.WARNING, "it is behind"),
+        (Signs(late=0, in_hand=0, idle=9000), Grade.WARNING, "nobody would send"),
+        (Signs(late=1000, in_hand=0, idle=9000), Grade.PROBLEM, "nobody sends"),
+        (Signs(late=1000, in_hand=0, idle=None), Grade.PROBLEM, "nobody sends"),
+    ],
+)
+def test_whether_anybody_sends_is_judged_by_what_lies_about(signs: Signs, grade: Grade, words: str) -> None:
+    finding = judge(signs, "spool")
+    assert (finding.grade, words in finding.found) == (grade, True), finding
+
+
+def test_what_is_ready_and_what_is_in_hand_is_seen(spool_path: Path) -> None:
+    spool = Queue(spool_path)
+    now = waiting.os.stat(spool_path).st_ctime
+    assert waiting._signs(spool.spool, now).late == 0
+    message = spool.new(received=now - 86_400)
+    assert 900 < waiting._signs(spool.spool, now + 1000).late < 1100
+    spool.defer(message, "451 no", seconds=60.0)
+    assert waiting._signs(spool.spool, now).late == 0
+    assert 700 < waiting._signs(spool.spool, now + 1000).late < 1000
+    with spool.in_hand(spool.new()):
+        assert waiting._signs(spool.spool, now).in_hand == 1
+    assert waiting._signs(spool.spool, now).in_hand == 0
+
+
+def test_what_waits_for_the_operator_is_counted(spool_path: Path) -> None:
+    spool = Queue(spool_path)
+    for _ in range(2):
+        spool.fail(spool.new(), "550 no")
+    spool.hold(spool.new(), "why not")
+    found = {finding.what: finding for finding in queue(spool_path, 0.0)}
+    assert (found["failed"].grade, found["failed"].found) == (Grade.WARNING, "2 given up")
+    assert (found["hold"].grade, found["hold"].found) == (Grade.WARNING, "1 held")
+    assert found["corrupt"].grade is Grade.OK
+    assert "mailer spool ls --state failed" in found["failed"].todo
