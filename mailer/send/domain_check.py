@@ -3,6 +3,7 @@
 Nothing is sent and nothing is changed; every question goes through the `Lookup` that the caller brings.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -64,11 +65,10 @@ async def check_domain(domain: str, signing_domains: Sequence[str], lookup: Look
         except NoSuchName:
             return _mx(domain, [])
 
-    return [
-        await _asked(domain, "spf", spf),
-        await _asked(f"_dmarc.{domain}", "dmarc", dmarc),
-        await _asked(domain, "mx", mx),
-    ]
+    found = await asyncio.gather(
+        _asked(domain, "spf", spf), _asked(f"_dmarc.{domain}", "dmarc", dmarc), _asked(domain, "mx", mx)
+    )
+    return list(found)
 
 
 async def _asked(name: str, what: str, ask: Callable[[], Awaitable[Finding]]) -> Finding:

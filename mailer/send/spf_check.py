@@ -1,5 +1,6 @@
 """Would the SPF policies of our domains let our mail pass, from wherever it leaves?"""
 
+import asyncio
 from dataclasses import dataclass
 
 from mailer.mail.finding import Finding, Grade
@@ -72,13 +73,12 @@ async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> 
     """
     include = next((v for suffix, v in _INCLUDES.items() if _below(smarthost.host, suffix)), "")
     asked = f"include:{include}" if include else "include:WHAT-THE-PROVIDER-SAYS"
-    verdicts = [await evaluate(address, domain, lookup) for address in smarthost.addresses]
-    for verdict in verdicts:
+    for verdict in await asyncio.gather(*(evaluate(each, domain, lookup) for each in smarthost.addresses)):
         if verdict.result is Result.NONE:
             todo = f'publish a TXT record: "v=spf1 {asked} ~all"'
             return Finding(domain, "spf", Grade.WARNING, f"{smarthost.host}: {verdict.why}", todo)
-        if verdict.result is Result.PERMERROR:
-            return Finding(domain, "spf", Grade.PROBLEM, verdict.why, _todo(verdict, ""))
+        if verdict.result in {Result.PERMERROR, Result.TEMPERROR}:
+            return Finding(domain, "spf", _GRADES[verdict.result], verdict.why, _todo(verdict, ""))
         if verdict.result is Result.PASS:
             return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: pass ({verdict.why})")
     try:

@@ -154,11 +154,12 @@ class _Doctor:
         except ValueError as error:
             why = f"{error}; see the configuration above"
             return [Finding(domain, "dkim", Grade.PROBLEM, f"nothing can be signed: {why}")]
-        return [
-            *await self._published(domain, signing),
-            *await self._spf(domain),
-            *await check_domain(domain, signing or (domain,), self.resolver),
-        ]
+        found = await asyncio.gather(
+            self._published(domain, signing),
+            self._spf(domain),
+            check_domain(domain, signing or (domain,), self.resolver),
+        )
+        return [finding for each in found for finding in each]
 
     def _signing(self, domain: str) -> tuple[str, ...]:
         dkim = self.config.dkim
