@@ -98,6 +98,16 @@ def test_another_program_at_our_ports_is_a_problem(relay: Relay, free_port: int)
     assert found["ports", "smtp"]["found"] == "another program answers: 220 hostile.example ESMTP"
 
 
+def test_the_monitor_is_asked_for_its_opinion(relay: Relay, free_port: int) -> None:
+    Queue(relay.spool)
+    relay.configure({"enableHealthCheck": True, "healthCheckPort": free_port})
+    assert "mailer monitor" in doctor(relay, "--offline")["ports", "health"]["todo"]
+    with relay.up() as running:
+        running.await_port(free_port)
+        found = doctor(relay, "--offline", code=0)
+    assert found["ports", "health"]["found"] == "the monitor says that all is well"
+
+
 def test_a_configuration_that_cannot_be_used_is_78_and_no_value_is_repeated(relay: Relay) -> None:
     relay.configure({"smtpPort": SECRET, "batchSizes": 3})
     done = relay.mailer("doctor", "--json")

@@ -13,6 +13,7 @@ from mailer.mail.finding import Grade
 from mailer.spool import probe, waiting
 from mailer.spool.examine import directories, space
 from mailer.spool.layout import Spool
+from mailer.spool.pause import pause
 from mailer.spool.probe import PREFIX
 from mailer.spool.syscalls import Mount, mount_of
 from mailer.spool.waiting import Signs, judge, queue
@@ -189,3 +190,11 @@ def test_what_waits_for_the_operator_is_counted(spool_path: Path) -> None:
     assert (found["hold"].grade, found["hold"].found) == (Grade.WARNING, "1 held")
     assert found["corrupt"].grade is Grade.OK
     assert "mailer spool ls --state failed" in found["failed"].todo
+
+
+def test_a_pause_is_not_taken_for_a_missing_runner(spool_path: Path) -> None:
+    spool = Queue(spool_path)
+    spool.new()
+    pause(spool.spool, 0.0, "alice")
+    [runner, *_] = queue(spool_path, 4e9)
+    assert (runner.grade, "paused by alice" in runner.found) == (Grade.WARNING, True)

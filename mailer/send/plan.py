@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from mailer.config.hops import IpVersion, Provider
+from mailer.config.hops import DirectDelivery, IpVersion, Provider
 from mailer.config.model import Config
 from mailer.send.demand import STARTTLS, demand_of
 from mailer.send.forward import ForwardRoute
@@ -13,6 +14,9 @@ from mailer.send.pool import Pool
 from mailer.send.route import Route
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
+
+if TYPE_CHECKING:
+    from mailer.send.mx import Rules
 
 
 def plan(
@@ -55,17 +59,12 @@ def keeps_mail(config: Config) -> bool:
 def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
     from mailer.send.direct import DirectRoute, Terms  # noqa: PLC0415
-    from mailer.send.mx import Rules  # noqa: PLC0415
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
 
     direct = config.direct_delivery
     terms = Terms(
         port=direct.port,
-        rules=Rules(
-            ipv4=direct.ip_version is not IpVersion.SIX and ":" not in direct.source_address,
-            ipv6=direct.ip_version is not IpVersion.FOUR and "." not in direct.source_address,
-            allow_private=direct.allow_private,
-        ),
+        rules=rules_of(direct),
         ehlo_domain=direct.ehlo_domain or ehlo_domain,
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
@@ -77,6 +76,17 @@ def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
     )
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
     return DirectRoute(terms, pool, resolver, random.shuffle)
+
+
+def rules_of(direct: DirectDelivery) -> "Rules":
+    """Return which addresses of exchangers may be used."""
+    from mailer.send.mx import Rules  # noqa: PLC0415 - as above
+
+    return Rules(
+        ipv4=direct.ip_version is not IpVersion.SIX and ":" not in direct.source_address,
+        ipv6=direct.ip_version is not IpVersion.FOUR and "." not in direct.source_address,
+        allow_private=direct.allow_private,
+    )
 
 
 def _forward(config: Config, pool: Pool, ehlo_domain: str) -> Iterator[Route]:

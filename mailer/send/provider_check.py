@@ -58,15 +58,15 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
         todo = "ask the provider for a port with TLS (587 with STARTTLS, or 465 with ssl)"
         return Finding(str(hop), "tls", Grade.WARNING, "none: mail travels in clear", todo)
     if not hop.verify:
-        words = f"{session.tls}, certificate not verified (insecureSkipVerify)"
+        words = f"{session.tls} (insecureSkipVerify)"
         todo = "turn insecureSkipVerify off: whoever is on the way can read the password"
         return Finding(str(hop), "tls", Grade.WARNING, words, todo)
-    words = f"{session.tls}, certificate verified"
+    words = session.tls
     end = session.certificate_end
     if end is None:
         return Finding(str(hop), "tls", Grade.OK, words)
     days = int((end - now) // _DAY)
-    words = f"{words}, expires in {days} days"
+    words = f"{words}; its certificate expires in {days} days"
     if days < _SOON:
         todo = "tell whoever runs that server to renew it; after that nothing is sent there"
         return Finding(str(hop), "tls", Grade.WARNING, words, todo)

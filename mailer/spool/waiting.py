@@ -12,6 +12,7 @@ from mailer.spool import last_run
 from mailer.spool.examine import ASK_OWNER
 from mailer.spool.inspect import View
 from mailer.spool.layout import Place, Spool, bucket_time
+from mailer.spool.pause import describe, read_pause
 from mailer.spool.scan import buckets, names, spots
 
 _LATE = 300.0
@@ -35,13 +36,19 @@ def queue(spool: Path, now: float) -> list[Finding]:
         return [Finding(str(spool), "queue", Grade.PROBLEM, words, ASK_OWNER)]
     with opened:
         try:
-            return [judge(_signs(opened, now), str(spool)), *_at_rest(opened)]
+            return [_sending(opened, now), *_at_rest(opened)]
         except OSError as error:
             # A place that is missing is made at the next start; what stands in its way was told of above.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
             words = f"not all of its directories are there: {error.filename}"
             return [Finding(str(spool), "queue", Grade.SKIPPED, words)]
+
+
+def _sending(spool: Spool, now: float) -> Finding:
+    if paused := read_pause(spool):
+        return Finding(str(spool.path), "runner", Grade.WARNING, describe(paused), "type: mailer resume")
+    return judge(_signs(spool, now), str(spool.path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mailer.cli.name_server import name_servers
-from mailer.config.model import Config, IpVersion
+from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
@@ -19,8 +19,7 @@ from mailer.send.dkim import Signer
 from mailer.send.domain_check import check_domain, check_key
 from mailer.send.hop import Hop
 from mailer.send.key_files import KeyFile
-from mailer.send.mx import Rules
-from mailer.send.plan import hop_of, keeps_mail
+from mailer.send.plan import hop_of, keeps_mail, rules_of
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.spf import IpAddress
 
@@ -65,7 +64,7 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
         return
     hostname = config.direct_delivery.ehlo_domain or config.hostname or os.uname().nodename
-    hops = [hop_of(provider, config.hostname or os.uname().nodename) for provider in config.providers]
+    hops = [hop_of(provider, config, config.hostname or os.uname().nodename) for provider in config.providers]
     for provider, hop in zip(config.providers, hops, strict=True):
         yield Section(f"provider {provider.label}", partial(_provider, hop))
     try:
@@ -142,7 +141,7 @@ class _Doctor:
         terms = self.config.direct_delivery
         if domains:
             way_out = direct_check.check_way_out(
-                domains[0], terms.port, self._rules(), self.hostname, self.resolver
+                domains[0], terms.port, rules_of(terms), self.hostname, self.resolver
             )
             checks.append(way_out)
         return [*findings, *await asyncio.gather(*checks)]
@@ -204,18 +203,16 @@ class _Doctor:
         """Those that others see: what the operator names is believed."""
         return self.named_egress or egress.public(addresses)
 
-    def _rules(self) -> Rules:
-        direct = self.config.direct_delivery
-        return Rules(
-            ipv4=direct.ip_version is not IpVersion.SIX,
-            ipv6=direct.ip_version is not IpVersion.FOUR,
-            allow_private=direct.allow_private,
-        )
-
     def _egress(self) -> tuple[IpAddress, ...]:
         if self.named_egress:
             return self.named_egress
-        rules = self._rules()
+        direct = self.config.direct_delivery
+        if direct.source_address:
+            try:
+                return (ipaddress.ip_address(direct.source_address),)
+            except ValueError:
+                return ()  # the configuration's problem
+        rules = rules_of(direct)
         wanted = [version for version, on in ((4, rules.ipv4), (6, rules.ipv6)) if on]
         return tuple(filter(None, map(egress.chosen_by_the_kernel, wanted)))
 

@@ -7,6 +7,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
+
 from mailer.cli.receiver import settings
 from mailer.config.model import Config
 from mailer.mail.finding import Finding, Grade
@@ -17,7 +19,21 @@ _PATIENCE = 5.0
 """Seconds for each step; everything here is on this host."""
 _OURS = "ESMTP mailer"
 _PRIVILEGED = 1024
+_MOST = 64 * 1024
+"""Octets of the monitor's answer."""
 _ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
+
+
+class _Check(msgspec.Struct):
+    status: str
+    message: str = ""
+
+
+class _Health(msgspec.Struct):
+    """What the monitor answers at /health, as far as it is looked at."""
+
+    status: str
+    checks: dict[str, _Check] = {}
 
 
 async def port_findings(config: Config, *, started: bool) -> list[Finding]:
@@ -95,20 +111,25 @@ async def _monitor(port: int, *, started: bool) -> Finding:
     try:
         async with _connected(Endpoint("127.0.0.1", port)) as (reader, writer):
             writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            answer = (await reader.read(4096)).decode("utf-8", "replace")
+            answer = await reader.read(_MOST)
+            while len(answer) < _MOST and (more := await reader.read(_MOST)):
+                answer += more
     except (OSError, ValueError) as error:
         found = _nobody(about, "health", error, port, started=started)
         if found.grade is Grade.SKIPPED:
             return found
         todo = "start mailer monitor, or set enableHealthCheck to false"
         return Finding(about, "health", Grade.WARNING, found.found, todo)
-    status, _, body = answer.partition("\r\n\r\n")
-    status = printable(status.partition("\r\n")[0], 100)
-    if '"status"' not in body:
-        words = f"another program answers: {status or 'without a word'}"
-        return Finding(
-            about, "health", Grade.PROBLEM, words, "stop that one, or choose another healthCheckPort"
-        )
-    if " 200" in status:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    try:
+        health = msgspec.json.decode(body, type=_Health)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        first = head.partition(b"\r\n")[0].decode("utf-8", "replace")
+        words = f"another program answers: {printable(first, 100) or 'without a word'}"
+        todo = "stop that one, or choose another healthCheckPort"
+        return Finding(about, "health", Grade.PROBLEM, words, todo)
+    complaints = [f"{name}: {each.message}" for name, each in health.checks.items() if each.status != "ok"]
+    if health.status == "ok":
         return Finding(about, "health", Grade.OK, "the monitor says that all is well")
-    return Finding(about, "health", Grade.WARNING, f"the monitor complains: {printable(body, 300)}")
+    words = f"the monitor says {printable('; '.join((health.status, *complaints)), 500)}"
+    return Finding(about, "health", Grade.WARNING, words, f"curl -s http://{about}/health says more")
