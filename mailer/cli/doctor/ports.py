@@ -112,7 +112,7 @@ async def _monitor(port: int, *, started: bool) -> Finding:
         async with _connected(Endpoint("127.0.0.1", port)) as (reader, writer):
             writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
             answer = await reader.read(_MOST)
-            while len(answer) < _MOST and (more := await reader.read(_MOST)):
+            while answer.startswith(b"HTTP/") and len(answer) < _MOST and (more := await reader.read(_MOST)):
                 answer += more
     except (OSError, ValueError) as error:
         found = _nobody(about, "health", error, port, started=started)
