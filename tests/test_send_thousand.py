@@ -16,8 +16,8 @@ from mailer.mail.envelope import Recipient
 DOMAINS, EACH, EXCHANGERS = 200, 5, 8
 NEXT_RUN = ("faketime", "-f", "+3m")
 
-# What becomes of the domains whose number leaves these remainders by 12: one third of the domains, each way of
-# failing its share. The others take their mail.
+# What becomes of the domains whose number leaves these remainders by 12: one third of the domains, each way
+# of failing its share. The others take their mail.
 NO_SUCH_DOMAIN, NULL_MX, NOT_FROM_YOU, DNS_BROKEN = 0, 1, 2, 3
 REFUSED_ONE_BY_ONE = 4
 """Domains where the recipients differ: two are taken, one is unknown, one full for ever, one full for now."""

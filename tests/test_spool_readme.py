@@ -7,6 +7,7 @@ import pytest
 
 from mailer.mail.clock import seconds
 from mailer.mail.outcome import Status
+from mailer.maillog.ledger import EVENTS, Line
 from mailer.receive.content import Arrival, ContentPolicy, Origin, received_field
 from mailer.spool.entry import check_message, read_entry
 from mailer.spool.journal import Disposition, Kind
@@ -47,6 +48,14 @@ def test_the_example_is_a_whole_message_with_the_state_that_the_page_says(tmp_pa
 @pytest.mark.parametrize("name", [*Place, LOCAL, LOG, STATE])
 def test_every_directory_is_explained(name: str) -> None:
     assert any(line.startswith(f"      {name}/") for line in LINES)
+
+
+@pytest.mark.parametrize("word", [*EVENTS, *Line.__struct_encode_fields__])
+def test_every_event_and_field_of_the_ledger_is_in_a_table(word: str) -> None:
+    if word == "event":
+        return
+    rows = [line.split("|")[1].replace(",", "").split() for line in LINES if line.startswith("| `")]
+    assert any(f"`{word}`" in names for names in rows)
 
 
 @pytest.mark.parametrize("move", Move)

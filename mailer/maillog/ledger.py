@@ -37,6 +37,8 @@ EVENTS = (
     "quarantined",
     "removed",
     "provider",
+    "paused",
+    "resumed",
 )
 """What a line can be about; `spool/README.md` says what each means."""
 
