@@ -34,6 +34,8 @@ class Submission:
     token: str
     recipients: tuple[str, ...]
     message: bytes
+    hopeless: str = ""
+    """One more recipient, which the next hop can never take: the sender is to get a bounce. Empty: none."""
 
     @classmethod
     def make(cls, token: str, chance: random.Random) -> "Submission":
@@ -42,9 +44,9 @@ class Submission:
         )
         size = chance.choice((0, 100, 3000, 15_000, 15_000, LARGEST + 1000))
         lines = b"".join(b".%d\r\n" % chance.getrandbits(64) for _ in range(size // 20))
-        return cls(
-            token, recipients, b"From: <app@example.com>\r\nSubject: %s\r\n\r\n" % token.encode() + lines
-        )
+        message = b"From: <app@example.com>\r\nSubject: %s\r\n\r\n" % token.encode() + lines
+        hopeless = chance.choice(("", "", "", f"{token}@bücher.example"))
+        return cls(token, recipients, message, hopeless)
 
 
 @dataclass
@@ -96,9 +98,10 @@ class Client(threading.Thread):
         self._sent += 1
         submission = Submission.make(f"{self.name}-{self._sent}", self._chance)
         self._books.submitted[submission.token] = submission
-        session.mail(USERNAME)
-        for recipient in submission.recipients:
-            session.rcpt(recipient)
+        session.mail(USERNAME, ["SMTPUTF8"] if submission.hopeless else [])
+        for recipient in (*submission.recipients, submission.hopeless):
+            if recipient:
+                session.rcpt(recipient)
         code, reply = session.data(submission.message)
         if code == 250:
             self._books.acknowledge(submission, reply)
@@ -115,21 +118,22 @@ class Deaths:
     """Token to the number of deaths that left it handed over, and without an outcome."""
     most_at_once: int = 0
     _known: Counter[str] = field(default_factory=Counter)
-    """Token to its `committing` lines at an earlier death: what was in doubt then is not so anew."""
+    """Spool id to its `committing` lines at an earlier death: what was in doubt then is not so anew."""
 
     def look(self, spool: Path) -> None:
         """Read what the runner that has just died had in hand."""
         doubtful = [
             found for found in walk(spool, ("cur",)).values() if "uncertain" in found.statuses.values()
         ]
-        lines = {token_of(found.message): found.kinds.count("committing") for found in doubtful}
-        anew = [token for token, count in lines.items() if count > self._known[token]]
+        lines = {found.name: found.kinds.count("committing") for found in doubtful}
+        anew = [token_of(found.message) for found in doubtful if lines[found.name] > self._known[found.name]]
         self._known |= Counter(lines)
         self.most_at_once = max(self.most_at_once, len(anew))
         self.doubts.update(anew)
 
 
 def token_of(message: bytes) -> str:
+    """Return a message's token, or that of the one that a bounce has the header of."""
     found = _TOKEN.search(message)
     assert found, message[:500]
     return found[1].decode()
@@ -137,6 +141,13 @@ def token_of(message: bytes) -> str:
 
 def violations(books: Books, deaths: Deaths, arrivals: list[Arrival]) -> Iterator[str]:
     """Everything that must not be, a sentence each."""
+    mail = [arrival for arrival in arrivals if arrival.sender]
+    bounces = [arrival for arrival in arrivals if not arrival.sender]
+    yield from _of_mail(books, deaths, mail)
+    yield from _of_bounces(books, deaths, bounces)
+
+
+def _of_mail(books: Books, deaths: Deaths, arrivals: list[Arrival]) -> Iterator[str]:
     copies: Counter[tuple[str, str]] = Counter()
     for arrival in arrivals:
         submission = books.submitted[token_of(arrival.message)]
@@ -155,3 +166,18 @@ def violations(books: Books, deaths: Deaths, arrivals: list[Arrival]) -> Iterato
     for (token, recipient), count in copies.items():
         if count > 1 + deaths.doubts[token]:
             yield f"{recipient} got {token} {count} times; it was in doubt at {deaths.doubts[token]} deaths"
+
+
+def _of_bounces(books: Books, deaths: Deaths, arrivals: list[Arrival]) -> Iterator[str]:
+    copies = Counter(token_of(arrival.message) for arrival in arrivals)
+    for arrival in arrivals:
+        submission = books.submitted[token_of(arrival.message)]
+        about = [line for line in arrival.message.split(b"\r\n") if line.startswith(b"Final-Recipient: ")]
+        if about != [f"Final-Recipient: utf-8; {submission.hopeless}".encode()]:
+            yield f"{submission.token} has a bounce about {about}, not {submission.hopeless or 'anybody'}"
+    for token in books.acknowledged:
+        if books.submitted[token].hopeless and not copies[token]:
+            yield f"{token} was acknowledged as {books.acknowledged[token]}, and its sender got no bounce"
+    for token, count in copies.items():
+        if count > 1 + deaths.doubts[token]:
+            yield f"the sender of {token} got {count} bounces; in doubt at {deaths.doubts[token]} deaths"

@@ -1,7 +1,8 @@
 """kill -9 of the receiver and of the runner, at random moments under load, again and again.
 
-Nothing acknowledged is lost, nothing refused is sent, and nothing arrives twice but what the spool file of a
-dead runner said was just being handed over. Four spools of fifty rounds each, so that workers share them.
+Nothing acknowledged is lost, nothing refused is sent, every failure has its bounce, and nothing arrives twice
+but what the spool file of a dead runner said was just being handed over. Four spools of fifty rounds each, so
+that workers share them.
 """
 
 import random
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kill_lab import LARGEST, Books, Client, Deaths, violations
-from spool_walk import walk
+from spool_walk import untold, walk
 from testbed.relay import Relay
 from testbed.smtp_sink import SmtpSink
 from testbed.waiting import until
@@ -35,6 +36,7 @@ def test_sudden_deaths_lose_nothing_and_double_only_what_was_being_handed_over(
             "forwardProviders": [{"host": smtp_sink.host, "port": smtp_sink.port}],
             "batchSize": 2,
             "batchDelay": 0,
+            "bounce": "sender",
             "maxMessageSize": LARGEST,
             "sending": {"maxSessionsPerHop": SESSIONS},
         }
@@ -51,13 +53,15 @@ def test_sudden_deaths_lose_nothing_and_double_only_what_was_being_handed_over(
             _one_round(relay, smtp_sink, books, chance)
             deaths.look(relay.spool)
     assert relay.mailer_send("--once").returncode == 0
-    assert walk(relay.spool) == {}, "the next run drains the spool at once"
+    left = walk(relay.spool)
+    assert {file.place for file in left.values()} <= {"failed"}, "the next run drains the spool at once"
+    assert untold(left) == []
     arrivals = smtp_sink.arrivals()
     assert list(violations(books, deaths, arrivals)) == []
     assert deaths.most_at_once <= SESSIONS
     sys.stdout.write(
         f"seed {seed}: {len(books.submitted)} submitted, {len(books.acknowledged)} acknowledged, "
-        f"{len(books.refused)} refused, {len(arrivals)} transactions, "
+        f"{len(books.refused)} refused, {len(left)} bounced, {len(arrivals)} transactions, "
         f"{sum(deaths.doubts.values())} in doubt at a death, {deaths.most_at_once} at once\n"
     )
 
