@@ -2,33 +2,31 @@
 
 Only lines marked `again` can tell something twice, so this is the only place that has to look back, and
 counting needs no memory of what was counted. It costs a search of the ledger for each message that a dead
-runner left behind.
+runner left behind, from its end back to the message's acceptance.
 """
-
-import os
-from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from mailer.maillog.files import blocks, days, open_day
-from mailer.maillog.rows import Row, rows
+from mailer.maillog.ledger import Line, OpenDirectory
+from mailer.maillog.rows import Row
+from mailer.maillog.search import Query, find
 
 _Key = tuple[str, int, str]
 """Event, attempt, and recipient (or, with an empty event, what the message came to)."""
 
 
 class Lookback:
-    """Answers for one open log directory; it remembers the messages that it was asked about."""
+    """Answers for one log directory; it remembers the messages that it was asked about."""
 
-    def __init__(self, directory: int) -> None:
+    def __init__(self, directory: OpenDirectory) -> None:
         self._directory = directory
         self._known: dict[str, dict[_Key, str]] = {}
-        """By id: the time of the line that told each first; empty for one that is not told again."""
+        """By id: the time of the line that told each first, among those that tell it again; else empty."""
 
     def fresh(self, row: Row) -> Row:
-        """Leave of a line told again what it is the first to tell."""
+        """Leave of a line told again what it is the first to tell; raises OSError."""
         if row.id not in self._known:
-            self._known[row.id] = self._read(row.id)
+            self._known[row.id] = self._first_told(row.id)
         known = self._known[row.id]
         first = {key for key in _keys(row) if known.get(key) == row.at}
         return replace(
@@ -37,28 +35,20 @@ class Lookback:
             message=row.message if ("", row.attempt, row.message) in first else "",
         )
 
-    def _read(self, message_id: str) -> dict[_Key, str]:
+    def _first_told(self, message_id: str) -> dict[_Key, str]:
         known: dict[_Key, str] = {}
-        for row in self._history(message_id):
-            for key in _keys(row):
-                if not row.again:
+        # Backwards, so the earliest of a kind is entered last.
+        for line, _ in find(self._directory, Query(id=message_id), newest_first=True):
+            for key in _keys(line):
+                if not line.again:
                     known[key] = ""
-                else:
-                    known.setdefault(key, row.at)
+                elif known.get(key) != "":
+                    known[key] = line.at
+            if line.event == "accepted":
+                break
         return known
 
-    def _history(self, message_id: str) -> Iterator[Row]:
-        key = f'"id":"{message_id}"'.encode()
-        for day in days(self._directory):
-            fd = open_day(self._directory, day)
-            try:
-                for block in blocks(fd):
-                    if key in block:
-                        yield from (row for row in rows(block) if row.id == message_id)
-            finally:
-                os.close(fd)
 
-
-def _keys(row: Row) -> list[_Key]:
-    keys = [(row.event, row.attempt, address) for address in row.to]
-    return [*keys, ("", row.attempt, row.message)] if row.message else keys
+def _keys(line: Row | Line) -> list[_Key]:
+    keys = [(line.event, line.attempt, address) for address in line.to]
+    return [*keys, ("", line.attempt, line.message)] if line.message else keys

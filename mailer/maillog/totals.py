@@ -202,9 +202,8 @@ class TotalsFold:
     def _uncounted(self, block: Sequence[Row]) -> Sequence[Row]:
         if not any(row.again for row in block):
             return block
-        with self._directory() as directory:
-            lookback = Lookback(directory)
-            return [lookback.fresh(row) if row.again else row for row in block]
+        lookback = Lookback(self._directory)
+        return [lookback.fresh(row) if row.again else row for row in block]
 
 
 class _Tally:
