@@ -233,5 +233,5 @@ def test_the_benchmark_compares_us_with_openssl_and_dkimpy_in_one_run():
         "mailer, RSA-2048 and Ed25519",
         "stock dkimpy, RSA-2048",
     }
-    # Measured: 1.4 (the aim is 2). In processor time, and the fastest round of each: a busy machine changes little.
+    # Measured: 1.4 (the aim is 2). It takes the fastest of many rounds, so a busy machine changes little.
     assert costs["mailer, RSA-2048 and Ed25519"] < 3
