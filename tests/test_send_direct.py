@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from hostile import DROP, Server
+from hostile import DROP, Server, per_address
 from internet import Internet, run, words
 from sending import found, outcomes, queue
 
@@ -130,6 +130,94 @@ def test_a_lost_reply_is_asked_again_at_the_same_exchanger_only(relay, internet)
     relay.mailer("spool", "retry", "--all")
     relay.mailer_send("--once")
     assert sorted((len(first.messages), len(second.messages))) == [0, 3]
+
+
+def again(relay, times=1):
+    """The operator retries at once, so often."""
+    for _ in range(times):
+        assert relay.mailer("spool", "retry", "--all").returncode == 0
+        assert relay.mailer_send("--once").returncode == 0
+
+
+def test_doubt_outlives_trouble_at_that_exchanger(relay, internet):
+    """It hangs up at the next attempt; the other exchanger works all the time."""
+    first = internet.server(MX1, {"dot": [DROP, None], "banner": [None, DROP, None]})
+    second = internet.server(MX2)
+    message = run(relay, internet)
+    again(relay)
+    assert found(relay.spool, message.name).statuses == {BOB: "uncertain"}
+    again(relay)
+    assert found(relay.spool, message.name) is None
+    assert [taken.accepted for taken in first.messages] == [False, True]
+    assert second.sessions == []
+
+
+def test_the_exchanger_that_may_have_a_message_is_found_again_among_many(relay, internet):
+    """They are as good as one another and come in random order, and no more than five of them are tried."""
+    hosts = [f"127.0.0.{n}" for n in range(60, 72)]
+    internet.dns.zone["one.test", "MX"] = [f"10 mx{n}.test." for n in range(12)]
+    internet.dns.zone |= {(f"mx{n}.test", "A"): [host] for n, host in enumerate(hosts)}
+    servers = [internet.server(host, {"dot": lambda session, _: DROP}) for host in hosts]
+    relay.configure(internet.settings())
+    to = [f"r{n}@one.test" for n in range(12)]
+    for recipient in to:
+        queue(relay.spool, [recipient])
+    relay.mailer_send("--once")
+    again(relay)
+    for recipient in to:
+        copies = [[m.recipients for m in server.messages].count([recipient]) for server in servers]
+        assert sorted(copies) == [0] * 11 + [2]
+
+
+def test_each_recipient_in_doubt_is_tried_where_its_own_copy_may_be(relay, internet):
+    """The first exchanger lost Ann's reply and had no room for Bob; the second one lost Bob's."""
+    ann = "ann@one.test"
+    internet.dns.zone["one.test", "MX"] = ["10 mx1.one.test.", "20 mx2.one.test."]
+    full = per_address({BOB: "452 4.3.1 no room"})
+    first = internet.server(MX1, {"rcpt": [None, full, None], "dot": [DROP, None]})
+    second = internet.server(MX2, {"dot": [DROP, None]})
+    message = run(relay, internet, [ann, BOB])
+    first.script["connect"] = DROP
+    again(relay)
+    del first.script["connect"]
+    assert found(relay.spool, message.name).statuses == {ann: "uncertain", BOB: "uncertain"}
+    again(relay)
+    assert found(relay.spool, message.name) is None
+    assert [taken.recipients for taken in first.messages] == [[ann], [ann]]
+    assert [taken.recipients for taken in second.messages] == [[BOB], [BOB]]
+
+
+def test_what_an_exchanger_decided_is_on_record_before_another_one_is_asked(relay, internet):
+    """Bob is told that there is no room; Ann has the mail, and whatever happens must not get it again."""
+    ann = "ann@one.test"
+    first = internet.server(MX1, {"rcpt": per_address({BOB: "452 4.3.1 no room"})})
+    second = internet.server(MX2)
+    message = run(relay, internet, [ann, BOB])
+    assert message.statuses == {ann: "sent", BOB: "deferred"}
+    assert second.sessions == []
+    assert [taken.recipients for taken in first.messages] == [[ann]]
+
+
+def test_an_exchanger_that_has_no_room_for_anybody_leaves_the_mail_to_the_next_one(relay, internet):
+    internet.server(MX1, {"mail": "452 4.3.1 no room"})
+    second = internet.server(MX2)
+    assert run(relay, internet) is None
+    assert [taken.recipients for taken in second.messages] == [[BOB]]
+
+
+@pytest.mark.parametrize("step", ["banner", "mail", "dot"])
+def test_an_exchangers_own_trouble_brings_the_provider_in_only_after_retry_count(relay, internet, step):
+    internet.dns.zone["one.test", "MX"] = ["10 mx1.one.test."]
+    internet.server(MX1, {step: "452 4.3.1 no room"})
+    with Server() as provider:
+        relay.configure(
+            {"forwardSMTP": True, "forwardProviders": [{"host": "127.0.0.1", "port": provider.port}]}
+        )
+        message = run(relay, internet, retryCount=2)
+        assert message.statuses == {BOB: "deferred"}
+        assert provider.sessions == []
+        again(relay)
+        assert [taken.recipients for taken in provider.messages] == [[BOB]]
 
 
 def test_a_server_whose_tls_is_broken_gets_its_mail_in_clear_and_the_journal_says_so(relay, internet):

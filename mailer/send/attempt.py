@@ -20,6 +20,7 @@ from mailer.send.dkim import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
 from mailer.send.route import Route
+from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, decide
 from mailer.spool import journal
 from mailer.spool.claim import Claim
@@ -77,6 +78,7 @@ class Attempt:
         self._was_overdue = self.state.overdue
         self._doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
+        self._room = asyncio.Semaphore(_DESTINATIONS)
         self._committed: dict[str, float] = {}
         """When each recipient's final dot was about to be sent."""
 
@@ -113,8 +115,7 @@ class Attempt:
         except SigningError as error:
             self.fail_internally(error.reason)  # Never unsigned by accident.
             return
-        for routes, standings in self._plan(self.due):
-            await self._walk(routes, [standing.recipient for standing in standings])
+        await together([self._walk(*part) for part in self._plan(self.due)])
         self._hold_doubt(self._committed)
 
     async def _sign(self) -> None:
@@ -157,20 +158,22 @@ class Attempt:
         """Tell the ledger what a dead runner may not have told."""
         self._report.again(self.state)
 
-    def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Standing]]]:
+    def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Recipient]]]:
         """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
 
-        A hop that may have taken a message is the only one that could recognise it the second time.
+        A hop that may have taken a message is the only one that could recognise it the second time. The
+        direct route has many hops: who is in doubt goes apart from those who are not, or are at another one.
         """
-        plan: dict[tuple[Route, ...], list[Standing]] = {}
+        plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
         for standing in due:
-            routes = self._policy.routes
+            routes, hop = self._policy.routes, ""
             if standing.status is Status.UNCERTAIN:
+                hop = standing.hop
                 # From the end: the direct route, which comes first, knows a hop by its port alone.
                 known = next((route for route in reversed(routes) if route.leads_to(standing.hop)), None)
                 routes = (known,) if known else routes
-            plan.setdefault(routes, []).append(standing)
-        return list(plan.items())
+            plan.setdefault((routes, hop), []).append(standing.recipient)
+        return [(routes, recipients) for (routes, _), recipients in plan.items()]
 
     async def _walk(self, routes: Sequence[Route], recipients: Sequence[Recipient]) -> None:
         for position, route in enumerate(routes, start=1):
@@ -184,22 +187,12 @@ class Attempt:
         self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
     ) -> list[Recipient]:
         """Send to all destinations, some at a time: a slow one does not hold up the others."""
-        if len(groups) == 1:
-            return await self._try(route, groups[0], hops_left=hops_left)
-        room = asyncio.Semaphore(_DESTINATIONS)
 
         async def one(group: Sequence[Recipient]) -> list[Recipient]:
-            async with room:
+            async with self._room:
                 return await self._try(route, group, hops_left=hops_left)
 
-        tasks = [asyncio.create_task(one(group)) for group in groups]
-        try:
-            results = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            raise
+        results = await together([one(group) for group in groups])
         return [recipient for passed_on in results for recipient in passed_on]
 
     async def _try(
@@ -228,17 +221,19 @@ class Attempt:
                     ]
                 )
                 return passed_on
-            passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left)
+            passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left, patient=patient)
         return passed_on
 
     def _judge(
-        self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool
+        self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool, patient: bool
     ) -> list[Recipient]:
         """Record what a transaction decided; return the recipients that another hop may still take."""
         passed_on: dict[Outcome, list[Recipient]] = {}
         decided: list[Outcome] = []
         for recipient, outcome in zip(batch, outcomes, strict=True):
-            if _goes_on(outcome, hops_left=hops_left):
+            # What may pass is given the route's attempts; a refusal is not.
+            on = hops_left and not (patient and outcome.status is Status.DEFERRED)
+            if _goes_on(outcome, hops_left=on):
                 passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
             else:
                 decided.append(outcome)

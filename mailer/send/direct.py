@@ -9,7 +9,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.demand import STARTTLS, demand_of
 from mailer.send.hop import Hop, StartTls
-from mailer.send.mx import PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
+from mailer.send.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.pool import Pool
@@ -82,24 +82,22 @@ class DirectRoute:
     ) -> list[Outcome]:
         domain, wanted = _domain(recipients[0].address), self._terms.rules.wanted
         trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
-        outcomes: dict[str, Outcome] = {}
-        left = list(recipients)
+        outcomes: list[Outcome] = []
         async for found in self._hops(hosts, demand_of(self._terms.tls_policies, domain)):
             if isinstance(found, HopTrouble):
                 trouble = found
                 continue
             try:
-                answered = await self._send(found, outgoing, left, on_commit)
+                outcomes = await self._send(found, outgoing, recipients, on_commit)
             except HopTrouble as error:
                 trouble = error
                 continue
-            outcomes |= {outcome.address: outcome for outcome in answered}
-            left = [recipient for recipient in left if _goes_on(outcomes[recipient.address])]
-            if not left:
+            # Once anybody's case is decided that is put on record first, before anything else can go wrong.
+            if not all(map(_of_the_exchanger, outcomes)):
                 break
         if not outcomes:
             raise trouble
-        return [outcomes[recipient.address] for recipient in recipients]
+        return outcomes
 
     async def _hops(self, hosts: Sequence[str], demand: TlsPolicy) -> AsyncIterator[Hop | HopTrouble]:
         """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
@@ -162,17 +160,17 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].lower()
 
 
-def _goes_on(outcome: Outcome) -> bool:
-    """Tell whether another exchanger is asked: this one's own trouble, such as a full disk, is no answer."""
+def _of_the_exchanger(outcome: Outcome) -> bool:
+    """Tell whether it is only the exchanger's own trouble, such as a full disk: another one may be asked."""
     return outcome.status is Status.DEFERRED and outcome.scope is Scope.HOST
 
 
 def _in_doubt(outgoing: Outgoing, recipients: Sequence[Recipient], hosts: list[str]) -> list[str]:
-    """Keep to the exchanger that may have taken the message already, as long as it is one."""
+    """Choose the exchangers to try: the one that may have taken the message already, as long as it is one."""
     asked = {recipient.address for recipient in recipients}
     doubted = {
         standing.hop.partition("[")[0]
         for standing in outgoing.claim.entry.state.standings
         if standing.status is Status.UNCERTAIN and standing.address in asked
     }
-    return [host for host in hosts if host in doubted] or hosts
+    return [host for host in hosts if host in doubted] or hosts[:MAX_HOSTS]

@@ -56,7 +56,7 @@ class Rules:
 
 
 async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[str]:
-    """Return the hosts to try for a domain, in order.
+    """Return all hosts that take a domain's mail, in the order in which to try them.
 
     Args:
         resolver: answers, or raises LookupFailed, which passes: never the address record instead.
@@ -81,7 +81,7 @@ async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[
         equals = [host for _, host in group if host]
         shuffle(equals)
         hosts += equals
-    return hosts[:MAX_HOSTS]
+    return list(dict.fromkeys(hosts))
 
 
 async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[str], list[str]]:

@@ -87,7 +87,8 @@ class DnsResolver:
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """See `Resolver`."""
         records = [record.split(" ", 1) for record in await self._ask(domain, "MX")]
-        return [(int(preference), host.rstrip(".")) for preference, host in records]
+        # In one case: a server may answer in another one each time, and a hop is known by its name.
+        return [(int(preference), host.rstrip(".").lower()) for preference, host in records]
 
     async def addresses(self, host: str, *, six: bool) -> list[str]:
         """See `Resolver`."""
