@@ -24,6 +24,8 @@ from mailer.cli.options import config_option, examples
         "pause": "mailer.cli.pause:pause",
         "resume": "mailer.cli.pause:resume",
         "spool": "mailer.cli.spool:spool",
+        "providers": "mailer.cli.providers:providers",
+        "explain-trouble": "mailer.cli.explain_trouble:explain_trouble",
         "user": "mailer.cli.user:user",
         "log": "mailer.cli.log:log",
         "limits": "mailer.cli.limits:limits",

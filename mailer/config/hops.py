@@ -71,6 +71,11 @@ class Provider(Group, frozen=True, kw_only=True):
     def label(self) -> str:
         return self.name or self.host
 
+    @property
+    def account(self) -> str:
+        """What its state is kept by: its quota and its login are those of an account."""
+        return f"{self.host}:{self.port}" + (f" as {self.username}" if self.username else "")
+
 
 class TlsLevel(StrEnum):
     """What is demanded of a connection before mail goes over it."""
@@ -108,9 +113,9 @@ class Sending(Group, frozen=True, kw_only=True):
     """How long a runner or receiver that was told to stop may finish what is in flight."""
 
 
-def by_priority(providers: tuple[Provider, ...]) -> tuple[tuple[Provider, ...], ...]:
+def by_priority(providers: tuple[Provider, ...]) -> dict[int, tuple[Provider, ...]]:
     """Sort by priority, lower first, a missing one being the position; equals keep their order."""
     ranks: dict[int, list[Provider]] = {}
     for position, provider in enumerate(providers):
         ranks.setdefault(position if provider.priority is None else provider.priority, []).append(provider)
-    return tuple(tuple(ranks[rank]) for rank in sorted(ranks))
+    return {rank: tuple(ranks[rank]) for rank in sorted(ranks)}

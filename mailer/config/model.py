@@ -232,17 +232,17 @@ class Config(Group, frozen=True, kw_only=True):
     @property
     def providers(self) -> tuple[Provider, ...]:
         """The forward route's providers in the order to try them; none: that route is off."""
-        return tuple(provider for equals in self.providers_by_priority for provider in equals)
+        return tuple(provider for equals in self.providers_by_priority.values() for provider in equals)
 
     @property
-    def providers_by_priority(self) -> tuple[tuple[Provider, ...], ...]:
+    def providers_by_priority(self) -> dict[int, tuple[Provider, ...]]:
         """As `providers`, those of equal priority together."""
         if not self.forward_smtp:
-            return ()
+            return {}
         if self.forward_providers:
             return by_priority(self.forward_providers)
         if not self.forward_host:
-            return ()
+            return {}
         legacy = Provider(
             host=self.forward_host,
             port=self.forward_port,
@@ -250,4 +250,4 @@ class Config(Group, frozen=True, kw_only=True):
             password=self.forward_password,
             ssl=self.forward_ssl,
         )
-        return ((legacy,),)
+        return {0: (legacy,)}

@@ -21,7 +21,8 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
 from mailer.send.route import Route
 from mailer.send.together import together
-from mailer.send.trouble import Action, Hardness, HopTrouble, decide
+from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
+from mailer.send.turns import Turns
 from mailer.spool import journal
 from mailer.spool.claim import Claim
 from mailer.spool.journal import OVERDUE, Event, Kind, Standing
@@ -50,7 +51,7 @@ _SIGNED_HERE = 256 * 1024
 class Policy:
     """What a run goes by."""
 
-    routes: tuple[Route, ...]
+    routes: Turns
     backoff: Backoff
     hold_uncertain: bool
     log: MailLog
@@ -81,6 +82,10 @@ class Attempt:
         self._room = asyncio.Semaphore(_DESTINATIONS)
         self._committed: dict[str, float] = {}
         """When each recipient's final dot was about to be sent."""
+        self._tried: set[str] = set()
+        """The recipients for whom some hop was tried and gave trouble, not only left alone."""
+        self._rest = math.inf
+        """When the first of the hops that are left alone may be tried again."""
 
     @property
     def due(self) -> tuple[Standing, ...]:
@@ -101,9 +106,6 @@ class Attempt:
         """
         if self._hold_doubt(self._doubted):
             return  # Its runner died in doubt, or the power went.
-        if not self._policy.routes:
-            self.fail_internally("no route is switched on")
-            return
         try:
             await self._sign()
         except NoKey as error:
@@ -165,13 +167,14 @@ class Attempt:
         direct route has many hops: who is in doubt goes apart from those who are not, or are at another one.
         """
         plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
+        every = self._policy.routes.next()
         for standing in due:
-            routes, hop = self._policy.routes, ""
+            routes, hop = every, ""
             if standing.status is Status.UNCERTAIN:
                 hop = standing.hop
                 # From the end: the direct route, which comes first, knows a hop by its port alone.
-                known = next((route for route in reversed(routes) if route.leads_to(standing.hop)), None)
-                routes = (known,) if known else routes
+                known = next((route for route in reversed(every) if route.leads_to(standing.hop)), None)
+                routes = (known,) if known else every
             plan.setdefault((routes, hop), []).append(standing.recipient)
         return [(routes, recipients) for (routes, _), recipients in plan.items()]
 
@@ -210,19 +213,28 @@ class Attempt:
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
-                on = hops_left and not patient
-                if decide(trouble.scope, trouble.hardness, hops_left=on) is Action.NEXT_HOP:
-                    self._note_trouble(trouble.hop, trouble.text, trouble.scope, left)
-                    return [*passed_on, *left]
-                self._record(
-                    [
-                        Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope)
-                        for r in left
-                    ]
-                )
-                return passed_on
+                on = hops_left and not (patient and not isinstance(trouble, Resting))
+                return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left, patient=patient)
         return passed_on
+
+    def _after_trouble(
+        self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool
+    ) -> Sequence[Recipient]:
+        """Record that a hop was no use; return the recipients if another hop is to be tried."""
+        if isinstance(trouble, Resting):
+            self._rest = min(trouble.until, self._rest)
+        else:
+            self._tried.update(recipient.address for recipient in recipients)
+        if decide(trouble.scope, trouble.hardness, hops_left=hops_left) is Action.NEXT_HOP:
+            self._note_trouble(trouble.hop, trouble.text, trouble.scope, recipients)
+            return recipients
+        deferred = [
+            Outcome(r.address, Status.DEFERRED, trouble.hop, trouble.text, trouble.scope) for r in recipients
+        ]
+        self._record([outcome for outcome in deferred if outcome.address in self._tried])
+        self._record([outcome for outcome in deferred if outcome.address not in self._tried], rest=True)
+        return []
 
     def _judge(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool, patient: bool
@@ -230,6 +242,7 @@ class Attempt:
         """Record what a transaction decided; return the recipients that another hop may still take."""
         passed_on: dict[Outcome, list[Recipient]] = {}
         decided: list[Outcome] = []
+        self._tried.update(recipient.address for recipient in batch)
         for recipient, outcome in zip(batch, outcomes, strict=True):
             # What may pass is given the route's attempts; a refusal is not.
             on = hops_left and not (patient and outcome.status is Status.DEFERRED)
@@ -263,17 +276,30 @@ class Attempt:
         self._append([event])
         self._policy.log.attempt(id=self._claim.id, to=to, relay=hop, reply=text, attempt=number)
 
-    def _record(self, outcomes: Sequence[Outcome]) -> None:
-        """Write outcomes to the journal and the ledger, one line for those that are alike."""
+    def _record(self, outcomes: Sequence[Outcome], *, rest: bool = False) -> None:
+        """Write outcomes to the journal and the ledger, one line for those that are alike.
+
+        Args:
+            outcomes: which.
+            rest: no hop was tried. They wait until one may be, and that was no attempt.
+        """
+        if not outcomes:
+            return
         # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
-        following = clock.rfc3339(self._policy.clock() + self._delay)
+        now = self._policy.clock()
+        number, delay = (self.state.attempts, self._until(now)) if rest else (self._number, self._delay)
+        following = clock.rfc3339(now + delay)
         groups: dict[Outcome, list[str]] = {}
         # Sent first: should the disk be full after all, the line that prevents a duplicate is written.
         ordered = sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT)
         for outcome in map(self._aged, map(self._still_in_doubt, ordered)):
             groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
-        self._append([self._event(outcome, tuple(to), following) for outcome, to in groups.items()])
-        self._report.outcomes(groups, self.state, self._number, following, self._committed)
+        self._append([self._event(outcome, tuple(to), number, following) for outcome, to in groups.items()])
+        self._report.outcomes(groups, self.state, number, following, self._committed)
+
+    def _until(self, now: float) -> float:
+        """Return the seconds until a hop that is left alone may be tried again, as the schedule allows."""
+        return self._policy.backoff.within(self._rest - now, self._policy.random)
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
         """Keep a doubt of an earlier attempt until its hop says yes or no: trouble now answers nothing.
@@ -294,7 +320,7 @@ class Attempt:
     def _is_overdue(self) -> bool:
         return self._policy.backoff.overdue(self.state.since, self._now)
 
-    def _event(self, outcome: Outcome, to: tuple[str, ...], following: str) -> Event:
+    def _event(self, outcome: Outcome, to: tuple[str, ...], number: int, following: str) -> Event:
         again = outcome.status in _TRIED_AGAIN
         return Event(
             at=self._at(),
@@ -303,7 +329,7 @@ class Attempt:
             hop=outcome.hop,
             reply=outcome.reply,
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
-            attempt=self._number,
+            attempt=number,
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
             tls=outcome.tls,

@@ -31,6 +31,10 @@ class Backoff:
         planned = self.delays[min(attempt, len(self.delays)) - 1]
         return planned * (1 + JITTER * random())
 
+    def within(self, seconds: float, random: Callable[[], float]) -> float:
+        """Return a wait of so many seconds, one at least, and no longer than a message ever waits."""
+        return min(max(1.0, seconds), max(self.delays)) * (1 + JITTER * random())
+
     def overdue(self, since: float, now: float) -> bool:
         """Tell whether a message is older than it may become; both in seconds since the epoch."""
         return now - since > self.max_age

@@ -1,7 +1,6 @@
 """From the configuration to the routes, in the order in which they are tried."""
 
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider
@@ -11,7 +10,9 @@ from mailer.send.forward import ForwardRoute
 from mailer.send.hop import Hop
 from mailer.send.maildir import LocalRoute
 from mailer.send.pool import Pool
+from mailer.send.providers import Breaker, Providers
 from mailer.send.route import Route
+from mailer.send.turns import Turns, Weighted
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def plan(
-    config: Config, pool: Pool, spool: Spool, committer: Committer, ehlo_domain: str
-) -> tuple[Route, ...]:
+    config: Config, pool: Pool, spool: Spool, committer: Committer, providers: Providers, ehlo_domain: str
+) -> Turns:
     """Return the routes: direct, then providers by priority; local only when nothing else is switched on.
 
     Keeping a mail is not sending it, so `local` is never a fallback.
@@ -31,6 +32,7 @@ def plan(
         pool: keeps the sessions of all providers.
         spool: holds the local Maildir.
         committer: makes local deliveries durable.
+        providers: keeps how they do.
         ehlo_domain: what we call ourselves to others.
 
     Raises:
@@ -38,9 +40,15 @@ def plan(
         ValueError: `dns.nameservers` names one that is no address.
     """
     if keeps_mail(config):
-        return (LocalRoute(spool, committer),)
+        return Turns([[(LocalRoute(spool, committer), 0)]], random.random)
     direct = [_direct(config, pool, ehlo_domain)] if config.direct_delivery.enabled else []
-    return (*direct, *_forward(config, pool, ehlo_domain))
+    groups: list[list[Weighted]] = [[(route, 0)] for route in direct]
+    for equals in config.providers_by_priority.values():
+        shared = any(provider.weight is not None for provider in equals)
+        routes = [_forward(provider, config, pool, providers, ehlo_domain) for provider in equals]
+        weights = [(1 if one.weight is None else one.weight) if shared else 0 for one in equals]
+        groups.append(list(zip(routes, weights, strict=True)))
+    return Turns(groups, random.random)
 
 
 def route_names(config: Config) -> tuple[str, ...]:
@@ -89,14 +97,14 @@ def rules_of(direct: DirectDelivery) -> "Rules":
     )
 
 
-def _forward(config: Config, pool: Pool, ehlo_domain: str) -> Iterator[Route]:
-    for provider in config.providers:
-        yield ForwardRoute(
-            hop_of(provider, config, ehlo_domain),
-            pool,
-            batch_size=config.batch_size,
-            batch_delay=config.batch_delay / 1000,
-        )
+def _forward(provider: Provider, config: Config, pool: Pool, providers: Providers, ehlo_domain: str) -> Route:
+    return ForwardRoute(
+        hop_of(provider, config, ehlo_domain),
+        pool,
+        Breaker(providers, provider.account, provider.label),
+        batch_size=config.batch_size,
+        batch_delay=config.batch_delay / 1000,
+    )
 
 
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:

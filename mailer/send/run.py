@@ -17,6 +17,7 @@ from mailer.send.owed import destination
 from mailer.send.phase import Timeouts
 from mailer.send.plan import keeps_mail, plan
 from mailer.send.pool import Pool
+from mailer.send.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.spool.claim import Claims, boot_id
@@ -56,7 +57,7 @@ async def open_runner(
         pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
         async with pool:
             policy = Policy(
-                routes=plan(config, pool, spool, committer, hostname),
+                routes=plan(config, pool, spool, committer, Providers(spool, log, clock), hostname),
                 backoff=backoff,
                 hold_uncertain=config.uncertain is UncertainPolicy.HOLD,
                 log=log,

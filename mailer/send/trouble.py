@@ -191,6 +191,15 @@ class HopTrouble(ConnectionError):
         )
 
 
+class Resting(HopTrouble):
+    """The hop was not tried: it gave trouble a moment ago, and is left alone for a while (see `breaker`)."""
+
+    def __init__(self, hop: str, phase: Phase, text: str, *, scope: Scope, until: float) -> None:
+        """Arguments as `HopTrouble`; until: when to ask again, in seconds since the epoch."""
+        super().__init__(hop, phase, text, scope=scope)
+        self.until = until
+
+
 class SessionLost(HopTrouble):
     """The session broke within a transaction, surely before the final dot: nothing was sent to anyone."""
 

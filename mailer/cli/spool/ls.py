@@ -81,7 +81,7 @@ def _situation(seen: Seen, now: float) -> str:
             return printable(seen.reason)
         case Place.FAILED:
             return attempts
-        case Place.NEW | Place.RETRY if entry.state.attempts:
+        case Place.NEW | Place.RETRY if entry.state.attempts or entry.state.next is not None:
             due = entry.state.next
             return f"next {'at the next run' if due is None else words.until(due, now)}, {attempts}"
     return ""

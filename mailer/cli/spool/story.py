@@ -125,6 +125,8 @@ def _situation(seen: Seen, entry: Entry, now: float) -> str:
 
 def _waiting(entry: Entry, now: float) -> str:
     state = entry.state
+    if not state.attempts and state.next is not None:
+        return f"Not tried yet; it will be {words.until(state.next, now)}."
     if not state.attempts:
         waited = words.duration(now - entry.block.received)
         return (

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from mailer.cli.spool import records, words
 from mailer.cli.spool.selection import Filter, filters, locate
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.mail.reply import printable
+from mailer.spool import provider_state
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.layout import Place, Spot
@@ -53,6 +55,8 @@ class Verb:
     """Where --all, and filters without --state, look for messages."""
     reason: str = ""
     """For the ledger."""
+    now: bool = False
+    """Somebody wants it tried: providers that are left alone are tried with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` dec
     deferred and failed messages; held ones only with --state hold. Exit code 75 when a runner had one in
     hand.
     """
-    return _run(Verb("retry", "requeued", Operator.retry, (Place.RETRY, Place.FAILED)), **asked)
+    return _run(Verb("retry", "requeued", Operator.retry, (Place.RETRY, Place.FAILED), now=True), **asked)
 
 
 @click.command(
@@ -176,6 +180,8 @@ def _run(
         # Ids are found before the first one is touched: a typing error must not leave half of it done.
         targets = [locate(at.spool, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
+        if verb.now and not dry_run:
+            provider_state.end_pauses(at.spool, datetime.now(UTC))
         for spot in chosen:
             result, reason = (Result.DONE, "") if dry_run else _do(verb, at, spot, named=bool(targets))
             results[result] += 1

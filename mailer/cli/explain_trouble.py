@@ -1,0 +1,97 @@
+"""`mailer explain-trouble`: the table that decides about trouble, or what it says about one reply."""
+
+import re
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.wire import end_with_the_pipe
+from mailer.mail.outcome import Outcome, Scope
+from mailer.mail.reply import Reply
+from mailer.send import quota
+from mailer.send.phase import Phase
+from mailer.send.trouble import TABLE, Hardness, Rule, judge, rule, too_many
+
+_REPLY = re.compile(r"([45]\d\d)(?:[ -](.*))?", re.ASCII)
+_PHASES = [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
+
+
+@click.command(
+    "explain-trouble",
+    epilog=examples(
+        "mailer explain-trouble",
+        'mailer explain-trouble "550 5.7.1 Your address is listed"',
+        'mailer explain-trouble --phase mail "550 5.4.5 Daily user sending limit exceeded"',
+    ),
+)
+@click.argument("reply", nargs=-1, metavar="[REPLY]")
+@click.option(
+    "--phase",
+    type=click.Choice([phase.value for phase in _PHASES]),
+    default=Phase.RCPT.value,
+    show_default=True,
+    help="Which command REPLY answers; dot is the end of the message.",
+)
+@json_option
+@config_option
+def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> None:
+    """Print what is done about each kind of trouble, why, and which RFC says so.
+
+    Scope is whose trouble it is: the recipient's, the message's, the host's, the provider's (our account
+    there), or local (our own). With a REPLY of a server, say what would be done about it.
+    """
+    end_with_the_pipe()
+    rows = _explain(" ".join(reply), Phase(phase)) if reply else list(map(_row, TABLE))
+    for row in rows:
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
+        else:
+            sys.stdout.write(_text(row))
+
+
+def _row(row: Rule) -> dict[str, object]:
+    return {
+        "scopes": sorted(scope.value for scope in row.scopes),
+        "hardness": sorted(hardness.value for hardness in row.hardness),
+        "hopsLeft": row.hops_left,
+        "action": row.action.value,
+        "breaker": row.breaker,
+        "reason": row.reason,
+        "source": row.source,
+    }
+
+
+def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
+    """Say what the table does about a reply, with another hop left and without."""
+    found = _REPLY.fullmatch(text)
+    if not found:
+        raise click.UsageError('REPLY is a code of 4xx or 5xx and its text, such as "550 5.1.1 no such user"')
+    reply = Reply(int(found[1]), (found[2] or "",))
+    status, scope = judge(phase, reply)
+    outcome = Outcome("", status, "", str(reply), scope)
+    hardness = Hardness.of(outcome)
+    said: dict[str, object] = {"reply": str(reply), "phase": phase.value}
+    said |= {"scope": scope.value, "hardness": hardness.value}
+    if too_many(outcome):
+        said["note"] = "too many recipients at once: those left over follow in another transaction at once"
+    elif known := quota.quota_of(str(reply)):
+        said["note"] = f"an allowance of ours is used up; pause {known.pause:.0f} s ({known.source})"
+    return [said, *map(_row, dict.fromkeys(rule(scope, hardness, hops_left=left) for left in (True, False)))]
+
+
+_HOPS = {True: ", another hop is left", False: ", no hop is left", None: ""}
+
+
+def _text(row: dict[str, Any]) -> str:
+    if "reply" in row:
+        note = f"\n    {row['note']}" if "note" in row else ""
+        return f"{row['reply']}\n    to {row['phase']}: scope {row['scope']}, {row['hardness']}{note}\n\n"
+    scopes = "any" if len(row["scopes"]) == len(Scope) else " or ".join(row["scopes"])
+    breaker = "; counts against the hop's health" if row["breaker"] else ""
+    return (
+        f"scope {scopes}; {' or '.join(row['hardness'])}{_HOPS[row['hopsLeft']]}\n"
+        f"    -> {row['action']}{breaker}\n    {row['reason']} ({row['source']})\n"
+    )

@@ -1,0 +1,45 @@
+"""`mailer providers`: how the providers do, and the operator's word that one is mended."""
+
+import sys
+import time
+from datetime import UTC, datetime
+
+import click
+
+from mailer.cli.lazy import LazyGroup
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.wire import end_with_the_pipe, workplace
+
+
+@click.group(
+    epilog=examples(
+        "mailer providers                 who is used, in which order, and what was wrong last",
+        "mailer providers --json          one object a line",
+        "mailer providers reset primary   try it again now",
+    ),
+    cls=LazyGroup,
+    commands_in={"reset": "mailer.cli.providers.reset:reset"},
+    invoke_without_command=True,
+)
+@json_option
+@config_option
+@click.pass_context
+def providers(context: click.Context, *, as_json: bool) -> None:
+    """Show the providers in the order in which they are tried, and how each does.
+
+    closed: it is used. open: it gave trouble, and is left alone until the time that is named; its mail goes
+    to the next one, or waits, and nothing bounces. half-open: the next message tries whether it works again.
+    """
+    if context.invoked_subcommand:
+        if as_json:
+            raise click.UsageError("--json goes with the list")
+        return
+    from mailer.cli.providers.listing import as_line, as_text, listing  # noqa: PLC0415 - not for `reset --help`
+
+    end_with_the_pipe()
+    with workplace() as at:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        rows = listing(at.config, at.spool, now)
+        if not rows and not as_json:
+            sys.stdout.write("no provider is in use: forwardSMTP is off, or there is none\n")
+        sys.stdout.writelines(as_line(row) if as_json else as_text(row) for row in rows)

@@ -1,0 +1,98 @@
+"""The providers as rows: what is configured, beside what runners found out."""
+
+from datetime import datetime
+
+import msgspec
+
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.mail.clock import rfc3339
+from mailer.mail.reply import printable
+from mailer.send import breaker
+from mailer.send.breaker import Health
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One provider; times as the ledger writes them, empty when there is none."""
+
+    name: str
+    host: str
+    port: int
+    username: str
+    priority: int
+    weight: int
+    """Share of the mail among providers of the same priority; 0 for all: in the order of the file."""
+    health: str
+    open_since: str
+    open_until: str
+    reason: str
+    """What the last trouble was about, in words."""
+    trouble: str
+    """The last trouble, as the provider or the system put it."""
+    trouble_at: str
+    failures: int
+
+
+def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
+    """Return the providers in the order in which they are tried."""
+    states = provider_state.read(spool)
+    rows = []
+    for priority, equals in config.providers_by_priority.items():
+        shared = any(provider.weight is not None for provider in equals)
+        for provider in equals:
+            weight = (1 if provider.weight is None else provider.weight) if shared else 0
+            state = states.get(provider.account, ProviderState())
+            rows.append(_row(provider, state, now, priority=priority, weight=weight))
+    return rows
+
+
+def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: int, weight: int) -> Row:
+    return Row(
+        name=provider.label,
+        host=provider.host,
+        port=provider.port,
+        username=provider.username,
+        priority=priority,
+        weight=weight,
+        health=breaker.health(state, now).value,
+        open_since=_written(state.opened),
+        open_until=_written(state.open_until),
+        reason=breaker.words(state) if state.trouble else "",
+        trouble=state.trouble,
+        trouble_at=_written(state.at),
+        failures=state.failures,
+    )
+
+
+def _written(moment: datetime | None) -> str:
+    return rfc3339(moment.timestamp()) if moment else ""
+
+
+def as_line(row: Row) -> str:
+    return msgspec.json.encode(row).decode() + "\n"
+
+
+def as_text(row: Row) -> str:
+    """One line for a provider that does well, two for one that did not."""
+    login = f" as {row.username}" if row.username else ""
+    share = f", weight {row.weight}" if row.weight else ""
+    said = f"{row.name}: {row.host}:{row.port}{login}, priority {row.priority}{share}: {_health(row)}"
+    if row.trouble:
+        said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
+    return "\n".join(printable(line, 2000) for line in said.splitlines()) + "\n"
+
+
+def _health(row: Row) -> str:
+    match row.health:
+        case Health.OPEN:
+            return f"open until {_second(row.open_until)}, since {row.reason}"
+        case Health.HALF_OPEN:
+            return f"half-open, the next message tries it: {row.reason}, as far as is known"
+    return "closed (in use)"
+
+
+def _second(moment: str) -> str:
+    return moment[:19].replace("T", " ") + "Z"

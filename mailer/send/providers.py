@@ -1,0 +1,154 @@
+"""The breakers of a run: what `breaker` decides, kept in the spool's `state/` and told to the ledger.
+
+A provider without trouble costs one look into a dictionary for each message, and no look at the disk.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from mailer.mail.clock import Clock
+from mailer.mail.outcome import Scope
+from mailer.maillog.events import MailLog
+from mailer.send import breaker
+from mailer.send.breaker import Ailment, Health
+from mailer.send.phase import Phase
+from mailer.send.trouble import Resting
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState, States
+
+_LOOK = 1.0
+"""Seconds between looks at the file while a provider is not well: another runner or the operator may know
+better."""
+
+_PATIENCE = 3.0
+"""Seconds that a message waits for another one's probe before it goes to the next provider."""
+
+
+class Providers:
+    """What this run knows of all providers."""
+
+    def __init__(self, spool: Spool, log: MailLog, clock: Clock) -> None:
+        """Load what earlier runs found out."""
+        self._spool = spool
+        self._log = log
+        self._clock = clock
+        self._states: States = provider_state.read(spool)
+        self._looked = 0.0
+        self._unwritten = False
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def state(self, account: str) -> ProviderState:
+        return self._states.get(account, _WELL)
+
+    def look(self) -> None:
+        """Read the file again, unless that was just done."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked >= _LOOK and not self._unwritten:
+            self._looked = now
+            self._states = provider_state.read(self._spool)
+
+    def change(self, account: str, name: str, how: Callable[[ProviderState], ProviderState]) -> None:
+        """Change a provider's state, here and on disk, and tell of it."""
+        before, now = self.state(account), self.now()
+        try:
+            self._states = provider_state.change(self._spool, account, how)
+            self._unwritten = False
+        except OSError as error:
+            # This run goes by what it knows; on a full disk nothing is sent anyway.
+            self._states[account] = how(before)
+            if not self._unwritten:
+                self._log.warning("the providers' state cannot be written", error=error.strerror)
+            self._unwritten = True
+        after = self.state(account)
+        was, known = breaker.health(before, now), breaker.health(after, now)
+        if was is not known:
+            reason = f"{breaker.words(after)}: {after.trouble}" if known is Health.OPEN else ""
+            self._log.provider(name, known.value, reason)
+
+
+_WELL = ProviderState()
+
+
+class Breaker:
+    """One provider's."""
+
+    def __init__(self, providers: Providers, account: str, name: str) -> None:
+        """Prepare.
+
+        Args:
+            providers: of the run.
+            account: what its state is kept by.
+            name: what the operator calls it.
+        """
+        self._providers = providers
+        self._account = account
+        self._name = name
+        self._probe: asyncio.Event | None = None
+        """Set when the probe that this run has sent comes to its end."""
+
+    async def admit(self, hop: str) -> bool:
+        """Let a message pass, or not; tell whether it is the probe, for whose end `probed` must be called.
+
+        Raises:
+            Resting: it may not; nothing was tried.
+        """
+        providers = self._providers
+        while providers.state(self._account).open_until is not None:
+            providers.look()
+            state, now = providers.state(self._account), providers.now()
+            if breaker.admits(state, now):
+                return self._probes(state, now)
+            if not await self._probe_ends():
+                raise _resting(hop, state, now)
+        return False
+
+    def _probes(self, state: ProviderState, now: datetime) -> bool:
+        if state.open_until is None:
+            return False
+        self._probe = asyncio.Event()
+        self._change(partial(breaker.probing, now=now))
+        return True
+
+    async def _probe_ends(self) -> bool:
+        """Wait a little for a probe of ours, if there is one: most take no second, and then all may go."""
+        if self._probe is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._probe.wait()
+                return True
+        return False
+
+    def probed(self) -> None:
+        """End the probe, whatever became of it."""
+        if self._probe:
+            self._probe.set()
+            self._probe = None
+        if self._providers.state(self._account).probe_until is not None:
+            self._change(breaker.probed)
+
+    def succeeded(self) -> None:
+        """A message was answered as it should be, whatever the answer was."""
+        if breaker.closes(self._providers.state(self._account)):
+            self._change(partial(breaker.succeeded, now=self._providers.now()))
+
+    def failed(self, scope: Scope, text: str, message: str) -> None:
+        """It gave trouble that counts; arguments as `Ailment.of`."""
+        ailment = Ailment.of(scope, text, message)
+        self._change(partial(breaker.failed, ailment=ailment, now=self._providers.now()))
+
+    def _change(self, how: Callable[[ProviderState], ProviderState]) -> None:
+        self._providers.change(self._account, self._name, how)
+
+
+def _resting(hop: str, state: ProviderState, now: datetime) -> Resting:
+    over = state.probe_until if breaker.health(state, now) is Health.HALF_OPEN else state.open_until
+    assert over is not None
+    text = f"not tried before {over:%Y-%m-%d %H:%M:%SZ}, since {breaker.words(state)}: {state.trouble}"
+    return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=over.timestamp())

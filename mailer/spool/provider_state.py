@@ -1,0 +1,118 @@
+"""How the providers do, as runners found out: `state/providers.json`, so that the next run knows.
+
+Only what is not as it should be is in there, and what was. Nothing depends on it but who is tried first: a
+file that is lost or damaged means that every provider is tried.
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from mailer.spool import state
+from mailer.spool.layout import STATE, Spool
+
+NAME = "providers.json"
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What is known of one provider."""
+
+    open_until: _Moment | None = None
+    """It is left alone until then, and then tried with one message; None: it is used."""
+    opened: _Moment | None = None
+    """Since when."""
+    probe_until: _Moment | None = None
+    """A runner tries it with one message, and has until then to say how that went."""
+    trips: int = 0
+    """How often in a row it was found not to work, which makes the pauses longer."""
+    failures: int = 0
+    """Troubles in a row."""
+    kind: str = ""
+    """What the last trouble was about: `down`, `login` or `quota`."""
+    trouble: str = ""
+    """The last trouble, in the words of the provider or of the system."""
+    at: _Moment | None = None
+    """When that was."""
+    message: str = ""
+    """The message it happened to, if it may be the message's fault."""
+
+
+States = dict[str, ProviderState]
+"""By `Provider.account`."""
+
+
+def read(spool: Spool) -> States:
+    return decode(state.read(spool, NAME) or b"")
+
+
+def decode(data: bytes) -> States:
+    """Read what can be read; an entry that cannot is as if there were none."""
+    found: States = {}
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        for account, raw in msgspec.json.decode(data, type=dict[str, msgspec.Raw]).items():
+            with contextlib.suppress(msgspec.MsgspecError):
+                found[account] = msgspec.json.decode(raw, type=ProviderState)
+    return found
+
+
+def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderState]) -> States:
+    """Change one provider's state from what it is now, and return all, as they are now.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with _alone(spool):
+        states = read(spool)
+        before = states.get(account, ProviderState())
+        if (after := how(before)) != before:
+            states[account] = after
+            write(spool, {name: kept for name, kept in states.items() if kept != ProviderState()})
+    return states
+
+
+def end_pauses(spool: Spool, now: datetime) -> None:
+    """Have every provider that is left alone tried with the next message; raises OSError."""
+    with _alone(spool):
+        before = read(spool)
+        after = {
+            account: replace(known, open_until=now, probe_until=None)
+            if known.open_until and known.open_until > now
+            else known
+            for account, known in before.items()
+        }
+        if after != before:
+            write(spool, after)
+
+
+def forget(spool: Spool, accounts: Collection[str]) -> None:
+    """Forget what is known of some providers: they are as good as new; raises OSError."""
+    with _alone(spool):
+        before = read(spool)
+        after = {account: known for account, known in before.items() if account not in accounts}
+        if after != before:
+            write(spool, after)
+
+
+def write(spool: Spool, states: States) -> None:
+    """Put these in the place of what was there; raises OSError."""
+    state.replace(spool, NAME, msgspec.json.format(msgspec.json.encode(states), indent=2) + b"\n")
+
+
+@contextlib.contextmanager
+def _alone(spool: Spool) -> Iterator[None]:
+    """Keep other runners from a change at the same time, if they let us.
+
+    A stopped one may keep the lock for an hour, and mail does not wait for that: the worst that happens
+    without it is that one runner forgets what another one learnt.
+    """
+    with spool.directory(STATE) as directory:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

@@ -1,0 +1,350 @@
+"""Providers that give trouble are left alone for a while, by all runs; no mail is lost or bounced by it."""
+
+import json
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import DROP, Server
+from hypothesis import given
+from hypothesis import strategies as st
+from sending import MESSAGE, TO, at, forward_to, found, outcomes, queue
+from test_send_failover import LOGIN
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+
+from mailer.mail.outcome import Scope, Status
+from mailer.mail.reply import Reply
+from mailer.send import breaker
+from mailer.send.breaker import Ailment, Health
+from mailer.send.phase import Phase
+from mailer.send.quota import quota_of
+from mailer.send.trouble import judge
+from mailer.send.turns import Turns
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState
+
+REFUSED = "535 5.7.8 bad credentials"
+LATER = ("faketime", "-f", "+3m")
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+QUOTAS = [
+    "550 5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits",
+    "550 5.4.5 Daily SMTP relay sending limit exceeded for customer",
+    "421 4.7.0 Try again later, closing connection.",
+    "421 4.7.28 Gmail has detected an unusual rate of mail originating from your DKIM domain",
+    "454 4.7.0 Too many login attempts, please try again later.",
+    "421 4.4.5 Server busy, try again later.",
+    "450 4.2.1 Peak SMTP relay limit exceeded for customer.",
+    "454 Throttling failure: Daily message quota exceeded.",
+    "454 Throttling failure: Maximum sending rate exceeded.",
+    "554 Reject by behaviour spam ANTISPAM_BAT[01201311R196xxxxx]: too frequently sending",
+    "526 Daily quota exceeded",
+    "552 Sending quota exceeded",
+    "451 4.7.500 Server busy. Please try again later",
+    "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+    "451 You have exceeded your messaging limits",
+]
+
+NO_QUOTA = [
+    "452 4.2.2 The email account that you tried to reach is over quota",
+    "552 5.2.2 mailbox quota exceeded, daily limit",
+    "552 Mailbox limit exceeded",
+    "552 5.3.4 Message size limit exceeded",
+    "451 4.7.1 Greylisted, try again later",
+    "450 4.2.1 The user you are trying to contact is receiving mail too quickly",
+    "550 5.7.1 you are listed",
+    "250 2.0.0 daily limit exceeded",
+]
+
+
+@pytest.mark.parametrize("reply", QUOTAS)
+def test_a_used_up_quota_is_known_by_its_words_and_never_bounces(reply: str) -> None:
+    assert quota_of(reply)
+    code, _, text = reply.partition(" ")
+    for phase in (Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT):
+        assert judge(phase, Reply(int(code), (text,))) == (Status.DEFERRED, Scope.PROVIDER)
+
+
+@pytest.mark.parametrize("reply", NO_QUOTA)
+def test_a_full_mailbox_a_large_message_and_greylisting_are_no_quota_of_ours(reply: str) -> None:
+    assert quota_of(reply) is None
+
+
+@pytest.mark.parametrize(("scope", "text"), [(Scope.PROVIDER, REFUSED), (Scope.HOST, QUOTAS[0])])
+def test_login_and_quota_open_at_once(scope: Scope, text: str) -> None:
+    state = breaker.failed(ProviderState(), Ailment.of(scope, text, "M1"), NOW)
+    assert breaker.health(state, NOW) is Health.OPEN
+    assert not breaker.admits(state, NOW)
+
+
+def test_a_connection_that_fails_opens_the_third_time_in_a_row() -> None:
+    state = ProviderState()
+    for expected in (Health.CLOSED, Health.CLOSED, Health.OPEN):
+        state = breaker.failed(state, Ailment.of(Scope.HOST, "Connection refused"), NOW)
+        assert breaker.health(state, NOW) is expected
+    assert (
+        breaker.succeeded(breaker.failed(ProviderState(), Ailment.of(Scope.HOST, "x"), NOW), NOW).failures
+        == 0
+    )
+
+
+def test_one_message_that_breaks_every_session_never_opens_it_nor_keeps_it_open() -> None:
+    ailment = Ailment.of(Scope.HOST, "connection closed by the server", "M1")
+    state = ProviderState()
+    for _ in range(10):
+        state = breaker.failed(state, ailment, NOW)
+    assert breaker.health(state, NOW) is Health.CLOSED
+    half_open = ProviderState(open_until=NOW, trips=1, failures=3, message="M1", probe_until=NOW)
+    after = breaker.failed(half_open, ailment, NOW + timedelta(seconds=1))
+    assert breaker.admits(after, NOW + timedelta(seconds=1))
+
+
+def test_half_open_lets_one_message_through_at_a_time() -> None:
+    state = ProviderState(open_until=NOW, trips=1)
+    later = NOW + timedelta(seconds=5)
+    assert breaker.health(state, later) is Health.HALF_OPEN
+    assert breaker.admits(state, later)
+    probed = breaker.probing(state, later)
+    assert not breaker.admits(probed, later)
+    assert breaker.admits(probed, later + timedelta(seconds=breaker.PROBE)), "a probe whose runner died"
+    assert breaker.health(breaker.succeeded(probed, later), later) is Health.CLOSED
+
+
+@given(st.integers(0, 30), st.sampled_from([REFUSED, *QUOTAS]))
+def test_pauses_grow_and_are_bounded(trips: int, text: str) -> None:
+    state = ProviderState(open_until=NOW, trips=trips)
+    again = breaker.failed(state, Ailment.of(Scope.PROVIDER, text), NOW)
+    assert again.open_until
+    assert 60 <= (again.open_until - NOW).total_seconds() <= breaker.LONGEST
+
+
+@pytest.mark.parametrize("wrong", [timedelta(days=3650), timedelta(days=-3650)])
+def test_a_pause_that_a_wrong_clock_set_is_over(wrong: timedelta) -> None:
+    state = breaker.failed(ProviderState(), Ailment.of(Scope.PROVIDER, REFUSED), NOW + wrong)
+    assert breaker.admits(state, NOW)
+
+
+def test_what_succeeds_after_it_opened_began_before_and_closes_nothing() -> None:
+    state = breaker.failed(ProviderState(), Ailment.of(Scope.PROVIDER, REFUSED), NOW)
+    assert breaker.succeeded(state, NOW) == state
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0" * 100, b"[]", b'{"a": 1, "b": {"openUntil": "soon"}}', b"{" * 99_999]
+)
+def test_a_damaged_state_file_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        (tmp_path / "spool" / "state" / "providers.json").write_bytes(damage)
+        assert provider_state.read(spool) == {}
+        state = ProviderState(open_until=NOW, trouble=REFUSED)
+        assert provider_state.change(spool, "a:1", lambda _: state) == {"a:1": state}
+        assert provider_state.read(spool) == {"a:1": state}
+
+
+class Way:
+    """As much of a route as `Turns` looks at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=5), st.floats(0, 1, exclude_max=True))
+def test_equals_share_by_weight_however_few_messages_there_are(weights: list[int], start: float) -> None:
+    group = [(Way(f"{at}"), weight) for at, weight in enumerate(weights)]
+    turns = Turns([[(Way("direct"), 0)], group], lambda: start)  # type: ignore[list-item]
+    orders = [turns.next() for _ in range(200)]
+    assert all(order[0].name == "direct" and len({*order}) == len(weights) + 1 for order in orders)
+    firsts = Counter(order[1].name for order in orders)
+    if not any(weights):
+        assert set(firsts) == {"0"}
+        return
+    for name, weight in ((way.name, weight) for way, weight in group):
+        assert abs(firsts[name] - 200 * weight / sum(weights)) <= 8
+
+
+def providers_of(relay: Relay) -> list[dict[str, Any]]:
+    done = relay.mailer("providers", "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def health(relay: Relay) -> list[str]:
+    return [row["health"] for row in providers_of(relay)]
+
+
+def changes(relay: Relay) -> list[tuple[str, str]]:
+    """What the ledger says of providers, in order."""
+    lines = [
+        json.loads(line) for log in (relay.spool / "log").iterdir() for line in log.read_text().splitlines()
+    ]
+    return [(line["name"], line["state"]) for line in lines if line["event"] == "provider"]
+
+
+def logins(*servers: Server, **more: Any) -> dict[str, Any]:
+    names = ("first", "second")
+    providers = [
+        {"name": name, "host": LOOPBACK, "port": server.port, **LOGIN, **more}
+        for name, server in zip(names, servers, strict=False)
+    ]
+    return forward_to(forwardProviders=providers)
+
+
+def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Relay) -> None:
+    """FAULTS row 21, over several runs: nothing bounces, no attempt is spent, and nobody is asked in vain."""
+    with Server({"auth": REFUSED}, auth="PLAIN") as first, Server({"auth": REFUSED}, auth="PLAIN") as second:
+        relay.configure(logins(first, second))
+        tried = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        asked = len(first.sessions), len(second.sessions)
+        later = [queue(relay.spool) for _ in range(5)]
+        assert relay.mailer_send("--once").returncode == 0
+        assert (len(first.sessions), len(second.sessions)) == asked == (1, 1)
+        assert health(relay) == ["open", "open"]
+        shown = relay.mailer("providers").stdout
+        assert re.search(r"^first: .*open until 20.*, since it refuses our login$", shown, re.MULTILINE)
+        assert f": {REFUSED}" in shown
+        for message in later:
+            left = found(relay.spool, message)
+            assert left is not None
+            assert (left.place, left.statuses) == ("retry", {TO: "deferred"})
+            assert "attempt" not in left.events[-1]
+            assert left.events[-1]["next"] > left.events[-1]["at"]
+        story = relay.mailer("spool", "why", later[0]).stdout
+        assert "Not tried yet; it will be" in story
+        assert f"since it refuses our login: {REFUSED}" in story
+        assert changes(relay) == [("first", "open"), ("second", "open")]
+
+        second.script.clear()  # The password is mended at one of them.
+        assert relay.mailer_send("--once", under=LATER).returncode == 0
+        assert len(second.messages) == 6
+        assert len(first.sessions) == 2, "one probe, not six"
+        assert Counter(to for to, _ in second.delivered()) == {TO: 6}
+    assert all(found(relay.spool, message) is None for message in [tried, *later])
+    assert changes(relay)[-3:] == [("first", "half-open"), ("first", "open"), ("second", "closed")] or (
+        sorted(changes(relay)[2:]) == [("first", "open"), ("second", "closed")]
+    )
+
+
+@pytest.mark.parametrize("how", ["reset", "retry"])
+def test_the_operator_has_a_provider_tried_before_its_time(relay: Relay, how: str) -> None:
+    with Server({"auth": REFUSED}, auth="PLAIN") as server:
+        relay.configure(logins(server))
+        ids = [queue(relay.spool) for _ in range(4)]
+        relay.mailer_send("--once")
+        assert health(relay) == ["open"]
+        server.script.clear()
+        if how == "reset":
+            assert relay.mailer("providers", "reset", "nobody").returncode == 66
+            assert relay.mailer("providers", "reset").returncode == 2
+            done = relay.mailer("providers", "reset", "first")
+            assert (done.returncode, done.stdout) == (0, "first: as if there had been no trouble\n")
+            ids = [queue(relay.spool)]
+        else:
+            relay.mailer("spool", "retry", "--all")
+            assert health(relay) == ["half-open"]
+        relay.mailer_send("--once")
+        assert len(server.messages) == len(ids)
+        assert health(relay) == ["closed"]
+    assert all(found(relay.spool, message) is None for message in ids)
+
+
+def test_mail_goes_to_the_next_provider_while_the_quota_of_one_is_used_up(relay: Relay) -> None:
+    quota = "550 5.4.5 Daily user sending limit exceeded"
+    with Server({"mail": quota}) as first, Server() as second:
+        relay.configure(forward_to(first, second, security={"logAllEmails": True}))
+        ids = [queue(relay.spool)]
+        relay.mailer_send("--once")
+        ids += [queue(relay.spool) for _ in range(3)]
+        relay.mailer_send("--once")
+        assert len(first.sessions) == 1
+        assert second.delivered() == [(TO, MESSAGE)] * 4
+        [row, good] = providers_of(relay)
+        assert (row["health"], row["trouble"], good["health"]) == ("open", quota, "closed")
+        until, since = (datetime.fromisoformat(row[key]) for key in ("openUntil", "openSince"))
+        assert until - since == timedelta(hours=1)
+    for message in ids:
+        kept = found(relay.spool, message)
+        assert kept is not None
+        assert [kind for kind, _ in outcomes(kept)] == ["trouble", "committing", "sent"]
+        assert quota in kept.events[1]["reply"]
+        assert "going on to another next hop" in relay.mailer("spool", "why", message).stdout
+
+
+def test_a_provider_that_drops_after_the_dot_keeps_its_doubtful_mail_and_gets_no_more(relay: Relay) -> None:
+    with Server({"dot": DROP}) as first, Server() as second:
+        relay.configure(forward_to(first, second))
+        ids = [queue(relay.spool) for _ in range(3)]
+        relay.mailer_send("--once", "--limit", "1")
+        relay.mailer_send("--once", "--limit", "1")
+        relay.mailer_send("--once", "--limit", "1")
+        assert second.messages == []
+        other = queue(relay.spool)
+        relay.mailer_send("--once")
+        assert len(second.messages) == 1
+        assert len(first.messages) == 3
+        for message in ids:
+            left = found(relay.spool, message)
+            assert left is not None
+            assert left.statuses == {TO: "uncertain"}
+            assert "the final reply was lost" in relay.mailer("spool", "why", message).stdout
+        assert found(relay.spool, other) is None
+        first.script.clear()
+        relay.mailer_send("--once", under=LATER)
+        assert len(first.messages) == 6
+        assert len(second.messages) == 1, "who may have it already must not get it from elsewhere"
+
+
+def test_providers_of_equal_priority_share_by_weight_and_fail_over_to_each_other(relay: Relay) -> None:
+    with Server() as heavy, Server() as light, Server({"banner": "554 5.3.2 no"}) as broken:
+        shares = ((heavy, 3), (light, 1), (broken, 0))
+        providers = [
+            {"host": LOOPBACK, "port": server.port, "priority": 1, "weight": weight}
+            for server, weight in shares
+        ]
+        relay.configure(forward_to(forwardProviders=providers))
+        for _ in range(40):
+            queue(relay.spool)
+        relay.mailer_send("--once")
+        assert broken.sessions == []
+        assert abs(len(heavy.messages) - 30) <= 3
+        assert len(heavy.messages) + len(light.messages) == 40
+        heavy.script["mail"] = "421 4.3.2 closing"
+        queue(relay.spool)
+        relay.mailer_send("--once")
+        assert len(light.delivered()) + len(heavy.delivered()) == 41
+        listed = relay.mailer("providers").stdout
+        assert f"{at(heavy)}, priority 1, weight 3: " in listed
+
+
+def test_a_state_that_cannot_be_written_stops_no_mail(relay: Relay) -> None:
+    with Server({"auth": REFUSED}, auth="PLAIN") as first, Server() as second:
+        relay.configure(logins(first, second))
+        (relay.spool / "state").mkdir(parents=True)
+        (relay.spool / "state" / "providers.json").mkdir()
+        ids = [queue(relay.spool) for _ in range(3)]
+        done = relay.mailer_send("--once")
+        assert done.returncode == 0
+        assert "the providers' state cannot be written" in done.stderr
+        assert len(first.sessions) <= 3
+        assert all(found(relay.spool, message) for message in ids) or len(second.messages) == 3
+
+
+def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Relay) -> None:
+    rows = [json.loads(line) for line in relay.mailer("explain-trouble", "--json").stdout.splitlines()]
+    assert len(rows) == 8
+    assert all(row["reason"] and row["source"].startswith("RFC") for row in rows)
+    said, *rules = (
+        json.loads(line)
+        for line in relay.mailer(
+            "explain-trouble", "--json", "--phase", "mail", "550 5.4.5 Daily limit exceeded"
+        ).stdout.splitlines()
+    )
+    assert (said["scope"], said["hardness"]) == ("provider", "temporary")
+    assert [row["action"] for row in rules] == ["next hop", "retry"]
+    assert "-> bounce" in relay.mailer("explain-trouble", "550 5.1.1 no such user").stdout
+    assert relay.mailer("explain-trouble", "hello").returncode == 2
