@@ -6,16 +6,20 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from bounces import notifications
 from hostile import HANG, Server, per_address
+from log_directory import opened
 from sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
 from spool_walk import Found, untold, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
 from testbed.waiting import until
+
+from mailer.maillog.totals import TotalsFold
 
 ANN, BOB = "ann@example.net", "bob@example.net"
 CALLS = (
@@ -84,6 +88,9 @@ def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_
         expected = Counter({(ANN, MESSAGE): 1, (BOB, MESSAGE): 1})
         assert Counter(copies) in ([expected, expected + expected] if doubtful else [expected]), case
         assert walk(relay.spool) == {}, case
+        # The ledger was told of it exactly once, as readers count it.
+        counted = TotalsFold(partial(opened, relay.spool / "log"), time.time).refresh()
+        assert (counted.sent, counted.delivered) == (2, 1), case
 
 
 STEPS = ("fdatasync", "fsync", "renameat2")

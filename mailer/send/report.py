@@ -50,14 +50,14 @@ class Report:
 
         Readers of the ledger count each (id, recipient, attempt) once.
         """
-        groups: dict[tuple[Outcome, int], list[str]] = {}
+        groups: dict[Outcome, list[str]] = {}
         for standing in state.standings:
-            if standing.status.final:
+            if standing.status.final and standing.attempt == state.attempts:
                 outcome = Outcome("", standing.status, standing.hop, standing.reply)
-                groups.setdefault((outcome, standing.attempt), []).append(standing.address)
-        for number, ((outcome, attempt), to) in enumerate(groups.items(), start=1):
+                groups.setdefault(outcome, []).append(standing.address)
+        for number, (outcome, to) in enumerate(groups.items(), start=1):
             message = _came_to(state) if number == len(groups) else ""
-            self._tell(outcome, tuple(to), attempt=attempt, message=message, again=True)
+            self._tell(outcome, tuple(to), attempt=state.attempts, message=message, again=True)
 
     def _tell(self, outcome: Outcome, to: tuple[str, ...], **more: object) -> None:
         entry = self.claim.entry
