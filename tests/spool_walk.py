@@ -124,7 +124,7 @@ def untold(files: Mapping[str, Found]) -> list[str]:
             told = told | to if event["event"] == "notified" else told - to
         wanted = {address for address in file.recipients if "FAILURE" in file.notify.get(address, "FAILURE")}
         given_up = {address for address, status in file.statuses.items() if status in {"bounced", "expired"}}
-        missing += [f"{file.name} {address}" for address in given_up & wanted - told if file.sender]
+        missing += [f"{file.name} {address}" for address in sorted(given_up & wanted - told) if file.sender]
     return missing
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bounces import Notification, notifications, submit, told
-from hostile import Server, per_address
+from hostile import DROP, Server, per_address
 from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
 from spool_walk import walk
 from testbed.capability import tracer
@@ -406,6 +406,21 @@ def test_a_reply_of_a_megabyte_is_trouble_with_the_server_and_shown_cut(relay: R
     assert len(ledger.read_bytes()) < 10_000
 
 
+def test_a_failure_is_told_though_the_message_is_held_for_another_recipients_doubt(relay: Relay) -> None:
+    with Server({"rcpt": per_address({BOB: NEVER}), "dot": [DROP, None]}) as server:
+        sending(relay, server, uncertain="hold")
+        message = queue(relay.spool, [ANN, BOB])
+        run(relay)
+        assert list(one(server).recipients) == [BOB]
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.statuses) == ("hold", {ANN: "uncertain", BOB: "bounced"})
+        relay.mailer("spool", "release", message)
+        run(relay)
+        assert len(notifications(server)) == 1
+    assert relay.mailer("spool", "fsck").stdout == ""
+
+
 def test_a_retried_recipient_that_is_refused_again_is_told_again(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
         sending(relay, server)
@@ -417,6 +432,14 @@ def test_a_retried_recipient_that_is_refused_again_is_told_again(relay: Relay) -
         run(relay)
         assert len(notifications(server)) == 2
     assert list(told(relay.spool, message).values()) == [[BOB], [BOB]]
+
+
+def test_a_message_from_a_wrong_clock_has_its_bounce_too(relay: Relay) -> None:
+    with Server({"rcpt": per_address({BOB: NEVER})}) as server:
+        sending(relay, server)
+        queue(relay.spool, [BOB], received=253_402_300_000.0)
+        run(relay)
+        assert one(server).message["Arrival-Date"].startswith("Fri, 31 Dec 9999")
 
 
 def test_thousands_of_refusals_make_one_notification_that_names_all_to_programs(relay: Relay) -> None:

@@ -168,3 +168,16 @@ def test_a_journal_that_names_what_is_no_notification_moves_nothing(tmp_path: Pa
     assert (tmp_path / "tmp" / link).is_symlink()
     assert secret.read_text() == "secret"
     assert walk(tmp_path, ("new",)) == {}
+
+
+def test_a_defect_in_the_writing_costs_the_notification_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    def defective(*_: object) -> bytes:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("mailer.send.dsn.compose", defective)
+    parent = accept(tmp_path, b"x", *FATES)
+    with Spool.open(tmp_path) as spool:
+        run(spool)
+    found = walk(tmp_path, ("new", "cur", "failed", "tmp"))
+    assert {name: file.place for name, file in found.items()} == {parent: "failed"}
+    assert untold(found) == [f"{parent} {address}" for address in sorted(FATES[1:])]

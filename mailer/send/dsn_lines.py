@@ -6,6 +6,8 @@ from email.utils import format_datetime
 
 _LINE = 76
 """Characters; RFC 5322 2.1.1 wants 78 at most."""
+_LAST = 253_402_300_799.0
+"""The last second of the year 9999."""
 _UNBROKEN = 200
 """Characters after which a word is broken: at most 800 octets, where RFC 5322 2.1.1 lets a line have 998."""
 
@@ -39,5 +41,5 @@ def wrapped(text: str, indent: str) -> list[str]:
 
 
 def date_time(seconds: float) -> str:
-    """Write a time as RFC 5322 3.3 does."""
-    return format_datetime(datetime.fromtimestamp(seconds, UTC))
+    """Write a time as RFC 5322 3.3 does; one that a wrong clock made is brought into its four-digit years."""
+    return format_datetime(datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), UTC))

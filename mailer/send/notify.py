@@ -58,12 +58,20 @@ class Notifier:
         Raises:
             OSError: it could not be done, or not to its end. The message must stay in `cur/`, where the next
                 claim finishes it or begins anew; at no time are there two notifications that can be sent.
+                (After a defect of ours nothing is told, and the message's file, in `failed/`, says so.)
         """
         to = self._terms.destination(claim.entry.envelope.sender)
         told = owed(state, now, self._terms.delay_warning) if to else ()
         if not told:
             return state
-        notification = self._write(claim, state, told, to, now)
+        try:
+            notification = self._write(claim, state, told, to, now)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a defect of ours must not keep the message going round and round
+            # Its type only: its words may hold what is nobody's business.
+            self._log.error("a notification could not be written", id=claim.id, error=type(error).__name__)
+            return state
         size = notification.size
         addresses = tuple(each.standing.address for each in told)
         event = Event(at=clock.rfc3339(now), event=Kind.NOTIFIED, to=addresses, notice=notification.id)

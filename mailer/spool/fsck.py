@@ -139,7 +139,7 @@ def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
 
 def _stale(view: View, now: float) -> str:
     if now - view.status.st_mtime > STALE:
-        return "was left behind by a receiver that died; `mailer spool sweep` removes it"
+        return "was left behind by a program that died; `mailer spool sweep` removes it"
     return ""
 
 
