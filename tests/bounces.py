@@ -41,8 +41,8 @@ def read(raw: bytes, to: list[str]) -> Notification:
     assert isinstance(whole, EmailMessage)
     assert whole.get_content_type() == "multipart/report"
     assert whole.get_param("report-type") == "delivery-status"
-    assert [part.defects for part in whole.walk() if part.defects] == []
     words, report, copy = whole.iter_parts()
+    assert not [part.defects for part in (whole, words, report) if part.defects]
     message, *recipients = _groups(raw, report)
     return Notification(
         raw=raw,
