@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hostile import HANG, Server
 from internet import Internet, run, words
 from sending import found, outcomes, queue
+from testbed.dkim_verifiers import loopback_address
+from testbed.name_server import NameServer
 from testbed.relay import Relay
 
 from mailer.send.mx import MAX_HOSTS, Rules, addresses
+from mailer.send.resolver import DnsResolver, LookupFailed
 
 MX1, MX2, SIX = "127.0.0.21", "127.0.0.22", "::1"
 
@@ -164,7 +168,62 @@ def test_a_literal_of_the_family_that_is_switched_off_is_not_connected_to(
     assert f"has an IPv{version} address" in words(message)
 
 
+# Which name server.
+
+
+def test_a_dead_name_server_leaves_time_for_the_next_one(relay: Relay, internet: Internet) -> None:
+    internet.dns.zone["one.test", "A"] = [MX1]
+    server = internet.server(MX1)
+    with NameServer({}) as dead:
+        dead.silent = True
+        relay.configure(internet.settings())
+        relay.configure({"dns": {"nameservers": [str(dead), str(internet.dns)], "timeout": "1s"}})
+        message = queue(relay.spool, ["bob@one.test"])
+        assert relay.mailer_send("--once").returncode == 0
+    assert found(relay.spool, message) is None
+    assert recipients_at(server) == [["bob@one.test"]]
+
+
+def test_name_servers_of_resolv_conf_are_those_it_names_now(tmp_path: Path) -> None:
+    """A watcher stays while a laptop goes from one network to the next."""
+    resolv_conf = tmp_path / "resolv.conf"
+
+    async def asked_twice(first: NameServer, second: NameServer) -> list[list[str]]:
+        resolv_conf.write_text(f"nameserver {first.host}\n")
+        resolver = DnsResolver([], 5, resolv_conf)
+        answers = [await resolver.addresses("one.test", six=False)]
+        for text in ("# nothing yet\n", f"nameserver {second.host}\n"):
+            renewed = tmp_path / "renewed"
+            renewed.write_text(text)
+            renewed.replace(resolv_conf)
+            answers.append(await resolver.addresses("one.test", six=False))
+        return answers
+
+    with (
+        NameServer({("one.test", "A"): [MX1]}, host=loopback_address(), port=53) as first,
+        NameServer({("one.test", "A"): [MX2]}, host=loopback_address(), port=53) as second,
+    ):
+        assert asyncio.run(asked_twice(first, second)) == [[MX1], [MX1], [MX2]]
+
+
+def test_without_any_name_server_the_run_says_so(tmp_path: Path) -> None:
+    for text in ("", "options edns0\n"):
+        (tmp_path / "resolv.conf").write_text(text)
+        with pytest.raises(LookupFailed, match="names none"):
+            DnsResolver([], 5, tmp_path / "resolv.conf")
+    with pytest.raises(LookupFailed, match="names none"):
+        DnsResolver([], 5, tmp_path / "not there")
+
+
 # Bounds, and answers that are none.
+
+
+def test_a_name_that_no_domain_can_have_bounces(relay: Relay, internet: Internet) -> None:
+    """255 octets are a path of RFC 5321, and two too many for the DNS."""
+    long = ".".join(["a" * 60] * 4)
+    message = run(relay, internet, [f"bob@{long}.12345678901"])
+    assert message.place == "failed"
+    assert "no domain can have that name" in words(message)
 
 
 def test_an_answer_that_is_cut_is_asked_for_again_by_tcp(relay: Relay, internet: Internet) -> None:

@@ -5,8 +5,10 @@ has no such record (an answer), and nobody could tell (temporary, never an answe
 """
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import dns.asyncresolver
@@ -21,6 +23,8 @@ from dns.rdtypes.ANY.TXT import TXT
 
 _CACHE = 10_000
 """Answers kept, each for its TTL. A run that mails a million domains must not remember them all."""
+_TURN = 2.0
+"""Seconds that one server is given to answer, at most, before the next one is asked."""
 _MAX_ALIASES = 8
 """CNAMEs followed. RFC 1034 3.6.2 knows no number; Postfix stops at 10 and BIND at 16."""
 
@@ -63,26 +67,47 @@ class _Cache(dns.resolver.LRUCache):
 class DnsResolver:
     """Asks name servers, keeps answers as long as these allow, and never asks one thing twice at a time."""
 
-    def __init__(self, nameservers: Sequence[str], timeout: float) -> None:
+    def __init__(
+        self, nameservers: Sequence[str], timeout: float, resolv_conf: Path = Path("/etc/resolv.conf")
+    ) -> None:
         """Prepare.
 
         Args:
-            nameservers: as `ADDRESS` or `ADDRESS:PORT`; none: those of /etc/resolv.conf.
+            nameservers: as `ADDRESS` or `ADDRESS:PORT`; none: those of resolv.conf.
             timeout: seconds for one question, over all servers.
+            resolv_conf: read again when it changes: a runner that stays outlives its network's name servers.
 
         Raises:
-            LookupFailed: /etc/resolv.conf is needed and names no server.
+            LookupFailed: resolv.conf is needed and names no server.
             ValueError: a name server is no address.
         """
-        try:
-            self._dns = dns.asyncresolver.Resolver(configure=not nameservers)
-        except dns.resolver.NoResolverConfiguration as error:
-            raise LookupFailed("no name server is configured: /etc/resolv.conf names none") from error
-        if nameservers:
-            self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
+        self._dns = dns.asyncresolver.Resolver(configure=False)
         self._dns.lifetime = timeout
         self._dns.cache = _Cache(_CACHE)
+        self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
+        self._resolv_conf = None if nameservers else resolv_conf
+        self._version = (0, 0)
+        self._read_again()
+        if not self._dns.nameservers:
+            raise LookupFailed(f"no name server is configured: {resolv_conf} names none")
+        self._share_time()
         self._asking: dict[_Query, asyncio.Future[list[str]]] = {}
+
+    def _read_again(self) -> None:
+        """Take the name servers of resolv.conf if it has changed; one that names none changes nothing."""
+        if self._resolv_conf is None:
+            return
+        with contextlib.suppress(OSError, dns.resolver.NoResolverConfiguration):
+            state = self._resolv_conf.stat()
+            version = (state.st_ino, state.st_mtime_ns)
+            if version != self._version:
+                self._dns.read_resolv_conf(str(self._resolv_conf))
+                self._version = version
+                self._share_time()
+
+    def _share_time(self) -> None:
+        """Give each server its turn, and the first one a second turn, before the time is over."""
+        self._dns.timeout = min(_TURN, self._dns.lifetime / (len(self._dns.nameservers) + 1))
 
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """See `Resolver`."""
@@ -115,6 +140,7 @@ class DnsResolver:
 
     async def _follow(self, name: str, kind: str) -> list[str]:
         """Ask, and follow aliases that the server did not follow for us (an authoritative one does not)."""
+        self._read_again()
         for _ in range(_MAX_ALIASES):
             try:
                 answer = await self._dns.resolve(_absolute(name), kind, search=False)
@@ -158,6 +184,8 @@ async def _translated(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
         raise LookupFailed(f"name servers failed: {_codes(error)}") from error
     except dns.exception.Timeout as error:
         raise LookupFailed("name servers did not answer in time") from error
+    except (dns.name.NameTooLong, dns.name.LabelTooLong, dns.name.IDNAException) as error:
+        raise NoSuchName("no domain can have that name") from error
     except (dns.exception.DNSException, OSError, EOFError, UnicodeError) as error:
         raise LookupFailed(f"{type(error).__name__}: {error}") from error
 
