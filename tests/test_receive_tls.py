@@ -203,6 +203,48 @@ def test_an_unsafe_listener_does_not_start(tmp_path, change, word):
         pass
 
 
+@pytest.mark.parametrize("said", [b"EHLO x\r\n", b"", b"\x16\x03\x01\x00\x05\x01"])
+def test_a_handshake_that_fails_gives_its_place_to_the_next_client(tmp_path, said):
+    settings = replace(CLOSED, max_connections=1, endpoints=(Endpoint(port=0, tls=True),))
+    with running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver:
+        host, port = receiver.server.addresses[1]
+        with socket.create_connection((host, port), timeout=20) as connection:
+            connection.sendall(said)
+            connection.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                assert b"220" not in connection.recv(100)
+        until(lambda: greeted(host, port, receiver.trust), "the next client's turn")
+
+
+def greeted(host: str, port: int, trust: ssl.SSLContext) -> bool:
+    with (
+        suppress(OSError),
+        socket.create_connection((host, port), timeout=20) as connection,
+        trust.wrap_socket(connection, server_hostname="localhost") as client,
+    ):
+        return client.recv(100).startswith(b"220 ")
+    return False
+
+
+def test_who_comes_from_elsewhere_logs_in_within_tls_or_not_at_all(tmp_path, elsewhere):
+    """Case 41."""
+    settings = replace(CLOSED, local_only=False, host=elsewhere)
+    with running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver:
+        with smtplib.SMTP(*receiver.address) as client:
+            client.ehlo("x")
+            assert not client.has_extn("auth")
+            for mechanism in ("PLAIN AGEAYg==", "LOGIN", "CRAM-MD5"):
+                code, text = client.docmd("AUTH", mechanism)
+                assert (code, text[:6]) == (538, b"5.7.11")
+            assert client.mail("a@example.com")[0] == 530
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            client.starttls(context=context)
+            client.login(USER, PASSWORD)
+            client.sendmail("a@example.com", ["b@example.net"], MAIL)
+        assert not [line for line in receiver.log if "login-failed" in line]
+
+
 def test_a_peer_from_elsewhere_gets_so_many_connections(tmp_path):
     settings = replace(CLOSED, local_only=False, max_connections_per_peer=1)
     with running(tmp_path, settings) as receiver:
