@@ -70,6 +70,29 @@ def test_a_client_is_served_beside_idle_and_slow_ones(relay: Relay, many_descrip
         until(lambda: len(list((relay.spool / "new").iterdir())) == 10 + SLOW, "the slow ones' mail")
 
 
+def test_a_hundred_senders_of_large_messages_at_once_stay_within_150_mb(relay: Relay) -> None:
+    """Of 4 MB each; MAILER_LARGE_MEGABYTES=20 makes it 2 GB in all."""
+    megabytes = int(os.environ.get("MAILER_LARGE_MEGABYTES", "4"))
+    relay.configure({"security": {"requireAuth": False}, "defaultUsername": "", "defaultPassword": ""})
+    piece = b"0123456789abcde\r\n" * (2**20 // 17)
+    with relay.serve() as server, ExitStack() as held:
+        senders = [held.enter_context(hello(relay)) for _ in range(SLOW)]
+        for connection in senders:
+            connection.sendall(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+            connection.sendall(b"Subject: large\r\n\r\n")
+        for _ in range(megabytes):
+            for connection in senders:
+                connection.sendall(piece)
+        for connection in senders:
+            connection.sendall(b".\r\n")
+        until(lambda: len(list((relay.spool / "new").iterdir())) == SLOW, "the messages", patience=300)
+        assert peak_megabytes(server.pid) < 150
+
+
+def peak_megabytes(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def test_twenty_thousand_connects_leave_the_descriptors_where_they_were(relay: Relay) -> None:
     """Case 101."""
     with relay.serve() as server:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -281,6 +282,44 @@ def test_data_that_stalls_is_dropped(tmp_path, limit):
             assert everything(connection).startswith(b"421 4.4.2 ")
         receiver.stop(20)
         assert receiver.messages() == receiver.leftovers() == []
+
+
+@pytest.mark.parametrize("command", [b"DATA\r\n", b"BDAT 1000000\r\n"])
+def test_data_that_drips_for_ever_is_dropped(tmp_path, command):
+    """Case 100: each byte comes in time, and all of them together do not."""
+    settings = replace(OPEN, stall_timeout=20, data_timeout=0.3)
+    with running(tmp_path, settings) as receiver:
+        with connect(receiver) as connection:
+            connection.sendall(
+                b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n" + command
+            )
+            connection.settimeout(0.02)
+            received = b""
+            for _ in range(500):
+                with suppress(TimeoutError):
+                    received += connection.recv(4096)
+                if b"421 " in received:
+                    break
+                connection.sendall(b"x")
+            assert b"\r\n421 4.4.2 " in received
+        receiver.stop(20)
+        assert receiver.messages() == receiver.leftovers() == []
+
+
+def test_what_nobody_reads_yet_stays_with_the_client(gated):
+    """While a message is committed the next one may come, but not all of it into memory."""
+    receiver, gate = gated
+    with connect(receiver) as connection:
+        until_data(connection)
+        connection.sendall(MAIL + b".\r\n")
+        assert gate.asked.wait(20)
+        connection.settimeout(1)
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < 100 * 2**20:
+                sent += connection.send(b"x" * 2**20)
+        # What the kernel holds for both ends, and what we take before the transport pauses.
+        assert sent < 30 * 2**20
 
 
 def test_local_only_listens_on_loopback_whatever_the_host(tmp_path):
