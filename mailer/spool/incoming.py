@@ -68,10 +68,14 @@ class Incoming:
     def id(self) -> str:
         return self._block.id
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | bytearray) -> None:
         """Append to the message; raises OSError, after which only `discard` makes sense."""
         self._digest.update(chunk)
         self.size += len(chunk)
+        if self._flushed and len(chunk) >= _BUFFER:
+            self._flush()
+            write_all(self._fd, chunk)
+            return
         self._buffer += chunk
         if len(self._buffer) >= _BUFFER:
             self._flush()
