@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -125,18 +126,31 @@ def test_a_message_in_a_runners_hands_is_left_to_it(relay: Relay, states: Queue)
         assert post(relay.http_port, RETRY).json["message"].startswith("0 failed messages and 0")
 
 
-def test_the_run_that_a_request_started_ends_with_the_monitor(relay: Relay) -> None:
-    in_hand = threading.Event()
-    with Server({"mail": reached(in_hand, HANG)}) as server:
-        relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
-        queue(relay.spool)
+def test_the_run_that_a_request_started_finishes_what_is_in_flight_and_ends_with_the_monitor(
+    relay: Relay,
+) -> None:
+    at_the_dot, go_on = threading.Event(), threading.Event()
+
+    def hesitate(*_: object) -> str:
+        at_the_dot.set()
+        go_on.wait(60)
+        return "250 2.0.0 queued"
+
+    with Server({"dot": hesitate}) as server:
+        relay.configure(forward_to(server, sending={"concurrency": 1}))
+        for _ in range(2):
+            queue(relay.spool)
         with relay.monitor() as monitor:
             post(relay.http_port, RETRY)
-            assert in_hand.wait(60)
+            assert at_the_dot.wait(60)
             [run] = children(monitor.pid)
-            assert monitor.stop() == 0
+            monitor.signal(signal.SIGTERM)
+            until(lambda: "waiting for the run" in monitor.output(), "the run to be told to end")
+            go_on.set()
+            assert monitor.wait() == 0
             assert not Path(f"/proc/{run}").exists()
-    assert len(walk(relay.spool)) == 1
+        assert len(server.delivered()) == 1
+    assert [found.place for found in walk(relay.spool).values()] == ["new"]
 
 
 def test_a_client_that_leaves_does_not_stop_what_it_asked_for(relay: Relay, states: Queue) -> None:

@@ -114,6 +114,17 @@ def test_what_is_at_rest_is_not_read_again(spool: Spool) -> None:
     assert view.snapshot()[Place.FAILED].count == 500
 
 
+def test_two_changes_within_one_tick_of_the_kernels_clock_are_both_seen(spool: Spool) -> None:
+    """Before Linux 6.13 they leave the same modification time."""
+    put(spool, "new")
+    tick = (spool.path / "new").stat().st_mtime_ns
+    view = QueueView(spool, lambda: tick / 1e9 + 0.01)
+    assert view.snapshot()[Place.NEW].count == 1
+    put(spool, "new")
+    os.utime(spool.path / "new", ns=(tick, tick))
+    assert view.snapshot()[Place.NEW].count == 2
+
+
 def test_nobody_waits_for_the_count_of_a_large_directory_and_it_comes(spool: Spool) -> None:
     for _ in range(3):
         put(spool, "new")

@@ -32,6 +32,7 @@ class Runs:
         with suppress(ProcessLookupError):
             if self._process is not None:
                 self._process.terminate()
+                self._log.notice("waiting for the run of mailer-send", seconds=grace)
         await asyncio.wait([self._task], timeout=grace)
         with suppress(ProcessLookupError):
             if self._process is not None:
