@@ -37,8 +37,17 @@ def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return now - duration(text)
+        return now - _ago(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _ago(text: str) -> float:
+    try:
+        return duration(text)
+    except click.BadParameter:
+        raise click.BadParameter(
+            'a time is written as in "2026-11-22", "2026-11-22 21:45", "today", "yesterday", or "2h" ago'
+        ) from None
 
 
 _MOMENT = click.types.FuncParamType(_moment)

@@ -1,7 +1,6 @@
 """One line of the ledger as a line for people."""
 
 from mailer.cli.spool import words
-from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
 
@@ -18,9 +17,9 @@ def in_words(line: Line) -> str:
     if words_of_others:
         said = f"{said}: {words_of_others}" if said else words_of_others
     if line.next:
-        said += f"; next attempt {_moment(line.next)}"
+        said += f"; next attempt {words.moment_of(line.next)}"
     return printable(
-        f"{_moment(line.at)}  {line.id or '-':{_ID}}  {line.event:{_EVENT}} {said}".rstrip(), 4000
+        f"{words.moment_of(line.at)}  {line.id or '-':{_ID}}  {line.event:{_EVENT}} {said}".rstrip(), 4000
     )
 
 
@@ -52,10 +51,3 @@ def _where(line: Line) -> list[str]:
     if line.delay is not None:
         said.append(f"after {words.duration(line.delay)}" if line.delay >= 10 else f"after {line.delay:.1f}s")
     return said
-
-
-def _moment(at: str) -> str:
-    try:
-        return words.moment(clock.seconds(at))
-    except ValueError:
-        return at

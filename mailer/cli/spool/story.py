@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from mailer.cli.spool import words
-from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
@@ -42,8 +41,8 @@ def tell(event: Event) -> str:
     if event.reason and event.event not in _OUTCOMES:
         text += f": {event.reason}"
     if event.next:
-        text += f"; next attempt {_moment(event.next)}"
-    return f"{_moment(event.at)}  {printable(text, 4000)}"
+        text += f"; next attempt {words.moment_of(event.next)}"
+    return f"{words.moment_of(event.at)}  {printable(text, 4000)}"
 
 
 _OUTCOMES = frozenset(status.value for status in Status)
@@ -83,13 +82,6 @@ def _what(event: Event) -> str:
         attempt=f" (attempt {event.attempt})" if event.attempt else "",
         tls=f" over {event.tls}" if event.tls else "",
     )
-
-
-def _moment(at: str) -> str:
-    try:
-        return words.moment(clock.seconds(at))
-    except ValueError:
-        return at
 
 
 def verdict(seen: Seen, now: float) -> list[str]:
@@ -179,7 +171,7 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
     about = [_is_about(event.about) for event in events if event.about][:1]
     if removed:
         by = f" by {removed.by}" if removed.by else ""
-        lines = [f"Removed{by} at {_moment(removed.at)}; no file is left in the spool."]
+        lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
     elif last and all(event.event == Status.SENT for event in last.values()):
         lines = ["Sent to every recipient; no file is left in the spool."]
     else:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from mailer.mail import clock
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool.journal import Standing
@@ -47,6 +48,14 @@ def size(count: int) -> str:
 def moment(seconds: float) -> str:
     """Write a time to the second, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def moment_of(at: str) -> str:
+    """Write a time that the journal or the ledger has; what is none, as it stands."""
+    try:
+        return moment(clock.seconds(at))
+    except ValueError:
+        return at
 
 
 def until(seconds: float, now: float) -> str:
