@@ -330,6 +330,15 @@ def test_a_provider_without_tls_or_without_verification_is_a_warning(relay: Rela
     assert (found["tls"]["grade"], "not verified" in found["tls"]["found"]) == ("warning", True)
 
 
+def test_providers_with_one_name_are_told_of_one_by_one(relay: Relay, free_port: int) -> None:
+    with Server() as server:
+        relay.configure(forward_to(server, free_port, dns=NO_DNS))
+        done = relay.mailer("doctor", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [line["grade"] for line in lines if (line["what"], line["group"][:8]) == ("connect", "provider")]
+    assert found == ["ok", "problem"]
+
+
 def test_a_provider_that_is_not_there_is_a_problem(relay: Relay, free_port: int) -> None:
     through(relay, free_port)
     assert provider_found(relay, code=1)["connect"]["found"] == "Connection refused"

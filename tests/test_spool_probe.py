@@ -182,12 +182,13 @@ def test_what_is_ready_and_what_is_in_hand_is_seen(spool_path: Path) -> None:
 
 def test_what_waits_for_the_operator_is_counted(spool_path: Path) -> None:
     spool = Queue(spool_path)
-    for _ in range(2):
-        spool.fail(spool.new(), "550 no")
-    spool.hold(spool.new(), "why not")
-    found = {finding.what: finding for finding in queue(spool_path, 0.0)}
-    assert (found["failed"].grade, found["failed"].found) == (Grade.WARNING, "2 given up")
-    assert (found["hold"].grade, found["hold"].found) == (Grade.WARNING, "1 held")
+    for days in (3, 9):
+        spool.fail(spool.new(received=1.8e9 - days * 86_400), "550 no")
+    spool.hold(spool.new(received=1.8e9), "why not")
+    found = {finding.what: finding for finding in queue(spool_path, 1.8e9)}
+    assert (found["failed"].grade, found["hold"].grade) == (Grade.WARNING, Grade.WARNING)
+    assert found["failed"].found == "2 given up; the oldest came 9 days ago"
+    assert found["hold"].found == "1 held; the oldest came 0 seconds ago"
     assert found["corrupt"].grade is Grade.OK
     assert "mailer spool ls --state failed" in found["failed"].todo
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,16 @@ _TURN = 2.0
 """Seconds that one server is given to answer, at most, before the next one is asked."""
 _MAX_ALIASES = 8
 """CNAMEs followed. RFC 1034 3.6.2 knows no number; Postfix stops at 10 and BIND at 16."""
+
+
+_KINDS = ("IN.A", "IN.AAAA", "ANY.CNAME", "ANY.PTR", "ANY.SOA")
+"""Types of records that dnspython imports at their first answer; SOA comes with every "there is none"."""
+
+
+def import_all() -> None:
+    """Import now what is otherwise imported later: for root, who will become another user before that."""
+    for kind in _KINDS:
+        import_module(f"dns.rdtypes.{kind}")
 
 
 class NoSuchName(LookupError):

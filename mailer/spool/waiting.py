@@ -10,6 +10,7 @@ from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import last_run
 from mailer.spool.examine import ASK_OWNER
+from mailer.spool.ids import arrival
 from mailer.spool.inspect import View
 from mailer.spool.layout import Place, Spool, bucket_time
 from mailer.spool.pause import describe, read_pause
@@ -36,7 +37,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
         return [Finding(str(spool), "queue", Grade.PROBLEM, words, ASK_OWNER)]
     with opened:
         try:
-            return [_sending(opened, now), *_at_rest(opened)]
+            return [_sending(opened, now), *_at_rest(opened, now)]
         except OSError as error:
             # A place that is missing is made at the next start; what stands in its way was told of above.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
@@ -155,10 +156,13 @@ _WAIT_FOR_YOU = (
 )
 
 
-def _at_rest(spool: Spool) -> Iterator[Finding]:
+def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
     for place, grade, words, todo in _WAIT_FOR_YOU:
-        count = sum(1 for _ in spots(spool, (place,)))
+        count, oldest = 0, ""
+        for spot in spots(spool, (place,)):
+            count, oldest = count + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
         if count:
-            yield Finding(str(spool.path / place), place.value, grade, f"{count} {words}", todo)
+            found = f"{count} {words}; the oldest came {_age(max(0.0, now - arrival(oldest)))} ago"
+            yield Finding(str(spool.path / place), place.value, grade, found, todo)
         elif place is not Place.RETRY:
             yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")

@@ -35,15 +35,15 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
     """
     config = loaded.config
     wanted = list(sections(config, asked)) if asked else []
-    waiting = {section.title: asyncio.create_task(bounded(section)) for section in wanted}
+    waiting = [(section.title, asyncio.create_task(bounded(section))) for section in wanted]
     for title, findings in await asyncio.to_thread(_here, loaded):
         report.group(title, findings)
     report.group("ports", await port_findings(config, started=config.spool_dir.is_dir()))
     if asked is None:
         report.group("network", [Finding("network", "network", Grade.SKIPPED, "--offline")])
-    for title, task in waiting.items():
+    for title, task in waiting:
         while not task.done():
-            report.waiting_for([each for each, other in waiting.items() if not other.done()])
+            report.waiting_for([each for each, other in waiting if not other.done()])
             await asyncio.wait([task], timeout=_LOOK_EVERY)
         report.group(title, task.result())
 
