@@ -131,7 +131,8 @@ def _fsync(fd: int) -> Outcome:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
 
 
 def _accept_one(directory: int, name: str) -> float:
