@@ -547,11 +547,10 @@ def test_on_a_terminal_it_says_what_it_waits_for(relay: Relay) -> None:
 
 def test_nobody_need_read_to_the_end(relay: Relay) -> None:
     """Its probe's files are removed, and sessions ended, although the reader has gone."""
-    Queue(relay.spool)
     reader, writer = os.pipe()
     os.close(reader)
     argv = [sys.executable, "-m", "mailer", "doctor", "--offline", "--config", str(relay.config)]
     done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
-    assert list((relay.spool / "tmp").iterdir()) == []
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert list(relay.directory.iterdir()) == [relay.config]
