@@ -18,7 +18,7 @@ import trustme
 from cli_queue import Queue
 from destinations import secure_postfix, trust_provider
 from hostile import HANG, Server
-from sending import forward_to
+from sending import forward_to, queue
 from signing import DOMAIN
 from test_send_command import snapshot
 from testbed.name_server import NameServer, txt
@@ -276,6 +276,7 @@ def test_a_provider_is_tried_up_to_the_login_and_no_mail_begins(relay: Relay, au
         "connect": "ok",
         "tls": "ok",
         "login": "ok",
+        "breaker": "ok",
     }
     assert "TLSv1.3" in found["tls"]["found"]
     assert "days" in found["tls"]["found"]
@@ -328,6 +329,17 @@ def test_a_provider_without_tls_or_without_verification_is_a_warning(relay: Rela
         through(relay, server.port, insecureSkipVerify=True)
         found = provider_found(relay)
     assert (found["tls"]["grade"], "not verified" in found["tls"]["found"]) == ("warning", True)
+
+
+def test_a_provider_that_runners_leave_alone_is_told_of(relay: Relay, free_port: int) -> None:
+    with Server({"auth": "535 5.7.8 no such login"}, auth="PLAIN") as server:
+        through(relay, server.port)
+        queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        server.script.clear()
+        found = provider_found(relay)
+    assert (found["login"]["grade"], found["breaker"]["grade"]) == ("ok", "warning")
+    assert "535 5.7.8 no such login" in found["breaker"]["found"]
 
 
 def test_providers_with_one_name_are_told_of_one_by_one(relay: Relay, free_port: int) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
+from mailer.send import breaker
 from mailer.send.client import Session
 from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.trouble import HopTrouble
+from mailer.spool.provider_state import ProviderState
 
 TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, quit=5)
 """An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
@@ -51,6 +54,23 @@ async def check_provider(hop: Hop, now: float) -> list[Finding]:
         ]
     finally:
         await session.close()
+
+
+def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
+    """Say whether runners use the provider, or leave it alone after trouble."""
+    match breaker.health(state, now):
+        case breaker.Health.CLOSED:
+            return Finding(str(hop), "breaker", Grade.OK, "closed: runners use it")
+        case breaker.Health.OPEN:
+            until = state.open_until
+            assert until is not None
+            words = (
+                f"open: left alone until {until:%H:%M:%S} UTC, since {breaker.words(state)}: {state.trouble}"
+            )
+        case _:
+            words = f"half-open: the next message tries it; {breaker.words(state)}: {state.trouble}"
+    todo = "when the rest of this is well: mailer providers reset --all"
+    return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), todo)
 
 
 def _encryption(hop: Hop, session: Session, now: float) -> Finding:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from mailer.cli.name_server import name_servers
@@ -22,6 +23,9 @@ from mailer.send.key_files import KeyFile
 from mailer.send.plan import hop_of, keeps_mail, rules_of
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.spf import IpAddress
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState, States
 
 LONGEST = 60.0
 """Seconds that one group of checks may take. A server that answers at all needs one or two."""
@@ -65,8 +69,10 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         return
     hostname = config.direct_delivery.ehlo_domain or config.hostname or os.uname().nodename
     hops = [hop_of(provider, config, config.hostname or os.uname().nodename) for provider in config.providers]
+    states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
-        yield Section(f"provider {provider.label}", partial(_provider, hop))
+        state = states.get(provider.account, ProviderState())
+        yield Section(f"provider {provider.label}", partial(_provider, hop, state))
     try:
         resolver = name_servers(config, asked.resolver)
     except (LookupFailed, ValueError) as error:
@@ -93,11 +99,20 @@ def _known(title: str, finding: Finding) -> Section:
     return Section(title, found)
 
 
-async def _provider(hop: Hop) -> list[Finding]:
+def _provider_states(config: Config) -> States:
+    """What runners found out; nothing, where there is no spool that we can look at."""
+    try:
+        with Spool.look(config.spool_dir) as spool:
+            return provider_state.read(spool)
+    except OSError:
+        return {}
+
+
+async def _provider(hop: Hop, state: ProviderState) -> list[Finding]:
+    now = time.time()
     looked_up, addresses = await provider_check.look_up(hop)
-    if not addresses:
-        return [looked_up]
-    return [looked_up, *await provider_check.check_provider(hop, time.time())]
+    found = await provider_check.check_provider(hop, now) if addresses else []
+    return [looked_up, *found, provider_check.standing(hop, state, datetime.fromtimestamp(now, UTC))]
 
 
 def sender_domains(config: Config) -> tuple[str, ...]:
