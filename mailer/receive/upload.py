@@ -172,8 +172,7 @@ class Upload:
 
     async def _commit(self) -> None:
         try:
-            # Shielded: what was handed in is done, even if this session is cancelled meanwhile.
-            await asyncio.shield(asyncio.wrap_future(self._store.committer.commit(self._incoming)))
+            await self._store.committer.commit_in_loop(self._incoming)
         except NotUndone:
             raise
         except OSError as error:

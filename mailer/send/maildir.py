@@ -76,7 +76,7 @@ class LocalRoute:
         return hop == self.name
 
     async def _commit(self, delivery: "_Delivery") -> None:
-        committing = asyncio.wrap_future(self._committer.commit(delivery))
+        committing = self._committer.commit_in_loop(delivery)
         while not committing.done():
             # To the end, even when interrupted: the committer is reading the claimed file, and what it has
             # delivered must be recorded.
@@ -104,6 +104,9 @@ class _Delivery:
         # The Maildir convention: time, something unique, host.
         self.name = f"{int(claim.entry.block.received)}.{claim.id}.mailer"
         self._unfinished = f"{LOCAL}/{_UNFINISHED}/{self.name}"
+
+    def begin_sync(self) -> None:
+        """Nothing is written yet."""
 
     def sync(self) -> None:
         fd = os.open(self._unfinished, _FLAGS, FILE_MODE, dir_fd=self._spool.root)

@@ -1,6 +1,5 @@
 """After an attempt: move the file where its journal says it belongs, durably."""
 
-import asyncio
 import contextlib
 
 from mailer.send.notify import Notifier
@@ -67,7 +66,7 @@ class Settler:
             claim.held.move(Move.FINISH)
             self._committer.sync_soon(Place.CUR.value)
         else:
-            await asyncio.wrap_future(self._committer.commit(change))
+            await self._committer.commit_in_loop(change)
         return disposition
 
     def put_back(self, claim: Claim) -> None:

@@ -4,7 +4,7 @@
 2. `move`: the rename.
 3. `directories`: fsynced, the destination before the source, so that no instant has the name in neither.
 
-They are values with three steps so that the committer can do each step for many messages at once.
+They are values with steps so that the committer can do each step for many messages at once.
 """
 
 from typing import Protocol
@@ -16,6 +16,9 @@ from mailer.spool.transitions import Move
 
 class Change(Protocol):
     """Something to be made durable."""
+
+    def begin_sync(self) -> None:
+        """Have the disk begin with the file's bytes, where that helps; `sync` follows. Never raises."""
 
     def sync(self) -> None:
         """Make the file's bytes durable; raises OSError.
@@ -46,6 +49,9 @@ class DurableMove:
         self._move = move
         self._bucket = bucket
         self._source = held.spot.directory
+
+    def begin_sync(self) -> None:
+        self._held.begin_sync()
 
     def sync(self) -> None:
         self._held.sync()

@@ -1,11 +1,14 @@
 """One thread that makes changes durable in groups.
 
 An fsync costs the same for one message as for those that arrived while the last one was running, so whatever
-has gathered meanwhile goes together: every file is synced, every file renamed, and each directory synced
-once for all of them. (Measured with 2 KB messages: fsync inline 2 k messages/s, a thread per message
-2.5 k/s, one committer 4 k/s.)
+has gathered meanwhile goes together: every file's write-back is begun, every file synced, every file renamed,
+and each directory synced once for all of them. (Measured with 2 KB messages: fsync inline 2 k messages/s, a
+thread per message 2.5 k/s, one committer 4 k/s. Beginning all write-back first takes an fsync from 195 us to
+60, and from 50 us of processor to 12.)
 """
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,7 +22,8 @@ from mailer.spool.layout import Spool
 _SOON = 0.9
 """Seconds until a removal is made durable: promised within one, of which the fsync wants its share."""
 
-_Job = tuple[Change, Future[None]]
+_Waiter = Future[None] | asyncio.Future[None]
+_Job = tuple[Change, _Waiter]
 
 
 class Committer:
@@ -36,7 +40,7 @@ class Committer:
         return self
 
     def commit(self, change: Change) -> Future[None]:
-        """Make a change durable.
+        """Make a change durable, for a thread that waits.
 
         Returns:
             A future that is resolved when it is, or raises the OSError of the step that failed (the change
@@ -44,6 +48,15 @@ class Committer:
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
+        self._jobs.put((change, future))
+        return future
+
+    def commit_in_loop(self, change: Change) -> asyncio.Future[None]:
+        """As `commit`, for the running event loop, which is woken once for a whole group.
+
+        Who cancels the future no longer hears of the change, which is made all the same.
+        """
+        future = asyncio.get_running_loop().create_future()
         self._jobs.put((change, future))
         return future
 
@@ -87,6 +100,9 @@ class Committer:
 
     def _commit(self, group: list[_Job]) -> None:
         results: dict[Change, Exception] = {}
+        if len(group) > 1:
+            for change, _ in group:
+                change.begin_sync()
         for change, _ in group:
             if trouble := _trouble(change.sync):
                 results[change] = trouble
@@ -94,8 +110,7 @@ class Committer:
             if change not in results and (trouble := _trouble(change.move)):
                 results[change] = trouble
         results |= self._sync_directories([change for change, _ in group if change not in results])
-        for change, future in group:
-            _settle(change, future, results.get(change))
+        _settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, OSError]:
         """Sync every directory once, all destinations before all sources, which each change names last."""
@@ -132,10 +147,36 @@ def _trouble(step: Callable[[], None]) -> Exception | None:
     return None
 
 
-def _settle(change: Change, future: Future[None], error: Exception | None) -> None:
-    if error is None:
-        future.set_result(None)
-        return
-    if worse := _trouble(change.undo):
+def _verdict(change: Change, error: Exception | None) -> Exception | None:
+    """Undo what failed; return what its waiter is told."""
+    if error is not None and (worse := _trouble(change.undo)):
         worse.__cause__ = error
-    future.set_exception(worse or error)
+        return worse
+    return error
+
+
+def _settle(told: list[tuple[_Waiter, Exception | None]]) -> None:
+    """Tell every waiter, each event loop in one go."""
+    of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
+    for waiter, error in told:
+        if isinstance(waiter, asyncio.Future):
+            of_loops.setdefault(waiter.get_loop(), []).append((waiter, error))
+        else:
+            _tell(waiter, error)
+    for loop, these in of_loops.items():
+        # A loop that was closed meanwhile has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_tell_all, these)
+
+
+def _tell_all(told: list[tuple[_Waiter, Exception | None]]) -> None:
+    for waiter, error in told:
+        if not waiter.done():
+            _tell(waiter, error)
+
+
+def _tell(waiter: _Waiter, error: Exception | None) -> None:
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)

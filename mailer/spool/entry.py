@@ -35,6 +35,8 @@ from mailer.spool.journal import State
 FORMAT = "1"
 _LENGTH_FIELD = b"Spool-Length: "
 LENGTH_DIGITS = 10
+LENGTH_WIDTH = LENGTH_DIGITS + 2
+"""With its line end: what is written last, into its place."""
 _END = re.compile(rb"\r\n" + _LENGTH_FIELD + rb"(\d{10})\r\n")
 
 _FIRST_READ = 16 * 1024
@@ -44,7 +46,8 @@ LARGEST_BLOCK = 24 * 1024 * 1024
 needs less."""
 _LARGEST_JOURNAL = 64 * 1024 * 1024
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+"""Control characters, less the LF, which is counted."""
 _PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
 
 
@@ -108,11 +111,20 @@ def encode_block(block: Block, length: int = 0) -> bytes:
         f"Spool-Sender: <{envelope.sender}>",
         *(_recipient_line(recipient) for recipient in envelope.recipients),
     ]
-    for line in lines:
-        if _UNSAFE.search(line):
-            raise ValueError(f"a control character in {line.partition(':')[0]}")
-    text = "\r\n".join(lines).encode()
-    return b"%s\r\n%s%0*d\r\n" % (text, _LENGTH_FIELD, LENGTH_DIGITS, length)
+    text = "\n".join(lines)
+    if _UNSAFE.search(text) or text.count("\n") != len(lines) - 1:
+        bad = next(line for line in lines if "\n" in line or _UNSAFE.search(line))
+        raise ValueError(f"a control character in {bad.partition(':')[0]}")
+    return text.replace("\n", "\r\n").encode() + b"\r\n" + _LENGTH_FIELD + _length(length)
+
+
+def with_length(block: bytes, length: int) -> bytes:
+    """Put another length into a block that was encoded before; nothing else changes."""
+    return block[:-LENGTH_WIDTH] + _length(length)
+
+
+def _length(length: int) -> bytes:
+    return b"%0*d\r\n" % (LENGTH_DIGITS, length)
 
 
 def _recipient_line(recipient: Recipient) -> str:

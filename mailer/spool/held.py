@@ -17,7 +17,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
-from mailer.spool.syscalls import rename_exclusive, reserve
+from mailer.spool.syscalls import begin_writing, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -128,6 +128,10 @@ class Held:
     def reserve(self, length: int) -> None:
         """Make sure that `length` more bytes of journal will find room; raises as `syscalls.reserve`."""
         reserve(self.fd, os.fstat(self.fd).st_size, length)
+
+    def begin_sync(self) -> None:
+        """Have the disk begin to write the journal; `sync` is still needed."""
+        begin_writing(self.fd)
 
     def sync(self) -> None:
         """Make the journal durable."""

@@ -11,19 +11,19 @@ from mailer.mail import clock
 from mailer.mail.envelope import Envelope
 from mailer.spool import journal
 from mailer.spool.changes import NotUndone
-from mailer.spool.entry import LARGEST_BLOCK, LENGTH_DIGITS, Block, encode_block
+from mailer.spool.entry import LARGEST_BLOCK, LENGTH_WIDTH, Block, encode_block, with_length
 from mailer.spool.held import lock, write_all
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import FILE_MODE, Place, Spool, Spot
-from mailer.spool.syscalls import rename_exclusive
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.syscalls import begin_writing, rename_exclusive
 from mailer.spool.transitions import Move, target
 
 _BUFFER = 128 * 1024
 """Messages up to this size reach the kernel in one write; larger ones are streamed in pieces of it."""
 
 # Without O_APPEND: with it, Linux would put the length at the end instead of in its place (pwrite(2), BUGS).
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Incoming:
@@ -32,12 +32,13 @@ class Incoming:
     It is a `Change`: the committer makes it durable.
     """
 
-    def __init__(self, spool: Spool, block: Block, fd: int) -> None:
+    def __init__(self, spool: Spool, id: str, head: bytes) -> None:
+        """Make the file of a block that is encoded; raises OSError, and nothing was created."""
         self._spool = spool
-        self._block = block
-        self._head = encode_block(block)
-        self._spot: Spot | None = Spot(Place.TMP, block.id)
-        self._fd = fd
+        self._head = head
+        self.id = id
+        self._spot: Spot | None = Spot(Place.TMP, id)
+        self._fd = _open_locked(spool, id)
         self._digest = sha256()
         self._buffer = bytearray()
         self._flushed = False
@@ -60,13 +61,10 @@ class Incoming:
             ValueError: a value has a control character; nothing was created.
         """
         block = Block(new_id(received), received, user, peer, envelope)
-        if len(encode_block(block)) > LARGEST_BLOCK:
+        head = encode_block(block)
+        if len(head) > LARGEST_BLOCK:
             raise OSError(errno.E2BIG, "the envelope is too large", block.id)
-        return cls(spool, block, _open_locked(spool, block.id))
-
-    @property
-    def id(self) -> str:
-        return self._block.id
+        return cls(spool, block.id, head)
 
     def write(self, chunk: bytes | bytearray) -> None:
         """Append to the message; raises OSError, after which only `discard` makes sense."""
@@ -97,7 +95,7 @@ class Incoming:
         Raises:
             OSError: the file is incomplete; only `discard` makes sense.
         """
-        head = encode_block(self._block, self.size)
+        head = with_length(self._head, self.size)
         accepted = Event(
             at=clock.rfc3339(at),
             event=Kind.ACCEPTED,
@@ -107,9 +105,8 @@ class Incoming:
         )
         self._buffer += journal.encode(accepted)
         if self._flushed:
-            width = LENGTH_DIGITS + 2
-            written = os.pwrite(self._fd, head[-width:], len(head) - width)
-            if written != width:
+            written = os.pwrite(self._fd, head[-LENGTH_WIDTH:], len(head) - LENGTH_WIDTH)
+            if written != LENGTH_WIDTH:
                 raise OSError(errno.EIO, "the length was written in part", self.id)
         self._head = head
         self._flush()
@@ -131,6 +128,9 @@ class Incoming:
         draft = Draft(self._fd, start=len(self._head), size=self.size, sha256=self._digest.digest())
         self._fd, self._digest, self._flushed, self.size = fd, sha256(), False, 0
         return draft
+
+    def begin_sync(self) -> None:
+        begin_writing(self._fd)
 
     def sync(self) -> None:
         os.fsync(self._fd)
@@ -180,8 +180,8 @@ class Incoming:
 
 def _open_locked(spool: Spool, name: str) -> int:
     """Make a new file in `tmp/`, ours alone; raises OSError, and then there is none."""
-    path = Spot(Place.TMP, name).path
-    fd = os.open(path, _FLAGS, FILE_MODE, dir_fd=spool.root)
+    spot = Spot(Place.TMP, name)
+    fd = spool.create(spot, _FLAGS)
     try:
         # A sweep of tmp/ may have been faster, to see how old the file is; without the lock, it or a
         # runner could have the message before it is durable.
@@ -190,7 +190,7 @@ def _open_locked(spool: Spool, name: str) -> int:
     except OSError:
         os.close(fd)
         with suppress(FileNotFoundError):
-            os.unlink(path, dir_fd=spool.root)
+            os.unlink(spot.path, dir_fd=spool.root)
         raise
     return fd
 

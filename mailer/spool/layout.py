@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+from mailer.spool.nursery import Nursery
 from mailer.spool.syscalls import mount_of
 
 DIRECTORY_MODE = 0o700
@@ -115,6 +116,7 @@ class Spool:
     def __init__(self, path: Path, root: int) -> None:
         self.path = path
         self.root = root
+        self._nursery = Nursery(root)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -205,12 +207,17 @@ class Spool:
         with self.directory(name) as fd:
             os.fsync(fd)
 
+    def create(self, spot: Spot, flags: int) -> int:
+        """Open a file that is not there yet; `flags` as for open(2). Raises OSError, such as EEXIST."""
+        return self._nursery.create(spot.path, flags, FILE_MODE)
+
     def free_bytes(self) -> int:
         """Return the room that is left to us on the spool's filesystem, in bytes."""
         state = os.fstatvfs(self.root)
         return state.f_bavail * state.f_frsize
 
     def close(self) -> None:
+        self._nursery.close()
         os.close(self.root)
 
     def __enter__(self) -> Self:

@@ -33,6 +33,9 @@ class Written:
         """Args: notification: sealed."""
         self._notification = notification
 
+    def begin_sync(self) -> None:
+        self._notification.begin_sync()
+
     def sync(self) -> None:
         self._notification.sync()
 
@@ -52,6 +55,9 @@ class Sent:
     def __init__(self, parent: Held, notification: Incoming) -> None:
         self._parent = parent
         self._notification = notification
+
+    def begin_sync(self) -> None:
+        self._parent.begin_sync()
 
     def sync(self) -> None:
         self._parent.sync()

@@ -1,4 +1,4 @@
-"""The three system calls that Python's `os` lacks, and what to do where a filesystem lacks them too."""
+"""The system calls that Python's `os` lacks, and what to do where a filesystem lacks them too."""
 
 import ctypes
 import errno
@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 _RENAME_NOREPLACE = 1
 _FALLOC_KEEP_SIZE = 1
+_SYNC_FILE_RANGE_WRITE = 2
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 
 
 def rename_exclusive(directory: int, source: str, target: str) -> None:
@@ -67,6 +69,14 @@ def reserve(fd: int, offset: int, length: int) -> bool:
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code))
     return False
+
+
+def begin_writing(fd: int) -> None:
+    """Start writing a file's bytes to the disk, and do not wait; only an fsync makes them durable.
+
+    Where that is not possible nothing happens, and the fsync does all the work.
+    """
+    _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 class Mount(NamedTuple):
