@@ -1,5 +1,6 @@
 """The server's life: who may connect, how it stops, and what it does without disk or descriptors."""
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -8,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -53,16 +53,13 @@ class Gate(Committer):
         self.asked = threading.Event()
         self.open = threading.Event()
 
-    def commit(self, change):
-        future: Future[None] = Future()
+    def commit_in_loop(self, change):
+        async def later():
+            await asyncio.to_thread(self.open.wait, 20)
+            await super(Gate, self).commit_in_loop(change)
 
-        def later():
-            self.open.wait(20)
-            super(Gate, self).commit(change).add_done_callback(lambda _: future.set_result(None))
-
-        threading.Thread(target=later).start()
         self.asked.set()
-        return future
+        return asyncio.ensure_future(later())
 
 
 @pytest.fixture

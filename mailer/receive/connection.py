@@ -2,8 +2,8 @@
 
 It takes the place of aiosmtpd's transport half. That one reads DATA line by line into memory, formats secrets
 into log records, cancels a running command when the client closes its sending side, and spends 0.15 ms a
-connection in `inspect.getmembers`. Here the task that serves the client is never cancelled: what the
-connection does to it is said by `PeerGone`, at a place where it reads, so a commit is never interrupted.
+connection in `inspect.getmembers`. Here what serves the client is never cancelled: what the connection does
+to it is said by `PeerGone`, at a place where it reads, so a commit is never interrupted.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from mailer.receive import replies
 from mailer.receive.input import EndlessLine, Input, LineTooLong, PeerGone
 from mailer.receive.service import Client
 from mailer.receive.settings import Settings
+from mailer.receive.steps import Steps
 
 __all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs of the subclasses
 
@@ -53,15 +54,18 @@ class Connection(SMTP, ABC):
         )
         self.loop = asyncio.get_running_loop()
         self.settings = settings
-        self.input = Input()
+        steps = Steps(self._handle_client, self.loop)
+        self.input = Input(steps.go_on)
         self.client = client
         self.peer = client.peer
         self.tls = ""
         """Version and cipher; empty: in clear."""
         self.closing = False
-        self.task: asyncio.Task[None] | None = None
-        self._timeout_handle: asyncio.TimerHandle | None = None
-        self._timeout_duration = settings.idle_timeout
+        self.task = steps.ended
+        """Done when nothing is served any more."""
+        self._steps = steps
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
         self._unsent = bytearray()
@@ -77,9 +81,8 @@ class Connection(SMTP, ABC):
         asyncio.StreamReaderProtocol.connection_made(self, transport)
         # No isinstance: uvloop's transports are asyncio's in behaviour, not by class.
         self._attach(cast("asyncio.Transport", transport))
-        self._reset_timeout()
-        self.task = self.loop.create_task(self._handle_client())
-        self.task.add_done_callback(lambda _: self._ended())
+        self.task.add_done_callback(self._ended)
+        self._steps.go_on()
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._stream = transport
@@ -109,12 +112,13 @@ class Connection(SMTP, ABC):
         asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._stream = None
         self._writable.set()
-        self.pause_timeout()
+        if self._timer is not None:
+            self._timer.cancel()
         self.input.clear()
         self._ended()
 
-    def _ended(self) -> None:
-        if self._stream is None and self.task is not None and self.task.done():
+    def _ended(self, _: object = None) -> None:
+        if self._stream is None and self.task.done():
             self._on_end(self)
 
     # What the server calls.
@@ -220,25 +224,39 @@ class Connection(SMTP, ABC):
         self._attach(secure)
 
     def set_timeout(self, seconds: float) -> None:
-        """Close the connection unless this is called again, or `pause_timeout`, in that time."""
-        self._reset_timeout(seconds)
+        """Close the connection unless this is called again, or `pause_timeout`, in that time.
+
+        One timer serves them all: it is replaced only for an earlier deadline, and one that comes too early
+        goes to sleep again.
+        """
+        self._deadline = self.loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(self._deadline, self._tick)
 
     def pause_timeout(self) -> None:
         """Wait without limit: the next move is ours."""
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
+        self._deadline = None
 
-    def _timeout_cb(self) -> None:
-        if self._stream is None:
+    def _tick(self) -> None:
+        self._timer = None
+        if self._stream is None or self._deadline is None:
             return
-        if self.closing or self._stream.get_write_buffer_size():
-            # It does not read: waiting for it to fetch our last words would wait forever.
-            self._stream.abort()
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._tick)
         else:
-            self._stream.write(replies.wire(replies.TIMED_OUT))
-            self._stream.close()
+            self._time_out(self._stream)
 
-    # The task.
+    def _time_out(self, stream: asyncio.Transport) -> None:
+        if self.closing or stream.get_write_buffer_size():
+            # It does not read: waiting for it to fetch our last words would wait forever.
+            stream.abort()
+        else:
+            stream.write(replies.wire(replies.TIMED_OUT))
+            stream.close()
+
+    # What serves the client.
 
     @abstractmethod
     async def greet(self) -> None:

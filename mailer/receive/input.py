@@ -1,6 +1,9 @@
 """What a client has sent and nobody has read yet: lines for commands, chunks for DATA, in order."""
 
 import asyncio
+from collections.abc import Callable
+
+from mailer.receive.steps import suspended
 
 MAX_LINE = 12288 + 64
 """Octets of the longest line that is kept: an AUTH command with a full initial response (RFC 4954 4)."""
@@ -23,14 +26,20 @@ class EndlessLine(ValueError):
 
 
 class Input:
-    """Bytes from one transport to one reader task."""
+    """Bytes from one transport to one reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        """Begin empty.
+
+        Args:
+            go_on: runs the reader on, when it waits in `more`.
+        """
+        self._go_on = go_on
         self._buffer = bytearray()
         self._ended = False
         self._paused = False
         self._dropped = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiting = False
         self._transport: asyncio.Transport | None = None
 
     def attach(self, transport: asyncio.Transport) -> None:
@@ -62,8 +71,9 @@ class Input:
 
     def wake(self) -> None:
         """Let a waiting `more` return, with or without news."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiting:
+            self._waiting = False
+            self._go_on()
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""
@@ -81,11 +91,8 @@ class Input:
         """
         if self._ended:
             raise PeerGone
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._waiting = True
+        await suspended()
 
     def take(self) -> bytes:
         """Return all there is."""

@@ -46,12 +46,17 @@ class RcptParameters:
     orcpt: str = ""
 
 
+_NO_MAIL_PARAMETERS, _NO_RCPT_PARAMETERS = MailParameters(), RcptParameters()
+
+
 def mail_parameters(text: str) -> MailParameters:
     """Read the parameters of MAIL.
 
     Raises:
         ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
     """
+    if not text:
+        return _NO_MAIL_PARAMETERS
     given = _split(text)
     smtputf8 = "SMTPUTF8" in given
     if given.pop("SMTPUTF8", None) is not None:
@@ -75,6 +80,8 @@ def rcpt_parameters(text: str) -> RcptParameters:
     Raises:
         ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
     """
+    if not text:
+        return _NO_RCPT_PARAMETERS
     given = _split(text)
     parameters = RcptParameters(notify=_notify(given), orcpt=_orcpt(given))
     _refuse_unknown(given, "RCPT")

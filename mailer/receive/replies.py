@@ -4,6 +4,7 @@ No reply carries a path, an exception's text or anything else from inside.
 """
 
 from errno import EDQUOT, ENOSPC
+from functools import lru_cache
 
 from mailer.mail.reply import Reply, printable
 from mailer.receive.data import MAX_LINE, Fault
@@ -144,6 +145,7 @@ def not_stored(error: OSError) -> Reply:
     return NO_SPACE if error.errno in {ENOSPC, EDQUOT} else LOCAL_ERROR
 
 
+@lru_cache(maxsize=128)
 def wire(reply: Reply) -> bytes:
     """Encode a reply as it goes over the wire (RFC 5321 4.2.1)."""
     *firsts, last = reply.lines

@@ -91,9 +91,9 @@ class Server:
         self._bound.clear()
         self._listeners.clear()
         await _ended(self._connecting)
-        for session in self._sessions:
+        for session in tuple(self._sessions):
             session.stop()
-        tasks = {session.task for session in self._sessions if session.task is not None}
+        tasks = {session.task for session in self._sessions}
         await _ended(tasks, within=grace_seconds)
         for session in tuple(self._sessions):
             session.abort()
@@ -187,7 +187,7 @@ async def serve(
         await server.stop(service.settings.stop_grace)
 
 
-async def _ended(tasks: Collection[asyncio.Task[Any]], *, within: float | None = None) -> None:
+async def _ended(tasks: Collection[asyncio.Future[Any]], *, within: float | None = None) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=within)
 
