@@ -1,5 +1,7 @@
 """Paths of RFC 5321: what is taken is taken byte for byte, everything else has a reply."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -166,3 +168,21 @@ def test_every_mailbox_of_the_grammar_round_trips(local_part, domain):
     address = f"{local_part}@{domain}"
     check_address(address)
     assert forward_path(f"<{address}>").address == address
+
+
+@given(
+    st.text('ab.-@_xXnN->< "[9é', max_size=14) | st.text("ab", min_size=62, max_size=66).map("{}@c.d".format)
+)
+@example("b" * 63 + "@" + "b" * 63 + "." + "b" * 64)
+@example("a@" + ".".join(["b" * 50] * 5))
+def test_the_quick_way_takes_nothing_that_the_rules_refuse(address):
+    def taken():
+        try:
+            return forward_path(f"<{address}> NOTIFY=NEVER")
+        except AddressError:
+            return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        quick = taken()
+        patch.setattr("mailer.mail.address._COMMON", re.compile("(?!)"))
+        assert quick == taken()

@@ -24,6 +24,13 @@ _QUOTED_STRING = re.compile(rf'"(?:[ !#-\[\]-~{UTF8_NON_ASCII}]|\\[ -~])*"')
 # The underscore is no letter of RFC 1123, but real hosts have it.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
+# Nearly every path there is, in one look: ASCII, a dot-string, a domain without `xn--`, lengths well within
+# the limits. What it takes, the rules below take too; what it does not, they judge.
+_COMMON = re.compile(
+    r"<((?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*+"
+    r"@(?:(?![Xx][Nn]--)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.(?!>)|(?=>)))++)>"
+)
+
 
 class AddressError(ValueError):
     """A path that is refused; carries the reply to give."""
@@ -87,6 +94,10 @@ def check_address(address: str) -> None:
 
 
 def _path(text: str, enhanced: str, *, bare_names: frozenset[str]) -> Path:
+    if (found := _COMMON.match(text)) and found.end() <= MAX_PATH:
+        parameters = text[found.end() :]
+        if not parameters or parameters[0] == " ":
+            return Path(found[1], parameters.strip(" "))
     try:
         # Real clients put a space after the colon; RFC 5321 3.3 lets us take it.
         address, parameters = _unwrap(text.lstrip(" "))

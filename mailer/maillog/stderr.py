@@ -5,6 +5,7 @@ line end into an address.
 """
 
 import contextlib
+import re
 import sys
 from enum import StrEnum
 
@@ -53,7 +54,13 @@ def logfmt(text: str, fields: Fields) -> str:
 _EMPTY: tuple[object, ...] = ("", None, (), False)
 
 
+# What needs neither escapes nor quotes, as most values do: one look at it is quicker than all the rest.
+_BARE = re.compile(r"[!#-<>-~]{1,1000}")
+
+
 def _value(value: object) -> str:
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
     text = _joined(value) if isinstance(value, tuple) else str(value)
     text = printable(text, _LONGEST)
     if text and not any(c in ' "=' for c in text):
