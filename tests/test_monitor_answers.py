@@ -7,11 +7,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cli_queue import Queue
-from hostile import Server, per_address
+from hostile import DROP, Server, per_address
 from http_client import PROMETHEUS, ask, post
 from prometheus_client.parser import text_string_to_metric_families
 from sending import forward_to, queue
@@ -21,9 +22,10 @@ from testbed.tools import prometheus_program
 from testbed.waiting import until
 
 from mailer.mail import clock
-from mailer.spool import last_run
+from mailer.spool import last_run, provider_state
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState
 
 TEXT = {"Accept": "text/plain"}
 
@@ -297,3 +299,58 @@ def test_every_state_is_counted_with_its_age(relay: Relay, states: Queue) -> Non
         assert found["mailer_queue_messages{state=failed}"] == 1
         assert found["mailer_queue_messages{state=corrupt}"] == 1
         assert 5000 <= found["mailer_queue_oldest_age_seconds{state=failed}"] < 5300
+
+
+TWO = [
+    {"host": "smtp.example.com", "username": "one@example.com", "password": "x", "priority": 0},
+    {"host": "smtp.example.com", "username": "two@example.com", "password": "x", "priority": 1},
+]
+
+
+def known(**accounts: ProviderState) -> dict[str, ProviderState]:
+    return {f"smtp.example.com:587 as {name}@example.com": state for name, state in accounts.items()}
+
+
+def test_a_provider_that_is_left_alone_is_seen_without_its_login(relay: Relay) -> None:
+    relay.configure({"forwardSMTP": True, "forwardProviders": TWO})
+    now = datetime.now(UTC)
+    login = ProviderState(opened=now, open_until=now + timedelta(minutes=5), kind="login", trouble="535 no")
+    with Spool.open(relay.spool, create=True) as spool:
+        provider_state.write(spool, known(two=login))
+    with relay.monitor():
+        found = samples(relay.http_port)
+        told = ask(relay.http_port, "/health")
+    up = {name: value for name, value in found.items() if name.startswith("mailer_provider_up")}
+    assert up == {
+        "mailer_provider_up{provider=smtp.example.com}": 1,
+        "mailer_provider_up{provider=smtp.example.com #2}": 0,
+    }
+    assert told.json["checks"]["providers"] == {
+        "status": "degraded", "message": "smtp.example.com #2: it refuses our login"
+    }  # fmt: skip
+    assert told.status == 200
+    assert b"@example.com" not in told.body
+
+
+@pytest.mark.parametrize(("hours", "status"), [(0.1, "degraded"), (2, "failing")])
+def test_without_any_provider_for_an_hour_mail_does_not_go_out(
+    relay: Relay, hours: float, status: str
+) -> None:
+    relay.configure({"forwardSMTP": True, "forwardProviders": TWO})
+    now = datetime.now(UTC)
+    down = ProviderState(opened=now - timedelta(hours=hours), open_until=now, kind="down", trouble="refused")
+    with Spool.open(relay.spool, create=True) as spool:
+        provider_state.write(spool, known(one=down, two=down))
+    with relay.monitor():
+        assert checks(relay.http_port)["providers"] == status
+
+
+def test_a_provider_found_down_by_a_run_is_down_for_the_monitor(relay: Relay) -> None:
+    with Server({"connect": DROP}) as server:
+        relay.configure(forward_to(server))
+        for _ in range(5):
+            queue(relay.spool)
+        relay.mailer_send()
+    with relay.monitor():
+        assert samples(relay.http_port)["mailer_provider_up{provider=127.0.0.1}"] == 0
+        assert checks(relay.http_port)["providers"] == "degraded"

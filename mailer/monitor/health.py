@@ -16,6 +16,7 @@ from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.maillog.totals import Totals
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
+from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
 from mailer.spool import state
@@ -195,6 +196,23 @@ def _paused(reading: Reading, _: Config) -> Check:
     return Check(Status.DEGRADED, describe(reading.pause))
 
 
+def _providers(reading: Reading, config: Config) -> Check:
+    found = providers(reading, config)
+    down = [each for each in found if not each.up]
+    if not down:
+        return Check(Status.OK, f"{len(found)} in use" if found else "none is configured")
+    said = "; ".join(f"{each.name}: {each.words}" for each in down)
+    if len(down) < len(found) or config.direct_delivery.enabled:
+        return Check(Status.DEGRADED, said)
+    since = min(each.state.opened.timestamp() if each.state.opened else reading.at for each in down)
+    status = Status.FAILING if reading.at - since > NO_RUN else Status.DEGRADED
+    return Check(status, f"{said}; no other is left, and mail waits")
+
+
+def _tokens(_: Reading, __: Config) -> Check:
+    return Check(Status.OK, "no provider uses tokens")
+
+
 def _ledger(reading: Reading, _: Config) -> Check:
     if reading.ledger_trouble:
         return Check(Status.DEGRADED, f"it cannot be read, so counters are old: {reading.ledger_trouble}")
@@ -212,6 +230,8 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "disk_space": _disk_space,
     "oldest_message": _oldest_message,
     "last_run": _last_run,
+    "providers": _providers,
+    "tokens": _tokens,
     "paused": _paused,
     "ledger": _ledger,
     "clock": _clock,

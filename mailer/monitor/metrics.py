@@ -17,6 +17,7 @@ from mailer import __version__
 from mailer.maillog.totals import Totals
 from mailer.monitor.alerts import NAMES
 from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
+from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
 
@@ -45,7 +46,7 @@ def routes(service: Service) -> tuple[Route, ...]:
         reading = await service.reading()
         if not wants_text(asked):
             return json(as_json(reading.totals))
-        shown = Shown(reading, service.alerting.firing, tuple(p.label for p in service.config.providers))
+        shown = Shown(reading, service.alerting.firing, providers(reading, service.config))
         return exposition(shown, asked.header("accept"))
 
     return (Route("GET", "/metrics", metrics),)
@@ -76,8 +77,8 @@ class Shown:
     reading: Reading
     firing: frozenset[str]
     """Alerts."""
-    providers: tuple[str, ...]
-    """Labels of those that are configured: no other name becomes one."""
+    providers: tuple[Provider, ...]
+    """Those that are configured: no other name becomes a label."""
 
 
 def exposition(shown: Shown, accept: str) -> Answer:
@@ -110,8 +111,8 @@ class _Collector(Collector):
         text = "When a run of mailer-send last did its work; 0: never."
         yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})
         firing = {name: name in self._shown.firing for name in NAMES}
-        up = dict.fromkeys(self._shown.providers, 1)
-        yield _gauge("mailer_provider_up", "1 unless a provider is being left alone.", up, "provider")
+        up = {provider.name: provider.up for provider in self._shown.providers}
+        yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
 
 

@@ -10,10 +10,11 @@ from mailer.mail.clock import Clock
 from mailer.maillog.series import Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
-from mailer.spool import last_run, state
+from mailer.spool import last_run, provider_state, state
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import LOG, STATE, Place, Spool
 from mailer.spool.pause import Pause, read_pause
+from mailer.spool.provider_state import States
 
 _SAVED = "totals.json"
 """The counters, in `state/`: days that retention has removed from the ledger stay counted."""
@@ -36,6 +37,8 @@ class Reading:
     last_run: float | None
     """When a run of mailer-send last did its work; None: never, as far as is known."""
     pause: Pause | None
+    providers: States
+    """What is known of providers that do not, or did not, work; see `spool.provider_state`."""
     ledger_trouble: str = ""
     """Why the counters may be old."""
 
@@ -73,6 +76,7 @@ class Lookout:
             changed=max(self._modified(name) for name in _TOUCHED),
             last_run=_ended(last_run.read(self._spool)),
             pause=read_pause(self._spool),
+            providers=provider_state.read(self._spool),
             ledger_trouble=trouble,
         )
 

@@ -1,0 +1,39 @@
+"""The configured providers, by names that are fit to be labels, and how runners found them."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from mailer.config.model import Config
+from mailer.monitor.reading import Reading
+from mailer.spool.provider_state import ProviderState
+
+_WORDS = {"login": "it refuses our login", "quota": "it takes no more from us for now"}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider as it is now."""
+
+    name: str
+    """What the operator calls it, with a number if several are called so; never a login, which is an address."""
+    state: ProviderState
+
+    @property
+    def up(self) -> bool:
+        """It gets mail; False while it is left alone, and until it has taken a message after that."""
+        return self.state.open_until is None
+
+    @property
+    def words(self) -> str:
+        return _WORDS.get(self.state.kind, "it does not work")
+
+
+def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
+    """Say how each provider is, in the order in which they are tried."""
+    found: list[Provider] = []
+    called: Counter[str] = Counter()
+    for each in config.providers:
+        called[each.label] += 1
+        name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
+        found.append(Provider(name, reading.providers.get(each.account, ProviderState())))
+    return tuple(found)
