@@ -1,11 +1,12 @@
 """Direct delivery: which servers DNS names for a domain, which are tried, and what each answer means."""
 
 import ssl
+import threading
 from collections.abc import Iterator
 
 import pytest
 import trustme
-from hostile import DROP, Server, per_address
+from hostile import DROP, HANG, Server, per_address, reached
 from internet import Internet, run, words
 from sending import found, outcomes, queue
 
@@ -196,6 +197,40 @@ def test_what_an_exchanger_decided_is_on_record_before_another_one_is_asked(rela
     assert message.statuses == {ann: "sent", BOB: "deferred"}
     assert second.sessions == []
     assert [taken.recipients for taken in first.messages] == [[ann]]
+
+
+THREE = {
+    ("one.test", "MX"): ["1 mx1.one.test.", "2 mx2.one.test.", "3 mx3.one.test."],
+    ("mx3.one.test", "A"): ["127.0.0.13"],
+}
+
+
+def test_the_journal_tells_of_each_exchanger_that_was_no_use(relay, internet):
+    internet.dns.zone |= THREE
+    internet.server(MX2, {"dot": "421 4.3.2 going down"})
+    third = internet.server("127.0.0.13")
+    relay.configure({"security": {"logAllEmails": True}})
+    message = run(relay, internet)
+    kinds = ["trouble", "committing", "trouble", "committing", "sent"]
+    assert outcomes(message) == [(kind, (BOB,)) for kind in kinds]
+    hops = [f"mx{n}.one.test[127.0.0.1{n}]:{internet.port}" for n in (1, 2, 2, 3, 3)]
+    assert [event["hop"] for event in message.events[1:]] == hops
+    assert words(message).endswith("Connection refused |  | 421 4.3.2 going down |  | 250 2.0.0 queued")
+    assert len(third.messages) == 1
+
+
+def test_an_exchanger_that_refused_after_the_dot_leaves_no_doubt_while_the_next_one_is_tried(relay, internet):
+    """The run is ended while the third does not answer: nothing is uncertain, and nothing is held."""
+    internet.dns.zone |= THREE
+    waiting = threading.Event()
+    internet.server(MX2, {"dot": "421 4.3.2 going down"})
+    internet.server("127.0.0.13", {"mail": reached(waiting, HANG)})
+    relay.configure(internet.settings() | {"uncertain": "hold", "sending": {"shutdownGrace": 0}})
+    message = queue(relay.spool, [BOB])
+    with relay.watch():
+        assert waiting.wait(60)
+    left = found(relay.spool, message)
+    assert (left.place, outcomes(left)[-1]) == ("new", ("trouble", (BOB,)))
 
 
 def test_an_exchanger_that_has_no_room_for_anybody_leaves_the_mail_to_the_next_one(relay, internet):

@@ -247,19 +247,20 @@ def test_five_hundred_exchangers_cost_no_more_than_five(relay: Relay, internet: 
     internet.dns.zone["one.test", "MX"] = [f"10 mx{n}.test." for n in range(500)]
     message = run(relay, internet)
     assert message.place == "retry"
-    assert outcomes(message) == [("deferred", ("bob@one.test",))]
+    assert [kind for kind, _ in outcomes(message)] == ["trouble"] * (MAX_HOSTS - 1) + ["deferred"]
     assert len({name for name, kind, _ in internet.dns.asked if kind == "A"}) == MAX_HOSTS
 
 
 def test_a_tarpit_at_every_address_costs_ten_minutes_and_not_hours(relay: Relay, internet: Internet) -> None:
-    """Each is granted the five minutes of RFC 5321 4.5.3.2.1, here with a clock that is 500 times as fast."""
+    """Each is granted the five minutes of RFC 5321 4.5.3.2.1, here with a clock that is 200 times as fast."""
     hosts = range(31, 36)
     internet.dns.zone |= {(f"mx{n}.test", "A"): [f"127.0.0.{n}"] for n in hosts}
     internet.dns.zone["one.test", "MX"] = [f"{n} mx{n}.test." for n in hosts]
     servers = [internet.server(f"127.0.0.{n}", {"banner": HANG}) for n in hosts]
+    internet.dns_timeout = "10m"
     relay.configure(internet.settings())
     message = queue(relay.spool, ["bob@one.test"])
-    assert relay.mailer_send("--once", under=("faketime", "-f", "+0 x500")).returncode == 0
+    assert relay.mailer_send("--once", under=("faketime", "-f", "+0 x200")).returncode == 0
     left = found(relay.spool, message)
     assert left is not None
     assert left.place == "retry"

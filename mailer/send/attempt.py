@@ -209,7 +209,7 @@ class Attempt:
             if batches.pause:
                 await asyncio.sleep(route.batch_delay)
             try:
-                outcomes = await route.deliver(self._outgoing, batch, self._commit)
+                outcomes = await route.deliver(self._outgoing, batch, self._commit, self._go_on)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
@@ -266,6 +266,12 @@ class Attempt:
         if self._policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
             self._claim.held.sync()
+
+    def _go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
+        """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""
+        sure = [recipient for recipient in recipients if recipient.address not in self._doubted]
+        if sure:
+            self._note_trouble(hop, text, scope, sure)
 
     def _note_trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         to = tuple(recipient.address for recipient in recipients)

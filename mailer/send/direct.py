@@ -14,7 +14,7 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.pool import Pool
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
-from mailer.send.route import OnCommit
+from mailer.send.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 
 
@@ -56,7 +56,7 @@ class DirectRoute:
         return list(domains.values())
 
     async def deliver(
-        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
         """Send one transaction to the first exchanger that works; see `Route`.
 
@@ -69,35 +69,38 @@ class DirectRoute:
             return [Outcome(r.address, Status.BOUNCED, domain, final.reply) for r in recipients]
         except LookupFailed as failed:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
-        return await self._first_that_works(
-            _in_doubt(outgoing, recipients, hosts), outgoing, recipients, on_commit
-        )
+        tried: list[Outcome] | HopTrouble | None = None
+        async for hop in self._hops(
+            _in_doubt(outgoing, recipients, hosts), demand_of(self._terms.tls_policies, domain)
+        ):
+            if tried:
+                _tell(tried, recipients, on_trouble)
+            tried = await self._try(hop, outgoing, recipients, on_commit)
+            # Once anybody's case is decided that is put on record first, before anything else can go wrong.
+            if isinstance(tried, list) and not all(map(_of_the_exchanger, tried)):
+                return tried
+        if isinstance(tried, list):
+            return tried
+        wanted = self._terms.rules.wanted
+        raise tried or HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
 
     def leads_to(self, hop: str) -> bool:
         """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
         return hop.endswith(f":{self._terms.port}")
 
-    async def _first_that_works(
-        self, hosts: Sequence[str], outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
-    ) -> list[Outcome]:
-        domain, wanted = _domain(recipients[0].address), self._terms.rules.wanted
-        trouble = HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
-        outcomes: list[Outcome] = []
-        async for found in self._hops(hosts, demand_of(self._terms.tls_policies, domain)):
-            if isinstance(found, HopTrouble):
-                trouble = found
-                continue
-            try:
-                outcomes = await self._send(found, outgoing, recipients, on_commit)
-            except HopTrouble as error:
-                trouble = error
-                continue
-            # Once anybody's case is decided that is put on record first, before anything else can go wrong.
-            if not all(map(_of_the_exchanger, outcomes)):
-                break
-        if not outcomes:
-            raise trouble
-        return outcomes
+    async def _try(
+        self,
+        hop: Hop | HopTrouble,
+        outgoing: Outgoing,
+        recipients: Sequence[Recipient],
+        on_commit: OnCommit,
+    ) -> list[Outcome] | HopTrouble:
+        if isinstance(hop, HopTrouble):
+            return hop
+        try:
+            return await self._send(hop, outgoing, recipients, on_commit)
+        except HopTrouble as trouble:
+            return trouble
 
     async def _hops(self, hosts: Sequence[str], demand: TlsPolicy) -> AsyncIterator[Hop | HopTrouble]:
         """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
@@ -158,6 +161,20 @@ class DirectRoute:
 def _domain(address: str) -> str:
     """Return what is behind the last @, in lower case."""
     return address.rpartition("@")[2].lower()
+
+
+def _tell(
+    tried: Sequence[Outcome] | HopTrouble, recipients: Sequence[Recipient], on_trouble: OnTrouble
+) -> None:
+    """Tell why one exchanger was no use, before the next one is tried."""
+    if isinstance(tried, HopTrouble):
+        on_trouble(tried.hop, tried.text, tried.scope, recipients)
+        return
+    alike: dict[Outcome, list[Recipient]] = {}
+    for recipient, outcome in zip(recipients, tried, strict=True):
+        alike.setdefault(replace(outcome, address=""), []).append(recipient)
+    for outcome, some in alike.items():
+        on_trouble(outcome.hop, outcome.reply, outcome.scope, some)
 
 
 def _of_the_exchanger(outcome: Outcome) -> bool:

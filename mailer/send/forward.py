@@ -9,7 +9,7 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.pool import Pool
 from mailer.send.providers import Breaker
-from mailer.send.route import OnCommit
+from mailer.send.route import OnCommit, OnTrouble
 from mailer.send.trouble import Hardness, HopTrouble, SessionLost, rule
 
 
@@ -42,9 +42,10 @@ class ForwardRoute:
         return [list(recipients)]
 
     async def deliver(
-        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
         """Send one transaction to the provider; see `Route`."""
+        del on_trouble  # A provider is one hop.
         probe = await self._breaker.admit(self.name)
         try:
             return await self._transact(outgoing, recipients, on_commit)

@@ -14,7 +14,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
-from mailer.send.route import OnCommit
+from mailer.send.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 from mailer.spool.changes import NotUndone
 from mailer.spool.claim import Claim
@@ -50,9 +50,10 @@ class LocalRoute:
         return [list(recipients)]
 
     async def deliver(
-        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
         """Deliver one copy for all recipients; see `Route`."""
+        del on_trouble  # There is no other hop.
         del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
         claim = outgoing.claim
         delivery = _Delivery(self._spool, claim, recipients)

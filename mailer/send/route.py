@@ -4,13 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome
+from mailer.mail.outcome import Outcome, Scope
 from mailer.send.outgoing import Outgoing
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop right before the step that cannot be taken back.
 
 If it raises, the route sends nothing and lets the exception pass.
+"""
+
+OnTrouble = Callable[[str, str, Scope, Sequence[Recipient]], None]
+"""Called with the hop, its words, whose trouble it is, and the recipients, to whom it has sent nothing, before
+another hop of the same route is tried instead.
 """
 
 
@@ -30,7 +35,7 @@ class Route(Protocol):
         """Divide recipients by destination: trouble with one says nothing about another."""
 
     async def deliver(
-        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
         """Try one transaction.
 
