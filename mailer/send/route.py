@@ -14,8 +14,9 @@ If it raises, the route sends nothing and lets the exception pass.
 """
 
 OnTrouble = Callable[[str, str, Scope, Sequence[Recipient]], None]
-"""Called with the hop, its words, whose trouble it is, and the recipients, to whom it has sent nothing, before
-another hop of the same route is tried instead.
+"""Called with the hop, its words, whose trouble it is, and the recipients, to whom it has sent nothing.
+
+Another hop of the same route is tried instead.
 """
 
 
