@@ -117,6 +117,21 @@ def test_a_message_on_its_way_in_counts_also_when_the_configuration_is_read_agai
         assert client.mail("a@example.com")[0] == 451
 
 
+def test_a_user_who_is_given_a_limit_is_counted_from_the_ledger_at_sighup(relay: Relay) -> None:
+    assert relay.mailer("user", "add", "shop", given="secret one\n").returncode == 0
+    with relay.serve() as server, relay.connect() as client, smtplib.SMTP("127.0.0.1", relay.port) as shop:
+        shop.login("shop", "secret one")
+        shop.sendmail("a@example.com", ["b@example.net"], "Subject: 1\r\n\r\n")
+        assert relay.mailer("user", "rm", "shop").returncode == 0
+        limited = relay.mailer("user", "add", "shop", "--max-per-hour", "1", given="secret one\n")
+        assert limited.returncode == 0
+        server.signal(signal.SIGHUP)
+        until(lambda: "the configuration was read again" in server.output(), "the new configuration")
+        shop.rset()
+        assert shop.mail("a@example.com")[0] == 451
+        assert client.mail("a@example.com")[0] == 250
+
+
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_limits_outlast_the_receiver_and_mailer_limits_shows_them(relay: Relay, end: str) -> None:
     relay.configure({"rateLimits": {"enabled": True, "maxPerHour": 2, "globalMaxPerDay": 10}})

@@ -73,7 +73,8 @@ def service(
         settings: made of it.
         store: where messages go.
         certificate: for TLS, if there is one.
-        rates: what counts now, if it is to go on; else the ledger says what was counted.
+        rates: what counts until now. It goes on unless the limits have changed: the ledger, from which
+            another one begins, does not know the messages that are on their way in.
 
     Raises:
         ConfigError, SecretError, OSError: one of them cannot be used.
@@ -87,25 +88,27 @@ def service(
         random=os.urandom,
         recoverable={config.default_username: secret} if config.security.cram_md5 and secret else None,
     )
-    if rates is None and (config.rate_limits.enabled or users.others):
-        # A user may get limits at any time.
-        limited = config.rate_limits.enabled or users.limited
-        history = sent(store.spool, store.clock()) if limited else ()
-        rates = RateLimiter(rules(config, users), store.clock, history)
     return Service(
         settings,
         store,
         authenticator if users.accounts() else None,
         certificate,
-        rates,
+        _rates(config, users, store, rates),
         Space(store.spool, min_free=config.min_free_space, max_queued=config.max_queued, now=time.monotonic),
     )
 
 
-def limits_alike(one: Config, other: Config) -> bool:
-    """Tell whether both limit the same senders and users by the same numbers."""
-    limits, login = one.rate_limits, one.default_username
-    return (limits, login, one.users_file) == (other.rate_limits, other.default_username, other.users_file)
+def _rates(config: Config, users: UserList, store: Store, old: RateLimiter | None) -> RateLimiter | None:
+    limited = config.rate_limits.enabled or users.limited
+    # A user may get limits at any time.
+    if not limited and not users.others:
+        return None
+    new = rules(config, users)
+    if old is not None and old.rules == new:
+        # The same numbers, asked of the new list of users.
+        old.rules = new
+        return old
+    return RateLimiter(new, store.clock, sent(store.spool, store.clock()) if limited else ())
 
 
 def user_list(config: Config, log: MailLog) -> UserList:
@@ -125,11 +128,12 @@ def user_list(config: Config, log: MailLog) -> UserList:
 def rules(config: Config, users: UserList) -> RateRules:
     limits = config.rate_limits
     if not limits.enabled:
-        return RateRules(of_user=users.rate)
+        return RateRules(of_user=users.rate, users=users.rates)
     return RateRules(
         Rate(limits.max_per_hour, limits.max_per_day),
         Rate(limits.global_max_per_hour, limits.global_max_per_day),
         users.rate,
+        users.rates,
     )
 
 

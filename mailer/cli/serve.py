@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
@@ -81,7 +82,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
             log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
-            reloader = Reloader(server, service, loaded)
+            reloader = Reloader(server, service, loaded.path)
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.start)
 
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
@@ -95,10 +96,10 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
 class Reloader:
     """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
 
-    def __init__(self, server: Server, service: Service, loaded: Loaded) -> None:
+    def __init__(self, server: Server, service: Service, path: Path) -> None:
         self._server = server
         self._service = service
-        self._loaded = loaded
+        self._path = path
         self._task: asyncio.Task[None] | None = None
         self._again = False
 
@@ -113,7 +114,7 @@ class Reloader:
         log = self._service.store.log
         try:
             # In a thread: a secret's command may take its time, and so does a large ledger.
-            self._loaded, self._service = await asyncio.to_thread(self._read)
+            self._service = await asyncio.to_thread(self._read)
         except (ConfigError, SecretError, OSError) as error:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
         else:
@@ -123,18 +124,16 @@ class Reloader:
             self._again = False
             await self._reload()
 
-    def _read(self) -> tuple[Loaded, Service]:
+    def _read(self) -> Service:
         old = self._service
-        loaded = load(self._loaded.path, os.environ)
+        loaded = load(self._path, os.environ)
         if problems := checks.refuse_to_serve(loaded):
             raise ConfigError(problems)
         settings = receiver.settings(loaded.config, old.settings.port)
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")
-        # The ledger does not know the messages that are on their way in.
-        rates = old.rates if receiver.limits_alike(self._loaded.config, loaded.config) else None
         certificate = receiver.certificate(loaded.config, old.store.log)
-        return loaded, receiver.service(loaded, settings, old.store, certificate, rates)
+        return receiver.service(loaded, settings, old.store, certificate, old.rates)
 
 
 def _name(address: Address) -> str:

@@ -8,8 +8,8 @@ is not accepted.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from mailer.mail.clock import Clock
 
@@ -47,8 +47,10 @@ class RateRules:
     """Each envelope sender."""
     overall: Rate = Rate()
     """All messages together."""
-    of_user: Callable[[str], Rate | None] = _nobodys
+    of_user: Callable[[str], Rate | None] = field(default=_nobodys, compare=False)
     """A user's own, in place of `per_sender`, whatever the sender; asked each time, for it may change."""
+    users: Mapping[str, Rate] = field(default_factory=dict)
+    """What `of_user` said of everybody when the counting began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class RateLimiter:
             clock: seconds since the epoch; it may jump.
             history: of the last day at least, in the order of time.
         """
-        self._rules = rules
+        self.rules = rules
         self._clock = clock
         self._times: dict[str, deque[float]] = {}
         self._prune_at = 1024
@@ -123,15 +125,15 @@ class RateLimiter:
 
     def _rate_of(self, key: str) -> Rate | None:
         if key == _ALL:
-            return self._rules.overall
+            return self.rules.overall
         kind, _, name = key.partition(" ")
-        return self._rules.per_sender if kind == "sender" else self._rules.of_user(name)
+        return self.rules.per_sender if kind == "sender" else self.rules.of_user(name)
 
     def _limits(self, user: str, sender: str) -> list[tuple[str, Rate]]:
-        own = self._rules.of_user(user) if user else None
+        own = self.rules.of_user(user) if user else None
         # A user's name and a sender's address are often the same word: the prefix keeps them apart.
-        first = (f"user {user}", own) if own else (f"sender {sender.lower()}", self._rules.per_sender)
-        return [(key, rate) for key, rate in (first, (_ALL, self._rules.overall)) if rate.memory]
+        first = (f"user {user}", own) if own else (f"sender {sender.lower()}", self.rules.per_sender)
+        return [(key, rate) for key, rate in (first, (_ALL, self.rules.overall)) if rate.memory]
 
     def _wait(self, key: str, rate: Rate, now: float) -> int:
         times = self._times.get(key)

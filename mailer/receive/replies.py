@@ -39,7 +39,9 @@ LOCAL_ERROR = Reply(
     451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
 )
 QUEUE_FULL = Reply(452, ("4.3.1 The queue is full (maxQueued); try again later",))
-TOO_MANY_RECIPIENTS = Reply(452, ("4.5.3 Too many recipients; send this message, then another to the rest",))
+TOO_MANY_RECIPIENTS = Reply(
+    452, ("4.5.3 Too many recipients (maxRecipients); send this message, then another to the rest",)
+)
 
 TLS_FAILED = Reply(454, ("4.7.0 TLS is not available now; the reason is in our log",))
 
@@ -78,7 +80,7 @@ AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
 NEED_AUTH = Reply(530, ("5.7.0 Log in with AUTH first",))
 LOGIN_FAILED = Reply(535, ("5.7.8 The user name or the password is wrong",))
 NEED_TLS = Reply(538, ("5.7.11 Logging in needs TLS, or a connection from this host itself",))
-MESSAGE_TOO_BIG = Reply(552, ("5.3.4 The message is larger than EHLO's SIZE says we take",))
+MESSAGE_TOO_BIG = Reply(552, ("5.3.4 The message is larger than EHLO's SIZE says we take (maxMessageSize)",))
 HEADER_TOO_LARGE = Reply(
     552, (f"5.3.4 The message's header is larger than {MAX_HEADER} octets or has over {MAX_FIELDS} fields",)
 )

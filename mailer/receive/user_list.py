@@ -60,6 +60,11 @@ class UserList:
         return self._rates.get(user)
 
     @property
+    def rates(self) -> Mapping[str, Rate]:
+        """Everybody's own limits."""
+        return self._rates
+
+    @property
     def others(self) -> bool:
         """Somebody is in the file."""
         return len(self._accounts) > len(self._own)

@@ -1,6 +1,8 @@
 """What is fuzzed, and what must hold for every input: functions of bytes, for atheris and for pytest."""
 
 import asyncio
+import atexit
+import email
 import pathlib
 import random
 import shutil
@@ -8,21 +10,27 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable
+from email.message import Message
+from functools import cache
 
 from mailer.config.receiving import LongLines
 from mailer.mail.address import AddressError, Path, forward_path, reverse_path
+from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.author import mailboxes
-from mailer.receive.data import ChunkReader, DataReader
+from mailer.receive.data import MAX_LINE, ChunkReader, DataReader
 from mailer.receive.failures import Failures
+from mailer.receive.long_lines import encode
+from mailer.receive.mime_header import Unencodable
 from mailer.receive.parameters import ParameterError, mail_parameters, rcpt_parameters
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
 from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
+from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Spool
 
 END = b"\r\n.\r\n"
@@ -96,6 +104,42 @@ def chunks(data: bytes) -> None:
     clean = not set(whole.replace(b"\r\n", b"")) & set(b"\r\n\0")
     assert (reader.fault is None) == clean
     assert not clean or out == whole
+
+
+def parts(data: bytes) -> None:
+    """A message with long lines is refused, or afterwards has none and is the same to Python's reader."""
+    message = b"X: y\r\n" + b"\r\n".join(data.translate(None, b"\0\r").split(b"\n")) + b"\r\n"
+    message = message.replace(b"LONG", b"l" * 999)
+    spool = _spool()
+    incoming = Incoming.create(
+        spool, received=0.0, user="", peer="", envelope=Envelope("", (Recipient("a@b"),))
+    )
+    try:
+        incoming.write(message)
+        encode(incoming)
+        incoming.seal(0.0)
+        stored = (spool.path / "tmp" / incoming.id).read_bytes()
+    except Unencodable:
+        return
+    finally:
+        incoming.discard()
+    encoded = stored.partition(b"Spool-Length: ")[2][12:][: incoming.size]
+    assert max(map(len, encoded.split(b"\r\n"))) <= MAX_LINE
+    assert _seen(email.message_from_bytes(encoded)) == _seen(email.message_from_bytes(message))
+
+
+def _seen(message: Message) -> object:
+    if message.is_multipart():
+        return message.get_content_type(), [_seen(part) for part in message.get_payload()]
+    return message.get_content_type(), message.get_payload(decode=True)
+
+
+@cache
+def _spool() -> Spool:
+    place = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-", dir=place))
+    atexit.register(shutil.rmtree, directory)
+    return Spool.open(directory / "spool", create=True)
 
 
 class _AtOnce(Failures):
@@ -208,6 +252,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "author": author,
     "data": data_reader,
     "chunks": chunks,
+    "parts": parts,
     "session": session,
 }
 
@@ -221,6 +266,12 @@ SEEDS = {
     ],
     "author": [b' "A, B" <a@example.com>, c@example.com (x (y))', b" a b <c@[192.0.2.1]>"],
     "data": [b"..a\r\n..b\r\n\r\n.\r\nQUIT\r\n", b"..\n.\r\n.\r\n", b".." + END],
+    "parts": [
+        b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\n\nLONG\n--B--\n",
+        b'Content-Type: multipart/digest; boundary="-=b"\n\n---=b\n\n\nLONG--B \n---=b--\n',
+        b"Content-Transfer-Encoding: 8bit\nContent-Type: message/rfc822\n\nA: b\n\nLONG\n",
+        b"Content-Transfer-Encoding: binary\n\nLONG\xff =\n.\n",
+    ],
     "chunks": [b"..a\r\n.\r\nb", b"..\r", b"..a\0\r\n"],
     "session": [
         _BEGIN + b"DATA\r\nA: b\r\n\r\n.\r\nQUIT\r\n",
