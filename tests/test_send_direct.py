@@ -1,6 +1,7 @@
 """Direct delivery: which servers DNS names for a domain, which are tried, and what each answer means."""
 
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import trustme
 from hostile import DROP, HANG, Server, per_address, reached
 from internet import Internet, run, words
 from sending import found, outcomes, queue
+from testbed.capability import network_of_its_own
 
 BOB, EVE = "bob@one.test", "eve@two.test"
 MX1, MX2 = "127.0.0.11", "127.0.0.12"
@@ -253,6 +255,25 @@ def test_an_exchangers_own_trouble_brings_the_provider_in_only_after_retry_count
         assert provider.sessions == []
         again(relay)
         assert [taken.recipients for taken in provider.messages] == [[BOB]]
+
+
+@pytest.mark.parametrize(
+    ("forbid", "address"),
+    [
+        ("ip route add prohibit 192.0.2.9/32", "192.0.2.9"),
+        ("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6", "2001:db8::9"),
+    ],
+)
+def test_what_this_machine_forbids_towards_exchangers_is_cured_by_a_provider(relay, forbid, address):
+    """EACCES and EADDRNOTAVAIL: a firewall of ours, or IPv6 that is switched off; not our disk or memory."""
+    kind = "AAAA" if ":" in address else "A"
+    with network_of_its_own(), Internet.of({("one.test", kind): [address]}) as internet, Server() as provider:
+        subprocess.run(["sh", "-c", forbid], check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+        relay.configure(
+            {"forwardSMTP": True, "forwardProviders": [{"host": "127.0.0.1", "port": provider.port}]}
+        )
+        assert run(relay, internet, retryCount=1) is None
+        assert [message.recipients for message in provider.messages] == [[BOB]]
 
 
 def test_a_server_whose_tls_is_broken_gets_its_mail_in_clear_and_the_journal_says_so(relay, internet):

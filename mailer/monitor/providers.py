@@ -15,7 +15,7 @@ class Provider:
     """One provider as it is now."""
 
     name: str
-    """What the operator calls it, with a number if several are called so; never a login, which is an address."""
+    """What the operator calls it, with a number if several are called so; no login, which is an address."""
     state: ProviderState
 
     @property

@@ -18,16 +18,9 @@ from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import Dialogue, State
 from mailer.send.trouble import HopTrouble
 
-# What our own machine lacks or forbids; another hop would not get further.
-_LOCAL = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOBUFS,
-    errno.ENOMEM,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EADDRNOTAVAIL,  # no free port, or the source address is not ours
-}
+# What our own machine lacks: another hop would not get further. What it forbids (EACCES, EPERM: a firewall of
+# ours, which may forbid port 25 and not 587) is not among it.
+_LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
 
@@ -228,12 +221,21 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
                 )
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else TIMED_OUT
-            scope = Scope.LOCAL if error.errno in _LOCAL else Scope.HOST
+            scope = _whose(error, hop, address)
             trouble = HopTrouble(hop.at(address), Phase.CONNECT, text, scope=scope)
             trouble.__cause__ = error
         else:
             return wire
     raise trouble
+
+
+def _whose(error: OSError, hop: Hop, address: str) -> Scope:
+    """Whose trouble it is that no connection came about."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        # No free port, or a source address that is not ours; where IPv6 is switched off it is said of every
+        # IPv6 address.
+        return Scope.HOST if ":" in address and not hop.source_address else Scope.LOCAL
+    return Scope.LOCAL if error.errno in _LOCAL else Scope.HOST
 
 
 async def _look_up(hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> list[str]:
