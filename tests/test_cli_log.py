@@ -228,6 +228,8 @@ def test_one_message_among_many_is_found_without_reading_them_all(relay: Relay) 
     assert read(relay, "--id", wanted) < size / 8
     assert len(told(relay, "--id", wanted)) == 2
     assert read(relay, "-n", "20") < size / 8
+    assert [line["event"] for line in told(relay, "-n", "3")] == ["sent", "accepted", "sent"]
+    assert {line["id"] for line in told(relay, "-n", "2")} == {name}
     assert len(told(relay, "--since", "2026-11-22 12:00", "--until", "2026-11-22 12:00:10")) > 0
     assert read(relay, "--since", "2026-11-22 12:00", "--until", "2026-11-22 12:00:10") < size / 8
     assert len(told(relay, "--to", f"user{LARGE // 3}@example.net")) == 2
