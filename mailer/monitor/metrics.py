@@ -25,7 +25,8 @@ _TEXT = ("text/plain", "application/openmetrics-text")
 _JSON = ("application/json", "application/*")
 
 _COUNTERS = (
-    ("mailer_messages_accepted", "Messages taken with 250.", "accepted"),
+    ("mailer_messages_accepted", "Messages taken with 250, and our own notifications.", "accepted"),
+    ("mailer_notifications", "Of the accepted ones: those we wrote about other mail.", "notifications"),
     ("mailer_messages_delivered", "Messages that every recipient was sent.", "delivered"),
     ("mailer_messages_failed", "Messages given up with a recipient refused or expired.", "failed"),
     ("mailer_recipients_accepted", "Recipients of accepted messages.", "recipients"),
