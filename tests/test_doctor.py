@@ -481,6 +481,13 @@ def test_a_name_that_is_only_ours_and_another_ptr_are_told(direct: Relay, server
     assert f"set hostname (or directDelivery.ehloDomain) to {HOST}" in found["direct delivery", "ptr"]["todo"]
 
 
+def test_a_relay_on_this_host_sends_from_where_this_host_sends(relay: Relay, server: NameServer) -> None:
+    with Server() as local:
+        relay.configure(forward_to(local))
+        done = relay.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
+    assert f"ok      spf        {DOMAIN}: {EGRESS}: pass (ip4:{EGRESS} of {DOMAIN})" in done.stdout
+
+
 def test_a_blocked_port_is_a_problem(direct: Relay, server: NameServer, free_port: int) -> None:
     settings = json.loads(direct.config.read_text())["directDelivery"]
     direct.configure({"directDelivery": settings | {"port": free_port}})

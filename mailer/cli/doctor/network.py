@@ -206,13 +206,18 @@ class _Doctor:
         return Finding(domain, "dkim", Grade.WARNING, words, todo)
 
     async def _spf(self, domain: str) -> list[Finding]:
-        checks = [
-            spf_check.check_smarthost(domain, await _smarthost(hop), self.resolver) for hop in self.hops
-        ]
-        if self.config.direct_delivery.enabled or self.named_egress:
+        known = await asyncio.gather(*map(_smarthost, self.hops))
+        # A relay on this host sends on from where this host sends.
+        here = [each for each in known if each.addresses and all(one.is_loopback for one in each.addresses)]
+        beyond = [each for each in known if each not in here]
+        checks = [spf_check.check_smarthost(domain, each, self.resolver) for each in beyond]
+        if self.config.direct_delivery.enabled or self.named_egress or here:
             sources = self._visible(self._egress())
             checks += [spf_check.check_egress(domain, each, self.resolver, self.hostname) for each in sources]
-        return list(await asyncio.gather(*checks))
+        if checks:
+            return list(await asyncio.gather(*checks))
+        words = "not evaluated: this host cannot know which address others see"
+        return [Finding(domain, "spf", Grade.SKIPPED, words, "say it with --egress IP")]
 
     def _visible(self, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
         """Those that others see: what the operator names is believed."""
