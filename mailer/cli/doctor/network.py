@@ -67,8 +67,8 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         words = "no mail leaves this host: it is kept in spool/local"
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
         return
-    hostname = config.direct_delivery.ehlo_domain or config.hostname or os.uname().nodename
-    hops = [hop_of(provider, config, config.hostname or os.uname().nodename) for provider in config.providers]
+    own = config.hostname or os.uname().nodename
+    hops = [hop_of(provider, config, own) for provider in config.providers]
     states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
         state = states.get(provider.account, ProviderState())
@@ -79,6 +79,7 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         todo = "see /etc/resolv.conf and dns.nameservers"
         yield _known("DNS", Finding("DNS", "resolver", Grade.PROBLEM, str(error), todo))
         return
+    hostname = config.direct_delivery.ehlo_domain or own
     doctor = _Doctor(config, hostname, asked.egress, tuple(hops), resolver)
     domains = asked.domains or sender_domains(config)
     if config.direct_delivery.enabled:
@@ -117,15 +118,19 @@ async def _provider(hop: Hop, state: ProviderState) -> list[Finding]:
 
 def sender_domains(config: Config) -> tuple[str, ...]:
     """Name the domains that mail is sent as, as far as the configuration and the users file know."""
-    addresses = [config.default_username, config.rewrite_from_address]
-    try:
-        users = read_users(config.users_file).values()
-    except (OSError, ConfigError):
-        users = {}.values()
-    addresses += [pattern for user in users for pattern in user.allowed_senders if pattern != "*"]
+    addresses = [config.default_username, config.rewrite_from_address, *_senders_of_users(config)]
     named = [key.domain for key in config.dkim.signing_keys] if config.dkim.enabled else []
     named += [address.rpartition("@")[2] for address in addresses if "." in address.rpartition("@")[2]]
     return tuple(dict.fromkeys(filter(None, map(_ascii, named))))
+
+
+def _senders_of_users(config: Config) -> list[str]:
+    """Addresses and domains; a file that cannot be read is told of with the files."""
+    try:
+        users = read_users(config.users_file).values()
+    except (OSError, ConfigError):
+        return []
+    return [pattern for user in users for pattern in user.allowed_senders if pattern != "*"]
 
 
 def _ascii(domain: str) -> str:
