@@ -173,6 +173,7 @@ def test_pause_and_resume_over_http_are_told_everywhere(relay: Relay) -> None:
         assert "(maintenance)" in health["checks"]["paused"]["message"]
         text = ask(relay.http_port, "/metrics", headers={"Accept": "text/plain"}).body
         assert b"mailer_paused 1.0" in text
+        assert post(relay.http_port, RETRY).json["message"].endswith("will be tried once the pause ends")
         relay.mailer_send()
         assert relay.delivered() == []
         for _ in range(2):

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from mailer.config.show import effective
 from mailer.config.units import seconds
+from mailer.maillog.events import Level
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
 from mailer.spool.entry import Corrupt
@@ -13,7 +14,7 @@ from mailer.spool.held import Missed, Unsafe
 from mailer.spool.ids import arrival
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
 from mailer.spool.operate import Operator, Refused
-from mailer.spool.pause import pause, resume
+from mailer.spool.pause import is_paused, pause, resume
 from mailer.spool.scan import spots
 
 _BY = "admin request"
@@ -45,7 +46,8 @@ class _Admin:
         failed = await self._each(Place.FAILED, "requeued", self._retry)
         deferred = await self._each(Place.RETRY, "requeued", self._retry)
         self._service.runs.start()
-        return _done(f"{_count(failed, 'failed')} and {_count(deferred, 'deferred')} will be tried now")
+        when = "once the pause ends" if is_paused(self._service.spool) else "now"
+        return _done(f"{_count(failed, 'failed')} and {_count(deferred, 'deferred')} will be tried {when}")
 
     async def pause(self, asked: Asked) -> Answer:
         service = self._service
@@ -119,7 +121,8 @@ class _Admin:
                 raise
             log.warning("left alone", path=spot.path, error=error.strerror)
             return False
-        log.message(event, id=spot.name, by=operator.name)
+        # Not on standard error: there may be many, and the ledger has them.
+        log.message(event, id=spot.name, by=operator.name, level=Level.INFO)
         return True
 
 
