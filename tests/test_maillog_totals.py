@@ -1,5 +1,6 @@
 """Counters from the ledger: each event once, and never less than before, whatever happens to files."""
 
+import os
 import random
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from log_directory import opened
 
 from mailer.mail import clock
 from mailer.maillog.ledger import Ledger, Line, encode
+from mailer.maillog.search import Query, find
 from mailer.maillog.series import DAY, HOUR, SPANS, WEEK
 from mailer.maillog.totals import DELAY_BOUNDS, Totals, TotalsFold
 
@@ -227,7 +229,9 @@ def test_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "20261120.jsonl").mkdir()
     (tmp_path / "20261121.jsonl").symlink_to(tmp_path / DAY_FILE)
     (tmp_path / "20261121.jsonl~").touch()
+    os.mkfifo(tmp_path / "20261119.jsonl")
     assert fold_of(tmp_path).refresh().accepted == 1
+    assert len(list(find(partial(opened, tmp_path), Query()))) == 1
 
 
 WRITER = """

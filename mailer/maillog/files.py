@@ -1,8 +1,10 @@
 """The files of a log directory: one for each UTC day, read in pieces of whole lines."""
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from mailer.mail import clock
 
 _NAME = re.compile(r"(\d{8})\.jsonl", re.ASCII)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
+"""A link, a socket, a device."""
 _BLOCK = 256 * 1024
 _GLANCE = 4096
 """Bytes in which a line's beginning is looked for: most lines are a tenth of it."""
@@ -27,8 +31,22 @@ def file_of(day: str) -> str:
 
 
 def open_day(directory: int, day: str) -> int:
-    """Open a day's file to be read; raises OSError, and never waits."""
-    return os.open(file_of(day), _FLAGS, dir_fd=directory)
+    """Open a day's file to be read; it never waits.
+
+    Raises:
+        FileNotFoundError: there is none, or something that is no file.
+        OSError: as open(2).
+    """
+    try:
+        fd = os.open(file_of(day), _FLAGS, dir_fd=directory)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise FileNotFoundError(error.errno, error.strerror) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return fd
 
 
 def blocks(fd: int, offset: int = 0) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ file made anew may get the old one's.
 """
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -53,14 +52,20 @@ class Tail:
         """Stream what was appended, in blocks of whole lines; a line without its end waits for the next call.
 
         Raises:
-            OSError: the directory or a file cannot be read just now. The next call goes on from there.
+            OSError: the directory cannot be read just now, or a file; then all the others were. The next call
+                goes on from there.
         """
+        trouble: OSError | None = None
         with self._directory() as directory:
             for day in days(directory):
                 try:
                     yield from self._appended(directory, day)
                 except FileNotFoundError:
                     continue  # Its retention ended just now.
+                except OSError as error:
+                    trouble = error
+        if trouble:
+            raise trouble
         for day in sorted(self._positions)[:-_REMEMBERED]:
             del self._positions[day]
             self._seen.pop(day, None)
@@ -69,7 +74,10 @@ class Tail:
         """Pass over everything that is there now; raises OSError."""
         with self._directory() as directory:
             for day in days(directory):
-                fd = open_day(directory, day)
+                try:
+                    fd = open_day(directory, day)
+                except FileNotFoundError:
+                    continue
                 try:
                     self._positions[day] = Position(os.fstat(fd).st_size, os.pread(fd, _HEAD, 0).hex())
                 finally:
@@ -78,7 +86,7 @@ class Tail:
     def _appended(self, directory: int, day: str) -> Iterator[bytes]:
         found = os.stat(file_of(day), dir_fd=directory, follow_symlinks=False)
         mark = (found.st_ino, found.st_size, found.st_mtime_ns)
-        if not stat.S_ISREG(found.st_mode) or self._seen.get(day) == mark:
+        if self._seen.get(day) == mark:
             return
         fd = open_day(directory, day)
         try:
