@@ -208,7 +208,7 @@ def test_cleaning_removes_only_what_failed_long_ago(relay: Relay, states: Queue)
 
 def test_the_configuration_is_shown_without_secrets(relay: Relay) -> None:
     provider = {"host": "h", "username": "u", "password": "pr0vider-secret"}
-    alerts = {"webhook": "https://hooks.example/T0KEN"}
+    alerts = {"webhook": "https://hooks.example/T0KEN", "command": ["page", "--key", "T0KEN"]}
     relay.configure({"forwardProviders": [provider], "alerts": alerts})
     with relay.monitor():
         answer = ask(relay.http_port, "/admin/config")
@@ -217,6 +217,7 @@ def test_the_configuration_is_shown_without_secrets(relay: Relay) -> None:
     assert b"pr0vider" not in answer.body
     assert b"T0KEN" not in answer.body
     assert answer.json["smtpPort"] == relay.port
+    assert answer.json["alerts"]["command"] == ["page", "********", "********"]
 
 
 def test_the_run_inherits_no_open_connection(relay: Relay) -> None:

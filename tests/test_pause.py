@@ -19,7 +19,7 @@ def test_a_paused_run_claims_nothing_and_resume_lets_it_go_on(relay: Relay) -> N
     Queue(relay.spool).abandon(queue(relay.spool))
     assert "paused" in relay.mailer("pause", "--reason", "moving\nhouse").stdout
     assert "already" in relay.mailer("pause").stdout
-    for command in (["spool", "ls"], ["spool", "ls", "--json"], ["spool", "stats"]):
+    for command in (["spool", "ls"], ["spool", "ls", "--json"], ["spool", "stats"], ["send", "--dry-run"]):
         told = relay.mailer(*command).stderr
         assert told.startswith("paused by ")
         assert "house): nothing is sent until `mailer resume`" in told

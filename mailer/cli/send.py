@@ -23,7 +23,7 @@ from mailer.cli.options import (
 )
 from mailer.cli.parent import end_with
 from mailer.cli.program import run, system_words
-from mailer.cli.wire import become_owner, configuration, make_spool, program_log, workplace
+from mailer.cli.wire import become_owner, configuration, make_spool, program_log, say_if_paused, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
@@ -95,6 +95,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         from mailer.cli.dry_run import dry_run  # noqa: PLC0415 - a run needs none of it
 
         with _try_again_later(), workplace(loaded) as at:
+            say_if_paused(at.spool)
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
     become_owner(config.spool_dir)

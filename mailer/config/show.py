@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from mailer.config.model import Config
+from mailer.config.monitoring import Alerts
 from mailer.config.secrets import MASK, FromCommand, FromCredential, FromEnvironment, FromFile, Secret
 
 
@@ -19,7 +20,11 @@ def effective(config: Config) -> dict[str, object]:
 
 
 def _group(group: msgspec.Struct) -> dict[str, object]:
-    return {field.encode_name: _plain(getattr(group, field.name)) for field in msgspec.structs.fields(group)}
+    plain = {field.encode_name: _plain(getattr(group, field.name)) for field in msgspec.structs.fields(group)}
+    if isinstance(group, Alerts):
+        # As a secret's command: some people put a token there.
+        plain["command"] = [*group.command[:1], *(MASK for _ in group.command[1:])]
+    return plain
 
 
 def _plain(value: object) -> object:

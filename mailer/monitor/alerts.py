@@ -166,7 +166,9 @@ class Alerting:
             if means.alerts.command:
                 await _run(means.alerts.command, body, alert)
             if not means.alerts.webhook.empty:
-                await means.post(means.alerts.webhook.reveal(), body, _TIMEOUT)
+                # In a thread: it may be kept by a command that takes its time.
+                url = await asyncio.to_thread(means.alerts.webhook.reveal)
+                await means.post(url, body, _TIMEOUT)
         except (OSError, LookupError) as error:  # A secret that cannot be had is a LookupError.
             self._log.warning("the alert could not be passed on", name=alert.alert, error=str(error))
             return False
