@@ -121,12 +121,12 @@ class MailLog:
         self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
         self._event(Level.INFO, "accepted", id=notice, sender="", to=(addressee,), size=size, about=id)
 
-    def rejected(self, *, peer: str, user: str, sender: str, recipient: str, reply: str) -> None:
-        """Tell that a transaction, or one recipient of it, was refused."""
+    def rejected(self, *, peer: str, user: str, sender: str | None, recipient: str, reply: str) -> None:
+        """Tell that a transaction, or one recipient of it, was refused; None: it has no sender yet."""
         to = (recipient,) if recipient else ()
         self._event(Level.NOTICE, "rejected", sender=sender, to=to, user=user, peer=peer, reply=reply)
 
-    def limited(self, *, peer: str, user: str, sender: str, reply: str) -> None:
+    def limited(self, *, peer: str, user: str, sender: str | None, reply: str) -> None:
         """Tell that a message was refused for now, because of a limit on how many there may be."""
         self._event(Level.NOTICE, "limited", sender=sender, user=user, peer=peer, reply=reply)
 
@@ -202,6 +202,6 @@ class MailLog:
         if self._ledger:
             self._ledger.append(line)
         told = {"id": fields.pop("id", ""), "event": event}
-        if "sender" in fields:
-            told["from"] = fields.pop("sender") or "<>"
+        if (sender := fields.pop("sender", None)) is not None:
+            told["from"] = sender or "<>"
         self._sink(level, "", told | fields)

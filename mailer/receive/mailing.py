@@ -55,7 +55,8 @@ class MailCommands(Connection):
         self._intake.drop()
 
     def _reject(self, reply: Reply, recipient: str = "") -> None:
-        log, sender = self._store.log, self._transaction.sender
+        log = self._store.log
+        sender = self._transaction.sender if self._transaction.begun else None
         if isinstance(reply, replies.RateExceeded):
             log.limited(peer=self.peer, user=self._user, sender=sender, reply=str(reply))
         else:
@@ -120,7 +121,7 @@ class MailCommands(Connection):
         if reply.positive:
             self.say(reply)
         else:
-            self._reject(reply, arg or "")
+            self._reject(reply, _path(arg or ""))
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str) -> None:
@@ -198,3 +199,11 @@ class MailCommands(Connection):
         else:
             self._clear()
             self.say(replies.OK)
+
+
+def _path(argument: str) -> str:
+    """What a client wrote for an address, however wrong it is, without the `TO:<...>` around it."""
+    _, bracket, path = argument.partition("<")
+    if not bracket:
+        return argument
+    return path.rpartition(">")[0] if ">" in path else path
