@@ -12,6 +12,7 @@ from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
 from spool_walk import walk
 from testbed.capability import tracer
 from testbed.relay import Relay
+from testbed.waiting import until
 
 from mailer.mail.envelope import Recipient
 
@@ -71,6 +72,24 @@ def test_unless_told_otherwise_the_sender_is_told_in_words_and_for_programs(rela
     }
     assert bounce.recipients.keys() == {BOB}
     assert (bounce.copy_kind, bounce.copy) == ("message/rfc822", b"Subject: hello\r\n\r\nhello\r\n")
+
+
+def test_what_an_application_asks_for_by_smtp_is_what_its_bounce_says(relay: Relay) -> None:
+    with Server({"rcpt": per_address({BOB: NEVER})}) as server:
+        sending(relay, server)
+        with relay.up(), relay.connect() as session:
+            session.mail(SENDER, ["RET=HDRS", "ENVID=order+2B4711"])
+            session.rcpt(BOB, ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;bob@old.example"])
+            session.rcpt(EVE, ["NOTIFY=NEVER"])
+            assert session.data(MESSAGE)[0] == 250
+            until(lambda: notifications(server), "the bounce")
+        bounce = one(server)
+    assert bounce.message["Original-Envelope-Id"] == "order+4711"
+    assert bounce.recipients.keys() == {BOB}
+    assert bounce.recipients[BOB]["Original-Recipient"] == "rfc822; bob@old.example"
+    assert bounce.copy_kind == "text/rfc822-headers"
+    assert bounce.copy.startswith(b"Received: from ")
+    assert b"Subject: hello" in bounce.copy
 
 
 def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(relay: Relay) -> None:
