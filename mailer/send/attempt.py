@@ -21,6 +21,7 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
 from mailer.send.route import Route
 from mailer.send.together import together
+from mailer.send.traffic import Traffic
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
 from mailer.send.turns import Turns
 from mailer.spool import journal
@@ -61,6 +62,8 @@ class Policy:
     """Signs what leaves this host; None: nothing is to be signed."""
     archive_max_age: float = math.inf
     """Seconds that `sent/` keeps a copy."""
+    traffic: Traffic | None = None
+    """How the direct route's destinations do; None: it is off."""
 
 
 class Attempt:

@@ -15,6 +15,7 @@ from mailer.send.phase import Phase
 from mailer.send.pool import Pool
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
 from mailer.send.route import OnCommit, OnTrouble
+from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble
 
 
@@ -39,8 +40,11 @@ class DirectRoute:
 
     name = "direct"
 
-    def __init__(self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle) -> None:
+    def __init__(
+        self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, traffic: Traffic
+    ) -> None:
         self._terms = terms
+        self._traffic = traffic
         self._pool = pool
         self._resolver = resolver
         self._shuffle = shuffle
@@ -62,6 +66,12 @@ class DirectRoute:
 
         All recipients are of one domain.
         """
+        with self._traffic.towards(_domain(recipients[0].address)):
+            return await self._exchange(outgoing, recipients, on_commit, on_trouble)
+
+    async def _exchange(
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
+    ) -> list[Outcome]:
         domain = _domain(recipients[0].address)
         try:
             hosts = await exchangers(self._resolver, domain, self._shuffle)

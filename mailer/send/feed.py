@@ -6,7 +6,7 @@ step: a backlog does not delay a password reset.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
@@ -53,6 +53,8 @@ class Feed:
         self._locked: list[str] = []
         self._in_a_row = 0
         self._pass: Iterator[Claim] = iter(())
+        self.leave_alone: Container[str] = ()
+        """Names of messages that are to stay in `new/` for now."""
         self.exhausted = True
         """The last pass has come to its end."""
         self.missed = True
@@ -95,6 +97,8 @@ class Feed:
     def _next_fresh(self) -> Claim | None:
         while self._fresh:
             name = self._fresh.popleft()
+            if name in self.leave_alone:
+                continue
             if claim := self._claim(self._claims.take, name):
                 self._pauses.pop(name, None)
                 return claim
@@ -114,6 +118,8 @@ class Feed:
                 self._log.message("recovered", id=name, reason="its runner died")
                 yield claim
         for name in names(self._spool, Place.NEW.value):
+            if name in self.leave_alone:
+                continue
             if claim := self._claim(self._claims.take, name):
                 yield claim
         for spot in requeue_due(self._spool, self._claims, self._clock(), self._horizon):

@@ -1,6 +1,7 @@
 """From the configuration to the routes, in the order in which they are tried."""
 
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider
@@ -12,6 +13,7 @@ from mailer.send.maildir import LocalRoute
 from mailer.send.pool import Pool
 from mailer.send.providers import Breaker, Providers
 from mailer.send.route import Route
+from mailer.send.traffic import Traffic
 from mailer.send.turns import Turns, Weighted
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
@@ -20,32 +22,44 @@ if TYPE_CHECKING:
     from mailer.send.mx import Rules
 
 
-def plan(
-    config: Config, pool: Pool, spool: Spool, committer: Committer, providers: Providers, ehlo_domain: str
-) -> Turns:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the routes of a run share."""
+
+    spool: Spool
+    """Holds the local Maildir."""
+    committer: Committer
+    """Makes local deliveries durable."""
+    pool: Pool
+    """Keeps sessions."""
+    providers: Providers
+    """Keeps how the providers do."""
+    traffic: Traffic
+    """Keeps how the direct route's destinations do."""
+    ehlo_domain: str
+    """What we call ourselves to others."""
+
+
+def plan(config: Config, means: Means) -> Turns:
     """Return the routes: direct, then providers by priority; local only when nothing else is switched on.
 
     Keeping a mail is not sending it, so `local` is never a fallback.
 
     Args:
         config: the operator's.
-        pool: keeps the sessions of all providers.
-        spool: holds the local Maildir.
-        committer: makes local deliveries durable.
-        providers: keeps how they do.
-        ehlo_domain: what we call ourselves to others.
+        means: what they work with.
 
     Raises:
         OSError: the local Maildir is wanted and cannot be made, or there is no name server to ask.
         ValueError: `dns.nameservers` names one that is no address.
     """
     if keeps_mail(config):
-        return Turns([[(LocalRoute(spool, committer), 0)]], random.random)
-    direct = [_direct(config, pool, ehlo_domain)] if config.direct_delivery.enabled else []
+        return Turns([[(LocalRoute(means.spool, means.committer), 0)]], random.random)
+    direct = [_direct(config, means)] if config.direct_delivery.enabled else []
     groups: list[list[Weighted]] = [[(route, 0)] for route in direct]
     for equals in config.providers_by_priority.values():
         shared = any(provider.weight is not None for provider in equals)
-        routes = [_forward(provider, config, pool, providers, ehlo_domain) for provider in equals]
+        routes = [_forward(provider, config, means) for provider in equals]
         weights = [(1 if one.weight is None else one.weight) if shared else 0 for one in equals]
         groups.append(list(zip(routes, weights, strict=True)))
     return Turns(groups, random.random)
@@ -64,7 +78,7 @@ def keeps_mail(config: Config) -> bool:
     return not config.providers and not config.direct_delivery.enabled
 
 
-def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
+def _direct(config: Config, means: Means) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
     from mailer.send.direct import DirectRoute, Terms  # noqa: PLC0415
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
@@ -73,7 +87,7 @@ def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
     terms = Terms(
         port=direct.port,
         rules=rules_of(direct),
-        ehlo_domain=direct.ehlo_domain or ehlo_domain,
+        ehlo_domain=direct.ehlo_domain or means.ehlo_domain,
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
         attempts=direct.retry_count,
@@ -83,7 +97,7 @@ def _direct(config: Config, pool: Pool, ehlo_domain: str) -> Route:
         insecure_skip_verify=direct.insecure_skip_verify,
     )
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
-    return DirectRoute(terms, pool, resolver, random.shuffle)
+    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.traffic)
 
 
 def rules_of(direct: DirectDelivery) -> "Rules":
@@ -97,11 +111,11 @@ def rules_of(direct: DirectDelivery) -> "Rules":
     )
 
 
-def _forward(provider: Provider, config: Config, pool: Pool, providers: Providers, ehlo_domain: str) -> Route:
+def _forward(provider: Provider, config: Config, means: Means) -> Route:
     return ForwardRoute(
-        hop_of(provider, config, ehlo_domain),
-        pool,
-        Breaker(providers, provider.account, provider.label),
+        hop_of(provider, config, means.ehlo_domain),
+        means.pool,
+        Breaker(means.providers, provider.account, provider.label),
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
     )

@@ -1,5 +1,6 @@
 """A run, put together from the configuration: what `mailer-send` starts."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +16,12 @@ from mailer.send.dkim import Signer
 from mailer.send.notify import Notifier, Terms
 from mailer.send.owed import destination
 from mailer.send.phase import Timeouts
-from mailer.send.plan import keeps_mail, plan
+from mailer.send.plan import Means, keeps_mail, plan
 from mailer.send.pool import Pool
 from mailer.send.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
+from mailer.send.traffic import Traffic
 from mailer.spool.claim import Claims, boot_id
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool, Spot
@@ -56,8 +58,10 @@ async def open_runner(
     try:
         pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
         async with pool:
+            traffic = Traffic(asyncio.get_running_loop().time)
+            means = Means(spool, committer, pool, Providers(spool, log, clock), traffic, hostname)
             policy = Policy(
-                routes=plan(config, pool, spool, committer, Providers(spool, log, clock), hostname),
+                routes=plan(config, means),
                 backoff=backoff,
                 hold_uncertain=config.uncertain is UncertainPolicy.HOLD,
                 log=log,
@@ -65,6 +69,7 @@ async def open_runner(
                 random=random.random,
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
+                traffic=traffic if config.direct_delivery.enabled else None,
             )
             terms = Terms(destination(config), hostname, float(config.delay_warning), backoff.max_age)
             yield Runner(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mailer.send.attempt import Attempt, Policy
 from mailer.send.feed import Feed
+from mailer.send.lanes import Lanes, destination_of
 from mailer.send.settle import Settler
 from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
@@ -20,6 +21,13 @@ from mailer.spool.pause import is_paused
 
 PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""
+TICK = 0.1
+"""Seconds between looks at who only waits."""
+MOST_WAITING = 200
+"""Messages that may wait for others without taking a place: each has a file and a connection open, and a
+process has 1,024 descriptors at first."""
+AT_ONCE = 50
+"""Messages put back for full destinations before others get their turn."""
 POLL = 0.1
 """Seconds between looks where the kernel does not tell of arrivals."""
 PAUSE_SEEN = 1.0
@@ -91,7 +99,14 @@ class Runner:
             horizon=policy.backoff.horizon,
             archive_max_age=policy.archive_max_age,
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lanes = Lanes(policy.traffic, concurrency) if policy.traffic else None
+        if self._lanes:
+            self._feed.leave_alone = self._lanes
+        self._tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
+        """What is in hand, with its destination and since when."""
+        self._ticking = False
+        self._waiting = 0
+        """How many of these only wait for somebody who does not answer: they take no place."""
         self._attempts: set[asyncio.Timeout] = set()
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
@@ -177,13 +192,21 @@ class Runner:
         try:
             if self._suspect and not self._tasks:
                 suspect, self._suspect = self._suspect, None
-                self._start(suspect)
+                self._start(suspect, "")
+            put_back = 0
             while self._has_room() and (claim := self._feed.next()):
+                destination = destination_of(claim) if self._lanes else ""
+                if self._lanes and self._lanes.puts_back(claim, destination):
+                    put_back += 1
+                    if put_back < AT_ONCE:
+                        continue
+                    asyncio.get_running_loop().call_soon(self._wake.set)
+                    break
                 self.tally.claimed += 1
                 if claim.suspect and self._tasks:
                     self._suspect = claim
                 else:
-                    self._start(claim)
+                    self._start(claim, destination)
         except OSError as error:
             self._trouble = error
         for name, pause in self._feed.locked():
@@ -196,7 +219,9 @@ class Runner:
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
-        return len(self._tasks) < self._concurrency and self.tally.claimed != (self._limit or -1)
+        return len(self._tasks) - self._waiting < self._concurrency and self.tally.claimed != (
+            self._limit or -1
+        )
 
     def _is_paused(self) -> bool:
         """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""
@@ -208,15 +233,35 @@ class Runner:
                 self._policy.log.notice("paused: nothing is claimed" if self._paused else "resumed")
         return self._paused
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claim: Claim, destination: str) -> None:
         self._alone = claim.suspect
         task = asyncio.create_task(self._work(claim))
-        self._tasks.add(task)
+        loop = asyncio.get_running_loop()
+        if self._lanes:
+            self._lanes.begin(destination)
+            if not self._ticking:
+                self._ticking = True
+                loop.call_later(TICK, self._tick)
+        self._tasks[task] = destination, loop.time()
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        destination, _ = self._tasks.pop(task)
+        if self._lanes:
+            self._feed.heard(self._lanes.end(destination))
+            self._waiting = min(self._waiting, len(self._tasks))
         self._alone = False
+        self._wake.set()
+
+    def _tick(self) -> None:
+        """Count anew who only waits, while anything is in hand."""
+        assert self._lanes is not None
+        now = asyncio.get_running_loop().time()
+        waits = [self._lanes.waits(destination, now - since) for destination, since in self._tasks.values()]
+        self._waiting = min(sum(waits), MOST_WAITING)
+        self._ticking = bool(self._tasks)
+        if self._ticking:
+            asyncio.get_running_loop().call_later(TICK, self._tick)
         self._wake.set()
 
     async def _work(self, claim: Claim) -> None:

@@ -71,8 +71,12 @@ class SmtpSink:
 
     def await_arrivals(self, count: int) -> list[Arrival]:
         """As `arrivals`, once there are at least `count` of them."""
-        until(lambda: self._complete() >= count, f"{count} messages in {self._dumps}")
+        self.await_count(count)
         return self.arrivals()
+
+    def await_count(self, count: int, patience: float = 120.0) -> None:
+        """Wait, so many seconds at most, until there are that many messages."""
+        until(lambda: self._complete() >= count, f"{count} messages in {self._dumps}", patience)
 
     def _complete(self) -> int:
         """How many messages have ended with their dot, by smtp-sink's own running count."""

@@ -1,0 +1,89 @@
+"""Messages by destination: which are in hand, and which a runner has put back into `new/` to wait for these.
+
+Those that wait hold no lock, no descriptor and no place in the run; other runners may take them. If this run
+ends first, they are in `new/` as if it had never seen them.
+"""
+
+from collections import Counter, deque
+
+from mailer.send.traffic import SLOW, Traffic
+from mailer.spool.claim import Claim
+from mailer.spool.transitions import Move
+
+_MOST = 50_000
+"""Names that are kept; with more, messages are tried, and deferred if nobody answers."""
+_FOLLOW = 2
+"""Messages that follow one that came to its end: more than one, so that a destination that works gets up to
+speed; few, so that one that does not gets no crowd."""
+
+
+class Lanes:
+    """Which messages are in hand, and which wait, by destination."""
+
+    def __init__(self, traffic: Traffic, most: int) -> None:
+        """Prepare.
+
+        Args:
+            traffic: how destinations do.
+            most: messages in hand to one destination.
+        """
+        self._traffic = traffic
+        self._most = most
+        self._in_hand: Counter[str] = Counter()
+        self._waiting: dict[str, deque[str]] = {}
+        self._names: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a message waits, and is to be left in `new/`."""
+        return name in self._names
+
+    def puts_back(self, claim: Claim, destination: str) -> bool:
+        """Put a message back if its destination has enough to do; it is not the caller's any more, then.
+
+        Raises:
+            OSError: it could not be put back; it is still claimed.
+        """
+        if not self._in_hand[destination] or claim.recovered or len(self._names) >= _MOST:
+            return False
+        if not destination or not self._full(destination):
+            return False
+        claim.held.move(Move.UNCLAIM)
+        claim.held.release()
+        self._names.add(claim.id)
+        self._waiting.setdefault(destination, deque()).append(claim.id)
+        return True
+
+    def begin(self, destination: str) -> None:
+        self._in_hand[destination] += 1
+
+    def end(self, destination: str) -> list[str]:
+        """A message to a destination has come to its end; name those whose turn it is now."""
+        self._in_hand[destination] -= 1
+        if not self._in_hand[destination]:
+            del self._in_hand[destination]
+        waiting = self._waiting.get(destination)
+        if not waiting:
+            return []
+        count = _FOLLOW if self._in_hand[destination] else len(waiting)
+        names = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+        if not waiting:
+            del self._waiting[destination]
+        self._names.difference_update(names)
+        return names
+
+    def waits(self, destination: str, seconds: float) -> bool:
+        """Tell whether a message that is in hand for so long only waits, and leaves its place to others."""
+        return self._traffic.stuck(destination) if destination else seconds > SLOW
+
+    def _full(self, destination: str) -> bool:
+        return not self._traffic.dead(destination) and (
+            not self._traffic.answered(destination)
+            or self._in_hand[destination] >= self._most
+            or self._traffic.stuck(destination)
+        )
+
+
+def destination_of(claim: Claim) -> str:
+    """Return the domain that all open recipients have in common; empty: there are several, or none."""
+    domains = {standing.address.rpartition("@")[2].lower() for standing in claim.entry.state.open}
+    return domains.pop() if len(domains) == 1 else ""
