@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import socket
 import threading
@@ -10,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cli_queue import Queue
@@ -230,3 +233,23 @@ def test_the_run_inherits_no_open_connection(relay: Relay) -> None:
             assert in_hand.wait(60)
             [run] = children(monitor.pid)
             assert not {each for each in opened(monitor.pid) & opened(run) if each.startswith("socket:")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_leaves_no_file_of_its_own_in_another_users_spool() -> None:
+    with TemporaryDirectory(prefix="mailer-test-") as directory:
+        Path(directory).chmod(0o711)
+        relay = Relay(Path(directory))
+        relay.spool.mkdir()
+        nobody = pwd.getpwnam("nobody")
+        shutil.chown(relay.spool, nobody.pw_uid, nobody.pw_gid)
+        with relay.monitor() as monitor:
+            for path in ("/health", "/metrics", "/readyz", "/admin/config"):
+                assert ask(relay.http_port, path).status == 200
+            assert ask(relay.http_port, "/metrics", headers={"Accept": "text/plain"}).status == 200
+            assert post(relay.http_port, "/admin/pause").status == 200
+            # Root's Python, or configuration, may be closed to the owner; then it says that no run can begin.
+            assert post(relay.http_port, RETRY).status in {200, 500}
+            assert "defect" not in monitor.output()
+        owners = {path.stat().st_uid for path in (relay.spool, *relay.spool.rglob("*"))}
+        assert owners == {nobody.pw_uid}

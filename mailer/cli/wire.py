@@ -154,6 +154,7 @@ def acting_as_owner(path: Path) -> Iterator[None]:
 
 _IMPORTED_LATE = (
     "_strptime",
+    "concurrent.futures.thread",
     "encodings.ascii",
     "encodings.idna",
     "encodings.latin_1",

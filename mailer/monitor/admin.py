@@ -45,7 +45,7 @@ class _Admin:
         """
         failed = await self._each(Place.FAILED, "requeued", self._retry)
         deferred = await self._each(Place.RETRY, "requeued", self._retry)
-        self._service.runs.start()
+        await self._run()
         when = "once the pause ends" if is_paused(self._service.spool) else "now"
         return _done(f"{_count(failed, 'failed')} and {_count(deferred, 'deferred')} will be tried {when}")
 
@@ -59,7 +59,7 @@ class _Admin:
     async def resume(self, _: Asked) -> Answer:
         if await asyncio.to_thread(resume, self._service.spool):
             self._service.log.message("resumed", id="", by=_BY)
-        self._service.runs.start()
+        await self._run()
         return _done("runners work again")
 
     async def clean_old_emails(self, asked: Asked) -> Answer:
@@ -78,6 +78,13 @@ class _Admin:
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._service.config))
+
+    async def _run(self) -> None:
+        try:
+            await self._service.runs.start()
+        except OSError as error:
+            text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
 
     def _retry(self, operator: Operator, spot: Spot) -> None:
         operator.retry(spot, self._service.clock())

@@ -14,43 +14,53 @@ class Runs:
         """Args: argv: the program and its arguments; it runs without a shell."""
         self._argv = argv
         self._log = log
-        self._wanted = False
-        self._task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
         self._process: Process | None = None
+        self._wanted = False
+        """Another run is to follow the one under way."""
+        self._following: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Have a run begin now, or when the one under way has ended; what is in the spool now is in it."""
-        self._wanted = True
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+    async def start(self) -> None:
+        """Have a run begin now, or when the one under way has ended; what is in the spool now is in it.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        async with self._lock:
+            if self._process is None:
+                await self._spawn()
+            else:
+                self._wanted = True
 
     async def close(self, grace: float) -> None:
         """Let the run under way finish what is in flight; end it after `grace` seconds."""
-        self._wanted = False
-        if self._task is None:
+        async with self._lock:
+            self._wanted = False
+            process, following = self._process, self._following
+        if process is None or following is None:
             return
         with suppress(ProcessLookupError):
-            if self._process is not None:
-                self._process.terminate()
-                self._log.notice("waiting for the run of mailer-send", seconds=grace)
-        await asyncio.wait([self._task], timeout=grace)
+            process.terminate()
+        self._log.notice("waiting for the run of mailer-send", seconds=grace)
+        await asyncio.wait([following], timeout=grace)
         with suppress(ProcessLookupError):
-            if self._process is not None:
-                self._process.kill()
-        await asyncio.wait([self._task])
+            process.kill()
+        await asyncio.wait([following])
 
-    async def _work(self) -> None:
-        while self._wanted:
-            self._wanted = False
-            try:
-                # Forked by the event loop's thread, which lives as long as we do: the child ends with it.
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._argv, stdin=DEVNULL, stdout=DEVNULL
-                )
-            except OSError as error:
-                self._log.error("mailer-send cannot be started", error=error.strerror)
-                return
-            code = await self._process.wait()
+    async def _spawn(self) -> None:
+        self._wanted = False
+        # Forked by the event loop's thread, which lives as long as we do: the child ends with it.
+        self._process = await asyncio.create_subprocess_exec(*self._argv, stdin=DEVNULL, stdout=DEVNULL)
+        self._following = asyncio.create_task(self._follow(self._process))
+
+    async def _follow(self, process: Process) -> None:
+        code = await process.wait()
+        if code:
+            self._log.warning("the run of mailer-send failed", code=code)
+        async with self._lock:
             self._process = None
-            if code:
-                self._log.warning("the run of mailer-send failed", code=code)
+            if self._wanted:
+                try:
+                    await self._spawn()
+                except OSError as error:
+                    self._log.error("mailer-send cannot be started", error=error.strerror)
