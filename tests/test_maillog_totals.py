@@ -211,11 +211,26 @@ def test_what_a_power_cut_took_is_not_counted_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "saved", [b"", b"{}", b"null", b'{"totals":7}', b"\xff", b'{"positions":{"20261122":{"head":"zz"}}}']
+    "saved",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b'{"totals":7}',
+        b"\xff",
+        b'{"positions":{"20261122":{"head":"zz"}}}',
+        b'{"series":[{"1":[1]},{},{}]}',
+        b'{"totals":{"delay":{"counts":[1,2],"total":3}}}',
+        b"\xff" + b"[" * 2000,
+    ],
 )
 def test_a_state_that_cannot_be_read_is_none(tmp_path: Path, saved: bytes) -> None:
     write(tmp_path, accepted(1))
-    assert fold_of(tmp_path, saved).refresh().accepted == 1
+    fold = fold_of(tmp_path, saved)
+    totals = fold.refresh()
+    assert totals.accepted == 1
+    assert len(totals.delay.cumulative()) == len(DELAY_BOUNDS) + 1
+    assert fold.points(WEEK)[-1].accepted == 1
 
 
 def test_a_line_longer_than_a_block_is_a_line(tmp_path: Path) -> None:

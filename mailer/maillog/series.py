@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
 
@@ -19,7 +20,7 @@ class Flow(IntEnum):
     """Given up: refused or too old."""
 
 
-Counts = list[int]
+Counts = Annotated[list[int], msgspec.Meta(min_length=len(Flow), max_length=len(Flow))]
 """By `Flow`."""
 
 

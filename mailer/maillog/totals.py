@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Status
 from mailer.maillog.ledger import OpenDirectory
+from mailer.maillog.lines import UNREADABLE
 from mailer.maillog.lookback import Lookback
 from mailer.maillog.rows import Row, rows
 from mailer.maillog.series import Counts, Flow, Point, Series, Span
@@ -276,6 +277,10 @@ class _Tally:
 
 def _load(saved: bytes | None) -> _Saved:
     try:
-        return msgspec.json.decode(saved or b"", type=_Saved)
-    except msgspec.MsgspecError:
+        state = msgspec.json.decode(saved or b"", type=_Saved)
+    except UNREADABLE:
         return _Saved()
+    if len(state.totals.delay.counts) == len(Histogram().counts):
+        return state
+    # That of a version with other bounds.
+    return replace(state, totals=replace(state.totals, delay=Histogram()))
