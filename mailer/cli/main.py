@@ -12,6 +12,7 @@ from mailer.cli.options import config_option, examples
         "mailer up                        receive and send, in the foreground",
         "mailer spool ls                  what is in the queue",
         "mailer spool why 01JD0M3Q        what happened to a message, and what will",
+        "mailer log --to bob@ --since 2d  what happened to mail, delivered or not",
         "mailer config check              is the configuration all right?",
         "mailer doctor                    and all that it needs: disk, providers, DNS?",
     ),
