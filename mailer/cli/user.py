@@ -32,7 +32,9 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
 def user() -> None:
     """Look after the users file: more logins, each with its own rights.
 
-    The receiver sees a change within a second, limits at its next start or SIGHUP.
+    Passwords are kept as hashes, so these users log in with PLAIN or LOGIN; CRAM-MD5, which needs the
+    password itself, is for the configuration's own login. The receiver sees a change within a second,
+    limits at its next start or SIGHUP.
     """
 
 
