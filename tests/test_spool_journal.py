@@ -206,3 +206,21 @@ def test_one_late_reading_of_the_clock_is_remembered_as_overdue_and_the_next_out
     assert late.overdue
     assert not folded(at(1, Kind.DEFERRED, BOB, reason=OVERDUE), at(2, Kind.DEFERRED, BOB)).overdue
     assert not folded(at(1, Kind.DEFERRED, BOB, reason=OVERDUE), at(2, Kind.REQUEUED)).overdue
+
+
+def test_a_notification_is_of_the_end_or_of_the_delay_as_the_recipient_stands_when_it_is_made() -> None:
+    first, second = "01M82KGEY3WBBXBFP3K78QFDBH", "01M82KGEY3WBBXBFP3K78QFDBJ"
+    lines = [
+        at(1, Kind.BOUNCED, BOB),
+        at(1, Kind.DEFERRED, EVE),
+        at(2, Kind.NOTIFIED, BOB, EVE, notice=first),
+        at(3, Kind.NOTIFIED, BOB, notice="../../etc/passwd"),
+    ]
+    state = folded(*lines)
+    assert [(s.notice, s.warned) for s in state.standings] == [(first, ""), ("", first)]
+    assert state.notices == (first,)
+    # The delay is told once, whatever follows; an end that the operator undoes is to be told anew.
+    again = folded(*lines, at(4, Kind.REQUEUED))
+    assert [(s.notice, s.warned) for s in again.standings] == [("", ""), ("", first)]
+    ended = folded(*lines, at(4, Kind.EXPIRED, EVE), at(5, Kind.NOTIFIED, EVE, notice=second))
+    assert [(s.notice, s.warned) for s in ended.standings] == [(first, ""), (second, first)]

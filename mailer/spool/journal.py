@@ -287,7 +287,7 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             for address, known in standings.items():
                 if known.status is not Status.SENT:
                     again = Status.PENDING if known.status.final else known.status
-                    # Should it be refused once more, the sender is told once more.
+                    # Its end is not its end any more; of the next one the sender is told, too.
                     standings[address] = replace(known, status=again, next=None, notice="")
             _allow_doubt(standings)
             since = _time(event.at) or state.since
