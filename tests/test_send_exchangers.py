@@ -9,6 +9,7 @@ import pytest
 from hostile import HANG, Server
 from internet import Internet, run, words
 from sending import found, outcomes, queue
+from testbed.capability import ipv6_loopback
 from testbed.dkim_verifiers import loopback_address
 from testbed.name_server import NameServer
 from testbed.relay import Relay
@@ -21,7 +22,7 @@ MX1, MX2, SIX = "127.0.0.21", "127.0.0.22", "::1"
 
 @pytest.fixture
 def internet() -> Iterator[Internet]:
-    with Internet.of({}) as made:
+    with ipv6_loopback(), Internet.of({}) as made:
         yield made
 
 

@@ -5,6 +5,7 @@ import re
 from hostile import Server
 from internet import Internet
 from sending import found, queue
+from testbed.capability import ipv6_loopback
 from testbed.nsd import Nsd
 from testbed.relay import Relay
 
@@ -55,7 +56,7 @@ def recipients(server: Server) -> list[str]:
 
 
 def test_each_recipient_has_the_fate_that_its_zone_gives_it(relay: Relay) -> None:
-    with Internet.served_by(Nsd(ZONES)) as internet:
+    with ipv6_loopback(), Internet.served_by(Nsd(ZONES)) as internet:
         servers = {address: internet.server(address) for address in SENT}
         relay.configure(internet.settings())
         sent = of(*(name for names in SENT.values() for name in names))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from testbed.capability import forbidden, network_of_its_own
+from testbed.capability import forbidden, ipv6_loopback, network_of_its_own
 from testbed.clients import CLIENTS, RefusedError, Submission
 from testbed.ports import LOOPBACK, accepts, free_port
 from testbed.postfix import Postfix
@@ -208,3 +208,13 @@ def test_where_there_is_only_loopback_an_address_elsewhere_is_made_and_ours_agai
         with socket.create_server((address, 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
     assert Path("/proc/thread-self/ns/net").readlink() == before
+
+
+def test_where_ipv6_is_switched_off_it_is_on_in_a_network_of_its_own() -> None:
+    off = "for i in all lo; do echo 1 >/proc/sys/net/ipv6/conf/$i/disable_ipv6; done"
+    with network_of_its_own():
+        subprocess.run(["sh", "-c", off], check=True)
+        with pytest.raises(OSError, match="Cannot assign"):
+            socket.create_server(("::1", 0), family=socket.AF_INET6)
+        with ipv6_loopback() as address, socket.create_server((address, 0), family=socket.AF_INET6) as server:
+            socket.create_connection(server.getsockname()[:2], timeout=5).close()

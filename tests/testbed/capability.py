@@ -6,6 +6,7 @@ forbidden fails the test in CI, where a skip would go unread, and skips it elsew
 
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,31 @@ def network_of_its_own() -> Iterator[str]:
             assert _libc.setns(before, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
     finally:
         os.close(before)
+
+
+@contextmanager
+def ipv6_loopback() -> Iterator[str]:
+    """The address ::1; where IPv6 is switched off, as in many containers, in a network that has it.
+
+    Raises:
+        pytest.fail.Exception, pytest.skip.Exception: there is none, nor may we have one; see `forbidden`.
+    """
+    if not _trouble_with_six():
+        yield "::1"
+        return
+    with network_of_its_own():
+        on = "for i in all lo; do echo 0 >/proc/sys/net/ipv6/conf/$i/disable_ipv6; done"
+        if trouble := _trouble(["sh", "-c", on]) or _trouble_with_six():
+            forbidden("switch IPv6 on in a network namespace", trouble)
+        yield "::1"
+
+
+def _trouble_with_six() -> str:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def forbidden(what: str, trouble: str) -> NoReturn:
