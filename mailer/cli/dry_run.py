@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
 from mailer.send.plan import route_names
+from mailer.spool import words
 from mailer.spool.inspect import Seen, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot

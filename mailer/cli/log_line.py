@@ -1,8 +1,8 @@
 """One line of the ledger as a line for people."""
 
-from mailer.cli.spool import words
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
+from mailer.spool import words
 
 _RECIPIENTS = 3
 """Recipients that are named; the others are counted."""

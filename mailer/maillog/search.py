@@ -7,7 +7,7 @@ and only lines that have them are decoded.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -85,6 +85,7 @@ def find(
     *,
     newest_first: bool = False,
     ends: Mapping[str, int] | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[Found]:
     """Stream the lines that are wanted, in the order in which they were written.
 
@@ -93,11 +94,12 @@ def find(
         query: what is wanted.
         newest_first: from the last one back.
         ends: for each day, how many bytes of its file to look at; none: all there are.
+        go_on: asked before each quarter of a megabyte; False ends the search.
 
     Raises:
         OSError: the directory, or a file, cannot be read; one that is not there is empty.
     """
-    scan = _Scan(query)
+    scan = _Scan(query, go_on)
     with ExitStack() as open_directory:
         try:
             fd = open_directory.enter_context(directory())
@@ -112,8 +114,9 @@ def find(
 class _Scan:
     """One search on its way through the files."""
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, go_on: Callable[[], bool]) -> None:
         self._query = query
+        self._go_on = go_on
         self._sieve = _Sieve(query)
         self._since = max(query.since or 0.0, query.nothing_before or 0.0)
         self._until = _NEVER if query.until is None else query.until
@@ -133,6 +136,8 @@ class _Scan:
         try:
             parts = files.pieces(fd, os.fstat(fd).st_size if ends is None else ends.get(day, 0))
             for piece in reversed(parts) if newest_first else parts:
+                if not self._go_on():
+                    return
                 if self._may_hold(piece):
                     found = self._found(files.read_piece(fd, piece))
                     yield from reversed(list(found)) if newest_first else found

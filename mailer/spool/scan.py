@@ -55,14 +55,26 @@ def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spo
     """Find the messages whose id begins with `prefix`; each is named once.
 
     "None" is said only after several passes, since a message may move from a place not yet scanned to one
-    that was.
+    that was. A whole id is asked for by name, which costs what there are buckets, not what is queued.
     """
     places = tuple(places)
     for _ in range(_PASSES):
-        found = {spot.name: spot for spot in spots(spool, places) if spot.name.startswith(prefix)}
+        candidates = _called(spool, prefix, places) if is_id(prefix) else spots(spool, places)
+        found = {spot.name: spot for spot in candidates if spot.name.startswith(prefix)}
         if found:
             return list(found.values())
     return []
+
+
+def _called(spool: Spool, name: str, places: Iterable[Place]) -> Iterator[Spot]:
+    for place in places:
+        for bucket in buckets(spool, place) if place in BUCKETED else [""]:
+            spot = Spot(place, name, bucket)
+            try:
+                os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield spot
 
 
 def count(spool: Spool, place: Place) -> int:

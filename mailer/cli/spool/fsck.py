@@ -7,9 +7,10 @@ import click
 
 from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.wire import workplace
 from mailer.mail.reply import printable
+from mailer.spool import words
 from mailer.spool.fsck import findings
 
 

@@ -7,10 +7,11 @@ from itertools import islice
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import say_if_paused, workplace
 from mailer.mail.reply import printable
+from mailer.spool import words
 from mailer.spool.inspect import Seen
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE

@@ -7,11 +7,12 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import MESSAGE_ID, config_option, examples
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
 from mailer.cli.wire import workplace
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
+from mailer.spool import words
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Standing

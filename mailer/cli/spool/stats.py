@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.wire import say_if_paused, workplace
+from mailer.spool import words
 from mailer.spool.ids import arrival
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE, spots

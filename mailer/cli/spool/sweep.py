@@ -6,9 +6,10 @@ import time
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
+from mailer.spool import words
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claims, Report, boot_id
 from mailer.spool.layout import Place, Spot

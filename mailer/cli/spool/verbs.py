@@ -13,11 +13,11 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import MESSAGE_ID, config_option, examples, json_option
-from mailer.cli.spool import records, words
+from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.mail.reply import printable
-from mailer.spool import provider_state
+from mailer.spool import provider_state, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.layout import Place, Spot

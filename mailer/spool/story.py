@@ -2,38 +2,24 @@
 
 from collections.abc import Sequence
 
-from mailer.cli.spool import words
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
-from mailer.maillog.ledger import Line
+from mailer.spool import words
 from mailer.spool.entry import Entry
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Event, Kind, Standing
 from mailer.spool.layout import Place
 
 
-def of_ledger(line: Line) -> Event:
-    """Read a line of the ledger as the journal would have it."""
-    return Event(
-        at=line.at,
-        event=line.event,
-        to=line.to,
-        hop=line.relay,
-        reply=line.reply,
-        attempt=line.attempt,
-        next=line.next,
-        tls=line.tls,
-        reason=line.reason,
-        by=line.by,
-        notice=line.notice,
-        about=line.about,
-    )
-
-
 def tell(event: Event) -> str:
+    """Say in one line when and what happened."""
+    return f"{words.moment_of(event.at)}  {what(event)}"
+
+
+def what(event: Event) -> str:
     """Say in one line what happened; replies and system errors are quoted as they came."""
-    text = _what(event)
+    text = _happening(event)
     if event.by:
         text += f", by {event.by}"
     if event.reply:
@@ -42,7 +28,7 @@ def tell(event: Event) -> str:
         text += f": {event.reason}"
     if event.next:
         text += f"; next attempt {words.moment_of(event.next)}"
-    return f"{words.moment_of(event.at)}  {printable(text, 4000)}"
+    return printable(text, 4000)
 
 
 _OUTCOMES = frozenset(status.value for status in Status)
@@ -67,7 +53,7 @@ _PHRASES = {
 _OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
 
 
-def _what(event: Event) -> str:
+def _happening(event: Event) -> str:
     phrase = _PHRASES.get(event.event) or (_OUTCOME_PHRASE if event.event in _OUTCOMES else "{event}")
     if event.event == Kind.ACCEPTED and event.about:
         phrase = "written here, to tell the sender of {about} what became of it"

@@ -1,0 +1,132 @@
+"""One message's whole story, wherever it is told: in its file, or, once that is gone, in the ledger.
+
+`mailer spool why` and the status page tell it in the same words, those of `spool.story`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from mailer.maillog import search
+from mailer.maillog.ledger import Line
+from mailer.spool import story, words
+from mailer.spool.entry import Corrupt
+from mailer.spool.ids import earliest
+from mailer.spool.inspect import Seen, View, look
+from mailer.spool.journal import Event
+from mailer.spool.layout import LOG, Place, Spool, Spot
+from mailer.spool.scan import QUEUE, find
+
+_PASSES = 10
+"""How often a message is looked for anew when it moves on before it could be read."""
+
+
+class NoStory(LookupError):
+    """There is nothing to tell; the text says why."""
+
+
+class Unknown(NoStory):
+    """Neither the spool nor the ledger knows such a message."""
+
+
+class Ambiguous(NoStory):
+    """Several messages begin like this."""
+
+    def __init__(self, prefix: str, ids: list[str]) -> None:
+        super().__init__(f"{prefix}: {len(ids)} messages begin like this")
+        self.ids = ids
+
+
+class Moving(NoStory):
+    """It moves on faster than it can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is known of one message."""
+
+    id: str
+    title: str
+    verdict: tuple[str, ...]
+    """How it stands, the most important first."""
+    steps: tuple[Event, ...]
+    """Everything that happened, in order."""
+    seen: Seen | None = None
+    """Its file; None: that is gone."""
+
+
+def tell(spool: Spool, prefix: str, now: float) -> Story:
+    """Tell the story of the message whose id begins like this.
+
+    Raises:
+        Unknown, Ambiguous, Moving: there is none to tell.
+        OSError: the spool, or the ledger, cannot be read.
+    """
+    return _from_spool(spool, prefix, now) or _from_ledger(spool, prefix)
+
+
+def _from_spool(spool: Spool, prefix: str, now: float) -> Story | None:
+    # A message in motion may leave between the finding and the reading; its story is then where it went.
+    for _ in range(_PASSES):
+        found = find(spool, prefix, (*QUEUE, Place.SENT))
+        if not found:
+            return None
+        if len(found) > 1:
+            raise Ambiguous(prefix, sorted(spot.name for spot in found))
+        if seen := look(spool, found[0]):
+            verdict = tuple(story.verdict(seen, now))
+            return Story(seen.id, _title(seen), verdict, tuple(_steps(spool, found[0])), seen)
+    raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
+
+
+def _title(seen: Seen) -> str:
+    if seen.entry is None:
+        return f"{seen.id} in {seen.spot.place}/"
+    received = words.moment(seen.entry.block.received)
+    sender = words.address(seen.entry.envelope.sender)
+    return f"{seen.id} in {seen.spot.place}/, from {sender}, received {received}"
+
+
+def _steps(spool: Spool, spot: Spot) -> list[Event]:
+    """Read the journal; of a file that has none to read, or has gone, the ledger."""
+    try:
+        with View.open(spool, spot) as view:
+            return view.events(view.entry())
+    except (FileNotFoundError, Corrupt):
+        return list(map(of_ledger, _lines(spool, spot.name)))
+
+
+def _from_ledger(spool: Spool, prefix: str) -> Story:
+    lines = list(_lines(spool, prefix))
+    ids = sorted({line.id for line in lines})
+    if not ids:
+        raise Unknown(f"{prefix}: no such message, neither in the spool nor in the ledger")
+    if len(ids) > 1:
+        raise Ambiguous(prefix, ids)
+    steps = tuple(map(of_ledger, lines))
+    title = f"{ids[0]} is no longer in the spool"
+    return Story(ids[0], title, tuple(story.verdict_of_ledger(steps)), steps)
+
+
+def _lines(spool: Spool, prefix: str) -> Iterator[Line]:
+    """Stream the ledger's lines of the messages whose id begins like this."""
+    query = search.Query(id=prefix, nothing_before=earliest(prefix))
+    return (found.line for found in search.find(partial(spool.directory, LOG), query))
+
+
+def of_ledger(line: Line) -> Event:
+    """Read a line of the ledger as the journal would have it."""
+    return Event(
+        at=line.at,
+        event=line.event,
+        to=line.to,
+        hop=line.relay,
+        reply=line.reply,
+        attempt=line.attempt,
+        next=line.next,
+        tls=line.tls,
+        reason=line.reason,
+        by=line.by,
+        notice=line.notice,
+        about=line.about,
+    )
