@@ -73,8 +73,8 @@ def holes(count: int, port: int) -> Iterator[list[str]]:
         yield addresses
 
 
-def seconds(directory: Path, good: Sequence[str], bad: Sequence[str], messages: int) -> float:
-    """How long a run takes until the good destinations have all their mail.
+def seconds(directory: Path, good: Sequence[str], bad: Sequence[str], messages: int) -> tuple[float, float]:
+    """How long a run takes until the good destinations have all their mail; and its time on the processor.
 
     Args:
         directory: a new one.
@@ -101,9 +101,15 @@ def seconds(directory: Path, good: Sequence[str], bad: Sequence[str], messages: 
         random.Random(1).shuffle(to)
         fill(relay.spool, to)
         began = time.monotonic()
-        with relay.watch():
+        with relay.watch() as runner:
             sink.await_count(len(good) * messages, 600.0)
-            return time.monotonic() - began
+            return time.monotonic() - began, _on_processor(runner.pid)
+
+
+def _on_processor(pid: int) -> float:
+    """Seconds of one processor that a process has used (proc(5), utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -112,10 +118,11 @@ def main() -> int:
     names = [f"d{number}.test" for number in range(options.destinations)]
     good, bad = names[options.holes :], names[: options.holes]
     with tempfile.TemporaryDirectory(dir=options.directory) as parent:
-        alone = seconds(Path(parent) / "alone", good, (), each)
-        print(f"{len(good)} destinations, {each} messages each: {alone:.2f} s", flush=True)
-        beside = seconds(Path(parent) / "beside", good, bad, each)
-    print(f"the same beside {len(bad)} black holes with as many each: {beside:.2f} s")
+        alone, used = seconds(Path(parent) / "alone", good, (), each)
+        print(f"{len(good)} destinations, {each} messages each: {alone:.2f} s, {used:.2f} s of processor")
+        sys.stdout.flush()
+        beside, more = seconds(Path(parent) / "beside", good, bad, each)
+    print(f"beside {len(bad)} black holes with as many each: {beside:.2f} s, {more:.2f} s of processor")
     print(f"ratio: {alone / beside:.2f}")
     return 0
 

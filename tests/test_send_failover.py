@@ -77,6 +77,10 @@ def test_provider_trouble_goes_to_the_next_provider_in_the_same_run(name: str, r
     assert words in trouble["reply"]
     assert trouble["hop"] == at(broken)
     assert PASSWORD not in json.dumps(copy.events)
+    if name in {"drop at connect", "AUTH 535", "quota"}:
+        story = relay.mailer("spool", "why", message).stdout
+        assert f"at {at(broken)} (attempt 1), going on to another next hop: {words}" in story
+        assert f"sent for {TO} at {at(good)}" in story
 
 
 def test_a_refused_connection_goes_to_the_next_provider(relay: Relay, free_port: int) -> None:

@@ -32,6 +32,8 @@ class Lanes:
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
         self._names: set[str] = set()
+        self.missed = False
+        """Some wait no longer, and only a pass will find them."""
 
     def __contains__(self, name: object) -> bool:
         """Tell whether a message waits, and is to be left in `new/`."""
@@ -57,12 +59,20 @@ class Lanes:
         self._in_hand[destination] += 1
 
     def end(self, destination: str) -> list[str]:
-        """A message to a destination has come to its end; name those whose turn it is now."""
+        """A message to a destination has come to its end; name those whose turn it is now.
+
+        Those for a destination that was found dead have no turn before others: they stay in `new/`, for the
+        next pass.
+        """
         self._in_hand[destination] -= 1
         if not self._in_hand[destination]:
             del self._in_hand[destination]
         waiting = self._waiting.get(destination)
         if not waiting:
+            return []
+        if self._traffic.dead(destination):
+            self._names.difference_update(self._waiting.pop(destination))
+            self.missed = True
             return []
         count = _FOLLOW if self._in_hand[destination] else len(waiting)
         names = [waiting.popleft() for _ in range(min(count, len(waiting)))]

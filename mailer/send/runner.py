@@ -136,8 +136,10 @@ class Runner:
                 self._fill()
                 if self._busy:
                     await self._wake.wait()
-                elif self._closing or self.tally.claimed in {claimed_before, self._limit or -1}:
-                    break  # A whole pass found nothing, or no more is wanted.
+                elif self._closing or self.tally.claimed == (self._limit or -1):
+                    break  # No more is wanted.
+                elif self.tally.claimed == claimed_before and not self._feed.missed:
+                    break  # A whole pass found nothing.
                 else:
                     claimed_before = self.tally.claimed
                     self._feed.begin_pass()
@@ -249,6 +251,8 @@ class Runner:
         destination, _ = self._tasks.pop(task)
         if self._lanes:
             self._feed.heard(self._lanes.end(destination))
+            self._feed.missed |= self._lanes.missed
+            self._lanes.missed = False
             self._waiting = min(self._waiting, len(self._tasks))
         self._alone = False
         self._wake.set()
