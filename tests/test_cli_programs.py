@@ -194,12 +194,20 @@ def test_completion_completes(elsewhere: Path) -> None:
 @pytest.mark.parametrize("command", [
     ["--help"], ["spool", "--help"], ["spool", "ls", "--help"], ["config", "--help"],
     ["config", "check", "--help"],
+    ["monitor", "--help"], ["pause", "--help"], ["resume", "--help"],
     ["serve", "--help"], ["up", "--help"], ["spool", "retry", "--help"], ["spool", "why", "--help"],
 ])  # fmt: skip
 def test_help_has_examples_that_begin_with_the_programs_name(elsewhere: Path, command: list[str]) -> None:
     done = run(*command, cwd=elsewhere)
     assert done.returncode == 0
     assert "Examples:\n  mailer " in done.stdout.replace("\n    mailer", "\n  mailer")
+
+
+def test_a_shell_that_completes_loads_no_web_server(elsewhere: Path) -> None:
+    source = "import sys, mailer.cli.monitor, mailer.cli.pause; print(*sys.modules)"
+    argv = [sys.executable, "-c", source]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=elsewhere).stdout.split()
+    assert not {"asyncio", "aiohttp", "prometheus_client", "ssl"} & set(loaded)
 
 
 def test_asking_for_the_version_loads_no_command(elsewhere: Path) -> None:
