@@ -3,12 +3,8 @@
 import json
 import os
 import pwd
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from cli_queue import Queue
@@ -201,33 +197,3 @@ def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> No
     assert state_of(queue, due) == "retry"
     assert "1 message requeued" in relay.mailer("spool", "sweep").stdout
     assert [state_of(queue, due), state_of(queue, later)] == ["new", "retry"]
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that other users can enter; pytest keeps its own for itself."""
-    with TemporaryDirectory(prefix="mailer-test-") as name:
-        path = Path(name)
-        path.chmod(0o711)
-        yield path
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: Path) -> None:
-    relay = Relay(open_directory)
-    queue = Queue(relay.spool)
-    message = queue.new()
-    queue.defer(message, "451 no")
-    nobody = pwd.getpwnam("nobody")
-    for path in (relay.spool, *relay.spool.rglob("*")):
-        shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
-    environment = os.environ | {"SUDO_USER": "alice"}
-    for command in (["spool", "retry", message], ["spool", "why", message], ["send", "--once"]):
-        argv = [sys.executable, "-m", "mailer", *command, "--config", str(relay.config)]
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        owners = {path.stat().st_uid for path in (relay.spool, *relay.spool.rglob("*"))}
-        assert owners == {nobody.pw_uid}
-        if "why" in command:
-            assert "requeued, to be tried at the next run, by alice" in done.stdout
-    assert len(relay.delivered()) == 1

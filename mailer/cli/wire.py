@@ -167,6 +167,8 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.send.marker",
+    "mailer.send.direct",
+    "mailer.send.dkim_keys",
     "mailer.send.dsn",
     "mailer.send.run",
 )

@@ -8,19 +8,30 @@ import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdatatype
+
+# Not named below: dnspython would import these at the first answer that has one (SOA comes with every "there
+# is none"). By then a runner that root started may be another user, who cannot read root's Python.
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.PTR
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
+
+# For the same reason; left to itself, dnspython looks at its first question for what runs the loop.
+dns.asyncbackend.set_default_backend("asyncio")
 
 _CACHE = 10_000
 """Answers kept, each for its TTL. A run that mails a million domains must not remember them all."""
@@ -28,16 +39,6 @@ _TURN = 2.0
 """Seconds that one server is given to answer, at most, before the next one is asked."""
 _MAX_ALIASES = 8
 """CNAMEs followed. RFC 1034 3.6.2 knows no number; Postfix stops at 10 and BIND at 16."""
-
-
-_KINDS = ("IN.A", "IN.AAAA", "ANY.CNAME", "ANY.PTR", "ANY.SOA")
-"""Types of records that dnspython imports at their first answer; SOA comes with every "there is none"."""
-
-
-def import_all() -> None:
-    """Import now what is otherwise imported later: for root, who will become another user before that."""
-    for kind in _KINDS:
-        import_module(f"dns.rdtypes.{kind}")
 
 
 class NoSuchName(LookupError):

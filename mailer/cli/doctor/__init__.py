@@ -69,7 +69,6 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
-    from mailer.send import resolver  # noqa: PLC0415
 
     report = Report(as_json=as_json)
     try:
@@ -78,7 +77,6 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
         examine_without_configuration(error, report)
         report.end(strict=strict)
         return Exit.CONFIG
-    resolver.import_all()
     become_owner(loaded.config.spool_dir)
     network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click made the values as declared
     asyncio.run(examine(loaded, report, network))
