@@ -191,6 +191,7 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "$.forwardProviders[0].insecureSkipVerify",
             "can read the password",
         ),
+        ({"adminToken": "changeme"}, "$.adminToken", "anyone can guess"),
         ({"alerts": {"webhook": "hooks.example/x"}}, "$.alerts.webhook", 'must begin with "https://"'),
         ({"alerts": {"failedMoreThan": -1}}, "$.alerts.failedMoreThan", "a whole number from 0"),
         ({"logRetention": "1d"}, "$.logRetention", "less than 2 days"),

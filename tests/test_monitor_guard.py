@@ -167,6 +167,16 @@ def test_what_is_no_http_is_400_in_our_words(monitor, site: Relay) -> None:
     assert "defect" not in monitor.output()
 
 
+def test_a_client_that_says_no_more_gets_its_answer(site: Relay) -> None:
+    asked = head("Host: localhost")
+    assert exchange(site.http_port, asked, half_close=True).status == 200
+    with socket.create_connection((LOOPBACK, site.http_port), timeout=60) as connection:
+        connection.sendall(asked + asked)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert received.count(b"HTTP/1.1 200 OK") in {1, 2}
+
+
 def test_a_body_of_a_gigabyte_is_413_before_it_is_sent_or_while_it_is(monitor, site: Relay) -> None:
     before = resident(monitor.pid)
     at = "Host: localhost"

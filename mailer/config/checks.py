@@ -83,6 +83,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *dkim_checks.missing_keys(config),
         *_open_login(config),
         *_routes(config),
+        *_admin_token(config),
         *_alerts(config),
         *_retention(config),
     )
@@ -296,6 +297,12 @@ def _routes(config: Config) -> Iterator[Problem]:
     yield Problem(
         "$.forwardSMTP", f"{why}: mail is kept in the local Maildir, {printable(str(config.spool_dir))}/local"
     )
+
+
+def _admin_token(config: Config) -> Iterator[Problem]:
+    token = config.admin_token
+    if token.reference is None and not token.empty and (is_placeholder(token.reveal()) or _guessable(token)):
+        yield Problem(token.key, f"is a placeholder that anyone can guess; make one with: {NEW_PASSWORD}")
 
 
 def _alerts(config: Config) -> Iterator[Problem]:

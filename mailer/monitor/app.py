@@ -158,6 +158,13 @@ class _Connection(web.RequestHandler):
             self._wait()
         super().data_received(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature; aiohttp never keeps it open
+        """Answer what was asked by a client that says no more (`printf ... | nc`), then close."""
+        if self._waiter is not None and not self._messages:
+            return False  # aiohttp waits for a request, and none will come.
+        self.close()
+        return True
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
