@@ -63,8 +63,8 @@ def test_provider_trouble_goes_to_the_next_provider_in_the_same_run(name: str, r
     with make() as broken, Server() as good:
         first = {"host": LOOPBACK, "port": broken.port, **settings}
         providers = [first, {"host": LOOPBACK, "port": good.port}]
-        # More than one block, so that a body is still under way when the server breaks it off.
-        body = MESSAGE + b"line\r\n" * 200_000 if name == "drop in the body" else MESSAGE
+        # More than the kernel's buffers take, so that it is still under way when the server breaks it off.
+        body = MESSAGE + b"line\r\n" * 3_000_000 if name == "drop in the body" else MESSAGE
         relay.configure(forward_to(forwardProviders=providers, security={"logAllEmails": True}))
         message = queue(relay.spool, message=body)
         assert relay.mailer_send("--once").returncode == 0

@@ -91,6 +91,19 @@ def test_mail_that_has_just_come_overtakes_a_backlog_of_retries(relay: Relay) ->
     assert order.count(TO) == 50
 
 
+def test_a_provider_that_takes_connections_and_never_speaks_does_not_stop_the_mail(relay: Relay) -> None:
+    """Who asked it first is given the five minutes of RFC 5321; who comes after takes the other one."""
+    with Server({"banner": HANG}) as mute, Server() as good:
+        relay.configure(forward_to(mute, good, sending={"concurrency": 2, "shutdownGrace": 0}))
+        for _ in range(10):
+            queue(relay.spool)
+        with relay.watch():
+            until(lambda: len(good.messages) >= 8, "mail through the other provider")
+            assert len(mute.sessions) == 2
+    assert len(good.delivered()) == 8
+    assert len(list((relay.spool / "new").iterdir())) == 2, "nothing was tried there, and nothing is lost"
+
+
 class Clock:
     now = 0.0
 

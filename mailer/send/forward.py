@@ -48,6 +48,8 @@ class ForwardRoute:
         del on_trouble  # A provider is one hop.
         probe = await self._breaker.admit(self.name)
         try:
+            if self._pool.hangs(self._hop):
+                raise self._breaker.hanging(self.name)
             return await self._transact(outgoing, recipients, on_commit)
         finally:
             if probe:

@@ -6,6 +6,7 @@ ends first, they are in `new/` as if it had never seen them.
 
 from collections import Counter, deque
 
+from mailer.send.pool import HANGING
 from mailer.send.traffic import SLOW, Traffic
 from mailer.spool.claim import Claim
 from mailer.spool.transitions import Move
@@ -20,11 +21,11 @@ speed; few, so that one that does not gets no crowd."""
 class Lanes:
     """Which messages are in hand, and which wait, by destination."""
 
-    def __init__(self, traffic: Traffic, most: int) -> None:
+    def __init__(self, traffic: Traffic | None, most: int) -> None:
         """Prepare.
 
         Args:
-            traffic: how destinations do.
+            traffic: how the direct route's destinations do; None: it is off, and all mail has one way to go.
             most: messages in hand to one destination.
         """
         self._traffic = traffic
@@ -47,7 +48,7 @@ class Lanes:
         """
         if not self._in_hand[destination] or claim.recovered or len(self._names) >= _MOST:
             return False
-        if not destination or not self._full(destination):
+        if not destination or not self._traffic or not self._full(destination, self._traffic):
             return False
         claim.held.move(Move.UNCLAIM)
         claim.held.release()
@@ -70,7 +71,7 @@ class Lanes:
         waiting = self._waiting.get(destination)
         if not waiting:
             return []
-        if self._traffic.dead(destination):
+        if self._traffic and self._traffic.dead(destination):
             self._names.difference_update(self._waiting.pop(destination))
             self.missed = True
             return []
@@ -83,17 +84,25 @@ class Lanes:
 
     def waits(self, destination: str, seconds: float) -> bool:
         """Tell whether a message that is in hand for so long only waits, and leaves its place to others."""
+        if self._traffic is None:
+            return seconds > HANGING
         return self._traffic.stuck(destination) if destination else seconds > SLOW
 
-    def _full(self, destination: str) -> bool:
-        return not self._traffic.dead(destination) and (
-            not self._traffic.answered(destination)
+    def _full(self, destination: str, traffic: Traffic) -> bool:
+        return not traffic.dead(destination) and (
+            not traffic.answered(destination)
             or self._in_hand[destination] >= self._most
-            or self._traffic.stuck(destination)
+            or traffic.stuck(destination)
         )
 
+    def destination_of(self, claim: Claim) -> str:
+        """Return the domain that all open recipients have in common; empty: there are several, or none.
 
-def destination_of(claim: Claim) -> str:
-    """Return the domain that all open recipients have in common; empty: there are several, or none."""
+        Without the direct route it makes no difference.
+        """
+        return _domain_of(claim) if self._traffic else ""
+
+
+def _domain_of(claim: Claim) -> str:
     domains = {standing.address.rpartition("@")[2].lower() for standing in claim.entry.state.open}
     return domains.pop() if len(domains) == 1 else ""

@@ -19,6 +19,10 @@ pause between a message's batches (`batchDelay`, 1 s) and is well below the minu
 SLOW = 1.0
 """Seconds from which a session that cannot be opened has cost too much to be tried for each message."""
 
+HANGING = 10.0
+"""Seconds without an answer after which mail that has another way to go should take it; more than pauses
+before the greeting take. Who has asked goes on waiting, for the minutes that RFC 5321 4.5.3.2 grants."""
+
 Opener = Callable[[Hop], Awaitable[Session]]
 
 _TURNS = 10_000
@@ -36,6 +40,8 @@ class _Line:
         self.free = asyncio.Semaphore(limit)
         self._pool = pool
         self._hop = hop
+        self._opening: list[float] = []
+        """When each session that is being opened was begun."""
         self._failure: tuple[float, HopTrouble] | None = None
         """When a session could last not be opened, slowly, and why."""
         # The one used last is taken first, so that those not needed time out.
@@ -45,6 +51,13 @@ class _Line:
     @property
     def vacant(self) -> bool:
         return not self.users and not self._idle
+
+    @property
+    def hangs(self) -> bool:
+        """There is no session, and one has been waited for in vain for long."""
+        if not self._opening or self._leased or self._idle:
+            return False
+        return asyncio.get_running_loop().time() - self._opening[0] > HANGING
 
     async def take(self, since: float) -> tuple[Session, bool]:
         """A session, and whether it has served before; such a one may have died meanwhile.
@@ -69,12 +82,15 @@ class _Line:
     async def open(self) -> Session:
         clock = asyncio.get_running_loop().time
         began = clock()
+        self._opening.append(began)
         try:
             session = await self._pool.opener(self._hop)
         except HopTrouble as trouble:
             if (now := clock()) - began > SLOW:
                 self._failure = now, trouble
             raise
+        finally:
+            self._opening.remove(began)
         self._failure = None
         self._leased.add(session)
         return session
@@ -215,6 +231,11 @@ class Pool:
     def session(self, hop: Hop) -> Lease:
         """A session to the hop, for `async with`: waits while `limit` are in use, and raises HopTrouble."""
         return Lease(self, hop)
+
+    def hangs(self, hop: Hop) -> bool:
+        """Tell whether nobody has answered there for long; whoever waits already goes on waiting."""
+        line = self._lines.get(hop)
+        return line is not None and line.hangs
 
     def line(self, hop: Hop) -> _Line:
         line = self._lines.get(hop)

@@ -15,6 +15,7 @@ from mailer.maillog.events import MailLog
 from mailer.send import breaker
 from mailer.send.breaker import Ailment, Health
 from mailer.send.phase import Phase
+from mailer.send.pool import HANGING
 from mailer.send.trouble import Resting
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
@@ -132,6 +133,12 @@ class Breaker:
             self._probe = None
         if self._providers.state(self._account).probe_until is not None:
             self._change(breaker.probed)
+
+    def hanging(self, hop: str) -> Resting:
+        """Return why a message is not tried while others wait for an answer."""
+        text = f"not tried, since it has not answered another message for {HANGING:.0f} s"
+        until = self._providers.now().timestamp() + breaker.PAUSE
+        return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
 
     def succeeded(self) -> None:
         """A message was answered as it should be, whatever the answer was."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mailer.send.attempt import Attempt, Policy
 from mailer.send.feed import Feed
-from mailer.send.lanes import Lanes, destination_of
+from mailer.send.lanes import Lanes
 from mailer.send.settle import Settler
 from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
@@ -99,9 +99,8 @@ class Runner:
             horizon=policy.backoff.horizon,
             archive_max_age=policy.archive_max_age,
         )
-        self._lanes = Lanes(policy.traffic, concurrency) if policy.traffic else None
-        if self._lanes:
-            self._feed.leave_alone = self._lanes
+        self._lanes = Lanes(policy.traffic, concurrency)
+        self._feed.leave_alone = self._lanes
         self._tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
         """What is in hand, with its destination and since when."""
         self._ticking = False
@@ -197,8 +196,8 @@ class Runner:
                 self._start(suspect, "")
             put_back = 0
             while self._has_room() and (claim := self._feed.next()):
-                destination = destination_of(claim) if self._lanes else ""
-                if self._lanes and self._lanes.puts_back(claim, destination):
+                destination = self._lanes.destination_of(claim)
+                if self._lanes.puts_back(claim, destination):
                     put_back += 1
                     if put_back < AT_ONCE:
                         continue
@@ -239,27 +238,24 @@ class Runner:
         self._alone = claim.suspect
         task = asyncio.create_task(self._work(claim))
         loop = asyncio.get_running_loop()
-        if self._lanes:
-            self._lanes.begin(destination)
-            if not self._ticking:
-                self._ticking = True
-                loop.call_later(TICK, self._tick)
+        self._lanes.begin(destination)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(TICK, self._tick)
         self._tasks[task] = destination, loop.time()
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         destination, _ = self._tasks.pop(task)
-        if self._lanes:
-            self._feed.heard(self._lanes.end(destination))
-            self._feed.missed |= self._lanes.missed
-            self._lanes.missed = False
-            self._waiting = min(self._waiting, len(self._tasks))
+        self._feed.heard(self._lanes.end(destination))
+        self._feed.missed |= self._lanes.missed
+        self._lanes.missed = False
+        self._waiting = min(self._waiting, len(self._tasks))
         self._alone = False
         self._wake.set()
 
     def _tick(self) -> None:
         """Count anew who only waits, while anything is in hand."""
-        assert self._lanes is not None
         now = asyncio.get_running_loop().time()
         waits = [self._lanes.waits(destination, now - since) for destination, since in self._tasks.values()]
         self._waiting = min(sum(waits), MOST_WAITING)
