@@ -94,7 +94,9 @@ def test_a_banner_that_comes_before_anybody_waits_for_it_is_not_lost():
 
     async def run(server: Server) -> None:
         wire = await connect(hop_to(server), LONG)
-        wire.data_received(b"220 hi\r\n")
+        banner = b"220 hi\r\n"
+        wire.get_buffer(-1)[: len(banner)] = banner
+        wire.buffer_updated(len(banner))
         assert await wire.event() == Answered(Phase.BANNER, Reply(220, ("hi",)))
         await wire.close()
 

@@ -23,7 +23,10 @@ class Status(StrEnum):
     @property
     def final(self) -> bool:
         """Nothing more will be tried for it, unless the operator says so."""
-        return self in {Status.SENT, Status.BOUNCED, Status.EXPIRED}
+        return self in _FINAL
+
+
+_FINAL = frozenset({Status.SENT, Status.BOUNCED, Status.EXPIRED})
 
 
 class Scope(StrEnum):

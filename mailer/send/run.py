@@ -24,6 +24,7 @@ from mailer.send.settle import Settler
 from mailer.send.traffic import Traffic
 from mailer.spool.claim import Claims, boot_id
 from mailer.spool.committer import Committer
+from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
 
 
@@ -54,7 +55,7 @@ async def open_runner(
     def on_skip(spot: Spot, reason: str) -> None:
         log.warning("left alone", path=spot.path, reason=reason)
 
-    committer = Committer(spool).start()
+    committer, disposal = Committer(spool).start(), Disposal()
     try:
         pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
         async with pool:
@@ -78,6 +79,7 @@ async def open_runner(
                 policy,
                 Settler(
                     committer,
+                    disposal,
                     Notifier(spool, committer, terms, log),
                     horizon=backoff.horizon,
                     archive=config.security.log_all_emails,
@@ -87,3 +89,4 @@ async def open_runner(
             )
     finally:
         committer.close()
+        disposal.finish()

@@ -6,6 +6,7 @@ from mailer.send.notify import Notifier
 from mailer.spool.changes import Change, DurableMove
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
+from mailer.spool.disposal import Disposal
 from mailer.spool.journal import Disposition, State
 from mailer.spool.layout import Place, bucket_for, day_for
 from mailer.spool.transitions import Move
@@ -33,16 +34,26 @@ def _durable_move(
 class Settler:
     """Moves claimed messages on."""
 
-    def __init__(self, committer: Committer, notifier: Notifier, *, horizon: float, archive: bool) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        disposal: Disposal,
+        notifier: Notifier,
+        *,
+        horizon: float,
+        archive: bool,
+    ) -> None:
         """Prepare.
 
         Args:
             committer: makes the moves durable, many at once.
+            disposal: closes what is removed.
             notifier: tells senders, before the message moves.
             horizon: the longest back-off, in seconds.
             archive: keep a copy of what was sent.
         """
         self._committer = committer
+        self._disposal = disposal
         self._notifier = notifier
         self._horizon = horizon
         self._archive = archive
@@ -50,7 +61,7 @@ class Settler:
     async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
         """Tell the sender what is to be told, and move a message as its state says.
 
-        Its lock stays the caller's.
+        Its lock stays the caller's, unless the file is removed.
 
         Returns:
             What was done: ATTEMPT means that it went back to `new/`, to be tried by another run.
@@ -65,6 +76,7 @@ class Settler:
         if change is None:
             claim.held.move(Move.FINISH)
             self._committer.sync_soon(Place.CUR.value)
+            self._disposal.close(claim.held.surrender())
         else:
             await self._committer.commit_in_loop(change)
         return disposition

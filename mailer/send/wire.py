@@ -25,7 +25,11 @@ _LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
 
 
-class Wire(asyncio.Protocol):
+_READ = 16 * 1024
+"""Octets read at once; many replies together are shorter."""
+
+
+class Wire(asyncio.BufferedProtocol):
     """Bytes, time and loss; what is said is the session's business.
 
     A loss of any kind (the peer's, a deadline, `abort`) leaves a `Broken` that every later wait returns.
@@ -49,6 +53,8 @@ class Wire(asyncio.Protocol):
         # or of the connection. Everything else answers a call whose caller waits.
         self._early: Event | None = None
         self._paused = False
+        # Else asyncio maps 256 KiB, and unmaps them, for each reply of forty octets.
+        self._read = memoryview(bytearray(_READ))
         self._answered = 0
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -59,8 +65,11 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         self._transport.set_write_buffer_limits(0)  # a block is written when the one before has left
 
-    def data_received(self, data: bytes) -> None:
-        for event in self.dialogue.receive(data):
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's guess is far too high
+        return self._read
+
+    def buffer_updated(self, nbytes: int) -> None:
+        for event in self.dialogue.receive(bytes(self._read[:nbytes])):
             if isinstance(event, Broken):
                 self._break(event)
             else:

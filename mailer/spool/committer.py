@@ -33,6 +33,8 @@ class Committer:
         self._spool = spool
         self._jobs: SimpleQueue[_Job | str | None] = SimpleQueue()
         self._removals: dict[str, float] = {}
+        self._announced: set[str] = set()
+        """The directories with removals that the thread was told of and has not begun to sync."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> Self:
@@ -62,7 +64,9 @@ class Committer:
 
     def sync_soon(self, directory: str) -> None:
         """Make removals from a directory of the spool durable within a second, one fsync for many."""
-        self._jobs.put(directory)
+        if directory not in self._announced:
+            self._announced.add(directory)
+            self._jobs.put(directory)
 
     def close(self) -> None:
         """Finish everything that was handed in, then end the thread."""
@@ -119,6 +123,7 @@ class Committer:
         sources = [name for names in wanted.values() for name in names[-1:]]
         failures: dict[str, OSError] = {}
         for name in dict.fromkeys(destinations + sources):
+            self._announced.discard(name)  # What is removed from here on is for another fsync.
             try:
                 self._spool.sync_directory(name)
             except OSError as error:
@@ -130,6 +135,7 @@ class Committer:
     def _sync_removals(self, now: float) -> None:
         for name in [name for name, due in self._removals.items() if due <= now]:
             del self._removals[name]
+            self._announced.discard(name)
             try:
                 self._spool.sync_directory(name)
             except OSError:

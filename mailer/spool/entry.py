@@ -194,20 +194,31 @@ def _parameters(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in text.split(" ") if word)}
 
 
-def read_entry(fd: int, name: str, *, boot: str = "") -> Entry:
+def read_beginning(fd: int) -> bytes:
+    """Read a spool file's first octets: of nearly every mail, the whole file. Raises OSError."""
+    return os.pread(fd, _FIRST_READ, 0)
+
+
+def is_whole(beginning: bytes) -> bool:
+    """Tell whether `read_beginning` came to the end of the file."""
+    return len(beginning) < _FIRST_READ
+
+
+def read_entry(fd: int, name: str, *, boot: str = "", beginning: bytes | None = None) -> Entry:
     """Read a spool file through its descriptor, without its message's bytes.
 
     Args:
         fd: open for reading; its offset is neither used nor changed.
         name: the file's name, which its Spool-Id must equal.
         boot: this boot's id, for counting the runners that died over it.
+        beginning: what `read_beginning` has just returned, if it was called.
 
     Raises:
         Corrupt: the file must not be sent. The message's own digest is not checked here: see `check_message`.
         OSError: it cannot be read.
     """
-    size = os.fstat(fd).st_size
-    head = os.pread(fd, _FIRST_READ, 0)
+    head = read_beginning(fd) if beginning is None else beginning
+    size = len(head) if is_whole(head) else os.fstat(fd).st_size
     while (end := _END.search(head)) is None:
         if not head.startswith(b"Spool-Format: "[: len(head)]) or len(head) > LARGEST_BLOCK:
             raise Corrupt("it does not begin with a spool envelope")
@@ -239,14 +250,21 @@ def _read_journal(fd: int, head: bytes, start: int, size: int) -> bytes:
 _CHUNK = 256 * 1024
 
 
-def check_message(fd: int, entry: Entry) -> None:
+def check_message(fd: int, entry: Entry, *, whole: bytes = b"") -> None:
     """Compare the message with the digest that was recorded when it was accepted.
+
+    Args:
+        fd: open for reading.
+        entry: what was read of the file.
+        whole: the file's bytes, if they have been read already.
 
     Raises:
         Corrupt: it differs, or is cut short; nothing of it may be sent.
     """
-    digest = sha256()
     position, end = entry.offset, entry.offset + entry.length
+    digest = sha256(whole[position:end])
+    if whole:
+        position = end
     while position < end and (chunk := os.pread(fd, min(_CHUNK, end - position), position)):
         digest.update(chunk)
         position += len(chunk)

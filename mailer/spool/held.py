@@ -14,7 +14,7 @@ from typing import Self
 from filelock import lock_descriptor
 
 from mailer.spool import journal
-from mailer.spool.entry import Entry, check_message, read_entry
+from mailer.spool.entry import Entry, check_message, is_whole, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
 from mailer.spool.syscalls import begin_writing, rename_exclusive, reserve
@@ -67,6 +67,10 @@ class Held:
         self.spot = spot
         self.fd = fd
         self._torn: bool | None = None
+        self._end: int | None = None
+        """The file's size, once known: nobody else changes it."""
+        self._whole = b""
+        """The file as it was read, if that was all of it: its message is not read again."""
 
     @classmethod
     def take(cls, spool: Spool, spot: Spot) -> Self:
@@ -97,17 +101,23 @@ class Held:
 
     def read(self, *, boot: str = "") -> Entry:
         """Read the envelope and fold the journal; raises as `read_entry`."""
-        entry = read_entry(self.fd, self.spot.name, boot=boot)
-        self._torn = entry.torn
+        beginning = read_beginning(self.fd)
+        entry = read_entry(self.fd, self.spot.name, boot=boot, beginning=beginning)
+        self._torn, self._end = entry.torn, entry.size
+        if is_whole(beginning):
+            self._whole = beginning
         return entry
 
     def check(self, entry: Entry) -> None:
         """Compare the message with its digest; raises as `check_message`."""
-        check_message(self.fd, entry)
+        check_message(self.fd, entry, whole=self._whole)
 
     def read_message(self, entry: Entry, offset: int, length: int) -> bytes:
         """Return up to `length` bytes of the message from `offset`; empty at its end."""
-        return os.pread(self.fd, max(0, min(length, entry.length - offset)), entry.offset + offset)
+        start, length = entry.offset + offset, max(0, min(length, entry.length - offset))
+        if self._whole:
+            return self._whole[start : start + length]
+        return os.pread(self.fd, length, start)
 
     def append(self, *events: Event) -> None:
         """Append lines to the journal, in one write; they survive a crash of ours, not yet a power cut.
@@ -121,13 +131,14 @@ class Held:
             self._torn = size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
         if self._torn:
             lines = b"\n" + lines
-        self._torn = True
+        self._torn, self._end = True, None if self._end is None else self._end + len(lines)
         write_all(self.fd, lines)
         self._torn = False
 
     def reserve(self, length: int) -> None:
         """Make sure that `length` more bytes of journal will find room; raises as `syscalls.reserve`."""
-        reserve(self.fd, os.fstat(self.fd).st_size, length)
+        end = os.fstat(self.fd).st_size if self._end is None else self._end
+        reserve(self.fd, end, length)
 
     def begin_sync(self) -> None:
         """Have the disk begin to write the journal; `sync` is still needed."""
@@ -171,9 +182,13 @@ class Held:
 
         It must not: the descriptor's number is soon another file's, whose lock a second close would free.
         """
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        if (fd := self.surrender()) >= 0:
             os.close(fd)
+
+    def surrender(self) -> int:
+        """Give the descriptor, and the lock with it, to the caller, to be closed. Negative: there is none."""
+        fd, self.fd = self.fd, -1
+        return fd
 
     def __enter__(self) -> Self:
         return self
