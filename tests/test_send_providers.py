@@ -48,6 +48,8 @@ QUOTAS = [
     "451 4.7.500 Server busy. Please try again later",
     "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
     "451 You have exceeded your messaging limits",
+    "450 4.7.1 Error: rate limit exceeded",
+    "550 5.7.1 Sending quota exceeded",
 ]
 
 NO_QUOTA = [
@@ -58,6 +60,7 @@ NO_QUOTA = [
     "451 4.7.1 Greylisted, try again later",
     "450 4.2.1 The user you are trying to contact is receiving mail too quickly",
     "550 5.7.1 you are listed",
+    "550 5.7.1 rejected for its high spam rate",
     "250 2.0.0 daily limit exceeded",
 ]
 

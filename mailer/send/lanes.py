@@ -41,16 +41,15 @@ class Lanes:
         return name in self._names
 
     def puts_back(self, claim: Claim, destination: str) -> bool:
-        """Put a message back if its destination has enough to do; it is not the caller's any more, then.
-
-        Raises:
-            OSError: it could not be put back; it is still claimed.
-        """
+        """Put a message back if its destination has enough to do; it is not the caller's any more, then."""
         if not self._in_hand[destination] or claim.recovered or len(self._names) >= _MOST:
             return False
         if not destination or not self._traffic or not self._full(destination, self._traffic):
             return False
-        claim.held.move(Move.UNCLAIM)
+        try:
+            claim.held.move(Move.UNCLAIM)
+        except OSError:
+            return False  # Then it is tried, which tells what is wrong.
         claim.held.release()
         self._names.add(claim.id)
         self._waiting.setdefault(destination, deque()).append(claim.id)

@@ -44,7 +44,7 @@ TABLE = (
          "Aliyun, SendGrid, SES: the account's quota is exceeded, or its sending paused"),
     _row(rf"4\.7\.28\b|4\.7\.5\d\d\b|{_OURS}(?:too many login attempts|unusual rate of)", PAUSE,
          "Gmail: 421 4.7.28 unusual rate of mail; Microsoft 365: 451 4.7.500 server busy"),
-    _row(r"4\.4\.5\b|[45]\.7\.\d+ .*\b(?:rate|quota|sending limits?)\b", RATE,
+    _row(r"4\.4\.5\b|4\.7\.\d+ .*\brate\b|[45]\.7\.\d+ .*\b(?:rate limit|quota|sending limit)", RATE,
          "RFC 3463 3.5: congestion; rate limits in the words of a policy"),
     _row(r".*peak smtp relay limit", RATE, "Gmail: 450 4.2.1 Peak SMTP relay limit exceeded"),
     Quota(re.compile(r"421 4\.7\.\d", re.ASCII), PAUSE, "Gmail: 421 4.7.0 Try again later"),
