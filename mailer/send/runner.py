@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mailer.send.attempt import Attempt, Policy
 from mailer.send.feed import Feed
+from mailer.send.hands import Hands
 from mailer.send.lanes import Lanes
 from mailer.send.settle import Settler
 from mailer.spool.arrivals import Arrivals
@@ -21,11 +22,6 @@ from mailer.spool.pause import is_paused
 
 PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""
-TICK = 0.1
-"""Seconds between looks at who only waits."""
-MOST_WAITING = 200
-"""Messages that may wait for others without taking a place: each has a file and a connection open, and a
-process has 1,024 descriptors at first."""
 AT_ONCE = 50
 """Messages put back for full destinations before others get their turn."""
 POLL = 0.1
@@ -101,11 +97,6 @@ class Runner:
         )
         self._lanes = Lanes(policy.traffic, concurrency)
         self._feed.leave_alone = self._lanes
-        self._tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
-        """What is in hand, with its destination and since when."""
-        self._ticking = False
-        self._waiting = 0
-        """How many of these only wait for somebody who does not answer: they take no place."""
         self._attempts: set[asyncio.Timeout] = set()
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
@@ -115,6 +106,7 @@ class Runner:
         self._paused = False
         self._look_for_pause = float("-inf")
         self._wake = asyncio.Event()
+        self._hands = Hands(self._lanes, self._wake.set)
         self.tally = Tally()
 
     async def once(self, stop: asyncio.Event, grace: float) -> Tally:
@@ -186,12 +178,12 @@ class Runner:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._tasks or self._suspect)
+        return bool(self._hands or self._suspect)
 
     def _fill(self) -> None:
         """Start attempts while there is room and something is ready."""
         try:
-            if self._suspect and not self._tasks:
+            if self._suspect and not self._hands:
                 suspect, self._suspect = self._suspect, None
                 self._start(suspect, "")
             put_back = 0
@@ -204,7 +196,7 @@ class Runner:
                     asyncio.get_running_loop().call_soon(self._wake.set)
                     break
                 self.tally.claimed += 1
-                if claim.suspect and self._tasks:
+                if claim.suspect and self._hands:
                     self._suspect = claim
                 else:
                     self._start(claim, destination)
@@ -220,9 +212,7 @@ class Runner:
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
-        return len(self._tasks) - self._waiting < self._concurrency and self.tally.claimed != (
-            self._limit or -1
-        )
+        return self._hands.places < self._concurrency and self.tally.claimed != (self._limit or -1)
 
     def _is_paused(self) -> bool:
         """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""
@@ -236,32 +226,13 @@ class Runner:
 
     def _start(self, claim: Claim, destination: str) -> None:
         self._alone = claim.suspect
-        task = asyncio.create_task(self._work(claim))
-        loop = asyncio.get_running_loop()
-        self._lanes.begin(destination)
-        if not self._ticking:
-            self._ticking = True
-            loop.call_later(TICK, self._tick)
-        self._tasks[task] = destination, loop.time()
-        task.add_done_callback(self._done)
+        self._hands.take(self._work(claim), destination, self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        destination, _ = self._tasks.pop(task)
-        self._feed.heard(self._lanes.end(destination))
+    def _done(self, released: list[str]) -> None:
+        self._feed.heard(released)
         self._feed.missed |= self._lanes.missed
         self._lanes.missed = False
-        self._waiting = min(self._waiting, len(self._tasks))
         self._alone = False
-        self._wake.set()
-
-    def _tick(self) -> None:
-        """Count anew who only waits, while anything is in hand."""
-        now = asyncio.get_running_loop().time()
-        waits = [self._lanes.waits(destination, now - since) for destination, since in self._tasks.values()]
-        self._waiting = min(sum(waits), MOST_WAITING)
-        self._ticking = bool(self._tasks)
-        if self._ticking:
-            asyncio.get_running_loop().call_later(TICK, self._tick)
         self._wake.set()
 
     async def _work(self, claim: Claim) -> None:
@@ -321,14 +292,15 @@ class Runner:
             self._settler.put_back(self._suspect)
             self._suspect.held.release()
             self._suspect = None
-        if self._tasks:
-            self._policy.log.notice("finishing what is in flight", messages=len(self._tasks), seconds=grace)
-            await asyncio.wait(self._tasks, timeout=grace)
+        tasks = self._hands.tasks
+        if tasks:
+            self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
+            await asyncio.wait(tasks, timeout=grace)
         now = asyncio.get_running_loop().time()
         for attempt in self._attempts:
             attempt.reschedule(now)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _listen(self) -> Arrivals | None:
         try:

@@ -1,0 +1,79 @@
+"""What a run has in hand, and how many places that takes.
+
+A message that only waits for somebody who does not answer takes none: `sending.concurrency` bounds how much
+is worked on, and a black hole is no work.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mailer.send.lanes import Lanes
+
+_TICK = 0.1
+"""Seconds between looks at who only waits."""
+_MOST_WAITING = 200
+"""Messages that may wait without taking a place: each has a file and a connection open, and a process has
+1,024 descriptors at first."""
+
+
+class Hands:
+    """The tasks of a run, one for each message."""
+
+    def __init__(self, lanes: Lanes, changed: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            lanes: where the messages go, and what must wait for them.
+            changed: called when there may be more room than before.
+        """
+        self._lanes = lanes
+        self._changed = changed
+        self.tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
+        """With the destination of each, and since when."""
+        self._waiting = 0
+        self._ticking = False
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks)
+
+    @property
+    def places(self) -> int:
+        """How many places are taken."""
+        return len(self.tasks) - self._waiting
+
+    def take(
+        self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
+    ) -> None:
+        """Start the work on a message.
+
+        Args:
+            work: never raises.
+            destination: as `Lanes.destination_of` has it.
+            done: called at its end with the names of messages that waited for it.
+        """
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+        self.tasks[task] = destination, loop.time()
+        self._lanes.begin(destination)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(_TICK, self._tick)
+
+        def end(task: asyncio.Task[None]) -> None:
+            del self.tasks[task]
+            self._waiting = min(self._waiting, len(self.tasks))
+            done(self._lanes.end(destination))
+
+        task.add_done_callback(end)
+
+    def _tick(self) -> None:
+        """Count anew who only waits, while anything is in hand."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        waits = [self._lanes.waits(destination, now - since) for destination, since in self.tasks.values()]
+        self._waiting = min(sum(waits), _MOST_WAITING)
+        self._ticking = bool(self.tasks)
+        if self._ticking:
+            loop.call_later(_TICK, self._tick)
+        self._changed()
