@@ -349,5 +349,13 @@ def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Rel
     )
     assert (said["scope"], said["hardness"]) == ("provider", "temporary")
     assert [row["action"] for row in rules] == ["next hop", "retry"]
+    for phase, reply, scope in (
+        ("auth", "535 5.7.8 bad credentials", "provider"),
+        ("banner", "554 5.3.2 no", "host"),
+        ("rcpt", "421 closing", "host"),
+    ):
+        told = relay.mailer("explain-trouble", "--phase", phase, reply).stdout
+        assert f"to {phase}: scope {scope}, " in told
+        assert "-> bounce" not in told
     assert "-> bounce" in relay.mailer("explain-trouble", "550 5.1.1 no such user").stdout
     assert relay.mailer("explain-trouble", "hello").returncode == 2

@@ -9,14 +9,15 @@ import msgspec
 
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.wire import end_with_the_pipe
-from mailer.mail.outcome import Outcome, Scope
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
 from mailer.send import quota
 from mailer.send.phase import Phase
 from mailer.send.trouble import TABLE, Hardness, Rule, judge, rule, too_many
 
 _REPLY = re.compile(r"([45]\d\d)(?:[ -](.*))?", re.ASCII)
-_PHASES = [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
+_OPENING = [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH]
+_PHASES = [*_OPENING, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
 
 
 @click.command(
@@ -70,16 +71,24 @@ def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
     if not found:
         raise click.UsageError('REPLY is a code of 4xx or 5xx and its text, such as "550 5.1.1 no such user"')
     reply = Reply(int(found[1]), (found[2] or "",))
-    status, scope = judge(phase, reply)
-    outcome = Outcome("", status, "", str(reply), scope)
-    hardness = Hardness.of(outcome)
+    scope, hardness = _judged(phase, reply)
     said: dict[str, object] = {"reply": str(reply), "phase": phase.value}
     said |= {"scope": scope.value, "hardness": hardness.value}
-    if too_many(outcome):
+    if phase is Phase.RCPT and too_many(Outcome("", Status.DEFERRED, "", str(reply), scope)):
         said["note"] = "too many recipients at once: those left over follow in another transaction at once"
     elif known := quota.quota_of(str(reply)):
         said["note"] = f"an allowance of ours is used up; pause {known.pause:.0f} s ({known.source})"
     return [said, *map(_row, dict.fromkeys(rule(scope, hardness, hops_left=left) for left in (True, False)))]
+
+
+def _judged(phase: Phase, reply: Reply) -> tuple[Scope, Hardness]:
+    """Tell whose trouble it is, and how hard."""
+    if phase in _OPENING or (reply.code == 421 and phase is not Phase.DOT):
+        # The session is refused or ended (RFC 5321 3.8), which says nothing about the mail.
+        scope = Scope.PROVIDER if phase is Phase.AUTH else Scope.HOST
+        return scope, Hardness.PERMANENT if reply.permanent else Hardness.TEMPORARY
+    status, scope = judge(phase, reply)
+    return scope, Hardness.of(Outcome("", status, "", str(reply), scope))
 
 
 _HOPS = {True: ", another hop is left", False: ", no hop is left", None: ""}
