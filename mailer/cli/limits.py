@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 import msgspec
@@ -9,8 +10,12 @@ import msgspec
 from mailer.cli import receiver
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.config.model import Config
 from mailer.mail.reply import printable
+from mailer.maillog.events import MailLog
+from mailer.monitor.limits import Use
 from mailer.receive.rates import DAY, HOUR, RateLimiter
+from mailer.spool.layout import Spool
 
 
 @click.command(epilog=examples("mailer limits", "mailer limits --json | jq 'select(.wait > 0)'"))
@@ -23,27 +28,48 @@ def limits(*, as_json: bool) -> None:
     """
     end_with_the_pipe()
     with workplace() as place:
-        users = receiver.user_list(place.config, place.log)
-        rules = receiver.rules(place.config, users)
-        limiter = RateLimiter(rules, time.time, receiver.sent(place.spool, time.time()))
-    if not as_json and not (place.config.rate_limits.enabled or users.limited):
+        found = uses(place.config, place.spool, place.log)
+    if not as_json and found is None:
         sys.stdout.write("nobody is limited: rateLimits is off, and no user has limits\n")
         return
-    for use in limiter.uses():
-        shown = {
-            "who": printable(use.key),
-            "hour": use.used(HOUR),
-            "maxPerHour": use.rate.per_hour,
-            "day": use.used(DAY),
-            "maxPerDay": use.rate.per_day,
-            "wait": use.wait,
-        }
+    for use in found or ():
         if as_json:
+            shown = {
+                "who": use.who,
+                "hour": use.hour,
+                "maxPerHour": use.per_hour,
+                "day": use.day,
+                "maxPerDay": use.per_day,
+                "wait": use.wait,
+            }
             sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
         else:
             wait = f"  waits {use.wait} s" if use.wait else ""
             hour, day = (
-                f"{shown[count]} of {shown[most] or 'any'}"
-                for count, most in (("hour", "maxPerHour"), ("day", "maxPerDay"))
+                f"{count} of {most or 'any'}"
+                for count, most in ((use.hour, use.per_hour), (use.day, use.per_day))
             )
-            sys.stdout.write(f"{shown['who']}: {hour} this hour, {day} this day{wait}\n")
+            sys.stdout.write(f"{use.who}: {hour} this hour, {day} this day{wait}\n")
+
+
+def uses(config: Config, spool: Spool, log: MailLog) -> Sequence[Use] | None:
+    """Count what everybody has used of their limits, as the receiver does; None: nobody is limited.
+
+    Raises:
+        ConfigError, SecretError, OSError: the users, or the ledger, cannot be read.
+    """
+    users = receiver.user_list(config, log)
+    if not (config.rate_limits.enabled or users.limited):
+        return None
+    limiter = RateLimiter(receiver.rules(config, users), time.time, receiver.sent(spool, time.time()))
+    return [
+        Use(
+            who=printable(use.key),
+            hour=use.used(HOUR),
+            per_hour=use.rate.per_hour,
+            day=use.used(DAY),
+            per_day=use.rate.per_day,
+            wait=use.wait,
+        )
+        for use in limiter.uses()
+    ]

@@ -1,4 +1,4 @@
-"""`mailer monitor`: health, metrics and the admin requests over HTTP."""
+"""`mailer monitor`: the status page, health, metrics and the admin requests over HTTP."""
 
 import sys
 
@@ -15,6 +15,7 @@ from mailer.config.problem import ConfigError
 @click.command(
     epilog=examples(
         "mailer monitor --config /etc/mailer/config.json",
+        "xdg-open http://localhost:8025/                                # the status page",
         "curl http://localhost:8025/health",
         "curl http://localhost:8025/metrics                             # the Go relay's JSON",
         "curl -H 'Accept: text/plain' http://localhost:8025/metrics     # what Prometheus gets",
@@ -32,11 +33,13 @@ from mailer.config.problem import ConfigError
 @config_option
 @parent_option
 def monitor(port: int | None, parent: int | None) -> Exit:
-    """Serve health, metrics and the admin requests on loopback, until SIGTERM or Ctrl-C.
+    """Serve the status page, health, metrics and the admin requests on loopback, until SIGTERM or Ctrl-C.
+
+    The page is at /, for a browser on this host; from elsewhere, `ssh -L 8025:localhost:8025 HOST` first.
 
     GET /health, /livez, /readyz, /metrics, /admin/config; POST /admin/retry-failed, /admin/pause,
-    /admin/resume, /admin/clean-old-emails. With `adminToken` the admin requests need it. It also watches
-    what `alerts` names.
+    /admin/resume, /admin/clean-old-emails. With `adminToken` the page and the admin requests need it. It also
+    watches what `alerts` names.
 
     Exit code 69 when the port is taken; 0 at once when `enableHealthCheck` is false.
     """

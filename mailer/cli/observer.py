@@ -7,16 +7,19 @@ import resource
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.limits import uses
 from mailer.cli.wire import program_log
 from mailer.config.load import Loaded
 from mailer.maillog.events import Level
-from mailer.monitor import admin, health, metrics
+from mailer.monitor import admin, health, metrics, page
 from mailer.monitor.alerts import Alerting, Means
 from mailer.monitor.app import MAX_CONNECTIONS, Context, Site, bind, post_json, serve
 from mailer.monitor.exchange import Table
+from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
 from mailer.monitor.runs import Runs
 from mailer.monitor.service import Service
@@ -70,8 +73,9 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
         lookout=Lookout(spool, time.time),
         runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
         alerting=Alerting(spool, log, means),
+        limits=LimitsView(partial(uses, config, spool, log)),
     )
-    table = Table(route for part in (health, metrics, admin) for route in part.routes(service))
+    table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
     watching = asyncio.create_task(service.keep_watch())
     try:
         async with serve(site, Context(table, config.admin_token, log, time.time)):

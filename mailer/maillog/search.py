@@ -38,6 +38,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What the sender's address contains, upper and lower case being the same; empty: the null sender."""
     to: str | None = None
     """What a recipient's address contains."""
+    address: str | None = None
+    """What the sender's address, or a recipient's, contains."""
     events: frozenset[str] = frozenset()
     """One of these; none: any."""
     since: float | None = None
@@ -53,8 +55,13 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             and (not self.events or line.event in self.events)
             and (self.sender is None or _contains(line.sender, self.sender))
             and (self.to is None or any(_contains(address, self.to) for address in line.to))
+            and (self.address is None or self._is_of_either(line, self.address))
             and self._in_time(line.at)
         )
+
+    @staticmethod
+    def _is_of_either(line: Line, wanted: str) -> bool:
+        return any(_contains(address, wanted) for address in (line.sender, *line.to))
 
     def _in_time(self, at: str) -> bool:
         if self.since is None and self.until is None:
@@ -169,7 +176,7 @@ class _Sieve:
     def __init__(self, query: Query) -> None:
         addresses = [
             piece
-            for wanted in (query.to, query.sender)
+            for wanted in (query.to, query.sender, query.address)
             for piece in _NOT_AS_IT_STANDS.split((wanted or "").casefold())
         ]
         address = max(addresses, key=len, default="")

@@ -6,8 +6,8 @@ It knows no path of ours: `serve` gets a table of routes and answers what they d
 import asyncio
 import socket
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from http import HTTPStatus
@@ -283,13 +283,14 @@ def _response(answer: Answer) -> web.Response:
 
 
 async def _stream(
-    request: web.BaseRequest, answer: Answer, pieces: AsyncIterator[bytes]
+    request: web.BaseRequest, answer: Answer, pieces: AsyncGenerator[bytes]
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=_headers(answer))
     with suppress(ConnectionError):
-        await response.prepare(request)
-        async for piece in pieces:
-            await response.write(piece)
+        async with aclosing(pieces):
+            await response.prepare(request)
+            async for piece in pieces:
+                await response.write(piece)
     return response
 
 

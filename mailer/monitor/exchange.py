@@ -3,7 +3,7 @@
 `app` is the only module that knows the library which speaks the protocol.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -40,8 +40,8 @@ class Asked:
 class Answer:
     """What the client gets."""
 
-    body: bytes | AsyncIterator[bytes]
-    """An iterator is sent piece by piece as it comes, until it ends or the client leaves."""
+    body: bytes | AsyncGenerator[bytes]
+    """A generator is sent piece by piece, until it ends, or the client leaves and it is closed."""
     kind: str = JSON
     status: int = HTTPStatus.OK
     headers: tuple[tuple[str, str], ...] = ()

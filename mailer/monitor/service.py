@@ -8,6 +8,7 @@ from mailer.config.model import Config
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting
+from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.runs import Runs
 from mailer.spool.layout import Spool
@@ -29,6 +30,7 @@ class Service:
     lookout: Lookout
     runs: Runs
     alerting: Alerting
+    limits: LimitsView
 
     async def reading(self) -> Reading:
         """Look at everything, in a thread: the first look reads the whole ledger."""

@@ -70,6 +70,26 @@ def _happening(event: Event) -> str:
     )
 
 
+def situation(seen: Seen, now: float) -> str:
+    """Say what a message's state alone does not: by whom, until when, why."""
+    entry = seen.entry
+    if entry is None:
+        return f"unreadable: {printable(seen.reason)}"
+    attempts = words.count(entry.state.attempts, "attempt")
+    waiting = ""
+    if entry.state.attempts or entry.state.next is not None:
+        due = entry.state.next
+        waiting = f"next {'at the next run' if due is None else words.until(due, now)}, {attempts}"
+    return {
+        Place.NEW: waiting,
+        Place.RETRY: waiting,
+        Place.CUR: "in a runner's hands" if seen.in_hand else "its runner died; the next run takes it over",
+        Place.HOLD: printable(entry.state.held) or "not held by its journal",
+        Place.CORRUPT: printable(seen.reason),
+        Place.FAILED: attempts,
+    }.get(seen.spot.place, "")
+
+
 def verdict(seen: Seen, now: float) -> list[str]:
     """Say how a message in the spool stands, and what the operator can do; the most important first."""
     if seen.entry is None:
@@ -77,7 +97,7 @@ def verdict(seen: Seen, now: float) -> list[str]:
     entry = seen.entry
     about = [_is_about(entry.state.about)] if entry.state.about else []
     standings = [_standing(standing, entry.envelope.sender) for standing in entry.state.standings]
-    told = [_situation(seen, entry, now), *about, *standings]
+    told = [_stands(seen, entry, now), *about, *standings]
     return [printable(line, 4000) for line in told]
 
 
@@ -85,7 +105,7 @@ def _is_about(message_id: str) -> str:
     return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
 
 
-def _situation(seen: Seen, entry: Entry, now: float) -> str:
+def _stands(seen: Seen, entry: Entry, now: float) -> str:
     state = entry.state
     attempts = words.count(state.attempts, "attempt")
     if seen.spot.place in {Place.NEW, Place.RETRY}:

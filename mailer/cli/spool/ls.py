@@ -11,7 +11,7 @@ from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import say_if_paused, workplace
 from mailer.mail.reply import printable
-from mailer.spool import words
+from mailer.spool import story, words
 from mailer.spool.inspect import Seen
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
@@ -62,27 +62,5 @@ def line(seen: Seen, now: float) -> str:
     older = words.age(now - entry.block.received)
     sender, recipients = words.address(entry.envelope.sender), words.recipients(entry.state.standings)
     columns = f"{seen.id} {place:7} {older:>4} {words.size(entry.length):>5}  {sender} -> {recipients}"
-    return (
-        "; ".join(filter(None, (columns, _situation(seen, now), words.last_reply(entry.state.standings))))
-        + "\n"
-    )
-
-
-def _situation(seen: Seen, now: float) -> str:
-    """Say what a message's state alone does not: by whom, until when, why."""
-    entry = seen.entry
-    assert entry is not None
-    attempts = words.count(entry.state.attempts, "attempt")
-    match seen.spot.place:
-        case Place.CUR:
-            return "in a runner's hands" if seen.in_hand else "its runner died; the next run takes it over"
-        case Place.HOLD:
-            return printable(entry.state.held) or "not held by its journal"
-        case Place.CORRUPT:
-            return printable(seen.reason)
-        case Place.FAILED:
-            return attempts
-        case Place.NEW | Place.RETRY if entry.state.attempts or entry.state.next is not None:
-            due = entry.state.next
-            return f"next {'at the next run' if due is None else words.until(due, now)}, {attempts}"
-    return ""
+    said = (columns, story.situation(seen, now), words.last_reply(entry.state.standings))
+    return "; ".join(filter(None, said)) + "\n"

@@ -1,0 +1,87 @@
+"""Everything at a glance, as plain values: what the status page and `mailer top` show, each in its way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mailer.config.model import Config
+from mailer.maillog.series import DAY, HOUR, WEEK, Point, Span
+from mailer.monitor import health
+from mailer.monitor.health import Check, Status
+from mailer.monitor.limits import LimitsView, Use
+from mailer.monitor.providers import Provider, providers
+from mailer.monitor.reading import Lookout, Reading
+from mailer.spool.layout import Place
+
+MEANINGS = {
+    Place.NEW: "ready to be sent",
+    Place.CUR: "in a runner's hands",
+    Place.RETRY: "will be tried again",
+    Place.HOLD: "kept back until it is released",
+    Place.FAILED: "given up, and yours to decide",
+    Place.CORRUPT: "unreadable, never sent",
+}
+"""The states of the queue, as an operator meets them, and what they mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What happened over one stretch of time, in recipients."""
+
+    name: str
+    span: Span
+    points: tuple[Point, ...]
+
+    @property
+    def sums(self) -> Point:
+        """All of it in one."""
+        return Point(
+            self.points[0].at,
+            sum(point.accepted for point in self.points),
+            sum(point.sent for point in self.points),
+            sum(point.deferred for point in self.points),
+            sum(point.bounced for point in self.points),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How things are."""
+
+    reading: Reading
+    checks: dict[str, Check]
+    flows: tuple[Flow, ...]
+    providers: tuple[Provider, ...]
+    limits: tuple[Use, ...]
+
+    @property
+    def status(self) -> Status:
+        return health.worst(self.checks)
+
+    @property
+    def complaints(self) -> Sequence[str]:
+        """What is not as it should be, the worst first."""
+        found = [check for check in self.checks.values() if check.status is not Status.OK]
+        found.sort(key=lambda check: check.status is not Status.FAILING)
+        return [check.message for check in found]
+
+    @property
+    def next_due(self) -> tuple[float, int] | None:
+        """When deferred mail is due next, in seconds since the epoch, and how many messages then."""
+        return self.reading.queue.due[0] if self.reading.queue.due else None
+
+
+def overview(lookout: Lookout, limits: LimitsView, config: Config, firing: frozenset[str]) -> Overview:
+    """Look at everything, in the caller's thread; args: firing: the alerts that are.
+
+    Raises:
+        OSError: the spool cannot be read.
+    """
+    reading = lookout.look()
+    spans = (("hour", HOUR), ("day", DAY), ("week", WEEK))
+    return Overview(
+        reading=reading,
+        checks=dict(health.judge(reading, config, firing)),
+        flows=tuple(Flow(name, span, lookout.points(span)) for name, span in spans),
+        providers=providers(reading, config),
+        limits=limits.uses(),
+    )

@@ -1,0 +1,22 @@
+"""The status page: HTML from the server, useful without JavaScript, nothing from elsewhere."""
+
+from mailer.monitor.exchange import Route
+from mailer.monitor.page import actions, assets, events, listing, message, overview, search
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.session import Sessions
+from mailer.monitor.service import Service
+
+
+def routes(service: Service) -> tuple[Route, ...]:
+    sessions = Sessions(service.config.admin_token, service.clock)
+    door = Door(sessions)
+    return (
+        *overview.routes(service, door, can_log_out=sessions.needed),
+        *listing.routes(service, door),
+        *message.routes(service, door),
+        *actions.routes(service, door, sessions),
+        *search.routes(service, door),
+        *events.routes(service, door),
+        *door.routes(),
+        *assets.routes(),
+    )

@@ -1,0 +1,205 @@
+"""What the operator does to one message from the page, after a question; as `mailer spool` does it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from mailer.mail.reply import printable
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.forms import fields
+from mailer.monitor.page.html import NOTHING, Markup, fill
+from mailer.monitor.page.layout import page, see_other
+from mailer.monitor.page.session import FIELD, Sessions
+from mailer.monitor.service import Service
+from mailer.spool import provider_state
+from mailer.spool.entry import Corrupt
+from mailer.spool.held import Busy, Gone, Unsafe
+from mailer.spool.ids import is_id
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.operate import Operator, Refused
+from mailer.spool.scan import QUEUE, find
+
+_BY = "status page"
+"""Who did it, for journals and the ledger."""
+_PASSES = 10
+"""How often a message is looked for anew when it moves on in between."""
+
+Act = Callable[[Operator, Spot, float, str], None]
+"""Does it to a message, at a time, for a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do."""
+
+    name: str
+    label: str
+    event: str
+    """What the ledger calls it."""
+    act: Act
+    places: tuple[Place, ...]
+    """Where it is offered."""
+    question: str
+    done: str
+    starts_run: bool = False
+    takes_reason: bool = False
+    dangerous: bool = False
+
+
+def _retry(operator: Operator, spot: Spot, now: float, _: str) -> None:
+    # Somebody wants it tried: providers that are left alone are tried with it.
+    provider_state.end_pauses(operator.spool, datetime.fromtimestamp(now, UTC))
+    operator.retry(spot, now)
+
+
+def _hold(operator: Operator, spot: Spot, now: float, reason: str) -> None:
+    operator.hold(spot, now, reason)
+
+
+def _release(operator: Operator, spot: Spot, now: float, _: str) -> None:
+    operator.release(spot, now)
+
+
+def _delete(operator: Operator, spot: Spot, _: float, __: str) -> None:
+    operator.remove(spot)
+
+
+ACTIONS = {
+    action.name: action
+    for action in (
+        Action(
+            "retry",
+            "Try again now",
+            "requeued",
+            _retry,
+            (Place.RETRY, Place.FAILED, Place.HOLD),
+            "Its open recipients, and those that were refused, will be tried again at once. Recipients that "
+            "have the mail are not.",
+            "It is ready, and a run of mailer-send has been started.",
+            starts_run=True,
+        ),
+        Action(
+            "release",
+            "Release",
+            "released",
+            _release,
+            (Place.HOLD,),
+            "It will go on as it was before it was held.",
+            "It is released, and a run of mailer-send has been started.",
+            starts_run=True,
+        ),
+        Action(
+            "hold",
+            "Hold",
+            "held",
+            _hold,
+            (Place.NEW, Place.CUR, Place.RETRY, Place.FAILED),
+            "It will be kept, and not be sent until it is released or retried.",
+            "It is held.",
+            takes_reason=True,
+        ),
+        Action(
+            "delete",
+            "Delete",
+            "removed",
+            _delete,
+            QUEUE,
+            "It will be deleted for good, and nobody is told: neither its sender nor its recipients.",
+            "It is deleted.",
+            dangerous=True,
+        ),
+    )
+}
+"""By name, in the order in which they are offered."""
+
+_CONFIRM = """<h1>{label}?</h1>
+<p class="id">{id}</p>
+<form class="card" method="post" action="/message/{id}/{name}">
+<input type="hidden" name="{field}" value="{proof}">
+<p>{question}</p>
+{reason}<p><button class="{kind}">{label}</button> <a class="button" href="/message/{id}">Cancel</a></p>
+</form>
+"""
+_REASON = Markup(
+    '<p><label for="reason">Why? Whoever asks will read it.</label></p>\n'
+    '<p><input id="reason" name="reason" maxlength="500"></p>\n'
+)
+
+
+def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
+    async def confirm(asked: Asked) -> Answer:
+        message_id, action = _meant(asked)
+        body = fill(
+            _CONFIRM,
+            label=action.label,
+            id=message_id,
+            name=action.name,
+            field=FIELD,
+            proof=sessions.form(asked, asked.path),
+            question=action.question,
+            reason=_REASON if action.takes_reason else NOTHING,
+            kind="danger" if action.dangerous else "primary",
+        )
+        return page(f"{action.label}?", body, has_form=True)
+
+    async def do(asked: Asked) -> Answer:
+        message_id, action = _meant(asked)
+        given = fields(asked)
+        sessions.check_form(asked, given)
+        reason = printable(given.get("reason", "").strip(), 500)
+        # A browser that leaves does not stop it half-way.
+        work = asyncio.to_thread(_carry_out, service, action, message_id, reason)
+        await asyncio.shield(asyncio.create_task(work))
+        if action.starts_run:
+            await _start_run(service)
+        return see_other(f"/message/{message_id}?done={action.name}")
+
+    path = "/message/{id}/{action}"
+    return (Route("GET", path, door.behind(confirm)), Route("POST", path, door.behind(do)))
+
+
+async def _start_run(service: Service) -> None:
+    try:
+        await service.runs.start()
+    except OSError as error:
+        text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
+        raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
+
+
+def _meant(asked: Asked) -> tuple[str, Action]:
+    message_id, action = asked.parts["id"], ACTIONS.get(asked.parts["action"])
+    if not is_id(message_id):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+    if action is None:
+        raise Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
+    return message_id, action
+
+
+def _carry_out(service: Service, action: Action, message_id: str, reason: str) -> None:
+    """Do it, and tell the ledger; raises Refusal if it was not done."""
+    operator = Operator(service.spool, _BY)
+    for _ in range(_PASSES):
+        spot = _find(service.spool, message_id)
+        try:
+            action.act(operator, spot, service.clock(), reason)
+        except Gone:
+            continue
+        except Busy:
+            raise Refusal(
+                HTTPStatus.CONFLICT, "a runner has the message in hand: look again in a moment"
+            ) from None
+        except (Refused, Unsafe, Corrupt) as error:
+            raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
+        service.log.message(action.event, id=message_id, by=_BY, reason=reason)
+        return
+    raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be taken: try again")
+
+
+def _find(spool: Spool, message_id: str) -> Spot:
+    found = find(spool, message_id)
+    if not found:
+        raise Refusal(HTTPStatus.NOT_FOUND, "it is no longer in the queue")
+    return found[0]

@@ -1,0 +1,113 @@
+"""Logging in and out, and the wrapper that every page is behind."""
+
+import asyncio
+from http import HTTPStatus
+from urllib.parse import quote, urlencode
+
+from mailer.monitor.exchange import Answer, Asked, Handler, Refusal, Route
+from mailer.monitor.page.forms import fields
+from mailer.monitor.page.html import NOTHING, Markup, fill
+from mailer.monitor.page.layout import message_page, page, see_other
+from mailer.monitor.page.session import FIELD, Sessions
+
+_LOGIN = """<h1>Log in</h1>
+{complaint}<form class="card" method="post" action="/login">
+<input type="hidden" name="{field}" value="{proof}"><input type="hidden" name="next" value="{next}">
+<p><label for="token">The <code>adminToken</code> of the configuration</label></p>
+<p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus></p>
+<p><button class="primary">Log in</button></p>
+</form>
+<p class="quiet">Programs send <code>Authorization: Bearer TOKEN</code> instead.</p>
+"""
+_LOGOUT = """<h1>Log out?</h1>
+<form class="card" method="post" action="/logout">
+<input type="hidden" name="{field}" value="{proof}">
+<p><button class="primary">Log out</button> <a class="button" href="/">Cancel</a></p>
+</form>
+"""
+_AFTER_A_WRONG_ONE = 0.5
+"""Seconds before a wrong token is answered."""
+
+
+class Door:
+    """Lets in who may see the page, and answers the others with a page, too."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", "/login", self._ask),
+            Route("POST", "/login", self._log_in),
+            Route("GET", "/logout", self.behind(self._ask_to_leave)),
+            Route("POST", "/logout", self.behind(self._log_out)),
+        )
+
+    def behind(self, handler: Handler) -> Handler:
+        """Put a page behind the door; what is refused there is told as a page."""
+
+        async def answer(asked: Asked) -> Answer:
+            if not self._sessions.holds(asked):
+                return self._turn_away(asked)
+            return await told_as_page(handler, asked)
+
+        return answer
+
+    @staticmethod
+    def _turn_away(asked: Asked) -> Answer:
+        if asked.method == "POST":
+            return message_page(HTTPStatus.UNAUTHORIZED, "Log in", "The session has ended: log in again.")
+        query = urlencode(asked.query)
+        target = quote(asked.path) + (f"?{query}" if query else "")
+        return see_other("/login" if target == "/" else f"/login?{urlencode({'next': target})}")
+
+    async def _ask(self, asked: Asked) -> Answer:
+        if self._sessions.holds(asked):
+            return see_other("/")
+        return self._login(asked, asked.query.get("next", ""), NOTHING)
+
+    async def _log_in(self, asked: Asked) -> Answer:
+        return await told_as_page(self._try_token, asked)
+
+    async def _try_token(self, asked: Asked) -> Answer:
+        given = fields(asked)
+        self._sessions.check_form(asked, given)
+        if not self._sessions.needed:
+            return see_other("/")
+        if not self._sessions.matches(given.get("token", "").strip()):
+            await asyncio.sleep(_AFTER_A_WRONG_ONE)
+            complaint = Markup('<p class="notice failing" role="alert">That is not the token.</p>\n')
+            return self._login(asked, given.get("next", ""), complaint, HTTPStatus.UNAUTHORIZED)
+        return see_other(_ours(given.get("next", "")), self._sessions.begin())
+
+    def _login(
+        self, asked: Asked, target: str, complaint: Markup, status: HTTPStatus = HTTPStatus.OK
+    ) -> Answer:
+        proof = self._sessions.form(asked, "/login")
+        body = fill(_LOGIN, complaint=complaint, field=FIELD, proof=proof, next=target)
+        return page("Log in", body, status=status, has_form=True)
+
+    async def _ask_to_leave(self, asked: Asked) -> Answer:
+        proof = self._sessions.form(asked, "/logout")
+        return page("Log out", fill(_LOGOUT, field=FIELD, proof=proof), has_form=True)
+
+    async def _log_out(self, asked: Asked) -> Answer:
+        self._sessions.check_form(asked, fields(asked))
+        return see_other("/login", self._sessions.end())
+
+
+async def told_as_page(handler: Handler, asked: Asked) -> Answer:
+    """Answer, and if the answer is a refusal, tell it as a page."""
+    try:
+        return await handler(asked)
+    except Refusal as refusal:
+        return message_page(refusal.status, refusal.status.phrase, f"{refusal}.")
+    except OSError as error:
+        text = f"The spool cannot be worked with: {error.strerror or error}."
+        return message_page(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", text)
+
+
+def _ours(target: str) -> str:
+    """Return a path of this server, whatever was asked for."""
+    path = target.startswith("/") and not target.startswith("//") and target.isascii()
+    return target if path and target.isprintable() and "\\" not in target else "/"

@@ -1,0 +1,130 @@
+"""`/queue/STATE`: the messages of one state, a page at a time, and never more files opened than are shown."""
+
+import asyncio
+from heapq import nlargest, nsmallest
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route
+from mailer.monitor.overview import MEANINGS
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.html import NOTHING, Markup, fill
+from mailer.monitor.page.layout import page
+from mailer.monitor.service import Service
+from mailer.spool import story, words
+from mailer.spool.ids import is_id
+from mailer.spool.inspect import Seen, look
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.scan import spots
+
+_SHOWN = 50
+"""Messages on one page."""
+
+_BODY = """<h1>{state} <span class="quiet">{count}: {meaning}</span></h1>
+<p class="tabs">{oldest} {newest}</p>
+<div id="list" data-live>
+{rows}</div>
+<p class="tabs">{start} {more}</p>
+"""
+_TABLE = """<ul class="messages">
+{items}</ul>
+"""
+_ITEM = """<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{age} old, {size}{place}</span>
+<span class="who">{sender} → {recipients}</span>
+{situation}{reply}</li>
+"""
+
+
+def routes(service: Service, door: Door) -> tuple[Route, ...]:
+    async def answer(asked: Asked) -> Answer:
+        try:
+            place = Place(asked.parts["state"])
+        except ValueError:
+            place = Place.TMP
+        if place not in MEANINGS:
+            raise Refusal(HTTPStatus.NOT_FOUND, "there is no such state")
+        after, newest = asked.query.get("after", ""), asked.query.get("order") == "newest"
+        if after and not is_id(after):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+        count = (await service.reading()).queue[place].count
+        now = service.clock()
+        chosen = await asyncio.to_thread(_page_of, service.spool, place, after, newest=newest)
+        body = fill(
+            _BODY,
+            state=place.value,
+            count=words.count(count, "message"),
+            meaning=MEANINGS[place],
+            oldest=_tab("oldest first", place, current=not newest),
+            newest=_tab("newest first", place, current=newest, order="newest"),
+            rows=items(chosen[:_SHOWN], now) or Markup('<p class="quiet">None.</p>\n'),
+            start=_tab("from the start", place, order="newest" if newest else "") if after else NOTHING,
+            more=_more(chosen, place, newest=newest),
+        )
+        return page(place.value, body)
+
+    return (Route("GET", "/queue/{state}", door.behind(answer)),)
+
+
+def _page_of(spool: Spool, place: Place, after: str, *, newest: bool) -> list[Seen]:
+    """Look at the messages that follow one, by arrival; one more than is shown, if there are more.
+
+    All names are read, 0.6 us each, and only these files.
+    """
+    if newest:
+        following = (spot for spot in spots(spool, (place,)) if not after or spot.name < after)
+        chosen = nlargest(_SHOWN + 1, following, key=_name)
+    else:
+        chosen = nsmallest(_SHOWN + 1, (s for s in spots(spool, (place,)) if s.name > after), key=_name)
+    return [seen for spot in chosen if (seen := look(spool, spot))]
+
+
+def _name(spot: Spot) -> str:
+    return spot.name
+
+
+def _tab(text: str, place: Place, *, current: bool = False, **query: str) -> Markup:
+    if current:
+        return fill("<strong>{text}</strong>", text=text)
+    wanted = urlencode({name: value for name, value in query.items() if value})
+    target = f"/queue/{place}" + (f"?{wanted}" if wanted else "")
+    return fill('<a href="{target}">{text}</a>', target=target, text=text)
+
+
+def _more(chosen: list[Seen], place: Place, *, newest: bool) -> Markup:
+    if len(chosen) <= _SHOWN:
+        return NOTHING
+    return _tab("more", place, order="newest" if newest else "", after=chosen[_SHOWN - 1].id)
+
+
+def items(chosen: list[Seen], now: float, *, with_place: bool = False) -> Markup:
+    """Describe messages in a line or three each; nothing for none."""
+    if not chosen:
+        return NOTHING
+    return fill(_TABLE, items=(_item(seen, now, with_place=with_place) for seen in chosen))
+
+
+def _item(seen: Seen, now: float, *, with_place: bool) -> Markup:
+    entry = seen.entry
+    place = f", in {seen.spot.place}" if with_place else ""
+    said = story.situation(seen, now)
+    situation = fill('<span class="situation">{said}</span>\n', said=said) if said else NOTHING
+    if entry is None:
+        return fill(
+            '<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{place}</span>\n'
+            "{situation}</li>\n",
+            id=seen.id,
+            place=place,
+            situation=situation,
+        )
+    reply = words.last_reply(entry.state.standings)
+    return fill(
+        _ITEM,
+        id=seen.id,
+        age=words.age(now - entry.block.received),
+        size=words.size(entry.length),
+        place=place,
+        sender=words.address(entry.envelope.sender),
+        recipients=words.recipients(entry.state.standings),
+        situation=situation,
+        reply=fill('<span class="reply">{reply}</span>\n', reply=reply) if reply else NOTHING,
+    )

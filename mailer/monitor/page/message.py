@@ -1,0 +1,179 @@
+"""`/message/ID`: what `mailer spool why` says, the header's main fields, and what can be done about it."""
+
+import asyncio
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from http import HTTPStatus
+
+from mailer.monitor import history
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route
+from mailer.monitor.history import Story
+from mailer.monitor.page.actions import ACTIONS, Action
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.html import NOTHING, Markup, fill, join
+from mailer.monitor.page.layout import page
+from mailer.monitor.service import Service
+from mailer.spool import story, words
+from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.ids import is_id
+from mailer.spool.inspect import View
+from mailer.spool.journal import Event
+from mailer.spool.layout import Spool, Spot
+
+_LONGEST_HEADER = 16 * 1024
+"""Octets that are searched for the fields."""
+_SHOWN_FIELDS = ("Subject", "From", "To", "Date", "Message-ID")
+_LONGEST_FIELD = 500
+_STEPS = 500
+"""Lines of the story; the last ones. A message that is retried for five days has some dozens."""
+
+_BODY = """{done}<section id="story" data-live>
+<h1 class="id">{id}</h1>
+<p class="quiet">{title}</p>
+<div class="verdict">
+{verdict}</div>
+{actions}</section>
+<div class="columns">
+<section id="steps" data-live>
+<h2>What happened</h2>
+{cut}<ol class="steps">
+{steps}</ol>
+</section>
+{facts}</div>
+"""
+_STEP = """<li class="{kind}"><time datetime="{at}">{moment}</time> <span>{what}</span></li>
+"""
+_FACTS = """<section>
+<h2>The message</h2>
+<dl class="facts">
+{facts}</dl>
+</section>
+"""
+_FACT = "<div><dt>{name}</dt><dd>{value}</dd></div>\n"
+_KINDS = {
+    "sent": "ok",
+    "deferred": "degraded",
+    "uncertain": "degraded",
+    "trouble": "degraded",
+    "attempt": "degraded",
+    "held": "degraded",
+    "bounced": "failing",
+    "expired": "failing",
+    "quarantined": "failing",
+}
+
+
+def routes(service: Service, door: Door) -> tuple[Route, ...]:
+    async def answer(asked: Asked) -> Answer:
+        message_id = asked.parts["id"]
+        if not is_id(message_id):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+        spool, now = service.spool, service.clock()
+        try:
+            told = await asyncio.to_thread(history.tell, spool, message_id, now)
+        except history.Moving as moving:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(moving)) from moving
+        except history.NoStory as unknown:
+            raise Refusal(HTTPStatus.NOT_FOUND, str(unknown)) from unknown
+        facts = await asyncio.to_thread(_facts, spool, told)
+        return page(message_id, _body(told, facts, _done(asked)))
+
+    return (Route("GET", "/message/{id}", door.behind(answer)),)
+
+
+def _done(asked: Asked) -> Markup:
+    action = ACTIONS.get(asked.query.get("done", ""))
+    return fill('<p class="notice ok" role="status">{text}</p>\n', text=action.done) if action else NOTHING
+
+
+def _body(told: Story, facts: Markup, done: Markup) -> Markup:
+    place = told.seen.spot.place if told.seen else None
+    possible = [action for action in ACTIONS.values() if place in action.places]
+    cut = f"Only the last {_STEPS} of {len(told.steps):,} lines are shown."
+    return fill(
+        _BODY,
+        done=done,
+        id=told.id,
+        title=told.title.removeprefix(f"{told.id} "),
+        verdict=(fill("<p>{line}</p>\n", line=line) for line in told.verdict),
+        actions=_buttons(told.id, possible),
+        cut=fill("<p>{cut}</p>\n", cut=cut) if len(told.steps) > _STEPS else NOTHING,
+        steps=map(_step, told.steps[-_STEPS:]),
+        facts=facts,
+    )
+
+
+def _buttons(message_id: str, actions: list[Action]) -> Markup:
+    if not actions:
+        return NOTHING
+    links = (
+        fill(
+            '<a class="button{kind}" href="/message/{id}/{name}">{label}</a>\n',
+            kind=" danger" if action.dangerous else "",
+            id=message_id,
+            name=action.name,
+            label=action.label,
+        )
+        for action in actions
+    )
+    return fill('<p class="actions">\n{links}</p>\n', links=links)
+
+
+def _step(event: Event) -> Markup:
+    return fill(
+        _STEP,
+        kind=_KINDS.get(event.event, ""),
+        at=event.at,
+        moment=words.moment_of(event.at),
+        what=story.what(event),
+    )
+
+
+def _facts(spool: Spool, told: Story) -> Markup:
+    """Describe the message itself, if its file is still there."""
+    if told.seen is None or told.seen.entry is None:
+        return NOTHING
+    entry = told.seen.entry
+    known = {**_fields(_header(spool, told.seen.spot)), **_envelope(entry)}
+    return fill(_FACTS, facts=join(fill(_FACT, name=name, value=value) for name, value in known.items()))
+
+
+def _envelope(entry: Entry) -> dict[str, str]:
+    envelope = entry.envelope
+    first = ", ".join(words.address(recipient.address) for recipient in envelope.recipients[:20])
+    more = f" and {len(envelope.recipients) - 20} more" if len(envelope.recipients) > 20 else ""
+    facts = {
+        "envelope": f"{words.address(envelope.sender)} → {first}{more}",
+        "size": f"{entry.length:,} octets",
+        "submitted by": " from ".join(filter(None, (entry.block.user, entry.block.peer))),
+        "attempts": str(entry.state.attempts),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _header(spool: Spool, spot: Spot) -> str:
+    try:
+        with View.open(spool, spot) as view:
+            start = next(view.message(view.entry()), b"")[:_LONGEST_HEADER]
+    except (FileNotFoundError, Corrupt):
+        return ""
+    return start.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")
+
+
+def _fields(header: str) -> dict[str, str]:
+    """Find the fields that tell people what a message is, decoded; the first of each."""
+    found: dict[str, str] = {}
+    for line in header.replace("\r\n ", " ").replace("\r\n\t", " ").split("\r\n"):
+        name, colon, value = line.partition(":")
+        for shown in _SHOWN_FIELDS:
+            if colon and name.strip().lower() == shown.lower():
+                found.setdefault(shown, _decoded(value.strip()[: 4 * _LONGEST_FIELD])[:_LONGEST_FIELD])
+    return {name: found[name] for name in _SHOWN_FIELDS if name in found}
+
+
+def _decoded(value: str) -> str:
+    """Decode encoded words (RFC 2047), for the eye alone; what cannot be decoded stays as it came."""
+    try:
+        return str(make_header(decode_header(value)))
+    except (MessageError, LookupError, ValueError):
+        return value

@@ -1,0 +1,221 @@
+"""The page at `/`: how things are, at a glance."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from mailer.monitor.exchange import Answer, Asked, Route
+from mailer.monitor.health import Status
+from mailer.monitor.limits import Use
+from mailer.monitor.overview import MEANINGS, Overview, overview
+from mailer.monitor.page.charts import figure
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.html import NOTHING, Markup, fill, join
+from mailer.monitor.page.layout import page
+from mailer.monitor.providers import Provider
+from mailer.monitor.service import Service
+from mailer.spool import words
+from mailer.spool.layout import Place
+
+_MOST_LIMITS = 20
+_NONE = Markup("&ndash;")
+
+_BODY = """<h1 class="unseen">Overview</h1>
+<section id="status" data-live class="notice {status}">
+<p class="verdict"><strong>{status_word}</strong>{summary}</p>
+{complaints}</section>
+<div class="columns">
+<section id="queue" data-live>
+<h2>Queue</h2>
+<table class="queue">
+<thead><tr><th scope="col">State</th><th scope="col" class="n">Messages</th>
+<th scope="col" class="n">Oldest</th><th scope="col" class="wide">which are</th></tr></thead>
+<tbody>
+{states}</tbody>
+</table>
+<p class="quiet">{due}</p>
+</section>
+<div>
+<section id="providers" data-live>
+<h2>Providers</h2>
+{providers}</section>
+<section id="limits" data-live>
+<h2>Rate limits in use</h2>
+{limits}</section>
+</div>
+</div>
+<section id="flows" data-live>
+<h2>Recipients</h2>
+<div class="flows">
+{flows}</div>
+</section>
+<section id="totals" data-live>
+<h2>Since the ledger began</h2>
+<dl class="totals">
+{totals}</dl>
+</section>
+<details>
+<summary>All checks</summary>
+<table>
+<tbody>
+{checks}</tbody>
+</table>
+</details>
+{logout}"""
+_STATE = """<tr{class}><th scope="row"><a href="/queue/{state}">{state}</a></th><td class="n">{count}</td>
+<td class="n">{oldest}</td><td class="wide quiet">{meaning}</td></tr>
+"""
+_LIMITS = """<table>
+<thead><tr><th scope="col">Who</th><th scope="col" class="n">Hour</th>
+<th scope="col" class="n">Day</th></tr></thead>
+<tbody>
+{rows}</tbody>
+</table>
+"""
+_WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAILING: "Failing"}
+
+
+def routes(service: Service, door: Door, *, can_log_out: bool) -> tuple[Route, ...]:
+    async def answer(_: Asked) -> Answer:
+        seen = await asyncio.to_thread(
+            overview, service.lookout, service.limits, service.config, service.alerting.firing
+        )
+        return page("Overview", _body(seen, can_log_out=can_log_out))
+
+    return (Route("GET", "/", door.behind(answer)),)
+
+
+def _body(seen: Overview, *, can_log_out: bool) -> Markup:
+    reading = seen.reading
+    return fill(
+        _BODY,
+        status=seen.status.value,
+        status_word=_WORDS[seen.status],
+        summary=_summary(seen),
+        complaints=_list(seen.complaints),
+        states=(_state(seen, place) for place in MEANINGS),
+        due=_due(seen),
+        providers=_providers(seen.providers, reading.at),
+        limits=_limits(seen.limits),
+        flows=map(figure, seen.flows),
+        totals=_totals(seen),
+        checks=(
+            fill(
+                '<tr><th scope="row">{name}</th><td><span class="dot {status}">{status}</span></td>'
+                "<td>{message}</td></tr>\n",
+                name=name.replace("_", " "),
+                status=check.status.value,
+                message=check.message,
+            )
+            for name, check in seen.checks.items()
+        ),
+        logout=Markup('<p><a href="/logout">Log out</a></p>\n') if can_log_out else NOTHING,
+    )
+
+
+def _summary(seen: Overview) -> str:
+    queue, reading = seen.reading.queue, seen.reading
+    waiting = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else "nothing waits"
+    ran = "no run of mailer-send is known"
+    if reading.last_run is not None:
+        ran = f"mailer-send last ran {words.duration(reading.at - reading.last_run)} ago"
+    return f": {waiting}; {ran}; {words.size(reading.free)} free on the disk."
+
+
+def _list(lines: object) -> Markup:
+    assert isinstance(lines, list)
+    if not lines:
+        return NOTHING
+    return fill("<ul>\n{items}</ul>\n", items=(fill("<li>{line}</li>\n", line=line) for line in lines))
+
+
+def _state(seen: Overview, place: Place) -> Markup:
+    state = seen.reading.queue[place]
+    age = state.age(seen.reading.at)
+    return fill(
+        _STATE,
+        **{"class": Markup(' class="none"') if not state.count else NOTHING},
+        state=place.value,
+        count=f"{state.count:,}",
+        oldest=_NONE if age is None else words.duration(age),
+        meaning=MEANINGS[place],
+    )
+
+
+def _due(seen: Overview) -> str:
+    if seen.next_due is None:
+        return "Nothing waits for a time to be tried again."
+    due, count = seen.next_due
+    return f"Of those to be tried again, {words.count(count, 'message')} {words.until(due, seen.reading.at)}."
+
+
+def _providers(providers: tuple[Provider, ...], now: float) -> Markup:
+    if not providers:
+        return Markup('<p class="quiet">None is configured.</p>\n')
+    rows = (
+        fill(
+            '<li><span class="name">{name}</span> <span class="dot {kind}">{health}</span>'
+            '<span class="reply">{trouble}</span></li>\n',
+            name=each.name,
+            kind="ok" if each.up else "failing",
+            health=_health(each, now),
+            trouble=_trouble(each),
+        )
+        for each in providers
+    )
+    return fill('<ul class="providers">\n{rows}</ul>\n', rows=rows)
+
+
+def _health(provider: Provider, now: float) -> str:
+    until = provider.state.open_until
+    if until is None:
+        return "in use"
+    if until <= datetime.fromtimestamp(now, UTC):
+        return "on trial"
+    return f"left alone for {words.duration(until.timestamp() - now)}"
+
+
+def _trouble(provider: Provider) -> str:
+    state = provider.state
+    if not state.trouble:
+        return ""
+    when = words.moment(state.at.timestamp()) + " " if state.at else ""
+    return f"{when}{state.trouble}" if provider.up else f"{provider.words}: {when}{state.trouble}"
+
+
+def _limits(uses: tuple[Use, ...]) -> Markup:
+    if not uses:
+        return Markup('<p class="quiet">Nobody has come near one.</p>\n')
+    rows = (
+        fill(
+            '<tr><th scope="row">{who}{wait}</th><td class="n">{hour}</td><td class="n">{day}</td></tr>\n',
+            who="everybody" if use.who == "*" else use.who,
+            hour=_used(use.hour, use.per_hour),
+            day=_used(use.day, use.per_day),
+            wait=fill(' <span class="degraded">waits {time}</span>', time=words.duration(use.wait))
+            if use.wait
+            else NOTHING,
+        )
+        for use in uses[:_MOST_LIMITS]
+    )
+    return fill(_LIMITS, rows=rows)
+
+
+def _used(used: int, most: int) -> str:
+    return f"{used:,} of {most:,}" if most else f"{used:,}"
+
+
+def _totals(seen: Overview) -> Markup:
+    totals = seen.reading.totals
+    ended = totals.delivered + totals.failed
+    numbers = {
+        "messages accepted": f"{totals.accepted:,}",
+        "delivered": f"{totals.delivered:,}",
+        "failed": f"{totals.failed:,}",
+        "delivered of those decided": f"{100 * totals.delivered / ended:.1f} %" if ended else _NONE,
+        "mean time to delivery": words.duration(totals.delay.mean) if totals.delay.count else _NONE,
+        "refused at the door": f"{totals.rejected + totals.limited:,}",
+    }
+    return join(
+        fill("<div><dt>{name}</dt><dd>{number}</dd></div>\n", name=name, number=number)
+        for name, number in numbers.items()
+    )

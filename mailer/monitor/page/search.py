@@ -1,0 +1,156 @@
+"""`/search`: messages by address or id, newest first; what takes too long is cut off, and that is said."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from time import monotonic
+
+from mailer.maillog import search
+from mailer.maillog.ledger import Line
+from mailer.monitor.exchange import Answer, Asked, Route
+from mailer.monitor.history import of_ledger
+from mailer.monitor.page.door import Door
+from mailer.monitor.page.html import Markup, fill
+from mailer.monitor.page.layout import page, see_other
+from mailer.monitor.page.listing import items
+from mailer.monitor.service import Service
+from mailer.spool import story, words
+from mailer.spool.ids import earliest, is_id, is_prefix
+from mailer.spool.inspect import Seen, look
+from mailer.spool.layout import LOG, Spool
+from mailer.spool.scan import QUEUE, spots
+
+_SHOWN = 50
+"""Messages of each kind."""
+_PATIENCE = 2.0
+"""Seconds for the ledger: about a gigabyte. Then one for the queue."""
+_OPENED = 1_000
+"""Files of the queue that are opened for an address; the ledger knows nearly all of them anyway."""
+_AT_ONCE = 2
+_LONGEST = 320
+
+_BODY = """<h1>{asked}</h1>
+<section>
+<h2>In the queue</h2>
+{queued}</section>
+<section>
+<h2>In the log <span class="quiet">newest first</span></h2>
+{told}</section>
+"""
+_HOW = Markup("<h1>Search</h1>\n<p>Type an address, a part of one, or a message id.</p>\n")
+_LINES = """<ul class="messages">
+{lines}</ul>
+"""
+_LINE = """<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{moment}</span>
+<span class="who">{sender} → {recipients}</span>
+<span class="situation">{what}</span></li>
+"""
+
+
+@dataclass(slots=True)
+class _Result:
+    queued: list[Seen] = field(default_factory=list)
+    told: dict[str, Line] = field(default_factory=dict)
+    """The latest line of each message."""
+    cut: str = ""
+    """What was not looked at."""
+    queue_cut: str = ""
+
+
+def routes(service: Service, door: Door) -> tuple[Route, ...]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def answer(asked: Asked) -> Answer:
+        wanted = asked.query.get("q", "").strip()[:_LONGEST]
+        if not wanted:
+            return page("Search", _HOW)
+        if is_id(wanted.upper()):
+            return see_other(f"/message/{wanted.upper()}")
+        async with turns:
+            found = await asyncio.to_thread(_search, service.spool, wanted)
+        return page(f"Search: {wanted}", _body(wanted, found, service.clock()), query=wanted)
+
+    return (Route("GET", "/search", door.behind(answer)),)
+
+
+def _search(spool: Spool, wanted: str) -> _Result:
+    result, prefix = _Result(), wanted.upper()
+    if is_prefix(prefix) and prefix.startswith("0"):
+        query = search.Query(id=prefix, nothing_before=earliest(prefix))
+        named = (spot for spot in spots(spool, QUEUE) if spot.name.startswith(prefix))
+        looked = (look(spool, spot) for spot in islice(named, _SHOWN))
+        result.queued = sorted((seen for seen in looked if seen), key=lambda seen: seen.id, reverse=True)
+    else:
+        query = search.Query(address=wanted)
+        _look_into_queue(spool, wanted.casefold(), result)
+    _look_into_ledger(spool, query, result)
+    return result
+
+
+def _look_into_ledger(spool: Spool, query: search.Query, result: _Result) -> None:
+    in_time = _until(_PATIENCE)
+    for found in search.find(partial(spool.directory, LOG), query, newest_first=True, go_on=in_time):
+        line = found.line
+        if not line.id:
+            continue  # Of no message: a refusal, say.
+        if line.id not in result.told and len(result.told) == _SHOWN:
+            result.cut = f"These are the latest {_SHOWN}; there are more."
+            return
+        result.told.setdefault(line.id, line)
+    if not in_time():
+        result.cut = f"The search was cut off after {_PATIENCE:g} seconds, so older messages may be missing: "
+        result.cut += "`mailer log` reads all of it."
+
+
+def _look_into_queue(spool: Spool, wanted: str, result: _Result) -> None:
+    in_time = _until(_PATIENCE / 2)
+    for opened, spot in enumerate(spots(spool, QUEUE)):
+        if opened == _OPENED or not in_time() or len(result.queued) == _SHOWN:
+            result.queue_cut = f"Only {opened:,} files of the queue were opened; the log has the others."
+            return
+        seen = look(spool, spot)
+        if seen and seen.entry and _concerns(seen, wanted):
+            result.queued.append(seen)
+
+
+def _concerns(seen: Seen, wanted: str) -> bool:
+    assert seen.entry is not None
+    envelope = seen.entry.envelope
+    addresses = (envelope.sender, *(recipient.address for recipient in envelope.recipients))
+    return any(wanted in address.casefold() for address in addresses)
+
+
+def _until(seconds: float) -> Callable[[], bool]:
+    end = monotonic() + seconds
+    return lambda: monotonic() < end
+
+
+def _body(wanted: str, found: _Result, now: float) -> Markup:
+    none = Markup('<p class="quiet">None.</p>\n')
+    queued = items(found.queued, now, with_place=True) or none
+    told = fill(_LINES, lines=map(_line, found.told.values())) if found.told else none
+    return fill(
+        _BODY,
+        asked=wanted,
+        queued=(queued, _note(found.queue_cut)),
+        told=(told, _note(found.cut)),
+    )
+
+
+def _note(text: str) -> Markup:
+    return fill('<p class="notice degraded">{text}</p>\n', text=text) if text else Markup("")
+
+
+def _line(line: Line) -> Markup:
+    first = words.address(line.to[0]) if line.to else ""
+    more = f" +{len(line.to) - 1}" if len(line.to) > 1 else ""
+    return fill(
+        _LINE,
+        id=line.id,
+        moment=words.moment_of(line.at),
+        sender="" if line.sender is None else words.address(line.sender),
+        recipients=first + more,
+        what=story.what(of_ledger(line)),
+    )
