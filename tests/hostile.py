@@ -36,6 +36,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 EXTENSIONS = ("PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
+SMALL_WINDOW = 16384
+"""Octets of a message that a server takes before it reads them."""
 _ADDRESS = re.compile(rb"<([^>]*)>")
 
 
@@ -145,6 +147,7 @@ class Server:
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         body_after: int = 0,
+        patience: float | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -157,6 +160,7 @@ class Server:
             tls: the server's side of TLS; offers STARTTLS unless `implicit_tls`.
             implicit_tls: TLS from the first byte.
             body_after: octets of a message's body after which the step `body` happens.
+            patience: seconds that a client may be silent; None: for ever.
             host: the address to listen on.
             port: the port; 0: any that is free.
         """
@@ -166,6 +170,7 @@ class Server:
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.body_after = body_after
+        self.patience = patience
         self.host = host
         self.sessions: list[Session] = []
         self.port = port
@@ -178,6 +183,9 @@ class Server:
     def __enter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.listener = socket.create_server((self.host, self.port), family=family, backlog=128)
+        if "body" in self.script:
+            # Else a whole message may be in the kernel's buffers, with its final dot, before the step happens.
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         self.port = self.listener.getsockname()[1]
         self._spawn(self._listen)
         return self
@@ -259,6 +267,7 @@ class _Conversation:
         self.accepted: list[bytes] = []
 
     def run(self) -> None:
+        self.raw.settimeout(self.server.patience)
         try:
             self._converse()
         except (_Gone, OSError):

@@ -266,7 +266,9 @@ def test_a_tarpit_at_every_address_costs_ten_minutes_and_not_hours(relay: Relay,
     assert left is not None
     assert left.place == "retry"
     assert words(left).endswith("Connection timed out")
-    assert [len(server.sessions) for server in (*servers[:2], *servers[3:])] == [1, 1, 0, 0]
+    # The third, if the second's time was not over to the very instant; fewer, if this machine is so busy that
+    # one takes the time of two.
+    assert [len(server.sessions) for server in servers] in [[1] * n + [0] * (5 - n) for n in (1, 2, 3)]
 
 
 def test_a_loop_of_aliases_at_an_exchanger_is_bounded(relay: Relay, internet: Internet) -> None:

@@ -5,7 +5,6 @@ were told, octet for octet, and from the spool's files by a reader that shares n
 """
 
 import re
-import socket
 import ssl
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +31,6 @@ MODES = {
     "lockstep and TLS": (LOCKSTEP, True),
 }
 BACKUP = "127.0.2.1"
-SMALL_WINDOW = 16384
-"""Octets: a client that sends more than the sockets' buffers take must wait with most of its message."""
 SPEED = 60
 """How fast the clock goes where a test is about patience: RFC 5321's five minutes take 5 s."""
 
@@ -139,8 +136,6 @@ def cases(relay: Relay, table: Table, mode: str, *, backup: bool = False) -> Ite
             internet.dns.zone |= {(f"mx.{domain}", "A"): [address]}
             internet.dns.zone[domain, "MX"] = [f"10 mx.{domain}.", *["20 backup.test."] * backup]
             server = internet.server(address, script, extensions=extensions, tls=context, body_after=10_000)
-            if "body" in script:
-                server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
             to = [f"{who}@{domain}" for who in ("ann", "bob", "eve")]
             made.append(Case(name, server, fate, to, letter(name, 5_000_000 if "body" in script else 0)))
         spare = internet.server(BACKUP, extensions=extensions, tls=context)

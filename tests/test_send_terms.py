@@ -126,6 +126,17 @@ def test_transactions_keep_to_the_rate(relay: Relay, where: str) -> None:
         assert len(server.messages) == 5
 
 
+def test_no_session_is_kept_waiting_for_the_rate_to_allow_a_transaction(relay: Relay) -> None:
+    """Two a second, to a server that hangs up on who is silent for half of that: no trouble, no breaker."""
+    with Server(patience=0.25) as server:
+        provider = {"host": LOOPBACK, "port": server.port, "maxPerMinute": 120}
+        relay.configure(forward_to(forwardProviders=[provider]))
+        for _ in range(4):
+            queue(relay.spool)
+        relay.mailer_send("--once")
+        assert len(server.messages) == 4
+
+
 def test_those_who_wait_for_a_black_hole_learn_of_it_with_the_first() -> None:
     """Ten messages, two sessions at a time, and 1.1 s of waiting for a banner: once, not five times."""
 

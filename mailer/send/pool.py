@@ -141,6 +141,9 @@ class Lease:
         try:
             await self._line.free.acquire()
             try:
+                # Before there is a session: many servers hang up on one that says nothing for a while.
+                if self._hop.per_minute:
+                    await self._pool.turn(self._hop)
                 self._session, self._served = await self._line.take(since)
             except BaseException:
                 self._line.free.release()
@@ -173,8 +176,6 @@ class Lease:
         Raises:
             HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
         """
-        if self._hop.per_minute:
-            await self._pool.turn(self._hop)
         if not self._served or self._session.alive:
             try:
                 outcomes = await self._session.transact(message, recipients, on_commit)
