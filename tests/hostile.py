@@ -184,7 +184,7 @@ class Server:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.listener = socket.create_server((self.host, self.port), family=family, backlog=128)
         if "body" in self.script:
-            # Else a whole message may be in the kernel's buffers, with its final dot, before the step happens.
+            # Else a whole message, final dot included, may be in the kernel before the step happens.
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         self.port = self.listener.getsockname()[1]
         self._spawn(self._listen)
