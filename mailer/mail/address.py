@@ -17,10 +17,12 @@ MAX_PATH = 256
 # Non-ASCII is UTF8-non-ascii of RFC 6531 3.3, less the C1 controls and the Unicode line ends: nobody's
 # name has them, and terminals and log readers obey them.
 UTF8_NON_ASCII = "\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
-_ATEXT = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{UTF8_NON_ASCII}-]"
+# By what is not in them: `re` spells a set's ranges out up to U+FFFF, which took 13 ms of each start-up.
+_NO_TEXT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_ATEXT = rf'[^ "(),.:;<>@\[\\\]{_NO_TEXT}]'
 # Each alternative starts with a character that no other one takes, so that matching never backs up.
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-_QUOTED_STRING = re.compile(rf'"(?:[ !#-\[\]-~{UTF8_NON_ASCII}]|\\[ -~])*"')
+_QUOTED_STRING = re.compile(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
 # The underscore is no letter of RFC 1123, but real hosts have it.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
