@@ -1,0 +1,169 @@
+"""What a message and a start-up cost, in numbers that every machine has alike: calls and imports, no time.
+
+A change that makes one of these grow is a decision, not an accident: say in the commit what it buys, and
+correct the table in `mailer/README.md` with the number here.
+"""
+
+import smtplib
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from hostile import Server
+from sending import MESSAGE, SENDER, TO, forward_to, queue
+from spool_strace import attach, calls_in
+from testbed.capability import tracer
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+
+FEW, MANY = 4, 24
+"""Of messages: what the difference costs, is what they cost; a program's start and end are not counted."""
+
+FILES = "openat,flock,write,pwrite64,pread64,fsync,fdatasync,fallocate,renameat2,unlinkat,close"
+LOOKS = "newfstatat,fstat"
+
+SHARED = 0.15
+"""A message's share of what is done once a second, or for a group, at most."""
+
+ACCEPTED = {
+    "openat": 2,  # tmp/ID, and new/ to be synced
+    "flock": 1,
+    "fsync": 2,  # the file, and new/
+    "renameat2": 1,
+    "close": 2,
+    "pread64": 0,
+    "pwrite64": 0,
+    "fallocate": 0,
+    "unlinkat": 0,
+}
+ACCEPTED_WRITES = 2
+"""The file and the ledger; what goes to the client and to standard error is counted apart."""
+
+DELIVERED = {
+    "openat": 1,
+    "flock": 1,
+    "renameat2": 1,  # new/ to cur/
+    "pread64": 1,  # envelope, message and journal in one
+    "fallocate": 1,  # room for the outcome, before the dot
+    "write": 3,  # `committing`, the outcome, the ledger
+    "unlinkat": 1,
+    "close": 1,
+    "fsync": 0,
+    "fdatasync": 0,
+    "pwrite64": 0,
+}
+
+
+def each(more: Counter[str], fewer: Counter[str]) -> dict[str, float]:
+    return {name: (more[name] - fewer[name]) / (MANY - FEW) for name in more | fewer}
+
+
+def compare(measured: dict[str, float], expected: dict[str, int]) -> None:
+    for name, count in expected.items():
+        assert count <= measured.get(name, 0) <= count + SHARED, (name, measured)
+
+
+def accepted(relay: Relay, trace: Path, count: int) -> Counter[str]:
+    """Submit so many messages over one connection, and count the server's calls from start to end."""
+    with relay.serve() as server:
+        watcher = attach(server.pid, trace, trace=FILES)
+        with relay.connect() as client:
+            for _ in range(count):
+                client.sendmail(SENDER, [TO], MESSAGE)
+        server.stop()
+        watcher.communicate()
+    calls = calls_in(trace)
+    # Those of the server are to sockets, to standard error and to what wakes a loop.
+    return Counter(call.name if call.name != "write" or "/spool/" in call.path else "said" for call in calls)
+
+
+def test_an_accepted_message_costs_two_fsyncs_and_a_handful_of_calls(relay: Relay, tmp_path: Path) -> None:
+    few = accepted(relay, tmp_path / "few", FEW)
+    measured = each(accepted(relay, tmp_path / "many", MANY), few)
+    compare(measured, ACCEPTED)
+    assert measured["write"] == ACCEPTED_WRITES, measured
+    # The group of one: messages that come together share the directory's fsync, which `test_spool_committer`
+    # counts.
+
+
+def delivered(relay: Relay, trace: Path, count: int) -> Counter[str]:
+    with Server() as server:
+        # One session: else the larger queue opens more of them.
+        relay.configure(forward_to(server, sending={"maxSessionsPerHop": 1}))
+        for _ in range(count):
+            queue(relay.spool)
+        done = relay.mailer_send(
+            "--once", under=(tracer(), "-f", "-y", "-o", str(trace), "-e", f"trace={FILES},{LOOKS}")
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(server.delivered()) == count
+    return Counter(call.name for call in calls_in(trace))
+
+
+def test_a_delivered_message_costs_one_read_three_writes_and_no_fsync(relay: Relay, tmp_path: Path) -> None:
+    few = delivered(relay, tmp_path / "few", FEW)
+    measured = each(delivered(relay, tmp_path / "many", MANY), few)
+    compare(measured, DELIVERED)
+    assert measured.get("newfstatat", 0) + measured.get("fstat", 0) <= 2 + SHARED, "the inode, and its name"
+
+
+UNNEEDED = {
+    "aiohttp",
+    "aiosmtpd",
+    "cryptography",
+    "dkim",
+    "dns",
+    "email",
+    "html",
+    "http",
+    "idna",
+    "mailer.monitor",
+    "mailer.receive",
+    "mailer.send.dkim_keys",
+    "mailer.send.dsn",
+    "mailer.send.resolver",
+    "multiprocessing",
+    "prometheus_client",
+    "tomllib",
+    "unittest",
+    "uvloop",
+    "xml",
+}
+"""What a run through a provider does without; each costs from 2 to 60 ms, every minute."""
+
+
+def test_a_run_that_finds_nothing_imports_only_what_it_needs(relay: Relay) -> None:
+    relay.configure(forward_to(9))
+    program = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules))
+from mailer.cli.send import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--once", "--config", str(relay.config)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=relay.directory,
+    )
+    imported = set(done.stdout.split())
+    assert "mailer.send.runner" in imported
+    assert UNNEEDED & imported == set()
+    assert len(imported) < 360, "modules in all"
+
+
+def test_a_client_that_sends_one_command_at_a_time_gets_each_reply_in_one_write(
+    relay: Relay, tmp_path: Path
+) -> None:
+    commands = ("EHLO client.example", *["NOOP"] * 10, "RSET")
+    with relay.serve() as server:
+        watcher = attach(server.pid, tmp_path / "trace", trace="write,sendto,sendmsg,writev")
+        with smtplib.SMTP(LOOPBACK, relay.port, timeout=60) as client:
+            for command in commands:
+                assert client.docmd(command)[0] == 250
+        server.stop()
+        watcher.communicate()
+    to_client = [call for call in calls_in(tmp_path / "trace") if call.path.startswith("socket:")]
+    assert len([call for call in to_client if '"250' in call.arguments]) == len(commands)
