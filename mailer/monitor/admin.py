@@ -1,7 +1,9 @@
 """What the operator does over HTTP: try failed mail again, pause, resume, clean up, see the configuration."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from mailer.config.show import effective
@@ -15,6 +17,7 @@ from mailer.spool.ids import arrival
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
 from mailer.spool.operate import Operator, Refused
 from mailer.spool.pause import is_paused, pause, resume
+from mailer.spool.provider_state import end_pauses
 from mailer.spool.scan import spots
 
 _BY = "admin request"
@@ -43,6 +46,7 @@ class _Admin:
 
         Asked again, there is nothing left to requeue; recipients that have the mail are never tried again.
         """
+        await asyncio.to_thread(self._end_pauses)
         failed = await self._each(Place.FAILED, "requeued", self._retry)
         deferred = await self._each(Place.RETRY, "requeued", self._retry)
         await self._run()
@@ -85,6 +89,11 @@ class _Admin:
         except OSError as error:
             text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
+
+    def _end_pauses(self) -> None:
+        """Have providers that are left alone tried with it; what cannot be written costs nothing else."""
+        with contextlib.suppress(OSError):
+            end_pauses(self._service.spool, datetime.fromtimestamp(self._service.clock(), UTC))
 
     def _retry(self, operator: Operator, spot: Spot) -> None:
         operator.retry(spot, self._service.clock())

@@ -7,8 +7,6 @@ from mailer.config.model import Config
 from mailer.monitor.reading import Reading
 from mailer.spool.provider_state import ProviderState
 
-_WORDS = {"login": "it refuses our login", "quota": "it takes no more from us for now"}
-
 
 @dataclass(frozen=True, slots=True)
 class Provider:
@@ -25,7 +23,7 @@ class Provider:
 
     @property
     def words(self) -> str:
-        return _WORDS.get(self.state.kind, "it does not work")
+        return self.state.words
 
 
 def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:

@@ -38,18 +38,11 @@ class Health(StrEnum):
 
 
 class Kind(StrEnum):
-    """What trouble is about; the journal's and the operator's word."""
+    """What trouble is about; for `ProviderState.kind`."""
 
     DOWN = "down"
     LOGIN = "login"
     QUOTA = "quota"
-
-
-_WORDS = {
-    Kind.DOWN: "it does not work",
-    Kind.LOGIN: "it refuses our login",
-    Kind.QUOTA: "it takes no more from us for now",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +71,6 @@ def health(state: ProviderState, now: datetime) -> Health:
     if state.open_until is None:
         return Health.CLOSED
     return Health.OPEN if _ahead(state.open_until, now, LONGEST) else Health.HALF_OPEN
-
-
-def words(state: ProviderState) -> str:
-    """Say in plain words what the last trouble was about."""
-    return _WORDS[Kind(state.kind)] if state.kind in set(Kind) else _WORDS[Kind.DOWN]
 
 
 def admits(state: ProviderState, now: datetime) -> bool:

@@ -64,11 +64,9 @@ def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
         case breaker.Health.OPEN:
             until = state.open_until
             assert until is not None
-            words = (
-                f"open: left alone until {until:%H:%M:%S} UTC, since {breaker.words(state)}: {state.trouble}"
-            )
+            words = f"open: left alone until {until:%H:%M:%S} UTC, since {state.words}: {state.trouble}"
         case _:
-            words = f"half-open: the next message tries it; {breaker.words(state)}: {state.trouble}"
+            words = f"half-open: the next message tries it; {state.words}: {state.trouble}"
     todo = "when the rest of this is well: mailer providers reset --all"
     return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), todo)
 

@@ -69,7 +69,7 @@ class Providers:
         after = self.state(account)
         was, known = breaker.health(before, now), breaker.health(after, now)
         if was is not known:
-            reason = f"{breaker.words(after)}: {after.trouble}" if known is Health.OPEN else ""
+            reason = f"{after.words}: {after.trouble}" if known is Health.OPEN else ""
             self._log.provider(name, known.value, reason)
 
 
@@ -157,5 +157,5 @@ class Breaker:
 def _resting(hop: str, state: ProviderState, now: datetime) -> Resting:
     over = state.probe_until if breaker.health(state, now) is Health.HALF_OPEN else state.open_until
     assert over is not None
-    text = f"not tried before {over:%Y-%m-%d %H:%M:%SZ}, since {breaker.words(state)}: {state.trouble}"
+    text = f"not tried before {over:%Y-%m-%d %H:%M:%SZ}, since {state.words}: {state.trouble}"
     return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=over.timestamp())

@@ -43,6 +43,14 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     message: str = ""
     """The message it happened to, if it may be the message's fault."""
 
+    @property
+    def words(self) -> str:
+        """What the last trouble was about, in plain words."""
+        return _WORDS.get(self.kind, "it does not work")
+
+
+_WORDS = {"login": "it refuses our login", "quota": "it takes no more from us for now"}
+
 
 States = dict[str, ProviderState]
 """By `Provider.account`."""

@@ -60,7 +60,7 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         health=breaker.health(state, now).value,
         open_since=_written(state.opened),
         open_until=_written(state.open_until),
-        reason=breaker.words(state) if state.trouble else "",
+        reason=state.words if state.trouble else "",
         trouble=state.trouble,
         trouble_at=_written(state.at),
         failures=state.failures,

@@ -181,13 +181,20 @@ def _run(
         targets = [locate(at.spool, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
         if verb.now and not dry_run:
-            provider_state.end_pauses(at.spool, datetime.now(UTC))
+            _end_pauses(at)
         for spot in chosen:
             result, reason = (Result.DONE, "") if dry_run else _do(verb, at, spot, named=bool(targets))
             results[result] += 1
             _report(verb, order, spot, result, reason)
     _summarise(verb, results, dry_run=dry_run)
     return max((_CODES[result] for result in results if result in _CODES), default=Exit.OK)
+
+
+def _end_pauses(at: Workplace) -> None:
+    try:
+        provider_state.end_pauses(at.spool, datetime.now(UTC))
+    except OSError as error:
+        at.log.warning("the providers' state cannot be written", error=error.strerror)
 
 
 def _chosen(at: Workplace, wanted: Filter, places: tuple[Place, ...]) -> Iterator[Spot]:
