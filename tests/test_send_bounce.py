@@ -329,6 +329,20 @@ def test_trouble_that_no_server_spoke_of_is_not_put_into_a_servers_mouth(relay: 
     assert "Remote-MTA" not in fields
 
 
+def test_what_a_servers_greeting_rules_out_is_told_as_our_finding(relay: Relay) -> None:
+    large = b"Subject: hello\r\n\r\n" + b"hello\r\n" * 1000
+    with Server(extensions=("SIZE 6000",)) as server:
+        sending(relay, server)
+        submit(relay.spool, Recipient(BOB), message=large, ret="HDRS")
+        run(relay)
+        bounce = one(server)
+    text = f"552 5.3.4 message of {len(large)} octets exceeds the limit of 6000 at {at(server)}"
+    assert bounce.recipients[BOB]["Diagnostic-Code"] == f"X-mailer; {text}"
+    assert bounce.recipients[BOB]["Status"] == "5.3.4"
+    assert "Remote-MTA" not in bounce.recipients[BOB]
+    assert "said:" not in bounce.words
+
+
 def test_utf8_addresses_are_told_in_the_forms_of_rfc_6533(relay: Relay) -> None:
     bob, sender = "bøb@bücher.example", "jürgen@example.com"
     header = "Subject: grüße\r\n".encode()

@@ -155,6 +155,20 @@ def test_doubt_outlives_trouble_at_that_exchanger(relay, internet):
     assert second.sessions == []
 
 
+def test_a_domain_that_is_gone_says_nothing_of_what_its_exchanger_may_have(relay, internet):
+    server = internet.server(MX1, {"dot": [DROP, None]})
+    message = run(relay, internet)
+    records = {key: internet.dns.zone.pop(key) for key in list(internet.dns.zone) if key[0] == "one.test"}
+    again(relay)
+    doubtful = found(relay.spool, message.name)
+    assert doubtful.statuses == {BOB: "uncertain"}
+    assert doubtful.events[-1]["reply"].startswith("one.test: 550 5.1.2 one.test: the domain does not exist")
+    internet.dns.zone |= records
+    again(relay)
+    assert found(relay.spool, message.name) is None
+    assert [taken.accepted for taken in server.messages] == [False, True]
+
+
 def test_the_exchanger_that_may_have_a_message_is_found_again_among_many(relay, internet):
     """They are as good as one another and come in random order, and no more than five of them are tried."""
     hosts = [f"127.0.0.{n}" for n in range(60, 72)]

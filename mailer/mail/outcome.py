@@ -51,7 +51,8 @@ class Outcome:
     address: str
     status: Status
     hop: str
-    """The next hop as the operator knows it, such as `smtp.example.com[192.0.2.1]:587` or `local`."""
+    """The next hop as the operator knows it, such as `smtp.example.com[192.0.2.1]:587` or `local`. Without a
+    port: what we say ourselves of a domain or a host, which was not asked."""
     reply: str
     """The remote's own words, or the system's; printable, one line."""
     scope: Scope = Scope.RECIPIENT
@@ -60,3 +61,8 @@ class Outcome:
     action: str = ""
     """Sent, and the sender asked to hear of it, which the next hop will not see to: `relayed` when it cannot
     (RFC 3461 5.2.2), `delivered` when there is none."""
+
+
+def was_asked(hop: str) -> bool:
+    """Tell whether an outcome at a hop is the hop's own word, and not what we found out about it."""
+    return hop.rpartition(":")[2].isdigit()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.batches import Batches
@@ -311,14 +311,15 @@ class Attempt:
         return self._policy.backoff.within(self._rest - now, self._policy.random)
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
-        """Keep a doubt of an earlier attempt until its hop says yes or no: trouble now answers nothing.
+        """Keep a doubt of an earlier attempt until its hop says yes or no: trouble and DNS answer nothing.
 
         Forgotten, it would let the message go to another hop while the first may have delivered it.
         """
         hop = self._doubted.get(outcome.address)
-        if hop is None or outcome.status is not Status.DEFERRED:
+        if hop is None or (outcome.status is not Status.DEFERRED and was_asked(outcome.hop)):
             return outcome
-        return replace(outcome, status=Status.UNCERTAIN, hop=hop)
+        reply = outcome.reply if was_asked(outcome.hop) else f"{outcome.hop}: {outcome.reply}"
+        return replace(outcome, status=Status.UNCERTAIN, hop=hop, reply=reply)
 
     def _aged(self, outcome: Outcome) -> Outcome:
         """Give up on what has been tried for too long, but never on one reading of the clock."""

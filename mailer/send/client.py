@@ -216,18 +216,22 @@ class Session:
     # A transaction.
 
     def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
-        """The refusal that the hop's EHLO reply already implies."""
+        """The refusal that the hop's EHLO reply already implies: it is not asked, so no words are its own."""
         limit = self.extensions.size_limit
         if limit and message.size > limit:  # RFC 1870 6.1
             text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
-            return self._outcome(recipient, Status.BOUNCED, Scope.MESSAGE, text)
+            return self._implied(recipient, Scope.MESSAGE, text)
         if not self.extensions.smtputf8:  # RFC 6531 3.2
             text = f"550 5.6.7 SMTPUTF8 is needed and not offered by {self.label}"
             if utf8.indispensable(message):
-                return self._outcome(recipient, Status.BOUNCED, Scope.MESSAGE, text)
+                return self._implied(recipient, Scope.MESSAGE, text)
             if not recipient.address.isascii():
-                return self._outcome(recipient, Status.BOUNCED, Scope.RECIPIENT, text)
+                return self._implied(recipient, Scope.RECIPIENT, text)
         return None
+
+    def _implied(self, recipient: Recipient, scope: Scope, text: str) -> Outcome:
+        host = f"[{self.hop.name}]" if ":" in self.hop.name else self.hop.name
+        return Outcome(recipient.address, Status.BOUNCED, host, text, scope, self.tls)
 
     async def _attempt(self, message: Message, batch: list[Recipient], on_commit: Commit) -> list[Outcome]:
         wire, offered, envelope = self._wire, self.extensions, message.envelope

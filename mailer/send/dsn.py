@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mailer.mail.reply import printable
-from mailer.send.dsn_fields import LONGEST_REPLY, SMTP_REPLY, for_programs
+from mailer.send.dsn_fields import LONGEST_REPLY, for_programs, is_quoted
 from mailer.send.dsn_lines import date_time, ended, part, wrapped
 from mailer.send.dsn_subject import Letterhead, Subject
 from mailer.send.owed import Action, Told
@@ -135,7 +135,7 @@ def _case(standing: Standing) -> list[str]:
     """Name one recipient, and quote what was said of it: indented, so that no boundary can be imitated."""
     words = printable(standing.reply, LONGEST_REPLY)
     if hop := printable(standing.hop):
-        words = f"{hop} said: {words}" if SMTP_REPLY.match(standing.reply) else f"{hop}: {words}"
+        words = f"{hop} said: {words}" if is_quoted(standing) else f"{hop}: {words}"
     return [f"    <{printable(standing.address)}>", *wrapped(words, " " * 8), ""]
 
 

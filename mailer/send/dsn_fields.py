@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from mailer.mail.outcome import Status
+from mailer.mail.outcome import Status, was_asked
 from mailer.mail.reply import enhanced_status, printable
 from mailer.send.dsn_lines import date_time, ended, part, wrapped
 from mailer.send.dsn_subject import Letterhead, Subject
 from mailer.send.owed import Action, Told
+from mailer.spool.journal import Standing
 
 LONGEST_REPLY = 500
 """Characters of a reply. RFC 5321 4.5.3.1.5: 512 octets a line; the journal has more of it."""
-SMTP_REPLY = re.compile(r"[2-5]\d\d(?: |$)", re.ASCII)
-"""How a server's own words begin."""
+_SMTP_REPLY = re.compile(r"[2-5]\d\d(?: |$)", re.ASCII)
 
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
@@ -27,6 +27,11 @@ def for_programs(about: Subject, told: Sequence[Told], ours: Letterhead) -> byte
     text = b"\r\n".join(_written(group, utf8=utf8) for group in groups)
     kind = "message/global-delivery-status" if utf8 else "message/delivery-status"
     return part(kind, "7bit" if text.isascii() else "8bit", "Delivery report") + text
+
+
+def is_quoted(standing: Standing) -> bool:
+    """Tell whether what is said of a recipient is a server's reply: not the system's, nor our finding."""
+    return was_asked(standing.hop) and _SMTP_REPLY.match(standing.reply) is not None
 
 
 def status_code(told: Told) -> str:
@@ -60,14 +65,12 @@ def _of_recipient(told: Told, about: Subject, ours: Letterhead) -> _Fields:
     yield "Final-Recipient", f"{'rfc822' if recipient.address.isascii() else 'utf-8'}; {recipient.address}"
     yield "Action", told.action
     yield "Status", status_code(told)
-    # Our own findings (no such domain) name no port, since no server was asked.
-    host, _, port = standing.hop.rpartition(":")
-    answered = SMTP_REPLY.match(standing.reply) is not None and port.isdigit()
-    if answered:
-        yield "Remote-MTA", f"dns; {_host(host)}"
+    quoted = is_quoted(standing)
+    if quoted:
+        yield "Remote-MTA", f"dns; {_host(standing.hop.rpartition(':')[0])}"
     if standing.reply:
         words = printable(standing.reply, LONGEST_REPLY)
-        yield "Diagnostic-Code", f"{'smtp' if answered else 'X-mailer'}; {words}"
+        yield "Diagnostic-Code", f"{'smtp' if quoted else 'X-mailer'}; {words}"
     if standing.attempt:
         yield "Last-Attempt-Date", date_time(ours.now)
     if told.action is Action.DELAYED:
