@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sending import queue
 from testbed.relay import Relay, mailer_send_command
+from testbed.waiting import until
 
 
 def test_the_configuration_chooses_the_format_and_the_command_line_overrules_it(relay: Relay) -> None:
@@ -30,6 +31,7 @@ def test_the_configuration_chooses_the_format_and_the_command_line_overrules_it(
 @pytest.mark.parametrize("option", ["logfmt", "json"])
 def test_all_programs_of_up_speak_alike(relay: Relay, option: str) -> None:
     with relay.up("--log-format", option) as process:
+        until(lambda: "watching the spool" in process.output(), "the runner to be there")
         process.stop()
     lines = process.output().splitlines()
     assert len(lines) >= 4

@@ -202,7 +202,9 @@ def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Re
     with Server({"auth": REFUSED}, auth="PLAIN") as first, Server({"auth": REFUSED}, auth="PLAIN") as second:
         relay.configure(logins(first, second))
         tried = queue(relay.spool)
-        assert relay.mailer_send("--once").returncode == 0
+        done = relay.mailer_send("--once")
+        assert done.returncode == 0
+        assert f'event=provider name=first state=open reason="it refuses our login: {REFUSED}"' in done.stderr
         asked = len(first.sessions), len(second.sessions)
         later = [queue(relay.spool) for _ in range(5)]
         assert relay.mailer_send("--once").returncode == 0

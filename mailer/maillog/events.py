@@ -166,9 +166,9 @@ class MailLog:
         """Tell what else became of a message: held, released, requeued, recovered, quarantined, removed."""
         self._event(level, event, id=id, reason=reason, by=by)
 
-    def provider(self, name: str, state: str, reason: str = "") -> None:
+    def provider(self, name: str, state: str, reason: str = "", *, level: Level = Level.NOTICE) -> None:
         """Tell that a provider's health changed, as its breaker sees it: what it is called, and is now."""
-        self._event(Level.NOTICE, "provider", name=name, state=state, reason=reason)
+        self._event(level, "provider", name=name, state=state, reason=reason)
 
     def forget_old_days(self) -> int:
         """Delete the days of the ledger that have been kept long enough; return how many.

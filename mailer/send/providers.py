@@ -11,9 +11,9 @@ from functools import partial
 
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Scope
-from mailer.maillog.events import MailLog
+from mailer.maillog.events import Level, MailLog
 from mailer.send import breaker
-from mailer.send.breaker import Ailment, Health
+from mailer.send.breaker import Ailment, Health, Kind
 from mailer.send.phase import Phase
 from mailer.send.pool import HANGING
 from mailer.send.trouble import Resting
@@ -70,7 +70,10 @@ class Providers:
         was, known = breaker.health(before, now), breaker.health(after, now)
         if was is not known:
             reason = f"{after.words}: {after.trouble}" if known is Health.OPEN else ""
-            self._log.provider(name, known.value, reason)
+            # A login that is refused stays so until somebody mends it; the rest mends itself.
+            human = known is Health.OPEN and after.kind == Kind.LOGIN
+            level = Level.WARNING if human else Level.NOTICE
+            self._log.provider(name, known.value, reason, level=level)
 
 
 _WELL = ProviderState()
