@@ -113,6 +113,12 @@ def test_an_address_literal_is_its_own_exchanger(relay, internet):
     assert [message.recipients for message in server.messages] == [[f"bob@[{MX1}]"]]
 
 
+def test_a_postmaster_without_a_domain_is_this_hosts(relay, internet):
+    server = internet.server(MX1)
+    assert run(relay, internet, ["postmaster"], ehloDomain="One.test") is None
+    assert [message.rcpt_lines for message in server.messages] == [[b"RCPT TO:<postmaster>"]]
+
+
 def test_a_refusal_by_the_recipients_server_bounces_at_once(relay, internet):
     first, second = internet.server(MX1, {"rcpt": "550 5.1.1 no such user"}), internet.server(MX2)
     message = run(relay, internet)

@@ -56,7 +56,7 @@ class DirectRoute:
         """Divide recipients by domain; see `Route`."""
         domains: dict[str, list[Recipient]] = {}
         for recipient in recipients:
-            domains.setdefault(_domain(recipient.address), []).append(recipient)
+            domains.setdefault(self._domain(recipient.address), []).append(recipient)
         return list(domains.values())
 
     async def deliver(
@@ -66,13 +66,13 @@ class DirectRoute:
 
         All recipients are of one domain.
         """
-        with self._traffic.towards(_domain(recipients[0].address)):
+        with self._traffic.towards(self._domain(recipients[0].address)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
 
     async def _exchange(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
-        domain = _domain(recipients[0].address)
+        domain = self._domain(recipients[0].address)
         try:
             hosts = await exchangers(self._resolver, domain, self._shuffle)
         except Undeliverable as final:
@@ -97,6 +97,10 @@ class DirectRoute:
     def leads_to(self, hop: str) -> bool:
         """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
         return hop.endswith(f":{self._terms.port}")
+
+    def _domain(self, address: str) -> str:
+        """Return what is behind the last @, in lower case; a bare `postmaster` is ours (RFC 5321 4.1.1.3)."""
+        return (address.rpartition("@")[2] if "@" in address else self._terms.ehlo_domain).lower()
 
     async def _try(
         self,
@@ -166,11 +170,6 @@ class DirectRoute:
             return await session.transact(
                 outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
             )
-
-
-def _domain(address: str) -> str:
-    """Return what is behind the last @, in lower case."""
-    return address.rpartition("@")[2].lower()
 
 
 def _tell(
