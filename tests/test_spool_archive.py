@@ -1,7 +1,9 @@
 """`sent/` forgets what is older than `archiveMaxAge`, and nothing else that anybody has put there."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sending import found, queue
@@ -122,6 +124,32 @@ def test_a_run_prunes_what_archive_max_age_says_and_why_tells_of_it_until_then(r
     relay.mailer_send("--once", under=("faketime", "-f", "2026-12-04 00:00:01"))
     assert found(relay.spool, message) is None
     assert walk(relay.spool, ("sent",)) == {}
+
+
+def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_for_a_day(relay: Relay) -> None:
+    """FAULTS row 10: nothing expires on one reading."""
+    relay.configure({"security": {"logAllEmails": True}, "archiveMaxAge": "3d", "logRetention": "3d"})
+    message = queue(relay.spool)
+
+    def run(moment: str, program: Callable[..., Any] = relay.mailer_send, *words: str) -> set[str]:
+        assert program(*words or ["--once"], under=("faketime", "-f", moment)).returncode == 0
+        return {path.stem for path in (relay.spool / "log").iterdir()} & {"20261130"}
+
+    run("2026-11-30 12:00:00")
+    for moment in (
+        "2036-11-28 12:01:00",
+        "2036-11-28 12:02:00",
+        "2026-11-30 12:03:00",
+        "2036-11-28 12:04:00",
+    ):
+        assert run(moment) == {"20261130"}
+        assert found(relay.spool, message) is not None
+    assert run("2036-11-28 13:00:00", relay.mailer, "spool", "sweep") == {"20261130"}
+    run("2036-11-29 12:03:00")
+    assert found(relay.spool, message) is not None
+    # It stays so: the host was off for ten years.
+    assert run("2036-11-29 12:05:00") == set()
+    assert found(relay.spool, message) is None
 
 
 def test_the_sweep_by_hand_prunes_too(relay: Relay) -> None:

@@ -148,7 +148,7 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
         except Stopped as stopped:
             log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
             return Exit.TEMPORARY
-        marker.set(runner.tally)
+        marker.set(runner)
     return Exit.OK
 
 

@@ -7,7 +7,7 @@ says how its recipients stand, and a runner that takes over from a dead one deci
 import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
@@ -17,6 +17,7 @@ from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.batches import Batches
 from mailer.send.dkim import NoKey, Signer, SigningError
+from mailer.send.leap import Leap
 from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
 from mailer.send.route import Route
@@ -62,6 +63,8 @@ class Policy:
     """Signs what leaves this host; None: nothing is to be signed."""
     archive_max_age: float = math.inf
     """Seconds that `sent/` keeps a copy."""
+    leap: Leap = field(default_factory=lambda: Leap(None))
+    """Whether the clock is one to delete by."""
     traffic: Traffic | None = None
     """How the direct route's destinations do; None: it is off."""
 

@@ -8,8 +8,7 @@ step: a backlog does not delay a password reset.
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from mailer.mail.clock import Clock
-from mailer.maillog.events import MailLog
+from mailer.send.attempt import Policy
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claim, Claims
 from mailer.spool.inspect import look
@@ -31,22 +30,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 class Feed:
     """Gives out claims, one at a time."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        claims: Claims,
-        clock: Clock,
-        log: MailLog,
-        *,
-        horizon: float,
-        archive_max_age: float,
-    ) -> None:
+    def __init__(self, spool: Spool, claims: Claims, policy: Policy) -> None:
         self._spool = spool
         self._claims = claims
-        self._clock = clock
-        self._log = log
-        self._horizon = horizon
-        self._archive_max_age = archive_max_age
+        self._policy = policy
+        self._clock = policy.clock
+        self._log = policy.log
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         """How long each arrival that is still locked is to be left."""
@@ -122,13 +111,19 @@ class Feed:
                 continue
             if claim := self._claim(self._claims.take, name):
                 yield claim
-        for spot in requeue_due(self._spool, self._claims, self._clock(), self._horizon):
+        for spot in requeue_due(self._spool, self._claims, self._clock(), self._policy.backoff.horizon):
             if claim := self._claim(self._claims.take, spot.name):
                 yield claim
         for name in clean_tmp(self._spool, self._clock(), self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
-        prune(self._spool, self._clock(), self._archive_max_age, self._left_alone)
-        self._log.forget_old_days()
+        self._delete_what_is_old(self._clock())
+
+    def _delete_what_is_old(self, now: float) -> None:
+        if self._policy.leap.believes(now):
+            prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
+            self._log.forget_old_days()
+        else:
+            self._log.warning("the clock has leapt far ahead: for a day nothing is deleted for its age")
 
     def _left_alone(self, spot: Spot, reason: str) -> None:
         self._log.warning("left alone", path=spot.path, reason=reason)

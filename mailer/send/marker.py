@@ -8,7 +8,7 @@ from mailer import __version__
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
-from mailer.send.runner import Runner, Tally
+from mailer.send.runner import Runner
 from mailer.spool import last_run
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
@@ -27,9 +27,9 @@ class Marker:
         self._mode = mode
         self._began = now()
 
-    def set(self, tally: Tally) -> None:
+    def set(self, runner: Runner) -> None:
         """Say that the run could work, and what it did so far."""
-        at = self._now()
+        at, tally = self._now(), runner.tally
         run = LastRun(
             at=clock.rfc3339(at),
             began=clock.rfc3339(self._began),
@@ -41,6 +41,7 @@ class Marker:
             failed=tally.failed,
             held=tally.held,
             version=__version__,
+            leapt=runner.leap.mark(at),
         )
         try:
             last_run.write(self._spool, run)
@@ -53,12 +54,12 @@ class Marker:
         task = asyncio.create_task(self._repeat(runner))
         try:
             yield
-            self.set(runner.tally)
+            self.set(runner)
         finally:
             task.cancel()
 
     async def _repeat(self, runner: Runner) -> None:
         while True:
             if not runner.troubled:
-                self.set(runner.tally)
+                self.set(runner)
             await asyncio.sleep(_EVERY)

@@ -13,6 +13,7 @@ from mailer.send.attempt import Policy
 from mailer.send.backoff import Backoff
 from mailer.send.client import Session
 from mailer.send.dkim import Signer
+from mailer.send.leap import Leap
 from mailer.send.notify import Notifier, Terms
 from mailer.send.owed import destination
 from mailer.send.phase import Timeouts
@@ -22,6 +23,7 @@ from mailer.send.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.send.traffic import Traffic
+from mailer.spool import last_run
 from mailer.spool.claim import Claims, boot_id
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
@@ -70,6 +72,7 @@ async def open_runner(
                 random=random.random,
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
+                leap=Leap(last_run.read(spool)),
                 traffic=traffic if config.direct_delivery.enabled else None,
             )
             terms = Terms(destination(config), hostname, float(config.delay_warning), backoff.max_age)

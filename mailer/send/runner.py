@@ -87,14 +87,7 @@ class Runner:
         self._settler = settler
         self._concurrency = concurrency
         self._limit = limit
-        self._feed = Feed(
-            spool,
-            claims,
-            policy.clock,
-            policy.log,
-            horizon=policy.backoff.horizon,
-            archive_max_age=policy.archive_max_age,
-        )
+        self._feed = Feed(spool, claims, policy)
         self._lanes = Lanes(policy.traffic, concurrency)
         self._feed.leave_alone = self._lanes
         self._attempts: set[asyncio.Timeout] = set()
@@ -108,6 +101,7 @@ class Runner:
         self._wake = asyncio.Event()
         self._hands = Hands(self._lanes, self._wake.set)
         self.tally = Tally()
+        self.leap = policy.leap
 
     async def once(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until nothing is ready, or `stop` is set.

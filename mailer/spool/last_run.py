@@ -25,6 +25,8 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     held: int = 0
     version: str = ""
     """The program's."""
+    leapt: str = ""
+    """To what time its clock leapt lately, so that nothing is deleted for its age yet; empty: it did not."""
 
 
 def read(spool: Spool) -> LastRun | None:

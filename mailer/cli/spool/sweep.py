@@ -9,7 +9,8 @@ from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
-from mailer.spool import words
+from mailer.send.leap import Leap
+from mailer.spool import last_run, words
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claims, Report, boot_id
 from mailer.spool.layout import Place, Spot
@@ -40,9 +41,7 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         horizon = Backoff(retry.schedule, retry.max_age).horizon
         count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
         removed = 0 if dry_run else len(clean_tmp(at.spool, now, on_skip))
-        pruned = 0 if dry_run else _prune(at, now, on_skip)
-        if not dry_run:
-            at.log.forget_old_days()
+        pruned = 0 if dry_run else _delete_what_is_old(at, now, on_skip)
     if as_json:
         record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
         tell(sys.stdout, records.encode(record))
@@ -59,7 +58,11 @@ def _due(at: Workplace, now: float, horizon: float) -> int:
     return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
 
 
-def _prune(at: Workplace, now: float, on_skip: Report) -> int:
+def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> int:
+    if not Leap(last_run.read(at.spool)).believes(now):
+        at.log.warning("the clock is far ahead of the last run's: nothing was deleted for its age")
+        return 0
+    at.log.forget_old_days()
     pruned = 0
     while deleted := prune(at.spool, now, at.config.archive_max_age, on_skip):
         pruned += deleted
