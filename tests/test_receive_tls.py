@@ -294,3 +294,19 @@ def test_sighup_changes_the_configuration_and_drops_no_connection(relay: Relay, 
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with smtplib.SMTP_SSL("127.0.0.1", implicit, context=context) as client:
             assert client.noop()[0] == 250
+
+
+def test_a_handshake_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    settings = replace(OPEN, endpoints=(Endpoint(port=0, tls=True),))
+    with (
+        running(tmp_path, settings, certificate=certificate(tmp_path)) as receiver,
+        socket.create_connection(receiver.server.addresses[1], timeout=60) as silent,
+        socket.create_connection(receiver.address, timeout=60) as idle,
+    ):
+        until(lambda: len(receiver.server._sessions) == 2, "both connections")
+        before = time.monotonic()
+        receiver.stop(5)
+        assert time.monotonic() - before < 10  # a handshake may take 30
+        assert receiver.server._sessions == set()
+        assert b"421 4.3.2" in idle.makefile("rb").read()
+        assert silent.recv(100) == b""

@@ -24,6 +24,9 @@ from mailer.receive.sockets import Address, Bound, bind
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
 
+_CONNECTING = 1.0
+"""Seconds in which those that connected just now are told that we stop. A TLS handshake that goes on
+longer is dropped: its client has nothing in flight."""
 _QUIET = 60.0
 """Seconds between two complaints about the same shortage."""
 
@@ -90,9 +93,12 @@ class Server:
             bound.close()
         self._bound.clear()
         self._listeners.clear()
-        await _ended(self._connecting)
         for session in tuple(self._sessions):
             session.stop()
+        await _ended(self._connecting, within=_CONNECTING)
+        for task in self._connecting:
+            task.cancel()
+        await _ended(tuple(self._connecting))
         tasks = {session.task for session in self._sessions}
         await _ended(tasks, within=grace_seconds)
         for session in tuple(self._sessions):
