@@ -310,3 +310,44 @@ def test_a_handshake_that_never_comes_does_not_hold_up_the_end(tmp_path: Path) -
         assert receiver.server._sessions == set()
         assert b"421 4.3.2" in idle.makefile("rb").read()
         assert silent.recv(100) == b""
+
+
+def test_a_reload_makes_no_open_relay_of_where_it_listens(relay: Relay, elsewhere: str) -> None:
+    """The new configuration listens on loopback alone, and what is bound already listens to everybody."""
+    relay.configure({"smtpHost": "0.0.0.0", "security": {"allowLocalOnly": False}})
+    with relay.serve() as server, relay.connect() as client:
+        relay.configure({"smtpHost": "127.0.0.1", "defaultUsername": "", "defaultPassword": ""})
+        relay.configure({"security": {"allowLocalOnly": False, "requireAuth": False}})
+        server.signal(signal.SIGHUP)
+        until(lambda: "the old one stays" in server.output(), "the refusal")
+        assert "open relay" in server.output()
+        with smtplib.SMTP(elsewhere, relay.port) as stranger:
+            assert stranger.docmd("EHLO x")[0] == 250
+            assert stranger.mail("a@example.com")[0] == 530
+        relay.configure({"security": {"requireAuth": False}})
+        server.signal(signal.SIGHUP)
+        until(lambda: "the configuration was read again" in server.output(), "a configuration for this host")
+        with pytest.raises(smtplib.SMTPConnectError, match="allowLocalOnly"):
+            smtplib.SMTP(elsewhere, relay.port)
+        assert client.mail("a@example.com")[0] == 250
+
+
+def test_a_reload_without_a_certificate_is_refused_while_a_listener_needs_one(
+    relay: Relay, tmp_path: Path
+) -> None:
+    chain, key = issue_certificate(tmp_path)
+    implicit = free_port()
+    relay.configure(
+        {
+            "tls": {"certificatePath": str(chain), "privateKeyPath": str(key)},
+            "listeners": [{"port": implicit, "tls": "implicit"}],
+        }
+    )
+    with relay.serve() as server, relay.connect():
+        relay.configure({"tls": {}, "listeners": []})
+        server.signal(signal.SIGHUP)
+        until(lambda: "the old one stays" in server.output(), "the refusal")
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with smtplib.SMTP_SSL("127.0.0.1", implicit, context=context) as client:
+            assert client.noop()[0] == 250

@@ -114,11 +114,12 @@ class Reloader:
         log = self._service.store.log
         try:
             # In a thread: a secret's command may take its time, and so does a large ledger.
-            self._service = await asyncio.to_thread(self._read)
-        except (ConfigError, SecretError, OSError) as error:
+            service = await asyncio.to_thread(self._read)
+            self._server.reconfigure(service)
+        except (ConfigError, SecretError, UnsafeSettingsError, OSError) as error:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
         else:
-            self._server.reconfigure(self._service)
+            self._service = service
             log.notice("the configuration was read again")
         if self._again:
             self._again = False
@@ -132,6 +133,8 @@ class Reloader:
         settings = receiver.settings(loaded.config, old.settings.port)
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")
+        if loaded.config.spool_dir != old.store.spool.path:
+            old.store.log.warning("where the spool is changes with the next start, not now")
         certificate = receiver.certificate(loaded.config, old.store.log)
         return receiver.service(loaded, settings, old.store, certificate, old.rates)
 

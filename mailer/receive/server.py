@@ -19,7 +19,7 @@ from mailer.receive.listener import Listener
 from mailer.receive.peers import is_local
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
-from mailer.receive.sockets import Address, Bound, bind
+from mailer.receive.sockets import Address, Bound, bind, check
 
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
@@ -76,7 +76,11 @@ class Server:
         """Serve new connections with this, and old ones from their next transaction on.
 
         Where it listens stays as it is.
+
+        Raises:
+            UnsafeSettingsError: they are not for where it listens now; the old ones stay.
         """
+        check(service, self._bound)
         self._service = service
         for session in self._sessions:
             session.reconfigure(service)

@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
 from pathlib import Path
 from typing import Self
 
-from mailer.receive.peers import is_local
+from mailer.receive.peers import UNIX, is_local
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint
 
@@ -35,6 +35,12 @@ class Bound:
         name = listening.getsockname()
         address = (str(name), 0) if listening.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
         return cls(listening, address, tls)
+
+    @property
+    def host(self) -> str:
+        """As the kernel writes it, or `unix`."""
+        name, port = self.address
+        return name if port else UNIX
 
     def close(self) -> None:
         """Close it; a Unix socket's name goes with it."""
@@ -64,7 +70,12 @@ async def bind(service: Service) -> list[Bound]:
             paths.append(endpoint.path)
         else:
             groups.append((await _resolved(endpoint), endpoint.tls))
-    _check(service, groups)
+    beyond = any(not is_local(host) for addresses, _ in groups for host, _ in addresses)
+    if beyond and settings.local_only:
+        raise UnsafeSettingsError(
+            "listeners names an address beyond this host, and security.allowLocalOnly is on"
+        )
+    _check(service, beyond=beyond, tls=any(tls for _, tls in groups))
     with _all_or_none() as bound:
         for addresses, tls in groups:
             bound += [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
@@ -79,14 +90,20 @@ async def _resolved(endpoint: Endpoint) -> list[Address]:
     return list(dict.fromkeys((str(address[0]), endpoint.port) for *_, address in found))
 
 
-def _check(service: Service, groups: list[tuple[list[Address], bool]]) -> None:
+def check(service: Service, bound: Collection[Bound]) -> None:
+    """Judge settings that come after those for which the sockets were bound.
+
+    Raises:
+        UnsafeSettingsError: they must not be served there.
+    """
+    # Under allowLocalOnly whoever comes from beyond is turned away.
+    beyond = not service.settings.local_only and any(not is_local(each.host) for each in bound)
+    _check(service, beyond=beyond, tls=any(each.tls for each in bound))
+
+
+def _check(service: Service, *, beyond: bool, tls: bool) -> None:
     settings = service.settings
-    beyond = any(not is_local(host) for addresses, _ in groups for host, _ in addresses)
-    if beyond and settings.local_only:
-        raise UnsafeSettingsError(
-            "listeners names an address beyond this host, and security.allowLocalOnly is on"
-        )
-    if service.certificate is None and any(tls for _, tls in groups):
+    if tls and service.certificate is None:
         raise UnsafeSettingsError(
             "a listener has tls on, and there is no certificate: set tls.certificatePath"
         )
