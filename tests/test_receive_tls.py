@@ -1,5 +1,6 @@
 """Where the receiver listens: TLS on connect and by STARTTLS, Unix sockets, and what changes at SIGHUP."""
 
+import os
 import shutil
 import signal
 import smtplib
@@ -351,3 +352,18 @@ def test_a_reload_without_a_certificate_is_refused_while_a_listener_needs_one(
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with smtplib.SMTP_SSL("127.0.0.1", implicit, context=context) as client:
             assert client.noop()[0] == 250
+
+
+def test_a_sighup_during_the_start_ends_nothing_and_is_obeyed(relay: Relay, tmp_path: Path) -> None:
+    """It comes while the certificate is read, from a pipe that says when."""
+    chain, key = issue_certificate(tmp_path)
+    pipe = tmp_path / "pipe.pem"
+    os.mkfifo(pipe)
+    relay.configure({"tls": {"certificatePath": str(pipe), "privateKeyPath": str(key)}})
+    with relay.starting("serve") as server:
+        with pipe.open("wb") as reader:
+            server.signal(signal.SIGHUP)
+            reader.write(chain.read_bytes())
+        server.await_port(relay.port)
+        pipe.write_bytes(chain.read_bytes())
+        until(lambda: "the configuration was read again" in server.output(), "the new configuration")

@@ -66,9 +66,12 @@ def serve(port: int | None, parent: int | None) -> Exit:
 
 
 async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int | None) -> None:
-    config, stop = loaded.config, asyncio.Event()
+    config, stop, hung_up = loaded.config, asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    # From now on: left alone, it would end us.
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     log, committer = program_log(config, spool, Level.INFO), Committer(spool)
     store = Store(spool, committer, log, time.time)
     with ExitStack() as started:
@@ -83,7 +86,9 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
                 log.warning(str(warning))
             log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
             reloader = Reloader(server, service, loaded.path)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.start)
+            loop.add_signal_handler(signal.SIGHUP, reloader.start)
+            if hung_up.is_set():
+                reloader.start()
 
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:

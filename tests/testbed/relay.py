@@ -82,9 +82,13 @@ class Relay:
     @contextmanager
     def serve(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
         """Run `mailer serve` while the block runs; it accepts connections when the block begins."""
-        with self._start([*under, *_MAILER, "serve", *arguments], "serve") as process:
+        with self.starting("serve", *arguments, under=under) as process:
             process.await_port(self.port)
             yield process
+
+    def starting(self, program: str, *arguments: str, under: Sequence[str] = ()) -> ServerProcess:
+        """Start `mailer PROGRAM`, a context manager that ends it, and do not wait until it is ready."""
+        return self._start([*under, *_MAILER, program, *arguments], program)
 
     @contextmanager
     def up(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
