@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from mailer.maillog.files import days, file_of
@@ -17,10 +17,6 @@ and the rate limits are counted from the last day."""
 def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[str]:
     """Delete the days that were over more than `keep` seconds ago, and more than two days.
 
-    One reading of a clock deletes nothing: after the last day that anything was written on, before this one,
-    it counts one day and no more. A clock that is years ahead would empty the ledger else; a host that was
-    idle for long keeps its days until it has new ones.
-
     It reads the names of the directory and opens nothing. Files with other names stay.
 
     Returns:
@@ -31,17 +27,15 @@ def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[s
     """
     removed = []
     with directory() as fd:
-        for day in _old(days(fd), now, max(keep, _AT_LEAST)):
+        for day in _old(days(fd), now - max(keep, _AT_LEAST)):
             with contextlib.suppress(OSError):
                 os.unlink(file_of(day), dir_fd=fd)
                 removed.append(day)
     return removed
 
 
-def _old(days: Sequence[str], now: float, keep: float) -> list[str]:
-    ends = {day: end for day in days if (end := _end(day)) is not None}
-    now = min(now, max((end for end in ends.values() if end <= now), default=now) + _DAY)
-    return [day for day, end in ends.items() if end < now - keep]
+def _old(days: Iterable[str], before: float) -> list[str]:
+    return [day for day in days if (end := _end(day)) is not None and end < before]
 
 
 def _end(day: str) -> float | None:
