@@ -14,7 +14,7 @@ from testbed.waiting import until
 TICKS = os.sysconf("SC_CLK_TCK")
 LOOK_EVERY = 0.2
 """Seconds between looks at memory: reading it costs the server nothing, but the machine something."""
-SYNCS = ("fsync", "fdatasync", "syncfs", "sync_file_range", "sync")
+SYNCS = ("fsync", "fdatasync", "syncfs", "sync")
 
 
 def tree(pid: int) -> list[int]:
