@@ -8,9 +8,9 @@ from hostile import Server
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome
-from mailer.send.client import Session
-from mailer.send.hop import Hop
 from mailer.send.phase import Timeouts
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.hop import Hop
 
 TEXT = b"Subject: hello\r\n\r\nbody\r\n"
 THREE = ("ann@example.net", "bob@example.net", "eve@example.net")

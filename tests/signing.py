@@ -11,9 +11,9 @@ from testbed.dkim_verifiers import loopback_address
 from testbed.name_server import NameServer, txt
 
 from mailer.config.model import Dkim, DkimKey
-from mailer.send.dkim import Signer
-from mailer.send.dkim_keys import KeyType, generate, parse
-from mailer.send.key_files import write_new
+from mailer.send.dkim.key_files import write_new
+from mailer.send.dkim.keys import KeyType, generate, parse
+from mailer.send.dkim.signer import Signer
 
 DOMAIN = "example.com"
 NOW = 1_800_000_000.0

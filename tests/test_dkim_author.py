@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.send.author import ascii_domain, author_domain
+from mailer.send.dkim.author import ascii_domain, author_domain
 
 
 @pytest.mark.parametrize(

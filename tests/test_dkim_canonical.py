@@ -7,7 +7,7 @@ from dkim.canonicalization import Relaxed, Simple
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailer.send.canonical import BodyCanonicalizer, header_field
+from mailer.send.dkim.canonical import BodyCanonicalizer, header_field
 
 DKIMPY = {True: Relaxed, False: Simple}
 

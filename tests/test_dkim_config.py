@@ -7,7 +7,7 @@ import pytest
 from mailer.config.checks import refuse_to_send, warnings
 from mailer.config.load import load
 from mailer.config.model import MissingKey
-from mailer.send.dkim import Signer
+from mailer.send.dkim.signer import Signer
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from signing import record_of, write_key
 from testbed.name_server import NameServer, txt
 
 from mailer.mail.finding import Grade
-from mailer.send.dkim_keys import KeyType
-from mailer.send.domain_check import check_domain, check_key
-from mailer.send.key_files import KeyFile
+from mailer.send.checks.domain import check_domain, check_key
+from mailer.send.dkim.key_files import KeyFile
+from mailer.send.dkim.keys import KeyType
 from mailer.send.resolver import DnsResolver
 
 NAME = "mail._domainkey.example.com"

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailer.send.dkim_verify import Result, verify
+from mailer.send.dkim.verify import Result, verify
 
 _tag = st.sampled_from(
     [

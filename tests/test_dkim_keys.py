@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from signing import pem, record_of, write_key
 
-from mailer.send.dkim_keys import KeyType, KeyUnusable, generate, parse, verify_ed25519
-from mailer.send.key_files import KeyFile, KeyTrouble, published_key, record_path, write_new, zone_record
+from mailer.send.dkim.key_files import KeyFile, KeyTrouble, published_key, record_path, write_new, zone_record
+from mailer.send.dkim.keys import KeyType, KeyUnusable, generate, parse, verify_ed25519
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from testbed.dkim_verifiers import VERIFIERS, mailauth
 from testbed.exim import Exim
 from testbed.postfix import Postfix
 
-from mailer.send.dkim_keys import KeyType
+from mailer.send.dkim.keys import KeyType
 
 ODD = {
     "plain": MESSAGE,

@@ -10,9 +10,9 @@ import pytest
 from signing import MESSAGE, NOW, Held, sign, signer, write_key
 
 from mailer.config.model import Dkim, DkimKey, MissingKey
-from mailer.send.dkim import Signer, SigningError
-from mailer.send.dkim_keys import KeyType
-from mailer.send.signed_fields import BLOCK, MAX_HEADER
+from mailer.send.dkim.keys import KeyType
+from mailer.send.dkim.signed_fields import BLOCK, MAX_HEADER
+from mailer.send.dkim.signer import Signer, SigningError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from signing import MESSAGE, messages, name_server, sign, signer, write_key
 from testbed.dkim_verifiers import VERIFIERS
 
 from mailer.config.model import Canonicalization
-from mailer.send.dkim_keys import KeyType
+from mailer.send.dkim.keys import KeyType
 
 COUNT = int(os.environ.get("MAILER_DKIM_MESSAGES", "300"))
 # Messages that one process of a verifier judges; ten thousand at once would be a gigabyte.

@@ -17,7 +17,7 @@ from testbed.waiting import until
 
 from mailer.config.receiving import LongLines
 from mailer.receive.data import DataReader
-from mailer.send.body import DotStuffer
+from mailer.send.smtp.body import DotStuffer
 
 IDLE, SLOW = 2000, 100
 CONNECTS = 20_000

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailer.send.body import DotStuffer
+from mailer.send.smtp.body import DotStuffer
 
 
 def encode(*blocks: bytes) -> bytes:

@@ -13,12 +13,12 @@ from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, send
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
-from mailer.send.client import BLOCK, Session
-from mailer.send.events import Answered, Broken, Event
-from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp.client import BLOCK, Session
+from mailer.send.smtp.events import Answered, Broken, Event
+from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost
-from mailer.send.wire import Wire, connect
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
 LARGE = Letter(b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 100_000)

@@ -11,10 +11,10 @@ from spool_strategies import NOW, addresses, envelopes
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import Reply
-from mailer.send.dsn import LARGEST_COPY, compose, header_of
-from mailer.send.dsn_fields import status_code
-from mailer.send.dsn_subject import Letterhead, Subject
-from mailer.send.owed import Action, Told
+from mailer.send.dsn.fields import status_code
+from mailer.send.dsn.owed import Action, Told
+from mailer.send.dsn.report import LARGEST_COPY, compose, header_of
+from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
 
 OURS = Letterhead("01M82KGEY3WBBXBFP3K78QFDBH", "relay.example.com", "app@example.com", NOW)

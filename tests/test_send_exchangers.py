@@ -14,8 +14,8 @@ from testbed.dkim_verifiers import loopback_address
 from testbed.name_server import NameServer
 from testbed.relay import Relay
 
-from mailer.send.mx import MAX_HOSTS, Rules, addresses
 from mailer.send.resolver import DnsResolver, LookupFailed
+from mailer.send.routes.mx import MAX_HOSTS, Rules, addresses
 
 MX1, MX2, SIX = "127.0.0.21", "127.0.0.22", "::1"
 

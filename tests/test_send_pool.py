@@ -10,9 +10,9 @@ from outgoing import LONG, Letter, hop_to
 from test_send_client import only
 
 from mailer.mail.outcome import Status
-from mailer.send.client import Session
 from mailer.send.phase import Timeouts
-from mailer.send.pool import Pool
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble, SessionLost
 
 

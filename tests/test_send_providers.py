@@ -18,12 +18,12 @@ from testbed.relay import Relay
 
 from mailer.mail.outcome import Scope, Status
 from mailer.mail.reply import Reply
-from mailer.send import breaker
-from mailer.send.breaker import Ailment, Health
 from mailer.send.phase import Phase
 from mailer.send.quota import quota_of
+from mailer.send.routes import breaker
+from mailer.send.routes.breaker import Ailment, Health
+from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
-from mailer.send.turns import Turns
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailer.mail.reply import Reply
-from mailer.send.replies import MAX_LINE, MAX_LINES, BadReply, ReplyReader
+from mailer.send.smtp.replies import MAX_LINE, MAX_LINES, BadReply, ReplyReader
 
 
 def read(*pieces: bytes) -> list[Reply | str]:

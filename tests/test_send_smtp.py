@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from outgoing import Password
 
 from mailer.mail.reply import Reply
-from mailer.send.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.phase import Phase
-from mailer.send.sasl import CramMd5, Login, Plain
-from mailer.send.smtp import CALLS, REPLIES, Call, Dialogue, IllegalCall, State
+from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
+from mailer.send.smtp.machine import CALLS, REPLIES, Call, Dialogue, IllegalCall, State
+from mailer.send.smtp.sasl import CramMd5, Login, Plain
 
 MAIL = b"MAIL FROM:<a@x>"
 RCPTS = (b"RCPT TO:<b@y>", b"RCPT TO:<c@y>", b"RCPT TO:<d@y>")

@@ -19,9 +19,9 @@ from testbed.relay import Relay
 
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.outcome import Status
-from mailer.send.client import Session
-from mailer.send.demand import demand_of
-from mailer.send.pool import Pool
+from mailer.send.routes.demand import demand_of
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble
 
 AUTHORITY = trustme.CA()

@@ -11,10 +11,10 @@ from outgoing import LONG, Letter, Password, hop_to, send
 from test_send_client import only
 
 from mailer.mail.outcome import Scope, Status
-from mailer.send import tls
-from mailer.send.client import Session
-from mailer.send.hop import StartTls, is_loopback
 from mailer.send.phase import Phase
+from mailer.send.smtp import tls
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.hop import StartTls, is_loopback
 from mailer.send.trouble import HopTrouble
 
 LOGIN = {"username": "user", "password": Password("s3cret")}

@@ -9,9 +9,9 @@ import pytest
 from testbed.name_server import NameServer, txt
 
 from mailer.mail.finding import Grade
+from mailer.send.checks.spf import MAX_LOOKUPS, evaluate
+from mailer.send.checks.spf_check import Smarthost, check_egress, check_smarthost
 from mailer.send.resolver import DnsResolver, LookupFailed, NoSuchName
-from mailer.send.spf import MAX_LOOKUPS, evaluate
-from mailer.send.spf_check import Smarthost, check_egress, check_smarthost
 
 SUITE = json.loads((Path(__file__).parent / "data" / "rfc7208-tests.json").read_text())["groups"]
 NOT_OURS = {

@@ -15,7 +15,7 @@ from spool_strategies import NOW, accept
 from spool_walk import Found, untold, walk
 
 from mailer.maillog.events import MailLog
-from mailer.send.notify import Notifier, Terms
+from mailer.send.dsn.notify import Notifier, Terms
 from mailer.spool.changes import Change, make_durable
 from mailer.spool.claim import Claim
 from mailer.spool.journal import Disposition, Event
@@ -174,7 +174,7 @@ def test_a_defect_in_the_writing_costs_the_notification_and_nothing_else(tmp_pat
     def defective(*_: object) -> bytes:
         raise ValueError("of ours")
 
-    monkeypatch.setattr("mailer.send.dsn.compose", defective)
+    monkeypatch.setattr("mailer.send.dsn.report.compose", defective)
     parent = accept(tmp_path, b"x", *FATES)
     with Spool.open(tmp_path) as spool:
         run(spool)

@@ -13,7 +13,7 @@ from mailer.config.model import Config
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
-from mailer.send.plan import route_names
+from mailer.send.routes.plan import route_names
 from mailer.spool import words
 from mailer.spool.inspect import Seen, look
 from mailer.spool.journal import Standing

@@ -167,9 +167,9 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.send.marker",
-    "mailer.send.direct",
-    "mailer.send.dkim_keys",
-    "mailer.send.dsn",
+    "mailer.send.routes.direct",
+    "mailer.send.dkim.keys",
+    "mailer.send.dsn.report",
     "mailer.send.run",
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner

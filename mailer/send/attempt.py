@@ -16,15 +16,15 @@ from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.batches import Batches
-from mailer.send.dkim import NoKey, Signer, SigningError
+from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.leap import Leap
 from mailer.send.outgoing import Outgoing
 from mailer.send.report import Report
-from mailer.send.route import Route
+from mailer.send.routes.route import Route
+from mailer.send.routes.turns import Turns
 from mailer.send.together import together
 from mailer.send.traffic import Traffic
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
-from mailer.send.turns import Turns
 from mailer.spool import journal
 from mailer.spool.claim import Claim
 from mailer.spool.journal import OVERDUE, Event, Kind, Standing

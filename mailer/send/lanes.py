@@ -6,7 +6,7 @@ ends first, they are in `new/` as if it had never seen them.
 
 from collections import Counter, deque
 
-from mailer.send.pool import HANGING
+from mailer.send.smtp.pool import HANGING
 from mailer.send.traffic import SLOW, Traffic
 from mailer.spool.claim import Claim
 from mailer.spool.transitions import Move

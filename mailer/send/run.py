@@ -11,17 +11,17 @@ from mailer.mail.clock import Clock
 from mailer.maillog.events import Level, MailLog
 from mailer.send.attempt import Policy
 from mailer.send.backoff import Backoff
-from mailer.send.client import Session
-from mailer.send.dkim import Signer
+from mailer.send.dkim.signer import Signer
+from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.dsn.owed import destination
 from mailer.send.leap import Leap
-from mailer.send.notify import Notifier, Terms
-from mailer.send.owed import destination
 from mailer.send.phase import Timeouts
-from mailer.send.plan import Means, keeps_mail, plan
-from mailer.send.pool import Pool
-from mailer.send.providers import Providers
+from mailer.send.routes.plan import Means, keeps_mail, plan
+from mailer.send.routes.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
 from mailer.spool import last_run
 from mailer.spool.claim import Claims, boot_id

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from mailer.send.notify import Notifier
+from mailer.send.dsn.notify import Notifier
 from mailer.spool.changes import Change, DurableMove
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer

@@ -13,10 +13,10 @@ from mailer.cli.wire import configuration
 from mailer.config.load import find, key_path
 from mailer.config.model import Config, DkimKey
 from mailer.config.problem import ConfigError
-from mailer.send.author import ascii_domain
+from mailer.send.dkim.author import ascii_domain
 
 if TYPE_CHECKING:
-    from mailer.send.dkim_keys import PrivateKey
+    from mailer.send.dkim.keys import PrivateKey
 
 
 def _domain_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -95,7 +95,7 @@ def key_file(key: DkimKey) -> Path:
 
 
 def read_key(key: DkimKey) -> "PrivateKey":
-    from mailer.send.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - a wrong option needs it not
+    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - a wrong option needs it not
 
     try:
         return KeyFile(key_file(key)).key()

@@ -62,7 +62,7 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     Exit code 0 when every signature is good, 1 when one is not, 65 when there is none, 75 when DNS did not
     answer.
     """
-    from mailer.send import dkim_verify  # noqa: PLC0415 - dkimpy, only here
+    from mailer.send.dkim import verify as dkim_verify  # noqa: PLC0415 - dkimpy, only here
 
     _, config = surroundings()
     dns = name_servers(config, resolver)
@@ -83,9 +83,9 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
 
 
 async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") -> list[Finding]:
-    from mailer.send.dkim import Signer  # noqa: PLC0415 - as in verify
-    from mailer.send.domain_check import check_domain, check_key  # noqa: PLC0415 - the same
-    from mailer.send.key_files import KeyFile  # noqa: PLC0415 - the same
+    from mailer.send.checks.domain import check_domain, check_key  # noqa: PLC0415 - the same
+    from mailer.send.dkim.key_files import KeyFile  # noqa: PLC0415 - the same
+    from mailer.send.dkim.signer import Signer  # noqa: PLC0415 - as in verify
 
     signer = Signer(config.dkim, time.time)
     findings: list[Finding] = []

@@ -25,7 +25,7 @@ from mailer.config.model import Config, DkimKey
 from mailer.mail.reply import printable
 
 if TYPE_CHECKING:
-    from mailer.send.dkim_keys import KeyType, PrivateKey
+    from mailer.send.dkim.keys import KeyType, PrivateKey
 
 
 @click.command(
@@ -52,7 +52,7 @@ def keygen(domain: str, selector: str | None, kind: str) -> None:
     It lies where the configuration says, or in keys/DOMAIN/SELECTOR.private beside the configuration. A key
     that is there already is never overwritten.
     """
-    from mailer.send.dkim_keys import KeyType  # noqa: PLC0415 - takes as long to load as all the rest
+    from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - takes as long to load as all the rest
 
     base, config = surroundings()
     wanted = selector or ("mail" if kind == "rsa2048" else "ed25519")
@@ -93,7 +93,7 @@ def rotate(domain: str, selector: str | None) -> None:
 
     The old key goes on signing until the configuration names the new one: mail on its way needs its record.
     """
-    from mailer.send.dkim_keys import KeyType  # noqa: PLC0415 - as in keygen
+    from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - as in keygen
 
     base, config = surroundings()
     today = time.strftime("%Y%m%d", time.gmtime())
@@ -124,8 +124,8 @@ def rotate(domain: str, selector: str | None) -> None:
 
 
 def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
-    from mailer.send.dkim_keys import generate, parse  # noqa: PLC0415 - as in keygen
-    from mailer.send.key_files import write_new  # noqa: PLC0415 - the same
+    from mailer.send.dkim.key_files import write_new  # noqa: PLC0415 - the same
+    from mailer.send.dkim.keys import generate, parse  # noqa: PLC0415 - as in keygen
 
     path = key_file(key)
     pem = generate(kind)
@@ -156,7 +156,7 @@ def _record_name(key: DkimKey) -> str:
 
 
 def _zone(key: DkimKey, private: "PrivateKey") -> str:
-    from mailer.send.key_files import zone_record  # noqa: PLC0415 - as in keygen
+    from mailer.send.dkim.key_files import zone_record  # noqa: PLC0415 - as in keygen
 
     return zone_record(_record_name(key), private.record)
 

@@ -13,7 +13,7 @@ from mailer.config.problem import ConfigError
 
 
 def _domains(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from mailer.send.author import ascii_domain  # noqa: PLC0415 - only when one is given
+    from mailer.send.dkim.author import ascii_domain  # noqa: PLC0415 - only when one is given
 
     try:
         return tuple(ascii_domain(text) for text in value)

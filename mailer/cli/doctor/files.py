@@ -88,7 +88,7 @@ def _signing_keys(config: Config) -> tuple[DkimKey, ...]:
 
 
 def _keys(config: Config) -> Iterator[Finding]:
-    from mailer.send.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - most of it takes long to load
+    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - most of it takes long to load
 
     for key in _signing_keys(config):
         if key.private_key_path is None:

@@ -14,15 +14,17 @@ from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
-from mailer.send import direct_check, egress, provider_check, spf_check
-from mailer.send.author import ascii_domain
-from mailer.send.dkim import Signer
-from mailer.send.domain_check import check_domain, check_key
-from mailer.send.hop import Hop
-from mailer.send.key_files import KeyFile
-from mailer.send.plan import hop_of, keeps_mail, rules_of
+from mailer.send.checks import direct as direct_check
+from mailer.send.checks import egress, spf_check
+from mailer.send.checks import provider as provider_check
+from mailer.send.checks.domain import check_domain, check_key
+from mailer.send.checks.spf import IpAddress
+from mailer.send.dkim.author import ascii_domain
+from mailer.send.dkim.key_files import KeyFile
+from mailer.send.dkim.signer import Signer
 from mailer.send.resolver import DnsResolver, LookupFailed
-from mailer.send.spf import IpAddress
+from mailer.send.routes.plan import hop_of, keeps_mail, rules_of
+from mailer.send.smtp.hop import Hop
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState, States

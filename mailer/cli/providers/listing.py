@@ -8,8 +8,8 @@ from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
-from mailer.send import breaker
-from mailer.send.breaker import Health
+from mailer.send.routes import breaker
+from mailer.send.routes.breaker import Health
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mailer.mail.reply import printable
+from mailer.send.checks.spf_record import Directive, Macros, Result, Unusable, parse, policies
 from mailer.send.resolver import LookupFailed, NoSuchName
-from mailer.send.spf_record import Directive, Macros, Result, Unusable, parse, policies
 
 MAX_LOOKUPS = 10
 """Terms that ask DNS, in one evaluation (4.6.4)."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from mailer.config.model import Dkim, DkimKey, MissingKey
 from mailer.mail.clock import Clock
-from mailer.send.author import ascii_domain, author_domain
-from mailer.send.canonical import BodyCanonicalizer, header_field
-from mailer.send.key_files import KeyFile, KeyTrouble
-from mailer.send.signed_fields import BLOCK, Field, HeaderTooLarge, SignedNames, Source, read_header
+from mailer.send.dkim.author import ascii_domain, author_domain
+from mailer.send.dkim.canonical import BodyCanonicalizer, header_field
+from mailer.send.dkim.key_files import KeyFile, KeyTrouble
+from mailer.send.dkim.signed_fields import BLOCK, Field, HeaderTooLarge, SignedNames, Source, read_header
 
 if TYPE_CHECKING:
-    from mailer.send.dkim_keys import PrivateKey
+    from mailer.send.dkim.keys import PrivateKey
 
 _LINE = 76
 """Columns, of which RFC 5322 2.1.1 wants 78 at most; only a long domain name takes more."""

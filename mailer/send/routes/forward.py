@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.send.hop import Hop
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
-from mailer.send.pool import Pool
-from mailer.send.providers import Breaker
-from mailer.send.route import OnCommit, OnTrouble
+from mailer.send.routes.providers import Breaker
+from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import Hardness, HopTrouble, SessionLost, rule
 
 

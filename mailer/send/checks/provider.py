@@ -8,10 +8,10 @@ from datetime import datetime
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
-from mailer.send import breaker
-from mailer.send.client import Session
-from mailer.send.hop import Hop
 from mailer.send.phase import Phase, Timeouts
+from mailer.send.routes import breaker
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 from mailer.spool.provider_state import ProviderState
 

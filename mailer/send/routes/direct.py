@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.send.demand import STARTTLS, demand_of
-from mailer.send.hop import Hop, StartTls
-from mailer.send.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
-from mailer.send.pool import Pool
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
-from mailer.send.route import OnCommit, OnTrouble
+from mailer.send.routes.demand import STARTTLS, demand_of
+from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
+from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.smtp.hop import Hop, StartTls
+from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble
 

@@ -11,11 +11,11 @@ from typing import cast
 
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
-from mailer.send import tls
-from mailer.send.events import Broken, Event
-from mailer.send.hop import Hop, is_loopback
 from mailer.send.phase import Phase, Timeouts
-from mailer.send.smtp import Dialogue, State
+from mailer.send.smtp import tls
+from mailer.send.smtp.events import Broken, Event
+from mailer.send.smtp.hop import Hop, is_loopback
+from mailer.send.smtp.machine import Dialogue, State
 from mailer.send.trouble import HopTrouble
 
 # What our own machine lacks: another hop would not get further. What it forbids (EACCES, EPERM: a firewall of

@@ -9,8 +9,8 @@ import socket
 from collections.abc import Sequence
 
 from mailer.mail.finding import Finding, Grade
+from mailer.send.checks.spf import IpAddress, Lookup
 from mailer.send.resolver import LookupFailed, NoSuchName
-from mailer.send.spf import IpAddress, Lookup
 
 # Reserved for documentation (RFC 5737, RFC 3849): routed as any public address is, and nobody has them.
 _SOMEWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}

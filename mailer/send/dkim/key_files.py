@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mailer.config.permissions import chmod, others_can_read
 
 if TYPE_CHECKING:
-    from mailer.send.dkim_keys import PrivateKey
+    from mailer.send.dkim.keys import PrivateKey
 
 _LARGEST = 64 * 1024
 """Bytes; a PEM file has two thousand, and a wrong path must not fill the memory."""
@@ -52,7 +52,7 @@ class KeyFile:
 
     def _read(self) -> None:
         # Imported here: a run without mail to sign needs none of it.
-        from mailer.send.dkim_keys import KeyUnusable, parse  # noqa: PLC0415
+        from mailer.send.dkim.keys import KeyUnusable, parse  # noqa: PLC0415
 
         with self.path.open("rb") as file:
             state = os.fstat(file.fileno())

@@ -4,12 +4,12 @@ import ipaddress
 import random
 
 from mailer.mail.finding import Finding, Grade
-from mailer.send.client import Session
-from mailer.send.hop import Hop
-from mailer.send.mx import Rules, Undeliverable, addresses, exchangers
+from mailer.send.checks.provider import TIMEOUTS
 from mailer.send.phase import Phase
-from mailer.send.provider_check import TIMEOUTS
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
+from mailer.send.routes.mx import Rules, Undeliverable, addresses, exchangers
+from mailer.send.smtp.client import Session
+from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 
 

@@ -13,7 +13,7 @@ import dkim
 from dkim.util import InvalidTagValueList, parse_tag_value
 
 from mailer.mail.reply import printable
-from mailer.send.dkim_keys import verify_ed25519
+from mailer.send.dkim.keys import verify_ed25519
 from mailer.send.resolver import LookupFailed, NoSuchName
 
 

@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass
 
 from mailer.mail.finding import Finding, Grade
+from mailer.send.checks.spf import IpAddress, Lookup, Verdict, evaluate
+from mailer.send.checks.spf_record import Result, parse, policies
 from mailer.send.resolver import LookupFailed, NoSuchName
-from mailer.send.spf import IpAddress, Lookup, Verdict, evaluate
-from mailer.send.spf_record import Result, parse, policies
 
 _MOST_INCLUDED = 30
 """Names that are followed; an evaluation follows ten."""

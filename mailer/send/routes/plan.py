@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider
 from mailer.config.model import Config
-from mailer.send.demand import STARTTLS, demand_of
-from mailer.send.forward import ForwardRoute
-from mailer.send.hop import Hop
-from mailer.send.maildir import LocalRoute
-from mailer.send.pool import Pool
-from mailer.send.providers import Breaker, Providers
-from mailer.send.route import Route
+from mailer.send.routes.demand import STARTTLS, demand_of
+from mailer.send.routes.forward import ForwardRoute
+from mailer.send.routes.local import LocalRoute
+from mailer.send.routes.providers import Breaker, Providers
+from mailer.send.routes.route import Route
+from mailer.send.routes.turns import Turns, Weighted
+from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
-from mailer.send.turns import Turns, Weighted
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
-    from mailer.send.mx import Rules
+    from mailer.send.routes.mx import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def keeps_mail(config: Config) -> bool:
 
 def _direct(config: Config, means: Means) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
-    from mailer.send.direct import DirectRoute, Terms  # noqa: PLC0415
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
+    from mailer.send.routes.direct import DirectRoute, Terms  # noqa: PLC0415
 
     direct = config.direct_delivery
     terms = Terms(
@@ -102,7 +102,7 @@ def _direct(config: Config, means: Means) -> Route:
 
 def rules_of(direct: DirectDelivery) -> "Rules":
     """Return which addresses of exchangers may be used."""
-    from mailer.send.mx import Rules  # noqa: PLC0415 - as above
+    from mailer.send.routes.mx import Rules  # noqa: PLC0415 - as above
 
     return Rules(
         ipv4=direct.ip_version is not IpVersion.SIX and ":" not in direct.source_address,

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mailer.mail.reply import printable
-from mailer.send.dsn_fields import LONGEST_REPLY, for_programs, is_quoted
-from mailer.send.dsn_lines import date_time, ended, part, wrapped
-from mailer.send.dsn_subject import Letterhead, Subject
-from mailer.send.owed import Action, Told
+from mailer.send.dsn.fields import LONGEST_REPLY, for_programs, is_quoted
+from mailer.send.dsn.lines import date_time, ended, part, wrapped
+from mailer.send.dsn.owed import Action, Told
+from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
 
 LARGEST_COPY = 50_000

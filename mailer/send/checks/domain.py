@@ -10,9 +10,9 @@ from typing import Protocol
 
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
-from mailer.send.key_files import KeyFile, KeyTrouble
+from mailer.send.checks.spf_record import policies
+from mailer.send.dkim.key_files import KeyFile, KeyTrouble
 from mailer.send.resolver import LookupFailed, NoSuchName
-from mailer.send.spf_record import policies
 
 
 class Lookup(Protocol):

@@ -8,15 +8,15 @@ from mailer.config.secrets import SecretError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply, printable
-from mailer.send import sasl, tls, utf8
-from mailer.send.body import DotStuffer
-from mailer.send.events import Answered, Broken, GoAhead, Settled, Verdict
-from mailer.send.extensions import Extensions, mail_command, rcpt_command
-from mailer.send.hop import Hop, StartTls
 from mailer.send.phase import Phase, Timeouts
-from mailer.send.smtp import State
+from mailer.send.smtp import sasl, tls, utf8
+from mailer.send.smtp.body import DotStuffer
+from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
+from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
+from mailer.send.smtp.hop import Hop, StartTls
+from mailer.send.smtp.machine import State
+from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost, judge
-from mailer.send.wire import Wire, connect
 
 BLOCK = 64 * 1024
 """Octets read and written at once; a message up to this size leaves in one write with its final dot."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from mailer.mail.outcome import Status, was_asked
 from mailer.mail.reply import enhanced_status, printable
-from mailer.send.dsn_lines import date_time, ended, part, wrapped
-from mailer.send.dsn_subject import Letterhead, Subject
-from mailer.send.owed import Action, Told
+from mailer.send.dsn.lines import date_time, ended, part, wrapped
+from mailer.send.dsn.owed import Action, Told
+from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
 
 LONGEST_REPLY = 500

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import MailLog
-from mailer.send.owed import Action, Destination, Told, owed
+from mailer.send.dsn.owed import Action, Destination, Told, owed
 from mailer.spool import journal
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
@@ -20,7 +20,7 @@ from mailer.spool.layout import Spool
 from mailer.spool.notice import Sent, Written
 
 if TYPE_CHECKING:
-    from mailer.send.dsn_subject import Subject
+    from mailer.send.dsn.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ class Notifier:
 
     def _write(self, claim: Claim, state: State, told: tuple[Told, ...], to: str, now: float) -> Incoming:
         # Imported here: most runs have nobody to tell, and `email.utils` takes a while.
-        from mailer.send.dsn import compose  # noqa: PLC0415
-        from mailer.send.dsn_subject import Letterhead  # noqa: PLC0415
+        from mailer.send.dsn.report import compose  # noqa: PLC0415
+        from mailer.send.dsn.subject import Letterhead  # noqa: PLC0415
 
         about = self._subject(claim, state, told)
         utf8 = not to.isascii()
@@ -110,8 +110,8 @@ class Notifier:
         return notification
 
     def _subject(self, claim: Claim, state: State, told: tuple[Told, ...]) -> "Subject":
-        from mailer.send.dsn import LARGEST_COPY, header_of  # noqa: PLC0415 - as above
-        from mailer.send.dsn_subject import Subject  # noqa: PLC0415 - as above
+        from mailer.send.dsn.report import LARGEST_COPY, header_of  # noqa: PLC0415 - as above
+        from mailer.send.dsn.subject import Subject  # noqa: PLC0415 - as above
 
         entry = claim.entry
         failed = any(each.action is Action.FAILED for each in told)

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from mailer.send.route import Route
+from mailer.send.routes.route import Route
 
 _GOLDEN = 0.6180339887498949
 """Steps of this length around a circle of length 1 fall everywhere equally often, however many there are, so

@@ -14,7 +14,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
-from mailer.send.route import OnCommit, OnTrouble
+from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 from mailer.spool.changes import NotUndone
 from mailer.spool.claim import Claim

@@ -12,10 +12,10 @@ from functools import partial
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Scope
 from mailer.maillog.events import Level, MailLog
-from mailer.send import breaker
-from mailer.send.breaker import Ailment, Health, Kind
 from mailer.send.phase import Phase
-from mailer.send.pool import HANGING
+from mailer.send.routes import breaker
+from mailer.send.routes.breaker import Ailment, Health, Kind
+from mailer.send.smtp.pool import HANGING
 from mailer.send.trouble import Resting
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from mailer.send.canonical import header_field
+from mailer.send.dkim.canonical import header_field
 
 OVERSIGNED = (
     "From",

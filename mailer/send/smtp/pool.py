@@ -7,9 +7,9 @@ from typing import Self
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome
-from mailer.send.client import Commit, Message, Session
-from mailer.send.hop import Hop
 from mailer.send.phase import Phase
+from mailer.send.smtp.client import Commit, Message, Session
+from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble, SessionLost
 
 IDLE = 5.0

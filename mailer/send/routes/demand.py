@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mailer.config.hops import TlsLevel, TlsPolicy
-from mailer.send.hop import StartTls
+from mailer.send.smtp.hop import StartTls
 
 DEFAULT = TlsPolicy(destination="*", level=TlsLevel.MAY)
 

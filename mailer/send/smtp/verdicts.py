@@ -1,8 +1,8 @@
 """Which reply of a transaction decides each recipient's case (RFC 5321 3.3, RFC 2920 3.1)."""
 
 from mailer.mail.reply import Reply
-from mailer.send.events import Verdict
 from mailer.send.phase import Phase
+from mailer.send.smtp.events import Verdict
 
 
 class Verdicts:

@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mailer.send.sasl import Secret
+from mailer.send.smtp.sasl import Secret
 
 
 class StartTls(StrEnum):

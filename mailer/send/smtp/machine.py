@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from mailer.mail.reply import Reply
-from mailer.send.events import Answered, Broken, Event, GoAhead, Settled
 from mailer.send.phase import Phase
-from mailer.send.replies import BadReply, ReplyReader
-from mailer.send.sasl import Mechanism
-from mailer.send.verdicts import Verdicts
+from mailer.send.smtp.events import Answered, Broken, Event, GoAhead, Settled
+from mailer.send.smtp.replies import BadReply, ReplyReader
+from mailer.send.smtp.sasl import Mechanism
+from mailer.send.smtp.verdicts import Verdicts
 
 
 class State(StrEnum):
