@@ -30,6 +30,7 @@ from mailer.cli.options import config_option, examples
         "user": "mailer.cli.user:user",
         "log": "mailer.cli.log:log",
         "limits": "mailer.cli.limits:limits",
+        "top": "mailer.cli.top:top",
         "config": "mailer.cli.config:config",
         "dkim": "mailer.cli.dkim:dkim",
         "doctor": "mailer.cli.doctor:doctor",

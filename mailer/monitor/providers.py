@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mailer.config.model import Config
 from mailer.monitor.reading import Reading
+from mailer.spool import words
 from mailer.spool.provider_state import ProviderState
 
 
@@ -20,6 +21,13 @@ class Provider:
     def up(self) -> bool:
         """It gets mail; False while it is left alone, and until it has taken a message after that."""
         return self.state.open_until is None
+
+    def health(self, now: float) -> str:
+        """Say in a few words whether it is used; args: now: seconds since the epoch."""
+        until = self.state.open_until.timestamp() if self.state.open_until else None
+        if until is None:
+            return "in use"
+        return "on trial" if until <= now else f"left alone for {words.duration(until - now)}"
 
     @property
     def words(self) -> str:

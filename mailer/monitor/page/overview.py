@@ -1,7 +1,6 @@
 """The page at `/`: how things are, at a glance."""
 
 import asyncio
-from datetime import UTC, datetime
 
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.health import Status
@@ -157,21 +156,12 @@ def _providers(providers: tuple[Provider, ...], now: float) -> Markup:
             '<span class="reply">{trouble}</span></li>\n',
             name=each.name,
             kind="ok" if each.up else "failing",
-            health=_health(each, now),
+            health=each.health(now),
             trouble=_trouble(each),
         )
         for each in providers
     )
     return fill('<ul class="providers">\n{rows}</ul>\n', rows=rows)
-
-
-def _health(provider: Provider, now: float) -> str:
-    until = provider.state.open_until
-    if until is None:
-        return "in use"
-    if until <= datetime.fromtimestamp(now, UTC):
-        return "on trial"
-    return f"left alone for {words.duration(until.timestamp() - now)}"
 
 
 def _trouble(provider: Provider) -> str:

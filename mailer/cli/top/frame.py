@@ -1,0 +1,147 @@
+"""One frame of `mailer top`: the overview as lines of text that fit a terminal; none is touched here."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, zip_longest
+from typing import NamedTuple
+from unicodedata import combining, east_asian_width
+
+from mailer.mail.reply import printable
+from mailer.monitor.health import Status
+from mailer.monitor.limits import Use
+from mailer.monitor.overview import MEANINGS, Flow, Overview
+from mailer.monitor.providers import Provider
+from mailer.spool import words
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_ASCII = " .:-=+*#@"
+_BESIDE = 34
+"""Columns of the queue's table, when there is room for another beside it."""
+_WIDE = 78
+_COMPLAINTS = 4
+_LIMITS = 5
+_WORDS = {Status.OK: "all is well", Status.DEGRADED: "needs a look", Status.FAILING: "failing"}
+
+PLAIN, TITLE, QUIET = "plain", "title", "quiet"
+"""Styles beside those that are called as a status is."""
+
+
+class Row(NamedTuple):
+    """One line, and how it is to look."""
+
+    text: str
+    style: str = PLAIN
+
+
+class Size(NamedTuple):
+    columns: int
+    rows: int
+
+
+def frame(seen: Overview, path: str, size: Size, *, unicode: bool = True) -> list[Row]:
+    """Lay the overview out.
+
+    Args:
+        seen: what is to be told.
+        path: the spool's.
+        size: of the terminal; what does not fit is left out, the least important first.
+        unicode: it can draw blocks.
+    """
+    blocks = _BLOCKS if unicode else _ASCII
+    sections: tuple[Iterable[Row], ...] = (
+        _head(seen, path, size),
+        [Row("")],
+        _tables(seen, size),
+        [Row("")],
+        (_spark(flow, size.columns, blocks) for flow in seen.flows),
+        _providers(seen.providers, seen.reading.at),
+        _limits(seen.limits),
+    )
+    return [Row(fit(row.text, size.columns), row.style) for row in islice(chain(*sections), size.rows)]
+
+
+def fit(text: str, columns: int) -> str:
+    """Cut a line to the columns that a terminal has; East Asian characters take two."""
+    if text.isascii():
+        return text[:columns]
+    used, kept = 0, []
+    for character in text:
+        used += 0 if combining(character) else 2 if east_asian_width(character) in {"W", "F"} else 1
+        if used > columns:
+            break
+        kept.append(character)
+    return "".join(kept)
+
+
+def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
+    reading = seen.reading
+    title, time = f"mailer {_WORDS[seen.status]}", words.moment(reading.at)
+    yield Row(f"{title}{time.rjust(size.columns - len(title))}", seen.status.value)
+    ran = "no run is known"
+    if reading.last_run is not None:
+        ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
+    waiting = f"{words.count(reading.queue.waiting, 'message')} on the way"
+    yield Row(f"{waiting}; {ran}; {words.size(reading.free)} free; {printable(path)}", QUIET)
+    for complaint in seen.complaints[:_COMPLAINTS]:
+        yield Row(f"  {printable(complaint)}", seen.status.value)
+
+
+def _tables(seen: Overview, size: Size) -> Iterator[Row]:
+    """Put the queue and the outcomes beside each other, if there is room."""
+    queue, flows = list(_queue(seen)), list(_flows(seen.flows))
+    if size.columns < _WIDE:
+        yield from chain(queue, [Row("")], flows)
+        return
+    for left, right in zip_longest(queue, flows, fillvalue=Row("")):
+        yield Row(f"{left.text:{_BESIDE}}{right.text}".rstrip(), left.style)
+
+
+def _queue(seen: Overview) -> Iterator[Row]:
+    yield Row(f"{'QUEUE':8}{'MESSAGES':>10}{'OLDEST':>9}", TITLE)
+    for place in MEANINGS:
+        state = seen.reading.queue[place]
+        age = state.age(seen.reading.at)
+        oldest = "-" if age is None else words.duration(age)
+        yield Row(f"{place:8}{state.count:>10,}{oldest:>9}")
+
+
+def _flows(flows: Sequence[Flow]) -> Iterator[Row]:
+    yield Row(f"{'LAST':6}{'ACCEPTED':>10}{'SENT':>10}{'DEFERRED':>10}{'GIVEN UP':>10}", TITLE)
+    for flow in flows:
+        sums = flow.sums
+        yield Row(f"{flow.name:6}{sums.accepted:>10,}{sums.sent:>10,}{sums.deferred:>10,}{sums.bounced:>10,}")
+
+
+def _spark(flow: Flow, columns: int, blocks: str) -> Row:
+    """Draw what was sent over a stretch of time, as many columns wide as there is room."""
+    label = f"sent, {flow.name:5}"
+    room = max(1, columns - len(label) - 1)
+    share = -(-len(flow.points) // room)
+    sums = [sum(p.sent for p in flow.points[at : at + share]) for at in range(0, len(flow.points), share)]
+    most = max(sums, default=0)
+    heights = ((count * (len(blocks) - 1) + most - 1) // most if most else 0 for count in sums)
+    return Row(f"{label} {''.join(blocks[height] for height in heights)}")
+
+
+def _providers(providers: Sequence[Provider], now: float) -> Iterator[Row]:
+    if providers:
+        yield Row("")
+        yield Row("PROVIDERS", TITLE)
+    for each in providers:
+        why = "" if each.up else f", since {each.words}: {each.state.trouble}"
+        style = PLAIN if each.up else Status.FAILING.value
+        yield Row(printable(f"{each.name}: {each.health(now)}{why}", 500), style)
+
+
+def _limits(uses: Sequence[Use]) -> Iterator[Row]:
+    if uses:
+        yield Row("")
+        yield Row("LIMITS IN USE", TITLE)
+    for use in uses[:_LIMITS]:
+        who = "everybody" if use.who == "*" else use.who
+        used = ", ".join(
+            f"{count:,} of {most:,} {unit}"
+            for count, most, unit in ((use.hour, use.per_hour, "an hour"), (use.day, use.per_day, "a day"))
+            if most
+        )
+        waits = f", waits {words.duration(use.wait)}" if use.wait else ""
+        yield Row(f"{who}: {used}{waits}", Status.DEGRADED.value if use.wait else PLAIN)
