@@ -1,7 +1,9 @@
 """A server that takes fewer recipients at a time gets them in more transactions, in the same attempt."""
 
+import threading
+
 import pytest
-from hostile import Server
+from hostile import Server, Session
 from sending import forward_to, found, queue
 from testbed.relay import Relay
 
@@ -68,3 +70,23 @@ def test_a_server_to_which_even_one_is_too_many_is_asked_again_later(relay: Rela
     left = found(relay.spool, message)
     assert left is not None
     assert (left.place, set(left.statuses.values())) == ("retry", {"deferred"})
+
+
+def test_a_pause_between_batches_keeps_no_place_from_other_messages(relay: Relay) -> None:
+    first, letter = threading.Event(), threading.Event()
+
+    def taken(session: Session, _line: bytes) -> None:
+        recipients = [command for command in session.commands if command.startswith(b"RCPT")]
+        (letter if b"password@example.net" in recipients[-1] else first).set()
+
+    with Server({"dot": taken}) as server:
+        hour = {"batchSize": 1, "batchDelay": "1h", "sending": {"concurrency": 1, "shutdownGrace": 0}}
+        relay.configure(forward_to(server, **hour))
+        campaign = queue(relay.spool, [f"user{number}@example.net" for number in range(3)])
+        with relay.watch():
+            assert first.wait(30)
+            queue(relay.spool, ["password@example.net"])
+            assert letter.wait(30)
+    left = found(relay.spool, campaign)
+    assert left is not None
+    assert sorted(left.statuses.values()) == ["pending", "pending", "sent"]

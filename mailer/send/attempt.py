@@ -6,7 +6,7 @@ says how its recipients stand, and a runner that takes over from a dead one deci
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailer.mail import clock
@@ -72,8 +72,10 @@ class Policy:
 class Attempt:
     """Tries a claimed message's due recipients once."""
 
-    def __init__(self, claim: Claim, policy: Policy) -> None:
+    def __init__(self, claim: Claim, policy: Policy, pause: Callable[[float], Awaitable[None]]) -> None:
+        """Prepare; pause: sleeps for so many seconds between two batches."""
         self._claim = claim
+        self._pause = pause
         self._outgoing = Outgoing(claim)
         self._policy = policy
         self.state = claim.entry.state
@@ -213,7 +215,7 @@ class Attempt:
         batches = Batches(recipients, route.batch_size)
         while batch := batches.next():
             if batches.pause:
-                await asyncio.sleep(route.batch_delay)
+                await self._pause(route.batch_delay)
             try:
                 outcomes = await route.deliver(self._outgoing, batch, self._commit, self._go_on)
             except HopTrouble as trouble:

@@ -1,10 +1,11 @@
 """What a run has in hand, and how many places that takes.
 
-A message that only waits for somebody who does not answer takes none: `sending.concurrency` bounds how much
-is worked on, and a black hole is no work.
+A message that only waits takes none, be it for somebody who does not answer or for `batchDelay` to pass:
+`sending.concurrency` bounds how much is worked on, and a black hole is no work.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -33,6 +34,7 @@ class Hands:
         """With the destination of each, and since when."""
         self._waiting = 0
         self._ticking = False
+        self._pausing: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self.tasks)
@@ -40,7 +42,8 @@ class Hands:
     @property
     def places(self) -> int:
         """How many places are taken."""
-        return len(self.tasks) - self._waiting
+        # One that pauses may be counted among those who wait.
+        return len(self.tasks) - max(self._waiting, min(len(self._pausing), _MOST_WAITING))
 
     def take(
         self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
@@ -66,6 +69,15 @@ class Hands:
             done(self._lanes.end(destination))
 
         task.add_done_callback(end)
+
+    async def pause(self, name: str, seconds: float) -> None:
+        """Sleep, on behalf of a message that has batches left, and give its place to others meanwhile."""
+        self._pausing[name] += 1  # It may do so at several destinations at once.
+        self._changed()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._pausing -= Counter({name: 1})
 
     def _tick(self) -> None:
         """Count anew who only waits, while anything is in hand."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from mailer.send.attempt import Attempt, Policy
 from mailer.send.feed import Feed
@@ -231,7 +232,7 @@ class Runner:
 
     async def _work(self, claim: Claim) -> None:
         """Take one message from claim to settlement; never raises."""
-        attempt = Attempt(claim, self._policy)
+        attempt = Attempt(claim, self._policy, partial(self._hands.pause, claim.id))
         try:
             await self._interruptibly(claim, attempt)
             disposition = await self._settler.settle(claim, attempt.state, self._policy.clock())
