@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from receiving import CLOSED, PASSWORD, USER, login, running
 from testbed.relay import Relay
+from testbed.waiting import until
 
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import RateLimits
@@ -251,3 +252,22 @@ def test_users_are_added_log_in_are_limited_and_removed(relay: Relay) -> None:
     assert relay.mailer("user", "rm", "cron").returncode == 0
     assert relay.mailer("user", "rm", "cron").returncode == 66
     assert relay.mailer("user", "passwd", "nobody").returncode == 66
+
+
+def test_the_first_user_is_seen_without_a_restart(relay: Relay) -> None:
+    """Where nobody has to log in, AUTH is offered once there is somebody who can, and not before."""
+    relay.configure({"security": {"requireAuth": False}, "defaultUsername": "", "defaultPassword": ""})
+    with relay.serve(), smtplib.SMTP("127.0.0.1", relay.port) as client:
+        assert b"AUTH" not in client.ehlo()[1]
+        assert relay.mailer("user", "add", "shop", given="a long password\n").returncode == 0
+        until(lambda: b"AUTH PLAIN LOGIN" in client.ehlo()[1], "the user to be seen")
+        client.login("shop", "a long password")
+
+
+@pytest.mark.parametrize("command", ["add", "token"])
+def test_no_user_is_made_with_the_name_of_the_configurations_own_login(relay: Relay, command: str) -> None:
+    """That one counts, so the new password never would."""
+    done = relay.mailer("user", command, "app@example.com", given="a long password\n")
+    assert done.returncode == 2
+    assert "defaultUsername" in done.stderr
+    assert read_users(relay.directory / "users.json") == {}

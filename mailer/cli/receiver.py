@@ -91,7 +91,7 @@ def service(
     return Service(
         settings,
         store,
-        authenticator if users.accounts() else None,
+        authenticator,
         certificate,
         _rates(config, users, store, rates),
         Space(store.spool, min_free=config.min_free_space, max_queued=config.max_queued, now=time.monotonic),

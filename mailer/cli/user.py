@@ -157,6 +157,12 @@ def _check_new(name: str, users: Mapping[str, User]) -> None:
 def _check_name(name: str) -> None:
     if not name or not name.isprintable() or len(name.encode()) > 255:
         raise Failure(Exit.USAGE, "a user's name is 1 to 255 octets of printable text")
+    if name == configuration().config.default_username:
+        raise Failure(
+            Exit.USAGE,
+            f"{printable(name)} is the configuration's own login (defaultUsername), with its own password; "
+            "choose another name",
+        )
 
 
 def _new_password() -> str:

@@ -60,6 +60,9 @@ class Accounts:
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def anybody(self) -> bool:
+        return bool(self._accounts())
+
     async def authenticate(self, credentials: Credentials) -> Identity | None:
         accounts = self._accounts()
         account = accounts.get(credentials.username)

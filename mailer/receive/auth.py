@@ -35,6 +35,10 @@ class Authenticator(Protocol):
         """Return who it is, or None, in the same time for an unknown user as for a wrong password."""
         ...
 
+    def anybody(self) -> bool:
+        """Tell whether there is anybody who could log in now; that may change."""
+        ...
+
     offers_cram_md5: bool
     """CRAM-MD5 (RFC 2195) is switched on."""
 

@@ -57,7 +57,7 @@ class Login:
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """What EHLO offers; none: there is nobody who could log in."""
-        if self._authenticator is None:
+        if self._authenticator is None or not self._authenticator.anybody():
             return ()
         return ("PLAIN", "LOGIN", "CRAM-MD5") if self._authenticator.offers_cram_md5 else ("PLAIN", "LOGIN")
 

@@ -108,7 +108,7 @@ def _check(service: Service, *, beyond: bool, tls: bool) -> None:
             "a listener has tls on, and there is no certificate: set tls.certificatePath"
         )
     if settings.require_auth:
-        if service.authenticator is None:
+        if service.authenticator is None or not service.authenticator.anybody():
             raise UnsafeSettingsError(
                 "a login is required and none is configured, so nobody could send: set defaultUsername "
                 "and defaultPassword, add a user with `mailer user add`, or set security.requireAuth to false"
