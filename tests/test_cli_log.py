@@ -72,6 +72,24 @@ def test_an_id_or_its_beginning_finds_the_message_on_whatever_day_it_came(
     assert relay.mailer("log", "--id", "no id").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("log", "--id", "zz"), 66),
+        (("spool", "why", "7" + "Z" * 25), 66),
+        (("log", "--since", "9999-12-31T23:59-05:00"), 0),
+        (("log", "--until", "0001-01-01T00:00+05:00"), 0),
+    ],
+)
+def test_what_no_calendar_has_finds_nothing_and_breaks_nothing(
+    relay: Relay, week: dict[int, str], arguments: tuple[str, ...], code: int
+) -> None:
+    assert week
+    done = relay.mailer(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+
+
 def test_addresses_are_found_whatever_their_case_and_the_null_sender_by_its_brackets(
     relay: Relay, week: dict[int, str]
 ) -> None:

@@ -217,4 +217,5 @@ def _moment(at: str) -> float | None:
 
 
 def _day(moment: float) -> str:
-    return clock.rfc3339(moment)[:10].replace("-", "")
+    # An id that somebody has typed may be of any year up to 37613, and a time of the year 0 in their zone.
+    return clock.rfc3339(min(max(moment, 0.0), _NEVER))[:10].replace("-", "")
