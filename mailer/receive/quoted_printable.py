@@ -32,8 +32,9 @@ class QuotedPrintable:
         before = _SOFT_BREAK if self._unfinished else b""
         self._unfinished = not piece.endswith(b"\n")
         if self._unfinished and len(encoded) - encoded.rfind(b"\n") - 1 == _MAX_LINE:
-            # A soft break may have to follow.
-            encoded = encoded[:-1] + _SOFT_BREAK + encoded[-1:]
+            # A soft break may have to follow. An escape stays in one piece.
+            last = 3 if encoded[-3:-2] == b"=" else 1
+            encoded = encoded[:-last] + _SOFT_BREAK + encoded[-last:]
         return before + encoded
 
 
