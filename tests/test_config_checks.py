@@ -191,6 +191,11 @@ def test_a_login_makes_a_public_address_no_open_relay(loaded):
             "$.forwardProviders[0].insecureSkipVerify",
             "can read the password",
         ),
+        (
+            {"forwardProviders": [{"host": "a", "weight": 3}, {"host": "h"}]},
+            "$.forwardProviders[0].weight",
+            "shares nothing without a priority",
+        ),
         ({"adminToken": "changeme"}, "$.adminToken", "anyone can guess"),
         ({"alerts": {"webhook": "hooks.example/x"}}, "$.alerts.webhook", 'must begin with "https://"'),
         ({"alerts": {"failedMoreThan": -1}}, "$.alerts.failedMoreThan", "a whole number from 0"),

@@ -138,7 +138,15 @@ def test_what_succeeds_after_it_opened_began_before_and_closes_nothing() -> None
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"\0" * 100, b"[]", b'{"a": 1, "b": {"openUntil": "soon"}}', b"{" * 99_999]
+    "damage",
+    [
+        b"",
+        b"\0" * 100,
+        b"[]",
+        b'{"a": 1, "b": {"openUntil": "soon"}}',
+        b'{"a": {"trips": 9999}, "b": {"trips": -1}}',
+        b"{" * 99_999,
+    ],
 )
 def test_a_damaged_state_file_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
     with Spool.open(tmp_path / "spool", create=True) as spool:

@@ -262,6 +262,9 @@ def _providers(config: Config) -> Iterator[Problem]:
         if provider.insecure_skip_verify:
             where = f"$.forwardProviders[{at}].insecureSkipVerify"
             yield Problem(where, "is on: whoever is on the way to it can read the password")
+        if provider.weight is not None and provider.priority is None:
+            where = f"$.forwardProviders[{at}].weight"
+            yield Problem(where, "shares nothing without a priority that another provider has, too")
 
 
 def _references(config: Config) -> Iterator[Problem]:

@@ -18,6 +18,9 @@ from mailer.spool.layout import STATE, Spool
 
 NAME = "providers.json"
 
+MOST_TRIPS = 10
+"""What `trips` is counted to; by then the longest pause is reached."""
+
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -30,7 +33,7 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Since when."""
     probe_until: _Moment | None = None
     """A runner tries it with one message, and has until then to say how that went."""
-    trips: int = 0
+    trips: Annotated[int, msgspec.Meta(ge=0, le=MOST_TRIPS)] = 0
     """How often in a row it was found not to work, which makes the pauses longer."""
     failures: int = 0
     """Troubles in a row."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mailer.mail.outcome import Scope
 from mailer.send.quota import quota_of
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.provider_state import MOST_TRIPS, ProviderState
 
 THRESHOLD = 3
 """Failures in a row, of connections or of different messages, before a provider counts as down."""
@@ -131,7 +131,7 @@ def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderSta
         open_until=now + timedelta(seconds=pause),
         opened=state.opened or now,
         probe_until=None,
-        trips=min(state.trips + 1, 10),
+        trips=min(state.trips + 1, MOST_TRIPS),
     )
 
 
