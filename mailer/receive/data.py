@@ -11,6 +11,7 @@ Speed: a clean chunk costs a handful of scans by the C library and no Python per
 from enum import Enum
 
 from mailer.config.receiving import LongLines
+from mailer.mail.lines import has_bare_line_end
 
 MAX_LINE = 998
 """Octets without CRLF; RFC 5322 2.1.1."""
@@ -70,10 +71,9 @@ class _Reader:
 
     def _check(self, body: bytes) -> None:
         """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
-        pairs = body.count(b"\r\n")
         if b"\0" in body:
             self.fault = Fault.NUL
-        if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
+        if has_bare_line_end(body):
             self.fault = Fault.BARE_LINE_END
 
     def _measure(self, body: bytes) -> bytes:
@@ -110,8 +110,9 @@ class DataReader(_Reader):
         nothing is returned.
         """
         data = self._held + data
-        # Most chunks have no dot at a line's start, so neither an end nor anything to unstuff.
-        dot = data.find(b"\r\n.")
+        # Most chunks have no dot at a line's start, so neither an end nor anything to unstuff; base64 has no
+        # dot at all, and one octet is found ten times as quickly as three.
+        dot = data.find(b"\r\n.") if b"." in data else -1
         end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.done = True

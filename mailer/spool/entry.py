@@ -143,9 +143,8 @@ def parse_block(data: bytes) -> Block:
         lines = [line.partition(": ") for line in data.decode().split("\r\n")]
     except UnicodeDecodeError as error:
         raise Corrupt("the envelope is not UTF-8") from error
-    names = [name for name, _, _ in lines]
     single = {name: value for name, _, value in lines}
-    if names[0] != "Spool-Format":
+    if lines[0][0] != "Spool-Format":
         raise Corrupt("it does not begin with Spool-Format")
     if single["Spool-Format"] != FORMAT:
         raise Corrupt(f"format {single['Spool-Format'][:20]!r} is not known to this version")
@@ -179,11 +178,15 @@ def parse_block(data: bytes) -> Block:
 
 def _recipient(value: str) -> Recipient:
     address, rest = _path(value)
+    if not rest:
+        return Recipient(address)
     parameters = _parameters(rest)
     return Recipient(address, parameters.get("NOTIFY", ""), parameters.get("ORCPT", ""))
 
 
 def _path(value: str) -> tuple[str, str]:
+    if value[:1] == "<" and value[-1:] == ">" and '"' not in value and ">" not in value[:-1]:
+        return value[1:-1], ""  # As nearly all are; twice as quick.
     found = _PATH.fullmatch(value)
     if found is None:
         raise Corrupt("an address is not in angle brackets")
@@ -191,6 +194,8 @@ def _path(value: str) -> tuple[str, str]:
 
 
 def _parameters(text: str) -> dict[str, str]:
+    if not text:
+        return {}
     return {name: value for name, _, value in (word.partition("=") for word in text.split(" ") if word)}
 
 

@@ -71,12 +71,13 @@ def address(text: str) -> str:
 def recipients(standings: Sequence[Standing]) -> str:
     """Name the first recipient, count the others, and say how they stand unless nothing was tried yet."""
     first = address(standings[0].address)
-    named = first if len(standings) == 1 else f"{first} +{len(standings) - 1}"
+    if len(standings) == 1:
+        status = standings[0].status
+        return first if status is Status.PENDING else f"{first} [{status}]"
+    named = f"{first} +{len(standings) - 1}"
     counts = Counter(standing.status for standing in standings)
     if set(counts) == {Status.PENDING}:
         return named
-    if len(standings) == 1:
-        return f"{named} [{standings[0].status}]"
     return f"{named} [{', '.join(f'{counts[status]} {status}' for status in Status if counts[status])}]"
 
 
