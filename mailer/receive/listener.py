@@ -41,6 +41,7 @@ class Listener:
             out_of_descriptors: told each time descriptors or memory were lacking for a connection.
         """
         self._listening = listening
+        self._unix = listening.family == socket.AF_UNIX
         self._judge = judge
         self._accept = accept
         self._out_of_descriptors = out_of_descriptors
@@ -80,7 +81,7 @@ class Listener:
                 return
             connection.setblocking(False)
             # A client at a Unix socket has no address, or one that says nothing.
-            peer = UNIX if connection.family == socket.AF_UNIX else str(address[0])
+            peer = UNIX if self._unix else str(address[0])
             reply = self._judge(connection, peer)
             if reply is None:
                 self._accept(connection, peer)
