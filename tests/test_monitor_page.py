@@ -183,7 +183,9 @@ def test_an_action_is_done_by_the_form_alone_and_the_ledger_says_who_did_it(
     path = f"/message/{message_id}/{action}"
     with relay.monitor():
         assert f'href="{path}"'.encode() in ask(relay.http_port, f"/message/{message_id}").body
-        proof = proof_in(ask(relay.http_port, path))
+        asked = ask(relay.http_port, path)
+        assert f"{message_id} in {place}/, from app@example.com" in words_of(asked)
+        proof = proof_in(asked)
         evil = {**FORM, "Origin": "https://evil.example"}
         for headers, body in ((FORM, b""), (FORM, b"form=00"), (evil, f"form={proof}".encode())):
             assert ask(relay.http_port, path, "POST", headers, body).status == 403

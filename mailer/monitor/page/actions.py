@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from mailer.mail.reply import printable
+from mailer.monitor import history
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.door import Door
 from mailer.monitor.page.forms import fields
@@ -116,7 +117,8 @@ ACTIONS = {
 """By name, in the order in which they are offered."""
 
 _CONFIRM = """<h1>{label}?</h1>
-<p class="id">{id}</p>
+<p><span class="id">{id}</span> {title}</p>
+<p class="quiet">{stands}</p>
 <form class="card" method="post" action="/message/{id}/{name}">
 <input type="hidden" name="{field}" value="{proof}">
 <p>{question}</p>
@@ -132,10 +134,13 @@ _REASON = Markup(
 def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
     async def confirm(asked: Asked) -> Answer:
         message_id, action = _meant(asked)
+        told = await asyncio.to_thread(history.tell, service.spool, message_id, service.clock())
         body = fill(
             _CONFIRM,
             label=action.label,
             id=message_id,
+            title=told.title.removeprefix(f"{message_id} "),
+            stands=told.verdict[:2][-1],
             name=action.name,
             field=FIELD,
             proof=sessions.form(asked, asked.path),

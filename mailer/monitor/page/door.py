@@ -5,6 +5,7 @@ from http import HTTPStatus
 from urllib.parse import quote, urlencode
 
 from mailer.monitor.exchange import Answer, Asked, Handler, Refusal, Route
+from mailer.monitor.history import Moving, NoStory
 from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import message_page, page, see_other
@@ -102,6 +103,9 @@ async def told_as_page(handler: Handler, asked: Asked) -> Answer:
         return await handler(asked)
     except Refusal as refusal:
         return message_page(refusal.status, refusal.status.phrase, f"{refusal}.")
+    except NoStory as unknown:
+        status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(unknown, Moving) else HTTPStatus.NOT_FOUND
+        return message_page(status, status.phrase, f"{unknown}.")
     except OSError as error:
         text = f"The spool cannot be worked with: {error.strerror or error}."
         return message_page(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", text)

@@ -27,6 +27,9 @@ _LONGEST_FIELD = 500
 _STEPS = 500
 """Lines of the story; the last ones. A message that is retried for five days has some dozens."""
 
+_STANDINGS = 200
+"""Lines of the verdict; a message may have 20,000 recipients."""
+
 _BODY = """{done}<section id="story" data-live>
 <h1 class="id">{id}</h1>
 <p class="quiet">{title}</p>
@@ -69,12 +72,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
         spool, now = service.spool, service.clock()
-        try:
-            told = await asyncio.to_thread(history.tell, spool, message_id, now)
-        except history.Moving as moving:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(moving)) from moving
-        except history.NoStory as unknown:
-            raise Refusal(HTTPStatus.NOT_FOUND, str(unknown)) from unknown
+        told = await asyncio.to_thread(history.tell, spool, message_id, now)
         facts = await asyncio.to_thread(_facts, spool, told)
         return page(message_id, _body(told, facts, _done(asked)))
 
@@ -95,12 +93,19 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
         done=done,
         id=told.id,
         title=told.title.removeprefix(f"{told.id} "),
-        verdict=(fill("<p>{line}</p>\n", line=line) for line in told.verdict),
+        verdict=(fill("<p>{line}</p>\n", line=line) for line in _verdict(told)),
         actions=_buttons(told.id, possible),
         cut=fill("<p>{cut}</p>\n", cut=cut) if len(told.steps) > _STEPS else NOTHING,
         steps=map(_step, told.steps[-_STEPS:]),
         facts=facts,
     )
+
+
+def _verdict(told: Story) -> tuple[str, ...]:
+    more = len(told.verdict) - _STANDINGS
+    if more <= 0:
+        return told.verdict
+    return (*told.verdict[:_STANDINGS], f"... and {more:,} recipients more: `mailer spool why {told.id}`.")
 
 
 def _buttons(message_id: str, actions: list[Action]) -> Markup:

@@ -107,7 +107,10 @@ def _look_into_ledger(spool: Spool, query: search.Query, result: _Result) -> Non
 def _look_into_queue(spool: Spool, wanted: str, result: _Result) -> None:
     in_time = _until(_PATIENCE / 2)
     for opened, spot in enumerate(spots(spool, QUEUE)):
-        if opened == _OPENED or not in_time() or len(result.queued) == _SHOWN:
+        if len(result.queued) == _SHOWN:
+            result.queue_cut = f"These are the first {_SHOWN} that were found; there may be more."
+            return
+        if opened == _OPENED or not in_time():
             result.queue_cut = f"Only {opened:,} files of the queue were opened; the log has the others."
             return
         seen = look(spool, spot)
