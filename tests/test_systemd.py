@@ -115,3 +115,10 @@ def test_the_path_unit_watches_where_accepted_mail_appears(relay: Relay, tmp_pat
     with relay.serve():
         with_smtplib(relay.server, Submission("app@example.com", ("bob@example.net",), MESSAGE), tmp_path)
     assert len(list((relay.spool / watched).iterdir())) == 1
+
+
+def test_a_reload_of_the_unit_is_a_sighup() -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str
+    parser.read(SYSTEMD / "mailer.service")
+    assert parser["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
