@@ -9,18 +9,20 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 
+_UNTIL_TOLD = object()
+
 
 @coroutine
-def suspended() -> Generator[None, None, None]:
+def suspended() -> Generator[object, None, None]:
     """Wait until somebody calls `go_on`."""
-    yield
+    yield _UNTIL_TOLD
 
 
 class Steps:
     """Runs one coroutine to its end; nothing cancels it.
 
     It may wait for futures and for what is made of them, as in a task, and for `suspended`. What asks for the
-    current task (`asyncio.timeout`) does not work in it, and neither does `asyncio.sleep(0)`.
+    current task (`asyncio.timeout`) does not work in it.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Steps:
     ) -> None:
         """Run nothing yet; the first `go_on` begins."""
         self._begin = begin
+        self._loop = loop
         self._coroutine: Coroutine[object, None, None] | None = None
         self.ended: asyncio.Future[None] = loop.create_future()
 
@@ -47,3 +50,7 @@ class Steps:
                 # The sign between Future.__await__ and who runs it: this one has understood.
                 awaited._asyncio_future_blocking = False  # noqa: SLF001 - asyncio's protocol for those beside Task
                 awaited.add_done_callback(self.go_on)
+            elif awaited is not _UNTIL_TOLD:
+                self._loop.call_soon(
+                    self.go_on
+                )  # A bare yield, as of asyncio.sleep(0): in the loop's next turn.
