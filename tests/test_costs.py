@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hostile import Server
 from sending import MESSAGE, SENDER, TO, forward_to, queue
 from spool_strace import attach, calls_in
@@ -133,6 +134,7 @@ UNNEEDED = {
 """What a run through a provider does without; each costs from 2 to 60 ms, every minute."""
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_finds_nothing_imports_only_what_it_needs(relay: Relay) -> None:
     relay.configure(forward_to(9))
     program = """

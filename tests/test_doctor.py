@@ -211,6 +211,7 @@ def test_a_certificate_that_is_fine_says_for_how_long(relay: Relay) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("unmeasured")
 def test_root_looks_with_the_eyes_of_the_spools_owner() -> None:
     """What root can read says nothing about what the programs can."""
     with TemporaryDirectory(prefix="mailer-test-") as name:

@@ -240,18 +240,31 @@ def test_a_message_that_moves_while_it_is_looked_for_is_found(
     name = accept(spool_path)
     (spool_path / "new" / name).rename(spool_path / "cur" / name)
     with Spool.open(spool_path) as spool:
-        real = Spool.directory
-        moves = [("cur", "new")]
+        look_for_a_prefix, look_for_the_name = Spool.directory, os.stat
+        moves = [("new", "cur"), ("cur", "new")]
 
-        def moving(self: Spool, place: str) -> object:
-            if place == "cur" and moves:
-                source, to = moves.pop()
-                (spool_path / source / name).rename(spool_path / to / name)
-            return real(self, place)
+        def move() -> None:
+            source, to = moves.pop()
+            (spool_path / source / name).rename(spool_path / to / name)
 
-        monkeypatch.setattr(Spool, "directory", moving)
+        def directory(self: Spool, place: str) -> object:
+            if place == "cur" and len(moves) == 2:
+                move()
+            return look_for_a_prefix(self, place)
+
+        def stat(path: str, **options: object) -> object:
+            if path == f"cur/{name}" and len(moves) == 2:
+                move()
+            return look_for_the_name(path, **options)
+
+        monkeypatch.setattr(Spool, "directory", directory)
+        assert [spot.place for spot in find(spool, name[:-1])] == [Place.NEW]
+        move()
+        moves = [("new", "cur"), ("cur", "new")]
+        monkeypatch.setattr(Spool, "directory", look_for_a_prefix)
+        monkeypatch.setattr(os, "stat", stat)
         assert [spot.place for spot in find(spool, name)] == [Place.NEW]
-        assert not moves
+        assert len(moves) == 1
 
 
 def test_a_bucket_that_goes_while_it_is_listed_is_no_error(
