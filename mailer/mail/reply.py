@@ -59,6 +59,8 @@ def printable(text: str, limit: int = 1000) -> str:
     A reply may carry CR, LF, ESC or a megabyte (RFC 5321 4.5.3.1.5 allows 512 octets a line).
     """
     if text.isprintable():
+        if len(text) <= limit:
+            return text
         clean = text
     else:
         start = text[: limit + 1]

@@ -37,7 +37,8 @@ _LENGTH_FIELD = b"Spool-Length: "
 LENGTH_DIGITS = 10
 LENGTH_WIDTH = LENGTH_DIGITS + 2
 """With its line end: what is written last, into its place."""
-_END = re.compile(rb"\r\n" + _LENGTH_FIELD + rb"(\d{10})\r\n")
+BEFORE_LENGTH = b"\r\n" + _LENGTH_FIELD
+_END = re.compile(BEFORE_LENGTH + rb"(\d{10})\r\n")
 
 _FIRST_READ = 16 * 1024
 """Enough for the block, the message and the journal of nearly every mail, in one read."""

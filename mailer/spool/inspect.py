@@ -8,16 +8,16 @@ import errno
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from mailer.spool import journal
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.held import lock
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Place, Spool, Spot
-from mailer.spool.scan import QUEUE, buckets, names, spots
+from mailer.spool.scan import QUEUE, batches, buckets, names
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 256 * 1024
@@ -151,16 +151,33 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
 
 
 def listing(spool: Spool, now: float, places: Iterable[Place] = QUEUE) -> Iterator[Seen]:
+    """Stream every message in some places, each once, in no order; arguments and errors as `join_scans`."""
+    return join_scans(spool, now, places, lambda *_: None)
+
+
+_Peeked = TypeVar("_Peeked")
+
+Peek = Callable[[int, Place, str], _Peeked | None]
+"""Given the open directory, its place and a file's name in it: what is known of the file without `look`."""
+
+
+def join_scans(
+    spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked]
+) -> Iterator[Seen | _Peeked]:
     """Stream every message in some places, each once, in no order.
 
     One scan would miss what moves from a place not yet scanned to one that was. So the first scan passes over
     what was moved or written since it began, and a second one, of the directories that have changed, lists
     that. What is at rest costs eight bytes of memory each, and what moved its spot; nothing else is kept.
 
+    A directory that has not changed since holds only what has lain there all the time, and was seen nowhere
+    else: of that, `peek` need not say when it changed.
+
     Args:
         spool: where.
         now: seconds since the epoch.
         places: which.
+        peek: tried before `look` where it may be; None of it means that a look is needed.
 
     Raises:
         OSError: as `look`.
@@ -169,15 +186,22 @@ def listing(spool: Spool, now: float, places: Iterable[Place] = QUEUE) -> Iterat
     began = now - _SLACK
     listed = array("q")
     moved: dict[int, Spot] = {}
-    for spot in spots(spool, places):
-        seen = look(spool, spot)
-        if seen is None:
-            continue
-        if seen.changed >= began:
-            moved[hash(spot.name)] = spot
-            continue
-        listed.append(hash(spot.name))
-        yield seen
+    for place, bucket, directory, found in batches(spool, places):
+        at_rest = os.fstat(directory).st_ctime < began
+        for name in found:
+            if at_rest and (peeked := peek(directory, place, name)) is not None:
+                listed.append(hash(name))
+                yield peeked
+                continue
+            spot = Spot(place, name, bucket)
+            seen = look(spool, spot)
+            if seen is None:
+                continue
+            if seen.changed >= began:
+                moved[hash(name)] = spot
+                continue
+            listed.append(hash(name))
+            yield seen
     moved |= {hash(spot.name): spot for spot in _moved_since(spool, places, began)}
     for known in listed:
         moved.pop(known, None)

@@ -68,7 +68,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """With `accepted`: this message is a notification of ours, about the message with this id."""
 
 
-_OUTCOMES: dict[str, Status] = {
+OUTCOMES: dict[str, Status] = {
     Kind.SENT: Status.SENT,
     Kind.DEFERRED: Status.DEFERRED,
     Kind.BOUNCED: Status.BOUNCED,
@@ -96,6 +96,18 @@ def decode(journal: bytes) -> Iterator[Event]:
                 yield _decoder.decode(line)
             except _UNREADABLE:
                 continue
+
+
+def decode_whole(journal: bytes) -> list[Event]:
+    """Read a journal of which every line counts, in half the time; return nothing where some line may not.
+
+    A torn line, though ended by whoever wrote the next, leaves a brace open: the whole does not parse.
+    """
+    try:
+        events = _decoder.decode_lines(journal)
+    except _UNREADABLE:
+        return []
+    return events if journal.count(b"\n") == len(events) else []
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -209,7 +221,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
     """Fold more lines over a state; arguments as `fold`."""
     standings = {standing.address: standing for standing in state.standings}
     for event in events:
-        if outcome := _OUTCOMES.get(event.event):
+        if outcome := OUTCOMES.get(event.event):
             due = _time(event.next)
             for address in event.to:
                 # Sent is sent: no later line, however it came there, may mail anybody twice.

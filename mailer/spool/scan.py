@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from mailer.spool.ids import is_id
 from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
@@ -22,6 +23,23 @@ def names(spool: Spool, directory: str) -> Iterator[str]:
                     yield entry.name
     except FileNotFoundError:
         return
+
+
+_BATCH = 500
+
+
+def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str, int, list[str]]]:
+    """Stream the ids in some places, hundreds at a time, with their place, bucket and the open directory."""
+    for place in places:
+        for bucket in buckets(spool, place) if place in BUCKETED else [""]:
+            try:
+                path = f"{place}/{bucket}" if bucket else place.value
+                with spool.directory(path) as fd, os.scandir(fd) as entries:
+                    ids = (entry.name for entry in entries if is_id(entry.name))
+                    while batch := list(islice(ids, _BATCH)):
+                        yield place, bucket, fd, batch
+            except FileNotFoundError:
+                continue
 
 
 def buckets(spool: Spool, place: Place) -> list[str]:

@@ -7,6 +7,7 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
 from mailer.spool.entry import Entry
+from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Event, Kind, Standing
 from mailer.spool.layout import Place
@@ -70,24 +71,26 @@ def _happening(event: Event) -> str:
     )
 
 
-def situation(seen: Seen, now: float) -> str:
+def unreadable(seen: Seen) -> str:
+    """Say what is wrong with a message that cannot be read."""
+    return f"unreadable: {printable(seen.reason)}"
+
+
+def situation(glance: Glance, now: float) -> str:
     """Say what a message's state alone does not: by whom, until when, why."""
-    entry = seen.entry
-    if entry is None:
-        return f"unreadable: {printable(seen.reason)}"
-    attempts = words.count(entry.state.attempts, "attempt")
-    waiting = ""
-    if entry.state.attempts or entry.state.next is not None:
-        due = entry.state.next
-        waiting = f"next {'at the next run' if due is None else words.until(due, now)}, {attempts}"
-    return {
-        Place.NEW: waiting,
-        Place.RETRY: waiting,
-        Place.CUR: "in a runner's hands" if seen.in_hand else "its runner died; the next run takes it over",
-        Place.HOLD: printable(entry.state.held) or "not held by its journal",
-        Place.CORRUPT: printable(seen.reason),
-        Place.FAILED: attempts,
-    }.get(seen.spot.place, "")
+    match glance.place:
+        case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None:
+            due = "at the next run" if glance.next is None else words.until(glance.next, now)
+            return f"next {due}, {words.count(glance.attempts, 'attempt')}"
+        case Place.CUR:
+            return "in a runner's hands" if glance.in_hand else "its runner died; the next run takes it over"
+        case Place.HOLD:
+            return printable(glance.held) or "not held by its journal"
+        case Place.CORRUPT:
+            return printable(glance.reason)
+        case Place.FAILED:
+            return words.count(glance.attempts, "attempt")
+    return ""
 
 
 def verdict(seen: Seen, now: float) -> list[str]:

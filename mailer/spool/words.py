@@ -3,11 +3,11 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from mailer.mail import clock
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
-from mailer.spool.journal import Standing
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _LONGEST_REPLY = 300
@@ -16,7 +16,12 @@ _LONGEST_REPLY = 300
 
 def duration(seconds: float) -> str:
     """Write a duration in its two largest units: `45s`, `3m20s`, `2d4h`."""
-    left = max(0, round(seconds))
+    return _duration(max(0, round(seconds)))
+
+
+# The messages of one bucket are due within the same minute.
+@lru_cache(maxsize=256)
+def _duration(left: int) -> str:
     parts: list[str] = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
@@ -35,6 +40,7 @@ def age(seconds: float) -> str:
     return "0s"
 
 
+@lru_cache(maxsize=256)
 def size(count: int) -> str:
     """Write a number of bytes at most five characters wide: `512B`, `1.2K`, `25M`."""
     amount = float(count)
@@ -68,23 +74,22 @@ def address(text: str) -> str:
     return printable(text, 320) or "<>"
 
 
-def recipients(standings: Sequence[Standing]) -> str:
+def recipients(first: str, statuses: Sequence[Status]) -> str:
     """Name the first recipient, count the others, and say how they stand unless nothing was tried yet."""
-    first = address(standings[0].address)
-    if len(standings) == 1:
-        status = standings[0].status
+    first = address(first)
+    if len(statuses) == 1:
+        status = statuses[0]
         return first if status is Status.PENDING else f"{first} [{status}]"
-    named = f"{first} +{len(standings) - 1}"
-    counts = Counter(standing.status for standing in standings)
+    named = f"{first} +{len(statuses) - 1}"
+    counts = Counter(statuses)
     if set(counts) == {Status.PENDING}:
         return named
     return f"{named} [{', '.join(f'{counts[status]} {status}' for status in Status if counts[status])}]"
 
 
-def last_reply(standings: Sequence[Standing]) -> str:
-    """Return what the operator should read first: the reply of a recipient that was not sent."""
-    replies = [s.reply for s in standings if s.reply and s.status is not Status.SENT]
-    return printable(replies[0], _LONGEST_REPLY) if replies else ""
+def reply(text: str) -> str:
+    """Write a reply as far as a listing has room for it."""
+    return printable(text, _LONGEST_REPLY)
 
 
 def count(number: int, noun: str) -> str:

@@ -10,8 +10,8 @@ from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import say_if_paused, workplace
-from mailer.mail.reply import printable
 from mailer.spool import story, words
+from mailer.spool.glance import Glance, of_seen
 from mailer.spool.inspect import Seen
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
@@ -44,23 +44,24 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
         say_if_paused(at.spool)
-        chosen = islice(wanted.select(at.spool, QUEUE, now), limit)
         if as_json:
+            chosen = islice(wanted.select(at.spool, QUEUE, now), limit)
             sys.stdout.writelines(records.encode(records.record(seen)) for seen in chosen)
             return
-        heading = _HEADING
-        for seen in chosen:
-            sys.stdout.write(heading + line(seen, now))
-            heading = ""
+        lines = (line(found, now) for found in islice(wanted.glance(at.spool, QUEUE, now), limit))
+        if first := next(lines, ""):
+            sys.stdout.write(_HEADING + first)
+        sys.stdout.writelines(lines)
 
 
-def line(seen: Seen, now: float) -> str:
+def line(found: Seen | Glance, now: float) -> str:
     """Describe a message in one line of aligned columns."""
-    place, entry = seen.spot.place, seen.entry
-    if entry is None:
-        return f"{seen.id} {place:7} {'-':>4} {'-':>5}  unreadable: {printable(seen.reason)}\n"
-    older = words.age(now - entry.block.received)
-    sender, recipients = words.address(entry.envelope.sender), words.recipients(entry.state.standings)
-    columns = f"{seen.id} {place:7} {older:>4} {words.size(entry.length):>5}  {sender} -> {recipients}"
-    said = (columns, story.situation(seen, now), words.last_reply(entry.state.standings))
+    if (glance := of_seen(found)) is None:
+        assert isinstance(found, Seen)
+        return f"{found.id} {found.spot.place:7} {'-':>4} {'-':>5}  {story.unreadable(found)}\n"
+    older, size = words.age(now - glance.received), words.size(glance.length)
+    sender = words.address(glance.sender)
+    recipients = words.recipients(glance.recipients[0], glance.statuses)
+    columns = f"{glance.id} {glance.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
+    said = (columns, story.situation(glance, now), words.reply(glance.reply))
     return "; ".join(filter(None, said)) + "\n"

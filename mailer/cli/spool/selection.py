@@ -8,6 +8,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION
+from mailer.spool.glance import Glance, glances, of_seen
 from mailer.spool.inspect import Seen, listing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
@@ -59,19 +60,26 @@ class Filter:
 
     def select(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen]:
         """Stream the messages that are meant, from `places` unless states are named."""
-        return (seen for seen in listing(spool, now, self.states or places) if self.matches(seen, now))
+        found = listing(spool, now, self.states or places)
+        return (seen for seen in found if self.matches(of_seen(seen), now))
 
-    def matches(self, seen: Seen, now: float) -> bool:
-        """Tell whether a message is meant; one that cannot be read matches by its state alone."""
-        entry = seen.entry
-        if entry is None:
+    def glance(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen | Glance]:
+        """Stream the same messages, for whom the columns of a listing are enough."""
+        found = glances(spool, now, self.states or places)
+        if not self._asks_for_contents:
+            return found
+        return (one for one in found if self.matches(of_seen(one), now))
+
+    def matches(self, glance: Glance | None, now: float) -> bool:
+        """Tell whether a message is meant; one that cannot be read (None) matches by its state alone."""
+        if glance is None:
             return not self._asks_for_contents
-        if self.older is not None and now - entry.block.received < self.older:
+        if self.older is not None and now - glance.received < self.older:
             return False
-        if self.sender is not None and not _matches(self.sender, entry.envelope.sender):
+        if self.sender is not None and not _matches(self.sender, glance.sender):
             return False
         wanted = self.recipient
-        return wanted is None or any(_matches(wanted, r.address) for r in entry.envelope.recipients)
+        return wanted is None or any(_matches(wanted, address) for address in glance.recipients)
 
 
 def _matches(wanted: str, address: str) -> bool:

@@ -12,6 +12,7 @@ from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import page
 from mailer.monitor.service import Service
 from mailer.spool import story, words
+from mailer.spool.glance import of_seen
 from mailer.spool.ids import is_id
 from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import Place, Spool, Spot
@@ -104,11 +105,11 @@ def items(chosen: list[Seen], now: float, *, with_place: bool = False) -> Markup
 
 
 def _item(seen: Seen, now: float, *, with_place: bool) -> Markup:
-    entry = seen.entry
+    glance = of_seen(seen)
     place = f", in {seen.spot.place}" if with_place else ""
-    said = story.situation(seen, now)
+    said = story.situation(glance, now) if glance else story.unreadable(seen)
     situation = fill('<span class="situation">{said}</span>\n', said=said) if said else NOTHING
-    if entry is None:
+    if glance is None:
         return fill(
             '<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{place}</span>\n'
             "{situation}</li>\n",
@@ -116,15 +117,15 @@ def _item(seen: Seen, now: float, *, with_place: bool) -> Markup:
             place=place,
             situation=situation,
         )
-    reply = words.last_reply(entry.state.standings)
+    reply = words.reply(glance.reply)
     return fill(
         _ITEM,
         id=seen.id,
-        age=words.age(now - entry.block.received),
-        size=words.size(entry.length),
+        age=words.age(now - glance.received),
+        size=words.size(glance.length),
         place=place,
-        sender=words.address(entry.envelope.sender),
-        recipients=words.recipients(entry.state.standings),
+        sender=words.address(glance.sender),
+        recipients=words.recipients(glance.recipients[0], glance.statuses),
         situation=situation,
         reply=fill('<span class="reply">{reply}</span>\n', reply=reply) if reply else NOTHING,
     )
