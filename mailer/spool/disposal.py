@@ -15,6 +15,10 @@ _THREADS = 4
 """The waits are the device's, which takes several at a time."""
 _MOST = 128
 """Files on their way, at most; beyond that whoever removes more waits for his own."""
+_TOGETHER = 32
+"""Files that are handed over at once: each time a thread must be woken."""
+_SOON = 0.1
+"""Seconds that one waits for others."""
 
 
 class Disposal:
@@ -24,23 +28,34 @@ class Disposal:
         self._jobs: SimpleQueue[list[int] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._gathered: list[int] = []
+        self._timed = False
+        """They are handed over within `_SOON`, however few they are."""
         self._waiting = 0
         self._closed: deque[int] = deque()
         """How many each thread has closed, until that is subtracted."""
 
     def close(self, fd: int) -> None:
-        """Close a descriptor soon; those of one turn of the running event loop go together."""
+        """Close a descriptor soon, together with others; an event loop must be running."""
         while self._closed:
             self._waiting -= self._closed.popleft()
         if self._waiting >= _MOST:
             os.close(fd)
             return
         self._waiting += 1
-        if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._hand_over)
         self._gathered.append(fd)
+        if len(self._gathered) >= _TOGETHER:
+            self._hand_over()
+        elif not self._timed:
+            self._timed = True
+            asyncio.get_running_loop().call_later(_SOON, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timed = False
+        self._hand_over()
 
     def _hand_over(self) -> None:
+        if not self._gathered:
+            return
         if not self._threads:
             self._threads = [
                 threading.Thread(target=self._run, name="disposal", daemon=True) for _ in range(_THREADS)
@@ -48,13 +63,12 @@ class Disposal:
             for thread in self._threads:
                 thread.start()
         gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._jobs.put(gathered)
+        self._jobs.put(gathered)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            for fd in job:
-                os.close(fd)
+            for first, last in _runs(job):
+                os.closerange(first, last + 1)
             self._closed.append(len(job))
 
     def finish(self) -> None:
@@ -65,3 +79,17 @@ class Disposal:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+
+
+def _runs(fds: list[int]) -> list[tuple[int, int]]:
+    """Give the first and last of those that follow each other, as those of messages in a row mostly do.
+
+    A thread that closes them one by one fights the event loop for the interpreter each time.
+    """
+    runs: list[tuple[int, int]] = []
+    for fd in sorted(fds):
+        if runs and fd == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], fd
+        else:
+            runs.append((fd, fd))
+    return runs
