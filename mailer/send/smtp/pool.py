@@ -45,7 +45,10 @@ class _Line:
         self._failure: tuple[float, HopTrouble] | None = None
         """When a session could last not be opened, slowly, and why."""
         # The one used last is taken first, so that those not needed time out.
-        self._idle: list[tuple[Session, asyncio.TimerHandle]] = []
+        self._idle: list[tuple[Session, float]] = []
+        """With the time when each is to be closed, the earliest first."""
+        self._timer: asyncio.TimerHandle | None = None
+        """For the first that was idle when it was set. One serves all: most are wanted again long before."""
         self._leased: set[Session] = set()
 
     @property
@@ -74,8 +77,7 @@ class _Line:
             if self._failure and self._failure[0] > since:  # what fails at once may as well be asked again
                 raise self._failure[1].again()
             return await self.open(), False
-        session, timer = self._idle.pop()
-        timer.cancel()
+        session, _ = self._idle.pop()
         self._leased.add(session)
         return session, True
 
@@ -99,8 +101,10 @@ class _Line:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
         if session.alive:
-            timer = asyncio.get_running_loop().call_later(self._pool.idle, self._expire, session)
-            self._idle.append((session, timer))
+            end = asyncio.get_running_loop().time() + self._pool.idle
+            self._idle.append((session, end))
+            if self._timer is None:
+                self._wait_until(end)
         else:
             session.abort()
 
@@ -108,14 +112,23 @@ class _Line:
         """Close what is idle, drop what is in use."""
         for session in self._leased:
             session.abort()
-        for session, timer in self._idle:
-            timer.cancel()
+        if self._timer:
+            self._timer.cancel()
+        for session, _ in self._idle:
             self._pool.retire(session)
         self._idle.clear()
 
-    def _expire(self, session: Session) -> None:
-        self._idle = [entry for entry in self._idle if entry[0] is not session]
-        self._pool.retire(session)
+    def _wait_until(self, end: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(end, self._expire)
+
+    def _expire(self) -> None:
+        """Close whose time is over."""
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._idle and self._idle[0][1] <= now:
+            self._pool.retire(self._idle.pop(0)[0])
+        if self._idle:
+            self._wait_until(self._idle[0][1])
         self._pool.forget_if_vacant(self._hop)
 
 
