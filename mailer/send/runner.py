@@ -91,7 +91,9 @@ class Runner:
         self._feed = Feed(spool, claims, policy)
         self._lanes = Lanes(policy.traffic, concurrency)
         self._feed.leave_alone = self._lanes
-        self._attempts: set[asyncio.Timeout] = set()
+        self._attempts: set[asyncio.Task[None]] = set()
+        """Those that are cut off when the run's grace is over."""
+        self._interrupted = False
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
         self._alone = False
@@ -243,17 +245,17 @@ class Runner:
             claim.held.release()
 
     async def _interruptibly(self, claim: Claim, attempt: Attempt) -> None:
-        interruptible = asyncio.timeout(None)
-        self._attempts.add(interruptible)
+        task = asyncio.current_task()
+        assert task is not None
+        self._attempts.add(task)
         try:
-            async with interruptible:
-                await self._try(claim, attempt)
-        except TimeoutError:
-            if not interruptible.expired():
+            await self._try(claim, attempt)
+        except asyncio.CancelledError:
+            if not self._interrupted or task.uncancel():
                 raise
-            attempt.abandon("interrupted before the final reply")  # The run's grace is over.
+            attempt.abandon("interrupted before the final reply")
         finally:
-            self._attempts.discard(interruptible)
+            self._attempts.discard(task)
 
     async def _try(self, claim: Claim, attempt: Attempt) -> None:
         if claim.recovered:
@@ -291,11 +293,15 @@ class Runner:
         if tasks:
             self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)
-        now = asyncio.get_running_loop().time()
-        for attempt in self._attempts:
-            attempt.reschedule(now)
+        # In the next turn of the loop: whose final reply has just come in shall see it.
+        asyncio.get_running_loop().call_soon(self._interrupt)
         if tasks:
             await asyncio.wait(tasks)
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        for attempt in self._attempts:
+            attempt.cancel()
 
     def _listen(self) -> Arrivals | None:
         try:
