@@ -303,12 +303,8 @@ class Attempt:
         now = self._policy.clock()
         number, delay = (self.state.attempts, self._until(now)) if rest else (self._number, self._delay)
         following = clock.rfc3339(now + delay)
-        groups: dict[Outcome, list[str]] = {}
-        # Sent first: should the disk be full after all, the line that prevents a duplicate is written.
-        ordered = sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT)
-        for outcome in map(self._aged, map(self._still_in_doubt, ordered)):
-            groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
-        self._append([self._event(outcome, tuple(to), number, following) for outcome, to in groups.items()])
+        groups = _alike([self._aged(self._still_in_doubt(outcome)) for outcome in outcomes])
+        self._append([self._event(outcome, to, number, now, following) for outcome, to in groups.items()])
         self._report.outcomes(groups, self.state, number, following, self._committed)
 
     def _until(self, now: float) -> float:
@@ -335,12 +331,12 @@ class Attempt:
     def _is_overdue(self) -> bool:
         return self._policy.backoff.overdue(self.state.since, self._now)
 
-    def _event(self, outcome: Outcome, to: tuple[str, ...], number: int, following: str) -> Event:
+    def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
         again = outcome.status in _TRIED_AGAIN
         return Event(
-            at=self._at(),
+            at=clock.rfc3339(now),
             event=_KINDS[outcome.status],
-            to=to,
+            to=tuple(to),
             hop=outcome.hop,
             reply=outcome.reply,
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
@@ -358,6 +354,19 @@ class Attempt:
 
     def _at(self) -> str:
         return clock.rfc3339(self._policy.clock())
+
+
+def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:
+    """Gather the recipients by what they have in common: an outcome, whose own address says nothing.
+
+    Sent first: should the disk be full after all, the line that prevents a duplicate is written.
+    """
+    if len(outcomes) == 1:
+        return {outcomes[0]: [outcomes[0].address]}  # As of nearly every message.
+    groups: dict[Outcome, list[str]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT):
+        groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
+    return groups
 
 
 def _goes_on(outcome: Outcome, *, hops_left: bool) -> bool:

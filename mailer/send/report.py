@@ -10,7 +10,7 @@ from mailer.spool.claim import Claim
 from mailer.spool.journal import State
 
 _Groups = Mapping[Outcome, Sequence[str]]
-"""The recipients by what they have in common, which is an outcome without an address."""
+"""The recipients by what they have in common, which is an outcome, whatever its address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class Spot:
 
     @property
     def directory(self) -> str:
-        return f"{self.place}/{self.bucket}" if self.bucket else self.place.value
+        return f"{self.place}/{self.bucket}" if self.bucket else self.place
 
     @property
     def path(self) -> str:

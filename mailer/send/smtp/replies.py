@@ -45,7 +45,7 @@ class ReplyReader:
         Raises:
             BadReply: no reply, codes that differ between its lines, NUL, or a cap is exceeded.
         """
-        while True:
+        while self._partial:
             line, end, rest = self._partial.partition(b"\n")
             if len(line) >= MAX_LINE:
                 raise BadReply(f"a reply line of more than {MAX_LINE} octets")
@@ -58,6 +58,7 @@ class ReplyReader:
             reply = self._line(int(found[1]), more=found[2] == b"-", text=found[3] or b"")
             if reply:
                 return reply
+        return None
 
     def _line(self, code: int, *, more: bool, text: bytes) -> Reply | None:
         if self._lines and code != self._code:
