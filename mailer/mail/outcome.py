@@ -1,7 +1,8 @@
 """What became of a recipient: the words that the journal, the ledger and the operator share."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Status(StrEnum):
@@ -44,8 +45,7 @@ class Scope(StrEnum):
     """Ourselves: disk, memory, configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What one attempt did for one recipient."""
 
     address: str

@@ -1,13 +1,13 @@
 """SMTP replies (RFC 5321 4.2) with their enhanced status codes (RFC 3463)."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What a server answered: three digits and its lines of text, without codes and line ends."""
 
     code: int

@@ -60,7 +60,7 @@ class Times(NamedTuple):
 
 def _between(earlier: float, later: float) -> float:
     """To the millisecond; a clock that was put back makes no time negative."""
-    return max(0.0, round(later - earlier, 3))
+    return round(later - earlier, 3) if later > earlier else 0.0
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ def not_allowed_sender(user: str, sender: str) -> Reply:
     )
 
 
-class RateExceeded(Reply):
+class RateExceeded(Reply, frozen=True):
     """So many messages were submitted that more have to wait."""
 
 

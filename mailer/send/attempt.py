@@ -7,7 +7,9 @@ says how its recipients stand, and a runner that takes over from a dead one deci
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
@@ -159,8 +161,9 @@ class Attempt:
 
     def _hold_doubt(self, among: Collection[str]) -> bool:
         """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
-        doubtful = self._uncertain(among)
-        if doubtful and self._policy.hold_uncertain and not self.state.held:
+        if not self._policy.hold_uncertain or self.state.held:
+            return bool(self.state.held)
+        if doubtful := self._uncertain(among):
             self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
         return bool(self.state.held)
 
@@ -174,8 +177,10 @@ class Attempt:
         A hop that may have taken a message is the only one that could recognise it the second time. The
         direct route has many hops: who is in doubt goes apart from those who are not, or are at another one.
         """
-        plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
         every = self._policy.routes.next()
+        if not self._doubted:
+            return [(every, [standing.recipient for standing in due])]
+        plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
         for standing in due:
             routes, hop = every, ""
             if standing.status is Status.UNCERTAIN:

@@ -177,7 +177,7 @@ class State(msgspec.Struct, frozen=True):
     @property
     def open(self) -> tuple[Standing, ...]:
         """The recipients that still wait for their final status."""
-        return tuple(s for s in self.standings if not s.status.final)
+        return tuple([s for s in self.standings if not s.status.final])
 
     @property
     def next(self) -> float | None:
@@ -194,7 +194,7 @@ class State(msgspec.Struct, frozen=True):
             horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
                 wrong then or is wrong now, and counts as due.
         """
-        return tuple(s for s in self.open if s.next is None or not now < s.next <= now + horizon)
+        return tuple([s for s in self.open if s.next is None or not now < s.next <= now + horizon])
 
     def disposition(self, now: float, horizon: float) -> Disposition:
         """Decide what is to be done; arguments as `due`."""

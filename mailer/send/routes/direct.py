@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
@@ -161,7 +163,7 @@ class DirectRoute:
             # As the field does: a server whose TLS is broken gets its mail in clear, and the journal says so.
             clear = replace(hop, starttls=StartTls.NEVER)
             outcomes = await self._transact(clear, outgoing, recipients, on_commit)
-            return [replace(outcome, tls=f"none: {trouble.text}") for outcome in outcomes]
+            return [structs.replace(outcome, tls=f"none: {trouble.text}") for outcome in outcomes]
 
     async def _transact(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
@@ -181,7 +183,7 @@ def _tell(
         return
     alike: dict[Outcome, list[Recipient]] = {}
     for recipient, outcome in zip(recipients, tried, strict=True):
-        alike.setdefault(replace(outcome, address=""), []).append(recipient)
+        alike.setdefault(structs.replace(outcome, address=""), []).append(recipient)
     for outcome, some in alike.items():
         on_trouble(outcome.hop, outcome.reply, outcome.scope, some)
 

@@ -1,45 +1,40 @@
 """What `smtp.Dialogue` reports to its shell."""
 
-from dataclasses import dataclass
+import msgspec
 
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """The reply that decided, and the command it answered; (DOT, 2yz) means sent."""
 
     phase: Phase
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The reply to a greeting, EHLO, STARTTLS, AUTH or QUIT."""
 
     phase: Phase
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class GoAhead:
+class GoAhead(msgspec.Struct, frozen=True):
     """354, and somebody is to receive the message: send it, then call `finish`."""
 
     refused: tuple[Verdict | None, ...]
     """Each recipient's refusal, in the order of `begin`; None: accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """The transaction is over and every recipient has the reply that decided its case."""
 
     verdicts: tuple[Verdict, ...]
     """In the order of `begin`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """The session is over: 421, or something that is not SMTP. Nothing more can be said in it."""
 
     text: str

@@ -55,7 +55,8 @@ class ReplyReader:
             found = _LINE.fullmatch(line.removesuffix(b"\r"))
             if not found:
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
-            reply = self._line(int(found[1]), more=found[2] == b"-", text=found[3] or b"")
+            code, mark, text = found.groups()
+            reply = self._line(int(code), more=mark == b"-", text=text or b"")
             if reply:
                 return reply
         return None
