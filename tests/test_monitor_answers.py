@@ -296,6 +296,24 @@ def test_every_state_is_counted_with_its_age(relay: Relay, states: Queue) -> Non
         assert 5000 <= found["mailer_queue_oldest_age_seconds{state=failed}"] < 5300
 
 
+def test_what_is_unreadable_needs_a_look_and_what_is_held_is_named(relay: Relay, states: Queue) -> None:
+    states.hold(states.new(), "asked")
+    with relay.monitor():
+        assert ask(relay.http_port, "/health").json["status"] == "ok"
+        assert "All is well</strong>: 1 held;" in ask(relay.http_port, "/").body.decode()
+        assert "\n1 held;" in relay.mailer("top", "--once").stdout
+        states.damage(states.new())
+        told = ask(relay.http_port, "/health").json
+        assert (told["status"], told["checks"]["quarantine"]["status"]) == ("degraded", "degraded")
+        assert told["checks"]["quarantine"]["message"].startswith("1 message is unreadable")
+        page = ask(relay.http_port, "/").body.decode()
+        assert "Needs a look</strong>: 1 held, 1 unreadable;" in page
+        assert "<li>1 message is unreadable" in page
+        top = relay.mailer("top", "--once").stdout
+        assert top.startswith("mailer needs a look")
+        assert "mailer spool ls --state corrupt" in top
+
+
 TWO = [
     {"host": "smtp.example.com", "username": "one@example.com", "password": "x", "priority": 0},
     {"host": "smtp.example.com", "username": "two@example.com", "password": "x", "priority": 1},

@@ -190,6 +190,17 @@ def _last_run(reading: Reading, _: Config) -> Check:
     return Check(Status.OK, said)
 
 
+def _quarantine(reading: Reading, _: Config) -> Check:
+    count = reading.queue[Place.CORRUPT].count
+    if not count:
+        return Check(Status.OK, "no message is unreadable")
+    said = "1 message is" if count == 1 else f"{count:,} messages are"
+    return Check(
+        Status.DEGRADED,
+        f"{said} unreadable, kept in corrupt/ and never sent: mailer spool ls --state corrupt",
+    )
+
+
 def _paused(reading: Reading, _: Config) -> Check:
     if reading.pause is None:
         return Check(Status.OK, "no")
@@ -230,6 +241,7 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "disk_space": _disk_space,
     "oldest_message": _oldest_message,
     "last_run": _last_run,
+    "quarantine": _quarantine,
     "providers": _providers,
     "tokens": _tokens,
     "paused": _paused,

@@ -10,6 +10,7 @@ from mailer.monitor.health import Check, Status
 from mailer.monitor.limits import LimitsView, Use
 from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Lookout, Reading
+from mailer.spool import words
 from mailer.spool.layout import Place
 
 MEANINGS = {
@@ -21,6 +22,8 @@ MEANINGS = {
     Place.CORRUPT: "unreadable, never sent",
 }
 """The states of the queue, as an operator meets them, and what they mean."""
+
+_AT_REST = {Place.HOLD: "held", Place.FAILED: "given up", Place.CORRUPT: "unreadable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,14 @@ class Overview:
         found = [check for check in self.checks.values() if check.status is not Status.OK]
         found.sort(key=lambda check: check.status is not Status.FAILING)
         return [check.message for check in found]
+
+    @property
+    def in_short(self) -> str:
+        """How much is on its way, and how much waits for the operator, in a few words."""
+        queue = self.reading.queue
+        on_the_way = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else ""
+        at_rest = (f"{queue[place].count:,} {said}" for place, said in _AT_REST.items() if queue[place].count)
+        return ", ".join(filter(None, (on_the_way, *at_rest))) or "nothing waits"
 
     @property
     def next_due(self) -> tuple[float, int] | None:

@@ -79,8 +79,7 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     ran = "no run is known"
     if reading.last_run is not None:
         ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
-    waiting = f"{words.count(reading.queue.waiting, 'message')} on the way"
-    yield Row(f"{waiting}; {ran}; {words.size(reading.free)} free; {printable(path)}", QUIET)
+    yield Row(f"{seen.in_short}; {ran}; {words.size(reading.free)} free; {printable(path)}", QUIET)
     for complaint in seen.complaints[:_COMPLAINTS]:
         yield Row(f"  {printable(complaint)}", seen.status.value)
 

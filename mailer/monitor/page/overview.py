@@ -112,12 +112,11 @@ def _body(seen: Overview, *, can_log_out: bool) -> Markup:
 
 
 def _summary(seen: Overview) -> str:
-    queue, reading = seen.reading.queue, seen.reading
-    waiting = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else "nothing waits"
+    reading = seen.reading
     ran = "no run of mailer-send is known"
     if reading.last_run is not None:
         ran = f"mailer-send last ran {words.duration(reading.at - reading.last_run)} ago"
-    return f": {waiting}; {ran}; {words.size(reading.free)} free on the disk."
+    return f": {seen.in_short}; {ran}; {words.size(reading.free)} free on the disk."
 
 
 def _list(lines: object) -> Markup:
