@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -86,13 +87,52 @@ def test_no_configuration_at_all_says_where_it_was_looked_for(elsewhere: Path) -
 
 
 def test_config_check_warns_and_is_content(relay: Relay) -> None:
-    relay.configure({"defaultPassword": "change-this-password"})
+    relay.configure({"workerCount": 3, "spoolDir": "not/there"})
     done = relay.mailer("config", "check")
     assert done.returncode == 0
-    assert "warning: $.defaultPassword" in done.stderr
+    assert "warning: $.workerCount" in done.stderr
+    assert "not is not there" in done.stderr
     report = json.loads(relay.mailer("config", "check", "--json").stdout)
     assert report["errors"] == []
-    assert "$.defaultPassword" in [warning["path"] for warning in report["warnings"]]
+    assert {"$.workerCount", "$.spoolDir"} <= {warning["path"] for warning in report["warnings"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode", "path"),
+    [
+        ({"defaultPassword": "change-this-password"}, 0o600, "$.defaultPassword"),
+        ({"defaultPassword": ""}, 0o600, "$.defaultPassword"),
+        ({"defaultPassword": {"env": "MISSING_HERE"}}, 0o600, "$.defaultPassword"),
+        ({"defaultPassword": {"command": ["false"]}}, 0o600, "$.defaultPassword"),
+        ({"defaultUsername": "", "defaultPassword": ""}, 0o600, "$.defaultUsername"),
+        ({"defaultPassword": "hunter2-hunter2"}, 0o644, "CONFIG"),
+    ],
+)
+def test_config_check_refuses_what_the_receiver_refuses(
+    relay: Relay, changes: dict[str, object], mode: int, path: str
+) -> None:
+    relay.configure(changes)
+    relay.config.chmod(mode)
+    path = path.replace("CONFIG", str(relay.config))
+    checked, served = relay.mailer("config", "check"), relay.mailer("serve")
+    assert (checked.returncode, served.returncode) == (78, 78)
+    assert f"{path}: " in served.stderr
+    errors = [line for line in checked.stderr.splitlines() if not line.startswith("warning: ")]
+    assert errors == served.stderr.splitlines()
+    report = relay.mailer("config", "check", "--json")
+    assert report.returncode == 78
+    assert [error["path"] for error in json.loads(report.stdout)["errors"]] == [path]
+    assert path not in [warning["path"] for warning in json.loads(report.stdout)["warnings"]]
+
+
+def test_config_check_refuses_the_example_until_it_is_edited(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    shutil.copy(Path(__file__).parents[1] / "config.example.json", config)
+    config.chmod(0o600)
+    done = run("config", "check", "--config", str(config), cwd=tmp_path)
+    assert done.returncode == 78
+    assert "$.defaultPassword: is a placeholder" in done.stderr
+    assert "can be used" not in done.stdout
 
 
 def test_config_check_reports_errors_as_json_too(relay: Relay) -> None:

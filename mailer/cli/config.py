@@ -1,6 +1,7 @@
 """`mailer config`: is the configuration all right, and what does it come to."""
 
 import sys
+from collections.abc import Iterator
 
 import click
 import msgspec
@@ -10,8 +11,11 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.wire import configuration, end_with_the_pipe
 from mailer.config import checks
+from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.show import effective
+from mailer.config.users import read_users
+from mailer.mail.reply import printable
 
 
 @click.group(
@@ -39,8 +43,8 @@ def config() -> None:
 def check(*, as_json: bool) -> Exit:
     """Say everything that is wrong with the configuration.
 
-    Exit code 0 when it can be used, with warnings on standard error; 78 when it cannot, with one error a
-    line.
+    Exit code 0 when `mailer serve` and `mailer up` can use it, with warnings on standard error; 78 when they
+    would refuse it, with one error a line. Like them it runs the command that `defaultPassword` may name.
     """
     try:
         loaded = configuration()
@@ -49,13 +53,39 @@ def check(*, as_json: bool) -> Exit:
             raise
         _print_report("", error.problems, ())
         return Exit.CONFIG
-    warnings = checks.warnings(loaded)
+    errors = (*checks.refuse_to_serve(loaded), *_users(loaded))
+    told = (*checks.warnings(loaded), *_spool(loaded))
+    warnings = tuple(problem for problem in told if problem not in errors)
     if as_json:
-        _print_report(str(loaded.path), (), warnings)
-        return Exit.OK
+        _print_report(str(loaded.path), errors, warnings)
+        return Exit.CONFIG if errors else Exit.OK
     sys.stderr.writelines(f"warning: {warning}\n" for warning in warnings)
+    if errors:
+        raise ConfigError(errors)
     sys.stdout.write(f"{loaded.path}: can be used\n")
     return Exit.OK
+
+
+def _users(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say why the receiver could not read the other logins."""
+    path = loaded.config.users_file
+    try:
+        read_users(path)
+    except ConfigError as error:
+        return error.problems
+    except OSError as error:
+        return (Problem("$.usersFile", f"{printable(str(path))} cannot be read: {error.strerror}"),)
+    return ()
+
+
+def _spool(loaded: Loaded) -> Iterator[Problem]:
+    """Only a warning: a service manager may make that directory at the start (StateDirectory of systemd)."""
+    parent = loaded.config.spool_dir.parent
+    if not parent.is_dir():
+        yield Problem(
+            "$.spoolDir",
+            f"its directory {printable(str(parent))} is not there, and no program makes that one",
+        )
 
 
 def _print_report(path: str, errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> None:

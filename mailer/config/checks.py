@@ -61,7 +61,7 @@ def refuse_to_monitor(loaded: Loaded) -> tuple[Problem, ...]:
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say what `mailer config check` warns of, the refusals above included: the file is valid all the same.
+    """Say what an operator should know, the refusals above included.
 
     Runs no command of a secret.
     """
