@@ -70,6 +70,18 @@ def test_before_the_first_start_there_is_no_problem_and_nothing_is_made(relay: R
     assert snapshot(relay.directory) == before
 
 
+def test_a_clone_whose_spool_holds_only_a_readme_was_never_started(relay: Relay) -> None:
+    relay.spool.mkdir(mode=0o755)
+    relay.spool.chmod(0o755)
+    (relay.spool / "README.md").write_text("What is in here.\n")
+    found = doctor(relay, "--offline", code=0)
+    assert "no program has used it yet" in found["spool", "owner"]["found"]
+    assert found["spool", "modes"]["grade"] == "ok"
+    assert found["queue", "queue"]["found"] == "mailer was never started here"
+    assert found["ports", "smtp"]["grade"] == "skipped"
+    assert "never started here" in found["ports", "smtp"]["found"]
+
+
 def test_while_everything_runs_all_is_well_and_no_mail_is_made(relay: Relay) -> None:
     with relay.up(), relay.connect() as client:
         client.sendmail("app@example.com", ["bob@example.net"], "Subject: hello\r\n\r\n")

@@ -29,8 +29,16 @@ def directories(spool: Path) -> list[Finding]:
         words = f"belongs to user {state.st_uid}, and this runs as {os.geteuid()}"
         todo = "run everything as its owner, or give it to this user with chown -R"
         return [Finding(str(spool), "owner", Grade.PROBLEM, words, todo)]
+    if never_started(spool):
+        words = "no program has used it yet; the first start makes what is missing, and sets the modes"
+        return [Finding(str(spool), "owner", Grade.OK, words)]
     wrong = list(_wrong(spool, state))
     return wrong or [Finding(str(spool), "modes", Grade.OK, f"ours, and {DIRECTORY_MODE:04o} throughout")]
+
+
+def never_started(spool: Path) -> bool:
+    """True while no program has used this directory as its spool; a fresh clone has one, with a README."""
+    return not any(os.path.lexists(spool / name) for name in DIRECTORIES)
 
 
 def _not_there(spool: Path) -> Finding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import last_run
-from mailer.spool.examine import ASK_OWNER
+from mailer.spool.examine import ASK_OWNER, never_started
 from mailer.spool.ids import arrival
 from mailer.spool.inspect import View
 from mailer.spool.layout import Place, Spool, bucket_time
@@ -36,6 +36,8 @@ def queue(spool: Path, now: float) -> list[Finding]:
         words = f"cannot be looked at: {error.strerror}"
         return [Finding(str(spool), "queue", Grade.PROBLEM, words, ASK_OWNER)]
     with opened:
+        if never_started(spool):
+            return [Finding(str(spool), "queue", Grade.SKIPPED, "mailer was never started here")]
         try:
             return [_sending(opened, now), *_at_rest(opened, now)]
         except OSError as error:

@@ -38,7 +38,7 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
     waiting = [(section.title, asyncio.create_task(bounded(section))) for section in wanted]
     for title, findings in await asyncio.to_thread(_here, loaded):
         report.group(title, findings)
-    report.group("ports", await port_findings(config, started=config.spool_dir.is_dir()))
+    report.group("ports", await port_findings(config, started=not spool.never_started(config.spool_dir)))
     if asked is None:
         report.group("network", [Finding("network", "network", Grade.SKIPPED, "--offline")])
     for title, task in waiting:
