@@ -1,5 +1,6 @@
 """The operator's pause: nothing is claimed by any runner, nothing is lost, and it is seen."""
 
+import re
 import signal
 import threading
 import time
@@ -8,7 +9,8 @@ from cli_queue import Queue
 from hostile import Server, reached
 from sending import forward_to, queue
 from spool_walk import walk
-from testbed.relay import Relay
+from testbed.relay import Relay, mailer_send_command
+from testbed.terminal import Terminal
 from testbed.waiting import until
 
 from mailer.send.runner import PAUSE_SEEN
@@ -59,6 +61,31 @@ def test_a_runner_that_stays_sees_both_within_a_second_and_finishes_what_is_in_f
             watch.signal(signal.SIGTERM)
             assert watch.wait() == 0
     assert walk(relay.spool) == {}
+
+
+def test_whoever_asks_why_a_message_waits_or_runs_mailer_send_by_hand_is_told_of_the_pause(
+    relay: Relay,
+) -> None:
+    states = Queue(relay.spool)
+    untried, tried, held = states.new(), states.new(), states.new()
+    states.defer(tried, "450 later")
+    states.hold(held, "asked")
+    relay.mailer("pause", "--reason", "moving")
+    for message in (untried, tried):
+        verdict = relay.mailer("spool", "why", message).stdout.splitlines()[1]
+        assert re.search(
+            r"paused by .+ since 20.+ \(moving\): nothing is sent until `mailer resume`", verdict
+        )
+        assert "no runner" not in verdict
+        assert "to be tried again" not in verdict
+    assert "paused" not in relay.mailer("spool", "why", held).stdout
+    command = [*mailer_send_command(), "--once"]
+    with Terminal(command, env={"MAILER_CONFIG": str(relay.config)}, cwd=relay.directory) as terminal:
+        terminal.await_text("(moving): nothing is sent until `mailer resume`")
+        assert terminal.await_end() == 0
+        assert terminal.screen().count("\n") == 1
+    relay.mailer("resume")
+    assert "no runner has taken it yet" in relay.mailer("spool", "why", untried).stdout
 
 
 def test_a_file_made_by_hand_pauses_too(relay: Relay) -> None:

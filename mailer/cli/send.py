@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,8 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         opened = make_spool(config.spool_dir)
     with opened as spool:
         end_with(parent)
+        if order.mode == ONCE and sys.stderr.isatty():  # cron would mail it each minute
+            say_if_paused(spool)
         log = program_log(config, spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
         return asyncio.run(_send(config, spool, log, order))
 

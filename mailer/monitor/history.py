@@ -15,6 +15,7 @@ from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Event
 from mailer.spool.layout import LOG, Place, Spool, Spot
+from mailer.spool.pause import read_pause
 from mailer.spool.scan import QUEUE, find
 
 _PASSES = 10
@@ -74,7 +75,7 @@ def _from_spool(spool: Spool, prefix: str, now: float) -> Story | None:
         if len(found) > 1:
             raise Ambiguous(prefix, sorted(spot.name for spot in found))
         if seen := look(spool, found[0]):
-            verdict = tuple(story.verdict(seen, now))
+            verdict = tuple(story.verdict(seen, now, read_pause(spool)))
             return Story(seen.id, _title(seen), verdict, tuple(_steps(spool, found[0])), seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 

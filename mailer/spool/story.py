@@ -11,6 +11,7 @@ from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Event, Kind, Standing
 from mailer.spool.layout import Place
+from mailer.spool.pause import Pause, describe
 
 
 def tell(event: Event) -> str:
@@ -93,14 +94,20 @@ def situation(glance: Glance, now: float) -> str:
     return ""
 
 
-def verdict(seen: Seen, now: float) -> list[str]:
-    """Say how a message in the spool stands, and what the operator can do; the most important first."""
+def verdict(seen: Seen, now: float, paused: Pause | None = None) -> list[str]:
+    """Say how a message in the spool stands, and what the operator can do; the most important first.
+
+    Args:
+        seen: the message.
+        now: seconds since the epoch.
+        paused: the operator's pause, which keeps a message that could be tried from being so.
+    """
     if seen.entry is None:
         return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
     entry = seen.entry
     about = [_is_about(entry.state.about)] if entry.state.about else []
     standings = [_standing(standing, entry.envelope.sender) for standing in entry.state.standings]
-    told = [_stands(seen, entry, now), *about, *standings]
+    told = [_stands(seen, entry, now, paused), *about, *standings]
     return [printable(line, 4000) for line in told]
 
 
@@ -108,9 +115,15 @@ def _is_about(message_id: str) -> str:
     return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
 
 
-def _stands(seen: Seen, entry: Entry, now: float) -> str:
+_LIVE = {Place.NEW, Place.CUR, Place.RETRY}
+
+
+def _stands(seen: Seen, entry: Entry, now: float, paused: Pause | None) -> str:
     state = entry.state
     attempts = words.count(state.attempts, "attempt")
+    if paused and seen.spot.place in _LIVE and not seen.in_hand:
+        attempted = f"after {attempts}" if state.attempts else "not tried yet"
+        return f"Waiting, {attempted}; sending is {describe(paused)}."
     if seen.spot.place in {Place.NEW, Place.RETRY}:
         return _waiting(entry, now)
     died = "Its runner died with it; the next run takes it over at once."
