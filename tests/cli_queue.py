@@ -53,10 +53,20 @@ class Queue:
         """Have a runner die with a message."""
         self.claim(id).release()
 
-    def defer(self, id: str, reply: str, *to: str, seconds: float = 600.0) -> float:
-        """Have an attempt fail for now; return when the next one is due, in seconds since the epoch."""
+    def defer(self, id: str, reply: str, *to: str, seconds: float = 600.0, refused: str = "") -> float:
+        """Have an attempt fail for now; return when the next one is due, in seconds since the epoch.
+
+        Args:
+            id: the message.
+            reply: what the next hop said.
+            to: of whom.
+            seconds: until the next attempt.
+            refused: the address of another recipient, which it refused for good.
+        """
         due = time.time() + seconds
         with self.claim(id) as held:
+            if refused:
+                held.append(_event(Kind.BOUNCED, refused, reply="550 5.1.1 unknown"))
             held.append(_event(Kind.DEFERRED, *to, reply=reply, next=clock.rfc3339(due)))
             held.move(Move.DEFER, bucket_for(due))
         return due

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cli_queue import BODY, HOP, Queue
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.cli.spool.ls import line
 from mailer.spool.inspect import listing
 from mailer.spool.operate import Operator
 from mailer.spool.scan import find
@@ -96,6 +98,15 @@ def test_a_deferred_message_says_when_and_quotes_the_reply(relay: Relay, queue: 
     story = why(relay, message)
     assert f"deferred for bob@example.net at {HOP} (attempt 1): 451 4.7.1 try later, please" in story
     assert "bob@example.net: deferred" in story
+
+
+def test_a_message_that_waits_gives_the_reason_of_a_recipient_that_waits(relay: Relay, queue: Queue) -> None:
+    message = queue.new("never@example.net", "later@example.net")
+    queue.defer(message, "450 4.2.2 full", "later@example.net", refused="never@example.net")
+    for found in (line_of(relay, message), *map(partial(line, now=0), listing(queue.spool, time.time()))):
+        assert "[1 deferred, 1 bounced]" in found
+        assert found.rstrip().endswith("450 4.2.2 full")
+        assert "550" not in found
 
 
 def test_the_next_attempt_of_a_deferred_message_is_the_journals(relay: Relay, queue: Queue) -> None:

@@ -66,7 +66,7 @@ class Glance(msgspec.Struct, frozen=True, gc=False):
     held: str
     """As `State.held`."""
     reply: str
-    """What was said of the first recipient that was not sent and of which something was said."""
+    """What was said of the first recipient that still waits, or else of the first that was given up."""
     in_hand: bool = False
     reason: str = ""
     """These two as `Seen` has them."""
@@ -143,16 +143,24 @@ def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
 
 def _stand(outcomes: Iterable[Event | None]) -> tuple[list[Status], float | None, str]:
     """Tell from each recipient's last outcome how it stands, when the first is due, and what was said."""
-    statuses, times, reply = [], [], ""
+    statuses, times, said = [], [], []
     for event in outcomes:
         status = OUTCOMES[event.event] if event else Status.PENDING
         statuses.append(status)
         if status not in _FINAL:
             times.append(event.next if event else "")
-        if event and not reply and status is not Status.SENT:
-            reply = event.reply
+        said.append(event.reply if event else "")
     due = min(map(_seconds, times)) if times and all(times) else None
-    return statuses, due, reply
+    return statuses, due, _telling(statuses, said)
+
+
+def _telling(statuses: Iterable[Status], replies: Iterable[str]) -> str:
+    """Choose the reply that says why a message still waits, or else why it was given up; empty: none does."""
+    first: dict[bool, str] = {}
+    for status, reply in zip(statuses, replies, strict=True):
+        if reply and status is not Status.SENT:
+            first.setdefault(status in _FINAL, reply)
+    return first.get(False) or first.get(True, "")
 
 
 def _in_doubt(last: dict[str, Event | None], addresses: Iterable[str]) -> bool:
@@ -185,6 +193,7 @@ def of_seen(seen: Seen | Glance) -> Glance | None:
     if entry is None:
         return None
     state = entry.state
+    statuses = [standing.status for standing in state.standings]
     return Glance(
         id=seen.id,
         place=seen.spot.place,
@@ -192,11 +201,11 @@ def of_seen(seen: Seen | Glance) -> Glance | None:
         length=entry.length,
         sender=entry.envelope.sender,
         recipients=[standing.address for standing in state.standings],
-        statuses=[standing.status for standing in state.standings],
+        statuses=statuses,
         attempts=state.attempts,
         next=state.next,
         held=state.held,
-        reply=next((s.reply for s in state.standings if s.reply and s.status is not Status.SENT), ""),
+        reply=_telling(statuses, (standing.reply for standing in state.standings)),
         in_hand=seen.in_hand,
         reason=seen.reason,
     )
