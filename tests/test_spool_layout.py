@@ -15,6 +15,7 @@ from spool_walk import walk
 
 from mailer.spool.layout import Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
 from mailer.spool.sweep import due_buckets, next_bucket
+from mailer.spool.words import until
 
 YEAR = 365 * 86400.0
 
@@ -173,3 +174,12 @@ def test_a_new_spool_is_durable_in_its_parent(spool_path: Path, monkeypatch: pyt
     assert synced == [spool_path.parent, spool_path]
     Spool.open(spool_path).close()
     assert len(synced) == 2
+
+
+@pytest.mark.parametrize(
+    ("due", "now", "said"),
+    [(61.0, 0.0, "in 2m"), (120.0, 0.0, "in 2m"), (61.0, 90.0, "in 30s"), (61.0, 120.0, "at the next run")],
+)
+def test_what_is_due_is_said_to_be_tried_when_its_bucket_is(due: float, now: float, said: str) -> None:
+    assert until(due, now) == said
+    assert (bucket_time(bucket_for(due)) <= now) == (said == "at the next run")

@@ -81,7 +81,12 @@ class Spot:
 
 def bucket_for(due: float) -> str:
     """Name the retry bucket of a message due at this time: the minute, rounded up (nothing is early)."""
-    return datetime.fromtimestamp(math.ceil(due / 60) * 60, UTC).strftime(_BUCKET)
+    return datetime.fromtimestamp(full_minute(due), UTC).strftime(_BUCKET)
+
+
+def full_minute(due: float) -> int:
+    """Return when what is due at this time is tried: at the next full minute, as its bucket says."""
+    return math.ceil(due / 60) * 60
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from mailer.mail import clock
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
+from mailer.spool.layout import full_minute
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _LONGEST_REPLY = 300
@@ -65,8 +66,9 @@ def moment_of(at: str) -> str:
 
 
 def until(seconds: float, now: float) -> str:
-    """Say when something is due."""
-    return f"in {duration(seconds - now)}" if seconds > now else "at the next run"
+    """Say when something that is due at `seconds` is tried: its bucket's minute counts."""
+    tried = full_minute(seconds)
+    return f"in {duration(tried - now)}" if tried > now else "at the next run"
 
 
 def address(text: str) -> str:
