@@ -11,6 +11,7 @@ from mailer.config.units import seconds
 from mailer.maillog.events import Level
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Missed, Unsafe
 from mailer.spool.ids import arrival
@@ -78,7 +79,7 @@ class _Admin:
         removed = await self._each(
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
         )
-        return _done(f"{_count(removed, 'failed')} deleted that arrived over {age:g} seconds ago")
+        return _done(f"{_count(removed, 'failed')} deleted that arrived over {_span(age)} ago")
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._service.config))
@@ -144,6 +145,14 @@ class _Admin:
 
 def _done(text: str) -> Answer:
     return json({"status": "ok", "message": text})
+
+
+def _span(age: float) -> str:
+    """Write a duration as whoever set it would: in the largest unit that has no remainder."""
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if age >= size and age % size == 0:
+            return words.count(int(age // size), unit)
+    return words.count(int(age), "second")
 
 
 def _count(number: int, kind: str) -> str:
