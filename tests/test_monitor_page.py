@@ -205,6 +205,24 @@ def test_an_action_is_done_by_the_form_alone_and_the_ledger_says_who_did_it(
         assert done[0]["reason"] == "because"
 
 
+def test_a_question_names_who_is_still_open_before_who_is_not(relay: Relay, states: Queue) -> None:
+    many = [f"r{number}@example.net" for number in range(6)]
+    message_id = states.new("never@example.net", *many)
+    states.defer(message_id, "451 4.7.1 later", *many, refused="never@example.net")
+    few = states.new("never@example.net", "late@example.net")
+    states.defer(few, "451 4.7.1 later", "late@example.net", refused="never@example.net")
+    with relay.monitor():
+        for action in ("delete", "retry"):
+            said = words_of(ask(relay.http_port, f"/message/{message_id}/{action}"))
+            assert "Still open: 6 of 7 recipients. r0@example.net: deferred at" in said
+            assert "r4@example.net" in said
+            assert "r5@example.net" not in said
+            assert "and 2 more" in said
+            said = words_of(ask(relay.http_port, f"/message/{few}/{action}"))
+            assert "Still open: 1 of 2 recipients. late@example.net: deferred at" in said
+            assert said.index("late@example.net: deferred") < said.index("never@example.net: bounced")
+
+
 def submit_again(port: int, path: str, proof: str) -> Answer:
     return ask(port, path, "POST", FORM, f"form={proof}".encode())
 

@@ -161,7 +161,7 @@ _MEANINGS = {
 
 
 def _standing(standing: Standing, sender: str) -> str:
-    return f"{_outcome(standing)} ({_MEANINGS[standing.status]}{_telling(standing, sender)})"
+    return f"{outcome(standing)} ({_MEANINGS[standing.status]}{_telling(standing, sender)})"
 
 
 def _telling(standing: Standing, sender: str) -> str:
@@ -175,7 +175,8 @@ def _telling(standing: Standing, sender: str) -> str:
     return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
 
 
-def _outcome(standing: Standing) -> str:
+def outcome(standing: Standing) -> str:
+    """Say how one recipient stands, where, and what was said of it."""
     at = f" at {standing.hop}" if standing.hop else ""
     reply = f": {standing.reply}" if standing.reply else ""
     return f"{words.address(standing.address)}: {standing.status}{at}{reply}"
@@ -206,4 +207,4 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
 def _last_word(known: tuple[str, Event]) -> str:
     address, event = known
     status = Status(event.event) if event.event in _OUTCOMES else Status.PENDING
-    return _outcome(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))
+    return outcome(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))

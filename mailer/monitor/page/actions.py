@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor import history
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
@@ -15,16 +16,19 @@ from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.session import FIELD, Sessions
 from mailer.monitor.service import Service
-from mailer.spool import provider_state
+from mailer.spool import provider_state, story, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.ids import is_id
+from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.operate import Operator, Refused
 from mailer.spool.scan import QUEUE, find
 
 _BY = "status page"
 """Who did it, for journals and the ledger."""
+_NAMED = 5
+"""Recipients that a question names; their number is told anyway."""
 _PASSES = 10
 """How often a message is looked for anew when it moves on in between."""
 
@@ -119,7 +123,7 @@ ACTIONS = {
 _CONFIRM = """<h1>{label}?</h1>
 <p><span class="id">{id}</span> {title}</p>
 <p class="quiet">{stands}</p>
-<form class="card" method="post" action="/message/{id}/{name}">
+{recipients}<form class="card" method="post" action="/message/{id}/{name}">
 <input type="hidden" name="{field}" value="{proof}">
 <p>{question}</p>
 {reason}<p><button class="{kind}">{label}</button> <a class="button" href="/message/{id}">Cancel</a></p>
@@ -140,7 +144,8 @@ def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...
             label=action.label,
             id=message_id,
             title=told.title.removeprefix(f"{message_id} "),
-            stands=told.verdict[:2][-1],
+            stands=told.verdict[0],
+            recipients=_recipients(told.seen.entry.state) if told.seen and told.seen.entry else NOTHING,
             name=action.name,
             field=FIELD,
             proof=sessions.form(asked, asked.path),
@@ -172,6 +177,20 @@ async def _start_run(service: Service) -> None:
     except OSError as error:
         text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
         raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
+
+
+def _recipients(state: State) -> Markup:
+    """Say who has not got the message, those for whom it is still to be tried first."""
+    unsent = sorted(
+        (standing for standing in state.standings if standing.status is not Status.SENT),
+        key=lambda standing: standing.status.final,
+    )
+    still_open = sum(not standing.status.final for standing in unsent)
+    counts = f"Still open: {still_open:,} of {words.count(len(state.standings), 'recipient')}."
+    more = len(unsent) - _NAMED
+    lines = [*map(story.outcome, unsent[:_NAMED]), *([f"and {more:,} more"] if more > 0 else [])]
+    items = (fill("<li>{line}</li>\n", line=line) for line in lines)
+    return fill("<p>{counts}</p>\n<ul>\n{items}</ul>\n", counts=counts, items=items)
 
 
 def _meant(asked: Asked) -> tuple[str, Action]:
