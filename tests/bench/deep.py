@@ -3,6 +3,9 @@
 import os
 import shutil
 import time
+from pathlib import Path
+
+from testbed.waiting import until
 
 from bench.load import RECIPIENT, SENDER
 from bench.servers import Mailer, OfPostfix
@@ -68,21 +71,33 @@ def _write(spool: Spool, now: float, lines: bytes = b"") -> str:
 
 
 def fill_postfix(server: OfPostfix, messages: int) -> None:
-    """Copy the one message in Postfix's hold queue into its deferred queue so many times."""
+    """Copy the one message that Postfix has deferred so many times.
+
+    The reason, which `postqueue -p` prints, is a file of its own beside each message, in `defer/`.
+    """
     assert server.postfix is not None
     queue = server.postfix.queue
-    (held,) = (queue / "hold").iterdir()
+    until(lambda: all(list(queue.glob(f"{of}/*/*")) for of in _OF_ONE), "Postfix to defer a message")
+    originals = [path for of in _OF_ONE for path in queue.glob(f"{of}/*/*")]
     later = time.time() + _LATER
     for number in range(messages):
         name = f"{number % 16:X}{number:09X}"
-        # As Postfix hashes it: by the first digit of the id.
-        directory = queue / "deferred" / name[0]
-        if not directory.exists():
-            directory.mkdir(mode=0o700)
-            shutil.copystat(queue / "deferred", directory)
-            os.chown(directory, held.stat().st_uid, -1)
-        copy = directory / name
-        shutil.copyfile(held, copy)
-        copy.chmod(0o700)
-        os.chown(copy, held.stat().st_uid, held.stat().st_gid)
-        os.utime(copy, (later, later))
+        for original in originals:
+            # As Postfix hashes it: by the first digit of the id.
+            directory = original.parents[1] / name[0]
+            if not directory.exists():
+                directory.mkdir()
+                _like(directory, original.parent)
+            copy = directory / name
+            shutil.copyfile(original, copy)
+            _like(copy, original)
+            os.utime(copy, (later, later))
+
+
+_OF_ONE = ("deferred", "defer")
+
+
+def _like(path: Path, original: Path) -> None:
+    state = original.stat()
+    path.chmod(state.st_mode)
+    os.chown(path, state.st_uid, state.st_gid)
