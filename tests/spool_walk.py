@@ -5,12 +5,13 @@ It shares no line with `mailer.spool`, so that a mistake there cannot hide itsel
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 QUEUE = ("new", "cur", "retry", "hold", "failed", "corrupt")
+GIVEN_UP = {"bounced", "expired"}
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,23 @@ class Found:
     @property
     def statuses(self) -> dict[str, str]:
         """What the journal says of each recipient, folded the slow and obvious way."""
+        *_, last = self.history
+        return last
+
+    @property
+    def history(self) -> Iterator[dict[str, str]]:
+        """The statuses before the first event, and after each."""
         now = dict.fromkeys(self.recipients, "pending")
+        yield now
         for event in self.events:
             kind = str(event["event"])
-            if kind == "requeued":
-                now = {a: "pending" if s in {"bounced", "expired"} else s for a, s in now.items()}
+            to: Collection[str] = event.get("to", ())  # type: ignore[assignment]
+            if kind == "requeued" and not to:
+                now = {a: "pending" if s in GIVEN_UP else s for a, s in now.items()}
             elif kind in {"sent", "deferred", "bounced", "expired", "uncertain", "committing"}:
                 status = "uncertain" if kind == "committing" else kind
-                for address in event.get("to", ()):  # type: ignore[attr-defined]
-                    if now.get(address, "sent") != "sent":
-                        now[address] = status
-        return now
+                now = {a: status if a in to and s != "sent" else s for a, s in now.items()}
+            yield now
 
 
 def read(path: Path, root: Path) -> Found:
@@ -114,16 +121,18 @@ def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
 def untold(files: Mapping[str, Found]) -> list[str]:
     """Name what was given up without its sender being told: message and recipient without a bounce on record.
 
-    A later line of a recipient (the operator's retry) wants a bounce of its own.
+    One that was tried again by the operator, and given up again, wants no second one; nor may it have one.
     """
     missing: list[str] = []
     for file in files.values():
         told: set[str] = set()
-        for event in file.events:
-            to = set(event.get("to", ()))  # type: ignore[call-overload]
-            told = told | to if event["event"] == "notified" else told - to
+        for event, statuses in zip(file.events, file.history, strict=False):
+            if event["event"] == "notified":
+                failed = {a for a in event.get("to", ()) if statuses.get(a) in GIVEN_UP}  # type: ignore[attr-defined]
+                assert not failed & told, f"{file.name}: told twice of {failed & told}"
+                told |= failed
         wanted = {address for address in file.recipients if "FAILURE" in file.notify.get(address, "FAILURE")}
-        given_up = {address for address, status in file.statuses.items() if status in {"bounced", "expired"}}
+        given_up = {address for address, status in file.statuses.items() if status in GIVEN_UP}
         missing += [f"{file.name} {address}" for address in sorted(given_up & wanted - told) if file.sender]
     return missing
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from bounces import Notification, notifications, submit, told
 from hostile import DROP, Server, per_address
+from http_client import post
 from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
-from spool_walk import walk
+from spool_walk import untold, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -454,17 +455,67 @@ def test_a_failure_is_told_though_the_message_is_held_for_another_recipients_dou
     assert relay.mailer("spool", "fsck").stdout == ""
 
 
-def test_a_retried_recipient_that_is_refused_again_is_told_again(relay: Relay) -> None:
+def test_a_retried_recipient_that_is_refused_again_is_not_told_again(relay: Relay) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
         sending(relay, server)
         message = queue(relay.spool, [ANN, BOB])
         run(relay)
         relay.mailer("spool", "retry", message)
         run(relay)
-        assert [list(each.recipients) for each in notifications(server)] == [[BOB], [BOB]]
+        assert asked(server, BOB) == 2
+        assert [list(each.recipients) for each in notifications(server)] == [[BOB]]
+    assert list(told(relay.spool, message).values()) == [[BOB]]
+    assert not untold(walk(relay.spool, ("failed",)))
+
+
+def test_a_retried_recipient_that_has_the_mail_after_all_is_told_of_only_to_who_asked(relay: Relay) -> None:
+    with Server({"rcpt": per_address({BOB: NEVER, EVE: NEVER})}, extensions=NO_DSN) as server:
+        sending(relay, server)
+        message = submit(relay.spool, Recipient(BOB), Recipient(EVE, notify="SUCCESS,FAILURE"))
         run(relay)
-        assert len(notifications(server)) == 2
-    assert list(told(relay.spool, message).values()) == [[BOB], [BOB]]
+        server.script.clear()
+        relay.mailer("spool", "retry", message)
+        run(relay)
+        actions = [{a: r["Action"] for a, r in each.recipients.items()} for each in notifications(server)]
+    assert actions == [{BOB: "failed", EVE: "failed"}, {EVE: "relayed"}]
+
+
+@pytest.mark.parametrize("how", ["retry-failed", "retry --all"])
+def test_trying_waiting_mail_every_hour_opens_no_refused_recipient_and_tells_nobody_twice(
+    relay: Relay, how: str
+) -> None:
+    """Nor does it begin the maximum age anew, or mail tried every hour would never be given up."""
+    with Server({"rcpt": per_address({BOB: NEVER, EVE: LATER})}) as server:
+        sending(relay, server)
+        message = queue(relay.spool, [ANN, BOB, EVE])
+        run(relay)
+        for attempt in (2, 3):
+            if how == "retry-failed":
+                with relay.monitor():
+                    assert post(relay.http_port, "/admin/retry-failed").status == 200
+                    until(lambda attempt=attempt: attempts(relay, message) == attempt, "another attempt")
+            else:
+                assert relay.mailer("spool", *how.split()).returncode == 0
+                run(relay)
+        assert [asked(server, who) for who in (ANN, BOB, EVE)] == [1, 1, 3]
+        assert one(server).recipients.keys() == {BOB}
+        run(relay, "+31d")
+        run(relay, "+32d")
+        assert [list(each.recipients) for each in notifications(server)] == [[BOB], [EVE]]
+    left = found(relay.spool, message)
+    assert left is not None
+    assert (left.place, left.statuses) == ("failed", {ANN: "sent", BOB: "bounced", EVE: "expired"})
+
+
+def asked(server: Server, address: str) -> int:
+    """How often the server was offered mail for an address."""
+    to = f"RCPT TO:<{address}>".encode()
+    return sum(line.startswith(to) for session in server.sessions for line in session.commands)
+
+
+def attempts(relay: Relay, message: str) -> int:
+    left = found(relay.spool, message)
+    return left.kinds.count("deferred") if left and left.place == "retry" else 0
 
 
 def test_a_message_from_a_wrong_clock_has_its_bounce_too(relay: Relay) -> None:

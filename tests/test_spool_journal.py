@@ -123,6 +123,16 @@ def test_requeueing_opens_those_that_bounced_or_expired_and_no_others(lines: lis
 
 
 @given(journals)
+def test_requeueing_by_name_makes_waiting_recipients_due_and_changes_nothing_else(lines: list[Event]) -> None:
+    before = folded(*lines)
+    state = folded(*lines, at(1, Kind.REQUEUED, BOB))
+    assert statuses(state) == statuses(before)
+    times = [None if s.address == BOB else s.next for s in before.open]
+    assert [s.next for s in state.open] == times
+    assert (state.held, state.since, state.overdue) == ("", before.since, before.overdue)
+
+
+@given(journals)
 def test_the_fold_names_the_envelopes_recipients_and_nobody_else(lines: list[Event]) -> None:
     """Whatever a journal says: who gets the message stands in the block, under its digest."""
     assert [standing.recipient for standing in fold(RECIPIENTS, lines).standings] == list(RECIPIENTS)
@@ -219,8 +229,10 @@ def test_a_notification_is_of_the_end_or_of_the_delay_as_the_recipient_stands_wh
     state = folded(*lines)
     assert [(s.notice, s.warned) for s in state.standings] == [(first, ""), ("", first)]
     assert state.notices == (first,)
-    # The delay is told once, whatever follows; an end that the operator undoes is to be told anew.
-    again = folded(*lines, at(4, Kind.REQUEUED))
-    assert [(s.notice, s.warned) for s in again.standings] == [("", ""), ("", first)]
+    # The delay is told once, and the failure too, whatever follows; only success would be news.
+    again = (*lines, at(4, Kind.REQUEUED))
+    for more in ((), (at(5, Kind.DEFERRED, BOB),), (at(5, Kind.BOUNCED, BOB),)):
+        assert [(s.notice, s.warned) for s in folded(*again, *more).standings] == [(first, ""), ("", first)]
+    assert folded(*again, at(5, Kind.SENT, BOB)).standings[0].notice == ""
     ended = folded(*lines, at(4, Kind.EXPIRED, EVE), at(5, Kind.NOTIFIED, EVE, notice=second))
     assert [(s.notice, s.warned) for s in ended.standings] == [(first, ""), (second, first)]

@@ -245,14 +245,16 @@ class Lives(RuleBasedStateMachine):
         self.operate(death, name, lambda spot: self.operator.release(spot, self.now), free, free.moved("new"))
 
     @precondition(some_in("new", "cur", "retry", "hold", "failed"))
-    @rule(data=st.data(), death=deaths)
-    def retry(self, data: st.DataObject, death: Death) -> None:
+    @rule(data=st.data(), death=deaths, named=st.booleans())
+    def retry(self, data: st.DataObject, death: Death, named: bool) -> None:  # noqa: FBT001 - Hypothesis passes it
         name = self.draw(data, "new", "cur", "retry", "hold", "failed")
         known = self.model[name]
         again = {a: "pending" if s == "bounced" else s for a, s in known.statuses.items()}
-        opened = replace(known, statuses=again, held=False)
+        anew = named or set(known.statuses.values()) <= FINAL
+        opened = replace(known, statuses=again if anew else known.statuses, held=False)
         end = opened if known.place in {"new", "cur"} else opened.moved("new")
-        self.operate(death, name, lambda spot: self.operator.retry(spot, self.now), opened, end)
+        verb = self.operator.retry if named else self.operator.hasten
+        self.operate(death, name, lambda spot: verb(spot, self.now), opened, end)
 
     @precondition(some_in("retry", "hold", "failed"))
     @rule(data=st.data(), death=deaths)

@@ -43,9 +43,10 @@ class _Admin:
         """One walk over the spool at a time: a thousand requests at once find it done after the first."""
 
     async def retry_failed(self, _: Asked) -> Answer:
-        """Requeue what failed and what waits for its time, and start a run.
+        """Requeue what failed, make what waits for its time due, and start a run.
 
-        Asked again, there is nothing left to requeue; recipients that have the mail are never tried again.
+        Asked again, there is nothing left to requeue; recipients that have the mail are never tried again,
+        and those that were refused only when nobody else of their message waits.
         """
         await asyncio.to_thread(self._end_pauses)
         failed = await self._each(Place.FAILED, "requeued", self._retry)
@@ -97,7 +98,7 @@ class _Admin:
             end_pauses(self._service.spool, datetime.fromtimestamp(self._service.clock(), UTC))
 
     def _retry(self, operator: Operator, spot: Spot) -> None:
-        operator.retry(spot, self._service.clock())
+        operator.hasten(spot, self._service.clock())
 
     async def _each(
         self,

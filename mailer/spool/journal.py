@@ -39,7 +39,8 @@ class Kind(StrEnum):
     HELD = "held"
     RELEASED = "released"
     REQUEUED = "requeued"
-    """The operator wants it tried now; refused and expired recipients are tried again too."""
+    """The operator wants it tried now. Those in `to` become due, nothing else changes; without `to` it begins
+    anew, refused and expired recipients are tried again too."""
     NOTIFIED = "notified"
     """The notification `notice`, in this spool, tells the sender how `to` stand (RFC 3464)."""
 
@@ -126,7 +127,8 @@ class Standing(msgspec.Struct, frozen=True):
     action: str = ""
     """Sent, and the sender asked to hear of it from us: as `Event.action`."""
     notice: str = ""
-    """The notification that told the sender of its final status; empty: none did."""
+    """The notification that told the sender of its final status, or of the failure before the operator had it
+    tried again; empty: none did."""
     warned: str = ""
     """The one that told of its delay; that is told once."""
 
@@ -234,6 +236,8 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         next=due,
                         attempt=event.attempt,
                         action=event.action,
+                        # A failure is told once; that it was sent after all would be news.
+                        notice="" if outcome is Status.SENT else known.notice,
                         warned=known.warned,
                     )
             state = _after_outcome(state, event)
@@ -254,7 +258,12 @@ def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
             and (known.hop, known.attempt) == (event.hop, event.attempt)
         ):
             standings[address] = Standing(
-                known.recipient, Status.PENDING, event.reply, event.hop, warned=known.warned
+                known.recipient,
+                Status.PENDING,
+                event.reply,
+                event.hop,
+                notice=known.notice,
+                warned=known.warned,
             )
 
 
@@ -296,15 +305,23 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             _allow_doubt(standings)
             state = replace(state, held="", recoveries=0, deaths_alone=0)
         case Kind.REQUEUED:
-            for address, known in standings.items():
-                if known.status is not Status.SENT:
-                    again = Status.PENDING if known.status.final else known.status
-                    # Its end is not its end any more; of the next one the sender is told, too.
-                    standings[address] = replace(known, status=again, next=None, notice="")
-            _allow_doubt(standings)
-            since = _time(event.at) or state.since
-            state = replace(state, since=since, held="", recoveries=0, deaths_alone=0, overdue=False)
+            state = _after_requeue(state, event, standings)
     return state
+
+
+def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -> State:
+    for address, known in standings.items():
+        if known.status is Status.SENT:
+            continue
+        if not event.to:
+            again = Status.PENDING if known.status.final else known.status
+            standings[address] = replace(known, status=again, next=None)
+        elif address in event.to and not known.status.final:
+            standings[address] = replace(known, next=None)
+    _allow_doubt(standings)
+    state = replace(state, held="", recoveries=0, deaths_alone=0)
+    # Whoever has waiting mail tried every hour must still see it given up one day.
+    return state if event.to else replace(state, since=_time(event.at) or state.since, overdue=False)
 
 
 OVERDUE = "overdue"

@@ -6,6 +6,8 @@ Each takes the file's lock, so a message that a runner has in hand answers `Busy
 import errno
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from mailer.mail import clock
 from mailer.spool.changes import DurableMove, make_durable
 from mailer.spool.held import Held, Unsafe, remove_quarantined
@@ -27,18 +29,30 @@ class Operator:
     """Who it is, for the journal."""
 
     def retry(self, spot: Spot, now: float) -> None:
-        """Try a message's open and failed recipients at the next run.
+        """Try a message's open and failed recipients at the next run, and begin its maximum age anew.
 
         Raises:
             Refused: it is quarantined.
             Missed, Unsafe, Corrupt, OSError: it could not be taken, read or moved; it is where it was.
         """
+        self._requeue(spot, now, reopen=True)
+
+    def hasten(self, spot: Spot, now: float) -> None:
+        """Try a message's open recipients at the next run; if it has none, do as `retry`; raises as that.
+
+        It is for many messages at once. Who wants waiting mail tried does not mean those that were refused
+        meanwhile: their sender has been told.
+        """
+        self._requeue(spot, now, reopen=False)
+
+    def _requeue(self, spot: Spot, now: float, *, reopen: bool) -> None:
         ready = spot.place in {Place.NEW, Place.CUR}
         if not ready:
             self._allow(Move.REQUEUE, spot)
         with Held.take(self.spool, spot) as held:
-            held.read()
-            held.append(self._event(Kind.REQUEUED, now))
+            state = held.read().state
+            to = () if reopen else tuple(standing.address for standing in state.open)
+            held.append(replace(self._event(Kind.REQUEUED, now), to=to))
             if not ready:
                 held.move(Move.REQUEUE)
 

@@ -45,7 +45,7 @@ _PHRASES = {
     Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
     Kind.HELD: "held",
     Kind.RELEASED: "released",
-    Kind.REQUEUED: "requeued, to be tried at the next run",
+    Kind.REQUEUED: "requeued{to}, to be tried at the next run",
     "attempt": _TROUBLE,
     Kind.NOTIFIED: "told the sender{about_whom}, in notification {notice}",
     "removed": "removed from the spool",
@@ -167,7 +167,8 @@ def _standing(standing: Standing, sender: str) -> str:
 def _telling(standing: Standing, sender: str) -> str:
     """Say whether the sender knows."""
     if standing.notice:
-        return f"; the sender is told in {standing.notice}"
+        of_what = "" if standing.status.final else " that it had failed"
+        return f"; the sender is told{of_what} in {standing.notice}"
     if standing.status in {Status.BOUNCED, Status.EXPIRED}:
         if not sender:
             return "; nobody is told: it is from <>"

@@ -108,11 +108,14 @@ def bulk(*states: Place) -> Callable[[_Function], _Function]:
 def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` declares them
     """Try messages at the next run: deferred and failed ones, and held ones that are named.
 
-    Recipients that were refused are tried again too; those that were sent are not. --all and filters mean
-    deferred and failed messages; held ones only with --state hold. Exit code 75 when a runner had one in
-    hand.
+    Recipients that were sent are not tried again. Those that were refused are, of a message that is named
+    and of one that has failed; --all and filters leave them alone in a message that waits for others.
+
+    --all and filters mean deferred and failed messages; held ones only with --state hold. Exit code 75 when a
+    runner had one in hand.
     """
-    return _run(Verb("retry", "requeued", Operator.retry, (Place.RETRY, Place.FAILED), now=True), **asked)
+    act = Operator.retry if asked["ids"] else Operator.hasten
+    return _run(Verb("retry", "requeued", act, (Place.RETRY, Place.FAILED), now=True), **asked)
 
 
 @click.command(

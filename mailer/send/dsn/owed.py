@@ -2,7 +2,7 @@
 
 One settlement makes one notification, whatever number of recipients it is about: what an attempt decided is
 told when it is decided, so a wrong address is not kept for days because another recipient's server is down.
-A recipient's final status is told once, its delay once.
+A recipient's delay is told once, its failure once, also when the operator has it tried again in vain.
 """
 
 from collections.abc import Callable
@@ -48,11 +48,11 @@ def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:
 
 def _action(standing: Standing, *, late: bool) -> Action | None:
     wants, status = standing.recipient.wants, standing.status
+    if standing.notice:
+        return None
     if not status.final:
         tried = status in {Status.DEFERRED, Status.UNCERTAIN}
         return Action.DELAYED if late and tried and not standing.warned and wants("DELAY") else None
-    if standing.notice:
-        return None
     if status is Status.SENT:
         return Action(standing.action) if standing.action in set(Action) and wants("SUCCESS") else None
     return Action.FAILED if wants("FAILURE") else None
