@@ -77,7 +77,7 @@ def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: 
     def on_trouble(error: OSError) -> None:
         sink(Level.WARNING, "the ledger cannot be written; mail goes on", {"error": error.strerror})
 
-    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble), keep=keep)
+    return MailLog(time.time, sink, Ledger(partial(spool.directory, LOG), on_trouble), keep=keep, shown=level)
 
 
 def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:

@@ -93,9 +93,24 @@ class MailLog:
     """Where every program says what happened."""
 
     def __init__(
-        self, clock: Clock, sink: Sink, ledger: Ledger | None = None, *, keep: float = math.inf
+        self,
+        clock: Clock,
+        sink: Sink,
+        ledger: Ledger | None = None,
+        *,
+        keep: float = math.inf,
+        shown: Level = Level.INFO,
     ) -> None:
-        """Args: keep: seconds that the ledger keeps a day after its end."""
+        """Prepare.
+
+        Args:
+            clock: what time it is.
+            sink: says what the operator should see.
+            ledger: gets every event; None: nobody keeps them.
+            keep: seconds that the ledger keeps a day after its end.
+            shown: the least grave that the sink shows: it is not asked about other events.
+        """
+        self._shown = shown
         self._clock = clock
         self._sink = sink
         self._ledger = ledger
@@ -135,10 +150,10 @@ class MailLog:
 
     def delivery(self, line: Delivery) -> None:
         """Tell what one attempt did for recipients that share an outcome."""
-        now = self._clock()
+        now, status = self._clock(), str(line.status)
         self._event(
-            Level.INFO if line.status in _EXPECTED else Level.WARNING,
-            line.status.value,
+            Level.INFO if status in _EXPECTED else Level.WARNING,
+            status,
             id=line.id,
             sender=line.sender,
             to=line.to,
@@ -146,7 +161,7 @@ class MailLog:
             delay=_between(line.received, now),
             delays=line.times.parts(now) if line.times else (),
             dsn=line.dsn,
-            status=line.status.value,
+            status=status,
             reply=line.outcome.reply,
             next=line.next,
             attempt=line.attempt,
@@ -201,6 +216,8 @@ class MailLog:
         line = Line(at=at, event=event, **fields)  # type: ignore[arg-type]  # checked at the callers above
         if self._ledger:
             self._ledger.append(line)
+        if level > self._shown:
+            return
         told = {"id": fields.pop("id", ""), "event": event}
         if (sender := fields.pop("sender", None)) is not None:
             told["from"] = sender or "<>"

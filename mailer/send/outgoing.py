@@ -1,13 +1,12 @@
 """A claimed message as it leaves us: what we put on top of it, then the bytes that were accepted."""
 
-from dataclasses import dataclass
+import msgspec
 
 from mailer.mail.envelope import Envelope
 from mailer.spool.claim import Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """What a route sends; the SMTP client's `Message` and the signer's `Source`."""
 
     claim: Claim

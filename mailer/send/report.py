@@ -1,7 +1,8 @@
 """An attempt's outcomes in the words of the ledger: what is told to others, after the journal has it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import enhanced_status
@@ -13,8 +14,7 @@ _Groups = Mapping[Outcome, Sequence[str]]
 """The recipients by what they have in common, which is an outcome, whatever its address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Tells of one claimed message."""
 
     log: MailLog

@@ -75,7 +75,7 @@ class Settler:
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
             claim.held.move(Move.FINISH)
-            self._committer.sync_soon(Place.CUR.value)
+            self._committer.sync_soon(Place.CUR)
             self._disposal.close(claim.held.surrender())
         else:
             await self._committer.commit_in_loop(change)

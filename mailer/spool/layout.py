@@ -10,12 +10,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
+
+import msgspec
 
 from mailer.spool.nursery import Nursery
 from mailer.spool.syscalls import mount_of
@@ -61,8 +62,7 @@ STATE = "state"
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(msgspec.Struct, frozen=True):
     """Where a message's file is: a place, the bucket inside it if the place has buckets, and its name."""
 
     place: Place
