@@ -10,7 +10,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from cli_queue import Queue
+from hostile import Server, per_address
 from http_client import Answer, ask
+from sending import forward_to
+from spool_walk import walk
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -111,6 +114,21 @@ def test_a_messages_page_says_what_why_says_before_and_after_delivery(relay: Rel
             for line in filter(None, told.splitlines()):
                 expected = re.sub(r"in \d+m\d+s", "", " ".join(line.removeprefix(message_id).split()))
                 assert expected in re.sub(r"in \d+m\d+s", "", said)
+
+
+def test_a_message_and_its_notification_lead_to_each_other(relay: Relay, states: Queue) -> None:
+    replies = per_address({"never@example.net": "550 5.1.1 unknown <b>", "app@example.com": "450 4.2.2 full"})
+    with Server({"rcpt": replies}) as server:
+        relay.configure(forward_to(server, bounce="sender", hostname="relay.example.com"))
+        message_id = states.new("never@example.net")
+        relay.mailer_send()
+        (notice,) = (name for name in walk(relay.spool) if name != message_id)
+        with relay.monitor():
+            page = ask(relay.http_port, f"/message/{message_id}").body.decode()
+            assert page.count(f'<a class="id" href="/message/{notice}">{notice}</a>') == 2  # verdict, steps
+            assert "unknown &lt;b&gt;" in page
+            about = ask(relay.http_port, f"/message/{notice}").body.decode()
+            assert f'<a class="id" href="/message/{message_id}">{message_id}</a>' in about
 
 
 def test_every_page_is_kept_from_caches_frames_and_other_sites(relay: Relay, states: Queue) -> None:

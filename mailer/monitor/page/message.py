@@ -1,6 +1,8 @@
 """`/message/ID`: what `mailer spool why` says, the header's main fields, and what can be done about it."""
 
 import asyncio
+import re
+from collections.abc import Container
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from http import HTTPStatus
@@ -44,6 +46,8 @@ _BODY = """{done}<section id="story" data-live>
 </section>
 {facts}</div>
 """
+_LINK = '<a class="id" href="/message/{id}">{id}</a>'
+_LIKE_AN_ID = re.compile(r"\b([0-9A-Z]{26})\b")
 _STEP = """<li class="{kind}"><time datetime="{at}">{moment}</time> <span>{what}</span></li>
 """
 _FACTS = """<section>
@@ -87,16 +91,17 @@ def _done(asked: Asked) -> Markup:
 def _body(told: Story, facts: Markup, done: Markup) -> Markup:
     place = told.seen.spot.place if told.seen else None
     possible = [action for action in ACTIONS.values() if place in action.places]
+    others = {name for event in told.steps for name in (event.notice, event.about) if is_id(name)}
     cut = f"Only the last {_STEPS} of {len(told.steps):,} lines are shown."
     return fill(
         _BODY,
         done=done,
         id=told.id,
         title=told.title.removeprefix(f"{told.id} "),
-        verdict=(fill("<p>{line}</p>\n", line=line) for line in _verdict(told)),
+        verdict=(fill("<p>{line}</p>\n", line=_linked(line, others)) for line in _verdict(told)),
         actions=_buttons(told.id, possible),
         cut=fill("<p>{cut}</p>\n", cut=cut) if len(told.steps) > _STEPS else NOTHING,
-        steps=map(_step, told.steps[-_STEPS:]),
+        steps=(_step(event, others) for event in told.steps[-_STEPS:]),
         facts=facts,
     )
 
@@ -124,13 +129,19 @@ def _buttons(message_id: str, actions: list[Action]) -> Markup:
     return fill('<p class="actions">\n{links}</p>\n', links=links)
 
 
-def _step(event: Event) -> Markup:
+def _linked(text: str, ids: Container[str]) -> Markup:
+    """Have ids lead to their messages' pages; only those given: a remote may say what looks like one."""
+    pieces = _LIKE_AN_ID.split(text)
+    return join(fill(_LINK if piece in ids else "{id}", id=piece) for piece in pieces)
+
+
+def _step(event: Event, others: Container[str]) -> Markup:
     return fill(
         _STEP,
         kind=_KINDS.get(event.event, ""),
         at=event.at,
         moment=words.moment_of(event.at),
-        what=story.what(event),
+        what=_linked(story.what(event), others),
     )
 
 
