@@ -254,6 +254,23 @@ def test_users_are_added_log_in_are_limited_and_removed(relay: Relay) -> None:
     assert relay.mailer("user", "passwd", "nobody").returncode == 66
 
 
+def test_each_change_of_a_user_says_what_was_done(relay: Relay) -> None:
+    def said(*arguments: str) -> tuple[str, str]:
+        done = relay.mailer("user", *arguments, given="a good password\n")
+        assert done.returncode == 0
+        return done.stdout, done.stderr
+
+    assert said("add", "plain") == ("added plain\n", "")
+    limited, _ = said("add", "shop", "--max-per-day", "9")
+    assert limited.startswith("added shop\nlimits count from the receiver's next start or reload")
+    assert said("passwd", "shop") == ("changed the password of shop\n", "")
+    for note in ("added cron;", "changed the token of cron;"):
+        token, told = said("token", "cron")
+        assert told.startswith(note)
+        assert len(token.split()) == 1
+    assert said("rm", "shop") == ("removed shop\n", "")
+
+
 def test_the_first_user_is_seen_without_a_restart(relay: Relay) -> None:
     """Where nobody has to log in, AUTH is offered once there is somebody who can, and not before."""
     relay.configure({"security": {"requireAuth": False}, "defaultUsername": "", "defaultPassword": ""})

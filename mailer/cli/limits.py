@@ -25,6 +25,8 @@ def limits(*, as_json: bool) -> None:
     """Show for each sender and user with a limit what they sent in the last hour and day.
 
     It counts as the receiver does, from the ledger, messages that are on their way in excepted.
+    Limits that were changed count here at once, and in a running receiver from its next reload (`systemctl
+    reload mailer`, or SIGHUP): until then it may not make anybody wait.
     """
     end_with_the_pipe()
     with workplace() as place:

@@ -68,6 +68,11 @@ def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_d
             max_per_hour=max_per_hour,
             max_per_day=max_per_day,
         )
+    sys.stdout.write(f"added {printable(name)}\n")
+    if (max_per_hour, max_per_day) != (None, None):
+        sys.stdout.write(
+            "limits count from the receiver's next start or reload (systemctl reload mailer, or SIGHUP)\n"
+        )
 
 
 @click.command(epilog=examples("mailer user passwd shop"))
@@ -79,6 +84,7 @@ def passwd(name: str) -> None:
     hashed = hashes.hash_password(_new_password(), os.urandom)
     with changing_users(configuration().config.users_file) as users:
         users[name] = msgspec.structs.replace(users[name], hash=hashed)
+    sys.stdout.write(f"changed the password of {printable(name)}\n")
 
 
 @click.command(epilog=examples("mailer user token shop"))
@@ -92,12 +98,14 @@ def token(name: str) -> None:
     _check_name(name)
     made = hashes.new_token(os.urandom)
     with changing_users(configuration().config.users_file) as users:
-        hashed = hashes.hash_token(made)
+        hashed, known = hashes.hash_token(made), name in users
         users[name] = (
-            msgspec.structs.replace(users[name], hash=hashed)
-            if name in users
-            else User(name=name, hash=hashed)
+            msgspec.structs.replace(users[name], hash=hashed) if known else User(name=name, hash=hashed)
         )
+    # Standard output is the token alone, for whoever keeps it in a file.
+    done = "changed the token of" if known else "added"
+    sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
+    sys.stderr.flush()
     sys.stdout.write(f"{made}\n")
 
 
@@ -129,6 +137,7 @@ def rm(name: str) -> None:
     _known(name)
     with changing_users(configuration().config.users_file) as users:
         users.pop(name, None)
+    sys.stdout.write(f"removed {printable(name)}\n")
 
 
 @click.command(epilog=examples("mailer user check shop"))
