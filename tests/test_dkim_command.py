@@ -44,7 +44,8 @@ def test_a_key_is_made_published_and_found(signing_relay, server):
     made = signing_relay.mailer("dkim", "keygen", "--domain", "example.com")
     assert made.returncode == 0, made.stderr
     private = signing_relay.directory / "keys" / "example.com" / "mail.private"
-    assert str(private) in made.stdout
+    assert f"made {private}, the private key\n" in made.stdout
+    assert f"made {private.with_suffix('.txt')}, the record to publish\n" in made.stdout
     assert private.stat().st_mode & 0o777 == 0o600
 
     assert checked(signing_relay, server).returncode == 1

@@ -124,7 +124,7 @@ def rotate(domain: str, selector: str | None) -> None:
 
 
 def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
-    from mailer.send.dkim.key_files import write_new  # noqa: PLC0415 - the same
+    from mailer.send.dkim.key_files import record_path, write_new  # noqa: PLC0415 - the same
     from mailer.send.dkim.keys import generate, parse  # noqa: PLC0415 - as in keygen
 
     path = key_file(key)
@@ -136,7 +136,10 @@ def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
         raise Failure(
             Exit.CANNOT_CREATE, f"{error.filename} is there already, and a key is never overwritten"
         ) from error
-    sys.stdout.write(f"made {printable(str(path))}\n\n")
+    sys.stdout.write(
+        f"made {printable(str(path))}, the private key\n"
+        f"made {printable(str(record_path(path)))}, the record to publish\n\n"
+    )
     _print_record(key, private)
 
 
