@@ -72,6 +72,23 @@ def test_an_id_or_its_beginning_finds_the_message_on_whatever_day_it_came(
     assert relay.mailer("log", "--id", "no id").returncode == 2
 
 
+def test_a_filter_that_finds_nothing_says_so_to_people_alone(relay: Relay, week: dict[int, str]) -> None:
+    assert week
+    done = relay.mailer("log", "--to", "nobody@nowhere.example")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing found\n")
+    assert told(relay, "--to", "nobody@nowhere.example") == []
+    assert relay.mailer("log", "-n", "1").stderr == ""
+
+
+def test_show_of_a_message_that_was_delivered_names_the_command_that_knows(
+    relay: Relay, week: dict[int, str]
+) -> None:
+    done = relay.mailer("spool", "show", week[1])
+    assert done.returncode == 66
+    assert f"mailer spool why {week[1]}" in done.stderr
+    assert "Sent to every recipient" in relay.mailer("spool", "why", week[1]).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -118,6 +118,9 @@ def log(  # noqa: PLR0913 - one parameter for each option
             search.follow(as_json=as_json)
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
+    if not known and not as_json and lines != 0:
+        # For people, who would wonder whether they were heard; a program counts the lines.
+        sys.stderr.write("nothing found\n")
     return Exit.OK
 
 

@@ -27,7 +27,11 @@ def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
     """
     found = find(spool, prefix, places)
     if not found:
-        raise Failure(Exit.NO_INPUT, f"{prefix}: no such message in the queue")
+        raise Failure(
+            Exit.NO_INPUT,
+            f"{prefix}: no such message in the queue; "
+            f"if it was delivered or removed, this tells of it: mailer spool why {prefix}",
+        )
     if len(found) > 1:
         raise ambiguous(prefix, sorted(spot.name for spot in found))
     return found[0]
