@@ -10,11 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from bounces import submit
 from cli_queue import BODY, HOP, Queue
+from hostile import Server, per_address
+from sending import forward_to
 from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli.spool.ls import line
+from mailer.mail.envelope import Recipient
 from mailer.spool.inspect import listing
 from mailer.spool.operate import Operator
 from mailer.spool.scan import find
@@ -261,7 +265,7 @@ def test_a_delivered_message_is_told_from_the_ledger(relay: Relay, queue: Queue)
     message = queue.new()
     assert relay.mailer_send("--once").returncode == 0
     story = why(relay, message)
-    assert story.splitlines()[1].startswith("Sent to every recipient")
+    assert story.splitlines()[1].startswith("Kept in the local Maildir; it has not left this host; no file")
     assert "sent for bob@example.net" in story
 
 
@@ -279,8 +283,26 @@ def test_a_broken_next_hop_and_its_mending_are_told_as_they_happen(
     assert relay.mailer("spool", "retry", message).returncode == 0
     assert "requeued" in why(relay, message)
     relay.mailer_send("--once")
-    assert "Sent to every recipient" in why(relay, message)
+    assert "Kept in the local Maildir" in why(relay, message)
     assert len(relay.delivered()) == 1
+
+
+def test_mail_of_which_some_left_and_some_was_kept_here_is_told_as_it_is(relay: Relay) -> None:
+    with Server({"rcpt": per_address({"eve@example.org": "451 4.7.1 later"})}) as server:
+        relay.configure({**forward_to(server), "security": {"logAllEmails": True}})
+        message = submit(relay.spool, Recipient("bob@example.net"), Recipient("eve@example.org"))
+        relay.mailer_send("--once")
+    relay.configure({"forwardSMTP": False})
+    relay.mailer("spool", "retry", message)
+    relay.mailer_send("--once")
+    story = why(relay, message)
+    assert "Sent to every recipient, of whom some have it in the local Maildir only" in story
+    relay.configure({"forwardSMTP": False, "security": {"logAllEmails": True}})
+    kept = submit(relay.spool, Recipient("bob@example.net"))
+    relay.mailer_send("--once")
+    story = why(relay, kept)
+    assert "Kept in the local Maildir; it has not left this host; after 1 attempt" in story
+    assert "(kept in the local Maildir)" in story
 
 
 def test_stats_count_each_state(relay: Relay, queue: Queue) -> None:

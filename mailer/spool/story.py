@@ -1,6 +1,6 @@
 """A message's life in plain words: what each line of its journal, or of the ledger, says, and the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
@@ -10,7 +10,7 @@ from mailer.spool.entry import Entry
 from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Event, Kind, Standing
-from mailer.spool.layout import Place
+from mailer.spool.layout import LOCAL, Place
 from mailer.spool.pause import Pause, describe
 
 
@@ -132,9 +132,19 @@ def _stands(seen: Seen, entry: Entry, now: float, paused: Pause | None) -> str:
         Place.CUR: "In a runner's hands at this moment." if seen.in_hand else died,
         Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
-        Place.SENT: f"Sent, after {attempts}; this is the copy that is kept.",
+        Place.SENT: _sent(
+            {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
+        ),
         Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
     }[seen.spot.place]
+
+
+def _sent(hops: Collection[str], rest: str) -> str:
+    """Say where a message is that all its recipients have: what never left this host reached nobody."""
+    if set(hops) == {LOCAL}:
+        return f"Kept in the local Maildir; it has not left this host; {rest}."
+    besides = ", of whom some have it in the local Maildir only" if LOCAL in hops else ""
+    return f"Sent to every recipient{besides}; {rest}."
 
 
 def _waiting(entry: Entry, now: float) -> str:
@@ -161,7 +171,9 @@ _MEANINGS = {
 
 
 def _standing(standing: Standing, sender: str) -> str:
-    return f"{outcome(standing)} ({_MEANINGS[standing.status]}{_telling(standing, sender)})"
+    kept = standing.status is Status.SENT and standing.hop == LOCAL
+    meaning = "kept in the local Maildir" if kept else _MEANINGS[standing.status]
+    return f"{outcome(standing)} ({meaning}{_telling(standing, sender)})"
 
 
 def _telling(standing: Standing, sender: str) -> str:
@@ -197,7 +209,7 @@ def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
     elif last and all(event.event == Status.SENT for event in last.values()):
-        lines = ["Sent to every recipient; no file is left in the spool."]
+        lines = [_sent({event.hop for event in last.values()}, "no file is left in the spool")]
     else:
         lines = [
             "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
