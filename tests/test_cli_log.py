@@ -62,6 +62,17 @@ def week(relay: Relay) -> dict[int, str]:
     return ids
 
 
+def test_mail_that_was_redirected_is_found_by_whom_it_was_for(relay: Relay) -> None:
+    relay.configure({"forwardSMTP": False, "redirectAllTo": "dev@example.com"})
+    with relay.up(), relay.connect() as session:
+        session.sendmail("app@example.com", ["bob@example.net", "eve@example.org"], "Subject: x\r\n\r\nx\r\n")
+    (line,) = told(relay, "--to", "EVE@example.org")
+    assert line["to"] == ["dev@example.com"]
+    assert line["redirected"] == ["bob@example.net", "eve@example.org"]
+    said = relay.mailer("log", "--to", "bob@").stdout
+    assert "to dev@example.com instead of bob@example.net, eve@example.org" in said
+
+
 def test_an_id_or_its_beginning_finds_the_message_on_whatever_day_it_came(
     relay: Relay, week: dict[int, str]
 ) -> None:

@@ -1,5 +1,7 @@
 """One line of the ledger as a line for people."""
 
+from collections.abc import Sequence
+
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
 from mailer.spool import words
@@ -28,9 +30,9 @@ def _who(line: Line) -> list[str]:
     if line.sender is not None and line.event in {"accepted", "rejected", "limited"}:
         said.append(f"from {words.address(line.sender)}")
     if line.to:
-        more = len(line.to) - _RECIPIENTS
-        named = ", ".join(map(words.address, line.to[:_RECIPIENTS]))
-        said.append(f"to {named}" + (f" and {more} more" if more > 0 else ""))
+        said.append(f"to {_named(line.to)}")
+    if line.redirected:
+        said.append(f"instead of {_named(line.redirected)}")
     if line.size is not None:
         said.append(f"({words.size(line.size)})")
     if line.user or line.peer:
@@ -38,6 +40,11 @@ def _who(line: Line) -> list[str]:
     if line.by:
         said.append(f"by {line.by}")
     return said
+
+
+def _named(addresses: Sequence[str]) -> str:
+    more = len(addresses) - _RECIPIENTS
+    return ", ".join(map(words.address, addresses[:_RECIPIENTS])) + (f" and {more} more" if more > 0 else "")
 
 
 def _where(line: Line) -> list[str]:

@@ -116,11 +116,37 @@ class MailLog:
         self._ledger = ledger
         self._keep = keep
 
-    def accepted(self, *, id: str, envelope: Envelope, size: int, user: str, peer: str) -> None:
-        """Tell that a message is durable and the client is about to be told."""
+    def accepted(
+        self,
+        *,
+        id: str,
+        envelope: Envelope,
+        size: int,
+        user: str,
+        peer: str,
+        redirected: tuple[str, ...] = (),
+    ) -> None:
+        """Tell that a message is durable and the client is about to be told.
+
+        Args:
+            id: the message.
+            envelope: its, as it will be sent.
+            size: octets of the message.
+            user: who logged in.
+            peer: from where.
+            redirected: recipients that the client gave and that are not in the envelope.
+        """
         to = tuple(recipient.address for recipient in envelope.recipients)
         self._event(
-            Level.INFO, "accepted", id=id, sender=envelope.sender, to=to, size=size, user=user, peer=peer
+            Level.INFO,
+            "accepted",
+            id=id,
+            sender=envelope.sender,
+            to=to,
+            redirected=redirected,
+            size=size,
+            user=user,
+            peer=peer,
         )
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:

@@ -51,6 +51,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str = ""
     sender: str | None = msgspec.field(name="from", default=None)
     to: tuple[str, ...] = ()
+    redirected: tuple[str, ...] = ()
+    """Those that the client gave and that get nothing, because of `redirectAllTo`."""
     size: int | None = None
     user: str = ""
     peer: str = ""

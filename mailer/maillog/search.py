@@ -54,14 +54,14 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             line.id.startswith(self.id)
             and (not self.events or line.event in self.events)
             and (self.sender is None or _contains(line.sender, self.sender))
-            and (self.to is None or any(_contains(address, self.to) for address in line.to))
+            and (self.to is None or any(_contains(address, self.to) for address in _recipients(line)))
             and (self.address is None or self._is_of_either(line, self.address))
             and self._in_time(line.at)
         )
 
     @staticmethod
     def _is_of_either(line: Line, wanted: str) -> bool:
-        return any(_contains(address, wanted) for address in (line.sender, *line.to))
+        return any(_contains(address, wanted) for address in (line.sender, *_recipients(line)))
 
     def _in_time(self, at: str) -> bool:
         if self.since is None and self.until is None:
@@ -70,6 +70,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         if moment is None:
             return False
         return (self.since is None or moment >= self.since) and (self.until is None or moment < self.until)
+
+
+def _recipients(line: Line) -> tuple[str, ...]:
+    return line.to + line.redirected
 
 
 def _contains(address: str | None, wanted: str) -> bool:

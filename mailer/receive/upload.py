@@ -149,7 +149,12 @@ class Upload:
         # The ledger before the lock: no runner can report an outcome before the acceptance.
         incoming, origin = self._incoming, self._origin
         self._store.log.accepted(
-            id=incoming.id, envelope=self._envelope, size=incoming.size, user=origin.user, peer=origin.peer
+            id=incoming.id,
+            envelope=self._envelope,
+            size=incoming.size,
+            user=origin.user,
+            peer=origin.peer,
+            redirected=origin.redirected,
         )
         incoming.release()
         return replies.queued(incoming.id)
