@@ -119,7 +119,8 @@ def _value(head: bytes, name: bytes, default: bytes) -> bytes:
 
 def _typed(value: bytes) -> Entity:
     media = _MEDIA_TYPE.match(value)
-    if media is None:
+    # `multipart` alone is text by RFC 2045 5.2, and parts to many.
+    if media is None or (media[1].lower() == b"multipart" and not media[2]):
         return Entity(Kind.TEXT, obstacle="the Content-Type of its part cannot be read")
     family, subtype = media[1].lower(), (media[2] or b"").lower()
     if family == b"multipart":
