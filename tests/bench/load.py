@@ -66,9 +66,14 @@ class Load:
         also()
         return time.perf_counter() - began
 
+    @property
+    def _sessions(self) -> int:
+        """Not more than messages: smtp-source may then wait for ever."""
+        return min(self.clients, self.messages)
+
     def _plain(self, port: int) -> list[str]:
         return [
-            *(program("smtp-source"), "-s", str(self.clients), "-m", str(self.messages)),
+            *(program("smtp-source"), "-s", str(self._sessions), "-m", str(self.messages)),
             *("-l", str(self.size), "-f", SENDER, "-t", RECIPIENT, *(["-d"] if self.reuse else [])),
             f"{LOOPBACK}:{port}",
         ]
@@ -76,7 +81,7 @@ class Load:
     def _with_login(self, port: int) -> list[str]:
         assert self.login is not None
         return [
-            *(str(_client()), "-address", f"{LOOPBACK}:{port}", "-clients", str(self.clients)),
+            *(str(_client()), "-address", f"{LOOPBACK}:{port}", "-clients", str(self._sessions)),
             *("-messages", str(self.messages), "-size", str(self.size), f"-reuse={str(self.reuse).lower()}"),
             *("-username", self.login.username, "-from", SENDER, "-to", RECIPIENT),
         ]

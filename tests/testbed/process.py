@@ -1,5 +1,6 @@
 """A server in a process of its own: started, found ready by connecting, ended by its process id."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -120,4 +121,9 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.signal(signal.SIGCONT)  # a test may have stopped it, and a stopped process does not hear SIGTERM
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            # faketime(1) runs its command as a child, which does not hear of its end.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
