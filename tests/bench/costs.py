@@ -88,11 +88,11 @@ def peak_memory(pid: int, *, wanted: bool = True) -> Iterator[Peak]:
 def traced(summary: Path) -> list[str]:
     """The command that runs another and counts its system calls that make things durable.
 
-    With -D the command keeps its process id, and so hears its signals.
+    With -DDD the command keeps its process id, and so hears its signals; strace is in a session of its own.
     """
     return [
         "strace",
-        "-D",
+        "-DDD",
         "-f",
         "-c",
         "-qq",
