@@ -5,6 +5,7 @@ It shares no line with `mailer.spool`, so that a mistake there cannot hide itsel
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -108,14 +109,28 @@ def _notify(value: str) -> tuple[str, str]:
 
 
 def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
-    """Return every file of some places by its name; a name that stands in two places fails."""
-    found: dict[str, Found] = {}
-    for place in places:
-        for directory, _, names in os.walk(root / place):
-            for name in names:
-                assert name not in found, f"{name} is in {directory} and in {found[name].place}/"
-                found[name] = read(Path(directory, name), root)
-    return found
+    """Return every file of some places by its name; a name that stands in two places fails.
+
+    Programs may be moving files meanwhile: then it is looked at until nothing has moved between two looks.
+    """
+    paths = _standing(root, places)
+    while paths != (again := _standing(root, places)):
+        paths = again
+    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+    assert not twice, f"in two places: {[path for path in paths if path.name in twice]}"
+    try:
+        return {path.name: read(path, root) for path in paths}
+    except FileNotFoundError:
+        return walk(root, places)
+
+
+def _standing(root: Path, places: tuple[str, ...]) -> list[Path]:
+    return [
+        Path(directory, name)
+        for place in places
+        for directory, _, names in os.walk(root / place)
+        for name in sorted(names)
+    ]
 
 
 def untold(files: Mapping[str, Found]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_queue import Queue
+from testbed.proc import children, gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -285,17 +286,6 @@ def test_a_port_in_use_is_one_sentence_and_69(relay: Relay) -> None:
     assert "Traceback" not in done.stderr
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_up_ends_both_programs_at_one_signal(relay: Relay, number: signal.Signals) -> None:
     with relay.up() as process:
@@ -304,7 +294,7 @@ def test_up_ends_both_programs_at_one_signal(relay: Relay, number: signal.Signal
         assert len(pids) == 2
         process.signal(number)
         assert process.wait() == 0
-    assert all(map(ended, pids))
+    assert all(map(gone, pids))
     assert process.output().count("ended") == 2
 
 
@@ -314,7 +304,7 @@ def test_up_ends_when_one_of_its_programs_dies(relay: Relay, victim: int) -> Non
         pids = children(process.pid)
         os.kill(pids[victim], signal.SIGKILL)
         assert process.wait() == 70
-    assert all(map(ended, pids))
+    assert all(map(gone, pids))
     assert "was ended by SIGKILL" in process.output()
 
 
@@ -323,7 +313,7 @@ def test_up_that_is_killed_leaves_no_orphan(relay: Relay) -> None:
         until(lambda: "watching the spool" in process.output(), "the runner to watch")
         pids = children(process.pid)
         process.kill()
-        until(lambda: all(map(ended, pids)), "the children to end")
+        until(lambda: all(map(gone, pids)), "the children to end")
 
 
 def test_up_passes_on_why_its_receiver_could_not_start(relay: Relay) -> None:

@@ -16,6 +16,7 @@ from real_mail import hard_mail, submit
 from sending import MESSAGE, SENDER, TO, forward_to
 from spool_walk import walk
 from testbed.ports import accepts
+from testbed.proc import children, gone
 from testbed.relay import Relay
 from testbed.terminal import INTERRUPT, Terminal
 from testbed.waiting import until
@@ -24,19 +25,10 @@ _LOOPS = {"with uvloop": "", "without uvloop": "import sys\nsys.modules['uvloop'
 """What Python runs as it starts."""
 
 
-def children(pid: int) -> dict[str, int]:
+def programs_of(pid: int) -> dict[str, int]:
     """The process ids of `mailer up`'s programs, by what they run."""
-    pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    of = {Path(f"/proc/{child}/cmdline").read_bytes(): int(child) for child in pids}
+    of = {Path(f"/proc/{child}/cmdline").read_bytes(): child for child in children(pid)}
     return {"serve" if b"\0serve\0" in argv else "send": child for argv, child in of.items()}
-
-
-def gone(pid: int) -> bool:
-    """Whether it has ended; who was killed before it was reaped counts as well."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @contextmanager
@@ -67,7 +59,7 @@ def test_mail_comes_in_and_goes_out_with_uvloop_and_without(
             for mail in mails:
                 submit(client, mail)
         until(lambda: len(relay.delivered()) == len(mails), "the mail in the Maildir")
-        maps = Path(f"/proc/{children(up.pid)['serve']}/maps").read_text()
+        maps = Path(f"/proc/{programs_of(up.pid)['serve']}/maps").read_text()
         assert ("uvloop" in maps) == (loop == "with uvloop")
     assert fates(kept_locally(relay)) == unchanged(mails)
     assert walk(relay.spool) == {}
@@ -87,7 +79,7 @@ def test_one_ctrl_c_at_a_terminal_finishes_what_is_in_flight_and_ends_everything
         relay.configure(forward_to(server))
         with Terminal(argv, env={}, cwd=relay.directory) as terminal:
             terminal.await_text("listening on", "watching the spool")
-            with no_survivors(children(terminal.pid).values()):
+            with no_survivors(programs_of(terminal.pid).values()):
                 with closing(relay.connect()) as first, closing(relay.connect()) as second:
                     send(first)
                     assert at_the_dot.wait(60)
@@ -115,7 +107,7 @@ def test_up_that_is_killed_leaves_no_orphan_and_loses_nothing(relay: Relay) -> N
                 for _ in range(3):
                     send(client)
             assert in_transaction.wait(60)
-            programs = children(up.pid)
+            programs = programs_of(up.pid)
             assert programs.keys() == {"serve", "send"}
             with no_survivors(programs.values()):
                 up.kill()

@@ -21,6 +21,7 @@ from http_client import ask, post
 from sending import TO, forward_to, queue
 from spool_walk import walk
 from testbed.ports import LOOPBACK
+from testbed.proc import children, opened
 from testbed.relay import Relay
 from testbed.waiting import until
 
@@ -30,14 +31,6 @@ RETRY = "/admin/retry-failed"
 @pytest.fixture
 def states(relay: Relay) -> Queue:
     return Queue(relay.spool)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def opened(pid: int) -> set[str]:
-    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def ledger(relay: Relay) -> Iterator[dict[str, object]]:
@@ -233,7 +226,8 @@ def test_the_run_inherits_no_open_connection(relay: Relay) -> None:
             post(relay.http_port, RETRY)
             assert in_hand.wait(60)
             [run] = children(monitor.pid)
-            assert not {each for each in opened(monitor.pid) & opened(run) if each.startswith("socket:")}
+            shared = {*opened(run)} & {*opened(monitor.pid)}
+            assert not [each for each in shared if each.startswith("socket:")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

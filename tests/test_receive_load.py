@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from receiving import OPEN, running
+from testbed.proc import opened, peak_megabytes
 from testbed.relay import Relay
 from testbed.tools import program
 from testbed.waiting import until
@@ -33,10 +34,6 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def resident_megabytes(pid: int) -> float:
@@ -89,16 +86,12 @@ def test_a_hundred_senders_of_large_messages_at_once_stay_within_150_mb(relay: R
         assert peak_megabytes(server.pid) < 150
 
 
-def peak_megabytes(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def test_twenty_thousand_connects_leave_the_descriptors_where_they_were(relay: Relay) -> None:
     """Case 101."""
     with relay.serve() as server:
         with relay.connect() as client:
             client.sendmail("a@example.com", ["b@example.net"], MAIL)
-        before = descriptors(server.pid)
+        before = len(opened(server.pid))
         for number in range(CONNECTS):
             with socket.create_connection(("127.0.0.1", relay.port), timeout=60) as connection:
                 if number % 10 == 0:
@@ -107,7 +100,7 @@ def test_twenty_thousand_connects_leave_the_descriptors_where_they_were(relay: R
                     connection.sendall(b"EHLO x\r\nQUIT\r\n")
                 if number % 7 == 0:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        until(lambda: descriptors(server.pid) <= before, "the last connection to be gone")
+        until(lambda: len(opened(server.pid)) <= before, "the last connection to be gone")
         with relay.connect() as client:
             assert client.noop()[0] == 250
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from receiving import OPEN, running
 from spool_strace import attach
 from testbed.mutt import Mutt
+from testbed.proc import opened, peak_megabytes
 from testbed.relay import USERNAME, Relay
 
 from mailer.config.receiving import LongLines
@@ -224,19 +225,13 @@ def test_a_line_of_20_mb_is_encoded_in_little_memory(tmp_path: Path, relay: Rela
     line = b"0123456789 =\xff" * (20 * 2**20 // 13)
     with relay.serve() as server, relay.connect() as client:
         client.sendmail(USERNAME, [TO], b"Subject: warm\r\n\r\n" + b"x" * 1000 + b"\r\n")
-        before = peak(server.pid)
+        before = peak_megabytes(server.pid)
         client.sendmail(USERNAME, [TO], b"Subject: x\r\n\r\n" + line + b"\r\n")
-        assert peak(server.pid) - before < 10
+        assert peak_megabytes(server.pid) - before < 10
     [stored] = [path.read_bytes() for path in (relay.spool / "new").iterdir() if path.stat().st_size > 2**20]
     body = stored.partition(b"quoted-printable\r\n\r\n")[2].rpartition(b'{"at"')[0]
     assert quopri.decodestring(body) == line + b"\r\n"
     assert b"charset=unknown-8bit\r\n" in stored
-
-
-def peak(pid: int) -> int:
-    """Of its resident memory, in MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 @pytest.mark.parametrize(
@@ -258,8 +253,7 @@ def test_a_disk_that_fails_in_between_makes_the_client_come_back(
             code, text = client.data(message)
         assert f"{code} {text.decode()}".startswith(reply)
         # The descriptor that is left would show as a file that has no name.
-        opened = [str(path.readlink()) for path in Path(f"/proc/{server.pid}/fd").iterdir()]
-        assert not [name for name in opened if "/spool/tmp/" in name]
+        assert not [path for path in opened(server.pid) if "/spool/tmp/" in path]
         server.stop()
         watcher.communicate()
     assert len(list((relay.spool / "new").iterdir())) == 1

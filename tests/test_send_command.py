@@ -11,6 +11,7 @@ from hostile import HANG, Server, per_address
 from sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
 from spool_walk import walk
 from testbed.capability import tracer
+from testbed.proc import gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
 from testbed.waiting import until
@@ -251,13 +252,4 @@ def test_a_watcher_ends_with_the_program_that_started_it(relay: Relay, tmp_path:
     runner = int((tmp_path / "pid").read_text())
     parent.kill()
     until(lambda: "ended" in (tmp_path / "log").read_text(), "the runner to end")
-    until(lambda: not _alive(runner), "the runner to be gone")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # An orphan whose new parent does not reap is dead all the same.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    until(lambda: gone(runner), "the runner to be gone")

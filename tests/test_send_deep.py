@@ -4,13 +4,13 @@ Here with twenty thousand messages; `MAILER_DEEP=1000000 pytest tests/test_send_
 """
 
 import os
-import re
 import time
 from pathlib import Path
 
 from hostile import Server
 from sending import forward_to, queue
 from testbed.capability import tracer
+from testbed.proc import peak_megabytes
 from testbed.relay import Relay
 from testbed.waiting import until
 
@@ -21,8 +21,8 @@ DEEP = int(os.environ.get("MAILER_DEEP", "20000"))
 LINKS = 60_000
 """Names of one file; ext4 takes 65,000."""
 PER_BUCKET = 5_000
-MEMORY = 150 * 1024
-"""KiB."""
+MEMORY = 150
+"""MB."""
 
 
 def defer(directory: Path, count: int) -> None:
@@ -40,12 +40,6 @@ def defer(directory: Path, count: int) -> None:
             first = name
         else:
             name.hardlink_to(first)
-
-
-def peak(pid: int) -> int:
-    """The most memory that a process has had, in KiB."""
-    (kib,) = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(kib)
 
 
 def idle_run(relay: Relay, trace: Path) -> int:
@@ -78,7 +72,7 @@ def test_new_mail_behind_a_deep_queue_is_delivered_and_memory_stays_bounded(rela
         with relay.watch() as runner:
             fresh = queue(relay.spool)
             until(lambda: found_in(relay, fresh) is None, "the new message to be delivered", patience=60)
-            assert peak(runner.pid) < MEMORY
+            assert peak_megabytes(runner.pid) < MEMORY
         assert len(server.delivered()) == 1
 
 
