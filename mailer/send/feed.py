@@ -8,7 +8,7 @@ step: a backlog does not delay a password reset.
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from mailer.send.attempt import Policy
+from mailer.send.policy import Policy
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claim, Claims
 from mailer.spool.inspect import look

@@ -9,13 +9,13 @@ from functools import partial
 from mailer.config.model import Config, UncertainPolicy
 from mailer.mail.clock import Clock
 from mailer.maillog.events import Level, MailLog
-from mailer.send.attempt import Policy
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.dsn.owed import destination
 from mailer.send.leap import Leap
 from mailer.send.phase import Timeouts
+from mailer.send.policy import Policy
 from mailer.send.routes.plan import Means, keeps_mail, plan
 from mailer.send.routes.providers import Providers
 from mailer.send.runner import Runner

@@ -1,24 +1,17 @@
-"""The runner: as many attempts at once as it may, until nothing is ready or it is told to stop.
-
-A message is in one task from claim to settlement. Nothing that goes wrong with one of them stops the others,
-save trouble with the disk: what cannot be recorded must not be sent.
-"""
+"""The runner: as many messages in hand at once as it may, until nothing is ready or it is told to stop."""
 
 import asyncio
 import contextlib
-from collections import Counter
-from dataclasses import dataclass, field
-from functools import partial
 
-from mailer.send.attempt import Attempt, Policy
 from mailer.send.feed import Feed
 from mailer.send.hands import Hands
 from mailer.send.lanes import Lanes
+from mailer.send.policy import Policy
 from mailer.send.settle import Settler
+from mailer.send.work import Tally, Worker
 from mailer.spool.arrivals import Arrivals
-from mailer.spool.claim import POISON_AFTER, Claim, Claims
-from mailer.spool.journal import Disposition
-from mailer.spool.layout import SPOOL_WIDE, Spool
+from mailer.spool.claim import Claim, Claims
+from mailer.spool.layout import Spool
 from mailer.spool.pause import is_paused
 
 PAUSE = 30.0
@@ -29,30 +22,6 @@ POLL = 0.1
 """Seconds between looks where the kernel does not tell of arrivals."""
 PAUSE_SEEN = 1.0
 """Seconds until a runner sees that the operator has paused, or resumed."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run did, in messages."""
-
-    claimed: int = 0
-    dispositions: Counter[Disposition] = field(default_factory=Counter)
-
-    @property
-    def finished(self) -> int:
-        return self.dispositions[Disposition.FINISH]
-
-    @property
-    def deferred(self) -> int:
-        return self.dispositions[Disposition.WAIT]
-
-    @property
-    def failed(self) -> int:
-        return self.dispositions[Disposition.FAIL]
-
-    @property
-    def held(self) -> int:
-        return self.dispositions[Disposition.HOLD]
 
 
 class Stopped(OSError):
@@ -83,7 +52,6 @@ class Runner:
             limit: messages to claim in this run, at most; 0: all.
         """
         self._spool = spool
-        self._claims = claims
         self._policy = policy
         self._settler = settler
         self._concurrency = concurrency
@@ -91,9 +59,6 @@ class Runner:
         self._feed = Feed(spool, claims, policy)
         self._lanes = Lanes(policy.traffic, concurrency)
         self._feed.leave_alone = self._lanes
-        self._attempts: set[asyncio.Task[None]] = set()
-        """Those that are cut off when the run's grace is over."""
-        self._interrupted = False
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
         self._alone = False
@@ -104,6 +69,9 @@ class Runner:
         self._wake = asyncio.Event()
         self._hands = Hands(self._lanes, self._wake.set)
         self.tally = Tally()
+        self._worker = Worker(
+            claims, policy, settler, self.tally, pause=self._hands.pause, on_trouble=self._troubled_by
+        )
         self.leap = policy.leap
 
     async def once(self, stop: asyncio.Event, grace: float) -> Tally:
@@ -223,7 +191,7 @@ class Runner:
 
     def _start(self, claim: Claim, destination: str) -> None:
         self._alone = claim.suspect
-        self._hands.take(self._work(claim), destination, self._done)
+        self._hands.take(self._worker.work(claim), destination, self._done)
 
     def _done(self, released: list[str]) -> None:
         self._feed.heard(released)
@@ -232,56 +200,8 @@ class Runner:
         self._alone = False
         self._wake.set()
 
-    async def _work(self, claim: Claim) -> None:
-        """Take one message from claim to settlement; never raises."""
-        attempt = Attempt(claim, self._policy, partial(self._hands.pause, claim.id))
-        try:
-            await self._interruptibly(claim, attempt)
-            disposition = await self._settler.settle(claim, attempt.state, self._policy.clock())
-            self.tally.dispositions[disposition] += 1
-        except OSError as error:
-            self._note(error, claim, attempt)
-        finally:
-            claim.held.release()
-
-    async def _interruptibly(self, claim: Claim, attempt: Attempt) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._attempts.add(task)
-        try:
-            await self._try(claim, attempt)
-        except asyncio.CancelledError:
-            if not self._interrupted or task.uncancel():
-                raise
-            attempt.abandon("interrupted before the final reply")
-        finally:
-            self._attempts.discard(task)
-
-    async def _try(self, claim: Claim, attempt: Attempt) -> None:
-        if claim.recovered:
-            attempt.report_again()
-        if claim.poison:
-            attempt.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
-        elif attempt.due:
-            if claim.suspect:
-                self._claims.mark_alone(claim)
-            try:
-                await attempt.run()
-            except (OSError, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
-                # Its type and place only: its words may hold a secret.
-                kind = type(error).__name__
-                self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
-                attempt.fail_internally(f"internal error: {kind}")
-
-    def _note(self, error: OSError, claim: Claim, attempt: Attempt) -> None:
-        """Leave the message where its journal, which says how far it got, lets the next run go on."""
-        self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
-        if error.errno in SPOOL_WIDE:
-            self._trouble = error
-            if attempt.untried:
-                self._settler.put_back(claim)
+    def _troubled_by(self, error: OSError) -> None:
+        self._trouble = error
 
     async def _drain(self, grace: float) -> None:
         """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""
@@ -294,14 +214,9 @@ class Runner:
             self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)
         # In the next turn of the loop: whose final reply has just come in shall see it.
-        asyncio.get_running_loop().call_soon(self._interrupt)
+        asyncio.get_running_loop().call_soon(self._worker.interrupt)
         if tasks:
             await asyncio.wait(tasks)
-
-    def _interrupt(self) -> None:
-        self._interrupted = True
-        for attempt in self._attempts:
-            attempt.cancel()
 
     def _listen(self) -> Arrivals | None:
         try:
@@ -344,11 +259,3 @@ class Runner:
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._wake.set()
-
-
-def _place(error: BaseException) -> str:
-    """Name the file and line where an exception was raised; not its frames, whose values may be secret."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

@@ -1,0 +1,33 @@
+"""What a run goes by: made once from the configuration, the same for every message."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mailer.mail.clock import Clock
+from mailer.maillog.events import MailLog
+from mailer.send.backoff import Backoff
+from mailer.send.dkim.signer import Signer
+from mailer.send.leap import Leap
+from mailer.send.routes.turns import Turns
+from mailer.send.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run goes by."""
+
+    routes: Turns
+    backoff: Backoff
+    hold_uncertain: bool
+    log: MailLog
+    clock: Clock
+    random: Callable[[], float]
+    signer: Signer | None = None
+    """Signs what leaves this host; None: nothing is to be signed."""
+    archive_max_age: float = math.inf
+    """Seconds that `sent/` keeps a copy."""
+    leap: Leap = field(default_factory=lambda: Leap(None))
+    """Whether the clock is one to delete by."""
+    traffic: Traffic | None = None
+    """How the direct route's destinations do; None: it is off."""

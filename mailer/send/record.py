@@ -1,0 +1,204 @@
+"""What an attempt writes down about a message: in its journal first, then in the ledger.
+
+The move (see `settle`) comes last; so at any instant the file itself says how its recipients stand, and a
+runner that takes over from a dead one decides from that alone.
+"""
+
+from collections.abc import Collection, Sequence
+
+from msgspec.structs import replace
+
+from mailer.mail import clock
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Scope, Status, was_asked
+from mailer.send.policy import Policy
+from mailer.send.report import Report
+from mailer.spool import journal
+from mailer.spool.claim import Claim
+from mailer.spool.journal import OVERDUE, Event, Kind, Standing
+
+_KINDS = {
+    Status.SENT: Kind.SENT,
+    Status.DEFERRED: Kind.DEFERRED,
+    Status.BOUNCED: Kind.BOUNCED,
+    Status.EXPIRED: Kind.EXPIRED,
+    Status.UNCERTAIN: Kind.UNCERTAIN,
+}
+
+_TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
+
+_ROOM_FOR_LINE = 6 * 1024
+"""Journal bytes kept free before the dot, beside the addresses: an outcome with the longest reply."""
+
+
+class Record:
+    """How a claimed message stands.
+
+    Every method that writes raises OSError if it cannot: then nothing may be sent, for it could not be
+    recorded. What was recorded before stands.
+    """
+
+    def __init__(self, claim: Claim, policy: Policy) -> None:
+        """Begin an attempt at a message; nothing is written yet."""
+        self._claim = claim
+        self._policy = policy
+        self.state = claim.entry.state
+        """The fold of the journal, kept current as lines are appended."""
+        self.number = self.state.attempts + 1
+        """The attempt's."""
+        self._began = policy.clock()
+        self._report = Report(policy.log, claim, self._began)
+        self._delay = policy.backoff.delay(self.number, policy.random)
+        self._was_overdue = self.state.overdue
+        self.doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
+        """The hop that may have taken a recipient's copy in an earlier attempt."""
+        self.handed_over: dict[str, float] = {}
+        """When each recipient's final dot was about to be sent."""
+
+    @property
+    def due(self) -> tuple[Standing, ...]:
+        """The recipients to be tried; none when the message is held, or waits, or is done."""
+        return () if self.state.held else self.state.due(self._began, self._policy.backoff.horizon)
+
+    @property
+    def untried(self) -> bool:
+        """Some recipient is still to be tried, and none was handed over without its outcome on record."""
+        return bool(self.due) and not self._uncertain(self.handed_over)
+
+    def hold(self, reason: str) -> None:
+        """Record that the message is to be held."""
+        self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])
+        self._policy.log.message("held", id=self._claim.id, reason=reason)
+
+    def hold_doubt(self, among: Collection[str]) -> bool:
+        """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
+        if not self._policy.hold_uncertain or self.state.held:
+            return bool(self.state.held)
+        if doubtful := self._uncertain(among):
+            self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
+        return bool(self.state.held)
+
+    def fail_internally(self, reason: str) -> None:
+        """Record that we failed, not the mail: every due recipient is tried again later."""
+        self.abandon(reason)
+        self.outcomes([Outcome(s.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for s in self.due])
+
+    def abandon(self, reason: str) -> None:
+        """Record what an interruption left open: what may have been sent is uncertain."""
+        doubtful = self._uncertain(self.handed_over)
+        self.outcomes([Outcome(s.address, Status.UNCERTAIN, s.hop, reason, Scope.HOST) for s in doubtful])
+        self.hold_doubt(self.handed_over)
+
+    def report_again(self) -> None:
+        """Tell the ledger what a dead runner may not have told."""
+        self._report.again(self.state)
+
+    def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
+        """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
+        to = tuple(recipient.address for recipient in recipients)
+        self._claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
+        now = self._policy.clock()
+        event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.number)
+        self._append([event])
+        self.handed_over.update(dict.fromkeys(to, now))
+        if self._policy.hold_uncertain:
+            # Only this policy needs the line after a power cut; under `retry` it would change nothing.
+            self._claim.held.sync()
+
+    def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
+        """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""
+        sure = [recipient for recipient in recipients if recipient.address not in self.doubted]
+        if sure:
+            self.trouble(hop, text, scope, sure)
+
+    def trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
+        """Record that a hop was no use to some recipients, for whom another one is tried."""
+        to = tuple(recipient.address for recipient in recipients)
+        number, whose = self.number, scope.value
+        event = Event(
+            at=self._at(), event=Kind.TROUBLE, to=to, hop=hop, reply=text, scope=whose, attempt=number
+        )
+        self._append([event])
+        self._policy.log.attempt(id=self._claim.id, to=to, relay=hop, reply=text, attempt=number)
+
+    def outcomes(self, outcomes: Sequence[Outcome], *, resting_until: float | None = None) -> None:
+        """Write outcomes to the journal and the ledger, one line for those that are alike.
+
+        Args:
+            outcomes: which.
+            resting_until: no hop was tried. They wait until one may be, in seconds since the epoch, as the
+                schedule allows; and that was no attempt.
+        """
+        if not outcomes:
+            return
+        # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
+        now = self._policy.clock()
+        number, delay = self.number, self._delay
+        if resting_until is not None:
+            number = self.state.attempts
+            delay = self._policy.backoff.within(resting_until - now, self._policy.random)
+        following = clock.rfc3339(now + delay)
+        groups = _alike([self._aged(self._still_in_doubt(outcome)) for outcome in outcomes])
+        self._append([self._event(outcome, to, number, now, following) for outcome, to in groups.items()])
+        self._report.outcomes(groups, self.state, number, following, self.handed_over)
+
+    def _uncertain(self, among: Collection[str]) -> list[Standing]:
+        doubtful = [s for s in self.state.open if s.status is Status.UNCERTAIN and not s.allowed]
+        return [standing for standing in doubtful if standing.address in among]
+
+    def _still_in_doubt(self, outcome: Outcome) -> Outcome:
+        """Keep a doubt of an earlier attempt until its hop says yes or no: trouble and DNS answer nothing.
+
+        Forgotten, it would let the message go to another hop while the first may have delivered it.
+        """
+        hop = self.doubted.get(outcome.address)
+        if hop is None or (outcome.status is not Status.DEFERRED and was_asked(outcome.hop)):
+            return outcome
+        reply = outcome.reply if was_asked(outcome.hop) else f"{outcome.hop}: {outcome.reply}"
+        return replace(outcome, status=Status.UNCERTAIN, hop=hop, reply=reply)
+
+    def _aged(self, outcome: Outcome) -> Outcome:
+        """Give up on what has been tried for too long, but never on one reading of the clock."""
+        if outcome.status in _TRIED_AGAIN and self._was_overdue and self._is_overdue():
+            return replace(outcome, status=Status.EXPIRED)
+        return outcome
+
+    def _is_overdue(self) -> bool:
+        return self._policy.backoff.overdue(self.state.since, self._began)
+
+    def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
+        again = outcome.status in _TRIED_AGAIN
+        return Event(
+            at=clock.rfc3339(now),
+            event=_KINDS[outcome.status],
+            to=tuple(to),
+            hop=outcome.hop,
+            reply=outcome.reply,
+            scope="" if outcome.status is Status.SENT else outcome.scope.value,
+            attempt=number,
+            next=following if again else "",
+            reason=OVERDUE if again and self._is_overdue() else "",
+            tls=outcome.tls,
+            action=outcome.action,
+        )
+
+    def _append(self, events: Sequence[Event]) -> None:
+        if events:
+            self._claim.held.append(*events)
+            self.state = journal.advance(self.state, events)
+
+    def _at(self) -> str:
+        return clock.rfc3339(self._policy.clock())
+
+
+def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:
+    """Gather the recipients by what they have in common: an outcome, whose own address says nothing.
+
+    Sent first: should the disk be full after all, the line that prevents a duplicate is written.
+    """
+    if len(outcomes) == 1:
+        return {outcomes[0]: [outcomes[0].address]}  # As of nearly every message.
+    groups: dict[Outcome, list[str]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT):
+        groups.setdefault(replace(outcome, address=""), []).append(outcome.address)
+    return groups

@@ -1,0 +1,142 @@
+"""The work on one message, from claim to settlement.
+
+Nothing that goes wrong with one stops the others, save trouble with the disk: what cannot be recorded must
+not be sent.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from mailer.send.attempt import Attempt
+from mailer.send.policy import Policy
+from mailer.send.record import Record
+from mailer.send.settle import Settler
+from mailer.spool.claim import POISON_AFTER, Claim, Claims
+from mailer.spool.journal import Disposition
+from mailer.spool.layout import SPOOL_WIDE
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did, in messages."""
+
+    claimed: int = 0
+    dispositions: Counter[Disposition] = field(default_factory=Counter)
+
+    @property
+    def finished(self) -> int:
+        return self.dispositions[Disposition.FINISH]
+
+    @property
+    def deferred(self) -> int:
+        return self.dispositions[Disposition.WAIT]
+
+    @property
+    def failed(self) -> int:
+        return self.dispositions[Disposition.FAIL]
+
+    @property
+    def held(self) -> int:
+        return self.dispositions[Disposition.HOLD]
+
+
+class Worker:
+    """Works on any number of messages at once, each in a task of its own."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        policy: Policy,
+        settler: Settler,
+        tally: Tally,
+        *,
+        pause: Callable[[str, float], Awaitable[None]],
+        on_trouble: Callable[[OSError], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            claims: this runner's claims.
+            policy: how to try a message.
+            settler: how to move it on.
+            tally: where what became of each is counted.
+            pause: sleeps for so many seconds between the batches of the message of that name.
+            on_trouble: told that the spool cannot be worked with.
+        """
+        self._claims = claims
+        self._policy = policy
+        self._settler = settler
+        self._tally = tally
+        self._pause = pause
+        self._on_trouble = on_trouble
+        self._attempts: set[asyncio.Task[None]] = set()
+        """Those that `interrupt` cuts off."""
+        self._interrupted = False
+
+    async def work(self, claim: Claim) -> None:
+        """Take one message from claim to settlement; never raises."""
+        record = Record(claim, self._policy)
+        try:
+            await self._interruptibly(claim, record)
+            disposition = await self._settler.settle(claim, record.state, self._policy.clock())
+            self._tally.dispositions[disposition] += 1
+        except OSError as error:
+            self._note(error, claim, record)
+        finally:
+            claim.held.release()
+
+    def interrupt(self) -> None:
+        """Cut off every attempt; each records what it leaves open."""
+        self._interrupted = True
+        for attempt in self._attempts:
+            attempt.cancel()
+
+    async def _interruptibly(self, claim: Claim, record: Record) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._attempts.add(task)
+        try:
+            await self._try(claim, record)
+        except asyncio.CancelledError:
+            if not self._interrupted or task.uncancel():
+                raise
+            record.abandon("interrupted before the final reply")
+        finally:
+            self._attempts.discard(task)
+
+    async def _try(self, claim: Claim, record: Record) -> None:
+        if claim.recovered:
+            record.report_again()
+        if claim.poison:
+            record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
+        elif record.due:
+            if claim.suspect:
+                self._claims.mark_alone(claim)
+            try:
+                await Attempt(claim, record, self._policy, partial(self._pause, claim.id)).run()
+            except (OSError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
+                # Its type and place only: its words may hold a secret.
+                kind = type(error).__name__
+                self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
+                record.fail_internally(f"internal error: {kind}")
+
+    def _note(self, error: OSError, claim: Claim, record: Record) -> None:
+        """Leave the message where its journal, which says how far it got, lets the next run go on."""
+        self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
+        if error.errno in SPOOL_WIDE:
+            self._on_trouble(error)
+            if record.untried:
+                self._settler.put_back(claim)
+
+
+def _place(error: BaseException) -> str:
+    """Name the file and line where an exception was raised; not its frames, whose values may be secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
