@@ -228,18 +228,21 @@ class Postfix:
             self._add_login(base)
         (base / "etc" / "master.cf").write_text(_MASTER_CF.format(port=self.port) + self._services)
         main_cf = base / "etc" / "main.cf"
+        defaults = _MAIN_CF.format(
+            base=base,
+            root=str(self._root).rstrip("/"),
+            mail_owner=_MAIL_OWNER,
+            setgid_group=_SETGID_GROUP,
+            authenticate="yes" if self._username else "no",
+            permitted="permit_sasl_authenticated" if self._username else "permit_mynetworks",
+            uid=mailbox_owner.pw_uid,
+            gid=mailbox_owner.pw_gid,
+        )
+        # No parameter twice: each program warns of that as it starts, also postlogd, which writes the warnings
+        # and waits for ever if its own finds its socket full of the others'.
+        kept = [line for line in defaults.splitlines() if line.partition(" = ")[0] not in self._settings]
         main_cf.write_text(
-            _MAIN_CF.format(
-                base=base,
-                root=str(self._root).rstrip("/"),
-                mail_owner=_MAIL_OWNER,
-                setgid_group=_SETGID_GROUP,
-                authenticate="yes" if self._username else "no",
-                permitted="permit_sasl_authenticated" if self._username else "permit_mynetworks",
-                uid=mailbox_owner.pw_uid,
-                gid=mailbox_owner.pw_gid,
-            )
-            + "".join(f"{name} = {value}\n" for name, value in self._settings.items())
+            "\n".join([*kept, *(f"{name} = {value}" for name, value in self._settings.items()), ""])
         )
         # Postfix waits out a file changed within the last second; ours is complete (measured: saves 1.5 s).
         os.utime(main_cf, (0, 0))
