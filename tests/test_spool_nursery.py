@@ -94,3 +94,13 @@ def test_a_program_that_makes_few_files_has_no_ward(
         for number in range(5):
             make(spool, f"m{number}")
     assert not (spool_path / "state" / "nursery").exists()
+
+
+def test_a_ward_where_files_take_long_is_left_early(busy: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery, "_FILES", 64)
+    monkeypatch.setattr(nursery, "_SLOW", 0.0)
+    seen = set()
+    for number in range(20):
+        make(busy, f"m{number}")
+        seen.update(wards(busy))
+    assert len(seen) == 4, "six files each: 63 are left after the first, and then 31, 15, 7, 3, 1"

@@ -238,7 +238,7 @@ class Postfix:
             uid=mailbox_owner.pw_uid,
             gid=mailbox_owner.pw_gid,
         )
-        # No parameter twice: each program warns of that as it starts, also postlogd, which writes the warnings
+        # No parameter twice: each program warns of that as it starts, postlogd too, which writes the warnings
         # and waits for ever if its own finds its socket full of the others'.
         kept = [line for line in defaults.splitlines() if line.partition(" = ")[0] not in self._settings]
         main_cf.write_text(
