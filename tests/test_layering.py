@@ -5,6 +5,7 @@
 """
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -205,3 +206,16 @@ def test_each_rule_sees_its_breach(rule, module: str, source: str, complaint: st
 )
 def test_an_import_that_does_not_run_at_load_closes_no_cycle(source: str) -> None:
     assert import_cycles({**SOUND, "mailer.mail.reply": source}) == []
+
+
+_POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[\d,]+\})\+|\(\?>")
+
+
+def test_no_pattern_has_a_possessive_group() -> None:
+    """CPython before 3.11.5, Debian 12's too, goes on in mid-round after one (its issue 106052).
+
+    `(?:ab)*+a` matched `abac` up to the `c`. A single character or set may be possessive.
+    """
+    assert _POSSESSIVE_GROUP.search('rb"(?:[ ][^,]*+)*+"')
+    found = [name for name, source in sources().items() if _POSSESSIVE_GROUP.search(source)]
+    assert found == []

@@ -8,10 +8,10 @@ mailboxes is `None`.
 import re
 
 _TEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-"
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _LOCAL = rf"(?:[{_TEXT}.]++|{_QUOTED})"
 _ADDRESS = rf"{_LOCAL}@(?:[{_TEXT}.]++|\[[^\[\]\\]*\])"
-_NAME = rf"(?:[{_TEXT}.\s]|{_QUOTED})*+"
+_NAME = rf"[{_TEXT}.\s]*+(?:{_QUOTED}[{_TEXT}.\s]*+)*"
 _MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
 _MAX_MAILBOXES = 100
 

@@ -17,11 +17,11 @@ _SIGNATURES = (b"dkim-signature", b"arc-message-signature")
 _LOOKED_FOR = (_TYPE, _ENCODING, _VERSION, *_SIGNATURES)
 _IDENTITY = {b"", b"7bit", b"8bit", b"binary"}
 
-_LINES_OF_FIELDS = re.compile(rb"(?:[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_LINES_OF_FIELDS = re.compile(rb"(?:[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*)*")
 _TOKEN = rb"[!#$%&'*+.^_`{|}~0-9A-Za-z-]++"
 _MEDIA_TYPE = re.compile(rb"\s*+(" + _TOKEN + rb")(?:/(" + _TOKEN + rb"))?\s*+(?=;|\Z)")
 _PARAMETER = re.compile(
-    rb";\s*+(?:(" + _TOKEN + rb')\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]++))\s*+)?+', re.DOTALL
+    rb";\s*+(?:(" + _TOKEN + rb')\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]++))\s*+)?', re.DOTALL
 )
 # RFC 2046 5.1.1 has 70 octets and fewer characters; what everybody reads all the same, we read.
 _USABLE_BOUNDARY = re.compile(rb"[!-~](?:[ -~]{0,198}[!-~])?")
