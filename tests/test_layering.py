@@ -212,9 +212,9 @@ _POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[\d,]+\})\+|\(\?>")
 
 
 def test_no_pattern_has_a_possessive_group() -> None:
-    """CPython before 3.11.5, Debian 12's too, goes on in mid-round after one (its issue 106052).
+    """CPython before 3.11.5, and Debian 12's as it was released, goes on in mid-round after one.
 
-    `(?:ab)*+c` matched `abac`. A single character or set may be possessive.
+    `x+(?:[.]x+)*+@` matched `x.@` (CPython issue 106052). A single character or set may be possessive.
     """
     assert _POSSESSIVE_GROUP.search('rb"(?:[ ][^,]*+)*+"')
     found = [name for name, source in sources().items() if _POSSESSIVE_GROUP.search(source)]
