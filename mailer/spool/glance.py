@@ -18,7 +18,7 @@ from mailer.mail import clock
 from mailer.mail.outcome import Status
 from mailer.spool import journal
 from mailer.spool.entry import BEFORE_LENGTH, FORMAT, LENGTH_WIDTH
-from mailer.spool.inspect import Seen, join_scans
+from mailer.spool.inspect import Mine, Seen, everything, join_scans
 from mailer.spool.journal import OUTCOMES, Event, Kind
 from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE
@@ -72,9 +72,11 @@ class Glance(msgspec.Struct, frozen=True, gc=False):
     """These two as `Seen` has them."""
 
 
-def glances(spool: Spool, now: float, places: Iterable[Place] = QUEUE) -> Iterator[Seen | Glance]:
+def glances(
+    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
+) -> Iterator[Seen | Glance]:
     """Stream what `inspect.listing` does, at a glance where that is enough; arguments and errors as there."""
-    return join_scans(spool, now, places, _at_a_glance)
+    return join_scans(spool, now, places, _at_a_glance, mine)
 
 
 def _at_a_glance(directory: int, place: Place, name: str) -> Glance | None:

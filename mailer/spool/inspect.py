@@ -150,9 +150,19 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
         return Seen(spot, None, str(corrupt))
 
 
-def listing(spool: Spool, now: float, places: Iterable[Place] = QUEUE) -> Iterator[Seen]:
+Mine = Callable[[str], bool]
+"""Whether the message of this name is in the caller's share, where several list one spool together."""
+
+
+def everything(_: str) -> bool:
+    return True
+
+
+def listing(
+    spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
+) -> Iterator[Seen]:
     """Stream every message in some places, each once, in no order; arguments and errors as `join_scans`."""
-    return join_scans(spool, now, places, lambda *_: None)
+    return join_scans(spool, now, places, lambda *_: None, mine)
 
 
 _Peeked = TypeVar("_Peeked")
@@ -162,7 +172,7 @@ Peek = Callable[[int, Place, str], _Peeked | None]
 
 
 def join_scans(
-    spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked]
+    spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked], mine: Mine
 ) -> Iterator[Seen | _Peeked]:
     """Stream every message in some places, each once, in no order.
 
@@ -178,6 +188,7 @@ def join_scans(
         now: seconds since the epoch.
         places: which.
         peek: tried before `look` where it may be; None of it means that a look is needed.
+        mine: others are left out.
 
     Raises:
         OSError: as `look`.
@@ -188,7 +199,7 @@ def join_scans(
     moved: dict[int, Spot] = {}
     for place, bucket, directory, found in batches(spool, places):
         at_rest = os.fstat(directory).st_ctime < began
-        for name in found:
+        for name in filter(mine, found):
             if at_rest and (peeked := peek(directory, place, name)) is not None:
                 listed.append(hash(name))
                 yield peeked
@@ -202,7 +213,7 @@ def join_scans(
                 continue
             listed.append(hash(name))
             yield seen
-    moved |= {hash(spot.name): spot for spot in _moved_since(spool, places, began)}
+    moved |= {hash(spot.name): spot for spot in _moved_since(spool, places, began, mine)}
     for known in listed:
         moved.pop(known, None)
     for spot in moved.values():
@@ -210,14 +221,14 @@ def join_scans(
             yield seen
 
 
-def _moved_since(spool: Spool, places: Iterable[Place], began: float) -> Iterator[Spot]:
+def _moved_since(spool: Spool, places: Iterable[Place], began: float, mine: Mine) -> Iterator[Spot]:
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             directory = f"{place}/{bucket}" if bucket else place.value
             # A rename changes both directories. (*Measured: without this look at them, the listing of a spool
             # at rest takes a third longer.*)
             if _changed(spool, directory) >= began:
-                for name in names(spool, directory):
+                for name in filter(mine, names(spool, directory)):
                     spot = Spot(place, name, bucket)
                     if _changed(spool, spot.path) >= began:
                         yield spot

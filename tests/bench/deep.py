@@ -8,7 +8,7 @@ from pathlib import Path
 from testbed.waiting import until
 
 from bench.load import RECIPIENT, SENDER
-from bench.servers import Mailer, OfPostfix
+from bench.servers import OfPostfix
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool import journal
@@ -22,17 +22,17 @@ _LATER = 3600.0
 _PER_BUCKET = 1000
 
 
-def fill_new(mailer: Mailer, messages: int) -> None:
-    """Put messages into `new/`."""
-    with Spool.open(mailer.relay.spool, create=True) as spool:
+def fill_new(root: Path, messages: int) -> None:
+    """Put messages into a spool's `new/`."""
+    with Spool.open(root, create=True) as spool:
         for _ in range(messages):
             _write(spool, time.time())
 
 
-def fill_retry(mailer: Mailer, messages: int) -> None:
-    """Put messages into `retry/`, deferred once and not due for an hour and more."""
-    now, root = time.time(), mailer.relay.spool
-    with Spool.open(mailer.relay.spool, create=True) as spool:
+def fill_retry(root: Path, messages: int) -> None:
+    """Put messages into a spool's `retry/`, deferred once and not due for an hour and more."""
+    now = time.time()
+    with Spool.open(root, create=True) as spool:
         for number in range(messages):
             due = now + _LATER + 60 * (number // _PER_BUCKET)
             bucket = bucket_for(due)

@@ -44,7 +44,7 @@ def by_depth(parent: Path, depths: tuple[int, ...], say: Say) -> Iterator[Point]
         say(f"filling a spool with {depth:,} deferred messages")
         with directory_in(parent) as directory, Sink(directory) as sink:
             mailer = Mailer(directory, onward=sink.port)
-            fill_retry(mailer, depth)
+            fill_retry(mailer.relay.spool, depth)
             say(f"measuring behind {depth:,} deferred messages")
             yield Point("idle run of mailer-send --once", "s", depth, _idle(mailer), IDLE_CEILING)
             yield Point("mailer spool ls", "s", depth, _listing(mailer))

@@ -5,6 +5,7 @@ alone. Postfix's way to do so is its `hold` queue, which costs it less than to d
 """
 
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,10 @@ class Queueing(Server):
         """Send a queue that `fill` made; return the seconds from the command to the last arrival."""
 
     @abstractmethod
+    def list_into(self, file: Path) -> float:
+        """List the queue into a file; return the seconds that the command took."""
+
+    @abstractmethod
     def queued(self) -> int:
         """How many messages lie in the queue, counted as files."""
 
@@ -123,6 +128,10 @@ class Mailer(Queueing):
         """Start `mailer-send --once`."""
         argv = [*mailer_send_command(), "--once", "--config", str(self.relay.config)]
         return ServerProcess(argv, self.directory / f"run-{number}.log")
+
+    def list_into(self, file: Path) -> float:
+        argv = [sys.executable, "-m", "mailer", "spool", "ls", "--config", str(self.relay.config)]
+        return _timed(argv, file)
 
     def queued(self) -> int:
         places = (self.relay.spool / place for place in ("new", "cur", "failed", "hold", "corrupt"))
@@ -188,14 +197,19 @@ class OfPostfix(Queueing):
             sink.await_taken(messages)
             return time.perf_counter() - began
 
-    def control(self, name: str, *arguments: str) -> str:
-        """Run one of Postfix's commands on this Postfix, and return what it printed."""
-        assert self.postfix is not None
-        argv = [program(name), "-c", str(self.postfix.configuration), *arguments]
+    def control(self, name: str, *arguments: str) -> None:
+        """Run one of Postfix's commands on this Postfix."""
+        argv = self._command(name, *arguments)
         ran = subprocess.run(argv, env=postfix_environment(), capture_output=True, text=True, check=False)
         if ran.returncode:
             raise RuntimeError(f"{name}: {ran.stderr}")
-        return ran.stdout
+
+    def _command(self, name: str, *arguments: str) -> list[str]:
+        assert self.postfix is not None
+        return [program(name), "-c", str(self.postfix.configuration), *arguments]
+
+    def list_into(self, file: Path) -> float:
+        return _timed(self._command("postqueue", "-p"), file, env=postfix_environment())
 
     def queued(self) -> int:
         assert self.postfix is not None
@@ -219,6 +233,13 @@ class OfExim(Server):
     def relaying(self) -> Iterator[Running]:
         with Exim(self.onward) as process:
             yield Running(process.port, process.pid)
+
+
+def _timed(argv: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> float:
+    with output.open("wb") as file:
+        began = time.perf_counter()
+        subprocess.run(argv, stdout=file, env=env, check=True)
+        return time.perf_counter() - began
 
 
 EVERYBODY: tuple[type[Server], ...] = (Mailer, OfPostfix, OfExim)

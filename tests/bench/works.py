@@ -5,7 +5,6 @@ works that deliver end when the next hop has counted every message.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -135,23 +134,22 @@ class Listing:
 
     def __call__(self, kind: type[Server], parent: Path) -> Sample:
         with directory_in(parent) as directory:
+            # Into a file: what a reader does with it is not measured.
+            printed = directory / "listing"
             if kind is Mailer:
                 mailer = Mailer(directory)
-                fill_retry(mailer, self.messages)
-                began = time.perf_counter()
-                printed = mailer.relay.mailer("spool", "ls").stdout
-                seconds = time.perf_counter() - began
+                fill_retry(mailer.relay.spool, self.messages)
+                seconds = mailer.list_into(printed)
             else:
                 # Nothing listens there, so that what it lists is deferred for a reason, as ours is.
                 server = OfPostfix(directory, onward=free_port())
                 with server.relaying() as running:
                     Load(1).submit(running.port)
                     fill_postfix(server, self.messages)
-                    began = time.perf_counter()
-                    printed = server.control("postqueue", "-p")
-                    seconds = time.perf_counter() - began
+                    seconds = server.list_into(printed)
+            text = printed.read_text()
         for shown in (RECIPIENT, _REASONS[kind]):
-            listed = printed.count(shown)
+            listed = text.count(shown)
             assert listed >= self.messages, f"{listed} of {self.messages} were listed with {shown}"
         return Sample(self.messages / seconds)
 
@@ -178,6 +176,7 @@ def works(scale: float) -> tuple[Work, ...]:
 
     new, reused = load(6000), load(10000, reuse=True)
     new_login, reused_login = load(6000, login=LOGIN), load(10000, reuse=True, login=LOGIN)
+    signed, signed_login = load(4000, reuse=True), load(4000, reuse=True, login=LOGIN)
     large = load(60, size=10_000_000, clients=4)
     large = replace(large, messages=max(4, int(60 * scale)))
     few = Load(max(20, int(200 * scale)), reuse=True)
@@ -190,12 +189,10 @@ def works(scale: float) -> tuple[Work, ...]:
         Work("deliver, one runner", "messages/s", Deliver(queue), 3.0),
         Work("deliver, two runners", "messages/s", Deliver(queue, runners=2), 4.0),
         Work("end to end, a connection each", "messages/s", EndToEnd(new), 2.5),
-        Work(
-            "end to end", "messages/s", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True), EVERYBODY
-        ),
+        Work("end to end", "messages/s", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True)),
         Work("end to end, login", "messages/s", EndToEnd(reused_login), 2.5),
-        Work("end to end, DKIM", "messages/s", EndToEnd(reused, sign=True), 3.0),
-        Work("end to end, DKIM, login", "messages/s", EndToEnd(reused_login, sign=True), 3.0),
+        Work("end to end, DKIM", "messages/s", EndToEnd(signed, sign=True), 3.0),
+        Work("end to end, DKIM, login", "messages/s", EndToEnd(signed_login, sign=True), 3.0),
         Work("10 MB messages, 4 clients", "MB/s", Accept(large), 1.5, Accept(large, watch_memory=True)),
         Work("list a deep queue", "messages/s", Listing(max(50, int(100_000 * scale))), 2.0),
     )

@@ -2,17 +2,18 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records
+from mailer.cli.spool import halves, records
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import say_if_paused, workplace
 from mailer.spool import story, words
 from mailer.spool.glance import Glance, of_seen
-from mailer.spool.inspect import Seen
+from mailer.spool.inspect import Mine, Seen
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
 
@@ -44,12 +45,18 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
         say_if_paused(at.spool)
-        if as_json:
-            chosen = islice(wanted.select(at.spool, QUEUE, now), limit)
-            sys.stdout.writelines(records.encode(records.record(seen)) for seen in chosen)
-            return
-        lines = (line(found, now) for found in islice(wanted.glance(at.spool, QUEUE, now), limit))
-        if first := next(lines, ""):
+
+        def records_of(mine: Mine) -> Iterator[str]:
+            for seen in wanted.select(at.spool, QUEUE, now, mine):
+                yield records.encode(records.record(seen))
+
+        def lines_of(mine: Mine) -> Iterator[str]:
+            for found in wanted.glance(at.spool, QUEUE, now, mine):
+                yield line(found, now)
+
+        in_two = limit is None and halves.is_long(at.spool, wanted.states or QUEUE)
+        lines = islice(halves.listed(records_of if as_json else lines_of, in_two=in_two), limit)
+        if not as_json and (first := next(lines, "")):
             sys.stdout.write(_HEADING + first)
         sys.stdout.writelines(lines)
 

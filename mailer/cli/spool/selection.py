@@ -9,7 +9,7 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION
 from mailer.spool.glance import Glance, glances, of_seen
-from mailer.spool.inspect import Seen, listing
+from mailer.spool.inspect import Mine, Seen, everything, listing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
 
@@ -62,14 +62,18 @@ class Filter:
     def _asks_for_contents(self) -> bool:
         return not (self.sender is None and self.recipient is None and self.older is None)
 
-    def select(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen]:
+    def select(
+        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
+    ) -> Iterator[Seen]:
         """Stream the messages that are meant, from `places` unless states are named."""
-        found = listing(spool, now, self.states or places)
+        found = listing(spool, now, self.states or places, mine)
         return (seen for seen in found if self.matches(of_seen(seen), now))
 
-    def glance(self, spool: Spool, places: tuple[Place, ...], now: float) -> Iterator[Seen | Glance]:
+    def glance(
+        self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
+    ) -> Iterator[Seen | Glance]:
         """Stream the same messages, for whom the columns of a listing are enough."""
-        found = glances(spool, now, self.states or places)
+        found = glances(spool, now, self.states or places, mine)
         if not self._asks_for_contents:
             return found
         return (one for one in found if self.matches(of_seen(one), now))
