@@ -20,6 +20,8 @@ _BODY = b"Subject: bench\r\n\r\n" + b"X" * 70 + b"\r\n"
 _LATER = 3600.0
 """Seconds until the first of them is due; then one minute's worth after the other."""
 _PER_BUCKET = 1000
+_MOST_BUCKETS = 120
+"""What is due later than the longest back-off from now, 4 h, is a clock's mistake: it is due at once."""
 
 
 def fill_new(root: Path, messages: int) -> None:
@@ -32,11 +34,12 @@ def fill_new(root: Path, messages: int) -> None:
 def fill_retry(root: Path, messages: int) -> None:
     """Put messages into a spool's `retry/`, deferred once and not due for an hour and more."""
     now = time.time()
+    per_bucket = max(_PER_BUCKET, -(-messages // _MOST_BUCKETS))
     with Spool.open(root, create=True) as spool:
         for number in range(messages):
-            due = now + _LATER + 60 * (number // _PER_BUCKET)
+            due = now + _LATER + 60 * (number // per_bucket)
             bucket = bucket_for(due)
-            if number % _PER_BUCKET == 0:
+            if number % per_bucket == 0:
                 (root / Place.RETRY / bucket).mkdir(mode=0o700, exist_ok=True)
             name = _write(spool, now, _deferred(now, due))
             (root / Place.NEW / name).rename(root / Place.RETRY / bucket / name)
