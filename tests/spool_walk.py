@@ -3,6 +3,7 @@
 It shares no line with `mailer.spool`, so that a mistake there cannot hide itself here.
 """
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 
 QUEUE = ("new", "cur", "retry", "hold", "failed", "corrupt")
 GIVEN_UP = {"bounced", "expired"}
+_LOOKS = 1000
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,15 @@ def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
 
     Programs may be moving files meanwhile: then it is looked at until nothing has moved between two looks.
     """
-    paths = _standing(root, places)
-    while paths != (again := _standing(root, places)):
-        paths = again
-    twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
-    assert not twice, f"in two places: {[path for path in paths if path.name in twice]}"
-    try:
-        return {path.name: read(path, root) for path in paths}
-    except FileNotFoundError:
-        return walk(root, places)
+    for _ in range(_LOOKS):
+        paths = _standing(root, places)
+        if paths != _standing(root, places):
+            continue
+        twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
+        assert not twice, f"in two places: {[path for path in paths if path.name in twice]}"
+        with contextlib.suppress(FileNotFoundError):
+            return {path.name: read(path, root) for path in paths}
+    raise AssertionError(f"in {_LOOKS} looks no two were alike")
 
 
 def _standing(root: Path, places: tuple[str, ...]) -> list[Path]:

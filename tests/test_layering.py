@@ -208,7 +208,7 @@ def test_an_import_that_does_not_run_at_load_closes_no_cycle(source: str) -> Non
     assert import_cycles({**SOUND, "mailer.mail.reply": source}) == []
 
 
-_POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[\d,]+\})\+|\(\?>")
+_POSSESSIVE_GROUP = re.compile(r"[)}](?:[*+?]|\{[\d,]+\})\+|\(\?>")
 
 
 def test_no_pattern_has_a_possessive_group() -> None:
@@ -216,6 +216,6 @@ def test_no_pattern_has_a_possessive_group() -> None:
 
     `x+(?:[.]x+)*+@` matched `x.@` (CPython issue 106052). A single character or set may be possessive.
     """
-    assert _POSSESSIVE_GROUP.search('rb"(?:[ ][^,]*+)*+"')
+    assert all(map(_POSSESSIVE_GROUP.search, ('rb"(?:[ ][^,]*+)*+"', 'rf"{_QUOTED}?+"', 'r"(?>ab|a)"')))
     found = [name for name, source in sources().items() if _POSSESSIVE_GROUP.search(source)]
     assert found == []

@@ -25,7 +25,7 @@ from testbed.relay import USERNAME, Relay
 
 from mailer.config.receiving import LongLines
 from mailer.mail.envelope import Envelope, Recipient
-from mailer.receive import long_lines
+from mailer.receive import long_lines, mime_header
 from mailer.receive.mime_header import Unencodable
 from mailer.receive.quoted_printable import QuotedPrintable
 from mailer.spool.incoming import Incoming
@@ -278,3 +278,28 @@ def test_chunks_are_encoded_too(tmp_path):
     head, _, body = message.partition(b"\r\n\r\n")
     assert head.endswith(b"\r\nContent-Transfer-Encoding: quoted-printable")
     assert quopri.decodestring(body) == b"x" * 1200 + b"..\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "whole"),
+    [
+        (b"", True),
+        (b"A: b\r\n", True),
+        (b"A: b\r\n c\r\n\td\r\nE:\r\n", True),
+        (b"A:\n", True),
+        (b" c\r\nA: b\r\n", False),
+        (b"A: b", False),
+        (b"A: b\r\nno field\r\n", False),
+        (b"A: b\r\n\r\nC: d\r\n", False),
+        (b"A: b\r\n: c\r\n", False),
+        (b"A b: c\r\n", False),
+        (b"A: b\r\nlast", False),
+        (b"\n", False),
+    ],
+)
+def test_a_header_is_fields_and_their_continuations(head: bytes, *, whole: bool) -> None:
+    if whole:
+        mime_header.read(head)
+    else:
+        with pytest.raises(Unencodable, match="no field"):
+            mime_header.read(head)

@@ -94,6 +94,25 @@ def test_quickstart_help_sets_nothing_up(tmp_path: Path) -> None:
     assert "Setting up" not in done.stdout
 
 
+def clone(parent: Path) -> Path:
+    """A checkout with what `scripts/venv` looks at, and no environment."""
+    copy = parent / "clone"
+    (copy / "scripts").mkdir(parents=True)
+    (copy / "scripts" / "venv").write_bytes((REPOSITORY / "scripts" / "venv").read_bytes())
+    (copy / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
+    return copy
+
+
+def test_a_python_that_was_asked_for_is_the_only_one_tried(tmp_path: Path) -> None:
+    copy = clone(tmp_path)
+    argv = ["/usr/bin/bash", str(copy / "scripts" / "venv")]
+    asking = os.environ | {"PYTHON": str(tmp_path / "no such python")}
+    done = subprocess.run(argv, env=asking, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith("mailer needs Python 3.11 or newer")
+    assert not (copy / ".venv").exists()
+
+
 @pytest.mark.parametrize(
     ("python", "sentence"),
     [
@@ -115,10 +134,7 @@ def test_a_missing_prerequisite_is_one_sentence(python: str, sentence: str, tmp_
     for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
         (programs / name).write_text(f"#!/usr/bin/bash\n{python}\n")
         (programs / name).chmod(0o755)
-    copy = tmp_path / "clone"
-    (copy / "scripts").mkdir(parents=True)
-    (copy / "scripts" / "venv").write_bytes((REPOSITORY / "scripts" / "venv").read_bytes())
-    (copy / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
+    copy = clone(tmp_path)
     argv = ["/usr/bin/bash", str(copy / "scripts" / "venv")]
     done = subprocess.run(argv, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
     assert done.returncode != 0

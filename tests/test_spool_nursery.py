@@ -18,6 +18,7 @@ def busy(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
     monkeypatch.setattr(nursery, "_passes_over_deleted_inodes", lambda _device: True)
     monkeypatch.setattr(nursery, "_FEW", 0)
     monkeypatch.setattr(nursery, "_FILES", 3)
+    monkeypatch.setattr(nursery, "_SLOW", float("inf"))
     with Spool.open(spool_path, create=True) as spool:
         yield spool
 

@@ -14,6 +14,8 @@ _ADDRESS = rf"{_LOCAL}@(?:[{_TEXT}.]++|\[[^\[\]\\]*\])"
 _NAME = rf"[{_TEXT}.\s]*+(?:{_QUOTED}[{_TEXT}.\s]*+)*"
 _MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
 _MAX_MAILBOXES = 100
+_MAX_OCTETS = 64 * 1024
+"""More than so many mailboxes need. Each quoted string takes 200 octets of memory while a name is read."""
 
 
 def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
@@ -22,6 +24,8 @@ def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
     Returns:
         (display name as written, address) for each author, or None if it cannot be read with certainty.
     """
+    if len(value) > _MAX_OCTETS:
+        return None
     text = _without_comments(value.decode("utf-8", "surrogateescape").replace("\r\n", ""))
     if text is None:
         return None

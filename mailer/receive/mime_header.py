@@ -17,7 +17,7 @@ _SIGNATURES = (b"dkim-signature", b"arc-message-signature")
 _LOOKED_FOR = (_TYPE, _ENCODING, _VERSION, *_SIGNATURES)
 _IDENTITY = {b"", b"7bit", b"8bit", b"binary"}
 
-_LINES_OF_FIELDS = re.compile(rb"(?:[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*)*")
+_NO_FIELD = re.compile(rb"^(?![!-9;-~]++:|[ \t]|\Z)", re.MULTILINE)
 _TOKEN = rb"[!#$%&'*+.^_`{|}~0-9A-Za-z-]++"
 _MEDIA_TYPE = re.compile(rb"\s*+(" + _TOKEN + rb")(?:/(" + _TOKEN + rb"))?\s*+(?=;|\Z)")
 _PARAMETER = re.compile(
@@ -73,7 +73,7 @@ def read(head: bytes, *, in_digest: bool = False) -> Entity:
         fields = header.counts(head, _LOOKED_FOR)
     except HeaderTooLarge as error:
         raise Unencodable("a part has a larger header than we read") from error
-    if not _LINES_OF_FIELDS.fullmatch(head):
+    if not _is_header(head):
         raise Unencodable("a header has a line that is no field")
     if max(fields[_TYPE], fields[_ENCODING], fields[_VERSION]) > 1:
         raise Unencodable("a header has a MIME field twice")
@@ -110,6 +110,12 @@ def encoded(head: bytes, *, encoding: bool, version: bool, charset: str) -> byte
         head = header.without(head, (_ENCODING,))
         added.append(b"Content-Transfer-Encoding: quoted-printable\r\n")
     return head + b"".join(added)
+
+
+def _is_header(head: bytes) -> bool:
+    """Tell whether each line begins a field or goes on with one, and has its end."""
+    whole = not head or (head.endswith(b"\n") and not head.startswith((b" ", b"\t")))
+    return whole and not _NO_FIELD.search(head)
 
 
 def _value(head: bytes, name: bytes, default: bytes) -> bytes:

@@ -11,12 +11,10 @@ from mailer.mail.outcome import Outcome, Status
 from mailer.send.batches import Batches
 from mailer.send.dkim.signer import NoKey, SigningError
 from mailer.send.outgoing import Outgoing
-from mailer.send.policy import Policy
 from mailer.send.record import Record
 from mailer.send.routes.route import Route
 from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
-from mailer.spool.claim import Claim
 from mailer.spool.journal import Standing
 
 _DESTINATIONS = 20
@@ -29,22 +27,17 @@ _SIGNED_HERE = 256 * 1024
 class Attempt:
     """Tries a claimed message's due recipients once."""
 
-    def __init__(
-        self, claim: Claim, record: Record, policy: Policy, pause: Callable[[float], Awaitable[None]]
-    ) -> None:
+    def __init__(self, record: Record, pause: Callable[[float], Awaitable[None]]) -> None:
         """Prepare.
 
         Args:
-            claim: the message.
-            record: where the outcomes go; its `state` says how each recipient stands.
-            policy: the run's.
+            record: of the message; the outcomes go there, and its `state` says how each recipient stands.
             pause: sleeps for so many seconds between two batches.
         """
-        self._claim = claim
         self._record = record
-        self._policy = policy
+        self._policy = record.policy
         self._pause = pause
-        self._outgoing = Outgoing(claim)
+        self._outgoing = Outgoing(record.claim)
         self._room = asyncio.Semaphore(_DESTINATIONS)
         self._tried: set[str] = set()
         """The recipients for whom some hop was tried and gave trouble, not only left alone."""
@@ -81,7 +74,7 @@ class Attempt:
             signatures = signer.sign(self._outgoing)
         else:
             signatures = await asyncio.to_thread(signer.sign, self._outgoing)
-        self._outgoing = Outgoing(self._claim, signatures)
+        self._outgoing = Outgoing(self._record.claim, signatures)
 
     def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Recipient]]]:
         """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
@@ -128,7 +121,7 @@ class Attempt:
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
         passed_on: list[Recipient] = []
-        patient = self._record.number < route.attempts
+        patient = self._record.attempt < route.attempts
         batches = Batches(recipients, route.batch_size)
         while batch := batches.next():
             if batches.pause:

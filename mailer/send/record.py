@@ -40,15 +40,15 @@ class Record:
 
     def __init__(self, claim: Claim, policy: Policy) -> None:
         """Begin an attempt at a message; nothing is written yet."""
-        self._claim = claim
-        self._policy = policy
+        self.claim = claim
+        self.policy = policy
         self.state = claim.entry.state
         """The fold of the journal, kept current as lines are appended."""
-        self.number = self.state.attempts + 1
-        """The attempt's."""
+        self.attempt = self.state.attempts + 1
+        """The number of this one."""
         self._began = policy.clock()
         self._report = Report(policy.log, claim, self._began)
-        self._delay = policy.backoff.delay(self.number, policy.random)
+        self._delay = policy.backoff.delay(self.attempt, policy.random)
         self._was_overdue = self.state.overdue
         self.doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
@@ -58,7 +58,7 @@ class Record:
     @property
     def due(self) -> tuple[Standing, ...]:
         """The recipients to be tried; none when the message is held, or waits, or is done."""
-        return () if self.state.held else self.state.due(self._began, self._policy.backoff.horizon)
+        return () if self.state.held else self.state.due(self._began, self.policy.backoff.horizon)
 
     @property
     def untried(self) -> bool:
@@ -68,11 +68,11 @@ class Record:
     def hold(self, reason: str) -> None:
         """Record that the message is to be held."""
         self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])
-        self._policy.log.message("held", id=self._claim.id, reason=reason)
+        self.policy.log.message("held", id=self.claim.id, reason=reason)
 
     def hold_doubt(self, among: Collection[str]) -> bool:
         """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
-        if not self._policy.hold_uncertain or self.state.held:
+        if not self.policy.hold_uncertain or self.state.held:
             return bool(self.state.held)
         if doubtful := self._uncertain(among):
             self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
@@ -96,14 +96,14 @@ class Record:
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
         to = tuple(recipient.address for recipient in recipients)
-        self._claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
-        now = self._policy.clock()
-        event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.number)
+        self.claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
+        now = self.policy.clock()
+        event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         self._append([event])
         self.handed_over.update(dict.fromkeys(to, now))
-        if self._policy.hold_uncertain:
+        if self.policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
-            self._claim.held.sync()
+            self.claim.held.sync()
 
     def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""
@@ -114,12 +114,12 @@ class Record:
     def trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         """Record that a hop was no use to some recipients, for whom another one is tried."""
         to = tuple(recipient.address for recipient in recipients)
-        number, whose = self.number, scope.value
+        number, whose = self.attempt, scope.value
         event = Event(
             at=self._at(), event=Kind.TROUBLE, to=to, hop=hop, reply=text, scope=whose, attempt=number
         )
         self._append([event])
-        self._policy.log.attempt(id=self._claim.id, to=to, relay=hop, reply=text, attempt=number)
+        self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
     def outcomes(self, outcomes: Sequence[Outcome], *, resting_until: float | None = None) -> None:
         """Write outcomes to the journal and the ledger, one line for those that are alike.
@@ -132,11 +132,11 @@ class Record:
         if not outcomes:
             return
         # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
-        now = self._policy.clock()
-        number, delay = self.number, self._delay
+        now = self.policy.clock()
+        number, delay = self.attempt, self._delay
         if resting_until is not None:
             number = self.state.attempts
-            delay = self._policy.backoff.within(resting_until - now, self._policy.random)
+            delay = self.policy.backoff.within(resting_until - now, self.policy.random)
         following = clock.rfc3339(now + delay)
         groups = _alike([self._aged(self._still_in_doubt(outcome)) for outcome in outcomes])
         self._append([self._event(outcome, to, number, now, following) for outcome, to in groups.items()])
@@ -164,7 +164,7 @@ class Record:
         return outcome
 
     def _is_overdue(self) -> bool:
-        return self._policy.backoff.overdue(self.state.since, self._began)
+        return self.policy.backoff.overdue(self.state.since, self._began)
 
     def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
         again = outcome.status in _TRIED_AGAIN
@@ -184,11 +184,11 @@ class Record:
 
     def _append(self, events: Sequence[Event]) -> None:
         if events:
-            self._claim.held.append(*events)
+            self.claim.held.append(*events)
             self.state = journal.advance(self.state, events)
 
     def _at(self) -> str:
-        return clock.rfc3339(self._policy.clock())
+        return clock.rfc3339(self.policy.clock())
 
 
 def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:

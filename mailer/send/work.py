@@ -116,7 +116,7 @@ class Worker:
             if claim.suspect:
                 self._claims.mark_alone(claim)
             try:
-                await Attempt(claim, record, self._policy, partial(self._pause, claim.id)).run()
+                await Attempt(record, partial(self._pause, claim.id)).run()
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run

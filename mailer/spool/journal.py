@@ -5,7 +5,7 @@ Lines are only ever appended, one JSON object each, CRLF at the end. A line that
 lines over its envelope and nothing else: the directory it lies in is only a hint.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -155,7 +155,8 @@ class Disposition(StrEnum):
 class State(msgspec.Struct, frozen=True):
     """What a journal folds to."""
 
-    standings: tuple[Standing, ...]
+    by_address: Mapping[str, Standing]
+    """How each recipient stands, in the order of the envelope."""
     accepted: Event | None = None
     since: float = 0.0
     """When the clock of its maximum age started: at acceptance, or when the operator requeued it."""
@@ -177,9 +178,13 @@ class State(msgspec.Struct, frozen=True):
         return self.accepted.about if self.accepted else ""
 
     @property
+    def standings(self) -> tuple[Standing, ...]:
+        return tuple(self.by_address.values())
+
+    @property
     def open(self) -> tuple[Standing, ...]:
         """The recipients that still wait for their final status."""
-        return tuple([s for s in self.standings if not s.status.final])
+        return tuple([s for s in self.by_address.values() if not s.status.final])
 
     @property
     def next(self) -> float | None:
@@ -203,7 +208,7 @@ class State(msgspec.Struct, frozen=True):
         if self.held:
             return Disposition.HOLD
         if not self.open:
-            sent = all(s.status is Status.SENT for s in self.standings)
+            sent = all(s.status is Status.SENT for s in self.by_address.values())
             return Disposition.FINISH if sent else Disposition.FAIL
         return Disposition.ATTEMPT if self.due(now, horizon) else Disposition.WAIT
 
@@ -216,12 +221,15 @@ def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str 
         events: the lines in file order.
         boot: this boot's id; deaths in other boots (a power cut) are nobody's fault and do not count.
     """
-    return advance(State(tuple(map(Standing, recipients))), events, boot=boot)
+    return advance(
+        State({recipient.address: Standing(recipient) for recipient in recipients}), events, boot=boot
+    )
 
 
 def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
     """Fold more lines over a state; arguments as `fold`."""
-    standings = {standing.address: standing for standing in state.standings}
+    # A copy costs what its recipients do, and a message with thousands has as many lines: let it be C's.
+    standings = dict(state.by_address)
     for event in events:
         if outcome := OUTCOMES.get(event.event):
             due = _time(event.next)
@@ -245,7 +253,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
             _after_trouble(standings, event)
         else:
             state = _after(state, event, standings, boot)
-    return replace(state, standings=tuple(standings.values()))
+    return replace(state, by_address=standings)
 
 
 def _after_trouble(standings: dict[str, Standing], event: Event) -> None:

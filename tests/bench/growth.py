@@ -47,7 +47,7 @@ def by_depth(parent: Path, depths: tuple[int, ...], say: Say) -> Iterator[Point]
             fill_retry(mailer.relay.spool, depth)
             say(f"measuring behind {depth:,} deferred messages")
             yield Point("idle run of mailer-send --once", "s", depth, _idle(mailer), IDLE_CEILING)
-            yield Point("mailer spool ls", "s", depth, _listing(mailer))
+            yield Point("mailer spool ls", "s", depth, mailer.list_into(directory / "listing"))
             load = Load(2000, reuse=True)
             with mailer.accepting() as running:
                 yield Point("accept", "messages/s", depth, load.messages / load.submit(running.port))
@@ -63,12 +63,6 @@ def _idle(mailer: Mailer) -> float:
             return time.perf_counter() - began
 
     return sorted(once() for _ in range(5))[2]
-
-
-def _listing(mailer: Mailer) -> float:
-    began = time.perf_counter()
-    mailer.relay.mailer("spool", "ls").check_returncode()
-    return time.perf_counter() - began
 
 
 def _watching(mailer: Mailer, sink: Sink, before: int, depth: int) -> Iterator[Point]:

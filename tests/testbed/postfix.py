@@ -240,7 +240,9 @@ class Postfix:
         )
         # No parameter twice: each program warns of that as it starts, postlogd too, which writes the warnings
         # and waits for ever if its own finds its socket full of the others'.
-        kept = [line for line in defaults.splitlines() if line.partition(" = ")[0] not in self._settings]
+        kept = [
+            line for line in defaults.splitlines() if line.partition("=")[0].strip() not in self._settings
+        ]
         main_cf.write_text(
             "\n".join([*kept, *(f"{name} = {value}" for name, value in self._settings.items()), ""])
         )

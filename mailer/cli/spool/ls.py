@@ -8,7 +8,7 @@ from itertools import islice
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import halves, records
+from mailer.cli.spool import records, shares
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import say_if_paused, workplace
 from mailer.spool import story, words
@@ -54,8 +54,9 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
             for found in wanted.glance(at.spool, QUEUE, now, mine):
                 yield line(found, now)
 
-        in_two = limit is None and halves.is_long(at.spool, wanted.states or QUEUE)
-        lines = islice(halves.listed(records_of if as_json else lines_of, in_two=in_two), limit)
+        processes = 1 if limit else shares.processes_for(at.spool, wanted.states or QUEUE)
+        lines = shares.listed(records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents)
+        lines = islice(lines, limit)
         if not as_json and (first := next(lines, "")):
             sys.stdout.write(_HEADING + first)
         sys.stdout.writelines(lines)

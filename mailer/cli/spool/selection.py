@@ -56,10 +56,11 @@ class Filter:
 
     def __bool__(self) -> bool:
         """Tell whether anything is asked for at all."""
-        return bool(self.states) or self._asks_for_contents
+        return bool(self.states) or self.asks_for_contents
 
     @property
-    def _asks_for_contents(self) -> bool:
+    def asks_for_contents(self) -> bool:
+        """Whether messages must be read to know which are meant."""
         return not (self.sender is None and self.recipient is None and self.older is None)
 
     def select(
@@ -74,14 +75,14 @@ class Filter:
     ) -> Iterator[Seen | Glance]:
         """Stream the same messages, for whom the columns of a listing are enough."""
         found = glances(spool, now, self.states or places, mine)
-        if not self._asks_for_contents:
+        if not self.asks_for_contents:
             return found
         return (one for one in found if self.matches(of_seen(one), now))
 
     def matches(self, glance: Glance | None, now: float) -> bool:
         """Tell whether a message is meant; one that cannot be read (None) matches by its state alone."""
         if glance is None:
-            return not self._asks_for_contents
+            return not self.asks_for_contents
         if self.older is not None and now - glance.received < self.older:
             return False
         if self.sender is not None and not _matches(self.sender, glance.sender):
