@@ -28,8 +28,8 @@ _FILES = 256
 """Files from one directory: few beside a block group's thousands, and many beside the cost of a mkdir."""
 _NEVER = -1
 _SLOW = 8.0
-"""Times what the quickest file took, in processor time. One that takes longer was searched a place, and halves
-what its ward still makes. (*Measured on a busy disk: 60 us a file, and 100 where wards are kept.*)
+"""Times what the quickest file took, in processor time. One that takes longer was searched a place, and
+halves what its ward still makes. (*Measured on a busy disk: 60 us a file, and 100 where wards are kept.*)
 """
 
 _AS_NEW = os.O_CREAT | os.O_EXCL
