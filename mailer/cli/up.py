@@ -15,7 +15,8 @@ from mailer.cli.wire import configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_SIGNALS = {*_ENDING, signal.SIGCHLD}
 _MARGIN = 10.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
 
@@ -62,6 +63,9 @@ def up() -> int:
     if not loaded.config.spool_dir.exists():
         # Once, before all of them try at the same time.
         make_spool(loaded.config.spool_dir).close()
+    told: list[int] = []
+    for number in _ENDING:
+        signal.signal(number, lambda number, _: told.append(number))
     children = [
         _Child("mailer serve", child_argv("mailer", "serve", config=loaded.path)),
         _Child("mailer-send", child_argv("mailer.cli.send", "--watch", config=loaded.path)),
@@ -70,9 +74,9 @@ def up() -> int:
         argv = child_argv("mailer", "monitor", config=loaded.path)
         children.append(_Child("mailer monitor", argv, needed=False))
     # From here on every signal is waited for. The children were started before, or they would have inherited
-    # the mask; if we die in between, the kernel ends them.
+    # the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    code = _wait_for_an_end(children)
+    code = Exit.OK if told else _wait_for_an_end(children)
     _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
     # One that was told to end before it could listen to that has done nothing wrong.
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)

@@ -12,8 +12,9 @@ from typing import Self
 from testbed.ports import accepts
 from testbed.waiting import until
 
-# Seconds; a server that needs more than these to end is a finding, so `stop` reports it.
-_GRACE = 30.0
+# Seconds; a server that needs more than these to end is a finding, so `stop` reports it. Longer than our own
+# `sending.shutdownGrace`, after which what still runs is cut off.
+_GRACE = 45.0
 
 
 class ServerProcess:
