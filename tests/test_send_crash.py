@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -274,16 +275,12 @@ def test_what_a_dead_runner_had_recorded_is_told_to_the_ledger_by_the_next(
     relay: Relay, tmp_path: Path
 ) -> None:
     """Killed between the journal's line and the ledger's; the other recipient is still to be tried."""
-    like, log = Relay(tmp_path), tmp_path / "trace"
     with Server() as server:
-        like.configure(forward_to(server, batchSize=1))
-        queue(like.spool, [ANN, BOB])
-        like.mailer_send(under=traced(log, "trace=openat"))
-        opening = next(number for _, number, arguments in numbered(log) if ".jsonl" in arguments)
         relay.configure(forward_to(server, batchSize=1))
         message = queue(relay.spool, [ANN, BOB])
-        killer = traced(log, "trace=openat", f"inject=openat:signal=KILL:when={opening}")
-        assert relay.mailer_send(under=killer).returncode != 0
+        killer = traced(tmp_path / "trace", "trace=openat", "inject=openat:signal=KILL:when=1")
+        today = f"{datetime.now(UTC):%Y%m%d}.jsonl"
+        assert relay.mailer_send(under=(*killer, "-P", today)).returncode != 0
         assert outcomes(_message(relay, message)) == [("committing", (ANN,)), ("sent", (ANN,))]
         assert not list((relay.spool / "log").iterdir())
         relay.mailer_send()
