@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from testbed.capability import tracer
+from testbed.faketime import faketime
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -149,7 +150,7 @@ def test_time_and_kind_narrow_what_is_told(relay: Relay, week: dict[int, str]) -
 def test_times_can_be_told_from_now(relay: Relay, since: str, number: int) -> None:
     for ago in (4 * DAY, 25 * 3600, 3600, 60):
         put(relay, story(1, clock.seconds("2026-11-22T13:00:00Z") - ago)[1][:1])
-    done = relay.mailer("log", "--since", since, under=("faketime", "-f", "@2026-11-22 13:00:00"))
+    done = relay.mailer("log", "--since", since, under=faketime("@2026-11-22 13:00:00"))
     assert len(done.stdout.splitlines()) == number
 
 

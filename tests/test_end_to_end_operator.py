@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hostile import DROP, HANG, Server, per_address
 from sending import MESSAGE, SENDER, TO, at, forward_to
+from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
 
-NEXT_RUN = ("faketime", "-f", "+3m")
+NEXT_RUN = faketime("+3m")
 """A run after the first pause of `retry.schedule`."""
 ANN, BOB, DAN, EVE = "ann@example.net", "bob@example.net", "dan@example.net", "eve@example.org"
 
@@ -176,7 +177,7 @@ def test_a_refused_message_is_failed_and_retry_sends_it_once_the_provider_is_men
         for told in (operator.line(message), operator.spool("show", message), operator.spool("why", message)):
             assert "bounced" in told
             assert refusal in told
-        operator.run(under=("faketime", "-f", "+30d"))
+        operator.run(under=faketime("+30d"))
         assert server.messages == [], "what has failed is not tried by itself"
         operator.spool("retry", message)
         assert operator.statuses(message) == {TO: "pending"}
@@ -246,7 +247,7 @@ def test_a_held_message_waits_for_its_release_and_says_who_holds_it_and_why(
         relay.configure(forward_to(server))
         held, other = operator.accept(), operator.accept()
         operator.spool("hold", held, "--reason", "asked the customer first")
-        operator.run(under=("faketime", "-f", "+30d"))
+        operator.run(under=faketime("+30d"))
         assert len(server.delivered()) == 1
         assert operator.is_gone(other)
         record = operator.record(held)

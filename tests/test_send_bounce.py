@@ -12,6 +12,7 @@ from http_client import post
 from sending import MESSAGE, SENDER, TO, at, forward_to, found, queue
 from spool_walk import untold, walk
 from testbed.capability import tracer
+from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
 
@@ -27,7 +28,7 @@ def sending(relay: Relay, server: Server, **settings: object) -> None:
 
 
 def run(relay: Relay, shift: str = "") -> None:
-    done = relay.mailer_send("--once", under=("faketime", "-f", shift) if shift else ())
+    done = relay.mailer_send("--once", under=faketime(shift) if shift else ())
     assert done.returncode == 0, done.stderr
 
 

@@ -17,6 +17,7 @@ from hostile import DROP, EXTENSIONS, RESET, Server
 from internet import Internet
 from sending import PLACES, forward_to, queue
 from spool_walk import walk
+from testbed.faketime import faketime
 from testbed.relay import Relay
 
 CAMPAIGNS = int(os.environ.get("MAILER_CAMPAIGN", "2"))
@@ -98,7 +99,7 @@ def run_until_done(relay: Relay, made: Campaign, kills: int) -> None:
     """Run every hour, the first times until it is killed."""
     for number in range(RUNS):
         doomed = ("timeout", "--signal=KILL", f"{made.draw.uniform(0.3, 0.7)}") if number < kills else ()
-        done = relay.mailer_send("--once", under=(*doomed, "faketime", "-f", f"+{number}h"))
+        done = relay.mailer_send("--once", under=(*doomed, *faketime(f"+{number}h")))
         assert doomed or done.returncode == 0
         assert "defect" not in done.stderr
         assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from hostile import HANG, Server, per_address
 from sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
 from spool_walk import walk
 from testbed.capability import tracer
+from testbed.faketime import faketime
 from testbed.proc import gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
@@ -122,8 +123,8 @@ def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(
             new = queue(relay.spool, ["new@example.net", "more@example.net"])
             relay.configure(forward_to(free_port, server, sending={"shutdownGrace": 0}))
             before = snapshot(relay.spool)
-            plain = relay.mailer_send("--dry-run", under=("faketime", "-f", "+3m"))
-            told = relay.mailer_send("--dry-run", "--json", under=("faketime", "-f", "+3m"))
+            plain = relay.mailer_send("--dry-run", under=faketime("+3m"))
+            told = relay.mailer_send("--dry-run", "--json", under=faketime("+3m"))
             assert snapshot(relay.spool) == before
             living.kill()
         after = relay.mailer_send("--dry-run", "--json")
@@ -162,12 +163,12 @@ def test_new_mail_is_taken_up_when_it_arrives_and_not_by_looking_for_it(relay: R
     It runs at a tenth of its pace, so that the next minute is ten away, however slow the machine is.
     """
     trace = tmp_path / "trace"
-    under = ("faketime", "-f", "@2026-11-22 12:00:01 x0.1", tracer(), "-f", "-o", str(trace), "-e",
+    under = (*faketime("@2026-11-22 12:00:01 x0.1"), tracer(), "-f", "-o", str(trace), "-e",
              "trace=getdents64,openat,epoll_wait")  # fmt: skip
     first = queue(relay.spool)
     with relay.watch(under=under) as watching:
         until(lambda: found(relay.spool, first) is None and relay.delivered(), "the first message")
-        # Neither faketime nor strace passes a signal on.
+        # strace passes no signal on.
         runner = int(trace.read_text().split()[0])
         try:
             until(lambda: '"tmp", O_RDONLY' in trace.read_text() and quiet(trace), "the first pass to end")

@@ -11,6 +11,7 @@ from internet import Internet, run, words
 from sending import found, outcomes, queue
 from testbed.capability import ipv6_loopback
 from testbed.dkim_verifiers import loopback_address
+from testbed.faketime import faketime
 from testbed.name_server import NameServer
 from testbed.relay import Relay
 
@@ -261,7 +262,7 @@ def test_a_tarpit_at_every_address_costs_ten_minutes_and_not_hours(relay: Relay,
     internet.dns_timeout = "10m"
     relay.configure(internet.settings())
     message = queue(relay.spool, ["bob@one.test"])
-    assert relay.mailer_send("--once", under=("faketime", "-f", "+0 x200")).returncode == 0
+    assert relay.mailer_send("--once", under=faketime("+0 x200")).returncode == 0
     left = found(relay.spool, message)
     assert left is not None
     assert left.place == "retry"
@@ -342,7 +343,7 @@ def test_each_domain_of_one_message_has_the_fate_that_its_own_zone_gives_it(
     assert not wrong.sessions
     # The next attempt: who was bounced is not asked about again, who was sent to gets nothing more.
     internet.dns.asked.clear()
-    relay.mailer_send("--once", under=("faketime", "-f", "+3m"))
+    relay.mailer_send("--once", under=faketime("+3m"))
     again = found(relay.spool, message.name)
     assert again is not None
     assert again.statuses == message.statuses

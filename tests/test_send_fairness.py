@@ -12,6 +12,7 @@ from fairness import deaf
 from hostile import HANG, Server
 from internet import Internet
 from sending import TO, forward_to, queue
+from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
 
@@ -81,7 +82,7 @@ def test_mail_that_has_just_come_overtakes_a_backlog_of_retries(relay: Relay) ->
         relay.mailer_send("--once")
         server.script.clear()
         server.script["mail"] = first
-        with relay.watch(under=("faketime", "-f", "+3m")):
+        with relay.watch(under=faketime("+3m")):
             assert begun.wait(60)
             queue(relay.spool, ["reset@example.net"])
             came.set()

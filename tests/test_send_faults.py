@@ -21,6 +21,7 @@ from hostile import DROP, EXTENSIONS, HANG, RESET, STALL, Message, Server, drip,
 from internet import Internet
 from sending import PLACES, forward_to, queue
 from spool_walk import Found, walk
+from testbed.faketime import faketime
 from testbed.relay import Relay
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
@@ -211,7 +212,7 @@ def run_twice(relay: Relay, made: list[Case], first: tuple[str, ...], second: tu
 def test_every_fault_of_a_server_is_survived_by_the_next_attempt(relay: Relay, mode: str) -> None:
     table = {**TABLE, **(TLS_TABLE if "TLS" in mode else {})}
     with cases(relay, table, mode) as made:
-        run_twice(relay, made, (), ("faketime", "-f", "+3m"))
+        run_twice(relay, made, (), faketime("+3m"))
     for case in made:
         if "TLS" in mode and case.name not in TLS_TABLE:
             assert all(session.tls for session in case.server.sessions if session.messages), case.name
@@ -229,7 +230,7 @@ def test_every_fault_before_the_dot_sends_the_mail_to_the_next_exchanger_and_non
         for case in made:
             fate = "uncertain" if case.fate == "uncertain" else "sent"
             assert set(files[case.id].statuses.values()) == {fate}, (case.name, files[case.id].events)
-        files = attempted(relay, under=("faketime", "-f", "+3m"))
+        files = attempted(relay, under=faketime("+3m"))
     for case in made:
         check_last(case, files[case.id])
         assert bool(case.backup) == (case.fate == "deferred"), case.name
@@ -242,8 +243,8 @@ def test_a_tarpit_costs_the_patience_of_its_phase_and_no_memory(relay: Relay, mo
     relay.configure({"retry": {"schedule": ["1d"], "maxAge": "30d"}})
     table = {**PIT_TABLE, **(TLS_PIT_TABLE if "TLS" in mode else {})}
     with cases(relay, table, mode) as made:
-        bounded = ("prlimit", "--data=150000000", "faketime", "-f", f"+0 x{SPEED}")
-        run_twice(relay, made, bounded, ("faketime", "-f", "+2d"))
+        bounded = ("prlimit", "--data=150000000", *faketime(f"+0 x{SPEED}"))
+        run_twice(relay, made, bounded, faketime("+2d"))
 
 
 # Row 19.

@@ -10,6 +10,7 @@ from hostile import DROP
 from internet import Internet
 from sending import found, queue
 from spool_walk import walk
+from testbed.faketime import faketime
 from testbed.relay import Relay, mailer_send_command
 from testbed.smtp_sink import SmtpSink
 
@@ -98,7 +99,7 @@ def test_a_thousand_recipients_over_200_domains_each_end_as_their_own_domain_has
             internet.dns.zone.setdefault((f"d{number}.test", "MX"), [f"10 mx.d{number}.test."])
             internet.dns.zone.setdefault((f"mx.d{number}.test", "A"), [good.host])
         internet.server("127.0.3.99")
-        assert relay.mailer_send("--once", under=("faketime", "-f", "+3m")).returncode == 0
+        assert relay.mailer_send("--once", under=faketime("+3m")).returncode == 0
     left = found(relay.spool, message)
     assert left is not None
     assert (left.place, left.statuses) == (

@@ -6,6 +6,7 @@ from hostile import Server
 from internet import Internet
 from sending import found, queue
 from testbed.capability import ipv6_loopback
+from testbed.faketime import faketime
 from testbed.nsd import Nsd
 from testbed.relay import Relay
 
@@ -90,6 +91,6 @@ def test_a_zone_that_is_mended_gets_its_mail_at_the_next_attempt(relay: Relay) -
     with Internet.served_by(Nsd({"one.test": f"@ MX 10 mx\nmx A {FIRST}\n"})) as internet:
         server = internet.server(FIRST)
         relay.configure(internet.settings())
-        assert relay.mailer_send("--once", under=("faketime", "-f", "+3m")).returncode == 0
+        assert relay.mailer_send("--once", under=faketime("+3m")).returncode == 0
         assert recipients(server) == ["bob@one.test"]
     assert found(relay.spool, message) is None

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sending import MESSAGE, TO, at, forward_to, found, outcomes, queue
 from test_send_failover import LOGIN
+from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
@@ -29,7 +30,7 @@ from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState
 
 REFUSED = "535 5.7.8 bad credentials"
-LATER = ("faketime", "-f", "+3m")
+LATER = faketime("+3m")
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 QUOTAS = [

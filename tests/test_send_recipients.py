@@ -10,13 +10,14 @@ from bounces import notifications
 from hostile import DROP, Server, per_address
 from sending import MESSAGE, at, forward_to, found, outcomes, queue
 from spool_walk import untold, walk
+from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
 ANN, BOB, EVE = "ann@example.net", "bob@example.net", "eve@example.org"
 LATER, NEVER = "450 4.2.2 mailbox full", "550 5.1.1 no such user"
 ANSWERS = {"sent": "250 2.1.5 ok", "deferred": LATER, "bounced": NEVER}
-NEXT_RUN = ("faketime", "-f", "+3m")
+NEXT_RUN = faketime("+3m")
 """After the first pause of `retry.schedule`, rounded up to the minute."""
 
 
@@ -173,7 +174,7 @@ def test_delivered_mail_is_archived_by_day_when_all_mail_is_to_be_kept(relay: Re
     with Server() as server:
         relay.configure(forward_to(server, security={"logAllEmails": True}))
         message = queue(relay.spool, [ANN, BOB])
-        relay.mailer_send("--once", under=("faketime", "-f", "2026-11-30 12:00:00"))
+        relay.mailer_send("--once", under=faketime("2026-11-30 12:00:00"))
     copy = found(relay.spool, message)
     assert copy is not None
     assert (copy.place, copy.bucket) == ("sent", "20261130")

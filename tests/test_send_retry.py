@@ -7,6 +7,7 @@ import pytest
 from hostile import Server, per_address
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from spool_walk import Found, walk
+from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.mail.clock import seconds
@@ -23,7 +24,7 @@ def left(relay: Relay, message: str) -> Found:
 
 def run(relay: Relay, shift: str) -> None:
     """One run with the clock off by this much, such as `+10y`."""
-    assert relay.mailer_send("--once", under=("faketime", "-f", shift)).returncode == 0
+    assert relay.mailer_send("--once", under=faketime(shift)).returncode == 0
 
 
 def attempts(message: Found) -> list[int]:

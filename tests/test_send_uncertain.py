@@ -9,6 +9,7 @@ import pytest
 from hostile import DROP, RESET, Server, per_address
 from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
 from testbed.capability import tracer
+from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339
@@ -17,7 +18,7 @@ from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool, Spot
 
 ANN, BOB = "ann@example.net", "bob@example.net"
-NEXT_RUN = ("faketime", "-f", "+3m")
+NEXT_RUN = faketime("+3m")
 
 
 @pytest.mark.parametrize("loss", [DROP, RESET], ids=["closed", "reset"])
@@ -58,7 +59,7 @@ def test_doubt_outlives_trouble_at_that_hop(relay: Relay) -> None:
             message = queue(relay.spool)
             relay.mailer_send()
         relay.mailer_send("--once", under=NEXT_RUN)
-        relay.mailer_send("--once", under=("faketime", "-f", "+30m"))
+        relay.mailer_send("--once", under=faketime("+30m"))
         assert other.sessions == []
     left = found(relay.spool, message)
     assert left is not None

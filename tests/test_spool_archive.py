@@ -9,6 +9,7 @@ import pytest
 from sending import found, queue
 from spool_strategies import NOW, accept
 from spool_walk import walk
+from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.spool import archive
@@ -110,18 +111,18 @@ def test_a_large_day_goes_in_portions(spool: Spool, monkeypatch) -> None:
 def test_a_run_prunes_what_archive_max_age_says_and_why_tells_of_it_until_then(relay: Relay) -> None:
     relay.configure({"security": {"logAllEmails": True}, "archiveMaxAge": "3d"})
     message = queue(relay.spool)
-    assert relay.mailer_send("--once", under=("faketime", "-f", "2026-11-30 12:00:00")).returncode == 0
+    assert relay.mailer_send("--once", under=faketime("2026-11-30 12:00:00")).returncode == 0
     copy = found(relay.spool, message)
     assert copy is not None
     assert (copy.place, copy.bucket) == ("sent", "20261130")
     assert message in relay.mailer("spool", "ls", "--state", "sent").stdout
     assert "this is the copy that is kept" in relay.mailer("spool", "why", message).stdout
     assert json.loads(relay.mailer("spool", "show", "--json", message).stdout)["state"] == "sent"
-    relay.mailer_send("--once", under=("faketime", "-f", "2026-12-03 23:59:50"))
+    relay.mailer_send("--once", under=faketime("2026-12-03 23:59:50"))
     assert found(relay.spool, message) is not None
     # Copies go when they are old, kept or not any more.
     relay.configure({"security": {"logAllEmails": False}})
-    relay.mailer_send("--once", under=("faketime", "-f", "2026-12-04 00:00:01"))
+    relay.mailer_send("--once", under=faketime("2026-12-04 00:00:01"))
     assert found(relay.spool, message) is None
     assert walk(relay.spool, ("sent",)) == {}
 
@@ -132,7 +133,7 @@ def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_for_a_day
     message = queue(relay.spool)
 
     def run(moment: str, program: Callable[..., Any] = relay.mailer_send, *words: str) -> set[str]:
-        assert program(*words or ["--once"], under=("faketime", "-f", moment)).returncode == 0
+        assert program(*words or ["--once"], under=faketime(moment)).returncode == 0
         return {path.stem for path in (relay.spool / "log").iterdir()} & {"20261130"}
 
     run("2026-11-30 12:00:00")
@@ -155,7 +156,7 @@ def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_for_a_day
 def test_the_sweep_by_hand_prunes_too(relay: Relay) -> None:
     relay.configure({"security": {"logAllEmails": True}, "archiveMaxAge": "1d"})
     queue(relay.spool)
-    relay.mailer_send("--once", under=("faketime", "-f", "2026-11-01 12:00:00"))
-    swept = relay.mailer("spool", "sweep", "--json", under=("faketime", "-f", "2026-11-05 12:00:00"))
+    relay.mailer_send("--once", under=faketime("2026-11-01 12:00:00"))
+    swept = relay.mailer("spool", "sweep", "--json", under=faketime("2026-11-05 12:00:00"))
     assert json.loads(swept.stdout) == {"requeued": 0, "removed": 0, "pruned": 1, "dryRun": False}
     assert walk(relay.spool, ("sent",)) == {}

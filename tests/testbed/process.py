@@ -125,6 +125,6 @@ class ServerProcess:
         try:
             self.stop()
         finally:
-            # faketime(1) runs its command as a child, which does not hear of its end.
+            # strace(1) runs its command as a child, which may not hear of its end.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -70,7 +70,7 @@ class Relay:
 
         Args:
             arguments: of the command line, without --config.
-            under: a command that runs it, for instance `("faketime", "+10y")`.
+            under: a command that runs it, for instance `faketime("+10y")`.
             given: its standard input.
         """
         return self._run([*under, *_MAILER, *arguments], given)
