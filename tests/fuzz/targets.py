@@ -136,8 +136,7 @@ def _seen(message: Message) -> object:
 
 @cache
 def _spool() -> Spool:
-    place = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-", dir=place))
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-"))
     atexit.register(shutil.rmtree, directory)
     return Spool.open(directory / "spool", create=True)
 
@@ -177,11 +176,10 @@ class _Wire(asyncio.Transport):
 
 
 class _Sessions:
-    """A receiver without sockets; its spool is in memory where the system has such a place."""
+    """A receiver without sockets."""
 
     def __init__(self) -> None:
-        place = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-", dir=place))
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="mailer-fuzz-"))
         spool = Spool.open(self.directory / "spool", create=True)
         self.new = spool.path / "new"
         self.errors: list[str] = []
