@@ -14,7 +14,7 @@ from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import walk
 
 from mailer.spool.layout import Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
-from mailer.spool.sweep import due_buckets, next_bucket
+from mailer.spool.sweep import due_buckets
 from mailer.spool.words import until
 
 YEAR = 365 * 86400.0
@@ -50,7 +50,6 @@ def test_other_directories_in_retry_are_no_buckets(spool_path: Path, name: str) 
     with Spool.open(spool_path, create=True) as spool:
         (spool_path / "retry" / name).mkdir(exist_ok=True)
         assert due_buckets(spool, NOW + YEAR, 3600) == []
-        assert next_bucket(spool) is None
 
 
 def test_a_day_is_that_of_utc() -> None:
@@ -67,7 +66,6 @@ def test_nothing_is_due_early_and_a_bucket_too_far_ahead_is_due_now(spool_path: 
         assert due_buckets(spool, NOW, 3600) == [bucket_for(NOW - 10), bucket_for(NOW + 10 * YEAR)]
         assert due_buckets(spool, NOW + 10 * YEAR + 60, 3600) == every
         assert due_buckets(spool, NOW - YEAR, 3600) == every
-        assert next_bucket(spool) == bucket_time(bucket_for(NOW - 10))
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])

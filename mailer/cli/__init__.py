@@ -6,8 +6,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run `mailer`."""
-    # Imported here: whoever imports the package for mailer-send needs none of it.
-    from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415
-    from mailer.cli.program import run  # noqa: PLC0415
+    from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415 - mailer-send needs it not
+    from mailer.cli.program import run  # noqa: PLC0415 - as above
 
     run(cli, "mailer", arguments_of_today(sys.argv[1:]))

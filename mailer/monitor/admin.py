@@ -53,7 +53,8 @@ class _Admin:
         deferred = await self._each(Place.RETRY, "requeued", self._retry)
         await self._run()
         when = "once the pause ends" if is_paused(self._service.spool) else "now"
-        return _done(f"{_count(failed, 'failed')} and {_count(deferred, 'deferred')} will be tried {when}")
+        what = f"{words.count(failed, 'failed message')} and {words.count(deferred, 'deferred message')}"
+        return _done(f"{what} will be tried {when}")
 
     async def pause(self, asked: Asked) -> Answer:
         service = self._service
@@ -80,7 +81,7 @@ class _Admin:
         removed = await self._each(
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
         )
-        return _done(f"{_count(removed, 'failed')} deleted that arrived over {_span(age)} ago")
+        return _done(f"{words.count(removed, 'failed message')} deleted that arrived over {_span(age)} ago")
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._service.config))
@@ -154,7 +155,3 @@ def _span(age: float) -> str:
         if age >= size and age % size == 0:
             return words.count(int(age // size), unit)
     return words.count(int(age), "second")
-
-
-def _count(number: int, kind: str) -> str:
-    return f"{number} {kind} message{'' if number == 1 else 's'}"

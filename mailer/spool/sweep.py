@@ -34,11 +34,6 @@ def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
     return [name for name in buckets(spool, Place.RETRY) if not now < bucket_time(name) <= last]
 
 
-def next_bucket(spool: Spool) -> float | None:
-    """Return when the earliest bucket is due, in seconds since the epoch."""
-    return min((bucket_time(name) for name in buckets(spool, Place.RETRY)), default=None)
-
-
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
     """Move what is due from `retry/` to `new/`, naming each message; arguments as `due_buckets`.
 

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -117,6 +116,8 @@ def _write(lines: Iterator[str], fd: int, parent: int, *, eager: bool) -> int:
     except OSError as error:
         return error.errno or _DEFECT
     except Exception:  # noqa: BLE001 - the process's outermost boundary; whoever started it reports the rest
+        import traceback  # noqa: PLC0415 - most listings end well
+
         traceback.print_exc()
         return _DEFECT
     return 0
