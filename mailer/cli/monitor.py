@@ -10,6 +10,7 @@ from mailer.cli.parent import end_with
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
+from mailer.maillog import outlet
 
 
 @click.command(
@@ -43,6 +44,7 @@ def monitor(port: int | None, parent: int | None) -> Exit:
 
     Exit code 69 when the port is taken; 0 at once when `enableHealthCheck` is false.
     """
+    outlet.install()
     loaded = configuration()
     config = loaded.config
     if not config.enable_health_check:

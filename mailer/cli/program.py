@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from mailer.cli.exits import Exit, Failure
+from mailer.maillog import outlet
 
 
 def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
@@ -20,10 +21,26 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     """
     # Before any file can be made: whoever started us may have had 000.
     os.umask(0o077)
+    _fill_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         # An address in UTF-8 must not end a listing on a Latin-1 terminal.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_code(command, name, arguments))
+    code = _code(command, name, arguments)
+    outlet.finish()
+    sys.exit(code)
+
+
+def _fill_standard_streams() -> None:
+    """Open those that our starter closed: the next file would get the number, and then what is printed."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != fd:
+                os.dup2(nowhere, fd)
+                os.close(nowhere)
+            setattr(sys, name, open(fd, mode, errors="backslashreplace", closefd=False))  # noqa: SIM115 - for good
 
 
 def _code(command: click.Command, name: str, arguments: list[str] | None) -> int:

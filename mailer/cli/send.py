@@ -28,6 +28,7 @@ from mailer.cli.wire import become_owner, configuration, make_spool, program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
+from mailer.maillog import outlet
 from mailer.maillog.events import Level, MailLog
 from mailer.spool.layout import Spool, SpoolError
 
@@ -88,6 +89,8 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         raise click.UsageError("--limit is for one run; --watch has no end")
     if as_json and order.mode != DRY_RUN:
         raise click.UsageError("--json goes with --dry-run")
+    if order.mode != DRY_RUN:
+        outlet.install()
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)

@@ -23,6 +23,7 @@ from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
+from mailer.maillog import outlet
 from mailer.maillog.events import Level
 from mailer.receive.server import Server
 from mailer.receive.server import serve as serve_until
@@ -51,6 +52,7 @@ from mailer.spool.layout import Spool
 @parent_option
 def serve(port: int | None, parent: int | None) -> Exit:
     """Receive mail into the spool until SIGTERM or Ctrl-C, which let what is in flight finish."""
+    outlet.install()
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)

@@ -14,6 +14,7 @@ from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.wire import configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
+from mailer.maillog import outlet
 
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _SIGNALS = {*_ENDING, signal.SIGCHLD}
@@ -57,6 +58,7 @@ def up() -> int:
     When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
     Mail goes on without a monitor; when that ends, its port being taken, say, it is told on standard error.
     """
+    outlet.install()
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)

@@ -14,6 +14,7 @@ import msgspec
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
+from mailer.maillog import outlet
 from mailer.maillog.events import Fields, Level, Sink
 
 _LONGEST = 2000
@@ -30,18 +31,23 @@ class Format(StrEnum):
 def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, journald: bool = False) -> Sink:
     """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
 
-    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail.
+    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail; nor
+    does one that nobody reads, in a program that has called `outlet.install`.
     """
+
+    def line(severity: Level, text: str, fields: Fields) -> str:
+        words = logfmt(text, fields) if form is Format.LOGFMT else as_json(severity, text, fields, clock())
+        return f"<{severity:d}>{words}" if journald else words
 
     def write(severity: Level, text: str, fields: Fields) -> None:
         if severity > level:
             return
-        line = logfmt(text, fields) if form is Format.LOGFMT else as_json(severity, text, fields, clock())
-        prefix = f"<{severity:d}>" if journald else ""
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.write(f"{line(severity, text, fields)}\n")
             sys.stderr.flush()
 
+    if unwaiting := outlet.installed():
+        unwaiting.note = lambda count, reason: line(Level.WARNING, outlet.missing(count, reason), {})
     return write
 
 

@@ -31,6 +31,7 @@ class ServerProcess:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        stderr: int | None = None,
     ) -> None:
         """Start it at once.
 
@@ -39,6 +40,7 @@ class ServerProcess:
             log: the file that collects what it prints on both streams.
             env: its whole environment; ours if None.
             cwd: where it runs; here if None.
+            stderr: a descriptor for its standard error; the log if None.
         """
         self.log = log
         with log.open("ab") as output:
@@ -46,7 +48,7 @@ class ServerProcess:
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=subprocess.STDOUT if stderr is None else stderr,
                 env=env,
                 cwd=cwd,
                 start_new_session=True,

@@ -49,6 +49,8 @@ class Relay:
             "enableHealthCheck": False,
             "bounce": "off",
         }
+        self.stderr: int | None = None
+        """A descriptor for the standard error of programs that start from now on; None: their log."""
         self._started = 0
         self.configure(settings or {})
 
@@ -126,7 +128,7 @@ class Relay:
     def _start(self, argv: Sequence[str], name: str) -> ServerProcess:
         self._started += 1
         log = self.directory / f"{self._started}-{name}.log"
-        return ServerProcess(argv, log, env=self._environment(), cwd=self.directory)
+        return ServerProcess(argv, log, env=self._environment(), cwd=self.directory, stderr=self.stderr)
 
     def _run(self, argv: Sequence[str], given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
