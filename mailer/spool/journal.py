@@ -131,10 +131,19 @@ class Standing(msgspec.Struct, frozen=True):
     tried again; empty: none did."""
     warned: str = ""
     """The one that told of its delay; that is told once."""
+    doubted: str = ""
+    """The hop that it was handed to without an answer, when it expired."""
 
     @property
     def address(self) -> str:
         return self.recipient.address
+
+    @property
+    def handed_to(self) -> str:
+        """The hop that may have delivered it, for all that is known; empty: none."""
+        if self.status is Status.EXPIRED:
+            return self.doubted
+        return self.hop if self.status is Status.UNCERTAIN else ""
 
 
 class Disposition(StrEnum):
@@ -247,6 +256,9 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         # A failure is told once; that it was sent after all would be news.
                         notice="" if outcome is Status.SENT else known.notice,
                         warned=known.warned,
+                        doubted=known.hop
+                        if outcome is Status.EXPIRED and known.status is Status.UNCERTAIN
+                        else known.doubted,
                     )
             state = _after_outcome(state, event)
         elif event.event == Kind.TROUBLE:
