@@ -315,6 +315,45 @@ def test_what_expires_is_told_with_the_code_for_it_and_what_stood_in_the_way(rel
     assert second.recipients[BOB]["Diagnostic-Code"] == f"smtp; {LATER}"
 
 
+def test_what_expires_in_doubt_is_said_to_have_perhaps_been_delivered(relay: Relay) -> None:
+    """One server took it whole and lost the reply; when it is given up, nobody knows, and we say so."""
+    with Server({"dot": DROP}) as doubtful:
+        sending(relay, doubtful, retry={"schedule": ["1m"], "maxAge": "1h"})
+        message = queue(relay.spool, [BOB])
+        run(relay)
+    for shift in ("+2h", "+130m"):
+        run(relay, shift)
+    left = found(relay.spool, message)
+    assert left is not None
+    assert (left.place, left.statuses) == ("failed", {BOB: "expired"})
+    doubt = f"was handed to {at(doubtful)}, whose answer was lost; it may have been delivered"
+    assert doubt in relay.mailer("spool", "why", message).stdout
+    with Server() as server:
+        sending(relay, server)
+        run(relay, "+140m")
+        told = one(server)
+    fields = told.recipients[BOB]
+    assert (fields["Action"], fields["Status"]) == ("failed", "4.4.2")
+    assert fields["Diagnostic-Code"] == f"X-mailer; {doubt}; last: Connection refused"
+    assert told.header["Subject"] == "Mail that may not have been delivered"
+    assert doubt in told.words
+    assert "could not be delivered" not in told.words
+    assert relay.mailer("spool", "rm", message).returncode == 0
+    assert doubt in relay.mailer("spool", "why", message).stdout
+
+
+def test_a_warning_of_a_delay_in_doubt_does_not_say_that_nothing_was_delivered(relay: Relay) -> None:
+    with Server({"dot": [DROP, DROP, None]}) as server:
+        sending(relay, server, retry={"schedule": ["1m"], "maxAge": "1d"}, delayWarning="1h")
+        queue(relay.spool, [BOB])
+        for shift in ("+0", "+2h", "+130m"):
+            run(relay, shift)
+        warning = one(server)
+    assert (warning.recipients[BOB]["Action"], warning.recipients[BOB]["Status"]) == ("delayed", "4.4.2")
+    assert "It has not been delivered" not in warning.words
+    assert f"was handed to {at(server)}, whose answer was lost" in warning.words
+
+
 def test_trouble_that_no_server_spoke_of_is_not_put_into_a_servers_mouth(relay: Relay) -> None:
     with Server() as gone:
         pass

@@ -34,14 +34,16 @@ orcpts = st.one_of(
     ),
 )
 recipients = st.builds(Recipient, addresses, st.just(""), orcpts)
+hops = st.sampled_from(
+    ["", "nowhere.test", "mx.example.net[192.0.2.1]:25", "127.0.0.1:25", "::1:25", "a\r\nb:25"]
+)
 standings = st.builds(
     Standing,
     recipients,
     st.sampled_from([Status.BOUNCED, Status.EXPIRED]),
     replies,
-    st.sampled_from(
-        ["", "nowhere.test", "mx.example.net[192.0.2.1]:25", "127.0.0.1:25", "::1:25", "a\r\nb:25"]
-    ),
+    hops,
+    doubted=st.just("") | hops,
 )
 cases = st.lists(standings, min_size=1, max_size=4, unique_by=lambda s: s.address)
 originals = st.one_of(
@@ -73,7 +75,9 @@ def test_whatever_was_said_the_parts_are_three_and_the_recipients_who_they_are(
     assert list(notification.recipients) == [standing.address for standing in standings]
     assert notification.copy == copy
     assert {fields["Action"] for fields in notification.recipients.values()} == {"failed"}
-    assert all(re.fullmatch(r"5\.\d+\.\d+", fields["Status"]) for fields in notification.recipients.values())
+    for standing in standings:
+        code = r"4\.4\.2" if standing.handed_to else r"5\.\d+\.\d+"
+        assert re.fullmatch(code, notification.recipients[standing.address]["Status"])
     assert not any(
         name in fields for fields in notification.recipients.values() for name in ("Bcc", "X-Evil")
     )

@@ -171,8 +171,11 @@ _MEANINGS = {
 
 
 def _standing(standing: Standing, sender: str) -> str:
-    kept = standing.status is Status.SENT and standing.hop == LOCAL
-    meaning = "kept in the local Maildir" if kept else _MEANINGS[standing.status]
+    meaning = _MEANINGS[standing.status]
+    if standing.status is Status.SENT and standing.hop == LOCAL:
+        meaning = "kept in the local Maildir"
+    elif standing.status is Status.EXPIRED and standing.handed_to:
+        meaning = _in_doubt(standing)
     return f"{outcome(standing)} ({meaning}{_telling(standing, sender)})"
 
 
@@ -197,27 +200,35 @@ def outcome(standing: Standing) -> str:
 
 def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
     """Say what became of a message whose file is gone, from its ledger lines in order."""
-    last = {
-        address: event
-        for event in events
-        if event.event in _OUTCOMES | {Kind.ACCEPTED}
-        for address in event.to
-    }
+    last: dict[str, Standing] = {}
+    for event in events:
+        if event.event in _OUTCOMES | {Kind.ACCEPTED}:
+            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
     removed = next((event for event in reversed(events) if event.event == "removed"), None)
     about = [_is_about(event.about) for event in events if event.about][:1]
     if removed:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
-    elif last and all(event.event == Status.SENT for event in last.values()):
-        lines = [_sent({event.hop for event in last.values()}, "no file is left in the spool")]
+    elif last and all(standing.status is Status.SENT for standing in last.values()):
+        lines = [_sent({standing.hop for standing in last.values()}, "no file is left in the spool")]
     else:
         lines = [
             "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
         ]
-    return [printable(line, 4000) for line in (*lines, *about, *map(_last_word, last.items()))]
+    return [printable(line, 4000) for line in (*lines, *about, *map(_last_word, last.values()))]
 
 
-def _last_word(known: tuple[str, Event]) -> str:
-    address, event = known
+def _stood(address: str, event: Event, before: Standing | None) -> Standing:
     status = Status(event.event) if event.event in _OUTCOMES else Status.PENDING
-    return outcome(Standing(recipient=Recipient(address), status=status, reply=event.reply, hop=event.hop))
+    in_doubt = status is Status.EXPIRED and before is not None and before.status is Status.UNCERTAIN
+    doubted = before.hop if before and in_doubt else ""
+    return Standing(Recipient(address), status, event.reply, event.hop, doubted=doubted)
+
+
+def _last_word(standing: Standing) -> str:
+    doubt = f" ({_in_doubt(standing)})" if standing.doubted else ""
+    return f"{outcome(standing)}{doubt}"
+
+
+def _in_doubt(standing: Standing) -> str:
+    return f"given up; was handed to {standing.handed_to}, whose answer was lost; it may have been delivered"

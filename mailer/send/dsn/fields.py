@@ -34,8 +34,18 @@ def is_quoted(standing: Standing) -> bool:
     return was_asked(standing.hop) and _SMTP_REPLY.match(standing.reply) is not None
 
 
+def in_doubt(standing: Standing) -> str:
+    """Say that it may have been delivered, and by which hop."""
+    hop = printable(standing.handed_to)
+    return f"was handed to {hop}, whose answer was lost; it may have been delivered"
+
+
 def status_code(told: Told) -> str:
     """Return the status of RFC 3463: the server's own if it gave one that fits, else the general one."""
+    if told.standing.handed_to:
+        # X.4.2: connected, and the transaction was not completed. Class 4 although the action is `failed`:
+        # nobody has refused the mail or the address; attempts were abandoned (RFC 3463 2).
+        return "4.4.2"
     if told.standing.status is Status.EXPIRED:
         # X.4.7, delivery time expired; what stood in the way is the Diagnostic-Code.
         return "5.4.7"
@@ -68,8 +78,10 @@ def _of_recipient(told: Told, about: Subject, ours: Letterhead) -> _Fields:
     quoted = is_quoted(standing)
     if quoted:
         yield "Remote-MTA", f"dns; {_host(standing.hop.rpartition(':')[0])}"
-    if standing.reply:
-        words = printable(standing.reply, LONGEST_REPLY)
+    words = printable(standing.reply, LONGEST_REPLY)
+    if standing.handed_to:
+        yield "Diagnostic-Code", f"X-mailer; {in_doubt(standing)}{f'; last: {words}' if words else ''}"
+    elif words:
         yield "Diagnostic-Code", f"{'smtp' if quoted else 'X-mailer'}; {words}"
     if standing.attempt:
         yield "Last-Attempt-Date", date_time(ours.now)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mailer.mail.reply import printable
-from mailer.send.dsn.fields import LONGEST_REPLY, for_programs, is_quoted
+from mailer.send.dsn.fields import LONGEST_REPLY, for_programs, in_doubt, is_quoted
 from mailer.send.dsn.lines import date_time, ended, part, wrapped
 from mailer.send.dsn.owed import Action, Told
 from mailer.send.dsn.subject import Letterhead, Subject
@@ -28,6 +28,8 @@ _TITLES = {
     Action.DELIVERED: "Mail delivered",
 }
 """From grave to good; the gravest is the notification's subject."""
+_DOUBTFUL = "Mail that may not have been delivered"
+"""Instead of the gravest, where no recipient has surely failed."""
 
 _MESSAGE_ID = re.compile(
     rb"^message-id:[ \t\r\n]*(<[!-;=?-~]{1,500}>)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
@@ -61,7 +63,6 @@ def header_of(message: bytes) -> bytes:
 
 
 def _header(about: Subject, told: Sequence[Told], ours: Letterhead, boundary: str) -> bytes:
-    actions = {each.action for each in told}
     now = date_time(ours.now)
     return ended(
         [
@@ -69,7 +70,7 @@ def _header(about: Subject, told: Sequence[Told], ours: Letterhead, boundary: st
             f"\t{now}",
             f"From: Mail Delivery System <MAILER-DAEMON@{ours.hostname}>",
             f"To: <{ours.to}>",
-            f"Subject: {next(title for action, title in _TITLES.items() if action in actions)}",
+            f"Subject: {_what_happened(told)}",
             f"Date: {now}",
             f"Message-ID: <{ours.id}@{ours.hostname}>",
             *_thread(about.copy),
@@ -80,6 +81,12 @@ def _header(about: Subject, told: Sequence[Told], ours: Letterhead, boundary: st
             f'\tboundary="{boundary}"',
         ]
     )
+
+
+def _what_happened(told: Sequence[Told]) -> str:
+    action = next(action for action in _TITLES if any(each.action is action for each in told))
+    failed = [each for each in told if each.action is Action.FAILED]
+    return _DOUBTFUL if failed and all(each.standing.handed_to for each in failed) else _TITLES[action]
 
 
 def _thread(message: bytes) -> Iterator[str]:
@@ -98,8 +105,12 @@ def _title(message: bytes) -> str:
 
 def _for_humans(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
     lines = [f"This is the mail system at {ours.hostname}.", "", *_which(about, ours), ""]
-    for action, sentence in _sentences(about).items():
-        those = [each.standing for each in told if each.action is action]
+    for (action, doubtful), sentence in _sentences(about).items():
+        those = [
+            each.standing
+            for each in told
+            if each.action is action and bool(each.standing.handed_to) is doubtful
+        ]
         if those:
             lines += [*wrapped(sentence, ""), ""]
             lines += [line for standing in those[:_NAMED] for line in _case(standing)]
@@ -120,14 +131,35 @@ def _which(about: Subject, ours: Letterhead) -> list[str]:
     return wrapped(f"{what}.", "")
 
 
-def _sentences(about: Subject) -> dict[Action, str]:
+def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
+    """Return what is said by action, and by whether the recipient may have the mail nevertheless."""
+    until = date_time(about.given_up)
     return {
-        Action.FAILED: "It could not be delivered to these recipients, and will not be tried again for them:",
-        Action.DELAYED: "It has not been delivered to these recipients yet. There is nothing that you need "
-        f"to do: it will be tried again until {date_time(about.given_up)}.",
-        Action.RELAYED: "It has been passed on for these recipients, to a server that does not confirm "
+        (
+            Action.FAILED,
+            False,
+        ): "It could not be delivered to these recipients, and will not be tried again for them:",
+        (
+            Action.FAILED,
+            True,
+        ): "Nobody knows whether it was delivered to these recipients. It will not be tried "
+        "again for them; ask them before you send it again:",
+        (
+            Action.DELAYED,
+            False,
+        ): "It has not been delivered to these recipients yet. There is nothing that you "
+        f"need to do: it will be tried again until {until}.",
+        (
+            Action.DELAYED,
+            True,
+        ): "Nobody knows yet whether it was delivered to these recipients. There is nothing "
+        f"that you need to do: it will be tried again until {until}, and may then arrive twice.",
+        (
+            Action.RELAYED,
+            False,
+        ): "It has been passed on for these recipients, to a server that does not confirm "
         "deliveries. Unless you hear otherwise, it has arrived:",
-        Action.DELIVERED: "It has been delivered to these recipients:",
+        (Action.DELIVERED, False): "It has been delivered to these recipients:",
     }
 
 
@@ -136,7 +168,8 @@ def _case(standing: Standing) -> list[str]:
     words = printable(standing.reply, LONGEST_REPLY)
     if hop := printable(standing.hop):
         words = f"{hop} said: {words}" if is_quoted(standing) else f"{hop}: {words}"
-    return [f"    <{printable(standing.address)}>", *wrapped(words, " " * 8), ""]
+    doubt = wrapped(in_doubt(standing), " " * 8) if standing.handed_to else []
+    return [f"    <{printable(standing.address)}>", *doubt, *wrapped(words, " " * 8), ""]
 
 
 def _copy(about: Subject) -> bytes:
