@@ -16,6 +16,7 @@ body (in the middle of the message, after `body_after` octets), dot (in place of
     STALL                 say nothing and read nothing
     drip(b"250 ok"), flood(b"250-x"), pour(b"x")
                           a byte at a time, for ever; the same line again, for ever; a line without end
+    said("552 no", DROP)  a reply, and then DROP or RESET
     [a, b, ...]           one for each time the step is reached in the server's life; the last one stays
     per_address({...})    for mail and rcpt: by the address
     reached(event, then)  sets a threading.Event, for a test that waits for this moment
@@ -32,7 +33,7 @@ import struct
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 EXTENSIONS = ("PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
@@ -54,6 +55,11 @@ DROP = _Do("drop")
 RESET = _Do("reset")
 HANG = _Do("hang")
 STALL = _Do("stall")
+
+
+def said(reply: str, then: _Do) -> _Do:
+    """Send a reply, and close or reset the connection at once."""
+    return replace(then, data=reply.encode() + b"\r\n")
 
 
 def drip(data: bytes, every: float = 0.01) -> _Do:
@@ -399,6 +405,8 @@ class _Conversation:
         if isinstance(action, bytes):
             self._send(action)
             return action.decode("latin-1")
+        if action.data and action.what in {"drop", "reset"}:
+            self._send(action.data)
         if action.what == "reset":
             # SO_LINGER of zero: RST instead of FIN.
             self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

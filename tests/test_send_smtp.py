@@ -218,12 +218,25 @@ def test_what_was_left_unfinished_is_reset_before_the_next_transaction(pipelinin
     assert dialogue.outgoing() == b"RSET\r\n" + WHOLE * pipelining
 
 
-def test_nothing_is_reset_after_a_transaction_that_ran_to_its_end():
+@pytest.mark.parametrize(("reply", "before"), [(b"250 ok\r\n", b""), (b"554 no\r\n", b"RSET\r\n")])
+def test_nothing_is_reset_after_a_message_that_was_taken(reply, before):
+    """After a refusal RSET's 250 shows that no second answer to the dot was under way."""
     dialogue = at(State.BODY)
     dialogue.finish()
-    dialogue.receive(b"554 no\r\n")
+    dialogue.receive(reply)
     dialogue.begin(MAIL, RCPTS)
-    assert dialogue.outgoing() == WHOLE
+    assert dialogue.outgoing() == before + WHOLE
+
+
+@pytest.mark.parametrize("reply", [b"552 5.3.4 too big\r\n", b"451 4.7.1 later\r\n"])
+def test_a_refusal_before_the_dot_decides_the_transaction_and_ends_the_session(reply):
+    dialogue = at(State.BODY)
+    (settled,) = dialogue.receive(reply)
+    assert isinstance(settled, Settled)
+    assert {verdict.phase for verdict in settled.verdicts} == {Phase.DOT}
+    assert dialogue.over
+    with pytest.raises(IllegalCall):
+        dialogue.finish()
 
 
 @pytest.mark.parametrize("early", [b"250 what?\r\n", b"250-half", b"2", b"garbage\r\n"])

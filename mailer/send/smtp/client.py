@@ -246,9 +246,10 @@ class Session:
         event = await wire.event()
         if isinstance(event, GoAhead):
             refused = event.refused
-            await self._send(message, [r for r, no in zip(batch, refused, strict=True) if not no], on_commit)
+            accepted = [r for r, no in zip(batch, refused, strict=True) if not no]
+            handed_over = await self._send(message, accepted, on_commit)
             event = await wire.event()
-            if isinstance(event, Broken):
+            if handed_over and isinstance(event, Broken):
                 return [
                     self._judged(recipient, verdict) if verdict else self._uncertain(recipient, event)
                     for recipient, verdict in zip(batch, refused, strict=True)
@@ -258,11 +259,14 @@ class Session:
         assert isinstance(event, Settled)
         return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
 
-    async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> None:
-        """Stream the body; the last block leaves together with the final dot, after `on_commit`."""
+    async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> bool:
+        """Stream the body; the last block leaves together with the final dot, after `on_commit`.
+
+        Return False when the server has answered before: then the dot is not sent, nor `on_commit` called.
+        """
         wire, stuffer, size = self._wire, DotStuffer(), message.size
         offset, block = 0, b""
-        while offset < size and not wire.broken:
+        while offset < size and not wire.broken and not wire.answered:
             if block:
                 wire.write(block)
                 await wire.drain()
@@ -271,11 +275,14 @@ class Session:
                 raise EOFError(f"the message ends at {offset} of {size} octets")
             offset += len(data)
             block = stuffer.encode(data)
+        if wire.answered:
+            return False
         if wire.broken:  # even before the first block: a server that has said more than 354 is out of step
             raise self._lost(SessionLost, wire.broken)
         on_commit(accepted)
         self._dialogue.finish()
         wire.write(block + stuffer.end())
+        return True
 
     def _judged(self, recipient: Recipient, verdict: Verdict) -> Outcome:
         status, scope = judge(verdict.phase, verdict.reply)

@@ -21,7 +21,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class GoAhead(msgspec.Struct, frozen=True):
-    """354, and somebody is to receive the message: send it, then call `finish`."""
+    """354, and somebody is to receive the message: send it, and call `finish`; `Settled` may come before."""
 
     refused: tuple[Verdict | None, ...]
     """Each recipient's refusal, in the order of `begin`; None: accepted."""

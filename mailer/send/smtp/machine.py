@@ -5,7 +5,7 @@ legal in some states only, and an illegal call raises and changes nothing. A rep
 says; it must answer what is awaited, in order, with a code that can answer it. Anything else - garbage, a
 reply to nothing, 354 to MAIL - means that we no longer know which reply belongs to which command, and a
 session in that state would sooner or later take one recipient's refusal for another's: it is over (`Broken`),
-whoever is to blame.
+whoever is to blame. One reply may come early: a refusal while the message is being sent answers the message.
 
 Within a transaction commands are pipelined if the server offers it (RFC 2920): `MAIL RCPT... DATA` leave in
 one piece and the replies are matched one by one. Otherwise each command waits for the reply to the one
@@ -243,6 +243,8 @@ class Dialogue:
         # To the final dot a 421 is a proper answer: refused, for now, and surely so.
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
             return self._break(str(reply), reply)
+        if self.state is State.BODY and reply.code >= 400:
+            return self._refuse_the_rest(reply)
         if self._out_of_turn:
             raise BadReply(f"a reply to nothing: {reply}")
         target = REPLIES[phase].get(reply.code // 100)
@@ -276,8 +278,9 @@ class Dialogue:
         if phase is Phase.DATA and target is State.BODY:
             return self._granted()
         if phase in {Phase.DATA, Phase.DOT}:
-            # RFC 5321 4.1.1.4: the final dot clears the server's buffers, whatever it answers.
-            self._must_reset = phase is Phase.DATA
+            # RFC 5321 4.1.1.4: the final dot clears the server's buffers, whatever it answers. But a server
+            # that refuses a message while its dot is under way may answer that too: not the next MAIL.
+            self._must_reset = phase is Phase.DATA or not reply.positive
             return self._settle(State.OVER if reply.code == 421 else target)
         if self._unsaid:
             if self._verdicts.hopeless:  # without pipelining nothing more need be said
@@ -296,6 +299,16 @@ class Dialogue:
         self.finish()
         self._out += b".\r\n"
         return None
+
+    def _refuse_the_rest(self, reply: Reply) -> Settled:
+        """The server has had enough of the message before its end: too large, or what it has seen so far.
+
+        Nobody is sent it, since there was no dot. Whether the server takes what follows for the message or
+        for commands cannot be known: the session is over.
+        """
+        self.answered += 1
+        self._verdicts.take(Phase.DOT, reply)
+        return self._settle(State.OVER)
 
     def _settle(self, state: State) -> Settled:
         self.state = state

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import socket
+from functools import partial
 from typing import cast
 
 from mailer.mail.outcome import Scope
@@ -16,6 +17,7 @@ from mailer.send.smtp import tls
 from mailer.send.smtp.events import Broken, Event
 from mailer.send.smtp.hop import Hop, is_loopback
 from mailer.send.smtp.machine import Dialogue, State
+from mailer.send.smtp.read_first import ReadFirst
 from mailer.send.trouble import HopTrouble
 
 # What our own machine lacks: another hop would not get further. What it forbids (EACCES, EPERM: a firewall of
@@ -50,7 +52,7 @@ class Wire(asyncio.BufferedProtocol):
         self._closed = loop.create_future()
         self._waiter: asyncio.Future[Event | None] | None = None
         # What came before anybody waited: the banner, if it comes together with the end of the TLS handshake
-        # or of the connection. Everything else answers a call whose caller waits.
+        # or of the connection; a refusal while the message is written. The rest answers a call that waits.
         self._early: Event | None = None
         self._paused = False
         # Else asyncio maps 256 KiB, and unmaps them, for each reply of forty octets.
@@ -111,13 +113,19 @@ class Wire(asyncio.BufferedProtocol):
         assert event is not None
         return event
 
-    async def drain(self) -> Broken | None:
-        """Wait until the peer has taken enough of what was written, or is lost; always lets others run."""
-        if self._paused and not self.broken:
-            await self._wait(Phase.BODY)
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough of what was written, answers, or is lost; lets others run."""
+        if self._paused and not self.broken and not self.answered:
+            event = await self._wait(Phase.BODY)
+            if event and not isinstance(event, Broken):
+                self._early = event
         else:
             await asyncio.sleep(0)
-        return self.broken
+
+    @property
+    def answered(self) -> bool:
+        """An event has come that nobody has waited for yet."""
+        return self._early is not None
 
     async def handshake(self) -> None:
         """Set TLS up on the connection.
@@ -172,10 +180,10 @@ class Wire(asyncio.BufferedProtocol):
         return event
 
     def _wake(self, event: Event | None) -> None:
-        if self._waiter is None:
-            self._early = event
-        elif not self._waiter.done():
+        if self._waiter and not self._waiter.done():
             self._waiter.set_result(event)
+        elif event and not isinstance(event, Broken):
+            self._early = event
 
     def _break(self, broken: Broken) -> None:
         """The first reason counts; what comes after is its echo."""
@@ -222,12 +230,8 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
     for address in [hop.address] if hop.address else await _look_up(hop, timeouts, loop):
         try:
             async with asyncio.timeout(timeouts.connect):
-                _, wire = await loop.create_connection(
-                    lambda address=address: Wire(hop, address, timeouts, loop),
-                    address,
-                    hop.port,
-                    local_addr=(hop.source_address, 0) if hop.source_address else None,
-                )
+                sock = await _connected(hop, address, loop)
+                _, wire = await loop.create_connection(partial(Wire, hop, address, timeouts, loop), sock=sock)
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else TIMED_OUT
             scope = _whose(error, hop, address)
@@ -236,6 +240,19 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
         else:
             return wire
     raise trouble
+
+
+async def _connected(hop: Hop, address: str, loop: asyncio.AbstractEventLoop) -> socket.socket:
+    sock = ReadFirst(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if hop.source_address:
+            sock.bind((hop.source_address, 0))
+        await loop.sock_connect(sock, (address, hop.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _whose(error: OSError, hop: Hop, address: str) -> Scope:

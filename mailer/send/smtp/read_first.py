@@ -1,0 +1,42 @@
+"""A socket whose peer's last words are heard, although it has reset the connection."""
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed import ReadableBuffer
+
+
+class ReadFirst(socket.socket):
+    """A socket on which a write that fails waits until what has come is read.
+
+    A server that has had enough of a message answers, and resets the connection for what it has not read. The
+    next write then fails, and asyncio would close the socket with the answer still unread in it.
+    """
+
+    def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except ConnectionError:
+            self._read_first()
+            raise
+
+    def sendmsg(self, buffers: "Iterable[ReadableBuffer]", *rest: Any) -> int:  # noqa: ANN401 - passed on
+        try:
+            return super().sendmsg(buffers, *rest)
+        except ConnectionError:
+            self._read_first()
+            raise
+
+    def _read_first(self) -> None:
+        """Have the loop read before it writes again, if there is something; raises BlockingIOError then."""
+        if self._has_more():
+            raise BlockingIOError from None
+
+    def _has_more(self) -> bool:
+        try:
+            return bool(self.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
