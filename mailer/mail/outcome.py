@@ -63,6 +63,11 @@ class Outcome(msgspec.Struct, frozen=True):
     (RFC 3461 5.2.2), `delivered` when there is none."""
 
 
+def server_of(hop: str) -> str:
+    """Return the hop without our login there, where it is named with one: senders need not know that."""
+    return hop.rpartition("@")[2]
+
+
 def was_asked(hop: str) -> bool:
     """Tell whether an outcome at a hop is the hop's own word, and not what we found out about it."""
     return hop.rpartition(":")[2].isdigit()

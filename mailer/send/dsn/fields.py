@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from mailer.mail.outcome import Status, was_asked
+from mailer.mail.outcome import Status, server_of, was_asked
 from mailer.mail.reply import enhanced_status, printable
 from mailer.send.dsn.lines import date_time, ended, part, wrapped
 from mailer.send.dsn.owed import Action, Told
@@ -36,7 +36,7 @@ def is_quoted(standing: Standing) -> bool:
 
 def in_doubt(standing: Standing) -> str:
     """Say that it may have been delivered, and by which hop."""
-    hop = printable(standing.handed_to)
+    hop = printable(server_of(standing.handed_to))
     return f"was handed to {hop}, whose answer was lost; it may have been delivered"
 
 
@@ -77,7 +77,7 @@ def _of_recipient(told: Told, about: Subject, ours: Letterhead) -> _Fields:
     yield "Status", status_code(told)
     quoted = is_quoted(standing)
     if quoted:
-        yield "Remote-MTA", f"dns; {_host(standing.hop.rpartition(':')[0])}"
+        yield "Remote-MTA", f"dns; {_host(server_of(standing.hop).rpartition(':')[0])}"
     words = printable(standing.reply, LONGEST_REPLY)
     if standing.handed_to:
         yield "Diagnostic-Code", f"X-mailer; {in_doubt(standing)}{f'; last: {words}' if words else ''}"

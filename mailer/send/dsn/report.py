@@ -8,6 +8,7 @@ escaped and their length cut before they stand in a line (`printable`), so that 
 import re
 from collections.abc import Iterator, Sequence
 
+from mailer.mail.outcome import server_of
 from mailer.mail.reply import printable
 from mailer.send.dsn.fields import LONGEST_REPLY, for_programs, in_doubt, is_quoted
 from mailer.send.dsn.lines import date_time, ended, part, wrapped
@@ -166,7 +167,7 @@ def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
 def _case(standing: Standing) -> list[str]:
     """Name one recipient, and quote what was said of it: indented, so that no boundary can be imitated."""
     words = printable(standing.reply, LONGEST_REPLY)
-    if hop := printable(standing.hop):
+    if hop := printable(server_of(standing.hop)):
         words = f"{hop} said: {words}" if is_quoted(standing) else f"{hop}: {words}"
     doubt = wrapped(in_doubt(standing), " " * 8) if standing.handed_to else []
     return [f"    <{printable(standing.address)}>", *doubt, *wrapped(words, " " * 8), ""]

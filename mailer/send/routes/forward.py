@@ -85,9 +85,16 @@ class ForwardRoute:
             self._breaker.failed(Scope.HOST, outcomes[0].reply, message)
 
     def leads_to(self, hop: str) -> bool:
-        """Compare name and port; the address in `name[address]:port` may differ from day to day."""
-        name, _, port = hop.rpartition(":")
-        return f"{name.partition('[')[0]}:{port}" == self.name
+        """Compare login, name and port; the address in `name[address]:port` may differ from day to day.
+
+        A hop without a login was the only one at its name and port then.
+        """
+        login, at, server = hop.rpartition("@")
+        name, _, port = server.rpartition(":")
+        ours = self._hop
+        return (name.partition("[")[0], port) == (ours.name, str(ours.port)) and (
+            not at or login == ours.login
+        )
 
 
 def _counts(outcome: Outcome) -> bool:

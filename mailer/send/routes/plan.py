@@ -128,6 +128,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """
     demand = demand_of(config.tls_policies, provider.host)
     rate = provider.max_per_minute
+    logins = {p.username for p in config.providers if (p.host, p.port) == (provider.host, provider.port)}
     return Hop(
         name=provider.host,
         port=provider.port,
@@ -141,4 +142,5 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         source_address=provider.source_address,
         max_sessions=provider.max_sessions or 0,
         per_minute=config.sending.rate_per_hop if rate is None else rate,
+        shared=len(logins) > 1,
     )

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mailer.mail.reply import printable
 from mailer.send.smtp.sasl import Secret
 
 
@@ -40,14 +41,25 @@ class Hop:
     """Sessions at once; 0: what the pool allows."""
     per_minute: int = 0
     """Transactions that may begin in a minute; 0: no limit."""
+    shared: bool = False
+    """Another login is used at the same name and port: only with its own is this hop named unmistakably."""
 
     def __str__(self) -> str:
         return self.at(self.address)
 
     def at(self, address: str) -> str:
-        """Name the hop as Postfix's `relay=` does, with an address: `smtp.example.com[192.0.2.1]:587`."""
+        """Name the hop as Postfix's `relay=` does, with an address: `smtp.example.com[192.0.2.1]:587`.
+
+        One that is `shared` is named with its login: `USERNAME@smtp.example.com[192.0.2.1]:587`.
+        """
+        login = f"{self.login}@" if self.shared else ""
         known = f"[{address}]" if address not in {"", self.name} else ""
-        return f"{self.name}{known}:{self.port}"
+        return f"{login}{self.name}{known}:{self.port}"
+
+    @property
+    def login(self) -> str:
+        """The username, as a line can have it."""
+        return printable(self.username, 200)
 
 
 def is_loopback(address: str) -> bool:
