@@ -102,7 +102,9 @@ def test_a_full_disk_is_a_problem(relay: Relay) -> None:
         (Mount("tmpfs"), Grade.WARNING, "gone after a reboot"),
         (Mount("ext4", frozenset({"rw", "nobarrier"})), Grade.WARNING, "mounted with nobarrier"),
         (Mount("overlay"), Grade.WARNING, "goes with the container"),
-        (Mount(), Grade.OK, "does not name"),
+        (Mount("fuseblk"), Grade.WARNING, "another system's format"),
+        (Mount("fuse.sshfs"), Grade.PROBLEM, "over a network"),
+        (Mount("fuse.novel"), Grade.PROBLEM, "mailer does not know"),
     ],
 )
 def test_kinds_of_filesystems_are_told_apart(tmp_path: Path, mount: Mount, grade: Grade, words: str) -> None:

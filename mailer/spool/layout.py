@@ -18,16 +18,13 @@ from typing import Self
 
 import msgspec
 
+from mailer.spool.filesystems import filesystem_of, refusal
 from mailer.spool.nursery import Nursery
-from mailer.spool.syscalls import mount_of
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 MIN_FREE_INODES = 1000
 """With fewer, no new mail is taken: each message is a file, and so is much else that a host needs."""
-
-NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs"}
-"""Refused: their locks, renames or fsyncs do not promise what the spool's rules rest on."""
 
 SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 """Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
@@ -161,12 +158,12 @@ class Spool:
                 f"the spool {self.path} belongs to user {state.st_uid}, and this runs as {os.geteuid()}: "
                 "run as its owner, or give it to this user with chown -R",
             )
-        kind = mount_of(state.st_dev).kind
-        if kind in NETWORK_FILESYSTEMS:
+        kind = filesystem_of(self.root).kind
+        if why := refusal(kind):
             raise SpoolError(
                 None,
-                f"the spool {self.path} is on {kind}, where locks and fsync do not hold what the spool "
-                "promises: set spoolDir to a local filesystem",
+                f"the spool {self.path} is on {kind}, {why}: set spoolDir to a directory on a local "
+                "filesystem, such as ext4, XFS or btrfs",
             )
         made = [name for name in DIRECTORIES if self._make(name)]
         if stat.S_IMODE(state.st_mode) != DIRECTORY_MODE:

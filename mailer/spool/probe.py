@@ -17,8 +17,9 @@ from stat import S_IMODE
 from time import perf_counter
 
 from mailer.mail.finding import Finding, Grade
-from mailer.spool.layout import FILE_MODE, NETWORK_FILESYSTEMS, Place
-from mailer.spool.syscalls import Mount, mount_of, rename_without_replacing, reserve
+from mailer.spool.filesystems import FLEETING, FOREIGN, filesystem_of, refusal
+from mailer.spool.layout import FILE_MODE, Place
+from mailer.spool.syscalls import Mount, rename_without_replacing, reserve
 
 PREFIX = ".probe-"
 """Begins the name of the directory that is worked in."""
@@ -28,7 +29,6 @@ _SIZE = 2048
 """Octets in a file: a small message."""
 _SLOW = 0.05
 """Seconds. A disk seek is 0.01; more than a few of them, and clients feel each message."""
-_FLEETING = {"tmpfs", "ramfs"}
 _UNSAFE_OPTIONS = {"nobarrier", "barrier=0", "volatile"}
 """Mount options under which fsync returns before the data is safe (ext4(5), xfs(5), overlayfs)."""
 
@@ -44,7 +44,7 @@ def probe(spool: Path) -> list[Finding]:
     place = spool
     try:
         place = _where(spool)
-        kind = _filesystem(place, mount_of(place.stat().st_dev))
+        kind = _filesystem(place, _mounted(place))
         if kind.grade is Grade.PROBLEM:
             return [kind]
         with _workshop(place) as fd:
@@ -58,6 +58,14 @@ def _where(spool: Path) -> Path:
     if (spool / Place.TMP).is_dir():
         return spool / Place.TMP
     return next(place for place in (spool, *spool.parents) if place.is_dir())
+
+
+def _mounted(place: Path) -> Mount:
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return filesystem_of(fd)
+    finally:
+        os.close(fd)
 
 
 def _unusable(place: Path, error: OSError) -> Finding:
@@ -74,18 +82,21 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
     def found(grade: Grade, words: str, todo: str = "") -> Finding:
         return Finding(str(place), "filesystem", grade, words, todo)
 
-    name = mount.kind or "a filesystem that /proc/self/mountinfo does not name"
-    if mount.kind in NETWORK_FILESYSTEMS:
-        words = f"{name}, over a network: its locks and syncs do not hold what the spool promises"
-        return found(Grade.PROBLEM, words, "set spoolDir to a local filesystem")
-    if mount.kind in _FLEETING:
+    name = mount.kind
+    if why := refusal(name):
+        words = f"{name}, {why}: no program starts here"
+        return found(Grade.PROBLEM, words, "set spoolDir to a local filesystem, such as ext4, XFS or btrfs")
+    if name in FLEETING:
         words = f"{name}, which is memory: mail waiting there is gone after a reboot"
         return found(Grade.WARNING, words, "set spoolDir to a disk")
     if unsafe := sorted(_UNSAFE_OPTIONS & mount.options):
         words = f"{name}, mounted with {', '.join(unsafe)}: a power cut loses mail that was accepted"
         return found(Grade.WARNING, words, "mount it without")
-    if mount.kind == "overlay":
-        words = "overlay, a container's own layer: mail waiting there goes with the container"
+    if name in FOREIGN:
+        words = f"{name}, another system's format: a power cut in the middle of a rename may lose the message"
+        return found(Grade.WARNING, words, "set spoolDir to ext4, XFS or btrfs")
+    if name in {"overlay", "fuse.fuse-overlayfs"}:
+        words = f"{name}, a container's own layer: mail waiting there goes with the container"
         return found(Grade.WARNING, words, "put the spool on a volume")
     return found(Grade.OK, f"{name}, local")
 

@@ -88,14 +88,30 @@ class Mount(NamedTuple):
     """Of the mount and of the filesystem (proc_pid_mountinfo(5), fields 6 and 11)."""
 
 
-def mount_of(device: int, mountinfo: str = "/proc/self/mountinfo") -> Mount:
+_MOUNTINFO = "/proc/self/mountinfo"
+
+
+def mount_of(device: int, mountinfo: str = _MOUNTINFO) -> Mount:
     """Find the filesystem with this device number; unknown, when it is not listed."""
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    return _mount(2, f"{os.major(device)}:{os.minor(device)}", mountinfo)
+
+
+def mount_at(fd: int, mountinfo: str = _MOUNTINFO) -> Mount:
+    """Find the filesystem that an open file is on, by its mount; unknown, when that is not listed."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as about:  # noqa: PTH123 - procfs
+            mounts = [line.split()[1] for line in about if line.startswith("mnt_id:")]
+    except (OSError, IndexError):
+        return Mount()
+    return _mount(0, mounts[0], mountinfo) if mounts else Mount()
+
+
+def _mount(field: int, wanted: str, mountinfo: str) -> Mount:
     try:
         with open(mountinfo, encoding="utf-8", errors="replace") as mounts:  # noqa: PTH123 - procfs, a line at a time
             for line in mounts:
                 fields = line.split()
-                if fields[2] == wanted:
+                if fields[field] == wanted:
                     kind, _, options = fields[fields.index("-") + 1 :][:3]
                     return Mount(kind, frozenset((*fields[5].split(","), *options.split(","))))
     except (OSError, ValueError):

@@ -1,0 +1,140 @@
+"""On which filesystems a spool may be: those of which it is known that this machine alone keeps them.
+
+The spool rests on flock(2), on rename(2) as one step, and on fsync(2). Where another machine has the same
+files, each of them may mean something else: a lock that holds here only, a rename of which the other sees
+half, a sync that reaches a cache. A list of such filesystems is never complete, so the list is of the others.
+To allow another one, try `mailer doctor` and a power cut on it, and add it to `LOCAL`.
+"""
+
+import ctypes
+import os
+
+from mailer.spool.syscalls import Mount, mount_at, mount_of
+
+_DISK, _MEMORY, _STACKED, _FOREIGN, _READ_ONLY = range(5)
+
+LOCAL = {
+    # Made for this: POSIX modes, links and locks, an atomic rename, a sync that reaches the disk.
+    "ext2": _DISK,
+    "ext3": _DISK,
+    "ext4": _DISK,
+    "xfs": _DISK,
+    "btrfs": _DISK,
+    "zfs": _DISK,
+    "f2fs": _DISK,
+    "bcachefs": _DISK,
+    "jfs": _DISK,
+    "reiserfs": _DISK,
+    "reiser4": _DISK,
+    "nilfs2": _DISK,
+    "ubifs": _DISK,
+    "jffs2": _DISK,
+    # True while the power is on; the doctor warns.
+    "tmpfs": _MEMORY,
+    "ramfs": _MEMORY,
+    "rootfs": _MEMORY,
+    # They pass each call on to the filesystem below, which is a local one in all but odd set-ups;
+    # fuse-overlayfs is the overlay of containers without root.
+    "overlay": _STACKED,
+    "aufs": _STACKED,
+    "ecryptfs": _STACKED,
+    "fuse.fuse-overlayfs": _STACKED,
+    # Local disks in another system's format: locks are the kernel's own, and fsync writes. A power cut may
+    # tear a rename, and modes or links may be missing: the doctor says which. `fuseblk` is FUSE over a block
+    # device of this machine: ntfs-3g and its like.
+    "fuseblk": _FOREIGN,
+    "ntfs3": _FOREIGN,
+    "ntfs": _FOREIGN,
+    "exfat": _FOREIGN,
+    "vfat": _FOREIGN,
+    "msdos": _FOREIGN,
+    "hfsplus": _FOREIGN,
+    "udf": _FOREIGN,
+    # Nothing can be written at all, which opening the spool says better.
+    "squashfs": _READ_ONLY,
+    "erofs": _READ_ONLY,
+    "iso9660": _READ_ONLY,
+    "cramfs": _READ_ONLY,
+}
+
+FLEETING = {kind for kind, sort in LOCAL.items() if sort == _MEMORY}
+FOREIGN = {kind for kind, sort in LOCAL.items() if sort == _FOREIGN}
+
+_NETWORK = """
+    nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs coda ceph glusterfs lustre beegfs gpfs orangefs pvfs2 wekafs
+    fuse.glusterfs fuse.ceph-fuse fuse.ceph fuse.sshfs fuse.davfs fuse.s3fs fuse.rclone fuse.gcsfuse
+    fuse.juicefs fuse.mfs fuse.moosefs fuse.curlftpfs fuse.blobfuse2 fuse.seaweedfs
+"""
+_CLUSTER = "ocfs2 gfs gfs2"
+_HOST = "9p virtiofs vboxsf vmhgfs prl_fs drvfs fuse.vmhgfs-fuse fuse.grpcfuse"
+_REMOTE = {
+    **dict.fromkeys(_NETWORK.split(), "a filesystem over a network"),
+    **dict.fromkeys(_CLUSTER.split(), "a filesystem that several machines write to"),
+    **dict.fromkeys(_HOST.split(), "a directory of the machine that runs this one"),
+}
+"""Those that people do use, so that the refusal can say why."""
+
+_MAGIC = {
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x2FC12FC1: "zfs",
+    0xF2F52010: "f2fs",
+    0xCA451A4E: "bcachefs",
+    0x3153464A: "jfs",
+    0x52654973: "reiserfs",
+    0x3434: "nilfs2",
+    0x24051905: "ubifs",
+    0x01021994: "tmpfs",
+    0x858458F6: "ramfs",
+    0x794C7630: "overlay",
+    0xF15F: "ecryptfs",
+    0x65735546: "fuse",
+    0x6969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb3",
+    0x01021997: "9p",
+    0x00C36400: "ceph",
+    0x0BD00BD0: "lustre",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x4D44: "vfat",
+    0x2011BAB0: "exfat",
+    0x7366746E: "ntfs3",
+    0x73717368: "squashfs",
+    0xE0F5E1E2: "erofs",
+    0x9660: "iso9660",
+}
+"""What statfs(2) calls them, for a system without /proc, and mounts that it does not list."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def filesystem_of(fd: int) -> Mount:
+    """Name the filesystem of an open file or directory: as mounted, else by what statfs(2) says.
+
+    The mount is asked for, not the device: the files of a btrfs subvolume have a device of their own.
+    """
+    mount = mount_at(fd)
+    if not mount.kind:
+        mount = mount_of(os.fstat(fd).st_dev)
+    return mount if mount.kind else Mount(_MAGIC.get(magic := _magic_of(fd), f"type {magic:#x}"))
+
+
+def refusal(kind: str) -> str:
+    """Say of a filesystem why no spool may be on it, as a part of a sentence; empty: one may."""
+    if kind in LOCAL:
+        return ""
+    if kind in _REMOTE:
+        return f"{_REMOTE[kind]}, whose locks and syncs do not hold what the spool promises"
+    if kind.partition(".")[0] == "fuse":
+        return (
+            "a filesystem made by a program, of which mailer does not know whether its locks and syncs hold"
+        )
+    return "of which mailer does not know whether this machine alone keeps it, so that locks and syncs hold"
+
+
+def _magic_of(fd: int) -> int:
+    """Return f_type, the first word of struct statfs on every Linux; 0 when the system does not say."""
+    state = (ctypes.c_long * 32)()  # struct statfs has 120 octets.
+    return int(state[0]) & 0xFFFFFFFF if _libc.fstatfs(fd, state) == 0 else 0
