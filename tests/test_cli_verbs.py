@@ -5,9 +5,11 @@ import os
 import pwd
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_queue import Queue
+from testbed.capability import tracer
 from testbed.relay import Relay
 
 from mailer.spool.ids import new_id
@@ -197,3 +199,51 @@ def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> No
     assert state_of(queue, due) == "retry"
     assert "1 message requeued" in relay.mailer("spool", "sweep").stdout
     assert [state_of(queue, due), state_of(queue, later)] == ["new", "retry"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "call", "place"),
+    [
+        ("rm", "unlinkat", "new"),
+        ("hold", "renameat2", "new"),
+        ("release", "renameat2", "hold"),
+        ("retry", "renameat2", "failed"),
+    ],
+)
+def test_one_message_that_fails_does_not_keep_the_others_from_being_done(
+    relay: Relay, queue: Queue, tmp_path: Path, verb: str, call: str, place: str
+) -> None:
+    messages = [queue.new() for _ in range(4)]
+    for message in messages:
+        if place == "hold":
+            queue.hold(message, "x")
+        elif place == "failed":
+            queue.fail(message, "550 no")
+    broken = ("-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when=2")
+    done = relay.mailer(
+        "spool", verb, "--all", "--json", under=(tracer(), "-f", "-o", str(tmp_path / "trace"), *broken)
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(each["result"] for each in told) == ["done", "done", "done", "failed"]
+    [failed] = [each for each in told if each["result"] == "failed"]
+    assert failed["reason"].endswith("Input/output error")
+    assert "1 failed" in done.stderr
+    assert done.returncode == 75
+    left = [path.name for path in (relay.spool / place).iterdir()]
+    assert left == [failed["id"]]
+
+
+def test_one_message_on_a_bad_sector_does_not_hide_the_others(
+    relay: Relay, queue: Queue, tmp_path: Path
+) -> None:
+    messages = {queue.new() for _ in range(4)}
+    broken = ("-e", "trace=pread64", "-P", str(relay.spool / "new" / min(messages)))
+    inject = ("-e", "inject=pread64:error=EIO")
+    under = (tracer(), "-f", "-o", str(tmp_path / "trace"), *broken, *inject)
+    listed = relay.mailer("spool", "ls", "--state", "new", "--json", under=under)
+    assert listed.returncode == 0, listed.stderr
+    assert {json.loads(line)["id"] for line in listed.stdout.splitlines()} == messages
+    done = relay.mailer("spool", "hold", "--all", under=under)
+    assert done.returncode == 75
+    assert f"{min(messages)} failed: " in done.stdout
+    assert {path.name for path in (relay.spool / "hold").iterdir()} == messages - {min(messages)}

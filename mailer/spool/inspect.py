@@ -16,7 +16,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
 from mailer.spool.held import lock
 from mailer.spool.journal import Event
-from mailer.spool.layout import BUCKETED, Place, Spool, Spot
+from mailer.spool.layout import BUCKETED, SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, batches, buckets, names
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -191,7 +191,7 @@ def join_scans(
         mine: others are left out.
 
     Raises:
-        OSError: as `look`.
+        OSError: a directory cannot be read, or the trouble is one that every message has (EMFILE).
     """
     places = tuple(places)
     began = now - _SLACK
@@ -205,7 +205,7 @@ def join_scans(
                 yield peeked
                 continue
             spot = Spot(place, name, bucket)
-            seen = look(spool, spot)
+            seen = _look_all_the_same(spool, spot)
             if seen is None:
                 continue
             if seen.changed >= began:
@@ -217,8 +217,18 @@ def join_scans(
     for known in listed:
         moved.pop(known, None)
     for spot in moved.values():
-        if seen := look(spool, spot):
+        if seen := _look_all_the_same(spool, spot):
             yield seen
+
+
+def _look_all_the_same(spool: Spool, spot: Spot) -> Seen | None:
+    """Look as `look` does; one message on a bad sector does not hide the others."""
+    try:
+        return look(spool, spot)
+    except OSError as error:
+        if error.errno in SPOOL_WIDE:
+            raise
+        return Seen(spot, None, f"it cannot be read: {error.strerror}")
 
 
 def _moved_since(spool: Spool, places: Iterable[Place], began: float, mine: Mine) -> Iterator[Spot]:

@@ -13,6 +13,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import MESSAGE_ID, config_option, examples, json_option
+from mailer.cli.program import system_words
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
 from mailer.cli.wire import Workplace, tell, workplace
@@ -38,9 +39,16 @@ class Result(StrEnum):
     BUSY = "busy"
     REFUSED = "refused"
     GONE = "gone"
+    FAILED = "failed"
+    """The system could not do it; the others are tried all the same."""
 
 
-_CODES = {Result.BUSY: Exit.TEMPORARY, Result.GONE: Exit.TEMPORARY, Result.REFUSED: Exit.DATA}
+_CODES = {
+    Result.BUSY: Exit.TEMPORARY,
+    Result.GONE: Exit.TEMPORARY,
+    Result.FAILED: Exit.TEMPORARY,
+    Result.REFUSED: Exit.DATA,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` dec
     and of one that has failed; --all and filters leave them alone in a message that waits for others.
 
     --all and filters mean deferred and failed messages; held ones only with --state hold. Exit code 75 when a
-    runner had one in hand.
+    runner had one in hand, or when it could not be done for one of them; the others are done nevertheless.
     """
     act = Operator.retry if asked["ids"] else Operator.hasten
     return _run(Verb("retry", "requeued", act, (Place.RETRY, Place.FAILED), now=True), **asked)
@@ -205,6 +213,13 @@ def _chosen(at: Workplace, wanted: Filter, places: tuple[Place, ...]) -> Iterato
 
 
 def _do(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, str]:
+    try:
+        return _try(verb, at, spot, named=named)
+    except OSError as error:
+        return Result.FAILED, system_words(error)
+
+
+def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, str]:
     operator = Operator(at.spool, at.operator)
     for _ in range(_PASSES):
         try:
