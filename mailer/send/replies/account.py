@@ -1,0 +1,136 @@
+"""Rows about our account: the login, and what the account may do."""
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import AUTH, MAIL, SENDER, UNKNOWN, Row
+
+_LOGIN = "Our login is missing or refused; every mail would meet the same."
+_STATE = "What our account may do there; every mail would meet the same."
+
+ACCOUNTS = (
+    Row(
+        About.ACCOUNT,
+        """
+        auth* ~ (required|unsuccessful|fail*|first|needed|reject*|denied|invalid|disabled|not|error|
+            missing|aborted|mechanism|wrong|incorrect|exchange|before|succeeded|unavailable|temporarily)
+        (must|need|needs|please|send|use|requires?|should) (to )?(be )?(auth*|log ?in|login|sign in)
+        (not|isn't|never|un) ?(auth*|logged in)
+        unauthenticated (sender*|user*|client*|access|relay*|connection*|session*)
+        (no|without|failed|client not|unable to|not yet) auth*
+        (invalid|incorrect|wrong|bad|unknown|missing) ~ (login|credential*|user ?name|password|api key|
+            token|smtp credential*|login or password)
+        (credentials|password|passwort|kennwort|mot de passe|app password)
+        log ?in ~ (required|first|fail*|again|denied|incorrect)
+        login (fail*|denied|required|incorrect|invalid|error)
+        identity changes
+        (authentification|anmeldung|autenticacion|autenticazione|authentifizierung|identifiants?)
+        auth attempts
+        """,
+        unless="""
+            spf
+            dkim
+            dmarc
+            (domain*|from|email|sender's|message) authentication
+            authentication (check|checks|information|result|results|level|requirements)
+            not authori(z|s)ed to (send|use)
+            not authori(z|s)ed (sender|from)
+            unauthenticated (email|mail|message)
+            """,
+        reason=_LOGIN,
+        source="RFC 4954 6, in the words of Microsoft 365, Google, Brevo, QQ, Yandex",
+    ),
+    Row(
+        About.ACCOUNT,
+        """
+        (account|service|smtp|access|user|domain) ~ not (yet )?(been )?(activated|active|enabled|approved|
+            validated|provisioned)
+        unauthenticated (email|mail|messages?) not (allowed|permitted)
+        (activate|confirm|validate|verify) your ~ account
+        (request|account|requires) activation
+        sandbox*
+        (no|insufficient|without|lacks?) (permission|permissions|privileges?|rights)
+        (sending|submission) (is |was |has been )?(denied|refused|forbidden|not permitted)
+        (account|user) (is |was )?(on probation|under review|on hold)
+        (your|smtp|sending|sender|this|outgoing|customer) (\\S+ ){0,3}account ~ (suspended|disabled|
+            blocked|locked|inactive|restricted|terminated|deactivated|banned|closed|frozen|limited|
+            compromised|on hold|under review|expired|cancelled)
+        (outgoing|outbound|sending|smtp|relay) ~ (suspended|disabled|blocked|revoked|locked|restricted|
+            turned off|prohibited)
+        (account|user) ~ (suspended|disabled|blocked|locked|restricted|banned) ~ (sending|from sending|
+            outgoing|abuse|spam|spamming|payment|billing|unpaid)
+        (blocked|suspended|disabled|restricted|prohibited|banned) from sending
+        not (allowed|permitted|authorized|enabled|able) to send (mail|email|messages|any)
+        (trial|subscription|license|licence|plan|billing|payment) ~ (expired|required|ended|limit|overdue|
+            not)
+        """,
+        unless="""
+            tried to reach
+            to recipient*
+            message to
+            mailbox
+            email account
+            (per|an|#) (hour|day|minute)
+            """,
+        reason=_STATE,
+        source="Brevo: 502 not yet activated; SMTP2GO, cPanel, Mailgun: suspended, sandbox",
+    ),
+    Row(
+        About.ACCOUNT,
+        """
+        sandbox (subdomain|domain)*
+        (unusual|suspicious|abnormal) (sending |account |login |outbound )?activity
+        bad outbound sender
+        outbound (spam|sender)
+        outboundspam*
+        spam abuse detected
+        (account|user|mailbox) ~ compromised
+        to unblock ~ click
+        """,
+        reason=_STATE,
+        source="Zoho: 550 5.4.6 Unusual sending activity; Microsoft 365: 550 5.1.8 bad outbound sender",
+    ),
+    Row(
+        About.ACCOUNT,
+        """
+        relay* ~ (denied|not permitted|not allowed|prohibited|disallowed|refused|rejected|forbidden|
+            without|disabled)
+        (unable|not|cannot|can't|refused?|denied|won't|will not|don't|do not|never) ~ (to )?relay*
+        (as a|as an open|use me as a|using this server as a) relay
+        (no|deny|denied|access) relay*
+        not (a )?(gateway|local domain|in my list of allowed)
+        (rcpthosts|allowed rcpthosts)
+        """,
+        unless="relaying disallowed as\nsmtp relay limit",
+        reason=_STATE,
+        source="Postfix: 554 5.7.1 Relay access denied; Exim: 550 relay not permitted; Sendmail, qmail",
+    ),
+    Row(
+        About.ACCOUNT,
+        """
+        (user|account|customer|client) ~ (suspended|disabled|blocked|locked|inactive|restricted|
+            deactivated|terminated|banned|not active)
+        """,
+        phases=SENDER | AUTH,
+        reason=_STATE,
+        source="At MAIL no recipient has been named yet (RFC 5321 3.3)",
+    ),
+)
+
+ACCOUNT_CODES = (
+    Row(About.ACCOUNT, codes=r"[45]\d\d", phases=AUTH, reason=_LOGIN, source="RFC 4954 4"),
+    Row(
+        About.ACCOUNT,
+        enhanced=r"7\.(?:8|9|11|12|13|139|57|3)",
+        phases=SENDER,
+        reason=_LOGIN,
+        source="RFC 4954 6, RFC 5248",
+    ),
+    Row(
+        About.ACCOUNT,
+        codes=r"53[0458]|526",
+        phases=MAIL | UNKNOWN,
+        enhanced=r"|7\.\d+|5\.\d",
+        reason=_LOGIN,
+        source="RFC 4954 6; 526 is Aliyun's",
+    ),
+    Row(About.ACCOUNT, codes=r"5\d\d", enhanced=r"7\.(?:8|11)", reason=_LOGIN, source="RFC 4954 6"),
+)

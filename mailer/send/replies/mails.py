@@ -1,0 +1,157 @@
+"""Rows about the mail itself: its size, its content, its form, a sender address that is valid nowhere."""
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import CONTENT, UNKNOWN, Row
+
+SIZES = (
+    Row(
+        About.MESSAGE,
+        """
+        (message|mail|email|size|e mail|header|headers|attachment|attachments|file|body|content|data|line|
+            lines|mime|nachricht) ~ (too (large|big|long|much)|exceed*|over (the |your )?(limit|maximum|
+            size)|larger than|bigger than|zu gross)
+        (exceed*|over|maximum|max|fixed|above|larger than) ~ (size|length|bytes|kb|mb|megabytes)
+        (size|length) (limit|exceeds|exceeded|restriction)
+        databytes
+        (too|so) (large|big) (a |for )?(message|mail|email|system|us|this)
+        too much (mail )?data
+        administrative limit
+        """,
+        unless="""
+            (mailbox|inbox|mail box) (\\S+ ){0,2}(size|is|limit|quota|full|has|storage|exceed*)
+            mailbox ~ full
+            storage allocation
+            over ?quota
+            (rate|connection|connections|hour|day|hops|session)
+            (recipient|user) ~ (quota|over)
+            """,
+        here=True,
+        reason="The mail, or a part of it, is larger than this hop takes.",
+        source="qmail: 552 message size exceeds my databytes limit; Postfix, Exchange, Gmail",
+    ),
+    Row(
+        About.MESSAGE,
+        enhanced=r"3\.4|2\.3",
+        here=True,
+        reason="Too large for this hop.",
+        source="RFC 3463 3.4, 3.3; also as (#5.3.4)",
+    ),
+)
+
+NO_SENDER = (
+    Row(
+        About.MESSAGE,
+        """
+        domain of sender ~ (not exist|not resolve|not found|doesn't exist)
+        (sender|from|sender's|mail from) ~ (domain|address|host|mailbox) ~ (not exist|not found|
+            not resolve|unresolv*|invalid|doesn't exist|does not|doesn't|non ?existent|unroutable|unknown|
+            syntax|not valid|malformed|not a valid|bad)
+        sender ~ (domain|address|mx) (must|does|has|not|could not|is not|isn't|unknown)
+        (unresolvable|invalid|bad|unroutable|unrouteable|malformed|missing) ~ (from|sender|return path|
+            envelope from) ?(domain|address|host)?
+        invalid dns mx
+        (sender|callback|callout|callback to sender) verif* ~ (fail*|error)
+        could not (complete )?(sender )?verify ~ (sender|callout)
+        need fully qualified (address|sender)
+        """,
+        unless="recipient*\nfrom header\nheader from\nauth*",
+        reason="The sender's address is valid nowhere.",
+        source="Sendmail: 553 5.1.8 Domain of sender address does not exist; Exim: Sender verify failed",
+    ),
+)
+
+CONTENTS = (
+    Row(
+        About.MESSAGE,
+        """
+        (spam|*spam|spammy|spam*)
+        (virus|viruses|malware|phish*|ube|uce|unsolicited|suspicious|infected|trojan|worm|ransomware|junk|
+            junkmail|bulk|malicious|scam|fraud*)
+        dt spm
+        (content|body|url|urls|link|links|text|subject|keyword) ~ (rejected|denied|refused|blocked|
+            filtered|not accepted|policy|prohibited|forbidden|unacceptable|not allowed|scan*|filter*)
+        (message|mail|email|e mail) (content|contains|contained|considered|appears|looks|filtered|blocked|
+            flagged|classified|identified|score*)
+        nature of the content
+        content (filter|filtering|inspection|scanner)
+        (mail|message|email|content) ?policy violation
+        policy violation
+        (illegal|dangerous|forbidden|prohibited|blocked|banned|unsafe|executable) ~ (attachment*|file|
+            extension|content|name)
+        (banned|blocked) (filename|file|extension|name)
+        (mail|message|email|e mail|nachricht) (rejete|rejected|refuse|abgelehnt|rechazado|rifiutato)
+        (rejecting|rejected|blocked|denied|refused|banned) ~ (content|message|body)
+        (header|content) based
+        垃圾邮件
+        """,
+        unless="recipient address rejected\ndestination domain",
+        reason="What is in the mail is refused.",
+        source="Yandex, Comcast, Amavis, SpamAssassin, Rspamd, 163: spam or virus",
+    ),
+    Row(
+        About.MESSAGE,
+        """
+        (# hops|hops|hop count|hop limit)
+        (mail|message|routing|forwarding|delivery) loop*
+        loop* detected
+        loops back
+        too many (received|hops)
+        (header|headers|header's) ~ (missing|invalid|error|malformed|duplicate*|not|bad|rejected|multiple|
+            syntax|compliant|required|violat*)
+        (missing|invalid|duplicate|multiple|malformed|bad|no|required|illegal) ~ (header|headers|from|
+            date|message id|subject|mime|to header)
+        header error
+        (not|non|isn't) ~ compliant
+        rfc # compliant
+        attachment* ~ (not|exceed*|rejected|blocked|number|type|limit)
+        number of attachments
+        (mime|# bit|multipart|charset|encoding|encoded word|base#) ~ (error|invalid|malformed|not|
+            required|permitted|broken)
+        improper use of
+        conversion (required|not)
+        data format
+        (json|xml) parsing
+        messages? missing
+        bare (lf|cr|line|newline|linefeed)*
+        (long|over long) lines?
+        multiple addresses in from
+        """,
+        unless="""
+            (helo|ehlo)
+            invalid ~ (recipient|rcpt)
+            recipient address rejected
+            from <ip>
+            """,
+        reason="The mail's form is refused.",
+        source="Gmail, Yahoo; RFC 5321 6.3: loops",
+    ),
+    Row(
+        About.MESSAGE,
+        """
+        (message|mail|email|e mail|this message) ~ (not allowed|rejected|refused|not accepted|blocked|
+            denied|unacceptable|filtered|nicht angenommen|abgelehnt)
+        (rejected|refused|blocked) ~ (message|mail|email)
+        """,
+        phases=CONTENT | UNKNOWN,
+        unless="""
+            destination domain
+            policy reasons
+            (listed|<ip>|ip)
+            by this user
+            access
+            (from|sender|relay|account|host|server|network|client)
+            """,
+        reason="The message is refused, when all of it has been seen.",
+        source="iCloud, Posteo: message rejected",
+    ),
+)
+
+MAIL_CODES = (
+    Row(About.MESSAGE, enhanced=r"1\.[78]", reason="The sender's address is bad.", source="RFC 3463 3.1"),
+    Row(
+        About.MESSAGE,
+        enhanced=r"6\.\d+|4\.6",
+        reason="Content, media, or a loop.",
+        source="RFC 3463 3.4, 3.6",
+    ),
+)

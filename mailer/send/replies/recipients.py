@@ -1,0 +1,242 @@
+"""Rows about the recipient: the address and the mailbox.
+
+A permanent refusal that is read by one of these bounces at once. So what could as well speak of our own
+account (`account disabled`) counts only beside something that names the recipient.
+"""
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import CONTENT, RECIPIENT, UNKNOWN, Row
+
+_PHASES = RECIPIENT | CONTENT | UNKNOWN
+_FULL = "The recipient's mailbox is full."
+_NOBODY = "There is no such recipient, or no longer."
+_WISH = "The recipient does not take it."
+
+# Known before anything else is looked for: they speak of accounts and quotas, but not of ours.
+MAILBOXES = (
+    Row(
+        About.RECIPIENT,
+        """
+        account that you tried to reach
+        (mailbox|mail box|inbox|mail folder|maildir|postfach) ~ (full|exceed*|over|quota|limit|voll|
+            exhausted|storage|space)
+        (user|recipient|account|mailbox|customer|recipient's) (is |has |'s )?(\\S+ )?(over ?quota|
+            over quota|out of (disk )?quota)
+        over ?quota
+        over (quota|storage quota|his quota|their quota|its quota)
+        (user|recipient|account|disk|mailbox|recipient's) ~ (quota|storage|space) ~ (exceeded|full|
+            exhausted|exceed*|reached|used)
+        (quota|storage) ~ (for|of) (this |the )?(user|recipient|mailbox|account)
+        (quota|storage) exceeded mailbox
+        mailbox for user
+        quota exceeded (for|of) (@|this|user|the)
+        (has|have) exhausted
+        too many (mails|messages|emails) (on|in)
+        storage allocation
+        speichervolumen
+        boite ~ pleine
+        (casella|buzon|caixa) ~ (piena|lleno|cheia)
+        doesn't have a ~ account
+        full mailbox
+        """,
+        unless="""
+            sending
+            outgoing
+            submission
+            smtp
+            submissionquota*
+            your ~ (quota|account)
+            policy rejection
+            """,
+        phases=_PHASES,
+        reason=_FULL,
+        source="Gmail, Yahoo, WEB.DE, Orange, Exchange: the recipient's mailbox",
+    ),
+    Row(About.RECIPIENT, enhanced=r"2\.2", phases=_PHASES, reason=_FULL, source="RFC 3463 3.3"),
+)
+
+_OURS = """
+    domain of sender
+    sender
+    from address
+    envelope from
+    your ~ account
+    sending
+    outgoing
+    (is|are|been|was) listed
+    listed (at|by)
+    helo
+    ehlo
+    relaying
+    relay ~ (denied|not)
+    """
+
+RECIPIENTS = (
+    Row(
+        About.RECIPIENT,
+        """
+        (user|users|recipient|recipients|mailbox|address|addresses|addressee|alias|person|local part|
+            account|name|id|customer|member|subscriber|destinataire|empfanger|empfaenger|benutzer|utente|
+            usuario|destinatario) ~ (unknown|not found|not exist|doesn't exist|don't exist|no longer|
+            not known|isn't|not listed|not here|not (a )?local|not recognized|nicht bekannt|unbekannt|
+            inconnu*|invalide|archivee|sconosciuto|desconocido|inesistente|inexistente|rejected me|
+            does ?not ?exist|is not valid|not valid|invalid|couldn't be found|could not be found|
+            nonexistent|not present|nicht gefunden|existiert nicht|no existe|nao existe|non esiste|
+            non trovato|no encontrado|n'existe pas|introuvable)
+        (mailbox|recipient|recipients|addressee|recipient's|mailboxes|alias) ~ (inactive|disabled|frozen|
+            locked|suspended|deactivated|discontinued|terminated|closed|expired|blocked|unavailable or|
+            not available|does not accept|moved|unavailable|unallocated|not allowed|restricted|
+            restriction|preferences|does not exist)
+        not (a valid|in|on) (\\S+ )?(recipient|mailbox|user|address) ?(list|table|database)?
+        not (a |an )?(registered|valid|known|existing|active) ~ (user|recipient|mailbox|address|account|
+            customer)
+
+        """,
+        unless=_OURS
+        + """
+            services?
+            access denied
+            user name
+            login
+            """,
+        phases=_PHASES,
+        reason=_NOBODY,
+        source="Every server: no such user",
+    ),
+    Row(
+        About.RECIPIENT,
+        """
+        (unknown|no such|invalid|unrecognized|inactive|bad|disabled|illegal|nonexistent|unrouteable|
+            unroutable|undeliverable|unverified|non existent|incorrect|wrong|dead) (\\S+ )?(user|users|
+            mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
+            person|id|alias|mail|account|destination|email|adresse|customer|domaine|utente|usuario|e mail)
+        user unknown
+        unknown or illegal user
+        address(ee)? (rejected|unknown|invalid)
+        recipients? (\\S+ )?(rejected|not found|no longer|unknown)
+        badrcptto
+        not our (user|customer)
+        (no|not a) (valid )?(mailbox|user|account) (here|by that name|with that name)
+        mailbox not found
+        address syntax
+        (adress*|destinataire|adresse) ~ (invalid*|inconnu*|rejete*)
+        recipient (verification|verify)
+        (cannot|can not|can't|could not) be delivered this account
+        用户不存在
+        收件人
+        邮箱不存在
+        """,
+        unless=_OURS
+        + """
+            recipient address rejected
+            login
+            senders?
+            domain of
+            """,
+        phases=_PHASES,
+        reason=_NOBODY,
+        source="Sendmail, Exim, Postfix, qmail, QQ",
+    ),
+    Row(
+        About.RECIPIENT,
+        """
+        recipient address rejected ~ (user|undeliverable|unverified|unknown|mailbox|disabled|no such|
+            address|account|recipient|invalid|inactive|quota)
+        """,
+        unless="""
+            (greylist*|policy|access denied|blocked|relay*|rate|limit|domain blocked|not allowed)
+            """,
+        phases=_PHASES,
+        reason=_NOBODY,
+        source="Postfix: Recipient address rejected, with a reason",
+    ),
+    Row(
+        About.RECIPIENT,
+        """
+        (host|domain|destination) (name )?unknown
+        unknown (host|domain|destination)
+        (recipient|destination|mx|recipient's) ~ domain ~ (not|unknown|invalid|doesn't|couldn't|isn't|find)
+        (find|resolve|locate|route) ~ (recipient|destination) domain
+        domain (name )?(not found|does not exist|doesn't exist|not exist)
+        no such (domain|host)
+        (unrouteable|unroutable) (mail )?(domain|address)
+        (no|resolving|find) mx
+        nxdomain
+        """,
+        unless=_OURS
+        + """
+            separate
+            transaction
+            rejected by
+            whitelist
+            """,
+        phases=_PHASES,
+        reason="The recipient's domain does not exist, or takes no mail.",
+        source="Sendmail, Exim: Host unknown",
+    ),
+    Row(
+        About.RECIPIENT,
+        """
+        (rejected|blocked|refused) by (this |the )?(user|recipient|recipients|addressee)
+        (target|destination) (address|mailbox|user)
+        email address could not
+        by recipient
+        is no longer valid
+        user ~ (rejected|does not accept|doesn't accept|doesn't want|has blocked)
+        recipient (does not|doesn't|has not|is not) ~ (accept*|wish|want|authorized)
+        block rcpt
+        blank mailhost
+        mailbox (disabled|unavailable or access denied|is full|has moved)
+        sorry your message to @ cannot be delivered
+        (recipnotfound|recipientnotfound|unknownrecipient)
+        this is not a valid
+        """,
+        unless="sender verif*",
+        phases=_PHASES,
+        reason=_WISH,
+        source="Yahoo, MagicMail, Exchange: the recipient, or their wish",
+    ),
+    Row(
+        About.RECIPIENT,
+        """
+        (user|account|customer) (\\S+ ){0,5}(inactive|disabled|locked|suspended|deactivated|discontinued|
+            terminated|closed|expired|frozen|not active)
+        """,
+        beside="@\nrecipient*\nmailbox\nto this address",
+        unless=_OURS
+        + """
+            smtp
+            service
+            """,
+        phases=RECIPIENT,
+        reason=_NOBODY,
+        source="The answer to RCPT, which names the recipient",
+    ),
+)
+
+RECIPIENT_CODES = (
+    Row(
+        About.RECIPIENT,
+        "recipient address(es)? rejected\nall recipient addresses rejected",
+        enhanced=r"1\.\d+|2\.\d|4\.1|7\.13",
+        phases=_PHASES,
+        reason=_NOBODY,
+        source="Microsoft 365: 550 5.4.1 Recipient address rejected: Access denied",
+    ),
+    Row(
+        About.RECIPIENT,
+        enhanced=r"1\.(?:[12346]|10|351)|2\.1|4\.4|7\.13",
+        phases=_PHASES,
+        reason="X.1.X is about the recipient's address, X.2.X about its mailbox.",
+        source="RFC 3463 3.2, 3.3",
+    ),
+    Row(
+        About.RECIPIENT,
+        "mailbox unavailable\nmailbox name not allowed\naction aborted mailbox",
+        codes=r"[45]5\d",
+        phases=RECIPIENT,
+        unless="failure sending\npolicy\ntry again later\nsender\nblocked\nnot allowed from\nrestrictions",
+        reason="RFC 5321's own words for it.",
+        source="RFC 5321 4.2.2",
+    ),
+)

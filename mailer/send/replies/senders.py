@@ -1,0 +1,165 @@
+"""Rows about the mail's sender as it stands here: another account, or another hop, may send for it."""
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import Row
+
+_NOT_HIS = "This account may not send as this sender; another provider may know it."
+_UNSIGNED = "SPF, DKIM or DMARC of the sender's domain fail from here; another hop may sign, or be listed."
+
+SENDERS = (
+    Row(
+        About.SENDER,
+        """
+        not owned by
+        (must|should|has to|have to|needs to) (\\S+ ){0,3}(same|equal|equals|match|matches|
+            identical) ~ (auth*|login|log in|user|username|account|authenticated)
+        (must|should) (be )?(the )?(equal|match|same)
+        (doesn't|does not|not|don't) (conform|match|correspond|agree|equal|belong) ~ (auth*|login|user|
+            username|account|credentials|verified)
+        (from|sender) ~ (doesn't|does not|not|don't) (match|belong|correspond|equal)
+        permissions? ~ to send (as|on behalf)
+        send ?as ?denied*
+        *sendasdenied*
+        (not|cannot|can't) ~ (send|submit|mail) ~ (as this|on behalf|using this|with this|
+            from this) (sender|address|from|identity|domain|user)
+        (authorized|allowed|permitted|authorised|able|entitled) to (send|mail|use|submit) (\\S+ ){0,2}(as|
+            from|on behalf|sender|address|domain|this|that)
+        (another|other|different|someone else's) (user's|sender|identity|account's)
+        """,
+        unless="""
+            recipient*
+            not ~ allowed to send from <ip>
+            use this ~ server
+            connect
+            relay
+            """,
+        here=True,
+        reason=_NOT_HIS,
+        source="Postfix, QQ, 163, Aliyun, Microsoft 365, SendGrid: the sender is not this login's",
+    ),
+    Row(
+        About.SENDER,
+        """
+        (verified|verify|confirmed|registered|validated) ~ (sender|sending|from|identity|identities|
+            domain) ?
+        sender (identity|signature)
+        (use|using) ~ (as|for) (a |the )?(sender|from)
+        local users? only
+        (domain|sender|from|address|envelope) ~ (mismatch*|does not match|doesn't match)
+        mismatch* ~ (client|sender|from|ip)
+        (sender|from) ~ (not|isn't) (\\S+ ){0,3}(your|yours)
+        unverified (sender|from)
+        (address|domain|identity|identities|sender|from) ~ not (been |yet )?(verified|confirmed|
+            registered|validated|configured|authorized|authorised|authenticated)
+        failed the check in region
+        (unconfigured|unverified|unregistered|unauthorized|unauthorised|unknown|invalid|
+            disallowed) (sending|sender|from) (domain|address|email|identity)
+        relaying disallowed as
+        (sender|from) (address |domain |header |email |id )?(\\S+ )?(is |was |are )?(not|isn't|
+            never) ~ (allowed|authorized|authorised|permitted|valid for|yours|recognized|accepted|local)
+        not (allowed|authorized|authorised|permitted) ~ (sender|from address|from header|from field)
+        """,
+        unless="""
+            recipient*
+            connect
+            relay
+            from <ip>
+            domain of sender ~ exist
+            """,
+        here=True,
+        reason=_NOT_HIS,
+        source="SES, SendGrid, SparkPost, Zoho, Fastmail: an identity that has to be verified first",
+    ),
+    Row(
+        About.SENDER,
+        """
+        (spf|dmarc|dkim|domainkeys|senderid)
+        sender policy framework
+        unauthenticated (email|mail|message) (from|is)
+        (is|are|was|it's) unauthenticated
+        authentication (level|checks?|requirements|information|results?)
+        (multiple|domain|email|sender's) authentication
+        required authentication
+        invalid ip for sending mail of domain
+        (spoof*|anti spoof*|forged|impersonat*)
+        (doesn't|does not) allow sending (mail|mails|email|messages)?
+        no alignment
+        purported responsible
+        (isn't|not) aligned
+        arc ~ fail*
+        """,
+        here=True,
+        reason=_UNSIGNED,
+        source="Gmail 5.7.26, Microsoft 365 5.7.509, Yahoo: the From domain's SPF, DKIM or DMARC",
+    ),
+)
+
+SENDER_REPUTE = (
+    Row(
+        About.MESSAGE,
+        """
+        having a domain ~ (dbl|listed|blacklist*|present)
+        (url|urls|link|links|uri|content|domain in) ~ (listed|blacklist*|blocklist*|uribl|surbl|dbl|
+            spamhaus)
+        (surbl|uribl) ~ (url|uri|link|domain in)
+        """,
+        unless="blocked using",
+        reason="It names a domain or a page that is listed.",
+        source="iCloud: 550 5.7.1 having a domain present in the Spamhaus DBL",
+    ),
+    Row(
+        About.SENDER,
+        """
+        reputation of ~ (sending|from|sender|your|sender's) domain
+        (sending|sender|from|sender's|your) domain ~ (reputation|listed|blacklist*|blocklist*|blocked|dbl)
+        (sender address|sender|mail ?from domain|sender domain) ~ (blocked using|listed|blacklist*)
+        domain ~ (dbl|listed in)
+        """,
+        unless="(helo|ehlo) ~ listed\nreverse\nclient host",
+        here=True,
+        reason="The sender's domain has no good name there.",
+        source="Spamhaus DBL, ImprovMX, Gmail: reputation of the sending domain",
+    ),
+)
+
+UNWANTED = (
+    Row(
+        About.SENDER,
+        """
+        (blocked|block|denied|blacklisted|rejected|banned) senders?
+        block send er
+        (invalid|incorrect|bad|wrong|suspected|unknown|unwanted|spam) ~ sender
+        (emetteur|absender|remitente|mittente) ~ (invalide|ungultig|unbekannt|abgelehnt|invalido|
+            rechazado|non valido)
+        sender header
+        (sender|domain) based
+        envelope blocked
+        sender (\\S+ ){0,3}(rejected|refused|denied|blocked|blacklisted|not accepted|banned|blocklisted)
+        (mail|messages?|email|emails|mails) from @ (is |was |are |has been |have been )?(rejected|blocked|
+            refused|denied|not accepted|not allowed)
+        @ sender rejected
+        (don't|do not|not|never) ~ (accept|want|allow|take) ~ (mail|messages|email) from ~ (@|sender|
+            domain|you)
+        """,
+        unless="""
+            *dnsbl
+            domain ~ (not exist|not found|doesn't exist)
+            administrative
+            verif*
+            sender domain (must|not)
+            """,
+        here=True,
+        reason="This sender is not wanted there.",
+        source="Mimecast, Cox, Trend Micro",
+    ),
+)
+
+SENDER_CODES = (
+    Row(
+        About.SENDER,
+        enhanced=r"7\.(?:2[0-9]|30|32|40|509|512|515)",
+        here=True,
+        reason=_UNSIGNED,
+        source="RFC 7372; Gmail and Microsoft 365",
+    ),
+)

@@ -1,0 +1,50 @@
+"""The table: rows in the order in which they are tried; the first that is fulfilled counts.
+
+What speaks of a mailbox in so many words comes first, since it may speak of accounts and quotas too. Then
+what is about ourselves, before what is about the mail and the recipient: to take the account's trouble for a
+refusal of the mail loses mail, the other way round only time. Codes are looked at last.
+"""
+
+from mailer.send.replies import account, mails, quotas, recipients, senders, session, theirs
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import OPENING, Row
+
+_OPENING = (
+    Row(
+        About.SESSION,
+        codes=r"5\d\d",
+        phases=frozenset({"connect", "banner"}),
+        reason="It does not talk to us.",
+        source="RFC 5321 3.1",
+    ),
+    Row(
+        About.HOST, codes=r"[45]\d\d", phases=OPENING, reason="It refuses the session.", source="RFC 5321 3.1"
+    ),
+)
+
+TABLE: tuple[Row, ...] = (
+    *theirs.DESTINATIONS,
+    *recipients.MAILBOXES,
+    *senders.SENDERS,
+    *quotas.QUOTAS,
+    *session.HELLO,
+    *theirs.TRANSACTIONS,
+    *session.LIMITS,
+    *senders.SENDER_REPUTE,
+    *account.ACCOUNTS,
+    *session.STANDING,
+    *senders.UNWANTED,
+    *mails.SIZES,
+    *mails.NO_SENDER,
+    *theirs.HOSTS,
+    *recipients.RECIPIENTS,
+    *mails.CONTENTS,
+    *quotas.QUOTA_CODES,
+    *account.ACCOUNT_CODES,
+    *senders.SENDER_CODES,
+    *mails.MAIL_CODES,
+    *recipients.RECIPIENT_CODES,
+    *theirs.HOST_CODES,
+    *theirs.TRANSACTION_CODES,
+    *_OPENING,
+)

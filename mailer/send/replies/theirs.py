@@ -1,0 +1,191 @@
+"""Rows about the other side: its pace, and the host itself."""
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import MAIL, RECIPIENT, UNKNOWN, Row
+
+_MANY = "Too many for one transaction; those left over go into another."
+
+TRANSACTIONS = (
+    Row(
+        About.TRANSACTION,
+        """
+        separate transaction
+        (multiple|too many|different) ~ domains? ~ transaction
+        per transaction
+        (too many|number of|maximum|max|exceeded) (\\S+ ){0,2}(recipients|rcpts?|rcpt|rcpt to)
+        recipients ~ per (message|mail|transaction|envelope|email)
+        recipients? (limit|exceed*|count)
+        """,
+        unless="""
+            (hour|day|daily|minute|hourly|today|#h)
+            (invalid|unknown|bad|nonexistent|non existent) recipient*
+            per (connection|session)
+            rate
+            """,
+        phases=MAIL | UNKNOWN,
+        reason=_MANY,
+        source="RFC 5321 4.5.3.1.10; Gmail",
+    ),
+    Row(About.TRANSACTION, enhanced=r"5\.3", reason=_MANY, source="RFC 3463 3.6"),
+)
+
+TRANSACTION_CODES = (
+    Row(
+        About.TRANSACTION,
+        codes=r"452",
+        bare=True,
+        phases=RECIPIENT,
+        reason=_MANY,
+        source="RFC 5321 4.5.3.1.10",
+    ),
+)
+
+DESTINATIONS = (
+    Row(
+        About.DESTINATION,
+        """
+        gr(e|a)y ?list*
+        gr(e|a)y ?listing
+        postgrey
+        """,
+        reason="Greylisting: it takes the mail later.",
+        source="postgrey, Rspamd, SQLgrey and others",
+    ),
+    Row(
+        About.DESTINATION,
+        """
+        (messages|mail|email|mails|message) (to|for) (\\S+ ){0,4}(deferred|delayed|limited)
+        receiving (mail|messages|email) (at|too|faster)
+        (user|recipient|person|account|mailbox) you are trying to contact
+        (to|for) this (recipient|user|mailbox|domain) ~ (hour|day|minute|limit|rate)
+        (recipient|user|mailbox|account|domain) is receiving
+        (recipient|mailbox|destination|domain) ~ (rate|rates) ~ (limit*|exceeded)
+        too many (messages|emails|mails) (to|for) (this|that|the) (recipient|user|mailbox|domain|address)
+        """,
+        unless="sent from your\nsending rate",
+        reason="Too much comes for this recipient, from anybody.",
+        source="iCloud: 421 Messages to X deferred due to excessive volume; Gmail 4.2.1",
+    ),
+    Row(
+        About.DESTINATION,
+        """
+        (host|domain|server) does not accept (any )?mail
+        domain ~ (not|no longer) accept* (any )?mail
+        null mx
+        no longer accept* mail
+        """,
+        reason="The recipient's domain takes no mail.",
+        source="RFC 7505",
+    ),
+)
+
+_STATE = "The server's own state or faults; any other may take it."
+
+HOSTS = (
+    Row(
+        About.HOST,
+        """
+        insufficient ~ (space|storage|resources|disk|memory)
+        (disk|filesystem|spool|queue|file system) ~ full
+        out of (disk|memory|space|resources)
+        (no|not enough|low on|lack of) ~ (disk|space|resources|memory)
+        system storage
+        (resources|resource) (\\S+ )?(unavailable|exhausted|shortage)
+        """,
+        unless="mailbox\nmail box\nquota\nuser\nrecipient",
+        reason="Its disk or memory is full.",
+        source="RFC 5321 4.2.2: 452; Postfix",
+    ),
+    Row(
+        About.HOST,
+        """
+        (internal|system|server|local|configuration|config|mailer|software|processing|database|backend|
+            lookup|proxy|upstream|operating system|script|scanner|filter|policy server) ~ (error|errors|
+            problem|failure|fault|exception|failed|unavailable)
+        operating system
+        could not (load|connect|contact|open)
+        failed to be replicated
+        queue file write
+        temporar* ~ (error|problem|failure|issue|unavailable|lookup)
+        (unexpected|unknown|general|unspecified|transient|technical) (error|failure|problem)
+        not accepting (connections|messages|mail)
+        milter
+        """,
+        unless="""
+            recipient error
+            (sending|sent) mail
+            auth*
+            user unknown
+            (unverified|undeliverable) address
+            (message|mail|email) ~ (rejected|refused) due to ~ (content|spam)
+            """,
+        reason=_STATE,
+        source="Postfix, Exchange, Sendmail, Yahoo",
+    ),
+    Row(
+        About.HOST,
+        """
+        mail server temporarily
+        (agent|process|resource|service) ~ (busy|unavailable)
+        (license|licence) expired
+        (domain|temporary) (domain )?failure
+        (service|server|system|host|cluster|machine) ~ (not available|unavailable|maintenance|shutting|
+            shut ?down|overload*|too busy|going down|busy|down for|closing|unreachable)
+        maintenance
+        overloaded
+        (load|load average) ~ (high|exceeded)
+        shutting down
+        try another server
+        """,
+        unless="<ip>\nclient\nblocked\nlisted\nmailbox\nuser",
+        reason=_STATE,
+        source="RFC 5321 3.8: 421 Service not available",
+    ),
+    Row(
+        About.HOST,
+        """
+        (command|commands|verb) ~ (recognized|unrecognized|implemented|unknown|unimplemented|recognised|
+            understood|disabled|supported|unexpected|rejected)
+        (unrecognized|unknown|unimplemented|unsupported|unexpected|invalid) (command|parameter|verb|
+            argument|option)
+        bad (sequence|command)
+        (need|needs|valid|must|send) ~ (rcpt|mail)( to| from| command| first)?
+        (rcpt|mail|data) first
+        (no|need) (valid |more )?(recipients?|rcpt)
+        no recipients ~ (specified|given)
+        protocol (violation|error)
+        (parameter|argument|arguments|parameters) ~ (not implemented|syntax|unknown|unsupported|invalid|
+            required)
+        (out of|wrong) (sequence|order)
+        not implemented
+        syntax error
+        """,
+        unless="""
+            auth*
+            address
+            mailbox
+            recipient address
+            (first )?(invalid|unknown|no such) recipient
+            too many
+            (data|helo|ehlo) command rejected
+            helo
+            """,
+        reason="It does not follow our commands.",
+        source="RFC 5321 4.2.4",
+    ),
+    Row(
+        About.HOST,
+        """
+        imap server
+        (tls|starttls) (currently |temporarily )?(not available|unavailable|is not)
+        """,
+        reason=_STATE,
+        source="RFC 3207 4: 454; RFC 5248",
+    ),
+)
+
+HOST_CODES = (
+    Row(About.HOST, enhanced=r"3\.[1-5]", reason="The server's disk, load or faults.", source="RFC 3463 3.4"),
+    Row(About.HOST, enhanced=r"4\.[0-35]", codes=r"4\d\d", reason="Its network.", source="RFC 3463 3.5"),
+    Row(About.HOST, codes=r"50[0234]", reason="It does not follow our commands.", source="RFC 5321 4.2.4"),
+)

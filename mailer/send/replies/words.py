@@ -1,0 +1,44 @@
+"""A reply's text as plain words, so that case, punctuation, spacing, addresses and ids make no difference."""
+
+import re
+import unicodedata
+
+from mailer.send.replies.enhanced import without_enhanced
+
+LIMIT = 2000
+"""Characters that are looked at; the longest of real replies that say something have about 1,200."""
+
+# Operators of lists of addresses: their look-up pages are sometimes all that a reply says.
+_LISTS = (
+    r"(?:\w+\.){0,3}(?:spamhaus\.(?:org|com)|spamcop\.net|sorbs\.net|barracudacentral\.org|uceprotect\.net|"
+    r"ipcheck\.proofpoint\.com|mail-abuse\.com|abuseat\.org|senderscore\.org)|support\.proofpoint\.com/dnsbl|"
+    r"sender\.office\.com|csi\.cloudmark\.com|www\.barracudanetworks\.com/reputation"
+)
+_LOOKUP = re.compile(rf"(?:https?:)?//(?:{_LISTS})[^\s<>\"]*", re.ASCII)
+_URL = re.compile(r"(?:https?:/+|www\.)[^\s<>\"]*", re.ASCII)
+_TAG = re.compile(r"</?(?:a|br|b|p)(?: [^<>]{0,200})?>", re.ASCII)
+_PART = r"[^\s<>()\[\]\":;,=@]"
+_ADDRESS = re.compile(rf"(?<!{_PART}){_PART}+@{_PART}+")
+_IP = re.compile(
+    r"(?<![\w.])(?:(?:\d{1,3}|x{1,3}|#)\.){3}(?:\d{1,3}|x{1,3}|#)(?![\w]|\.\d)|(?:[0-9a-f]{1,4}:){3,7}[0-9a-f:]+",
+    re.ASCII,
+)
+_APOSTROPHES = str.maketrans("\u2019\u2018`\u00b4", "''''")
+_SEPARATORS = re.compile(r"[^\w@<>']+|_")
+_NUMBER = re.compile(r"(?<![^ ])[^ ]*\d[^ ]*")
+_QUOTES = re.compile(r"(?<![^\W\d_])'|'(?![^\W\d_])")
+
+
+def plain(text: str) -> str:
+    """Return the words of a reply, in lower case, each with one blank before and after it.
+
+    Accents are taken off. `<url>`, `<list>` (a page of a list of addresses), `@` (an address), `<ip>` and `#`
+    (whatever else has a digit) stand for what they replace; enhanced codes are left out.
+    """
+    text = unicodedata.normalize("NFKD", text[:LIMIT].translate(_APOSTROPHES)).casefold()
+    text = "".join(c for c in text if not unicodedata.combining(c)) if not text.isascii() else text
+    text = _URL.sub(" <url> ", _LOOKUP.sub(" <list> ", _TAG.sub(" ", text)))
+    text = without_enhanced(_IP.sub(" <ip> ", _ADDRESS.sub(" @ ", text)))
+    words = _NUMBER.sub("#", _QUOTES.sub(" ", _SEPARATORS.sub(" ", text)))
+    words = re.sub(r"<(?!(?:url|list|ip)>)|(?<!<url)(?<!<list)(?<!<ip)>", " ", words)
+    return f" {' '.join(words.split())} "
