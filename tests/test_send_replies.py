@@ -26,6 +26,14 @@ def test_a_reply_of_several_lines_is_one_reply():
     ]
 
 
+def test_a_reply_in_gb18030_is_readable_and_other_octets_are_kept():
+    words = "用户不存在".encode("gb18030")
+    assert read(b"550 " + words + b"\r\n550 Bo\xeete pleine\r\n") == [
+        Reply(550, ("用户不存在",)),
+        Reply(550, ("Bo\\xeete pleine",)),
+    ]
+
+
 def test_a_code_alone_and_a_bare_line_feed_are_understood():
     assert read(b"250\r\n", b"354 go\n") == [Reply(250, ("",)), Reply(354, ("go",))]
 

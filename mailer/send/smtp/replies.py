@@ -3,6 +3,7 @@
 import re
 
 from mailer.mail.reply import Reply
+from mailer.send.replies.encoding import decode
 
 MAX_LINE = 4096
 """Octets of one line with its end. RFC 5321 4.5.3.1.5: 512; Postfix: 2048; some servers exceed 512."""
@@ -64,8 +65,7 @@ class ReplyReader:
     def _line(self, code: int, *, more: bool, text: bytes) -> Reply | None:
         if self._lines and code != self._code:
             raise BadReply(f"a reply that begins with {self._code} and goes on with {code}")
-        # Replies may be UTF-8 (RFC 6531 3.7.4); what is not stays visible as \xNN.
-        line = text.decode("utf-8", "backslashreplace")
+        line = decode(text)
         if not more and not self._lines:
             return Reply(code, (line,))
         self._code = code
