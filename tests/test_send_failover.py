@@ -57,6 +57,102 @@ TROUBLE: dict[str, tuple[Callable[[], Server], dict[str, Any], str]] = {
 }
 
 
+# What real providers say to everybody, in the codes of a refused recipient or mail.
+TO_EVERYBODY = {
+    "EHLO name": ("rcpt", "504 5.5.2 <vm>: Helo command rejected: need fully-qualified hostname"),
+    "EHLO name, at DATA": ("dot", "550 Access Denied - Invalid HELO name"),
+    "not activated": ("mail", "502 5.7.0 Your SMTP account is not yet activated"),
+    "not authenticated": ("mail", "550 Unauthenticated senders not allowed"),
+    "suspended": ("rcpt", '550 Outgoing mail from "example.com" has been suspended.'),
+    "blocked": ("dot", "550 5.4.6 Unusual sending activity detected"),
+    "bad outbound sender": ("dot", "550 5.1.8 Access denied, bad outbound sender AS(42003)"),
+    "relaying": ("rcpt", "550 relay not permitted"),
+    "quota": ("rcpt", "550 User a@example.com has exceeded its 24-hour sending limit."),
+    "quota exception": ("dot", "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException"),
+    "address": (
+        "rcpt",
+        "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TO_EVERYBODY)
+def test_what_a_provider_says_to_everybody_bounces_nothing_and_the_next_one_gets_it(
+    name: str, relay: Relay
+) -> None:
+    phase, words = TO_EVERYBODY[name]
+    with Server({phase: words}) as first, Server() as second:
+        relay.configure(forward_to(first))
+        alone = [queue(relay.spool) for _ in range(2)]
+        assert relay.mailer_send("--once").returncode == 0
+        for message in alone:
+            left = found(relay.spool, message)
+            assert left is not None
+            assert (left.place, left.statuses) == ("retry", {TO: "deferred"})
+        relay.mailer("providers", "reset", "--all")
+        relay.configure(forward_to(first, second))
+        with_a_backup = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert second.delivered() == [(TO, MESSAGE)]
+    assert found(relay.spool, with_a_backup) is None
+
+
+NOT_OURS = {
+    "QQ": "501 mail from address must be same as authorization user",
+    "163": "553 Mail from must equal authorized user",
+    "Aliyun": "440 mail from account doesn't conform with authentication",
+    "SendGrid": "550 The from address does not match a verified Sender Identity.",
+    "Microsoft": "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com",
+    "unclear": "550 no",
+}
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_a_sender_that_one_account_may_not_use_goes_to_the_next_provider(name: str, relay: Relay) -> None:
+    with Server({"mail": NOT_OURS[name]}) as first, Server() as second:
+        relay.configure(forward_to(first, second))
+        for _ in range(2):
+            queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert second.delivered() == [(TO, MESSAGE)] * 2
+        rows = relay.mailer("providers", "--json").stdout.splitlines()
+    assert [json.loads(row)["health"] for row in rows] == ["closed", "closed"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "421 4.7.0 This message is suspicious due to the nature of the content",
+        "421 4.7.1 Messages to bob@example.net deferred due to excessive volume",
+        "421 4.7.32 This mail has been rate limited because there is no DMARC alignment",
+    ],
+)
+def test_one_mails_421_at_its_end_does_not_close_the_provider_to_others(words: str, relay: Relay) -> None:
+    answers = iter([words])
+    with Server({"dot": lambda *_: next(answers, "250 2.0.0 ok")}) as server:
+        relay.configure(forward_to(server))
+        ids = [queue(relay.spool) for _ in range(3)]
+        assert relay.mailer_send("--once").returncode == 0
+        rows = relay.mailer("providers", "--json").stdout.splitlines()
+    assert [json.loads(row)["health"] for row in rows] == ["closed"]
+    left = [entry for message in ids if (entry := found(relay.spool, message))]
+    assert [entry.statuses for entry in left] == [{TO: "deferred"}]
+
+
+def test_a_421_about_the_recipient_never_closes_the_provider_however_often_it_is_said(relay: Relay) -> None:
+    words = "421 4.7.1 Messages to bob@example.net deferred due to excessive volume"
+    with Server({"rcpt": words}) as server:
+        relay.configure(forward_to(server))
+        ids = [queue(relay.spool) for _ in range(5)]
+        assert relay.mailer_send("--once").returncode == 0
+        rows = relay.mailer("providers", "--json").stdout.splitlines()
+    assert [json.loads(row)["health"] for row in rows] == ["closed"]
+    for message in ids:
+        left = found(relay.spool, message)
+        assert left is not None
+        assert left.statuses == {TO: "deferred"}
+
+
 @pytest.mark.parametrize("name", TROUBLE)
 def test_provider_trouble_goes_to_the_next_provider_in_the_same_run(name: str, relay: Relay) -> None:
     make, settings, words = TROUBLE[name]

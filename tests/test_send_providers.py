@@ -350,7 +350,7 @@ def test_a_state_that_cannot_be_written_stops_no_mail(relay: Relay) -> None:
 
 def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Relay) -> None:
     rows = [json.loads(line) for line in relay.mailer("explain-trouble", "--json").stdout.splitlines()]
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row["reason"] and row["source"].startswith("RFC") for row in rows)
     said, *rules = (
         json.loads(line)

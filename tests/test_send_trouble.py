@@ -69,6 +69,73 @@ def test_only_trouble_of_the_hop_counts_against_its_health():
         ("dot", "554 5.6.0 bad content", Status.BOUNCED, Scope.MESSAGE, Action.BOUNCE, Action.BOUNCE),
         ("dot", "552 5.3.4 too big", Status.BOUNCED, Scope.MESSAGE, Action.NEXT_HOP, Action.BOUNCE),
         ("dot", "421 4.3.2 going down", Status.DEFERRED, Scope.HOST, Action.NEXT_HOP, Action.RETRY),
+        # Sizes without an enhanced code, or with it elsewhere, are the mail's.
+        ("dot", "552 Message too large", Status.BOUNCED, Scope.MESSAGE, Action.NEXT_HOP, Action.BOUNCE),
+        ("mail", "552 size (#5.3.4)", Status.BOUNCED, Scope.MESSAGE, Action.NEXT_HOP, Action.BOUNCE),
+        # One mail's refusal, however it is coded, and whatever becomes of the session.
+        (
+            "dot",
+            "421 4.7.0 this message is suspicious due to the nature of the content",
+            Status.DEFERRED,
+            Scope.MESSAGE,
+            Action.RETRY,
+            Action.RETRY,
+        ),
+        (
+            "dot",
+            "421 4.7.1 Messages to bob@example.net deferred due to excessive volume",
+            Status.DEFERRED,
+            Scope.MESSAGE,
+            Action.RETRY,
+            Action.RETRY,
+        ),
+        ("dot", "421 4.7.0 hm", Status.DEFERRED, Scope.MESSAGE, Action.RETRY, Action.RETRY),
+        # The sender is not this account's: another provider may know it, whatever the first digit says.
+        (
+            "mail",
+            "501 mail from address must be same as authorization user",
+            Status.BOUNCED,
+            Scope.MESSAGE,
+            Action.NEXT_HOP,
+            Action.BOUNCE,
+        ),
+        (
+            "mail",
+            "440 mail from account doesn't conform with authentication",
+            Status.DEFERRED,
+            Scope.MESSAGE,
+            Action.NEXT_HOP,
+            Action.RETRY,
+        ),
+        # Our account, our pace, our host: never a bounce.
+        (
+            "rcpt",
+            "504 5.5.2 <vm>: Helo command rejected: need fully-qualified hostname",
+            Status.DEFERRED,
+            Scope.PROVIDER,
+            Action.NEXT_HOP,
+            Action.RETRY,
+        ),
+        ("rcpt", "550 relay not permitted", Status.DEFERRED, Scope.PROVIDER, Action.NEXT_HOP, Action.RETRY),
+        (
+            "mail",
+            "502 5.7.0 not yet activated account: activate your account",
+            Status.DEFERRED,
+            Scope.PROVIDER,
+            Action.NEXT_HOP,
+            Action.RETRY,
+        ),
+        (
+            "rcpt",
+            "452 4.5.3 You have sent too many messages today",
+            Status.DEFERRED,
+            Scope.PROVIDER,
+            Action.NEXT_HOP,
+            Action.RETRY,
+        ),
+        # It does not say what it is about.
+        ("rcpt", "550 no", Status.BOUNCED, Scope.RECIPIENT, Action.NEXT_HOP, Action.BOUNCE),
+        ("dot", "554 Transaction failed", Status.BOUNCED, Scope.MESSAGE, Action.NEXT_HOP, Action.BOUNCE),
     ],
 )
 def test_what_a_reply_means(phase, reply, status, scope, with_hop, without):

@@ -1,21 +1,22 @@
 """What to do about trouble: the one place that decides between another hop, another time, and a bounce.
 
 Three questions are kept apart. *Whose* trouble is it (`Scope`)? *How hard* is it (`Hardness`)? Is *another
-hop left* that could cure it? `judge` answers the first two for a server's reply; `decide` gives the action.
+hop left* that could cure it? `judge` answers the first two for a server's reply, from what `send/replies/`
+reads in it; `decide` gives the action.
 
 The law behind the rows: a bounce tells a human that the mail cannot be delivered, so only a server that has
 said so about this message or this recipient causes one. A host that is down, a password that has expired, a
 full disk say nothing about the mail, however permanent their codes look.
 """
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mailer.mail.outcome import Outcome, Scope, Status
-from mailer.mail.reply import Reply, enhanced_status
+from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
-from mailer.send.quota import quota_of
+from mailer.send.replies.reader import read, read_line
+from mailer.send.replies.reading import About, Reading
 
 
 class Hardness(StrEnum):
@@ -23,37 +24,51 @@ class Hardness(StrEnum):
 
     TEMPORARY = "temporary"
     """The same hop may take it later."""
+    TEMPORARY_HERE = "temporary here"
+    """This hop says later, and will hardly take it then: the sender is not this account's. Another may."""
     PERMANENT = "permanent"
     """No hop will ever take it."""
     PERMANENT_HERE = "permanent here"
-    """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7)."""
+    """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7), or it is not
+    clear what it refuses."""
     UNCERTAIN = "uncertain"
     """It may have been taken already."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Hardness":
-        """An outcome's, from its status and, for a refusal, from the enhanced code in its words.
+        """An outcome's, from its status and from what its words are about.
 
         Raises:
             ValueError: the outcome is no trouble (sent, pending), or nothing is left to decide (expired).
         """
         match outcome.status:
             case Status.DEFERRED:
-                return cls.TEMPORARY
+                sender = _read_again(outcome).about is About.SENDER
+                return cls.TEMPORARY_HERE if sender and outcome.scope in _MAIL else cls.TEMPORARY
             case Status.UNCERTAIN:
                 return cls.UNCERTAIN
             case Status.BOUNCED:
-                return (
-                    cls.PERMANENT_HERE
-                    if _THIS_HOP.fullmatch(enhanced_status(outcome.reply))
-                    else cls.PERMANENT
-                )
+                return cls.PERMANENT if _final(_read_again(outcome)) else cls.PERMANENT_HERE
         raise ValueError(f"{outcome.status} is no trouble")
 
 
-# X.7.x security and policy, X.3.4 too big for this system (RFC 3463), X.6.7 no SMTPUTF8 (RFC 6531): about
-# what the hop thinks of us, or about its abilities.
-_THIS_HOP = re.compile(r"5\.(?:7\.\d+|3\.4|6\.7)", re.ASCII)
+def _read_again(outcome: Outcome) -> Reading:
+    """Read the words of an outcome, which tells by its scope what they answered."""
+    return read_line(Phase.RCPT if outcome.scope is Scope.RECIPIENT else Phase.DOT, outcome.reply)
+
+
+_SOMEBODYS = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
+
+
+def _final(reading: Reading) -> bool:
+    """Tell whether a permanent refusal is clearly about the recipient or the mail, and would be so anywhere.
+
+    X.7.x is security and policy (RFC 3463 3.8), X.6.7 no SMTPUTF8 (RFC 6531): about what the hop thinks of
+    us, or about its abilities.
+    """
+    detail = reading.enhanced[2:]
+    here = reading.here or detail.startswith("7.") or detail in {"3.4", "6.7"}
+    return reading.about in _SOMEBODYS and not here
 
 
 class Action(StrEnum):
@@ -96,7 +111,9 @@ _OURS = frozenset({Scope.LOCAL})
 _UNCERTAIN = frozenset({Hardness.UNCERTAIN})
 _TEMPORARY = frozenset({Hardness.TEMPORARY})
 _PERMANENT = frozenset({Hardness.PERMANENT})
-_HERE = frozenset({Hardness.PERMANENT_HERE})
+_HERE = frozenset({Hardness.PERMANENT_HERE, Hardness.TEMPORARY_HERE})
+_REFUSED_HERE = frozenset({Hardness.PERMANENT_HERE})
+_LATER_HERE = frozenset({Hardness.TEMPORARY_HERE})
 _SURE = frozenset(Hardness) - _UNCERTAIN
 
 # Every combination is covered by exactly one row.
@@ -111,11 +128,14 @@ TABLE = (
          reason="A server has answered about this mail for good; asking others is shopping for an answer.",
          source="RFC 5321 4.2.1, 6.1"),
     Rule(_MAIL, _HERE, True, Action.NEXT_HOP, breaker=False,
-         reason="Refused for our address's standing, or for what this hop cannot do; another may do it.",
+         reason="Refused for our or the sender's standing, the hop's abilities, or unclear why: another may.",
          source="RFC 3463 3.4, 3.7, 3.8"),
-    Rule(_MAIL, _HERE, False, Action.BOUNCE, breaker=False,
+    Rule(_MAIL, _REFUSED_HERE, False, Action.BOUNCE, breaker=False,
          reason="Refused for good, and nobody else is left to ask.",
          source="RFC 5321 4.2.1, 6.1"),
+    Rule(_MAIL, _LATER_HERE, False, Action.RETRY, breaker=False,
+         reason="Asked to come back, and nobody else is left to ask.",
+         source="RFC 5321 4.2.1, 4.5.4.1"),
     Rule(_HOP, _SURE, True, Action.NEXT_HOP, breaker=True,
          reason="The hop does not work, for us or at all, which says nothing about the mail; another may.",
          source="RFC 5321 5.1"),
@@ -204,36 +224,28 @@ class SessionLost(HopTrouble):
     """The session broke within a transaction, surely before the final dot: nothing was sent to anyone."""
 
 
-# Replies that are about something else than the command they answer, and never about the mail: whose trouble
-# they are instead. Matched against "CODE ENHANCED", or "CODE" alone; the first that matches counts. `quota`
-# has what is known by its words.
-_EXEMPTIONS = tuple(
-    (re.compile(pattern, re.ASCII), scope)
-    for pattern, scope in (
-        # Too many recipients in one transaction, whatever the first digit says (RFC 5321 4.5.3.1.10).
-        (r"\d{3} [45]\.5\.3", Scope.RECIPIENT),
-        # Log in first, or otherwise (RFC 4954 6); 526 is Aliyun's.
-        (r"53[0458](?: 5\.\S+)?|526(?: 5\.\S+)?|\d{3} 5\.7\.(?:8|9|11)", Scope.PROVIDER),
-        # The server's disk, load or maintenance (RFC 3463 3.4).
-        (r"\d{3} (?:4\.3\.\d+|5\.3\.2)", Scope.HOST),
-        # It does not follow our commands (RFC 5321 4.2.4), which no other mail would change.
-        (r"50[023](?: 5\.5\.[12])?", Scope.HOST),
-    )
-)
-
-
-# RFC 5321 4.5.3.1.10: 452, or an old server's 552. A 452 that says no more may also mean a full disk; asking
-# again in a transaction of its own settles it. The last two are Gmail's.
-_TOO_MANY = re.compile(
-    r"\d{3} [45]\.5\.3\b|452(?! [45]\.\d)|[45]\d\d .*(?:too many (?:recipients|rcpt)|"
-    r"in a separate transaction|multiple destination domains per transaction)",
-    re.ASCII | re.IGNORECASE,
-)
+# Whose trouble a reading is, where it is not the recipient's or the message's. It never counts against the
+# mail, however permanent its code looks.
+_WHOSE = {
+    About.ACCOUNT: Scope.PROVIDER,
+    About.QUOTA: Scope.PROVIDER,
+    About.SESSION: Scope.PROVIDER,
+    About.HOST: Scope.HOST,
+    About.TRANSACTION: Scope.RECIPIENT,
+}
 
 
 def too_many(outcome: Outcome) -> bool:
-    """Tell whether a recipient was refused only because there were others in the same transaction."""
-    return outcome.status is Status.DEFERRED and _TOO_MANY.match(outcome.reply) is not None
+    """Tell whether a recipient was refused only because there were others in the same transaction.
+
+    RFC 5321 4.5.3.1.10: 452, or an old server's 552. A 452 that says no more may also mean a full disk;
+    asking again in a transaction of its own settles it.
+    """
+    return (
+        outcome.status is Status.DEFERRED
+        and outcome.scope is Scope.RECIPIENT
+        and read_line(Phase.RCPT, outcome.reply).about is About.TRANSACTION
+    )
 
 
 def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
@@ -249,13 +261,6 @@ def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
     scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
     if reply.positive:
         return Status.SENT, scope
-    text = str(reply)
-    if quota_of(text):
-        return Status.DEFERRED, Scope.PROVIDER
-    words = f"{reply.code} {reply.enhanced}".rstrip()
-    for pattern, whose in _EXEMPTIONS:
-        if pattern.fullmatch(words):
-            return Status.DEFERRED, whose
-    if _TOO_MANY.match(text):
-        return Status.DEFERRED, Scope.RECIPIENT
+    if whose := _WHOSE.get(read(phase, reply).about):
+        return Status.DEFERRED, whose
     return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope

@@ -88,6 +88,10 @@ SENDERS = (
         (isn't|not) aligned
         arc ~ fail*
         """,
+        unless="""
+            unusual ~ rate
+            (helo|ehlo)
+            """,
         here=True,
         reason=_UNSIGNED,
         source="Gmail 5.7.26, Microsoft 365 5.7.509, Yahoo: the From domain's SPF, DKIM or DMARC",

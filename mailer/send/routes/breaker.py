@@ -17,7 +17,9 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from mailer.mail.outcome import Scope
-from mailer.send.quota import quota_of
+from mailer.send.phase import Phase
+from mailer.send.replies.reader import read_line
+from mailer.send.replies.reading import About
 from mailer.spool.provider_state import MOST_TRIPS, ProviderState
 
 THRESHOLD = 3
@@ -58,12 +60,29 @@ class Ailment:
 
     @classmethod
     def of(cls, scope: Scope, text: str, message: str = "") -> "Ailment":
-        """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about."""
-        if quota := quota_of(text):
-            return cls(text, Kind.QUOTA, quota.pause, "")
-        if scope is Scope.PROVIDER:
+        """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about.
+
+        What is said of a session or of our host may concern one session alone, and a message may have had a
+        part in it, so that it takes several to count.
+        """
+        reading = read_line("", text)
+        if reading.about is About.QUOTA:
+            return cls(text, Kind.QUOTA, reading.pause, "")
+        if scope is Scope.PROVIDER and reading.about is not About.SESSION:
             return cls(text, Kind.LOGIN, PAUSE, "")
         return cls(text, Kind.DOWN, PAUSE, message)
+
+
+def blames(text: str) -> bool:
+    """Tell whether words that ended a transaction say anything of the provider.
+
+    What is said of one mail, its sender or its recipients says nothing of it, also where the session ends
+    with it: one mail must not close a provider to all others.
+    """
+    return not text.startswith(("4", "5")) or read_line(Phase.RCPT, text).about not in _OF_THE_MAIL
+
+
+_OF_THE_MAIL = frozenset({About.MESSAGE, About.SENDER, About.RECIPIENT, About.DESTINATION, About.TRANSACTION})
 
 
 def health(state: ProviderState, now: datetime) -> Health:

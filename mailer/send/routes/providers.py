@@ -150,6 +150,8 @@ class Breaker:
 
     def failed(self, scope: Scope, text: str, message: str) -> None:
         """It gave trouble that counts; arguments as `Ailment.of`."""
+        if message and not breaker.blames(text):
+            return
         ailment = Ailment.of(scope, text, message)
         self._change(partial(breaker.failed, ailment=ailment, now=self._providers.now()))
 
