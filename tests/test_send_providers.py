@@ -359,6 +359,7 @@ def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Rel
         ).stdout.splitlines()
     )
     assert (said["scope"], said["hardness"]) == ("provider", "temporary")
+    assert (said["about"], said["evidence"]) == ("quota", 'words "daily limit exceeded"')
     assert [row["action"] for row in rules] == ["next hop", "retry"]
     for phase, reply, scope in (
         ("auth", "535 5.7.8 bad credentials", "provider"),
@@ -368,5 +369,10 @@ def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Rel
         told = relay.mailer("explain-trouble", "--phase", phase, reply).stdout
         assert f"to {phase}: scope {scope}, " in told
         assert "-> bounce" not in told
-    assert "-> bounce" in relay.mailer("explain-trouble", "550 5.1.1 no such user").stdout
+    told = relay.mailer("explain-trouble", "550 5.1.1 no such user").stdout
+    assert "-> bounce" in told
+    assert 'about recipient, by its words "no such user"' in told
+    told = relay.mailer("explain-trouble", "550-we know\n550 nothing of it (#5.7.1)").stdout
+    assert "550 we know nothing of it (#5.7.1)\n    about unknown\n" in told
+    assert relay.mailer("explain-trouble", "550-one\n554 two").returncode == 2
     assert relay.mailer("explain-trouble", "hello").returncode == 2

@@ -9,13 +9,14 @@ import msgspec
 
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.wire import end_with_the_pipe
-from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.outcome import Outcome, Scope
 from mailer.mail.reply import Reply
-from mailer.send import quota
 from mailer.send.phase import Phase
-from mailer.send.trouble import TABLE, Hardness, Rule, judge, rule, too_many
+from mailer.send.replies.reader import read
+from mailer.send.replies.reading import About, Reading
+from mailer.send.trouble import TABLE, Hardness, Rule, judge, rule
 
-_REPLY = re.compile(r"([45]\d\d)(?:[ -](.*))?", re.ASCII)
+_LINE = re.compile(r"([45]\d\d)(?:[ -](.*))?", re.ASCII)
 _OPENING = [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH]
 _PHASES = [*_OPENING, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
 
@@ -42,7 +43,8 @@ def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> Non
     """Print what is done about each kind of trouble, why, and which RFC says so.
 
     Scope is whose trouble it is: the recipient's, the message's, the host's, the provider's (our account
-    there), or local (our own). With a REPLY of a server, say what would be done about it.
+    there), or local (our own). With a REPLY of a server, say what it is about, which of its words or codes
+    tell, and what would be done about it.
     """
     end_with_the_pipe()
     rows = _explain(" ".join(reply), Phase(phase)) if reply else list(map(_row, TABLE))
@@ -66,19 +68,34 @@ def _row(row: Rule) -> dict[str, object]:
 
 
 def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
-    """Say what the table does about a reply, with another hop left and without."""
-    found = _REPLY.fullmatch(text)
-    if not found:
-        raise click.UsageError('REPLY is a code of 4xx or 5xx and its text, such as "550 5.1.1 no such user"')
-    reply = Reply(int(found[1]), (found[2] or "",))
+    """Say what a reply is about, and what the table does about it, with another hop left and without."""
+    reply = _reply(text)
+    reading = read(phase, reply)
     scope, hardness = _judged(phase, reply)
     said: dict[str, object] = {"reply": str(reply), "phase": phase.value}
+    said |= {"about": reading.about.value, "evidence": reading.evidence, "enhanced": reading.enhanced}
+    said |= {"reason": reading.reason, "source": reading.source}
     said |= {"scope": scope.value, "hardness": hardness.value}
-    if phase is Phase.RCPT and too_many(Outcome("", Status.DEFERRED, "", str(reply), scope)):
-        said["note"] = "too many recipients at once: those left over follow in another transaction at once"
-    elif known := quota.quota_of(str(reply)):
-        said["note"] = f"an allowance of ours is used up; pause {known.pause:.0f} s ({known.source})"
+    if note := _note(phase, reading):
+        said["note"] = note
     return [said, *map(_row, dict.fromkeys(rule(scope, hardness, hops_left=left) for left in (True, False)))]
+
+
+def _reply(text: str) -> Reply:
+    """Read a reply as a server sends it, in one line or in several."""
+    lines = [_LINE.fullmatch(line) for line in text.splitlines()] or [None]
+    codes = {line[1] if line else "" for line in lines}
+    if codes == {""} or len(codes) > 1:
+        raise click.UsageError('REPLY is a code of 4xx or 5xx and its text, such as "550 5.1.1 no such user"')
+    return Reply(int(codes.pop()), tuple(line[2] or "" for line in lines if line))
+
+
+def _note(phase: Phase, reading: Reading) -> str:
+    if phase is Phase.RCPT and reading.about is About.TRANSACTION:
+        return "those left over follow in another transaction at once"
+    if reading.about is About.QUOTA:
+        return f"the provider is left alone for {reading.pause:.0f} s"
+    return ""
 
 
 def _judged(phase: Phase, reply: Reply) -> tuple[Scope, Hardness]:
@@ -97,7 +114,12 @@ _HOPS = {True: ", another hop is left", False: ", no hop is left", None: ""}
 def _text(row: dict[str, Any]) -> str:
     if "reply" in row:
         note = f"\n    {row['note']}" if "note" in row else ""
-        return f"{row['reply']}\n    to {row['phase']}: scope {row['scope']}, {row['hardness']}{note}\n\n"
+        evidence = f", by its {row['evidence']}" if row["evidence"] else ""
+        source = f" ({row['source']})" if row["source"] else ""
+        return (
+            f"{row['reply']}\n    about {row['about']}{evidence}\n    {row['reason']}{source}\n"
+            f"    to {row['phase']}: scope {row['scope']}, {row['hardness']}{note}\n\n"
+        )
     scopes = "any" if len(row["scopes"]) == len(Scope) else " or ".join(row["scopes"])
     breaker = "; counts against the hop's health" if row["breaker"] else ""
     return (
