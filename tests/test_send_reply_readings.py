@@ -102,6 +102,43 @@ def test_whatever_command_it_answers_what_is_ours_is_no_refusal_of_the_mail(phas
     assert wrong == []
 
 
+@pytest.mark.parametrize("phase", [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH])
+def test_before_a_mail_was_mentioned_no_reply_is_about_one(phase):
+    ours = NEVER_THE_MAILS | {About.UNKNOWN}
+    assert {read(phase, reply_of(entry["text"])).about for entry in CORPUS} <= ours
+
+
+# Made up: our own trouble in the vocabulary of refused recipients and mails.
+LOOK_ALIKES = [
+    "550 Mailbox me@ours.example is suspended from sending",
+    "552 5.2.2 Your mailbox is full, sending is not possible",
+    "552 Your mailbox has exceeded its storage limit; delete mail before you send",
+    "550 Sender mailbox is over quota",
+    "550 User unknown in our authentication database",
+    "554 5.7.0 Message rejected. Account on hold",
+    "554 5.7.1 Too much spam from your account",
+    "550 outgoing spam detected, account locked",
+    "550 5.7.1 Account disabled for abuse",
+    "550 SMTP access is disabled for your mailbox",
+    "550 Maximum number of recipients per day exceeded",
+    "552 4.2.1 Number of messages exceeds the limit of 100 per hour",
+    "550 Message limit reached for today",
+    "550 Message rejected: your address 192.0.2.1 is on a blocklist",
+    "554 5.7.1 Message rejected: spam from your network",
+    "550 5.1.2 <vm>: Helo command rejected: Domain not found",
+    "550 5.1.1 Invalid domain name in EHLO",
+    "451 4.7.1 Spamassassin unavailable, try later",
+    "451 could not scan message for viruses, try again later",
+    "451 4.6.0 Virus scanner failure",
+]
+
+
+@pytest.mark.parametrize("text", LOOK_ALIKES)
+def test_words_of_recipients_and_mails_do_not_make_our_trouble_theirs(text):
+    assert read(Phase.RCPT, reply_of(text)).about not in BOUNCES
+    assert read(Phase.DOT, reply_of(text)).about not in BOUNCES
+
+
 VARIANTS = {
     "upper case": str.upper,
     "lower case": str.lower,

@@ -22,6 +22,9 @@ ACCOUNTS = (
         log ?in ~ (required|first|fail*|again|denied|incorrect)
         login (fail*|denied|required|incorrect|invalid|error)
         identity changes
+        pop before smtp
+        check (for new|your) (mail|mails|email) before
+        (api|smtp) key
         (authentification|anmeldung|autenticacion|autenticazione|authentifizierung|identifiants?)
         auth attempts
         """,
@@ -44,6 +47,8 @@ ACCOUNTS = (
         (account|service|smtp|access|user|domain) ~ not (yet )?(been )?(activated|active|enabled|approved|
             validated|provisioned)
         unauthenticated (email|mail|messages?) not (allowed|permitted)
+        (account|email) ~ not ~ confirmed
+        not (allowed|permitted|authorized|enabled) to send to (external|outside|other|this|these)
         (activate|confirm|validate|verify) your ~ account
         (request|account|requires) activation
         sandbox*
@@ -79,7 +84,12 @@ ACCOUNTS = (
         sandbox (subdomain|domain)*
         (unusual|suspicious|abnormal) (sending |account |login |outbound )?activity
         bad outbound sender
-        outbound (spam|sender)
+        (outbound|outgoing) (spam|sender)
+        (your|sender|sender's) (mailbox|mail box|inbox|storage) ~ (full|exceeded|over|limit)
+        spam ~ (from|by|through) (your|this) (account|user|domain|mailbox|login)
+        (access to smtp|smtp access|smtp service) ~ (denied|disabled|blocked|not|suspended)
+        (your|this) (domain|service|user|login) ~ (suspended|disabled|blocked|locked|deactivated)
+        (suspended|disabled|blocked|stopped) for (non payment|nonpayment|abuse|spam|billing)
         outboundspam*
         spam abuse detected
         (account|user|mailbox) ~ compromised

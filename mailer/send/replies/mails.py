@@ -50,13 +50,11 @@ NO_SENDER = (
         (unresolvable|invalid|bad|unroutable|unrouteable|malformed|missing) ~ (from|sender|return path|
             envelope from) ?(domain|address|host)?
         invalid dns mx
-        (sender|callback|callout|callback to sender) verif* ~ (fail*|error)
-        could not (complete )?(sender )?verify ~ (sender|callout)
         need fully qualified (address|sender)
         """,
         unless="recipient*\nfrom header\nheader from\nauth*",
         reason="The sender's address is valid nowhere.",
-        source="Sendmail: 553 5.1.8 Domain of sender address does not exist; Exim: Sender verify failed",
+        source="Sendmail: 553 5.1.8 Domain of sender address does not exist",
     ),
 )
 

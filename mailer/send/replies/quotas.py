@@ -46,6 +46,11 @@ QUOTAS = (
         (insufficient|no|out of|not enough) ~ credits?
         credits? ~ (exhausted|exceeded|used up|depleted)
         (sending|account) (is |has been )?paused
+        used (up )?all (of )?(your|the|its)
+        (tenant|organization|customer|account|domain|user) (has )?exceeded (the |its |
+            their )?(\\S+ ){0,3}(limit|limits|threshold|quota|rate|allowance|maximum)
+        (volume|message|messages|send|sending) limit
+        too many (outgoing|sent|submitted)
         """,
         unless=_MAILBOX,
         pause=QUOTA,

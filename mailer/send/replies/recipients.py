@@ -47,12 +47,25 @@ MAILBOXES = (
             submissionquota*
             your ~ (quota|account)
             policy rejection
+            (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
             """,
         phases=_PHASES,
         reason=_FULL,
         source="Gmail, Yahoo, WEB.DE, Orange, Exchange: the recipient's mailbox",
     ),
-    Row(About.RECIPIENT, enhanced=r"2\.2", phases=_PHASES, reason=_FULL, source="RFC 3463 3.3"),
+    Row(
+        About.RECIPIENT,
+        enhanced=r"2\.2",
+        unless="""
+            sending
+            outgoing
+            submission
+            (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
+            """,
+        phases=_PHASES,
+        reason=_FULL,
+        source="RFC 3463 3.3",
+    ),
 )
 
 _OURS = """
@@ -68,6 +81,8 @@ _OURS = """
     helo
     ehlo
     relaying
+    auth*
+    your (mailbox|mail box|inbox)
     relay ~ (denied|not)
     """
 
@@ -111,6 +126,11 @@ RECIPIENTS = (
             mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
             person|id|alias|mail|account|destination|email|adresse|customer|domaine|utente|usuario|e mail)
         user unknown
+        (anybody|anyone|nobody|no one) (with|by|of) (that|this) name
+        nie ma takiego
+        (gebruiker|ontvanger|uzytkownik|adresat|uzivatel|destinatario) ~ (onbekend|nieznany|neznamy|
+            desconhecido)
+        (пользователь|ящик|получатель) ~ (не существует|не найден|недоступен|неизвестен)
         unknown or illegal user
         address(ee)? (rejected|unknown|invalid)
         recipients? (\\S+ )?(rejected|not found|no longer|unknown)

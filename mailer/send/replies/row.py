@@ -13,7 +13,7 @@ from functools import cached_property
 from mailer.send.replies.reading import About
 
 OPENING = frozenset({"connect", "banner", "ehlo", "starttls", "tls", "auth"})
-"""The phases in which no mail has been mentioned yet."""
+"""The phases in which no mail has been mentioned yet, so that no reply can be about one."""
 AUTH = frozenset({"auth"})
 SENDER = frozenset({"mail"})
 RECIPIENT = frozenset({"rcpt"})
@@ -21,6 +21,9 @@ CONTENT = frozenset({"data", "body", "dot"})
 UNKNOWN = frozenset({""})
 MAIL = SENDER | RECIPIENT | CONTENT
 """The phases of a transaction."""
+
+
+_OF_A_MAIL = frozenset({About.RECIPIENT, About.MESSAGE, About.SENDER, About.DESTINATION, About.TRANSACTION})
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Row:
     bare: bool = False
     """Only without an enhanced code."""
     phases: frozenset[str] = frozenset()
-    """Empty: any, also if it is not known."""
+    """Empty: any that the row can be about, also if it is not known."""
     here: bool = False
     pause: float = 0.0
     reason: str = ""
@@ -48,21 +51,19 @@ class Row:
 
     def evidence(self, phase: str, code: str, enhanced: str, words: str) -> str:
         """Return what in a reply fulfils the row; empty if it is not fulfilled."""
-        if not self._fits(phase, code, enhanced):
+        if not self._fits(phase, code, enhanced) or (self.unless and self._unless.search(words)):
             return ""
         if not self.words:
             return f"code {enhanced}" if self.enhanced and enhanced else f"code {code}"
         found = self._words.search(words)
-        if found is None or (self.unless and self._unless.search(words)):
-            return ""
-        if self.beside and not self._beside.search(words):
+        if found is None or (self.beside and not self._beside.search(words)):
             return ""
         return f'words "{found.group().strip()}"'
 
     def _fits(self, phase: str, code: str, enhanced: str) -> bool:
         """Tell whether phase and codes are as the row wants them."""
         return (
-            (not self.phases or phase in self.phases)
+            (phase in self.phases if self.phases else phase not in OPENING or self.about not in _OF_A_MAIL)
             and (not self.codes or self._codes.fullmatch(code) is not None)
             and not (self.bare and enhanced)
             and (not self.enhanced or self._enhanced.fullmatch(enhanced[2:]) is not None)

@@ -43,6 +43,14 @@ SENDERS = (
         (verified|verify|confirmed|registered|validated) ~ (sender|sending|from|identity|identities|
             domain) ?
         sender (identity|signature)
+        (only|own) (send|mail|use) ~ (from|as|using) (your|own|this|the)
+        (must|should) be one of your
+        (not|isn't|never) (the |an? )?(owner|alias|identity) of
+        not your (address|account|domain|identity|own|email|sender)
+        use your own (address|email|domain|sender)
+        (from|sender|domain|address) must be (verified|validated|confirmed|authenticated|registered|local)
+        (domain|sender) (is |was )?not (hosted|handled|served|configured|registered|allowed) (here|on|by|
+            with|for|in)
         (use|using) ~ (as|for) (a |the )?(sender|from)
         local users? only
         (domain|sender|from|address|envelope) ~ (mismatch*|does not match|doesn't match)
@@ -132,6 +140,8 @@ UNWANTED = (
         """
         (blocked|block|denied|blacklisted|rejected|banned) senders?
         block send er
+        (sender|callback|callout|callback to sender) verif* ~ (fail*|error)
+        could not (complete )?(sender )?verify ~ (sender|callout)
         (invalid|incorrect|bad|wrong|suspected|unknown|unwanted|spam) ~ sender
         (emetteur|absender|remitente|mittente) ~ (invalide|ungultig|unbekannt|abgelehnt|invalido|
             rechazado|non valido)
@@ -149,7 +159,6 @@ UNWANTED = (
             *dnsbl
             domain ~ (not exist|not found|doesn't exist)
             administrative
-            verif*
             sender domain (must|not)
             """,
         here=True,

@@ -20,6 +20,8 @@ HELLO = (
         (host|hostname|host name|host names|client name) ~ (dns label|fully qualified|fqdn|dot|qualified)
         (need|must be|not) ~ (fully qualified|fqdn) (hostname|host|name|domain name)
         polite people say hello
+        (bad|invalid|illegal|unacceptable) (host ?name|host name)
+        your (host ?name|host name) ~ (not|invalid|bad|unacceptable|wrong)
         """,
         reason="The name that we say in EHLO (`hostname`) is refused.",
         source="Postfix: 504 5.5.2 <vm>: Helo command rejected; Exim: 550 Access Denied - Invalid HELO name",
@@ -46,7 +48,8 @@ LIMITS = (
         too many ~ (per|in this|on this|for this|in one) (connection|session)
         (session|connection) ~ (expired|timed out|too long|timeout)
         (time ?out|timeout) exceeded
-        idle (timeout|too long)
+        idle (timeout|too long|connection|session)
+        (maximum|max|limit) ~ (on|in|for) this (connection|session)
         (allowable|allowed|maximum) connection time
         (try reconnecting|please reconnect|reconnect)
         """,
@@ -162,6 +165,9 @@ STANDING = (
         connections? (\\S+ )?(not|never|no longer)? ?(be )?(accepted|refused|denied|rejected|blocked|
             dropped)
         connections not accepted
+        traffic (is )?not (accepted|allowed) from
+        (spam|abuse|attack) (\\S+ ){0,4}(from|by|through) (your|this) (ip|host|server|network|address|
+            range|mta)
         (all|your) (messages|mail|email|mails) from <ip>
         permanently deferred
         (missing|no|lacks?) ~ (reverse dns|ptr|rdns)

@@ -39,12 +39,12 @@ TABLE: tuple[Row, ...] = (
     *theirs.HOSTS,
     *recipients.RECIPIENTS,
     *mails.CONTENTS,
+    *theirs.TRANSACTION_CODES,
     *quotas.QUOTA_CODES,
     *account.ACCOUNT_CODES,
     *senders.SENDER_CODES,
     *mails.MAIL_CODES,
     *recipients.RECIPIENT_CODES,
     *theirs.HOST_CODES,
-    *theirs.TRANSACTION_CODES,
     *_OPENING,
 )

@@ -26,10 +26,10 @@ TRANSACTIONS = (
         reason=_MANY,
         source="RFC 5321 4.5.3.1.10; Gmail",
     ),
-    Row(About.TRANSACTION, enhanced=r"5\.3", reason=_MANY, source="RFC 3463 3.6"),
 )
 
 TRANSACTION_CODES = (
+    Row(About.TRANSACTION, enhanced=r"5\.3", reason=_MANY, source="RFC 3463 3.6"),
     Row(
         About.TRANSACTION,
         codes=r"452",
@@ -62,7 +62,7 @@ DESTINATIONS = (
         (recipient|mailbox|destination|domain) ~ (rate|rates) ~ (limit*|exceeded)
         too many (messages|emails|mails) (to|for) (this|that|the) (recipient|user|mailbox|domain|address)
         """,
-        unless="sent from your\nsending rate",
+        unless="sent from your\nsending rate\ntenant\nexternal recipient*\nyour (tenant|account|limit|quota)",
         reason="Too much comes for this recipient, from anybody.",
         source="iCloud: 421 Messages to X deferred due to excessive volume; Gmail 4.2.1",
     ),
@@ -103,7 +103,11 @@ HOSTS = (
             lookup|proxy|upstream|operating system|script|scanner|filter|policy server) ~ (error|errors|
             problem|failure|fault|exception|failed|unavailable)
         operating system
-        could not (load|connect|contact|open)
+        (could not|cannot|can't|unable to|failed to) (load|connect|contact|open|scan|write|store|queue|
+            process|read)
+        (spam*|rspamd|clam*|amavis*|antivirus|anti virus|virus scanner|scanner|ldap|mysql|redis|
+            milter) ~ (unavailable|unreachable|not reachable|not running|not available|timeout|timed out|
+            failed|error|down)
         failed to be replicated
         queue file write
         temporar* ~ (error|problem|failure|issue|unavailable|lookup)
@@ -132,6 +136,8 @@ HOSTS = (
         (service|server|system|host|cluster|machine) ~ (not available|unavailable|maintenance|shutting|
             shut ?down|overload*|too busy|going down|busy|down for|closing|unreachable)
         maintenance
+        (high|heavy|excessive) (system |server )?load
+        (restarting|rebooting)
         overloaded
         (load|load average) ~ (high|exceeded)
         shutting down

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from mailer.mail.outcome import Scope
 from mailer.send.phase import Phase
+from mailer.send.quota import quota_of
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.provider_state import MOST_TRIPS, ProviderState
@@ -65,10 +66,9 @@ class Ailment:
         What is said of a session or of our host may concern one session alone, and a message may have had a
         part in it, so that it takes several to count.
         """
-        reading = read_line("", text)
-        if reading.about is About.QUOTA:
-            return cls(text, Kind.QUOTA, reading.pause, "")
-        if scope is Scope.PROVIDER and reading.about is not About.SESSION:
+        if quota := quota_of(text):
+            return cls(text, Kind.QUOTA, quota.pause, "")
+        if scope is Scope.PROVIDER and read_line("", text).about is not About.SESSION:
             return cls(text, Kind.LOGIN, PAUSE, "")
         return cls(text, Kind.DOWN, PAUSE, message)
 
