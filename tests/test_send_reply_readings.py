@@ -130,6 +130,11 @@ LOOK_ALIKES = [
     "451 4.7.1 Spamassassin unavailable, try later",
     "451 could not scan message for viruses, try again later",
     "451 4.6.0 Virus scanner failure",
+    "552 5.2.2 sender's monthly quota exceeded",
+    "550 Account quota exceeded",
+    "550 You are not a registered user of this server",
+    "550 Invalid account",
+    "550 Customer not found",
 ]
 
 
@@ -221,9 +226,21 @@ def test_a_reply_is_readable_in_utf_8_and_gb18030_and_keeps_its_octets_otherwise
     assert decode(octets) == text
 
 
-def test_chinese_words_are_read():
-    text = decode("用户不存在".encode("gb18030"))
-    assert read(Phase.RCPT, Reply(550, (text,))).about is About.RECIPIENT
+@pytest.mark.parametrize(
+    ("phase", "text", "about"),
+    [
+        (Phase.RCPT, "该用户不存在", About.RECIPIENT),
+        (Phase.MAIL, "请使用授权码登录。详情请看", About.ACCOUNT),
+        (Phase.MAIL, "发送频率过高", About.QUOTA),
+        (Phase.MAIL, "发件人与登录用户不一致", About.SENDER),
+        (Phase.RCPT, "Empfänger unbekannt", About.RECIPIENT),
+        (Phase.RCPT, "Tageslimit überschritten", About.QUOTA),
+        (Phase.MAIL, "Votre compte est suspendu", About.ACCOUNT),
+        (Phase.MAIL, "Expéditeur non autorisé", About.SENDER),
+    ],
+)
+def test_words_of_other_languages_are_read(phase, text, about):
+    assert read(phase, Reply(550, (decode(text.encode()),))).about is about
 
 
 @given(st.binary(max_size=600), st.sampled_from([*Phase, ""]), st.integers(400, 599))

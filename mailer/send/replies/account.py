@@ -85,6 +85,11 @@ ACCOUNTS = (
         (unusual|suspicious|abnormal) (sending |account |login |outbound )?activity
         bad outbound sender
         (outbound|outgoing) (spam|sender)
+        (konto|compte|cuenta|conta|versand|envoi) ~ (gesperrt|deaktiviert|suspendu*|bloque*|desactive|
+            suspendida|bloqueada|suspensa|bloccato|sospeso)
+        enable smtp
+        (account|sender) ~ (pending|awaiting) (approval|review|activation|verification)
+        *(授权码|未登录|登录失败|认证失败)*
         (your|sender|sender's) (mailbox|mail box|inbox|storage) ~ (full|exceeded|over|limit)
         spam ~ (from|by|through) (your|this) (account|user|domain|mailbox|login)
         (access to smtp|smtp access|smtp service) ~ (denied|disabled|blocked|not|suspended)
@@ -95,6 +100,11 @@ ACCOUNTS = (
         (account|user|mailbox) ~ compromised
         to unblock ~ click
         """,
+        unless="""
+            destinataire*
+            (recipient|recipient's|recipients)
+            (empfanger*|empfaenger*|destinatario*)
+            """,
         reason=_STATE,
         source="Zoho: 550 5.4.6 Unusual sending activity; Microsoft 365: 550 5.1.8 bad outbound sender",
     ),

@@ -58,6 +58,7 @@ NO_SENDER = (
     ),
 )
 
+# Nobody has seen the content before DATA: what speaks of spam then means us, or does not say.
 CONTENTS = (
     Row(
         About.MESSAGE,
@@ -83,6 +84,7 @@ CONTENTS = (
         垃圾邮件
         """,
         unless="recipient address rejected\ndestination domain",
+        phases=CONTENT | UNKNOWN,
         reason="What is in the mail is refused.",
         source="Yandex, Comcast, Amavis, SpamAssassin, Rspamd, 163: spam or virus",
     ),
@@ -120,6 +122,7 @@ CONTENTS = (
             recipient address rejected
             from <ip>
             """,
+        phases=CONTENT | UNKNOWN,
         reason="The mail's form is refused.",
         source="Gmail, Yahoo; RFC 5321 6.3: loops",
     ),

@@ -46,6 +46,8 @@ QUOTAS = (
         (insufficient|no|out of|not enough) ~ credits?
         credits? ~ (exhausted|exceeded|used up|depleted)
         (sending|account) (is |has been )?paused
+        (tageslimit|stundenlimit|limite|limit|quota|kontingent|cuota) ~ (uberschritten|erreicht|depasse*|
+            atteint*|superad*|superat*|alcanzad*|excedid*|raggiunt*)
         used (up )?all (of )?(your|the|its)
         (tenant|organization|customer|account|domain|user) (has )?exceeded (the |its |
             their )?(\\S+ ){0,3}(limit|limits|threshold|quota|rate|allowance|maximum)
@@ -88,7 +90,6 @@ QUOTAS = (
         + """
             size
             @ ~ quota
-            account ~ quota
             connection*
             user ~ quota
             """,
@@ -131,6 +132,7 @@ QUOTAS = (
         frequen* (is |was )?(limit*|control*|exceed*)
         unexpected sending
         slow (down|it down)
+        *(频率|过于频繁|超过限制|超出限制)*
         (reached|hit|exceeded) ~ (limit|limits|quota|allowance) ~ (from your|for your|of your|outgoing|
             sending|for this account|for sending)
         (limit|limits|number) (on|of|for) ~ (outgoing|sent|sending|submitted) (messages|mail|mails|emails|
@@ -142,7 +144,7 @@ QUOTAS = (
         """,
         unless=_MAILBOX
         + """
-            (in|on|per) (this|one|a) (session|connection)
+            (in|on|per|for) (this|one|a) (session|connection)
             per (connection|session)
             for this (recipient|user)
             receiving mail

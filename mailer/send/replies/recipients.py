@@ -24,7 +24,7 @@ MAILBOXES = (
             over quota|out of (disk )?quota)
         over ?quota
         over (quota|storage quota|his quota|their quota|its quota)
-        (user|recipient|account|disk|mailbox|recipient's) ~ (quota|storage|space) ~ (exceeded|full|
+        (user|recipient|disk|mailbox|recipient's) ~ (quota|storage|space) ~ (exceeded|full|
             exhausted|exceed*|reached|used)
         (quota|storage) ~ (for|of) (this |the )?(user|recipient|mailbox|account)
         (quota|storage) exceeded mailbox
@@ -60,6 +60,7 @@ MAILBOXES = (
             sending
             outgoing
             submission
+            (hourly|daily|weekly|monthly)
             (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
             """,
         phases=_PHASES,
@@ -82,7 +83,8 @@ _OURS = """
     ehlo
     relaying
     auth*
-    your (mailbox|mail box|inbox)
+    your (mailbox|mail box|inbox|login|password|service|plan)
+    you (are|must|need|have)
     relay ~ (denied|not)
     """
 
@@ -91,7 +93,7 @@ RECIPIENTS = (
         About.RECIPIENT,
         """
         (user|users|recipient|recipients|mailbox|address|addresses|addressee|alias|person|local part|
-            account|name|id|customer|member|subscriber|destinataire|empfanger|empfaenger|benutzer|utente|
+            destinataire|empfanger|empfaenger|benutzer|utente|
             usuario|destinatario) ~ (unknown|not found|not exist|doesn't exist|don't exist|no longer|
             not known|isn't|not listed|not here|not (a )?local|not recognized|nicht bekannt|unbekannt|
             inconnu*|invalide|archivee|sconosciuto|desconocido|inesistente|inexistente|rejected me|
@@ -124,7 +126,7 @@ RECIPIENTS = (
         (unknown|no such|invalid|unrecognized|inactive|bad|disabled|illegal|nonexistent|unrouteable|
             unroutable|undeliverable|unverified|non existent|incorrect|wrong|dead) (\\S+ )?(user|users|
             mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
-            person|id|alias|mail|account|destination|email|adresse|customer|domaine|utente|usuario|e mail)
+            person|alias|destination|adresse|domaine|utente|usuario)
         user unknown
         (anybody|anyone|nobody|no one) (with|by|of) (that|this) name
         nie ma takiego
@@ -142,9 +144,7 @@ RECIPIENTS = (
         (adress*|destinataire|adresse) ~ (invalid*|inconnu*|rejete*)
         recipient (verification|verify)
         (cannot|can not|can't|could not) be delivered this account
-        用户不存在
-        收件人
-        邮箱不存在
+        *(用户不存在|邮箱不存在|收件人|邮箱已满)*
         """,
         unless=_OURS
         + """
@@ -221,8 +221,12 @@ RECIPIENTS = (
         """
         (user|account|customer) (\\S+ ){0,5}(inactive|disabled|locked|suspended|deactivated|discontinued|
             terminated|closed|expired|frozen|not active)
+        (account|customer|member|subscriber|name|id) ~ (unknown|not found|not exist|doesn't exist|no longer|
+            not known|isn't|invalid|not valid|does ?not ?exist|unbekannt|inconnu*)
+        (unknown|no such|invalid|inactive|disabled) (\\S+ )?(account|customer|member|name|id|email|e mail|
+            mail)
         """,
-        beside="@\nrecipient*\nmailbox\nto this address",
+        beside="@\nrecipient*\nmailbox\nto this address\nhere",
         unless=_OURS
         + """
             smtp

@@ -51,14 +51,15 @@ class Row:
 
     def evidence(self, phase: str, code: str, enhanced: str, words: str) -> str:
         """Return what in a reply fulfils the row; empty if it is not fulfilled."""
-        if not self._fits(phase, code, enhanced) or (self.unless and self._unless.search(words)):
+        if not self._fits(phase, code, enhanced):
             return ""
-        if not self.words:
-            return f"code {enhanced}" if self.enhanced and enhanced else f"code {code}"
-        found = self._words.search(words)
-        if found is None or (self.beside and not self._beside.search(words)):
-            return ""
-        return f'words "{found.group().strip()}"'
+        evidence = f"code {enhanced}" if self.enhanced and enhanced else f"code {code}"
+        if self.words:
+            found = self._words.search(words)
+            if found is None or (self.beside and not self._beside.search(words)):
+                return ""
+            evidence = f'words "{found.group().strip()}"'
+        return "" if self.unless and self._unless.search(words) else evidence
 
     def _fits(self, phase: str, code: str, enhanced: str) -> bool:
         """Tell whether phase and codes are as the row wants them."""

@@ -11,6 +11,9 @@ SENDERS = (
         About.SENDER,
         """
         not owned by
+        (absender*|expediteur|emetteur|remitente|mittente|remetente) ~ (nicht|non|pas|no|nao|unzulassig|
+            unberechtigt)
+        *(发件人|发信人)*
         (must|should|has to|have to|needs to) (\\S+ ){0,3}(same|equal|equals|match|matches|
             identical) ~ (auth*|login|log in|user|username|account|authenticated)
         (must|should) (be )?(the )?(equal|match|same)
@@ -90,7 +93,7 @@ SENDERS = (
         required authentication
         invalid ip for sending mail of domain
         (spoof*|anti spoof*|forged|impersonat*)
-        (doesn't|does not) allow sending (mail|mails|email|messages)?
+        (doesn't|does not) allow sending
         no alignment
         purported responsible
         (isn't|not) aligned
