@@ -52,7 +52,10 @@ ACCOUNTS = (
         (activate|confirm|validate|verify) your ~ account
         (request|account|requires) activation
         sandbox*
-        (no|insufficient|without|lacks?) (permission|permissions|privileges?|rights)
+        (no|not|insufficient|without|lacks?|doesn't|don't) (have )?(the |any |sufficient |
+            enough )?(permission|permissions|privileges?|rights)
+        only send ~ to (your|verified|authorized|approved|confirmed)
+        (testing|test|trial|sandbox|demo) (emails?|mails?|messages?|mode|account|domain)
         (sending|submission) (is |was |has been )?(denied|refused|forbidden|not permitted)
         (account|user) (is |was )?(on probation|under review|on hold)
         (your|smtp|sending|sender|this|outgoing|customer) (\\S+ ){0,3}account ~ (suspended|disabled|
@@ -115,7 +118,7 @@ ACCOUNTS = (
             without|disabled)
         (unable|not|cannot|can't|refused?|denied|won't|will not|don't|do not|never) ~ (to )?relay*
         (as a|as an open|use me as a|using this server as a) relay
-        (no|deny|denied|access) relay*
+        (no|not|deny|denied|access) relay*
         not (a )?(gateway|local domain|in my list of allowed)
         (rcpthosts|allowed rcpthosts)
         """,

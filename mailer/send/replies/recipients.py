@@ -250,6 +250,12 @@ RECIPIENT_CODES = (
     Row(
         About.RECIPIENT,
         enhanced=r"1\.(?:[12346]|10|351)|2\.1|4\.4|7\.13",
+        unless=_OURS
+        + """
+            (from|header|headers)
+            (your|account|client)
+            (spam|blocked|denied|policy|permitted|allowed|permission)
+            """,
         phases=_PHASES,
         reason="X.1.X is about the recipient's address, X.2.X about its mailbox.",
         source="RFC 3463 3.2, 3.3",

@@ -49,6 +49,10 @@ SENDERS = (
         (only|own) (send|mail|use) ~ (from|as|using) (your|own|this|the)
         (must|should) be one of your
         (not|isn't|never) (the |an? )?(owner|alias|identity) of
+        (from|sender|from header|header from|mail from|return path) (address |header |domain |
+            field )?(must|should|has to|needs to|may|can|cannot|may not) ~ (be|end|belong|match|contain|
+            use|only)
+        (envelope|sender|from|header) ~ mismatch*
         not your (address|account|domain|identity|own|email|sender)
         use your own (address|email|domain|sender)
         (from|sender|domain|address) must be (verified|validated|confirmed|authenticated|registered|local)
