@@ -9,7 +9,7 @@ looked at while the table's phrases were written.
 import json
 import re
 from collections import Counter
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
@@ -142,6 +142,62 @@ LOOK_ALIKES = [
 def test_words_of_recipients_and_mails_do_not_make_our_trouble_theirs(text):
     assert read(Phase.RCPT, reply_of(text)).about not in BOUNCES
     assert read(Phase.DOT, reply_of(text)).about not in BOUNCES
+
+
+SUBJECTS = (
+    "Your account",
+    "The sending account",
+    "Outgoing mail for example.com",
+    "Your plan",
+    "SMTP access",
+    "The sender's account",
+    "Your IP address 192.0.2.1",
+    "The client host",
+    "Your daily quota",
+    "The hourly limit",
+    "The API key",
+    "Sending for this domain",
+    "Your mailbox",
+    "Your login",
+    "Relaying from your host",
+    "Your EHLO name",
+    "Your server",
+)
+PREDICATES = (
+    "has been suspended",
+    "is disabled",
+    "is blocked for spam",
+    "was rejected",
+    "exceeded the limit",
+    "is not allowed to send messages",
+    "is not activated",
+    "requires payment",
+    "is invalid",
+    "is over quota",
+    "is unknown",
+    "does not exist",
+    "sends too much spam",
+    "was not found",
+    "has been used up",
+)
+PREFACES = (
+    "",
+    "Message rejected: ",
+    "Mail refused. ",
+    "Recipient address rejected: ",
+    "Spam detected. ",
+    "Mailbox unavailable. ",
+    "5.1.1 ",
+    "<bob@example.net>: ",
+    "User a@example.com: ",
+    "Content rejected: ",
+)
+
+
+@pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DOT])
+def test_no_sentence_about_us_is_a_refusal_of_the_mail(phase):
+    sentences = map("".join, product(PREFACES, (f"{s} {p}" for s, p in product(SUBJECTS, PREDICATES))))
+    assert [text for text in sentences if read(phase, Reply(550, (text,))).about in BOUNCES] == []
 
 
 VARIANTS = {

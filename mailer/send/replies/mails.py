@@ -47,8 +47,8 @@ NO_SENDER = (
             not resolve|unresolv*|invalid|doesn't exist|does not|doesn't|non ?existent|unroutable|unknown|
             syntax|not valid|malformed|not a valid|bad)
         sender ~ (domain|address|mx) (must|does|has|not|could not|is not|isn't|unknown)
-        (unresolvable|invalid|bad|unroutable|unrouteable|malformed|missing) ~ (from|sender|return path|
-            envelope from) ?(domain|address|host)?
+        (unresolvable|invalid|bad|unroutable|unrouteable|malformed|missing) (\\S+ ){0,2}(sender|return path|
+            envelope from|(from|sender) (domain|address|host))
         invalid dns mx
         need fully qualified (address|sender)
         """,
@@ -57,6 +57,15 @@ NO_SENDER = (
         source="Sendmail: 553 5.1.8 Domain of sender address does not exist",
     ),
 )
+
+# What speaks of these as well may be about them.
+_OURS = """
+    (account|accounts|subscription|plan|license|licence|billing|trial|sandbox|demo)
+    (outgoing|outbound|sending) (is |has been )?(paused|suspended|disabled|blocked|limit*)
+    (permission*|paused|suspended|credentials|auth*)
+    (quota|rate|limit) (exceeded|reached)
+    your (ip|host|server|network|domain|mta)
+    """
 
 # Nobody has seen the content before DATA: what speaks of spam then means us, or does not say.
 CONTENTS = (
@@ -78,12 +87,15 @@ CONTENTS = (
         (illegal|dangerous|forbidden|prohibited|blocked|banned|unsafe|executable) ~ (attachment*|file|
             extension|content|name)
         (banned|blocked) (filename|file|extension|name)
-        (mail|message|email|e mail|nachricht) (rejete|rejected|refuse|abgelehnt|rechazado|rifiutato)
         (rejecting|rejected|blocked|denied|refused|banned) ~ (content|message|body)
         (header|content) based
         垃圾邮件
         """,
-        unless="recipient address rejected\ndestination domain",
+        unless=_OURS
+        + """
+            recipient address rejected
+            destination domain
+            """,
         phases=CONTENT | UNKNOWN,
         reason="What is in the mail is refused.",
         source="Yandex, Comcast, Amavis, SpamAssassin, Rspamd, 163: spam or virus",
@@ -116,7 +128,8 @@ CONTENTS = (
         (long|over long) lines?
         multiple addresses in from
         """,
-        unless="""
+        unless=_OURS
+        + """
             (helo|ehlo)
             invalid ~ (recipient|rcpt)
             recipient address rejected
@@ -125,25 +138,6 @@ CONTENTS = (
         phases=CONTENT | UNKNOWN,
         reason="The mail's form is refused.",
         source="Gmail, Yahoo; RFC 5321 6.3: loops",
-    ),
-    Row(
-        About.MESSAGE,
-        """
-        (message|mail|email|e mail|this message) ~ (not allowed|rejected|refused|not accepted|blocked|
-            denied|unacceptable|filtered|nicht angenommen|abgelehnt)
-        (rejected|refused|blocked) ~ (message|mail|email)
-        """,
-        phases=CONTENT | UNKNOWN,
-        unless="""
-            destination domain
-            policy reasons
-            (listed|<ip>|ip)
-            by this user
-            access
-            (from|sender|relay|account|host|server|network|client)
-            """,
-        reason="The message is refused, when all of it has been seen.",
-        source="iCloud, Posteo: message rejected",
     ),
 )
 

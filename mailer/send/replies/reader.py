@@ -32,11 +32,13 @@ def read_line(phase: str, reply: str) -> Reading:
 
 @lru_cache(_REMEMBERED)
 def _read(phase: str, code: str, enhanced: str, words: str) -> Reading:
-    from mailer.send.replies.table import TABLE  # noqa: PLC0415 - most runs meet no refusal
+    from mailer.send.replies.ourselves import FINAL, names_us  # noqa: PLC0415 - most runs meet no refusal
+    from mailer.send.replies.table import TABLE  # noqa: PLC0415
 
     permanent = code.startswith("5")
     for row in TABLE:
-        if evidence := row.evidence(phase, code, enhanced, words):
+        evidence = row.evidence(phase, code, enhanced, words)
+        if evidence and not (row.about in FINAL and names_us(words)):
             return Reading(
                 row.about, permanent, enhanced, evidence, row.reason, row.source, row.here, row.pause
             )

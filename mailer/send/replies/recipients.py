@@ -70,6 +70,8 @@ MAILBOXES = (
 )
 
 _OURS = """
+    (paused|permission*|plan|subscription|demo|sandbox|trial|testing|billing)
+    account owner*
     domain of sender
     sender
     from address
@@ -93,17 +95,17 @@ RECIPIENTS = (
         About.RECIPIENT,
         """
         (user|users|recipient|recipients|mailbox|address|addresses|addressee|alias|person|local part|
-            destinataire|empfanger|empfaenger|benutzer|utente|
-            usuario|destinatario) ~ (unknown|not found|not exist|doesn't exist|don't exist|no longer|
+            destinataire|empfanger|empfaenger|benutzer|utente|usuario|
+            destinatario) (\\S+ ){0,4}(unknown|not found|not exist|doesn't exist|don't exist|no longer|
             not known|isn't|not listed|not here|not (a )?local|not recognized|nicht bekannt|unbekannt|
             inconnu*|invalide|archivee|sconosciuto|desconocido|inesistente|inexistente|rejected me|
             does ?not ?exist|is not valid|not valid|invalid|couldn't be found|could not be found|
             nonexistent|not present|nicht gefunden|existiert nicht|no existe|nao existe|non esiste|
             non trovato|no encontrado|n'existe pas|introuvable)
-        (mailbox|recipient|recipients|addressee|recipient's|mailboxes|alias) ~ (inactive|disabled|frozen|
+        (mailbox|recipient|recipients|addressee|recipient's|mailboxes|alias) (\\S+ ){0,4}(inactive|
+            disabled|frozen|
             locked|suspended|deactivated|discontinued|terminated|closed|expired|blocked|unavailable or|
-            not available|does not accept|moved|unavailable|unallocated|not allowed|restricted|
-            restriction|preferences|does not exist)
+            not available|does not accept|moved|unavailable|unallocated|preferences|does not exist)
         not (a valid|in|on) (\\S+ )?(recipient|mailbox|user|address) ?(list|table|database)?
         not (a |an )?(registered|valid|known|existing|active) ~ (user|recipient|mailbox|address|account|
             customer)
@@ -124,7 +126,8 @@ RECIPIENTS = (
         About.RECIPIENT,
         """
         (unknown|no such|invalid|unrecognized|inactive|bad|disabled|illegal|nonexistent|unrouteable|
-            unroutable|undeliverable|unverified|non existent|incorrect|wrong|dead) (\\S+ )?(user|users|
+            unroutable|undeliverable|unverified|non existent|incorrect|wrong|
+            dead) ((local|e ?mail|mail|recipient|destination|envelope|delivery|mailbox) )?(user|users|
             mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
             person|alias|destination|adresse|domaine|utente|usuario)
         user unknown

@@ -73,15 +73,15 @@ class Row:
     # Compiled when first needed: most runs meet few refusals, and the table has many patterns.
     @cached_property
     def _words(self) -> re.Pattern[str]:
-        return _compiled(self.words)
+        return phrases(self.words)
 
     @cached_property
     def _unless(self) -> re.Pattern[str]:
-        return _compiled(self.unless)
+        return phrases(self.unless)
 
     @cached_property
     def _beside(self) -> re.Pattern[str]:
-        return _compiled(self.beside)
+        return phrases(self.beside)
 
     @cached_property
     def _codes(self) -> re.Pattern[str]:
@@ -92,8 +92,9 @@ class Row:
         return re.compile(self.enhanced, re.ASCII)
 
 
-def _compiled(phrases: str) -> re.Pattern[str]:
-    joined = re.sub(r"\|\s*\n\s*", "|", phrases)
+def phrases(text: str) -> re.Pattern[str]:
+    """Compile phrases, one a line."""
+    joined = re.sub(r"\|\s*\n\s*", "|", text)
     lines = "|".join(line for each in joined.splitlines() if (line := each.strip()))
     pattern = lines.replace("*", r"\S*").replace(" ~ ", r" (?:\S+ ){0,6}")
     return re.compile(f" (?:{pattern}) ")

@@ -1,0 +1,39 @@
+"""What names us, so that a reply is not taken for a refusal of the mail, whatever else it says.
+
+`Mailbox unavailable: your account is suspended` is about the account. A refusal of the recipient or the mail
+bounces, which nobody takes back; what remains unclear is only asked elsewhere.
+"""
+
+import re
+from functools import cache
+
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import phrases
+
+FINAL = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
+"""Readings that a permanent refusal bounces by."""
+
+_US = """
+    your (\\S+ )?(account|mailbox|mail box|inbox|login|user ?name|password|plan|subscription|service|
+        quota|limit|ip|ip address|host|hostname|server|network|isp|provider|domain|client|helo|ehlo|
+        session|connection)
+    (sending|sender|sender's|smtp|outgoing|outbound|submission|mailing) (\\S+ )?(account|access|service|
+        mailbox|quota|limit|limits|rate|mail|mails|messages|email)
+    (client|connecting|sending) (host|server|ip|address|mta)
+    sending (for|from) (this|your|the)
+    (hourly|daily|weekly|monthly)
+    (api|smtp) key
+    (helo|ehlo)
+    relaying
+    relay (access|denied|not)
+    """
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    return phrases(_US)
+
+
+def names_us(words: str) -> bool:
+    """Tell whether the words of a reply (`words.plain`) name our account, our host or what we may send."""
+    return _pattern().search(words) is not None
