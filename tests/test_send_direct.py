@@ -221,6 +221,23 @@ def test_what_an_exchanger_decided_is_on_record_before_another_one_is_asked(rela
     assert [taken.recipients for taken in first.messages] == [[ann]]
 
 
+@pytest.mark.parametrize(
+    ("refusal", "place"),
+    [
+        ("554 5.7.1 <bob@one.test>: Relay access denied", "failed"),
+        ("550 relay not permitted", "failed"),
+        ("530 5.7.0 Authentication required", "retry"),
+        ("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", "retry"),
+        ("550 5.7.1 bob@one.test: your hourly limit is exceeded", "retry"),
+    ],
+)
+def test_an_exchanger_that_does_not_relay_is_not_the_recipients(relay, internet, refusal, place):
+    """There is no account of ours that could be set right; what is said of our host or pace may pass."""
+    internet.server(MX1, {"rcpt": refusal})
+    internet.server(MX2, {"rcpt": refusal})
+    assert run(relay, internet).place == place
+
+
 THREE = {
     ("one.test", "MX"): ["1 mx1.one.test.", "2 mx2.one.test.", "3 mx3.one.test."],
     ("mx3.one.test", "A"): ["127.0.0.13"],

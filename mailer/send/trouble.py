@@ -12,6 +12,8 @@ full disk say nothing about the mail, however permanent their codes look.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec.structs import replace
+
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
@@ -246,6 +248,20 @@ def too_many(outcome: Outcome) -> bool:
         and outcome.scope is Scope.RECIPIENT
         and read_line(Phase.RCPT, outcome.reply).about is About.TRANSACTION
     )
+
+
+def without_account(outcome: Outcome) -> Outcome:
+    """Return what an outcome means at a host where we have no account, such as a mail exchanger.
+
+    One that refuses to relay is not responsible for the recipient, whatever the MX record says. That it asks
+    for a login (530, 535) says nothing of the mail.
+    """
+    if outcome.scope is not Scope.PROVIDER or outcome.status is not Status.DEFERRED:
+        return outcome
+    refused = outcome.reply.startswith("5") and not outcome.reply.startswith("53")
+    if not refused or read_line(Phase.RCPT, outcome.reply).about is not About.ACCOUNT:
+        return outcome
+    return replace(outcome, status=Status.BOUNCED, scope=Scope.RECIPIENT)
 
 
 def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:

@@ -18,7 +18,7 @@ from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
-from mailer.send.trouble import HopTrouble
+from mailer.send.trouble import HopTrouble, without_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,10 @@ class DirectRoute:
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         async with self._pool.session(hop) as session:
-            return await session.transact(
+            outcomes = await session.transact(
                 outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
             )
+        return [without_account(outcome) for outcome in outcomes]
 
 
 def _tell(
