@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.replies.encoding import decode
@@ -24,6 +25,7 @@ from mailer.send.replies.reader import read, read_line
 from mailer.send.replies.reading import About
 from mailer.send.replies.table import TABLE
 from mailer.send.replies.words import LIMIT, plain
+from mailer.send.trouble import Hardness, judge
 
 CORPUS = [
     json.loads(line)
@@ -342,6 +344,21 @@ def test_a_reply_is_read_in_the_journals_form_as_well():
     assert read_line(Phase.RCPT, line).about is About.RECIPIENT
     assert read_line("", "connection closed by the server").about is About.UNKNOWN
     assert read_line("", "").about is About.UNKNOWN
+
+
+def test_a_reply_means_the_same_before_and_after_it_was_written_to_the_journal():
+    for entry in CORPUS:
+        phase, reply = phase_of(entry), reply_of(entry["text"])
+        reading = read(phase, reply)
+        again = read_line(phase, str(reply))
+        assert (again.about, again.enhanced) == (reading.about, reading.enhanced), entry["text"]
+        if phase not in {Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT}:
+            continue
+        status, scope = judge(phase, reply)
+        if status is Status.BOUNCED:
+            outcome = Outcome("bob@example.net", status, "hop:25", str(reply), scope)
+            final = Hardness.of(outcome) is Hardness.PERMANENT
+            assert not final or reading.about in BOUNCES | {About.DESTINATION}, entry["text"]
 
 
 def test_every_row_says_why_and_where_it_was_seen():
