@@ -51,6 +51,9 @@ NO_SENDER = (
             envelope from|(from|sender) (domain|address|host))
         invalid dns mx
         need fully qualified (address|sender)
+        (mail|sender|from|email) address ~ fully qualified
+        domain name required ~ sender
+        return (email |mail )?(domain|address|path) ~ (invalid|not exist|not valid|unknown)
         """,
         unless="recipient*\nfrom header\nheader from\nauth*",
         reason="The sender's address is valid nowhere.",
@@ -81,6 +84,9 @@ CONTENTS = (
         (message|mail|email|e mail) (content|contains|contained|considered|appears|looks|filtered|blocked|
             flagged|classified|identified|score*)
         nature of the content
+        (harmful|objectionable|inappropriate|restricted) ~ (content|code|attachment)
+        (blocked|rejected|refused|denied) (due to|because of|for|by) ~ (content|attachment|virus)
+        content restrict*
         content (filter|filtering|inspection|scanner)
         (mail|message|email|content) ?policy violation
         policy violation
@@ -104,6 +110,7 @@ CONTENTS = (
         About.MESSAGE,
         """
         (# hops|hops|hop count|hop limit)
+        received header*
         (mail|message|routing|forwarding|delivery) loop*
         loop* detected
         loops back

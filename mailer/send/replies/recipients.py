@@ -38,6 +38,7 @@ MAILBOXES = (
         (casella|buzon|caixa) ~ (piena|lleno|cheia)
         doesn't have a ~ account
         full mailbox
+        (mailbox|mail box|inbox) size (limit|quota)
         """,
         unless="""
             sending
@@ -139,7 +140,12 @@ RECIPIENTS = (
         unknown or illegal user
         address(ee)? (rejected|unknown|invalid)
         recipients? (\\S+ )?(rejected|not found|no longer|unknown)
-        badrcptto
+        (badrcptto|validrcptto)
+        (invalid|bad|unknown) (rcpt to|rcpt|to) address
+        (recipient|recipients|mailbox|addressee) ~ (not in|cannot be verified|could not be verified|
+            can't be verified|unverifiable)
+        (recipient|recipient's) (account|mailbox|address) (is |was )?(unavailable|disabled|inactive|
+            not available)
         not our (user|customer)
         (no|not a) (valid )?(mailbox|user|account) (here|by that name|with that name)
         mailbox not found

@@ -110,6 +110,9 @@ HOSTS = (
             failed|error|down)
         failed to be replicated
         queue file write
+        (write|read|i o|disk|queue) error
+        negative greeting
+        temporary mta failure
         temporar* ~ (error|problem|failure|issue|unavailable|lookup)
         (unexpected|unknown|general|unspecified|transient|technical) (error|failure|problem)
         not accepting (connections|messages|mail)
