@@ -78,6 +78,7 @@ def issue_certificate(directory: Path) -> tuple[Path, Path]:
     issued = _authority()[0].issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
     chain, key = directory / "chain.pem", directory / "key.pem"
     chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    key.touch(mode=0o600)
     issued.private_key_pem.write_to_path(str(key))
     return chain, key
 

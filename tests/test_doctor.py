@@ -152,11 +152,6 @@ def broken_users(relay: Relay) -> tuple[str, str]:
     return "files", "users"
 
 
-def exposed_directory(relay: Relay) -> tuple[str, str]:
-    relay.directory.chmod(0o777)
-    return "files", "modes"
-
-
 def missing_key(relay: Relay) -> tuple[str, str]:
     relay.configure({"dkim": {"enabled": True, "domain": DOMAIN}})
     return "files", "key"
@@ -202,7 +197,6 @@ def _certificate(relay: Relay, certificate: trustme.LeafCert, key: trustme.LeafC
     [
         exposed_users,
         broken_users,
-        exposed_directory,
         missing_key,
         swapped_key,
         foreign_certificate,

@@ -1,6 +1,5 @@
 """Where the receiver listens: TLS on connect and by STARTTLS, Unix sockets, and what changes at SIGHUP."""
 
-import os
 import shutil
 import signal
 import smtplib
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, running
+from testbed.capability import tracer
 from testbed.ports import free_port
 from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME as RELAY_USER
@@ -355,15 +355,10 @@ def test_a_reload_without_a_certificate_is_refused_while_a_listener_needs_one(
 
 
 def test_a_sighup_during_the_start_ends_nothing_and_is_obeyed(relay: Relay, tmp_path: Path) -> None:
-    """It comes while the certificate is read, from a pipe that says when."""
+    """It comes while the key is read for the second time: the first is the check of the configuration."""
     chain, key = issue_certificate(tmp_path)
-    pipe = tmp_path / "pipe.pem"
-    os.mkfifo(pipe)
-    relay.configure({"tls": {"certificatePath": str(pipe), "privateKeyPath": str(key)}})
-    with relay.starting("serve") as server:
-        with pipe.open("wb") as reader:
-            server.signal(signal.SIGHUP)
-            reader.write(chain.read_bytes())
+    relay.configure({"tls": {"certificatePath": str(chain), "privateKeyPath": str(key)}})
+    hangup = ("-P", key.name, "-e", "trace=openat", "-e", "inject=openat:signal=SIGHUP:when=2")
+    with relay.starting("serve", under=(tracer(), "-D", "-f", "-qq", "-o", "/dev/null", *hangup)) as server:
         server.await_port(relay.port)
-        pipe.write_bytes(chain.read_bytes())
         until(lambda: "the configuration was read again" in server.output(), "the new configuration")

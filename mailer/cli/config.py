@@ -14,6 +14,7 @@ from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.show import effective
+from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
 
@@ -70,7 +71,7 @@ def _users(loaded: Loaded) -> tuple[Problem, ...]:
     """Say why the receiver could not read the other logins."""
     path = loaded.config.users_file
     try:
-        read_users(path)
+        read_users(path, owners_of(loaded.config.spool_dir))
     except ConfigError as error:
         return error.problems
     except OSError as error:

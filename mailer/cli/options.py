@@ -23,7 +23,7 @@ config_option = click.option(
     expose_value=False,
     callback=_remember,
     help="The configuration, JSON or TOML. Otherwise: $MAILER_CONFIG, ./config.json, ./config.toml, "
-    "/etc/mailer/config.json, /etc/mailer/config.toml.",
+    "/etc/mailer/config.json, /etc/mailer/config.toml; as root only those in /etc.",
 )
 """`--config FILE`, wherever it stands on the command line."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.receiving import ListenerTls
+from mailer.config.trust import owners_of
 from mailer.mail import clock
 from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
@@ -122,6 +123,7 @@ def user_list(config: Config, log: MailLog) -> UserList:
         config.rate_limits,
         now=time.monotonic,
         on_trouble=lambda why: log.warning("the users file cannot be used; the old one stays", error=why),
+        owners=owners_of(config.spool_dir),
     )
 
 
@@ -155,4 +157,5 @@ def certificate(config: Config, log: MailLog) -> Certificate | None:
         tls.private_key_path,
         now=time.monotonic,
         on_event=lambda text, error: log.warning(text, error=error) if error else log.notice(text),
+        owners=owners_of(config.spool_dir),
     )

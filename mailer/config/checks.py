@@ -4,6 +4,7 @@ Looks at the configuration and at the modes of the files it names; starts nothin
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
+from mailer.config.trust import Untrusted, open_trusted, owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.reply import printable
@@ -129,7 +131,7 @@ def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
 
 def _has_users(config: Config) -> bool:
     try:
-        return bool(read_users(config.users_file))
+        return bool(read_users(config.users_file, owners_of(config.spool_dir)))
     except (OSError, ConfigError):
         return True  # whoever needs it will say what is wrong with it
 
@@ -140,6 +142,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
     if (tls.certificate_path is None) != (tls.private_key_path is None):
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
+    yield from _tls_files(config)
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
         if listener.unix_socket is None:
@@ -158,6 +161,20 @@ def _incoming(config: Config) -> Iterator[Problem]:
             yield Problem(f"$.{key}", f"is no address: {error}")
     if config.rewrite_from is not RewriteFrom.KEEP and not _author(config):
         yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
+
+
+def _tls_files(config: Config) -> Iterator[Problem]:
+    """A certificate or key that others could change, and a key that they could read."""
+    tls, owners = config.tls, owners_of(config.spool_dir)
+    for key, path in (("certificatePath", tls.certificate_path), ("privateKeyPath", tls.private_key_path)):
+        if path is None:
+            continue
+        try:
+            os.close(open_trusted(path, owners=owners, secret=path == tls.private_key_path))
+        except Untrusted as error:
+            yield Problem(f"$.tls.{key}", f"is not used: {error.strerror}")
+        except OSError:
+            continue  # the receiver says what is wrong with it
 
 
 def _author(config: Config) -> str:

@@ -17,6 +17,7 @@ from mailer.config import units
 from mailer.config.document import TWICE, Twice
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.secrets import FromCommand, FromCredential, FromEnvironment, FromFile, Secret, Source
+from mailer.config.trust import Owners
 from mailer.mail.reply import printable
 
 MOST_PROBLEMS = 100
@@ -73,10 +74,17 @@ _SOURCES = (
 class Walk:
     """One walk over one document, collecting what is wrong with it."""
 
-    def __init__(self, base: Path, environ: Mapping[str, str]) -> None:
-        """Args: base: what relative paths are relative to; environ: where secrets look their variables up."""
+    def __init__(self, base: Path, environ: Mapping[str, str], owners: Owners | None = None) -> None:
+        """Begin.
+
+        Args:
+            base: what relative paths are relative to.
+            environ: where secrets look their variables up.
+            owners: whose files may hold secrets; None: root's and ours.
+        """
         self._base = base
         self._environ = environ
+        self._owners = owners
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -168,7 +176,7 @@ class Walk:
         source = self._source(value)
         if source is None:
             return self._expect(path, _SOURCES, value)
-        return Secret(source, key=path, environ=self._environ)
+        return Secret(source, key=path, environ=self._environ, owners=self._owners)
 
     def _source(self, value: object) -> Source | None:
         if isinstance(value, str):

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 from mailer.config.model import Config, DkimKey
-from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import Problem
+from mailer.config.trust import Owners, Untrusted, open_trusted, owners_of
 from mailer.mail.reply import printable
 
 MAX_NAME = 253
@@ -26,8 +26,9 @@ def refusals(config: Config) -> Iterator[Problem]:
         return
     yield from _names(config)
     yield from _fields(config)
+    owners = owners_of(config.spool_dir)
     for path, key in _keys(config):
-        yield from _exposed(path, key)
+        yield from _exposed(path, key, owners)
 
 
 def missing_keys(config: Config) -> Iterator[Problem]:
@@ -87,15 +88,12 @@ def _fields(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{name} must not be signed: it changes or vanishes on the way")
 
 
-def _exposed(path: str, key: DkimKey) -> Iterator[Problem]:
-    file = key.private_key_path
-    if file is None:
+def _exposed(path: str, key: DkimKey, owners: Owners) -> Iterator[Problem]:
+    if key.private_key_path is None:
         return
     try:
-        mode = file.stat().st_mode
+        os.close(open_trusted(key.private_key_path, owners=owners, secret=True))
+    except Untrusted as error:
+        yield Problem(f"{path}.privateKeyPath", f"the key is not used: {error.strerror}")
     except OSError:
         return  # `missing_keys` warns
-    if others_can_read(mode):
-        yield Problem(
-            f"{path}.privateKeyPath", f"every user of this host can read the key; type: {chmod(file)}"
-        )

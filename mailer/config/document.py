@@ -1,10 +1,10 @@
 """From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
 
-import os
 from pathlib import Path
 from typing import Final
 
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.trust import Untrusted, read_trusted
 from mailer.mail.reply import printable
 
 LARGEST = 2**20
@@ -22,17 +22,18 @@ def read(path: Path) -> tuple[bytes, int]:
     """Read a configuration file: its bytes, and the mode (st_mode) of the very file they came from.
 
     Raises:
-        ConfigError: it cannot be read, or is larger than `LARGEST`.
+        ConfigError: it cannot be read, is larger than `LARGEST`, or another user could change it: it may name
+            commands to run.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(LARGEST + 1)
+        data, state = read_trusted(path, LARGEST + 1)
+    except Untrusted as error:
+        raise _unusable(path, f"is not used: {error.strerror}") from None
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     if len(data) > LARGEST:
         raise _unusable(path, f"is larger than {LARGEST} bytes; is it the configuration?")
-    return data, mode
+    return data, state.st_mode
 
 
 def parse(data: bytes, path: Path) -> object:

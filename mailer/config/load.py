@@ -1,5 +1,6 @@
 """Find the configuration, read it, and give it whole or say everything that is wrong with it."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mailer.config.document import parse, read
 from mailer.config.environment import overridden
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.trust import Owners, owners_of
 from mailer.mail.reply import printable
 
 PLACES = (
@@ -18,7 +20,10 @@ PLACES = (
     Path("/etc/mailer/config.json"),
     Path("/etc/mailer/config.toml"),
 )
-"""Where a configuration is looked for when nobody names one."""
+"""Where a configuration is looked for when nobody names one.
+
+Root takes none from the current directory: it may work in anybody's, and a configuration names commands.
+"""
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +50,9 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     """
     path = find(explicit, environ).absolute()
     data, mode = read(path)
-    walk = Walk(path.parent, environ)
-    made = walk.convert(Config, parse(data, path), "$")
+    document = parse(data, path)
+    walk = Walk(path.parent, environ, _owners(path.parent, document))
+    made = walk.convert(Config, document, "$")
     config = overridden(Config() if made is UNFIT else made, environ, walk)
     if walk.problems:
         raise ConfigError(tuple(walk.problems))
@@ -65,17 +71,22 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
         return Path(explicit)
     if named := environ.get("MAILER_CONFIG"):
         return Path(named)
-    for place in places:
+    passed = [place for place in places if os.geteuid() == 0 and not place.is_absolute()]
+    looked = [place for place in places if place not in passed]
+    for place in looked:
         if _there(place):
             return place
-    looked = ", ".join(printable(str(place.absolute())) for place in places)
-    raise ConfigError(
-        (
-            Problem(
-                "configuration", f"none found; looked for {looked}. Name one with --config or $MAILER_CONFIG"
-            ),
-        )
-    )
+    names = ", ".join(printable(str(place.absolute())) for place in looked)
+    said = f"none found; looked for {names}. Name one with --config or $MAILER_CONFIG"
+    if there := [printable(str(place.absolute())) for place in passed if _there(place)]:
+        said += f". {there[0]} is not taken: root uses none from the current directory unless it is named"
+    raise ConfigError((Problem("configuration", said),))
+
+
+def _owners(base: Path, document: object) -> Owners:
+    """Say whose files may hold secrets: `owners_of` the spool that the document names."""
+    named = document.get("spoolDir") if isinstance(document, dict) else None
+    return owners_of(base / (named if isinstance(named, str) and "\0" not in named else "spool"))
 
 
 def _there(place: Path) -> bool:

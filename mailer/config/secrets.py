@@ -4,13 +4,12 @@ A `Secret` never shows its value in `repr`, `str`, an exception or anything that
 """
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from mailer.config.permissions import chmod, others_can_read
+from mailer.config.trust import Owners, Untrusted, open_trusted, read_trusted
 from mailer.mail.reply import printable
 
 MASK = "********"
@@ -44,7 +43,7 @@ class FromEnvironment(msgspec.Struct, frozen=True):
 
 
 class FromFile(msgspec.Struct, frozen=True):
-    """`{"file": "path"}`: a file that others cannot read; one trailing newline is not part of the secret."""
+    """`{"file": "path"}`: a file that others can neither read nor change; one trailing newline is dropped."""
 
     path: Path
 
@@ -56,7 +55,10 @@ class FromCredential(msgspec.Struct, frozen=True):
 
 
 class FromCommand(msgspec.Struct, frozen=True):
-    """`{"command": [...]}`: what a program prints, run without a shell; one trailing newline is dropped."""
+    """`{"command": [...]}`: what a program prints, run without a shell; one trailing newline is dropped.
+
+    With a slash in its name it must be one that others cannot change.
+    """
 
     argv: tuple[str, ...]
 
@@ -74,10 +76,15 @@ class Secret:
     Equal secrets have equal sources; values are not compared (see `matches`).
     """
 
-    __slots__ = ("_environ", "_key", "_source", "_value")
+    __slots__ = ("_environ", "_key", "_owners", "_source", "_value")
 
     def __init__(
-        self, source: Source, *, key: str = "secret", environ: Mapping[str, str] | None = None
+        self,
+        source: Source,
+        *,
+        key: str = "secret",
+        environ: Mapping[str, str] | None = None,
+        owners: Owners | None = None,
     ) -> None:
         """Fetches nothing yet.
 
@@ -85,10 +92,12 @@ class Secret:
             source: the value itself, or where to get it.
             key: the configuration's path to it, for messages.
             environ: where `FromEnvironment` and `FromCredential` look, and what a command may inherit from.
+            owners: whose files are read; None: root's and ours.
         """
         self._source = source
         self._key = key
         self._environ: Mapping[str, str] = {} if environ is None else environ
+        self._owners = owners
         self._value: str | None = None
 
     @property
@@ -166,15 +175,7 @@ class Secret:
 
     def _read(self, path: Path) -> bytes:
         try:
-            # O_NONBLOCK: opening a FIFO would wait for its writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise SecretError(self._key, f"{printable(str(path))} is not a regular file")
-                if others_can_read(status.st_mode):
-                    raise SecretError(self._key, f"others can read it; type: {chmod(path)}")
-                data = file.read(_LARGEST_FILE + 1)
+            data, _ = read_trusted(path, _LARGEST_FILE + 1, owners=self._owners, secret=True)
         except OSError as error:
             raise SecretError(self._key, f"{printable(str(path))}: {error.strerror}") from None
         if len(data) > _LARGEST_FILE:
@@ -187,6 +188,13 @@ class Secret:
 
         environment = {name: self._environ[name] for name in _COMMAND_ENVIRONMENT if name in self._environ}
         environment.setdefault("PATH", _COMMAND_PATH)
+        try:
+            if "/" in argv[0]:
+                os.close(open_trusted(Path(argv[0]), os.O_PATH))
+        except Untrusted as error:
+            raise SecretError(self._key, f"{name} is not run: {error.strerror}") from None
+        except OSError:
+            pass  # running it will tell
         try:
             # Its stderr might quote the secret, so nobody sees it.
             done = subprocess.run(  # noqa: S603 - no shell, and the words are the operator's own

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from mailer.config.problem import ConfigError, Problem
+from mailer.config.trust import Owners, Untrusted, read_trusted
 from mailer.mail.reply import printable
 
 MAX_NAME = 255
@@ -39,19 +40,24 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: tuple[User, ...] = ()
 
 
-def read_users(path: Path) -> dict[str, User]:
+def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
     """Read a users file; one that is not there holds nobody.
 
+    Args:
+        path: where it is.
+        owners: whose file is trusted; None: root's and ours.
+
     Raises:
-        ConfigError: it is no such file; no value is repeated.
+        ConfigError: it is no such file (no value is repeated), or others can change it or read its hashes.
         OSError: it cannot be read.
     """
+    where = printable(str(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE + 1)
+        data, _ = read_trusted(path, _MAX_FILE + 1, owners=owners, secret=True)
     except FileNotFoundError:
         return {}
-    where = printable(str(path))
+    except Untrusted as error:
+        raise ConfigError((Problem(where, f"is not used: {error.strerror}"),)) from None
     if len(data) > _MAX_FILE:
         raise ConfigError((Problem(where, f"is larger than {_MAX_FILE} bytes"),))
     try:

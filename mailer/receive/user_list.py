@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import RateLimits
+from mailer.config.trust import Owners
 from mailer.config.users import User, read_users
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.accounts import Account
@@ -26,6 +27,7 @@ class UserList:
         *,
         now: Callable[[], float],
         on_trouble: Callable[[str], None],
+        owners: Owners | None = None,
     ) -> None:
         """Read the file.
 
@@ -35,6 +37,7 @@ class UserList:
             limits: what a user whose own limits are given in part takes the rest from.
             now: monotonic seconds.
             on_trouble: told once what is wrong with a file that cannot be used.
+            owners: whose file is trusted; None: root's and ours.
 
         Raises:
             ConfigError, OSError: the file cannot be used.
@@ -44,9 +47,10 @@ class UserList:
         self._limits = limits
         self._now = now
         self._on_trouble = on_trouble
+        self._owners = owners
         self._checked = now()
         self._stamp = self._look()
-        self._take(read_users(path))
+        self._take(read_users(path, owners))
 
     def accounts(self) -> Mapping[str, Account]:
         """Return everybody, as of a second ago at most."""
@@ -81,7 +85,7 @@ class UserList:
                 return
             # Noted first: a file that is no good is complained of once.
             self._stamp = stamp
-            self._take(read_users(self._path))
+            self._take(read_users(self._path, self._owners))
         except (OSError, ConfigError) as error:
             self._on_trouble(str(error))
 

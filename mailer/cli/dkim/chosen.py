@@ -13,6 +13,7 @@ from mailer.cli.wire import configuration
 from mailer.config.load import find, key_path
 from mailer.config.model import Config, DkimKey
 from mailer.config.problem import ConfigError
+from mailer.config.trust import owners_of
 from mailer.send.dkim.author import ascii_domain
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def key_file(key: DkimKey) -> Path:
     return key.private_key_path
 
 
-def read_key(key: DkimKey) -> "PrivateKey":
+def read_key(key: DkimKey, config: Config) -> "PrivateKey":
     from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - a wrong option needs it not
 
     try:
-        return KeyFile(key_file(key)).key()
+        return KeyFile(key_file(key), owners_of(config.spool_dir)).key()
     except KeyTrouble as trouble:
         raise Failure(Exit.NO_INPUT, str(trouble)) from trouble

@@ -15,6 +15,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_option
 from mailer.config.model import Config, DkimKey
+from mailer.config.trust import owners_of
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 
@@ -89,8 +90,9 @@ async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") 
 
     signer = Signer(config.dkim, time.time)
     findings: list[Finding] = []
+    owners = owners_of(config.spool_dir)
     for key in keys:
-        findings += await check_key(key.domain, key.selector, KeyFile(key_file(key)), dns)
+        findings += await check_key(key.domain, key.selector, KeyFile(key_file(key), owners), dns)
     for domain in dict.fromkeys(key.domain for key in keys):
         signing = signer.signing_domains(domain) or (domain,)
         findings += await check_domain(domain, signing, dns)

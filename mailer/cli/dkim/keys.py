@@ -75,7 +75,7 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
     """Print the TXT record of each key: split for zone files, and in one piece for DNS panels."""
     base, config = surroundings()
     for key in chosen(base, config, domain, selector):
-        private = read_key(key)
+        private = read_key(key, config)
         if as_json:
             name = _record_name(key)
             line = {"name": name, "value": private.record, "zone": _zone(key, private)}
@@ -99,7 +99,7 @@ def rotate(domain: str, selector: str | None) -> None:
     today = time.strftime("%Y%m%d", time.gmtime())
     steps: list[str] = []
     for old in chosen(base, config, domain, selector):
-        kind = KeyType.RSA2048 if read_key(old).algorithm == "rsa-sha256" else KeyType.ED25519
+        kind = KeyType.RSA2048 if read_key(old, config).algorithm == "rsa-sha256" else KeyType.ED25519
         assert old.private_key_path is not None
         stem = old.selector.rstrip("0123456789").rstrip("-") or old.selector
         name = f"{stem}-{today}"

@@ -1,21 +1,20 @@
 """The configuration and the files that it names: right, readable for us, and for nobody else."""
 
 import os
-import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from shlex import quote
 
 from mailer.cli.doctor.certificate import days_left
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey
-from mailer.config.permissions import chmod, others_can_read
+from mailer.config.permissions import chmod
 from mailer.config.problem import ConfigError
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
+from mailer.receive.certificate import load_context
 
 _SOON = 14
 """Days before its end at which a certificate should have been renewed."""
@@ -48,9 +47,6 @@ def file_findings(loaded: Loaded) -> Iterator[Finding]:
     yield from _users(config)
     yield from _keys(config)
     yield from _certificate(config)
-    keys = [key.private_key_path.parent for key in _signing_keys(config) if key.private_key_path]
-    for directory in dict.fromkeys((loaded.path.parent, *keys)):
-        yield from _exposed(directory)
 
 
 def _readable(path: Path, what: str) -> Finding:
@@ -65,7 +61,7 @@ def _users(config: Config) -> Iterator[Finding]:
     path = config.users_file
     try:
         users = read_users(path)
-        mode = path.stat().st_mode if users else 0
+        mode = path.stat().st_mode if users else 0  # for the line alone
     except ConfigError as error:
         for problem in error.problems:
             yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
@@ -74,10 +70,7 @@ def _users(config: Config) -> Iterator[Finding]:
         todo = f"make it readable for the programs: chgrp, then {chmod(path)}"
         yield Finding(str(path), "users", Grade.PROBLEM, f"cannot be read: {error.strerror}", todo)
         return
-    if others_can_read(mode):
-        words = "every user of this host can read the hashes of its passwords"
-        yield Finding(str(path), "users", Grade.PROBLEM, words, f"type: {chmod(path)}")
-    elif users:
+    if users:
         yield Finding(str(path), "users", Grade.OK, f"holds {len(users)}; mode {stat.S_IMODE(mode):04o}")
     else:
         yield Finding(str(path), "users", Grade.SKIPPED, "holds nobody; defaultUsername is the one login")
@@ -109,29 +102,14 @@ def _certificate(config: Config) -> Iterator[Finding]:
     if certificate is None or key is None:
         return
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+        load_context(certificate, key, None)
         days = days_left(certificate.read_bytes())
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         todo = "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"
         yield Finding(str(certificate), "tls", Grade.PROBLEM, printable(words), todo)
         return
-    if others_can_read(key.stat().st_mode):
-        words = "every user of this host can read this private key"
-        yield Finding(str(key), "tls", Grade.PROBLEM, words, f"type: {chmod(key)}")
     grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _SOON else Grade.OK
     words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
     todo = "" if grade is Grade.OK else "renew it; it is taken up without a restart"
     yield Finding(str(certificate), "tls", grade, words, todo)
-
-
-def _exposed(directory: Path) -> Iterator[Finding]:
-    """Whoever can write to a directory can put another file in the place of one that is in it."""
-    try:
-        mode = directory.stat().st_mode
-    except OSError:
-        return  # what is in it has been complained of
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        words = "every user of this host can write there, and so replace what is in it"
-        todo = f"type: chmod o-w {quote(str(directory))}"
-        yield Finding(str(directory), "modes", Grade.PROBLEM, words, todo)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailer.config.permissions import chmod, others_can_read
+from mailer.config.trust import Owners, Untrusted, read_trusted
 
 if TYPE_CHECKING:
     from mailer.send.dkim.keys import PrivateKey
@@ -33,6 +33,8 @@ class KeyFile:
     """One private key, read at its first use; later the file is looked at, and read again if it changed."""
 
     path: Path
+    owners: Owners | None = None
+    """Whose file is used; None: root's and ours."""
     _stamp: _Stamp | None = field(default=None, init=False)
     _key: "PrivateKey | None" = field(default=None, init=False)
 
@@ -45,6 +47,8 @@ class KeyFile:
         try:
             if self._key is None or _stamp(self.path.stat()) != self._stamp:
                 self._read()
+        except Untrusted as error:
+            raise KeyTrouble(f"the DKIM key {self.path} is not used: {error.strerror}") from error
         except OSError as error:
             raise KeyTrouble(f"the DKIM key {self.path} cannot be read: {error.strerror}") from error
         assert self._key is not None
@@ -54,13 +58,7 @@ class KeyFile:
         # Imported here: a run without mail to sign needs none of it.
         from mailer.send.dkim.keys import KeyUnusable, parse  # noqa: PLC0415
 
-        with self.path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            pem = file.read(_LARGEST)
-        if others_can_read(state.st_mode):
-            raise KeyTrouble(
-                f"every user of this host can read the DKIM key {self.path}; type: {chmod(self.path)}"
-            )
+        pem, state = read_trusted(self.path, _LARGEST, owners=self.owners, secret=True)
         try:
             key = parse(pem)
         except KeyUnusable as error:
@@ -70,7 +68,7 @@ class KeyFile:
                 f"the DKIM key {self.path} is another one than when this program began to use it; "
                 "if that is meant, start the program again"
             )
-        published = published_key(self.path)
+        published = published_key(self.path, self.owners)
         if published not in {None, key.public}:
             raise KeyTrouble(
                 f"the DKIM key {self.path} does not belong to the record in {record_path(self.path)}: "
@@ -84,7 +82,7 @@ def record_path(private: Path) -> Path:
     return private.with_suffix(".txt")
 
 
-def published_key(private: Path) -> str | None:
+def published_key(private: Path, owners: Owners | None = None) -> str | None:
     """Return p= of the record beside a private key; None if there is no such file, or none with a record.
 
     It reads ours, and what opendkim-genkey writes.
@@ -93,10 +91,10 @@ def published_key(private: Path) -> str | None:
         OSError: it is there and cannot be read.
     """
     try:
-        with record_path(private).open("rb") as file:
-            text = file.read(_LARGEST).decode("ascii", "replace")
+        data, _ = read_trusted(record_path(private), _LARGEST, owners=owners)
     except FileNotFoundError:
         return None
+    text = data.decode("ascii", "replace")
     pieces = _QUOTED.findall(text)
     found = _PUBLIC.search("".join(pieces) if pieces else text)
     return "".join(found.group(1).split()) if found else None

@@ -1,0 +1,233 @@
+"""Open files that programs of ours obey or keep secrets in, unless another user could change them.
+
+Who may write to a directory can replace what is in it, so every directory on the way is looked at, too, from
+the root. Each is opened once, relative to the one before and without following links, and the check is made
+on the descriptor: nobody can swap a part of the path between a check and its use.
+
+A directory that everybody may write to with the sticky bit, such as /tmp, is passed: only the owner of a name
+in it can rename or remove that (unlink(2)), and that owner is looked at next. Setgid programs of a group that
+has no members are not considered.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mailer.config.permissions import chmod, others_can_read
+from mailer.mail.reply import printable
+
+Owners = frozenset[int]
+"""User ids whose files are trusted."""
+
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PEEK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = Path("/")
+_MAX_LINKS = 40
+"""Symbolic links in one path; the kernel's own limit (path_resolution(7))."""
+
+
+class Untrusted(PermissionError):
+    """Another user could change a file, or read a secret; `strerror` says who, where, and what to type."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        """Args: path: what was to be opened; why: a sentence that names the file or directory at fault."""
+        super().__init__(errno.EPERM, printable(why), str(path))
+
+
+def owners_of(spool: Path) -> Owners:
+    """Return whose files are trusted: ours and root's; when root runs, also the owner of the spool.
+
+    That user is the one that root's programs become, and could have them send anything as it is. The
+    configuration itself, and programs that it names, are read and run as root: those are not for this set.
+    """
+    owners = ours()
+    if os.geteuid() != 0:
+        return owners
+    try:
+        return owners | {spool.stat().st_uid}
+    except OSError:
+        return owners
+
+
+def ours() -> Owners:
+    """Return root's user id and ours."""
+    return frozenset({0, os.geteuid()})
+
+
+def open_trusted(
+    path: Path, flags: int = os.O_RDONLY, *, owners: Owners | None = None, secret: bool = False
+) -> int:
+    """Open a regular file that only root and `owners` (else root and we) can change.
+
+    Args:
+        path: symbolic links are followed, each looked at like a file.
+        flags: for open(2); O_PATH for a file that is to be executed.
+        owners: see `owners_of`.
+        secret: refuse it as well when every user of the host can read it.
+
+    Returns:
+        A descriptor, for the caller to close.
+
+    Raises:
+        Untrusted: another user could change it, or read the secret.
+        OSError: as open(2); EINVAL when it is no regular file.
+    """
+    found, at = _walk(path, flags, owners or ours())
+    try:
+        _check_file(os.fstat(found), at, path, secret=secret)
+    except BaseException:
+        os.close(found)
+        raise
+    return found
+
+
+def read_trusted(
+    path: Path, limit: int, *, owners: Owners | None = None, secret: bool = False
+) -> tuple[bytes, os.stat_result]:
+    """Read at most `limit` bytes of a file, and its state; raises as `open_trusted`."""
+    with os.fdopen(open_trusted(path, owners=owners, secret=secret), "rb") as file:
+        return file.read(limit), os.fstat(file.fileno())
+
+
+@contextmanager
+def trusted_directory(path: Path, *, owners: Owners | None = None) -> Iterator[int]:
+    """Open a directory that only root and `owners` (else root and we) can write to; a descriptor of O_PATH.
+
+    Raises:
+        Untrusted: another user could write to it, or replace it.
+        OSError: as open(2).
+    """
+    found, _ = _walk(path, _PASS, owners or ours())
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def _check_file(state: os.stat_result, at: Path, path: Path, *, secret: bool) -> None:
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    if secret and others_can_read(state.st_mode):
+        raise Untrusted(path, f"every user of this host can read {at}; type: {chmod(at)}")
+
+
+def _walk(path: Path, flags: int, owners: Owners) -> tuple[int, Path]:
+    """Open what a path names, and look at every step; return it with its path free of links."""
+    ahead = [*reversed(path.absolute().parts[1:])]
+    where, links = _ROOT, 0
+    at = os.open(_ROOT, _PASS)
+    try:
+        _look(at, _ROOT, path, owners)
+        while ahead:
+            name = ahead.pop()
+            # Links are resolved, so that the parent of a path is that of the directory.
+            there = where.parent if name == ".." else where / name
+            found = _step(at, name, flags if not ahead else _PASS)
+            try:
+                link = _look(found, there, path, owners)
+            except BaseException:
+                os.close(found)
+                raise
+            if link is None:
+                found, at, where = at, found, there
+            elif link.startswith("/"):
+                os.close(found)
+                found, at, where = at, os.open(_ROOT, _PASS), _ROOT
+            os.close(found)
+            if link is not None:
+                links += 1
+                _count(links, path)
+                ahead += reversed([part for part in link.split("/") if part not in {"", "."}])
+    except BaseException:
+        os.close(at)
+        raise
+    return at, where
+
+
+def _count(links: int, path: Path) -> None:
+    if links > _MAX_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _step(at: int, name: str, flags: int) -> int:
+    """Open one part of a path, or, where it is a symbolic link, the link."""
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for its writer.
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+        found = os.open(name, _PEEK, dir_fd=at)
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            os.close(found)
+            raise
+        return found
+
+
+def _look(found: int, there: Path, path: Path, owners: Owners) -> str | None:
+    """Raise Untrusted if others own this part of the path, or may write to it; return where a link leads."""
+    state = os.fstat(found)
+    if state.st_uid not in owners:
+        raise Untrusted(
+            path,
+            f"{there} belongs to user {_user(state.st_uid)}, who could change it; type, as root: "
+            f"chown {_quoted(_user(os.geteuid()))} {_quoted(there)}",
+        )
+    if stat.S_ISLNK(state.st_mode):
+        return os.readlink("", dir_fd=found)
+    if stat.S_ISDIR(state.st_mode) and state.st_mode & stat.S_ISVTX:
+        return None
+    if state.st_mode & stat.S_IWOTH:
+        bits = "go" if state.st_mode & stat.S_IWGRP else "o"
+        raise Untrusted(
+            path, f"every user of this host may write to {there}; type: chmod {bits}-w {_quoted(there)}"
+        )
+    if state.st_mode & stat.S_IWGRP and not _alone(found, state, owners):
+        raise Untrusted(path, f"its group may write to {there}; type: chmod g-w {_quoted(there)}")
+    return None
+
+
+def _alone(found: int, state: os.stat_result, owners: Owners) -> bool:
+    """Whether the group that may write has no members but `owners`: many systems give each user a group."""
+    # Imported here: what is ours is rarely writable for a group.
+    import grp  # noqa: PLC0415
+    import pwd  # noqa: PLC0415
+
+    try:
+        # With an ACL these bits are its mask, and other users may be in it (acl(5)).
+        os.getxattr(f"/proc/self/fd/{found}", "system.posix_acl_access")
+    except OSError as error:
+        if error.errno not in {errno.ENODATA, errno.ENOTSUP, errno.ENOENT}:
+            return False
+    else:
+        return False
+    try:
+        named = grp.getgrgid(state.st_gid).gr_mem
+    except KeyError:
+        named = []
+    members = {account.pw_uid for account in pwd.getpwall() if account.pw_gid == state.st_gid}
+    try:
+        members |= {pwd.getpwnam(name).pw_uid for name in named}
+    except KeyError:
+        return False
+    return members <= owners
+
+
+def _user(uid: int) -> str:
+    import pwd  # noqa: PLC0415 - for a message
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _quoted(word: object) -> str:
+    import shlex  # noqa: PLC0415 - for a message
+
+    return shlex.quote(str(word))
