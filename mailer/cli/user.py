@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import click
 import msgspec
@@ -11,6 +12,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.wire import configuration
+from mailer.config.trust import owners_of
 from mailer.config.users import User, changing_users, read_users
 from mailer.mail.reply import printable
 from mailer.receive import hashes
@@ -54,12 +56,11 @@ def user() -> None:
 @config_option
 def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_day: int | None) -> None:
     """Add a user; the password is asked for, or read from standard input."""
-    path = configuration().config.users_file
     _check_name(name)
-    _check_new(name, read_users(path))
+    _check_new(name, _read())
     # Before the file is locked: a human may take their time.
     hashed = hashes.hash_password(_new_password(), os.urandom)
-    with changing_users(path) as users:
+    with _changing() as users:
         _check_new(name, users)
         users[name] = User(
             name=name,
@@ -82,7 +83,7 @@ def passwd(name: str) -> None:
     """Give a user a new password; the old one, or the token, ends at once."""
     _known(name)
     hashed = hashes.hash_password(_new_password(), os.urandom)
-    with changing_users(configuration().config.users_file) as users:
+    with _changing() as users:
         users[name] = msgspec.structs.replace(users[name], hash=hashed)
     sys.stdout.write(f"changed the password of {printable(name)}\n")
 
@@ -97,7 +98,7 @@ def token(name: str) -> None:
     """
     _check_name(name)
     made = hashes.new_token(os.urandom)
-    with changing_users(configuration().config.users_file) as users:
+    with _changing() as users:
         hashed, known = hashes.hash_token(made), name in users
         users[name] = (
             msgspec.structs.replace(users[name], hash=hashed) if known else User(name=name, hash=hashed)
@@ -114,7 +115,7 @@ def token(name: str) -> None:
 @config_option
 def ls(*, as_json: bool) -> None:
     """List the users; never their hashes."""
-    for each in read_users(configuration().config.users_file).values():
+    for each in _read().values():
         kind = "password" if hashes.is_slow(each.hash) else "token"
         if as_json:
             shown = msgspec.to_builtins(each) | {"hash": kind}
@@ -135,7 +136,7 @@ def ls(*, as_json: bool) -> None:
 def rm(name: str) -> None:
     """Remove a user; sessions that have logged in go on to their end."""
     _known(name)
-    with changing_users(configuration().config.users_file) as users:
+    with _changing() as users:
         users.pop(name, None)
     sys.stdout.write(f"removed {printable(name)}\n")
 
@@ -151,8 +152,18 @@ def check(name: str) -> Exit:
     return Exit.OK if right else Exit.FINDINGS
 
 
+def _read() -> dict[str, User]:
+    config = configuration().config
+    return read_users(config.users_file, owners_of(config.spool_dir))
+
+
+def _changing() -> AbstractContextManager[dict[str, User]]:
+    config = configuration().config
+    return changing_users(config.users_file, owners_of(config.spool_dir))
+
+
 def _known(name: str) -> User:
-    users = read_users(configuration().config.users_file)
+    users = _read()
     if name not in users:
         raise Failure(Exit.NO_INPUT, f"there is no user {printable(name)}; see `mailer user ls`")
     return users[name]

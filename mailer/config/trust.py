@@ -63,7 +63,7 @@ def open_trusted(
     """Open a regular file that only root and `owners` (else root and we) can change.
 
     Args:
-        path: symbolic links are followed, each looked at like a file.
+        path: symbolic links are followed if they are root's or ours.
         flags: for open(2); O_PATH for a file that is to be executed.
         owners: see `owners_of`.
         secret: refuse it as well when every user of the host can read it.
@@ -105,6 +105,20 @@ def trusted_directory(path: Path, *, owners: Owners | None = None) -> Iterator[i
         yield found
     finally:
         os.close(found)
+
+
+def hand_over(fd: int, like: os.stat_result) -> None:
+    """As root, give a file that was just made to the owner and group of another.
+
+    What root makes for the programs must be theirs to read, and they are not root.
+    """
+    if os.geteuid() == 0:
+        os.fchown(fd, like.st_uid, like.st_gid)
+
+
+def for_the_group(like: os.stat_result) -> bool:
+    """Whether root shares what it makes beside this with a group, as that of the programs in /etc/mailer."""
+    return os.geteuid() == 0 == like.st_uid and like.st_gid != os.getegid()
 
 
 def _check_file(state: os.stat_result, at: Path, path: Path, *, secret: bool) -> None:
@@ -172,7 +186,8 @@ def _step(at: int, name: str, flags: int) -> int:
 def _look(found: int, there: Path, path: Path, owners: Owners) -> str | None:
     """Raise Untrusted if others own this part of the path, or may write to it; return where a link leads."""
     state = os.fstat(found)
-    if state.st_uid not in owners:
+    # A link of the spool's owner would lead root anywhere.
+    if state.st_uid not in (ours() if stat.S_ISLNK(state.st_mode) else owners):
         raise Untrusted(
             path,
             f"{there} belongs to user {_user(state.st_uid)}, who could change it; type, as root: "

@@ -8,19 +8,21 @@ it changes:
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from mailer.config.problem import ConfigError, Problem
-from mailer.config.trust import Owners, Untrusted, read_trusted
+from mailer.config.trust import Owners, Untrusted, for_the_group, hand_over, read_trusted, trusted_directory
 from mailer.mail.reply import printable
 
 MAX_NAME = 255
 _MAX_FILE = 16 * 2**20
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -71,49 +73,69 @@ def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
 
 
 @contextmanager
-def changing_users(path: Path) -> Iterator[dict[str, User]]:
+def changing_users(path: Path, owners: Owners | None = None) -> Iterator[dict[str, User]]:
     """Give the users to change, and write them when the block ends well; one program at a time.
+
+    Args:
+        path: where the file is.
+        owners: as for `read_users`.
 
     Raises:
         ConfigError: as `read_users`.
-        OSError: the file cannot be written; the old one stays.
+        OSError: the file cannot be written, or others may write to its directory; the old one stays.
     """
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with trusted_directory(path.parent, owners=owners) as directory:
+        lock = _lock(f"{path.name}.lock", directory)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            users = read_users(path, owners)
+            yield users
+            _write(path.name, users, directory)
+        finally:
+            os.close(lock)
+
+
+def _lock(name: str, directory: int) -> int:
+    """Open the file that programs lock; a new one belongs to whom the directory belongs to."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        users = read_users(path)
-        yield users
-        _write(path, users)
-    finally:
-        os.close(lock)
+        fd = os.open(name, _NEW, 0o600, dir_fd=directory)
+    except FileExistsError:
+        return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    # Only what was just made is given away: a name that was there may be a link to any file.
+    hand_over(fd, os.fstat(directory))
+    return fd
 
 
-def _write(path: Path, users: dict[str, User]) -> None:
-    """Replace the file whole, with the owner and mode of the one before; new ones are 0600."""
+def _write(name: str, users: dict[str, User], directory: int) -> None:
+    """Replace the file whole, with the owner and mode of the one before.
+
+    A new one is its owner's alone, or, where the directory is root's and a group's, for that group to read.
+    """
     data = msgspec.json.format(msgspec.json.encode(_File(tuple(users.values()))), indent=2) + b"\n"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fresh = f".{name}.{os.getpid()}"
+    fd = os.open(fresh, _NEW, 0o600, dir_fd=directory)
     try:
         with os.fdopen(fd, "wb") as file:
-            _take_over(path, fd)
+            _take_over(name, fd, directory)
             file.write(data)
             file.flush()
             os.fsync(fd)
-        fresh.rename(path)
+        os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(fresh, dir_fd=directory)
         raise
 
 
-def _take_over(path: Path, fd: int) -> None:
-    """Root's `mailer user add` must leave the file readable for the receiver, who is not root."""
+def _take_over(name: str, fd: int, directory: int) -> None:
     try:
-        old = path.stat()
+        old = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        old = path.parent.stat()
-        if os.geteuid() == 0:
-            os.fchown(fd, old.st_uid, old.st_gid)
+        beside = os.fstat(directory)
+        hand_over(fd, beside)
+        if for_the_group(beside):
+            os.fchmod(fd, 0o640)
         return
-    if os.geteuid() == 0:
-        os.fchown(fd, old.st_uid, old.st_gid)
-    os.fchmod(fd, old.st_mode & 0o640)
+    hand_over(fd, old)
+    if stat.S_ISREG(old.st_mode):
+        os.fchmod(fd, old.st_mode & 0o640)

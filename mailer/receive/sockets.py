@@ -1,6 +1,7 @@
 """The listening sockets of a receiver: found, bound, and refused when they would make an open relay."""
 
 import asyncio
+import os
 import socket
 import stat
 from collections.abc import Collection, Iterator
@@ -10,6 +11,7 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
 from pathlib import Path
 from typing import Self
 
+from mailer.config.trust import Owners, owners_of, trusted_directory
 from mailer.receive.peers import UNIX, is_local
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint
@@ -29,12 +31,13 @@ class Bound:
     listening: socket.socket
     address: Address
     tls: bool = False
+    directory: int = -1
+    """Of a Unix socket's name, open."""
 
     @classmethod
     def of(cls, listening: socket.socket, *, tls: bool = False) -> Self:
-        name = listening.getsockname()
-        address = (str(name), 0) if listening.family == socket.AF_UNIX else (str(name[0]), int(name[1]))
-        return cls(listening, address, tls)
+        host, port = listening.getsockname()[:2]
+        return cls(listening, (str(host), int(port)), tls)
 
     @property
     def host(self) -> str:
@@ -45,10 +48,10 @@ class Bound:
     def close(self) -> None:
         """Close it; a Unix socket's name goes with it."""
         self.listening.close()
-        name, port = self.address
-        if not port:
+        if self.directory >= 0:
             with suppress(OSError):
-                Path(name).unlink()
+                os.unlink(Path(self.address[0]).name, dir_fd=self.directory)
+            os.close(self.directory)
 
 
 async def bind(service: Service) -> list[Bound]:
@@ -79,7 +82,8 @@ async def bind(service: Service) -> list[Bound]:
     with _all_or_none() as bound:
         for addresses, tls in groups:
             bound += [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
-        bound += [Bound.of(_bind_unix(path)) for path in paths]
+        owners = owners_of(service.store.spool.path)
+        bound += [_bind_unix(path, owners) for path in paths]
     return bound
 
 
@@ -166,30 +170,49 @@ def _bound(address: Address) -> socket.socket:
     return listening
 
 
-def _bind_unix(path: str) -> socket.socket:
+def _bind_unix(path: str, owners: Owners) -> Bound:
+    """Bind a name in a directory that is opened once: root may be doing this in another user's.
+
+    Raises:
+        Untrusted: others may write to the directory, and could put their own socket there.
+        OSError: as bind(2).
+    """
+    with trusted_directory(Path(path).parent, owners=owners) as found:
+        directory = os.dup(found)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
-        listening.bind(path)
-        # Like the loopback port, for everybody on this host; AUTH and the directory's mode decide.
-        Path(path).chmod(0o666)
+        name = Path(path).name
+        through = f"/proc/self/fd/{directory}/{name}"
+        _remove_stale(name, directory, through, owners, path)
+        # Like the loopback port, for everybody on this host; AUTH and the directory's mode decide. The umask
+        # gives the mode (unix(7)), for chmod would have to go by the name; no other thread makes files yet.
+        before = os.umask(0o111)
+        try:
+            listening.bind(through)
+        finally:
+            os.umask(before)
     except OSError:
         listening.close()
+        os.close(directory)
         raise
-    return listening
+    return Bound(listening, (path, 0), directory=directory)
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(name: str, directory: int, through: str, owners: Owners, path: str) -> None:
     """Remove the socket of a run that was killed; one that is served, or anything else, stays."""
     try:
-        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise FileExistsError(EADDRINUSE, "there is a file, and it is no socket", path)
+        state = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return
+    if not stat.S_ISSOCK(state.st_mode):
+        raise FileExistsError(EADDRINUSE, "there is a file, and it is no socket", path)
+    if state.st_uid not in owners:
+        # In a sticky directory nobody but its owner and root can remove or replace it.
+        raise FileExistsError(EADDRINUSE, "there is a socket of another user", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(path)
+            probe.connect(through)
         except OSError as error:
             if error.errno != ECONNREFUSED:
                 raise
-            Path(path).unlink()
+            os.unlink(name, dir_fd=directory)

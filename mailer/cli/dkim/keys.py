@@ -22,6 +22,7 @@ from mailer.cli.dkim.chosen import (
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.config.model import Config, DkimKey
+from mailer.config.trust import Untrusted
 from mailer.mail.reply import printable
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
         raise Failure(
             Exit.CANNOT_CREATE, f"{error.filename} is there already, and a key is never overwritten"
         ) from error
+    except Untrusted as error:
+        raise Failure(Exit.NO_PERMISSION, f"no key is made: {error.strerror}") from error
     sys.stdout.write(
         f"made {printable(str(path))}, the private key\n"
         f"made {printable(str(record_path(path)))}, the record to publish\n\n"
@@ -143,15 +146,14 @@ def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
     _print_record(key, private)
 
 
-def _owner(config: Config) -> tuple[int, int] | None:
+def _owner(config: Config) -> os.stat_result | None:
     """Whose the key must be so that the runner can read it, when root makes it."""
     if os.geteuid() != 0:
         return None
     try:
-        spool = config.spool_dir.stat()
+        return config.spool_dir.stat()
     except FileNotFoundError:
         return None
-    return spool.st_uid, spool.st_gid
 
 
 def _record_name(key: DkimKey) -> str:

@@ -11,11 +11,14 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey
 from mailer.config.permissions import chmod
 from mailer.config.problem import ConfigError
+from mailer.config.trust import read_trusted
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.receive.certificate import load_context
 
+_LARGEST = 2**20
+"""Bytes of a chain of certificates; a wrong path must not fill the memory."""
 _SOON = 14
 """Days before its end at which a certificate should have been renewed."""
 
@@ -103,7 +106,7 @@ def _certificate(config: Config) -> Iterator[Finding]:
         return
     try:
         load_context(certificate, key, None)
-        days = days_left(certificate.read_bytes())
+        days = days_left(read_trusted(certificate, _LARGEST)[0])
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         todo = "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"

@@ -4,13 +4,24 @@ A key that was swapped signs mail that nobody can verify, and only its public ha
 one. So the record that was published stays beside the key, and a key that does not match it is not used.
 """
 
+import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailer.config.trust import Owners, Untrusted, read_trusted
+from mailer.config.trust import (
+    Owners,
+    Untrusted,
+    for_the_group,
+    hand_over,
+    ours,
+    read_trusted,
+    trusted_directory,
+)
 
 if TYPE_CHECKING:
     from mailer.send.dkim.keys import PrivateKey
@@ -106,46 +117,86 @@ def zone_record(name: str, value: str) -> str:
     return f"{name}. IN TXT ( {' '.join(strings)} )"
 
 
-def write_new(private: Path, pem: bytes, record: str, owner: tuple[int, int] | None = None) -> None:
-    """Write a new key and its record; never over an old one.
+def write_new(private: Path, pem: bytes, record: str, owner: os.stat_result | None = None) -> None:
+    """Write a new key and its record; never over an old one, never through a link.
 
     Args:
         private: where to; its directory is made if need be, for its owner alone.
         pem: the private key.
         record: the text for the file beside it.
-        owner: user and group that get what is made; None: whoever runs this keeps it.
+        owner: whose user and group get what root makes; None: those of the directory that is there already.
+            Where that is root's and a group's, the group may read: the runner is not root.
 
     Raises:
         FileExistsError: one of the two files is there; nothing was changed.
+        Untrusted: others may write to the directory.
         OSError: nothing usable was left behind.
     """
-    beside, parent = record_path(private), private.parent
-    made = [directory for directory in (parent, *parent.parents) if not directory.exists()]
-    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(beside, record.encode(), 0o644)
+    beside = record_path(private)
+    with _directory(private.parent, owner) as directory:
+        like = owner or os.fstat(directory)
+        _write(beside, record.encode(), 0o644, directory, like)
+        try:
+            _write(private, pem, 0o640 if for_the_group(like) else 0o600, directory, like)
+        except BaseException:
+            os.unlink(beside.name, dir_fd=directory)
+            raise
+
+
+@contextmanager
+def _directory(path: Path, owner: os.stat_result | None) -> Iterator[int]:
+    """Open a directory that only we, root and the owner can write to; make what is missing of it."""
+    owners = ours() | ({owner.st_uid} if owner else set())
+    with ExitStack() as opened:
+        at = -1
+        for base in (path.absolute(), *path.absolute().parents):
+            try:
+                at = opened.enter_context(trusted_directory(base, owners=owners))
+            except FileNotFoundError:
+                continue
+            break
+        for name in path.absolute().relative_to(base).parts:
+            at = _make(name, at, owner or os.fstat(at))
+            opened.callback(os.close, at)
+        yield at
+
+
+def _make(name: str, at: int, owner: os.stat_result) -> int:
+    mode = 0o750 if for_the_group(owner) else 0o700
+    os.mkdir(name, mode, dir_fd=at)
+    made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     try:
-        _write(private, pem, 0o600)
-        if owner is not None:
-            for path in (*made, beside, private):
-                os.chown(path, *owner)
-    except FileExistsError:
-        beside.unlink()
-        raise
+        _check_new(made, name)
+        os.fchmod(made, mode)
+        hand_over(made, owner)
     except BaseException:
-        private.unlink(missing_ok=True)
-        beside.unlink()
+        os.close(made)
         raise
+    return made
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+def _check_new(made: int, name: str) -> None:
+    """Root must not give away a directory that somebody moved here since it was made."""
+    if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+def _write(path: Path, data: bytes, mode: int, directory: int, owner: os.stat_result) -> None:
+    """Write a file that is not there yet into its directory, for an owner."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path.name, flags, mode, dir_fd=directory)
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            hand_over(fd, owner)
             file.write(data)
             file.flush()
             os.fsync(fd)
     except BaseException:
-        path.unlink()
+        os.unlink(path.name, dir_fd=directory)
         raise
 
 
