@@ -11,6 +11,7 @@ from mailer.spool.held import Held
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot, bucket_for
+from mailer.spool.mark import MARK
 from mailer.spool.operate import Operator
 from mailer.spool.transitions import Move
 
@@ -98,11 +99,11 @@ class Queue:
             held.move(Move.QUARANTINE)
 
     def files(self) -> dict[str, tuple[bytes, float]]:
-        """Everything in the spool but its ledger, with contents and times."""
+        """Everything in the spool but its ledger and mark, with contents and times."""
         return {
             str(path.relative_to(self.spool.path)): (path.read_bytes(), path.stat().st_mtime)
             for path in self.spool.path.rglob("*")
-            if path.is_file() and "log" not in path.parts
+            if path.is_file() and "log" not in path.parts and path.name != MARK
         }
 
 

@@ -22,6 +22,7 @@ from testbed.waiting import until
 from mailer.mail import clock
 from mailer.maillog.ledger import Line, encode
 from mailer.spool.ids import new_id
+from mailer.spool.layout import Spool
 
 NOON = clock.seconds("2026-11-22T12:00:00Z")
 DAY = 86_400.0
@@ -39,8 +40,10 @@ def story(number: int, at: float, event: str = "sent") -> tuple[str, list[Line]]
 
 
 def put(relay: Relay, lines: list[Line]) -> None:
+    if not relay.spool.exists():
+        Spool.open(relay.spool, create=True).close()
     log = relay.spool / "log"
-    log.mkdir(parents=True, exist_ok=True)
+    log.mkdir(exist_ok=True)
     for line in lines:
         with (log / f"{line.at[:10].replace('-', '')}.jsonl").open("ab") as file:
             file.write(encode(line))
@@ -262,8 +265,8 @@ LARGE = int(os.environ.get("MAILER_LOG_LINES", "60000"))
 
 def test_one_message_among_many_is_found_without_reading_them_all(relay: Relay) -> None:
     """Measured in bytes read, which no load of the machine changes: a few pieces, and a glance at each."""
+    Spool.open(relay.spool, create=True).close()
     log = relay.spool / "log"
-    log.mkdir(parents=True)
     reply = "250 2.0.0 Ok: queued as 4Xy1ABCDEF" * 3
     wanted = ""
     with (log / "20261122.jsonl").open("wb") as file:

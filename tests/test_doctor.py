@@ -73,7 +73,7 @@ def test_before_the_first_start_there_is_no_problem_and_nothing_is_made(relay: R
 def test_a_clone_whose_spool_holds_only_a_readme_was_never_started(relay: Relay) -> None:
     relay.spool.mkdir(mode=0o755)
     relay.spool.chmod(0o755)
-    (relay.spool / "README.md").write_text("What is in here.\n")
+    shutil.copy(Path(__file__).parent.parent / "spool" / "README.md", relay.spool)
     found = doctor(relay, "--offline", code=0)
     assert "no program has used it yet" in found["spool", "owner"]["found"]
     assert found["spool", "modes"]["grade"] == "ok"

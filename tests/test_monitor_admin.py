@@ -25,6 +25,8 @@ from testbed.proc import children, opened
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.spool.layout import Spool
+
 RETRY = "/admin/retry-failed"
 
 
@@ -235,9 +237,10 @@ def test_root_leaves_no_file_of_its_own_in_another_users_spool() -> None:
     with TemporaryDirectory(prefix="mailer-test-") as directory:
         Path(directory).chmod(0o711)
         relay = Relay(Path(directory))
-        relay.spool.mkdir()
+        Spool.open(relay.spool, create=True).close()
         nobody = pwd.getpwnam("nobody")
-        shutil.chown(relay.spool, nobody.pw_uid, nobody.pw_gid)
+        for path in (relay.spool, *relay.spool.rglob("*")):
+            shutil.chown(path, nobody.pw_uid, nobody.pw_gid)
         with relay.monitor() as monitor:
             for path in ("/health", "/metrics", "/readyz", "/admin/config"):
                 assert ask(relay.http_port, path).status == 200

@@ -91,6 +91,9 @@ def test_modes_that_somebody_loosened_are_tightened(spool_path: Path) -> None:
     spool_path.chmod(0o755)
     (spool_path / "new").chmod(0o777)
     Spool.open(spool_path).close()
+    assert stat.S_IMODE(spool_path.stat().st_mode) == 0o755  # who reads changes nothing
+    assert stat.S_IMODE((spool_path / "new").stat().st_mode) == 0o777
+    Spool.open(spool_path, create=True).close()
     assert stat.S_IMODE(spool_path.stat().st_mode) == 0o700
     assert stat.S_IMODE((spool_path / "new").stat().st_mode) == 0o700
 
@@ -142,7 +145,8 @@ def test_a_spool_that_is_not_there_is_made_only_when_asked(spool_path: Path) -> 
     with pytest.raises(SpoolError, match="no spool to open: No such file"):
         Spool.open(spool_path)
     Spool.open(spool_path, create=True).close()
-    assert sorted(path.name for path in spool_path.iterdir()) == sorted([*Place, "local", "log", "state"])
+    names = sorted([*Place, "local", "log", "state", ".mailer-spool"])
+    assert sorted(path.name for path in spool_path.iterdir()) == names
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

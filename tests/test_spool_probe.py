@@ -84,6 +84,7 @@ def test_a_full_disk_is_a_problem(relay: Relay) -> None:
     relay.spool.mkdir(0o700)
     script = (
         f"mount -t tmpfs -o size=1m,mode=0700 none {relay.spool}"
+        f"; touch {relay.spool}/.mailer-spool"
         f'; dd if=/dev/zero of={relay.spool}/filler bs=4k 2>/dev/null; exec "$@"'
     )
     found = examined(relay, (*with_own_mounts(), "sh", "-c", script, "sh"))

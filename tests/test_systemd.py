@@ -102,6 +102,7 @@ def test_mail_goes_through_by_the_command_lines_of_the_units(relay: Relay, tmp_p
 
 def test_the_monitor_answers_by_the_command_line_of_its_unit(relay: Relay, tmp_path: Path) -> None:
     relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
+    assert relay.mailer("send", "--once").returncode == 0  # which makes the spool
     with ServerProcess(exec_start("mailer-monitor.service", relay), tmp_path / "monitor.log") as monitor:
         monitor.await_port(relay.http_port)
         assert ask(relay.http_port, "/health").json["status"] == "ok"

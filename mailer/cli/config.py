@@ -17,6 +17,7 @@ from mailer.config.show import effective
 from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
+from mailer.spool.layout import foreign
 
 
 @click.group(
@@ -54,7 +55,7 @@ def check(*, as_json: bool) -> Exit:
             raise
         _print_report("", error.problems, ())
         return Exit.CONFIG
-    errors = (*checks.refuse_to_serve(loaded), *_users(loaded))
+    errors = (*checks.refuse_to_serve(loaded), *_users(loaded), *_foreign(loaded))
     told = (*checks.warnings(loaded), *_spool(loaded))
     warnings = tuple(problem for problem in told if problem not in errors)
     if as_json:
@@ -77,6 +78,12 @@ def _users(loaded: Loaded) -> tuple[Problem, ...]:
     except OSError as error:
         return (Problem("$.usersFile", f"{printable(str(path))} cannot be read: {error.strerror}"),)
     return ()
+
+
+def _foreign(loaded: Loaded) -> Iterator[Problem]:
+    """Say that the spool's directory holds something else."""
+    if why := foreign(loaded.config.spool_dir):
+        yield Problem("$.spoolDir", why)
 
 
 def _spool(loaded: Loaded) -> Iterator[Problem]:

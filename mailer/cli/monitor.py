@@ -4,13 +4,15 @@ import sys
 
 import click
 
-from mailer.cli.exits import Exit
+from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.parent import end_with
-from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool
+from mailer.cli.program import system_words
+from mailer.cli.wire import acting_as_owner, become_owner, configuration
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
+from mailer.spool.layout import NotMade, Spool
 
 
 @click.command(
@@ -42,7 +44,8 @@ def monitor(port: int | None, parent: int | None) -> Exit:
     /admin/resume, /admin/clean-old-emails. With `adminToken` the page and the admin requests need it. It also
     watches what `alerts` names.
 
-    Exit code 69 when the port is taken; 0 at once when `enableHealthCheck` is false.
+    Exit code 69 when the port is taken, 75 while there is no spool, which `mailer serve` makes; 0 at once
+    when `enableHealthCheck` is false.
     """
     outlet.install()
     loaded = configuration()
@@ -58,7 +61,11 @@ def monitor(port: int | None, parent: int | None) -> Exit:
     from mailer.cli import observer  # noqa: PLC0415
 
     with acting_as_owner(config.spool_dir):
-        spool = make_spool(config.spool_dir)
+        try:
+            spool = Spool.open(config.spool_dir)
+        except NotMade as error:
+            # 75, so that a service manager starts it again: the receiver may be making it now.
+            raise Failure(Exit.TEMPORARY, system_words(error)) from error
     with spool:
         site = observer.bound(config.health_check_port if port is None else port)
         become_owner(config.spool_dir)

@@ -11,7 +11,7 @@ import click
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, log_format_option
-from mailer.cli.wire import configuration, make_spool
+from mailer.cli.wire import acting_as_owner, configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
@@ -62,8 +62,8 @@ def up() -> int:
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
-    if not loaded.config.spool_dir.exists():
-        # Once, before all of them try at the same time.
+    # Once, before all of them try at the same time; the monitor makes none.
+    with acting_as_owner(loaded.config.spool_dir):
         make_spool(loaded.config.spool_dir).close()
     told: list[int] = []
     for number in _ENDING:

@@ -9,16 +9,18 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import Self
 
 import msgspec
 
 from mailer.spool.filesystems import filesystem_of, refusal
+from mailer.spool.mark import MARK, Standing, mark, standing
 from mailer.spool.nursery import Nursery
 
 DIRECTORY_MODE = 0o700
@@ -35,6 +37,10 @@ _DAY = "%Y%m%d"
 
 class SpoolError(OSError):
     """The spool directory cannot be used; the text says why and what to do."""
+
+
+class NotMade(SpoolError):
+    """There is no spool yet, or a part of it is missing; programs that make one will mend that."""
 
 
 class Place(StrEnum):
@@ -122,12 +128,14 @@ class Spool:
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
-        """Open the spool at `path`, make the directories that it lacks, and tighten modes to 0700.
+        """Open the spool at `path`; nothing is made or changed.
 
-        With `create` the spool directory itself is made too; its parent must exist.
+        With `create` it is made where nothing is, or in an empty directory; the parent must exist. What an
+        existing one lacks is made, and modes are tightened to 0700.
 
         Raises:
-            SpoolError: it is not there, not ours, on a network filesystem, or not to be opened.
+            SpoolError: it is not there, no spool, not ours, on a network filesystem, or not to be opened.
+                Nothing was changed.
         """
         try:
             if create and not path.exists():
@@ -136,10 +144,11 @@ class Spool:
             # The spool may be a symbolic link to another disk; inside it, none is followed.
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise SpoolError(error.errno, f"no spool to open: {error.strerror}", str(path)) from error
+            kind = NotMade if isinstance(error, FileNotFoundError) else SpoolError
+            raise kind(error.errno, f"no spool to open: {error.strerror}", str(path)) from error
         spool = cls(path, root)
         try:
-            spool._prepare()
+            spool._prepare(create=create)
         except OSError:
             spool.close()
             raise
@@ -150,7 +159,7 @@ class Spool:
         """Open the spool at `path` to look at it: nothing is made, checked or tightened; raises OSError."""
         return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, create: bool) -> None:
         state = os.fstat(self.root)
         if state.st_uid != os.geteuid():
             raise SpoolError(
@@ -165,22 +174,51 @@ class Spool:
                 f"the spool {self.path} is on {kind}, {why}: set spoolDir to a directory on a local "
                 "filesystem, such as ext4, XFS or btrfs",
             )
+        found = standing(self.root)
+        if found is Standing.FOREIGN:
+            raise SpoolError(None, f"{self.path} {no_spool(found, self.path)}")
+        if found is Standing.FREE and not create:
+            raise NotMade(None, f"{self.path} {no_spool(found, self.path)}")
+        if not create:
+            self._check_complete()
+            return
+        if found is Standing.OURS:
+            # A spool of an earlier version; on a full disk it is known without.
+            with suppress(OSError):
+                mark(self.root)
+        else:
+            mark(self.root)
         made = [name for name in DIRECTORIES if self._make(name)]
         if stat.S_IMODE(state.st_mode) != DIRECTORY_MODE:
             os.fchmod(self.root, DIRECTORY_MODE)
         if made:
             os.fsync(self.root)
 
+    def _check_complete(self) -> None:
+        for name in DIRECTORIES:
+            try:
+                self._check_directory(name)
+            except FileNotFoundError:
+                raise NotMade(
+                    None,
+                    f"{self.path / name} is missing: the next start of mailer serve or mailer-send makes it",
+                ) from None
+
+    def _check_directory(self, name: str) -> os.stat_result:
+        """Look at a directory, which must be a real one of ours; raises FileNotFoundError."""
+        found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise SpoolError(None, f"{self.path / name} is not a directory of ours: move it away")
+        return found
+
     def _make(self, name: str) -> bool:
         """Make sure that a directory is there and 0700; tell whether it had to be made."""
         made = False
         try:
-            found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
+            found = self._check_directory(name)
         except FileNotFoundError:
             made = self.make_directory(name)
-            found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise SpoolError(None, f"{self.path / name} is not a directory of ours: move it away")
+            found = self._check_directory(name)
         if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
             with self.directory(name) as fd:
                 os.fchmod(fd, DIRECTORY_MODE)
@@ -227,6 +265,26 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def no_spool(found: Standing, path: Path) -> str:
+    """Say why a directory is not used as a spool, and what to do; its name goes before this."""
+    if found is Standing.FREE:
+        return "is no spool yet: mailer serve, mailer up and mailer-send make one of it"
+    return (
+        "is no spool and holds other things, so nothing in it is touched: set spoolDir to a directory that "
+        f"is empty or not there yet. If it is one of ours all the same, type: touch {quote(str(path / MARK))}"
+    )
+
+
+def foreign(path: Path) -> str:
+    """Say why a directory would never be used as a spool; empty: it would, or cannot be looked at."""
+    try:
+        with Spool.look(path) as spool:
+            found = standing(spool.root)
+    except OSError:
+        return ""
+    return f"{path} {no_spool(found, path)}" if found is Standing.FOREIGN else ""
 
 
 def _sync_parent(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mailer.config.environment import OVERRIDES
+from mailer.spool.layout import Spool
 from testbed.clients import Server
 from testbed.ports import LOOPBACK, free_port
 from testbed.process import ServerProcess
@@ -103,6 +104,8 @@ class Relay:
     def monitor(self, *arguments: str, under: Sequence[str] = ()) -> Iterator[ServerProcess]:
         """Run `mailer monitor` at `http_port` while the block runs; it accepts connections when it begins."""
         self.configure({"enableHealthCheck": True, "healthCheckPort": self.http_port})
+        if not self.spool.exists():
+            Spool.open(self.spool, create=True).close()
         with self._start([*under, *_MAILER, "monitor", *arguments], "monitor") as process:
             process.await_port(self.http_port)
             yield process

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 from mailer.cli.doctor.clock import clock_findings
 from mailer.cli.doctor.files import broken_configuration, configuration_findings, file_findings
@@ -12,6 +13,7 @@ from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import examine as spool
+from mailer.spool.layout import foreign
 from mailer.spool.probe import probe
 from mailer.spool.waiting import queue
 
@@ -50,11 +52,18 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
 
 def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
     """Look at this host."""
-    place, min_free, now = loaded.config.spool_dir, loaded.config.min_free_space, time.time()
+    place, now = loaded.config.spool_dir, time.time()
     return [
         ("configuration", list(configuration_findings(loaded))),
         ("files", list(file_findings(loaded))),
-        ("spool", [*spool.directories(place), *probe(place), *spool.space(place, min_free)]),
-        ("queue", queue(place, now)),
+        ("spool", _spool(place, loaded.config.min_free_space)),
+        ("queue", [] if foreign(place) else queue(place, now)),
         ("clock", clock_findings(now)),
     ]
+
+
+def _spool(place: Path, min_free: int) -> list[Finding]:
+    if why := foreign(place):
+        # Not even the self-test: it makes files.
+        return [Finding(str(place), "owner", Grade.PROBLEM, why, "set spoolDir to another directory")]
+    return [*spool.directories(place), *probe(place), *spool.space(place, min_free)]
