@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.ports import LOOPBACK
+from testbed.relay import ADMIN_TOKEN
 
 JSON = "application/json"
 # What Prometheus 2.42 and 3.x send.
@@ -51,7 +52,12 @@ def ask(
 ) -> Answer:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=60)
     try:
-        connection.request(method, path, body=body, headers=dict(headers or {}))
+        presented = (
+            {}
+            if {"Authorization", "Cookie"} & (headers or {}).keys()
+            else {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        )
+        connection.request(method, path, body=body, headers=presented | dict(headers or {}))
         response = connection.getresponse()
         fields = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, fields, response.read())

@@ -22,7 +22,7 @@ from sending import TO, forward_to, queue
 from spool_walk import walk
 from testbed.ports import LOOPBACK
 from testbed.proc import children, opened
-from testbed.relay import Relay
+from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
 from mailer.spool.layout import Spool
@@ -156,7 +156,8 @@ def test_a_client_that_leaves_does_not_stop_what_it_asked_for(relay: Relay, stat
         states.fail(states.new(), "550 no")
     with relay.monitor():
         with socket.create_connection((LOOPBACK, relay.http_port)) as connection:
-            connection.sendall(f"POST {RETRY} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            presented = f"Authorization: Bearer {ADMIN_TOKEN}"
+            connection.sendall(f"POST {RETRY} HTTP/1.1\r\nHost: localhost\r\n{presented}\r\n\r\n".encode())
         until(lambda: not any((relay.spool / "failed").iterdir()), "all to be requeued")
 
 

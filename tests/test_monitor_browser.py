@@ -12,7 +12,7 @@ from cli_queue import Queue
 from hostile import Server, per_address
 from sending import forward_to
 from testbed.browser import Browser, Tab
-from testbed.relay import Relay
+from testbed.relay import ADMIN_TOKEN, Relay
 
 from mailer.mail import clock
 from mailer.spool import provider_state
@@ -97,6 +97,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, S
 def site(running: tuple[Relay, Server], browser: Browser) -> Iterator[Site]:
     relay, hop = running
     tab = browser.tab()
+    tab.go(f"http://localhost:{relay.http_port}/login?token={ADMIN_TOKEN}")
     yield Site(relay, hop, Queue(relay.spool), tab)
     tab.close()
 

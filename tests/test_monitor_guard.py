@@ -13,11 +13,13 @@ from http_client import ask, exchange, post, read_answer
 from sending import queue
 from testbed.ports import LOOPBACK
 from testbed.process import ServerProcess
-from testbed.relay import Relay
+from testbed.relay import ADMIN_TOKEN, Relay
 
 from mailer.monitor.app import HEAD_TIMEOUT, MAX_BODY
 from mailer.spool.layout import Spool
 from mailer.spool.pause import is_paused
+
+PRESENTED = f"Authorization: Bearer {ADMIN_TOKEN}"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_a_client_that_says_no_more_gets_its_answer(site: Relay) -> None:
 
 def test_a_body_of_a_gigabyte_is_413_before_it_is_sent_or_while_it_is(monitor, site: Relay) -> None:
     before = resident(monitor.pid)
-    at = "Host: localhost"
+    at = f"Host: localhost\r\n{PRESENTED}"
     announced = head(at, f"Content-Length: {2**30}", method="POST", target="/admin/retry-failed")
     answer = exchange(site.http_port, announced)
     assert (answer.status, answer.headers["connection"]) == (413, "close")
@@ -202,7 +204,8 @@ def test_a_slow_head_and_a_slow_body_are_408(site: Relay) -> None:
     with slow_head, slow_body, second, silent:
         slow_head.sendall(b"GET /health HTTP/1.1\r\nHost: local")
         slow_body.sendall(
-            head("Host: localhost", "Content-Length: 10", method="POST", target="/admin/resume") + b"12345"
+            head("Host: localhost", PRESENTED, "Content-Length: 10", method="POST", target="/admin/resume")
+            + b"12345"
         )
         second.sendall(head("Host: localhost"))
         assert read_answer(second).status == 200

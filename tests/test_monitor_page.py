@@ -15,7 +15,7 @@ from http_client import Answer, ask
 from sending import forward_to
 from spool_walk import walk
 from testbed.ports import LOOPBACK
-from testbed.relay import Relay
+from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -325,7 +325,8 @@ class Listener:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection((LOOPBACK, port), timeout=60)
-        self._socket.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        presented = f"Authorization: Bearer {ADMIN_TOKEN}"
+        self._socket.sendall(f"GET /events HTTP/1.1\r\nHost: localhost\r\n{presented}\r\n\r\n".encode())
         self._lines = self._socket.makefile("rb")
         self.status = int(self._lines.readline().split()[1])
 

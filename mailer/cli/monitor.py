@@ -8,8 +8,9 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
-from mailer.cli.wire import acting_as_owner, become_owner, configuration
+from mailer.cli.wire import acting_as_owner, become_owner, configuration, workplace
 from mailer.config import checks
+from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 from mailer.spool.layout import NotMade, Spool
@@ -18,7 +19,7 @@ from mailer.spool.layout import NotMade, Spool
 @click.command(
     epilog=examples(
         "mailer monitor --config /etc/mailer/config.json",
-        "xdg-open http://localhost:8025/                                # the status page",
+        "xdg-open $(mailer monitor --link)                              # the status page",
         "curl http://localhost:8025/health",
         "curl http://localhost:8025/metrics                             # the Go relay's JSON",
         "curl -H 'Accept: text/plain' http://localhost:8025/metrics     # what Prometheus gets",
@@ -32,17 +33,21 @@ from mailer.spool.layout import NotMade, Spool
     metavar="PORT",
     help="Listen here instead of at healthCheckPort; 0 lets the system choose, and a line says which.",
 )
+@click.option(
+    "--link", "only_link", is_flag=True, help="Print the address that logs in at the page, and end."
+)
 @log_format_option
 @config_option
 @parent_option
-def monitor(port: int | None, parent: int | None) -> Exit:
+def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     """Serve the status page, health, metrics and the admin requests on loopback, until SIGTERM or Ctrl-C.
 
     The page is at /, for a browser on this host; from elsewhere, `ssh -L 8025:localhost:8025 HOST` first.
 
     GET /health, /livez, /readyz, /metrics, /admin/config; POST /admin/retry-failed, /admin/pause,
-    /admin/resume, /admin/clean-old-emails. With `adminToken` the page and the admin requests need it. It also
-    watches what `alerts` names.
+    /admin/resume, /admin/clean-old-emails. Health, metrics and retry-failed are for every user of this host.
+    The page and the rest need `adminToken`, or, without one, the token that the first start makes: `mailer
+    monitor --link` prints the page's address with it. It also watches what `alerts` names.
 
     Exit code 69 when the port is taken, 75 while there is no spool, which `mailer serve` makes; 0 at once
     when `enableHealthCheck` is false.
@@ -57,6 +62,8 @@ def monitor(port: int | None, parent: int | None) -> Exit:
         raise ConfigError(problems)
     if not config.admin_token.empty:
         config.admin_token.reveal()  # Now, while somebody is looking, and not at the first request.
+    if only_link:
+        return _print_link(loaded, config.health_check_port if port is None else port)
     # Imported here: a shell that completes our commands needs none of it. *0.2 s of the start's 0.3.*
     from mailer.cli import observer  # noqa: PLC0415
 
@@ -71,4 +78,19 @@ def monitor(port: int | None, parent: int | None) -> Exit:
         become_owner(config.spool_dir)
         end_with(parent)
         observer.run(loaded, spool, site)
+    return Exit.OK
+
+
+def _print_link(loaded: Loaded, port: int) -> Exit:
+    from mailer.cli.observer import link  # noqa: PLC0415 - as above
+    from mailer.config.secrets import Secret  # noqa: PLC0415 - as above
+    from mailer.monitor.token import known  # noqa: PLC0415 - as above
+
+    token = loaded.config.admin_token
+    if token.empty:
+        with workplace(loaded) as at:
+            token = Secret(known(at.spool))
+    if token.empty:
+        raise Failure(Exit.UNAVAILABLE, "there is no token yet: start mailer monitor, or mailer up")
+    sys.stdout.write(f"{link(port, token)}\n")
     return Exit.OK

@@ -5,15 +5,18 @@ import errno
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import suppress
 from functools import partial
+from urllib.parse import urlencode
 
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.limits import uses
-from mailer.cli.wire import program_log
+from mailer.cli.wire import program_log, tell
 from mailer.config.load import Loaded
+from mailer.config.secrets import Secret
 from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
 from mailer.monitor.alerts import Alerting, Means
@@ -23,6 +26,7 @@ from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
 from mailer.monitor.runs import Runs
 from mailer.monitor.service import Service
+from mailer.monitor.token import token_for
 from mailer.spool.layout import Spool
 
 
@@ -74,13 +78,16 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
         runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
         alerting=Alerting(spool, log, means),
         limits=LimitsView(partial(uses, config, spool, log)),
+        token=token_for(spool, config.admin_token),
     )
     table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
     watching = asyncio.create_task(service.keep_watch())
     try:
-        async with serve(site, Context(table, config.admin_token, log, time.time)):
+        async with serve(site, Context(table, service.token, log, time.time)):
             addresses = ", ".join(_name(*each.getsockname()[:2]) for each in site)
             log.notice(f"listening on {addresses}", spool=spool.path)
+            if sys.stderr.isatty():  # never into a log
+                tell(sys.stderr, f"status page: {link(site[0].getsockname()[1], service.token)}\n")
             await stop.wait()
     finally:
         watching.cancel()
@@ -88,6 +95,11 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
         with suppress(OSError):
             service.lookout.save()
     log.notice("ended")
+
+
+def link(port: int, token: Secret) -> str:
+    """Return the address that opens the status page and logs in; for whoever may know the token."""
+    return f"http://localhost:{port}/login?{urlencode({'token': token.reveal()})}"
 
 
 def _name(host: str, port: int) -> str:

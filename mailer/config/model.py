@@ -214,7 +214,7 @@ class Config(Group, frozen=True, kw_only=True):
     """Whether the monitor serves HTTP on loopback."""
     health_check_port: Port = 8025
     admin_token: Secret = Secret("")
-    """What a caller of the monitor's admin requests must present; empty: nothing."""
+    """What callers of the monitor must present to see mail or to act; empty: one is made, in the spool."""
     alerts: Alerts = Alerts()
 
     @property

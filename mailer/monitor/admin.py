@@ -9,6 +9,7 @@ from http import HTTPStatus
 from mailer.config.show import effective
 from mailer.config.units import seconds
 from mailer.maillog.events import Level
+from mailer.monitor import guard
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
 from mailer.spool import words
@@ -21,6 +22,8 @@ from mailer.spool.pause import is_paused, pause, resume
 from mailer.spool.provider_state import end_pauses
 from mailer.spool.scan import spots
 
+_PAUSE = 10.0
+"""Seconds between two `retry_failed` of callers without the token."""
 _BY = "admin request"
 """Who did it, for journals and the ledger; HTTP does not say whose program asked."""
 
@@ -28,7 +31,9 @@ _BY = "admin request"
 def routes(service: Service) -> tuple[Route, ...]:
     admin = _Admin(service)
     return (
-        Route("POST", "/admin/retry-failed", admin.retry_failed, admin=True),
+        # Callers of the Go relay know no token, and this only makes due what waits. A token that the operator
+        # set is demanded for everything.
+        Route("POST", "/admin/retry-failed", admin.retry_failed, admin=not service.config.admin_token.empty),
         Route("POST", "/admin/pause", admin.pause, admin=True),
         Route("POST", "/admin/resume", admin.resume, admin=True),
         Route("POST", "/admin/clean-old-emails", admin.clean_old_emails, admin=True),
@@ -39,15 +44,22 @@ def routes(service: Service) -> tuple[Route, ...]:
 class _Admin:
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._retried = -_PAUSE
+        """When `retry_failed` last began, monotonic seconds."""
         self._at_work = asyncio.Lock()
         """One walk over the spool at a time: a thousand requests at once find it done after the first."""
 
-    async def retry_failed(self, _: Asked) -> Answer:
+    async def retry_failed(self, asked: Asked) -> Answer:
         """Requeue what failed, make what waits for its time due, and start a run.
 
         Asked again, there is nothing left to requeue; recipients that have the mail are never tried again,
-        and those that were refused only when nobody else of their message waits.
+        and those that were refused only when nobody else of their message waits. Without the token it is done
+        once in `_PAUSE` seconds: every user of this host may ask.
         """
+        now = asyncio.get_running_loop().time()
+        if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._service.token):
+            return _done(f"done {_span(int(now - self._retried))} ago; ask again in {_span(int(_PAUSE))}")
+        self._retried = now
         await asyncio.to_thread(self._end_pauses)
         failed = await self._each(Place.FAILED, "requeued", self._retry)
         deferred = await self._each(Place.RETRY, "requeued", self._retry)

@@ -71,7 +71,7 @@ class Route:
     path: str
     handler: Handler
     admin: bool = False
-    """`adminToken`, where there is one, must be presented."""
+    """The token must be presented."""
 
 
 class Table:

@@ -36,20 +36,24 @@ def check(asked: Asked) -> None:
 
 
 def authorise(asked: Asked, token: Secret) -> None:
-    """Demand the token, if there is one; the comparison takes the same time for every wrong one.
+    """Demand the token; the comparison takes the same time for every wrong one.
 
     Raises:
         Refusal: 401.
     """
-    if token.empty:
-        return
-    scheme, _, presented = asked.header("authorization").partition(" ")
-    if scheme.lower() != "bearer" or not token.matches(presented.strip()):
+    if not is_authorised(asked, token):
         raise Refusal(
             HTTPStatus.UNAUTHORIZED,
-            "adminToken is needed: Authorization: Bearer TOKEN",
+            "a token is needed: Authorization: Bearer TOKEN, with adminToken or what "
+            "`mailer monitor --link` prints",
             ("WWW-Authenticate", 'Bearer realm="mailer"'),
         )
+
+
+def is_authorised(asked: Asked, token: Secret) -> bool:
+    """Tell whether the token is presented; raises SecretError."""
+    scheme, _, presented = asked.header("authorization").partition(" ")
+    return scheme.lower() == "bearer" and token.matches(presented.strip())
 
 
 def _is_loopback(address: str) -> bool:

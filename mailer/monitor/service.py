@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from mailer.config.model import Config
+from mailer.config.secrets import Secret
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting
@@ -31,6 +32,8 @@ class Service:
     runs: Runs
     alerting: Alerting
     limits: LimitsView
+    token: Secret
+    """What must be shown by whoever wants to see mail, or to act on it."""
 
     async def reading(self) -> Reading:
         """Look at everything, in a thread: the first look reads the whole ledger."""

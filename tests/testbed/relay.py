@@ -19,6 +19,7 @@ from testbed.tools import program
 
 USERNAME = "app@example.com"
 PASSWORD = "correct horse battery staple"
+ADMIN_TOKEN = "correct-horse-battery-staple"
 # Seconds; a command that hangs fails its test instead of hanging the run.
 _PATIENCE = 300
 
@@ -49,6 +50,7 @@ class Relay:
             "spoolDir": "spool",
             "enableHealthCheck": False,
             "bounce": "off",
+            "adminToken": ADMIN_TOKEN,
         }
         self.stderr: int | None = None
         """A descriptor for the standard error of programs that start from now on; None: their log."""

@@ -8,10 +8,10 @@ from mailer.monitor.service import Service
 
 
 def routes(service: Service) -> tuple[Route, ...]:
-    sessions = Sessions(service.config.admin_token, service.clock)
+    sessions = Sessions(service.token, service.clock)
     door = Door(sessions)
     return (
-        *overview.routes(service, door, can_log_out=sessions.needed),
+        *overview.routes(service, door),
         *listing.routes(service, door),
         *message.routes(service, door),
         *actions.routes(service, door, sessions),

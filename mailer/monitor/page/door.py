@@ -14,7 +14,8 @@ from mailer.monitor.page.session import FIELD, Sessions
 _LOGIN = """<h1>Log in</h1>
 {complaint}<form class="card" method="post" action="/login">
 <input type="hidden" name="{field}" value="{proof}"><input type="hidden" name="next" value="{next}">
-<p><label for="token">The <code>adminToken</code> of the configuration</label></p>
+<p><label for="token">The <code>adminToken</code> of the configuration, or what
+<code>mailer monitor --link</code> prints</label></p>
 <p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus></p>
 <p><button class="primary">Log in</button></p>
 </form>
@@ -65,6 +66,9 @@ class Door:
     async def _ask(self, asked: Asked) -> Answer:
         if self._sessions.holds(asked):
             return see_other("/")
+        if presented := asked.query.get("token", ""):
+            # The link that `mailer monitor --link` prints.
+            return await self._let_in(asked, presented, asked.query.get("next", ""))
         return self._login(asked, asked.query.get("next", ""), NOTHING)
 
     async def _log_in(self, asked: Asked) -> Answer:
@@ -73,13 +77,14 @@ class Door:
     async def _try_token(self, asked: Asked) -> Answer:
         given = fields(asked)
         self._sessions.check_form(asked, given)
-        if not self._sessions.needed:
-            return see_other("/")
-        if not self._sessions.matches(given.get("token", "").strip()):
+        return await self._let_in(asked, given.get("token", "").strip(), given.get("next", ""))
+
+    async def _let_in(self, asked: Asked, presented: str, target: str) -> Answer:
+        if not self._sessions.matches(presented):
             await asyncio.sleep(_AFTER_A_WRONG_ONE)
             complaint = Markup('<p class="notice failing" role="alert">That is not the token.</p>\n')
-            return self._login(asked, given.get("next", ""), complaint, HTTPStatus.UNAUTHORIZED)
-        return see_other(_ours(given.get("next", "")), self._sessions.begin())
+            return self._login(asked, target, complaint, HTTPStatus.UNAUTHORIZED)
+        return see_other(_ours(target), self._sessions.begin())
 
     def _login(
         self, asked: Asked, target: str, complaint: Markup, status: HTTPStatus = HTTPStatus.OK

@@ -73,17 +73,17 @@ _LIMITS = """<table>
 _WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAILING: "Failing"}
 
 
-def routes(service: Service, door: Door, *, can_log_out: bool) -> tuple[Route, ...]:
+def routes(service: Service, door: Door) -> tuple[Route, ...]:
     async def answer(_: Asked) -> Answer:
         seen = await asyncio.to_thread(
             overview, service.lookout, service.limits, service.config, service.alerting.firing
         )
-        return page("Overview", _body(seen, can_log_out=can_log_out))
+        return page("Overview", _body(seen))
 
     return (Route("GET", "/", door.behind(answer)),)
 
 
-def _body(seen: Overview, *, can_log_out: bool) -> Markup:
+def _body(seen: Overview) -> Markup:
     reading = seen.reading
     return fill(
         _BODY,
@@ -107,7 +107,7 @@ def _body(seen: Overview, *, can_log_out: bool) -> Markup:
             )
             for name, check in seen.checks.items()
         ),
-        logout=Markup('<p><a href="/logout">Log out</a></p>\n') if can_log_out else NOTHING,
+        logout=Markup('<p><a href="/logout">Log out</a></p>\n'),
     )
 
 

@@ -1,4 +1,4 @@
-"""Who may see and do what on the page, when `adminToken` is set; and that a form was really ours.
+"""Who may see and do what on the page; and that a form was really ours.
 
 A browser cannot send `Authorization: Bearer`, so the operator presents the token once, and gets a cookie that
 is derived from it: it ends by itself, and it ends for everybody when the token changes. Programs may present
@@ -32,13 +32,9 @@ class Sessions:
         self._clock = clock
         self._form_key = random(32)
 
-    @property
-    def needed(self) -> bool:
-        return not self._token.empty
-
     def holds(self, asked: Asked) -> bool:
         """Tell whether whoever asks may see the page; raises SecretError."""
-        if not self.needed or self._is_ours(_cookie(asked)):
+        if self._is_ours(_cookie(asked)):
             return True
         try:
             guard.authorise(asked, self._token)
