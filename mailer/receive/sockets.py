@@ -16,6 +16,11 @@ from mailer.receive.peers import UNIX, is_local
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint
 
+_ALL_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not listened on
+_OTHER_FAMILY_TAKEN = (
+    "another program listens there: applications that are set to localhost may hand it their mail and "
+    "passwords. End it (ss -ltnp names it), or set them to 127.0.0.1"
+)
 Address = tuple[str, int]
 """Host and port, or the path of a Unix socket and 0."""
 
@@ -81,9 +86,12 @@ async def bind(service: Service) -> list[Bound]:
     _check(service, beyond=beyond, tls=any(tls for _, tls in groups))
     with _all_or_none() as bound:
         for addresses, tls in groups:
-            bound += [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
+            some = [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
+            bound.extend(some)
         owners = owners_of(service.store.spool.path)
-        bound += [_bind_unix(path, owners) for path in paths]
+        for path in paths:
+            bound.append(_bind_unix(path, owners))
+        _bind_other_family(bound, service)
     return bound
 
 
@@ -153,6 +161,25 @@ def _bind_some(addresses: list[Address]) -> list[socket.socket]:
         each.close()
     assert failure is not None
     raise failure
+
+
+def _bind_other_family(bound: list[Bound], service: Service) -> None:
+    """Bind ::1 wherever 127.0.0.1 is bound, and warn if somebody has it already.
+
+    `localhost` is both, and many look ::1 up first: whoever listens there gets logins that were meant for us.
+    """
+    taken = {each.address for each in bound}
+    for each in [each for each in bound if each.host in {"127.0.0.1", _ALL_IPV4}]:
+        port = each.address[1]
+        if taken & {("::1", port), ("::", port)}:
+            continue
+        try:
+            bound.append(Bound.of(_bound(("::1", port)), tls=each.tls))
+        except OSError as error:
+            # Without IPv6 there is nothing to take.
+            if error.errno == EADDRINUSE:
+                log = service.store.log
+                log.warning(_OTHER_FAMILY_TAKEN, address=f"[::1]:{port}")
 
 
 def _bound(address: Address) -> socket.socket:

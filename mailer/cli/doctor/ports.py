@@ -4,8 +4,9 @@ import asyncio
 import os
 import ssl
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from mailer.receive.settings import Endpoint
 _PATIENCE = 5.0
 """Seconds for each step; everything here is on this host."""
 _OURS = "ESMTP mailer"
+_ANOTHER = "another program answers"
 _PRIVILEGED = 1024
 _MOST = 64 * 1024
 """Octets of the monitor's answer."""
@@ -45,10 +47,12 @@ async def port_findings(config: Config, *, started: bool) -> list[Finding]:
     """
     wanted = settings(config, None)
     listeners = (Endpoint(wanted.host, wanted.port), *wanted.endpoints)
+    asked: list[Coroutine[Any, Any, Finding | None]]
     asked = [_listener(endpoint, started=started) for endpoint in listeners]
+    asked += [_other_family(each.port) for each in listeners if each.host == "127.0.0.1" and not each.tls]
     if config.enable_health_check:
         asked.append(_monitor(config.health_check_port, started=started))
-    return list(await asyncio.gather(*asked))
+    return [finding for finding in await asyncio.gather(*asked) if finding]
 
 
 async def _listener(endpoint: Endpoint, *, started: bool) -> Finding:
@@ -62,8 +66,17 @@ async def _listener(endpoint: Endpoint, *, started: bool) -> Finding:
         return Finding(about, "smtp", Grade.OK, f"the receiver answers: {banner}")
     if banner.startswith("421"):
         return Finding(about, "smtp", Grade.WARNING, f"answers, and takes nobody: {banner}", "see its log")
-    words = f"another program answers: {banner or 'without a word'}"
+    words = f"{_ANOTHER}: {banner or 'without a word'}"
     return Finding(about, "smtp", Grade.PROBLEM, words, "stop that one, or choose another smtpPort")
+
+
+async def _other_family(port: int) -> Finding | None:
+    """Say if somebody else answers at ::1, which applications that are set to `localhost` may try first."""
+    found = await _listener(Endpoint("::1", port), started=False)
+    if not found.found.startswith(_ANOTHER):
+        return None
+    words = f"{found.found}; applications that are set to localhost may hand it their mail and passwords"
+    return Finding(f"[::1]:{port}", "smtp", found.grade, words, "end it, or set them to 127.0.0.1")
 
 
 @asynccontextmanager
