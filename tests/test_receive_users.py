@@ -95,7 +95,7 @@ def ask(judge: Accounts, name: str, password: str) -> Identity | None:
     return asyncio.run(judge.authenticate(Credentials(name, password)))
 
 
-def test_a_password_is_hashed_once_a_minute_and_a_wrong_one_too(monkeypatch):
+def test_a_right_password_is_hashed_once_and_a_wrong_one_once_a_minute(monkeypatch):
     counting, clock = Counting(monkeypatch), Clock()
     judge = accounts(Account(Identity("shop"), HASH), clock=clock)
     for _ in range(3):
@@ -104,7 +104,49 @@ def test_a_password_is_hashed_once_a_minute_and_a_wrong_one_too(monkeypatch):
     assert counting.count == 2
     clock.now += REMEMBER + 1
     assert ask(judge, "shop", "right password") == Identity("shop")
+    assert counting.count == 2
+    assert ask(judge, "shop", "wrong") is None
     assert counting.count == 3
+    judge.close()
+
+
+async def guessing(judge: Accounts, name: str, right: str = "right password") -> tuple[Identity | None, int]:
+    """Log in as shop while 60 guesses at a name wait; also how many of those were answered before."""
+    guesses = [asyncio.ensure_future(judge.authenticate(Credentials(name, f"guess {n}"))) for n in range(60)]
+    await asyncio.sleep(0)
+    identity = await judge.authenticate(Credentials("shop", right))
+    answered = sum(each.done() for each in guesses)
+    for each in guesses:
+        each.cancel()
+    return identity, answered
+
+
+def test_guesses_do_not_delay_a_password_that_was_right_before(monkeypatch):
+    """Case 107, and whoever's name is guessed."""
+    judge = accounts(Account(Identity("shop"), HASH))
+    assert ask(judge, "shop", "right password") == Identity("shop")
+    for name in ("shop", "nobody"):
+        assert asyncio.run(guessing(judge, name)) == (Identity("shop"), 0)
+    judge.close()
+
+
+def test_guesses_at_other_names_delay_a_first_login_by_a_turn(monkeypatch):
+    judge = accounts(Account(Identity("shop"), HASH))
+    identity, answered = asyncio.run(guessing(judge, "nobody"))
+    assert identity == Identity("shop")
+    assert answered < 10
+    judge.close()
+
+
+def test_the_same_guess_many_times_at_once_is_hashed_once(monkeypatch):
+    counting = Counting(monkeypatch)
+    judge = accounts(Account(Identity("shop"), HASH))
+
+    async def many() -> list[Identity | None]:
+        return await asyncio.gather(*(judge.authenticate(Credentials("shop", "wrong")) for _ in range(50)))
+
+    assert asyncio.run(many()) == [None] * 50
+    assert counting.count == 1
     judge.close()
 
 

@@ -1,24 +1,36 @@
 """Everybody who may log in: the configuration's own login, and the users of the users file.
 
-Slow hashes are computed by two threads, never by the event loop. A password that was right is right for a
-minute more without its hash, because applications log in anew for each message; one that was wrong is wrong
-as long. What is remembered are keyed digests, under a key that never leaves this process.
+Slow hashes are computed by two threads of low priority, never by the event loop. A password that was right is
+right without its hash for as long as the account stays as it is, because applications log in anew for each
+message, and guesses of others must not delay them; one that was wrong is wrong for a minute. What is
+remembered are keyed digests, under a key that never leaves this process.
+
+Hashes wait in turns, one of each account after the other; guesses at names that are nobody's share one turn.
+So guessing delays only the first login, after a start, of the account whose name is guessed.
 """
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
 
 from mailer.receive import hashes
 from mailer.receive.auth import Credentials, Identity
+from mailer.receive.turns import Turns
 
 REMEMBER = 60.0
-"""Seconds."""
+"""Seconds for a wrong password."""
+_NICE = 10
+"""Of the threads: a flood of guesses must leave the event loop its processor."""
 _MOST_REMEMBERED = 10_000
 _THREADS = 2
+_NOBODY = ""
+"""The turn of guesses that no account's hash can answer; no account has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,13 @@ class Accounts:
         self._now = now
         self._key = random(32)
         self._recoverable = recoverable
-        self._remembered: dict[bytes, tuple[float, bool]] = {}
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrypt")
+        self._wrong: dict[bytes, float] = {}
+        """Until when, monotonic seconds, by digest."""
+        self._right: dict[str, bytes] = {}
+        """The digest of the password that was right last, by name."""
+        self._computing: dict[bytes, asyncio.Future[bool]] = {}
+        self._turns = Turns(_THREADS)
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrypt", initializer=_be_nice)
         self._dummy = hashes.unmatchable(random)
         self.offers_cram_md5 = recoverable is not None
 
@@ -68,13 +85,13 @@ class Accounts:
         account = accounts.get(credentials.username)
         if len(credentials.password.encode("utf-8", "surrogatepass")) > hashes.MAX_PASSWORD:
             return None
-        if account is not None and await self._matches(credentials, account.hash):
+        if account is not None and await self._matches(credentials, account.hash, credentials.username):
             return account.identity
         # Whoever is not there, or has a quick hash, takes as long to be refused as the others.
         if any(hashes.is_slow(known.hash) for known in accounts.values()) and not (
             account and hashes.is_slow(account.hash)
         ):
-            await self._matches(credentials, self._dummy)
+            await self._matches(credentials, self._dummy, _NOBODY)
         return None
 
     def cram_secret(self, username: str) -> str | None:
@@ -85,27 +102,47 @@ class Accounts:
         account = self._accounts().get(username)
         return account.identity if account else None
 
-    async def _matches(self, credentials: Credentials, hashed: str) -> bool:
+    async def _matches(self, credentials: Credentials, hashed: str, whose: str) -> bool:
+        """Args: whose: the name of the account whose turn the hash waits for."""
         if not hashes.is_slow(hashed):
             return hashes.matches(credentials.password, hashed)
         digest = self._digest(credentials, hashed)
-        known = self._remembered.get(digest)
-        if known is not None and known[0] > self._now():
-            return known[1]
-        loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._executor, hashes.matches, credentials.password, hashed)
-        self._remember(digest, right=right)
+        if self._right.get(whose) == digest:
+            return True
+        if self._wrong.get(digest, 0.0) > self._now():
+            return False
+        computing = self._computing.get(digest)
+        if computing is None:
+            # A task of its own: the session that asked first may go away.
+            computing = asyncio.ensure_future(self._compute(credentials.password, hashed, whose))
+            self._computing[digest] = computing
+            computing.add_done_callback(lambda _: self._computing.pop(digest))
+        right = await asyncio.shield(computing)
+        if right:
+            self._right[whose] = digest
+        else:
+            self._forget_some()
+            self._wrong[digest] = self._now() + REMEMBER
         return right
+
+    async def _compute(self, password: str, hashed: str, whose: str) -> bool:
+        async with self._turns.of(whose):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, hashes.matches, password, hashed)
 
     def _digest(self, credentials: Credentials, hashed: str) -> bytes:
         """The hash is part of it: a changed password is asked for at once."""
         text = f"{credentials.username}\0{credentials.password}\0{hashed}"
         return blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=32).digest()
 
-    def _remember(self, digest: bytes, *, right: bool) -> None:
-        if len(self._remembered) >= _MOST_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[digest] = (self._now() + REMEMBER, right)
+    def _forget_some(self) -> None:
+        if len(self._wrong) >= _MOST_REMEMBERED:
+            self._wrong.clear()
+
+
+def _be_nice() -> None:
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def single_login(username: str, password: str) -> Account:
