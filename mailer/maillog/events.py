@@ -171,8 +171,10 @@ class MailLog:
         """Tell that a message was refused for now, because of a limit on how many there may be."""
         self._event(Level.NOTICE, "limited", sender=sender, user=user, peer=peer, reply=reply)
 
-    def login_failed(self, *, peer: str, user: str) -> None:
-        self._event(Level.WARNING, "login-failed", user=user, peer=peer)
+    def login_failed(self, *, peer: str, user: str, more: int = 0) -> None:
+        """Args: more: failed logins from there that get no line of their own; `user` is the last one's."""
+        reason = f"and {more} more from there in a minute" if more else ""
+        self._event(Level.WARNING, "login-failed", user=user, peer=peer, reason=reason, more=more)
 
     def delivery(self, line: Delivery) -> None:
         """Tell what one attempt did for recipients that share an outcome."""

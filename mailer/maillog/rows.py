@@ -21,6 +21,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     again: bool = False
     about: str = ""
+    more: int = 0
 
 
 _decoder = msgspec.json.Decoder(Row)

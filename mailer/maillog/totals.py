@@ -228,7 +228,7 @@ class _Tally:
         minute, bucket = "", [0] * len(Flow)
         for row in block:
             event = row.event
-            self.lines[event] += 1
+            self.lines[event] += 1 + row.more
             flow = _FLOWS.get(event)
             if flow is None or not row.to:
                 continue

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 
 from mailer.receive import hashes
-from mailer.receive.auth import Credentials, Identity
+from mailer.receive.auth import Credentials, Identity, Waiter
 from mailer.receive.turns import Turns
 
 REMEMBER = 60.0
@@ -29,6 +29,8 @@ _NICE = 10
 """Of the threads: a flood of guesses must leave the event loop its processor."""
 _MOST_REMEMBERED = 10_000
 _THREADS = 2
+_SILENT = "\n"
+"""The turn of clients that have closed their side; nor has any account this name."""
 _NOBODY = ""
 """The turn of guesses that no account's hash can answer; no account has this name."""
 
@@ -68,7 +70,9 @@ class Accounts:
         """Until when, monotonic seconds, by digest."""
         self._right: dict[str, bytes] = {}
         """The digest of the password that was right last, by name."""
-        self._computing: dict[bytes, asyncio.Future[bool]] = {}
+        self._computing: dict[bytes, asyncio.Future[bool | None]] = {}
+        self._waiters: dict[bytes, list[Waiter | None]] = {}
+        """Who waits for each of them."""
         self._turns = Turns(_THREADS)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrypt", initializer=_be_nice)
         self._dummy = hashes.unmatchable(random)
@@ -114,21 +118,38 @@ class Accounts:
         computing = self._computing.get(digest)
         if computing is None:
             # A task of its own: the session that asked first may go away.
-            computing = asyncio.ensure_future(self._compute(credentials.password, hashed, whose))
+            self._waiters[digest] = []
+            computing = asyncio.ensure_future(self._compute(digest, credentials.password, hashed, whose))
             self._computing[digest] = computing
-            computing.add_done_callback(lambda _: self._computing.pop(digest))
+            computing.add_done_callback(lambda _: self._computed(digest))
+        self._waiters[digest].append(credentials.waiter)
         right = await asyncio.shield(computing)
         if right:
             self._right[whose] = digest
-        else:
+        elif right is not None:
             self._forget_some()
             self._wrong[digest] = self._now() + REMEMBER
-        return right
+        return bool(right)
 
-    async def _compute(self, password: str, hashed: str, whose: str) -> bool:
-        async with self._turns.of(whose):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, hashes.matches, password, hashed)
+    def _computed(self, digest: bytes) -> None:
+        del self._computing[digest], self._waiters[digest]
+
+    async def _compute(self, digest: bytes, password: str, hashed: str, whose: str) -> bool | None:
+        """Compute a hash when its turn comes; None: nobody waits for it any more.
+
+        What guesses and hangs up at once is not worth a processor, and clients that have closed their side
+        come after those that have not.
+        """
+        waiters = self._waiters[digest]
+        for party in (whose, _SILENT):
+            async with self._turns.of(party):
+                if all(each is not None and each.gone for each in waiters):
+                    return None
+                if party != _SILENT and all(each is not None and each.silent for each in waiters):
+                    continue
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._executor, hashes.matches, password, hashed)
+        return None
 
     def _digest(self, credentials: Credentials, hashed: str) -> bytes:
         """The hash is part of it: a changed password is asked for at once."""

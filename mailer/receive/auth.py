@@ -11,12 +11,28 @@ MAX_RESPONSE = 12288
 """Octets of base64 in one response; RFC 4954 4."""
 
 
+class Waiter(Protocol):
+    """Who waits for a judgement."""
+
+    @property
+    def gone(self) -> bool:
+        """Nobody is there any more to hear it."""
+        ...
+
+    @property
+    def silent(self) -> bool:
+        """The client has closed its side: it listens still, or, more often, is gone."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What a client claims to be, and its proof."""
 
     username: str
     password: str = field(repr=False)
+    waiter: Waiter | None = field(default=None, repr=False, compare=False)
+    """Who wants to know; None: somebody who stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from aiosmtpd.smtp import SMTP, syntax
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.input import EndlessLine, Input, LineTooLong, PeerGone
+from mailer.receive.input import HIGH_WATER, EndlessLine, Input, LineTooLong, PeerGone
 from mailer.receive.service import Client
 from mailer.receive.settings import Settings
 from mailer.receive.steps import Steps
@@ -29,13 +29,19 @@ HANDSHAKE_TIMEOUT = 30.0
 """Seconds for a TLS handshake."""
 _MAX_UNSENT = 64 * 1024
 """Octets of replies to commands sent ahead that are gathered before they must be written."""
+_MAX_UNSENT_BEFORE = 4 * 1024
+"""The same, and what waits in the transport, for a client that has not logged in."""
+_READ_BEFORE = 4 * 1024
+"""Octets taken from such a client at once; asyncio alone takes 256 KiB."""
+_READ = memoryview(bytearray(256 * 1024))
+"""Where transports put what comes, one at a time: it is taken out before anything else runs."""
 
 
 class Stopping(Exception):
     """The server is stopping, and this client has nothing in flight."""
 
 
-class Connection(SMTP, ABC):
+class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     """The transport half of a session; a subclass says what commands do."""
 
     def __init__(self, client: Client, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
@@ -74,6 +80,11 @@ class Connection(SMTP, ABC):
         self._writable.set()
         self._stopping = False
         self._errors = 0
+        self._trusted = False
+        self._giving_way = False
+        self._in_handshake = False
+        self.before_tls: Callable[[Connection], None] = lambda _: None
+        """Told before a handshake that the client asks for."""
 
     # What the transport calls.
 
@@ -83,10 +94,14 @@ class Connection(SMTP, ABC):
         self._attach(cast("asyncio.Transport", transport))
         self.task.add_done_callback(self._ended)
         self._steps.go_on()
+        if self._giving_way:
+            self.give_way()
 
     def _attach(self, transport: asyncio.Transport) -> None:
         self._stream = transport
         self.input.attach(transport)
+        if not self._trusted:
+            transport.set_write_buffer_limits(_MAX_UNSENT_BEFORE)
         session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         cipher = session.cipher() if session else None
         if session and cipher:
@@ -97,6 +112,12 @@ class Connection(SMTP, ABC):
 
     def resume_writing(self) -> None:
         self._writable.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return _READ if self._trusted else _READ[:_READ_BEFORE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.input.feed(_READ[:nbytes])
 
     def data_received(self, data: bytes) -> None:
         self.input.feed(data)
@@ -133,7 +154,40 @@ class Connection(SMTP, ABC):
         if self._stream is not None:
             self._stream.abort()
 
+    @property
+    @abstractmethod
+    def known(self) -> bool:
+        """The client has logged in, or has been let to send without."""
+
+    @property
+    def gone(self) -> bool:
+        """Nobody is there to be answered, or is to be: the server stops."""
+        return self._stream is None or self._stopping
+
+    @property
+    def silent(self) -> bool:
+        """The client has closed its side."""
+        return self.input.ended
+
+    def give_way(self) -> None:
+        """Close the connection of a client that is not known: another needs the place."""
+        self._giving_way = True
+        if self._stream is None:
+            return  # as soon as there is one
+        if self._in_handshake or self._stream.get_write_buffer_size():
+            self._stream.abort()
+        else:
+            self._stream.write(replies.wire(replies.TOO_MANY_CONNECTIONS))
+            self._stream.close()
+
     # What commands call.
+
+    def trust(self) -> None:
+        """The client is known: it may send and be sent more at once."""
+        if not self._trusted and self._stream is not None:
+            self._trusted = True
+            self.input.high_water = HIGH_WATER
+            self._stream.set_write_buffer_limits(_MAX_UNSENT)
 
     def say(self, reply: Reply) -> None:
         """Answer. Replies to commands sent ahead go out together (RFC 2920 3.2)."""
@@ -211,6 +265,8 @@ class Connection(SMTP, ABC):
         self.input.discard()
         await self.flush()
         self.pause_timeout()
+        self.before_tls(self)
+        self._in_handshake = True
         try:
             secure = await self.loop.start_tls(
                 stream, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
@@ -219,7 +275,10 @@ class Connection(SMTP, ABC):
             stream.abort()
             self.connection_lost(None)
             raise PeerGone from error
+        self._in_handshake = False
         if secure is None:
+            # asyncio's way to say that the connection was lost meanwhile.
+            self.connection_lost(None)
             raise PeerGone
         self._attach(secure)
 
@@ -304,7 +363,7 @@ class Connection(SMTP, ABC):
             self.say(replies.LINE_TOO_LONG)
         else:
             await self.serve(line)
-        if len(self._unsent) > _MAX_UNSENT:
+        if len(self._unsent) > (_MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE):
             await self.flush()
 
     def _close(self) -> None:

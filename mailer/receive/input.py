@@ -10,7 +10,9 @@ MAX_LINE = 12288 + 64
 MAX_ENDLESS = 1024 * 1024
 """Octets of a line that are thrown away before we stop waiting for its end."""
 HIGH_WATER = 128 * 1024
-"""Octets unread at which the transport is told to pause; one more read of up to 256 KiB may follow."""
+"""Octets unread at which the transport is told to pause; one more read may follow."""
+LOW_HIGH_WATER = 4 * 1024
+"""The same for a client that has not logged in: thousands of those must not fill the memory."""
 
 
 class PeerGone(ConnectionError):
@@ -34,6 +36,7 @@ class Input:
         Args:
             go_on: runs the reader on, when it waits in `more`.
         """
+        self.high_water = LOW_HIGH_WATER
         self._go_on = go_on
         self._buffer = bytearray()
         self._ended = False
@@ -46,12 +49,15 @@ class Input:
         """Name the transport that pauses when too much is unread."""
         self._transport = transport
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
-        if len(self._buffer) > HIGH_WATER and self._transport is not None and not self._paused:
+        self.wake()
+        # A reader that waits has taken what it can, and wants the rest of a line.
+        busy = not self._waiting and self._transport is not None and not self._paused
+        if busy and len(self._buffer) > self.high_water:
+            assert self._transport is not None
             self._transport.pause_reading()
             self._paused = True
-        self.wake()
 
     def end(self) -> None:
         """Nothing more will come; what is here can still be read."""
@@ -83,6 +89,11 @@ class Input:
     def pending(self) -> bool:
         return bool(self._buffer)
 
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self._ended
+
     async def more(self) -> None:
         """Wait until something was fed, or `wake` was called.
 
@@ -91,6 +102,8 @@ class Input:
         """
         if self._ended:
             raise PeerGone
+        if self._paused:
+            self._go_on_reading()
         self._waiting = True
         await suspended()
 
@@ -131,6 +144,10 @@ class Input:
             raise EndlessLine
 
     def _resume(self) -> None:
-        if self._paused and len(self._buffer) <= HIGH_WATER and self._transport is not None:
+        if self._paused and len(self._buffer) <= self.high_water:
+            self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        if self._transport is not None:
             self._paused = False
             self._transport.resume_reading()

@@ -2,6 +2,7 @@
 
 import asyncio
 from base64 import b64encode
+from dataclasses import replace
 from secrets import token_hex
 from typing import Protocol
 
@@ -29,6 +30,10 @@ class Channel(Protocol):
     def hang_up(self, reply: Reply) -> None: ...
     def challenge(self, text: bytes) -> None: ...
     async def flush(self) -> None: ...
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def silent(self) -> bool: ...
     async def read_line(self) -> bytes: ...
 
 
@@ -87,10 +92,11 @@ class Login:
         credentials = await self._credentials(mechanism.upper(), initial)
         # What was answered before goes out now: hashing may take its time.
         await self._channel.flush()
-        return credentials.username, await self._authenticator.authenticate(credentials)
+        asked = replace(credentials, waiter=self._channel)
+        return credentials.username, await self._authenticator.authenticate(asked)
 
     async def _fail(self, username: str) -> None:
-        self._log.login_failed(peer=self._client.peer, user=username)
+        self._failures.tell(self._log, self._client.peer, username)
         self._failed += 1
         await asyncio.sleep(self._failures.note(self._client.peer, username))
         if self._failed < _MAX_FAILURES:

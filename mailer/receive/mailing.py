@@ -51,6 +51,10 @@ class MailCommands(Connection):
             self._intake = Intake(self, self._service)
         self._transaction = Transaction(self.settings)
 
+    @property
+    def known(self) -> bool:
+        return self._trusted and not (self._service.settings.require_auth and self._login.identity is None)
+
     def left(self) -> None:
         self._intake.drop()
 
@@ -90,6 +94,7 @@ class MailCommands(Connection):
         reply = self._transaction.begin(argument, extended=self._extended)
         refusal = await self._no_more_mail() if reply.positive else reply
         if refusal is None:
+            self.trust()
             self.say(reply)
         else:
             self._reject(refusal)

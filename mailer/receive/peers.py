@@ -1,5 +1,7 @@
 """Who is this host itself."""
 
+import ipaddress
+
 UNIX = "unix"
 """The peer's name on a Unix socket, which has no address."""
 
@@ -10,3 +12,19 @@ def is_local(peer: str) -> bool:
     IPv4 in IPv6 clothes counts.
     """
     return peer in {UNIX, "::1"} or peer.removeprefix("::ffff:").startswith("127.")
+
+
+def source(peer: str) -> str:
+    """Return what counts as one peer for limits: an address, or the /64 network of an IPv6 one.
+
+    A customer gets 2**64 addresses at least (RFC 6177), so that one of them says nothing.
+    """
+    if ":" not in peer:
+        return peer
+    try:
+        address = ipaddress.IPv6Address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return peer if address.is_loopback else f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"

@@ -16,10 +16,11 @@ from mailer.receive import replies
 from mailer.receive.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.failures import Failures
 from mailer.receive.listener import Listener
-from mailer.receive.peers import is_local
+from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
 from mailer.receive.sockets import Address, Bound, bind, check
+from mailer.receive.strangers import Strangers
 
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _CONNECTING = 1.0
 """Seconds in which those that connected just now are told that we stop. A TLS handshake that goes on
 longer is dropped: its client has nothing in flight."""
+_RESERVED = 16
+"""One in so many of `maxConnections` is for clients on this host."""
 _QUIET = 60.0
 """Seconds between two complaints about the same shortage."""
 
@@ -41,6 +44,7 @@ class Server:
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
+        self._strangers = Strangers()
         self._peers: Counter[str] = Counter()
         self._connecting: set[asyncio.Task[object]] = set()
         self._complained = float("-inf")
@@ -108,16 +112,20 @@ class Server:
         for session in tuple(self._sessions):
             session.abort()
         await _ended(tasks)
+        self._failures.close(self._service.store.log)
 
     def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
         settings, local = self._service.settings, is_local(peer)
         if settings.local_only and not local:
             self._service.store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
-        if len(self._sessions) >= settings.max_connections:
+        # What is left of them is for this host: nobody beyond it can shut its applications out.
+        most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
+        if len(self._sessions) >= most:
             self._complain(f"maxConnections ({settings.max_connections}) are open")
-            return replies.TOO_MANY_CONNECTIONS
-        if not local and self._peers[peer] >= settings.max_connections_per_peer:
+            if not self._strangers.make_room(local=local):
+                return replies.TOO_MANY_CONNECTIONS
+        if not local and self._peers[source(peer)] >= settings.max_connections_per_peer:
             self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
             return replies.TOO_MANY_CONNECTIONS
         if not tls:
@@ -132,7 +140,7 @@ class Server:
         session = Session(Client(peer, local=local), self._service, self._failures, self._forget)
         self._sessions.add(session)
         if not local:
-            self._peers[peer] += 1
+            self._peers[source(peer)] += 1
         context = None
         if tls:
             assert self._service.certificate is not None
@@ -146,6 +154,8 @@ class Server:
             )
         )
         self._connecting.add(task)
+        session.before_tls = self._strangers.in_tls
+        self._strangers.add(session, task, tls=tls)
         task.add_done_callback(lambda task: self._connected(task, session))
 
     def _connected(self, task: asyncio.Task[object], session: Session) -> None:
@@ -157,10 +167,12 @@ class Server:
         if session not in self._sessions:
             return
         self._sessions.remove(session)
+        self._strangers.forget(session)
         if not session.client.local:
-            self._peers[session.peer] -= 1
-            if not self._peers[session.peer]:
-                del self._peers[session.peer]
+            key = source(session.peer)
+            self._peers[key] -= 1
+            if not self._peers[key]:
+                del self._peers[key]
 
     def _complain(self, reason: object) -> None:
         """Log a shortage, once in a while: it comes with every connection until it ends."""

@@ -122,6 +122,8 @@ class Session(MailCommands):
             self.say(replies.AUTH_IN_MAIL)
         else:
             await self._login.run(arg)
+            if self._login.identity is not None:
+                self.trust()
 
     @syntax("STARTTLS")
     async def smtp_STARTTLS(self, arg: str) -> None:

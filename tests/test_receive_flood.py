@@ -1,0 +1,190 @@
+"""Strangers fill every place and guess without end; the application logs in and its mail is taken.
+
+Rows 52, 99, 107 and 108 of the security cases. What is asserted are facts and memory, never times.
+"""
+
+import base64
+import contextlib
+import json
+import resource
+import smtplib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from receiving import CLOSED, PASSWORD, USER, certificate, running
+from test_receive_load import resident_megabytes
+from testbed.relay import PASSWORD as RELAY_PASSWORD
+from testbed.relay import USERNAME as RELAY_USER
+from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.receive.failures import Failures
+from mailer.receive.peers import source
+from mailer.receive.strangers import MOST_IN_TLS
+
+HOSTILE = 4096
+GUESSERS = 4
+MAIL = "From: app@example.com\r\n\r\nhello\r\n"
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert before[1] >= HOSTILE + 200, "the hard limit of descriptors is too low here"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def guess(port: int, stop: threading.Event, made: list[str]) -> None:
+    """Guess passwords of a user, of the default login and of nobody, and leave at once."""
+    while not stop.wait(1 / (100 / GUESSERS)):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), timeout=20) as client,
+        ):
+            client.recv(100)
+            name = ("shop", RELAY_USER, f"nobody{len(made)}")[len(made) % 3]
+            secret = base64.b64encode(f"\0{name}\0guess {len(made)}".encode()).decode()
+            client.sendall(f"EHLO x\r\nAUTH PLAIN {secret}\r\n".encode())
+            made.append(name)
+
+
+def hold(port: int, number: int) -> socket.socket:
+    """A connection that never logs in, and costs what it can."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    assert client.recv(100).startswith(b"220 ")
+    client.setblocking(False)
+    match number % 4:
+        case 0:
+            sent = b"x" * 12_000  # most of the longest line, and never its end
+        case 1:
+            sent = b"EHLO x\r\n" + b"NOOP\r\n" * 900  # and reads no answer
+        case 2:
+            sent = b"EHLO x\r\nAUTH LOGIN\r\n"
+        case _:
+            sent = b""
+    with contextlib.suppress(BlockingIOError):
+        client.sendall(sent)
+    return client
+
+
+def test_the_application_is_served_in_the_middle_of_a_flood(relay: Relay, many_descriptors: None) -> None:
+    done = relay.mailer("user", "add", "shop", given="a long password\n")
+    assert done.returncode == 0, done.stderr
+
+    def deliver(user: str, password: str) -> None:
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=60) as client:
+            client.login(user, password)
+            client.sendmail("app@example.com", ["bob@example.net"], MAIL)
+
+    with relay.serve() as server, ExitStack() as held:
+        deliver("shop", "a long password")
+        stop, made = threading.Event(), list[str]()
+        for number in range(HOSTILE):
+            held.enter_context(hold(relay.port, number))
+        threads = [threading.Thread(target=guess, args=(relay.port, stop, made)) for _ in range(GUESSERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: len(made) > 100, "guesses")
+            for _ in range(10):
+                deliver(RELAY_USER, RELAY_PASSWORD)
+                deliver("shop", "a long password")
+            for number in range(HOSTILE // 4):
+                held.enter_context(hold(relay.port, number))
+            deliver("shop", "a long password")
+            assert resident_megabytes(server.pid) < 200
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert len(list((relay.spool / "new").iterdir())) == 22
+    ledger = b"".join(path.read_bytes() for path in (relay.spool / "log").iterdir())
+    failed = [json.loads(line) for line in ledger.splitlines() if b"login-failed" in line]
+    assert len(failed) < 30
+    assert sum(1 + line.get("more", 0) for line in failed) > 10
+
+
+def test_the_oldest_connection_without_a_login_gives_way_and_one_with_a_login_does_not(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path, replace(CLOSED, max_connections=3)) as receiver:
+        application = smtplib.SMTP(*receiver.address, timeout=60)
+        application.login(USER, PASSWORD)
+        idle = [socket.create_connection(receiver.address, timeout=60) for _ in range(4)]
+        words = [each.makefile("rb") for each in idle]
+        assert all(each.readline().startswith(b"220 ") for each in words)
+        for oldest in words[:2]:
+            assert oldest.readline().startswith(b"421 4.3.2")
+            assert oldest.readline() == b""
+        application.sendmail("a@example.com", ["b@example.net"], MAIL)
+        for each in (*words, *idle):
+            each.close()
+        application.quit()
+        assert len(receiver.messages()) == 1
+
+
+def test_those_from_elsewhere_cannot_take_the_places_of_this_host(tmp_path: Path, elsewhere: str) -> None:
+    settings = replace(CLOSED, host="", local_only=False, max_connections=32, max_connections_per_peer=1000)
+    with running(tmp_path, settings) as receiver, ExitStack() as held:
+        port = receiver.address[1]
+        for _ in range(40):
+            distant = socket.create_connection((elsewhere, port), timeout=60, source_address=(elsewhere, 0))
+            assert held.enter_context(distant).recv(100).startswith(b"220")
+        until(lambda: len(receiver.server._sessions) == 30, "the older ones to be gone")
+        local = [
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(32)
+        ]
+        assert [each.recv(100)[:3] for each in local] == [b"220"] * 32
+        until(lambda: len(receiver.server._sessions) == 32, "the distant ones to be gone")
+        late = held.enter_context(
+            socket.create_connection((elsewhere, port), timeout=60, source_address=(elsewhere, 0))
+        )
+        assert late.recv(100).startswith(b"421")  # never in place of one on this host
+
+
+def test_handshakes_without_a_login_are_few_at_a_time(tmp_path: Path) -> None:
+    with running(tmp_path, CLOSED, certificate=certificate(tmp_path)) as receiver, ExitStack() as held:
+        clients = []
+        for _ in range(MOST_IN_TLS + 10):
+            client = held.enter_context(socket.create_connection(receiver.address, timeout=60))
+            lines = held.enter_context(client.makefile("rb"))
+            assert lines.readline().startswith(b"220 ")
+            client.sendall(b"EHLO x\r\nSTARTTLS\r\n")
+            while not lines.readline().startswith(b"220 2.0.0"):
+                pass
+            clients.append(client)
+        for client in clients[:10]:
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(1) == b""
+        until(lambda: len(receiver.server._sessions) == MOST_IN_TLS, "the older ones to be gone")
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("unix", "unix"),
+    ],
+)
+def test_a_network_of_ipv6_is_one_source(peer: str, expected: str) -> None:
+    assert source(peer) == expected
+
+
+def test_guessing_from_many_addresses_of_one_network_is_counted_together() -> None:
+    failures = Failures(lambda: 0.0)
+    for number in range(30):
+        failures.note(f"2001:db8::{number:x}", f"user{number}")
+    assert failures.turned_away("2001:db8::ffff", local=False)
+    assert not failures.turned_away("2001:db8:0:1::1", local=False)
