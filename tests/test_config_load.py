@@ -141,6 +141,13 @@ def test_a_file_that_is_not_json_or_toml_is_refused_in_one_sentence(problems, na
     assert "\n" not in message
 
 
+def test_toml_1_1_is_read(loaded):
+    """Inline tables over several lines with a comma at their end, which Python's own reader refuses."""
+    text = b'defaultPassword = {\n  env = "PW",  # there\n}\nhostname = "\\x61.example.com"\n'
+    config = loaded(text, {"PW": VALUE}, name="config.toml").config
+    assert (config.default_password.reveal(), config.hostname) == (VALUE, "a.example.com")
+
+
 def test_a_bad_character_of_a_value_is_not_repeated(problems):
     (message,) = problems(b'{"adminToken": "pw\\q"}').values()
     assert message == "is not JSON at line 1, column 19: Invalid \\escape"

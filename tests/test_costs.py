@@ -128,6 +128,7 @@ UNNEEDED = {
     "mailer.send.resolver",
     "multiprocessing",
     "prometheus_client",
+    "tomli",
     "tomllib",
     "unittest",
     "uvloop",

@@ -77,11 +77,13 @@ def _parse_json(text: str) -> tuple[str, object]:
 
 def _parse_toml(text: str) -> tuple[str, object]:
     import re  # noqa: PLC0415 - for an error only, and loaded long before
-    import tomllib  # noqa: PLC0415 - a JSON user does not need it
+
+    # Not tomllib, which does not read TOML 1.1 (inline tables over several lines, more escapes).
+    import tomli  # noqa: PLC0415 - a JSON user does not need it
 
     try:
-        return "", tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return "", tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
         # As above: "Found invalid character 'x' (at line 1, column 5)".
         reason = re.sub(r"character '.*' ", "character ", str(error), flags=re.DOTALL)
         return f"is not TOML: {reason}", None
