@@ -9,6 +9,7 @@ import msgspec
 from mailer.cli.exits import Exit
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import configuration, end_with_the_pipe
 from mailer.config import checks
 from mailer.config.load import Loaded
@@ -98,7 +99,7 @@ def _spool(loaded: Loaded) -> Iterator[Problem]:
 
 def _print_report(path: str, errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> None:
     report = {"path": path, "errors": errors, "warnings": warnings}
-    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    sys.stdout.write(json_line(report))
 
 
 @click.command(

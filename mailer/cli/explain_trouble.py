@@ -5,9 +5,9 @@ import sys
 from typing import Any
 
 import click
-import msgspec
 
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe
 from mailer.mail.outcome import Outcome, Scope
 from mailer.mail.reply import Reply
@@ -50,7 +50,7 @@ def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> Non
     rows = _explain(" ".join(reply), Phase(phase)) if reply else list(map(_row, TABLE))
     for row in rows:
         if as_json:
-            sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
+            sys.stdout.write(json_line(row))
         else:
             sys.stdout.write(_text(row))
 

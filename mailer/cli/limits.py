@@ -5,10 +5,10 @@ import time
 from collections.abc import Sequence
 
 import click
-import msgspec
 
 from mailer.cli import receiver
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.config.model import Config
 from mailer.mail.reply import printable
@@ -44,7 +44,7 @@ def limits(*, as_json: bool) -> None:
                 "maxPerDay": use.per_day,
                 "wait": use.wait,
             }
-            sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+            sys.stdout.write(json_line(shown))
         else:
             wait = f"  waits {use.wait} s" if use.wait else ""
             hour, day = (

@@ -15,6 +15,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
 from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
 from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.mail.reply import printable_json
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
@@ -155,5 +156,5 @@ class _Search:
 
 
 def _print(found: Found, *, as_json: bool) -> None:
-    text = found.raw.decode(errors="backslashreplace") if as_json else in_words(found.line)
+    text = printable_json(found.raw.decode(errors="backslashreplace")) if as_json else in_words(found.line)
     sys.stdout.write(f"{text}\n")

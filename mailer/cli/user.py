@@ -11,6 +11,7 @@ import msgspec
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import configuration
 from mailer.config.trust import owners_of
 from mailer.config.users import User, changing_users, read_users
@@ -119,7 +120,7 @@ def ls(*, as_json: bool) -> None:
         kind = "password" if hashes.is_slow(each.hash) else "token"
         if as_json:
             shown = msgspec.to_builtins(each) | {"hash": kind}
-            sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+            sys.stdout.write(json_line(shown))
             continue
         limits = ", ".join(
             f"{most} per {window}"

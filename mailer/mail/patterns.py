@@ -6,7 +6,10 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class AddressPatterns:
-    """A set of addresses; compared without case, because people write it as they like."""
+    """A set of addresses; compared without the case of ASCII letters, because people write it as they like.
+
+    Of no others: the lower case of KELVIN SIGN is `k`, and whose mailbox that is nobody knows.
+    """
 
     everybody: bool
     members: frozenset[str]
@@ -14,10 +17,15 @@ class AddressPatterns:
     @classmethod
     def of(cls, patterns: tuple[str, ...]) -> Self:
         """Read patterns; `@example.com` means the same as `example.com`."""
-        return cls("*" in patterns, frozenset(pattern.lower().removeprefix("@") for pattern in patterns))
+        return cls("*" in patterns, frozenset(_folded(pattern).removeprefix("@") for pattern in patterns))
 
     def match(self, address: str) -> bool:
         if self.everybody:
             return True
-        folded = address.lower()
+        folded = _folded(address)
         return folded in self.members or folded.rpartition("@")[2] in self.members
+
+
+def _folded(text: str) -> str:
+    # The lower() of bytes knows ASCII alone.
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")

@@ -4,6 +4,7 @@ import re
 
 import msgspec
 
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
 
 
@@ -66,3 +67,20 @@ def printable(text: str, limit: int = 1000) -> str:
         start = text[: limit + 1]
         clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
+
+
+def printable_json(text: str) -> str:
+    """Escape in a JSON text what is not printable: C1 controls and marks that turn the direction of text.
+
+    JSON leaves them as they are, a terminal obeys them, and to a program the escape is the same string.
+    """
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda found: "".join(map(_escaped, found.group())), text)
+
+
+def _escaped(character: str) -> str:
+    if character == "\n" or character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))

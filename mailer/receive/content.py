@@ -74,6 +74,10 @@ class Arrival:
     """Seconds since the epoch."""
 
 
+_AUTHORS = ("From", "Sender", "Resent-From", "Resent-Sender")
+"""Fields that a receiver may show as whose mail it is."""
+
+
 def top(arrival: Arrival, head: bytes) -> bytes | Reply:
     """Return what is stored in place of the header, or the reply to the dot that refuses the message.
 
@@ -103,6 +107,9 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
         dropped.append(b"from")
     if any(fields[name] for name in dropped):
         head = header.without(head, dropped)
+    if head.startswith((b" ", b"\t")):
+        # It would go on with the last field of ours: now with one that says nothing.
+        added.append(b"X-First-Line:\r\n")
     return b"".join([*added, head])
 
 
@@ -145,10 +152,17 @@ def _protocol(origin: Origin) -> str:
 def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
     if origin.may_send_as is None:
         return None
-    for value in header.values(head, b"from"):
+    found = [(name, value) for name in _AUTHORS for value in header.values(head, name.lower().encode())]
+    if not any(name == "From" for name, _ in found):
+        return replies.not_allowed_sender(origin.user, "a message without a From field")
+    if header.resembles(head, _AUTHORS):
+        return replies.not_allowed_sender(
+            origin.user, "a line that some would read as a From or Sender field"
+        )
+    for name, value in found:
         authors = mailboxes(value)
-        if authors is None:
-            return replies.not_allowed_sender(origin.user, "a From field that cannot be read")
+        if authors is None or any("=?" in address for _, address in authors):
+            return replies.not_allowed_sender(origin.user, f"a {name} field that cannot be read")
         for _, address in authors:
             if not origin.may_send_as.match(address):
                 return replies.not_allowed_sender(origin.user, address)

@@ -22,6 +22,11 @@ _END = b"\r\n\r\n"
 _NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 
 
+# A line up to its colon, unless it goes on with the field before; names of ours are short.
+_NEARLY = re.compile(rb"^(?![ \t])([^:\n]{4,80}):", re.MULTILINE)
+_NOISE = re.compile(rb"[^!-~]+")
+
+
 class HeaderTooLarge(ValueError):
     """The header has more octets or fields than any message needs."""
 
@@ -93,6 +98,19 @@ def counts(header: bytes, names: Collection[bytes]) -> dict[bytes, int]:
 def values(header: bytes, name: bytes) -> list[bytes]:
     """Return what stands behind the colon of each field of this name, folding kept, without the line end."""
     return [found.group(1).removesuffix(b"\r\n") for found in _fields((name,)).finditer(header)]
+
+
+def resembles(header: bytes, names: Collection[str]) -> bool:
+    """Tell whether a line is not a field of these names, and some reader may take it for one.
+
+    Such as a byte order mark or a vertical tab before the name, or between it and the colon.
+    """
+    wanted = {name.lower().encode() for name in names}
+    for found in _NEARLY.finditer(header):
+        written = found.group(1)
+        if _NOISE.sub(b"", written).lower() in wanted and written.rstrip(b" \t").lower() not in wanted:
+            return True
+    return False
 
 
 def without(header: bytes, names: Collection[bytes]) -> bytes:

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
-import msgspec
 
 from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import owners_of
 from mailer.mail.finding import Finding, Grade
@@ -106,4 +106,4 @@ def _print_finding(finding: Finding) -> None:
 
 
 def _print_json(line: dict[str, object]) -> None:
-    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+    sys.stdout.write(json_line(line))

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from mailer.cli.dkim.chosen import (
     chosen,
@@ -21,6 +20,7 @@ from mailer.cli.dkim.chosen import (
 )
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import Untrusted
 from mailer.mail.reply import printable
@@ -80,7 +80,7 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
         if as_json:
             name = _record_name(key)
             line = {"name": name, "value": private.record, "zone": _zone(key, private)}
-            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+            sys.stdout.write(json_line(line))
         else:
             _print_record(key, private)
 

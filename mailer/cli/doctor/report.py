@@ -4,9 +4,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from mailer.cli.exits import Exit
+from mailer.cli.output import json_line
 from mailer.cli.wire import tell
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
@@ -85,4 +84,4 @@ def _json(title: str, finding: Finding) -> str:
         "found": finding.found,
         "todo": finding.todo,
     }
-    return msgspec.json.encode(line).decode() + "\n"
+    return json_line(line)

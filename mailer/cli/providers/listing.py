@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from mailer.cli.output import json_line
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
@@ -72,7 +73,7 @@ def _written(moment: datetime | None) -> str:
 
 
 def as_line(row: Row) -> str:
-    return msgspec.json.encode(row).decode() + "\n"
+    return json_line(row)
 
 
 def as_text(row: Row) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from mailer.mail import clock
+from mailer.mail.reply import printable_json
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place
@@ -18,7 +19,7 @@ Record = dict[str, Any]
 
 def encode(record: Record) -> str:
     """Write one record as one line of JSON."""
-    return _encoder.encode(record).decode() + "\n"
+    return printable_json(_encoder.encode(record).decode()) + "\n"
 
 
 def record(seen: Seen) -> Record:
