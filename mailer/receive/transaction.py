@@ -1,7 +1,5 @@
 """One mail transaction as it is built by MAIL and RCPT (RFC 5321 3.3), and the rules of both; no I/O."""
 
-from dataclasses import replace
-
 from mailer.mail.address import AddressError, Path, forward_path, reverse_path
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
@@ -86,11 +84,20 @@ class Transaction:
         allowed = self._settings.allowed_recipients
         if self._settings.redirect_all_to and not (allowed and allowed.match(recipient.address)):
             self._redirected.append(recipient.address)
-            recipient = replace(recipient, address=self._settings.redirect_all_to)
+            # Without NOTIFY and ORCPT: the next server would tell of the original recipient.
+            recipient = Recipient(self._settings.redirect_all_to)
         elif allowed is not None and not allowed.match(recipient.address):
             return replies.RECIPIENT_NOT_ALLOWED
         self._recipients[key] = recipient
         return replies.RECIPIENT_OK
+
+    @property
+    def _staging(self) -> bool:
+        """`redirectAllTo` is on, and the sender is somebody whom it keeps mail from."""
+        allowed = self._settings.allowed_recipients
+        return bool(
+            self._settings.redirect_all_to and self._sender and not (allowed and allowed.match(self._sender))
+        )
 
     def envelope(self) -> Envelope:
         """The finished envelope, for DATA."""
@@ -99,6 +106,14 @@ class Transaction:
         if self._redirected:
             # All of them are one now, and get one copy.
             recipients = tuple({recipient.address: recipient for recipient in reversed(recipients)}.values())
+        if self._staging:
+            # Whatever the next server has to tell, a bounce or a confirmation, stays in staging, too.
+            return Envelope(
+                sender=self._settings.redirect_all_to,
+                recipients=tuple(Recipient(recipient.address) for recipient in recipients),
+                body=self._mail.body,
+                smtputf8=self._mail.smtputf8,
+            )
         return Envelope(
             sender=self._sender,
             recipients=recipients,
