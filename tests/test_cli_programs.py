@@ -272,7 +272,7 @@ def test_serve_says_which_port_the_system_chose(relay: Relay) -> None:
             return "listening on 127.0.0.1:" in process.output()
 
         until(listens, "serve to say where it listens")
-        port = int(process.output().split("listening on 127.0.0.1:")[1].split()[0])
+        port = int(process.output().split("listening on 127.0.0.1:")[1].split()[0].rstrip(","))
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             assert client.recv(100).startswith(b"220 ")
         assert process.stop() == 0

@@ -3,24 +3,22 @@
 Rows 52, 99, 107 and 108 of the security cases. What is asserted are facts and memory, never times.
 """
 
-import base64
 import contextlib
 import json
 import resource
 import smtplib
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, certificate, running
-from test_receive_load import resident_megabytes
+from flood import MAIL, USER, USER_PASSWORD, deliver, guessing, hold, resident_megabytes
+from receiving import CLOSED, PASSWORD, certificate, running
+from receiving import USER as LOGIN
 from testbed.relay import PASSWORD as RELAY_PASSWORD
-from testbed.relay import USERNAME as RELAY_USER
-from testbed.relay import Relay
+from testbed.relay import USERNAME, Relay
 from testbed.waiting import until
 
 from mailer.receive.failures import Failures
@@ -28,8 +26,6 @@ from mailer.receive.peers import source
 from mailer.receive.strangers import MOST_IN_TLS
 
 HOSTILE = 4096
-GUESSERS = 4
-MAIL = "From: app@example.com\r\n\r\nhello\r\n"
 
 
 @pytest.fixture
@@ -41,69 +37,22 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def guess(port: int, stop: threading.Event, made: list[str]) -> None:
-    """Guess passwords of a user, of the default login and of nobody, and leave at once."""
-    while not stop.wait(1 / (100 / GUESSERS)):
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", port), timeout=20) as client,
-        ):
-            client.recv(100)
-            name = ("shop", RELAY_USER, f"nobody{len(made)}")[len(made) % 3]
-            secret = base64.b64encode(f"\0{name}\0guess {len(made)}".encode()).decode()
-            client.sendall(f"EHLO x\r\nAUTH PLAIN {secret}\r\n".encode())
-            made.append(name)
-
-
-def hold(port: int, number: int) -> socket.socket:
-    """A connection that never logs in, and costs what it can."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=60)
-    assert client.recv(100).startswith(b"220 ")
-    client.setblocking(False)
-    match number % 4:
-        case 0:
-            sent = b"x" * 12_000  # most of the longest line, and never its end
-        case 1:
-            sent = b"EHLO x\r\n" + b"NOOP\r\n" * 900  # and reads no answer
-        case 2:
-            sent = b"EHLO x\r\nAUTH LOGIN\r\n"
-        case _:
-            sent = b""
-    with contextlib.suppress(BlockingIOError):
-        client.sendall(sent)
-    return client
-
-
 def test_the_application_is_served_in_the_middle_of_a_flood(relay: Relay, many_descriptors: None) -> None:
-    done = relay.mailer("user", "add", "shop", given="a long password\n")
+    done = relay.mailer("user", "add", USER, given=f"{USER_PASSWORD}\n")
     assert done.returncode == 0, done.stderr
-
-    def deliver(user: str, password: str) -> None:
-        with smtplib.SMTP("127.0.0.1", relay.port, timeout=60) as client:
-            client.login(user, password)
-            client.sendmail("app@example.com", ["bob@example.net"], MAIL)
-
     with relay.serve() as server, ExitStack() as held:
-        deliver("shop", "a long password")
-        stop, made = threading.Event(), list[str]()
+        deliver(relay.port, USER, USER_PASSWORD)
         for number in range(HOSTILE):
             held.enter_context(hold(relay.port, number))
-        threads = [threading.Thread(target=guess, args=(relay.port, stop, made)) for _ in range(GUESSERS)]
-        for thread in threads:
-            thread.start()
-        try:
+        with guessing(relay.port, 100) as made:
             until(lambda: len(made) > 100, "guesses")
             for _ in range(10):
-                deliver(RELAY_USER, RELAY_PASSWORD)
-                deliver("shop", "a long password")
+                deliver(relay.port, USERNAME, RELAY_PASSWORD)
+                deliver(relay.port, USER, USER_PASSWORD)
             for number in range(HOSTILE // 4):
                 held.enter_context(hold(relay.port, number))
-            deliver("shop", "a long password")
+            deliver(relay.port, USER, USER_PASSWORD)
             assert resident_megabytes(server.pid) < 200
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
     assert len(list((relay.spool / "new").iterdir())) == 22
     ledger = b"".join(path.read_bytes() for path in (relay.spool / "log").iterdir())
     failed = [json.loads(line) for line in ledger.splitlines() if b"login-failed" in line]
@@ -116,7 +65,7 @@ def test_the_oldest_connection_without_a_login_gives_way_and_one_with_a_login_do
 ) -> None:
     with running(tmp_path, replace(CLOSED, max_connections=3)) as receiver:
         application = smtplib.SMTP(*receiver.address, timeout=60)
-        application.login(USER, PASSWORD)
+        application.login(LOGIN, PASSWORD)
         idle = [socket.create_connection(receiver.address, timeout=60) for _ in range(4)]
         words = [each.makefile("rb") for each in idle]
         assert all(each.readline().startswith(b"220 ") for each in words)
