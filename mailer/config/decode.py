@@ -163,7 +163,7 @@ class Walk:
             if unit:
                 plain, form = unit.read(value), unit.number
             made = msgspec.convert(plain, Annotated[form, bounds] if bounds else form)
-        except ValueError:  # msgspec.ValidationError, too; its words would repeat the value
+        except (ValueError, msgspec.ValidationError):  # whose words would repeat the value
             return self._refuse(path, f"expected {expected}, got {_misfit(kind, value)}")
         return made
 
