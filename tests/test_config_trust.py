@@ -292,3 +292,17 @@ def test_root_takes_no_configuration_from_the_current_directory() -> None:
             assert done.returncode == (0 if mine else 78), done.stderr
             assert (place / "ran").exists() == mine
             (place / "ran").unlink(missing_ok=True)
+
+
+def test_a_program_that_others_could_change_is_not_run_for_alerts(everything: Relay) -> None:
+    program = everything.directory / "call"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o757)
+    everything.configure({"alerts": {"command": [str(program)]}})
+    for command in (["monitor"], ["config", "check"]):
+        done = everything.mailer(*command)
+        assert (
+            f"$.alerts.command[0]: is not run: every user of this host may write to {program}" in done.stderr
+        )
+    program.chmod(0o755)
+    assert everything.mailer("config", "check").returncode == 0

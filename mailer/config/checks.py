@@ -4,13 +4,12 @@ Looks at the configuration and at the modes of the files it names; starts nothin
 """
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterator
 
 import msgspec
 
-from mailer.config import dkim_checks
+from mailer.config import dkim_checks, file_checks
 from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
@@ -18,7 +17,7 @@ from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
-from mailer.config.trust import Untrusted, open_trusted, owners_of
+from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.reply import printable
@@ -142,7 +141,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
     if (tls.certificate_path is None) != (tls.private_key_path is None):
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
-    yield from _tls_files(config)
+    yield from file_checks.tls_files(config)
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
         if listener.unix_socket is None:
@@ -161,20 +160,6 @@ def _incoming(config: Config) -> Iterator[Problem]:
             yield Problem(f"$.{key}", f"is no address: {error}")
     if config.rewrite_from is not RewriteFrom.KEEP and not _author(config):
         yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
-
-
-def _tls_files(config: Config) -> Iterator[Problem]:
-    """A certificate or key that others could change, and a key that they could read."""
-    tls, owners = config.tls, owners_of(config.spool_dir)
-    for key, path in (("certificatePath", tls.certificate_path), ("privateKeyPath", tls.private_key_path)):
-        if path is None:
-            continue
-        try:
-            os.close(open_trusted(path, owners=owners, secret=path == tls.private_key_path))
-        except Untrusted as error:
-            yield Problem(f"$.tls.{key}", f"is not used: {error.strerror}")
-        except OSError:
-            continue  # the receiver says what is wrong with it
 
 
 def _author(config: Config) -> str:
@@ -333,6 +318,7 @@ def _alerts(config: Config) -> Iterator[Problem]:
         yield Problem("$.alerts.webhook", 'must begin with "https://" or "http://"')
     if alerts.failed_more_than is not None and alerts.failed_more_than < 0:
         yield Problem("$.alerts.failedMoreThan", "expected a whole number from 0")
+    yield from file_checks.alert_program(config)
 
 
 def _secrets(value: object) -> Iterator[Secret]:
