@@ -1,0 +1,81 @@
+"""What is known of a recording from outside of its disk: who promised and did what, and when.
+
+One JSON line an event, with the time on CLOCK_MONOTONIC, which the disk's log has too.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_SUBJECT = re.compile(rb"^Subject: (\S+)\r?$", re.MULTILINE)
+_FAILED = re.compile(rb"^Final-Recipient: [a-z0-9-]+; *(\S+)\r?$", re.MULTILINE)
+SENDER = "app@one.test"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line.
+
+    Attributes:
+        kind: "accepted" (the client has its 250), "delivered" (the destination gives its 250; or the file is
+            in the local Maildir), "told" (the same of a bounce), "asked" and "done" (an operator's command
+            begins, and has ended with 0), "late" (the machine stood still), "end".
+        at: on CLOCK_MONOTONIC.
+        token: the message's subject; of a bounce that of the mail that it is about.
+        to: the recipients; of a bounce those that it says have failed.
+        what: of a command its verb, of a message its queue id.
+        seconds: for how long the machine stood still.
+    """
+
+    kind: str
+    at: float
+    token: str = ""
+    to: tuple[str, ...] = ()
+    what: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Books:
+    """Collects events; with a file also on its disk, at once."""
+
+    file: Path | None = None
+    events: list[Event] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(
+        self, kind: str, token: str = "", to: Sequence[str] = (), what: str = "", seconds: float = 0.0
+    ) -> None:
+        event = Event(kind, time.monotonic(), token, tuple(to), what, seconds)
+        with self._lock:
+            self.events.append(event)
+            if self.file:
+                with self.file.open("a") as file:
+                    file.write(json.dumps(vars(event)) + "\n")
+
+    def note_arrival(self, sender: str, to: Sequence[str], message: bytes) -> None:
+        """A destination has taken a message; of a bounce those that it is about are noted."""
+        if sender:
+            self.note("delivered", token_of(message), to)
+        else:
+            failed = [name.decode() for name in _FAILED.findall(message)]
+            self.note("told", token_of(message), failed)
+
+
+def read_books(file: Path) -> list[Event]:
+    events = []
+    for line in file.read_text().splitlines():
+        fields: dict[str, Any] = json.loads(line)
+        events.append(Event(**{**fields, "to": tuple(fields["to"])}))
+    return sorted(events, key=lambda event: event.at)
+
+
+def token_of(message: bytes) -> str:
+    """The last subject in it: a bounce has one of its own, above that of the mail that it is about."""
+    *_, token = _SUBJECT.findall(message)
+    return bytes(token).decode()

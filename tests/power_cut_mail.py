@@ -1,0 +1,181 @@
+"""The mailer on a power-cut disk: its programs at work before the cut, and its programs again after it."""
+
+import subprocess
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from power_cut_books import SENDER, Books, Event
+from power_cut_image import Cut
+from power_cut_verdict import Aftermath, Finding, Judge, Run, look
+from power_cut_world import MaildirWatcher, destinations, kept
+from testbed.faketime import faketime
+from testbed.process import ServerProcess
+from testbed.relay import Relay
+
+MINUTE_AT = 11.0
+"""Seconds into a recording at which the programs' clock begins a minute: what was deferred is due then."""
+_AHEAD = 600.0
+"""Seconds by which the programs' clock is ahead when they drain: all that was deferred is due."""
+_ALSO_RECEIVE = 8
+"""After one cut of so many the receiver is started too, and takes one more message."""
+
+
+@dataclass
+class Stage:
+    """The programs on the recorded disk, and the clients and the operator who use them."""
+
+    relay: Relay
+    books: Books
+    running: ExitStack
+    clock: Sequence[str] = ()
+    """The command that gives a program its clock."""
+    began: float = field(default_factory=time.monotonic)
+    programs: list[ServerProcess] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
+    _ids: dict[str, str] = field(default_factory=dict)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def serve(self) -> None:
+        self.programs.append(self.running.enter_context(self.relay.serve(under=self.clock)))
+
+    def watch(self) -> None:
+        self.programs.append(self.running.enter_context(self.relay.watch(under=self.clock)))
+
+    def at(self, seconds: float) -> None:
+        """Let time pass until so many seconds after the beginning: the cut may come at any of them."""
+        time.sleep(max(0.0, self.began + seconds - time.monotonic()))
+
+    def submit(self, token: str, *to: str) -> None:
+        """Submit one message, and note its 250."""
+        message = f"From: <{SENDER}>\r\nSubject: {token}\r\n\r\n" + f"{token} says hello.\r\n" * 20
+        with self.relay.connect() as client:
+            client.mail(SENDER)
+            for recipient in to:
+                client.rcpt(recipient)
+            code, reply = client.data(message.encode())
+            assert code == 250, reply
+            self._ids[token] = reply.split()[-1].decode()
+            self.books.note("accepted", token, to, self._ids[token])
+
+    def once(self) -> None:
+        """Have a run begin, as cron does."""
+        self._begin(partial(self._finish, self.relay.mailer_send, "--once"))
+
+    def order(self, verb: str, token: str) -> None:
+        """Have the operator give a command about one message."""
+        self._begin(partial(self._order, verb, token))
+
+    def _order(self, verb: str, token: str) -> None:
+        self.books.note("asked", token, what=verb)
+        self._finish(self.relay.mailer, "spool", verb, self._ids[token])
+        self.books.note("done", token, what=verb)
+
+    def _finish(self, command: Callable[..., subprocess.CompletedProcess[str]], *arguments: str) -> None:
+        done = command(*arguments, under=self.clock)
+        assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except Exception:  # noqa: BLE001 - handed to the thread that waits in `end`
+                self.trouble.append(traceback.format_exc())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        self._threads.append(thread)
+
+    def end(self) -> None:
+        """Wait for every command, then have the programs die."""
+        for thread in self._threads:
+            thread.join()
+        assert not self.trouble, "\n".join(self.trouble)
+        for process in self.programs:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class MailScene:
+    """A configuration, and what happens with it."""
+
+    name: str
+    settings: Mapping[str, Any]
+    script: Callable[[Stage], None]
+    seconds: float = 34.0
+    """How long it is recorded: longer than any kernel's interval of writing back."""
+
+    @property
+    def local(self) -> bool:
+        """Everything is kept in the local Maildir."""
+        return not self.settings.get("forwardSMTP") and "directDelivery" not in self.settings
+
+    @property
+    def archived(self) -> bool:
+        return bool(self.settings.get("security", {}).get("logAllEmails"))
+
+    def relay(self, directory: Path, mount: Path) -> Relay:
+        """Its spool is on the disk; the configuration and what the programs print are not."""
+        relay = Relay(directory, {**self.settings, "spoolDir": str(mount / "spool")})
+        relay.spool = mount / "spool"
+        return relay
+
+    def play(self, mount: Path, directory: Path, books: Books) -> None:
+        """Have it happen."""
+        with destinations(books, willing=False), ExitStack() as running:
+            relay = self.relay(directory, mount)
+            if self.local:
+                watcher = MaildirWatcher(relay.spool / "local", books)
+                running.callback(watcher.end)
+                watcher.start()
+            ahead = -(time.time() + MINUTE_AT) % 60
+            stage = Stage(relay, books, running, faketime(f"+{ahead:.3f}"))
+            self.script(stage)
+            stage.at(self.seconds)
+            books.note("end")
+            stage.end()
+
+    def examine(
+        self, mount: Path, directory: Path, cut: Cut, promised: Sequence[Event]
+    ) -> tuple[list[Finding], str]:
+        """Start the programs again until nothing is left to do, and judge.
+
+        Returns:
+            What is wrong, and what the programs printed.
+        """
+        relay = self.relay(directory, mount)
+        relay.configure({"batchDelay": 0})
+        books, clock = Books(), faketime(f"+{_AHEAD:.0f}")
+        with destinations(books, willing=True):
+            if cut.number % _ALSO_RECEIVE == 0:
+                with ExitStack() as running:
+                    stage = Stage(relay, books, running, clock)
+                    stage.serve()
+                    stage.submit("afterwards", "zoe@one.test")
+            runs = list(_drain(relay, clock))
+        aftermath = Aftermath(cut, promised, books.events, runs, look(relay.spool), archived=self.archived)
+        if self.local:
+            aftermath.maildir = Counter(kept(relay.spool / "local"))
+        printed = "\n".join(f"mailer-send --once ended with {run.status}:\n{run.output}" for run in runs)
+        return Judge(aftermath).findings(), printed
+
+
+def _drain(relay: Relay, clock: Sequence[str]) -> list[Run]:
+    """Run once; and again, if anything is left, for that run says why."""
+    runs: list[Run] = []
+    while len(runs) < 2:
+        try:
+            done = relay.mailer_send("--once", under=clock)
+        except subprocess.TimeoutExpired as error:
+            return [*runs, Run(None, str(error.stderr))]
+        runs.append(Run(done.returncode, done.stdout + done.stderr))
+        if not any(file.place in {"new", "cur", "retry"} for file in look(relay.spool)):
+            break
+    return runs
