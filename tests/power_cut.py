@@ -2,6 +2,7 @@
 
     power_cut.py record SCENE FILESYSTEM DIRECTORY    into an empty directory
     power_cut.py check DIRECTORY COUNT SEED           prints a JSON object for each finding, and one more
+    power_cut.py image DIRECTORY COUNT SEED NUMBER FILE    what the disk had after one of these cuts
 
 Each runs as root in namespaces of its own (`in_namespaces`): its mounts, its loop devices and whatever it
 started are gone when it ends, however it ends, and its ports are nobody else's.
@@ -128,6 +129,10 @@ def _main(verb: str, *arguments: str) -> None:
     if verb == "record":
         scene, system, directory = arguments
         record(scene, system, Path(directory))
+    elif verb == "image":
+        directory, count, seed, number, image = arguments
+        recording = Recording(Path(directory))
+        recording.build(recording.cuts(int(count), int(seed))[int(number)], Path(image))
     else:
         directory, count, seed = arguments
         check(Path(directory), int(count), int(seed))

@@ -10,8 +10,9 @@ import os
 import random
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 from power_cut_books import Event, read_books
@@ -35,14 +36,14 @@ class Cut:
 
     Attributes:
         number: its place in the draw, for names.
-        flush: how many entries of the log came up to the last flush, all of which the disk has kept.
+        whole: how many entries of the log the disk has kept whole, in order.
         kept: what it has kept of those after them.
         at: when it happened, on CLOCK_MONOTONIC.
         how: in words what was kept.
     """
 
     number: int
-    flush: int
+    whole: int
     kept: tuple[Piece, ...]
     at: float
     how: str
@@ -77,18 +78,24 @@ class Recording:
             mmap.mmap(log.fileno(), 0, access=mmap.ACCESS_READ) as stored,
             memoryview(stored) as view,
         ):
-            for piece in (*_whole(self.entries[: cut.flush]), *cut.kept):
+            for piece in (*_whole(self.entries[: cut.whole]), *cut.kept):
                 os.pwrite(disk.fileno(), view[piece.data : piece.data + piece.length], piece.offset)
 
     def cuts(self, count: int, seed: int) -> list[Cut]:
-        """Draw so many different cuts; fewer if there are no more."""
+        """Draw so many cuts that leave different images; fewer if there are no more."""
         chance = random.Random(seed)
         drawn: dict[tuple[int, tuple[Piece, ...]], Cut] = {}
         for _ in range(count * 20):
             if len(drawn) == count:
                 break
             cut = self._draw(chance, len(drawn))
-            drawn.setdefault((cut.flush, cut.kept), cut)
+            image = (self._writes[cut.whole], cut.kept)
+            known = drawn.get(image)
+            # Of one image the latest cut promises most.
+            if known is None:
+                drawn[image] = cut
+            elif known.at < cut.at:
+                drawn[image] = replace(cut, number=known.number)
         return list(drawn.values())
 
     def _draw(self, chance: random.Random, number: int) -> Cut:
@@ -99,7 +106,7 @@ class Recording:
         how = chance.choice(("all", "nothing", "some"))
         if how == "all":
             # The cut is just before the next entry: nothing else has changed on the disk until then.
-            return Cut(number, flush, tuple(_whole(self.entries[flush:last])), self._just_before(last), how)
+            return Cut(number, last, (), self._just_before(last), how)
         # What a disk has kept of the writes until the next flush may be any part of them: so it is the latest
         # moment, when most was promised.
         share = 0.0 if how == "nothing" else chance.random()
@@ -123,6 +130,11 @@ class Recording:
 
     def _just_before(self, entry: int) -> float:
         return min(self._times[entry], self.span[1]) if entry < len(self.entries) else self.span[1]
+
+    @cached_property
+    def _writes(self) -> list[int]:
+        """How many of the first 0, 1, 2, ... entries are writes."""
+        return [0, *accumulate(entry.kind == WRITE for entry in self.entries)]
 
     @cached_property
     def _times(self) -> list[float]:

