@@ -86,11 +86,30 @@ def _local(stage: Stage) -> None:
     stage.once()
 
 
+def _quiet(stage: Stage) -> None:
+    """One message at a time, so that nothing else makes it durable that one is gone."""
+    stage.serve()
+    stage.watch()
+    stage.at(1)
+    stage.submit("first", "ann@one.test", "ann@two.test")
+    stage.at(5)
+    stage.submit("later", "later.bob@one.test")
+    # At MINUTE_AT it is swept and delivered.
+    stage.at(17)
+    stage.submit("second", "cat@one.test")
+    stage.at(21)
+    stage.submit("never", "never.dan@one.test")
+    stage.at(25)
+    stage.submit("third", "eve@one.test")
+    stage.submit("fourth", "eve@two.test")
+
+
 _DIRECT = {"directDelivery": {"enabled": True, "port": SMTP_PORT, "allowPrivate": True}, "batchDelay": 0}
 _FORWARD = forward_to(forwardProviders=[{"host": ONE, "port": SMTP_PORT}])
 _ONE_BY_ONE = {"batchSize": 1, "batchDelay": 500, "security": {"logAllEmails": True}}
 MAIL = (
     MailScene("traffic", _COMMON | _DIRECT, _traffic),
+    MailScene("quiet", _COMMON | _DIRECT, _quiet),
     MailScene("campaign", _COMMON | _FORWARD | _ONE_BY_ONE, _campaign),
     MailScene("local", _COMMON | {"forwardSMTP": False}, _local),
 )

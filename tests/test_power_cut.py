@@ -26,7 +26,7 @@ from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log
 
 _CUTS = int(os.environ.get("MAILER_POWER_CUTS", "300"))
 _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
-_EACH_AT_LEAST = 20
+_EACH_AT_LEAST = 15
 """Different images of a recording: more than 200 of them all."""
 _TOY_CUTS = 12
 _SEED = 1

@@ -75,7 +75,8 @@ FILE_SYSTEMS = {
         FileSystem("ext4 without journal", 64 * _MIB, (*_EXT4, "-O", "^has_journal"), ("e2fsck", "-f", "-y")),
         # The smallest that mkfs.xfs makes. Images of one disk have one UUID, and several are mounted at once.
         FileSystem("xfs", 320 * _MIB, ("mkfs.xfs", "-q"), (), "nouuid"),
-        # As small as can be without "mixed" block groups, which nobody has on a server's disk.
-        FileSystem("btrfs", 128 * _MIB, ("mkfs.btrfs", "-q")),
+        # As small as can be without "mixed" block groups, which nobody has on a server's disk. A transaction
+        # lasts 30 s by default; shorter, several end while a test runs, and a name may be of an earlier one.
+        FileSystem("btrfs", 128 * _MIB, ("mkfs.btrfs", "-q"), options="commit=8"),
     )
 }
