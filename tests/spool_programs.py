@@ -42,6 +42,7 @@ def message_of(size: int) -> bytes:
 
 def receive(root: Path, sizes: list[int]) -> None:
     with Spool.open(root) as spool:
+        spool.keep_directories()  # Its start's calls are not the messages'.
         wait_for_strace()
         committer = Committer(spool).start()
         for size in sizes:

@@ -128,7 +128,7 @@ def test_a_file_with_a_second_link_is_left_alone_and_reported(
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW, lambda _, reason: told.append(reason))
         assert (claims.take if place == "new" else claims.recover)(name) is None
-        assert told == ["it has 2 links: another path names the same file"]
+        assert told == ["it has 2 links: a path outside of the spool names the same file"]
         assert [found.name for found in only(spool_path, place)] == [name]
         (tmp_path / "elsewhere").unlink()
         run_once(spool, NOW)

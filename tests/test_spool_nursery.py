@@ -15,7 +15,7 @@ FLAGS = os.O_RDWR | os.O_CLOEXEC
 @pytest.fixture
 def busy(spool_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
     """A spool on the filesystem that it pays on, past its first files; wards of three."""
-    monkeypatch.setattr(nursery, "_passes_over_deleted_inodes", lambda _device: True)
+    monkeypatch.setattr(nursery, "lacks_journal", lambda _device: True)
     monkeypatch.setattr(nursery, "_FEW", 0)
     monkeypatch.setattr(nursery, "_FILES", 3)
     monkeypatch.setattr(nursery, "_SLOW", float("inf"))
@@ -90,7 +90,7 @@ def test_a_ward_swept_away_under_a_living_program_stops_nothing(busy: Spool, spo
 def test_a_program_that_makes_few_files_has_no_ward(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nursery, "_passes_over_deleted_inodes", lambda _device: True)
+    monkeypatch.setattr(nursery, "lacks_journal", lambda _device: True)
     with Spool.open(spool_path, create=True) as spool:
         for number in range(5):
             make(spool, f"m{number}")

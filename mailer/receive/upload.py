@@ -17,7 +17,7 @@ from mailer.receive.mime_header import Unencodable
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Place, Spool
 
 _PIECE = 64 * 1024
 """Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
@@ -178,6 +178,8 @@ class Upload:
     async def _commit(self) -> None:
         try:
             await self._store.committer.commit_in_loop(self._incoming)
+            # Soon is enough: a name that comes back beside the one in new/ is recognised (`spool.names`).
+            self._store.committer.sync_soon(Place.TMP)
         except NotUndone:
             raise
         except OSError as error:

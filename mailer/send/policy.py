@@ -8,6 +8,7 @@ from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
+from mailer.send.journals import Journals
 from mailer.send.leap import Leap
 from mailer.send.routes.turns import Turns
 from mailer.send.traffic import Traffic
@@ -29,5 +30,7 @@ class Policy:
     """Seconds that `sent/` keeps a copy."""
     leap: Leap = field(default_factory=lambda: Leap(None))
     """Whether the clock is one to delete by."""
+    journals: Journals | None = None
+    """Makes durable what is recorded of messages in hand; None: nobody does."""
     traffic: Traffic | None = None
     """How the direct route's destinations do; None: it is off."""

@@ -27,6 +27,9 @@ _KINDS = {
 
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
+_DURABLE = {Kind.SENT, Kind.COMMITTING}
+"""Lines without which a power cut would have somebody mailed twice."""
+
 _ROOM_FOR_LINE = 6 * 1024
 """Journal bytes kept free before the dot, beside the addresses: an outcome with the longest reply."""
 
@@ -185,6 +188,8 @@ class Record:
     def _append(self, events: Sequence[Event]) -> None:
         if events:
             self.claim.held.append(*events)
+            if self.policy.journals and any(event.event in _DURABLE for event in events):
+                self.policy.journals.changed(self.claim.held)
             self.state = journal.advance(self.state, events)
 
     def _at(self) -> str:

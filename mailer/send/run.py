@@ -13,6 +13,7 @@ from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.dsn.owed import destination
+from mailer.send.journals import Journals
 from mailer.send.leap import Leap
 from mailer.send.phase import Timeouts
 from mailer.send.policy import Policy
@@ -73,6 +74,7 @@ async def open_runner(
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
                 leap=Leap(last_run.read(spool)),
+                journals=Journals(committer),
                 traffic=traffic if config.direct_delivery.enabled else None,
             )
             terms = Terms(destination(config), hostname, float(config.delay_warning), backoff.max_age)

@@ -3,7 +3,7 @@
 import contextlib
 
 from mailer.send.dsn.notify import Notifier
-from mailer.spool.changes import Change, DurableMove
+from mailer.spool.changes import Change, DurableMove, left_behind
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
@@ -74,8 +74,10 @@ class Settler:
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
+            spot = claim.held.spot
             claim.held.move(Move.FINISH)
-            self._committer.sync_soon(Place.CUR)
+            for directory in left_behind(spot):
+                self._committer.sync_soon(directory)
             self._disposal.close(claim.held.surrender())
         else:
             await self._committer.commit_in_loop(change)

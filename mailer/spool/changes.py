@@ -2,7 +2,7 @@
 
 1. `sync`: a file's own bytes. A rename that is durable before them would show a file without its end.
 2. `move`: the rename.
-3. `directories`: fsynced, the destination before the source, so that no instant has the name in neither.
+3. `directories`, then `sources`: fsynced, the destination first, so that no instant has the name in neither.
 
 They are values with steps so that the committer can do each step for many messages at once.
 """
@@ -10,7 +10,7 @@ They are values with steps so that the committer can do each step for many messa
 from typing import Protocol
 
 from mailer.spool.held import Held
-from mailer.spool.layout import Spool
+from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.transitions import Move
 
 
@@ -31,7 +31,15 @@ class Change(Protocol):
         """Rename the file; raises OSError, and the file is where it was."""
 
     def directories(self) -> tuple[str, ...]:
-        """Name the directories to fsync once `move` is done, destination first."""
+        """Name the directories to fsync once `move` is done: those that have the file now."""
+
+    def sources(self) -> tuple[str, ...]:
+        """Name those that must not have it any more, to be fsynced after the others.
+
+        That is not only where it came from: also where it was since a name of it was last made durable. A
+        claim and a requeue are not synced, so the directories before may still have the file after a power
+        cut.
+        """
 
     def undo(self) -> None:
         """After a failure in any step: leave nothing half done. Raises NotUndone."""
@@ -48,7 +56,7 @@ class DurableMove:
         self._held = held
         self._move = move
         self._bucket = bucket
-        self._source = held.spot.directory
+        self._sources = left_behind(held.spot)
 
     def begin_sync(self) -> None:
         self._held.begin_sync()
@@ -61,13 +69,21 @@ class DurableMove:
 
     def directories(self) -> tuple[str, ...]:
         spot = self._held.spot
-        if spot.bucket:
-            # The bucket itself may be new.
-            return (spot.directory, spot.place.value, self._source)
-        return (spot.directory, self._source)
+        # The bucket itself may be new.
+        return (spot.directory, spot.place.value) if spot.bucket else (spot.directory,)
+
+    def sources(self) -> tuple[str, ...]:
+        return (*self._sources, *self._held.leave())
 
     def undo(self) -> None:
         """Nothing to take back: the file is in one of two places, and its journal decides."""
+
+
+def left_behind(spot: Spot) -> tuple[str, ...]:
+    """Name the directories that may still have a file after a power cut when it leaves a spot now."""
+    if spot.place is Place.CUR:
+        return (Place.CUR.value, Place.NEW.value)
+    return (spot.directory,)
 
 
 def make_durable(spool: Spool, change: Change) -> None:
@@ -80,7 +96,9 @@ def make_durable(spool: Spool, change: Change) -> None:
     try:
         change.sync()
         change.move()
-        for name in dict.fromkeys(change.directories()):
+        for name in change.directories():
+            spool.sync_directory(name)
+        for name in dict.fromkeys(change.sources()):
             spool.sync_directory(name)
     except OSError:
         change.undo()

@@ -15,6 +15,7 @@ from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.names import is_met_earlier
 from mailer.spool.notice import finish
 from mailer.spool.transitions import Move, target
 
@@ -139,7 +140,7 @@ class Claims:
 
     def _lock(self, spot: Spot) -> Held | None:
         try:
-            return Held.take(self._spool, spot)
+            held = Held.take(self._spool, spot)
         except Missed:
             return None
         except Unsafe as unsafe:
@@ -148,6 +149,10 @@ class Claims:
             else:
                 self._on_skip(spot, str(unsafe))
             return None
+        if is_met_earlier(spot.place, held.also):
+            held.release()
+            return None
+        return held
 
     def _move(self, held: Held, move: Move) -> bool:
         """Move a file; False: it stays, for a reason that is its own and says nothing about the spool."""

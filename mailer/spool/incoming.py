@@ -147,6 +147,10 @@ class Incoming:
     def directories(self) -> tuple[str, ...]:
         return (Place.NEW.value,)
 
+    def sources(self) -> tuple[str, ...]:
+        """None at once: see `Upload`, which has `tmp/` synced within a second."""
+        return ()
+
     def undo(self) -> None:
         try:
             self.discard()

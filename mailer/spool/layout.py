@@ -5,6 +5,7 @@ directory later changes nothing for us.
 """
 
 import errno
+import fcntl
 import math
 import os
 import stat
@@ -12,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from mailer.spool.filesystems import filesystem_of, refusal
+from mailer.spool.journalling import renames_are_whole
 from mailer.spool.mark import MARK, Standing, mark, standing
 from mailer.spool.nursery import Nursery
 
@@ -124,6 +126,12 @@ class Spool:
         self.path = path
         self.root = root
         self._nursery = Nursery(root)
+        self._kept: dict[str, int] = {}
+
+    @cached_property
+    def renames_are_whole(self) -> bool:
+        """As `journalling` says of the filesystem that the spool is on."""
+        return renames_are_whole(self.root)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
@@ -242,9 +250,56 @@ class Spool:
             os.close(fd)
 
     def sync_directory(self, name: str) -> None:
-        """Make what was renamed into or out of a directory durable."""
-        with self.directory(name) as fd:
-            os.fsync(fd)
+        """Make what was renamed into or out of a directory durable.
+
+        One that was removed meanwhile (a bucket that a sweep found empty) is durably gone when its parent is
+        synced.
+
+        Raises:
+            OSError: it is not; or the disk has refused a write of this directory since the last call, for
+            which an
+                fsync(2) is answered once.
+        """
+        if name == Place.NEW and not self.renames_are_whole:
+            # Without a journal the two ends of a rename reach the disk apart. What is durably gone from new/
+            # must be durable in cur/, or a power cut leaves a claimed message no name at all.
+            self._sync(Place.CUR.value)
+        self._sync(name)
+
+    def _sync(self, name: str) -> None:
+        kept = self._kept.get(name)
+        if kept is not None and self._is_named(name, kept):
+            os.fsync(kept)
+            return
+        try:
+            with self.directory(name) as fd:
+                os.fsync(fd)
+        except FileNotFoundError:
+            parent = name.rpartition("/")[0]
+            if not parent:
+                raise
+            self._sync(parent)
+
+    def keep_directories(self) -> None:
+        """Keep the directories open, so that a write that the disk refuses between two syncs is not missed.
+
+        The kernel tells each open file once of an error since it was opened. An fsync through a descriptor
+        that is opened for it does not hear of what another program's fsync has heard before it.
+
+        Raises:
+            OSError: a directory cannot be opened.
+        """
+        for place in Place:
+            if place.value in self._kept:
+                continue
+            with self.directory(place.value) as fd:
+                self._kept[place.value] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+    def _is_named(self, name: str, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=self.root), os.fstat(fd))
+        except FileNotFoundError:
+            return False
 
     def create(self, spot: Spot, flags: int) -> int:
         """Open a file that is not there yet; `flags` as for open(2). Raises OSError, such as EEXIST."""
@@ -257,6 +312,8 @@ class Spool:
 
     def close(self) -> None:
         self._nursery.close()
+        while self._kept:
+            os.close(self._kept.popitem()[1])
         os.close(self.root)
 
     def __enter__(self) -> Self:

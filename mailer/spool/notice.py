@@ -45,6 +45,9 @@ class Written:
     def directories(self) -> tuple[str, ...]:
         return (Place.TMP.value,)
 
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
     def undo(self) -> None:
         self._notification.undo()
 
@@ -66,7 +69,10 @@ class Sent:
         self._notification.move()
 
     def directories(self) -> tuple[str, ...]:
-        return (Place.NEW.value, Place.TMP.value)
+        return (Place.NEW.value,)
+
+    def sources(self) -> tuple[str, ...]:
+        return (Place.TMP.value,)
 
     def undo(self) -> None:
         """Nothing to take back: the line stands, and whoever claims the parent next finishes it."""

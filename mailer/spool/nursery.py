@@ -16,12 +16,12 @@ import math
 import os
 import struct
 import threading
-from pathlib import Path
 from time import thread_time
 
-from mailer.spool.syscalls import mount_of, rename_exclusive
+from mailer.spool.journalling import lacks_journal
+from mailer.spool.syscalls import rename_exclusive
 
-_HOME = "state/nursery"
+HOME = "state/nursery"
 _FEW = 64
 """Files that are made the ordinary way first: who makes no more needs none of this."""
 _FILES = 256
@@ -95,19 +95,19 @@ class Nursery:
         self._left = _FILES
         with contextlib.suppress(OSError):
             if not self._opened:
-                if not _passes_over_deleted_inodes(os.fstat(self._root).st_dev):
+                if not lacks_journal(self._root):
                     self._left = _NEVER
                     return
                 self._open()
-            ward = f"{_HOME}/{os.urandom(8).hex()}"
+            ward = f"{HOME}/{os.urandom(8).hex()}"
             os.mkdir(ward, 0o700, dir_fd=self._root)
             self._ward = ward
 
     def _open(self) -> None:
         """Make the wards' parent, and sweep away what dead programs left."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(_HOME, 0o700, dir_fd=self._root)
-        home = os.open(_HOME, _DIRECTORY, dir_fd=self._root)
+            os.mkdir(HOME, 0o700, dir_fd=self._root)
+        home = os.open(HOME, _DIRECTORY, dir_fd=self._root)
         try:
             with contextlib.suppress(OSError):
                 flags = bytearray(struct.calcsize("l"))
@@ -147,14 +147,3 @@ def _sweep(ward: str, home: int) -> None:
         finally:
             os.close(fd)
         os.rmdir(ward, dir_fd=home)
-
-
-def _passes_over_deleted_inodes(device: int) -> bool:
-    """Tell ext4 without a journal from everything else; where that cannot be told, it is something else."""
-    if mount_of(device).kind != "ext4":
-        return False
-    try:
-        block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").readlink().name
-        return Path(f"/sys/fs/ext4/{block}/journal_task").read_text(encoding="ascii").strip() == "<none>"
-    except (OSError, ValueError):
-        return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from mailer.mail import clock
-from mailer.spool.changes import DurableMove, make_durable
+from mailer.spool.changes import DurableMove, left_behind, make_durable
 from mailer.spool.held import Held, Unsafe, remove_quarantined
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
@@ -53,8 +53,10 @@ class Operator:
             state = held.read().state
             to = () if reopen else tuple(standing.address for standing in state.open)
             held.append(replace(self._event(Kind.REQUEUED, now), to=to))
-            if not ready:
-                held.move(Move.REQUEUE)
+            if ready:
+                held.sync()
+            else:
+                make_durable(self.spool, DurableMove(held, Move.REQUEUE))
 
     def hold(self, spot: Spot, now: float, reason: str = "") -> None:
         """Keep a message from being sent until it is released or retried; raises as `retry`."""
@@ -71,7 +73,7 @@ class Operator:
         with Held.take(self.spool, spot) as held:
             held.read()
             held.append(self._event(Kind.RELEASED, now))
-            held.move(Move.REQUEUE)
+            make_durable(self.spool, DurableMove(held, Move.REQUEUE))
 
     def remove(self, spot: Spot) -> None:
         """Delete a message for good, or whatever else was quarantined.
@@ -80,14 +82,17 @@ class Operator:
             Refused, Missed, Unsafe, OSError: it is where it was.
         """
         self._allow(Move.REMOVE, spot)
+        directories = left_behind(spot)
         try:
             with Held.take(self.spool, spot) as held:
+                directories += held.leave()
                 held.move(Move.REMOVE)
         except Unsafe as unsafe:
             if spot.place is not Place.CORRUPT or not unsafe.movable:
                 raise
             self._remove_quarantined(spot)
-        self.spool.sync_directory(spot.directory)
+        for directory in directories:
+            self.spool.sync_directory(directory)
 
     def _remove_quarantined(self, spot: Spot) -> None:
         try:

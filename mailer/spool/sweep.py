@@ -4,8 +4,8 @@ A sweep costs what is due, not what is queued: it reads the names of the buckets
 """
 
 import os
-import stat
 from collections.abc import Iterator
+from itertools import islice
 
 from mailer.spool.claim import Claims, Report
 from mailer.spool.held import Held, Missed, Unsafe
@@ -18,6 +18,10 @@ STALE = 24 * 3600.0
 
 A receiver holds the lock of what it writes; the day is for clocks that jump.
 """
+
+
+_TOGETHER = 100
+"""Messages that are moved before the two directories are synced."""
 
 
 def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
@@ -43,11 +47,17 @@ def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Ite
         OSError: the spool cannot be worked with; each message is in its old place or in its new one.
     """
     for bucket in due_buckets(spool, now, horizon):
-        for name in names(spool, f"{Place.RETRY}/{bucket}"):
-            spot = Spot(Place.RETRY, name, bucket)
-            if claims.requeue_due(spot):
-                yield spot
-        remove_if_empty(spool, f"{Place.RETRY}/{bucket}")
+        directory = f"{Place.RETRY}/{bucket}"
+        found = names(spool, directory)
+        while some := list(islice(found, _TOGETHER)):
+            spots = [Spot(Place.RETRY, name, bucket) for name in some]
+            moved = [spot for spot in spots if claims.requeue_due(spot)]
+            if moved:
+                # Before any of them is sent and removed, or a power cut would bring it back in here.
+                spool.sync_directory(Place.NEW)
+                spool.sync_directory(directory)
+            yield from moved
+        remove_if_empty(spool, directory)
 
 
 def remove_if_empty(spool: Spool, directory: str) -> None:
@@ -77,9 +87,8 @@ def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason:
         try:
             with Held.take(spool, spot) as held:
                 state = os.fstat(held.fd)
-                if not stat.S_ISREG(state.st_mode) or now - state.st_mtime <= STALE:
-                    continue
-                if is_awaited(spool, held):
+                # With another name it was accepted, and a power cut brought this one back.
+                if not held.also and (now - state.st_mtime <= STALE or is_awaited(spool, held)):
                     continue
                 os.unlink(spot.path, dir_fd=spool.root)
                 removed.append(name)

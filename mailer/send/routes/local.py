@@ -142,6 +142,9 @@ class _Delivery:
     def directories(self) -> tuple[str, ...]:
         return (f"{LOCAL}/{_UNREAD}",)
 
+    def sources(self) -> tuple[str, ...]:
+        return (f"{LOCAL}/{_UNFINISHED}",)
+
     def undo(self) -> None:
         """Remove a copy that was not finished; one that was renamed is found by the next attempt."""
         try:

@@ -1,0 +1,70 @@
+"""The names of a message's file, of which a power cut may leave more than one.
+
+A rename that was not synced out of a directory may come undone there: after the power returns, the file has
+its new name and still its old one (ext4 without a journal keeps the name that it had when it was last
+synced). So a second name is no mystery as long as it is one of ours. Whoever holds the file's lock owns it
+under all of its names, and removes all but one when the message moves on as its journal says.
+"""
+
+import os
+from collections.abc import Iterator
+
+from mailer.spool.layout import BUCKETED, Place, Spool
+from mailer.spool.nursery import HOME
+from mailer.spool.scan import buckets
+
+_NEAR = (Place.CUR, Place.NEW, Place.TMP, Place.HOLD, Place.FAILED, Place.CORRUPT)
+"""Where another name is looked for first: these have no buckets."""
+
+
+def other_names(spool: Spool, path: str, opened: os.stat_result) -> tuple[str, ...]:
+    """Find the other names of a file in this spool, one of which is `path`.
+
+    Args:
+        spool: where.
+        path: relative to the spool.
+        opened: the file's status, with its number of links.
+
+    Returns:
+        The paths; fewer than `opened.st_nlink - 1` when the file has a name outside of this spool.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    found: list[str] = []
+    for candidate in _paths(spool, os.path.basename(path)):  # noqa: PTH119 - no path object is needed
+        if len(found) == opened.st_nlink - 1:
+            break
+        if candidate != path and _names(spool, candidate, opened):
+            found.append(candidate)
+    return tuple(found)
+
+
+_EARLIER = {Place.NEW: ("cur/",), Place.RETRY: ("cur/", "new/")}
+
+
+def is_met_earlier(place: Place, also: tuple[str, ...]) -> bool:
+    """Tell whether a run meets a file under another of its names first, and deals with it there."""
+    return any(path.startswith(_EARLIER.get(place, ())) for path in also)
+
+
+def _paths(spool: Spool, name: str) -> Iterator[str]:
+    for place in _NEAR:
+        yield f"{place}/{name}"
+    for place in sorted(BUCKETED):
+        for bucket in buckets(spool, place):
+            yield f"{place}/{bucket}/{name}"
+    try:
+        with spool.directory(HOME) as home, os.scandir(home) as entries:
+            wards = [entry.name for entry in entries]
+    except OSError:
+        return  # There is none, as nearly everywhere.
+    for ward in wards:
+        yield f"{HOME}/{ward}/{name}"
+
+
+def _names(spool: Spool, path: str, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, dir_fd=spool.root, follow_symlinks=False), opened)
+    except FileNotFoundError:
+        return False
