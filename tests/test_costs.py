@@ -112,7 +112,7 @@ def test_a_delivered_message_costs_one_read_three_writes_and_no_fsync(relay: Rel
     few = delivered(relay, tmp_path / "few", FEW)
     measured = each(delivered(relay, tmp_path / "many", MANY), few)
     compare(measured, DELIVERED)
-    # Half a second has a few more, for all: whether the directories to be synced are still those that are open.
+    # Twice a second a few more, for all: are the directories to be synced still those that are open?
     assert measured.get("newfstatat", 0) + measured.get("fstat", 0) < 3, "the inode, and its name"
 
 

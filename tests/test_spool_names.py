@@ -1,0 +1,121 @@
+"""A file with two names of ours: what a power cut brought back is recognised, and resolved as the journal
+says.
+
+Left alone, as a file with a foreign link is, mail that got its 250 was stuck for ever on ext4 without a
+journal.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from spool_runner import DELAY, HORIZON, claims_of, run_once
+from spool_strategies import NOW, accept
+from spool_walk import walk
+
+from mailer.spool.held import Held
+from mailer.spool.layout import Place, Spool, Spot, bucket_for
+from mailer.spool.operate import Operator
+from mailer.spool.sweep import STALE, clean_tmp, requeue_due
+
+LATER = NOW + 2 * DELAY
+
+
+def again(root: Path, name: str, old: str, place: str) -> None:
+    """Bring a name back that the file had, as a power cut does where its directory was not synced."""
+    (path,) = root.glob(f"{place}/{name}")
+    target = root / old
+    target.parent.mkdir(exist_ok=True)
+    os.link(path, target / name if target.is_dir() else target)
+
+
+def drain(root: Path) -> list[str]:
+    """Run as often as a timer would; return who was mailed."""
+    mailed: list[str] = []
+    with Spool.open(root) as spool:
+        for now in (LATER, LATER + 2 * DELAY):
+            list(requeue_due(spool, claims_of(spool, now), now, HORIZON))
+            run_once(spool, now, lambda _, address: mailed.append(address))
+            clean_tmp(spool, now)
+    return mailed
+
+
+def names_left(root: Path) -> list[str]:
+    return [str(path.relative_to(root)) for path in root.rglob("01*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "old", ["tmp", "cur", f"retry/{bucket_for(NOW)}", "hold", "failed", "state/nursery/ward"]
+)
+def test_accepted_mail_with_a_second_name_is_sent_once_and_leaves_no_name(spool_path: Path, old: str) -> None:
+    name = accept(spool_path, b"x", "sent@example.net")
+    (spool_path / old).mkdir(parents=True, exist_ok=True)
+    again(spool_path, name, old, "new")
+    assert drain(spool_path) == ["sent@example.net"]
+    assert names_left(spool_path) == []
+
+
+@pytest.mark.parametrize("old", ["tmp", "new", "cur"])
+def test_deferred_mail_with_a_second_name_waits_until_it_is_due(spool_path: Path, old: str) -> None:
+    name = accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        run_once(spool, NOW)
+        again(spool_path, name, old, "retry/*")
+        mailed: list[str] = []
+        run_once(spool, NOW + 1, lambda _, address: mailed.append(address))
+        clean_tmp(spool, NOW + 1)
+    assert mailed == []
+    assert [found.place for found in walk(spool_path).values()] == ["retry"]
+    assert drain(spool_path) == ["deferred@example.net"] * 2
+    assert len(names_left(spool_path)) == 1
+
+
+@pytest.mark.parametrize("old", ["new", "cur"])
+@pytest.mark.parametrize("place", ["failed", "hold"])
+def test_mail_at_rest_with_a_second_name_comes_to_rest_again(spool_path: Path, place: str, old: str) -> None:
+    name = accept(spool_path, b"x", "bounced@example.net")
+    with Spool.open(spool_path) as spool:
+        if place == "failed":
+            run_once(spool, NOW)
+        else:
+            Operator(spool, "ann").hold(Spot(Place.NEW, name), NOW)
+    again(spool_path, name, old, place)
+    assert drain(spool_path) == []
+    assert names_left(spool_path) == [f"{place}/{name}"]
+
+
+@pytest.mark.parametrize("act", ["rm", "hold", "retry"])
+def test_the_operator_acts_on_all_names_of_a_message(spool_path: Path, act: str) -> None:
+    name = accept(spool_path, b"x", "sent@example.net")
+    again(spool_path, name, "tmp", "new")
+    spot = Spot(Place.NEW, name)
+    with Spool.open(spool_path) as spool:
+        operator = Operator(spool, "ann")
+        match act:
+            case "rm":
+                operator.remove(spot)
+            case "hold":
+                operator.hold(spot, NOW)
+            case "retry":
+                operator.retry(spot, NOW)
+    expected = {"rm": [], "hold": [f"hold/{name}"], "retry": [f"new/{name}", f"tmp/{name}"]}[act]
+    assert sorted(names_left(spool_path)) == expected
+    assert drain(spool_path) == (["sent@example.net"] if act == "retry" else [])
+
+
+def test_what_came_back_to_tmp_is_no_mail_that_waits_a_day(spool_path: Path) -> None:
+    name = accept(spool_path)
+    again(spool_path, name, "tmp", "new")
+    with Spool.open(spool_path) as spool:
+        assert clean_tmp(spool, NOW - STALE) == [name]
+    assert names_left(spool_path) == [f"new/{name}"]
+
+
+def test_a_name_outside_of_the_spool_beside_one_of_ours_is_still_refused(
+    tmp_path: Path, spool_path: Path
+) -> None:
+    name = accept(spool_path)
+    again(spool_path, name, "tmp", "new")
+    os.link(spool_path / "new" / name, tmp_path / "elsewhere")
+    with Spool.open(spool_path) as spool, pytest.raises(Exception, match="3 links: a path outside"):
+        Held.take(spool, Spot(Place.NEW, name))
