@@ -39,7 +39,7 @@ def clock_ahead(seconds: float) -> tuple[str, ...]:
 
 
 _TRIES = 50
-"""How often a command is given again for a message that a runner has in hand; each takes a start of Python."""
+"""How often a command is given again for a message that a runner has in hand."""
 
 
 @dataclass
