@@ -8,7 +8,7 @@ from spool_strategies import NOW
 from mailer.mail.clock import rfc3339
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
-from mailer.spool.journal import OVERDUE, Disposition, Event, Kind, State, decode, encode, fold
+from mailer.spool.journal import OVERDUE, Disposition, Event, Kind, State, decode, encode, fold, last_kind
 
 BOB, EVE = "bob@example.net", "eve@example.org"
 RECIPIENTS = (Recipient(BOB), Recipient(EVE))
@@ -188,12 +188,31 @@ def test_only_deaths_of_this_boot_count_and_an_outcome_forgives_them() -> None:
     dead = at(1, Kind.RECOVERED, boot="boot-1")
     alone = at(2, Kind.ALONE, boot="boot-1")
     elsewhere = at(0, Kind.RECOVERED, boot="boot-0")
-    state = folded(elsewhere, dead, alone, dead, alone)
-    assert (state.recoveries, state.deaths_alone) == (2, 2)
-    forgiven = folded(dead, alone, at(3, Kind.DEFERRED, BOB))
+    state = folded(elsewhere, dead, alone, dead, alone, dead)
+    assert (state.recoveries, state.deaths_alone) == (3, 2)
+    forgiven = folded(dead, alone, dead, at(3, Kind.DEFERRED, BOB))
     assert (forgiven.recoveries, forgiven.deaths_alone) == (0, 0)
-    unforgiven = folded(dead, alone, at(3, Kind.COMMITTING, BOB))
-    assert (unforgiven.recoveries, unforgiven.deaths_alone) == (1, 1)
+    unforgiven = folded(dead, alone, at(3, Kind.COMMITTING, BOB), dead)
+    assert (unforgiven.recoveries, unforgiven.deaths_alone) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", [Kind.RETURNED, Kind.ACCOMPANIED, Kind.DEFERRED, Kind.REQUEUED])
+def test_a_death_counts_only_if_the_message_was_alone_until_then(kind: Kind) -> None:
+    """A runner that gave it back in order did not die, and who had others beside it may have died of them."""
+    dead, alone = at(1, Kind.RECOVERED, boot="boot-1"), at(2, Kind.ALONE, boot="boot-1")
+    assert folded(alone).deaths_alone == 0
+    assert folded(alone, alone, dead).deaths_alone == 1
+    assert folded(alone, at(3, kind, BOB, boot="boot-1"), dead).deaths_alone == 0
+    assert folded(alone, at(3, Kind.RECOVERED, boot="boot-2"), dead).deaths_alone == 0
+
+
+@given(st.binary(max_size=300))
+def test_the_last_line_that_can_be_read_says_whether_it_was_given_back(damage: bytes) -> None:
+    returned, held = encode(at(1, Kind.RETURNED)), encode(at(2, Kind.HELD))
+    for before in (damage, b"", encode(at(0, Kind.RECOVERED))[5:]):
+        assert last_kind(before + b"\r\n" + returned + held, {Kind.HELD}) == Kind.RETURNED
+        assert last_kind(before + b"\r\n" + returned + held[:-9], set()) == Kind.RETURNED
+    assert last_kind(damage.replace(b"{", b""), set()) == ""
 
 
 def test_the_first_accepted_line_is_the_one_that_counts() -> None:

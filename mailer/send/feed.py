@@ -8,9 +8,10 @@ step: a backlog does not delay a password reset.
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 
+from mailer.send.given_up import GivenUp, advice, what_failed
 from mailer.send.policy import Policy
 from mailer.spool.archive import prune
-from mailer.spool.claim import Claim, Claims
+from mailer.spool.claim import Claim, Claims, once
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import names
@@ -30,12 +31,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 class Feed:
     """Gives out claims, one at a time."""
 
-    def __init__(self, spool: Spool, claims: Claims, policy: Policy) -> None:
+    def __init__(self, spool: Spool, claims: Claims, policy: Policy, given_up: GivenUp) -> None:
         self._spool = spool
         self._claims = claims
         self._policy = policy
         self._clock = policy.clock
         self._log = policy.log
+        self._given_up = given_up
+        self._left_alone = once(lambda spot, why: self._log.warning("left alone", path=spot.path, reason=why))
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         """How long each arrival that is still locked is to be left."""
@@ -86,7 +89,7 @@ class Feed:
     def _next_fresh(self) -> Claim | None:
         while self._fresh:
             name = self._fresh.popleft()
-            if name in self.leave_alone:
+            if self._is_left(name):
                 continue
             if claim := self._claim(self._claims.take, name):
                 self._pauses.pop(name, None)
@@ -102,12 +105,9 @@ class Feed:
             self._locked.append(name)
 
     def _everything(self) -> Iterator[Claim]:
-        for name in names(self._spool, Place.CUR.value):
-            if claim := self._claim(self._claims.recover, name):
-                self._log.message("recovered", id=name, reason="its runner died")
-                yield claim
+        yield from self._recovered()
         for name in names(self._spool, Place.NEW.value):
-            if name in self.leave_alone:
+            if self._is_left(name):
                 continue
             if claim := self._claim(self._claims.take, name):
                 yield claim
@@ -118,6 +118,28 @@ class Feed:
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
         self._delete_what_is_old(self._clock())
 
+    def _recovered(self) -> Iterator[Claim]:
+        waited: list[str] = []
+        for name in names(self._spool, Place.CUR.value):
+            if name in self._given_up:
+                continue
+            if len(waited) < _HEARD and self._claims.only_waited(name):
+                waited.append(name)
+            elif claim := self._recover(name):
+                yield claim
+        for name in waited:
+            if claim := self._recover(name):
+                yield claim
+
+    def _recover(self, name: str) -> Claim | None:
+        claim = self._claim(self._claims.recover, name)
+        if claim and claim.died:
+            self._log.message("recovered", id=name, reason="its runner died")
+        return claim
+
+    def _is_left(self, name: str) -> bool:
+        return name in self.leave_alone or name in self._given_up
+
     def _delete_what_is_old(self, now: float) -> None:
         if self._policy.leap.believes(now):
             prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
@@ -125,14 +147,18 @@ class Feed:
         else:
             self._log.warning("the clock has leapt far ahead: for a day nothing is deleted for its age")
 
-    def _left_alone(self, spot: Spot, reason: str) -> None:
-        self._log.warning("left alone", path=spot.path, reason=reason)
-
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
         try:
             return take(name)
         except OSError as error:
             if error.errno in SPOOL_WIDE:
                 raise
-            self._log.error("left alone", id=name, error=error.strerror or str(error))
+            self.give_up(name, error)
+            if self._given_up.full:
+                raise
             return None
+
+    def give_up(self, name: str, error: OSError) -> None:
+        """Leave a message where it is, for trouble that is its own, and tell the operator."""
+        again = self._given_up.again(self._given_up.add(name, error))
+        self._log.error("left alone", id=name, error=what_failed(error), to_do=advice(error), again=again)

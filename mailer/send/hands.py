@@ -45,6 +45,12 @@ class Hands:
         # One that pauses may be counted among those who wait.
         return len(self.tasks) - max(self._waiting, min(len(self._pausing), _MOST_WAITING))
 
+    @property
+    def longest(self) -> float:
+        """Seconds that the one that has been in hand for longest has been so; there must be one."""
+        _, since = next(iter(self.tasks.values()))
+        return asyncio.get_running_loop().time() - since
+
     def take(
         self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
     ) -> None:

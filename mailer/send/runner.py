@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from time import monotonic
 
 from mailer.send.feed import Feed
+from mailer.send.given_up import GivenUp
 from mailer.send.hands import Hands
 from mailer.send.lanes import Lanes
 from mailer.send.policy import Policy
@@ -11,7 +13,7 @@ from mailer.send.settle import Settler
 from mailer.send.work import Tally, Worker
 from mailer.spool.arrivals import Arrivals
 from mailer.spool.claim import Claim, Claims
-from mailer.spool.layout import Spool
+from mailer.spool.layout import SPOOL_WIDE, Spool
 from mailer.spool.pause import is_paused
 
 PAUSE = 30.0
@@ -20,6 +22,9 @@ AT_ONCE = 50
 """Messages put back for full destinations before others get their turn."""
 POLL = 0.1
 """Seconds between looks where the kernel does not tell of arrivals."""
+ALONE = 5.0
+"""Seconds that a suspect is alone, or waits to be so, at most: what kills its runner takes no longer, and
+a server that does not answer must not stop all other mail."""
 PAUSE_SEEN = 1.0
 """Seconds until a runner sees that the operator has paused, or resumed."""
 
@@ -56,12 +61,14 @@ class Runner:
         self._settler = settler
         self._concurrency = concurrency
         self._limit = limit
-        self._feed = Feed(spool, claims, policy)
+        self._given_up = GivenUp(monotonic)
+        self._feed = Feed(spool, claims, policy, self._given_up)
         self._lanes = Lanes(policy.traffic, concurrency)
         self._feed.leave_alone = self._lanes
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
-        self._alone = False
+        self._alone: Claim | None = None
+        """The suspect beside which nothing is started."""
         self._trouble: OSError | None = None
         self._closing = False
         self._paused = False
@@ -70,7 +77,12 @@ class Runner:
         self._hands = Hands(self._lanes, self._wake.set)
         self.tally = Tally()
         self._worker = Worker(
-            claims, policy, settler, self.tally, pause=self._hands.pause, on_trouble=self._troubled_by
+            claims,
+            policy,
+            settler,
+            self.tally,
+            pause=self._hands.pause,
+            on_trouble=self._troubled_by,
         )
         self.leap = policy.leap
 
@@ -119,6 +131,7 @@ class Runner:
     async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until `stop` is set, taking new mail up as it arrives; arguments as `once`."""
         stopping = asyncio.create_task(self._wake_on(stop))
+        self._given_up.for_good = False
         arrivals = self._listen()
         loop = asyncio.get_running_loop()
         look_again = 0.0
@@ -148,7 +161,7 @@ class Runner:
     def _fill(self) -> None:
         """Start attempts while there is room and something is ready."""
         try:
-            if self._suspect and not self._hands:
+            if self._suspect and not self._must_wait(self._suspect):
                 suspect, self._suspect = self._suspect, None
                 self._start(suspect, "")
             put_back = 0
@@ -161,7 +174,7 @@ class Runner:
                     asyncio.get_running_loop().call_soon(self._wake.set)
                     break
                 self.tally.claimed += 1
-                if claim.suspect and self._hands:
+                if self._must_wait(claim):
                     self._suspect = claim
                 else:
                     self._start(claim, destination)
@@ -190,18 +203,38 @@ class Runner:
         return self._paused
 
     def _start(self, claim: Claim, destination: str) -> None:
-        self._alone = claim.suspect
-        self._hands.take(self._worker.work(claim), destination, self._done)
+        alone = claim.suspect and not self._hands
+        if alone:
+            self._alone = claim
+            asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
+        self._hands.take(self._worker.work(claim, alone=alone), destination, self._done)
+
+    def _must_wait(self, claim: Claim) -> bool:
+        """A suspect waits until it can be alone, but not for what has long been in hand: that may hang."""
+        return claim.suspect and bool(self._hands) and self._hands.longest < ALONE
+
+    def _accompany(self, claim: Claim) -> None:
+        """Let others in beside a suspect: that we are here shows that it waits, for a server or the disk."""
+        if self._alone is not claim:
+            return
+        if self._worker.accompany():
+            self._alone = None
+            self._wake.set()
+        else:
+            asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
 
     def _done(self, released: list[str]) -> None:
         self._feed.heard(released)
         self._feed.missed |= self._lanes.missed
         self._lanes.missed = False
-        self._alone = False
+        self._alone = None
         self._wake.set()
 
-    def _troubled_by(self, error: OSError) -> None:
-        self._trouble = error
+    def _troubled_by(self, name: str, error: OSError) -> None:
+        if error.errno not in SPOOL_WIDE:
+            self._feed.give_up(name, error)
+        if error.errno in SPOOL_WIDE or self._given_up.full:
+            self._trouble = error
 
     async def _drain(self, grace: float) -> None:
         """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""

@@ -16,7 +16,7 @@ from mailer.send.record import Record
 from mailer.send.settle import Settler
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
 from mailer.spool.journal import Disposition
-from mailer.spool.layout import SPOOL_WIDE
+from mailer.spool.layout import SPOOL_WIDE, Place
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Worker:
         tally: Tally,
         *,
         pause: Callable[[str, float], Awaitable[None]],
-        on_trouble: Callable[[OSError], None],
+        on_trouble: Callable[[str, OSError], None],
     ) -> None:
         """Prepare.
 
@@ -64,7 +64,8 @@ class Worker:
             settler: how to move it on.
             tally: where what became of each is counted.
             pause: sleeps for so many seconds between the batches of the message of that name.
-            on_trouble: told that the spool cannot be worked with.
+            on_trouble: told that the message of that name cannot be written or moved; if the trouble is
+                SPOOL_WIDE, none can.
         """
         self._claims = claims
         self._policy = policy
@@ -72,15 +73,22 @@ class Worker:
         self._tally = tally
         self._pause = pause
         self._on_trouble = on_trouble
+        self._alone: Claim | None = None
+        """The one whose journal says that it is the only one in hand."""
         self._attempts: set[asyncio.Task[None]] = set()
         """Those that `interrupt` cuts off."""
         self._interrupted = False
 
-    async def work(self, claim: Claim) -> None:
-        """Take one message from claim to settlement; never raises."""
+    async def work(self, claim: Claim, *, alone: bool) -> None:
+        """Take one message from claim to settlement; never raises.
+
+        Args:
+            claim: it.
+            alone: it is a suspect, and nothing else is in hand (until `accompany`).
+        """
         record = Record(claim, self._policy)
         try:
-            await self._interruptibly(claim, record)
+            await self._interruptibly(claim, record, alone=alone)
             disposition = await self._settler.settle(claim, record.state, self._policy.clock())
             self._tally.dispositions[disposition] += 1
         except OSError as error:
@@ -94,27 +102,41 @@ class Worker:
         for attempt in self._attempts:
             attempt.cancel()
 
-    async def _interruptibly(self, claim: Claim, record: Record) -> None:
+    def accompany(self) -> bool:
+        """Record that the one that is alone will be so no longer; tell whether that is on record."""
+        claim, self._alone = self._alone, None
+        if claim is None:
+            return True
+        try:
+            self._claims.mark_accompanied(claim)
+        except OSError:
+            self._alone = claim
+        return self._alone is None
+
+    async def _interruptibly(self, claim: Claim, record: Record, *, alone: bool) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._attempts.add(task)
         try:
-            await self._try(claim, record)
+            await self._try(claim, record, alone=alone)
         except asyncio.CancelledError:
             if not self._interrupted or task.uncancel():
                 raise
             record.abandon("interrupted before the final reply")
+            if self._alone is claim:
+                self._claims.give_back(claim)
         finally:
             self._attempts.discard(task)
+            if self._alone is claim:
+                self._alone = None
 
-    async def _try(self, claim: Claim, record: Record) -> None:
-        if claim.recovered:
+    async def _try(self, claim: Claim, record: Record, *, alone: bool) -> None:
+        if claim.died:
             record.report_again()
         if claim.poison:
             record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
         elif record.due:
-            if claim.suspect:
-                self._claims.mark_alone(claim)
+            self._begin(claim, alone=alone)
             try:
                 await Attempt(record, partial(self._pause, claim.id)).run()
             except (OSError, asyncio.CancelledError):
@@ -125,13 +147,28 @@ class Worker:
                 self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
                 record.fail_internally(f"internal error: {kind}")
 
+    def _begin(self, claim: Claim, *, alone: bool) -> None:
+        """Write what the next runner must know if this one dies: that the message was alone, or in hand."""
+        if alone:
+            self._claims.mark_alone(claim)
+            self._alone = claim
+        elif claim.returned:
+            self._claims.mark_accompanied(claim)
+
     def _note(self, error: OSError, claim: Claim, record: Record) -> None:
         """Leave the message where its journal, which says how far it got, lets the next run go on."""
+        if error.errno not in SPOOL_WIDE:
+            self._claims.give_back(claim)
+            self._on_trouble(claim.id, error)
+            return
         self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
-        if error.errno in SPOOL_WIDE:
-            self._on_trouble(error)
-            if record.untried:
-                self._settler.put_back(claim)
+        self._on_trouble(claim.id, error)
+        if claim.suspect:
+            self._claims.give_back(claim)
+        if record.untried:
+            self._settler.put_back(claim)
+        if claim.held.spot.place is Place.CUR:
+            self._claims.give_back(claim)
 
 
 def _place(error: BaseException) -> str:

@@ -4,7 +4,9 @@
 digests; whatever it meets on the way that is not goes where it belongs.
 """
 
+import contextlib
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
-from mailer.spool.journal import Event, Kind
+from mailer.spool.inspect import View
+from mailer.spool.journal import Event, Kind, last_kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.names import is_met_earlier
 from mailer.spool.notice import finish
@@ -23,6 +26,15 @@ SUSPECT_AFTER = 2
 """A message that was recovered this often is tried alone: innocents beside it must not be blamed."""
 POISON_AFTER = 3
 """Runners that died alone with a message before it is held."""
+_TAIL = 4096
+"""Bytes at the end of a file in which its last line is looked for."""
+_BY_OPERATORS = frozenset({Kind.HELD, Kind.RELEASED, Kind.REQUEUED})
+_UNDECIDED = _BY_OPERATORS | {Kind.RECOVERED, Kind.COMMITTING, Kind.TROUBLE, Kind.NOTIFIED}
+"""What may follow when a message is tried with others beside it, until its outcome."""
+_ROOM = 512
+"""Bytes of journal that taking a message over, and giving it back, need at most."""
+_REPORTS = 10_000
+"""Files left alone that are remembered, so that each is told of once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,9 @@ class Claim:
     held: Held
     entry: Entry
     recovered: bool = False
+    """It was in `cur/`: an earlier runner had it in hand."""
+    died: bool = False
+    """That runner died, instead of giving it back."""
 
     @property
     def id(self) -> str:
@@ -46,6 +61,12 @@ class Claim:
     def poison(self) -> bool:
         """Runners died of it alone: hold it."""
         return self.entry.state.deaths_alone >= POISON_AFTER
+
+    @property
+    def returned(self) -> bool:
+        """The last that its journal says is that a runner gave it back."""
+        unchanged = os.fstat(self.held.fd).st_size == self.entry.size
+        return unchanged and self.entry.state.hand == Kind.RETURNED
 
 
 Report = Callable[[Spot, str], None]
@@ -62,13 +83,13 @@ class Claims:
             clock: what time it is.
             boot: this boot's id (`boot_id`).
             on_quarantine: told about each file that was moved to `corrupt/`, and why.
-            on_skip: told about each file that was left alone because it may be in another's use.
+            on_skip: told once about each file that was left alone because it may be in another's use.
         """
         self._spool = spool
         self._clock = clock
         self._boot = boot
         self._on_quarantine = on_quarantine
-        self._on_skip = on_skip
+        self._on_skip = once(on_skip)
 
     def take(self, name: str) -> Claim | None:
         """Claim a message from `new/`; None when it is not to be had, or not to be sent.
@@ -84,6 +105,11 @@ class Claims:
         try:
             if self._move(held, Move.CLAIM):
                 return self._read(held, recovered=False)
+        except OSError:
+            if held.spot.place is Place.CUR:
+                self._return(held)
+            held.release()
+            raise
         except BaseException:
             held.release()
             raise
@@ -91,7 +117,7 @@ class Claims:
         return None
 
     def recover(self, name: str) -> Claim | None:
-        """Take over a message in `cur/` whose runner died; None when its runner lives.
+        """Take over a message in `cur/` whose runner died or gave it up; None when a runner has it.
 
         Raises:
             OSError: as `take`.
@@ -100,16 +126,51 @@ class Claims:
         if held is None:
             return None
         try:
-            # Before anything is parsed: if the parsing kills us, the next one must know that we tried.
-            held.append(Event(at=self._now(), event=Kind.RECOVERED, boot=self._boot))
-            return self._read(held, recovered=True)
+            died = not _is_given_back(held)
+            if died:
+                # Before anything is parsed: if the parsing kills us, the next one must know that we tried.
+                held.reserve(_ROOM)
+                self._append(held, Kind.RECOVERED)
+            return self._read(held, recovered=True, died=died)
+        except OSError:
+            self._return(held)
+            held.release()
+            raise
         except BaseException:
             held.release()
             raise
 
+    def only_waited(self, name: str) -> bool:
+        """Tell whether a message in `cur/` was seen to wait while it was alone: other suspects go first."""
+        try:
+            with View.open(self._spool, Spot(Place.CUR, name)) as view:
+                return last_kind(_tail(view.fd), _UNDECIDED) == Kind.ACCOMPANIED
+        except (OSError, Corrupt):
+            return False
+
     def mark_alone(self, claim: Claim) -> None:
-        """Record that from here on this message is the only one in hand; raises OSError."""
-        claim.held.append(Event(at=self._now(), event=Kind.ALONE, boot=self._boot))
+        """Record that from here on this message is the only one in hand; raises OSError.
+
+        There is room for `give_back` then, or nothing is written.
+        """
+        claim.held.reserve(_ROOM)
+        self._append(claim.held, Kind.ALONE)
+
+    def mark_accompanied(self, claim: Claim) -> None:
+        """Record that from here on others may be in hand beside it; raises OSError."""
+        self._append(claim.held, Kind.ACCOMPANIED)
+
+    def give_back(self, claim: Claim) -> None:
+        """Record, if the disk lets us, that no runner has died with this message, though none finished it."""
+        self._return(claim.held)
+
+    def _return(self, held: Held) -> None:
+        with contextlib.suppress(OSError):
+            if not _is_given_back(held):
+                self._append(held, Kind.RETURNED)
+
+    def _append(self, held: Held, kind: Kind) -> None:
+        held.append(Event(at=self._now(), event=kind, boot=self._boot))
 
     def requeue_due(self, spot: Spot) -> bool:
         """Move a message from a due bucket to `new/`; tell whether it was moved.
@@ -173,7 +234,7 @@ class Claims:
         else:
             self._on_quarantine(spot, reason)
 
-    def _read(self, held: Held, *, recovered: bool) -> Claim | None:
+    def _read(self, held: Held, *, recovered: bool, died: bool = False) -> Claim | None:
         try:
             entry = held.read(boot=self._boot)
             held.check(entry)
@@ -185,17 +246,47 @@ class Claims:
             if error.errno != errno.EIO:
                 raise
             # A bad sector under one message must not stop the others.
+            self._return(held)
             self._on_skip(held.spot, f"it cannot be read: {error.strerror}")
             held.release()
             return None
-        return Claim(held, entry, recovered)
+        return Claim(held, entry, recovered, died)
 
     def _put_away(self, held: Held, reason: str) -> None:
         spot = held.spot
+        moved = False
         with held:
-            moved = self._move(held, Move.QUARANTINE)
+            try:
+                moved = self._move(held, Move.QUARANTINE)
+            finally:
+                if not moved and spot.place is Place.CUR:
+                    self._return(held)
         if moved:
             self._on_quarantine(spot, reason)
+
+
+def once(report: Report) -> Report:
+    """Report each file, with one reason, once: a run that goes on for weeks looks at it every minute."""
+    told: set[tuple[Spot, str]] = set()
+
+    def tell(spot: Spot, reason: str) -> None:
+        if (spot, reason) in told:
+            return
+        if len(told) >= _REPORTS:
+            told.clear()
+        told.add((spot, reason))
+        report(spot, reason)
+
+    return tell
+
+
+def _is_given_back(held: Held) -> bool:
+    """Tell whether its last runner gave it back in order; what operators write after that is ignored."""
+    return last_kind(_tail(held.fd), _BY_OPERATORS) == Kind.RETURNED
+
+
+def _tail(fd: int) -> bytes:
+    return os.pread(fd, _TAIL, max(0, os.fstat(fd).st_size - _TAIL))
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:

@@ -170,7 +170,7 @@ def _in_doubt(last: dict[str, Event | None], addresses: Iterable[str]) -> bool:
     return any(event and OUTCOMES[event.event] is Status.UNCERTAIN for event in outcomes)
 
 
-_SAY_NOTHING_HERE = {Kind.RECOVERED, Kind.ALONE, Kind.NOTIFIED, Kind.TROUBLE}
+_SAY_NOTHING_HERE = {Kind.RECOVERED, Kind.ALONE, Kind.ACCOMPANIED, Kind.RETURNED, Kind.NOTIFIED, Kind.TROUBLE}
 """Lines that change no column; trouble may, where it takes a doubt away."""
 _FINAL = {status for status in Status if status.final}
 

@@ -5,7 +5,7 @@ Lines are only ever appended, one JSON object each, CRLF at the end. A line that
 lines over its envelope and nothing else: the directory it lies in is only a hint.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -36,6 +36,11 @@ class Kind(StrEnum):
     """A runner died with the claim; this boot's runner took it over."""
     ALONE = "alone"
     """Recovered repeatedly: from here on it is tried with nothing else in the runner's hands."""
+    ACCOMPANIED = "accompanied"
+    """From here on others may be in the runner's hands beside it: what was `alone` only waits, or what was
+    `returned` is tried again."""
+    RETURNED = "returned"
+    """The runner gave it back in order and lives on: stopped, out of room, or unable to move this file."""
     HELD = "held"
     RELEASED = "released"
     REQUEUED = "requeued"
@@ -176,6 +181,8 @@ class State(msgspec.Struct, frozen=True):
     """Dead runners since its last outcome, this boot."""
     deaths_alone: int = 0
     """Of these, those that had nothing else in hand: only these speak against the message."""
+    hand: str = ""
+    """How its last runner has it in hand, or gave it back: ALONE (this boot), ACCOMPANIED or RETURNED."""
     overdue: bool = False
     """It was already too old when it was last deferred: one reading of a clock expires nothing."""
     notices: tuple[str, ...] = ()
@@ -306,27 +313,55 @@ def _after_outcome(state: State, event: Event) -> State:
     if event.event == Kind.COMMITTING:
         return replace(state, attempts=attempts)
     overdue = event.event in {Kind.DEFERRED, Kind.UNCERTAIN} and event.reason == OVERDUE
-    return replace(state, attempts=attempts, recoveries=0, deaths_alone=0, overdue=overdue)
+    return replace(state, attempts=attempts, recoveries=0, deaths_alone=0, hand="", overdue=overdue)
 
 
 def _after(state: State, event: Event, standings: dict[str, Standing], boot: str) -> State:
     match event.event:
         case Kind.ACCEPTED if state.accepted is None:
             state = replace(state, accepted=event, since=_time(event.at) or 0.0)
-        case Kind.RECOVERED if event.boot == boot:
-            state = replace(state, recoveries=state.recoveries + 1)
-        case Kind.ALONE if event.boot == boot:
-            state = replace(state, deaths_alone=state.deaths_alone + 1)
+        case Kind.RECOVERED:
+            state = _after_death(state, event, boot)
+        case Kind.ALONE:
+            state = replace(state, hand=Kind.ALONE if event.boot == boot else "")
+        case Kind.ACCOMPANIED | Kind.RETURNED:
+            state = replace(state, hand=event.event)
         case Kind.NOTIFIED if is_id(event.notice):
             state = _after_notice(state, event, standings)
         case Kind.HELD:
             state = replace(state, held=event.reason or "held")
         case Kind.RELEASED:
             _allow_doubt(standings)
-            state = replace(state, held="", recoveries=0, deaths_alone=0)
+            state = replace(state, held="", recoveries=0, deaths_alone=0, hand="")
         case Kind.REQUEUED:
             state = _after_requeue(state, event, standings)
     return state
+
+
+def _after_death(state: State, event: Event, boot: str) -> State:
+    """Count a death against a message only if its last runner had nothing else in hand until the end."""
+    if event.boot != boot:
+        return replace(state, hand="")
+    return replace(
+        state,
+        recoveries=state.recoveries + 1,
+        deaths_alone=state.deaths_alone + (state.hand == Kind.ALONE),
+        hand="",
+    )
+
+
+def last_kind(tail: bytes, ignoring: Container[str]) -> str:
+    """Return what the last line of a journal is, less those to be ignored; empty: none can be read.
+
+    Args:
+        tail: the last bytes of a message's file, damaged or not.
+        ignoring: kinds.
+    """
+    for line in reversed(tail.split(b"\n")):
+        for event in decode(line):
+            if event.event not in ignoring:
+                return event.event
+    return ""
 
 
 def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -> State:
@@ -339,7 +374,7 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
         elif address in event.to and not known.status.final:
             standings[address] = replace(known, next=None)
     _allow_doubt(standings)
-    state = replace(state, held="", recoveries=0, deaths_alone=0)
+    state = replace(state, held="", recoveries=0, deaths_alone=0, hand="")
     # Whoever has waiting mail tried every hour must still see it given up one day.
     return state if event.to else replace(state, since=_time(event.at) or state.since, overdue=False)
 

@@ -43,6 +43,8 @@ _PHRASES = {
     Kind.TROUBLE: _TROUBLE,
     Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
     Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
+    Kind.ACCOMPANIED: "in the runner's hands with others beside it from here on",
+    Kind.RETURNED: "given back by a runner that could not go on with it",
     Kind.HELD: "held",
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued{to}, to be tried at the next run",
