@@ -61,6 +61,20 @@ def test_a_claim_moves_to_cur_and_is_verified(spool_path: Path) -> None:
             assert [found.name for found in only(spool_path, "cur")] == [name]
 
 
+def test_a_file_that_shrinks_while_it_is_sent_is_no_end_of_the_message(spool_path: Path) -> None:
+    """What is sent then would end early, with a dot, or lie in the Maildir as if it were all."""
+    name = accept(spool_path, b"hello\r\n" * 10_000, "sent@example.net")
+    with Spool.open(spool_path) as spool:
+        claim = claims_of(spool, NOW).take(name)
+        assert claim
+        with claim.held:
+            os.truncate(spool_path / "cur" / name, 40_000)
+            assert len(claim.held.read_message(claim.entry, 0, 1_000)) == 1_000
+            for offset in (39_000, 50_000):
+                with pytest.raises(OSError, match="shorter than its message"):
+                    claim.held.read_message(claim.entry, offset, 10_000)
+
+
 def test_what_has_moved_on_is_simply_not_to_be_had(spool_path: Path) -> None:
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:

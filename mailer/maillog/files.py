@@ -53,9 +53,12 @@ def blocks(fd: int, offset: int = 0) -> Iterator[bytes]:
     """Stream what a file holds from an offset on, in blocks of whole lines.
 
     A line without its end, the last one perhaps, is left out: somebody may be writing it.
+
+    Raises:
+        OSError: it cannot be read; the blocks before were given.
     """
     size = _BLOCK
-    while data := os.pread(fd, size, offset):
+    while data := _read(fd, size, offset):
         end = data.rfind(b"\n") + 1
         if end:
             yield data[:end]
@@ -91,7 +94,15 @@ def pieces(fd: int, end: int) -> list[Piece]:
 
 
 def read_piece(fd: int, piece: Piece) -> bytes:
-    return os.pread(fd, piece.end - piece.start, piece.start)
+    return _read(fd, piece.end - piece.start, piece.start)
+
+
+def _read(fd: int, length: int, offset: int) -> bytes:
+    """Read `length` bytes, fewer only where the file ends: a read may stop short of a bad sector as well."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _time(line: bytes) -> float | None:

@@ -31,6 +31,7 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.spool import journal
 from mailer.spool.ids import is_id
 from mailer.spool.journal import State
+from mailer.spool.syscalls import read_at
 
 FORMAT = "1"
 _LENGTH_FIELD = b"Spool-Length: "
@@ -200,35 +201,33 @@ def _parameters(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in text.split(" ") if word)}
 
 
-def read_beginning(fd: int) -> bytes:
-    """Read a spool file's first octets: of nearly every mail, the whole file. Raises OSError."""
-    return os.pread(fd, _FIRST_READ, 0)
+def read_beginning(fd: int, size: int) -> bytes:
+    """Read the first octets of a spool file of that size: of nearly every mail, the whole. Raises OSError."""
+    return read_at(fd, min(_FIRST_READ, size), 0)
 
 
-def is_whole(beginning: bytes) -> bool:
-    """Tell whether `read_beginning` came to the end of the file."""
-    return len(beginning) < _FIRST_READ
-
-
-def read_entry(fd: int, name: str, *, boot: str = "", beginning: bytes | None = None) -> Entry:
+def read_entry(
+    fd: int, name: str, *, boot: str = "", size: int | None = None, beginning: bytes | None = None
+) -> Entry:
     """Read a spool file through its descriptor, without its message's bytes.
 
     Args:
         fd: open for reading; its offset is neither used nor changed.
         name: the file's name, which its Spool-Id must equal.
         boot: this boot's id, for counting the runners that died over it.
+        size: the file's, as far as it is to be read, if the caller knows it.
         beginning: what `read_beginning` has just returned, if it was called.
 
     Raises:
         Corrupt: the file must not be sent. The message's own digest is not checked here: see `check_message`.
-        OSError: it cannot be read.
+        OSError: it cannot be read; what is on a bad sector may be anything, and is no end of the file.
     """
-    head = read_beginning(fd) if beginning is None else beginning
-    size = len(head) if is_whole(head) else os.fstat(fd).st_size
+    size = os.fstat(fd).st_size if size is None else size
+    head = read_beginning(fd, size) if beginning is None else beginning
     while (end := _END.search(head)) is None:
         if not head.startswith(b"Spool-Format: "[: len(head)]) or len(head) > LARGEST_BLOCK:
             raise Corrupt("it does not begin with a spool envelope")
-        more = os.pread(fd, max(_FIRST_READ, len(head)), len(head))
+        more = read_at(fd, min(max(_FIRST_READ, len(head)), size - len(head)), len(head))
         if not more:
             raise Corrupt("the envelope ends before Spool-Length")
         head += more
@@ -250,7 +249,7 @@ def _read_journal(fd: int, head: bytes, start: int, size: int) -> bytes:
         return head[start:]
     if size - start > _LARGEST_JOURNAL:
         raise Corrupt("the journal is too long to be one")
-    return os.pread(fd, max(0, size - start), start)
+    return read_at(fd, max(0, size - start), start)
 
 
 _CHUNK = 256 * 1024
@@ -266,12 +265,13 @@ def check_message(fd: int, entry: Entry, *, whole: bytes = b"") -> None:
 
     Raises:
         Corrupt: it differs, or is cut short; nothing of it may be sent.
+        OSError: it cannot be read.
     """
     position, end = entry.offset, entry.offset + entry.length
     digest = sha256(whole[position:end])
     if whole:
         position = end
-    while position < end and (chunk := os.pread(fd, min(_CHUNK, end - position), position)):
+    while position < end and (chunk := read_at(fd, min(_CHUNK, end - position), position)):
         digest.update(chunk)
         position += len(chunk)
     if entry.state.accepted is None or digest.hexdigest() != entry.state.accepted.sha256:

@@ -26,6 +26,9 @@ from mailer.spool.scan import QUEUE
 _READ = 8 * 1024
 """Octets of a file's beginning, and of its journal if that lies further on: enough for what is ordinary."""
 
+_PAGE = 4096
+"""Octets. Pages may be larger: multiples of it. A read ends early at the beginning of one that is bad."""
+
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
 """Without the time of access: a first listing would write a hundred thousand inodes. Only the file's owner
 may ask for that; at another's file we give up."""
@@ -96,7 +99,7 @@ def _at_a_glance(directory: int, place: Place, name: str) -> Glance | None:
 
 def _columns(fd: int, place: Place, name: str) -> Glance | None:
     """Take the columns from an open file; None, or a ValueError, when it is not ordinary."""
-    head = os.read(fd, _READ)
+    head = _read(fd, 0)
     offset = head.find(BEFORE_LENGTH) + len(BEFORE_LENGTH) + LENGTH_WIDTH
     block = head[:offset]
     found = _BLOCK.fullmatch(block.decode())
@@ -104,7 +107,7 @@ def _columns(fd: int, place: Place, name: str) -> Glance | None:
         return None
     called, received, sender, first, others, digits = found.groups()
     length = int(digits)
-    lines = head[offset + length :] if len(head) < _READ else os.pread(fd, _READ, offset + length)
+    lines = head[offset + length :] if len(head) < _READ else _read(fd, offset + length)
     events = journal.decode_whole(lines) if len(lines) < _READ else None
     if (
         not events
@@ -117,6 +120,14 @@ def _columns(fd: int, place: Place, name: str) -> Glance | None:
     if (folded := _fold(addresses, events[1:])) is None:
         return None
     return Glance(name, place, _seconds(received), length, sender, *folded)
+
+
+def _read(fd: int, offset: int) -> bytes:
+    """Read `_READ` octets, or to the end of the file; raises ValueError if a bad sector may be there."""
+    data = os.pread(fd, _READ, offset)
+    if len(data) < _READ and (offset + len(data)) % _PAGE == 0:
+        raise ValueError("it may go on")
+    return data
 
 
 _Folded = tuple[list[str], list[Status], int, float | None, str, str]

@@ -15,11 +15,11 @@ from typing import Self
 from filelock import lock_descriptor
 
 from mailer.spool import journal
-from mailer.spool.entry import Entry, check_message, is_whole, read_beginning, read_entry
+from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
 from mailer.spool.names import other_names
-from mailer.spool.syscalls import begin_writing, rename_exclusive, reserve
+from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -64,7 +64,7 @@ class Held:
     The lock is given up by `release`, or by whatever ends the process.
     """
 
-    def __init__(self, spool: Spool, spot: Spot, fd: int, also: tuple[str, ...] = ()) -> None:
+    def __init__(self, spool: Spool, spot: Spot, fd: int, size: int, also: tuple[str, ...] = ()) -> None:
         self.spool = spool
         self.spot = spot
         self.fd = fd
@@ -73,8 +73,8 @@ class Held:
         self.lost: OSError | None = None
         """The sync that failed: no later one can be believed."""
         self._torn: bool | None = None
-        self._end: int | None = None
-        """The file's size, once known: nobody else changes it."""
+        self._end: int | None = size
+        """The file's size, unless a write failed: nobody else changes it."""
         self._whole = b""
         """The file as it was read, if that was all of it: its message is not read again."""
 
@@ -95,11 +95,11 @@ class Held:
         except OSError as error:
             raise _unsafe(error) from error
         try:
-            also = _lock_and_check(spool, spot, fd)
+            size, also = _lock_and_check(spool, spot, fd)
         except BaseException:
             os.close(fd)
             raise
-        return cls(spool, spot, fd, also)
+        return cls(spool, spot, fd, size, also)
 
     @property
     def id(self) -> str:
@@ -107,10 +107,11 @@ class Held:
 
     def read(self, *, boot: str = "") -> Entry:
         """Read the envelope and fold the journal; raises as `read_entry`."""
-        beginning = read_beginning(self.fd)
-        entry = read_entry(self.fd, self.spot.name, boot=boot, beginning=beginning)
-        self._torn, self._end = entry.torn, entry.size
-        if is_whole(beginning):
+        size = self._size()
+        beginning = read_beginning(self.fd, size)
+        entry = read_entry(self.fd, self.spot.name, boot=boot, size=size, beginning=beginning)
+        self._torn = entry.torn
+        if len(beginning) == size:
             self._whole = beginning
         return entry
 
@@ -119,11 +120,18 @@ class Held:
         check_message(self.fd, entry, whole=self._whole)
 
     def read_message(self, entry: Entry, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes of the message from `offset`; empty at its end."""
+        """Return up to `length` bytes of the message from `offset`, fewer only at its end, where it is empty.
+
+        Raises:
+            OSError: it cannot be read, or the file is shorter than it was: that is no end of the message.
+        """
         start, length = entry.offset + offset, max(0, min(length, entry.length - offset))
         if self._whole:
             return self._whole[start : start + length]
-        return os.pread(self.fd, length, start)
+        data = read_at(self.fd, length, start)
+        if len(data) < length:
+            raise OSError(errno.EIO, "the file has become shorter than its message", self.spot.path)
+        return data
 
     def append(self, *events: Event) -> None:
         """Append lines to the journal, in one write; they survive a crash of ours, not yet a power cut.
@@ -133,18 +141,21 @@ class Held:
         """
         lines = b"".join(map(journal.encode, events))
         if self._torn is None:
-            size = os.fstat(self.fd).st_size
+            size = self._size()
             self._torn = size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
         if self._torn:
             lines = b"\n" + lines
-        self._torn, self._end = True, None if self._end is None else self._end + len(lines)
+        end = self._size()
+        self._torn, self._end = True, None
         write_all(self.fd, lines)
-        self._torn = False
+        self._torn, self._end = False, end + len(lines)
 
     def reserve(self, length: int) -> None:
         """Make sure that `length` more bytes of journal will find room; raises as `syscalls.reserve`."""
-        end = os.fstat(self.fd).st_size if self._end is None else self._end
-        reserve(self.fd, end, length)
+        reserve(self.fd, self._size(), length)
+
+    def _size(self) -> int:
+        return os.fstat(self.fd).st_size if self._end is None else self._end
 
     def begin_sync(self) -> None:
         """Have the disk begin to write the journal; `sync` is still needed."""
@@ -254,10 +265,11 @@ def _unsafe(error: OSError) -> Exception:
     return error
 
 
-def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[str, ...]:
+def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, ...]]:
     """Lock, then look: does the path still name this inode, and is it what we would have written?
 
-    Returns its other names in the spool.
+    Returns:
+        The file's size, and its other names in the spool.
     """
     if not lock(fd):
         raise Busy(spot.path)
@@ -277,7 +289,7 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[str, ...]:
         raise Unsafe(
             f"it has {opened.st_nlink} links: a path outside of the spool names the same file", movable=False
         )
-    return also
+    return opened.st_size, also
 
 
 def quarantine(spool: Spool, spot: Spot) -> None:

@@ -18,6 +18,7 @@ from mailer.spool.held import lock
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, batches, buckets, names
+from mailer.spool.syscalls import read_at
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 256 * 1024
@@ -74,12 +75,15 @@ class View:
     def events(self, entry: Entry) -> list[Event]:
         """Read the journal's lines."""
         start = entry.offset + entry.length
-        return list(journal.decode(os.pread(self.fd, max(0, entry.size - start), start)))
+        return list(journal.decode(read_at(self.fd, max(0, entry.size - start), start)))
 
     def message(self, entry: Entry) -> Iterator[bytes]:
-        """Stream exactly the message's bytes."""
+        """Stream exactly the message's bytes; raises OSError where they cannot be read, or are gone."""
         position, end = entry.offset, entry.offset + entry.length
-        while position < end and (chunk := os.pread(self.fd, min(_CHUNK, end - position), position)):
+        while position < end:
+            chunk = read_at(self.fd, min(_CHUNK, end - position), position)
+            if not chunk:
+                raise OSError(errno.EIO, "the file has become shorter than its message", self.spot.path)
             yield chunk
             position += len(chunk)
 

@@ -71,6 +71,21 @@ def reserve(fd: int, offset: int, length: int) -> bool:
     return False
 
 
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """Read `length` bytes from an offset; fewer only where the file ends.
+
+    One pread(2) that returns fewer is no end: what comes before a bad sector is returned first, and only the
+    next call says EIO.
+
+    Raises:
+        OSError: as pread(2); what was read before it does not count.
+    """
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
+
+
 def begin_writing(fd: int) -> None:
     """Start writing a file's bytes to the disk, and do not wait; only an fsync makes them durable.
 
