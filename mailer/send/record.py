@@ -13,6 +13,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.send.policy import Policy
 from mailer.send.report import Report
+from mailer.send.thrift import SPENT, Thrift
 from mailer.spool import journal
 from mailer.spool.claim import Claim
 from mailer.spool.journal import OVERDUE, Event, Kind, Standing
@@ -55,6 +56,9 @@ class Record:
         self._was_overdue = self.state.overdue
         self.doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
+        self._thrift = Thrift(len(self.state.by_address))
+        self._as_before: set[str] = set()
+        """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
         self.handed_over: dict[str, float] = {}
         """When each recipient's final dot was about to be sent."""
 
@@ -118,10 +122,17 @@ class Record:
         """Record that a hop was no use to some recipients, for whom another one is tried."""
         to = tuple(recipient.address for recipient in recipients)
         number, whose = self.attempt, scope.value
-        event = Event(
-            at=self._at(), event=Kind.TROUBLE, to=to, hop=hop, reply=text, scope=whose, attempt=number
-        )
-        self._append([event])
+        if not self._thrift.leaves_out_trouble(self.state.by_address, to, self._length):
+            event = Event(
+                at=self._at(),
+                event=Kind.TROUBLE,
+                to=to,
+                hop=hop,
+                reply=self._thrift.cut(text),
+                scope=whose,
+                attempt=number,
+            )
+            self._append([event])
         self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
     def outcomes(self, outcomes: Sequence[Outcome], *, resting_until: float | None = None) -> None:
@@ -141,9 +152,50 @@ class Record:
             number = self.state.attempts
             delay = self.policy.backoff.within(resting_until - now, self.policy.random)
         following = clock.rfc3339(now + delay)
-        groups = _alike([self._aged(self._still_in_doubt(outcome)) for outcome in outcomes])
-        self._append([self._event(outcome, to, number, now, following) for outcome, to in groups.items()])
+        decided = [self._aged(self._still_in_doubt(outcome)) for outcome in outcomes]
+        if resting_until is None:
+            repeated = {outcome.address for outcome in decided if self._is_as_before(outcome)}
+            self._as_before |= repeated
+            fresh = [outcome for outcome in decided if outcome.address not in repeated]
+        else:
+            fresh = decided
+        lines = _alike(fresh)
+        self._append([self._event(outcome, to, number, now, following) for outcome, to in lines.items()])
+        groups = lines if len(fresh) == len(decided) else _alike(decided)
         self._report.outcomes(groups, self.state, number, following, self.handed_over)
+
+    def finish(self) -> None:
+        """End the attempt: write the one line for those who were deferred with nothing new to say.
+
+        After a crash before it they are as they were: due.
+        """
+        if not self._as_before:
+            return
+        now, meant = self.policy.clock(), self._as_before
+        self._as_before = set()
+        earlier = {
+            standing.address
+            for standing in self.state.by_address.values()
+            if standing.status is Status.DEFERRED and standing.attempt < self.attempt
+        }
+        event = Event(
+            at=clock.rfc3339(now),
+            event=Kind.AS_BEFORE,
+            to=() if meant == earlier else tuple(a for a in self.state.by_address if a in meant),
+            attempt=self.attempt,
+            next=clock.rfc3339(now + self._delay),
+            reason=OVERDUE if self._is_overdue() else "",
+        )
+        self._append([event])
+
+    def _is_as_before(self, outcome: Outcome) -> bool:
+        return self._thrift.as_before(outcome, self.state.by_address[outcome.address], self._length)
+
+    @property
+    def _length(self) -> int:
+        """Of the journal, in octets."""
+        entry = self.claim.entry
+        return self.claim.held.size - entry.offset - entry.length
 
     def _uncertain(self, among: Collection[str]) -> list[Standing]:
         doubtful = [s for s in self.state.open if s.status is Status.UNCERTAIN and not s.allowed]
@@ -164,6 +216,8 @@ class Record:
         """Give up on what has been tried for too long, but never on one reading of the clock."""
         if outcome.status in _TRIED_AGAIN and self._was_overdue and self._is_overdue():
             return replace(outcome, status=Status.EXPIRED)
+        if outcome.status in _TRIED_AGAIN and self._thrift.is_spent(self._length):
+            return replace(outcome, status=Status.EXPIRED, reply=f"{SPENT}; last: {outcome.reply}")
         return outcome
 
     def _is_overdue(self) -> bool:
@@ -176,7 +230,7 @@ class Record:
             event=_KINDS[outcome.status],
             to=tuple(to),
             hop=outcome.hop,
-            reply=outcome.reply,
+            reply=self._thrift.cut(outcome.reply),
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
             attempt=number,
             next=following if again else "",

@@ -89,6 +89,7 @@ class Worker:
         record = Record(claim, self._policy)
         try:
             await self._interruptibly(claim, record, alone=alone)
+            record.finish()
             disposition = await self._settler.settle(claim, record.state, self._policy.clock())
             self._tally.dispositions[disposition] += 1
         except OSError as error:

@@ -105,6 +105,13 @@ class Held:
     def id(self) -> str:
         return self.spot.name
 
+    @property
+    def size(self) -> int:
+        """The file's size, in octets; raises OSError."""
+        if self._end is None:
+            self._end = os.fstat(self.fd).st_size
+        return self._end
+
     def read(self, *, boot: str = "") -> Entry:
         """Read the envelope and fold the journal; raises as `read_entry`."""
         size = self._size()

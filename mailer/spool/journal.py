@@ -30,6 +30,9 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     UNCERTAIN = "uncertain"
     """The final reply was lost; `next` says when it is tried again."""
+    AS_BEFORE = "as-before"
+    """Deferred once more with nothing new to say: those in `to`, or else all who were last tried in an
+    earlier attempt and deferred. Only `attempt` and `next` change."""
     TROUBLE = "trouble"
     """A next hop could not be used for `to`; the same attempt went on to another."""
     RECOVERED = "recovered"
@@ -270,9 +273,21 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
             state = _after_outcome(state, event)
         elif event.event == Kind.TROUBLE:
             _after_trouble(standings, event)
+        elif event.event == Kind.AS_BEFORE:
+            _defer_again(standings, event)
+            state = _after_outcome(state, event)
         else:
             state = _after(state, event, standings, boot)
     return replace(state, by_address=standings)
+
+
+def _defer_again(standings: dict[str, Standing], event: Event) -> None:
+    due = _time(event.next)
+    among = set(event.to)
+    for address, known in standings.items():
+        meant = address in among if among else known.attempt < event.attempt
+        if meant and known.status is Status.DEFERRED:
+            standings[address] = replace(known, next=due, attempt=event.attempt)
 
 
 def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
@@ -312,7 +327,7 @@ def _after_outcome(state: State, event: Event) -> State:
     attempts = max(state.attempts, event.attempt)
     if event.event == Kind.COMMITTING:
         return replace(state, attempts=attempts)
-    overdue = event.event in {Kind.DEFERRED, Kind.UNCERTAIN} and event.reason == OVERDUE
+    overdue = event.event in _TRIED_AGAIN and event.reason == OVERDUE
     return replace(state, attempts=attempts, recoveries=0, deaths_alone=0, hand="", overdue=overdue)
 
 
@@ -378,6 +393,8 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
     # Whoever has waiting mail tried every hour must still see it given up one day.
     return state if event.to else replace(state, since=_time(event.at) or state.since, overdue=False)
 
+
+_TRIED_AGAIN = {Kind.DEFERRED, Kind.UNCERTAIN, Kind.AS_BEFORE}
 
 OVERDUE = "overdue"
 """The `reason` of a deferral that found the message older than its maximum age."""
