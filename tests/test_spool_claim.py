@@ -1,5 +1,6 @@
 """Claiming: who holds a file's lock owns the message, and what a runner may not have it does not get."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -197,6 +198,32 @@ def test_deaths_in_another_boot_do_not_count(spool_path: Path) -> None:
             assert not claim.suspect
             claims.mark_alone(claim)
             claim.held.release()
+
+
+def test_a_runner_does_not_call_itself_dead_because_the_disk_was_full(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not write that it gave the message back; when there is room again, it goes on with it."""
+    name = accept(spool_path)
+
+    def full(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Spool.open(spool_path) as spool:
+        claims = claims_of(spool, NOW)
+        for take in (claims.take, claims.recover):
+            claim = take(name)
+            assert claim
+            assert not claim.died
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", full)
+                claims.give_back(claim)
+            claim.held.release()
+        assert only(spool_path, "cur")[0].kinds == ["accepted"]
+        other = claims_of(spool, NOW).recover(name)
+        assert other
+        assert other.died
+        other.held.release()
 
 
 def test_appending_after_a_torn_line_ends_that_line_first(spool_path: Path) -> None:

@@ -4,7 +4,6 @@
 digests; whatever it meets on the way that is not goes where it belongs.
 """
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -90,6 +89,8 @@ class Claims:
         self._boot = boot
         self._on_quarantine = on_quarantine
         self._on_skip = once(on_skip)
+        self._given_back: set[str] = set()
+        """Messages whose journal could not be told so."""
 
     def take(self, name: str) -> Claim | None:
         """Claim a message from `new/`; None when it is not to be had, or not to be sent.
@@ -126,7 +127,8 @@ class Claims:
         if held is None:
             return None
         try:
-            died = not _is_given_back(held)
+            died = name not in self._given_back and not _is_given_back(held)
+            self._given_back.discard(name)
             if died:
                 # Before anything is parsed: if the parsing kills us, the next one must know that we tried.
                 held.reserve(_ROOM)
@@ -165,9 +167,12 @@ class Claims:
         self._return(claim.held)
 
     def _return(self, held: Held) -> None:
-        with contextlib.suppress(OSError):
+        try:
             if not _is_given_back(held):
                 self._append(held, Kind.RETURNED)
+        except OSError:
+            if len(self._given_back) < _REPORTS:
+                self._given_back.add(held.id)
 
     def _append(self, held: Held, kind: Kind) -> None:
         held.append(Event(at=self._now(), event=kind, boot=self._boot))
