@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hostile import HANG, Server, per_address
+from hostile import HANG, Server, Session, per_address
 from sending import MESSAGE, TO, forward_to, found, queue
 from spool_walk import Found, walk
 from test_send_disk import failing
@@ -89,6 +89,23 @@ def test_a_message_that_cannot_be_moved_on_is_told_of_once_a_run_and_stops_nothi
 def _ledger(relay: Relay, message: str, event: str) -> list[dict[str, object]]:
     lines = [line for day in (relay.spool / "log").iterdir() for line in day.read_text().splitlines()]
     return [entry for entry in map(json.loads, lines) if (entry["id"], entry["event"]) == (message, event)]
+
+
+def test_a_directory_that_somebody_removed_is_made_anew(relay: Relay) -> None:
+    """While the run is at work: at its start it would make what is missing."""
+
+    def refuse(_session: Session, _line: bytes) -> str:
+        (relay.spool / "failed").rmdir()
+        return "550 5.1.1 no such user"
+
+    with Server({"rcpt": refuse}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool, [BAD])
+        assert relay.mailer_send("--once").returncode == 0
+    assert (_message(relay, message).place, _message(relay, message).kinds) == (
+        "failed",
+        ["accepted", "bounced"],
+    )
 
 
 def test_after_an_fsync_that_failed_the_run_tries_no_second_one_on_that_file(
