@@ -1,13 +1,25 @@
 """A disk that is full, read-only or broken: what cannot be recorded is not sent, and nothing is lost."""
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile import Server
+from hostile import Server, Session
+from internet import Internet
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from spool_walk import walk
-from testbed.capability import tracer, with_own_mounts
+from testbed.capability import forbidden, tracer, with_own_mounts
+from testbed.filesystem import FileSystem
 from testbed.relay import Relay
+from testbed.waiting import until
+
+from mailer.spool.held import Held
+from mailer.spool.journal import Event, Kind, encode
+from mailer.spool.layout import Place, Spool, Spot
 
 NO_SPACE = "No space left on device"
 
@@ -189,3 +201,121 @@ def test_a_claim_that_cannot_be_taken_over_stops_no_other(relay: Relay, tmp_path
         relay.mailer_send()
         assert len(server.delivered()) == 2
     assert walk(relay.spool) == {}
+
+
+DESTINATIONS = tuple(f"bob@d{number:02}.test" for number in range(20))
+EXCHANGER = "127.0.1.1"
+SMALL_DISK = FileSystem("ext4", 8 << 20, ("mkfs.ext4", "-q", "-b", "1024", "-m", "0"))
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[Path]:
+    """A file system of its own, of 8 MB."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        forbidden("mount file systems", "that takes root, and /dev/loop-control")
+    SMALL_DISK.create(directory / "image")
+    with SMALL_DISK.mounted(directory / "image", directory / "small") as small:
+        yield small
+
+
+def fill(directory: Path, left: int) -> Path:
+    """Take all the room of a file system but so many octets; return the file that has it."""
+    spare, filler = directory / "spare", directory / "filler"
+    spare.write_bytes(b"x" * left)
+    with filler.open("wb", buffering=0) as file:
+        for size in (64 * 1024, 1024):
+            with contextlib.suppress(OSError):
+                while file.write(b"x" * size):
+                    os.fsync(file.fileno())
+    spare.unlink()
+    os.sync()
+    return filler
+
+
+@pytest.mark.parametrize("left", [16 * 1024, 40 * 1024])
+def test_a_disk_that_fills_up_with_many_destinations_in_flight_mails_nobody_twice(
+    left: int, relay: Relay, tmp_path: Path
+) -> None:
+    """FAULTS row 30: the room of one outcome is no other's, and who has his sees it written."""
+    zone = {(to.partition("@")[2], "MX"): ["10 mx.test."] for to in DESTINATIONS}
+    reply = "250 2.0.0 " + "x" * 1490
+    with (
+        small_disk(tmp_path) as small,
+        Internet.of({**zone, ("mx.test", "A"): [EXCHANGER]}) as internet,
+    ):
+        server = internet.server(EXCHANGER)
+
+        def everybody() -> bool:
+            came = [session for session in server.sessions if session.messages or session.finished]
+            return len(came) >= len(DESTINATIONS)
+
+        def together(_session: Session, _line: bytes) -> str:
+            """Answer no dot before every session has sent its own, or has ended without."""
+            until(everybody, "every session's dot, or its end")
+            return reply
+
+        server.script["dot"] = together
+        relay.spool = small / "spool"
+        relay.configure({**internet.settings(), "spoolDir": str(relay.spool)})
+        relay.configure({"sending": {"maxSessionsPerHop": len(DESTINATIONS)}})
+        message = queue(relay.spool, DESTINATIONS)
+        filler = fill(small, left)
+        done = relay.mailer_send("--once")
+        assert done.returncode == 75
+        assert NO_SPACE in done.stderr
+        first = [to for to, _ in server.delivered()]
+        assert 0 < len(first) < len(DESTINATIONS)
+        file = found(relay.spool, message)
+        assert file is not None
+        assert {to for to, status in file.statuses.items() if status == "sent"} == set(first)
+        server.script["dot"] = reply
+        filler.unlink()
+        assert relay.mailer_send("--once").returncode == 0
+        assert sorted(to for to, _ in server.delivered()) == sorted(DESTINATIONS)
+        assert found(relay.spool, message) is None
+
+
+def test_what_was_promised_to_an_outcome_is_taken_by_no_other_line(tmp_path: Path) -> None:
+    line = Event(at="2026-11-22T21:45:01Z", event=Kind.SENT, reply="x" * 3000)
+    length = len(encode(line))
+    with small_disk(tmp_path) as small:
+        message = queue(small / "spool")
+        filler = fill(small, 16 * 1024)
+        with Spool.open(small / "spool") as spool, Held.take(spool, Spot(Place.NEW, message)) as held:
+            file = small / "spool" / "new" / message
+            held.reserve(length)
+            held.reserve(length)
+            rest = small / "rest"
+            with rest.open("wb", buffering=0) as taken, contextlib.suppress(OSError):
+                while taken.write(b"x" * 1024):
+                    os.fsync(taken.fileno())
+            before = file.read_bytes()
+            with pytest.raises(OSError, match=NO_SPACE):
+                held.reserve(length)
+            with pytest.raises(OSError, match=NO_SPACE):
+                held.append(line)
+            assert file.read_bytes() == before
+            held.append(line, of_promise=length)
+            held.append(line, of_promise=length)
+            held.sync()
+            assert file.read_bytes() == before + 2 * encode(line)
+            with pytest.raises(OSError, match=NO_SPACE):
+                held.reserve(length)
+            filler.unlink()
+            held.append(line)
+
+
+@pytest.mark.parametrize("words", ["\U0001f4ec", '"', "\\", "\x1b", "\u202e"])
+def test_the_room_that_is_reserved_is_enough_for_any_reply(words: str, relay: Relay, tmp_path: Path) -> None:
+    reply = f"451 4.2.0 {words * 2000}".encode()[:4000].decode(errors="ignore")
+    with Server({"dot": reply}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        under = (tracer(), "-f", "-o", str(tmp_path / "log"), "-e", "trace=fallocate")
+        assert relay.mailer_send("--once", under=under).returncode == 0
+    left = found(relay.spool, message)
+    assert left is not None
+    assert left.statuses == {TO: "deferred"}
+    [numbers] = re.findall(r"KEEP_SIZE, (\d+), (\d+)\) = 0", (tmp_path / "log").read_text())
+    [file] = relay.spool.glob(f"retry/*/{message}")
+    assert file.stat().st_size <= sum(map(int, numbers))

@@ -169,9 +169,10 @@ class Attempt:
                 passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
             else:
                 decided.append(outcome)
+        # First what may say that it was sent: for the others there may be no room.
+        self._record.outcomes(decided)
         for outcome, recipients in passed_on.items():
             self._record.trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
-        self._record.outcomes(decided)
         return [recipient for recipients in passed_on.values() for recipient in recipients]
 
 

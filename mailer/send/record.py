@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
+from mailer.mail.reply import printable
 from mailer.send.policy import Policy
 from mailer.send.report import Report
 from mailer.send.thrift import SPENT, Thrift
@@ -31,8 +32,12 @@ _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 _DURABLE = {Kind.SENT, Kind.COMMITTING}
 """Lines without which a power cut would have somebody mailed twice."""
 
-_ROOM_FOR_LINE = 6 * 1024
-"""Journal bytes kept free before the dot, beside the addresses: an outcome with the longest reply."""
+_LONGEST_REPLY = 1000
+_LONGEST_TLS = 250
+"""Characters, each printable: at most four octets in the journal, or two where JSON escapes it."""
+_ROOM_FOR_LINE = 4 * (_LONGEST_REPLY + _LONGEST_TLS) + 512
+"""Journal bytes kept free before the dot for each line of the outcome, beside its hop and its addresses. The
+rest of a line, which is names, times and numbers, takes less than 300."""
 
 
 class Record:
@@ -61,6 +66,8 @@ class Record:
         """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
         self.handed_over: dict[str, float] = {}
         """When each recipient's final dot was about to be sent."""
+        self._promised: dict[str, int] = {}
+        """The journal bytes that are kept for the outcome of each recipient whose dot is on its way."""
 
     @property
     def due(self) -> tuple[Standing, ...]:
@@ -103,14 +110,32 @@ class Record:
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
         to = tuple(recipient.address for recipient in recipients)
-        self.claim.held.reserve(_ROOM_FOR_LINE + sum(2 * len(address) + 16 for address in to))
         now = self.policy.clock()
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
-        self._append([event])
+        own = len(journal.encode(event))
+        promised = self._room(recipients, hop)
+        # An exchanger before this one may have said no to who is in doubt at another hop.
+        self.claim.held.give_back(self._give_back(to))
+        self.claim.held.reserve(own + sum(promised.values()))
+        self._promised |= promised
+        self._append([event], of_promise=own)
         self.handed_over.update(dict.fromkeys(to, now))
         if self.policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
             self.claim.held.sync()
+
+    def _room(self, recipients: Sequence[Recipient], hop: str) -> dict[str, int]:
+        """Tell how many journal bytes the outcome of one final dot may take, by recipient.
+
+        One reply settles all. It makes two lines where some of them want to hear of success and some do not,
+        or are in doubt at another hop and some are not.
+        """
+        room = {r.address: 2 * len(r.address.encode()) + 8 for r in recipients}
+        hops = [self.doubted.get(address, hop) for address in room]
+        lines = len({(at, r.wants("SUCCESS")) for at, r in zip(hops, recipients, strict=True)})
+        longest = max(2 * len(each.encode()) for each in (hop, *hops))
+        room[recipients[0].address] += lines * (_ROOM_FOR_LINE + longest)
+        return room
 
     def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""
@@ -122,17 +147,17 @@ class Record:
         """Record that a hop was no use to some recipients, for whom another one is tried."""
         to = tuple(recipient.address for recipient in recipients)
         number, whose = self.attempt, scope.value
-        if not self._thrift.leaves_out_trouble(self.state.by_address, to, self._length):
-            event = Event(
-                at=self._at(),
-                event=Kind.TROUBLE,
-                to=to,
-                hop=hop,
-                reply=self._thrift.cut(text),
-                scope=whose,
-                attempt=number,
-            )
-            self._append([event])
+        event = Event(
+            at=self._at(),
+            event=Kind.TROUBLE,
+            to=to,
+            hop=hop,
+            reply=self._thrift.cut(text),
+            scope=whose,
+            attempt=number,
+        )
+        left_out = self._thrift.leaves_out_trouble(self.state.by_address, to, self._length)
+        self._append([] if left_out else [event], of_promise=self._give_back(to))
         self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
     def outcomes(self, outcomes: Sequence[Outcome], *, resting_until: float | None = None) -> None:
@@ -152,17 +177,29 @@ class Record:
             number = self.state.attempts
             delay = self.policy.backoff.within(resting_until - now, self.policy.random)
         following = clock.rfc3339(now + delay)
-        decided = [self._aged(self._still_in_doubt(outcome)) for outcome in outcomes]
-        if resting_until is None:
-            repeated = {outcome.address for outcome in decided if self._is_as_before(outcome)}
-            self._as_before |= repeated
-            fresh = [outcome for outcome in decided if outcome.address not in repeated]
-        else:
-            fresh = decided
-        lines = _alike(fresh)
-        self._append([self._event(outcome, to, number, now, following) for outcome, to in lines.items()])
-        groups = lines if len(fresh) == len(decided) else _alike(decided)
-        self._report.outcomes(groups, self.state, number, following, self.handed_over)
+        settled = [self._aged(self._still_in_doubt(outcome)) for outcome in outcomes]
+        for some in self._promised_first(settled):
+            fresh = [outcome for outcome in some if resting_until is not None or not self._repeats(outcome)]
+            lines = _alike(fresh)
+            self._append(
+                [self._event(outcome, to, number, now, following) for outcome, to in lines.items()],
+                of_promise=self._give_back([outcome.address for outcome in some]),
+            )
+            groups = lines if len(fresh) == len(some) else _alike(some)
+            self._report.outcomes(groups, self.state, number, following, self.handed_over)
+
+    def _promised_first(self, outcomes: Sequence[Outcome]) -> Sequence[Sequence[Outcome]]:
+        """Divide outcomes into those that have their room, and those that may find none."""
+        if len(outcomes) == 1 or not self._promised:
+            return [outcomes]
+        parts: tuple[list[Outcome], list[Outcome]] = [], []
+        for outcome in outcomes:
+            parts[outcome.address not in self._promised].append(outcome)
+        return [part for part in parts if part]
+
+    def _give_back(self, addresses: Collection[str]) -> int:
+        """Take what was kept for these recipients; what is written next may use it."""
+        return sum(self._promised.pop(address, 0) for address in addresses)
 
     def finish(self) -> None:
         """End the attempt: write the one line for those who were deferred with nothing new to say.
@@ -188,8 +225,13 @@ class Record:
         )
         self._append([event])
 
-    def _is_as_before(self, outcome: Outcome) -> bool:
-        return self._thrift.as_before(outcome, self.state.by_address[outcome.address], self._length)
+    def _repeats(self, outcome: Outcome) -> bool:
+        """Tell whether an outcome says nothing new; then `finish` writes it."""
+        known = self.state.by_address[outcome.address]
+        if not self._thrift.as_before(outcome, known, self._length):
+            return False
+        self._as_before.add(outcome.address)
+        return True
 
     @property
     def _length(self) -> int:
@@ -230,21 +272,24 @@ class Record:
             event=_KINDS[outcome.status],
             to=tuple(to),
             hop=outcome.hop,
-            reply=self._thrift.cut(outcome.reply),
+            reply=printable(self._thrift.cut(outcome.reply), _LONGEST_REPLY),
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
             attempt=number,
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
-            tls=outcome.tls,
+            tls=printable(outcome.tls, _LONGEST_TLS),
             action=outcome.action,
         )
 
-    def _append(self, events: Sequence[Event]) -> None:
-        if events:
-            self.claim.held.append(*events)
-            if self.policy.journals and any(event.event in _DURABLE for event in events):
-                self.policy.journals.changed(self.claim.held)
-            self.state = journal.advance(self.state, events)
+    def _append(self, events: Sequence[Event], *, of_promise: int = 0) -> None:
+        held = self.claim.held
+        if not events:
+            held.give_back(of_promise)
+            return
+        held.append(*events, of_promise=of_promise)
+        self.state = journal.advance(self.state, events)
+        if self.policy.journals and any(event.event in _DURABLE for event in events):
+            self.policy.journals.changed(held)
 
     def _at(self) -> str:
         return clock.rfc3339(self.policy.clock())

@@ -75,6 +75,8 @@ class Held:
         self._torn: bool | None = None
         self._end: int | None = size
         """The file's size, unless a write failed: nobody else changes it."""
+        self._promised = 0
+        """Bytes of journal behind the end that are reserved and not yet written."""
         self._whole = b""
         """The file as it was read, if that was all of it: its message is not read again."""
 
@@ -108,13 +110,11 @@ class Held:
     @property
     def size(self) -> int:
         """The file's size, in octets; raises OSError."""
-        if self._end is None:
-            self._end = os.fstat(self.fd).st_size
-        return self._end
+        return os.fstat(self.fd).st_size if self._end is None else self._end
 
     def read(self, *, boot: str = "") -> Entry:
         """Read the envelope and fold the journal; raises as `read_entry`."""
-        size = self._size()
+        size = self.size
         beginning = read_beginning(self.fd, size)
         entry = read_entry(self.fd, self.spot.name, boot=boot, size=size, beginning=beginning)
         self._torn = entry.torn
@@ -140,29 +140,43 @@ class Held:
             raise OSError(errno.EIO, "the file has become shorter than its message", self.spot.path)
         return data
 
-    def append(self, *events: Event) -> None:
+    def append(self, *events: Event, of_promise: int = 0) -> None:
         """Append lines to the journal, in one write; they survive a crash of ours, not yet a power cut.
+
+        Args:
+            events: the lines.
+            of_promise: as many of the bytes that `reserve` promised are for these lines, and are given back.
+                What others were promised is not touched: other lines must find room beside it.
 
         Raises:
             OSError: some of the lines may be missing, or torn; they do not count then.
         """
         lines = b"".join(map(journal.encode, events))
         if self._torn is None:
-            size = self._size()
+            size = self.size
             self._torn = size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
         if self._torn:
             lines = b"\n" + lines
-        end = self._size()
+        end = self.size
+        self._promised -= of_promise
+        if self._promised and len(lines) > of_promise:
+            reserve(self.fd, end, self._promised + len(lines))
         self._torn, self._end = True, None
         write_all(self.fd, lines)
         self._torn, self._end = False, end + len(lines)
 
     def reserve(self, length: int) -> None:
-        """Make sure that `length` more bytes of journal will find room; raises as `syscalls.reserve`."""
-        reserve(self.fd, self._size(), length)
+        """Promise that `length` bytes of journal will find room, whatever else was promised.
 
-    def _size(self) -> int:
-        return os.fstat(self.fd).st_size if self._end is None else self._end
+        Raises:
+            OSError: as `syscalls.reserve`; nothing is promised.
+        """
+        reserve(self.fd, self.size, self._promised + length)
+        self._promised += length
+
+    def give_back(self, length: int) -> None:
+        """Promise `length` bytes fewer: they are not needed, or the caller is about to write them."""
+        self._promised -= length
 
     def begin_sync(self) -> None:
         """Have the disk begin to write the journal; `sync` is still needed."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import printable
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.routes.route import OnCommit, OnTrouble
@@ -24,8 +25,10 @@ from mailer.spool.syscalls import rename_exclusive
 
 _UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
 """The three directories of every Maildir."""
-_ROOM_FOR_OUTCOME = 4096
-"""Journal bytes kept free for the line that says it was delivered, beside the addresses."""
+_LINES = 2
+"""That say it was delivered: one for those whose sender wants to hear of it, one for the others."""
+_ROOM_FOR_LINE = 512
+"""Journal bytes kept free for each of them, beside the reply and the addresses."""
 _CHUNK = 256 * 1024
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -57,11 +60,17 @@ class LocalRoute:
         del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
         claim = outgoing.claim
         delivery = _Delivery(self._spool, claim, recipients)
+        reply = printable(f"kept in {self._spool.path / LOCAL}")
         tried_before = claim.recovered or claim.entry.state.attempts > 0
         if not (tried_before and self._was_read(delivery.name)):
-            claim.held.reserve(_ROOM_FOR_OUTCOME + sum(len(r.address) + 8 for r in recipients))
-            await self._commit(delivery)
-        reply = f"kept in {self._spool.path / LOCAL}"
+            room = _ROOM_FOR_LINE + 2 * len(reply.encode())
+            room = _LINES * room + sum(2 * len(r.address.encode()) + 8 for r in recipients)
+            claim.held.reserve(room)
+            try:
+                await self._commit(delivery)
+            finally:
+                # Nothing comes between this and the outcome, which finds the room where it was.
+                claim.held.give_back(room)
         return [
             Outcome(
                 address=recipient.address,
