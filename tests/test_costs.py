@@ -4,6 +4,7 @@ A change that makes one of these grow is a decision, not an accident: say in the
 correct the table in `mailer/README.md` with the number here.
 """
 
+import re
 import smtplib
 import subprocess
 import sys
@@ -27,6 +28,7 @@ FEW, MANY = 4, 54
 
 FILES = "openat,flock,write,pwrite64,pread64,fsync,fdatasync,fallocate,renameat2,unlinkat,close"
 LOOKS = "newfstatat,fstat"
+MESSAGE_ID = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 SHARED = 0.45
 """A message's share of what is done once a second, or for a group, at most."""
@@ -105,15 +107,17 @@ def delivered(relay: Relay, trace: Path, count: int) -> Counter[str]:
         )
         assert done.returncode == 0, done.stderr
         assert len(server.delivered()) == count
-    return Counter(call.name for call in calls_in(trace))
+    # Looks at directories are made twice a second: how many those are depends on the machine.
+    return Counter(
+        c.name for c in calls_in(trace) if c.name not in LOOKS or MESSAGE_ID.search(c.path + c.arguments)
+    )
 
 
 def test_a_delivered_message_costs_one_read_three_writes_and_no_fsync(relay: Relay, tmp_path: Path) -> None:
     few = delivered(relay, tmp_path / "few", FEW)
     measured = each(delivered(relay, tmp_path / "many", MANY), few)
     compare(measured, DELIVERED)
-    # Twice a second a few more, for all: are the directories to be synced still those that are open?
-    assert measured.get("newfstatat", 0) + measured.get("fstat", 0) < 3, "the inode, and its name"
+    assert measured.get("newfstatat", 0) + measured.get("fstat", 0) <= 2 + SHARED, "the inode, and its name"
 
 
 UNNEEDED = {

@@ -338,9 +338,8 @@ def test_providers_of_equal_priority_share_by_weight_and_fail_over_to_each_other
 def test_a_state_that_cannot_be_written_stops_no_mail(relay: Relay) -> None:
     with Server({"auth": REFUSED}, auth="PLAIN") as first, Server() as second:
         relay.configure(logins(first, second))
-        (relay.spool / "state").mkdir(parents=True)
-        (relay.spool / "state" / "providers.json").mkdir()
         ids = [queue(relay.spool) for _ in range(3)]
+        (relay.spool / "state" / "providers.json").mkdir()
         done = relay.mailer_send("--once")
         assert done.returncode == 0
         assert "the providers' state cannot be written" in done.stderr
