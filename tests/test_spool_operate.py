@@ -1,6 +1,8 @@
 """What the operator may do, and what is refused; and the moves that the table does not have."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spool_runner import attempt, claims_of, run_once, settle
@@ -193,3 +195,35 @@ def test_nothing_is_moved_without_its_lock(spool_path: Path) -> None:
         with pytest.raises(ValueError, match="no lock"):
             held.move(Move.CLAIM)
     assert [found.name for found in only(spool_path, "new")] == [name]
+
+
+@pytest.mark.parametrize("verb", ["remove", "hold"])
+def test_a_sweep_that_removes_the_emptied_bucket_at_once_makes_no_failure(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """The bucket goes between the message's leaving it and its sync, so its parent is what is synced."""
+    with Spool.open(spool_path, create=True) as spool:
+        spot = place_in(spool, spool_path, Place.RETRY)
+        bucket, real_open, real_fsync = spool_path / spot.directory, os.open, os.fsync
+        synced: list[int] = []
+
+        def sweep_first(path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
+            if path == spot.directory and bucket.exists():
+                bucket.rmdir()
+            return real_open(path, flags, *rest, **keywords)
+
+        def note(fd: int) -> None:
+            synced.append(os.fstat(fd).st_ino)
+            real_fsync(fd)
+
+        monkeypatch.setattr(os, "open", sweep_first)
+        monkeypatch.setattr(os, "fsync", note)
+        operator = Operator(spool, "ann")
+        if verb == "remove":
+            operator.remove(spot)
+        else:
+            operator.hold(spot, NOW)
+        monkeypatch.undo()
+        assert not bucket.exists()
+        assert (spool_path / "retry").stat().st_ino in synced
+        assert {found.place for found in walk(spool_path).values()} == ({"hold"} if verb == "hold" else set())
