@@ -5,8 +5,10 @@ The real notifier, with a committer that does each change at once; death as in `
 
 import asyncio
 import itertools
+import os
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spool_crash import dying_at
@@ -181,3 +183,43 @@ def test_a_defect_in_the_writing_costs_the_notification_and_nothing_else(tmp_pat
     found = walk(tmp_path, ("new", "cur", "failed", "tmp"))
     assert {name: file.place for name, file in found.items()} == {parent: "failed"}
     assert untold(found) == [f"{parent} {address}" for address in sorted(FATES[1:])]
+
+
+@pytest.mark.parametrize("moves", [1, 1000])
+def test_a_notification_is_no_litter_while_its_parent_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """The parent moves in the instant between being found and being opened, once or every time."""
+    parent, notice = awaited(tmp_path)
+    places = itertools.cycle([tmp_path / "hold" / parent, tmp_path / "cur" / parent])
+    real, moved = os.open, []
+
+    def move_first(path: Any, flags: int, *rest: Any, **keywords: Any) -> int:
+        if str(path).endswith(f"/{parent}") and len(moved) < moves:
+            (tmp_path / path).rename(next(places))
+            moved.append(path)
+        return real(path, flags, *rest, **keywords)
+
+    with Spool.open(tmp_path) as spool:
+        monkeypatch.setattr(os, "open", move_first)
+        assert clean_tmp(spool, MUCH_LATER) == []
+    monkeypatch.undo()
+    assert moved
+    assert (tmp_path / "tmp" / notice).exists()
+
+
+def awaited(root: Path) -> tuple[str, str]:
+    """Have a runner die when its notification is named in the parent's journal, and not yet in `new/`."""
+    for die_at in itertools.count():
+        tried = root / "tried" / str(die_at)
+        tried.parent.mkdir(parents=True, exist_ok=True)
+        parent = accept(tried, b"Subject: x\r\n\r\nx\r\n", *FATES)
+        with Spool.open(tried) as spool, dying_at(die_at):
+            run(spool)
+        found = walk(tried)
+        told = [event["notice"] for event in found[parent].events if event["event"] == "notified"]
+        if told and (tried / "tmp" / told[0]).exists():
+            for each in tried.iterdir():
+                each.rename(root / each.name)
+            return parent, told[0]
+    raise AssertionError("no death left a notification in tmp/")

@@ -25,6 +25,9 @@ from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.transitions import Move
 
+_LOOKS = 10
+"""How often a parent that moves while we look is looked for."""
+
 
 class Written:
     """The first step, a `Change`."""
@@ -124,6 +127,8 @@ def _enqueue(spool: Spool, name: str) -> None:
 def is_awaited(spool: Spool, held: Held) -> bool:
     """Tell whether a file in `tmp/` is a notification that its parent's journal names: no litter, but mail.
 
+    A parent that moves each time we would read it may name it: the file is kept, and looked at again later.
+
     Raises:
         OSError: it cannot be read.
     """
@@ -131,14 +136,19 @@ def is_awaited(spool: Spool, held: Held) -> bool:
         about = held.read().state.about
     except Corrupt:
         return False
-    return bool(about) and any(
-        held.id in _notices(spool, spot) for spot in find(spool, about, (*QUEUE, Place.SENT))
-    )
+    if not about:
+        return False
+    for _ in range(_LOOKS):
+        try:
+            return any(held.id in _notices(spool, spot) for spot in find(spool, about, (*QUEUE, Place.SENT)))
+        except FileNotFoundError:
+            continue  # The parent moved on since it was found.
+    return True
 
 
 def _notices(spool: Spool, spot: Spot) -> tuple[str, ...]:
     try:
         with View.open(spool, spot) as view:
             return view.entry().state.notices
-    except (Corrupt, FileNotFoundError):
+    except Corrupt:
         return ()
