@@ -51,6 +51,8 @@ ALLOWED = {
     ("mailer.spool.layout", "path.mkdir"): "a spool is made by its owner, and opened once",
     ("mailer.spool.layout", "os.open(path)"): "the one descriptor that all else is relative to",
     ("mailer.spool.layout", "os.open(path.parent)"): "to sync it",
+    ("mailer.spool.probe", "os.open(place)"): "to look at which filesystem it is on",
+    ("mailer.cli.program", "open(fd)"): "a descriptor",
     ("mailer.spool.probe", "os.open(directory)"): "mkdtemp made it, in the spool, for its owner alone",
     ("mailer.config.trust", "os.open(_ROOT)"): "nobody can move it",
     ("mailer.spool.claim", "path.read_text"): "the boot id, in /proc",

@@ -64,7 +64,7 @@ class Claim:
     @property
     def returned(self) -> bool:
         """The last that its journal says is that a runner gave it back."""
-        unchanged = os.fstat(self.held.fd).st_size == self.entry.size
+        unchanged = self.held.size == self.entry.size
         return unchanged and self.entry.state.hand == Kind.RETURNED
 
 
