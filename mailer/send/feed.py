@@ -145,7 +145,9 @@ class Feed:
             prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
             self._log.forget_old_days()
         else:
-            self._log.warning("the clock has leapt far ahead: for a day nothing is deleted for its age")
+            self._log.warning(
+                "the clock has leapt far ahead: for a day nothing is deleted or given up for its age"
+            )
 
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
         try:

@@ -56,6 +56,7 @@ class Record:
         self.attempt = self.state.attempts + 1
         """The number of this one."""
         self._began = policy.clock()
+        self._believed = policy.leap.believes(self._began)
         self._report = Report(policy.log, claim, self._began)
         self._delay = policy.backoff.delay(self.attempt, policy.random)
         self._was_overdue = self.state.overdue
@@ -263,7 +264,7 @@ class Record:
         return outcome
 
     def _is_overdue(self) -> bool:
-        return self.policy.backoff.overdue(self.state.since, self._began)
+        return self._believed and self.policy.backoff.overdue(self.state.since, self._began)
 
     def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
         again = outcome.status in _TRIED_AGAIN

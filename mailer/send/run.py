@@ -58,6 +58,7 @@ async def open_runner(
     def on_skip(spot: Spot, reason: str) -> None:
         log.warning("left alone", path=spot.path, reason=reason)
 
+    leap = Leap(last_run.read(spool), last_run.moments(spool))
     committer, disposal = Committer(spool).start(), Disposal()
     try:
         pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
@@ -73,11 +74,13 @@ async def open_runner(
                 random=random.random,
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
-                leap=Leap(last_run.read(spool)),
+                leap=leap,
                 journals=Journals(committer),
                 traffic=traffic if config.direct_delivery.enabled else None,
             )
-            terms = Terms(destination(config), hostname, float(config.delay_warning), backoff.max_age)
+            terms = Terms(
+                destination(config), hostname, float(config.delay_warning), backoff.max_age, leap.believes
+            )
             yield Runner(
                 spool,
                 Claims(spool, clock, boot_id(), on_quarantine, on_skip),

@@ -59,7 +59,7 @@ def _due(at: Workplace, now: float, horizon: float) -> int:
 
 
 def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> int:
-    if not Leap(last_run.read(at.spool)).believes(now):
+    if not Leap(last_run.read(at.spool), last_run.moments(at.spool)).believes(now):
         at.log.warning("the clock is far ahead of the last run's: nothing was deleted for its age")
         return 0
     at.log.forget_old_days()

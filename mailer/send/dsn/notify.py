@@ -4,6 +4,7 @@ The order of the steps is `spool.notice`'s; what is owed is `owed`'s to say, how
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class Terms:
     """As `owed` takes it."""
     max_age: float
     """Seconds from a message's acceptance until it is given up."""
+    believes: Callable[[float], bool] = lambda _: True
+    """Whether a reading of the clock is one to call a message late by."""
 
 
 class Notifier:
@@ -61,7 +64,8 @@ class Notifier:
                 (After a defect of ours nothing is told, and the message's file, in `failed/`, says so.)
         """
         to = self._terms.destination(claim.entry.envelope.sender)
-        told = owed(state, now, self._terms.delay_warning) if to else ()
+        delay_warning = self._terms.delay_warning if self._terms.believes(now) else 0.0
+        told = owed(state, now, delay_warning) if to else ()
         if not told:
             return state
         try:
