@@ -294,6 +294,18 @@ def test_an_exchangers_own_trouble_brings_the_provider_in_only_after_retry_count
         assert [taken.recipients for taken in provider.messages] == [[BOB]]
 
 
+def test_an_exchanger_that_refuses_this_host_for_good_brings_the_provider_in_at_once(relay, internet):
+    """An address on a block list is not cured by a few more attempts."""
+    internet.dns.zone["one.test", "MX"] = ["10 mx1.one.test."]
+    internet.server(MX1, {"rcpt": "550 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"})
+    with Server() as provider:
+        relay.configure(
+            {"forwardSMTP": True, "forwardProviders": [{"host": "127.0.0.1", "port": provider.port}]}
+        )
+        assert run(relay, internet, retryCount=3) is None
+        assert [taken.recipients for taken in provider.messages] == [[BOB]]
+
+
 @pytest.mark.parametrize(
     ("forbid", "address"),
     [

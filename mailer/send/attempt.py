@@ -163,8 +163,9 @@ class Attempt:
         decided: list[Outcome] = []
         self._tried.update(recipient.address for recipient in batch)
         for recipient, outcome in zip(batch, outcomes, strict=True):
-            # What may pass is given the route's attempts; a refusal is not.
-            on = hops_left and not (patient and outcome.status is Status.DEFERRED)
+            # What may pass is given the route's attempts; a refusal for good (5yz) is not.
+            waits = outcome.status is Status.DEFERRED and not outcome.reply.startswith("5")
+            on = hops_left and not (patient and waits)
             if _goes_on(outcome, hops_left=on):
                 passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
             else:
