@@ -13,6 +13,7 @@ from spool_runner import DELAY, HORIZON, claims_of, run_once
 from spool_strategies import NOW, accept
 from spool_walk import walk
 
+from mailer.spool.fsck import findings
 from mailer.spool.held import Held
 from mailer.spool.layout import Place, Spool, Spot, bucket_for
 from mailer.spool.operate import Operator
@@ -109,6 +110,17 @@ def test_what_came_back_to_tmp_is_no_mail_that_waits_a_day(spool_path: Path) -> 
     with Spool.open(spool_path) as spool:
         assert clean_tmp(spool, NOW - STALE) == [name]
     assert names_left(spool_path) == [f"new/{name}"]
+
+
+def test_fsck_tells_a_second_name_of_ours_from_one_outside(tmp_path: Path, spool_path: Path) -> None:
+    name = accept(spool_path)
+    again(spool_path, name, "tmp", "new")
+    with Spool.open(spool_path) as spool:
+        told = {finding.path: finding.problem for finding in findings(spool, NOW)}
+        assert told[f"new/{name}"].startswith(f"is also tmp/{name}, as a power cut may leave it")
+        os.link(spool_path / "new" / name, tmp_path / "elsewhere")
+        told = {finding.path: finding.problem for finding in findings(spool, NOW)}
+        assert "3 links: a path outside of the spool" in told[f"new/{name}"]
 
 
 def test_a_name_outside_of_the_spool_beside_one_of_ours_is_still_refused(

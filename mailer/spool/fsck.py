@@ -24,6 +24,7 @@ from mailer.spool.layout import (
     Spot,
     is_day,
 )
+from mailer.spool.names import other_names
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
@@ -105,7 +106,7 @@ def _file(spool: Spool, spot: Spot, now: float) -> Iterator[Finding]:
     except FileNotFoundError:
         return
     if stat.S_ISREG(state.st_mode):
-        for problem in _status_problems(state):
+        for problem in _status_problems(spool, spot, state):
             yield Finding(spot.path, problem)
     if spot.place is Place.CORRUPT:
         return
@@ -113,14 +114,18 @@ def _file(spool: Spool, spot: Spot, now: float) -> Iterator[Finding]:
         yield Finding(spot.path, problem)
 
 
-def _status_problems(state: os.stat_result) -> Iterator[str]:
+def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterator[str]:
     mode = stat.S_IMODE(state.st_mode)
     if mode != FILE_MODE:
         yield f"has mode {mode:04o}, not {FILE_MODE:04o}"
     if state.st_nlink > 1:
-        yield f"has {state.st_nlink} links: another path names the same file, so nobody sends it"
+        if len(also := other_names(spool, spot.path, state)) == state.st_nlink - 1:
+            yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
+        else:
+            links = f"has {state.st_nlink} links"
+            yield f"{links}: a path outside of the spool names the same file, so no run sends it"
     if state.st_uid != os.geteuid():
-        yield f"belongs to user {state.st_uid}, so nobody sends it"
+        yield f"belongs to user {state.st_uid}, so no run sends it"
 
 
 def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
