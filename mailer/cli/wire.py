@@ -169,6 +169,8 @@ _IMPORTED_LATE = (
     "traceback",
     "mailer.cli.dry_run",
     "mailer.send.marker",
+    "mailer.send.replies.ourselves",
+    "mailer.send.replies.table",
     "mailer.send.routes.direct",
     "mailer.send.dkim.keys",
     "mailer.send.dsn.report",
