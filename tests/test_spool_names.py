@@ -123,6 +123,21 @@ def test_fsck_tells_a_second_name_of_ours_from_one_outside(tmp_path: Path, spool
         assert "3 links: a path outside of the spool" in told[f"new/{name}"]
 
 
+@pytest.mark.parametrize("other", ["state", "new"])
+def test_a_name_that_came_back_to_another_files_inode_is_removed_and_the_file_stays(
+    spool_path: Path, other: str
+) -> None:
+    """Ext4 without a journal gives the inode of a removed message to the next file."""
+    stale = accept(spool_path)
+    theirs = accept(spool_path, b"x", "sent@example.net") if other == "new" else "last-run.json"
+    (spool_path / "state" / "last-run.json").write_text("{}")
+    (spool_path / "new" / stale).unlink()
+    os.link(spool_path / other / theirs, spool_path / "new" / stale)
+    assert drain(spool_path) == (["sent@example.net"] if other == "new" else [])
+    assert names_left(spool_path) == []
+    assert (spool_path / "state" / "last-run.json").read_text() == "{}"
+
+
 def test_a_name_outside_of_the_spool_beside_one_of_ours_is_still_refused(
     tmp_path: Path, spool_path: Path
 ) -> None:

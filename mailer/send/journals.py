@@ -3,7 +3,8 @@
 A message that is sent to everybody is removed, and its journal with it: syncing that would be in vain. But
 one with many recipients, or with one whose server does not answer, stays in hand for minutes. A power cut
 then must not take the record of those who have it already, nor that of a dot that was sent: they would get it
-again, perhaps from another server. So twice a second the journals with such lines are synced, all together.
+again, perhaps from another server. So some times a second the journals with such lines are synced, all
+together.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import os
 from mailer.spool.committer import Committer
 from mailer.spool.held import Held
 
-_SOON = 0.4
+_SOON = 0.25
 """Seconds until a line is handed to the disk: promised to be durable within one, of which the sync wants its
 share."""
 

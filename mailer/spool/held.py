@@ -307,10 +307,19 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
         raise Unsafe(f"it belongs to user {opened.st_uid}", movable=False)
     also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
     if len(also) < opened.st_nlink - 1:
+        if not also and _is_another(fd, spot.name):
+            # A power cut brought the name back when its inode had become another file's, which has its own.
+            os.unlink(spot.path, dir_fd=spool.root)
+            raise Gone(spot.path)
         raise Unsafe(
             f"it has {opened.st_nlink} links: a path outside of the spool names the same file", movable=False
         )
     return opened.st_size, also
+
+
+def _is_another(fd: int, name: str) -> bool:
+    """Tell whether a file's content is not that of the message with this id."""
+    return f"\r\nSpool-Id: {name}\r\n".encode() not in os.pread(fd, 256, 0)
 
 
 def quarantine(spool: Spool, spot: Spot) -> None:

@@ -20,8 +20,8 @@ A receiver holds the lock of what it writes; the day is for clocks that jump.
 """
 
 
-_TOGETHER = 100
-"""Messages that are moved before the two directories are synced."""
+_TOGETHER = 10
+"""Messages that are moved before the two directories are synced: few, for fresh mail comes after them."""
 
 
 def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
