@@ -38,6 +38,18 @@ SIZES = (
     ),
 )
 
+FORMS = (
+    Row(
+        About.MESSAGE,
+        """
+        (message|mail|email|header|headers) (is|are) not rfc (# )?compliant
+        """,
+        phases=CONTENT | UNKNOWN,
+        reason="The mail breaks a rule of its form, and is refused for that alone.",
+        source="OpenSMTPD: 550 5.7.1 Delivery not authorized, message refused: Message is not RFC 2822 ...",
+    ),
+)
+
 NO_SENDER = (
     Row(
         About.MESSAGE,

@@ -1,8 +1,8 @@
 """The table: rows in the order in which they are tried; the first that is fulfilled counts.
 
-What speaks of a mailbox in so many words comes first, since it may speak of accounts and quotas too. Then
-what is about ourselves, before what is about the mail and the recipient: to take the account's trouble for a
-refusal of the mail loses mail, the other way round only time. Codes are looked at last.
+What speaks of a mailbox, or of a mail's form, in so many words comes first, since it may speak of accounts
+too. Then what is about ourselves, before what is about the mail and the recipient: to take the account's
+trouble for a refusal of the mail loses mail, the other way round only time. Codes are looked at last.
 """
 
 from mailer.send.replies import account, mails, quotas, recipients, senders, session, theirs
@@ -25,6 +25,7 @@ _OPENING = (
 TABLE: tuple[Row, ...] = (
     *theirs.DESTINATIONS,
     *recipients.MAILBOXES,
+    *mails.FORMS,
     *senders.SENDERS,
     *quotas.QUOTAS,
     *session.HELLO,
