@@ -138,6 +138,17 @@ def test_a_name_that_came_back_to_another_files_inode_is_removed_and_the_file_st
     assert (spool_path / "state" / "last-run.json").read_text() == "{}"
 
 
+def test_damaged_mail_with_a_foreign_link_keeps_its_name(tmp_path: Path, spool_path: Path) -> None:
+    """No other file of the spool has its inode, so it is the message: to delete its name would lose it."""
+    name = accept(spool_path)
+    path = spool_path / "new" / name
+    path.write_bytes(path.read_bytes().replace(b"Spool-Id: 0", b"Spool-Id: 1"))
+    os.link(path, tmp_path / "backup")
+    with Spool.open(spool_path) as spool, pytest.raises(Exception, match="2 links: a path outside"):
+        Held.take(spool, Spot(Place.NEW, name))
+    assert path.exists()
+
+
 def test_a_name_outside_of_the_spool_beside_one_of_ours_is_still_refused(
     tmp_path: Path, spool_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ def _note(phase: Phase, reading: Reading) -> str:
     if phase is Phase.RCPT and reading.about is About.TRANSACTION:
         return "those left over follow in another transaction at once"
     if reading.about is About.QUOTA:
-        return f"the provider is left alone for {reading.pause:.0f} s"
+        return f"the provider is paused for {reading.pause:.0f} s"
     return ""
 
 

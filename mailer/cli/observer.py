@@ -98,7 +98,7 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
 
 
 def link(port: int, token: Secret) -> str:
-    """Return the address that opens the status page and logs in; for whoever may know the token."""
+    """Return the address that opens the status page and logs in, token included."""
     return f"http://localhost:{port}/login?{urlencode({'token': token.reveal()})}"
 
 

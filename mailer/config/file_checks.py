@@ -35,4 +35,4 @@ def _distrusted(
     except Untrusted as error:
         yield Problem(key, f"{so}: {error.strerror}")
     except OSError:
-        return  # whoever needs it says what is wrong with it
+        return  # the program that reads it says what is wrong with it

@@ -33,7 +33,7 @@ class Service:
     alerting: Alerting
     limits: LimitsView
     token: Secret
-    """What must be shown by whoever wants to see mail, or to act on it."""
+    """The token that a request must carry to see mail, or to act on it."""
 
     async def reading(self) -> Reading:
         """Look at everything, in a thread: the first look reads the whole ledger."""

@@ -12,6 +12,7 @@ import os
 
 from mailer.spool.committer import Committer
 from mailer.spool.held import Held
+from mailer.spool.layout import Place
 
 _SOON = 0.25
 """Seconds until a line is handed to the disk: promised to be durable within one, of which the sync wants its
@@ -24,14 +25,27 @@ class Journals:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
         self._changed: dict[Held, None] = {}
+        self._taken: dict[Held, None] = {}
+
+    def taken(self, held: Held) -> None:
+        """Where a power cut may leave half of a rename, have that of a claim synced soon."""
+        if not held.spool.renames_are_whole:
+            self._begin()
+            self._taken[held] = None
 
     def changed(self, held: Held) -> None:
         """Have a journal synced soon, unless its message has moved on by then (with a sync, or for good)."""
-        if not self._changed:
-            asyncio.get_running_loop().call_later(_SOON, self._sync)
+        self._begin()
         self._changed[held] = None
 
+    def _begin(self) -> None:
+        if not self._changed and not self._taken:
+            asyncio.get_running_loop().call_later(_SOON, self._sync)
+
     def _sync(self) -> None:
+        taken, self._taken = self._taken, {}
+        if any(held.fd >= 0 for held in taken):
+            self._committer.sync_soon(Place.CUR)
         changed, self._changed = self._changed, {}
         for held in changed:
             if held.fd >= 0:

@@ -87,6 +87,8 @@ class Worker:
             alone: it is a suspect, and nothing else is in hand (until `accompany`).
         """
         record = Record(claim, self._policy)
+        if self._policy.journals:
+            self._policy.journals.taken(claim.held)
         try:
             await self._interruptibly(claim, record, alone=alone)
             record.finish()

@@ -34,7 +34,9 @@ class Change(Protocol):
         """Name the directories to fsync once `move` is done: those that have the file now."""
 
     def sources(self) -> tuple[str, ...]:
-        """Name those that must not have it any more, to be fsynced after the others.
+        """Remove what else names the file, and name the directories that must not have it any more.
+
+        Called once, when the others are durable; these are fsynced then.
 
         That is not only where it came from: also where it was since a name of it was last made durable. A
         claim and a requeue are not synced, so the directories before may still have the file after a power

@@ -131,7 +131,7 @@ class Claims:
             self._given_back.discard(name)
             if died:
                 # Before anything is parsed: if the parsing kills us, the next one must know that we tried.
-                held.reserve(_ROOM)
+                self._make_room(held)
                 self._append(held, Kind.RECOVERED)
             return self._read(held, recovered=True, died=died)
         except OSError:
@@ -155,7 +155,7 @@ class Claims:
 
         There is room for `give_back` then, or nothing is written.
         """
-        claim.held.reserve(_ROOM)
+        self._make_room(claim.held)
         self._append(claim.held, Kind.ALONE)
 
     def mark_accompanied(self, claim: Claim) -> None:
@@ -173,6 +173,12 @@ class Claims:
         except OSError:
             if len(self._given_back) < _REPORTS:
                 self._given_back.add(held.id)
+
+    @staticmethod
+    def _make_room(held: Held) -> None:
+        """Have the filesystem set blocks aside for two lines; raises OSError, and nothing was written."""
+        held.reserve(_ROOM)
+        held.give_back(_ROOM)  # The blocks stay; no other line need find room beside them.
 
     def _append(self, held: Held, kind: Kind) -> None:
         held.append(Event(at=self._now(), event=kind, boot=self._boot))

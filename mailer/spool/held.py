@@ -18,7 +18,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
-from mailer.spool.names import other_names
+from mailer.spool.names import is_named_otherwise, other_names
 from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
@@ -187,7 +187,7 @@ class Held:
 
         Raises:
             OSError: it is not, or was not once before: the kernel tells of a failed write once, and drops its
-            data.
+                data.
         """
         if self.lost is not None:
             raise OSError(self.lost.errno, self.lost.strerror)
@@ -307,7 +307,7 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
         raise Unsafe(f"it belongs to user {opened.st_uid}", movable=False)
     also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
     if len(also) < opened.st_nlink - 1:
-        if not also and _is_another(fd, spot.name):
+        if not _is_message(fd, spot.name) and is_named_otherwise(spool, opened, spot.name):
             # A power cut brought the name back when its inode had become another file's, which has its own.
             os.unlink(spot.path, dir_fd=spool.root)
             raise Gone(spot.path)
@@ -317,9 +317,9 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
     return opened.st_size, also
 
 
-def _is_another(fd: int, name: str) -> bool:
-    """Tell whether a file's content is not that of the message with this id."""
-    return f"\r\nSpool-Id: {name}\r\n".encode() not in os.pread(fd, 256, 0)
+def _is_message(fd: int, name: str) -> bool:
+    """Tell whether a file begins as that of the message with this id does."""
+    return f"\r\nSpool-Id: {name}\r\n".encode() in os.pread(fd, 256, 0)
 
 
 def quarantine(spool: Spool, spot: Spot) -> None:

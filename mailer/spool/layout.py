@@ -256,9 +256,8 @@ class Spool:
         synced.
 
         Raises:
-            OSError: it is not; or the disk has refused a write of this directory since the last call, for
-            which an
-                fsync(2) is answered once.
+            OSError: it is not; or the disk has refused a write of this directory since the last call, which
+                the kernel tells once.
         """
         if name == Place.NEW and not self.renames_are_whole:
             # Without a journal the two ends of a rename reach the disk apart. What is durably gone from new/

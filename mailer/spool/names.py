@@ -35,9 +35,24 @@ def other_names(spool: Spool, path: str, opened: os.stat_result) -> tuple[str, .
     for candidate in _paths(spool, os.path.basename(path)):  # noqa: PTH119 - no path object is needed
         if len(found) == opened.st_nlink - 1:
             break
-        if candidate != path and _names(spool, candidate, opened):
+        if candidate != path and _is_same(candidate, opened, spool.root):
             found.append(candidate)
     return tuple(found)
+
+
+def is_named_otherwise(spool: Spool, opened: os.stat_result, name: str) -> bool:
+    """Tell whether this spool has a file of this inode that is called something else than `name`.
+
+    It reads every directory, for a file that has two links and does not begin as its name says: few do.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    for _, _, files, directory in os.fwalk(".", dir_fd=spool.root):
+        for each in files:
+            if each != name and _is_same(each, opened, directory):
+                return True
+    return False
 
 
 _EARLIER = {Place.NEW: ("cur/",), Place.RETRY: ("cur/", "new/")}
@@ -63,8 +78,8 @@ def _paths(spool: Spool, name: str) -> Iterator[str]:
         yield f"{HOME}/{ward}/{name}"
 
 
-def _names(spool: Spool, path: str, opened: os.stat_result) -> bool:
+def _is_same(path: str, opened: os.stat_result, directory: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path, dir_fd=spool.root, follow_symlinks=False), opened)
+        return os.path.samestat(os.stat(path, dir_fd=directory, follow_symlinks=False), opened)
     except FileNotFoundError:
         return False
