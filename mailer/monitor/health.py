@@ -15,11 +15,12 @@ import msgspec
 from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.maillog.totals import Totals
+from mailer.monitor import results
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
-from mailer.spool import state
+from mailer.spool import state, words
 from mailer.spool.layout import Place, Spool
 from mailer.spool.pause import describe
 
@@ -190,6 +191,27 @@ def _last_run(reading: Reading, _: Config) -> Check:
     return Check(Status.OK, said)
 
 
+def _results(reading: Reading, config: Config) -> Check:
+    if reading.sent_lately:
+        return Check(Status.OK, f"{words.count(reading.sent_lately, 'recipient')} sent within the last hour")
+    if not reading.stuck or reading.pause is not None:
+        return Check(Status.OK, f"no mail has waited for over {_time(results.NOTHING_SENT)}")
+    said = f"the oldest has waited {results.describe(reading.stuck)}"
+    if results.only_theirs(reading.stuck, config):
+        return Check(Status.DEGRADED, f"only mail that its recipients' servers put off waits; {said}")
+    return Check(Status.FAILING, f"mail waits, and none has been sent for an hour; {said}")
+
+
+def _held(reading: Reading, _: Config) -> Check:
+    count = reading.queue[Place.HOLD].count
+    if not count:
+        return Check(Status.OK, "no message is held")
+    said = "1 message is" if count == 1 else f"{count:,} messages are"
+    return Check(
+        Status.DEGRADED, f"{said} held until somebody releases it: mailer spool ls --state hold says why"
+    )
+
+
 def _quarantine(reading: Reading, _: Config) -> Check:
     count = reading.queue[Place.CORRUPT].count
     if not count:
@@ -241,6 +263,8 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "disk_space": _disk_space,
     "oldest_message": _oldest_message,
     "last_run": _last_run,
+    "results": _results,
+    "held": _held,
     "quarantine": _quarantine,
     "providers": _providers,
     "tokens": _tokens,

@@ -7,9 +7,10 @@ from functools import partial
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
-from mailer.maillog.series import Point, Span
+from mailer.maillog.series import HOUR, Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
+from mailer.monitor.results import Stuck, stuck
 from mailer.spool import last_run, provider_state, state
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import LOG, STATE, Place, Spool
@@ -39,6 +40,10 @@ class Reading:
     pause: Pause | None
     providers: States
     """What is known of providers that do not, or did not, work; see `spool.provider_state`."""
+    sent_lately: int
+    """Recipients that were sent within the last hour, as far as the ledger says."""
+    stuck: tuple[Stuck, ...] = ()
+    """What should have left and has not; looked for only while nothing leaves."""
     ledger_trouble: str = ""
     """Why the counters may be old."""
 
@@ -68,8 +73,10 @@ class Lookout:
                 totals = self._fold.refresh()
             except OSError as error:
                 totals, trouble = self._fold.totals, error.strerror or str(error)
+            sent_lately = sum(point.sent for point in self._fold.points(HOUR))
+        now = self._clock()
         return Reading(
-            at=self._clock(),
+            at=now,
             queue=queue,
             totals=totals,
             free=self._spool.free_bytes(),
@@ -77,6 +84,8 @@ class Lookout:
             last_run=_ended(last_run.read(self._spool)),
             pause=read_pause(self._spool),
             providers=provider_state.read(self._spool),
+            sent_lately=sent_lately,
+            stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
         )
 

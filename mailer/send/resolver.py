@@ -121,6 +121,11 @@ class DnsResolver:
         """Give each server its turn, and the first one a second turn, before the time is over."""
         self._dns.timeout = min(_TURN, self._dns.lifetime / (len(self._dns.nameservers) + 1))
 
+    def _servers(self) -> str:
+        """Name those that are asked: an operator who reads of trouble looks there first."""
+        asked = (s for s in self._dns.nameservers if isinstance(s, dns.nameserver.AddressAndPortNameserver))
+        return ", ".join(_named(server.address, server.port) for server in asked)
+
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """See `Resolver`."""
         records = [record.split(" ", 1) for record in await self._ask(domain, "MX")]
@@ -144,7 +149,7 @@ class DnsResolver:
         query = (name.lower(), kind)
         asking = self._asking.get(query)
         if asking is None:
-            asking = asyncio.ensure_future(_translated(lambda: self._follow(name, kind)))
+            asking = asyncio.ensure_future(_translated(lambda: self._follow(name, kind), self._servers))
             self._asking[query] = asking
             asking.add_done_callback(lambda _: self._asking.pop(query))
         # Shielded: whoever asked first may be cancelled, the others still want to know.
@@ -186,16 +191,21 @@ def _endpoint(text: str) -> tuple[str, int]:
     return str(ipaddress.ip_address(text)), 53
 
 
-async def _translated(ask: Callable[[], Awaitable[list[str]]]) -> list[str]:
-    """Turn dnspython's many exceptions into our two."""
+def _named(address: str, port: int) -> str:
+    host = f"[{address}]" if ":" in address and port != 53 else address
+    return host if port == 53 else f"{host}:{port}"
+
+
+async def _translated(ask: Callable[[], Awaitable[list[str]]], servers: Callable[[], str]) -> list[str]:
+    """Turn dnspython's many exceptions into our two; args: servers: names those that were asked."""
     try:
         return await ask()
     except dns.resolver.NXDOMAIN as error:
         raise NoSuchName("the domain does not exist (NXDOMAIN)") from error
     except dns.resolver.NoNameservers as error:
-        raise LookupFailed(f"name servers failed: {_codes(error)}") from error
+        raise LookupFailed(f"name servers failed: {_codes(error)} ({servers()})") from error
     except dns.exception.Timeout as error:
-        raise LookupFailed("name servers did not answer in time") from error
+        raise LookupFailed(f"name servers did not answer in time ({servers()})") from error
     except (dns.name.NameTooLong, dns.name.LabelTooLong, dns.name.IDNAException) as error:
         raise NoSuchName("no domain can have that name") from error
     except (dns.exception.DNSException, OSError, EOFError, UnicodeError) as error:

@@ -1,0 +1,109 @@
+"""Health judges by results: mail that should leave and does not is a failure, whatever keeps it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import Server
+from http_client import ask
+from sending import MESSAGE, SENDER, TO, forward_to, queue
+from testbed.faketime import faketime
+from testbed.ports import free_port
+from testbed.relay import Relay
+
+LATER = faketime("+2h")
+"""A night later, by the clock of all programs."""
+
+
+def unreadable_key(relay: Relay) -> dict[str, Any]:
+    """A DKIM key that is damaged: every message waits."""
+    key = relay.directory / "example.com.private"
+    key.touch(mode=0o600)
+    key.write_text("not a key\n")
+    dkim = {"enabled": True, "domain": "example.com", "privateKeyPath": str(key)}
+    return forward_to(free_port(), dkim=dkim)
+
+
+def dead_name_server(_: Relay) -> dict[str, Any]:
+    dns = {"nameservers": [f"127.0.0.1:{free_port()}"], "timeout": "1s"}
+    return {"directDelivery": {"enabled": True}, "dns": dns}
+
+
+def dead_provider(_: Relay) -> dict[str, Any]:
+    return forward_to(free_port())
+
+
+SILENT: dict[str, tuple[Callable[[Relay], dict[str, Any]], str]] = {
+    "a DKIM key that cannot be used": (unreadable_key, "example.com.private"),
+    "a name server that does not answer": (dead_name_server, "127.0.0.1:"),
+    "a provider that refuses connections": (dead_provider, "Connection refused"),
+}
+
+
+@pytest.mark.parametrize("fault", SILENT)
+def test_nothing_sent_for_an_hour_is_failing_and_the_cause_is_said(fault: str, relay: Relay) -> None:
+    """Runs work all the time; one more message that came just now changes nothing."""
+    settings, cause = SILENT[fault]
+    relay.configure(settings(relay))
+    message = queue(relay.spool)
+    relay.mailer_send()
+    with relay.monitor():
+        assert ask(relay.http_port, "/health").json["checks"]["results"]["status"] == "ok"
+    relay.mailer_send(under=LATER)
+    with relay.monitor(under=LATER):
+        told = ask(relay.http_port, "/health")
+        page = ask(relay.http_port, "/").body.decode()
+    check = told.json["checks"]["results"]
+    assert (told.status, told.json["status"], check["status"]) == (503, "failing", "failing"), told.json
+    assert cause in check["message"], check
+    assert f"mailer spool why {message}" in check["message"]
+    assert "@" not in check["message"], "every user of this host may read it"
+    assert "none has been sent for an hour" in page
+
+
+def test_what_leaves_ends_the_failure(relay: Relay) -> None:
+    with Server({"rcpt": "450 4.2.1 Try later"}) as server:
+        relay.configure(forward_to(server))
+        queue(relay.spool)
+        relay.mailer_send()
+        server.script.clear()
+        relay.mailer_send(under=LATER)
+        with relay.monitor(under=LATER):
+            told = ask(relay.http_port, "/health").json
+    assert told["checks"]["results"] == {"status": "ok", "message": "1 recipient sent within the last hour"}
+
+
+def test_mail_that_the_recipients_servers_put_off_wakes_nobody(relay: Relay) -> None:
+    """Our side works: the destination was found and reached, and it answers for itself."""
+    with Server({"rcpt": "450 4.2.1 Try later"}) as server:
+        direct = {"enabled": True, "port": server.port, "allowPrivate": True}
+        relay.configure({"directDelivery": direct})
+        queue(relay.spool, ["bob@[127.0.0.1]"])
+        relay.mailer_send()
+        with relay.monitor(under=LATER):
+            told = ask(relay.http_port, "/health")
+    check = told.json["checks"]["results"]
+    assert (told.status, check["status"]) == (200, "degraded"), told.json
+    assert "450 4.2.1 Try later" in check["message"]
+
+
+def test_mail_that_is_requeued_has_an_hour_again(relay: Relay) -> None:
+    with Server({"rcpt": "550 5.1.1 unknown"}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        relay.mailer_send()
+    assert relay.mailer("spool", "retry", message, under=LATER).returncode == 0
+    with relay.monitor(under=LATER):
+        assert ask(relay.http_port, "/health").json["checks"]["results"]["status"] == "ok"
+
+
+def test_a_message_that_kills_its_runners_is_degraded_once_it_is_held(relay: Relay) -> None:
+    relay.configure({"enableHealthCheck": True})
+    with relay.serve(), relay.connect() as client:
+        client.sendmail(SENDER, [TO], MESSAGE)
+    [message] = [file.name for file in Path(relay.spool, "new").iterdir()]
+    assert relay.mailer("spool", "hold", message).returncode == 0
+    with relay.monitor():
+        told = ask(relay.http_port, "/health").json
+    assert (told["status"], told["checks"]["held"]["status"]) == ("degraded", "degraded")
