@@ -50,7 +50,7 @@ class Provider(Group, frozen=True, kw_only=True):
     password: Secret = Secret("")
     ssl: bool = False
     """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
-    is sent to a loopback address only."""
+    is sent only where `host` is written as a loopback address or `localhost`, whatever DNS says of a name."""
     priority: int | None = None
     """Lower is tried first, ties in the order of the file; none: the position in the list, from 0."""
     weight: Share | None = None

@@ -124,7 +124,7 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """Return a provider as a next hop.
 
-    With a username it gets nothing in clear, save at loopback, whatever the TLS policy: see `client`.
+    With a username it gets nothing in clear, save where `Hop.here`, whatever the TLS policy: see `client`.
     """
     demand = demand_of(config.tls_policies, provider.host)
     rate = provider.max_per_minute

@@ -11,6 +11,7 @@ from mailer.mail.reply import Reply, printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import sasl, tls, utf8
 from mailer.send.smtp.body import DotStuffer
+from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
@@ -45,8 +46,6 @@ class Session:
         self._dialogue = wire.dialogue
         self.hop = wire.hop
         self.extensions = Extensions()
-        self._quotable: sasl.Secret | None = None
-        """The password, once the server has heard it and might quote it."""
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts) -> "Session":
@@ -55,10 +54,12 @@ class Session:
         Raises:
             HopTrouble: some step failed; nothing is left open.
         """
-        wire = await connect(hop, timeouts)
+        # Before anything is read: an earlier session may have told the server what it quotes in its banner.
+        login = await _login(hop)
+        wire = await connect(hop, timeouts, login if isinstance(login, Concealment) else None)
         session = cls(wire)
         try:
-            await session._prepare()
+            await session._prepare(login)
         except BaseException:
             wire.abort()
             raise
@@ -137,7 +138,7 @@ class Session:
 
     # Opening.
 
-    async def _prepare(self) -> None:
+    async def _prepare(self, login: Concealment | SecretError | None) -> None:
         if self.hop.implicit_tls:
             await self._wire.handshake()
         banner = await self._ask()
@@ -146,8 +147,8 @@ class Session:
         await self._hello()
         if not self.hop.implicit_tls and self.hop.starttls is not StartTls.NEVER:
             await self._encrypt()
-        if self.hop.username:
-            await self._log_in()
+        if login:
+            await self._log_in(login)
 
     async def _hello(self) -> None:
         """EHLO, or HELO where EHLO is unknown (RFC 5321 4.1.1.1)."""
@@ -175,23 +176,24 @@ class Session:
         self._dialogue.secured()
         await self._hello()
 
-    async def _log_in(self) -> None:
+    async def _log_in(self, login: Concealment | SecretError) -> None:
         secret = self.hop.password
         assert secret is not None
-        if not self.tls and not self._wire.loopback:
+        if not self.tls and not (self.hop.here and self._wire.loopback):
             text = "credentials are not sent in clear, and TLS is not offered or not wanted"
+            if self._wire.loopback:
+                text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
         mechanism = sasl.choose(self.extensions.auth, self.hop.username, secret)
         if mechanism is None:
-            text = f"no AUTH mechanism in common (offered: {' '.join(self.extensions.auth) or 'none'})"
+            offered = " ".join(self.extensions.auth) or "none"
+            if isinstance(login, Concealment):
+                offered = login.words(offered)
+            text = f"no AUTH mechanism in common (offered: {offered})"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        try:
-            # In a thread: a secret may be a command's output, and the command may take its time.
-            await asyncio.to_thread(secret.reveal)
-        except SecretError as error:
-            text = printable(str(error))
-            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False) from None
-        self._quotable = secret
+        if isinstance(login, SecretError):
+            text = printable(str(login))
+            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
         reply = await self._ask(self._dialogue.auth, mechanism)
         if not reply.positive:
             raise self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
@@ -300,13 +302,20 @@ class Session:
 
     def _refused(self, phase: Phase, reply: Reply, scope: Scope = Scope.HOST) -> HopTrouble:
         """The server said no to the session itself."""
-        reply = Reply(reply.code, tuple(self._redacted(line) for line in reply.lines))
         temporary = not reply.permanent
         return HopTrouble(self.label, phase, str(reply), scope=scope, reply=reply, temporary=temporary)
 
     def _lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
-        return kind(self.label, broken.phase, printable(self._redacted(broken.text)), reply=broken.reply)
+        return kind(self.label, broken.phase, printable(broken.text), reply=broken.reply)
 
-    def _redacted(self, text: str) -> str:
-        """A server may quote what it did not understand, and in AUTH that is the password."""
-        return sasl.redact(text, self.hop.username, self._quotable) if self._quotable else text
+
+async def _login(hop: Hop) -> Concealment | SecretError | None:
+    """Fetch a hop's password, and return what its replies are not to show; or why it cannot be had."""
+    if not hop.username:
+        return None
+    assert hop.password is not None
+    try:
+        # In a thread: a secret may be a command's output, and the command may take its time.
+        return Concealment(hop.username, await asyncio.to_thread(hop.password.reveal))
+    except SecretError as error:
+        return error

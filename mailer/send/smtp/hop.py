@@ -13,7 +13,7 @@ class StartTls(StrEnum):
 
     NEVER = "never"
     WHEN_OFFERED = "when offered"
-    """Opportunistic; with credentials it still means encrypted or not at all, save to loopback."""
+    """Opportunistic; with credentials it still means encrypted or not at all, save where `Hop.here`."""
     REQUIRED = "required"
 
 
@@ -55,6 +55,19 @@ class Hop:
         login = f"{self.login}@" if self.shared else ""
         known = f"[{address}]" if address not in {"", self.name} else ""
         return f"{login}{self.name}{known}:{self.port}"
+
+    @property
+    def here(self) -> bool:
+        """The operator wrote a loopback address, or `localhost`: the hop was meant to be on this machine.
+
+        Only what was written counts, since an answer of DNS is a stranger's. `localhost` is not asked of DNS
+        (RFC 6761 6.3: /etc/hosts has it); where a resolver does ask, the address that was connected to must
+        be loopback as well.
+        """
+        try:
+            return is_loopback(self.name)
+        except ValueError:
+            return self.name.lower().removesuffix(".") == "localhost"
 
     @property
     def login(self) -> str:

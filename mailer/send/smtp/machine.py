@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
+from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.events import Answered, Broken, Event, GoAhead, Settled
 from mailer.send.smtp.replies import BadReply, ReplyReader
 from mailer.send.smtp.sasl import Mechanism
@@ -79,6 +80,9 @@ REPLIES: dict[Phase, dict[int, State]] = {
     Phase.QUIT: {2: State.OVER, 4: State.OVER, 5: State.OVER},
 }
 
+# Replies, by their first digit, that only this program reads: what a server offers, what it asks in AUTH.
+_FOR_US = {Phase.EHLO: 2, Phase.AUTH: 3}
+
 _TRANSACTION = frozenset({Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
 _OUR_TURN = {State.HANDSHAKE: Phase.TLS, State.BODY: Phase.BODY}
 _MAX_CHALLENGES = 2  # LOGIN has two, the others one
@@ -96,13 +100,15 @@ class Dialogue:
     and every `receive`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, conceal: Concealment | None = None) -> None:
+        """Args: conceal: what no event may show, because the server may quote it."""
         self.state = State.WAITING
         self.pipelining = False
         """Set by whoever read the EHLO reply."""
         self.answered = 0
         """Replies taken so far, so that the shell can give each its own deadline."""
-        self._reader = ReplyReader()
+        self._conceal = conceal
+        self._reader = ReplyReader(conceal)
         self._awaited: deque[Phase] = deque((Phase.BANNER,))
         self._unsaid: deque[tuple[Phase, bytes]] = deque()
         self._out = b""
@@ -196,7 +202,7 @@ class Dialogue:
         events: list[Event] = []
         self._reader.feed(data)
         try:
-            while not self.over and (reply := self._reader.next()):
+            while not self.over and (reply := self._reader.next(_FOR_US.get(self.phase, 0))):
                 if event := self._take(reply):
                     events.append(event)
         except BadReply as bad:
@@ -233,7 +239,8 @@ class Dialogue:
         self._out += command + b"\r\n"
 
     def _break(self, text: str, reply: Reply | None = None) -> Broken:
-        broken = Broken(text, self.phase, reply)
+        # Words about a reply that was for us alone may still quote it.
+        broken = Broken(self._conceal.words(text) if self._conceal else text, self.phase, reply)
         self.state = State.OVER
         return broken
 

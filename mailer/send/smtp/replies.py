@@ -4,6 +4,7 @@ import re
 
 from mailer.mail.reply import Reply
 from mailer.send.replies.encoding import decode
+from mailer.send.smtp.concealment import Concealment
 
 MAX_LINE = 4096
 """Octets of one line with its end. RFC 5321 4.5.3.1.5: 512; Postfix: 2048; some servers exceed 512."""
@@ -22,9 +23,11 @@ class BadReply(ValueError):
 class ReplyReader:
     """Collects replies. After `BadReply` the reader stays bad: the stream has no defined continuation."""
 
-    __slots__ = ("_code", "_lines", "_partial")
+    __slots__ = ("_code", "_conceal", "_lines", "_partial")
 
-    def __init__(self) -> None:
+    def __init__(self, conceal: Concealment | None = None) -> None:
+        """Args: conceal: what the replies that come out must not hold."""
+        self._conceal = conceal
         self._partial = b""
         self._code = 0
         self._lines: list[str] = []
@@ -38,10 +41,14 @@ class ReplyReader:
         """Take what has arrived; `next` gives the replies it completes."""
         self._partial += data
 
-    def next(self) -> Reply | None:
+    def next(self, verbatim: int = 0) -> Reply | None:
         """The next complete reply, or None until more has arrived.
 
         A line may end in a bare LF, as Postfix reads it too.
+
+        Args:
+            verbatim: replies that begin with this digit are for a program to read, not for people: nothing in
+                them is concealed.
 
         Raises:
             BadReply: no reply, codes that differ between its lines, NUL, or a cap is exceeded.
@@ -55,9 +62,13 @@ class ReplyReader:
             self._partial = rest
             found = _LINE.fullmatch(line.removesuffix(b"\r"))
             if not found:
+                line = self._conceal.octets(line) if self._conceal else line
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
-            code, mark, text = found.groups()
-            reply = self._line(int(code), more=mark == b"-", text=text or b"")
+            code, mark, text = found.groups(b"")
+            conceal = None if int(code[:1]) == verbatim else self._conceal
+            reply = self._line(int(code), more=mark == b"-", text=conceal.octets(text) if conceal else text)
+            if reply and conceal and len(reply.lines) > 1:
+                reply = Reply(reply.code, conceal.lines(reply.lines))
             if reply:
                 return reply
         return None

@@ -1,7 +1,6 @@
 """The client's side of AUTH (RFC 4954): which mechanism, and what it answers to each challenge."""
 
 import hmac
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -84,13 +83,3 @@ def choose(offered: Sequence[str], username: str, secret: Secret) -> Mechanism |
         if candidate.name in offered:
             return candidate
     return None
-
-
-def redact(text: str, username: str, secret: Secret) -> str:
-    """Remove the password, and what AUTH made of it, from words that a server may have echoed."""
-    password = secret.reveal()
-    plain = f"\0{username}\0{password}"
-    for shown in (b64encode(plain.encode()).decode(), b64encode(password.encode()).decode(), password):
-        if shown:
-            text = text.replace(shown, "***")
-    return text

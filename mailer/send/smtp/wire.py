@@ -14,6 +14,7 @@ from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls
+from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.events import Broken, Event
 from mailer.send.smtp.hop import Hop, is_loopback
 from mailer.send.smtp.machine import Dialogue, State
@@ -37,8 +38,15 @@ class Wire(asyncio.BufferedProtocol):
     A loss of any kind (the peer's, a deadline, `abort`) leaves a `Broken` that every later wait returns.
     """
 
-    def __init__(self, hop: Hop, address: str, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
-        self.dialogue = Dialogue()
+    def __init__(
+        self,
+        hop: Hop,
+        address: str,
+        timeouts: Timeouts,
+        loop: asyncio.AbstractEventLoop,
+        conceal: Concealment | None = None,
+    ) -> None:
+        self.dialogue = Dialogue(conceal)
         self.broken: Broken | None = None
         self.hop = hop
         self.label = hop.at(address)
@@ -218,8 +226,13 @@ class Wire(asyncio.BufferedProtocol):
             self._break(Broken(TIMED_OUT, self.dialogue.phase))
 
 
-async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
+async def connect(hop: Hop, timeouts: Timeouts, conceal: Concealment | None = None) -> Wire:
     """Connect to the first of the hop's addresses that answers.
+
+    Args:
+        hop: where to.
+        timeouts: of its phases.
+        conceal: the hop's login, which its replies are not to show.
 
     Raises:
         HopTrouble: none does; the last one's trouble. The system's words are kept ("Connection refused").
@@ -231,7 +244,9 @@ async def connect(hop: Hop, timeouts: Timeouts) -> Wire:
         try:
             async with asyncio.timeout(timeouts.connect):
                 sock = await _connected(hop, address, loop)
-                _, wire = await loop.create_connection(partial(Wire, hop, address, timeouts, loop), sock=sock)
+                _, wire = await loop.create_connection(
+                    partial(Wire, hop, address, timeouts, loop, conceal), sock=sock
+                )
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else TIMED_OUT
             scope = _whose(error, hop, address)
