@@ -259,17 +259,24 @@ def test_the_operator_decides_who_is_told_and_the_status_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("staging", "goes_to"),
+    ("staging", "sender", "goes_to"),
     [
-        ({"redirectAllTo": "dev@example.com"}, ["dev@example.com"]),
-        ({"allowedRecipients": ["example.com"]}, [SENDER]),
-        ({"allowedRecipients": ["example.net"]}, None),
+        # Who has sent it is replaced by the receiver.
+        (
+            {"redirectAllTo": "dev@example.com", "allowedRecipients": [BOB]},
+            "dev@example.com",
+            ["dev@example.com"],
+        ),
+        ({"allowedRecipients": ["example.com"]}, SENDER, [SENDER]),
+        ({"allowedRecipients": ["example.net"]}, SENDER, None),
     ],
 )
-def test_a_staging_host_bounces_to_nobody_that_it_may_not_mail(relay: Relay, staging, goes_to) -> None:
+def test_a_staging_host_bounces_to_nobody_that_it_may_not_mail(
+    relay: Relay, staging, sender, goes_to
+) -> None:
     with Server({"rcpt": per_address({BOB: NEVER})}) as server:
         sending(relay, server, **staging)
-        queue(relay.spool, [BOB])
+        queue(relay.spool, [BOB], sender=sender)
         run(relay)
         assert [each.to for each in notifications(server)] == ([goes_to] if goes_to else [])
 

@@ -13,7 +13,8 @@ from mailer.config.model import Config
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
-from mailer.send.routes.plan import route_names
+from mailer.send.routes.plan import keeps_mail, route_names
+from mailer.send.staging import Staging
 from mailer.spool import words
 from mailer.spool.inspect import Seen, look
 from mailer.spool.journal import Standing
@@ -33,13 +34,16 @@ class Taken:
     seen: Seen
     due: tuple[Standing, ...]
     """The recipients that would be tried; none: it would only be put where its journal says it belongs."""
+    objection: str = ""
+    """Why it would be held instead of tried."""
 
 
 def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_json: bool) -> None:
     """Print one line for each message that a run would take, in the order of the run."""
     routes = route_names(config)
+    staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff(config.retry.schedule, config.retry.max_age).horizon
-    taken = islice(_taken(spool, now, horizon), limit)
+    taken = islice(_taken(spool, now, horizon, staging), limit)
     if as_json:
         sys.stdout.writelines(records.encode(_record(one, routes)) for one in taken)
         return
@@ -50,13 +54,15 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     sys.stdout.write(f"{words.count(count, 'message')} would be taken; nothing was touched\n")
 
 
-def _taken(spool: Spool, now: float, horizon: float) -> Iterator[Taken]:
+def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) -> Iterator[Taken]:
     for why, spot in _spots(spool, now, horizon):
         seen = look(spool, spot)
         if seen is None or seen.in_hand:
             continue
         state = seen.entry.state if seen.entry else None
-        yield Taken(why, seen, state.due(now, horizon) if state and not state.held else ())
+        due = state.due(now, horizon) if state and not state.held else ()
+        objection = staging.objection(seen.entry.envelope) if staging and seen.entry and due else ""
+        yield Taken(why, seen, () if objection else due, objection)
 
 
 def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot]]:
@@ -79,6 +85,8 @@ def _describe(one: Taken, routes: tuple[str, ...]) -> str:
     if entry is None:
         return f"would be put away as unreadable: {one.seen.reason}"
     sender = words.address(entry.envelope.sender)
+    if one.objection:
+        return f"{sender}: would be held: {one.objection}"
     if not one.due:
         return f"{sender}: nobody is to be tried; it would be put where its journal says it belongs"
     ways: dict[tuple[str, ...], list[str]] = {}
@@ -98,5 +106,5 @@ def _record(one: Taken, routes: tuple[str, ...]) -> records.Record:
         "sender": entry.envelope.sender if entry else None,
         "attempt": entry.state.attempts + 1 if entry else None,
         "recipients": [{"address": s.address, "through": _through(s, routes)} for s in one.due],
-        "reason": one.seen.reason,
+        "reason": one.seen.reason or one.objection,
     }

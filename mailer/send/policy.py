@@ -11,6 +11,7 @@ from mailer.send.dkim.signer import Signer
 from mailer.send.journals import Journals
 from mailer.send.leap import Leap
 from mailer.send.routes.turns import Turns
+from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
 
 
@@ -34,3 +35,5 @@ class Policy:
     """Makes durable what is recorded of messages in hand; None: nobody does."""
     traffic: Traffic | None = None
     """How the direct route's destinations do; None: it is off."""
+    staging: Staging | None = None
+    """What may leave; None: everything."""

@@ -23,6 +23,7 @@ from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.send.smtp.client import Session
 from mailer.send.smtp.pool import Pool
+from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
 from mailer.spool import last_run
 from mailer.spool.claim import Claims, boot_id
@@ -77,6 +78,7 @@ async def open_runner(
                 leap=leap,
                 journals=Journals(committer),
                 traffic=traffic if config.direct_delivery.enabled else None,
+                staging=None if keeps_mail(config) else Staging.of(config),
             )
             terms = Terms(
                 destination(config), hostname, float(config.delay_warning), backoff.max_age, leap.believes

@@ -138,6 +138,8 @@ class Worker:
             record.report_again()
         if claim.poison:
             record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
+        elif record.due and (objection := self._objection(claim)):
+            record.hold(objection)
         elif record.due:
             self._begin(claim, alone=alone)
             try:
@@ -149,6 +151,10 @@ class Worker:
                 kind = type(error).__name__
                 self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
                 record.fail_internally(f"internal error: {kind}")
+
+    def _objection(self, claim: Claim) -> str:
+        staging = self._policy.staging
+        return staging.objection(claim.entry.envelope) if staging else ""
 
     def _begin(self, claim: Claim, *, alone: bool) -> None:
         """Write what the next runner must know if this one dies: that the message was alone, or in hand."""

@@ -1,0 +1,46 @@
+"""What may leave a host whose mail goes to `redirectAllTo`: the receiver redirects, this is the last look.
+
+Mail that was accepted before the key was set, or came with a spool copied from production, still names real
+people; so may its sender, whom the next server would tell of a failure.
+"""
+
+from dataclasses import dataclass
+
+from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
+from mailer.mail.envelope import Envelope
+from mailer.mail.patterns import AddressPatterns
+from mailer.mail.reply import printable
+
+_ADVICE = (
+    "it was accepted before redirectAllTo was set; remove it, or unset redirectAllTo and release it"
+    " (mailer spool rm, mailer spool release)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The addresses that mail may be sent to, and from."""
+
+    addressees: AddressPatterns
+    told: AddressPatterns
+    """Whom notifications go to, in addition."""
+
+    @classmethod
+    def of(cls, config: Config) -> "Staging | None":
+        """Return the configured one; None: `redirectAllTo` is off, and mail goes where it is addressed."""
+        if not config.redirect_all_to:
+            return None
+        told = () if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else (config.bounce,)
+        return cls(
+            AddressPatterns.of((config.redirect_all_to, *config.allowed_recipients)), AddressPatterns.of(told)
+        )
+
+    def objection(self, envelope: Envelope) -> str:
+        """Say why mail with this envelope may not leave; empty: it may."""
+        for recipient in envelope.recipients:
+            notified = not envelope.sender and self.told.match(recipient.address)
+            if not notified and not self.addressees.match(recipient.address):
+                return f"<{printable(recipient.address)}> gets no mail from this host: {_ADVICE}"
+        if envelope.sender and not self.addressees.match(envelope.sender):
+            return f"<{printable(envelope.sender)}> may not be told of it by another server: {_ADVICE}"
+        return ""
