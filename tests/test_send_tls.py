@@ -100,7 +100,7 @@ def test_tls_before_1_2_is_refused(authority):
     with pytest.warns(DeprecationWarning, match="TLSVersion"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with Server(tls=old) as server, pytest.raises(HopTrouble) as raised:
-        send(server, Letter(), verify=False)
+        send(server, Letter(), verify=False, starttls=StartTls.REQUIRED)
     assert raised.value.phase is Phase.TLS
 
 
@@ -108,7 +108,7 @@ def test_tls_before_1_2_is_refused(authority):
 def test_anything_in_clear_after_the_220_ends_the_session(good, injected):
     with Server({"starttls": injected}, tls=good) as server:
         with pytest.raises(HopTrouble) as raised:
-            send(server, Letter())
+            send(server, Letter(), starttls=StartTls.REQUIRED)
         server.wait()
     assert raised.value.phase in {Phase.TLS, Phase.STARTTLS}
     assert b"MAIL" not in server.sessions[0].received
@@ -129,15 +129,42 @@ def test_a_failed_handshake_is_trouble_of_the_hop_and_nothing_is_said_in_clear(g
 @pytest.mark.parametrize("tarpit", [HANG, drip(b"\x16")])
 def test_a_handshake_that_never_ends_costs_one_deadline(good, tarpit):
     with Server({"handshake": tarpit}, tls=good) as server, pytest.raises(HopTrouble) as raised:
-        send(server, Letter(), only(tls=0.3))
+        send(server, Letter(), only(tls=0.3), starttls=StartTls.REQUIRED)
     assert raised.value.phase is Phase.TLS
 
 
+@pytest.mark.parametrize("terms", [{"starttls": StartTls.REQUIRED}, LOGIN])
 @pytest.mark.parametrize("fault", [DROP, "454 4.7.0 not now", "501 what", b"???\r\n"])
-def test_a_refused_starttls_is_trouble_of_the_hop(good, fault):
-    with Server({"starttls": fault}, tls=good) as server, pytest.raises(HopTrouble) as raised:
-        send(server, Letter())
+def test_a_refused_starttls_is_trouble_of_the_hop_that_needs_tls(good, fault, terms):
+    with Server({"starttls": fault}, tls=good, auth="PLAIN") as server:
+        with pytest.raises(HopTrouble) as raised:
+            send(server, Letter(), **terms)
+        server.wait()
     assert (raised.value.scope, raised.value.phase) == (Scope.HOST, Phase.STARTTLS)
+    assert [b"AUTH" in session.received for session in server.sessions] == [False]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"starttls": DROP}, "none: connection closed by the server"),
+        (
+            {"starttls": "454 4.7.0 TLS not available due to local problem"},
+            "none: 454 4.7.0 TLS not available",
+        ),
+        ({"handshake": b"garbage instead of a handshake\r\n"}, "none: TLS handshake failed"),
+    ],
+)
+def test_opportunistic_tls_that_fails_is_given_up_and_the_outcome_says_why(good, fault, words):
+    """In clear over a connection of its own: what was said on the other one counts for nothing."""
+    with Server(fault, tls=good) as server:
+        (outcome,) = send(server, Letter(), verify=False)
+        server.wait()
+    assert outcome.status is Status.SENT
+    assert outcome.tls.startswith(words)
+    first, second = server.sessions
+    assert b"MAIL" not in first.received
+    assert b"STARTTLS" not in second.received
 
 
 def test_tls_that_is_required_and_not_offered_is_trouble_of_the_hop():

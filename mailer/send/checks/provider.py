@@ -72,9 +72,13 @@ def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
 
 
 def _encryption(hop: Hop, session: Session, now: float) -> Finding:
-    if not session.tls:
+    if not session.encrypted:
         todo = "ask the provider for a port with TLS (587 with STARTTLS, or 465 with ssl)"
-        return Finding(str(hop), "tls", Grade.WARNING, "none: mail travels in clear", todo)
+        words = "mail travels in clear"
+        words = f"{session.tls}; {words}" if session.tls else f"none: {words}"
+        return Finding(str(hop), "tls", Grade.WARNING, words, todo)
+    if hop.opportunistic:
+        return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (opportunistic: see tlsPolicies)")
     if not hop.verify:
         words = f"{session.tls} (insecureSkipVerify)"
         todo = "turn insecureSkipVerify off: whoever is on the way can read the password"

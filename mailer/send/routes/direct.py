@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -15,7 +15,7 @@ from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.routes.route import OnCommit, OnTrouble
-from mailer.send.smtp.hop import Hop, StartTls
+from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble, without_account
@@ -153,19 +153,6 @@ class DirectRoute:
         )
 
     async def _send(
-        self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
-    ) -> list[Outcome]:
-        try:
-            return await self._transact(hop, outgoing, recipients, on_commit)
-        except HopTrouble as trouble:
-            if trouble.phase not in {Phase.STARTTLS, Phase.TLS} or hop.starttls is not StartTls.WHEN_OFFERED:
-                raise
-            # As the field does: a server whose TLS is broken gets its mail in clear, and the journal says so.
-            clear = replace(hop, starttls=StartTls.NEVER)
-            outcomes = await self._transact(clear, outgoing, recipients, on_commit)
-            return [structs.replace(outcome, tls=f"none: {trouble.text}") for outcome in outcomes]
-
-    async def _transact(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         async with self._pool.session(hop) as session:

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailer.config.hops import DirectDelivery, IpVersion, Provider
+from mailer.config.hops import DirectDelivery, IpVersion, Provider, TlsLevel
 from mailer.config.model import Config
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.forward import ForwardRoute
@@ -124,9 +124,12 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """Return a provider as a next hop.
 
-    With a username it gets nothing in clear, save where `Hop.here`, whatever the TLS policy: see `client`.
+    With a username it gets nothing in clear, save where `Hop.here`, whatever the TLS policy (see `client`),
+    and its certificate is verified, so that the password reaches nobody else. Without one the policy decides,
+    save that `ssl` asks for TLS that proves whom it leads to.
     """
     demand = demand_of(config.tls_policies, provider.host)
+    verified = bool(provider.username) or provider.ssl or demand.level is TlsLevel.VERIFY
     rate = provider.max_per_minute
     logins = {p.username for p in config.providers if (p.host, p.port) == (provider.host, provider.port)}
     return Hop(
@@ -134,7 +137,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         port=provider.port,
         implicit_tls=provider.ssl,
         starttls=STARTTLS[demand.level],
-        verify=not provider.insecure_skip_verify,
+        verify=verified and not provider.insecure_skip_verify,
         verify_name=demand.verify_name,
         username=provider.username,
         password=provider.password if provider.username else None,

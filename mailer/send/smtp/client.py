@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from mailer.config.secrets import SecretError
@@ -41,23 +42,38 @@ class Message(Protocol):
 class Session:
     """A session that is past EHLO, STARTTLS and AUTH: ready for transactions, one at a time."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, without_tls: str = "") -> None:
         self._wire = wire
         self._dialogue = wire.dialogue
         self.hop = wire.hop
         self.extensions = Extensions()
+        self._without_tls = without_tls
+        """Why opportunistic TLS was given up; empty: it was not."""
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts) -> "Session":
         """Connect, greet, encrypt and log in, as far as the hop asks for it.
 
+        When opportunistic TLS fails, another connection in clear takes its place (as in the field: Postfix,
+        Exim), and `tls` says why.
+
         Raises:
             HopTrouble: some step failed; nothing is left open.
         """
+        try:
+            return await cls._open(hop, timeouts)
+        except HopTrouble as trouble:
+            if not hop.opportunistic or trouble.phase not in {Phase.STARTTLS, Phase.TLS}:
+                raise
+            reason = f"none: {trouble.text}"
+        return await cls._open(replace(hop, starttls=StartTls.NEVER), timeouts, reason)
+
+    @classmethod
+    async def _open(cls, hop: Hop, timeouts: Timeouts, without_tls: str = "") -> "Session":
         # Before anything is read: an earlier session may have told the server what it quotes in its banner.
         login = await _login(hop)
         wire = await connect(hop, timeouts, login if isinstance(login, Concealment) else None)
-        session = cls(wire)
+        session = cls(wire, without_tls)
         try:
             await session._prepare(login)
         except BaseException:
@@ -72,8 +88,12 @@ class Session:
 
     @property
     def tls(self) -> str:
-        """TLS version and cipher, or empty."""
-        return self._wire.tls
+        """TLS version and cipher; `none: REASON` if it was given up; empty if it was not tried."""
+        return self._wire.tls or self._without_tls
+
+    @property
+    def encrypted(self) -> bool:
+        return bool(self._wire.tls)
 
     @property
     def certificate_end(self) -> float | None:
@@ -179,7 +199,7 @@ class Session:
     async def _log_in(self, login: Concealment | SecretError) -> None:
         secret = self.hop.password
         assert secret is not None
-        if not self.tls and not (self.hop.here and self._wire.loopback):
+        if not self.encrypted and not (self.hop.here and self._wire.loopback):
             text = "credentials are not sent in clear, and TLS is not offered or not wanted"
             if self._wire.loopback:
                 text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"

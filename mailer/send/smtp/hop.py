@@ -70,6 +70,14 @@ class Hop:
             return self.name.lower().removesuffix(".") == "localhost"
 
     @property
+    def opportunistic(self) -> bool:
+        """TLS when it works, whatever the certificate, and in clear when not (RFC 7435).
+
+        Never with a login: credentials are not sent in clear, nor to whoever shows any certificate.
+        """
+        return self.starttls is StartTls.WHEN_OFFERED and not self.implicit_tls and not self.username
+
+    @property
     def login(self) -> str:
         """The username, as a line can have it."""
         return printable(self.username, 200)
