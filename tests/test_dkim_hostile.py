@@ -1,11 +1,18 @@
-"""Whatever stands in a message or in DNS, `verify` judges it and does not break."""
+"""Whatever stands in a message or in DNS, `verify` judges it, does not break, and comes to an end."""
 
 import asyncio
+import resource
 
+import dkim
+import pytest
+from dkim.canonicalization import Relaxed, Simple
 from hypothesis import given
 from hypothesis import strategies as st
+from testbed.name_server import NameServer
+from testbed.relay import Relay
 
-from mailer.send.dkim.verify import Result, verify
+from mailer.send.dkim.opened import Opened, Unreadable
+from mailer.send.dkim.verify import MAX_SIGNATURES, Result, verify
 
 _tag = st.sampled_from(
     [
@@ -67,6 +74,15 @@ def test_any_signature_and_any_record_have_a_verdict(signature, header, records)
         assert all(text.isprintable() for text in (verdict.domain, verdict.selector, verdict.reason))
 
 
+# Nobody's: its private half was not kept.
+KEY = (
+    "v=DKIM1; k=rsa; p="
+    "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAoipIXt23eBBoJ1kpvhEXom83tngHnGsnYQULOKVrViYXrb"
+    "R6Ekmvq6iUoEUzvnBvCBMWytSszWlajMQ17gkwhevH/Z9TkE3OgqaKjshCID8LPi4k86uBnuAr7Xe9b0sLku+zFE8M"
+    "UMm46X2GuFJriYj0XOA7ZJ8e+MH7TCxjpwL/1QkuokyEsOY5JygrWFWA5jhyVVGXTIEF3YXBIkHcAWFXGnr+eQbMMH"
+    "j2XEN3ZJdNpCK2fvhFaIt+Re4pOZtG803EX6y31JFS21KzZdEuQxtTbtqHZcRKmsAWv+nRGRZh6+MSx05ScljDuna9"
+    "VI3xK4Lq1niH0x+2UZzGDGddOwIDAQAB"
+)
 EMPTY_BODY = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 COMPLETE = f"v=1; c=relaxed/relaxed; d=example.com; s=s; h=from; bh={EMPTY_BODY}; "
 
@@ -81,3 +97,76 @@ def test_a_complete_signature_by_nobody_never_passes(algorithm, b, records):
     message = b"DKIM-Signature: " + field + b"\r\nFrom: a@example.com\r\n\r\n"
     [verdict] = asyncio.run(verify(message, Answers(records)))
     assert verdict.result is Result.FAIL
+
+
+SIGNED = f"DKIM-Signature: {COMPLETE}a=rsa-sha256; b={'A' * 344}\r\nFrom: a@example.com\r\n".encode()
+MANY = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (SIGNED + b"\r\n" + b" " * MANY + b"x\r\n", "body hash mismatch"),
+        (SIGNED + b"\r\n" + b"\t" * MANY, "body hash mismatch"),
+        (SIGNED + b"\r\n" + b" \n" * (MANY // 2), "does not fit"),
+        (SIGNED + b"\r\n" + b"\r\n" * (MANY // 2), "does not fit"),
+        (SIGNED + b" x\r\n" * 120_000 + b"\r\nx", "body hash mismatch"),
+        (SIGNED + b" x\r\n" * (MANY // 4) + b"\r\nx", "header has more than"),
+        (SIGNED + b"a:\r\n" * 100_000 + b"\r\nx", "header has more than"),
+        (SIGNED.replace(b"h=from", b"h=from" + b" " * 7000 + b"?") + b"\r\nx", "200 blanks in a row"),
+        (SIGNED.replace(b"h=from", b"h=" + b"a:" * 7000) + b"\r\nx", "signature field of more than"),
+        (b" x\r\n" + SIGNED + b"\r\nx", "line 1 of its header is no field"),
+    ],
+)
+def test_security_case_115_a_hostile_file_takes_seconds_and_little_memory(message: bytes, said: str) -> None:
+    """Each takes hours, or a hundred times its size, where the work is the square of something in it."""
+    [verdict] = asyncio.run(verify(message, Answers([KEY])))
+    assert said in verdict.reason
+    assert verdict.result in {Result.FAIL, Result.PERMANENT}
+
+
+def test_security_case_115_by_the_command(relay: Relay) -> None:
+    """1,500 signatures over 10 MB of blanks: ten are verified, and it is said."""
+    short = b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=a.b; s=s; h=from; bh=AAAA; b=AAAA\r\n"
+    file = relay.directory / "hostile.eml"
+    file.write_bytes(short * 1500 + b"From: a@example.com\r\n\r\n" + b" " * MANY + b"x")
+    with NameServer({("s._domainkey.a.b", "TXT"): [f'"{KEY[:200]}" "{KEY[200:]}"']}) as server:
+        verified = relay.mailer("dkim", "verify", "--resolver", str(server), str(file))
+    assert verified.returncode == 1, verified.stderr
+    lines = verified.stdout.splitlines()
+    assert len(lines) == MAX_SIGNATURES + 1
+    assert "1490 more signatures, which are not verified" in lines[-1]
+    # Of the largest child so far, in KiB: a pattern over the blanks takes gigabytes.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 600 * 1024
+
+
+def test_a_key_that_takes_minutes_to_compute_with_is_refused() -> None:
+    [verdict] = asyncio.run(verify(SIGNED + b"\r\n", Answers(["v=DKIM1; p=" + "A" * 10_000])))
+    assert (verdict.result, "more than 4096 characters" in verdict.reason) == (Result.PERMANENT, True)
+
+
+_pieces = st.lists(
+    st.sampled_from([b" ", b"\t", b"\r\n", b"\n", b"\r", b"a", b" \r\n", b"\x0c", b"b" * 9]), max_size=30
+).map(b"".join)
+
+
+@given(body=_pieces)
+def test_the_prepared_body_has_the_forms_that_dkimpy_gives_it(body: bytes) -> None:
+    opened = Opened.of(b"From: a@example.com\r\n\r\n" + body)
+    theirs = dkim.DKIM(b"From: a@example.com\r\n\r\n" + body).body
+    assert opened.body == theirs
+    assert Simple.canonicalize_body(opened.simple) == Simple.canonicalize_body(theirs)
+    form = Simple if opened.relaxed else Relaxed
+    assert form.canonicalize_body(opened.relaxed) == Relaxed.canonicalize_body(theirs)
+
+
+@given(header=st.lists(st.sampled_from([b"A: b", b" c", b"\td", b"From x", b"no field", b"e:", b"f: g:h"])))
+def test_the_header_has_the_fields_that_dkimpy_finds(header: list[bytes]) -> None:
+    whole = b"From: a@example.com\r\n" + b"".join(line + b"\r\n" for line in header)
+    try:
+        theirs = [tuple(each) for each in dkim.DKIM(whole + b"\r\nbody").headers]
+    except dkim.MessageFormatError:
+        with pytest.raises(Unreadable):
+            Opened.of(whole + b"\r\nbody")
+    else:
+        assert Opened.of(whole + b"\r\nbody").fields == theirs

@@ -58,16 +58,17 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 @json_option
 @config_option
 def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
-    """Verify the signatures of a message in a file, or on standard input with `-`.
+    """Verify the signatures of a message in a file, or on standard input with `-`: ten of them, from the top.
 
     Exit code 0 when every signature is good, 1 when one is not, 65 when there is none, 75 when DNS did not
     answer.
     """
     from mailer.send.dkim import verify as dkim_verify  # noqa: PLC0415 - dkimpy, only here
+    from mailer.send.dkim.opened import MAX_MESSAGE  # noqa: PLC0415 - the same
 
     _, config = surroundings()
     dns = name_servers(config, resolver)
-    verdicts = asyncio.run(dkim_verify.verify(file.read(), dns))
+    verdicts = asyncio.run(dkim_verify.verify(file.read(MAX_MESSAGE + 1), dns))
     for verdict in verdicts:
         if as_json:
             _print_json(verdict._asdict())

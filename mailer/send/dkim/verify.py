@@ -3,6 +3,7 @@
 The one module of the room that imports dkimpy.
 """
 
+import asyncio
 import base64
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dkim.util import InvalidTagValueList, parse_tag_value
 
 from mailer.mail.reply import printable
 from mailer.send.dkim.keys import verify_ed25519
+from mailer.send.dkim.opened import Opened, Unreadable, fault_of_signature
 from mailer.send.resolver import LookupFailed, NoSuchName
 
 
@@ -43,35 +45,58 @@ class TextLookup(Protocol):
     async def texts(self, name: str) -> list[str]: ...
 
 
+MAX_SIGNATURES = 10
+"""Signatures that are verified, from the top (RFC 6376 6.1 lets a verifier limit them). opendkim: 3."""
+_RELAXED = "/relaxed"
+"""The end of `c=` (RFC 6376 3.5) for a body in that form."""
+_MAX_RECORD = 4096
+"""Characters of a key record; an RSA key of 8,192 bits has 1,400. A larger one may take minutes."""
+
+
 async def verify(message: bytes, lookup: TextLookup) -> list[Verdict]:
-    """Verify every signature of a message, from the top.
+    """Verify the signatures of a message, from the top.
 
     Args:
         message: whole; line ends of CRLF, or of LF, as mail readers save it.
         lookup: where the keys are.
 
     Returns:
-        Nothing for a message without a signature; one `permerror` without a domain for what is no message.
+        Nothing for a message without a signature; one `permerror` without a domain for what is no message,
+        and one at the end for the signatures beyond `MAX_SIGNATURES`.
     """
     try:
-        verifier = _Verifier(message, logger=_silent())
-        values = [value for name, value in verifier.headers if name.lower() == b"dkim-signature"]
-    except dkim.DKIMException as error:
-        return [Verdict("", "", "", Result.PERMANENT, printable(str(error), 200))]
-    return [await _one(message, index, value, lookup) for index, value in enumerate(values)]
+        opened = Opened.of(message)
+    except Unreadable as error:
+        return [_unread(printable(str(error), 200))]
+    values = [value for name, value in opened.fields if name.lower() == b"dkim-signature"]
+    looked_at = values[:MAX_SIGNATURES]
+    # All at once: a stranger chooses the names, and servers that do not answer.
+    verdicts = list(await asyncio.gather(*(_one(opened, *each, lookup) for each in enumerate(looked_at))))
+    if more := len(values) - len(looked_at):
+        verdicts.append(_unread(f"{more} more signatures, which are not verified"))
+    return verdicts
 
 
-async def _one(message: bytes, index: int, value: bytes, lookup: TextLookup) -> Verdict:
+def _unread(reason: str) -> Verdict:
+    return Verdict("", "", "", Result.PERMANENT, reason)
+
+
+async def _one(opened: Opened, index: int, value: bytes, lookup: TextLookup) -> Verdict:
+    if fault := fault_of_signature(value):
+        return _unread(fault)
     try:
         tags = {key: tag.decode("utf-8", "replace") for key, tag in parse_tag_value(value).items()}
     except InvalidTagValueList as error:
-        return Verdict("", "", "", Result.PERMANENT, f"no list of tags: {printable(str(error), 200)}")
+        return _unread(f"no list of tags: {printable(str(error), 200)}")
     domain, selector = tags.get(b"d", ""), tags.get(b"s", "")
-    result, reason = await _judge(message, index, f"{selector}._domainkey.{domain}", lookup)
+    body = opened.relaxed if tags.get(b"c", "").endswith(_RELAXED) else opened.simple
+    result, reason = await _judge(opened.fields, body, index, f"{selector}._domainkey.{domain}", lookup)
     return Verdict(printable(domain), printable(selector), printable(tags.get(b"a", "")), result, reason)
 
 
-async def _judge(message: bytes, index: int, name: str, lookup: TextLookup) -> tuple[Result, str]:
+async def _judge(
+    fields: list[tuple[bytes, bytes]], body: bytes, index: int, name: str, lookup: TextLookup
+) -> tuple[Result, str]:
     try:
         records = await lookup.texts(name)
     except NoSuchName:
@@ -80,10 +105,13 @@ async def _judge(message: bytes, index: int, name: str, lookup: TextLookup) -> t
         return Result.TEMPORARY, f"{printable(name)}: {error}"
     if not records:
         return Result.PERMANENT, f"there is no key at {printable(name)}"
+    if len(records[0]) > _MAX_RECORD:
+        return Result.PERMANENT, f"the record at {printable(name)} has more than {_MAX_RECORD} characters"
     complaints = _Complaints()
     logger = _silent()
     logger.addHandler(complaints)
-    verifier = _Verifier(message, logger=logger)
+    verifier = _Verifier(logger=logger)
+    verifier.headers, verifier.body = fields, body
     try:
         # dkimpy asks for the name that we have asked for.
         valid = verifier.verify(index, dnsfunc=lambda _, timeout: records[0].encode())  # noqa: ARG005 - by name
@@ -105,6 +133,10 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
         dnsfunc: Callable[..., bytes],
     ) -> bool:
         """Verify one signature; called by dkimpy."""
+        form = sig.get(b"c", b"")
+        if self.body and form.endswith(_RELAXED.encode()):
+            # The body has that form already, in which nothing is left to be done but what `simple` does.
+            sig = sig | {b"c": form.removesuffix(_RELAXED.encode()) + b"/simple"}
         if sig[b"a"] != b"ed25519-sha256":
             return bool(super().verify_sig(sig, include_headers, sig_header, dnsfunc))
         key = parse_tag_value(dnsfunc(b"", timeout=self.timeout))
