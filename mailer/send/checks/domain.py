@@ -6,10 +6,12 @@ Nothing is sent and nothing is changed; every question goes through the `Lookup`
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
+from mailer.send.checks.dmarc import check_dmarc, tags_of
 from mailer.send.checks.spf_record import policies
 from mailer.send.dkim.key_files import KeyFile, KeyTrouble
 from mailer.send.resolver import LookupFailed, NoSuchName
@@ -57,7 +59,7 @@ async def check_domain(domain: str, signing_domains: Sequence[str], lookup: Look
         return _spf(domain, await _texts(lookup, domain))
 
     async def dmarc() -> Finding:
-        return await _dmarc(domain, signing_domains, lookup)
+        return await check_dmarc(domain, signing_domains, partial(_texts_if_any, lookup))
 
     async def mx() -> Finding:
         try:
@@ -79,16 +81,14 @@ async def _asked(name: str, what: str, ask: Callable[[], Awaitable[Finding]]) ->
 
 
 async def _texts(lookup: Lookup, name: str) -> list[str]:
+    return await _texts_if_any(lookup, name) or []
+
+
+async def _texts_if_any(lookup: Lookup, name: str) -> list[str] | None:
     try:
         return await lookup.texts(name)
     except NoSuchName:
-        return []
-
-
-def tags_of(record: str) -> dict[str, str]:
-    """Read a list of tags (RFC 6376 3.2) as DKIM and DMARC records are; what is no tag is passed over."""
-    pairs = (part.partition("=") for part in record.split(";"))
-    return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
+        return None
 
 
 def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
@@ -124,46 +124,6 @@ def _spf(domain: str, records: Sequence[str]) -> Finding:
         found = f'"{policy}" lets everybody send as {domain}'
         return Finding(domain, "spf", Grade.WARNING, found, 'end it with "~all" or "-all"')
     return Finding(domain, "spf", Grade.OK, f'"{policy}"')
-
-
-async def _dmarc(domain: str, signing_domains: Sequence[str], lookup: Lookup) -> Finding:
-    at = domain
-    while "." in at:
-        name = f"_dmarc.{at}"
-        if records := [record for record in await _texts(lookup, name) if _is_dmarc(record)]:
-            return _judged(domain, name, records, signing_domains)
-        # The policy of a parent counts, as receivers find it by walking up (RFC 7489 6.6.3 asks the
-        # organizational domain, which is one of the parents).
-        at = at.partition(".")[2]
-    todo = 'publish a TXT record there, to begin with "v=DMARC1; p=none"'
-    return Finding(f"_dmarc.{domain}", "dmarc", Grade.WARNING, "no DMARC record", todo)
-
-
-def _is_dmarc(record: str) -> bool:
-    return record.partition(";")[0].replace(" ", "").upper() == "V=DMARC1"
-
-
-def _judged(domain: str, name: str, records: Sequence[str], signing_domains: Sequence[str]) -> Finding:
-    if len(records) > 1:
-        return Finding(
-            name, "dmarc", Grade.WARNING, "several DMARC records: receivers use none", "leave one of them"
-        )
-    tags = tags_of(records[0])
-    policy = tags.get("p", "none").lower()
-    strict = tags.get("adkim", "r").lower() == "s"
-    aligned = [each for each in signing_domains if each == domain or (not strict and _related(each, domain))]
-    if not aligned:
-        signed = ", ".join(signing_domains) or "nobody"
-        found = f"p={printable(policy, 20)}; mail from {domain} is signed by {signed}, which does not align"
-        return Finding(name, "dmarc", Grade.WARNING, found, f"add a key for {domain} to dkim.keys")
-    manner = "strict" if strict else "relaxed"
-    found = f"p={printable(policy, 20)}; the signature of {aligned[0]} aligns with {domain} ({manner})"
-    return Finding(name, "dmarc", Grade.OK, found)
-
-
-def _related(signing: str, domain: str) -> bool:
-    """Whether one is the other's parent; without the Public Suffix List no more can be said for certain."""
-    return signing.endswith(f".{domain}") or domain.endswith(f".{signing}")
 
 
 def _mx(domain: str, exchangers: Sequence[tuple[int, str]]) -> Finding:
