@@ -211,6 +211,8 @@ def _changed(setup: Setup, key: str, value: str) -> Setup:
         "rewrite_from": lambda text: ContentPolicy(
             rewrite_from=RewriteFrom(text), from_address="ours@example.com"
         ),
+        "strict_syntax": lambda text: text == "yes",
+        "origin_domain": str,
         "hide_client": lambda _: ContentPolicy(hide_client=True),
     }
     names = {"allowed": "allowed_recipients", "rewrite_from": "content", "hide_client": "content"}

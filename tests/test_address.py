@@ -6,7 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailer.mail.address import MAX_PATH, AddressError, check_address, forward_path, reverse_path
+from mailer.mail.address import (
+    MAX_PATH,
+    AddressError,
+    Lenient,
+    Path,
+    check_address,
+    forward_path,
+    reverse_path,
+)
 
 GOOD = [
     "a@d.example",
@@ -113,6 +121,62 @@ def test_what_is_no_path_is_refused(text):
         forward_path(text)
 
 
+ONLY_ODD = {"a", ".a@d.example", "a.@d.example", "a..b@d.example", "a@d.example."}
+ODD = [
+    ("a@d.example", "a@d.example"),
+    ("a@d.example.", "a@d.example"),
+    ("<a@d.example.>", "a@d.example"),
+    ('"a b"@d.example', '"a b"@d.example'),
+    ("root", "root@here.example"),
+    ("<Root>", "Root@here.example"),
+    ("<root.>", "root.@here.example"),
+    ("<a..b.@d.example>", "a..b.@d.example"),
+    ("<.a@d.example>", ".a@d.example"),
+    ("jörg", "jörg@here.example"),
+]
+
+
+@pytest.mark.parametrize(("text", "address"), ODD)
+@pytest.mark.parametrize("read", [forward_path, reverse_path])
+def test_what_is_only_odd_is_taken_when_that_is_asked_for(read, text, address):
+    lenient = Lenient("here.example")
+    assert read(f" {text}", lenient) == Path(address, "")
+    assert read(f"{text}  SIZE=1 X", lenient) == Path(address, "SIZE=1 X")
+    if text != f"<{address}>":
+        with pytest.raises(AddressError):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"<{bad}>" for bad in BAD if bad not in ONLY_ODD),
+        "",
+        ".",
+        "..@d.example",
+        "a@.",
+        "a@d.example..",
+        "user%d.example",
+        "SIZE=9",
+        "<d.example!user>",
+        '"a b"',
+        "Name <a@d.example>",
+        "a@d.example>",
+        "x" * 65,
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused_all_the_same(text):
+    for read in (forward_path, reverse_path):
+        with pytest.raises(AddressError):
+            read(text, Lenient("here.example"))
+
+
+def test_a_completed_path_is_no_longer_than_others():
+    assert forward_path("<" + "x" * 54 + ">", Lenient("b." * 99 + "b")).address.startswith("xxx")
+    with pytest.raises(AddressError, match="longer than 256"):
+        forward_path("<" + "x" * 56 + ">", Lenient("b." * 99 + "b"))
+
+
 def test_parameters_are_what_follows_the_path():
     assert reverse_path(" <a@d.example>  SIZE=1 BODY=7BIT ").parameters == "SIZE=1 BODY=7BIT"
     assert reverse_path('<"> SIZE=1"@d.example>').parameters == ""
@@ -141,14 +205,17 @@ def test_a_path_counts_octets_with_its_brackets():
 texts = st.text(st.sampled_from('<>@.",:[]\\ \t\r\n\0ab%') | st.characters(codec=None), max_size=80)
 
 
-@given(texts)
-@example('<"' + "\\" * 70)
-def test_any_text_is_a_path_or_an_address_error(text):
+@given(texts, st.none() | st.just(Lenient("d.example")))
+@example('<"' + "\\" * 70, None)
+def test_any_text_is_a_path_or_an_address_error(text, lenient):
     try:
-        path = forward_path(text)
+        path = forward_path(text, lenient)
     except AddressError:
         return
-    assert f"<{path.address}>" in text
+    if lenient is None:
+        assert f"<{path.address}>" in text
+    else:
+        assert path.address.removesuffix("@d.example") in text
     assert not set("\r\n\0\t") & set(path.address)
     path.address.encode()
 

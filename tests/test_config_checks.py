@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mailer.cli.receiver import settings
 from mailer.config.checks import is_placeholder, refuse_to_send, refuse_to_serve, warnings
 from mailer.config.load import load
+from mailer.config.model import Config
 
 GOOD = "kq3X-9vT_aL2"
 LOGIN = {"defaultUsername": "me", "defaultPassword": GOOD}
@@ -84,6 +86,13 @@ def test_a_bounce_to_nobody_that_there_is_is_refused(loaded):
     assert 'is neither "sender" nor "off", and no address' in problem.message
     for good in ("sender", "off", "postmaster@example.com"):
         assert refuse_to_send(loaded({**QUIET, "bounce": good})) == ()
+
+
+@pytest.mark.parametrize("domain", ["a b.example", "-x.example", "a@b.example", "bücher.example"])
+def test_a_domain_that_could_complete_no_address_is_refused(loaded, domain):
+    (problem,) = refuse_to_serve(loaded({**QUIET, "originDomain": domain}))
+    assert problem.path == "$.originDomain"
+    assert refuse_to_serve(loaded({**QUIET, "originDomain": "example.com"})) == ()
 
 
 def test_no_login_where_one_is_required_is_refused(loaded):
@@ -228,3 +237,10 @@ def test_checking_runs_no_command(loaded, tmp_path):
     touch = {"command": ["touch", str(tmp_path / "ran")]}
     warnings(loaded({**QUIET, "defaultPassword": touch, "adminToken": touch}))
     assert not Path(tmp_path / "ran").exists()
+
+
+def test_the_receiver_takes_its_syntax_from_the_configuration():
+    lenient = settings(Config(hostname="mail.example.com"), None)
+    assert (lenient.strict_syntax, lenient.origin_domain) == (False, "mail.example.com")
+    strict = settings(Config(strict_syntax=True, origin_domain="example.com"), None)
+    assert (strict.strict_syntax, strict.origin_domain) == (True, "example.com")

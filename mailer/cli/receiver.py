@@ -30,6 +30,7 @@ _ACCEPTED = frozenset({"accepted"})
 
 def settings(config: Config, port: int | None) -> Settings:
     """Args: port: instead of `smtpPort`."""
+    hostname = config.hostname or socket.gethostname()
     return Settings(
         host=config.bind_address,
         port=config.smtp_port if port is None else port,
@@ -39,7 +40,9 @@ def settings(config: Config, port: int | None) -> Settings:
             else Endpoint(each.host, each.port, tls=each.tls is ListenerTls.IMPLICIT)
             for each in config.listeners
         ),
-        hostname=config.hostname or socket.gethostname(),
+        hostname=hostname,
+        strict_syntax=config.strict_syntax,
+        origin_domain=config.origin_domain or hostname,
         local_only=config.security.allow_local_only,
         require_auth=config.auth_required,
         max_message_size=config.max_message_size,

@@ -142,6 +142,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
     yield from file_checks.tls_files(config)
+    yield from _origin_domain(config)
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
         if listener.unix_socket is None:
@@ -160,6 +161,19 @@ def _incoming(config: Config) -> Iterator[Problem]:
             yield Problem(f"$.{key}", f"is no address: {error}")
     if config.rewrite_from is not RewriteFrom.KEEP and not _author(config):
         yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
+
+
+def _origin_domain(config: Config) -> Iterator[Problem]:
+    domain = config.origin_domain
+    try:
+        if domain:
+            check_address(f"root@{domain}")
+    except ValueError as error:
+        yield Problem("$.originDomain", f"is no domain: {error}")
+    else:
+        if not domain.isascii():
+            # It completes the addresses of clients that did not ask for SMTPUTF8.
+            yield Problem("$.originDomain", "is not ASCII; write an international domain as xn--...")
 
 
 def _author(config: Config) -> str:

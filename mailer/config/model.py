@@ -149,6 +149,10 @@ class Config(Group, frozen=True, kw_only=True):
     tls: Tls = Tls()
     hostname: str = ""
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""
+    origin_domain: str = ""
+    """Completes sender and recipients that have no domain, such as `root`; empty: `hostname`."""
+    strict_syntax: bool = False
+    """Refuse commands that RFC 5321 does not allow even where they can be read in one way only."""
 
     spool_dir: Path = Path("spool")
     min_free_space: Bytes = Bytes(64 * 2**20)

@@ -2,6 +2,9 @@
 
 An address is data. It is checked and then kept byte for byte: no case folding, no route or percent
 rewriting, no RFC 2047 decoding. Everything here is linear in the text, which the session has already bounded.
+
+`Lenient` reading also takes what real clients send and what can be read in one way only: a path without its
+brackets, a name without a domain, a domain with its final dot, dots anywhere in the local part.
 """
 
 import re
@@ -22,6 +25,10 @@ _NO_TEXT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _ATEXT = rf'[^ "(),.:;<>@\[\\\]{_NO_TEXT}]'
 # Each alternative starts with a character that no other one takes, so that matching never backs up.
 _DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+# Mobile operators handed out mailboxes such as `a..b.@docomo.ne.jp`; RFC 5321 would have them quoted.
+_ODD_DOT_STRING = re.compile(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*")
+# With a domain behind them some servers pass `a%b` and `b!a` on to b; `SIZE=9` is a forgotten address.
+_NO_NAME = re.compile(r'[!%"=]')
 _QUOTED_STRING = re.compile(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
 # The underscore is no letter of RFC 1123, but real hosts have it.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
@@ -54,28 +61,38 @@ class Path:
     """The text after the path, without the space that set it off."""
 
 
-def reverse_path(text: str) -> Path:
+@dataclass(frozen=True, slots=True)
+class Lenient:
+    """Paths need not be written as RFC 5321 has it."""
+
+    origin_domain: str
+    """Completes a name that has no domain."""
+
+
+def reverse_path(text: str, lenient: Lenient | None = None) -> Path:
     """Read what follows `MAIL FROM:`.
 
     Args:
         text: decoded from UTF-8 with `surrogateescape`, so that bytes which were no UTF-8 are seen.
+        lenient: see `Lenient`; None: RFC 5321 alone.
 
     Raises:
         AddressError: 501 5.1.7.
     """
-    return _path(text, "5.1.7", bare_names=frozenset({""}))
+    return _path(text, "5.1.7", frozenset({""}), lenient)
 
 
-def forward_path(text: str) -> Path:
+def forward_path(text: str, lenient: Lenient | None = None) -> Path:
     """Read what follows `RCPT TO:`; the one address without a domain is `postmaster` (RFC 5321 4.5.1).
 
     Args:
         text: decoded from UTF-8 with `surrogateescape`, so that bytes which were no UTF-8 are seen.
+        lenient: see `Lenient`; `postmaster` gets a domain then, as every name does.
 
     Raises:
         AddressError: 501 5.1.3.
     """
-    return _path(text, "5.1.3", bare_names=frozenset({"postmaster"}))
+    return _path(text, "5.1.3", frozenset() if lenient else frozenset({"postmaster"}), lenient)
 
 
 def check_address(address: str) -> None:
@@ -84,7 +101,11 @@ def check_address(address: str) -> None:
     Raises:
         ValueError: its text says what is wrong.
     """
-    local_part = _local_part(address)
+    _check(address, _DOT_STRING)
+
+
+def _check(address: str, dot_string: re.Pattern[str]) -> None:
+    local_part = _local_part(address, dot_string)
     if _octets(local_part) > MAX_LOCAL_PART:
         raise ValueError(f"the local part is longer than {MAX_LOCAL_PART} octets")
     rest = address[len(local_part) :]
@@ -95,16 +116,21 @@ def check_address(address: str) -> None:
     _check_domain(rest[1:])
 
 
-def _path(text: str, enhanced: str, *, bare_names: frozenset[str]) -> Path:
+def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient | None) -> Path:
     if (found := _COMMON.match(text)) and found.end() <= MAX_PATH:
         parameters = text[found.end() :]
         if not parameters or parameters[0] == " ":
             return Path(found[1], parameters.strip(" "))
     try:
         # Real clients put a space after the colon; RFC 5321 3.3 lets us take it.
-        address, parameters = _unwrap(text.lstrip(" "))
-        if address.lower() not in bare_names:
+        text = text.lstrip(" ")
+        address, parameters = _unwrap(text) if lenient is None or "<" in text else _without_brackets(text)
+        if address.lower() in bare_names:
+            pass
+        elif lenient is None:
             check_address(address)
+        else:
+            address = _completed(address, lenient.origin_domain)
     except ValueError as error:
         raise AddressError(501, enhanced, str(error)) from None
     return Path(address, parameters)
@@ -127,6 +153,26 @@ def _unwrap(text: str) -> tuple[str, str]:
     return text[1:end], parameters.strip(" ")
 
 
+def _without_brackets(text: str) -> tuple[str, str]:
+    quoted = _QUOTED_STRING.match(text)
+    end = text.find(" ", quoted.end() if quoted else 0)
+    if not text:
+        raise ValueError("the address is missing")
+    return (text, "") if end < 0 else (text[:end], text[end:].strip(" "))
+
+
+def _completed(address: str, origin_domain: str) -> str:
+    """Return the address with a domain, which has no final dot."""
+    if _local_part(address, _ODD_DOT_STRING) == address and not _NO_NAME.search(address):
+        address = f"{address}@{origin_domain}"
+    elif address.endswith(".") and not address.endswith("@."):
+        address = address[:-1]
+    _check(address, _ODD_DOT_STRING)
+    if _octets(address) > MAX_PATH - len("<>"):
+        raise ValueError(f"the path is longer than {MAX_PATH} octets")
+    return address
+
+
 def _octets(text: str) -> int:
     try:
         return len(text.encode())
@@ -134,8 +180,8 @@ def _octets(text: str) -> int:
         raise ValueError("the address is not UTF-8") from None
 
 
-def _local_part(address: str) -> str:
-    found = (_QUOTED_STRING if address.startswith('"') else _DOT_STRING).match(address)
+def _local_part(address: str, dot_string: re.Pattern[str]) -> str:
+    found = (_QUOTED_STRING if address.startswith('"') else dot_string).match(address)
     if found is None:
         raise ValueError("the local part is empty, or has a character that must be quoted")
     return found.group()

@@ -44,7 +44,7 @@ class Origin:
     """How a message came in."""
 
     helo: str
-    """As the client gave it, checked to be a host name or an address literal."""
+    """As the client gave it; `?` stands for what no host name or address literal has."""
     peer: str
     """The client's IP address, or `unix`."""
     hostname: str

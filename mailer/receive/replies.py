@@ -114,6 +114,14 @@ def queued(message_id: str) -> Reply:
     return Reply(250, (f"2.0.0 Ok: queued as {message_id}",))
 
 
+def sender_completed(address: str) -> Reply:
+    return Reply(250, (f"2.1.0 Sender ok, completed to {printable(address, 400)} (originDomain)",))
+
+
+def recipient_completed(address: str) -> Reply:
+    return Reply(250, (f"2.1.5 Recipient ok, completed to {printable(address, 400)} (originDomain)",))
+
+
 def bad_mechanism(mechanisms: tuple[str, ...]) -> Reply:
     return Reply(504, (f"5.5.4 Unknown mechanism; use {' or '.join(mechanisms)}",))
 

@@ -22,6 +22,10 @@ _LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 700, b"RCPT": _MAX_COMMAND + 600, b"
 
 _MAX_UNKNOWN = 6
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:%_-]{1,253}\]")
+# Windows sends what its owner called the machine, in the bytes of its code page. RFC 5321 4.1.4 lets nobody
+# refuse mail for a wrong name; control characters are no name at all.
+_ODD_HOST = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
+_NOT_IN_HOST = re.compile(r"[^A-Za-z0-9._-]")
 _HTTP = {b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
 
 
@@ -104,15 +108,17 @@ class Session(MailCommands):
 
     def _introduce(self, hostname: str, *, extended: bool) -> bool:
         if not _HOST.fullmatch(hostname):
-            self.say(replies.BAD_NAME)
-            return False
+            if self.settings.strict_syntax or not _ODD_HOST.fullmatch(hostname):
+                self.say(replies.BAD_NAME)
+                return False
+            hostname = _NOT_IN_HOST.sub("?", hostname)
         self._helo, self._extended = hostname, extended
         self._clear()
         return True
 
     @syntax("AUTH mechanism [initial-response]")
     async def smtp_AUTH(self, arg: str) -> None:
-        if not self._extended:
+        if not (self._extended or (self._helo and not self.settings.strict_syntax)):
             self.say(replies.NEED_EHLO)
         elif not self._login.mechanisms:
             self.say(replies.NO_AUTH)

@@ -38,6 +38,10 @@ class Settings:
     """More places to listen at."""
     hostname: str = "localhost"
     """Our own name in the banner, EHLO and Received."""
+    strict_syntax: bool = False
+    """Refuse what RFC 5321 does not allow, also where it is only odd: see `mail.address.Lenient`."""
+    origin_domain: str = "localhost"
+    """Completes names without a domain."""
     local_only: bool = True
     """Listen on loopback whatever `host` says, and refuse other peers."""
     require_auth: bool = True

@@ -1,6 +1,6 @@
 """One mail transaction as it is built by MAIL and RCPT (RFC 5321 3.3), and the rules of both; no I/O."""
 
-from mailer.mail.address import AddressError, Path, forward_path, reverse_path
+from mailer.mail.address import AddressError, Lenient, Path, forward_path, reverse_path
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
 from mailer.receive import replies
@@ -13,6 +13,7 @@ class Transaction:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lenient = None if settings.strict_syntax else Lenient(settings.origin_domain)
         self._mail: MailParameters | None = None
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
@@ -45,7 +46,7 @@ class Transaction:
         if argument[:5].upper() != "FROM:":
             return replies.MAIL_SYNTAX
         try:
-            path = reverse_path(argument[5:])
+            path = reverse_path(argument[5:], self._lenient)
             mail = mail_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
@@ -54,6 +55,8 @@ class Transaction:
             refusal = replies.MESSAGE_TOO_BIG
         if refusal is None:
             self._mail, self._sender = mail, path.address
+            if path.address not in argument:
+                return replies.sender_completed(path.address)
         return refusal or replies.SENDER_OK
 
     def add_recipient(self, argument: str, *, extended: bool) -> Reply:
@@ -67,12 +70,15 @@ class Transaction:
         if argument[:3].upper() != "TO:":
             return replies.RCPT_SYNTAX
         try:
-            path = forward_path(argument[3:])
+            path = forward_path(argument[3:], self._lenient)
             rcpt = rcpt_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
         refusal = _unsupported(argument, path, extended=extended, smtputf8=self._mail.smtputf8)
-        return refusal or self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
+        reply = refusal or self._add(Recipient(path.address, rcpt.notify, rcpt.orcpt))
+        if reply is replies.RECIPIENT_OK and path.address not in argument:
+            return replies.recipient_completed(path.address)
+        return reply
 
     def _add(self, recipient: Recipient) -> Reply:
         local_part, _, domain = recipient.address.rpartition("@")
