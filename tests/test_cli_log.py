@@ -190,7 +190,7 @@ def test_a_line_reads_well_at_night(relay: Relay) -> None:
         "next attempt 2026-11-22 12:05:00Z\n"
         f"2026-11-22 12:00:01Z  {name}  sent         to user1@Example.net: 250 ok\n"
         f"2026-11-22 12:00:00Z  {nobody}  login-failed by root at 127.0.0.1\n"
-        f"2026-11-22 12:00:00Z  {nobody}  provider     one is open: 5 failures\n"
+        f"2026-11-22 12:00:00Z  {nobody}  provider     one is paused: 5 failures\n"
     )
 
 

@@ -220,7 +220,7 @@ def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Re
         assert (len(first.sessions), len(second.sessions)) == asked == (1, 1)
         assert health(relay) == ["open", "open"]
         shown = relay.mailer("providers").stdout
-        assert re.search(r"^first: .*open until 20.*, since it refuses our login$", shown, re.MULTILINE)
+        assert re.search(r"^first: .*paused until 20.*: it refuses our login$", shown, re.MULTILINE)
         assert f": {REFUSED}" in shown
         for message in later:
             left = found(relay.spool, message)
@@ -229,7 +229,9 @@ def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Re
             assert "attempt" not in left.events[-1]
             assert left.events[-1]["next"] > left.events[-1]["at"]
         story = relay.mailer("spool", "why", later[0]).stdout
-        assert "Not tried yet; it will be" in story
+        assert "Not tried yet; next in" in story
+        assert "No provider takes mail before 20" in story
+        assert "(all 2 providers are)" in story
         assert f"since it refuses our login: {REFUSED}" in story
         assert changes(relay) == [("first", "open"), ("second", "open")]
 

@@ -8,6 +8,7 @@ from mailer.spool import words
 
 _RECIPIENTS = 3
 """Recipients that are named; the others are counted."""
+_PROVIDER_STATES = {"closed": "in use", "open": "paused", "half-open": "on trial"}
 _ID = 26
 _EVENT = 12
 
@@ -50,7 +51,7 @@ def _named(addresses: Sequence[str]) -> str:
 def _where(line: Line) -> list[str]:
     said = []
     if line.name:
-        said.append(f"{line.name} is {line.state}")
+        said.append(f"{line.name} is {_PROVIDER_STATES.get(line.state, line.state)}")
     if line.relay:
         said.append(f"at {line.relay}")
     if line.attempt > 1:

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.limits import uses
+from mailer.cli.outlook import outlook
 from mailer.cli.wire import program_log, tell
 from mailer.config.load import Loaded
 from mailer.config.secrets import Secret
@@ -79,6 +80,7 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
         alerting=Alerting(spool, log, means),
         limits=LimitsView(partial(uses, config, spool, log)),
         token=token_for(spool, config.admin_token),
+        outlook=partial(outlook, config, spool),
     )
     table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
     watching = asyncio.create_task(service.keep_watch())

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec.structs import replace
+
 from mailer.maillog import search
 from mailer.maillog.ledger import Line
-from mailer.spool import story, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
@@ -17,6 +19,7 @@ from mailer.spool.journal import Event
 from mailer.spool.layout import LOG, Place, Spool, Spot
 from mailer.spool.pause import read_pause
 from mailer.spool.scan import QUEUE, find
+from mailer.spool.verdict import Outlook, verdict, verdict_of_ledger
 
 _PASSES = 10
 """How often a message is looked for anew when it moves on before it could be read."""
@@ -56,17 +59,17 @@ class Story:
     """Its file; None: that is gone."""
 
 
-def tell(spool: Spool, prefix: str, now: float) -> Story:
+def tell(spool: Spool, prefix: str, outlook: Outlook) -> Story:
     """Tell the story of the message whose id begins like this.
 
     Raises:
         Unknown, Ambiguous, Moving: there is none to tell.
         OSError: the spool, or the ledger, cannot be read.
     """
-    return _from_spool(spool, prefix, now) or _from_ledger(spool, prefix)
+    return _from_spool(spool, prefix, outlook) or _from_ledger(spool, prefix, outlook)
 
 
-def _from_spool(spool: Spool, prefix: str, now: float) -> Story | None:
+def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
     # A message in motion may leave between the finding and the reading; its story is then where it went.
     for _ in range(_PASSES):
         found = find(spool, prefix, (*QUEUE, Place.SENT))
@@ -75,8 +78,9 @@ def _from_spool(spool: Spool, prefix: str, now: float) -> Story | None:
         if len(found) > 1:
             raise Ambiguous(prefix, sorted(spot.name for spot in found))
         if seen := look(spool, found[0]):
-            verdict = tuple(story.verdict(seen, now, read_pause(spool)))
-            return Story(seen.id, _title(seen), verdict, tuple(_steps(spool, found[0])), seen)
+            steps = tuple(_steps(spool, found[0]))
+            how = replace(outlook, paused=read_pause(spool))
+            return Story(seen.id, _title(seen), tuple(verdict(seen, steps, how)), steps, seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 
 
@@ -97,7 +101,7 @@ def _steps(spool: Spool, spot: Spot) -> list[Event]:
         return list(map(of_ledger, _lines(spool, spot.name)))
 
 
-def _from_ledger(spool: Spool, prefix: str) -> Story:
+def _from_ledger(spool: Spool, prefix: str, outlook: Outlook) -> Story:
     lines = list(_lines(spool, prefix))
     ids = sorted({line.id for line in lines})
     if not ids:
@@ -106,7 +110,7 @@ def _from_ledger(spool: Spool, prefix: str) -> Story:
         raise Ambiguous(prefix, ids)
     steps = tuple(map(of_ledger, lines))
     title = f"{ids[0]} is no longer in the spool"
-    return Story(ids[0], title, tuple(story.verdict_of_ledger(steps)), steps)
+    return Story(ids[0], title, tuple(verdict_of_ledger(steps, outlook)), steps)
 
 
 def _lines(spool: Spool, prefix: str) -> Iterator[Line]:

@@ -27,7 +27,7 @@ class Provider:
         until = self.state.open_until.timestamp() if self.state.open_until else None
         if until is None:
             return "in use"
-        return "on trial" if until <= now else f"left alone for {words.duration(until - now)}"
+        return "on trial" if until <= now else f"paused until {words.moment(until)}"
 
     @property
     def words(self) -> str:

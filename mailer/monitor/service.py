@@ -1,6 +1,7 @@
 """What every answer is made from."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -13,11 +14,16 @@ from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.runs import Runs
 from mailer.spool.layout import Spool
+from mailer.spool.verdict import Outlook
 
 _EVERY = 5.0
 """Seconds between looks that nobody asked for. *0.2 % of a core, with 100,000 messages queued.*"""
 _SAVE_EVERY = 12
 """Looks after which the counters are written down."""
+
+
+def _bare(now: float) -> Outlook:
+    return Outlook(now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class Service:
     limits: LimitsView
     token: Secret
     """The token that a request must carry to see mail, or to act on it."""
+    outlook: Callable[[float], Outlook] = _bare
+    """What decides beside a message itself how it goes on, at a time in seconds since the epoch."""
 
     async def reading(self) -> Reading:
         """Look at everything, in a thread: the first look reads the whole ledger."""

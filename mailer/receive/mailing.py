@@ -77,6 +77,11 @@ class MailCommands(Connection):
     def _must_log_in(self) -> bool:
         return self.settings.require_auth and self._login.identity is None
 
+    @property
+    def _need_auth(self) -> Reply:
+        """AUTH is what is missing; without TLS it is not offered to who comes from elsewhere."""
+        return replies.NEED_AUTH if self.client.local or self.tls else replies.NEED_TLS_AND_AUTH
+
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
     @syntax("MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id]")
@@ -84,7 +89,7 @@ class MailCommands(Connection):
         if not self._helo:
             self.say(replies.NEED_EHLO)
         elif self._must_log_in:
-            self._reject(replies.NEED_AUTH)
+            self._reject(self._need_auth)
         elif self._transaction.begun:
             self.say(replies.NESTED_MAIL)
         else:
@@ -117,7 +122,7 @@ class MailCommands(Connection):
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
     async def smtp_RCPT(self, arg: str | None) -> None:
         if self._must_log_in:
-            self._reject(replies.NEED_AUTH)
+            self._reject(self._need_auth)
             return
         if self._intake.in_chunks:
             self.say(replies.CHUNKS_BEGUN)
@@ -164,7 +169,7 @@ class MailCommands(Connection):
 
     def _begin_message(self) -> Message | Reply:
         if self._must_log_in:
-            return replies.NEED_AUTH
+            return self._need_auth
         if self._intake.in_chunks:
             return replies.CHUNKS_BEGUN
         if not self._transaction.begun:

@@ -78,6 +78,7 @@ NESTED_MAIL = Reply(503, ("5.5.1 A message is already begun; finish it with DATA
 AUTH_IN_MAIL = Reply(503, ("5.5.1 A message is already begun; log in before MAIL, or say RSET",))
 AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
 NEED_AUTH = Reply(530, ("5.7.0 Log in with AUTH first",))
+NEED_TLS_AND_AUTH = Reply(530, ("5.7.0 Say STARTTLS first, then log in with AUTH",))
 LOGIN_FAILED = Reply(535, ("5.7.8 The user name or the password is wrong",))
 NEED_TLS = Reply(538, ("5.7.11 Logging in needs TLS, or a connection from this host itself",))
 MESSAGE_TOO_BIG = Reply(552, ("5.3.4 The message is larger than EHLO's SIZE says we take (maxMessageSize)",))

@@ -1,27 +1,75 @@
-"""A message's life in plain words: what each line of its journal, or of the ledger, says, and the verdict."""
+"""A message's life in plain words: what each line of its journal, or of the ledger, says.
 
-from collections.abc import Collection, Sequence
+`verdict` says what it all comes to.
+"""
 
-from mailer.mail.envelope import Recipient
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
-from mailer.spool.entry import Entry
 from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
-from mailer.spool.journal import Event, Kind, Standing
-from mailer.spool.layout import LOCAL, Place
-from mailer.spool.pause import Pause, describe
+from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
+from mailer.spool.layout import Place
 
 
-def tell(event: Event) -> str:
+def tell(step: "Step") -> str:
     """Say in one line when and what happened."""
-    return f"{words.moment_of(event.at)}  {what(event)}"
+    return f"{words.moment_of(step.event.at)}  {what(step.event, step)}"
 
 
-def what(event: Event) -> str:
+class Step(msgspec.Struct, frozen=True):
+    """One line of the story: something that happened, once or several times in the same words."""
+
+    event: Event
+    """The last of them."""
+    times: int = 1
+    first_attempt: int = 0
+    since: str = ""
+    """When the first of them was; empty: there is one."""
+
+
+def chronicle(events: Sequence[Event]) -> list[Step]:
+    """Tell everything in order; attempts that went alike, one after the other, are told once.
+
+    That a message is being handed over is left out where its outcome follows.
+    """
+    settled = {(e.attempt, e.hop) for e in events if e.event in OUTCOMES and e.event != Kind.COMMITTING}
+    kept = [e for e in events if e.event != Kind.COMMITTING or (e.attempt, e.hop) not in settled]
+    told: list[Step] = []
+    before: tuple[tuple[object, ...], ...] = ()
+    for attempt, group in groupby(kept, key=lambda event: event.attempt):
+        steps = list(map(Step, group))
+        alike = tuple(_likeness(step.event) for step in steps)
+        if attempt and alike == before:
+            told[-len(steps) :] = map(_again, told[-len(steps) :], steps)
+        else:
+            told += steps
+        before = alike if attempt else ()
+    return told
+
+
+def _likeness(event: Event) -> tuple[object, ...]:
+    kind = Kind.DEFERRED if event.event == Kind.AS_BEFORE else event.event
+    return (kind, event.to, event.hop, event.reply, event.tls, event.reason)
+
+
+def _again(before: Step, now: Step) -> Step:
+    first = before.first_attempt or before.event.attempt
+    return Step(now.event, before.times + 1, first, before.since or before.event.at)
+
+
+def what(event: Event, step: Step | None = None) -> str:
     """Say in one line what happened; replies and system errors are quoted as they came."""
     text = _happening(event)
+    if step and step.since:
+        since = words.moment_of(step.since)
+        several = f" (attempts {step.first_attempt} to {event.attempt}, alike, since {since})"
+        text = text.replace(f" (attempt {event.attempt})", several)
     if event.by:
         text += f", by {event.by}"
     if event.reply:
@@ -41,6 +89,7 @@ _PHRASES = {
     Kind.COMMITTING: "handing it over{to}{at}{attempt}; without an outcome below this is uncertain",
     Kind.UNCERTAIN: "uncertain{to}{at}{attempt}, the final reply was lost",
     Kind.TROUBLE: _TROUBLE,
+    Kind.AS_BEFORE: "deferred{to}{attempt}, with nothing new to say",
     Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
     Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
     Kind.ACCOMPANIED: "in the runner's hands with others beside it from here on",
@@ -83,8 +132,8 @@ def situation(glance: Glance, now: float) -> str:
     """Say what a message's state alone does not: by whom, until when, why."""
     match glance.place:
         case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None:
-            due = "at the next run" if glance.next is None else words.until(glance.next, now)
-            return f"next {due}, {words.count(glance.attempts, 'attempt')}"
+            due = "next at the next run" if glance.next is None else words.due(glance.next, now)
+            return f"{due}, {words.count(glance.attempts, 'attempt')}"
         case Place.CUR:
             return "in a runner's hands" if glance.in_hand else "its runner died; the next run takes it over"
         case Place.HOLD:
@@ -96,141 +145,8 @@ def situation(glance: Glance, now: float) -> str:
     return ""
 
 
-def verdict(seen: Seen, now: float, paused: Pause | None = None) -> list[str]:
-    """Say how a message in the spool stands, and what the operator can do; the most important first.
-
-    Args:
-        seen: the message.
-        now: seconds since the epoch.
-        paused: the operator's pause, which keeps a message that could be tried from being so.
-    """
-    if seen.entry is None:
-        return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
-    entry = seen.entry
-    about = [_is_about(entry.state.about)] if entry.state.about else []
-    standings = [_standing(standing, entry.envelope.sender) for standing in entry.state.standings]
-    told = [_stands(seen, entry, now, paused), *about, *standings]
-    return [printable(line, 4000) for line in told]
-
-
-def _is_about(message_id: str) -> str:
-    return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
-
-
-_LIVE = {Place.NEW, Place.CUR, Place.RETRY}
-
-
-def _stands(seen: Seen, entry: Entry, now: float, paused: Pause | None) -> str:
-    state = entry.state
-    attempts = words.count(state.attempts, "attempt")
-    if paused and seen.spot.place in _LIVE and not seen.in_hand:
-        attempted = f"after {attempts}" if state.attempts else "not tried yet"
-        return f"Waiting, {attempted}; sending is {describe(paused)}."
-    if seen.spot.place in {Place.NEW, Place.RETRY}:
-        return _waiting(entry, now)
-    died = "Its runner died with it; the next run takes it over at once."
-    held = state.held or "its journal does not say why"
-    return {
-        Place.CUR: "In a runner's hands at this moment." if seen.in_hand else died,
-        Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
-        Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
-        Place.SENT: _sent(
-            {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
-        ),
-        Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
-    }[seen.spot.place]
-
-
-def _sent(hops: Collection[str], rest: str) -> str:
-    """Say where a message is that all its recipients have: what never left this host reached nobody."""
-    if set(hops) == {LOCAL}:
-        return f"Kept in the local Maildir; it has not left this host; {rest}."
-    besides = ", of whom some have it in the local Maildir only" if LOCAL in hops else ""
-    return f"Sent to every recipient{besides}; {rest}."
-
-
-def _waiting(entry: Entry, now: float) -> str:
-    state = entry.state
-    if not state.attempts and state.next is not None:
-        return f"Not tried yet; it will be {words.until(state.next, now)}."
-    if not state.attempts:
-        waited = words.duration(now - entry.block.received)
-        return (
-            f"Waiting for its first attempt, for {waited}: no runner has taken it yet (mailer-send --once)."
-        )
-    when = "at the next run" if state.next is None else words.until(state.next, now)
-    return f"Waiting to be tried again {when}, after {words.count(state.attempts, 'attempt')}."
-
-
-_MEANINGS = {
-    Status.PENDING: "not tried yet",
-    Status.SENT: "the next hop took responsibility",
-    Status.DEFERRED: "tried, and not delivered yet",
-    Status.BOUNCED: "refused for good",
-    Status.EXPIRED: "not delivered within the maximum age",
-    Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
-}
-
-
-def _standing(standing: Standing, sender: str) -> str:
-    meaning = _MEANINGS[standing.status]
-    if standing.status is Status.SENT and standing.hop == LOCAL:
-        meaning = "kept in the local Maildir"
-    elif standing.status is Status.EXPIRED and standing.handed_to:
-        meaning = _in_doubt(standing)
-    return f"{outcome(standing)} ({meaning}{_telling(standing, sender)})"
-
-
-def _telling(standing: Standing, sender: str) -> str:
-    """Say whether the sender knows."""
-    if standing.notice:
-        of_what = "" if standing.status.final else " that it had failed"
-        return f"; the sender is told{of_what} in {standing.notice}"
-    if standing.status in {Status.BOUNCED, Status.EXPIRED}:
-        if not sender:
-            return "; nobody is told: it is from <>"
-        return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
-    return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
-
-
 def outcome(standing: Standing) -> str:
     """Say how one recipient stands, where, and what was said of it."""
     at = f" at {standing.hop}" if standing.hop else ""
     reply = f": {standing.reply}" if standing.reply else ""
     return f"{words.address(standing.address)}: {standing.status}{at}{reply}"
-
-
-def verdict_of_ledger(events: Sequence[Event]) -> list[str]:
-    """Say what became of a message whose file is gone, from its ledger lines in order."""
-    last: dict[str, Standing] = {}
-    for event in events:
-        if event.event in _OUTCOMES | {Kind.ACCEPTED}:
-            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
-    removed = next((event for event in reversed(events) if event.event == "removed"), None)
-    about = [_is_about(event.about) for event in events if event.about][:1]
-    if removed:
-        by = f" by {removed.by}" if removed.by else ""
-        lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
-    elif last and all(standing.status is Status.SENT for standing in last.values()):
-        lines = [_sent({standing.hop for standing in last.values()}, "no file is left in the spool")]
-    else:
-        lines = [
-            "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
-        ]
-    return [printable(line, 4000) for line in (*lines, *about, *map(_last_word, last.values()))]
-
-
-def _stood(address: str, event: Event, before: Standing | None) -> Standing:
-    status = Status(event.event) if event.event in _OUTCOMES else Status.PENDING
-    in_doubt = status is Status.EXPIRED and before is not None and before.status is Status.UNCERTAIN
-    doubted = before.hop if before and in_doubt else ""
-    return Standing(Recipient(address), status, event.reply, event.hop, doubted=doubted)
-
-
-def _last_word(standing: Standing) -> str:
-    doubt = f" ({_in_doubt(standing)})" if standing.doubted else ""
-    return f"{outcome(standing)}{doubt}"
-
-
-def _in_doubt(standing: Standing) -> str:
-    return f"given up; was handed to {standing.handed_to}, whose answer was lost; it may have been delivered"

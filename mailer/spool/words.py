@@ -11,6 +11,8 @@ from mailer.mail.reply import printable
 from mailer.spool.layout import full_minute
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_PUNCTUAL = 120.0
+"""Seconds after which a due message is late: cron runs each minute."""
 _LONGEST_REPLY = 300
 """Characters of a reply in a listing; `show` and `why` have all of it."""
 
@@ -69,6 +71,13 @@ def until(seconds: float, now: float) -> str:
     """Say when something that is due at `seconds` is tried: its bucket's minute counts."""
     tried = full_minute(seconds)
     return f"in {duration(tried - now)}" if tried > now else "at the next run"
+
+
+def due(seconds: float, now: float) -> str:
+    """Say when something that is due at `seconds` is tried next, or since when it should have been."""
+    tried = full_minute(seconds)
+    late = now - tried
+    return f"due since {moment(tried)}" if late >= _PUNCTUAL else f"next {until(seconds, now)}"
 
 
 def address(text: str) -> str:

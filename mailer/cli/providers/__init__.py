@@ -27,8 +27,9 @@ from mailer.cli.wire import end_with_the_pipe, workplace
 def providers(context: click.Context, *, as_json: bool) -> None:
     """Show the providers in the order in which they are tried, and how each does.
 
-    closed: it is used. open: it gave trouble, and is left alone until the time that is named; its mail goes
-    to the next one, or waits, and nothing bounces. half-open: the next message tries whether it works again.
+    In use: it gets mail. Paused: it gave trouble, and gets nothing until the time that is named; its mail
+    goes to the next one, or waits, and nothing bounces. On trial: the next message tries it again.
+    With --json these are a circuit breaker's states: closed, open, half-open.
     """
     if context.invoked_subcommand:
         if as_json:

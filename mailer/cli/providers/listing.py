@@ -89,10 +89,10 @@ def as_text(row: Row) -> str:
 def _health(row: Row) -> str:
     match row.health:
         case Health.OPEN:
-            return f"open until {_second(row.open_until)}, since {row.reason}"
+            return f"paused until {_second(row.open_until)}: {row.reason}"
         case Health.HALF_OPEN:
-            return f"half-open, the next message tries it: {row.reason}, as far as is known"
-    return "closed (in use)"
+            return f"on trial with the next message: {row.reason}, as far as is known"
+    return "in use"
 
 
 def _second(moment: str) -> str:

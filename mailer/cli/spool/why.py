@@ -7,6 +7,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import MESSAGE_ID, config_option, examples
+from mailer.cli.outlook import outlook
 from mailer.cli.spool.selection import ambiguous
 from mailer.cli.wire import workplace
 from mailer.monitor import history
@@ -29,7 +30,7 @@ def why(message_id: str) -> None:
     """
     with workplace() as at:
         try:
-            told = history.tell(at.spool, message_id, time.time())
+            told = history.tell(at.spool, message_id, outlook(at.config, at.spool, time.time()))
         except history.Ambiguous as found:
             raise ambiguous(message_id, found.ids) from found
         except history.Unknown as unknown:
@@ -38,4 +39,4 @@ def why(message_id: str) -> None:
             raise Failure(Exit.TEMPORARY, str(moving)) from moving
     sys.stdout.writelines(f"{line}\n" for line in (told.title, *told.verdict))
     sys.stdout.write("\n")
-    sys.stdout.writelines(f"{story.tell(step)}\n" for step in told.steps)
+    sys.stdout.writelines(f"{story.tell(step)}\n" for step in story.chronicle(told.steps))

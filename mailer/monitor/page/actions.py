@@ -138,7 +138,9 @@ _REASON = Markup(
 def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
     async def confirm(asked: Asked) -> Answer:
         message_id, action = _meant(asked)
-        told = await asyncio.to_thread(history.tell, service.spool, message_id, service.clock())
+        told = await asyncio.to_thread(
+            history.tell, service.spool, message_id, service.outlook(service.clock())
+        )
         body = fill(
             _CONFIRM,
             label=action.label,

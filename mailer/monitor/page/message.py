@@ -19,8 +19,8 @@ from mailer.spool import story, words
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
 from mailer.spool.inspect import View
-from mailer.spool.journal import Event
 from mailer.spool.layout import Spool, Spot
+from mailer.spool.story import Step
 
 _LONGEST_HEADER = 16 * 1024
 """Octets that are searched for the fields."""
@@ -76,7 +76,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
         spool, now = service.spool, service.clock()
-        told = await asyncio.to_thread(history.tell, spool, message_id, now)
+        told = await asyncio.to_thread(history.tell, spool, message_id, service.outlook(now))
         facts = await asyncio.to_thread(_facts, spool, told)
         return page(message_id, _body(told, facts, _done(asked)))
 
@@ -92,7 +92,8 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
     place = told.seen.spot.place if told.seen else None
     possible = [action for action in ACTIONS.values() if place in action.places]
     others = {name for event in told.steps for name in (event.notice, event.about) if is_id(name)}
-    cut = f"Only the last {_STEPS} of {len(told.steps):,} lines are shown."
+    steps = story.chronicle(told.steps)
+    cut = f"Only the last {_STEPS} of {len(steps):,} lines are shown."
     return fill(
         _BODY,
         done=done,
@@ -100,8 +101,8 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
         title=told.title.removeprefix(f"{told.id} "),
         verdict=(fill("<p>{line}</p>\n", line=_linked(line, others)) for line in _verdict(told)),
         actions=_buttons(told.id, possible),
-        cut=fill("<p>{cut}</p>\n", cut=cut) if len(told.steps) > _STEPS else NOTHING,
-        steps=(_step(event, others) for event in told.steps[-_STEPS:]),
+        cut=fill("<p>{cut}</p>\n", cut=cut) if len(steps) > _STEPS else NOTHING,
+        steps=(_step(step, others) for step in steps[-_STEPS:]),
         facts=facts,
     )
 
@@ -135,13 +136,14 @@ def _linked(text: str, ids: Container[str]) -> Markup:
     return join(fill(_LINK if piece in ids else "{id}", id=piece) for piece in pieces)
 
 
-def _step(event: Event, others: Container[str]) -> Markup:
+def _step(step: Step, others: Container[str]) -> Markup:
+    event = step.event
     return fill(
         _STEP,
         kind=_KINDS.get(event.event, ""),
         at=event.at,
         moment=words.moment_of(event.at),
-        what=_linked(story.what(event), others),
+        what=_linked(story.what(event, step), others),
     )
 
 

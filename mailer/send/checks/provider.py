@@ -60,13 +60,13 @@ def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
     """Say whether runners use the provider, or leave it alone after trouble."""
     match breaker.health(state, now):
         case breaker.Health.CLOSED:
-            return Finding(str(hop), "breaker", Grade.OK, "closed: runners use it")
+            return Finding(str(hop), "breaker", Grade.OK, "in use")
         case breaker.Health.OPEN:
             until = state.open_until
             assert until is not None
-            words = f"open: left alone until {until:%H:%M:%S} UTC, since {state.words}: {state.trouble}"
+            words = f"paused until {until:%H:%M:%S} UTC, {state.words}: {state.trouble}"
         case _:
-            words = f"half-open: the next message tries it; {state.words}: {state.trouble}"
+            words = f"on trial with the next message; {state.words}: {state.trouble}"
     todo = "when the rest of this is well: mailer providers reset --all"
     return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), todo)
 

@@ -1,0 +1,181 @@
+"""What to do about how a recipient stands: whose turn it is, and what first.
+
+A table by what a reply is about (`replies`), whether it is final, and whose server said it. It knows the
+configuration, so that what it says can be typed; it decides nothing.
+"""
+
+import re
+
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.mail.outcome import Status
+from mailer.send.replies.reader import read_line
+from mailer.send.replies.reading import About
+from mailer.spool.journal import Standing
+from mailer.spool.layout import LOCAL
+
+_REPLY = re.compile(r"[245]\d\d[ -]")
+_THEIR_ID = re.compile(
+    r"(?:queued(?: mail for delivery)?(?: as)?|message-?id|id)[ =:<]+([\w.@+-]{6,})|\b([\w-]*\d[\w.-]{9,})",
+    re.IGNORECASE,
+)
+
+
+def advise(config: Config, standing: Standing) -> str:
+    """Return what to do about a recipient, or about many that stand alike; empty: nothing is known.
+
+    `{id}` in it stands for the message's id.
+    """
+    if standing.hop == LOCAL:
+        return ""
+    whose = provider_at(config, standing.hop)
+    match standing.status:
+        case Status.SENT:
+            return _theirs_now(standing, whose)
+        case Status.UNCERTAIN:
+            return _uncertain(config, standing, whose)
+        case Status.DEFERRED | Status.BOUNCED | Status.EXPIRED if standing.reply:
+            return _about(standing, whose)
+        case Status.PENDING if standing.reply:
+            return _about(standing, whose)
+    return ""
+
+
+def provider_at(config: Config, hop: str) -> Provider | None:
+    """Return the provider that a hop, as the journal names it, belongs to; None: none of ours."""
+    plain = re.sub(r"\[[^\]]*\](?=:\d+$)", "", hop)
+    login, _, at = plain.rpartition("@")
+    for each in config.providers:
+        if at == f"{each.host}:{each.port}" and login in {"", each.username}:
+            return each
+    return None
+
+
+def named(config: Config, hop: str) -> str:
+    """Write a hop with the provider's name, where that says more than the address."""
+    whose = provider_at(config, hop)
+    return f"{whose.label} ({hop})" if whose and whose.name and whose.name not in hop else hop
+
+
+def _name(standing: Standing, whose: Provider | None) -> str:
+    return whose.label if whose else standing.hop or "the recipient's server"
+
+
+def _theirs_now(standing: Standing, whose: Provider | None) -> str:
+    found = _THEIR_ID.search(standing.reply[3:])
+    theirs = f" for {found[1] or found[2]}" if found else ", with the reply above"
+    if whose:
+        return (
+            f"It is {whose.label}'s now: ask them{theirs}. Their 250 promises that they try; it does not say "
+            "that it reached the mailbox."
+        )
+    return (
+        f"It is the recipient's server's now: ask its postmaster{theirs}. A 250 does not say that it is in "
+        "the inbox: have the recipient look among spam first."
+    )
+
+
+def _uncertain(config: Config, standing: Standing, whose: Provider | None) -> str:
+    name = _name(standing, whose)
+    if config.uncertain == "hold":
+        return f"Ask {name} whether they have it: rm it if so; if not, `mailer spool release {{id}}`."
+    return f"It is tried again at the same hop, and may arrive twice: {name} knows whether they have it."
+
+
+_WAIT = "nothing to do, wait for the next attempt."
+_ONE_WAY: dict[tuple[About, bool], str] = {
+    (About.RECIPIENT, True): "Their server takes no mail for this address: ask them for the right one.",
+    (About.RECIPIENT, False): "Their mailbox takes nothing now: wait, or reach them in another way.",
+    (About.DESTINATION, True): "It is about their domain's rules: ask its postmaster, with the reply{again}.",
+    (About.DESTINATION, False): f"Usual (greylisting, or their server's pace): {_WAIT}",
+    (About.TRANSACTION, False): f"Usual (recipients in one transaction): {_WAIT}",
+    (About.HOST, False): f"{{name}} has trouble of its own: {_WAIT}",
+}
+"""What a reply is about, and whether it is final (5yz)."""
+_EITHER_WAY: dict[About, str] = {
+    About.MESSAGE: "It is about the mail itself (content, form, size): change it, send it anew.",
+    About.SENDER: (
+        "It is about the sender's address: mend what the reply names (SPF, DKIM or DMARC of its domain, see "
+        "`mailer doctor`), or have {name} allow it{again}."
+    ),
+    About.ACCOUNT: (
+        "It is about our account at {name}: mend `username` and `password` in $.forwardProviders, then "
+        "type `mailer providers reset {name}`{again}."
+    ),
+    About.QUOTA: (
+        "Our allowance at {name} is used up: wait until it is renewed, or have {name} raise it{again}."
+    ),
+    About.SESSION: (
+        "It is about our host, its address or their reputation: `mailer doctor` looks at names and lists; "
+        "ask {name}, with the reply{again}."
+    ),
+}
+_ASK = "The reply does not say what it is about: ask {name}, with the reply{again}."
+_ACCOUNT: dict[str, str] = {
+    "5.7.139": (
+        "{name} does not let this mailbox log in by SMTP, whatever the password: have its administrator "
+        "allow SMTP AUTH for it, then type `mailer providers reset {name}`{again}."
+    ),
+    "expired": (
+        "The password at {name} has expired: renew it there, write the new one into $.forwardProviders, "
+        "then type `mailer providers reset {name}`{again}."
+    ),
+}
+"""What an account's trouble may say that no other password would mend."""
+
+
+def _template(reply: str, *, ours: bool) -> str:
+    reading = read_line("", reply)
+    if reading.about is About.ACCOUNT:
+        special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
+        return special or (_EITHER_WAY[About.ACCOUNT] if ours else _ASK)
+    return _ONE_WAY.get((reading.about, reading.permanent)) or _EITHER_WAY.get(reading.about, _ASK)
+
+
+def account_trouble(reply: str, name: str) -> str:
+    """Say what to do about a login that is refused; args: name: the provider's."""
+    special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
+    return (special or _EITHER_WAY[About.ACCOUNT]).format(name=name, again="")
+
+
+def _about(standing: Standing, whose: Provider | None) -> str:
+    if not _REPLY.match(standing.reply):
+        return _no_reply(standing.reply, whose)
+    given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
+    again = "; then `mailer spool retry {id}`" if given_up else ""
+    template = _template(standing.reply, ours=whose is not None)
+    return template.format(name=_name(standing, whose), again=again)
+
+
+_DNS = (
+    "Our name server does not answer: mend it, or name another one in `dns.nameservers` (or in "
+    "/etc/resolv.conf); mail goes on by itself."
+)
+_NAMES = "It is about the DNS of the recipient's domain: is the address right? Its owner can mend it."
+_PROVIDER = (
+    "{name} was not reached: are `host` and `port` in $.forwardProviders right, does a firewall let us out? "
+    "`mailer doctor` tries it; mail goes on by itself once it answers."
+)
+_EXCHANGER = (
+    "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, it is "
+    "their turn, and mail goes on by itself."
+)
+_SIGNING = "It cannot be signed: `mailer dkim check` says why; mail goes on once the key is right."
+_NO_REPLY: tuple[tuple[str, str, str], ...] = (
+    ("name server|resolv", _DNS, _DNS),
+    ("lookup for|mail exchanger", _NAMES, _NAMES),
+    (
+        "refused|timed out|unreachable|no route|reset|closed by the server|did not answer|no answer",
+        _PROVIDER,
+        _EXCHANGER,
+    ),
+    (r"\bsign|\bkey|dkim", _SIGNING, _SIGNING),
+)
+"""What we say ourselves: words in it, and what to do when it is a provider, and when it is not."""
+
+
+def _no_reply(text: str, whose: Provider | None) -> str:
+    for words, ours, theirs in _NO_REPLY:
+        if re.search(words, text, re.IGNORECASE):
+            return ours.format(name=whose.label) if whose else theirs
+    return ""

@@ -1,0 +1,253 @@
+"""How a message stands: what keeps it, whose turn it is, what to do first, and until when.
+
+The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import msgspec
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.spool import words
+from mailer.spool.entry import Entry
+from mailer.spool.inspect import Seen
+from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
+from mailer.spool.layout import LOCAL, Place
+from mailer.spool.pause import Pause, describe
+from mailer.spool.story import outcome
+
+_ADVICE = 3
+"""Pieces of advice; recipients of one message mostly meet the same trouble."""
+_HOPS = 8
+"""Hops of the last attempt that are named."""
+
+
+def _no_advice(_: Standing) -> str:
+    return ""
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides beside the message itself how it goes on."""
+
+    now: float
+    """Seconds since the epoch."""
+    paused: Pause | None = None
+    """The operator's pause, which keeps a message that could be tried from being so."""
+    max_age: float = 0.0
+    """Seconds until a message is given up, `retry.maxAge`; 0: not known."""
+    resting: str = ""
+    """Which providers are paused, and until when, if nobody else would take the mail; empty: somebody is."""
+    advise: Callable[[Standing], str] = _no_advice
+    """Says what to do about how a recipient stands; empty: nothing is known."""
+
+
+def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
+    """Say how a message in the spool stands, and what the operator can do; the most important first.
+
+    Args:
+        seen: the message.
+        events: its journal.
+        outlook: what else decides.
+    """
+    if seen.entry is None:
+        return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
+    entry = seen.entry
+    state = entry.state
+    told = [
+        _stands(seen, entry, events, outlook),
+        *([_is_about(state.about)] if state.about else []),
+        *(_standing(standing, entry) for standing in state.standings),
+        *_other_hops(entry, events),
+        *_deaths(events, seen.spot.place),
+        *advice(state.standings, outlook, seen.id),
+    ]
+    return [printable(line, 4000) for line in told]
+
+
+def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
+    """Say what to do first; who is stuck comes before who has the mail."""
+    order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
+    said = dict.fromkeys(filter(None, map(outlook.advise, order)))
+    return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
+
+
+def _is_about(message_id: str) -> str:
+    return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
+
+
+_LIVE = {Place.NEW, Place.CUR, Place.RETRY}
+
+
+def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
+    state = entry.state
+    attempts = words.count(state.attempts, "attempt")
+    if outlook.paused and seen.spot.place in _LIVE and not seen.in_hand:
+        attempted = f"after {attempts}" if state.attempts else "not tried yet"
+        return f"Waiting, {attempted}; sending is {describe(outlook.paused)}."
+    if seen.spot.place in {Place.NEW, Place.RETRY}:
+        return _waiting(entry, events, outlook)
+    died = "Its runner died with it; the next run takes it over at once."
+    held = state.held or "its journal does not say why"
+    return {
+        Place.CUR: "In a runner's hands at this moment." if seen.in_hand else died,
+        Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
+        Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
+        Place.SENT: _sent(
+            {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
+        ),
+        Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
+    }[seen.spot.place]
+
+
+def _sent(hops: Collection[str], rest: str) -> str:
+    """Say where a message is that all its recipients have: what never left this host reached nobody."""
+    if set(hops) == {LOCAL}:
+        return f"Kept in the local Maildir; it has not left this host; {rest}."
+    besides = ", of whom some have it in the local Maildir only" if LOCAL in hops else ""
+    return f"Sent to every recipient{besides}; {rest}."
+
+
+def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
+    state, now = entry.state, outlook.now
+    tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
+    rests = f" {outlook.resting}" if outlook.resting else ""
+    if not tried and state.next is not None:
+        return f"Not tried yet; {words.due(state.next, now)}.{rests}"
+    if not tried:
+        waited = words.duration(now - entry.block.received)
+        nobody = rests or " no runner has taken it yet (mailer-send --once)."
+        return f"Waiting for its first attempt, for {waited}:{nobody}"
+    when = "next at the next run" if state.next is None else words.due(state.next, now)
+    until = f"; given up on {words.moment(state.since + outlook.max_age)} unless sent before"
+    return (
+        f"Waiting to be tried again, after {words.count(state.attempts, 'attempt')}; "
+        f"{when}{until if outlook.max_age else ''}.{rests}"
+    )
+
+
+_MEANINGS = {
+    Status.PENDING: "not tried yet",
+    Status.SENT: "the next hop took responsibility",
+    Status.DEFERRED: "tried, and not delivered yet",
+    Status.BOUNCED: "refused for good",
+    Status.EXPIRED: "not delivered within the maximum age",
+    Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
+}
+
+
+def _standing(standing: Standing, entry: Entry) -> str:
+    meaning = _MEANINGS[standing.status]
+    if standing.status is Status.SENT and standing.hop == LOCAL:
+        meaning = "kept in the local Maildir"
+    elif standing.status is Status.EXPIRED and standing.handed_to:
+        meaning = _in_doubt(standing)
+    elif standing.status is Status.PENDING and (standing.reply or entry.state.attempts):
+        meaning = "to be tried again"
+    return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender)})"
+
+
+def _telling(standing: Standing, sender: str) -> str:
+    """Say whether the sender knows."""
+    if standing.notice:
+        of_what = "" if standing.status.final else " that it had failed"
+        return f"; the sender is told{of_what} in {standing.notice}"
+    if standing.status in {Status.BOUNCED, Status.EXPIRED}:
+        if not sender:
+            return "; nobody is told: it is from <>"
+        return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
+    return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
+
+
+def _other_hops(entry: Entry, events: Sequence[Event]) -> Iterator[str]:
+    """Name every hop that the last attempt met trouble at, beside the one that a recipient stands with."""
+    attempt = max((event.attempt for event in events if event.event == Kind.TROUBLE), default=0)
+    if attempt < entry.state.attempts or not any(s.status is not Status.SENT for s in entry.state.standings):
+        return
+    met = {(e.hop, e.reply) for e in events if e.event == Kind.TROUBLE and e.attempt == attempt}
+    told = sorted(met - {(standing.hop, standing.reply) for standing in entry.state.standings})
+    for hop, reply in told[:_HOPS]:
+        yield f"Before that, in attempt {attempt}, at {hop}: {reply}"
+    if len(told) > _HOPS:
+        yield f"... and {len(told) - _HOPS} hops more, below."
+
+
+_UNSENT = "it was read, signed or connected for"
+
+
+def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
+    """Say how often runners died with the message since it last had an outcome, and what they were doing."""
+    died: dict[str, int] = {}
+    before = _UNSENT
+    for event in events:
+        if event.event == Kind.RECOVERED:
+            died[before] = died.get(before, 0) + 1
+        elif event.event == Kind.COMMITTING:
+            before = f"it was handed to {event.hop}"
+        elif event.event in OUTCOMES or event.event == Kind.RELEASED:
+            died, before = {}, _UNSENT
+        elif event.event == Kind.TROUBLE:
+            before = f"another hop than {event.hop} was tried"
+    if died:
+        where = "; ".join(f"{words.count(times, 'time')} while {doing}" for doing, times in died.items())
+        todo = "find in the log of mailer-send what ended the runs (out of memory, killed, a defect)"
+        then = ", then release it" if place is Place.HOLD else ""
+        yield f"Runners died with it: {where}. Do first: {todo}{then}."
+
+
+def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
+    """Say what became of a message whose file is gone, from its ledger lines in order."""
+    last: dict[str, Standing] = {}
+    for event in events:
+        if event.event in _SETTLED:
+            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
+    removed = next((event for event in reversed(events) if event.event == "removed"), None)
+    about = [_is_about(event.about) for event in events if event.about][:1]
+    if removed:
+        by = f" by {removed.by}" if removed.by else ""
+        lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
+    elif last and all(standing.status is Status.SENT for standing in last.values()):
+        lines = [_sent({standing.hop for standing in last.values()}, "no file is left in the spool")]
+    else:
+        lines = [
+            "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
+        ]
+    doubt = _was_in_doubt(events)
+    told = (*lines, *about, *map(_last_word, last.values()), *doubt, *advice(last.values(), outlook, ""))
+    return [printable(line, 4000) for line in told]
+
+
+_SETTLED = frozenset({Kind.ACCEPTED, *(status.value for status in Status)})
+
+
+def _was_in_doubt(events: Sequence[Event]) -> Iterator[str]:
+    """Say that somebody may have it twice: the first reply was lost, and it was sent again."""
+    doubtful = {
+        address: event.hop for event in events if event.event == Kind.UNCERTAIN for address in event.to
+    }
+    twice = {
+        doubtful[address]: None
+        for event in events
+        if event.event == Kind.SENT
+        for address in event.to
+        if address in doubtful
+    }
+    for hop in twice:
+        yield f"Sent, perhaps twice: the reply of an earlier attempt at {hop} was lost."
+
+
+def _stood(address: str, event: Event, before: Standing | None) -> Standing:
+    status = Status(event.event) if event.event != Kind.ACCEPTED else Status.PENDING
+    in_doubt = status is Status.EXPIRED and before is not None and before.status is Status.UNCERTAIN
+    doubted = before.hop if before and in_doubt else ""
+    return Standing(Recipient(address), status, event.reply, event.hop, doubted=doubted)
+
+
+def _last_word(standing: Standing) -> str:
+    doubt = f" ({_in_doubt(standing)})" if standing.doubted else ""
+    return f"{outcome(standing)}{doubt}"
+
+
+def _in_doubt(standing: Standing) -> str:
+    return f"given up; was handed to {standing.handed_to}, whose answer was lost; it may have been delivered"

@@ -1,0 +1,163 @@
+"""`mailer spool why` says cause, whose turn it is, what to do first, and until when."""
+
+import re
+import threading
+from typing import Any
+
+import pytest
+from hostile import DROP, HANG, Action, Server, reached
+from sending import at, forward_to, queue
+from testbed.faketime import faketime
+from testbed.ports import free_port
+from testbed.relay import Relay
+
+LOGIN = {"username": "relay", "password": "wrong"}
+
+
+def why(relay: Relay, message: str, **how: Any) -> str:
+    done = relay.mailer("spool", "why", message, **how)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def verdict(relay: Relay, message: str, **how: Any) -> str:
+    return why(relay, message, **how).partition("\n\n")[0]
+
+
+def named(server: Server, **more: Any) -> dict[str, Any]:
+    return forward_to(forwardProviders=[{"name": "Acme", "host": "127.0.0.1", "port": server.port, **more}])
+
+
+FIRST: dict[str, tuple[dict[str, Action], tuple[str, ...]]] = {
+    "greylisted": (
+        {"rcpt": "451 4.7.1 Greylisted, please try again in 300 seconds"},
+        ("Usual (greylisting", "nothing to do", "next in", "given up on 20"),
+    ),
+    "no such user": (
+        {"rcpt": "550 5.1.1 <bob@example.net>: no such user here"},
+        ("Failed: given up after 1 attempt", "ask them for the right one"),
+    ),
+    "SPF": (
+        {"dot": "550 5.7.23 The message was rejected: SPF check failed for example.com"},
+        ("SPF", "then `mailer spool retry 01"),
+    ),
+    "quota": (
+        {"mail": "450 4.2.1 Daily user sending quota exceeded"},
+        ("allowance at Acme is used up", "No provider takes mail before 20", "Acme is paused"),
+    ),
+    "login": (
+        {"auth": "535 5.7.8 Username and Password not accepted"},
+        ("our account at Acme", "`mailer providers reset Acme`", "Acme is paused"),
+    ),
+    "login switched off": (
+        {"auth": "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled"},
+        ("whatever the password", "`mailer providers reset Acme`"),
+    ),
+    "spam": (
+        {"dot": "554 5.7.1 Message content rejected as spam"},
+        ("the mail itself", "change it"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_the_verdict_says_what_to_do_first(case: str, relay: Relay) -> None:
+    script, expected = FIRST[case]
+    needs_login = "auth" in script
+    with Server(script, auth="PLAIN" if needs_login else "") as server:
+        relay.configure(named(server, **(LOGIN if needs_login else {})))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        told = verdict(relay, message)
+    for words in expected:
+        assert words in told, (words, told)
+    if "139" in str(script):
+        assert "mend `username`" not in told, "another password would not help"
+
+
+def test_a_provider_that_took_it_is_named_with_its_own_id_and_what_250_does_not_promise(relay: Relay) -> None:
+    with Server({"dot": "250 2.0.0 Ok: queued as 4bQ7kR2zPq"}) as server:
+        relay.configure(named(server))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        told = verdict(relay, message)
+    assert "It is Acme's now: ask them for 4bQ7kR2zPq." in told
+    assert "does not say that it reached the mailbox" in told
+
+
+def test_a_first_reply_that_was_lost_is_said_to_have_perhaps_sent_it_twice(relay: Relay) -> None:
+    with Server({"dot": DROP}) as server:
+        relay.configure(named(server))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        assert "may arrive twice: Acme knows" in verdict(relay, message)
+        server.script.clear()
+        relay.mailer_send(under=faketime("+3m"))
+        told = verdict(relay, message)
+    assert f"Sent, perhaps twice: the reply of an earlier attempt at {at(server)} was lost" in told
+
+
+def test_every_hop_that_was_tried_is_named_with_its_trouble(relay: Relay) -> None:
+    dead = free_port()
+    with Server({"mail": "451 4.3.0 Disk trouble"}) as server:
+        relay.configure(forward_to(dead, server))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        told = verdict(relay, message)
+    assert f"at {at(dead)}: Connection refused" in told
+    assert f"at {at(server)}: 451 4.3.0 Disk trouble" in told
+    assert "not tried yet" not in told
+
+
+def test_a_name_server_that_does_not_answer_is_named(relay: Relay) -> None:
+    server = f"127.0.0.1:{free_port()}"
+    dns = {"nameservers": [server], "timeout": "1s"}
+    relay.configure({"directDelivery": {"enabled": True}, "dns": dns})
+    message = queue(relay.spool)
+    relay.mailer_send()
+    told = verdict(relay, message)
+    assert f"did not answer in time ({server})" in told
+    assert "`dns.nameservers`" in told
+
+
+def test_what_was_due_hours_ago_says_since_when(relay: Relay) -> None:
+    relay.configure(forward_to(free_port()))
+    message = queue(relay.spool)
+    relay.mailer_send()
+    later = faketime("+2h")
+    assert re.search(
+        r"; due since 20\d\d-\d\d-\d\d \d\d:\d\d:00Z; given up on", verdict(relay, message, under=later)
+    )
+    listed = relay.mailer("spool", "ls", under=later).stdout
+    assert "due since 20" in listed
+
+
+def test_nine_postponements_of_one_kind_are_one_line(relay: Relay) -> None:
+    with Server({"rcpt": "450 4.2.2 The mailbox is full"}) as server:
+        relay.configure(forward_to(server, retry={"schedule": ["1m"], "maxAge": "5d"}))
+        message = queue(relay.spool)
+        for attempt in range(9):
+            relay.mailer_send(under=faketime(f"+{3 * attempt}m"))
+        story = why(relay, message)
+    steps = story.partition("\n\n")[2].splitlines()
+    assert len(steps) == 2, story
+    assert "(attempts 1 to 9, alike, since 20" in steps[1]
+    assert "): 450 4.2.2 The mailbox is full; next attempt 20" in steps[1]
+
+
+def test_a_message_that_kills_its_runners_says_how_often_and_where(relay: Relay) -> None:
+    at_the_dot = threading.Event()
+    with Server({"dot": reached(at_the_dot, HANG)}) as server:
+        relay.configure(forward_to(server))
+        message = queue(relay.spool)
+        for _ in range(3):
+            at_the_dot.clear()
+            with relay.watch() as runner:
+                assert at_the_dot.wait(60)
+                runner.kill()
+        told = verdict(relay, message)
+    assert "Its runner died with it" in told
+    assert (
+        f"Runners died with it: 2 times while it was handed to {at(server)}. Do first: find in the log"
+        in told
+    )
