@@ -172,9 +172,10 @@ def test_no_key_is_read_before_there_is_mail_to_sign():
         "From: Ä <app@example.com>\r\nSubject: \xff\r\n\r\n".encode("latin-1"),
     ],
 )
-def test_whatever_was_accepted_can_be_signed(key, message):
+def test_whatever_was_accepted_can_be_signed_once_it_has_a_from_field(key, message):
+    """Without one it leaves unsigned: a signature must cover it, and would break when somebody adds one."""
     old = Dkim(enabled=True, domain=key.domain, selector=key.selector, private_key_path=key.private_key_path)
-    assert len(signatures(sign(Signer(old, lambda: NOW), message))) == 1
+    assert len(signatures(sign(Signer(old, lambda: NOW), message))) == int(b"From" in message)
 
 
 def test_a_header_without_end_is_not_read_into_memory(key):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailer.mail import header
+from mailer.mail.author import mailboxes
+from mailer.mail.header import MAX_HEADER, HeaderReader, HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive import header
-from mailer.receive.author import mailboxes
-from mailer.receive.header import MAX_HEADER, HeaderReader, HeaderTooLarge
 from mailer.receive.space import Space
 from mailer.spool.layout import Spool
 

@@ -54,9 +54,9 @@ class RewriteFrom(StrEnum):
 
     KEEP = "keep"
     REPLACE = "replace"
-    """`rewriteFromAddress`; the display name stays."""
+    """Another address; the display name stays. Mail without a From field gets one."""
     REPLACE_AND_REPLY_TO = "replaceAndReplyTo"
-    """The same, and replies go to the old one, unless there is a Reply-To."""
+    """The same, and replies go to the old one, if there was one and there is no Reply-To."""
 
 
 class RateLimits(Group, frozen=True, kw_only=True):

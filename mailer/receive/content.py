@@ -7,8 +7,8 @@ own survive. The policy, field by field:
     Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
     Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
     Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
-    From, Reply-To      as `rewriteFrom` says; two From fields are refused, because readers and signers
-                        choose different ones
+    From, Reply-To      as `rewriteFrom` says, which also makes a From where there is none; two From fields
+                        are refused, because readers and signers choose different ones
     X-Original-To       added, one for each recipient that `redirectAllTo` took the mail from
 """
 
@@ -18,11 +18,13 @@ from email.utils import format_datetime
 from functools import lru_cache
 
 from mailer.config.receiving import RewriteFrom
+from mailer.mail import header
+from mailer.mail.author import mailboxes
+from mailer.mail.from_field import new_author
+from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply
-from mailer.receive import header, replies
-from mailer.receive.author import mailboxes
-from mailer.receive.header import HeaderTooLarge
+from mailer.receive import replies
 
 _DROPPED = (b"return-path", b"bcc", b"resent-bcc")
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
@@ -102,8 +104,10 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
         added.append(f"Date: {_date(arrival.at)}\r\n".encode())
     added += [f"X-Original-To: {address}\r\n".encode() for address in arrival.origin.redirected]
     dropped = list(_DROPPED)
-    if arrival.policy.rewrite_from is not RewriteFrom.KEEP and fields[b"from"]:
-        added += _authors(arrival.policy, head, answerable=bool(fields[b"reply-to"]))
+    policy = arrival.policy
+    if policy.rewrite_from is not RewriteFrom.KEEP:
+        answered = policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
+        added.append(new_author(head, policy.from_address, reply_to=answered))
         dropped.append(b"from")
     if any(fields[name] for name in dropped):
         head = header.without(head, dropped)
@@ -167,15 +171,3 @@ def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
             if not origin.may_send_as.match(address):
                 return replies.not_allowed_sender(origin.user, address)
     return None
-
-
-def _authors(policy: ContentPolicy, head: bytes, *, answerable: bool) -> list[bytes]:
-    """Write the new From field, and a Reply-To with the old value if that is wanted and there is none."""
-    [value] = header.values(head, b"from")
-    known = mailboxes(value)
-    name = known[0][0] if known else ""
-    shown = f"{name} <{policy.from_address}>" if name else policy.from_address
-    fields = [f"From: {shown}\r\n".encode("utf-8", "surrogateescape")]
-    if policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO and not answerable:
-        fields.append(b"Reply-To:" + value + b"\r\n")
-    return fields

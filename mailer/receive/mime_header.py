@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from mailer.mail import header
+from mailer.mail.header import HeaderTooLarge
 from mailer.mail.reply import printable
-from mailer.receive import header
-from mailer.receive.header import HeaderTooLarge
 
 _TYPE, _ENCODING, _VERSION = b"content-type", b"content-transfer-encoding", b"mime-version"
 _SIGNATURES = (b"dkim-signature", b"arc-message-signature")

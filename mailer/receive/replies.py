@@ -6,9 +6,9 @@ No reply carries a path, an exception's text or anything else from inside.
 from errno import EDQUOT, ENOSPC
 from functools import lru_cache
 
+from mailer.mail.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 from mailer.mail.reply import Reply, printable
 from mailer.receive.data import MAX_LINE, Fault
-from mailer.receive.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 
 BYE = Reply(221, ("2.0.0 Bye",))
 OK = Reply(250, ("2.0.0 Ok",))

@@ -11,8 +11,8 @@ for which that makes a difference is refused.
 import codecs
 from dataclasses import dataclass
 
+from mailer.mail.header import MAX_HEADER
 from mailer.receive.data import MAX_LINE, LineRuler
-from mailer.receive.header import MAX_HEADER
 from mailer.receive.mime_header import Entity, Kind, Unencodable, read
 
 _MAX_DEPTH = 20

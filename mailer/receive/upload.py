@@ -7,12 +7,12 @@ from functools import partial
 
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope
+from mailer.mail.header import HeaderReader, HeaderTooLarge
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
 from mailer.receive import long_lines, replies
 from mailer.receive.content import Arrival, ContentPolicy, Origin, top
 from mailer.receive.data import DataReader, Fault
-from mailer.receive.header import HeaderReader, HeaderTooLarge
 from mailer.receive.mime_header import Unencodable
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer

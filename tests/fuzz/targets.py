@@ -15,11 +15,11 @@ from functools import cache
 
 from mailer.config.receiving import LongLines
 from mailer.mail.address import AddressError, Lenient, Path, forward_path, reverse_path
+from mailer.mail.author import mailboxes
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Accounts, single_login
-from mailer.receive.author import mailboxes
 from mailer.receive.data import MAX_LINE, ChunkReader, DataReader
 from mailer.receive.failures import Failures
 from mailer.receive.long_lines import encode

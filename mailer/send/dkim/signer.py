@@ -86,7 +86,8 @@ class Signer:
 
         Returns:
             The DKIM-Signature fields, each with its line end, to be put before the message's first byte.
-            Empty only if the From domain has no key and `onMissingKey` is `send`.
+            Empty only if the From domain has no key and `onMissingKey` is `send`, or if there is no From
+            field: a signature must cover it (RFC 6376 5.4), and breaks when a server on the way adds one.
 
         Raises:
             SigningError: the mail must wait.
@@ -118,9 +119,11 @@ class Signer:
         return tuple(signatory.domain for signatory in self._signatories_for(author))
 
     def _signatories(self, fields: Sequence[Field]) -> Sequence[_Signatory]:
-        author = next((field.value for field in fields if field.key == b"from"), b"")
-        domain = author_domain(author)
+        author = next((field.value for field in fields if field.key == b"from"), None)
+        domain = author_domain(author or b"")
         found = self._signatories_for(domain)
+        if author is None and self._for_all:
+            return ()
         if not found and self._hold:
             whose = domain or "mail without a domain in its From field"
             raise NoKey(
