@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_queue import Queue
+from sending import queue
 from testbed.proc import children, gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay
@@ -262,6 +263,37 @@ def test_asking_for_the_version_loads_no_command(elsewhere: Path) -> None:
     assert done.stdout == "mailer, version 0.1.0\n"
     loaded = set(done.stderr.split())
     assert not {"asyncio", "ssl", "aiosmtpd", "msgspec", "mailer.cli.serve", "mailer.cli.spool"} & loaded
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["up", "--help"],
+        ["monitor", "--help"],
+        ["user", "--help"],
+        ["doctor", "--help"],
+        ["config", "check"],
+        ["providers"],
+        ["log"],
+        ["spool", "ls"],
+        ["spool", "stats"],
+    ],
+)
+def test_only_the_receiver_loads_what_receives(relay: Relay, command: list[str]) -> None:
+    """aiosmtpd alone takes 20 to 70 ms; `up`, which starts the receiver, does without it too."""
+    source = (
+        "import sys\nfrom mailer.cli import main\n"
+        "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    queue(relay.spool)
+    argv = [sys.executable, "-c", source, *command]
+    done = relay._run(argv)
+    assert done.returncode in {0, 1}, done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "mailer.cli.main" in loaded
+    assert not {"aiosmtpd", "mailer.receive.server", "aiohttp", "dkim"} & loaded
 
 
 def test_serve_says_which_port_the_system_chose(relay: Relay) -> None:

@@ -1,0 +1,175 @@
+"""The receiving daemon of `mailer serve`, from its configuration to its exit code."""
+
+import asyncio
+import errno
+import importlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mailer.cli import receiver
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.parent import end_with
+from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
+from mailer.config import checks
+from mailer.config.load import Loaded, load
+from mailer.config.problem import ConfigError
+from mailer.config.secrets import SecretError
+from mailer.maillog import outlet
+from mailer.maillog.events import Level
+from mailer.receive.server import Server
+from mailer.receive.server import serve as serve_until
+from mailer.receive.service import Service
+from mailer.receive.settings import Settings
+from mailer.receive.sockets import Address, UnsafeSettingsError
+from mailer.receive.upload import Store
+from mailer.spool.committer import Committer
+from mailer.spool.layout import Spool
+
+
+def run(port: int | None, parent: int | None) -> Exit:
+    """Receive until a signal says to end.
+
+    Args:
+        port: to listen at instead of `smtpPort`; None: that one.
+        parent: the process without which to end; None: no other.
+    """
+    outlet.install()
+    loaded = configuration()
+    if problems := checks.refuse_to_serve(loaded):
+        raise ConfigError(problems)
+    with acting_as_owner(loaded.config.spool_dir):
+        spool = make_spool(loaded.config.spool_dir)
+    settings = receiver.settings(loaded.config, port)
+    with spool, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            runner.run(_serve(loaded, settings, spool, parent))
+        except UnsafeSettingsError as error:
+            raise Failure(Exit.CONFIG, str(error)) from error
+    return Exit.OK
+
+
+async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int | None) -> None:
+    config, stop, hung_up = loaded.config, asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # From now on: left alone, it would end us.
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    log, committer = program_log(config, spool, Level.INFO), Committer(spool)
+    store = Store(spool, committer, log, time.time)
+    with ExitStack() as started:
+
+        def ready(server: Server) -> None:
+            # Bound: what needed root is done. Nothing has been accepted yet, and no thread runs.
+            become_owner(config.spool_dir)
+            end_with(parent)
+            committer.start()
+            started.callback(committer.close)
+            for warning in checks.warnings(loaded):
+                log.warning(str(warning))
+            log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
+            reloader = Reloader(server, service, loaded.path)
+            loop.add_signal_handler(signal.SIGHUP, reloader.start)
+            if hung_up.is_set():
+                reloader.start()
+
+        service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
+        try:
+            await serve_until(service, until=stop, ready=ready)
+        except OSError as error:
+            raise _not_available(error, settings) from error
+        log.notice("ended")
+
+
+class Reloader:
+    """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
+
+    def __init__(self, server: Server, service: Service, path: Path) -> None:
+        self._server = server
+        self._service = service
+        self._path = path
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def start(self) -> None:
+        """Begin, or, while one is under way, do it once more after that."""
+        if self._task is not None and not self._task.done():
+            self._again = True
+        else:
+            self._task = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        log = self._service.store.log
+        try:
+            # In a thread: a secret's command may take its time, and so does a large ledger.
+            service = await asyncio.to_thread(self._read)
+            self._server.reconfigure(service)
+        except (ConfigError, SecretError, UnsafeSettingsError, OSError) as error:
+            log.warning("the new configuration cannot be used; the old one stays", error=str(error))
+        else:
+            self._service = service
+            log.notice("the configuration was read again")
+        if self._again:
+            self._again = False
+            await self._reload()
+
+    def _read(self) -> Service:
+        old = self._service
+        loaded = load(self._path, os.environ)
+        if problems := checks.refuse_to_serve(loaded):
+            raise ConfigError(problems)
+        settings = receiver.settings(loaded.config, old.settings.port)
+        if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
+            old.store.log.warning("where to listen changes with the next start, not now")
+        if loaded.config.spool_dir != old.store.spool.path:
+            old.store.log.warning("where the spool is changes with the next start, not now")
+        certificate = receiver.certificate(loaded.config, old.store.log)
+        return receiver.service(loaded, settings, old.store, certificate, old.rates)
+
+
+def _name(address: Address) -> str:
+    host, port = address
+    if not port and "/" in host:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _not_available(error: OSError, settings: Settings) -> Exception:
+    """Say in a sentence why an address cannot be listened on; other trouble is returned as it is."""
+    where = _name((settings.host or "*", settings.port))
+    match error.errno:
+        case errno.EADDRINUSE:
+            return Failure(
+                Exit.UNAVAILABLE,
+                f"cannot listen on {where}: Address already in use. Another program listens there; end it "
+                "(`ss -ltnp` names it), or set smtpPort",
+            )
+        case errno.EACCES:
+            return Failure(
+                Exit.NO_PERMISSION,
+                f"cannot listen on {where}: Permission denied. Ports below 1024 are root's: start it as root "
+                "(it then becomes the spool's owner), give it CAP_NET_BIND_SERVICE, or set smtpPort",
+            )
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            why = os.strerror(error.errno)
+        case _ if isinstance(error, socket.gaierror):
+            why = error.strerror or str(error)
+        case _:
+            return error
+    return Failure(Exit.UNAVAILABLE, f"cannot listen on {where}: {why}; see smtpHost")
+
+
+# Any: what uvloop makes is a loop, and nothing here may depend on uvloop's being there.
+def _loop_factory() -> Callable[[], Any] | None:
+    """The event loop of uvloop where the `speed` extra is installed, else asyncio's own."""
+    try:
+        factory: Callable[[], Any] = importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        return None
+    return factory
