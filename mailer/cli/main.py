@@ -9,7 +9,9 @@ from mailer.cli.options import config_option, examples
 
 @click.group(
     epilog=examples(
+        "mailer init                      asks six questions and writes a configuration",
         "mailer up                        receive and send, in the foreground",
+        "mailer test --to you@example.net one real mail through everything, watched to the end",
         "mailer spool ls                  what is in the queue",
         "mailer spool why 01JD0M3Q        what happened to a message, and what will",
         "mailer log --to bob@ --since 2d  what happened to mail, delivered or not",
@@ -18,7 +20,9 @@ from mailer.cli.options import config_option, examples
     ),
     cls=LazyGroup,
     commands_in={
+        "init": "mailer.cli.init:init",
         "up": "mailer.cli.up:up",
+        "test": "mailer.cli.trial:test",
         "serve": "mailer.cli.serve:serve",
         "send": "mailer.cli.send:send",
         "monitor": "mailer.cli.monitor:monitor",

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mailer.config.model import Config, UncertainPolicy
 from mailer.mail.clock import Clock
@@ -31,10 +32,20 @@ from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
 
+if TYPE_CHECKING:
+    from mailer.send.smtp.transcript import Say
+
 
 @asynccontextmanager
-async def open_runner(
-    config: Config, spool: Spool, log: MailLog, clock: Clock, *, hostname: str, limit: int = 0
+async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers name each
+    config: Config,
+    spool: Spool,
+    log: MailLog,
+    clock: Clock,
+    *,
+    hostname: str,
+    limit: int = 0,
+    say: "Say | None" = None,
 ) -> AsyncIterator[Runner]:
     """Make a runner; on exit its sessions are closed and its removals durable.
 
@@ -45,6 +56,7 @@ async def open_runner(
         clock: what time it is.
         hostname: what we call ourselves to other servers.
         limit: messages to claim, at most; 0: all.
+        say: takes the lines of a transcript of every session.
 
     Raises:
         OSError: the local Maildir cannot be made.
@@ -62,7 +74,9 @@ async def open_runner(
     leap = Leap(last_run.read(spool), last_run.moments(spool))
     committer, disposal = Committer(spool).start(), Disposal()
     try:
-        pool = Pool(partial(Session.open, timeouts=Timeouts()), limit=config.sending.max_sessions_per_hop)
+        pool = Pool(
+            partial(Session.open, timeouts=Timeouts(), say=say), limit=config.sending.max_sessions_per_hop
+        )
         async with pool:
             traffic = Traffic(asyncio.get_running_loop().time)
             means = Means(spool, committer, pool, Providers(spool, log, clock), traffic, hostname)

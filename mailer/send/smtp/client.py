@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mailer.config.secrets import SecretError
 from mailer.mail.envelope import Envelope, Recipient
@@ -19,6 +19,9 @@ from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.machine import State
 from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost, judge
+
+if TYPE_CHECKING:
+    from mailer.send.smtp.transcript import Say
 
 BLOCK = 64 * 1024
 """Octets read and written at once; a message up to this size leaves in one write with its final dot."""
@@ -51,28 +54,33 @@ class Session:
         """Why opportunistic TLS was given up; empty: it was not."""
 
     @classmethod
-    async def open(cls, hop: Hop, timeouts: Timeouts) -> "Session":
+    async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "Session":
         """Connect, greet, encrypt and log in, as far as the hop asks for it.
 
         When opportunistic TLS fails, another connection in clear takes its place (as in the field: Postfix,
         Exim), and `tls` says why.
 
+        Args:
+            hop: where to.
+            timeouts: of its phases.
+            say: takes the lines of a transcript of the whole session.
+
         Raises:
             HopTrouble: some step failed; nothing is left open.
         """
         try:
-            return await cls._open(hop, timeouts)
+            return await cls._open(hop, timeouts, say)
         except HopTrouble as trouble:
             if not hop.opportunistic or trouble.phase not in {Phase.STARTTLS, Phase.TLS}:
                 raise
             reason = f"none: {trouble.text}"
-        return await cls._open(replace(hop, starttls=StartTls.NEVER), timeouts, reason)
+        return await cls._open(replace(hop, starttls=StartTls.NEVER), timeouts, say, reason)
 
     @classmethod
-    async def _open(cls, hop: Hop, timeouts: Timeouts, without_tls: str = "") -> "Session":
+    async def _open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None", without_tls: str = "") -> "Session":
         # Before anything is read: an earlier session may have told the server what it quotes in its banner.
         login = await _login(hop)
-        wire = await connect(hop, timeouts, login if isinstance(login, Concealment) else None)
+        wire = await connect(hop, timeouts, login if isinstance(login, Concealment) else None, say)
         session = cls(wire, without_tls)
         try:
             await session._prepare(login)

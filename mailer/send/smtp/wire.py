@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
@@ -20,6 +20,9 @@ from mailer.send.smtp.hop import Hop, is_loopback
 from mailer.send.smtp.machine import Dialogue, State
 from mailer.send.smtp.read_first import ReadFirst
 from mailer.send.trouble import HopTrouble
+
+if TYPE_CHECKING:
+    from mailer.send.smtp.transcript import Say, Transcript
 
 # What our own machine lacks: another hop would not get further. What it forbids (EACCES, EPERM: a firewall of
 # ours, which may forbid port 25 and not 587) is not among it.
@@ -45,8 +48,10 @@ class Wire(asyncio.BufferedProtocol):
         timeouts: Timeouts,
         loop: asyncio.AbstractEventLoop,
         conceal: Concealment | None = None,
+        transcript: "Transcript | None" = None,
     ) -> None:
         self.dialogue = Dialogue(conceal)
+        self._transcript = transcript
         self.broken: Broken | None = None
         self.hop = hop
         self.label = hop.at(address)
@@ -79,6 +84,8 @@ class Wire(asyncio.BufferedProtocol):
         return self._read
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._transcript:
+            self._transcript.received(bytes(self._read[:nbytes]))
         for event in self.dialogue.receive(bytes(self._read[:nbytes])):
             if isinstance(event, Broken):
                 self._break(event)
@@ -110,9 +117,13 @@ class Wire(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what the dialogue has to say."""
         if out := self.dialogue.outgoing():
+            if self._transcript:
+                self._transcript.sent(out, secret=self.dialogue.phase is Phase.AUTH)
             self._transport.write(out)
 
     def write(self, data: bytes) -> None:
+        if self._transcript:
+            self._transcript.sent_message(len(data))
         self._transport.write(data)
 
     async def event(self) -> Event:
@@ -160,6 +171,8 @@ class Wire(asyncio.BufferedProtocol):
             secured  # its write buffer keeps its limit, 512 KiB: asyncio's TLS never resumes at 0
         )
         self.tls = tls.describe(secured.get_extra_info("ssl_object"), verified=self.hop.verify)
+        if self._transcript:
+            self._transcript.note(f"TLS: {self.tls}")
 
     @property
     def certificate(self) -> dict[str, object]:
@@ -226,13 +239,16 @@ class Wire(asyncio.BufferedProtocol):
             self._break(Broken(TIMED_OUT, self.dialogue.phase))
 
 
-async def connect(hop: Hop, timeouts: Timeouts, conceal: Concealment | None = None) -> Wire:
+async def connect(
+    hop: Hop, timeouts: Timeouts, conceal: Concealment | None = None, say: "Say | None" = None
+) -> Wire:
     """Connect to the first of the hop's addresses that answers.
 
     Args:
         hop: where to.
         timeouts: of its phases.
         conceal: the hop's login, which its replies are not to show.
+        say: takes the lines of a transcript of the session; None: nobody reads one.
 
     Raises:
         HopTrouble: none does; the last one's trouble. The system's words are kept ("Connection refused").
@@ -241,20 +257,31 @@ async def connect(hop: Hop, timeouts: Timeouts, conceal: Concealment | None = No
     kind = f" to connect to from {hop.source_address}" if hop.source_address else ""
     trouble = HopTrouble(str(hop), Phase.CONNECT, f"no address{kind}")
     for address in [hop.address] if hop.address else await _look_up(hop, timeouts, loop):
+        transcript = _transcript(say, conceal) if say else None
+        if transcript:
+            transcript.note(f"connecting to {hop.at(address)}")
         try:
             async with asyncio.timeout(timeouts.connect):
                 sock = await _connected(hop, address, loop)
                 _, wire = await loop.create_connection(
-                    partial(Wire, hop, address, timeouts, loop, conceal), sock=sock
+                    partial(Wire, hop, address, timeouts, loop, conceal, transcript), sock=sock
                 )
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else TIMED_OUT
             scope = _whose(error, hop, address)
             trouble = HopTrouble(hop.at(address), Phase.CONNECT, text, scope=scope)
             trouble.__cause__ = error
+            if transcript:
+                transcript.note(text)
         else:
             return wire
     raise trouble
+
+
+def _transcript(say: "Say", conceal: Concealment | None) -> "Transcript":
+    from mailer.send.smtp.transcript import Transcript  # noqa: PLC0415 - for the one who asks to see it
+
+    return Transcript(say, conceal)
 
 
 async def _connected(hop: Hop, address: str, loop: asyncio.AbstractEventLoop) -> socket.socket:

@@ -1,0 +1,59 @@
+"""What `mailer init` says at its end: what was written, what to type next, what to paste where."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from mailer.cli.init.answers import Answers
+from mailer.config.load import find
+from mailer.config.problem import ConfigError
+
+_SETTINGS = """\
+Settings for your applications (host, port, login; no TLS: this stays on this host)
+
+  Django       EMAIL_HOST="127.0.0.1"; EMAIL_PORT={port}; EMAIL_USE_TLS=False
+               EMAIL_HOST_USER="{user}"; EMAIL_HOST_PASSWORD="{password}"
+  nodemailer   createTransport({{host: "127.0.0.1", port: {port}, secure: false,
+                 auth: {{user: "{user}", pass: "{password}"}}}})
+  PHPMailer    Host="127.0.0.1"; Port={port}; SMTPAuth=true; SMTPAutoTLS=false;
+               Username="{user}"; Password="{password}"
+  environment  SMTP_HOST=127.0.0.1 SMTP_PORT={port} SMTP_USER={user} SMTP_PASSWORD={password}
+"""
+
+
+def tell(target: Path, answers: Answers, password: str) -> None:
+    """Say it all on standard output."""
+    named = "" if _is_found(target) else f" --config {target}"
+    command = command_name()
+    where = f"through {answers.provider}" if answers.provider else "kept in the local Maildir"
+    sys.stdout.write(
+        f"\nWrote {target} (a login with a generated password; mail is {where}).\n\n"
+        + _SETTINGS.format(port=answers.port, user=answers.sender, password=password)
+        + "\nNext\n\n"
+        f"  {command} up{named}                        receive and send, in this terminal\n"
+        f"  {command} test{named} --to {answers.sender}    in another one: a real mail, watched to the end\n"
+        "\nAs services: scripts/install, in mailer's source. Every key there is: config.example.json.\n"
+    )
+
+
+def command_name() -> str:
+    """Return what to type for this program: `mailer` where PATH has it, else the way it was started."""
+    started = Path(sys.argv[0])
+    found = shutil.which("mailer")
+    if found and (started.name != "mailer" or Path(found).resolve() == started.resolve()):
+        return "mailer"
+    if started.name != "mailer":
+        return "mailer"
+    try:
+        return str(started.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(started)
+
+
+def _is_found(target: Path) -> bool:
+    """Tell whether the programs find the file without being told."""
+    try:
+        return find(None, os.environ).absolute() == target
+    except ConfigError:
+        return False

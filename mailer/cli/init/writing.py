@@ -1,0 +1,101 @@
+"""The configuration that `mailer init` writes: what was answered, a generated password, and no more."""
+
+import grp
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.init.answers import Answers
+from mailer.config.trust import trusted_directory
+
+_GROUP = "mailer"
+"""The services' group, which systemd/mailer.sysusers.conf makes."""
+_SYSTEM_SPOOL = "/var/spool/mailer"
+_IMPLICIT_TLS = 465
+_MONITOR = 8025
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def document(answers: Answers, target: Path) -> dict[str, object]:
+    """Return the configuration; a file in /etc gets the spool that the systemd units expect."""
+    made: dict[str, object] = {
+        "smtpPort": answers.port,
+        "defaultUsername": answers.sender,
+        "defaultPassword": secrets.token_urlsafe(24),
+    }
+    if target.is_relative_to("/etc"):
+        made["spoolDir"] = _SYSTEM_SPOOL
+    if (port := _monitor_port()) != _MONITOR:
+        made["healthCheckPort"] = port
+    if answers.provider:
+        provider: dict[str, object] = {"host": answers.provider}
+        if answers.provider_port == _IMPLICIT_TLS:
+            provider["ssl"] = True
+        provider["port"] = answers.provider_port
+        if answers.username:
+            provider |= {"username": answers.username, "password": answers.password.reveal()}
+        made |= {"forwardSMTP": True, "forwardProviders": [provider]}
+    return made
+
+
+def _monitor_port() -> int:
+    """Return the monitor's usual port, or, where another program has that, one that is free now."""
+    for port in (_MONITOR, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    return _MONITOR
+
+
+def write(target: Path, made: dict[str, object]) -> None:
+    """Write a new file, for its owner alone; root's in /etc is also for the services' group to read.
+
+    Raises:
+        Failure: it cannot be made, or others could put another one in its place.
+    """
+    text = json.dumps(made, indent=2) + "\n"
+    group = _services_group() if os.geteuid() == 0 and target.is_relative_to("/etc") else None
+    try:
+        _make_directory(target.parent, group)
+        with trusted_directory(target.parent) as directory:
+            fd = os.open(target.name, _NEW, 0o600, dir_fd=directory)
+        with os.fdopen(fd, "w") as file:
+            _share(fd, group, 0o640)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+    except OSError as error:
+        raise Failure(Exit.CANNOT_CREATE, f"{target} cannot be written: {error.strerror}") from error
+
+
+def _make_directory(path: Path, group: int | None) -> None:
+    """Make the directory as systemd/mailer.tmpfiles.conf would; one that is there stays as it is."""
+    if path.exists():
+        return
+    with trusted_directory(path.parent) as above:
+        os.mkdir(path.name, 0o700, dir_fd=above)
+        made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        _share(made, group, 0o750)
+    finally:
+        os.close(made)
+
+
+def _share(fd: int, group: int | None, mode: int) -> None:
+    if group is not None:
+        os.fchown(fd, -1, group)
+        os.fchmod(fd, mode)
+
+
+def _services_group() -> int | None:
+    try:
+        return grp.getgrnam(_GROUP).gr_gid
+    except KeyError:
+        return None

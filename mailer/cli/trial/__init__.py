@@ -1,0 +1,93 @@
+"""`mailer test`: one real mail, from a submission to the remote server's reply."""
+
+import sys
+from dataclasses import dataclass
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import DURATION, config_option, examples
+from mailer.cli.wire import configuration
+from mailer.config.model import Config
+from mailer.mail.address import check_address
+from mailer.mail.reply import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for."""
+
+    to: str
+    sender: str
+    user: str
+    provider: str
+    direct: bool
+    dialogue: bool
+    wait: float
+
+    @property
+    def runs_itself(self) -> bool:
+        """Asks for what no other runner could do or show."""
+        return bool(self.provider or self.direct or self.dialogue)
+
+
+@click.command(
+    epilog=examples(
+        "mailer test --to you@example.net                    as an application would, by your own services",
+        "mailer test --to you@example.net --dialogue         show what was said, passwords masked",
+        "mailer test --to you@example.net --provider backup  through this provider and no other",
+        "mailer test --to you@example.net --direct           to the recipient's own mail exchangers",
+    )
+)
+@click.option("--to", required=True, metavar="ADDRESS", help="Who gets the mail: you, for instance.")
+@click.option("--from", "sender", default="", metavar="ADDRESS", help="Otherwise defaultUsername.")
+@click.option("--user", default="", metavar="NAME", help="Log in as this user of `mailer user`.")
+@click.option("--provider", default="", metavar="NAME", help="Only through this one, switched on or not.")
+@click.option("--direct", is_flag=True, help="Only by direct delivery, switched on or not.")
+@click.option("--dialogue", is_flag=True, help="Show the SMTP dialogue with the next hop.")
+@click.option(
+    "--wait", type=DURATION, default="2m", metavar="TIME", help="How long to wait for a runner; 2m."
+)
+@config_option
+def test(**asked: object) -> Exit:
+    """Send one real mail, watch it to the remote server's reply, and say what came of it.
+
+    Without --provider, --direct or --dialogue it is handed to `mailer serve` as an application would, and
+    whoever runs `mailer-send` here delivers it. With one of them this command delivers it by itself, past
+    the queue: signed and routed as configured, tried once, and told in the ledger as any other mail.
+
+    Exit code 0 when the next hop took it, 1 when it was refused for good, 69 when `mailer serve` does not
+    answer, 75 when it was not sent yet.
+    """
+    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    loaded = configuration()
+    sender = order.sender or _own_address(loaded.config)
+    for option, address in (("--to", order.to), ("--from", sender)):
+        try:
+            check_address(address)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=option) from None
+    if order.provider and order.direct:
+        raise click.UsageError("--provider and --direct exclude each other")
+    if order.runs_itself:
+        from mailer.cli.trial.alone import deliver  # noqa: PLC0415 - what a run needs, and the other does not
+
+        told = deliver(loaded, order, sender)
+    else:
+        from mailer.cli.trial.queued import submit, watch  # noqa: PLC0415 - as above
+
+        message_id = submit(loaded.config, order, sender)
+        sys.stdout.write(f"accepted by mailer serve as {message_id}; waiting for a runner to send it\n")
+        sys.stdout.flush()
+        told = watch(loaded, message_id, order.wait)
+    from mailer.cli.trial.result import conclude  # noqa: PLC0415 - as above
+
+    return conclude(told, order.to)
+
+
+def _own_address(config: Config) -> str:
+    for address in (config.default_username, config.rewrite_from_address):
+        if "@" in address:
+            return address
+    name = printable(config.default_username) or "defaultUsername"
+    raise Failure(Exit.USAGE, f"say whom the mail is from: --from ADDRESS ({name} is no address)")

@@ -1,0 +1,135 @@
+"""A test mail that this command delivers by itself: by one route, or with the dialogue shown.
+
+It has a spool of its own, so that no other runner takes it, and nobody else's mail is taken; the ledger is
+the usual one. What it learns of a provider is not kept: a test neither pauses one nor ends its pause.
+"""
+
+import asyncio
+import math
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.outlook import outlook
+from mailer.cli.trial import Order, mail
+from mailer.cli.wire import become_owner, open_log, operator_name
+from mailer.config.checks import refuse_to_send
+from mailer.config.hops import Provider
+from mailer.config.load import Loaded
+from mailer.config.model import BOUNCE_OFF, Config
+from mailer.config.problem import ConfigError
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.maillog.events import Level, MailLog
+from mailer.monitor import history
+from mailer.monitor.history import Story
+from mailer.send.routes.plan import keeps_mail
+from mailer.send.run import open_runner
+from mailer.spool.changes import make_durable
+from mailer.spool.incoming import Incoming
+from mailer.spool.layout import NotMade, Place, Spool
+
+_PEER = "mailer test"
+
+
+def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
+    """Try one mail once, and return its story.
+
+    Raises:
+        ConfigError: `mailer-send` would not start with this configuration.
+        Failure: there is no such provider.
+    """
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    config = _restricted(loaded.config, order)
+    if keeps_mail(config):
+        raise Failure(
+            Exit.CONFIG,
+            "there is no next hop: set forwardSMTP and a provider (forwardProviders), or directDelivery; the "
+            "way into the local Maildir is tried by mailer test without --dialogue",
+        )
+    operator = operator_name(os.environ)
+    become_owner(config.spool_dir)
+    with ExitStack() as stack:
+        # Of whoever runs it, as a spool must be; the caller's TMPDIR may be another user's.
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mailer-test-", dir=_temporary()))
+        spool = stack.enter_context(Spool.open(Path(place) / "spool", create=True))
+        log = _log(config, stack)
+        message_id = _queue(spool, log, order.to, sender)
+        asyncio.run(_run(config, spool, log, show=order.dialogue))
+        told = history.tell(spool, message_id, outlook(config, spool, time.time()))
+        if told.seen is not None and told.seen.spot.place is not Place.SENT:
+            log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
+    return told
+
+
+def _temporary() -> str | None:
+    directory = os.environ.get("TMPDIR", "")
+    return directory if directory and os.access(directory, os.W_OK | os.X_OK) else None
+
+
+def _restricted(config: Config, order: Order) -> Config:
+    """Return the configuration with the routes that are asked for.
+
+    Without a bounce, for which nobody waits; and what was sent is kept, in this command's spool, to be told.
+    """
+    kept = msgspec.structs.replace(config.security, log_all_emails=True)
+    config = msgspec.structs.replace(config, bounce=BOUNCE_OFF, security=kept)
+    direct = config.direct_delivery
+    if order.direct:
+        on = msgspec.structs.replace(direct, enabled=True)
+        return msgspec.structs.replace(config, direct_delivery=on, forward_smtp=False)
+    if order.provider:
+        off = msgspec.structs.replace(direct, enabled=False)
+        chosen = _provider(config, order.provider)
+        return msgspec.structs.replace(
+            config, direct_delivery=off, forward_smtp=True, forward_providers=(chosen,)
+        )
+    return config
+
+
+def _provider(config: Config, name: str) -> Provider:
+    known = msgspec.structs.replace(config, forward_smtp=True).providers
+    for provider in known:
+        if name in {provider.name, provider.host, provider.label}:
+            return provider
+    names = ", ".join(provider.label for provider in known) or "none is configured (forwardProviders)"
+    raise Failure(Exit.USAGE, f"there is no provider {name}; there are: {names}")
+
+
+def _log(config: Config, stack: ExitStack) -> MailLog:
+    """Open the mail log of the real spool; before its first start there is none to write in."""
+    try:
+        real = stack.enter_context(Spool.open(config.spool_dir))
+    except NotMade:
+        return MailLog(time.time, lambda *_: None, None, shown=Level.ERROR)
+    return open_log(real, Level.ERROR, keep=math.inf)
+
+
+def _queue(spool: Spool, log: MailLog, to: str, sender: str) -> str:
+    now = time.time()
+    envelope = Envelope(sender, (Recipient(to),), smtputf8=not (sender + to).isascii())
+    incoming = Incoming.create(spool, received=now, user="", peer=_PEER, envelope=envelope)
+    incoming.write(mail.text(sender, to, now))
+    incoming.seal(now)
+    make_durable(spool, incoming)
+    incoming.release()
+    log.accepted(id=incoming.id, envelope=envelope, size=incoming.size, user="", peer=_PEER)
+    return incoming.id
+
+
+async def _run(config: Config, spool: Spool, log: MailLog, *, show: bool) -> None:
+    hostname = config.hostname or os.uname().nodename
+    say = _say if show else None
+    async with open_runner(config, spool, log, time.time, hostname=hostname, limit=1, say=say) as runner:
+        await runner.once(asyncio.Event(), float(config.sending.shutdown_grace))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"  {line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,114 @@
+"""A test mail the way of every mail: submitted to `mailer serve`, and followed while others deliver it."""
+
+import smtplib
+import ssl
+import sys
+import time
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.outlook import outlook
+from mailer.cli.trial import Order, mail
+from mailer.cli.wire import workplace
+from mailer.config.load import Loaded
+from mailer.config.model import Config
+from mailer.mail.reply import printable
+from mailer.monitor import history
+from mailer.monitor.history import Story
+from mailer.spool.layout import Place
+from mailer.spool.pause import is_paused
+
+_LOOK_EVERY = 0.1
+"""Seconds."""
+_TIMEOUT = 60.0
+
+
+def submit(config: Config, order: Order, sender: str) -> str:
+    """Submit the mail as an application does; return its id.
+
+    Raises:
+        Failure: the receiver does not answer, or refused something; the text says what it said.
+    """
+    host = config.bind_address if config.bind_address not in {"", "0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
+    where = f"{host}:{config.smtp_port}"
+    try:
+        with smtplib.SMTP(host, config.smtp_port, timeout=_TIMEOUT) as session:
+            session.ehlo()
+            if not session.has_extn("auth") and session.has_extn("starttls"):
+                # To this very host, whose certificate bears another name.
+                session.starttls(context=_unverified())
+                session.ehlo()
+            _log_in(session, config, order)
+            return _hand_over(session, order, sender)
+    except smtplib.SMTPResponseException as error:
+        said = error.smtp_error
+        words = printable(said.decode(errors="replace") if isinstance(said, bytes) else said)
+        raise Failure(Exit.FINDINGS, f"mailer serve at {where} says: {error.smtp_code} {words}") from error
+    except (OSError, smtplib.SMTPException) as error:
+        raise Failure(
+            Exit.UNAVAILABLE,
+            f"mailer serve does not answer at {where}: {printable(str(error))}. Start it: mailer up, or as a "
+            "service systemctl start mailer (journalctl -u mailer says why it ended). Or test the way out "
+            "without it: mailer test --dialogue",
+        ) from error
+
+
+def _log_in(session: smtplib.SMTP, config: Config, order: Order) -> None:
+    if not config.auth_required and not order.user:
+        return
+    name = order.user or config.default_username
+    if not name:
+        raise Failure(
+            Exit.USAGE, "there is no defaultUsername: say who logs in, --user NAME (mailer user ls)"
+        )
+    password = config.default_password.reveal() if name == config.default_username else _ask(name)
+    session.login(name, password)
+
+
+def _ask(name: str) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    asked: str = click.prompt(f"Password of {name}", hide_input=True, err=True)
+    return asked
+
+
+def _hand_over(session: smtplib.SMTP, order: Order, sender: str) -> str:
+    session.ehlo_or_helo_if_needed()
+    options = [] if (sender + order.to).isascii() else ["SMTPUTF8"]
+    for code, text in (session.mail(sender, options), session.rcpt(order.to)):
+        if code // 100 != 2:
+            raise smtplib.SMTPResponseException(code, text)
+    code, text = session.data(mail.text(sender, order.to, time.time()))
+    if code != 250:
+        raise smtplib.SMTPResponseException(code, text)
+    return text.decode().split()[-1]
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def watch(loaded: Loaded, message_id: str, patience: float) -> Story:
+    """Return the message's story once its first attempt is over, or after so many seconds."""
+    deadline = time.monotonic() + patience
+    with workplace(loaded) as at:
+        while True:
+            try:
+                told = history.tell(at.spool, message_id, outlook(at.config, at.spool, time.time()))
+            except history.Moving:
+                pass
+            else:
+                if _is_over(told) or is_paused(at.spool) or time.monotonic() > deadline:
+                    return told
+            time.sleep(_LOOK_EVERY)
+
+
+def _is_over(told: Story) -> bool:
+    seen = told.seen
+    if seen is None or seen.entry is None or seen.spot.place in {Place.HOLD, Place.FAILED, Place.SENT}:
+        return True
+    return seen.spot.place is not Place.CUR and seen.entry.state.attempts > 0

@@ -1,0 +1,60 @@
+"""How `mailer test` ends: the story, what it means, and what to type next."""
+
+import shlex
+import sys
+
+from mailer.cli.exits import Exit
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.monitor.history import Story
+from mailer.spool import story
+from mailer.spool.journal import Event
+from mailer.spool.layout import LOCAL
+
+_CODES = {Status.SENT: Exit.OK, Status.BOUNCED: Exit.FINDINGS, Status.EXPIRED: Exit.FINDINGS}
+
+
+def conclude(told: Story, to: str) -> Exit:
+    """Print the story of a mail to one recipient, then what follows from it; return the exit code."""
+    sys.stdout.writelines(f"  {story.tell(step)}\n" for step in story.chronicle(told.steps))
+    last = _last(told.steps)
+    status = Status(last.event) if last else Status.PENDING
+    sys.stdout.write(f"\n{printable(_meaning(status, last, told, to), 4000)}\n")
+    return _CODES.get(status, Exit.TEMPORARY)
+
+
+def _last(steps: tuple[Event, ...]) -> Event | None:
+    """Return the last outcome."""
+    statuses = {status.value for status in Status}
+    return next((step for step in reversed(steps) if step.event in statuses), None)
+
+
+def _meaning(status: Status, last: Event | None, told: Story, to: str) -> str:
+    if last is None:
+        nobody = (
+            "" if told.steps[-1].event != "accepted" else " If no runner is at work, start one: mailer up, "
+        )
+        services = "or systemctl start mailer-send.timer mailer-send.path. " if nobody else ""
+        return f"Not sent: {' '.join(told.verdict)}{nobody}{services}Later: mailer spool why {told.id}"
+    if status is Status.SENT and last.hop == LOCAL:
+        return (
+            "It works as far as it is set up: the mail is kept in the local Maildir, and has not left this "
+            "host. For real mail set forwardSMTP and a provider (forwardProviders), or directDelivery."
+        )
+    if status is Status.SENT:
+        return (
+            f"Sent: {last.hop} took it for {to}. What becomes of it there this host cannot see; look into "
+            "that mailbox, and its spam folder."
+        )
+    explain = (
+        f"mailer explain-trouble {shlex.quote(last.reply)}"
+        if last.reply[:1] in {"4", "5"}
+        else "mailer doctor"
+    )
+    if status in {Status.BOUNCED, Status.EXPIRED}:
+        return f"Refused for good at {last.hop}: {last.reply}. What it means: {explain}"
+    if status is Status.UNCERTAIN:
+        return (
+            f"Handed over to {last.hop}, whose final reply was lost: it may have arrived. See: mailer doctor"
+        )
+    return f"Not sent, for now, at {last.hop or 'no next hop'}: {last.reply}. What it means: {explain}"
