@@ -19,6 +19,7 @@ from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Account, Accounts, single_login
 from mailer.receive.auth import Authenticator
 from mailer.receive.certificate import Certificate
+from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import RateLimiter
 from mailer.receive.server import Server
 from mailer.receive.service import Service
@@ -104,7 +105,7 @@ def running(
     settings: Settings = OPEN,
     authenticator: Authenticator | None = None,
     committer: Committer | None = None,
-    **parts: Certificate | RateLimiter | Space | None,
+    **parts: Certificate | RateLimiter | Space | tuple[LocalUser, ...] | None,
 ) -> Iterator[Receiver]:
     """Run a receiver until the block ends; whatever it logged is a list of lines."""
     if authenticator is None and settings.require_auth:

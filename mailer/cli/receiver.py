@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.receiving import ListenerTls
@@ -17,6 +18,7 @@ from mailer.maillog.search import Query, find
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.certificate import Certificate
 from mailer.receive.content import ContentPolicy
+from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint, Settings
@@ -39,7 +41,8 @@ def settings(config: Config, port: int | None) -> Settings:
             if each.unix_socket
             else Endpoint(each.host, each.port, tls=each.tls is ListenerTls.IMPLICIT)
             for each in config.listeners
-        ),
+        )
+        + ((Endpoint(path=str(config.submit_socket), submit=True),) if config.submit_socket else ()),
         hostname=hostname,
         strict_syntax=config.strict_syntax,
         origin_domain=config.origin_domain or hostname,
@@ -99,7 +102,19 @@ def service(
         certificate,
         _rates(config, users, store, rates),
         Space(store.spool, min_free=config.min_free_space, max_queued=config.max_queued, now=time.monotonic),
+        tuple(_local_users(config)),
     )
+
+
+def _local_users(config: Config) -> Iterator[LocalUser]:
+    """Look up the logins and groups of `localUsers`; one that this host does not have is nobody's."""
+    for each in config.local_users:
+        if each.login == "*":
+            yield LocalUser(each.user)
+        elif each.login and (uid := local_ids.uid(each.login)) is not None:
+            yield LocalUser(each.user, uid=uid)
+        elif each.group and (gid := local_ids.gid(each.group)) is not None:
+            yield LocalUser(each.user, gid=gid)
 
 
 def _rates(config: Config, users: UserList, store: Store, old: RateLimiter | None) -> RateLimiter | None:

@@ -168,6 +168,7 @@ _IMPORTED_LATE = (
     "subprocess",
     "traceback",
     "mailer.cli.dry_run",
+    "mailer.config.local_checks",
     "mailer.send.marker",
     "mailer.send.replies.ourselves",
     "mailer.send.replies.table",

@@ -6,6 +6,7 @@ Looks at the configuration and at the modes of the files it names; starts nothin
 import ipaddress
 import re
 from collections.abc import Iterator
+from types import ModuleType
 
 import msgspec
 
@@ -73,6 +74,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_open_relay(config),
         *_incoming(config),
         *_distant_login(config),
+        *_local().strangers(config),
         *_exposed_configuration(loaded),
         *_bounce(config),
         *_name_servers(config),
@@ -142,7 +144,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
     yield from file_checks.tls_files(config)
-    yield from _origin_domain(config)
+    yield from _local().refusals(config)
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
         if listener.unix_socket is None:
@@ -163,17 +165,10 @@ def _incoming(config: Config) -> Iterator[Problem]:
         yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
 
 
-def _origin_domain(config: Config) -> Iterator[Problem]:
-    domain = config.origin_domain
-    try:
-        if domain:
-            check_address(f"root@{domain}")
-    except ValueError as error:
-        yield Problem("$.originDomain", f"is no domain: {error}")
-    else:
-        if not domain.isascii():
-            # It completes the addresses of clients that did not ask for SMTPUTF8.
-            yield Problem("$.originDomain", "is not ASCII; write an international domain as xn--...")
+def _local() -> ModuleType:
+    from mailer.config import local_checks  # noqa: PLC0415 - not for the runner, which cron starts each minute
+
+    return local_checks
 
 
 def _author(config: Config) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_priority
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
-from mailer.config.receiving import Listener, LongLines, RateLimits, RewriteFrom, Tls
+from mailer.config.receiving import Listener, LocalUser, LongLines, RateLimits, RewriteFrom, Tls
 from mailer.config.secrets import Secret
 from mailer.config.units import Bytes, Milliseconds, Seconds
 
@@ -146,6 +146,11 @@ class Config(Group, frozen=True, kw_only=True):
     users_file: Path = Path("users.json")
     """More logins, with hashed passwords; `mailer user` writes it, and it need not be there."""
     listeners: tuple[Listener, ...] = ()
+    submit_socket: Path | None = None
+    """A Unix socket where nobody logs in: the kernel says who connects, and `localUsers` whose mail that is.
+    `/run/mailer/submit.sock` is where `mailer-sendmail` looks; none: there is no such socket."""
+    local_users: tuple[LocalUser, ...] = ()
+    """The first that fits counts; who fits none is refused."""
     tls: Tls = Tls()
     hostname: str = ""
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""

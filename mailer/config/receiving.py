@@ -3,7 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 
-from mailer.config.kinds import Group, Limit, Port
+from mailer.config.kinds import Group, Limit, Name, Port
 
 
 class ListenerTls(StrEnum):
@@ -24,6 +24,17 @@ class Listener(Group, frozen=True, kw_only=True):
     tls: ListenerTls = ListenerTls.STARTTLS
     unix_socket: Path | None = None
     """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+
+
+class LocalUser(Group, frozen=True, kw_only=True):
+    """Whose mail it is that a program on this host submits at `submitSocket`."""
+
+    login: str = ""
+    """Programs of this login here, a name or a number; `*`: of every login."""
+    group: str = ""
+    """Instead: programs in this group, a name or a number."""
+    user: Name
+    """`defaultUsername`, or one of `usersFile`: with that user's senders and limits."""
 
 
 class Tls(Group, frozen=True, kw_only=True):

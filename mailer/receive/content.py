@@ -25,6 +25,7 @@ from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.peers import UNIX
 
 _DROPPED = (b"return-path", b"bcc", b"resent-bcc")
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
@@ -48,7 +49,7 @@ class Origin:
     helo: str
     """As the client gave it; `?` stands for what no host name or address literal has."""
     peer: str
-    """The client's IP address, or `unix`."""
+    """The client's IP address, `unix`, or `unix:UID`."""
     hostname: str
     """Our own name."""
     extended: bool
@@ -131,8 +132,9 @@ def received_field(arrival: Arrival) -> bytes:
 
 
 def _address(peer: str) -> str:
-    if peer == "unix":
-        return "local socket"
+    kind, _, uid = peer.partition(":")
+    if kind == UNIX:
+        return f"local socket, uid {uid}" if uid else "local socket"
     return f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
 
 

@@ -46,7 +46,8 @@ class Login:
     """Who a session's client proved to be."""
 
     def __init__(self, channel: Channel, client: Client, service: Service, failures: Failures) -> None:
-        self.identity: Identity | None = None
+        known = service.authenticator if client.user else None
+        self.identity: Identity | None = known.identity(client.user) if known else None
         self._channel = channel
         self._client = client
         self._log = service.store.log
@@ -62,7 +63,7 @@ class Login:
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """What EHLO offers; none: there is nobody who could log in."""
-        if self._authenticator is None or not self._authenticator.anybody():
+        if self._client.user or self._authenticator is None or not self._authenticator.anybody():
             return ()
         return ("PLAIN", "LOGIN", "CRAM-MD5") if self._authenticator.offers_cram_md5 else ("PLAIN", "LOGIN")
 

@@ -3,7 +3,7 @@
 import ipaddress
 
 UNIX = "unix"
-"""The peer's name on a Unix socket, which has no address."""
+"""The peer's name on a Unix socket, which has no address; `unix:UID` where it is asked who connects."""
 
 
 def is_local(peer: str) -> bool:
@@ -11,7 +11,7 @@ def is_local(peer: str) -> bool:
 
     IPv4 in IPv6 clothes counts.
     """
-    return peer in {UNIX, "::1"} or peer.removeprefix("::ffff:").startswith("127.")
+    return peer == "::1" or peer.partition(":")[0] == UNIX or peer.removeprefix("::ffff:").startswith("127.")
 
 
 def source(peer: str) -> str:

@@ -134,6 +134,17 @@ def not_allowed_sender(user: str, sender: str) -> Reply:
     )
 
 
+def unknown_local_user(uid: int, user: str) -> Reply:
+    """The reply to a program at `submitSocket` that may not submit.
+
+    Args:
+        uid: whose program it is.
+        user: whom `localUsers` names for it; empty: nobody.
+    """
+    why = f"maps it to {printable(user, 100)}, which is no user here" if user else "maps it to no user"
+    return Reply(554, (f"5.7.1 User id {uid} may not submit here: localUsers {why} (ESMTP mailer)",))
+
+
 class RateExceeded(Reply, frozen=True):
     """So many messages were submitted that more have to wait."""
 

@@ -16,6 +16,7 @@ from mailer.receive import replies
 from mailer.receive.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.failures import Failures
 from mailer.receive.listener import Listener
+from mailer.receive.local_users import peer_ids, user_of
 from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
@@ -71,8 +72,8 @@ class Server:
     def _listener(self, bound: Bound) -> Listener:
         return Listener(
             bound.listening,
-            partial(self._judge, tls=bound.tls),
-            partial(self._serve, tls=bound.tls),
+            self._judge_local if bound.submit else partial(self._judge, tls=bound.tls),
+            self._serve_local if bound.submit else partial(self._serve, tls=bound.tls),
             self._complain,
         )
 
@@ -135,12 +136,27 @@ class Server:
                     return replies.EARLY_TALKER
         return None
 
+    def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
+        service, ids = self._service, peer_ids(connection)
+        user = user_of(ids, service.local_users)
+        if not user or service.authenticator is None or service.authenticator.identity(user) is None:
+            service.store.log.notice("turned a peer away", peer=ids.peer, reason="localUsers")
+            return replies.unknown_local_user(ids.uid, user)
+        return self._judge(connection, peer, tls=False)
+
+    def _serve_local(self, connection: socket.socket, _: str) -> None:
+        ids = peer_ids(connection)
+        client = Client(ids.peer, local=True, user=user_of(ids, self._service.local_users))
+        self._begin(connection, client, tls=False)
+
     def _serve(self, connection: socket.socket, peer: str, *, tls: bool) -> None:
-        local = is_local(peer)
-        session = Session(Client(peer, local=local), self._service, self._failures, self._forget)
+        self._begin(connection, Client(peer, local=is_local(peer)), tls=tls)
+
+    def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
+        session = Session(client, self._service, self._failures, self._forget)
         self._sessions.add(session)
-        if not local:
-            self._peers[source(peer)] += 1
+        if not client.local:
+            self._peers[source(client.peer)] += 1
         context = None
         if tls:
             assert self._service.certificate is not None

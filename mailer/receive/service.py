@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mailer.receive.auth import Authenticator
 from mailer.receive.certificate import Certificate
+from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import RateLimiter
 from mailer.receive.settings import Settings
 from mailer.receive.space import Space
@@ -24,6 +25,8 @@ class Service:
     """None: nobody is limited."""
     space: Space | None = None
     """None: the disk itself is the limit."""
+    local_users: tuple[LocalUser, ...] = ()
+    """Whose mail comes in at an endpoint with `submit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Client:
     """Who is at the other end of a connection."""
 
     peer: str
-    """IP address, as the kernel writes it, or `unix`."""
+    """IP address, as the kernel writes it, `unix`, or `unix:UID`."""
     local: bool
     """On this host: what it sends passes no network."""
+    user: str = ""
+    """Who that is by the kernel's word (`local_users`), without a login; empty: it may log in."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.auth import MAX_RESPONSE
+from mailer.receive.certificate import Certificate
 from mailer.receive.connection import Connection, syntax
 from mailer.receive.failures import Failures
 from mailer.receive.mailing import MailCommands
@@ -80,6 +81,11 @@ class Session(MailCommands):
         """A password in clear does not leave this host."""
         return bool(self._login.mechanisms) and (self.client.local or bool(self.tls))
 
+    @property
+    def _certificate(self) -> Certificate | None:
+        """For STARTTLS. Whom the kernel vouches for is at a Unix socket, which has no name to verify."""
+        return None if self.client.user else self._service.certificate
+
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
     @syntax("EHLO host")
@@ -95,7 +101,7 @@ class Session(MailCommands):
                 "DSN",
                 "CHUNKING",
             ]
-            if self._service.certificate is not None and not self.tls:
+            if self._certificate is not None and not self.tls:
                 lines.append("STARTTLS")
             if self._may_log_in:
                 lines.append(" ".join(("AUTH", *self._login.mechanisms)))
@@ -133,7 +139,7 @@ class Session(MailCommands):
 
     @syntax("STARTTLS")
     async def smtp_STARTTLS(self, arg: str) -> None:
-        certificate = self._service.certificate
+        certificate = self._certificate
         if certificate is None:
             self.say(replies.NO_TLS)
         elif arg:

@@ -24,6 +24,8 @@ class Endpoint:
     """TLS from the first byte (RFC 8314), instead of STARTTLS."""
     path: str = ""
     """A Unix socket instead; who may connect is who may enter its directory."""
+    submit: bool = False
+    """At that socket nobody logs in: the kernel says who connects, see `local_users`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Bound:
     tls: bool = False
     directory: int = -1
     """Of a Unix socket's name, open."""
+    submit: bool = False
+    """See `Endpoint`."""
 
     @classmethod
     def of(cls, listening: socket.socket, *, tls: bool = False) -> Self:
@@ -75,7 +77,7 @@ async def bind(service: Service) -> list[Bound]:
     paths = []
     for endpoint in settings.endpoints:
         if endpoint.path:
-            paths.append(endpoint.path)
+            paths.append(endpoint)
         else:
             groups.append((await _resolved(endpoint), endpoint.tls))
     beyond = any(not is_local(host) for addresses, _ in groups for host, _ in addresses)
@@ -89,8 +91,8 @@ async def bind(service: Service) -> list[Bound]:
             some = [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
             bound.extend(some)
         owners = owners_of(service.store.spool.path)
-        for path in paths:
-            bound.append(_bind_unix(path, owners))
+        for endpoint in paths:
+            bound.append(_bind_unix(endpoint, owners))
         _bind_other_family(bound, service)
     return bound
 
@@ -197,13 +199,14 @@ def _bound(address: Address) -> socket.socket:
     return listening
 
 
-def _bind_unix(path: str, owners: Owners) -> Bound:
+def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
     """Bind a name in a directory that is opened once: root may be doing this in another user's.
 
     Raises:
         Untrusted: others may write to the directory, and could put their own socket there.
         OSError: as bind(2).
     """
+    path = endpoint.path
     with trusted_directory(Path(path).parent, owners=owners) as found:
         directory = os.dup(found)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -211,7 +214,7 @@ def _bind_unix(path: str, owners: Owners) -> Bound:
         name = Path(path).name
         through = f"/proc/self/fd/{directory}/{name}"
         _remove_stale(name, directory, through, owners, path)
-        # Like the loopback port, for everybody on this host; AUTH and the directory's mode decide. The umask
+        # Like the loopback port, for everybody on this host: AUTH, or the kernel, says who it is. The umask
         # gives the mode (unix(7)), for chmod would have to go by the name; no other thread makes files yet.
         before = os.umask(0o111)
         try:
@@ -222,7 +225,7 @@ def _bind_unix(path: str, owners: Owners) -> Bound:
         listening.close()
         os.close(directory)
         raise
-    return Bound(listening, (path, 0), directory=directory)
+    return Bound(listening, (path, 0), directory=directory, submit=endpoint.submit)
 
 
 def _remove_stale(name: str, directory: int, through: str, owners: Owners, path: str) -> None:

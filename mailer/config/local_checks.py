@@ -1,0 +1,51 @@
+"""What this host's own programs submit: contradictions in how they are known; see `checks`, which asks."""
+
+from collections.abc import Iterator
+
+from mailer.config import local_ids
+from mailer.config.model import Config
+from mailer.config.problem import ConfigError, Problem
+from mailer.config.trust import owners_of
+from mailer.config.users import read_users
+from mailer.mail.address import check_address
+
+
+def refusals(config: Config) -> Iterator[Problem]:
+    """Name a domain that completes no address, and members of `localUsers` that say nothing or two things."""
+    yield from _origin_domain(config.origin_domain)
+    for at, each in enumerate(config.local_users):
+        if bool(each.login) == bool(each.group):
+            yield Problem(f"$.localUsers[{at}]", 'needs either "login" or "group"')
+
+
+def _origin_domain(domain: str) -> Iterator[Problem]:
+    try:
+        if domain:
+            check_address(f"root@{domain}")
+    except ValueError as error:
+        yield Problem("$.originDomain", f"is no domain: {error}")
+    else:
+        if not domain.isascii():
+            # It completes the addresses of clients that did not ask for SMTPUTF8.
+            yield Problem("$.originDomain", "is not ASCII; write an international domain as xn--...")
+
+
+def strangers(config: Config) -> Iterator[Problem]:
+    """Name logins and groups that this host does not have, and users that mailer does not have."""
+    if config.submit_socket is not None and not config.local_users:
+        yield Problem("$.localUsers", "is empty, so that nobody can submit at submitSocket")
+    for at, each in enumerate(config.local_users):
+        where = f"$.localUsers[{at}]"
+        if each.login not in {"", "*"} and local_ids.uid(each.login) is None:
+            yield Problem(f"{where}.login", "this host has no such login")
+        if each.group and local_ids.gid(each.group) is None:
+            yield Problem(f"{where}.group", "this host has no such group")
+        if each.user != config.default_username and not _is_user(config, each.user):
+            yield Problem(f"{where}.user", "is no user; type: mailer user add NAME")
+
+
+def _is_user(config: Config, name: str) -> bool:
+    try:
+        return name in read_users(config.users_file, owners_of(config.spool_dir))
+    except (OSError, ConfigError):
+        return True  # the receiver says what is wrong with the file
