@@ -42,6 +42,7 @@ class Queue:
         """Take a message into `cur/`, as a runner does; it stays locked until it is released."""
         held = Held.take(self.spool, Spot(Place.NEW, id))
         held.move(Move.CLAIM)
+        held.leave()
         return held
 
     @contextmanager
@@ -70,6 +71,7 @@ class Queue:
                 held.append(_event(Kind.BOUNCED, refused, reply="550 5.1.1 unknown"))
             held.append(_event(Kind.DEFERRED, *to, reply=reply, next=clock.rfc3339(due)))
             held.move(Move.DEFER, bucket_for(due))
+            held.leave()
         return due
 
     def fail(self, id: str, reply: str, *to: str) -> None:
@@ -77,6 +79,7 @@ class Queue:
         with self.claim(id) as held:
             held.append(_event(Kind.BOUNCED, *to, reply=reply))
             held.move(Move.FAIL)
+            held.leave()
 
     def lose_the_reply(self, id: str, *to: str) -> None:
         """Have a runner die after it handed the message over, before the reply came."""
@@ -97,6 +100,7 @@ class Queue:
         path.write_bytes(path.read_bytes().replace(b"A line.", b"B line."))
         with self.claim(id) as held:
             held.move(Move.QUARANTINE)
+            held.leave()
 
     def files(self) -> dict[str, tuple[bytes, float]]:
         """Everything in the spool but its ledger and mark, with contents and times."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from mailer.spool import syscalls
 
-_OS_CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "rename", "unlink", "mkdir", "rmdir")
+_OS_CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir", "rmdir")
 _LIBC_CALLS = ("renameat2", "fallocate")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from testbed.capability import attacher
 
-CHANGES = "openat,flock,write,pwrite64,fsync,fdatasync,renameat2,mkdirat,unlinkat,fallocate"
+CHANGES = "openat,flock,write,pwrite64,fsync,fdatasync,renameat2,linkat,mkdirat,unlinkat,fallocate"
 """The calls with which the spool is changed."""
 
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)$")

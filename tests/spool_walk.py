@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-QUEUE = ("new", "cur", "retry", "hold", "failed", "corrupt")
+QUEUE = ("cur", "new", "retry", "hold", "failed", "corrupt")
 GIVEN_UP = {"bounced", "expired"}
 _LOOKS = 1000
 
@@ -111,7 +111,10 @@ def _notify(value: str) -> tuple[str, str]:
 
 
 def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
-    """Return every file of some places by its name; a name that stands in two places fails.
+    """Return every file of some places by its name; two files of one name fail.
+
+    One file that stands in two places, as a fault may leave it where a power cut can tear a rename, is given
+    where a run meets it first.
 
     Programs may be moving files meanwhile: then it is looked at until nothing has moved between two looks.
     """
@@ -119,17 +122,27 @@ def walk(root: Path, places: tuple[str, ...] = QUEUE) -> dict[str, Found]:
         paths = _standing(root, places)
         if paths != _standing(root, places):
             continue
-        twice = [name for name, count in Counter(path.name for path in paths).items() if count > 1]
-        assert not twice, f"in two places: {[path for path in paths if path.name in twice]}"
         with contextlib.suppress(FileNotFoundError):
-            return {path.name: read(path, root) for path in paths}
+            first: dict[str, Path] = {}
+            for path in paths:
+                assert path.samefile(first.setdefault(path.name, path)), (
+                    f"two files: {first[path.name]}, {path}"
+                )
+            return {path.name: read(path, root) for path in first.values()}
     raise AssertionError(f"in {_LOOKS} looks no two were alike")
+
+
+def in_two_places(root: Path) -> list[str]:
+    """Name what stands in two places of the queue: nothing does when no program was killed."""
+    return [
+        name for name, count in Counter(path.name for path in _standing(root, QUEUE)).items() if count > 1
+    ]
 
 
 def _standing(root: Path, places: tuple[str, ...]) -> list[Path]:
     return [
         Path(directory, name)
-        for place in places
+        for place in sorted(places, key=lambda place: place != "cur")
         for directory, _, names in os.walk(root / place)
         for name in sorted(names)
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_queue import Queue
+from spool_moves import MOVE
 from testbed.capability import tracer
 from testbed.relay import Relay
 
@@ -205,9 +206,9 @@ def test_sweep_moves_what_is_due_and_only_that(relay: Relay, queue: Queue) -> No
     ("verb", "call", "place"),
     [
         ("rm", "unlinkat", "new"),
-        ("hold", "renameat2", "new"),
-        ("release", "renameat2", "hold"),
-        ("retry", "renameat2", "failed"),
+        ("hold", MOVE, "new"),
+        ("release", MOVE, "hold"),
+        ("retry", MOVE, "failed"),
     ],
 )
 def test_one_message_that_fails_does_not_keep_the_others_from_being_done(

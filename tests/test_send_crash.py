@@ -15,6 +15,7 @@ from bounces import notifications
 from hostile import HANG, Server, per_address
 from log_directory import opened
 from sending import MESSAGE, SENDER, forward_to, found, outcomes, queue
+from spool_moves import MOVE
 from spool_walk import Found, untold, walk
 from testbed.capability import tracer
 from testbed.relay import Relay
@@ -25,7 +26,7 @@ from mailer.maillog.totals import TotalsFold
 ANN, BOB = "ann@example.net", "bob@example.net"
 CALLS = (
     *("connect", "fallocate", "fdatasync", "flock", "fsync"),
-    *("recvfrom", "renameat2", "sendto", "unlinkat", "write"),
+    *("recvfrom", MOVE, "sendto", "unlinkat", "write"),
 )
 """System calls that change the disk, or what the other side knows."""
 
@@ -52,7 +53,7 @@ def kill_points(log: Path, message: str) -> Iterator[tuple[str, int, str]]:
         if not begun or name not in CALLS:
             continue
         point = (name, number, "")
-        if point in points and name == "renameat2":
+        if point in points and name == MOVE:
             # Another thread has made its n-th rename before.
             point = (name, 1, re.findall(r'"([^"]*)"', arguments)[0].replace(message, "ID"))
         if point not in points:
@@ -96,7 +97,7 @@ def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_
         assert (counted.sent, counted.delivered) == (2, 1), case
 
 
-STEPS = ("fdatasync", "fsync", "renameat2")
+STEPS = ("fdatasync", "fsync", MOVE)
 """System calls between which one state of a bounce ends and the next begins."""
 REFUSING = {"rcpt": per_address({BOB: "550 5.1.1 no such user"})}
 
@@ -151,8 +152,8 @@ def check_order(log: Path, message: str) -> None:
         return next(number for number, found in enumerate(there) if found)
 
     created, named = at("openat", f'"tmp/{notice}"'), at("write", "notified", notice)
-    enqueued = at("renameat2", f'"tmp/{notice}"', f'"new/{notice}"')
-    moved = at("renameat2", f'"cur/{message}"', f'"failed/{message}"')
+    enqueued = at(MOVE, f'"tmp/{notice}"', f'"new/{notice}"')
+    moved = at(MOVE, f'"cur/{message}"', f'"failed/{message}"')
     assert created < named < enqueued < moved
     between = [call for call, _ in calls[created:named]]
     assert between.count("fsync") == 2, "the file, and tmp/"

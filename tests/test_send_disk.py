@@ -11,6 +11,7 @@ import pytest
 from hostile import Server, Session
 from internet import Internet
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
+from spool_moves import MOVE
 from spool_walk import walk
 from testbed.capability import forbidden, tracer, with_own_mounts
 from testbed.filesystem import FileSystem
@@ -178,7 +179,7 @@ def test_a_message_that_cannot_be_claimed_stops_no_other(relay: Relay, tmp_path:
         relay.configure(forward_to(server))
         for _ in range(3):
             queue(relay.spool)
-        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "renameat2", "EIO", when="1"))
+        done = relay.mailer_send("--once", under=failing(tmp_path / "log", MOVE, "EIO", when="1"))
         assert done.returncode == 0
         assert "Input/output error" in done.stderr
         assert len(server.delivered()) >= 2

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from spool_moves import MOVE
 from spool_runner import run_once
 from spool_strace import Ran, straced
 from spool_strategies import NOW, accept, envelope
@@ -85,7 +86,7 @@ def test_a_commit_that_cannot_be_undone_is_said_to_be_open(tmp_path: Path, call:
     ("call", "when", "code"),
     [
         ("openat", 3, "EMFILE"),
-        ("renameat2", 1, "ENOSPC"),
+        (MOVE, 1, "ENOSPC"),
         ("fallocate", 1, "ENOSPC"),
         ("fallocate", 1, "EDQUOT"),
         ("write", 1, "ENOSPC"),
@@ -93,7 +94,7 @@ def test_a_commit_that_cannot_be_undone_is_said_to_be_open(tmp_path: Path, call:
         ("write", 3, "ENOSPC"),
         ("fdatasync", 1, "EIO"),
         ("mkdirat", 1, "ENOSPC"),
-        ("renameat2", 3, "EDQUOT"),
+        (MOVE, 3, "EDQUOT"),
         ("fsync", 1, "EIO"),
         ("fsync", 3, "EIO"),
     ],
@@ -109,7 +110,7 @@ def test_a_runner_sends_nothing_that_it_has_no_room_to_record(
     assert ran.said[-1] == f"stopped {code}"
     delivered = len(ran.said_after("delivered"))
     assert delivered == (
-        0 if call in {"openat", "fallocate"} or (call, when) in {("renameat2", 1), ("write", 1)} else 1
+        0 if call in {"openat", "fallocate"} or (call, when) in {(MOVE, 1), ("write", 1)} else 1
     )
     (found,) = walk(root).values()
     assert (found.name, found.intact) == (name, True)

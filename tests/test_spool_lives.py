@@ -26,7 +26,7 @@ from spool_walk import Found, walk
 
 from mailer.spool.entry import read_entry
 from mailer.spool.held import Busy
-from mailer.spool.layout import Spool, Spot
+from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.operate import Operator
 from mailer.spool.scan import find, names, spots
 from mailer.spool.sweep import clean_tmp, requeue_due
@@ -284,7 +284,8 @@ class Lives(RuleBasedStateMachine):
         seen = walk(self.root)
         assert {name: known_from(found) for name, found in seen.items()} == self.model
         assert all(found.intact for found in seen.values())
-        assert {spot.name: self.folded(spot) for spot in spots(self.spool)} == self.model
+        met_first = sorted(spots(self.spool), key=lambda spot: spot.place is not Place.CUR)
+        assert {spot.name: self.folded(spot) for spot in reversed(met_first)} == self.model
 
     def folded(self, spot: Spot) -> Known:
         """What our own fold says, which everybody else decides by."""

@@ -14,7 +14,8 @@ import pytest
 from spool_crash import dying_at
 from spool_runner import attempt, claims_of, settle
 from spool_strategies import NOW, accept
-from spool_walk import Found, untold, walk
+from spool_torn import torn_renames
+from spool_walk import Found, in_two_places, untold, walk
 
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import Notifier, Terms
@@ -92,7 +93,8 @@ def delivered(root: Path, parent: str) -> int:
     """What was in `new/` has gone its way meanwhile."""
     found = notifications(root, parent, "new")
     for each in found:
-        (root / "new" / each.name).unlink()
+        for place in ("new", "tmp"):
+            (root / place / each.name).unlink(missing_ok=True)
     return len(found)
 
 
@@ -169,7 +171,27 @@ def test_a_journal_that_names_what_is_no_notification_moves_nothing(tmp_path: Pa
         recovered.held.release()
     assert (tmp_path / "tmp" / link).is_symlink()
     assert secret.read_text() == "secret"
-    assert walk(tmp_path, ("new",)) == {}
+    assert set(walk(tmp_path)) == {parent}
+
+
+def test_a_bounce_and_its_message_have_durable_names_at_every_instant(tmp_path: Path) -> None:
+    """Where a power cut may tear a rename; also after a death before the new name, and after it."""
+    accept(tmp_path / "whole", b"Subject: x\r\n\r\nx\r\n", *FATES)
+    with Spool.open(tmp_path / "whole") as spool, torn_renames(spool) as torn:
+        run(spool)
+    assert (torn.lost, in_two_places(tmp_path / "whole")) == ([], [])
+    for linked in (False, True):
+        root = tmp_path / str(linked)
+        root.mkdir()
+        _, notice = awaited(root)
+        if linked:
+            os.link(root / "tmp" / notice, root / "new" / notice)
+        with Spool.open(root) as spool, torn_renames(spool) as torn:
+            torn.forget(root / "new")
+            run(spool)
+        assert (torn.lost, in_two_places(root)) == ([], [])
+        assert not (root / "tmp" / notice).exists()
+        assert (root / "new" / notice).exists()
 
 
 def test_a_defect_in_the_writing_costs_the_notification_and_nothing_else(tmp_path: Path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from spool_moves import MOVE, WHOLE
 from spool_strace import Call, straced
 from spool_strategies import accept
 
@@ -42,17 +43,20 @@ def test_a_message_leaves_cur_only_when_its_journal_is_durable(tmp_path: Path) -
         name = accept(root, b"x", address)
         ran = straced(tmp_path / "log", "run", str(root))
         assert ran.said[-1] == "done"
-        claimed = at(ran.calls, "renameat2", holding=f'"cur/{name}"')
+        claimed = at(ran.calls, MOVE, holding=f'"cur/{name}"')
         committing = at(ran.calls, "write", path=name, holding="committing", after=claimed)
         delivered = at(ran.calls, "write", holding="delivered", after=committing)
         reserved = at(ran.calls, "fallocate", path=name)
         outcome = at(ran.calls, "write", path=name, after=delivered)
         synced = at(ran.calls, "fdatasync", path=name, after=outcome)
-        moved = at(ran.calls, "renameat2", holding=f'"{place}', after=synced)
+        moved = at(ran.calls, MOVE, holding=f'"{place}', after=synced)
         destination = at(ran.calls, "fsync", path=f"/{place}", after=moved)
         if place == "retry/":
             assert ran.calls[destination].path.endswith("Z"), "the bucket"
             destination = at(ran.calls, "fsync", path="/retry", after=destination)
             assert ran.calls[destination].path.endswith("/retry"), "the bucket is new: retry/ must know it"
+        if not WHOLE:
+            gone = [at(ran.calls, "unlinkat", holding=f'"{p}/{name}"') for p in ("cur", "new")]
+            assert min(gone) > destination, "no name is removed before another is durable"
         at(ran.calls, "fsync", path="/cur", after=destination)
         assert reserved < delivered, "room for the outcome before the message is sent"

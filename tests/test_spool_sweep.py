@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spool_moves import MOVE
 from spool_runner import DELAY, HORIZON, claims_of, run_once
 from spool_strace import straced
 from spool_strategies import NOW, accept, envelope
@@ -87,7 +88,9 @@ def test_a_bucket_that_is_not_there_or_was_swept_away_is_made(spool_path: Path) 
     name = accept(spool_path)
     with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as held:
         held.move(Move.CLAIM)
+        held.leave()
         held.move(Move.DEFER, "20261122T2200Z")
+        held.leave()
     assert [found.bucket for found in only(spool_path, "retry")] == ["20261122T2200Z"]
 
 
@@ -173,8 +176,8 @@ def test_discarding_or_releasing_twice_closes_nothing_else(spool_path: Path) -> 
     ("inject", "reason"),
     [
         ("openat:error=EIO", "Input/output error"),
-        ("renameat2:error=EIO", "Input/output error"),
-        ("renameat2:error=ENOENT", "No such file or directory"),
+        (f"{MOVE}:error=EIO", "Input/output error"),
+        (f"{MOVE}:error=ENOENT", "No such file or directory"),
     ],
 )
 def test_a_deferred_message_that_cannot_be_moved_stays_and_the_others_come_back(
@@ -202,7 +205,7 @@ def test_a_sweep_stops_at_once_when_the_disk_is_full(tmp_path: Path, spool_path:
     with Spool.open(spool_path) as spool:
         run_once(spool, NOW)
     sweep = ("sweep", str(spool_path), str(NOW + 2 * DELAY))
-    ran = straced(tmp_path / "log", *sweep, inject=("renameat2:error=ENOSPC",))
+    ran = straced(tmp_path / "log", *sweep, inject=(f"{MOVE}:error=ENOSPC",))
     assert ran.said == ["stopped ENOSPC"]
 
 

@@ -15,7 +15,7 @@ from mailer.spool.claim import Claim, Claims, once
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp, requeue_due
+from mailer.spool.sweep import clean_tmp, requeue_some
 
 _HEARD = 10_000
 """Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
@@ -44,6 +44,8 @@ class Feed:
         """How long each arrival that is still locked is to be left."""
         self._locked: list[str] = []
         self._in_a_row = 0
+        self._requeued: set[str] = set()
+        """Names that the pass has put into `new/` itself, and comes to: no fresh mail is to wait for them."""
         self._pass: Iterator[Claim] = iter(())
         self.leave_alone: Container[str] = ()
         """Names of messages that are to stay in `new/` for now."""
@@ -57,7 +59,7 @@ class Feed:
         if names is None or len(self._fresh) >= _HEARD:
             self.missed = True
         else:
-            self._fresh.extend(names)
+            self._fresh.extend(name for name in names if name not in self._requeued)
 
     def locked(self) -> list[tuple[str, float]]:
         """Name the arrivals found locked since the last call, and in how many seconds to hear of each again.
@@ -111,12 +113,20 @@ class Feed:
                 continue
             if claim := self._claim(self._claims.take, name):
                 yield claim
-        for spot in requeue_due(self._spool, self._claims, self._clock(), self._policy.backoff.horizon):
+        for spot in self._due():
             if claim := self._claim(self._claims.take, spot.name):
                 yield claim
         for name in clean_tmp(self._spool, self._clock(), self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
         self._delete_what_is_old(self._clock())
+
+    def _due(self) -> Iterator[Spot]:
+        horizon = self._policy.backoff.horizon
+        for some in requeue_some(self._spool, self._claims, self._clock(), horizon):
+            self._requeued = {spot.name for spot in some}
+            for spot in some:
+                self._requeued.discard(spot.name)
+                yield spot
 
     def _recovered(self) -> Iterator[Claim]:
         waited: list[str] = []

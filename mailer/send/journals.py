@@ -9,6 +9,9 @@ together.
 
 import asyncio
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 from mailer.spool.committer import Committer
 from mailer.spool.held import Held
@@ -28,10 +31,17 @@ class Journals:
         self._taken: dict[Held, None] = {}
 
     def taken(self, held: Held) -> None:
-        """Where a power cut may leave half of a rename, have that of a claim synced soon."""
-        if not held.spool.renames_are_whole:
+        """Have a message lose its other names, once that in `cur/` is durable: soon, together with others.
+
+        Where a rename may be torn, each message that was claimed has some; it is to be seen in one place.
+        """
+        if held.also:
             self._begin()
             self._taken[held] = None
+
+    def leaving(self, held: Held) -> None:
+        """A message is about to be moved: its names are the mover's from here on."""
+        self._taken.pop(held, None)
 
     def changed(self, held: Held) -> None:
         """Have a journal synced soon, unless its message has moved on by then (with a sync, or for good)."""
@@ -43,15 +53,48 @@ class Journals:
             asyncio.get_running_loop().call_later(_SOON, self._sync)
 
     def _sync(self) -> None:
-        taken, self._taken = self._taken, {}
-        if any(held.fd >= 0 for held in taken):
-            self._committer.sync_soon(Place.CUR)
+        if self._taken:
+            syncing = self._committer.commit_in_loop(_Claimed())
+            syncing.add_done_callback(partial(self._settle, tuple(self._taken)))
         changed, self._changed = self._changed, {}
         for held in changed:
             if held.fd >= 0:
                 syncing = self._committer.commit_in_loop(_Sync(held))
                 # A failure stays with the message: it cannot be settled any more (`Held.sync`).
                 syncing.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _settle(self, taken: Sequence[Held], syncing: asyncio.Future[None]) -> None:
+        """Remove the other names of the messages that are still in hand."""
+        durable = not syncing.cancelled() and syncing.exception() is None
+        for held in taken:
+            if held in self._taken:
+                del self._taken[held]
+                if durable:
+                    # What is left is removed when the message moves on.
+                    with suppress(OSError):
+                        held.leave()
+
+
+class _Claimed:
+    """A `Change` that moves nothing: that claims are durable is the point."""
+
+    def begin_sync(self) -> None:
+        """A claim writes nothing."""
+
+    def sync(self) -> None:
+        """A claim writes nothing."""
+
+    def move(self) -> None:
+        """Nothing moves."""
+
+    def directories(self) -> tuple[str, ...]:
+        return (Place.CUR.value,)
+
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+    def undo(self) -> None:
+        """The messages keep their other names."""
 
 
 class _Sync:

@@ -4,6 +4,7 @@ Those that wait hold no lock, no descriptor and no place in the run; other runne
 ends first, they are in `new/` as if it had never seen them.
 """
 
+import contextlib
 from collections import Counter, deque
 
 from mailer.send.smtp.pool import HANGING
@@ -50,6 +51,8 @@ class Lanes:
             claim.held.move(Move.UNCLAIM)
         except OSError:
             return False  # Then it is tried, which tells what is wrong.
+        with contextlib.suppress(OSError):
+            claim.held.settle()
         claim.held.release()
         self._names.add(claim.id)
         self._waiting.setdefault(destination, deque()).append(claim.id)

@@ -74,9 +74,9 @@ class Settler:
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
-            spot = claim.held.spot
+            left = dict.fromkeys((*left_behind(claim.held.spot), *claim.held.leave()))
             claim.held.move(Move.FINISH)
-            for directory in left_behind(spot):
+            for directory in left:
                 self._committer.sync_soon(directory)
             self._disposal.close(claim.held.surrender())
         else:
@@ -92,3 +92,4 @@ class Settler:
             with contextlib.suppress(OSError):
                 claim.held.sync()
                 claim.held.move(Move.UNCLAIM)
+                claim.held.settle()

@@ -92,6 +92,8 @@ class Worker:
         try:
             await self._interruptibly(claim, record, alone=alone)
             record.finish()
+            if self._policy.journals:
+                self._policy.journals.leaving(claim.held)
             disposition = await self._settler.settle(claim, record.state, self._policy.clock())
             self._tally.dispositions[disposition] += 1
         except OSError as error:
@@ -166,6 +168,8 @@ class Worker:
 
     def _note(self, error: OSError, claim: Claim, record: Record) -> None:
         """Leave the message where its journal, which says how far it got, lets the next run go on."""
+        if self._policy.journals:
+            self._policy.journals.leaving(claim.held)
         if error.errno not in SPOOL_WIDE:
             self._claims.give_back(claim)
             self._on_trouble(claim.id, error)

@@ -12,6 +12,9 @@ from mailer.spool.ids import is_id
 from mailer.spool.layout import Place, Spool
 
 _IN_MOVED_TO = 0x80
+_IN_CREATE = 0x100
+"""That of a link too: see `renaming`. Nothing is written in `new/` itself."""
+_HEARD = _IN_MOVED_TO | _IN_CREATE
 _IN_Q_OVERFLOW = 0x4000
 _EVENT = struct.Struct("iIII")
 _READ = 64 * 1024
@@ -28,7 +31,7 @@ class Arrivals:
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         with spool.directory(Place.NEW.value) as new:
-            if _libc.inotify_add_watch(self.fd, f"/proc/self/fd/{new}".encode(), _IN_MOVED_TO) < 0:
+            if _libc.inotify_add_watch(self.fd, f"/proc/self/fd/{new}".encode(), _HEARD) < 0:
                 code = ctypes.get_errno()
                 self.close()
                 raise OSError(code, os.strerror(code))

@@ -183,25 +183,30 @@ class Claims:
     def _append(self, held: Held, kind: Kind) -> None:
         held.append(Event(at=self._now(), event=kind, boot=self._boot))
 
-    def requeue_due(self, spot: Spot) -> bool:
-        """Move a message from a due bucket to `new/`; tell whether it was moved.
+    def requeue_due(self, spot: Spot) -> Held | None:
+        """Move a message from a due bucket to `new/`; None: it was not moved.
 
-        Trouble with this file alone is reported, and it stays where it was.
+        Trouble with this file alone is reported, and it stays where it was. Of one that is moved, release the
+        lock when the move is durable.
 
         Raises:
             OSError: the spool cannot be worked with.
         """
+        held = None
         try:
             held = self._lock(spot)
             if held is None:
-                return False
-            with held:
-                return self._move(held, Move.REQUEUE)
+                return None
+            if self._move(held, Move.REQUEUE):
+                return held
+            held.release()
         except OSError as error:
+            if held:
+                held.release()
             if error.errno in SPOOL_WIDE:
                 raise
             self._on_skip(spot, f"it cannot be moved to new/: {error.strerror}")
-            return False
+        return None
 
     def quarantine(self, claim: Claim, reason: str) -> None:
         """Put a claimed message away as unreadable; raises OSError."""
@@ -269,6 +274,7 @@ class Claims:
         with held:
             try:
                 moved = self._move(held, Move.QUARANTINE)
+                held.settle()
             finally:
                 if not moved and spot.place is Place.CUR:
                     self._return(held)

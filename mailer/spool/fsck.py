@@ -120,12 +120,22 @@ def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterato
         yield f"has mode {mode:04o}, not {FILE_MODE:04o}"
     if state.st_nlink > 1:
         if len(also := other_names(spool, spot.path, state)) == state.st_nlink - 1:
-            yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
+            if also and not _is_in_hand(spool, spot):
+                yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
         else:
             links = f"has {state.st_nlink} links"
             yield f"{links}: a path outside of the spool names the same file, so no run sends it"
     if state.st_uid != os.geteuid():
         yield f"belongs to user {state.st_uid}, so no run sends it"
+
+
+def _is_in_hand(spool: Spool, spot: Spot) -> bool:
+    """Tell whether a message is being moved, or was when it was looked at."""
+    try:
+        with View.open(spool, spot) as view:
+            return view.in_hand() or view.status.st_nlink == 1
+    except (FileNotFoundError, Corrupt):
+        return True
 
 
 def _content_problem(spool: Spool, spot: Spot, now: float) -> str:

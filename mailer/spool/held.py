@@ -19,6 +19,7 @@ from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
 from mailer.spool.names import is_named_otherwise, other_names
+from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
 
@@ -69,7 +70,10 @@ class Held:
         self.spot = spot
         self.fd = fd
         self.also = also
-        """Other paths of ours that name the same file: what a power cut brought back. See `leave`."""
+        """Other paths of ours that name the same file: where it was before a move that is not durable yet, or
+        what a power cut brought back. See `leave`."""
+        self._durable = "" if also else spot.path
+        """The only name that the file had. Of several, one that a dead process gave it may not be durable."""
         self.lost: OSError | None = None
         """The sync that failed: no later one can be believed."""
         self._torn: bool | None = None
@@ -200,6 +204,8 @@ class Held:
     def move(self, move: Move, bucket: str = "") -> Spot | None:
         """Rename, or unlink, the file as the table of transitions says; not yet durable.
 
+        Where a power cut may tear a rename, the file keeps its old name as well, until `leave` or `settle`.
+
         Returns:
             Where it is now; None when it was unlinked.
 
@@ -216,25 +222,23 @@ class Held:
             os.unlink(self.spot.path, dir_fd=self.spool.root)
             return None
         spot = Spot(place, self.spot.name, bucket)
-        if spot.path in self.also:
-            # It was moved there before, and a power cut took half of that back.
-            os.unlink(self.spot.path, dir_fd=self.spool.root)
-            self.also = tuple(path for path in self.also if path != spot.path)
-        else:
-            self._rename(spot)
+        # It may have been moved there before, by a runner that died, or that is about to give it back.
+        stays = spot.path in self.also or self._rename(spot)
+        others = tuple(path for path in self.also if path != spot.path)
+        self.also = (*others, self.spot.path) if stays else others
         self.spot = spot
         return spot
 
-    def _rename(self, spot: Spot) -> None:
+    def _rename(self, spot: Spot) -> bool:
         try:
-            rename_exclusive(self.spool.root, self.spot.path, spot.path)
+            return rename_whole(self.spool, self.spot.path, spot.path)
         except FileNotFoundError:
             # The bucket is not there yet, or a sweep found it empty a moment ago and removed it; or somebody
             # removed one of the spool's own directories.
             self.spool.make_directory(spot.place)
             if spot.bucket:
                 self.spool.make_directory(spot.directory)
-            rename_exclusive(self.spool.root, self.spot.path, spot.path)
+            return rename_whole(self.spool, self.spot.path, spot.path)
 
     def leave(self) -> tuple[str, ...]:
         """Remove the file's other names, once the one that stays is durable.
@@ -251,6 +255,17 @@ class Held:
                 os.unlink(path, dir_fd=self.spool.root)
         self.also = ()
         return tuple(path.rpartition("/")[0] for path in left)
+
+    def settle(self) -> None:
+        """Remove the file's other names now, after a move that is not made durable together with others.
+
+        Raises:
+            OSError: the new name is not durable, or another cannot be removed; both are found later.
+        """
+        if self.also:
+            if self.spot.path != self._durable:
+                self.spool.sync_directory(self.spot.directory)
+            self.leave()
 
     def release(self) -> None:
         """Give the lock up; a second call does nothing.

@@ -16,6 +16,7 @@ from mailer.spool.held import lock, write_all
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, rename_exclusive
 from mailer.spool.transitions import Move, target
 
@@ -38,6 +39,7 @@ class Incoming:
         self._head = head
         self.id = id
         self._spot: Spot | None = Spot(Place.TMP, id)
+        self._also = ""
         self._fd = _open_locked(spool, id)
         self._digest = sha256()
         self._buffer = bytearray()
@@ -136,13 +138,30 @@ class Incoming:
         os.fsync(self._fd)
 
     def move(self) -> None:
+        spot, moved = self._commit()
+        # Nobody relies on the name that it has in tmp/.
+        rename_exclusive(self._spool.root, spot.path, moved.path)
+        self._spot = moved
+
+    def move_whole(self) -> None:
+        """As `move`, when its name in `tmp/` must not be lost; call `leave` when the new one is durable."""
+        spot, moved = self._commit()
+        if rename_whole(self._spool, spot.path, moved.path):
+            self._also = spot.path
+        self._spot = moved
+
+    def _commit(self) -> tuple[Spot, Spot]:
         spot = self._spot
         assert spot is not None
         place = target(Move.COMMIT, spot.place)
         assert place is not None
-        moved = Spot(place, spot.name)
-        rename_exclusive(self._spool.root, spot.path, moved.path)
-        self._spot = moved
+        return spot, Spot(place, spot.name)
+
+    def leave(self) -> None:
+        """Remove the name that the file still has in `tmp/`; raises OSError."""
+        if self._also:
+            os.unlink(self._also, dir_fd=self._spool.root)
+            self._also = ""
 
     def directories(self) -> tuple[str, ...]:
         return (Place.NEW.value,)

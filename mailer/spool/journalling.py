@@ -20,7 +20,7 @@ _WHOLE = {
     "ramfs",
 }
 """Journalled, copy on write, or gone with the power anyway. What is not in here is taken for one without a
-journal: that costs an fsync of `cur/` for each group of accepted messages."""
+journal: that costs a link and an unlink instead of each rename."""
 
 
 def renames_are_whole(directory: int) -> bool:

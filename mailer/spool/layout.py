@@ -259,13 +259,6 @@ class Spool:
             OSError: it is not; or the disk has refused a write of this directory since the last call, which
                 the kernel tells once.
         """
-        if name == Place.NEW and not self.renames_are_whole:
-            # Without a journal the two ends of a rename reach the disk apart. What is durably gone from new/
-            # must be durable in cur/, or a power cut leaves a claimed message no name at all.
-            self._sync(Place.CUR.value)
-        self._sync(name)
-
-    def _sync(self, name: str) -> None:
         kept = self._kept.get(name)
         if kept is not None and self._is_named(name, kept):
             os.fsync(kept)
@@ -277,7 +270,7 @@ class Spool:
             parent = name.rpartition("/")[0]
             if not parent:
                 raise
-            self._sync(parent)
+            self.sync_directory(parent)
 
     def keep_directories(self) -> None:
         """Keep the directories open, so that a write that the disk refuses between two syncs is not missed.

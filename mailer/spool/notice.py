@@ -69,12 +69,13 @@ class Sent:
         self._parent.sync()
 
     def move(self) -> None:
-        self._notification.move()
+        self._notification.move_whole()
 
     def directories(self) -> tuple[str, ...]:
         return (Place.NEW.value,)
 
     def sources(self) -> tuple[str, ...]:
+        self._notification.leave()
         return (Place.TMP.value,)
 
     def undo(self) -> None:
@@ -97,11 +98,13 @@ def finish(parent: Held, state: State, *, recovered: bool) -> None:
     if left:
         # The line that we read may be in memory only.
         parent.sync()
-    for name in left:
-        _enqueue(spool, name)
-    if left or (recovered and state.notices):
-        for place in (Place.NEW, Place.TMP):
-            spool.sync_directory(place.value)
+    with contextlib.ExitStack() as moved:
+        entered = [held for name in left if (held := _enter(spool, name, moved))]
+        if left or (recovered and state.notices):
+            spool.sync_directory(Place.NEW)
+            for held in entered:
+                held.leave()
+            spool.sync_directory(Place.TMP)
 
 
 def _exists(spool: Spool, spot: Spot) -> bool:
@@ -112,16 +115,19 @@ def _exists(spool: Spool, spot: Spot) -> bool:
     return True
 
 
-def _enqueue(spool: Spool, name: str) -> None:
+def _enter(spool: Spool, name: str, moved: contextlib.ExitStack) -> Held | None:
+    """Move a notification into the queue; its lock is kept until the stack is left."""
     try:
-        with Held.take(spool, Spot(Place.TMP, name)) as held, contextlib.suppress(FileExistsError):
-            # One that is in new/ already is the same one; somebody's `cp` stays behind.
-            held.move(Move.COMMIT)
+        held = moved.enter_context(Held.take(spool, Spot(Place.TMP, name)))
+        held.move(Move.COMMIT)
     except (Gone, Unsafe):
-        return  # What is no file of ours is no notification, whatever its name.
+        return None  # What is no file of ours is no notification, whatever its name.
+    except FileExistsError:
+        return None  # What is in new/ already is the same one; somebody's `cp` stays behind.
     except Busy as error:
         # A sweep looks how old it is, for this instant.
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name) from error
+    return held
 
 
 def is_awaited(spool: Spool, held: Held) -> bool:

@@ -70,7 +70,7 @@ def spots(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Spot]:
 
 
 def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spot]:
-    """Find the messages whose id begins with `prefix`; each is named once.
+    """Find the messages whose id begins with `prefix`; each is named once, where a run meets it first.
 
     "None" is said only after several passes, since a message may move from a place not yet scanned to one
     that was. A whole id is asked for by name, which costs what there are buckets, not what is queued.
@@ -78,21 +78,36 @@ def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spo
     places = tuple(places)
     for _ in range(_PASSES):
         candidates = _called(spool, prefix, places) if is_id(prefix) else spots(spool, places)
-        found = {spot.name: spot for spot in candidates if spot.name.startswith(prefix)}
+        found: dict[str, Spot] = {}
+        for spot in candidates:
+            if spot.name.startswith(prefix):
+                found[spot.name] = _first_met(spool, found.get(spot.name), spot)
         if found:
             return list(found.values())
     return []
+
+
+def _first_met(spool: Spool, earlier: Spot | None, later: Spot) -> Spot:
+    """Choose between two names of one message, of which the first may be where it was a moment ago."""
+    if earlier is None or later.place is Place.CUR or not _exists(spool, earlier):
+        return later
+    return earlier
+
+
+def _exists(spool: Spool, spot: Spot) -> bool:
+    try:
+        os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _called(spool: Spool, name: str, places: Iterable[Place]) -> Iterator[Spot]:
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             spot = Spot(place, name, bucket)
-            try:
-                os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield spot
+            if _exists(spool, spot):
+                yield spot
 
 
 def count(spool: Spool, place: Place) -> int:

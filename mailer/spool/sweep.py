@@ -20,8 +20,9 @@ A receiver holds the lock of what it writes; the day is for clocks that jump.
 """
 
 
-_TOGETHER = 10
-"""Messages that are moved before the two directories are synced: few, for fresh mail comes after them."""
+_TOGETHER = 50
+"""Messages that are moved before the two directories are synced: few, for nothing else is done meanwhile, and
+each is open until then."""
 
 
 def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
@@ -39,7 +40,13 @@ def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
 
 
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
-    """Move what is due from `retry/` to `new/`, naming each message; arguments as `due_buckets`.
+    """Move what is due from `retry/` to `new/`, naming each message; the rest is as in `requeue_some`."""
+    for some in requeue_some(spool, claims, now, horizon):
+        yield from some
+
+
+def requeue_some(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[list[Spot]]:
+    """Move what is due from `retry/` to `new/`, some at a time, durably; arguments as `due_buckets`.
 
     A file that cannot be opened or moved is reported by the claims, and stops none of the others.
 
@@ -50,14 +57,29 @@ def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Ite
         directory = f"{Place.RETRY}/{bucket}"
         found = names(spool, directory)
         while some := list(islice(found, _TOGETHER)):
-            spots = [Spot(Place.RETRY, name, bucket) for name in some]
-            moved = [spot for spot in spots if claims.requeue_due(spot)]
-            if moved:
-                # Before any of them is sent and removed, or a power cut would bring it back in here.
-                spool.sync_directory(Place.NEW)
-                spool.sync_directory(directory)
-            yield from moved
+            yield _requeue(spool, claims, [Spot(Place.RETRY, name, bucket) for name in some])
         remove_if_empty(spool, directory)
+
+
+def _requeue(spool: Spool, claims: Claims, spots: list[Spot]) -> list[Spot]:
+    """Move messages of one bucket to `new/`, durably; return those that were moved."""
+    moved: dict[Spot, Held] = {}
+    try:
+        for spot in spots:
+            if held := claims.requeue_due(spot):
+                moved[spot] = held
+    finally:
+        # Before any of them is sent and removed, or a power cut would bring it back in the bucket.
+        try:
+            if moved:
+                spool.sync_directory(Place.NEW)
+                for held in moved.values():
+                    held.leave()
+                spool.sync_directory(spots[0].directory)
+        finally:
+            for held in moved.values():
+                held.release()
+    return list(moved)
 
 
 def remove_if_empty(spool: Spool, directory: str) -> None:
@@ -87,9 +109,11 @@ def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason:
         try:
             with Held.take(spool, spot) as held:
                 state = os.fstat(held.fd)
-                # With another name it was accepted, and a power cut brought this one back.
+                # With another name it was accepted: a power cut brought this one back, or its runner died.
                 if not held.also and (now - state.st_mtime <= STALE or is_awaited(spool, held)):
                     continue
+                for path in held.also:
+                    spool.sync_directory(path.rpartition("/")[0])
                 os.unlink(spot.path, dir_fd=spool.root)
                 removed.append(name)
         except (Missed, Unsafe):

@@ -1,7 +1,8 @@
 """Every move that a message can make, in one table.
 
 A message's file is in exactly one place at any instant, and every move is one rename(2) (or one unlink(2)),
-so a crash leaves it in the old place or in the new one, never in both and never in neither. Whoever moves
+so a crash leaves it in the old place or in the new one, never in both and never in neither. (Where a power
+cut may tear a rename, it is in both until the new one is durable: see `renaming` and `names`.) Whoever moves
 it holds the file's lock, has checked that the path names the locked inode, and has folded the journal after
 that. The journal is written before the move, and is made durable before any move out of `cur/` that it is
 needed for; recovery reads it, decides again, and finishes the same move.

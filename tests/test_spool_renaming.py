@@ -1,0 +1,171 @@
+"""Where a power cut may tear a rename, no instant of a message's life leaves it without a durable name."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from spool_runner import DELAY, HORIZON, claims_of, run_once, settle
+from spool_strategies import NOW, accept
+from spool_torn import torn_renames
+from spool_walk import in_two_places, walk
+
+from mailer.maillog.events import MailLog
+from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.journals import Journals
+from mailer.send.settle import Settler
+from mailer.spool.changes import DurableMove, make_durable
+from mailer.spool.committer import Committer
+from mailer.spool.disposal import Disposal
+from mailer.spool.fsck import findings
+from mailer.spool.held import Held
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.operate import Operator
+from mailer.spool.sweep import requeue_due
+from mailer.spool.transitions import Move
+
+LATER = NOW + 2 * DELAY
+TERMS = Terms(lambda _: "", "relay.example.com", 0, 0)
+
+
+def put_back(spool: Spool, name: str, *, recovered: bool = False) -> None:
+    claims = claims_of(spool, NOW)
+    claim = claims.take(name)
+    assert claim
+    if recovered:
+        spool.sync_directory(Place.CUR)
+        claim.held.leave()
+        claim.held.release()
+        claim = claims.recover(name)
+        assert claim
+    settler = Settler(
+        Committer(spool),
+        Disposal(),
+        Notifier(spool, Committer(spool), TERMS, MailLog(lambda: NOW, lambda *_: None)),
+        horizon=HORIZON,
+        archive=False,
+    )
+    settler.put_back(claim)
+    claim.held.release()
+    assert walk(spool.path)[name].place == "new"
+
+
+def archive(spool: Spool, name: str) -> None:
+    claim = claims_of(spool, NOW).take(name)
+    assert claim
+    make_durable(spool, DurableMove(claim.held, Move.ARCHIVE, "20261122"))
+    claim.held.release()
+
+
+def damage(spool: Spool, name: str) -> None:
+    path = spool.path / "new" / name
+    path.write_bytes(path.read_bytes().replace(b"mail", b"liam"))
+    run_once(spool, NOW)
+    assert walk(spool.path)[name].place == "corrupt"
+
+
+def hold_and_release(spool: Spool, name: str) -> None:
+    operator = Operator(spool, "ann")
+    operator.hold(Spot(Place.NEW, name), NOW)
+    operator.release(Spot(Place.HOLD, name), NOW)
+
+
+def defer_hold_retry(spool: Spool, name: str) -> None:
+    run_once(spool, NOW)
+    operator = Operator(spool, "ann")
+    operator.hold(Spot(Place.RETRY, name, walk(spool.path)[name].bucket), NOW)
+    operator.retry(Spot(Place.HOLD, name), NOW)
+
+
+def sweep(spool: Spool, name: str) -> None:
+    del name
+    run_once(spool, NOW)
+    assert len(list(requeue_due(spool, claims_of(spool, LATER), LATER, HORIZON))) == 1
+    run_once(spool, LATER)
+
+
+@pytest.mark.parametrize(
+    ("address", "live"),
+    [
+        ("deferred@example.net", lambda spool, _: run_once(spool, NOW)),
+        ("bounced@example.net", lambda spool, _: run_once(spool, NOW)),
+        ("deferred@example.net", sweep),
+        ("deferred@example.net", defer_hold_retry),
+        ("sent@example.net", hold_and_release),
+        ("sent@example.net", archive),
+        ("sent@example.net", damage),
+        ("sent@example.net", put_back),
+        ("sent@example.net", lambda spool, name: put_back(spool, name, recovered=True)),
+    ],
+    ids=[
+        "deferred",
+        "bounced",
+        "swept",
+        "retried",
+        "released",
+        "archived",
+        "damaged",
+        "put-back",
+        "recovered",
+    ],
+)
+def test_a_message_has_a_durable_name_at_every_instant(
+    spool_path: Path, address: str, live: Callable[[Spool, str], None]
+) -> None:
+    name = accept(spool_path, b"mail", address)
+    with Spool.open(spool_path) as spool, torn_renames(spool) as torn:
+        live(spool, name)
+    assert torn.lost == []
+    assert torn.moved > 1
+    assert in_two_places(spool_path) == []
+
+
+def test_a_rename_is_seen_to_leave_a_message_without_a_durable_name(spool_path: Path) -> None:
+    """The test of the test: where renames are whole nothing else is done, and here it would not do."""
+    accept(spool_path, b"mail", "deferred@example.net")
+    with Spool.open(spool_path) as spool, torn_renames(spool) as torn:
+        spool.renames_are_whole = True
+        run_once(spool, NOW)
+    assert torn.lost
+
+
+def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -> None:
+    name = accept(spool_path, b"mail", "sent@example.net")
+    with Spool.open(spool_path) as spool:
+        spool.renames_are_whole = False
+        claim = claims_of(spool, NOW).take(name)
+        assert claim
+        assert in_two_places(spool_path) == [name]
+        assert list(findings(spool, NOW)) == []
+        for other in (claims_of(spool, NOW).take, claims_of(spool, NOW).recover):
+            assert other(name) is None
+        claim.held.release()
+        assert claims_of(spool, NOW).take(name) is None, "its runner has died: it is recovered in cur/"
+        recovered = claims_of(spool, NOW).recover(name)
+        assert recovered
+        settle(spool, recovered, NOW)
+        recovered.held.release()
+
+
+def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
+    """When `cur/` is synced, for all that were claimed meanwhile; the order is `Torn`'s to judge."""
+    names = [accept(spool_path, b"mail", "sent@example.net") for _ in range(20)]
+
+    async def hold(spool: Spool, committer: Committer) -> list[Held]:
+        journals, claims = Journals(committer), claims_of(spool, NOW)
+        taken = [claim.held for name in names if (claim := claims.take(name))]
+        for held in taken:
+            journals.taken(held)
+        journals.leaving(taken[0])
+        while any(held.also for held in taken[1:]):  # noqa: ASYNC110 - the loop's timer is what is tested
+            await asyncio.sleep(0.01)
+        return taken
+
+    with Spool.open(spool_path) as spool, torn_renames(spool) as torn:
+        committer = Committer(spool).start()
+        taken = asyncio.run(hold(spool, committer))
+        committer.close()
+        assert in_two_places(spool_path) == names[:1], "of one that moves on, the names are the mover's"
+        for held in taken:
+            held.release()
+    assert torn.lost == []
