@@ -17,11 +17,13 @@ from testbed.ports import free_port as draw_port
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.terminal import Terminal
+from testbed.tools import program
 from testbed.waiting import until
 
 from mailer.config.environment import OVERRIDES
 
 PASSWORD = "correct horse at the provider"
+README = Path(__file__).resolve().parents[1] / "README.md"
 MAILER = str(Path(sys.executable).with_name("mailer"))
 
 
@@ -132,13 +134,26 @@ def test_init_asks_six_questions_at_a_terminal_and_shows_no_password(
             until(lambda question=question: question in terminal.screen(), question)  # type: ignore[misc]
             terminal.press(answer)
         until(newcomer.config.exists, "the configuration")
-        until(lambda: "As services" in terminal.screen(), "the end")
+        until(lambda: "config.example.json" in terminal.screen(), "the end")
         assert PASSWORD not in terminal.screen()
     written = json.loads(newcomer.config.read_text())
     assert written["forwardProviders"] == [
         {"host": "smtp.example.net", "ssl": True, "port": 465, "username": SENDER, "password": PASSWORD}
     ]
     assert newcomer.types("config", "check").endswith("can be used\n")
+
+
+def test_readmes_curl_line_takes_a_file_with_unix_line_ends(relay: Relay, tmp_path: Path) -> None:
+    row = next(line for line in README.read_text().splitlines() if line.startswith("| curl |"))
+    mail = tmp_path / "mail"
+    mail.write_text("From: <app@example.com>\nSubject: by curl\n\none\ntwo\n")
+    login = f"{relay.server.username}:{relay.server.password}"
+    meant = {"FILE": str(mail), "U:P": login, "A": SENDER, "B": TO}
+    words = [meant.get(word, word) for word in row.split("`")[1].split()]
+    with relay.serve():
+        words = [word.replace("127.0.0.1:25", f"127.0.0.1:{relay.port}") for word in words]
+        subprocess.run([program("curl"), "--silent", "--show-error", *words[1:]], check=True, timeout=300)
+    assert len(list((relay.spool / "new").iterdir())) == 1
 
 
 def test_init_does_not_touch_a_file_that_is_there(newcomer: Newcomer) -> None:

@@ -9,6 +9,8 @@ from mailer.cli.init.answers import Answers
 from mailer.config.load import find
 from mailer.config.problem import ConfigError
 
+_SERVICES_CONFIG = Path("/etc/mailer/config.json")
+_UNIT = Path("/etc/systemd/system/mailer.service")
 _SETTINGS = """\
 Settings for your applications (host, port, login; no TLS: this stays on this host)
 
@@ -31,10 +33,21 @@ def tell(target: Path, answers: Answers, password: str) -> None:
         f"\nWrote {target} (a login with a generated password; mail is {where}).\n\n"
         + _SETTINGS.format(port=answers.port, user=answers.sender, password=password)
         + "\nNext\n\n"
-        f"  {command} up{named}                        receive and send, in this terminal\n"
-        f"  {command} test{named} --to {answers.sender}    in another one: a real mail, watched to the end\n"
-        "\nAs services: scripts/install, in mailer's source. Every key there is: config.example.json.\n"
+        + _start(target, f"{command} up{named}")
+        + f"  {command} test{named} --to {answers.sender}\n"
+        "      a real mail to yourself, watched to the end\n"
+        "\nEvery key there is: config.example.json.\n"
     )
+
+
+def _start(target: Path, by_hand: str) -> str:
+    if target == _SERVICES_CONFIG and _UNIT.exists():
+        return (
+            "  systemctl enable --now mailer.service mailer-send.timer mailer-send.path "
+            "mailer-monitor.service\n"
+            "      receive and send, now and after each boot\n"
+        )
+    return f"  {by_hand}\n      receive and send, in this terminal; the next one in another\n"
 
 
 def command_name() -> str:
