@@ -102,8 +102,8 @@ def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(rel
     ((notice, whom),) = told(relay.spool, message).items()
     assert whom == [BOB]
     story = relay.mailer("spool", "why", message).stdout
-    assert f"(refused for good; the sender is told in {notice})" in story
-    assert f"told the sender about {BOB}, in notification {notice}" in story
+    assert f"(refused for good; the sender is to be told in {notice}, not delivered yet: {LATER})" in story
+    assert f"wrote to the sender about {BOB}, in notification {notice}" in story
     assert f"told in {notice}" in relay.mailer("spool", "show", message).stdout
     shown = json.loads(relay.mailer("spool", "show", "--json", message).stdout)
     assert [recipient["notice"] for recipient in shown["recipients"]] == [notice]

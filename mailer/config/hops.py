@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from mailer.config.kinds import Count, Group, Limit, Name, Port
+from mailer.config.receiving import RewriteFrom
 from mailer.config.secrets import Secret
 from mailer.config.units import Seconds
 
@@ -66,6 +67,17 @@ class Provider(Group, frozen=True, kw_only=True):
     """Connections to it at once; none: `sending.maxSessionsPerHop`."""
     max_per_minute: Limit | None = None
     """Transactions that one runner begins in a minute; 0: no limit; none: `sending.ratePerHop`."""
+
+    sender: str = ""
+    """The envelope sender of mail through it, in place of the mail's own: for an account that may send as one
+    address only. What it then cannot deliver it reports to that address. Mail from `<>` keeps `<>`."""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    """As `Config.rewrite_from`, for mail through it, with `sender` as the address."""
+    dkim: bool = True
+    """Mail through it gets our signatures. Off for one that signs itself, or changes what was signed."""
+    bounce_from: str = ""
+    """The envelope sender of mail from `<>`, notifications above all, through one that refuses `<>`. Such
+    mail is marked as automatic, and its failure is told to nobody. Empty: `<>`."""
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from msgspec.structs import replace
 
@@ -15,11 +15,11 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
-from mailer.spool.journal import Event
+from mailer.spool.journal import Event, Standing
 from mailer.spool.layout import LOG, Place, Spool, Spot
 from mailer.spool.pause import read_pause
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.verdict import Outlook, verdict, verdict_of_ledger
+from mailer.spool.verdict import Outlook, last_standings, verdict, verdict_of_ledger
 
 _PASSES = 10
 """How often a message is looked for anew when it moves on before it could be read."""
@@ -79,9 +79,18 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
             raise Ambiguous(prefix, sorted(spot.name for spot in found))
         if seen := look(spool, found[0]):
             steps = tuple(_steps(spool, found[0]))
-            how = replace(outlook, paused=read_pause(spool))
+            how = replace(outlook, paused=read_pause(spool), fate=cache(partial(_fate, spool)))
             return Story(seen.id, _title(seen), tuple(verdict(seen, steps, how)), steps, seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
+
+
+def _fate(spool: Spool, notice: str) -> Standing | None:
+    """Find how a notification of ours, which has one recipient, stands."""
+    for spot in find(spool, notice, (*QUEUE, Place.SENT)):
+        seen = look(spool, spot)
+        if seen and seen.entry:
+            return next(iter(seen.entry.state.standings), None)
+    return next(iter(last_standings(map(of_ledger, _lines(spool, notice)))), None)
 
 
 def _title(seen: Seen) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome, Status
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.batches import Batches
-from mailer.send.dkim.signer import NoKey, SigningError
-from mailer.send.outgoing import Outgoing
+from mailer.send.dkim.signer import SigningError
+from mailer.send.presenter import Presenter
 from mailer.send.record import Record
 from mailer.send.routes.route import Route
 from mailer.send.together import together
@@ -19,9 +19,6 @@ from mailer.spool.journal import Standing
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
-
-_SIGNED_HERE = 256 * 1024
-"""Octets of a message that is signed without a thread: about a millisecond."""
 
 
 class Attempt:
@@ -37,7 +34,7 @@ class Attempt:
         self._record = record
         self._policy = record.policy
         self._pause = pause
-        self._outgoing = Outgoing(record.claim)
+        self._presenter = Presenter(record.claim, record.policy.signer)
         self._room = asyncio.Semaphore(_DESTINATIONS)
         self._tried: set[str] = set()
         """The recipients for whom some hop was tried and gave trouble, not only left alone."""
@@ -53,28 +50,8 @@ class Attempt:
         record = self._record
         if record.hold_doubt(record.doubted):
             return  # Its runner died in doubt, or the power went.
-        try:
-            await self._sign()
-        except NoKey as error:
-            if not record.state.about:
-                record.fail_internally(error.reason)
-                return
-            # A notification of ours, from MAILER-DAEMON at this host, which few have a key for. It would wait
-            # for one until it is too old to be of use.
-        except SigningError as error:
-            record.fail_internally(error.reason)  # Never unsigned by accident.
-            return
         await together([self._walk(*part) for part in self._plan(record.due)])
         record.hold_doubt(record.handed_over)
-
-    async def _sign(self) -> None:
-        if (signer := self._policy.signer) is None:
-            return
-        if self._outgoing.size <= _SIGNED_HERE:
-            signatures = signer.sign(self._outgoing)
-        else:
-            signatures = await asyncio.to_thread(signer.sign, self._outgoing)
-        self._outgoing = Outgoing(self._record.claim, signatures)
 
     def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Recipient]]]:
         """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
@@ -120,6 +97,11 @@ class Attempt:
         self, route: Route, recipients: Sequence[Recipient], *, hops_left: bool
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
+        try:
+            outgoing = await self._presenter.outgoing(route.presentation)
+        except SigningError as error:
+            self._wait(recipients, error.reason)  # Never unsigned by accident.
+            return []
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
         batches = Batches(recipients, route.batch_size)
@@ -127,7 +109,7 @@ class Attempt:
             if batches.pause:
                 await self._pause(route.batch_delay)
             try:
-                outcomes = await route.deliver(self._outgoing, batch, self._record.commit, self._record.go_on)
+                outcomes = await route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
@@ -135,6 +117,13 @@ class Attempt:
                 return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left, patient=patient)
         return passed_on
+
+    def _wait(self, recipients: Sequence[Recipient], reason: str) -> None:
+        """Record that we, not the mail or a hop, are why these recipients are tried again later."""
+        self._tried.update(recipient.address for recipient in recipients)
+        self._record.outcomes(
+            [Outcome(r.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for r in recipients]
+        )
 
     def _after_trouble(
         self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool

@@ -11,18 +11,22 @@ class Outgoing(msgspec.Struct, frozen=True):
 
     claim: Claim
     on_top: bytes = b""
-    """Header fields of ours, each with its line end: signatures."""
+    """Header fields of ours, each with its line end: signatures, and a header in place of what is skipped."""
+    skip: int = 0
+    """Octets of the accepted message, from its start, that `on_top` stands for."""
+    shown: Envelope | None = None
+    """The envelope that the next hop is told; None: the accepted one."""
 
     @property
     def envelope(self) -> Envelope:
-        return self.claim.entry.envelope
+        return self.shown or self.claim.entry.envelope
 
     @property
     def size(self) -> int:
-        return len(self.on_top) + self.claim.entry.length
+        return len(self.on_top) + self.claim.entry.length - self.skip
 
     def read(self, offset: int, length: int) -> bytes:
         """Return at most `length` octets from `offset`; fewer only at the end."""
         top = self.on_top[offset : offset + length]
-        start = offset + len(top) - len(self.on_top)
+        start = offset + len(top) - len(self.on_top) + self.skip
         return top + self.claim.held.read_message(self.claim.entry, start, length - len(top))

@@ -98,7 +98,7 @@ _PHRASES = {
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued{to}, to be tried at the next run",
     "attempt": _TROUBLE,
-    Kind.NOTIFIED: "told the sender{about_whom}, in notification {notice}",
+    Kind.NOTIFIED: "wrote to the sender{about_whom}, in notification {notice}",
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }

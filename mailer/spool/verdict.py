@@ -3,7 +3,7 @@
 The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -28,6 +28,10 @@ def _no_advice(_: Standing) -> str:
     return ""
 
 
+def _not_known(_: str) -> Standing | None:
+    return None
+
+
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """What decides beside the message itself how it goes on."""
 
@@ -39,6 +43,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until a message is given up, `retry.maxAge`; 0: not known."""
     resting: str = ""
     """Which providers are paused, and until when, if nobody else would take the mail; empty: somebody is."""
+    fate: Callable[[str], Standing | None] = _not_known
+    """How the notification with this id stands; None: nobody knows."""
     advise: Callable[[Standing], str] = _no_advice
     """Says what to do about how a recipient stands; empty: nothing is known."""
 
@@ -58,7 +64,7 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
     told = [
         _stands(seen, entry, events, outlook),
         *([_is_about(state.about)] if state.about else []),
-        *(_standing(standing, entry) for standing in state.standings),
+        *(_standing(standing, entry, outlook) for standing in state.standings),
         *_other_hops(entry, events),
         *_deaths(events, seen.spot.place),
         *advice(state.standings, outlook, seen.id),
@@ -137,7 +143,7 @@ _MEANINGS = {
 }
 
 
-def _standing(standing: Standing, entry: Entry) -> str:
+def _standing(standing: Standing, entry: Entry, outlook: Outlook) -> str:
     meaning = _MEANINGS[standing.status]
     if standing.status is Status.SENT and standing.hop == LOCAL:
         meaning = "kept in the local Maildir"
@@ -145,19 +151,33 @@ def _standing(standing: Standing, entry: Entry) -> str:
         meaning = _in_doubt(standing)
     elif standing.status is Status.PENDING and (standing.reply or entry.state.attempts):
         meaning = "to be tried again"
-    return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender)})"
+    return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender, outlook)})"
 
 
-def _telling(standing: Standing, sender: str) -> str:
+def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
     """Say whether the sender knows."""
     if standing.notice:
         of_what = "" if standing.status.final else " that it had failed"
-        return f"; the sender is told{of_what} in {standing.notice}"
+        return f"; {_heard(standing.notice, outlook.fate(standing.notice), of_what)}"
     if standing.status in {Status.BOUNCED, Status.EXPIRED}:
         if not sender:
-            return "; nobody is told: it is from <>"
+            return "; nobody is told: it is from <> (for a provider that refuses <> there is bounceFrom)"
         return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
     return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
+
+
+def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
+    """Say what became of a notification, whose own failure is told to nobody."""
+    if stands is None:
+        return f"the sender is told{of_what} in {notice}"
+    reply = f": {stands.reply}" if stands.reply else ""
+    match stands.status:
+        case Status.SENT:
+            return f"the sender is told{of_what} in {notice}, sent to {words.address(stands.address)}"
+        case Status.BOUNCED | Status.EXPIRED:
+            return f"nobody has heard{of_what}, for notification {notice} failed at {stands.hop}{reply}"
+        case _:
+            return f"the sender is to be told{of_what} in {notice}, not delivered yet{reply}"
 
 
 def _other_hops(entry: Entry, events: Sequence[Event]) -> Iterator[str]:
@@ -198,24 +218,30 @@ def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
 
 def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
     """Say what became of a message whose file is gone, from its ledger lines in order."""
-    last: dict[str, Standing] = {}
-    for event in events:
-        if event.event in _SETTLED:
-            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
+    last = last_standings(events)
     removed = next((event for event in reversed(events) if event.event == "removed"), None)
     about = [_is_about(event.about) for event in events if event.about][:1]
     if removed:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
-    elif last and all(standing.status is Status.SENT for standing in last.values()):
-        lines = [_sent({standing.hop for standing in last.values()}, "no file is left in the spool")]
+    elif last and all(standing.status is Status.SENT for standing in last):
+        lines = [_sent({standing.hop for standing in last}, "no file is left in the spool")]
     else:
         lines = [
             "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
         ]
     doubt = _was_in_doubt(events)
-    told = (*lines, *about, *map(_last_word, last.values()), *doubt, *advice(last.values(), outlook, ""))
+    told = (*lines, *about, *map(_last_word, last), *doubt, *advice(last, outlook, ""))
     return [printable(line, 4000) for line in told]
+
+
+def last_standings(events: Iterable[Event]) -> list[Standing]:
+    """Return how each recipient stands by a message's ledger lines, in order."""
+    last: dict[str, Standing] = {}
+    for event in events:
+        if event.event in _SETTLED:
+            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
+    return list(last.values())
 
 
 _SETTLED = frozenset({Kind.ACCEPTED, *(status.value for status in Status)})

@@ -11,6 +11,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
+from mailer.send.presentation import AS_ACCEPTED
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
@@ -41,6 +42,7 @@ class DirectRoute:
     """Delivers to the recipients' own servers; one group of recipients per domain."""
 
     name = "direct"
+    presentation = AS_ACCEPTED
 
     def __init__(
         self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, traffic: Traffic

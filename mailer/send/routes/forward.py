@@ -6,6 +6,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
+from mailer.send.presentation import Presentation
 from mailer.send.routes.providers import Breaker
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop
@@ -19,7 +20,14 @@ class ForwardRoute:
     attempts = 1
 
     def __init__(
-        self, hop: Hop, pool: Pool, breaker: Breaker, *, batch_size: int, batch_delay: float
+        self,
+        hop: Hop,
+        pool: Pool,
+        breaker: Breaker,
+        presentation: Presentation,
+        *,
+        batch_size: int,
+        batch_delay: float,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -27,12 +35,14 @@ class ForwardRoute:
             hop: the provider.
             pool: keeps sessions to it.
             breaker: keeps its health.
+            presentation: the form in which it wants messages.
             batch_size: recipients in one transaction, at most.
             batch_delay: seconds between the transactions of one message.
         """
         self._hop = hop
         self._pool = pool
         self._breaker = breaker
+        self.presentation = presentation
         self.name = str(hop)
         self.batch_size = batch_size
         self.batch_delay = batch_delay
@@ -59,6 +69,7 @@ class ForwardRoute:
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
         message = outgoing.claim.id
+        recipients = self.presentation.recipients(outgoing.claim.entry.envelope, recipients)
         try:
             async with self._pool.session(self._hop) as session:
                 outcomes = await session.transact(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider, TlsLevel
 from mailer.config.model import Config
+from mailer.send.presentation import Presentation
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.forward import ForwardRoute
 from mailer.send.routes.local import LocalRoute
@@ -116,6 +117,7 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
         hop_of(provider, config, means.ehlo_domain),
         means.pool,
         Breaker(means.providers, provider.account, provider.label),
+        Presentation.to(provider),
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
     )

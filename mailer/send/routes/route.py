@@ -6,6 +6,7 @@ from typing import Protocol
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope
 from mailer.send.outgoing import Outgoing
+from mailer.send.presentation import Presentation
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop right before the step that cannot be taken back.
@@ -29,6 +30,8 @@ class Route(Protocol):
     """Recipients in one transaction, at most."""
     batch_delay: float
     """Seconds between the transactions of one message to one destination."""
+    presentation: Presentation
+    """The form in which it wants messages."""
     attempts: int
     """Attempts at a message after which trouble with this route sends it on to the next one."""
 

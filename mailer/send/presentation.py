@@ -1,0 +1,76 @@
+"""How a mail is shown to a next hop that takes it in another form than it was accepted: plain values.
+
+Some providers take mail only if its sender, or its From as well, is the account's own address; some refuse
+`<>`, which notifications come from. Only what goes over the wire changes: the spool keeps the mail as it was
+accepted, so that what is owed to whom does not change. In particular a notification stays one, whoever it
+says it is from, and is never answered with another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mailer.config.hops import Provider
+from mailer.config.receiving import RewriteFrom
+from mailer.mail import header
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.from_field import new_author
+
+_AUTOMATIC = b"auto-submitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """What a route wants changed; see the keys of `Provider` with these names."""
+
+    sender: str = ""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    dkim: bool = True
+    bounce_from: str = ""
+
+    @classmethod
+    def to(cls, provider: Provider) -> "Presentation":
+        return cls(provider.sender, provider.rewrite_from, provider.dkim, provider.bounce_from)
+
+    def envelope(self, accepted: Envelope) -> Envelope:
+        """Return the envelope of which the sender is said to the hop; `recipients` says to whom."""
+        sender = (self.sender if accepted.sender else self.bounce_from) or accepted.sender
+        return accepted if sender == accepted.sender else replace(accepted, sender=sender)
+
+    def recipients(self, accepted: Envelope, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
+        """Return recipients as they are said to the hop.
+
+        Nobody is to be told of a notification that is not from `<>` (RFC 3461 4.1: NOTIFY=NEVER).
+        """
+        if accepted.sender or not self.bounce_from:
+            return recipients
+        return [Recipient(recipient.address, notify="NEVER") for recipient in recipients]
+
+    def edits(self, accepted: Envelope) -> bool:
+        """Tell whether `header` may change anything."""
+        return self.rewrite_from is not RewriteFrom.KEEP or (not accepted.sender and bool(self.bounce_from))
+
+    def header(self, head: bytes, accepted: Envelope) -> bytes:
+        """Return a header as it is shown, each field with its line end.
+
+        Args:
+            head: as accepted.
+            accepted: the envelope that came with it.
+        """
+        dropped, added = [], b""
+        if self.rewrite_from is not RewriteFrom.KEEP:
+            answered = self.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
+            dropped, added = [b"from"], new_author(head, self.sender, reply_to=answered)
+        if not accepted.sender and self.bounce_from and not _is_automatic(head):
+            # RFC 3834 2: what answers mail by itself leaves such mail alone, as it does mail from `<>`.
+            dropped.append(_AUTOMATIC)
+            added += b"Auto-Submitted: auto-replied\r\n"
+        kept = header.without(head, dropped) if dropped else head
+        return kept + (b"" if kept.endswith(b"\r\n") or not kept else b"\r\n") + added
+
+
+AS_ACCEPTED = Presentation()
+
+
+def _is_automatic(head: bytes) -> bool:
+    values = header.values(head, _AUTOMATIC)
+    return bool(values) and all(value.strip().lower().startswith(b"auto-") for value in values)
