@@ -318,7 +318,7 @@ def test_a_port_in_use_is_one_sentence_and_69(relay: Relay) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_ends_both_programs_at_one_signal(relay: Relay, number: signal.Signals) -> None:
     with relay.up() as process:
         until(lambda: "watching the spool" in process.output(), "the runner to watch")

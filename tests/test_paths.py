@@ -53,6 +53,7 @@ ALLOWED = {
     ("mailer.spool.layout", "os.open(path.parent)"): "to sync it",
     ("mailer.spool.probe", "os.open(place)"): "to look at which filesystem it is on",
     ("mailer.cli.program", "open(fd)"): "a descriptor",
+    ("mailer.cli.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
     ("mailer.spool.probe", "os.open(directory)"): "mkdtemp made it, in the spool, for its owner alone",
     ("mailer.config.trust", "os.open(_ROOT)"): "nobody can move it",
     ("mailer.spool.claim", "path.read_text"): "the boot id, in /proc",

@@ -28,6 +28,7 @@ from mailer.cli.options import config_option, examples
         "monitor": "mailer.cli.monitor:monitor",
         "pause": "mailer.cli.pause:pause",
         "resume": "mailer.cli.pause:resume",
+        "reload": "mailer.cli.reload:reload",
         "spool": "mailer.cli.spool:spool",
         "providers": "mailer.cli.providers:providers",
         "explain-trouble": "mailer.cli.explain_trouble:explain_trouble",

@@ -8,16 +8,21 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlencode
 
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.hangup import Terminal
 from mailer.cli.limits import uses
 from mailer.cli.outlook import outlook
 from mailer.cli.wire import program_log, tell
-from mailer.config.load import Loaded
-from mailer.config.secrets import Secret
+from mailer.config import checks
+from mailer.config.load import Loaded, load
+from mailer.config.problem import ConfigError
+from mailer.config.secrets import Secret, SecretError
 from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
 from mailer.monitor.alerts import Alerting, Means
@@ -29,6 +34,7 @@ from mailer.monitor.runs import Runs
 from mailer.monitor.service import Service
 from mailer.monitor.token import token_for
 from mailer.spool.layout import Spool
+from mailer.spool.programs import Registration
 
 
 def bound(port: int) -> Site:
@@ -65,38 +71,120 @@ def run(loaded: Loaded, spool: Spool, site: Site) -> None:
 
 
 async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
-    config, stop = loaded.config, asyncio.Event()
+    loop, terminal = asyncio.get_running_loop(), Terminal()
+    stop, hung_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    log = program_log(config, spool, Level.NOTICE)
-    means = Means(config.alerts, post_json, config.hostname or os.uname().nodename)
-    service = Service(
-        config=config,
-        spool=spool,
-        log=log,
-        clock=time.time,
-        lookout=Lookout(spool, time.time),
-        runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
-        alerting=Alerting(spool, log, means),
-        limits=LimitsView(partial(uses, config, spool, log)),
-        token=token_for(spool, config.admin_token),
-        outlook=partial(outlook, config, spool),
-    )
-    table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
-    watching = asyncio.create_task(service.keep_watch())
-    try:
-        async with serve(site, Context(table, service.token, log, time.time)):
-            addresses = ", ".join(_name(*each.getsockname()[:2]) for each in site)
-            log.notice(f"listening on {addresses}", spool=spool.path)
-            if sys.stderr.isatty():  # never into a log
-                tell(sys.stderr, f"status page: {link(site[0].getsockname()[1], service.token)}\n")
-            await stop.wait()
-    finally:
-        watching.cancel()
-        await service.runs.close(float(config.sending.shutdown_grace))
-        with suppress(OSError):
-            service.lookout.save()
-    log.notice("ended")
+        loop.add_signal_handler(number, stop.set)
+
+    def hear() -> None:
+        (stop if terminal.gone else hung_up).set()
+
+    loop.add_signal_handler(signal.SIGHUP, hear)
+    with Registration(spool, "mailer monitor", str(loaded.path)) as entry:
+        await _Observer(loaded, spool, entry).observe(site, stop, hung_up)
+
+
+class _Observer:
+    """A monitor with the configuration of its time."""
+
+    def __init__(self, loaded: Loaded, spool: Spool, entry: Registration) -> None:
+        self._loaded = loaded
+        self._spool = spool
+        self._entry = entry
+        self._lookout = Lookout(spool, time.time)
+        self._service = self._made(loaded)
+
+    def _made(self, loaded: Loaded) -> Service:
+        """Raises ConfigError, SecretError, OSError: it cannot be used."""
+        config, spool = loaded.config, self._spool
+        log = program_log(config, spool, Level.NOTICE)
+        return Service(
+            config=config,
+            spool=spool,
+            log=log,
+            clock=time.time,
+            lookout=self._lookout,
+            runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
+            alerting=Alerting(
+                spool, log, Means(config.alerts, post_json, config.hostname or os.uname().nodename)
+            ),
+            limits=LimitsView(partial(uses, config, spool, log)),
+            token=token_for(spool, config.admin_token),
+            outlook=partial(outlook, config, spool),
+        )
+
+    def _context(self) -> Context:
+        service = self._service
+        table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
+        return Context(table, service.token, service.log, time.time)
+
+    async def observe(self, site: Site, stop: asyncio.Event, hung_up: asyncio.Event) -> None:
+        """Answer until `stop` is set; read the configuration again when `hung_up` is."""
+        watching = asyncio.create_task(self._service.keep_watch())
+        try:
+            async with serve(site, self._context()) as responder:
+                addresses = ", ".join(_name(*each.getsockname()[:2]) for each in site)
+                self._service.log.notice(f"listening on {addresses}", spool=self._spool.path)
+                if sys.stderr.isatty():  # never into a log
+                    where = link(site[0].getsockname()[1], self._service.token)
+                    tell(sys.stderr, f"status page: {where}\n")
+                while await _either(stop, hung_up):
+                    if await self._reload():
+                        responder.use(self._context())
+                        watching.cancel()
+                        watching = asyncio.create_task(self._service.keep_watch())
+        finally:
+            watching.cancel()
+            await self._service.runs.close(float(self._service.config.sending.shutdown_grace))
+            with suppress(OSError):
+                self._lookout.save()
+        self._service.log.notice("ended")
+
+    async def _reload(self) -> bool:
+        """Read the configuration again; tell whether it counts now."""
+        log, before = self._service.log, self._loaded.config
+        try:
+            loaded = await asyncio.to_thread(_read, self._loaded.path)
+            service = self._made(loaded)
+        except (ConfigError, SecretError, OSError) as error:
+            log.warning("the new configuration cannot be used; the old one stays", error=str(error))
+            self._entry.read_again(trouble=str(error))
+            return False
+        # A run that somebody asked for is still his who started it.
+        self._service, self._loaded = replace(service, runs=self._service.runs), loaded
+        after = loaded.config
+        changed = {
+            "healthCheckPort": after.health_check_port != before.health_check_port,
+            "enableHealthCheck": after.enable_health_check != before.enable_health_check,
+            "spoolDir": after.spool_dir != before.spool_dir,
+        }
+        restart = tuple(key for key, differs in changed.items() if differs)
+        if restart:
+            log.warning("what changes with the next start, not now", keys=", ".join(restart))
+        service.log.notice("the configuration was read again")
+        self._entry.read_again(restart=restart)
+        return True
+
+
+async def _either(stop: asyncio.Event, hung_up: asyncio.Event) -> bool:
+    """Wait for one of them; tell whether it was the second, which is taken back."""
+    waits = [asyncio.create_task(event.wait()) for event in (stop, hung_up)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for each in waits:
+        each.cancel()
+    if stop.is_set():
+        return False
+    hung_up.clear()
+    return True
+
+
+def _read(path: Path) -> Loaded:
+    loaded = load(path, os.environ)
+    if problems := checks.refuse_to_monitor(loaded):
+        raise ConfigError(problems)
+    if not loaded.config.admin_token.empty:
+        loaded.config.admin_token.reveal()  # Here, in a thread: its command may take its time.
+    return loaded
 
 
 def link(port: int, token: Secret) -> str:

@@ -26,6 +26,7 @@ from mailer.cli.parent import end_with
 from mailer.cli.program import run, system_words
 from mailer.cli.wire import become_owner, configuration, make_spool, program_log, say_if_paused, workplace
 from mailer.config.checks import refuse_to_send
+from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
@@ -110,6 +111,8 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         if order.mode == ONCE and sys.stderr.isatty():  # cron would mail it each minute
             say_if_paused(spool)
         log = program_log(config, spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
+        if order.mode == WATCH:
+            return asyncio.run(_watch(loaded, spool, log))
         return asyncio.run(_send(config, spool, log, order))
 
 
@@ -124,6 +127,14 @@ def _try_again_later() -> Iterator[None]:
         if failure.code is not Exit.CANNOT_CREATE:
             raise
         raise Failure(Exit.TEMPORARY, str(failure)) from failure
+
+
+async def _watch(loaded: Loaded, spool: Spool, log: MailLog) -> Exit:
+    from mailer.cli.watch import Watch  # noqa: PLC0415 - as below
+
+    await Watch(loaded, spool, log).run()
+    log.notice("ended")
+    return Exit.OK
 
 
 async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exit:
@@ -141,12 +152,6 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     async with open_runner(
         config, spool, log, time.time, hostname=hostname, limit=order.limit or 0
     ) as runner:
-        if order.mode == WATCH:
-            log.notice("watching the spool", path=spool.path)
-            async with marker.kept_fresh(runner):
-                await runner.watch(stop, grace)
-            log.notice("ended")
-            return Exit.OK
         if order.max_seconds is not None:
             loop.call_later(order.max_seconds, runner.begin_nothing_more)
         try:

@@ -9,11 +9,11 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from mailer.cli import receiver
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.hangup import Terminal
 from mailer.cli.parent import end_with
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.config import checks
@@ -30,6 +30,7 @@ from mailer.receive.sockets import Address, UnsafeSettingsError
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
+from mailer.spool.programs import Registration
 
 
 def run(port: int | None, parent: int | None) -> Exit:
@@ -62,7 +63,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
     # From now on: left alone, it would end us.
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     log, committer = program_log(config, spool, Level.INFO), Committer(spool)
-    store = Store(spool, committer, log, time.time)
+    store, terminal = Store(spool, committer, log, time.time), Terminal()
     with ExitStack() as started:
 
         def ready(server: Server) -> None:
@@ -74,8 +75,9 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
             log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
-            reloader = Reloader(server, service, loaded.path)
-            loop.add_signal_handler(signal.SIGHUP, reloader.start)
+            entry = started.enter_context(Registration(spool, "mailer serve", str(loaded.path)))
+            reloader = Reloader(server, service, loaded, entry)
+            loop.add_signal_handler(signal.SIGHUP, lambda: stop.set() if terminal.gone else reloader.start())
             if hung_up.is_set():
                 reloader.start()
 
@@ -90,10 +92,14 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
 class Reloader:
     """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
 
-    def __init__(self, server: Server, service: Service, path: Path) -> None:
+    def __init__(self, server: Server, service: Service, loaded: Loaded, entry: Registration) -> None:
         self._server = server
         self._service = service
-        self._path = path
+        self._path = loaded.path
+        self._port = loaded.config.smtp_port
+        self._entry = entry
+        self._restart: tuple[str, ...] = ()
+        """Keys that have changed and count only after a restart."""
         self._task: asyncio.Task[None] | None = None
         self._again = False
 
@@ -112,9 +118,11 @@ class Reloader:
             self._server.reconfigure(service)
         except (ConfigError, SecretError, UnsafeSettingsError, OSError) as error:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
+            self._entry.read_again(trouble=str(error))
         else:
             self._service = service
             log.notice("the configuration was read again")
+            self._entry.read_again(restart=self._restart)
         if self._again:
             self._again = False
             await self._reload()
@@ -125,10 +133,17 @@ class Reloader:
         if problems := checks.refuse_to_serve(loaded):
             raise ConfigError(problems)
         settings = receiver.settings(loaded.config, old.settings.port)
+        restart = []
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")
+            restart += ["smtpHost", "listeners"]
+        if loaded.config.smtp_port != self._port:
+            old.store.log.warning("where to listen changes with the next start, not now")
+            restart.append("smtpPort")
         if loaded.config.spool_dir != old.store.spool.path:
             old.store.log.warning("where the spool is changes with the next start, not now")
+            restart.append("spoolDir")
+        self._restart = tuple(restart)
         certificate = receiver.certificate(loaded.config, old.store.log)
         return receiver.service(loaded, settings, old.store, certificate, old.rates)
 

@@ -10,14 +10,15 @@ import click
 
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit
+from mailer.cli.hangup import Terminal
 from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.wire import acting_as_owner, configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 
-_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-_SIGNALS = {*_ENDING, signal.SIGCHLD}
+_ENDING = {signal.SIGINT, signal.SIGTERM}
+_SIGNALS = {*_ENDING, signal.SIGCHLD, signal.SIGHUP}
 _MARGIN = 10.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
 
@@ -57,6 +58,7 @@ def up() -> int:
     Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
     When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
     Mail goes on without a monitor; when that ends, its port being taken, say, it is told on standard error.
+    SIGHUP, or `mailer reload`, has all of them read the configuration again.
     """
     outlet.install()
     loaded = configuration()
@@ -66,6 +68,9 @@ def up() -> int:
     with acting_as_owner(loaded.config.spool_dir):
         make_spool(loaded.config.spool_dir).close()
     told: list[int] = []
+    terminal = Terminal()
+    # The programs inherit it, until they listen: one that starts reads the configuration anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in _ENDING:
         signal.signal(number, lambda number, _: told.append(number))
     children = [
@@ -75,19 +80,21 @@ def up() -> int:
     if loaded.config.enable_health_check:
         argv = child_argv("mailer", "monitor", config=loaded.path)
         children.append(_Child("mailer monitor", argv, needed=False))
+    signal.signal(signal.SIGHUP, lambda *_: None)
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    code = Exit.OK if told else _wait_for_an_end(children)
+    code = Exit.OK if told else _wait_for_an_end(children, terminal)
     _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
     # One that was told to end before it could listen to that has done nothing wrong.
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
-def _wait_for_an_end(children: list[_Child]) -> int:
+def _wait_for_an_end(children: list[_Child], terminal: Terminal) -> int:
     """Wait for a signal, or for a needed child that ends unasked; return the latter's exit code, else 0.
 
-    Others that end are told of, and taken from the list.
+    Others that end are told of, and taken from the list. SIGHUP is passed on: each program reads the
+    configuration again.
     """
     while True:
         for child in [child for child in children if child.poll() is not None]:
@@ -95,8 +102,14 @@ def _wait_for_an_end(children: list[_Child]) -> int:
             if child.needed:
                 return code
             children.remove(child)
-        if signal.sigwait(_SIGNALS) != signal.SIGCHLD:
-            return Exit.OK
+        match signal.sigwait(_SIGNALS):
+            case signal.SIGHUP if not terminal.gone:
+                for child in children:
+                    child.send_signal(signal.SIGHUP)
+            case signal.SIGCHLD:
+                pass
+            case _:
+                return Exit.OK
 
 
 def _unasked(child: _Child) -> int:
@@ -114,7 +127,7 @@ def _end(children: Sequence[_Child], patience: float) -> None:
     deadline = time.monotonic() + patience
     while any(child.poll() is None for child in children):
         received = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
-        if received is None or received.si_signo != signal.SIGCHLD:
+        if received is None or received.si_signo in _ENDING:
             break
     for child in children:
         child.kill()

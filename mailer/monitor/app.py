@@ -100,10 +100,11 @@ def _bound(family: int, address: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(site: Site, context: Context) -> AsyncIterator[None]:
+async def serve(site: Site, context: Context) -> AsyncIterator["Responder"]:
     """Answer while the block runs; then answers under way get `_SHUTDOWN` seconds."""
     loop = asyncio.get_running_loop()
-    manager = web.Server(_Responder(context).respond, request_factory=_request)
+    responder = Responder(context)
+    manager = web.Server(responder.respond, request_factory=_request)
 
     def connect() -> _Connection:
         return _Connection(
@@ -118,7 +119,7 @@ async def serve(site: Site, context: Context) -> AsyncIterator[None]:
 
     servers = [await loop.create_server(connect, sock=listening) for listening in site]
     try:
-        yield
+        yield responder
     finally:
         for server in servers:
             server.close()
@@ -206,10 +207,14 @@ class _Connection(web.RequestHandler):
         return response
 
 
-class _Responder:
+class Responder:
     """From aiohttp's request to ours, and back."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def use(self, context: Context) -> None:
+        """Answer with this from the next request on."""
         self._context = context
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -100,7 +100,7 @@ _EITHER_WAY: dict[About, str] = {
     ),
     About.ACCOUNT: (
         "It is about our account at {name}: mend `username` and `password` in $.forwardProviders, then "
-        "type `mailer providers reset {name}`{again}."
+        "type `mailer reload`, `mailer providers reset {name}` and `mailer spool retry --all`."
     ),
     About.QUOTA: (
         "Our allowance at {name} is used up: wait until it is renewed, or have {name} raise it{again}."
@@ -114,11 +114,11 @@ _ASK = "The reply does not say what it is about: ask {name}, with the reply{agai
 _ACCOUNT: dict[str, str] = {
     "5.7.139": (
         "{name} does not let this mailbox log in by SMTP, whatever the password: have its administrator "
-        "allow SMTP AUTH for it, then type `mailer providers reset {name}`{again}."
+        "allow SMTP AUTH for it, then type `mailer providers reset {name}` and `mailer spool retry --all`."
     ),
     "expired": (
         "The password at {name} has expired: renew it there, write the new one into $.forwardProviders, "
-        "then type `mailer providers reset {name}`{again}."
+        "then type `mailer reload`, `mailer providers reset {name}` and `mailer spool retry --all`."
     ),
 }
 """What an account's trouble may say that no other password would mend."""

@@ -119,7 +119,7 @@ class Runner:
         return self.tally
 
     def begin_nothing_more(self) -> None:
-        """End `once` when what is in hand is done, however long that takes: cut off, it is uncertain."""
+        """End the run when what is in hand is done, however long that takes: cut off, it is uncertain."""
         self._closing = True
         self._wake.set()
 
@@ -136,7 +136,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         look_again = 0.0
         try:
-            while not stop.is_set():
+            while not stop.is_set() and (self._busy or not self._closing):
                 self._wake.clear()
                 if self._feed.exhausted and (self._feed.missed or loop.time() >= look_again):
                     look_again = loop.time() + (self._until_minute() if arrivals else POLL)

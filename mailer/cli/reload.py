@@ -1,0 +1,92 @@
+"""`mailer reload`: have every program that stays read its configuration again, and say what came of it."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples
+from mailer.cli.wire import configuration, tell, workplace
+from mailer.config import checks
+from mailer.config.problem import ConfigError
+from mailer.mail.reply import printable
+from mailer.spool.layout import Spool
+from mailer.spool.programs import Program, running
+
+_PATIENCE = 60.0
+"""Seconds; a secret's command may take 30."""
+_LOOK = 0.05
+"""Seconds between looks whether they have answered."""
+
+
+@click.command(
+    epilog=examples(
+        "mailer reload",
+    )
+)
+@config_option
+def reload() -> Exit:
+    """Have `serve`, `mailer-send --watch`, `monitor` and `up` read their configuration again.
+
+    A configuration that cannot be used changes nothing, exit code 78. No connection is dropped, and no mail
+    is sent twice. Says for each program what became of it, and which keys count only after a restart; exit
+    code 1 when one of them did not take it, 69 when none runs. SIGHUP does the same to one program.
+
+    `mailer-send --once` needs no reload: each run reads the configuration. Providers that are paused are
+    tried with the next message; `mailer spool retry --all` has waiting mail tried at once.
+    """
+    loaded = configuration()
+    if problems := checks.refuse_to_serve(loaded):
+        raise ConfigError(problems)
+    with workplace(loaded) as at:
+        before = running(at.spool)
+        if not before:
+            raise Failure(
+                Exit.UNAVAILABLE, f"no program that stays runs on {at.spool.path}: there is nothing to reload"
+            )
+        code = Exit.OK
+        for program, words, good in _signalled(at.spool, before):
+            code = code if good else Exit.FINDINGS
+            tell(sys.stdout, printable(f"{program.name} (pid {program.pid}): {words}", 2000) + "\n")
+        return code
+
+
+def _signalled(spool: Spool, programs: list[Program]) -> Iterator[tuple[Program, str, bool]]:
+    """Signal them all, and say how each took it, and whether that is as it should be."""
+    asked = []
+    for program in programs:
+        if not program.reachable:
+            yield program, "runs in another container: type mailer reload there", False
+            continue
+        try:
+            os.kill(program.pid, signal.SIGHUP)
+        except ProcessLookupError:
+            continue  # It has just ended.
+        except PermissionError:
+            yield program, "belongs to another user: type this as root", False
+        else:
+            asked.append(program)
+    deadline = time.monotonic() + _PATIENCE
+    while asked and time.monotonic() < deadline:
+        known = {program.pid: program for program in running(spool)}
+        for program in list(asked):
+            now = known.get(program.pid)
+            if now is None or now.reads > program.reads:
+                asked.remove(program)
+                yield (now or program), *_outcome(now)
+        time.sleep(_LOOK)
+    for program in asked:
+        yield program, f"has not answered for {_PATIENCE:.0f} s; see its log", False
+
+
+def _outcome(now: Program | None) -> tuple[str, bool]:
+    if now is None:
+        return "has ended", False
+    if now.trouble:
+        return f"goes on with the configuration it had: {now.trouble}", False
+    after = f"; restart it for {', '.join(now.restart)}" if now.restart else ""
+    return f"read {now.config} again{after}", True

@@ -1,0 +1,127 @@
+"""`mailer-send --watch`: runners one after the other, each with the configuration of its time."""
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mailer.cli.hangup import Terminal
+from mailer.cli.wire import program_log
+from mailer.config.checks import refuse_to_send
+from mailer.config.load import Loaded, load
+from mailer.config.problem import ConfigError
+from mailer.config.secrets import SecretError
+from mailer.maillog.events import Level, MailLog
+from mailer.send.marker import Marker
+from mailer.send.run import open_runner
+from mailer.send.runner import Runner  # noqa: TC001 - with the others of its room
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.programs import Registration
+
+MODE = "watch"
+
+
+class Watch:
+    """Works until it is told to end; at SIGHUP a runner with the new configuration takes over.
+
+    The old one claims nothing more and finishes what it has in hand, however long that takes: to cut it off
+    could send a message twice.
+    """
+
+    def __init__(self, loaded: Loaded, spool: Spool, log: MailLog) -> None:
+        self._loaded = loaded
+        self._spool = spool
+        self._log = log
+        self._stop = asyncio.Event()
+        self._hung_up = asyncio.Event()
+        self._terminal = Terminal()
+        self._runner: Runner | None = None
+        """That claims; earlier ones only finish."""
+        self._shifts: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Work; raises what the first runner's start does, and what ends a runner unasked."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hear)
+        await self._begin(self._loaded, self._log)
+        # Only now: whoever finds us by it may signal us.
+        with Registration(self._spool, "mailer-send --watch", str(self._loaded.path)) as entry:
+            await self._work(entry)
+
+    async def _work(self, entry: Registration) -> None:
+        waits = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reloads(entry))}
+        while not self._stop.is_set():
+            done, _ = await asyncio.wait({*waits, *self._shifts}, return_when=asyncio.FIRST_COMPLETED)
+            self._shifts -= done
+            for task in done:
+                task.result()
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*self._shifts)
+
+    def _hear(self) -> None:
+        (self._stop if self._terminal.gone else self._hung_up).set()
+
+    async def _reloads(self, entry: Registration) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            await self._reload(entry)
+
+    async def _reload(self, entry: Registration) -> None:
+        before = self._runner
+        try:
+            # In a thread: a secret's command may take its time.
+            loaded = await asyncio.to_thread(_read, self._loaded.path)
+            log = program_log(loaded.config, self._spool, Level.INFO)
+            await self._begin(loaded, log)
+        except (ConfigError, SecretError, OSError, ValueError) as error:
+            self._log.warning("the new configuration cannot be used; the old one stays", error=str(error))
+            entry.read_again(trouble=str(error))
+            return
+        restart = ("spoolDir",) if loaded.config.spool_dir != self._loaded.config.spool_dir else ()
+        self._loaded, self._log = loaded, log
+        if before is not None:
+            before.begin_nothing_more()
+        # What was wrong with a provider may be what was corrected: the next message tries it.
+        with suppress(OSError):
+            provider_state.end_pauses(self._spool, datetime.fromtimestamp(time.time(), UTC))
+        if restart:
+            log.warning("where the spool is changes with the next start, not now")
+        log.notice("the configuration was read again")
+        entry.read_again(restart=restart)
+
+    async def _begin(self, loaded: Loaded, log: MailLog) -> None:
+        """Start a runner, which is `_runner` once it works; raises what its start does."""
+        ready = asyncio.Event()
+        task = asyncio.create_task(self._shift(loaded, log, ready))
+        begun = asyncio.create_task(ready.wait())
+        await asyncio.wait({task, begun}, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        if task.done():
+            task.result()
+        self._shifts.add(task)
+
+    async def _shift(self, loaded: Loaded, log: MailLog, ready: asyncio.Event) -> None:
+        config = loaded.config
+        hostname = config.hostname or os.uname().nodename
+        marker = Marker(self._spool, log, time.time, MODE)
+        async with open_runner(config, self._spool, log, time.time, hostname=hostname) as runner:
+            log.notice("watching the spool", path=self._spool.path)
+            self._runner = runner
+            ready.set()
+            async with marker.kept_fresh(runner):
+                await runner.watch(self._stop, float(config.sending.shutdown_grace))
+
+
+def _read(path: Path) -> Loaded:
+    loaded = load(path, os.environ)
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    return loaded

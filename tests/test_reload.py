@@ -1,0 +1,149 @@
+"""A corrected configuration is taken up by every program that stays, by SIGHUP and by `mailer reload`."""
+
+import os
+import signal
+import sys
+import threading
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import Action, Server, Session
+from http_client import ask
+from sending import MESSAGE, SENDER, TO, forward_to, queue
+from spool_walk import walk
+from testbed.relay import ADMIN_TOKEN, Relay
+from testbed.terminal import Terminal
+from testbed.waiting import until
+
+READ = "the configuration was read again"
+RIGHT = "the right one"
+
+
+def provider(server: Server, password: str) -> dict[str, Any]:
+    login = {"name": "Acme", "host": "127.0.0.1", "port": server.port, "username": "relay"}
+    return forward_to(forwardProviders=[{**login, "password": password}])
+
+
+def picky() -> Server:
+    """A server that takes one password alone."""
+    proof = b64encode(f"\0relay\0{RIGHT}".encode())
+
+    def judge(_: Session, line: bytes) -> Action:
+        return None if proof in line else "535 5.7.8 Username and Password not accepted"
+
+    return Server({"auth": judge}, auth="PLAIN")
+
+
+@pytest.mark.parametrize("program", ["watch", "up"])
+def test_the_advice_that_why_gives_for_a_refused_login_mends_it(program: str, relay: Relay) -> None:
+    """Followed to the letter: the password, `mailer reload`, `mailer spool retry --all`."""
+    with picky() as server:
+        relay.configure(provider(server, "a wrong one"))
+        message = queue(relay.spool)
+        with relay.watch() if program == "watch" else relay.up() as running:
+            until(lambda: list(relay.spool.glob(f"retry/*/{message}")), "the first attempt")
+            told = relay.mailer("spool", "why", message).stdout
+            assert "mend `username` and `password` in $.forwardProviders" in told
+            assert "`mailer reload`" in told
+            relay.configure(provider(server, RIGHT))
+            done = relay.mailer("reload")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert f"read {relay.config} again" in done.stdout
+            assert done.stdout.count("(pid ") == (1 if program == "watch" else 2)
+            assert READ in running.output()
+            assert relay.mailer("spool", "retry", "--all").returncode == 0
+            until(lambda: walk(relay.spool) == {}, "the mail to be sent")
+        assert [to for to, _ in server.delivered()] == [TO]
+
+
+def test_sighup_ends_none_of_them(relay: Relay) -> None:
+    """Each alone, and `up`, which passes it on to all three."""
+    relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
+    with relay.up() as up:
+        up.await_port(relay.http_port)
+        until(lambda: "watching the spool" in up.output(), "the runner")
+        up.signal(signal.SIGHUP)
+        until(lambda: up.output().count(READ) == 3, "all three to read it")
+        with relay.connect() as client:
+            client.sendmail(SENDER, [TO], MESSAGE)
+        until(lambda: len(relay.delivered()) == 1, "mail")
+        assert up.stop() == 0
+    assert not list(relay.spool.glob("state/program-*"))
+
+
+def test_what_is_in_hand_is_finished_by_the_runner_that_has_it(relay: Relay) -> None:
+    """One message is at the dot when the new runner takes over; it is sent once, and nothing waits for it."""
+    at_the_dot, answer = threading.Event(), threading.Event()
+
+    def hesitate(*_: object) -> str:
+        at_the_dot.set()
+        answer.wait(60)
+        return "250 2.0.0 queued"
+
+    with Server({"dot": hesitate}) as old, Server() as new:
+        relay.configure(forward_to(old))
+        first = queue(relay.spool)
+        with relay.watch() as runner:
+            assert at_the_dot.wait(60)
+            relay.configure(forward_to(new))
+            assert relay.mailer("reload").returncode == 0
+            second = queue(relay.spool, ["eve@example.org"])
+            until(new.delivered, "the second message, by the new runner")
+            assert second not in walk(relay.spool)
+            assert first in walk(relay.spool)
+            answer.set()
+            until(lambda: walk(relay.spool) == {}, "the first message")
+            assert runner.stop() == 0
+        assert [to for to, _ in old.delivered()] == [TO]
+        assert [to for to, _ in new.delivered()] == ["eve@example.org"]
+
+
+def test_a_configuration_that_cannot_be_used_changes_nothing_and_ends_with_78(relay: Relay) -> None:
+    with relay.watch() as runner:
+        until(lambda: list(relay.spool.glob("state/program-*")), "the runner")
+        good = relay.config.read_text()
+        relay.config.write_text('{"retry": {"shedule": ["1m"]}}')
+        done = relay.mailer("reload")
+        assert done.returncode == 78
+        assert "shedule" in done.stderr
+        assert READ not in runner.output()
+        runner.signal(signal.SIGHUP)
+        until(lambda: "the old one stays" in runner.output(), "the refusal")
+        relay.config.write_text(good)
+        queue(relay.spool)
+        until(lambda: len(relay.delivered()) == 1, "mail")
+
+
+def test_what_counts_after_a_restart_alone_is_said(relay: Relay, tmp_path: Path) -> None:
+    relay.configure({"alerts": {"failedMoreThan": 5}})
+    with relay.monitor(), relay.serve() as receiver:
+        relay.configure({"smtpPort": 1, "healthCheckPort": 2, "adminToken": "another-token-that-is-good"})
+        done = relay.mailer("reload")
+        assert done.returncode == 0, done.stdout
+        assert "restart it for smtpPort" in done.stdout
+        assert "restart it for healthCheckPort" in done.stdout
+        assert "where to listen changes with the next start" in receiver.output()
+        old, new = ({"Authorization": f"Bearer {t}"} for t in (ADMIN_TOKEN, "another-token-that-is-good"))
+        assert ask(relay.http_port, "/admin/config", headers=old).status in {401, 403}
+        assert ask(relay.http_port, "/admin/config", headers=new).status == 200
+
+
+def test_without_a_program_there_is_nothing_to_reload(relay: Relay) -> None:
+    queue(relay.spool)
+    dead = relay.spool / "state" / "program-1-1"
+    dead.write_text("{}")
+    done = relay.mailer("reload")
+    assert done.returncode == 69
+    assert "there is nothing to reload" in done.stderr
+    assert not dead.exists()
+
+
+def test_a_terminal_that_closes_ends_what_runs_in_it(relay: Relay) -> None:
+    """SIGHUP means both; who sits at the terminal expects that nothing goes on behind his back."""
+    argv = [sys.executable, "-m", "mailer", "up", "--config", str(relay.config)]
+    with Terminal(argv, env={}, cwd=relay.directory) as terminal:
+        terminal.await_text("listening on", "watching the spool")
+        os.kill(terminal.pid, signal.SIGHUP)
+        terminal.await_text(READ)
