@@ -213,9 +213,15 @@ def _changed(setup: Setup, key: str, value: str) -> Setup:
         ),
         "strict_syntax": lambda text: text == "yes",
         "origin_domain": str,
+        "alias": lambda text: dict([text.split()]),
         "hide_client": lambda _: ContentPolicy(hide_client=True),
     }
-    names = {"allowed": "allowed_recipients", "rewrite_from": "content", "hide_client": "content"}
+    names = {
+        "allowed": "allowed_recipients",
+        "rewrite_from": "content",
+        "hide_client": "content",
+        "alias": "aliases",
+    }
     name = names.get(key, key)
     assert name in {known.name for known in fields(Settings)}, key
     return replace(setup, settings=replace(setup.settings, **{name: kinds.get(key, int)(value)}))

@@ -11,6 +11,7 @@ from mailer.cli.receiver import settings
 from mailer.config.checks import is_placeholder, refuse_to_send, refuse_to_serve, warnings
 from mailer.config.load import load
 from mailer.config.model import Config
+from mailer.config.problem import ConfigError
 
 GOOD = "kq3X-9vT_aL2"
 LOGIN = {"defaultUsername": "me", "defaultPassword": GOOD}
@@ -93,6 +94,15 @@ def test_a_domain_that_could_complete_no_address_is_refused(loaded, domain):
     (problem,) = refuse_to_serve(loaded({**QUIET, "originDomain": domain}))
     assert problem.path == "$.originDomain"
     assert refuse_to_serve(loaded({**QUIET, "originDomain": "example.com"})) == ()
+
+
+def test_an_alias_that_is_no_full_address_is_refused(loaded):
+    (problem,) = refuse_to_serve(loaded({**QUIET, "aliases": {"root": "ops", "*": "ops@example.com"}}))
+    assert problem.path == "$.aliases.root"
+    with pytest.raises(ConfigError, match=r"aliases\.root: expected a string"):
+        loaded({**QUIET, "aliases": {"root": 1}})
+    with pytest.raises(ConfigError, match="aliases: expected an object"):
+        loaded({**QUIET, "aliases": []})
 
 
 def test_no_login_where_one_is_required_is_refused(loaded):
@@ -242,5 +252,7 @@ def test_checking_runs_no_command(loaded, tmp_path):
 def test_the_receiver_takes_its_syntax_from_the_configuration():
     lenient = settings(Config(hostname="mail.example.com"), None)
     assert (lenient.strict_syntax, lenient.origin_domain) == (False, "mail.example.com")
+    aliases = {"Root": "Ops@example.com"}
+    assert settings(Config(aliases=aliases), None).aliases == {"root": "Ops@example.com"}
     strict = settings(Config(strict_syntax=True, origin_domain="example.com"), None)
     assert (strict.strict_syntax, strict.origin_domain) == (True, "example.com")

@@ -161,6 +161,26 @@ def test_a_program_that_is_nobodys_is_told_so(directory, base):
         assert "localUsers maps it to gone, which is no user here" in banner
 
 
+def test_a_name_in_the_header_gets_the_domain_before_it_is_judged(directory):
+    """Cron's own mail, from a user who may send as one domain only."""
+    users = (LocalUser("web", uid=os.geteuid()),)
+    cron = "From: root (Cron Daemon)\r\nTo: root\r\nSubject: Cron <root@host> ls\r\n\r\nhello\r\n"
+    base = replace(CLOSED, origin_domain="web.example", aliases={"root": "ops@example.com"})
+    with receiver(directory, users, base) as (server, path):
+        replies = say(path, "EHLO x", "MAIL FROM:<root>", "RCPT TO:<root>", cron)
+        assert [reply[:3] for reply in replies[2:]] == ["250"] * 3
+        (entry,) = (server.spool / "new").iterdir()
+        stored = entry.read_bytes()
+    assert b"Spool-Sender: <root@web.example>\r\nSpool-Recipient: <ops@example.com>\r\n" in stored
+    added = (
+        b"From: root@web.example (Cron Daemon)\r\nTo: root@web.example\r\nSubject: Cron <root@host> ls\r\n"
+    )
+    assert added in stored
+    with receiver(directory, users, replace(base, origin_domain="other.example")) as (_, path):
+        replies = say(path, "EHLO x", "MAIL FROM:<a@web.example>", "RCPT TO:<root>", cron)
+        assert replies[-1] == "553 5.7.1 web may not send as root@other.example (allowedSenders)"
+
+
 @only_root
 def test_each_program_is_who_it_is(directory):
     users = (LocalUser("ops", uid=CRON), LocalUser("web", uid=WEB), LocalUser("web", gid=GROUP))

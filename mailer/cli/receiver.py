@@ -46,6 +46,7 @@ def settings(config: Config, port: int | None) -> Settings:
         hostname=hostname,
         strict_syntax=config.strict_syntax,
         origin_domain=config.origin_domain or hostname,
+        aliases={name.lower(): address for name, address in config.aliases.items()},
         local_only=config.security.allow_local_only,
         require_auth=config.auth_required,
         max_message_size=config.max_message_size,

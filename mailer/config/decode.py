@@ -106,6 +106,8 @@ class Walk:
             kind, bounds = get_args(kind)
         if get_origin(kind) is tuple:
             return self._list(get_args(kind)[0], bounds, value, path)
+        if get_origin(kind) is dict:
+            return self._table(get_args(kind)[1], value, path)
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             return self._struct(kind, value, path)
         special = {Secret: self._secret, Path: self._path}.get(kind)
@@ -152,6 +154,14 @@ class Walk:
             return self._refuse(path, f"expected a list of at least {bounds.min_length}, got a shorter one")
         members = [self.convert(kind, member, f"{path}[{at}]") for at, member in enumerate(value)]
         return tuple(member for member in members if member is not UNFIT)
+
+    def _table(self, kind: object, value: object, path: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, dict):
+            return self._expect(path, "an object", value)
+        members = {
+            key: self.convert(kind, member, f"{path}.{printable(key, 60)}") for key, member in value.items()
+        }
+        return {key: member for key, member in members.items() if member is not UNFIT}
 
     def _leaf(self, kind: Any, bounds: Any, value: object, path: str) -> Any:  # noqa: ANN401
         expected = _expected(kind, bounds)

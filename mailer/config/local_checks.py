@@ -8,11 +8,17 @@ from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
+from mailer.mail.reply import printable
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Name a domain that completes no address, and members of `localUsers` that say nothing or two things."""
+    """Name what completes no address, and members of `localUsers` that say nothing or two things."""
     yield from _origin_domain(config.origin_domain)
+    for name, address in config.aliases.items():
+        try:
+            check_address(address)
+        except ValueError as error:
+            yield Problem(f"$.aliases.{printable(name, 60)}", f"is no full address: {error}")
     for at, each in enumerate(config.local_users):
         if bool(each.login) == bool(each.group):
             yield Problem(f"$.localUsers[{at}]", 'needs either "login" or "group"')

@@ -156,6 +156,8 @@ class Config(Group, frozen=True, kw_only=True):
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""
     origin_domain: str = ""
     """Completes sender and recipients that have no domain, such as `root`; empty: `hostname`."""
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
+    """Full addresses, by the names without a domain whose mail they get; `*` is for all other names."""
     strict_syntax: bool = False
     """Refuse commands that RFC 5321 does not allow even where they can be read in one way only."""
 

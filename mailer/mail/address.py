@@ -8,8 +8,11 @@ brackets, a name without a domain, a domain with its final dot, dots anywhere in
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+EVERY_NAME = "*"
+"""In `aliases`, the name that stands for all that are not there."""
 MAX_LOCAL_PART = 64
 """Octets; RFC 5321 4.5.3.1.1."""
 MAX_DOMAIN = 255
@@ -67,6 +70,12 @@ class Lenient:
 
     origin_domain: str
     """Completes a name that has no domain."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Whose mail a name's is instead: full addresses by names in lower case; `*` is for all other names."""
+
+    def address_of(self, name: str) -> str:
+        alias = self.aliases.get(name.lower()) or self.aliases.get(EVERY_NAME)
+        return alias or f"{name}@{self.origin_domain}"
 
 
 def reverse_path(text: str, lenient: Lenient | None = None) -> Path:
@@ -130,7 +139,7 @@ def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient
         elif lenient is None:
             check_address(address)
         else:
-            address = _completed(address, lenient.origin_domain)
+            address = _completed(address, lenient)
     except ValueError as error:
         raise AddressError(501, enhanced, str(error)) from None
     return Path(address, parameters)
@@ -161,10 +170,10 @@ def _without_brackets(text: str) -> tuple[str, str]:
     return (text, "") if end < 0 else (text[:end], text[end:].strip(" "))
 
 
-def _completed(address: str, origin_domain: str) -> str:
+def _completed(address: str, lenient: Lenient) -> str:
     """Return the address with a domain, which has no final dot."""
     if _local_part(address, _ODD_DOT_STRING) == address and not _NO_NAME.search(address):
-        address = f"{address}@{origin_domain}"
+        address = lenient.address_of(address)
     elif address.endswith(".") and not address.endswith("@."):
         address = address[:-1]
     _check(address, _ODD_DOT_STRING)

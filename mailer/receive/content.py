@@ -7,11 +7,14 @@ own survive. The policy, field by field:
     Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
     Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
     Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
+    From, Sender, Reply-To, To, Cc, and those with Resent-
+                        at `submitSocket`, names without a domain get `originDomain` (`mail.completion`)
     From, Reply-To      as `rewriteFrom` says, which also makes a From where there is none; two From fields
                         are refused, because readers and signers choose different ones
     X-Original-To       added, one for each recipient that `redirectAllTo` took the mail from
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -20,6 +23,7 @@ from functools import lru_cache
 from mailer.config.receiving import RewriteFrom
 from mailer.mail import header
 from mailer.mail.author import mailboxes
+from mailer.mail.completion import completed
 from mailer.mail.from_field import new_author
 from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
@@ -63,6 +67,8 @@ class Origin:
     """Whom the user may name in From; None: anybody."""
     redirected: tuple[str, ...] = ()
     """The recipients that the client gave and that get nothing."""
+    origin_domain: str = ""
+    """Completes names in the header; empty: they stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,9 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
         fields = header.counts(head, _LOOKED_FOR)
     except HeaderTooLarge:
         return replies.HEADER_TOO_LARGE
-    if fields[b"from"] > 1:
-        return replies.TWO_FROMS
-    if fields[b"received"] >= header.MAX_RECEIVED:
-        return replies.LOOP
-    if refusal := _not_allowed(arrival.origin, head):
+    if arrival.origin.origin_domain:
+        head = completed(head, arrival.origin.origin_domain)
+    if refusal := _refusal(fields, arrival.origin, head):
         return refusal
     added = [received_field(arrival)]
     if not fields[b"message-id"]:
@@ -116,6 +120,14 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
         # It would go on with the last field of ours: now with one that says nothing.
         added.append(b"X-First-Line:\r\n")
     return b"".join([*added, head])
+
+
+def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply | None:
+    if fields[b"from"] > 1:
+        return replies.TWO_FROMS
+    if fields[b"received"] >= header.MAX_RECEIVED:
+        return replies.LOOP
+    return _not_allowed(origin, head)
 
 
 def received_field(arrival: Arrival) -> bytes:

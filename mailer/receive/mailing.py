@@ -187,6 +187,7 @@ class MailCommands(Connection):
             tls=self.tls,
             may_send_as=identity.may_send_as if identity else None,
             redirected=self._transaction.redirected,
+            origin_domain=self.settings.origin_domain if self.client.user else "",
         )
         return self._intake.begin(Submission(envelope, origin))
 

@@ -120,7 +120,9 @@ def sender_completed(address: str) -> Reply:
 
 
 def recipient_completed(address: str) -> Reply:
-    return Reply(250, (f"2.1.5 Recipient ok, completed to {printable(address, 400)} (originDomain)",))
+    return Reply(
+        250, (f"2.1.5 Recipient ok, completed to {printable(address, 400)} (originDomain, aliases)",)
+    )
 
 
 def bad_mechanism(mechanisms: tuple[str, ...]) -> Reply:

@@ -1,6 +1,7 @@
 """What the receiver is told: values only, so that it runs the same from any configuration, or none."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mailer.config.receiving import LongLines
 from mailer.mail.patterns import AddressPatterns
@@ -44,6 +45,8 @@ class Settings:
     """Refuse what RFC 5321 does not allow, also where it is only odd: see `mail.address.Lenient`."""
     origin_domain: str = "localhost"
     """Completes names without a domain."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """See `mail.address.Lenient`."""
     local_only: bool = True
     """Listen on loopback whatever `host` says, and refuse other peers."""
     require_auth: bool = True

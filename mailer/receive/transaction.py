@@ -13,7 +13,9 @@ class Transaction:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lenient = None if settings.strict_syntax else Lenient(settings.origin_domain)
+        origin = settings.origin_domain
+        self._sender_syntax = None if settings.strict_syntax else Lenient(origin)
+        self._recipient_syntax = None if settings.strict_syntax else Lenient(origin, settings.aliases)
         self._mail: MailParameters | None = None
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
@@ -46,7 +48,7 @@ class Transaction:
         if argument[:5].upper() != "FROM:":
             return replies.MAIL_SYNTAX
         try:
-            path = reverse_path(argument[5:], self._lenient)
+            path = reverse_path(argument[5:], self._sender_syntax)
             mail = mail_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
@@ -70,7 +72,7 @@ class Transaction:
         if argument[:3].upper() != "TO:":
             return replies.RCPT_SYNTAX
         try:
-            path = forward_path(argument[3:], self._lenient)
+            path = forward_path(argument[3:], self._recipient_syntax)
             rcpt = rcpt_parameters(path.parameters)
         except (AddressError, ParameterError) as error:
             return _refused(error)
