@@ -81,6 +81,54 @@ class DurableMove:
         """Nothing to take back: the file is in one of two places, and its journal decides."""
 
 
+class Removal(DurableMove):
+    """The operator deletes a message."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__(held, Move.REMOVE)
+
+    def begin_sync(self) -> None:
+        """What is in it does not matter any more."""
+
+    def sync(self) -> None:
+        """What is in it does not matter any more."""
+
+    def move(self) -> None:
+        self._sources += self._held.leave()
+        self._held.move(Move.REMOVE)
+
+    def directories(self) -> tuple[str, ...]:
+        return self._sources
+
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+
+class Written:
+    """A message stays where it is, and its journal is made durable."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    def begin_sync(self) -> None:
+        self._held.begin_sync()
+
+    def sync(self) -> None:
+        self._held.sync()
+
+    def move(self) -> None:
+        """Nothing moves."""
+
+    def directories(self) -> tuple[str, ...]:
+        return ()
+
+    def sources(self) -> tuple[str, ...]:
+        return ()
+
+    def undo(self) -> None:
+        """The line stands."""
+
+
 def left_behind(spot: Spot) -> tuple[str, ...]:
     """Name the directories that may still have a file after a power cut when it leaves a spot now."""
     if spot.place is Place.CUR:

@@ -76,6 +76,8 @@ class Held:
         """The only name that the file had. Of several, one that a dead process gave it may not be durable."""
         self.lost: OSError | None = None
         """The sync that failed: no later one can be believed."""
+        self.is_synced = False
+        """Its journal was made durable together with those of others."""
         self._torn: bool | None = None
         self._end: int | None = size
         """The file's size, unless a write failed: nobody else changes it."""
@@ -165,7 +167,7 @@ class Held:
         self._promised -= of_promise
         if self._promised and len(lines) > of_promise:
             reserve(self.fd, end, self._promised + len(lines))
-        self._torn, self._end = True, None
+        self._torn, self._end, self.is_synced = True, None, False
         write_all(self.fd, lines)
         self._torn, self._end = False, end + len(lines)
 
@@ -195,6 +197,8 @@ class Held:
         """
         if self.lost is not None:
             raise OSError(self.lost.errno, self.lost.strerror)
+        if self.is_synced:
+            return
         try:
             os.fdatasync(self.fd)
         except OSError as error:

@@ -4,20 +4,80 @@ Each takes the file's lock, so a message that a runner has in hand answers `Busy
 """
 
 import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from mailer.mail import clock
-from mailer.spool.changes import DurableMove, left_behind, make_durable
+from mailer.spool.changes import Change, DurableMove, Removal, Written, make_durable
+from mailer.spool.committer import Committer
 from mailer.spool.held import Held, Unsafe, remove_quarantined
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
+
+_FEW = 8
+"""Messages that are finished one by one. For more the whole filesystem is synced, which may have much else to
+write."""
 
 
 class Refused(ValueError):
     """The message's place does not allow that; the text says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What was decided about a message, and written into its journal; its lock is held until `finish`."""
+
+    held: Held
+    change: Change
+
+    def finish(self) -> None:
+        """Make it durable; raises OSError: the message is in one of two places, and its journal decides."""
+        with self.held:
+            make_durable(self.held.spool, self.change)
+
+
+def finish_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
+    """Finish what was begun with many messages, with few syncs; return what went wrong with each.
+
+    There are few enough for that many files to be open.
+    """
+    if len(begun) <= _FEW:
+        return [_trouble(each.finish) for each in begun]
+    if sync_filesystem(spool.root):
+        for each in begun:
+            each.held.is_synced = True
+    committer = Committer(spool).start()
+    try:
+        futures = [committer.commit(each.change) for each in begun]
+        return [_trouble(future.result) for future in futures]
+    finally:
+        committer.close()
+        for each in begun:
+            each.held.release()
+
+
+def _trouble(step: Callable[[], None]) -> OSError | None:
+    try:
+        step()
+    except OSError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _begun(spool: Spool, spot: Spot) -> Iterator[Held]:
+    """Take a message's lock, and give it up if the block fails."""
+    held = Held.take(spool, spot)
+    try:
+        yield held
+    except BaseException:
+        held.release()
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +95,7 @@ class Operator:
             Refused: it is quarantined.
             Missed, Unsafe, Corrupt, OSError: it could not be taken, read or moved; it is where it was.
         """
-        self._requeue(spot, now, reopen=True)
+        self.retrying(spot, now).finish()
 
     def hasten(self, spot: Spot, now: float) -> None:
         """Try a message's open recipients at the next run; if it has none, do as `retry`; raises as that.
@@ -43,37 +103,50 @@ class Operator:
         It is for many messages at once. Who wants waiting mail tried does not mean those that were refused
         meanwhile: their sender has been told.
         """
-        self._requeue(spot, now, reopen=False)
+        self.hastening(spot, now).finish()
 
-    def _requeue(self, spot: Spot, now: float, *, reopen: bool) -> None:
+    def retrying(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `retry`, for the caller to finish, and as all these raises what that raises."""
+        return self._requeue(spot, now, reopen=True)
+
+    def hastening(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `hasten`."""
+        return self._requeue(spot, now, reopen=False)
+
+    def _requeue(self, spot: Spot, now: float, *, reopen: bool) -> "Begun":
         ready = spot.place in {Place.NEW, Place.CUR}
         if not ready:
             self._allow(Move.REQUEUE, spot)
-        with Held.take(self.spool, spot) as held:
+        with _begun(self.spool, spot) as held:
             state = held.read().state
             to = () if reopen else tuple(standing.address for standing in state.open)
             held.append(replace(self._event(Kind.REQUEUED, now), to=to))
-            if ready:
-                held.sync()
-            else:
-                make_durable(self.spool, DurableMove(held, Move.REQUEUE))
+            return Begun(held, Written(held) if ready else DurableMove(held, Move.REQUEUE))
 
     def hold(self, spot: Spot, now: float, reason: str = "") -> None:
         """Keep a message from being sent until it is released or retried; raises as `retry`."""
+        self.holding(spot, now, reason).finish()
+
+    def holding(self, spot: Spot, now: float, reason: str = "") -> "Begun":
+        """Begin to `hold`."""
         self._allow(Move.HOLD, spot)
-        with Held.take(self.spool, spot) as held:
+        with _begun(self.spool, spot) as held:
             held.read()
             held.append(self._event(Kind.HELD, now, reason or f"held by {self.name}"))
-            make_durable(self.spool, DurableMove(held, Move.HOLD))
+            return Begun(held, DurableMove(held, Move.HOLD))
 
     def release(self, spot: Spot, now: float) -> None:
         """Let a held message go on as it was; raises as `retry`."""
+        self.releasing(spot, now).finish()
+
+    def releasing(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `release`."""
         if spot.place is not Place.HOLD:
             raise Refused(f"it is not held: it is in {spot.place}/")
-        with Held.take(self.spool, spot) as held:
+        with _begun(self.spool, spot) as held:
             held.read()
             held.append(self._event(Kind.RELEASED, now))
-            make_durable(self.spool, DurableMove(held, Move.REQUEUE))
+            return Begun(held, DurableMove(held, Move.REQUEUE))
 
     def remove(self, spot: Spot) -> None:
         """Delete a message for good, or whatever else was quarantined.
@@ -81,18 +154,22 @@ class Operator:
         Raises:
             Refused, Missed, Unsafe, OSError: it is where it was.
         """
+        begun = self.removing(spot)
+        if begun:
+            begun.finish()
+
+    def removing(self, spot: Spot) -> "Begun | None":
+        """Begin to `remove`; None: it is done, for it was no file."""
         self._allow(Move.REMOVE, spot)
-        directories = left_behind(spot)
         try:
-            with Held.take(self.spool, spot) as held:
-                directories += held.leave()
-                held.move(Move.REMOVE)
+            with _begun(self.spool, spot) as held:
+                return Begun(held, Removal(held))
         except Unsafe as unsafe:
             if spot.place is not Place.CORRUPT or not unsafe.movable:
                 raise
             self._remove_quarantined(spot)
-        for directory in directories:
-            self.spool.sync_directory(directory)
+            self.spool.sync_directory(spot.directory)
+            return None
 
     def _remove_quarantined(self, spot: Spot) -> None:
         try:

@@ -3,11 +3,14 @@
 import ctypes
 import errno
 import os
+import re
 from typing import NamedTuple
 
 _RENAME_NOREPLACE = 1
 _FALLOC_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_SYNCFS_TELLS = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 8)
+"""syncfs(2): before, it said that all was well when writing had failed."""
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -92,6 +95,14 @@ def begin_writing(fd: int) -> None:
     Where that is not possible nothing happens, and the fsync does all the work.
     """
     _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def sync_filesystem(fd: int) -> bool:
+    """Make everything that was written to a file's filesystem durable; tell whether it is.
+
+    False where that failed, or where a failure would not be told (before Linux 5.8): then ask each file.
+    """
+    return _SYNCFS_TELLS and _libc.syncfs(fd) == 0
 
 
 class Mount(NamedTuple):

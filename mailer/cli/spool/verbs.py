@@ -3,10 +3,12 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import click
@@ -22,11 +24,14 @@ from mailer.spool import provider_state, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.layout import Place, Spot
-from mailer.spool.operate import Operator, Refused
+from mailer.spool.operate import Begun, Operator, Refused, finish_together
 from mailer.spool.scan import QUEUE
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_Act = Callable[[Operator, Spot, float], None]
+_Begin = Callable[[Operator, Spot, float], Begun | None]
+
+_TOGETHER = 200
+"""Messages that are made durable together, at most: each is an open file until then."""
 
 _PASSES = 10
 """How often a message that was named is looked for anew when it moves on in between."""
@@ -58,7 +63,7 @@ class Verb:
     name: str
     event: str
     """What the ledger calls it, and what is printed."""
-    act: _Act
+    begin: _Begin
     places: tuple[Place, ...]
     """Where --all, and filters without --state, look for messages."""
     reason: str = ""
@@ -122,8 +127,8 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` dec
     --all and filters mean deferred and failed messages; held ones only with --state hold. Exit code 75 when a
     runner had one in hand, or when it could not be done for one of them; the others are done nevertheless.
     """
-    act = Operator.retry if asked["ids"] else Operator.hasten
-    return _run(Verb("retry", "requeued", act, (Place.RETRY, Place.FAILED), now=True), **asked)
+    begin = Operator.retrying if asked["ids"] else Operator.hastening
+    return _run(Verb("retry", "requeued", begin, (Place.RETRY, Place.FAILED), now=True), **asked)
 
 
 @click.command(
@@ -141,10 +146,10 @@ def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
     """
     reason = printable(reason)
 
-    def act(operator: Operator, spot: Spot, now: float) -> None:
-        operator.hold(spot, now, reason)
+    def begin(operator: Operator, spot: Spot, now: float) -> Begun:
+        return operator.holding(spot, now, reason)
 
-    return _run(Verb("hold", "held", act, (Place.NEW, Place.CUR, Place.RETRY), reason), **asked)
+    return _run(Verb("hold", "held", begin, (Place.NEW, Place.CUR, Place.RETRY), reason), **asked)
 
 
 @click.command(
@@ -156,7 +161,7 @@ def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
 @bulk(Place.HOLD)
 def release(**asked: Any) -> Exit:  # noqa: ANN401 - as above
     """Let held messages go on as they were."""
-    return _run(Verb("release", "released", Operator.release, (Place.HOLD,)), **asked)
+    return _run(Verb("release", "released", Operator.releasing, (Place.HOLD,)), **asked)
 
 
 @click.command(
@@ -169,10 +174,10 @@ def release(**asked: Any) -> Exit:  # noqa: ANN401 - as above
 def rm(**asked: Any) -> Exit:  # noqa: ANN401 - as above
     """Delete messages for good; nobody is told."""
 
-    def act(operator: Operator, spot: Spot, _: float) -> None:
-        operator.remove(spot)
+    def begin(operator: Operator, spot: Spot, _: float) -> Begun | None:
+        return operator.removing(spot)
 
-    return _run(Verb("rm", "removed", act, QUEUE), **asked)
+    return _run(Verb("rm", "removed", begin, QUEUE), **asked)
 
 
 def _run(
@@ -193,10 +198,11 @@ def _run(
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
         if verb.now and not dry_run:
             _end_pauses(at)
-        for spot in chosen:
-            result, reason = (Result.DONE, "") if dry_run else _do(verb, at, spot, named=bool(targets))
-            results[result] += 1
-            _report(verb, order, spot, result, reason)
+        do = _do_nothing if dry_run else partial(_do, verb, at, named=bool(targets))
+        while some := list(islice(chosen, _TOGETHER)):
+            for spot, (result, reason) in do(some):
+                results[result] += 1
+                _report(verb, order, spot, result, reason)
     _summarise(verb, results, dry_run=dry_run)
     return max((_CODES[result] for result in results if result in _CODES), default=Exit.OK)
 
@@ -212,18 +218,40 @@ def _chosen(at: Workplace, wanted: Filter, places: tuple[Place, ...]) -> Iterato
     return (seen.spot for seen in wanted.select(at.spool, places, time.time()))
 
 
-def _do(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, str]:
+_Done = tuple[Result, str]
+
+
+def _do_nothing(spots: Sequence[Spot]) -> Iterator[tuple[Spot, _Done]]:
+    return ((spot, (Result.DONE, "")) for spot in spots)
+
+
+def _do(verb: Verb, at: Workplace, spots: Sequence[Spot], *, named: bool) -> Iterator[tuple[Spot, _Done]]:
+    """Begin with each message, finish with all of them together, and say what became of each."""
+    begun = [_begin(verb, at, spot, named=named) for spot in spots]
+    finished = iter(finish_together(at.spool, [one for one in begun if isinstance(one, Begun)]))
+    for spot, one in zip(spots, begun, strict=True):
+        error = next(finished) if isinstance(one, Begun) else None
+        if isinstance(one, tuple):
+            yield spot, one
+        elif error:
+            yield spot, (Result.FAILED, system_words(error))
+        else:
+            at.log.message(verb.event, id=spot.name, by=at.operator, reason=verb.reason)
+            yield spot, (Result.DONE, "")
+
+
+def _begin(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done | None:
     try:
         return _try(verb, at, spot, named=named)
     except OSError as error:
         return Result.FAILED, system_words(error)
 
 
-def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result, str]:
+def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done | None:
     operator = Operator(at.spool, at.operator)
     for _ in range(_PASSES):
         try:
-            verb.act(operator, spot, time.time())
+            return verb.begin(operator, spot, time.time())
         except Gone:
             if not named:
                 break
@@ -235,9 +263,6 @@ def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> tuple[Result,
             return Result.BUSY, "a runner has it in hand"
         except (Refused, Unsafe, Corrupt) as error:
             return Result.REFUSED, str(error)
-        else:
-            at.log.message(verb.event, id=spot.name, by=at.operator, reason=verb.reason)
-            return Result.DONE, ""
     return Result.GONE, "it has moved on"
 
 
