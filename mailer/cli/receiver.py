@@ -9,7 +9,7 @@ from functools import partial
 from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
-from mailer.config.receiving import ListenerTls
+from mailer.config.receiving import Listener, ListenerTls, Offer
 from mailer.config.trust import owners_of
 from mailer.mail import clock
 from mailer.mail.patterns import AddressPatterns
@@ -21,7 +21,7 @@ from mailer.receive.content import ContentPolicy
 from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
-from mailer.receive.settings import Endpoint, Settings
+from mailer.receive.settings import Endpoint, Settings, Terms
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.receive.user_list import UserList
@@ -36,12 +36,8 @@ def settings(config: Config, port: int | None) -> Settings:
     return Settings(
         host=config.bind_address,
         port=config.smtp_port if port is None else port,
-        endpoints=tuple(
-            Endpoint(path=str(each.unix_socket))
-            if each.unix_socket
-            else Endpoint(each.host, each.port, tls=each.tls is ListenerTls.IMPLICIT)
-            for each in config.listeners
-        )
+        terms=Terms(config.offered_tls, config.smtp_auth),
+        endpoints=tuple(map(_endpoint, config.listeners))
         + ((Endpoint(path=str(config.submit_socket), submit=True),) if config.submit_socket else ()),
         hostname=hostname,
         strict_syntax=config.strict_syntax,
@@ -65,6 +61,14 @@ def settings(config: Config, port: int | None) -> Settings:
         else None,
         stop_grace=config.sending.shutdown_grace,
     )
+
+
+def _endpoint(listener: Listener) -> Endpoint:
+    starttls = Offer.OFFERED if listener.tls is None else listener.tls.starttls
+    terms = Terms(starttls, listener.auth)
+    if listener.unix_socket:
+        return Endpoint(path=str(listener.unix_socket), terms=terms)
+    return Endpoint(listener.host, listener.port, tls=listener.tls is ListenerTls.IMPLICIT, terms=terms)
 
 
 def service(

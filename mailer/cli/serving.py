@@ -137,6 +137,9 @@ class Reloader:
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")
             restart += ["smtpHost", "listeners"]
+        if settings.terms != old.settings.terms:
+            old.store.log.warning("the terms at smtpPort change with the next start, not now")
+            restart += ["smtpTls", "smtpAuth"]
         if loaded.config.smtp_port != self._port:
             old.store.log.warning("where to listen changes with the next start, not now")
             restart.append("smtpPort")

@@ -16,7 +16,7 @@ from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
-from mailer.config.receiving import ListenerTls, RewriteFrom
+from mailer.config.receiving import ListenerTls, Offer, RewriteFrom
 from mailer.config.secrets import FromCommand, Secret, SecretError
 from mailer.config.trust import owners_of
 from mailer.config.users import read_users
@@ -32,6 +32,8 @@ _PLACEHOLDER = re.compile(
 )
 # Chosen, and badly. A configuration that runs today must run with us, so these only get a warning.
 _GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
+
+_NEEDS_CERTIFICATE = 'needs tls.certificatePath and tls.privateKeyPath; without TLS, set it to "none"'
 
 _WEB = re.compile(r"https?://[^/]", re.IGNORECASE)
 _WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
@@ -108,7 +110,7 @@ def is_placeholder(password: str) -> bool:
 
 
 def _login(config: Config, *, run_commands: bool = True) -> Iterator[Problem]:
-    if not config.auth_required:
+    if Offer.REQUIRED not in config.demanded_logins:
         return
     if not config.default_username:
         if not _has_users(config):
@@ -143,18 +145,14 @@ def _has_users(config: Config) -> bool:
 def _incoming(config: Config) -> Iterator[Problem]:
     """Contradictions in how mail is received."""
     tls = config.tls
+    if config.smtp_tls not in {None, Offer.NONE} and tls.certificate_path is None:
+        yield Problem("$.smtpTls", _NEEDS_CERTIFICATE)
     if (tls.certificate_path is None) != (tls.private_key_path is None):
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
     yield from file_checks.tls_files(config)
     yield from _local().refusals(config)
-    for at, listener in enumerate(config.listeners):
-        where = f"$.listeners[{at}]"
-        if listener.unix_socket is None:
-            if listener.tls is ListenerTls.IMPLICIT and tls.certificate_path is None:
-                yield Problem(f"{where}.tls", "needs tls.certificatePath and tls.privateKeyPath")
-            if config.security.allow_local_only and not _loopback(listener.host):
-                yield Problem(f"{where}.host", "is beyond this host, and security.allowLocalOnly is on")
+    yield from _listeners(config)
     for key, address in (
         ("redirectAllTo", config.redirect_all_to),
         ("rewriteFromAddress", _author(config)),
@@ -172,6 +170,16 @@ def _local() -> ModuleType:
     from mailer.config import local_checks  # noqa: PLC0415 - not for the runner, which cron starts each minute
 
     return local_checks
+
+
+def _listeners(config: Config) -> Iterator[Problem]:
+    for at, listener in enumerate(config.listeners):
+        where = f"$.listeners[{at}]"
+        if listener.unix_socket is None:
+            if listener.tls not in {None, ListenerTls.NONE} and config.tls.certificate_path is None:
+                yield Problem(f"{where}.tls", _NEEDS_CERTIFICATE)
+            if config.security.allow_local_only and not _loopback(listener.host):
+                yield Problem(f"{where}.host", "is beyond this host, and security.allowLocalOnly is on")
 
 
 def _author(config: Config) -> str:
@@ -199,12 +207,21 @@ def _guessable(secret: Secret) -> bool:
 
 
 def _open_relay(config: Config) -> Iterator[Problem]:
-    if not config.auth_required and not _loopback(config.bind_address):
+    main, *others = config.demanded_logins
+    if main is not Offer.REQUIRED and not _loopback(config.bind_address):
+        key = "$.security.requireAuth" if config.smtp_auth is None else "$.smtpAuth"
         yield Problem(
-            "$.security.requireAuth",
+            key,
             "without a login on an address that others reach this is an open relay; "
             "turn requireAuth or allowLocalOnly on",
         )
+    for at, (listener, login) in enumerate(zip(config.listeners, others, strict=True)):
+        local = listener.unix_socket is not None or _loopback(listener.host)
+        if login is not Offer.REQUIRED and not local:
+            yield Problem(
+                f"$.listeners[{at}].auth",
+                'without a login on an address that others reach this is an open relay; set it to "required"',
+            )
 
 
 def _loopback(host: str) -> bool:

@@ -13,7 +13,16 @@ import msgspec
 from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_priority
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
-from mailer.config.receiving import Listener, LocalUser, LongLines, RateLimits, RewriteFrom, Tls
+from mailer.config.receiving import (
+    Listener,
+    ListenerTls,
+    LocalUser,
+    LongLines,
+    Offer,
+    RateLimits,
+    RewriteFrom,
+    Tls,
+)
 from mailer.config.secrets import Secret
 from mailer.config.units import Bytes, Milliseconds, Seconds
 
@@ -30,6 +39,9 @@ class UncertainPolicy(StrEnum):
 BOUNCE_SENDER = "sender"
 BOUNCE_OFF = "off"
 """The two values of `bounce` that are no address."""
+
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class LogFormat(StrEnum):
@@ -140,6 +152,10 @@ class Config(Group, frozen=True, kw_only=True):
     smtp_host: str = "127.0.0.1"
     """Where the receiver listens; empty: all addresses. `security.allowLocalOnly` overrules it."""
     smtp_port: Port = 25
+    smtp_tls: Offer | None = None
+    """STARTTLS there; None: see `Config.offered_tls`."""
+    smtp_auth: Offer | None = None
+    """Whether clients log in there; None: as `auth_required` says."""
     default_username: str = ""
     """The one login; empty: there is none."""
     default_password: Secret = Secret("")
@@ -239,6 +255,26 @@ class Config(Group, frozen=True, kw_only=True):
     def auth_required(self) -> bool:
         """Whether a client must log in: when told so, and, as in the Go relay, whenever there is a login."""
         return self.security.require_auth or bool(self.default_username)
+
+    @property
+    def offered_tls(self) -> Offer:
+        """STARTTLS at `smtpPort`.
+
+        On loopback a certificate that listeners use is not offered unless asked for: what an application
+        there makes of a name that is not `localhost` is to refuse it, and its mail is lost.
+        """
+        if self.smtp_tls is not None:
+            return self.smtp_tls
+        elsewhere = any(
+            each.unix_socket is None and each.tls is not ListenerTls.NONE for each in self.listeners
+        )
+        return Offer.NONE if elsewhere and self.bind_address in _LOOPBACK else Offer.OFFERED
+
+    @property
+    def demanded_logins(self) -> tuple[Offer, ...]:
+        """Whether clients log in, at `smtpPort` first, then at each listener."""
+        usual = Offer.REQUIRED if self.auth_required else Offer.OFFERED
+        return (self.smtp_auth or usual, *(each.auth or usual for each in self.listeners))
 
     @property
     def providers(self) -> tuple[Provider, ...]:

@@ -6,13 +6,32 @@ from pathlib import Path
 from mailer.config.kinds import Group, Limit, Name, Port
 
 
-class ListenerTls(StrEnum):
-    """How a listener speaks TLS, given that there is a certificate."""
+class Offer(StrEnum):
+    """Whether clients must, may or cannot do something: log in, or encrypt by STARTTLS (RFC 3207)."""
 
+    REQUIRED = "required"
+    OFFERED = "offered"
+    NONE = "none"
+
+
+class ListenerTls(StrEnum):
+    """How a listener speaks TLS; all but `none` need a certificate."""
+
+    REQUIRED = "required"
+    """By STARTTLS, before a login or a mail."""
+    OFFERED = "offered"
+    """By STARTTLS, when the client asks for it."""
     STARTTLS = "starttls"
-    """When the client asks for it (RFC 3207)."""
+    """The same as `offered`."""
     IMPLICIT = "implicit"
     """From the first byte (RFC 8314)."""
+    NONE = "none"
+
+    @property
+    def starttls(self) -> Offer:
+        if self is ListenerTls.REQUIRED:
+            return Offer.REQUIRED
+        return Offer.NONE if self is ListenerTls.NONE else Offer.OFFERED
 
 
 class Listener(Group, frozen=True, kw_only=True):
@@ -21,7 +40,10 @@ class Listener(Group, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     """Empty: all addresses. Must be loopback under `security.allowLocalOnly`."""
     port: Port = 587
-    tls: ListenerTls = ListenerTls.STARTTLS
+    tls: ListenerTls | None = None
+    """None: `offered` when there is a certificate, else `none`."""
+    auth: Offer | None = None
+    """Whether clients log in here; None: as `Config.auth_required` says."""
     unix_socket: Path | None = None
     """A Unix socket at this path instead; open to every user of this host, as loopback is."""
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 
+from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.connection import Connection, syntax
@@ -53,7 +54,7 @@ class MailCommands(Connection):
 
     @property
     def known(self) -> bool:
-        return self._trusted and not (self._service.settings.require_auth and self._login.identity is None)
+        return self._trusted and not self._must_log_in
 
     def left(self) -> None:
         self._intake.drop()
@@ -75,7 +76,20 @@ class MailCommands(Connection):
 
     @property
     def _must_log_in(self) -> bool:
-        return self.settings.require_auth and self._login.identity is None
+        asked = self.client.terms.auth
+        required = self.settings.require_auth if asked is None else asked is Offer.REQUIRED
+        return required and self._login.identity is None
+
+    @property
+    def _must_encrypt(self) -> bool:
+        return self.client.terms.starttls is Offer.REQUIRED and not self.tls
+
+    @property
+    def _first(self) -> Reply | None:
+        """What is to be done before mail is taken."""
+        if self._must_encrypt:
+            return replies.NEED_STARTTLS
+        return self._need_auth if self._must_log_in else None
 
     @property
     def _need_auth(self) -> Reply:
@@ -88,8 +102,8 @@ class MailCommands(Connection):
     async def smtp_MAIL(self, arg: str | None) -> None:
         if not self._helo:
             self.say(replies.NEED_EHLO)
-        elif self._must_log_in:
-            self._reject(self._need_auth)
+        elif first := self._first:
+            self._reject(first)
         elif self._transaction.begun:
             self.say(replies.NESTED_MAIL)
         else:
@@ -121,8 +135,8 @@ class MailCommands(Connection):
 
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
     async def smtp_RCPT(self, arg: str | None) -> None:
-        if self._must_log_in:
-            self._reject(self._need_auth)
+        if first := self._first:
+            self._reject(first)
             return
         if self._intake.in_chunks:
             self.say(replies.CHUNKS_BEGUN)
@@ -168,8 +182,8 @@ class MailCommands(Connection):
             self.say(reply)
 
     def _begin_message(self) -> Message | Reply:
-        if self._must_log_in:
-            return self._need_auth
+        if first := self._first:
+            return first
         if self._intake.in_chunks:
             return replies.CHUNKS_BEGUN
         if not self._transaction.begun:

@@ -73,7 +73,7 @@ class Server:
         return Listener(
             bound.listening,
             self._judge_local if bound.submit else partial(self._judge, tls=bound.tls),
-            self._serve_local if bound.submit else partial(self._serve, tls=bound.tls),
+            self._serve_local if bound.submit else partial(self._serve, bound=bound),
             self._complain,
         )
 
@@ -149,8 +149,8 @@ class Server:
         client = Client(ids.peer, local=True, user=user_of(ids, self._service.local_users))
         self._begin(connection, client, tls=False)
 
-    def _serve(self, connection: socket.socket, peer: str, *, tls: bool) -> None:
-        self._begin(connection, Client(peer, local=is_local(peer)), tls=tls)
+    def _serve(self, connection: socket.socket, peer: str, *, bound: Bound) -> None:
+        self._begin(connection, Client(peer, local=is_local(peer), terms=bound.terms), tls=bound.tls)
 
     def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
         session = Session(client, self._service, self._failures, self._forget)

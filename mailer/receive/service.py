@@ -6,7 +6,7 @@ from mailer.receive.auth import Authenticator
 from mailer.receive.certificate import Certificate
 from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import RateLimiter
-from mailer.receive.settings import Settings
+from mailer.receive.settings import Settings, Terms
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 
@@ -29,6 +29,9 @@ class Service:
     """Whose mail comes in at an endpoint with `submit`."""
 
 
+_USUAL = Terms()
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """Who is at the other end of a connection."""
@@ -39,3 +42,5 @@ class Client:
     """On this host: what it sends passes no network."""
     user: str = ""
     """Who that is by the kernel's word (`local_users`), without a login; empty: it may log in."""
+    terms: Terms = _USUAL
+    """Of the listener it came to."""

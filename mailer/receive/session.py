@@ -6,6 +6,7 @@ import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 
+from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.auth import MAX_RESPONSE
@@ -79,12 +80,17 @@ class Session(MailCommands):
     @property
     def _may_log_in(self) -> bool:
         """A password in clear does not leave this host."""
-        return bool(self._login.mechanisms) and (self.client.local or bool(self.tls))
+        return self._login_offered and not self._must_encrypt and (self.client.local or bool(self.tls))
+
+    @property
+    def _login_offered(self) -> bool:
+        return self.client.terms.auth is not Offer.NONE and bool(self._login.mechanisms)
 
     @property
     def _certificate(self) -> Certificate | None:
         """For STARTTLS. Whom the kernel vouches for is at a Unix socket, which has no name to verify."""
-        return None if self.client.user else self._service.certificate
+        offered = not self.client.user and self.client.terms.starttls is not Offer.NONE
+        return self._service.certificate if offered else None
 
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
@@ -126,8 +132,10 @@ class Session(MailCommands):
     async def smtp_AUTH(self, arg: str) -> None:
         if not (self._extended or (self._helo and not self.settings.strict_syntax)):
             self.say(replies.NEED_EHLO)
-        elif not self._login.mechanisms:
+        elif not self._login_offered:
             self.say(replies.NO_AUTH)
+        elif self._must_encrypt:
+            self.say(replies.NEED_STARTTLS)
         elif not self._may_log_in:
             self.say(replies.NEED_TLS)
         elif self._transaction.begun:

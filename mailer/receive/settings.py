@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mailer.config.receiving import LongLines
+from mailer.config.receiving import LongLines, Offer
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.content import ContentPolicy
 
@@ -11,6 +11,19 @@ MiB = 1024 * 1024
 
 
 _UNTOUCHED = ContentPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What clients of one listener must do, may do, or are not offered."""
+
+    starttls: Offer = Offer.OFFERED
+    """Given that there is a certificate."""
+    auth: Offer | None = None
+    """None: as `Settings.require_auth` says."""
+
+
+_USUAL = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,7 @@ class Endpoint:
     """A Unix socket instead; who may connect is who may enter its directory."""
     submit: bool = False
     """At that socket nobody logs in: the kernel says who connects, see `local_users`."""
+    terms: Terms = _USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,8 @@ class Settings:
     """Name or address to listen on; every address that a name stands for."""
     port: int = 25
     """0 lets the system choose."""
+    terms: Terms = _USUAL
+    """At `host` and `port`."""
     endpoints: tuple[Endpoint, ...] = ()
     """More places to listen at."""
     hostname: str = "localhost"

@@ -11,10 +11,11 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
 from pathlib import Path
 from typing import Self
 
+from mailer.config.receiving import Offer
 from mailer.config.trust import Owners, owners_of, trusted_directory
 from mailer.receive.peers import UNIX, is_local
 from mailer.receive.service import Service
-from mailer.receive.settings import Endpoint
+from mailer.receive.settings import Endpoint, Settings, Terms
 
 _ALL_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not listened on
 _OTHER_FAMILY_TAKEN = (
@@ -29,6 +30,9 @@ class UnsafeSettingsError(ValueError):
     """What was asked for is an open relay, or a server that nobody can use; the text says what to change."""
 
 
+_USUAL = Terms()
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A socket that is bound and does not listen yet."""
@@ -40,11 +44,12 @@ class Bound:
     """Of a Unix socket's name, open."""
     submit: bool = False
     """See `Endpoint`."""
+    terms: Terms = _USUAL
 
     @classmethod
-    def of(cls, listening: socket.socket, *, tls: bool = False) -> Self:
+    def of(cls, listening: socket.socket, *, tls: bool = False, terms: Terms = _USUAL) -> Self:
         host, port = listening.getsockname()[:2]
-        return cls(listening, (str(host), int(port)), tls)
+        return cls(listening, (str(host), int(port)), tls, terms=terms)
 
     @property
     def host(self) -> str:
@@ -73,23 +78,26 @@ async def bind(service: Service) -> list[Bound]:
     if settings.local_only and not all(is_local(host) for host, _ in primary):
         # As the Go relay did: the switch overrules the address.
         primary = [("127.0.0.1", settings.port)]
-    groups = [(primary, False)]
+    groups = [(primary, False, settings.terms)]
     paths = []
     for endpoint in settings.endpoints:
         if endpoint.path:
             paths.append(endpoint)
         else:
-            groups.append((await _resolved(endpoint), endpoint.tls))
-    beyond = any(not is_local(host) for addresses, _ in groups for host, _ in addresses)
+            groups.append((await _resolved(endpoint), endpoint.tls, endpoint.terms))
+    beyond = any(not is_local(host) for addresses, _, _ in groups for host, _ in addresses)
     if beyond and settings.local_only:
         raise UnsafeSettingsError(
             "listeners names an address beyond this host, and security.allowLocalOnly is on"
         )
-    _check(service, beyond=beyond, tls=any(tls for _, tls in groups))
+    terms = [each.terms for each in paths if not each.submit]
+    doors = [Door(beyond=False, tls=False, terms=each) for each in terms]
+    for addresses, tls, each in groups:
+        doors.append(Door(beyond=any(not is_local(host) for host, _ in addresses), tls=tls, terms=each))
+    _check(service, doors)
     with _all_or_none() as bound:
-        for addresses, tls in groups:
-            some = [Bound.of(each, tls=tls) for each in _bind_some(addresses)]
-            bound.extend(some)
+        for addresses, tls, each in groups:
+            bound.extend(Bound.of(one, tls=tls, terms=each) for one in _bind_some(addresses))
         owners = owners_of(service.store.spool.path)
         for endpoint in paths:
             bound.append(_bind_unix(endpoint, owners))
@@ -111,23 +119,45 @@ def check(service: Service, bound: Collection[Bound]) -> None:
         UnsafeSettingsError: they must not be served there.
     """
     # Under allowLocalOnly whoever comes from beyond is turned away.
-    beyond = not service.settings.local_only and any(not is_local(each.host) for each in bound)
-    _check(service, beyond=beyond, tls=any(each.tls for each in bound))
+    turned_away = service.settings.local_only
+    _check(
+        service,
+        [
+            Door(beyond=not turned_away and not is_local(each.host), tls=each.tls, terms=each.terms)
+            for each in bound
+            if not each.submit
+        ],
+    )
 
 
-def _check(service: Service, *, beyond: bool, tls: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One place to listen at, as far as it can be unsafe."""
+
+    beyond: bool
+    """Others than this host's programs reach it."""
+    tls: bool
+    terms: Terms
+
+    def demands_login(self, settings: Settings) -> bool:
+        asked = self.terms.auth
+        return settings.require_auth if asked is None else asked is Offer.REQUIRED
+
+
+def _check(service: Service, doors: Collection[Door]) -> None:
     settings = service.settings
-    if tls and service.certificate is None:
+    needs = any(each.tls or each.terms.starttls is Offer.REQUIRED for each in doors)
+    if needs and service.certificate is None:
         raise UnsafeSettingsError(
             "a listener has tls on, and there is no certificate: set tls.certificatePath"
         )
-    if settings.require_auth:
-        if service.authenticator is None or not service.authenticator.anybody():
-            raise UnsafeSettingsError(
-                "a login is required and none is configured, so nobody could send: set defaultUsername "
-                "and defaultPassword, add a user with `mailer user add`, or set security.requireAuth to false"
-            )
-    elif beyond:
+    nobody = service.authenticator is None or not service.authenticator.anybody()
+    if nobody and any(each.demands_login(settings) for each in doors):
+        raise UnsafeSettingsError(
+            "a login is required and none is configured, so nobody could send: set defaultUsername "
+            "and defaultPassword, add a user with `mailer user add`, or set security.requireAuth to false"
+        )
+    if any(each.beyond and not each.demands_login(settings) for each in doors):
         raise UnsafeSettingsError(
             "this would be an open relay: it listens beyond this host and asks nobody to log in. Set "
             "defaultUsername and defaultPassword, or security.allowLocalOnly to true"
@@ -176,7 +206,7 @@ def _bind_other_family(bound: list[Bound], service: Service) -> None:
         if taken & {("::1", port), ("::", port)}:
             continue
         try:
-            bound.append(Bound.of(_bound(("::1", port)), tls=each.tls))
+            bound.append(Bound.of(_bound(("::1", port)), tls=each.tls, terms=each.terms))
         except OSError as error:
             # Without IPv6 there is nothing to take.
             if error.errno == EADDRINUSE:
