@@ -28,6 +28,7 @@ def state_of(queue: Queue, message: str) -> str:
     return path.relative_to(queue.spool.path).parts[0]
 
 
+@pytest.mark.security_case(85)
 @pytest.mark.parametrize("command", [*VERBS, "show", "why"])
 @pytest.mark.parametrize("message", ["../../etc/passwd", "%2e%2e", "a/b", "*", "", "new/01"])
 def test_a_malformed_id_is_refused_and_nothing_is_touched(

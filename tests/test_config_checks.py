@@ -119,6 +119,7 @@ def test_a_sender_needs_no_login(loaded):
     assert refuse_to_send(loaded({})) == ()
 
 
+@pytest.mark.security_case(88)
 @pytest.mark.parametrize("mode", [0o644, 0o604])
 def test_literal_secrets_that_others_can_read_are_refused_with_the_chmod_to_type(loaded, mode):
     exposed = loaded(QUIET, mode=mode)
@@ -139,6 +140,7 @@ def test_a_readable_configuration_whose_secrets_are_elsewhere_is_fine(loaded):
     assert refuse_to_serve(overridden) == ()
 
 
+@pytest.mark.security_case(88)
 @pytest.mark.parametrize(("mode", "refused"), [(0o644, True), (0o640, False), (0o600, False)])
 def test_a_private_key_that_others_can_read_is_refused(loaded, tmp_path, mode, refused):
     key = tmp_path / "mail.private"
@@ -159,6 +161,7 @@ def test_a_key_that_is_not_used_is_not_looked_at(loaded, tmp_path):
     assert refuse_to_send(loaded({**QUIET, "dkim": {"privateKeyPath": "k"}})) == ()
 
 
+@pytest.mark.security_case(71)
 @pytest.mark.parametrize(
     ("host", "local_only", "refused"),
     [

@@ -113,6 +113,7 @@ def test_an_absolute_path_stays(loaded):
 # Reading it.
 
 
+@pytest.mark.security_case(98)
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
@@ -188,6 +189,7 @@ def test_json_and_toml_of_the_same_content_are_the_same_configuration(loaded):
 # What is wrong with it.
 
 
+@pytest.mark.security_case(98)
 def test_every_problem_is_reported_at_once_with_its_path(problems):
     found = problems(
         {
@@ -483,6 +485,7 @@ def attempt(path: Path) -> tuple[Problem, ...]:
     return ()
 
 
+@pytest.mark.security_case(98)
 @given(st.dictionaries(KEYS, DOCUMENTS))
 @example({"uncertain": VALUE})
 @example({"directDelivery": {"ipVersion": VALUE}})
@@ -493,6 +496,7 @@ def test_any_document_is_a_configuration_or_a_refusal_that_repeats_no_value(tmp_
         assert str(problem).isprintable()
 
 
+@pytest.mark.security_case(98)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
 )

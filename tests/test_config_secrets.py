@@ -38,6 +38,7 @@ def script(path: Path, body: str) -> Path:
     return path
 
 
+@pytest.mark.security_case(96)
 def test_a_secret_is_masked_wherever_a_configuration_is_printed():
     config = Config(
         default_password=Secret(VALUE), forward_providers=(Provider(host="h", password=Secret(VALUE)),)
@@ -123,6 +124,7 @@ def test_a_command_gets_its_words_unchanged_and_no_shell(tmp_path):
     assert Secret(FromCommand((str(program), *words))).reveal() == "$HOME|a b|;id|*|"
 
 
+@pytest.mark.security_case(96)
 def test_a_command_inherits_nothing_secret_and_is_run_once(tmp_path):
     program = script(tmp_path / "pw", f"echo run >>{tmp_path}/runs; env")
     environ = {"PATH": os.environ["PATH"], "HOME": "/home/me", "DEFAULT_PASSWORD": VALUE, "LD_PRELOAD": "x"}
@@ -134,6 +136,7 @@ def test_a_command_inherits_nothing_secret_and_is_run_once(tmp_path):
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
+@pytest.mark.security_case(96)
 def test_a_failing_command_is_an_error_without_its_arguments_or_its_output(tmp_path, capfd):
     program = script(tmp_path / "pw", f"echo {VALUE}; echo {VALUE} >&2; exit 3")
     with pytest.raises(SecretError, match="exited with 3") as caught:

@@ -219,6 +219,7 @@ def everything(tmp_path: Path) -> Relay:
     return relay
 
 
+@pytest.mark.security_case(102)
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_every_program_refuses_a_configuration_of_others(
     everything: Relay, defect: Callable[[Path], None]
@@ -246,6 +247,7 @@ def test_the_receiver_refuses_every_other_file_of_others(
         assert "type" in done.stderr
 
 
+@pytest.mark.security_case(88)
 @pytest.mark.parametrize("name", ["password", "users.json", "key.pem", "s.private"])
 def test_what_everybody_can_read_is_refused(everything: Relay, name: str) -> None:
     """Row 88 of the security cases."""
@@ -259,6 +261,7 @@ def test_what_everybody_can_read_is_refused(everything: Relay, name: str) -> Non
         assert f"type: chmod 0640 {path}" in done.stderr
 
 
+@pytest.mark.security_case(102)
 @only_root
 def test_root_takes_no_configuration_from_the_current_directory() -> None:
     """Row 102: a stranger's file, in a directory that root happens to be in, names a command."""

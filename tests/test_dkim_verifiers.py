@@ -89,6 +89,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.security_case(79)
 @pytest.mark.parametrize("verifier", VERIFIERS)
 def test_every_verifier_refuses_what_was_tampered_with(keys, verifier):
     whole = sign(signer(*keys, now=_now()), MESSAGE)

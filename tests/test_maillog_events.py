@@ -61,6 +61,7 @@ def log_with(directory: Path | None = None, now: float = NOW) -> tuple[MailLog, 
     return MailLog(lambda: now, heard, ledger), heard
 
 
+@pytest.mark.security_case(97)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), hostile | st.tuples(hostile, hostile)))
 def test_a_logged_value_stays_on_its_line_and_in_its_field(fields: dict[str, object]) -> None:
     """SECURITY 97: nobody writes a line, or a field, of ours by what he puts into a value."""

@@ -193,6 +193,7 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["second"]
 
 
+@pytest.mark.security_case(89)
 def test_the_ledger_stays_in_its_spool_when_another_takes_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

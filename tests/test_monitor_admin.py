@@ -68,6 +68,7 @@ def test_a_recipient_that_has_the_mail_is_not_tried_again(relay: Relay) -> None:
         assert Counter(to for to, _ in server.delivered()) == {"a@example.net": 1, "never@example.net": 1}
 
 
+@pytest.mark.security_case(94)
 def test_a_thousand_at_once_send_nothing_twice_and_run_one_at_a_time(relay: Relay, states: Queue) -> None:
     recipients = [f"user{number}@example.net" for number in range(50)]
     for address in recipients:
@@ -206,6 +207,7 @@ def test_cleaning_removes_only_what_failed_long_ago(relay: Relay, states: Queue)
     ]
 
 
+@pytest.mark.security_case(96)
 def test_the_configuration_is_shown_without_secrets(relay: Relay) -> None:
     provider = {"host": "h", "username": "u", "password": "pr0vider-secret"}
     alerts = {"webhook": "https://hooks.example/T0KEN", "command": ["page", "--key", "T0KEN"]}

@@ -133,6 +133,7 @@ def test_json_goes_to_everyone_who_does_not_ask_for_text(relay: Relay) -> None:
             assert answer.json["total_emails"] == 0, accept
 
 
+@pytest.mark.security_case(95)
 def test_addresses_never_become_labels(mixed: Relay) -> None:
     """What clients and remote servers say adds no series, however much of it there is."""
     with mixed.monitor():

@@ -50,6 +50,7 @@ def resident(pid: int) -> int:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
+@pytest.mark.security_case(90)
 @pytest.mark.parametrize(
     ("hosts", "status"),
     [
@@ -90,6 +91,7 @@ ELSEWHERE = [
 ]
 
 
+@pytest.mark.security_case(91)
 @pytest.mark.parametrize("headers", ELSEWHERE, ids=str)
 def test_a_page_of_another_site_makes_nothing_happen(site: Relay, headers: dict[str, str]) -> None:
     answer = ask(site.http_port, "/admin/pause", "POST", headers)
@@ -117,6 +119,7 @@ def test_our_own_page_and_a_followed_link_are_let_in(site: Relay) -> None:
     assert ask(site.http_port, "/health", headers=followed).status == 200
 
 
+@pytest.mark.security_case(91)
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/admin/retry-failed", "/nothing"])
 def test_options_grant_nothing(site: Relay, path: str) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Sec-Fetch-Site": "none"}
@@ -126,6 +129,7 @@ def test_options_grant_nothing(site: Relay, path: str) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.security_case(92)
 @pytest.mark.parametrize(
     ("path", "allowed", "others"),
     [
@@ -146,6 +150,7 @@ def test_other_methods_are_405_and_name_the_right_one(
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.security_case(93)
 def test_what_is_no_http_is_400_in_our_words(monitor, site: Relay) -> None:
     for request in (
         head("Host: localhost", "Content-Length: 1", "Content-Length: 2", method="POST"),
@@ -179,6 +184,7 @@ def test_a_client_that_says_no_more_gets_its_answer(site: Relay) -> None:
     assert received.count(b"HTTP/1.1 200 OK") in {1, 2}
 
 
+@pytest.mark.security_case(93)
 def test_a_body_of_a_gigabyte_is_413_before_it_is_sent_or_while_it_is(monitor, site: Relay) -> None:
     before = resident(monitor.pid)
     at = f"Host: localhost\r\n{PRESENTED}"
@@ -194,6 +200,7 @@ def test_a_body_of_a_gigabyte_is_413_before_it_is_sent_or_while_it_is(monitor, s
     assert resident(monitor.pid) - before < 20_000
 
 
+@pytest.mark.security_case(93)
 def test_a_slow_head_and_a_slow_body_are_408(site: Relay) -> None:
     """They are slow at the same time, and nobody else waits for them."""
     began = time.monotonic()

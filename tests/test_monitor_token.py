@@ -48,6 +48,7 @@ def link(relay: Relay) -> str:
     return f"{parts.path}?{parts.query}"
 
 
+@pytest.mark.security_case(105)
 def test_without_the_token_there_are_counts_and_health_and_no_mail(open_relay: Relay, failed: str) -> None:
     before = walk(open_relay.spool)
     port = open_relay.http_port

@@ -196,6 +196,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.security_case(104, 116)
 @only_root
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -219,6 +220,7 @@ def test_root_changes_nothing_by_its_path(shared: Relay, tmp_path: Path, command
         assert path.suffix == ".txt" or state.st_mode & 0o077 == 0
 
 
+@pytest.mark.security_case(104)
 @only_root
 @pytest.mark.usefixtures("unmeasured")
 def test_root_binds_a_unix_socket_without_going_by_its_path_twice(shared: Relay, tmp_path: Path) -> None:
@@ -231,6 +233,7 @@ def test_root_binds_a_unix_socket_without_going_by_its_path_twice(shared: Relay,
     assert not re.search(r"\b(chmod|chown|lchown|fchownat|fchmodat)\(", log.read_text())
 
 
+@pytest.mark.security_case(104)
 @only_root
 @pytest.mark.parametrize(
     "theirs", ["keys", "keys/mail.private", "users.json", "users.json.lock", "smtp.sock"]
@@ -254,6 +257,7 @@ def test_a_link_that_lies_in_the_way_leads_root_nowhere(shared: Relay, theirs: s
     assert (state.st_uid, state.st_mode & 0o777, (outside / "file").read_text()) == (0, 0o600, "precious")
 
 
+@pytest.mark.security_case(116)
 @only_root
 def test_what_root_makes_before_the_first_start_is_for_the_group_of_the_directory(tmp_path: Path) -> None:
     """Row 116: as systemd/mailer.service sets it up, the configuration is root's and the group's."""

@@ -30,6 +30,7 @@ def test_json_stays_the_same_value_and_holds_nothing_that_a_terminal_obeys(text:
     assert obeyed(printable(text)) == set()
 
 
+@pytest.mark.security_case(113)
 def test_what_a_client_or_an_operator_wrote_is_escaped_wherever_it_is_printed(relay: Relay) -> None:
     assert relay.mailer_send("--once").returncode == 0
     assert relay.mailer("pause", "--reason", HOSTILE).returncode == 0
@@ -45,6 +46,7 @@ def test_what_a_client_or_an_operator_wrote_is_escaped_wherever_it_is_printed(re
     assert (lines[0]["reason"], lines[1]["from"]) == (printable(HOSTILE), HOSTILE)
 
 
+@pytest.mark.security_case(112)
 @pytest.mark.parametrize("address", ["\u212a@example.com", "bob@\u212a.example", "BOB@\u0130.example"])
 def test_a_pattern_means_no_other_letter_than_it_has(address: str) -> None:
     """Row 112: the lower case of KELVIN SIGN is a plain k."""

@@ -75,6 +75,7 @@ def test_every_short_stream_is_read_as_the_reference_reads_it_at_every_split():
 pieces_of_mail = st.sampled_from([b"\r\n", b".", b"..", b"a", b"\r", b"\n", b"\0", b"text " * 30, END])
 
 
+@pytest.mark.security_case(28)
 @given(st.lists(pieces_of_mail, max_size=30), st.lists(st.integers(1, 40), max_size=60))
 def test_any_stream_cut_anywhere_is_read_as_the_reference_reads_it(words, sizes):
     stream = b"".join(words) + END

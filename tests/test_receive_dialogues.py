@@ -1,11 +1,14 @@
 """Every dialogue in `tests/dialogues/`, over TCP and over TLS; `dialogue.py` says how they are written."""
 
+import re
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from dialogue import Dialogue, check_after, play, read, unescape
 from receiving import PASSWORD, USER, certificate, login, running
 
@@ -32,6 +35,18 @@ IN_TLS = [
 ]
 
 
+_NUMBER = re.compile(r"(?:smuggling-)?(\d+)-")
+
+
+def cases(paths: Sequence[Path]) -> list[ParameterSet]:
+    """The dialogues with the security case that a name begins with, for `-k security_case`."""
+    numbers = {path: _NUMBER.match(path.stem) for path in paths}
+    return [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.security_case(int(number[1]))] if number else [])
+        for path, number in numbers.items()
+    ]
+
+
 @contextmanager
 def prepared(dialogue: Dialogue, directory: Path, *, tls: bool = False):
     """Run the receiver that a dialogue needs."""
@@ -55,7 +70,7 @@ def prepared(dialogue: Dialogue, directory: Path, *, tls: bool = False):
         yield receiver
 
 
-@pytest.mark.parametrize("path", DIALOGUES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", cases(DIALOGUES))
 def test_the_dialogue_goes_as_written(path, tmp_path):
     dialogue = read(path)
     with prepared(dialogue, tmp_path) as receiver:
@@ -73,7 +88,8 @@ def test_the_dialogue_goes_as_written_in_tls(path, tmp_path):
         check_after(dialogue, receiver)
 
 
-@pytest.mark.parametrize("path", SMUGGLING, ids=lambda path: path.stem)
+@pytest.mark.security_case(28)
+@pytest.mark.parametrize("path", cases(SMUGGLING))
 def test_a_smuggled_message_is_none_wherever_the_bytes_are_split(path, tmp_path):
     """Case 28: each sequence in two writes, cut at every byte."""
     dialogue = read(path)

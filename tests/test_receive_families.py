@@ -41,6 +41,7 @@ def squatter() -> Iterator[int]:
         greeting.join()
 
 
+@pytest.mark.security_case(106)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_both_addresses_of_localhost_take_mail(tmp_path: Path, host: str) -> None:
     with running(tmp_path, replace(CLOSED, host=host)) as receiver:
@@ -52,6 +53,7 @@ def test_both_addresses_of_localhost_take_mail(tmp_path: Path, host: str) -> Non
                 client.sendmail("a@example.com", ["b@example.net"], MAIL)
 
 
+@pytest.mark.security_case(106)
 def test_another_program_on_the_other_address_is_told_of_at_the_start_and_by_doctor(
     relay: Relay, squatter: int
 ) -> None:

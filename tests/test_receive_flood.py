@@ -37,6 +37,7 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.security_case(107, 108)
 def test_the_application_is_served_in_the_middle_of_a_flood(relay: Relay, many_descriptors: None) -> None:
     done = relay.mailer("user", "add", USER, given=f"{USER_PASSWORD}\n")
     assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_the_application_is_served_in_the_middle_of_a_flood(relay: Relay, many_d
     assert sum(1 + line.get("more", 0) for line in failed) > 10
 
 
+@pytest.mark.security_case(99)
 def test_the_oldest_connection_without_a_login_gives_way_and_one_with_a_login_does_not(
     tmp_path: Path,
 ) -> None:

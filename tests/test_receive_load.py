@@ -46,6 +46,7 @@ def hello(relay: Relay) -> socket.socket:
     return connection
 
 
+@pytest.mark.security_case(99)
 def test_a_client_is_served_beside_idle_and_slow_ones(relay: Relay, many_descriptors) -> None:
     """Case 99."""
     relay.configure({"security": {"requireAuth": False}, "defaultUsername": "", "defaultPassword": ""})
@@ -86,6 +87,7 @@ def test_a_hundred_senders_of_large_messages_at_once_stay_within_150_mb(relay: R
         assert peak_megabytes(server.pid) < 150
 
 
+@pytest.mark.security_case(101)
 def test_twenty_thousand_connects_leave_the_descriptors_where_they_were(relay: Relay) -> None:
     """Case 101."""
     with relay.serve() as server:
@@ -105,6 +107,7 @@ def test_twenty_thousand_connects_leave_the_descriptors_where_they_were(relay: R
             assert client.noop()[0] == 250
 
 
+@pytest.mark.security_case(28, 32)
 def test_every_string_of_six_hostile_bytes_is_one_message_at_most_in_and_out(tmp_path):
     """All 15,625 over CR, LF, dot, NUL and a, in one session; MAILER_HOSTILE_LENGTH=8 makes it 390,625."""
     length = int(os.environ.get("MAILER_HOSTILE_LENGTH", "6"))

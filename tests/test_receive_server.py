@@ -285,6 +285,7 @@ def test_data_that_stalls_is_dropped(tmp_path, limit):
         assert receiver.messages() == receiver.leftovers() == []
 
 
+@pytest.mark.security_case(100)
 @pytest.mark.parametrize("command", [b"DATA\r\n", b"BDAT 1000000\r\n"])
 def test_data_that_drips_for_ever_is_dropped(tmp_path, command):
     """Case 100: each byte comes in time, and all of them together do not."""
@@ -328,6 +329,7 @@ def test_local_only_listens_on_loopback_whatever_the_host(tmp_path):
         assert receiver.address[0] == "127.0.0.1"
 
 
+@pytest.mark.security_case(71)
 def test_an_open_relay_is_refused_at_the_start(tmp_path):
     with (
         pytest.raises(UnsafeSettingsError, match="open relay"),

@@ -40,6 +40,7 @@ def behind(server) -> Iterator:
 HOPS = {"postfix": behind_postfix, "exim": lambda: behind(Exim), "opensmtpd": lambda: behind(OpenSmtpd)}
 
 
+@pytest.mark.security_case(17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27)
 @pytest.mark.parametrize("hop", HOPS)
 def test_what_we_accept_is_one_message_behind_every_next_hop(relay: Relay, hop: str) -> None:
     with HOPS[hop]() as (port, senders):

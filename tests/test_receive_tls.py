@@ -227,6 +227,7 @@ def greeted(host: str, port: int, trust: ssl.SSLContext) -> bool:
     return False
 
 
+@pytest.mark.security_case(41)
 def test_who_comes_from_elsewhere_logs_in_within_tls_or_not_at_all(tmp_path, elsewhere):
     """Case 41."""
     settings = replace(CLOSED, local_only=False, host=elsewhere)

@@ -121,6 +121,7 @@ async def guessing(judge: Accounts, name: str, right: str = "right password") ->
     return identity, answered
 
 
+@pytest.mark.security_case(52, 107)
 def test_guesses_do_not_delay_a_password_that_was_right_before(monkeypatch):
     """Case 107, and whoever's name is guessed."""
     judge = accounts(Account(Identity("shop"), HASH))
@@ -150,6 +151,7 @@ def test_the_same_guess_many_times_at_once_is_hashed_once(monkeypatch):
     judge.close()
 
 
+@pytest.mark.security_case(51)
 @pytest.mark.parametrize("name", ["nobody", "shop", "token", USER])
 def test_every_refusal_costs_one_hash_whoever_it_is_for(monkeypatch, name):
     """Case 51: the time tells nobody who is there."""
@@ -178,6 +180,7 @@ def test_the_loop_serves_others_while_a_password_is_hashed(tmp_path):
     judge.close()
 
 
+@pytest.mark.security_case(52)
 def test_answers_to_failures_are_held_back_longer_and_longer_but_a_second_at_most():
     clock = Clock()
     failures = Failures(clock)
@@ -199,6 +202,7 @@ def test_only_distant_guessers_are_turned_away():
     assert not failures.turned_away("127.0.0.1", local=True)
 
 
+@pytest.mark.security_case(50)
 def test_cram_md5_takes_the_right_digest_and_a_replayed_one_fails(tmp_path):
     """Case 50."""
     judge = login(single_login(USER, PASSWORD), cram_md5={USER: PASSWORD})

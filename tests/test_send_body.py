@@ -34,6 +34,7 @@ def test_dots_at_line_starts_are_doubled_and_the_last_line_is_ended(message, wir
     assert encode(message) == wire
 
 
+@pytest.mark.security_case(32)
 @pytest.mark.parametrize(
     "smuggled",
     [

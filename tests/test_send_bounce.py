@@ -124,6 +124,7 @@ def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(rel
     assert [line["id"] for line in ledger if line.get("about")] == [notice]
 
 
+@pytest.mark.security_case(83)
 @pytest.mark.parametrize(
     ("ret", "size", "kind"),
     [
@@ -214,6 +215,7 @@ def test_what_is_kept_here_is_confirmed_as_delivered(relay: Relay) -> None:
     assert ANN.encode() not in kept[0]
 
 
+@pytest.mark.security_case(83)
 @pytest.mark.parametrize("bounce", ["sender", "postmaster@example.com"])
 def test_mail_from_the_null_sender_makes_no_bounce(relay: Relay, bounce: str) -> None:
     """SECURITY_CASES 83; RFC 5321 6.1."""
@@ -227,6 +229,7 @@ def test_mail_from_the_null_sender_makes_no_bounce(relay: Relay, bounce: str) ->
     assert "nobody is told: it is from <>" in relay.mailer("spool", "why", message).stdout
 
 
+@pytest.mark.security_case(83)
 def test_a_bounce_that_bounces_ends_there(relay: Relay) -> None:
     with Server({"rcpt": NEVER}) as server:
         sending(relay, server)
@@ -436,6 +439,7 @@ def test_a_bounce_is_signed_with_its_own_domains_key_and_does_not_wait_for_one_t
         assert sent.body.startswith((b"DKIM-Signature: ", b"Received: by relay.example.com"))
 
 
+@pytest.mark.security_case(84)
 @pytest.mark.parametrize(
     "words",
     [
@@ -473,6 +477,7 @@ def test_a_reply_full_of_controls_is_escaped_and_cut_wherever_it_is_shown(relay:
     assert not any("\nX-Forged" in text or "\nBcc" in text for text in (bounce.raw.decode(), bounce.words))
 
 
+@pytest.mark.security_case(84)
 def test_a_reply_of_a_megabyte_is_trouble_with_the_server_and_shown_cut(relay: Relay) -> None:
     """SECURITY_CASES 84: it decides nothing about the mail; the line never ends within our bound."""
     with Server({"rcpt": b"550 5.1.1 " + b"x" * 1_000_000 + b"\r\n"}) as server:

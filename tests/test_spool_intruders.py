@@ -61,6 +61,7 @@ INTRUDERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.security_case(86)
 @pytest.mark.parametrize("make", INTRUDERS.values(), ids=INTRUDERS)
 @pytest.mark.parametrize("place", ["new", "cur"])
 def test_an_intruder_is_quarantined_and_the_others_flow(
@@ -116,6 +117,7 @@ def test_the_sweeps_go_round_an_intruder(spool_path: Path, make: Callable[[Path]
     assert (spool_path.parent / "secret").exists() == (make is make_link)
 
 
+@pytest.mark.security_case(86)
 @pytest.mark.parametrize("place", ["new", "cur"])
 def test_a_file_with_a_second_link_is_left_alone_and_reported(
     tmp_path: Path, spool_path: Path, place: str

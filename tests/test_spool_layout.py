@@ -68,6 +68,7 @@ def test_nothing_is_due_early_and_a_bucket_too_far_ahead_is_due_now(spool_path: 
         assert due_buckets(spool, NOW - YEAR, 3600) == every
 
 
+@pytest.mark.security_case(87)
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_directories_are_0700_and_files_0600_whatever_the_umask(spool_path: Path, mask: int) -> None:
     """SECURITY 87; also the buckets and the files that come later."""
@@ -98,6 +99,7 @@ def test_modes_that_somebody_loosened_are_tightened(spool_path: Path) -> None:
     assert stat.S_IMODE((spool_path / "new").stat().st_mode) == 0o700
 
 
+@pytest.mark.security_case(89)
 def test_a_swapped_parent_directory_changes_nothing_for_an_open_spool(tmp_path: Path) -> None:
     """SECURITY 89: between the check and the use somebody puts a link to another place there."""
     root, moved, trap = tmp_path / "spool", tmp_path / "moved", tmp_path / "trap"
@@ -125,6 +127,7 @@ def test_a_place_that_is_a_link_is_refused(tmp_path: Path, spool_path: Path) -> 
         Spool.open(spool_path)
 
 
+@pytest.mark.security_case(89)
 def test_a_place_swapped_for_a_link_later_is_not_followed(tmp_path: Path, spool_path: Path) -> None:
     with Spool.open(spool_path, create=True) as spool:
         (tmp_path / "elsewhere").mkdir()

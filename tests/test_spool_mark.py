@@ -62,6 +62,7 @@ def a_project(path: Path) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.security_case(103)
 @pytest.mark.parametrize("foreign", [like_var, a_home, a_maildir, for_everybody, a_project])
 def test_what_is_no_spool_is_refused_and_nothing_in_it_changes(
     relay: Relay, foreign: Callable[[Path], None]
@@ -77,6 +78,7 @@ def test_what_is_no_spool_is_refused_and_nothing_in_it_changes(
         assert everything(relay.spool) == before, command
 
 
+@pytest.mark.security_case(103)
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
 def test_a_command_that_looks_makes_nothing(relay: Relay, command: list[str]) -> None:
     relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
