@@ -328,14 +328,66 @@ def test_a_certificate_that_ends_soon_is_a_warning(relay: Relay, authority) -> N
     assert (found["tls"]["grade"], "expires in 3 days" in found["tls"]["found"]) == ("warning", True)
 
 
-def test_a_provider_without_tls_or_without_verification_is_a_warning(relay: Relay, authority) -> None:
+def test_a_provider_without_tls_or_without_verification_is_a_warning(
+    relay: Relay, authority, elsewhere: str
+) -> None:
     with Server(auth="PLAIN") as server:
         through(relay, server.port)
         assert provider_found(relay)["tls"]["found"] == "none: mail travels in clear"
-    with Server(tls=serving(authority), auth="PLAIN") as server:
-        through(relay, server.port, insecureSkipVerify=True)
+    with Server(tls=serving(authority), auth="PLAIN", host=elsewhere) as server:
+        through(relay, server.port, elsewhere, insecureSkipVerify=True)
         found = provider_found(relay)
     assert (found["tls"]["grade"], "not verified" in found["tls"]["found"]) == ("warning", True)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_what_doctor_says_of_a_bridges_own_certificate_mends_it(relay: Relay, authority, implicit) -> None:
+    with Server(tls=serving(authority, "127.0.0.1"), implicit_tls=implicit, auth="PLAIN") as server:
+        through(relay, server.port, "127.0.0.1", ssl=implicit)
+        found = provider_found(relay, code=1)["tls"]
+        assert "certificate verify failed" in found["found"]
+        assert "insecureSkipVerify" in found["todo"]
+        through(relay, server.port, "127.0.0.1", ssl=implicit, insecureSkipVerify=True)
+        found = provider_found(relay)
+        queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(server.messages) == 1
+    assert (found["tls"]["grade"], found["login"]["grade"]) == ("ok", "ok")
+    assert "insecureSkipVerify" not in relay.mailer("config", "check").stderr
+
+
+@pytest.mark.parametrize(
+    ("hostname", "grade", "words"),
+    [
+        ("relay.example.com", "ok", "full name"),
+        ("vm", "warning", "short name"),
+        ("vm.local", "warning", "only"),
+    ],
+)
+def test_a_provider_hears_our_name_too(relay: Relay, free_port: int, hostname, grade, words) -> None:
+    through(relay, free_port)
+    relay.configure({"hostname": hostname})
+    found = doctor(relay)["our name", "hostname"]
+    assert (found["grade"], words in found["found"]) == (grade, True)
+
+
+@pytest.mark.parametrize(
+    ("dkim", "more", "grade", "words"),
+    [
+        ({"domain": DOMAIN}, {}, "ok", "signed with the one key"),
+        ({"keys": [{"domain": DOMAIN}]}, {}, "warning", "it waits until it expires"),
+        ({"keys": [{"domain": DOMAIN}], "onMissingKey": "send"}, {}, "ok", "leaves unsigned"),
+        ({"keys": [{"domain": DOMAIN}]}, {"rewriteFrom": "replace"}, "ok", "rewriteFrom"),
+        ({}, {"defaultUsername": "app"}, "problem", "all mail waits"),
+    ],
+)
+def test_mail_without_a_domain_has_a_finding_of_its_own(
+    relay: Relay, free_port: int, dkim, more, grade, words
+):
+    through(relay, free_port)
+    relay.configure({"dkim": {"enabled": True, **dkim}, **more})
+    found = doctor(relay)["signing", "dkim"]
+    assert (found["grade"], words in found["found"]) == (grade, True), found
 
 
 def test_a_provider_that_runners_leave_alone_is_told_of(relay: Relay, free_port: int) -> None:
@@ -559,6 +611,7 @@ def test_text_says_what_was_checked_what_was_found_and_what_to_do(direct: Relay,
         "ports",
         "direct delivery",
         f"domain {DOMAIN}",
+        "signing",
     ]
 
 

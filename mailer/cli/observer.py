@@ -21,6 +21,7 @@ from mailer.cli.outlook import outlook
 from mailer.cli.wire import program_log, tell
 from mailer.config import checks
 from mailer.config.load import Loaded, load
+from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import Secret, SecretError
 from mailer.maillog.events import Level
@@ -105,9 +106,7 @@ class _Observer:
             clock=time.time,
             lookout=self._lookout,
             runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
-            alerting=Alerting(
-                spool, log, Means(config.alerts, post_json, config.hostname or os.uname().nodename)
-            ),
+            alerting=Alerting(spool, log, Means(config.alerts, post_json, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
             outlook=partial(outlook, config, spool),

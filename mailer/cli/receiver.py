@@ -1,7 +1,6 @@
 """From the configuration to a receiver's parts."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +8,7 @@ from functools import partial
 from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
+from mailer.config.own_name import own_name
 from mailer.config.receiving import Listener, ListenerTls, Offer
 from mailer.config.trust import owners_of
 from mailer.mail import clock
@@ -32,7 +32,7 @@ _ACCEPTED = frozenset({"accepted"})
 
 def settings(config: Config, port: int | None) -> Settings:
     """Args: port: instead of `smtpPort`."""
-    hostname = config.hostname or socket.gethostname()
+    hostname = own_name(config)
     return Settings(
         host=config.bind_address,
         port=config.smtp_port if port is None else port,

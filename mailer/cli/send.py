@@ -1,7 +1,6 @@
 """`mailer-send`: one run over the spool, or a runner that stays."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from mailer.cli.wire import become_owner, configuration, make_spool, program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded
 from mailer.config.model import Config
+from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level, MailLog
@@ -146,7 +146,7 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    hostname = config.hostname or os.uname().nodename
+    hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
     marker = Marker(spool, log, time.time, order.mode)
     async with open_runner(

@@ -12,6 +12,7 @@ from mailer.cli.hangup import Terminal
 from mailer.cli.wire import program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
+from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog.events import Level, MailLog
@@ -110,7 +111,7 @@ class Watch:
 
     async def _shift(self, loaded: Loaded, log: MailLog, ready: asyncio.Event) -> None:
         config = loaded.config
-        hostname = config.hostname or os.uname().nodename
+        hostname = own_name(config)
         marker = Marker(self._spool, log, time.time, MODE)
         async with open_runner(config, self._spool, log, time.time, hostname=hostname) as runner:
             log.notice("watching the spool", path=self._spool.path)

@@ -290,7 +290,7 @@ def _providers(config: Config) -> Iterator[Problem]:
         elif secret.reference is None and (is_placeholder(secret.reveal()) or _guessable(secret)):
             yield Problem(secret.key, "looks like a placeholder, which the provider would refuse")
     for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
-        if provider.insecure_skip_verify:
+        if provider.insecure_skip_verify and not _loopback(provider.host):
             where = f"$.forwardProviders[{at}].insecureSkipVerify"
             yield Problem(where, "is on: whoever is on the way to it can read the password")
         if provider.weight is not None and provider.priority is None:

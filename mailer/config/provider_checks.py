@@ -1,48 +1,148 @@
 """What is wrong with providers in a configuration that loads; see `checks`, which asks."""
 
+import ipaddress
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
+from mailer.config.own_name import own_name
 from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.address import check_address
+from mailer.mail.host_name import fault
+from mailer.mail.reply import printable
+
+_SUBMISSIONS = 465
+"""TLS from the first byte (RFC 8314 3.3)."""
+_STARTTLS = frozenset({25, 587, 2525})
+"""Where servers begin in clear (RFC 6409 3.1); 2525 is what many providers have beside 587."""
+_HOST = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A provider that counts, and where its values are written."""
+
+    provider: Provider
+    where: str
+    """Its path, with what a key begins with: `$.forwardProviders[0].` or `$.forward`."""
+    legacy: bool = False
+
+    def key(self, name: str) -> str:
+        if not self.legacy:
+            return self.where + name
+        return self.where + {"ssl": "SSL"}.get(name, name[0].upper() + name[1:])
 
 
 def refusals(config: Config) -> Iterator[Problem]:
     """Say why mail cannot be given to a provider in the form that is configured."""
-    for where, provider in _listed(config):
+    for each in _written(config):
+        provider = each.provider
         for key, address in (("sender", provider.sender), ("bounceFrom", provider.bounce_from)):
             try:
                 if address:
                     check_address(address)
             except ValueError as error:
-                yield Problem(f"{where}.{key}", f"is no address: {error}")
+                yield Problem(each.key(key), f"is no address: {error}")
         if provider.rewrite_from is not RewriteFrom.KEEP and not provider.sender:
-            yield Problem(f"{where}.sender", "is needed for rewriteFrom: it is the address that From shows")
+            yield Problem(each.key("sender"), "is needed for rewriteFrom: it is the address that From shows")
 
 
 def warnings(config: Config) -> Iterator[Problem]:
-    """Say what of the providers will not do what was meant."""
-    for where, provider in _listed(config):
-        yield from _unsignable(config, where, provider)
+    """Say what of the providers, and of our name that they hear, will not do what was meant."""
+    for each in _written(config):
+        if why := _bad_host(each.provider.host):
+            yield Problem(each.key("host"), why)
+        else:
+            yield from _itself(config, each)
+        yield from _wrong_port(each)
+        yield from _unsignable(config, each)
+    yield from _bad_names(config)
 
 
-def _listed(config: Config) -> Iterator[tuple[str, Provider]]:
-    """Give the providers that count, each with its place in the configuration."""
-    if config.forward_smtp:
-        for at, provider in enumerate(config.forward_providers):
-            yield f"$.forwardProviders[{at}]", provider
+def _written(config: Config) -> Iterator[_Written]:
+    if not config.forward_smtp:
+        return
+    for at, provider in enumerate(config.forward_providers):
+        yield _Written(provider, f"$.forwardProviders[{at}].")
+    if not config.forward_providers:
+        for provider in config.providers:
+            yield _Written(provider, "$.forward", legacy=True)
 
 
-def _unsignable(config: Config, where: str, provider: Provider) -> Iterator[Problem]:
+def _bad_host(host: str) -> str:
+    """Say why a host cannot be looked up as it is written."""
+    if _is_address(host.partition("%")[0]):
+        return ""
+    plain = re.sub(r"^[a-z]+:/+", "", host.strip(), flags=re.IGNORECASE).rstrip("/")
+    bracketed = re.fullmatch(r"\[([^]]*)\](?::(\d+))?", plain)
+    name, _, port = (bracketed[1], "", bracketed[2]) if bracketed else plain.partition(":")
+    if host.isascii() and not _HOST.fullmatch(host):
+        port = f', and the port in "port": {port}' if port and port.isdigit() else ""
+        right = name.strip() if _HOST.fullmatch(name.strip()) or _is_address(name) else "smtp.example.com"
+        return f'is no host name: write "{right}" alone, without scheme, brackets, port or blanks{port}'
+    return ""
+
+
+def _itself(config: Config, each: _Written) -> Iterator[Problem]:
+    """A provider that is our own receiver would be given its mail again and again."""
+    ours = {config.smtp_port, *(listener.port for listener in config.listeners if not listener.unix_socket)}
+    host = each.provider.host.lower().rstrip(".")
+    here = host in {"localhost", config.bind_address, own_name(config).lower()} or _is_loopback(host)
+    if here and each.provider.port in ours:
+        yield Problem(
+            each.key("port"),
+            f"{printable(host)}:{each.provider.port} is where mailer itself listens: mail would go round in "
+            "a circle; name the server that is to take it, or the port where that one listens",
+        )
+
+
+def _wrong_port(each: _Written) -> Iterator[Problem]:
+    provider = each.provider
+    if provider.port == _SUBMISSIONS and not provider.ssl:
+        yield Problem(each.key("ssl"), "is false, and port 465 wants TLS from the first byte: set it to true")
+    elif provider.port in _STARTTLS and provider.ssl:
+        yield Problem(
+            each.key("ssl"),
+            f"is true, and port {provider.port} begins in clear, with STARTTLS: set it to false, or use 465",
+        )
+
+
+def _unsignable(config: Config, each: _Written) -> Iterator[Problem]:
     """A From domain that is another's, such as a mailbox provider's, has no key of ours."""
+    provider = each.provider
     if not (config.dkim.enabled and config.dkim.keys and provider.dkim):
         return
     domain = provider.sender.rpartition("@")[2].lower()
     ours = {key.domain.lower() for key in config.dkim.signing_keys}
     if provider.rewrite_from is not RewriteFrom.KEEP and domain not in ours:
         yield Problem(
-            f"{where}.rewriteFrom",
+            each.key("rewriteFrom"),
             f"makes From an address of {domain}, which has no DKIM key: such mail waits; turn dkim off",
         )
+
+
+def _bad_names(config: Config) -> Iterator[Problem]:
+    """What was configured; what the system is called is for `mailer doctor` to judge."""
+    if not config.providers and not config.direct_delivery.enabled:
+        return
+    names = {"$.hostname": config.hostname}
+    if config.direct_delivery.enabled:
+        names["$.directDelivery.ehloDomain"] = config.direct_delivery.ehlo_domain
+    for key, name in names.items():
+        if name and (why := fault(name)):
+            yield Problem(key, f"{why}; set the full name that this host has in DNS")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_address(text) and ipaddress.ip_address(text).is_loopback

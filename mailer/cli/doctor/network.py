@@ -2,15 +2,16 @@
 
 import asyncio
 import ipaddress
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from mailer.cli.doctor.signing import unsigned
 from mailer.cli.name_server import name_servers
 from mailer.config.model import Config
+from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
@@ -69,8 +70,10 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         words = "no mail leaves this host: it is kept in spool/local"
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
         return
-    own = config.hostname or os.uname().nodename
+    own = own_name(config)
     hops = [hop_of(provider, config, own) for provider in config.providers]
+    if config.providers and not config.direct_delivery.enabled:
+        yield _known("our name", direct_check.check_hostname(own, "hostname", grave=False))
     states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
         state = states.get(provider.account, ProviderState())
@@ -88,9 +91,15 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         yield Section("direct delivery", partial(doctor.direct, domains))
     for domain in domains[:_MOST_DOMAINS]:
         yield Section(f"domain {domain}", partial(doctor.domain, domain))
+    if (finding := unsigned(config)) and not keeps_mail(config):
+        yield _known("signing", finding)
     if len(domains) > _MOST_DOMAINS or not domains:
         words = f"{len(domains[_MOST_DOMAINS:])} more" if domains else "none is known from the configuration"
         yield _known("domains", Finding("domains", "domain", Grade.SKIPPED, words, "name them: --domain D"))
+
+
+def _name_key(config: Config) -> str:
+    return "directDelivery.ehloDomain" if config.direct_delivery.ehlo_domain else "hostname"
 
 
 def _known(title: str, finding: Finding) -> Section:
@@ -156,7 +165,7 @@ class _Doctor:
         """The host's name, its addresses and their names, the way out."""
         addresses = self._egress()
         findings = [
-            direct_check.check_hostname(self.hostname),
+            direct_check.check_hostname(self.hostname, _name_key(self.config), grave=True),
             egress.describe(addresses, named=bool(self.named_egress)),
         ]
         checks = [egress.check_names(each, self.hostname, self.resolver) for each in self._visible(addresses)]

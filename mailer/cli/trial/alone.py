@@ -23,6 +23,7 @@ from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, Config
+from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Level, MailLog
@@ -124,7 +125,7 @@ def _queue(spool: Spool, log: MailLog, to: str, sender: str) -> str:
 
 
 async def _run(config: Config, spool: Spool, log: MailLog, *, show: bool) -> None:
-    hostname = config.hostname or os.uname().nodename
+    hostname = own_name(config)
     say = _say if show else None
     async with open_runner(config, spool, log, time.time, hostname=hostname, limit=1, say=say) as runner:
         await runner.once(asyncio.Event(), float(config.sending.shutdown_grace))

@@ -1,9 +1,9 @@
 """What direct delivery needs of this host: a name, and the way out to other servers' port 25."""
 
-import ipaddress
 import random
 
 from mailer.mail.finding import Finding, Grade
+from mailer.mail.host_name import fault
 from mailer.send.checks.provider import TIMEOUTS
 from mailer.send.phase import Phase
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
@@ -13,26 +13,19 @@ from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 
 
-def check_hostname(hostname: str) -> Finding:
-    """Look at the name that we say in EHLO: RFC 5321 4.1.4 wants one that others find in DNS."""
+def check_hostname(hostname: str, key: str, *, grave: bool) -> Finding:
+    """Look at the name that we say in EHLO: RFC 5321 4.1.4 wants one that others find in DNS.
 
-    def found(grade: Grade, words: str) -> Finding:
-        todo = "" if grade is Grade.OK else "set hostname to the name that this host has in DNS"
-        return Finding(hostname, "hostname", grade, words, todo)
-
-    if _is_address(hostname):
-        return found(Grade.WARNING, "is an address, which many receivers refuse in EHLO")
-    if "." not in hostname.strip(".") or hostname.lower().endswith((".local", ".localdomain", ".internal")):
-        return found(Grade.PROBLEM, "is a name for this network only, and receivers refuse it in EHLO")
-    return found(Grade.OK, "is a full name")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.strip("[]"))
-    except ValueError:
-        return False
-    return True
+    Args:
+        hostname: the name.
+        key: of the configuration, where it is set.
+        grave: every receiver judges it; a provider, which knows us by our login, may not.
+    """
+    if why := fault(hostname):
+        grade = Grade.PROBLEM if grave and not hostname.startswith("[") else Grade.WARNING
+        todo = f"set {key} to the full name that this host has in DNS, such as mail.example.com"
+        return Finding(hostname, "hostname", grade, why, todo)
+    return Finding(hostname, "hostname", Grade.OK, "is a full name")
 
 
 async def check_way_out(

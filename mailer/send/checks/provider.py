@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -80,9 +81,7 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
     if hop.opportunistic:
         return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (opportunistic: see tlsPolicies)")
     if not hop.verify:
-        words = f"{session.tls} (insecureSkipVerify)"
-        todo = "turn insecureSkipVerify off: whoever is on the way can read the password"
-        return Finding(str(hop), "tls", Grade.WARNING, words, todo)
+        return _unverified(hop, session)
     words = session.tls
     end = session.certificate_end
     if end is None:
@@ -93,6 +92,13 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
         todo = "tell whoever runs that server to renew it; after that nothing is sent there"
         return Finding(str(hop), "tls", Grade.WARNING, words, todo)
     return Finding(str(hop), "tls", Grade.OK, words)
+
+
+def _unverified(hop: Hop, session: Session) -> Finding:
+    if hop.here:  # what is sent to this host itself crosses no wire
+        return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (insecureSkipVerify, on this host)")
+    todo = "turn insecureSkipVerify off: whoever is on the way can read the password"
+    return Finding(str(hop), "tls", Grade.WARNING, f"{session.tls} (insecureSkipVerify)", todo)
 
 
 def _login(hop: Hop) -> Finding:
@@ -122,6 +128,13 @@ _TODO = {
 }
 
 
+_BRIDGE = (
+    "a server on this host, such as a mail bridge, makes its certificate itself: set insecureSkipVerify to "
+    "true at this provider, since what is sent to this host crosses no network; or have the system trust the "
+    "certificate (put it into /usr/local/share/ca-certificates and type: update-ca-certificates)"
+)
+
+
 def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
     """What must have gone well for this trouble to come up."""
     if _STEP[trouble.phase] in {"tls", "login"} and not (hop.implicit_tls and trouble.phase is Phase.TLS):
@@ -129,6 +142,9 @@ def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
 
 
 def _failed(hop: Hop, trouble: HopTrouble) -> Finding:
-    ours = trouble.scope is Scope.LOCAL
-    todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress" if ours else ""
-    return Finding(str(hop), _STEP[trouble.phase], Grade.PROBLEM, trouble.text, todo or _TODO[trouble.phase])
+    todo = _TODO[trouble.phase]
+    if trouble.scope is Scope.LOCAL:
+        todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
+    elif isinstance(trouble.__cause__, ssl.SSLCertVerificationError) and hop.here:
+        todo = _BRIDGE
+    return Finding(str(hop), _STEP[trouble.phase], Grade.PROBLEM, trouble.text, todo)

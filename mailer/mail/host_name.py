@@ -1,0 +1,33 @@
+"""Host names as receivers judge them in EHLO (RFC 5321 4.1.1.1, 4.1.4): full ones, that DNS may have."""
+
+import ipaddress
+import re
+
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+# RFC 6761 6.3, RFC 6762 22.1, RFC 9476; ICANN has set `internal` aside; the others are what routers hand out.
+_PRIVATE = frozenset({"localhost", "localdomain", "local", "internal", "lan", "home", "alt", "invalid"})
+_REFUSED = "and receivers refuse it in EHLO"
+
+
+def fault(name: str) -> str:
+    """Say why receivers refuse a name in EHLO; empty: they do not, as far as the name itself tells."""
+    if name.startswith("[") and _is_address(name.strip("[]").removeprefix("IPv6:")):
+        return "is an address, which many receivers refuse in EHLO"
+    labels = name.removesuffix(".").split(".")
+    faults = (
+        (_is_address(name), "is an address without brackets"),
+        ("_" in name, "has an underscore, which no host name may have"),
+        (not all(map(_LABEL.fullmatch, labels)), "is no host name"),
+        (len(labels) < 2, "is a short name, without a domain"),
+        (labels[-1].lower() in _PRIVATE, "is a name for this network only"),
+        (labels[-1].isdigit(), "ends in a number, as no host name does"),
+    )
+    return next((f"{why}, {_REFUSED}" for wrong, why in faults if wrong), "")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
