@@ -15,7 +15,7 @@ from log_directory import opened
 from spool_strategies import NOW, envelope
 
 from mailer.mail.outcome import Outcome, Status
-from mailer.maillog.events import Delivery, Fields, Level, MailLog, Times
+from mailer.maillog.events import Delivery, Fields, Level, MailLog, Refused, Times
 from mailer.maillog.ledger import Ledger
 from mailer.maillog.search import Query, find
 from mailer.maillog.stderr import Format, as_json, logfmt, stderr_sink
@@ -89,7 +89,8 @@ def _words(text: str) -> list[str]:
 @given(hostile, hostile, hostile)
 def test_every_event_is_one_printable_line_whoever_named_himself(user: str, address: str, reply: str) -> None:
     log, heard = log_with()
-    log.rejected(peer="127.0.0.1", user=user, sender=address, recipient=address, reply=reply)
+    refused = Refused(peer="127.0.0.1", user=user, sender=address, to=(address,), subject=reply)
+    log.rejected(refused, reply)
     log.login_failed(peer="127.0.0.1", user=user)
     log.accepted(id=ID, envelope=envelope(address, sender=address), size=1, user=user, peer="::1")
     log.message("held", id=ID, reason=reply, by=user)
@@ -97,7 +98,7 @@ def test_every_event_is_one_printable_line_whoever_named_himself(user: str, addr
         Delivery(id=ID, sender=address, received=NOW, attempt=1, to=(address,), outcome=_outcome(reply))
     )
     log.warning(reply, user=user)
-    log.limited(peer="127.0.0.1", user=user, sender=address, reply=reply)
+    log.limited(refused, reply)
     log.attempt(id=ID, to=(address,), relay=address, reply=reply, attempt=1)
     log.provider(user, "open", reply)
     assert len(heard.lines) == 9
@@ -213,7 +214,7 @@ def test_json_on_standard_error_is_one_object_a_line(monkeypatch: pytest.MonkeyP
     sink = stderr_sink(Level.INFO, lambda: NOW, form=Format.JSON)
     log = MailLog(lambda: NOW, sink)
     log.notice("listening", address="127.0.0.1", port=25)
-    log.rejected(peer="::1", user="", sender="", recipient='"\n\udcff"@x', reply="550 5.1.1 no")
+    log.rejected(Refused(peer="::1", sender="", to=('"\n\udcff"@x',)), "550 5.1.1 no")
     said, event = map(json.loads, written.getvalue().splitlines())
     at = "2026-11-22T21:45:01.250000Z"
     assert said == {"at": at, "level": "notice", "text": "listening", "address": "127.0.0.1", "port": 25}

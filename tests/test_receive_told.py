@@ -51,6 +51,6 @@ def test_each_refusal_is_told_once_with_who_and_why(relay: Relay) -> None:
         {"event": "rejected", **sender, "to": ["nobody at all"], **user},
         {"event": "rejected", **sender, "to": ["TO:(c)bare@example.net"], **user},
         {"event": "rejected", **sender, **user},
-        {"event": "rejected", **sender, **user},
+        {"event": "rejected", **sender, "to": ["bob@example.net"], "size": 2005, **user},
     ]
     assert (accepted["event"], accepted["from"], accepted["to"]) == ("accepted", "", ["bob@example.net"])

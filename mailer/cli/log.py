@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -14,17 +14,25 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
 from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
-from mailer.cli.wire import end_with_the_pipe, workplace
-from mailer.mail.reply import printable_json
+from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
+from mailer.mail import clock
+from mailer.mail.reply import printable, printable_json
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
 from mailer.maillog.tail import Tail
+from mailer.send.advice import named
+from mailer.spool import words
 from mailer.spool.ids import earliest
 from mailer.spool.layout import LOG
 
 _PAUSE = 0.25
 """Seconds between looks at a ledger that is followed: three system calls."""
+_RECENT = 86_400.0
+"""Seconds back from now in which refusals are looked for when no time is asked for."""
+_LATELY = 3600.0
+"""Seconds; whoever finds mail that is younger has found what he looked for."""
+_REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _FIRST = 10
 """Lines that are printed before new ones, as tail(1) does."""
 
@@ -59,6 +67,7 @@ _MOMENT = click.types.FuncParamType(_moment)
         "mailer log --id 01JD0M3Q",
         "mailer log --to bob@example.net --since 2d",
         "mailer log --status bounced --status expired --since yesterday --json",
+        'mailer log --subject "your order" --since today',
         "mailer log --follow --from app@",
         "mailer log -n 50",
     )
@@ -67,6 +76,8 @@ _MOMENT = click.types.FuncParamType(_moment)
 @click.option("--id", "message_id", type=MESSAGE_ID, metavar="ID", help="Of this message.")
 @click.option("--to", metavar="TEXT", help="With a recipient whose address contains this.")
 @click.option("--from", "sender", metavar="TEXT", help="Whose sender contains this; '<>' is the null sender.")
+@click.option("--subject", metavar="TEXT", help="Whose subject contains this (accepted and refused mail).")
+@click.option("--message-id", "msgid", metavar="TEXT", help="Whose Message-ID contains this.")
 @click.option(
     "--status", "events", multiple=True, type=click.Choice(EVENTS), help="Of this kind; may be repeated."
 )
@@ -86,6 +97,8 @@ def log(  # noqa: PLR0913 - one parameter for each option
     message_id: str | None,
     to: str | None,
     sender: str | None,
+    subject: str | None,
+    msgid: str | None,
     events: tuple[str, ...],
     since: float | None,
     until: float | None,
@@ -102,6 +115,8 @@ def log(  # noqa: PLR0913 - one parameter for each option
         id=message_id or "",
         to=to,
         sender="" if sender == "<>" else sender,
+        subject=subject,
+        message_id=msgid,
         events=frozenset(events),
         since=since,
         until=until,
@@ -112,17 +127,52 @@ def log(  # noqa: PLR0913 - one parameter for each option
     with workplace() as at:
         search = _Search(partial(at.spool.directory, LOG), query)
         known = False
+        name, newest = partial(named, at.config), ""
         for found in search.lines(lines):
-            known = True
-            _print(found, as_json=as_json)
+            known, newest = True, max(newest, found.line.at)
+            _print(found, name, as_json=as_json)
         if follow:
-            search.follow(as_json=as_json)
+            search.follow(name, as_json=as_json)
+        about_mail = any(wanted is not None for wanted in (to, sender, subject, msgid))
+        refusals = _refusals(at, query, newest) if about_mail and not as_json and not events else ""
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
     if not known and not as_json and lines != 0:
         # For people, who would wonder whether they were heard; a program counts the lines.
         sys.stderr.write("nothing found\n")
+    sys.stderr.write(refusals)
     return Exit.OK
+
+
+def _refusals(at: Workplace, query: Query, newest: str) -> str:
+    """Say how many submissions were refused that nobody can assign: before they named a recipient.
+
+    Of the time that was asked for, or of the last day; after the newest that was found, if it is old.
+    """
+    now = time.time()
+    since = query.since if query.since is not None else now - _RECENT
+    if newest:
+        found = clock.seconds(newest)
+        if now - found < _LATELY:
+            return ""
+        since = max(since, found)
+    asked = Query(events=_REFUSED, since=since, until=query.until)
+    lines = [line for line, _ in find(partial(at.spool.directory, LOG), asked) if not line.to]
+    if not lines:
+        return ""
+    last = lines[-1]
+    kinds = " ".join(f"--status {kind}" for kind in sorted({line.event for line in lines}))
+    said = last.reply or "login failed"
+    count = words.count(len(lines), "submission")
+    return (
+        printable(
+            f"since {words.moment(since)} {count} ended before a recipient was named, the last at "
+            f"{words.moment_of(last.at)}: {said}. See them: mailer log {kinds} --since "
+            f"'{words.moment(since).removesuffix('Z')}'",
+            2000,
+        )
+        + "\n"
+    )
 
 
 class _Search:
@@ -142,7 +192,7 @@ class _Search:
         newest = find(self._directory, self._query, newest_first=True, ends=ends)
         return reversed(list(islice(newest, last)))
 
-    def follow(self, *, as_json: bool) -> NoReturn:
+    def follow(self, name: Callable[[str], str], *, as_json: bool) -> NoReturn:
         """Print what is added until Ctrl-C, over midnight and over a directory that is replaced."""
         while True:
             # One that is away may come back.
@@ -150,11 +200,12 @@ class _Search:
                 for block in self._tail.blocks():
                     for raw in block.split(b"\n"):
                         if (line := decode(raw)) and self._query.matches(line):
-                            _print(Found(line, whole(raw)), as_json=as_json)
+                            _print(Found(line, whole(raw)), name, as_json=as_json)
             sys.stdout.flush()
             time.sleep(_PAUSE)
 
 
-def _print(found: Found, *, as_json: bool) -> None:
-    text = printable_json(found.raw.decode(errors="backslashreplace")) if as_json else in_words(found.line)
+def _print(found: Found, name: Callable[[str], str], *, as_json: bool) -> None:
+    raw = found.raw.decode(errors="backslashreplace")
+    text = printable_json(raw) if as_json else in_words(found.line, name)
     sys.stdout.write(f"{text}\n")

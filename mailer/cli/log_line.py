@@ -1,6 +1,6 @@
 """One line of the ledger as a line for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
@@ -13,9 +13,14 @@ _ID = 26
 _EVENT = 12
 
 
-def in_words(line: Line) -> str:
-    """Say in one line when what happened, to whom, and how it was answered."""
-    said = " ".join([*_who(line), *_where(line)])
+def in_words(line: Line, name: Callable[[str], str] = str) -> str:
+    """Say in one line when what happened, to whom, and how it was answered.
+
+    Args:
+        line: of the ledger.
+        name: writes a hop with the name that the operator gave it.
+    """
+    said = " ".join([*_who(line), *_where(line, name)])
     words_of_others = line.reply or line.reason
     if words_of_others:
         said = f"{said}: {words_of_others}" if said else words_of_others
@@ -34,6 +39,10 @@ def _who(line: Line) -> list[str]:
         said.append(f"to {_named(line.to)}")
     if line.redirected:
         said.append(f"instead of {_named(line.redirected)}")
+    if line.subject:
+        said.append(f'"{line.subject}"')
+    if line.message_id:
+        said.append(line.message_id)
     if line.size is not None:
         said.append(f"({words.size(line.size)})")
     if line.user or line.peer:
@@ -48,12 +57,12 @@ def _named(addresses: Sequence[str]) -> str:
     return ", ".join(map(words.address, addresses[:_RECIPIENTS])) + (f" and {more} more" if more > 0 else "")
 
 
-def _where(line: Line) -> list[str]:
+def _where(line: Line, name: Callable[[str], str]) -> list[str]:
     said = []
     if line.name:
         said.append(f"{line.name} is {_PROVIDER_STATES.get(line.state, line.state)}")
     if line.relay:
-        said.append(f"at {line.relay}")
+        said.append(f"at {name(line.relay)}")
     if line.attempt > 1:
         said.append(f"attempt {line.attempt}")
     if line.delay is not None:

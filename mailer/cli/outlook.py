@@ -3,7 +3,7 @@
 from functools import partial
 
 from mailer.config.model import Config
-from mailer.send.advice import advise
+from mailer.send.advice import advise, named
 from mailer.spool import provider_state, words
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState
@@ -16,6 +16,7 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
         now=now,
         max_age=float(config.retry.max_age),
         resting=resting(config, spool, now),
+        name=partial(named, config),
         advise=partial(advise, config),
     )
 

@@ -54,6 +54,7 @@ def settings(config: Config, port: int | None) -> Settings:
             hide_client=config.hide_client_address,
             rewrite_from=config.rewrite_from,
             from_address=config.rewrite_from_address or config.default_username,
+            log_headline=config.log_subjects,
         ),
         redirect_all_to=config.redirect_all_to,
         allowed_recipients=AddressPatterns.of(config.allowed_recipients)

@@ -235,6 +235,8 @@ class Config(Group, frozen=True, kw_only=True):
     """How long `sent/` keeps a copy."""
     log_retention: Some = Seconds(30 * 86_400)
     """How long the ledger keeps a day."""
+    log_subjects: bool = True
+    """Subject and Message-ID of each message go into the ledger, where they can be searched for."""
     log_format: LogFormat = LogFormat.LOGFMT
     """On standard error, of the receiver, the runner and the monitor; `--log-format` overrules it."""
     enable_health_check: bool = True

@@ -86,6 +86,21 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome.status
 
 
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A submission that is refused, as far as it came."""
+
+    peer: str
+    user: str = ""
+    sender: str | None = None
+    """None: there is none yet."""
+    to: tuple[str, ...] = ()
+    """The recipient that is refused, or all of the message that is."""
+    size: int | None = None
+    """Octets that came, or that the client announced."""
+    subject: str = ""
+    message_id: str = ""
+
+
 _EXPECTED = {Status.SENT, Status.DEFERRED}
 
 
@@ -116,7 +131,7 @@ class MailLog:
         self._ledger = ledger
         self._keep = keep
 
-    def accepted(
+    def accepted(  # noqa: PLR0913 - one for each field
         self,
         *,
         id: str,
@@ -125,6 +140,8 @@ class MailLog:
         user: str,
         peer: str,
         redirected: tuple[str, ...] = (),
+        subject: str = "",
+        message_id: str = "",
     ) -> None:
         """Tell that a message is durable and the client is about to be told.
 
@@ -135,6 +152,8 @@ class MailLog:
             user: who logged in.
             peer: from where.
             redirected: recipients that the client gave and that are not in the envelope.
+            subject: decoded; empty: it has none, or it is not to be kept.
+            message_id: likewise.
         """
         to = tuple(recipient.address for recipient in envelope.recipients)
         self._event(
@@ -147,6 +166,8 @@ class MailLog:
             size=size,
             user=user,
             peer=peer,
+            subject=subject,
+            message_id=message_id,
         )
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:
@@ -162,14 +183,13 @@ class MailLog:
         self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
         self._event(Level.INFO, "accepted", id=notice, sender="", to=(addressee,), size=size, about=id)
 
-    def rejected(self, *, peer: str, user: str, sender: str | None, recipient: str, reply: str) -> None:
-        """Tell that a transaction, or one recipient of it, was refused; None: it has no sender yet."""
-        to = (recipient,) if recipient else ()
-        self._event(Level.NOTICE, "rejected", sender=sender, to=to, user=user, peer=peer, reply=reply)
+    def rejected(self, refused: "Refused", reply: str) -> None:
+        """Tell that a transaction, or one recipient of it, was refused."""
+        self._event(Level.NOTICE, "rejected", **msgspec.structs.asdict(refused), reply=reply)
 
-    def limited(self, *, peer: str, user: str, sender: str | None, reply: str) -> None:
+    def limited(self, refused: "Refused", reply: str) -> None:
         """Tell that a message was refused for now, because of a limit on how many there may be."""
-        self._event(Level.NOTICE, "limited", sender=sender, user=user, peer=peer, reply=reply)
+        self._event(Level.NOTICE, "limited", **msgspec.structs.asdict(refused), reply=reply)
 
     def login_failed(self, *, peer: str, user: str, more: int = 0) -> None:
         """Args: more: failed logins from there that get no line of their own; `user` is the last one's."""
@@ -204,10 +224,20 @@ class MailLog:
         self._event(Level.INFO, "attempt", id=id, to=to, relay=relay, dsn=dsn, reply=reply, attempt=attempt)
 
     def message(
-        self, event: str, *, id: str, reason: str = "", by: str = "", level: Level = Level.NOTICE
+        self,
+        event: str,
+        *,
+        id: str,
+        to: tuple[str, ...] = (),
+        reason: str = "",
+        by: str = "",
+        level: Level = Level.NOTICE,
     ) -> None:
-        """Tell what else became of a message: held, released, requeued, recovered, quarantined, removed."""
-        self._event(level, event, id=id, reason=reason, by=by)
+        """Tell what else became of a message: held, released, requeued, recovered, quarantined, removed.
+
+        `to` is whom it is for, so that a search for one of them finds this, too.
+        """
+        self._event(level, event, id=id, to=to, reason=reason, by=by)
 
     def provider(self, name: str, state: str, reason: str = "", *, level: Level = Level.NOTICE) -> None:
         """Tell that a provider's health changed, as its breaker sees it: what it is called, and is now."""
@@ -249,4 +279,7 @@ class MailLog:
         told = {"id": fields.pop("id", ""), "event": event}
         if (sender := fields.pop("sender", None)) is not None:
             told["from"] = sender or "<>"
+        # Who may read the log of a service is often not meant to read mail.
+        fields.pop("subject", None)
+        fields.pop("message_id", None)
         self._sink(level, "", told | fields)

@@ -83,6 +83,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The id of the notification that tells the sender of it."""
     about: str = ""
     """The id of the message that this one is a notification about."""
+    subject: str = ""
+    """The message's, decoded."""
+    message_id: str = msgspec.field(name="messageId", default="")
+    """The message's own, with its brackets."""
     more: int = 0
     """Failed logins that this line stands for beside its own."""
 

@@ -40,6 +40,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What a recipient's address contains."""
     address: str | None = None
     """What the sender's address, or a recipient's, contains."""
+    subject: str | None = None
+    """What the subject contains, as `sender`."""
+    message_id: str | None = None
+    """What the Message-ID contains."""
     events: frozenset[str] = frozenset()
     """One of these; none: any."""
     since: float | None = None
@@ -56,6 +60,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             and (self.sender is None or _contains(line.sender, self.sender))
             and (self.to is None or any(_contains(address, self.to) for address in _recipients(line)))
             and (self.address is None or self._is_of_either(line, self.address))
+            and (self.subject is None or _contains(line.subject, self.subject))
+            and (self.message_id is None or _contains(line.message_id, self.message_id))
             and self._in_time(line.at)
         )
 
@@ -180,7 +186,7 @@ class _Sieve:
     def __init__(self, query: Query) -> None:
         addresses = [
             piece
-            for wanted in (query.to, query.sender, query.address)
+            for wanted in (query.to, query.sender, query.address, query.subject, query.message_id)
             for piece in _NOT_AS_IT_STANDS.split((wanted or "").casefold())
         ]
         address = max(addresses, key=len, default="")

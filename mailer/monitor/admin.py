@@ -16,6 +16,7 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Missed, Unsafe
 from mailer.spool.ids import arrival
+from mailer.spool.inspect import recipients_of
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
 from mailer.spool.operate import Operator, Refused
 from mailer.spool.pause import is_paused, pause, resume
@@ -140,6 +141,7 @@ class _Admin:
 
     def _do(self, operator: Operator, spot: Spot, event: str, act: Callable[[Operator, Spot], None]) -> bool:
         log = self._service.log
+        to = recipients_of(operator.spool, spot)
         try:
             act(operator, spot)
         except (Missed, Refused):
@@ -153,7 +155,7 @@ class _Admin:
             log.warning("left alone", path=spot.path, error=error.strerror)
             return False
         # Not on standard error: there may be many, and the ledger has them.
-        log.message(event, id=spot.name, by=operator.name, level=Level.INFO)
+        log.message(event, id=spot.name, to=to, by=operator.name, level=Level.INFO)
         return True
 
 

@@ -80,7 +80,8 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
         if seen := look(spool, found[0]):
             steps = tuple(_steps(spool, found[0]))
             how = replace(outlook, paused=read_pause(spool), fate=cache(partial(_fate, spool)))
-            return Story(seen.id, _title(seen), tuple(verdict(seen, steps, how)), steps, seen)
+            told = tuple(verdict(seen, steps, how))
+            return Story(seen.id, _title(seen), told, _named(steps, outlook), seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 
 
@@ -119,7 +120,11 @@ def _from_ledger(spool: Spool, prefix: str, outlook: Outlook) -> Story:
         raise Ambiguous(prefix, ids)
     steps = tuple(map(of_ledger, lines))
     title = f"{ids[0]} is no longer in the spool"
-    return Story(ids[0], title, tuple(verdict_of_ledger(steps, outlook)), steps)
+    return Story(ids[0], title, tuple(verdict_of_ledger(steps, outlook)), _named(steps, outlook))
+
+
+def _named(steps: tuple[Event, ...], outlook: Outlook) -> tuple[Event, ...]:
+    return tuple(replace(step, hop=outlook.name(step.hop)) if step.hop else step for step in steps)
 
 
 def _lines(spool: Spool, prefix: str) -> Iterator[Line]:

@@ -44,6 +44,8 @@ class ContentPolicy:
     rewrite_from: RewriteFrom = RewriteFrom.KEEP
     from_address: str = ""
     """The address for `rewrite_from`."""
+    log_headline: bool = False
+    """Subject and Message-ID go into the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
         return refusal
     added = [received_field(arrival)]
     if not fields[b"message-id"]:
-        added.append(f"Message-ID: <{arrival.id}@{arrival.origin.hostname}>\r\n".encode())
+        added.append(f"Message-ID: {added_message_id(arrival)}\r\n".encode())
     if not fields[b"date"]:
         added.append(f"Date: {_date(arrival.at)}\r\n".encode())
     added += [f"X-Original-To: {address}\r\n".encode() for address in arrival.origin.redirected]
@@ -128,6 +130,11 @@ def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply 
     if fields[b"received"] >= header.MAX_RECEIVED:
         return replies.LOOP
     return _not_allowed(origin, head)
+
+
+def added_message_id(arrival: Arrival) -> str:
+    """Return what a message is called that came without a Message-ID."""
+    return f"<{arrival.id}@{arrival.origin.hostname}>"
 
 
 def received_field(arrival: Arrival) -> bytes:

@@ -55,6 +55,8 @@ class Intake:
         self._connection = connection
         self._service = service
         self._chunked: tuple[Message, ChunkReader] | None = None
+        self.taken: Upload | None = None
+        """The message of this transaction, as far as it came."""
         self._deadline = 0.0
 
     @property
@@ -75,6 +77,7 @@ class Intake:
             )
             return replies.not_stored(error)
         self._deadline = self._connection.loop.time() + service.settings.data_timeout
+        self.taken = upload
         return Message(submission, upload, service.rates.take(user, sender) if service.rates else 0.0)
 
     async def data(self, message: Message) -> Reply | None:
@@ -110,6 +113,7 @@ class Intake:
             self._connection.input.unread(data[left:])
             data = data[:left]
             left -= len(data)
+            message.upload.came(data)
             await message.upload.take(reader.feed(data))
         self._connection.pause_timeout()
         if chunk.last:
@@ -118,7 +122,9 @@ class Intake:
             self._chunked = None
             return await self._finish(message, reader)
         if reader.fault is not None:
+            taken = self.taken
             self.drop()
+            self.taken = taken
             return replies.REFUSED_DATA[reader.fault]
         return Reply(250, (f"2.0.0 {chunk.size} octets received",))
 
@@ -132,6 +138,7 @@ class Intake:
 
     def drop(self) -> None:
         """Forget a message of which chunks have come; without one do nothing."""
+        self.taken = None
         if self._chunked is not None:
             message, _ = self._chunked
             self._chunked = None

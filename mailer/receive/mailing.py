@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
+from mailer.maillog.events import Refused
 from mailer.receive import replies
 from mailer.receive.connection import Connection, syntax
 from mailer.receive.content import Origin
@@ -60,14 +61,21 @@ class MailCommands(Connection):
         self._intake.drop()
 
     def _reject(self, reply: Reply, recipient: str = "") -> None:
-        log = self._store.log
-        sender = self._transaction.sender if self._transaction.begun else None
+        begun, upload = self._transaction.begun, self._intake.taken
+        refused = Refused(
+            peer=self.peer,
+            user=self._user,
+            sender=self._transaction.sender if begun else None,
+            to=(recipient,) if recipient else self._transaction.given,
+            # What came says more than what was announced at MAIL.
+            size=(upload.received if upload else self._transaction.size) or None,
+            subject=upload.headline.subject if upload else "",
+            message_id=upload.headline.message_id if upload else "",
+        )
         if isinstance(reply, replies.RateExceeded):
-            log.limited(peer=self.peer, user=self._user, sender=sender, reply=str(reply))
+            self._store.log.limited(refused, str(reply))
         else:
-            log.rejected(
-                peer=self.peer, user=self._user, sender=sender, recipient=recipient, reply=str(reply)
-            )
+            self._store.log.rejected(refused, str(reply))
         self.say(reply)
 
     @property
@@ -171,9 +179,9 @@ class MailCommands(Connection):
         message = None if self._intake.in_chunks else self._begin_message()
         if isinstance(message, Reply):
             await self._intake.skip(chunk.size)
+            self._reject(message)
             # The message's other chunks must not be taken for a message of their own.
             self._clear()
-            self._reject(message)
             return
         reply = await self._intake.chunk(chunk, message)
         if chunk.last or reply is None or not reply.positive:

@@ -40,6 +40,12 @@ class Transaction:
         return tuple(self._redirected)
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """The recipients that were taken so far, as the client gave them."""
+        kept = (r.address for r in self._recipients.values() if r.address != self._settings.redirect_all_to)
+        return (*self._redirected, *kept)
+
+    @property
     def has_recipients(self) -> bool:
         return bool(self._recipients)
 

@@ -11,14 +11,17 @@ from mailer.mail.header import HeaderReader, HeaderTooLarge
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
 from mailer.receive import long_lines, replies
-from mailer.receive.content import Arrival, ContentPolicy, Origin, top
+from mailer.receive.content import Arrival, ContentPolicy, Origin, added_message_id, top
 from mailer.receive.data import DataReader, Fault
+from mailer.receive.headline import Headline, headline
 from mailer.receive.mime_header import Unencodable
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool
 
+_BEGINNING = 8 * 1024
+"""Octets in which a damaged message's Subject and Message-ID are looked for."""
 _PIECE = 64 * 1024
 """Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
 
@@ -54,6 +57,13 @@ class Upload:
         self._arrival = Arrival(origin, policy, self._incoming.id, at)
         self._header: HeaderReader | None = HeaderReader()
         self._gathered = bytearray()
+        self._wants_headline = policy.log_headline
+        self._headline: Headline | None = None
+        """What its header says, once that is whole."""
+        self._beginning = b""
+        """Of the message, until then: its reader settles nothing of a piece that is damaged."""
+        self.received = 0
+        """Octets of the message so far, as they came."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
 
@@ -70,7 +80,10 @@ class Upload:
         """
         try:
             while not reader.done:
-                await self.take(reader.feed(await read_chunk()))
+                data = await read_chunk()
+                self.came(data)
+                await self.take(reader.feed(data))
+            self.received -= len(reader.rest)
         except BaseException:
             self.discard()
             raise
@@ -103,6 +116,8 @@ class Upload:
 
     def _edit(self, head: bytes, rest: bytes) -> None:
         self._header = None
+        if self._wants_headline and head:
+            self._headline, self._beginning = headline(head), b""
         edited = top(self._arrival, head)
         if isinstance(edited, Reply):
             self._refusal = edited
@@ -155,9 +170,28 @@ class Upload:
             user=origin.user,
             peer=origin.peer,
             redirected=origin.redirected,
+            subject=self.headline.subject,
+            message_id=self.headline.message_id or self._added_message_id,
         )
         incoming.release()
         return replies.queued(incoming.id)
+
+    def came(self, data: bytes) -> None:
+        """Note bytes of the message as they came, before its reader judges them."""
+        self.received += len(data)
+        if self._wants_headline and self._headline is None and len(self._beginning) < _BEGINNING:
+            self._beginning += data[:_BEGINNING]
+
+    @property
+    def headline(self) -> Headline:
+        """What people call the message, as far as it came; empty where that is not to be kept."""
+        if not self._wants_headline:
+            return Headline()
+        return self._headline or headline(self._beginning.partition(b"\r\n\r\n")[0] + b"\r\n")
+
+    @property
+    def _added_message_id(self) -> str:
+        return added_message_id(self._arrival) if self._wants_headline else ""
 
     async def _encode(self) -> Reply | None:
         """Write the message anew, without long lines; return the reply that refuses it if that cannot be."""

@@ -144,7 +144,8 @@ class Feed:
     def _recover(self, name: str) -> Claim | None:
         claim = self._claim(self._claims.recover, name)
         if claim and claim.died:
-            self._log.message("recovered", id=name, reason="its runner died")
+            to = tuple(claim.entry.state.by_address)
+            self._log.message("recovered", id=name, to=to, reason="its runner died")
         return claim
 
     def _is_left(self, name: str) -> bool:

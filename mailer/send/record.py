@@ -83,7 +83,7 @@ class Record:
     def hold(self, reason: str) -> None:
         """Record that the message is to be held."""
         self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])
-        self.policy.log.message("held", id=self.claim.id, reason=reason)
+        self.policy.log.message("held", id=self.claim.id, to=tuple(self.state.by_address), reason=reason)
 
     def hold_doubt(self, among: Collection[str]) -> bool:
         """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""

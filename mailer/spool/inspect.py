@@ -154,6 +154,15 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
         return Seen(spot, None, str(corrupt))
 
 
+def recipients_of(spool: Spool, spot: Spot) -> tuple[str, ...]:
+    """Return whom a message is for, as far as that can be read: for the log of what becomes of it."""
+    try:
+        seen = look(spool, spot)
+    except OSError:
+        return ()
+    return tuple(seen.entry.state.by_address) if seen and seen.entry else ()
+
+
 Mine = Callable[[str], bool]
 """Whether the message of this name is in the caller's share, where several list one spool together."""
 

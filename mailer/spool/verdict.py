@@ -45,6 +45,8 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """Which providers are paused, and until when, if nobody else would take the mail; empty: somebody is."""
     fate: Callable[[str], Standing | None] = _not_known
     """How the notification with this id stands; None: nobody knows."""
+    name: Callable[[str], str] = str
+    """Writes a hop with the name that the operator gave it."""
     advise: Callable[[Standing], str] = _no_advice
     """Says what to do about how a recipient stands; empty: nothing is known."""
 

@@ -23,6 +23,7 @@ from mailer.mail.reply import printable
 from mailer.spool import provider_state, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
+from mailer.spool.inspect import recipients_of
 from mailer.spool.layout import Place, Spot
 from mailer.spool.operate import Begun, Operator, Refused, finish_together
 from mailer.spool.scan import QUEUE
@@ -227,16 +228,17 @@ def _do_nothing(spots: Sequence[Spot]) -> Iterator[tuple[Spot, _Done]]:
 
 def _do(verb: Verb, at: Workplace, spots: Sequence[Spot], *, named: bool) -> Iterator[tuple[Spot, _Done]]:
     """Begin with each message, finish with all of them together, and say what became of each."""
+    whom = [recipients_of(at.spool, spot) for spot in spots]
     begun = [_begin(verb, at, spot, named=named) for spot in spots]
     finished = iter(finish_together(at.spool, [one for one in begun if isinstance(one, Begun)]))
-    for spot, one in zip(spots, begun, strict=True):
+    for spot, to, one in zip(spots, whom, begun, strict=True):
         error = next(finished) if isinstance(one, Begun) else None
         if isinstance(one, tuple):
             yield spot, one
         elif error:
             yield spot, (Result.FAILED, system_words(error))
         else:
-            at.log.message(verb.event, id=spot.name, by=at.operator, reason=verb.reason)
+            at.log.message(verb.event, id=spot.name, to=to, by=at.operator, reason=verb.reason)
             yield spot, (Result.DONE, "")
 
 

@@ -20,6 +20,7 @@ from mailer.spool import provider_state, story, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.ids import is_id
+from mailer.spool.inspect import recipients_of
 from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.operate import Operator, Refused
@@ -209,6 +210,7 @@ def _carry_out(service: Service, action: Action, message_id: str, reason: str) -
     operator = Operator(service.spool, _BY)
     for _ in range(_PASSES):
         spot = _find(service.spool, message_id)
+        to = recipients_of(service.spool, spot)
         try:
             action.act(operator, spot, service.clock(), reason)
         except Gone:
@@ -219,7 +221,7 @@ def _carry_out(service: Service, action: Action, message_id: str, reason: str) -
             ) from None
         except (Refused, Unsafe, Corrupt) as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
-        service.log.message(action.event, id=message_id, by=_BY, reason=reason)
+        service.log.message(action.event, id=message_id, to=to, by=_BY, reason=reason)
         return
     raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be taken: try again")
 
