@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from mailer.cli import receiver
@@ -28,6 +29,7 @@ from mailer.receive.service import Service
 from mailer.receive.settings import Settings
 from mailer.receive.sockets import Address, UnsafeSettingsError
 from mailer.receive.upload import Store
+from mailer.spool import identity
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 from mailer.spool.programs import Registration
@@ -46,7 +48,8 @@ def run(port: int | None, parent: int | None) -> Exit:
         raise ConfigError(problems)
     with acting_as_owner(loaded.config.spool_dir):
         spool = make_spool(loaded.config.spool_dir)
-    settings = receiver.settings(loaded.config, port)
+        word = identity.made(spool)
+    settings = replace(receiver.settings(loaded.config, port), identity=word)
     with spool, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_serve(loaded, settings, spool, parent))
@@ -133,6 +136,7 @@ class Reloader:
         if problems := checks.refuse_to_serve(loaded):
             raise ConfigError(problems)
         settings = receiver.settings(loaded.config, old.settings.port)
+        settings = replace(settings, identity=old.settings.identity)
         restart = []
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")

@@ -98,7 +98,7 @@ class Session(MailCommands):
     async def smtp_EHLO(self, hostname: str) -> None:
         if self._introduce(hostname, extended=True):
             lines = [
-                self.settings.hostname,
+                f"{self.settings.hostname} {self.settings.identity}".rstrip(),
                 "PIPELINING",
                 f"SIZE {self.settings.max_message_size}",
                 "8BITMIME",

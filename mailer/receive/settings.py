@@ -57,6 +57,8 @@ class Settings:
     """More places to listen at."""
     hostname: str = "localhost"
     """Our own name in the banner, EHLO and Received."""
+    identity: str = ""
+    """A word by which our own runner knows us, said in the EHLO reply; empty: none."""
     strict_syntax: bool = False
     """Refuse what RFC 5321 does not allow, also where it is only odd: see `mail.address.Lenient`."""
     origin_domain: str = "localhost"

@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,7 +26,7 @@ from mailer.send.dkim.signer import Signer
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.plan import hop_of, keeps_mail, rules_of
 from mailer.send.smtp.hop import Hop
-from mailer.spool import provider_state
+from mailer.spool import identity, provider_state
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import ProviderState, States
 
@@ -71,7 +71,8 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
         return
     own = own_name(config)
-    hops = [hop_of(provider, config, own) for provider in config.providers]
+    ourselves = _identity(config)
+    hops = [replace(hop_of(provider, config, own), ourselves=ourselves) for provider in config.providers]
     if config.providers and not config.direct_delivery.enabled:
         yield _known("our name", direct_check.check_hostname(own, "hostname", grave=False))
     states = _provider_states(config)
@@ -109,6 +110,14 @@ def _known(title: str, finding: Finding) -> Section:
         return [finding]
 
     return Section(title, found)
+
+
+def _identity(config: Config) -> str:
+    try:
+        with Spool.look(config.spool_dir) as spool:
+            return identity.known(spool)
+    except OSError:
+        return ""
 
 
 def _provider_states(config: Config) -> States:

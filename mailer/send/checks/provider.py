@@ -11,7 +11,7 @@ from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.routes import breaker
-from mailer.send.smtp.client import Session
+from mailer.send.smtp.client import OwnReceiver, Session
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 from mailer.spool.provider_state import ProviderState
@@ -145,6 +145,8 @@ def _failed(hop: Hop, trouble: HopTrouble) -> Finding:
     todo = _TODO[trouble.phase]
     if trouble.scope is Scope.LOCAL:
         todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
+    elif isinstance(trouble, OwnReceiver):
+        todo = "name the server that is to take the mail in forwardProviders, or the port where it listens"
     elif isinstance(trouble.__cause__, ssl.SSLCertVerificationError) and hop.here:
         todo = _BRIDGE
     return Finding(str(hop), _STEP[trouble.phase], Grade.PROBLEM, trouble.text, todo)

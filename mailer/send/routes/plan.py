@@ -1,7 +1,7 @@
 """From the configuration to the routes, in the order in which they are tried."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider, TlsLevel
@@ -16,6 +16,7 @@ from mailer.send.routes.turns import Turns, Weighted
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
+from mailer.spool import identity
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
@@ -114,7 +115,7 @@ def rules_of(direct: DirectDelivery) -> "Rules":
 
 def _forward(provider: Provider, config: Config, means: Means) -> Route:
     return ForwardRoute(
-        hop_of(provider, config, means.ehlo_domain),
+        replace(hop_of(provider, config, means.ehlo_domain), ourselves=identity.known(means.spool)),
         means.pool,
         Breaker(means.providers, provider.account, provider.label),
         Presentation.to(provider),

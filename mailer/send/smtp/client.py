@@ -42,6 +42,17 @@ class Message(Protocol):
         """At most `length` octets from `offset`; fewer only at the end."""
 
 
+class OwnReceiver(HopTrouble):
+    """The hop is our own receiver: what is sent there comes back, and goes there again."""
+
+    def __init__(self, hop: str) -> None:
+        text = "this is mailer's own receiver: mail would go round in a circle; see forwardProviders"
+        super().__init__(hop, Phase.EHLO, text, temporary=False)
+
+    def again(self) -> "OwnReceiver":
+        return OwnReceiver(self.hop)
+
+
 class Session:
     """A session that is past EHLO, STARTTLS and AUTH: ready for transactions, one at a time."""
 
@@ -182,6 +193,8 @@ class Session:
         """EHLO, or HELO where EHLO is unknown (RFC 5321 4.1.1.1)."""
         reply = await self._ask(self._dialogue.hello, "EHLO", self.hop.ehlo_domain)
         if reply.positive:
+            if self.hop.ourselves and self.hop.ourselves in reply.lines[0].split():
+                raise OwnReceiver(self.label)
             self.extensions = Extensions.of(reply)
             self._dialogue.pipelining = self.extensions.pipelining
             return

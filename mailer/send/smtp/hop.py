@@ -35,6 +35,8 @@ class Hop:
     """Empty: do not log in."""
     password: Secret | None = field(default=None, repr=False, compare=False)
     ehlo_domain: str = "localhost"
+    ourselves: str = ""
+    """The word by which our own receiver is known (`spool.identity`), which is sent nothing; empty: none."""
     source_address: str = ""
     """Connect from here; empty: as the system chooses."""
     max_sessions: int = 0
