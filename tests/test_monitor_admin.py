@@ -20,6 +20,7 @@ from hostile import HANG, Server, per_address, reached
 from http_client import ask, post
 from sending import TO, forward_to, queue
 from spool_walk import walk
+from testbed.faketime import clock_set
 from testbed.ports import LOOPBACK
 from testbed.proc import children, opened
 from testbed.relay import ADMIN_TOKEN, Relay
@@ -205,6 +206,16 @@ def test_cleaning_removes_only_what_failed_long_ago(relay: Relay, states: Queue)
         (older, "admin request"),
         (old, "admin request"),
     ]
+
+
+def test_nothing_is_cleaned_by_a_clock_that_was_set_ahead(relay: Relay, states: Queue) -> None:
+    states.fail(failed := states.new(), "550 no")
+    assert relay.mailer_send("--once").returncode == 0
+    with relay.monitor(under=clock_set("+60d")):
+        answer = post(relay.http_port, "/admin/clean-old-emails")
+    assert answer.status == 409
+    assert "mailer spool trust-clock" in answer.error
+    assert failed in walk(relay.spool)
 
 
 @pytest.mark.security_case(96)

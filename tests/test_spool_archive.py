@@ -9,7 +9,7 @@ import pytest
 from sending import found, queue
 from spool_strategies import NOW, accept
 from spool_walk import walk
-from testbed.faketime import faketime
+from testbed.faketime import clock_set, faketime
 from testbed.relay import Relay
 
 from mailer.spool import archive
@@ -127,13 +127,15 @@ def test_a_run_prunes_what_archive_max_age_says_and_why_tells_of_it_until_then(r
     assert walk(relay.spool, ("sent",)) == {}
 
 
-def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_for_a_day(relay: Relay) -> None:
+def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_until_it_is_trusted(
+    relay: Relay,
+) -> None:
     """FAULTS row 10: nothing expires on one reading."""
     relay.configure({"security": {"logAllEmails": True}, "archiveMaxAge": "3d", "logRetention": "3d"})
     message = queue(relay.spool)
 
     def run(moment: str, program: Callable[..., Any] = relay.mailer_send, *words: str) -> set[str]:
-        assert program(*words or ["--once"], under=faketime(moment)).returncode == 0
+        assert program(*words or ["--once"], under=clock_set(moment)).returncode == 0
         return {path.stem for path in (relay.spool / "log").iterdir()} & {"20261130"}
 
     run("2026-11-30 12:00:00")
@@ -148,7 +150,9 @@ def test_a_clock_ten_years_ahead_deletes_neither_copies_nor_the_ledger_for_a_day
     assert run("2036-11-28 13:00:00", relay.mailer, "spool", "sweep") == {"20261130"}
     run("2036-11-29 12:03:00")
     assert found(relay.spool, message) is not None
-    # It stays so: the host was off for ten years.
+    # It stays so, and the operator knows better.
+    trusted = relay.mailer("spool", "trust-clock", "--json", under=clock_set("2036-11-29 12:04:00"))
+    assert json.loads(trusted.stdout)["doubted"] is True
     assert run("2036-11-29 12:05:00") == set()
     assert found(relay.spool, message) is None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from mailer.cli.child import child_argv
+from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal
 from mailer.cli.limits import uses
@@ -34,6 +35,7 @@ from mailer.monitor.reading import Lookout
 from mailer.monitor.runs import Runs
 from mailer.monitor.service import Service
 from mailer.monitor.token import token_for
+from mailer.spool.clock_guard import known_doubt
 from mailer.spool.layout import Spool
 from mailer.spool.programs import Registration
 
@@ -109,6 +111,7 @@ class _Observer:
             alerting=Alerting(spool, log, Means(config.alerts, post_json, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
+            doubt=partial(known_doubt, spool, clocks()),
             outlook=partial(outlook, config, spool),
         )
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from mailer import __version__
+from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import (
     DURATION,
@@ -149,9 +150,7 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
     marker = Marker(spool, log, time.time, order.mode)
-    async with open_runner(
-        config, spool, log, time.time, hostname=hostname, limit=order.limit or 0
-    ) as runner:
+    async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
         if order.max_seconds is not None:
             loop.call_later(order.max_seconds, runner.begin_nothing_more)
         try:

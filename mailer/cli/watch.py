@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mailer.cli.clocks import clocks
 from mailer.cli.hangup import Terminal
 from mailer.cli.wire import program_log
 from mailer.config.checks import refuse_to_send
@@ -113,7 +114,7 @@ class Watch:
         config = loaded.config
         hostname = own_name(config)
         marker = Marker(self._spool, log, time.time, MODE)
-        async with open_runner(config, self._spool, log, time.time, hostname=hostname) as runner:
+        async with open_runner(config, self._spool, log, clocks(), hostname=hostname) as runner:
             log.notice("watching the spool", path=self._spool.path)
             self._runner = runner
             ready.set()

@@ -5,11 +5,38 @@ turn it back a year (a host whose battery died does).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
 Clock = Callable[[], float]
 """Returns seconds since the epoch, as `time.time` does; it may jump."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at this host's clocks."""
+
+    wall: float
+    """Seconds since the epoch; may be wrong, and jump."""
+    boot: str
+    """This boot's id; empty where the kernel does not tell."""
+    uptime: float
+    """Seconds since this boot, suspended time included (CLOCK_BOOTTIME): never set, never jumps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where readings come from."""
+
+    wall: Clock
+    uptime: Clock
+    boot: str
+    synchronized: Callable[[], bool] = lambda: False
+    """Whether the kernel was told, since the wall clock was last set, that a time server keeps it."""
+
+    def read(self) -> Reading:
+        return Reading(self.wall(), self.boot, self.uptime())
 
 
 def rfc3339(seconds: float) -> str:

@@ -12,7 +12,7 @@ from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
-from mailer.spool import words
+from mailer.spool import clock_guard, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Missed, Unsafe
 from mailer.spool.ids import arrival
@@ -90,6 +90,8 @@ class _Admin:
         except ValueError:
             raise Refusal(HTTPStatus.BAD_REQUEST, 'olderThan is a duration such as "30d"') from None
         age = age or float(self._service.config.archive_max_age)
+        if doubt := await asyncio.to_thread(self._service.doubt):
+            raise Refusal(HTTPStatus.CONFLICT, clock_guard.describe(doubt))
         limit = self._service.clock() - age
         removed = await self._each(
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit

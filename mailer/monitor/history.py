@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from mailer.maillog import search
 from mailer.maillog.ledger import Line
-from mailer.spool import words
+from mailer.spool import clock_guard, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
@@ -80,7 +80,7 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
         if seen := look(spool, found[0]):
             steps = tuple(_steps(spool, found[0]))
             how = replace(outlook, paused=read_pause(spool), fate=cache(partial(_fate, spool)))
-            told = tuple(verdict(seen, steps, how))
+            told = (*verdict(seen, steps, how), *_waits_for_clock(spool, seen))
             return Story(seen.id, _title(seen), told, _named(steps, outlook), seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 
@@ -92,6 +92,14 @@ def _fate(spool: Spool, notice: str) -> Standing | None:
         if seen and seen.entry:
             return next(iter(seen.entry.state.standings), None)
     return next(iter(last_standings(map(of_ledger, _lines(spool, notice)))), None)
+
+
+def _waits_for_clock(spool: Spool, seen: Seen) -> Iterator[str]:
+    """Say that a message which waits is not given up while the clock is not believed."""
+    mark = clock_guard.read(spool)
+    if mark and mark.doubt and seen.spot.place in {Place.NEW, Place.RETRY}:
+        said = clock_guard.describe(mark.doubt)
+        yield f"{said[0].upper()}{said[1:]}."
 
 
 def _title(seen: Seen) -> str:

@@ -13,6 +13,7 @@ from mailer.monitor.alerts import Alerting
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.runs import Runs
+from mailer.spool.clock_guard import Doubt
 from mailer.spool.layout import Spool
 from mailer.spool.verdict import Outlook
 
@@ -24,6 +25,10 @@ _SAVE_EVERY = 12
 
 def _bare(now: float) -> Outlook:
     return Outlook(now=now)
+
+
+def _none() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Service:
     limits: LimitsView
     token: Secret
     """The token that a request must carry to see mail, or to act on it."""
+    doubt: Callable[[], Doubt | None] = _none
+    """Why the clock is not believed at this moment; None: it is."""
     outlook: Callable[[float], Outlook] = _bare
     """What decides beside a message itself how it goes on, at a time in seconds since the epoch."""
 

@@ -116,9 +116,7 @@ class Feed:
         for spot in self._due():
             if claim := self._claim(self._claims.take, spot.name):
                 yield claim
-        for name in clean_tmp(self._spool, self._clock(), self._left_alone):
-            self._log.notice("removed an unfinished message that was never acknowledged", id=name)
-        self._delete_what_is_old(self._clock())
+        self._delete_what_is_old()
 
     def _due(self) -> Iterator[Spot]:
         horizon = self._policy.backoff.horizon
@@ -151,14 +149,15 @@ class Feed:
     def _is_left(self, name: str) -> bool:
         return name in self.leave_alone or name in self._given_up
 
-    def _delete_what_is_old(self, now: float) -> None:
-        if self._policy.leap.believes(now):
+    def _delete_what_is_old(self) -> None:
+        """Delete what nobody waits for; for its age only while the clock is believed."""
+        guard, now = self._policy.guard, self._clock()
+        trusted = guard is None or guard.observe() is None
+        for name in clean_tmp(self._spool, now if trusted else None, self._left_alone):
+            self._log.notice("removed an unfinished message that was never acknowledged", id=name)
+        if trusted:
             prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
             self._log.forget_old_days()
-        else:
-            self._log.warning(
-                "the clock has leapt far ahead: for a day nothing is deleted or given up for its age"
-            )
 
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
         try:

@@ -41,7 +41,6 @@ class Marker:
             failed=tally.failed,
             held=tally.held,
             version=__version__,
-            leapt=runner.leap.mark(at),
         )
         try:
             last_run.write(self._spool, run)

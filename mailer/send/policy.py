@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.journals import Journals
-from mailer.send.leap import Leap
 from mailer.send.routes.turns import Turns
 from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
+from mailer.spool.clock_guard import ClockGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,15 @@ class Policy:
     """Signs what leaves this host; None: nothing is to be signed."""
     archive_max_age: float = math.inf
     """Seconds that `sent/` keeps a copy."""
-    leap: Leap = field(default_factory=lambda: Leap(None))
-    """Whether the clock is one to delete by."""
+    guard: ClockGuard | None = None
+    """Knows whether the clock is one to delete and to give up by; None: it is."""
     journals: Journals | None = None
     """Makes durable what is recorded of messages in hand; None: nobody does."""
     traffic: Traffic | None = None
     """How the direct route's destinations do; None: it is off."""
     staging: Staging | None = None
     """What may leave; None: everything."""
+
+    def trusts_clock(self) -> bool:
+        """Tell whether a decision by age may be made at this moment."""
+        return self.guard is None or self.guard.trusts()

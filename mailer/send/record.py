@@ -56,7 +56,7 @@ class Record:
         self.attempt = self.state.attempts + 1
         """The number of this one."""
         self._began = policy.clock()
-        self._believed = policy.leap.believes(self._began)
+        self._believed = policy.trusts_clock()
         self._report = Report(policy.log, claim, self._began)
         self._delay = policy.backoff.delay(self.attempt, policy.random)
         self._was_overdue = self.state.overdue

@@ -8,14 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mailer.config.model import Config, UncertainPolicy
-from mailer.mail.clock import Clock
+from mailer.mail.clock import Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.dsn.owed import destination
 from mailer.send.journals import Journals
-from mailer.send.leap import Leap
 from mailer.send.phase import Timeouts
 from mailer.send.policy import Policy
 from mailer.send.routes.plan import Means, keeps_mail, plan
@@ -26,8 +25,9 @@ from mailer.send.smtp.client import Session
 from mailer.send.smtp.pool import Pool
 from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
-from mailer.spool import last_run
-from mailer.spool.claim import Claims, boot_id
+from mailer.spool import clock_guard
+from mailer.spool.claim import Claims
+from mailer.spool.clock_guard import ClockGuard, Doubt
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
@@ -41,7 +41,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     config: Config,
     spool: Spool,
     log: MailLog,
-    clock: Clock,
+    clocks: Clocks,
     *,
     hostname: str,
     limit: int = 0,
@@ -53,7 +53,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         config: the operator's.
         spool: what to work on.
         log: told of everything that happens.
-        clock: what time it is.
+        clocks: what time it is.
         hostname: what we call ourselves to other servers.
         limit: messages to claim, at most; 0: all.
         say: takes the lines of a transcript of every session.
@@ -62,6 +62,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         OSError: the local Maildir cannot be made.
         ValueError: the DKIM configuration names no domain or no key.
     """
+    clock = clocks.wall
     signer = Signer(config.dkim, clock) if config.dkim.enabled and not keeps_mail(config) else None
     backoff = Backoff(delays=tuple(map(float, config.retry.schedule)), max_age=float(config.retry.max_age))
 
@@ -71,7 +72,13 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     def on_skip(spot: Spot, reason: str) -> None:
         log.warning("left alone", path=spot.path, reason=reason)
 
-    leap = Leap(last_run.read(spool), last_run.moments(spool))
+    def on_change(doubt: Doubt | None) -> None:
+        if doubt:
+            log.warning(clock_guard.describe(doubt))
+        else:
+            log.notice("the clock is believed: what is too old is given up and deleted again")
+
+    guard = ClockGuard(spool, clocks, on_change)
     committer, disposal = Committer(spool).start(), Disposal()
     try:
         pool = Pool(
@@ -89,17 +96,17 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 random=random.random,
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
-                leap=leap,
+                guard=guard,
                 journals=Journals(committer),
                 traffic=traffic if config.direct_delivery.enabled else None,
                 staging=None if keeps_mail(config) else Staging.of(config),
             )
             terms = Terms(
-                destination(config), hostname, float(config.delay_warning), backoff.max_age, leap.believes
+                destination(config), hostname, float(config.delay_warning), backoff.max_age, guard.trusts
             )
             yield Runner(
                 spool,
-                Claims(spool, clock, boot_id(), on_quarantine, on_skip),
+                Claims(spool, clock, clocks.boot, on_quarantine, on_skip),
                 policy,
                 Settler(
                     committer,

@@ -84,7 +84,6 @@ class Runner:
             pause=self._hands.pause,
             on_trouble=self._troubled_by,
         )
-        self.leap = policy.leap
 
     async def once(self, stop: asyncio.Event, grace: float) -> Tally:
         """Work until nothing is ready, or `stop` is set.

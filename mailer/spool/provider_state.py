@@ -5,8 +5,7 @@ file that is lost or damaged means that every provider is tried.
 """
 
 import contextlib
-import fcntl
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Annotated
 
@@ -14,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailer.spool import state
-from mailer.spool.layout import STATE, Spool
+from mailer.spool.layout import Spool
 
 NAME = "providers.json"
 
@@ -79,7 +78,7 @@ def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderSt
     Raises:
         OSError: it cannot be written.
     """
-    with _alone(spool):
+    with state.alone(spool):
         states = read(spool)
         before = states.get(account, ProviderState())
         if (after := how(before)) != before:
@@ -90,7 +89,7 @@ def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderSt
 
 def end_pauses(spool: Spool, now: datetime) -> None:
     """Have every provider that is left alone tried with the next message; raises OSError."""
-    with _alone(spool):
+    with state.alone(spool):
         before = read(spool)
         after = {
             account: replace(known, open_until=now, probe_until=None)
@@ -104,7 +103,7 @@ def end_pauses(spool: Spool, now: datetime) -> None:
 
 def forget(spool: Spool, accounts: Collection[str]) -> None:
     """Forget what is known of some providers: they are as good as new; raises OSError."""
-    with _alone(spool):
+    with state.alone(spool):
         before = read(spool)
         after = {account: known for account, known in before.items() if account not in accounts}
         if after != before:
@@ -114,16 +113,3 @@ def forget(spool: Spool, accounts: Collection[str]) -> None:
 def write(spool: Spool, states: States) -> None:
     """Put these in the place of what was there; raises OSError."""
     state.replace(spool, NAME, msgspec.json.format(msgspec.json.encode(states), indent=2) + b"\n")
-
-
-@contextlib.contextmanager
-def _alone(spool: Spool) -> Iterator[None]:
-    """Keep other runners from a change at the same time, if they let us.
-
-    A stopped one may keep the lock for an hour, and mail does not wait for that: the worst that happens
-    without it is that one runner forgets what another one learnt.
-    """
-    with spool.directory(STATE) as directory:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield

@@ -4,7 +4,9 @@ None of them is needed for mail to flow: one that is lost, or cannot be read, is
 """
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 
@@ -47,3 +49,16 @@ def replace(spool: Spool, name: str, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
             raise
+
+
+@contextlib.contextmanager
+def alone(spool: Spool) -> Iterator[None]:
+    """Keep other programs from a change at the same time, if they let us.
+
+    A stopped one may keep the lock for an hour, and mail does not wait for that: the worst that happens
+    without it is that one program forgets what another one learnt.
+    """
+    with spool.directory(STATE) as directory:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

@@ -90,14 +90,14 @@ def remove_if_empty(spool: Spool, directory: str) -> None:
         return
 
 
-def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
+def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
     """Remove what programs that died left in `tmp/`, and name it. None of it was ever acknowledged.
 
     A notification that its parent's journal names stays: whoever claims the parent will send it.
 
     Args:
         spool: where.
-        now: seconds since the epoch.
+        now: seconds since the epoch; None: the clock is not believed, and nothing is removed for its age.
         on_skip: told about each file that cannot be opened or removed; it stops none of the others.
 
     Raises:
@@ -110,7 +110,7 @@ def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason:
             with Held.take(spool, spot) as held:
                 state = os.fstat(held.fd)
                 # With another name it was accepted: a power cut brought this one back, or its runner died.
-                if not held.also and (now - state.st_mtime <= STALE or is_awaited(spool, held)):
+                if not held.also and (not _is_stale(state, now) or is_awaited(spool, held)):
                     continue
                 for path in held.also:
                     spool.sync_directory(path.rpartition("/")[0])
@@ -123,3 +123,7 @@ def clean_tmp(spool: Spool, now: float, on_skip: Report = lambda _spot, _reason:
                 raise
             on_skip(spot, f"it cannot be removed: {error.strerror}")
     return removed
+
+
+def _is_stale(state: os.stat_result, now: float | None) -> bool:
+    return now is not None and now - state.st_mtime > STALE

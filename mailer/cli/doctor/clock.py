@@ -1,38 +1,53 @@
 """Is the clock right? Signatures, certificates, Date fields and retries all depend on it."""
 
-import ctypes
 from datetime import UTC, datetime
+from pathlib import Path
 
+from mailer.cli.clocks import clocks, synchronized
 from mailer.mail.finding import Finding, Grade
+from mailer.spool import clock_guard
+from mailer.spool.layout import Spool, foreign
 
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 """Before this program was written."""
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-_UNSYNCHRONIZED = 5
-"""TIME_ERROR of adjtimex(2)."""
-_STRUCT_TIMEX = 208
-"""Octets on 64-bit Linux, and more than on 32-bit."""
 
 
-def clock_findings(now: float) -> list[Finding]:
-    """Look at the time, and whether the kernel's clock is kept in step.
+def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
+    """Look at the time, whether a time server keeps it, and whether runners believe it.
 
     Args:
         now: seconds since the epoch.
+        place: the spool's directory; None: nobody knows where it is.
     """
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if not _EARLIEST <= now <= _LATEST:
         todo = "set it, and keep it in step: apt-get install systemd-timesyncd, or chrony"
         return [Finding("clock", "time", Grade.PROBLEM, f"{shown} cannot be", todo)]
-    return [Finding("clock", "time", Grade.OK, shown), _in_step()]
+    guard = [_guard(place)] if place and not foreign(place) else []
+    return [Finding("clock", "time", Grade.OK, shown), _in_step(), *guard]
 
 
 def _in_step() -> Finding:
     """Ask the kernel, which whoever keeps its clock has to tell."""
-    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_STRUCT_TIMEX))
-    if state < 0:
-        return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not tell (a container, perhaps)")
-    if state == _UNSYNCHRONIZED:
-        todo = "keep it in step (timedatectl set-ntp true, or chrony), unless the machine's host does so"
-        return Finding("clock", "ntp", Grade.WARNING, "nothing tells the kernel that it is in step", todo)
+    match synchronized():
+        case None:
+            return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not tell (a container, perhaps)")
+        case False:
+            todo = "keep it in step (timedatectl set-ntp true, or chrony), unless the machine's host does so"
+            return Finding("clock", "ntp", Grade.WARNING, "nothing tells the kernel that it is in step", todo)
     return Finding("clock", "ntp", Grade.OK, "kept in step")
+
+
+def _guard(place: Path) -> Finding:
+    """Say whether runners give up and delete by this clock."""
+    try:
+        with Spool.look(place) as spool:
+            doubt = clock_guard.known_doubt(spool, clocks())
+    except OSError as error:
+        words = f"the spool cannot be looked at: {error.strerror}"
+        return Finding(str(place), "guard", Grade.SKIPPED, words)
+    if doubt is None:
+        return Finding(str(place), "guard", Grade.OK, "goes on from the last run's")
+    why, _, todo = clock_guard.describe(doubt).rpartition("; ")
+    return Finding(str(place), "guard", Grade.WARNING, why, todo)

@@ -58,7 +58,7 @@ def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
         ("files", list(file_findings(loaded))),
         ("spool", _spool(place, loaded.config.min_free_space)),
         ("queue", [] if foreign(place) else queue(place, now)),
-        ("clock", clock_findings(now)),
+        ("clock", clock_findings(now, place)),
     ]
 
 

@@ -28,6 +28,7 @@ _READING = {"ls", "show", "why", "stats", "fsck"}
         "sweep": "mailer.cli.spool.sweep:sweep",
         "stats": "mailer.cli.spool.stats:stats",
         "fsck": "mailer.cli.spool.fsck:fsck",
+        "trust-clock": "mailer.cli.spool.trust_clock:trust_clock",
     },
 )
 @config_option

@@ -5,14 +5,15 @@ import time
 
 import click
 
+from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.spool import records
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
-from mailer.send.leap import Leap
-from mailer.spool import last_run, words
+from mailer.spool import clock_guard, words
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claims, Report, boot_id
+from mailer.spool.clock_guard import ClockGuard
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
@@ -40,8 +41,7 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         retry = at.config.retry
         horizon = Backoff(retry.schedule, retry.max_age).horizon
         count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
-        removed = 0 if dry_run else len(clean_tmp(at.spool, now, on_skip))
-        pruned = 0 if dry_run else _delete_what_is_old(at, now, on_skip)
+        removed, pruned = (0, 0) if dry_run else _delete_what_is_old(at, now, on_skip)
     if as_json:
         record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
         tell(sys.stdout, records.encode(record))
@@ -58,15 +58,17 @@ def _due(at: Workplace, now: float, horizon: float) -> int:
     return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
 
 
-def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> int:
-    if not Leap(last_run.read(at.spool), last_run.moments(at.spool)).believes(now):
-        at.log.warning("the clock is far ahead of the last run's: nothing was deleted for its age")
-        return 0
+def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> tuple[int, int]:
+    """Return how many files of `tmp/`, and how many copies, were deleted."""
+    if doubt := ClockGuard(at.spool, clocks()).observe():
+        at.log.warning(clock_guard.describe(doubt))
+        return len(clean_tmp(at.spool, None, on_skip)), 0
+    removed = len(clean_tmp(at.spool, now, on_skip))
     at.log.forget_old_days()
     pruned = 0
     while deleted := prune(at.spool, now, at.config.archive_max_age, on_skip):
         pruned += deleted
-    return pruned
+    return removed, pruned
 
 
 def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float) -> int:

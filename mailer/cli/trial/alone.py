@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
 from mailer.cli.trial import Order, mail
@@ -127,7 +128,7 @@ def _queue(spool: Spool, log: MailLog, to: str, sender: str) -> str:
 async def _run(config: Config, spool: Spool, log: MailLog, *, show: bool) -> None:
     hostname = own_name(config)
     say = _say if show else None
-    async with open_runner(config, spool, log, time.time, hostname=hostname, limit=1, say=say) as runner:
+    async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=1, say=say) as runner:
         await runner.once(asyncio.Event(), float(config.sending.shutdown_grace))
 
 

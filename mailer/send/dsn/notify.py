@@ -34,8 +34,8 @@ class Terms:
     """As `owed` takes it."""
     max_age: float
     """Seconds from a message's acceptance until it is given up."""
-    believes: Callable[[float], bool] = lambda _: True
-    """Whether a reading of the clock is one to call a message late by."""
+    trusts_clock: Callable[[], bool] = lambda: True
+    """Whether the clock is one to call a message late by at this moment."""
 
 
 class Notifier:
@@ -64,7 +64,7 @@ class Notifier:
                 (After a defect of ours nothing is told, and the message's file, in `failed/`, says so.)
         """
         to = self._terms.destination(claim.entry.envelope.sender)
-        delay_warning = self._terms.delay_warning if self._terms.believes(now) else 0.0
+        delay_warning = self._terms.delay_warning if self._terms.trusts_clock() else 0.0
         told = owed(state, now, delay_warning) if to else ()
         if not told:
             return state

@@ -1,0 +1,40 @@
+"""`mailer spool trust-clock`: the operator has looked, and the clock is right."""
+
+import sys
+
+import click
+
+from mailer.cli.clocks import clocks
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.spool import records
+from mailer.cli.wire import tell, workplace
+from mailer.mail import clock
+from mailer.spool import words
+from mailer.spool.clock_guard import trust
+
+
+@click.command(
+    "trust-clock",
+    epilog=examples(
+        "date -u && mailer spool trust-clock",
+    ),
+)
+@json_option
+@config_option
+def trust_clock(*, as_json: bool) -> None:
+    """Say that this host's clock is right: what is too old is given up, and deleted, again.
+
+    After the clock was set while the host ran, or when it is far ahead of the last sign of life in the spool,
+    all that waits until the clock has gone on evenly for a while; mail is sent all the same. `mailer doctor`
+    says whether that is so. Runners that stay take it up within a minute.
+    """
+    now = clocks()
+    with workplace() as at:
+        doubt = trust(at.spool, now)
+    at_wall = now.wall()
+    if as_json:
+        record: records.Record = {"at": clock.rfc3339(at_wall), "doubted": doubt is not None}
+        tell(sys.stdout, records.encode(record))
+    else:
+        known = "" if doubt else "; it was not doubted"
+        tell(sys.stdout, f"the clock is believed from now on: {words.moment(at_wall)}{known}\n")

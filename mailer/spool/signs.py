@@ -1,0 +1,49 @@
+"""Signs of life: when something happened in a spool, by the wall clock of then. Each is a hint, no more."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
+from mailer.spool.ids import arrival, is_id
+from mailer.spool.layout import LOG, STATE, Place, Spool, is_day
+from mailer.spool.scan import buckets, names
+
+_IDS = 1000
+"""Message ids that are looked at in each place, at most: a million messages must not hold up a run."""
+_TOUCHED = (Place.NEW, Place.CUR, Place.RETRY, LOG, STATE)
+
+
+def moments(spool: Spool) -> list[float]:
+    """Return when something happened, in seconds since the epoch, in no order.
+
+    Raises:
+        OSError: the spool cannot be worked with.
+    """
+    return [*_ledger(spool), *_changes(spool), *_arrivals(spool)]
+
+
+def _ledger(spool: Spool) -> Iterator[float]:
+    """When each day of the ledger began, and was last written to."""
+    with spool.directory(LOG) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            day = entry.name.partition(".")[0]
+            if is_day(day):
+                yield datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()
+                try:
+                    yield entry.stat(follow_symlinks=False).st_mtime
+                except FileNotFoundError:
+                    continue  # Its retention ended just now.
+
+
+def _changes(spool: Spool) -> Iterator[float]:
+    for name in _TOUCHED:
+        yield os.stat(name, dir_fd=spool.root, follow_symlinks=False).st_mtime
+
+
+def _arrivals(spool: Spool) -> Iterator[float]:
+    """When some messages of each place came."""
+    places = [Place.NEW.value, Place.CUR.value, Place.HOLD.value, Place.FAILED.value]
+    places += [f"{Place.RETRY}/{bucket}" for bucket in islice(buckets(spool, Place.RETRY), _IDS)]
+    for place in places:
+        yield from (arrival(name) for name in islice(names(spool, place), _IDS) if is_id(name))
