@@ -24,6 +24,8 @@ ROOMS_IMPORT = {
     "mail": frozenset(),
     **dict.fromkeys(GROUND_FLOOR, VALUES),
     **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
+    # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
+    "sendmail": frozenset(),
     "cli": VALUES | GROUND_FLOOR | PROGRAMS,
     # `python -m mailer` is the command line by another name; `mailer` itself holds the version.
     "__main__": frozenset({"cli"}),

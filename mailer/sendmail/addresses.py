@@ -1,0 +1,80 @@
+"""The addresses of a To field, or of an argument: display names, comments and groups left away.
+
+What comes out is what stood there, quotes of a local part included; nothing is decoded, so that no encoded
+word turns into another address. Linear in the text.
+"""
+
+import os
+
+from mailer.sendmail.failure import Failure
+
+_CONTROLS = frozenset(map(chr, (*range(32), 127)))
+
+
+def addresses(text: str) -> list[str]:
+    """Return the addresses of a list (RFC 5322 3.4), in order; `<>` is the empty one.
+
+    Args:
+        text: unfolded.
+
+    Raises:
+        Failure: EX_DATAERR: a quote, a comment or a bracket does not end, or there is a control character.
+    """
+    found: list[str] = []
+    word, angle, at = "", None, 0  # type: str, str | None, int
+    inside = False
+    while at < len(text):
+        letter = text[at]
+        end = at + 1
+        if letter == '"':
+            end = _quoted(text, at)
+            word += text[at:end]
+        elif letter == "(":
+            end = _comment(text, at)
+        elif letter == "<" and not inside:
+            word, inside = "", True
+        elif letter == ">" and inside:
+            angle, word, inside = word.strip(" \t"), "", False
+        elif letter in ",;" and not inside:
+            _add(found, angle, word)
+            word, angle = "", None
+        elif letter == ":" and not inside and "[" not in word:
+            word = ""
+        else:
+            word += letter
+        at = end
+    if inside:
+        raise Failure(os.EX_DATAERR, f"an angle bracket is not closed: {_shown(text)}")
+    _add(found, angle, word)
+    return found
+
+
+def _add(found: list[str], angle: str | None, word: str) -> None:
+    address = word.strip(" \t") if angle is None else angle
+    if not _CONTROLS.isdisjoint(address):
+        raise Failure(os.EX_DATAERR, f"an address has a control character: {_shown(address)}")
+    if address or angle is not None:
+        found.append(address)
+
+
+def _quoted(text: str, at: int) -> int:
+    end = at + 1
+    while end < len(text) and text[end] != '"':
+        end += 2 if text[end] == "\\" else 1
+    if end >= len(text):
+        raise Failure(os.EX_DATAERR, f"a quote is not closed: {_shown(text)}")
+    return end + 1
+
+
+def _comment(text: str, at: int) -> int:
+    depth, end = 1, at + 1
+    while end < len(text) and depth:
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        end += 2 if text[end] == "\\" else 1
+    if depth:
+        raise Failure(os.EX_DATAERR, f"a comment is not closed: {_shown(text)}")
+    return end
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:200])

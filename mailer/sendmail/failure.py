@@ -1,0 +1,13 @@
+"""How a hand-over fails: a sentence for whoever started us, and an exit code of sysexits.h."""
+
+
+class Failure(Exception):
+    """The mail was not taken; nothing of it is queued."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Unreachable(Failure):
+    """Nobody answers at the socket: the receiver is down, or was never set up."""

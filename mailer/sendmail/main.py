@@ -1,0 +1,189 @@
+"""`mailer-sendmail`, and by other names `mailq` and `newaliases`: from the command line to the exit code."""
+
+import os
+import pwd
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+from mailer.sendmail.addresses import addresses
+from mailer.sendmail.arguments import Order, parse, program
+from mailer.sendmail.failure import Failure, Unreachable
+from mailer.sendmail.message import Message, from_field, read
+from mailer.sendmail.submission import Receiver, check
+
+SOCKET = "/run/mailer/submit.sock"
+"""Where `submitSocket` is by custom; `$MAILER_SUBMIT_SOCKET` names another place."""
+_RESTART = 5.0
+"""Seconds that a receiver may take to come back when it restarts just now."""
+_PAUSE = 0.1
+
+
+def main() -> int:
+    """Run it, and return the exit code (sysexits.h): 0 once the message is durable."""
+    name = program(sys.argv)
+    try:
+        order = parse(sys.argv)
+        return _MODES[order.mode](order)
+    except Failure as failure:
+        _say(f"{name}: {failure}")
+        return failure.code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _send(order: Order) -> int:
+    recipients = [address for text in order.recipients for address in addresses(text)]
+    message = Message(read(0, dot_ends=order.dot_ends))
+    if order.from_header:
+        recipients += message.recipients()
+    if not recipients:
+        if order.from_header:
+            raise Failure(os.EX_DATAERR, "the header names no recipient (To, Cc, Bcc), nor does the command")
+        raise Failure(os.EX_USAGE, "to whom? Name recipients, or use -t to take those of the header")
+    sender = _sender(order)
+    if not message.has(b"from"):
+        message.fields.insert(0, _author(order, sender))
+    wire = message.wire()
+    deadline = monotonic() + _RESTART
+    while True:
+        try:
+            queued = _submit(order, sender, recipients, wire)
+        except Unreachable:
+            if monotonic() >= deadline:
+                raise
+            sleep(_PAUSE)
+        else:
+            if order.verbose:
+                _say(queued)
+            return os.EX_OK
+
+
+def _submit(order: Order, sender: str, recipients: list[str], wire: bytes) -> str:
+    parameters = [f"SIZE={len(wire)}"]
+    if not wire.isascii():
+        parameters.append("BODY=8BITMIME")
+    if order.ret:
+        parameters.append(f"RET={order.ret}")
+    if order.envid:
+        parameters.append(f"ENVID={order.envid}")
+    with _connected() as connection:
+        receiver = Receiver(connection)
+        replies = receiver.envelope(sender, recipients, parameters, order.notify)
+        for recipient, reply in zip(recipients, replies, strict=True):
+            # All or nothing: a caller that sees a failure may send the whole again.
+            _check_recipient(recipient, reply)
+        return receiver.message(wire)
+
+
+def _check_recipient(recipient: str, reply: tuple[int, str]) -> None:
+    try:
+        check(reply, os.EX_NOUSER)
+    except Failure as failure:
+        shown = recipient if recipient.isprintable() else ascii(recipient)
+        raise type(failure)(failure.code, f"<{shown}>: {failure}; nothing was sent to anybody") from None
+
+
+def _verify(order: Order) -> int:
+    """Say of each recipient whether it would be taken, and as whom; nothing is sent."""
+    code = os.EX_OK
+    with _connected() as connection:
+        receiver = Receiver(connection)
+        recipients = [address for text in order.recipients for address in addresses(text)]
+        replies = receiver.envelope(_sender(order), recipients, [], "")
+    for recipient, (number, text) in zip(recipients, replies, strict=True):
+        sys.stdout.write(f"{recipient}: {number} {text}\n")
+        if number // 100 != 2:
+            code = os.EX_TEMPFAIL if number // 100 == 4 else os.EX_NOUSER
+    return code
+
+
+def _smtp(_: Order) -> int:
+    """Speak SMTP on standard input and output: pass everything on, both ways."""
+    from mailer.sendmail.relay import relay  # noqa: PLC0415 - few need it
+
+    with _connected() as connection:
+        try:
+            relay(connection, 0, 1)
+        except ConnectionError as error:
+            words = f"the receiver has closed the connection: {error.strerror}"
+            raise Unreachable(os.EX_TEMPFAIL, words) from error
+    return os.EX_OK
+
+
+def _command(*arguments: str) -> Callable[[Order], int]:
+    def run(_: Order) -> int:
+        # -P: not what lies in the current directory, which may be anybody's.
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "mailer", *arguments])  # noqa: S606 - no shell is the point
+
+    return run
+
+
+def _nothing(_: Order) -> int:
+    """There is nothing to make: `aliases` are in the configuration, which the receiver reads at SIGHUP."""
+    return os.EX_OK
+
+
+_MODES: dict[str, Callable[[Order], int]] = {
+    "send": _send,
+    "smtp": _smtp,
+    "verify": _verify,
+    "mailq": _command("spool", "ls"),
+    "flush": _command("send", "--once"),
+    "newaliases": _nothing,
+}
+
+
+def _sender(order: Order) -> str:
+    if order.sender is None:
+        return _login()
+    found = addresses(order.sender)
+    if len(found) > 1:
+        raise Failure(os.EX_USAGE, "-f needs one address")
+    return found[0] if found else ""
+
+
+def _login() -> str:
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _author(order: Order, sender: str) -> bytes:
+    name = order.full_name
+    if name is None:
+        name = os.environ.get("NAME", "") or _real_name()
+    return from_field(name.strip(), sender or _login())
+
+
+def _real_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_gecos.partition(",")[0]
+    except KeyError:
+        return ""
+
+
+@contextmanager
+def _connected() -> Iterator[socket.socket]:
+    path = os.environ.get("MAILER_SUBMIT_SOCKET") or SOCKET
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+        except OSError as error:
+            words = (
+                f"the receiver does not answer at {path}: {error.strerror}. "
+                "Is `mailer serve` running, with submitSocket set?"
+            )
+            raise Unreachable(os.EX_TEMPFAIL, words) from error
+        yield connection
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stderr.write(f"{text}\n")
+    except (OSError, ValueError):
+        return  # the exit code says it, too

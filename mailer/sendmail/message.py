@@ -1,0 +1,130 @@
+"""The message as it came on standard input, made ready for SMTP."""
+
+import os
+
+from mailer.sendmail.addresses import addresses
+from mailer.sendmail.failure import Failure
+
+MOST = 256 * 2**20
+"""Octets that are read: what is larger no receiver of ours takes (`maxMessageSize`), and it is in memory."""
+_PIECE = 2**20
+_RECIPIENTS = (b"to", b"cc", b"bcc")
+_RESENT = tuple(b"resent-" + name for name in _RECIPIENTS)
+_ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~ ")
+_NAME_BYTES = frozenset(range(33, 127)) - {ord(":")}
+
+
+class Message:
+    """A message, split into header fields and body; lines end in LF."""
+
+    def __init__(self, data: bytes) -> None:
+        """Args: data: with LF or CRLF line ends, or both: a CR before an LF is part of the line end."""
+        while b"\r\n" in data:
+            data = data.replace(b"\r\n", b"\n")
+        if data.startswith((b"From ", b">From ")):
+            # A line of an mbox file, which `git format-patch` and old programs write.
+            data = data.partition(b"\n")[2]
+        self.fields: list[bytes] = []
+        """Whole fields, folded as they came, each with its LF."""
+        self.body = data
+        self._take_header(data)
+
+    def _take_header(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            end = data.find(b"\n", at) + 1 or len(data)
+            line = data[at:end]
+            if line == b"\n":
+                at = end
+                break
+            if line[:1] in {b" ", b"\t"} and self.fields:
+                self.fields[-1] += line
+            elif _is_field(line):
+                self.fields.append(line)
+            else:
+                break
+            at = end
+        self.body = data[at:]
+
+    def has(self, name: bytes) -> bool:
+        return any(_name(field) == name for field in self.fields)
+
+    def recipients(self) -> list[str]:
+        """Return those of To, Cc and Bcc; of the Resent- ones alone, if there are any (RFC 5322 3.6.6).
+
+        Raises:
+            Failure: EX_DATAERR: a field cannot be read.
+        """
+        names = _RESENT if any(self.has(name) for name in _RESENT) else _RECIPIENTS
+        found: list[str] = []
+        for field in self.fields:
+            if _name(field) in names:
+                value = os.fsdecode(field.partition(b":")[2].replace(b"\n", b""))
+                found += addresses(value)
+        return found
+
+    def wire(self) -> bytes:
+        """Return it as DATA has it: CRLF, dots stuffed, the final dot."""
+        header = b"".join(field if field.endswith(b"\n") else field + b"\n" for field in self.fields)
+        text = header + b"\n" + self.body
+        if not text.endswith(b"\n"):
+            text += b"\n"
+        text = text.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
+        return b"." * text.startswith(b".") + text + b".\r\n"
+
+
+def read(fd: int, *, dot_ends: bool) -> bytes:
+    """Read a message.
+
+    Args:
+        fd: where from, to its end.
+        dot_ends: or to a line with only a dot.
+
+    Raises:
+        Failure: EX_DATAERR: it is larger than `MOST`.
+    """
+    gathered = bytearray()
+    while piece := os.read(fd, _PIECE):
+        searched = max(0, len(gathered) - 4)
+        gathered += piece
+        if dot_ends and (end := _dot(gathered, searched)) is not None:
+            del gathered[end:]
+            break
+        if len(gathered) > MOST:
+            raise Failure(os.EX_DATAERR, f"the message is larger than {MOST} octets")
+    if dot_ends and (gathered == b"." or gathered.endswith((b"\n.", b"\n.\r"))):
+        del gathered[gathered.rindex(b".") :]
+    return bytes(gathered)
+
+
+def _dot(gathered: bytearray, searched: int) -> int | None:
+    """Return where a line with only a dot begins."""
+    if gathered.startswith((b".\n", b".\r\n")):
+        return 0
+    ends = [gathered.find(end, searched) for end in (b"\n.\n", b"\n.\r\n")]
+    return min((end + 1 for end in ends if end >= 0), default=None)
+
+
+def from_field(full_name: str, address: str) -> bytes:
+    """Write a From field for a message without one."""
+    if not full_name:
+        return f"From: {address}\n".encode("utf-8", "surrogateescape")
+    if not full_name.isascii() or not full_name.isprintable():
+        from binascii import b2a_base64  # noqa: PLC0415 - few names need it
+
+        words = b2a_base64(full_name.encode("utf-8", "replace"), newline=False).decode()
+        full_name = f"=?utf-8?b?{words}?="
+    elif not _ATOM.issuperset(full_name):
+        quoted = full_name.replace("\\", "\\\\").replace('"', '\\"')
+        full_name = f'"{quoted}"'
+    return f"From: {full_name} <{address}>\n".encode("utf-8", "surrogateescape")
+
+
+def _name(field: bytes) -> bytes:
+    return field.partition(b":")[0].rstrip(b" \t").lower()
+
+
+def _is_field(line: bytes) -> bool:
+    name, colon, _ = line.partition(b":")
+    name = name.rstrip(b" \t")
+    return bool(colon and name) and _NAME_BYTES.issuperset(name)
