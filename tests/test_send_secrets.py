@@ -16,6 +16,7 @@ from testbed.tools import program
 
 from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.transcript import Transcript
 
 USERNAME, PASSWORD = "relay@example.com", "ya29.s3cret+open/Sesame"
 BLOB = b64encode(f"\0{USERNAME}\0{PASSWORD}".encode()).decode()
@@ -144,7 +145,7 @@ def test_security_case_111_a_password_that_a_server_quotes_is_written_nowhere(re
         for script in LAST.values():
             with Server(script, auth="LOGIN") as last:
                 everyone = forward_to(*servers, last)["forwardProviders"]
-                providers = [provider | login for provider in everyone]
+                providers = [each | login | {"name": f"p{place}"} for place, each in enumerate(everyone)]
                 relay.configure(
                     {"forwardSMTP": True, "forwardProviders": providers, "bounce": "sender", "batchDelay": 0}
                 )
@@ -153,6 +154,8 @@ def test_security_case_111_a_password_that_a_server_quotes_is_written_nowhere(re
                 said += done.stdout + done.stderr
                 assert last.sessions, said
                 assert last.messages or script is LAST["recipient"]
+        for place in (1, 3, 5, 7):  # garbage, what is offered, AUTH in pieces, a long line of garbage
+            said += dialogue(relay, f"p{place}")
     finally:
         for server in servers:
             server.__exit__()
@@ -165,6 +168,23 @@ def test_security_case_111_a_password_that_a_server_quotes_is_written_nowhere(re
     for place, text in {**kept, Path("what programs said"): said}.items():
         told = [secret for secret in SECRETS if secret in text.lower()]
         assert not told, place
+
+
+def dialogue(relay: Relay, provider: str) -> str:
+    """A transcript of a session, in which the password is concealed as well."""
+    words = (
+        "test",
+        "--to",
+        "bob@example.net",
+        "--from",
+        "app@example.com",
+        "--provider",
+        provider,
+        "--dialogue",
+    )
+    done = relay.mailer(*words)
+    assert "***" in done.stdout, done.stderr
+    return done.stdout + done.stderr
 
 
 def shown(relay: Relay, ids: list[str]) -> str:
@@ -210,3 +230,13 @@ def test_an_honest_reply_stays_as_it_is() -> None:
     for line in Path(__file__).with_name("data").joinpath("replies.jsonl").read_text().splitlines():
         text = json.dumps(json.loads(line))
         assert conceal.words(text) == text
+
+
+def test_a_transcript_shows_no_end_of_a_password_whose_beginning_it_has_dropped() -> None:
+    """A line that comes in pieces and is longer than what is shown of one."""
+    said: list[str] = []
+    transcript = Transcript(said.append, Concealment(USERNAME, PASSWORD))
+    transcript.received(f"554 {PASSWORD}{'y' * 1990}".encode())
+    transcript.received(b"zzz\r\n")
+    assert said[0].startswith("S: 554 ***yyy")
+    assert PASSWORD[-8:] not in "".join(said)

@@ -9,7 +9,9 @@ Say = Callable[[str], None]
 """Takes one line, without its line end."""
 
 _LONGEST_LINE = 2000
-"""Octets of a reply line that is shown; `smtp.replies` ends a session at far less."""
+"""Octets of a reply line that is shown."""
+_LONGEST_UNENDED = 64 * 1024
+"""Octets of one that is kept: more than `smtp.replies` takes, so that no password loses its beginning."""
 
 
 class Transcript:
@@ -50,7 +52,7 @@ class Transcript:
         """Show what the server says, a whole reply at a time: it may quote the password over two lines."""
         self._end_of_message()
         *lines, self._unended = (self._unended + data).split(b"\n")
-        self._unended = self._unended[-_LONGEST_LINE:]
+        self._unended = self._unended[-_LONGEST_UNENDED:]
         for line in lines:
             self._reply.append(line.decode("utf-8", "replace").rstrip("\r"))
             if line[3:4] != b"-":
