@@ -10,15 +10,13 @@ from mailer.cli.exits import Exit
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
-from mailer.cli.wire import configuration, end_with_the_pipe
+from mailer.cli.start import obstacles
+from mailer.cli.wire import acting_as_owner, configuration, end_with_the_pipe
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.show import effective
-from mailer.config.trust import owners_of
-from mailer.config.users import read_users
 from mailer.mail.reply import printable
-from mailer.spool.layout import foreign
 
 
 @click.group(
@@ -47,7 +45,8 @@ def check(*, as_json: bool) -> Exit:
     """Say everything that is wrong with the configuration.
 
     Exit code 0 when `mailer serve` and `mailer up` can use it, with warnings on standard error; 78 when they
-    would refuse it, with one error a line. Like them it runs the command that `defaultPassword` may name.
+    would refuse it, with one error a line. Root looks with the eyes of the spool's owner. Like `serve` it
+    runs the command that `defaultPassword` may name.
     """
     try:
         loaded = configuration()
@@ -56,7 +55,9 @@ def check(*, as_json: bool) -> Exit:
             raise
         _print_report("", error.problems, ())
         return Exit.CONFIG
-    errors = (*checks.refuse_to_serve(loaded), *_users(loaded), *_foreign(loaded))
+    # As who will run it: root can read what the services cannot.
+    with acting_as_owner(loaded.config.spool_dir):
+        errors = obstacles(loaded)
     told = (*checks.warnings(loaded), *_spool(loaded))
     warnings = tuple(problem for problem in told if problem not in errors)
     if as_json:
@@ -67,24 +68,6 @@ def check(*, as_json: bool) -> Exit:
         raise ConfigError(errors)
     sys.stdout.write(f"{loaded.path}: can be used\n")
     return Exit.OK
-
-
-def _users(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say why the receiver could not read the other logins."""
-    path = loaded.config.users_file
-    try:
-        read_users(path, owners_of(loaded.config.spool_dir))
-    except ConfigError as error:
-        return error.problems
-    except OSError as error:
-        return (Problem("$.usersFile", f"{printable(str(path))} cannot be read: {error.strerror}"),)
-    return ()
-
-
-def _foreign(loaded: Loaded) -> Iterator[Problem]:
-    """Say that the spool's directory holds something else."""
-    if why := foreign(loaded.config.spool_dir):
-        yield Problem("$.spoolDir", why)
 
 
 def _spool(loaded: Loaded) -> Iterator[Problem]:

@@ -16,6 +16,7 @@ from mailer.cli import receiver
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal
 from mailer.cli.parent import end_with
+from mailer.cli.start import obstacles
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.config import checks
 from mailer.config.load import Loaded, load
@@ -44,7 +45,7 @@ def run(port: int | None, parent: int | None) -> Exit:
     """
     outlet.install()
     loaded = configuration()
-    if problems := checks.refuse_to_serve(loaded):
+    if problems := obstacles(loaded):
         raise ConfigError(problems)
     with acting_as_owner(loaded.config.spool_dir):
         spool = make_spool(loaded.config.spool_dir)
@@ -164,15 +165,16 @@ def _name(address: Address) -> str:
 
 def _not_available(error: OSError, settings: Settings) -> Exception:
     """Say in a sentence why an address cannot be listened on; other trouble is returned as it is."""
-    where = _name((settings.host or "*", settings.port))
+    where = error.filename or _name((settings.host or "*", settings.port))
     match error.errno:
         case errno.EADDRINUSE:
             return Failure(
                 Exit.UNAVAILABLE,
                 f"cannot listen on {where}: Address already in use. Another program listens there; end it "
-                "(`ss -ltnp` names it), or set smtpPort",
+                "(`ss -ltnp` names it), or set another port (smtpPort, or "
+                "that of the listener)",
             )
-        case errno.EACCES:
+        case errno.EACCES if "/" not in where:
             return Failure(
                 Exit.NO_PERMISSION,
                 f"cannot listen on {where}: Permission denied. Ports below 1024 are root's: start it as root "

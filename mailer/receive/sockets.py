@@ -97,10 +97,12 @@ async def bind(service: Service) -> list[Bound]:
     _check(service, doors)
     with _all_or_none() as bound:
         for addresses, tls, each in groups:
-            bound.extend(Bound.of(one, tls=tls, terms=each) for one in _bind_some(addresses))
+            with _naming(_written(addresses[0])):
+                bound.extend(Bound.of(one, tls=tls, terms=each) for one in _bind_some(addresses))
         owners = owners_of(service.store.spool.path)
         for endpoint in paths:
-            bound.append(_bind_unix(endpoint, owners))
+            with _naming(endpoint.path):
+                bound.append(_bind_unix(endpoint, owners))
         _bind_other_family(bound, service)
     return bound
 
@@ -162,6 +164,21 @@ def _check(service: Service, doors: Collection[Door]) -> None:
             "this would be an open relay: it listens beyond this host and asks nobody to log in. Set "
             "defaultUsername and defaultPassword, or security.allowLocalOnly to true"
         )
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Have a failure say where: bind(2) does not, and of a socket's name only the last part is known."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = where
+        raise
+
+
+def _written(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager

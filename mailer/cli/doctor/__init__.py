@@ -69,6 +69,7 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
+    from mailer.cli.start import obstacles  # noqa: PLC0415
 
     report = Report(as_json=as_json)
     try:
@@ -80,4 +81,5 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
     become_owner(loaded.config.spool_dir)
     network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click made the values as declared
     asyncio.run(examine(loaded, report, network))
-    return report.end(strict=strict)
+    code = report.end(strict=strict)
+    return Exit.CONFIG if obstacles(loaded) else code

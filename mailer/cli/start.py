@@ -1,0 +1,177 @@
+"""What keeps `mailer serve` from starting with a configuration that loads: for the start and `config check`.
+
+Each problem names the key, the file or address, and what to type. The files are looked at as the effective
+user, which for `config check` is the spool's owner.
+"""
+
+import grp
+import os
+import pwd
+import shlex
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from mailer.config import checks
+from mailer.config.load import Loaded
+from mailer.config.model import Config
+from mailer.config.problem import ConfigError, Problem
+from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_directory
+from mailer.config.users import read_users
+from mailer.mail.reply import printable
+from mailer.receive.certificate import load_context
+from mailer.spool.layout import foreign
+
+
+def obstacles(loaded: Loaded) -> tuple[Problem, ...]:
+    """Say why the receiver cannot start; empty: it can, if its ports are free.
+
+    May run the command that `defaultPassword` names.
+    """
+    config = loaded.config
+    refusals = checks.refuse_to_serve(loaded)
+    known = {problem.path for problem in refusals}
+    found = (*_users(config), *_spool(config), *_certificate(config), *_hosts(config), *_sockets(config))
+    return (*refusals, *(problem for problem in found if problem.path not in known))
+
+
+def _users(config: Config) -> Iterator[Problem]:
+    """Say why the receiver could not read the other logins."""
+    path = config.users_file
+    try:
+        read_users(path, owners_of(config.spool_dir))
+    except ConfigError as error:
+        yield from error.problems
+    except OSError as error:
+        yield _unreadable("$.usersFile", path, error)
+
+
+def _spool(config: Config) -> Iterator[Problem]:
+    """Say that the spool's directory holds something else, or could not be made."""
+    path = config.spool_dir
+    if why := foreign(path):
+        yield Problem("$.spoolDir", why)
+    elif not path.exists() and path.parent.is_dir() and not _may(path.parent, os.W_OK | os.X_OK):
+        yield Problem(
+            "$.spoolDir",
+            f"{printable(str(path))} is not there, and user {_name()} cannot make it; a service's spool is "
+            '"/var/spool/mailer", which systemd-tmpfiles makes (scripts/install)',
+        )
+
+
+def _certificate(config: Config) -> Iterator[Problem]:
+    certificate, key = config.tls.certificate_path, config.tls.private_key_path
+    if certificate is None or key is None:
+        return
+    owners = owners_of(config.spool_dir)
+    broken = False
+    for name, path, secret in (("certificatePath", certificate, False), ("privateKeyPath", key, True)):
+        try:
+            os.close(open_trusted(path, owners=owners, secret=secret))
+        except Untrusted:
+            broken = True  # among the refusals
+        except OSError as error:
+            broken = True
+            yield _unreadable(f"$.tls.{name}", path, error)
+    if not broken:
+        yield from _pair(certificate, key, config)
+
+
+def _pair(certificate: Path, key: Path, config: Config) -> Iterator[Problem]:
+    try:
+        load_context(certificate, key, owners_of(config.spool_dir))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            words = f"{printable(str(key))} is not the key of {printable(str(certificate))}; name a pair"
+            yield Problem("$.tls.privateKeyPath", words)
+            return
+        why = error.reason or error.strerror or str(error)
+        yield Problem(
+            "$.tls",
+            f"{printable(str(certificate))} and {printable(str(key))} cannot be used: {printable(why)}; both "
+            "are PEM files, the key without a passphrase",
+        )
+
+
+def _hosts(config: Config) -> Iterator[Problem]:
+    """Addresses that are not this host's; whether the ports are free is for the start alone."""
+    hosts = [("$.smtpHost", config.bind_address)]
+    for at, listener in enumerate(config.listeners):
+        if listener.unix_socket is None:
+            hosts.append((f"$.listeners[{at}].host", listener.host))
+    for key, host in hosts:
+        if host and (why := _no_address(host)):
+            yield Problem(key, f"{printable(host, 100)} is no address to listen on here: {why} (ip address)")
+
+
+def _no_address(host: str) -> str:
+    """Say why none of the addresses that a name stands for is this host's; empty: one is."""
+    why = ""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    for family, kind, _, _, address in found:
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind(address)
+            except OSError as error:
+                why = error.strerror or str(error)
+            else:
+                return ""
+    return why
+
+
+def _sockets(config: Config) -> Iterator[Problem]:
+    named = [(f"$.listeners[{at}].unixSocket", one.unix_socket) for at, one in enumerate(config.listeners)]
+    for key, path in (*named, ("$.submitSocket", config.submit_socket)):
+        if path is None:
+            continue
+        directory = path.parent
+        shown = shlex.quote(printable(str(directory)))
+        try:
+            with trusted_directory(directory, owners=owners_of(config.spool_dir)):
+                writable = _may(directory, os.W_OK | os.X_OK)
+        except FileNotFoundError:
+            todo = f"type, as root: install -d -o {_name()} {shown}"
+            yield Problem(key, f"its directory {shown} is not there; {todo}")
+        except OSError as error:
+            yield Problem(key, f"its directory {shown} cannot be used: {error.strerror}")
+        else:
+            if not writable:
+                yield Problem(
+                    key, f"user {_name()} may not write to {shown}; type, as root: chown {_name()} {shown}"
+                )
+
+
+def _unreadable(key: str, path: Path, error: OSError) -> Problem:
+    where = shlex.quote(printable(str(path)))
+    words = f"{where} cannot be read: {error.strerror}"
+    if not isinstance(error, PermissionError):
+        return Problem(key, words)
+    shut = next((each for each in reversed(path.parents) if not _may(each, os.X_OK)), None)
+    if shut is not None:
+        words += f" (user {_name()} may not enter {shut}); type, as root: chgrp {_group()} {shut}"
+        return Problem(key, f"{words} && chmod g+x {shut}")
+    return Problem(
+        key, f"{words} (user {_name()}); type, as root: chgrp {_group()} {where} && chmod 0640 {where}"
+    )
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=True)
+
+
+def _name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _group() -> str:
+    try:
+        return grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.getegid())
