@@ -35,10 +35,10 @@ TROUBLE: dict[str, tuple[Callable[[], Server], dict[str, Any], str]] = {
     "drop at connect": (lambda: Server({"connect": DROP}), {}, LOST),
     "EHLO 5xx": (lambda: Server({"ehlo": "550 no", "helo": "550 5.7.1 no"}), {}, "550 5.7.1 no"),
     "certificate": (lambda: secure(implicit_tls=True), {"ssl": True}, "certificate verify failed"),
-    "STARTTLS certificate": (secure, {}, "certificate verify failed"),
+    "STARTTLS certificate": (lambda: secure(auth="PLAIN"), LOGIN, "certificate verify failed"),
     "TLS handshake": (
-        lambda: secure(script={"handshake": b"220 surprise\r\n"}),
-        {},
+        lambda: secure(script={"handshake": b"220 surprise\r\n"}, auth="PLAIN"),
+        LOGIN,
         "TLS handshake failed: wrong version number",
     ),
     "AUTH 535": (
@@ -222,6 +222,11 @@ def test_the_last_provider_that_refuses_by_policy_decides(relay: Relay) -> None:
     with Server({"rcpt": "550 5.7.1 listed"}) as first, Server({"rcpt": "550 5.7.1 listed too"}) as second:
         relay.configure(forward_to(first, second))
         message = queue(relay.spool)
+        relay.mailer_send()
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.events[-1]["unclear"]) == ("retry", True)
+        relay.mailer("spool", "retry", message)
         relay.mailer_send()
     left = found(relay.spool, message)
     assert left is not None

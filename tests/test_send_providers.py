@@ -11,7 +11,7 @@ import pytest
 from hostile import DROP, Server
 from hypothesis import given
 from hypothesis import strategies as st
-from sending import MESSAGE, TO, at, forward_to, found, outcomes, queue
+from sending import TO, at, forward_to, found, outcomes, queue
 from test_send_failover import LOGIN
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
@@ -27,7 +27,7 @@ from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.provider_state import ProviderState, Witness
 
 REFUSED = "535 5.7.8 bad credentials"
 LATER = faketime("+3m")
@@ -80,10 +80,65 @@ def test_a_full_mailbox_a_large_message_and_greylisting_are_no_quota_of_ours(rep
 
 
 @pytest.mark.parametrize(("scope", "text"), [(Scope.PROVIDER, REFUSED), (Scope.HOST, QUOTAS[0])])
-def test_login_and_quota_open_at_once(scope: Scope, text: str) -> None:
-    state = breaker.failed(ProviderState(), Ailment.of(scope, text, "M1"), NOW)
+def test_login_and_quota_open_at_once_where_no_mail_had_a_part_in_it(scope: Scope, text: str) -> None:
+    state = breaker.failed(ProviderState(), Ailment.of(scope, text), NOW)
     assert breaker.health(state, NOW) is Health.OPEN
-    assert not breaker.admits(state, NOW)
+    assert breaker.next_try(state, NOW)
+
+
+def mail(number: int, *, sender: str = "", domain: str = "") -> Witness:
+    return Witness(f"M{number}", sender or f"a@{number}.example", (domain or f"{number}.example.net",))
+
+
+LOST, UNCLEAR_421 = "connection closed by the server", "421 closing"
+
+
+@pytest.mark.parametrize("text", [REFUSED, *QUOTAS, LOST, UNCLEAR_421, "550 helo rejected"])
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.PROVIDER])
+def test_one_mail_never_opens_it_whatever_is_said_however_often(scope: Scope, text: str) -> None:
+    state = ProviderState()
+    for _ in range(10):
+        state = breaker.failed(state, Ailment.of(scope, text, mail(1)), NOW)
+    assert breaker.health(state, NOW) is Health.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("text", "others", "opens"),
+    [
+        ("535 5.7.8 bad credentials", [mail(2)], True),
+        ("550 5.4.5 daily quota exceeded", [mail(2)], True),
+        # Of one sender, as with an application that has only one; or to one domain, as with its operator.
+        ("550 5.4.5 daily quota exceeded", [mail(2, sender="a@1.example")], True),
+        ("550 5.4.5 daily quota exceeded", [mail(2, domain="1.example.net")], True),
+        ("550 5.4.5 daily quota exceeded", [mail(2, sender="a@1.example", domain="1.example.net")], False),
+        (UNCLEAR_421, [mail(2)], False),
+        (UNCLEAR_421, [mail(2), mail(3)], True),
+        (UNCLEAR_421, [mail(n, sender="a@1.example") for n in range(2, 9)], False),
+        (UNCLEAR_421, [mail(n, domain="1.example.net") for n in range(2, 9)], False),
+        (LOST, [mail(2), mail(3)], True),
+    ],
+)
+def test_other_mails_open_it_that_share_no_more_than_the_words_allow(
+    text: str, others: list[Witness], *, opens: bool
+) -> None:
+    scope = Scope.PROVIDER if text[0] == "5" else Scope.HOST
+    state = ProviderState()
+    for one in (mail(1), *others):
+        state = breaker.failed(state, Ailment.of(scope, text, one), NOW)
+    assert (breaker.health(state, NOW) is Health.OPEN) == opens
+
+
+def test_the_probe_is_another_mail_than_those_that_opened_it_for_as_long_as_there_may_be_one() -> None:
+    state = ProviderState()
+    for number in (1, 2, 3):
+        state = breaker.failed(state, Ailment.of(Scope.HOST, LOST, mail(number)), NOW)
+    over = state.open_until
+    assert over
+    assert breaker.next_try(state, over, "M4") is None
+    assert [breaker.next_try(state, over, f"M{n}") for n in (1, 2, 3)] == [
+        over + timedelta(seconds=breaker.PROBE)
+    ] * 3
+    assert breaker.next_try(state, over + timedelta(seconds=breaker.PROBE), "M1") is None
 
 
 def test_a_connection_that_fails_opens_the_third_time_in_a_row() -> None:
@@ -97,25 +152,22 @@ def test_a_connection_that_fails_opens_the_third_time_in_a_row() -> None:
     )
 
 
-def test_one_message_that_breaks_every_session_never_opens_it_nor_keeps_it_open() -> None:
-    ailment = Ailment.of(Scope.HOST, "connection closed by the server", "M1")
-    state = ProviderState()
-    for _ in range(10):
-        state = breaker.failed(state, ailment, NOW)
-    assert breaker.health(state, NOW) is Health.CLOSED
-    half_open = ProviderState(open_until=NOW, trips=1, failures=3, message="M1", probe_until=NOW)
+def test_one_message_that_breaks_every_session_does_not_keep_it_open() -> None:
+    ailment = Ailment.of(Scope.HOST, LOST, mail(1))
+    half_open = ProviderState(open_until=NOW, trips=1, failures=3, witnesses=(mail(1),), probe_until=NOW)
     after = breaker.failed(half_open, ailment, NOW + timedelta(seconds=1))
-    assert breaker.admits(after, NOW + timedelta(seconds=1))
+    assert breaker.next_try(after, NOW + timedelta(seconds=1), "M2") is None
 
 
 def test_half_open_lets_one_message_through_at_a_time() -> None:
     state = ProviderState(open_until=NOW, trips=1)
     later = NOW + timedelta(seconds=5)
     assert breaker.health(state, later) is Health.HALF_OPEN
-    assert breaker.admits(state, later)
+    assert breaker.next_try(state, later) is None
     probed = breaker.probing(state, later)
-    assert not breaker.admits(probed, later)
-    assert breaker.admits(probed, later + timedelta(seconds=breaker.PROBE)), "a probe whose runner died"
+    assert breaker.next_try(probed, later)
+    after = later + timedelta(seconds=breaker.PROBE)
+    assert breaker.next_try(probed, after) is None, "a probe whose runner died"
     assert breaker.health(breaker.succeeded(probed, later), later) is Health.CLOSED
 
 
@@ -130,7 +182,7 @@ def test_pauses_grow_and_are_bounded(trips: int, text: str) -> None:
 @pytest.mark.parametrize("wrong", [timedelta(days=3650), timedelta(days=-3650)])
 def test_a_pause_that_a_wrong_clock_set_is_over(wrong: timedelta) -> None:
     state = breaker.failed(ProviderState(), Ailment.of(Scope.PROVIDER, REFUSED), NOW + wrong)
-    assert breaker.admits(state, NOW)
+    assert breaker.next_try(state, NOW) is None
 
 
 def test_what_succeeds_after_it_opened_began_before_and_closes_nothing() -> None:
@@ -273,12 +325,12 @@ def test_mail_goes_to_the_next_provider_while_the_quota_of_one_is_used_up(relay:
     quota = "550 5.4.5 Daily user sending limit exceeded"
     with Server({"mail": quota}) as first, Server() as second:
         relay.configure(forward_to(first, second, security={"logAllEmails": True}))
-        ids = [queue(relay.spool)]
+        asked = [queue(relay.spool, [to]) for to in ("bob@example.net", "eve@example.org")]
         relay.mailer_send("--once")
-        ids += [queue(relay.spool) for _ in range(3)]
+        ids = [*asked, *(queue(relay.spool) for _ in range(3))]
         relay.mailer_send("--once")
-        assert len(first.sessions) == 1
-        assert second.delivered() == [(TO, MESSAGE)] * 4
+        assert len(first.sessions) <= 2, "the second mail shows that it is not the first one's quota"
+        assert len(second.delivered()) == 5
         [row, good] = providers_of(relay)
         assert (row["health"], row["trouble"], good["health"]) == ("open", quota, "closed")
         until, since = (datetime.fromisoformat(row[key]) for key in ("openUntil", "openSince"))
@@ -287,14 +339,15 @@ def test_mail_goes_to_the_next_provider_while_the_quota_of_one_is_used_up(relay:
         kept = found(relay.spool, message)
         assert kept is not None
         assert [kind for kind, _ in outcomes(kept)] == ["trouble", "committing", "sent"]
-        assert quota in kept.events[1]["reply"]
+        assert quota in str(kept.events[1]["reply"])
         assert "going on to another next hop" in relay.mailer("spool", "why", message).stdout
 
 
 def test_a_provider_that_drops_after_the_dot_keeps_its_doubtful_mail_and_gets_no_more(relay: Relay) -> None:
     with Server({"dot": DROP}) as first, Server() as second:
         relay.configure(forward_to(first, second))
-        ids = [queue(relay.spool) for _ in range(3)]
+        people = [f"bob@{number}.example.net" for number in range(3)]
+        ids = [queue(relay.spool, [to], sender=f"app@{to[4:]}") for to in people]
         relay.mailer_send("--once", "--limit", "1")
         relay.mailer_send("--once", "--limit", "1")
         relay.mailer_send("--once", "--limit", "1")
@@ -303,10 +356,10 @@ def test_a_provider_that_drops_after_the_dot_keeps_its_doubtful_mail_and_gets_no
         relay.mailer_send("--once")
         assert len(second.messages) == 1
         assert len(first.messages) == 3
-        for message in ids:
+        for message, to in zip(ids, people, strict=True):
             left = found(relay.spool, message)
             assert left is not None
-            assert left.statuses == {TO: "uncertain"}
+            assert left.statuses == {to: "uncertain"}
             assert "the final reply was lost" in relay.mailer("spool", "why", message).stdout
         assert found(relay.spool, other) is None
         first.script.clear()
@@ -351,7 +404,7 @@ def test_a_state_that_cannot_be_written_stops_no_mail(relay: Relay) -> None:
 
 def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Relay) -> None:
     rows = [json.loads(line) for line in relay.mailer("explain-trouble", "--json").stdout.splitlines()]
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(row["reason"] and row["source"].startswith("RFC") for row in rows)
     said, *rules = (
         json.loads(line)

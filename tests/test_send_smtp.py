@@ -138,7 +138,13 @@ def test_a_reply_leads_where_the_table_says_and_any_other_breaks_the_session(pha
 @pytest.mark.parametrize("phase", [phase for phase in REPLIES if phase not in {Phase.DOT, Phase.QUIT}])
 def test_421_ends_the_session_whatever_it_answers(phase):
     (event,) = awaiting(phase).receive(b"421 4.3.2 going down\r\n")
-    assert event == Broken("421 4.3.2 going down", phase, Reply(421, ("4.3.2 going down",)))
+    assert isinstance(event, Broken)
+    reply = Reply(421, ("4.3.2 going down",))
+    assert (event.text, event.phase, event.reply) == (str(reply), phase, reply)
+    # Before a transaction nobody is refused by it.
+    assert [verdict and verdict.reply for verdict in event.refused] == (
+        [reply] if phase in {Phase.MAIL, Phase.RCPT, Phase.DATA} else []
+    )
 
 
 def test_421_to_the_final_dot_is_a_refusal_and_the_end():

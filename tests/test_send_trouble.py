@@ -22,9 +22,13 @@ def test_every_row_gives_its_reason_and_its_source():
 
 def test_nothing_but_a_permanent_refusal_of_this_mail_bounces():
     for scope, hardness, hops_left in DOMAIN:
-        if decide(scope, hardness, hops_left=hops_left) is Action.BOUNCE:
+        action = decide(scope, hardness, hops_left=hops_left)
+        if action is Action.BOUNCE:
             assert scope in MAIL
             assert hardness in {Hardness.PERMANENT, Hardness.PERMANENT_HERE}
+        if action is Action.SECOND_OPINION:
+            assert scope in MAIL
+            assert (hardness, hops_left) == (Hardness.UNCLEAR, False)
 
 
 def test_uncertain_mail_never_goes_to_another_hop():
@@ -55,7 +59,7 @@ def test_only_trouble_of_the_hop_counts_against_its_health():
             Status.BOUNCED,
             Scope.RECIPIENT,
             Action.NEXT_HOP,
-            Action.BOUNCE,
+            Action.SECOND_OPINION,
         ),
         ("rcpt", "450 4.2.0 greylisted", Status.DEFERRED, Scope.RECIPIENT, Action.RETRY, Action.RETRY),
         ("rcpt", "452 4.5.3 too many", Status.DEFERRED, Scope.RECIPIENT, Action.RETRY, Action.RETRY),
@@ -97,7 +101,7 @@ def test_only_trouble_of_the_hop_counts_against_its_health():
             Status.BOUNCED,
             Scope.MESSAGE,
             Action.NEXT_HOP,
-            Action.BOUNCE,
+            Action.SECOND_OPINION,
         ),
         (
             "mail",
@@ -134,8 +138,15 @@ def test_only_trouble_of_the_hop_counts_against_its_health():
             Action.RETRY,
         ),
         # It does not say what it is about.
-        ("rcpt", "550 no", Status.BOUNCED, Scope.RECIPIENT, Action.NEXT_HOP, Action.BOUNCE),
-        ("dot", "554 Transaction failed", Status.BOUNCED, Scope.MESSAGE, Action.NEXT_HOP, Action.BOUNCE),
+        ("rcpt", "550 no", Status.BOUNCED, Scope.RECIPIENT, Action.NEXT_HOP, Action.SECOND_OPINION),
+        (
+            "dot",
+            "554 failed",
+            Status.BOUNCED,
+            Scope.MESSAGE,
+            Action.NEXT_HOP,
+            Action.SECOND_OPINION,
+        ),
     ],
 )
 def test_what_a_reply_means(phase, reply, status, scope, with_hop, without):

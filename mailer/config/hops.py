@@ -41,6 +41,14 @@ class DirectDelivery(Group, frozen=True, kw_only=True):
     system's choice."""
 
 
+class AuthMechanism(StrEnum):
+    """How a password is shown to a provider (RFC 4616, the LOGIN of old, RFC 2195)."""
+
+    PLAIN = "plain"
+    LOGIN = "login"
+    CRAM_MD5 = "cram-md5"
+
+
 class Provider(Group, frozen=True, kw_only=True):
     """One smarthost of the forward route."""
 
@@ -49,6 +57,8 @@ class Provider(Group, frozen=True, kw_only=True):
     username: str = ""
     """Empty: no AUTH."""
     password: Secret = Secret("")
+    auth: AuthMechanism | None = None
+    """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused."""
     ssl: bool = False
     """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
     is sent only where `host` is written as a loopback address or `localhost`, whatever DNS says of a name."""

@@ -58,6 +58,10 @@ class Outcome(msgspec.Struct, frozen=True):
     scope: Scope = Scope.RECIPIENT
     tls: str = ""
     """TLS version, cipher and whether the certificate was verified; or empty."""
+    phase: str = ""
+    """Which step of the session the reply answered, as `send.phase` names it; empty: not known."""
+    unclear: bool = False
+    """Deferred, though refused for good, since it is not clear why: to be asked once more."""
     action: str = ""
     """Sent, and the sender asked to hear of it, which the next hop will not see to: `relayed` when it cannot
     (RFC 3461 5.2.2), `delivered` when there is none."""

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send import defects
 from mailer.send.batches import Batches
 from mailer.send.dkim.signer import SigningError
 from mailer.send.presenter import Presenter
@@ -115,7 +116,16 @@ class Attempt:
                 left = [*batch, *batches.left]
                 on = hops_left and not (patient and not isinstance(trouble, Resting))
                 return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
-            passed_on += self._judge(*batches.settle(batch, outcomes), hops_left=hops_left, patient=patient)
+            except OSError:
+                raise  # The disk's: what cannot be recorded must not be sent.
+            except Exception as error:  # noqa: BLE001 - a surprise at one destination is no other's
+                reason = defects.tell(self._policy.log, self._record.claim.id, error)
+                self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
+                return passed_on
+            settled = batches.settle(batch, outcomes)
+            if route.asks_twice and not hops_left:
+                settled = settled[0], [self._second_opinion(outcome) for outcome in settled[1]]
+            passed_on += self._judge(*settled, hops_left=hops_left, patient=patient)
         return passed_on
 
     def _wait(self, recipients: Sequence[Recipient], reason: str) -> None:
@@ -143,6 +153,14 @@ class Attempt:
         resting = [outcome for outcome in deferred if outcome.address not in self._tried]
         self._record.outcomes(resting, resting_until=self._rest)
         return []
+
+    def _second_opinion(self, outcome: Outcome) -> Outcome:
+        """Defer who was refused for good for the first time, if it is not clear why."""
+        if outcome.status is not Status.BOUNCED or self._record.state.by_address[outcome.address].unclear:
+            return outcome
+        if decide(outcome.scope, Hardness.of(outcome), hops_left=False) is not Action.SECOND_OPINION:
+            return outcome
+        return replace(outcome, status=Status.DEFERRED, unclear=True)
 
     def _judge(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool, patient: bool

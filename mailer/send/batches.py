@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome
+from mailer.mail.outcome import Outcome, Status
 from mailer.send.trouble import too_many
+
+_MOST_ENDED = 5
+"""Sessions that a server may end, with a 421 about one recipient, before the other ones wait as well."""
 
 
 class Batches:
@@ -22,6 +27,8 @@ class Batches:
         """`batchDelay` is due before the batch that was given out last."""
         self._size = size
         self._begun = False
+        self._ended = 0
+        """Sessions that were ended for one of the recipients."""
         self._over = 0
         """How many at the head of `left` are there again."""
 
@@ -39,8 +46,9 @@ class Batches:
 
         Each time somebody's case is decided, or the next batch is smaller: it comes to an end.
         """
+        outcomes = self._cut_short(outcomes)
         pairs = zip(batch, outcomes, strict=True)
-        decided = [(recipient, outcome) for recipient, outcome in pairs if not too_many(outcome)]
+        decided = [(recipient, outcome) for recipient, outcome in pairs if not _undecided(outcome)]
         # None was taken: half of them, then. One that is too many alone is just deferred.
         size = len(decided) or len(batch) // 2
         if len(decided) == len(batch) or not size:
@@ -48,5 +56,22 @@ class Batches:
         settled = {recipient for recipient, _ in decided}
         again = [recipient for recipient in batch if recipient not in settled]
         self.left = again + self.left
-        self._size, self._over = size, self._over + len(again)
+        self._over += len(again)
+        if not any(outcome.status is Status.PENDING for outcome in outcomes):
+            self._size = size
         return [recipient for recipient, _ in decided], [outcome for _, outcome in decided]
+
+    def _cut_short(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Defer those whose case was left open, once their server has ended too many sessions for others."""
+        if all(outcome.status is not Status.PENDING for outcome in outcomes):
+            return outcomes
+        self._ended += 1
+        if self._ended <= _MOST_ENDED:
+            return outcomes
+        return [
+            replace(one, status=Status.DEFERRED) if one.status is Status.PENDING else one for one in outcomes
+        ]
+
+
+def _undecided(outcome: Outcome) -> bool:
+    return outcome.status is Status.PENDING or too_many(outcome)

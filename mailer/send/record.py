@@ -93,16 +93,18 @@ class Record:
             self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
         return bool(self.state.held)
 
-    def fail_internally(self, reason: str) -> None:
-        """Record that we failed, not the mail: every due recipient is tried again later."""
-        self.abandon(reason)
-        self.outcomes([Outcome(s.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for s in self.due])
+    def fail_internally(self, reason: str, among: Collection[str] | None = None) -> None:
+        """Record that we failed, not the mail: every due recipient (of these) is tried again later."""
+        self.abandon(reason, among)
+        due = [s.address for s in self.due if among is None or s.address in among]
+        self.outcomes([Outcome(address, Status.DEFERRED, "local", reason, Scope.LOCAL) for address in due])
 
-    def abandon(self, reason: str) -> None:
-        """Record what an interruption left open: what may have been sent is uncertain."""
-        doubtful = self._uncertain(self.handed_over)
+    def abandon(self, reason: str, among: Collection[str] | None = None) -> None:
+        """Record what an interruption left open (for these): what may have been sent is uncertain."""
+        handed_over = self.handed_over if among is None else self.handed_over.keys() & set(among)
+        doubtful = self._uncertain(handed_over)
         self.outcomes([Outcome(s.address, Status.UNCERTAIN, s.hop, reason, Scope.HOST) for s in doubtful])
-        self.hold_doubt(self.handed_over)
+        self.hold_doubt(handed_over)
 
     def report_again(self) -> None:
         """Tell the ledger what a dead runner may not have told."""
@@ -279,6 +281,7 @@ class Record:
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
             tls=printable(outcome.tls, _LONGEST_TLS),
+            unclear=outcome.unclear,
             action=outcome.action,
         )
 

@@ -49,6 +49,8 @@ class Thrift:
         """
         if outcome.status is not Status.DEFERRED or known.status is not Status.DEFERRED:
             return False
+        if outcome.unclear and not known.unclear:
+            return False
         if length >= SOFT:
             return True
         return self._many and (outcome.hop, self.cut(outcome.reply)) == (known.hop, known.reply)

@@ -31,8 +31,9 @@ class Hardness(StrEnum):
     PERMANENT = "permanent"
     """No hop will ever take it."""
     PERMANENT_HERE = "permanent here"
-    """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7), or it is not
-    clear what it refuses."""
+    """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7)."""
+    UNCLEAR = "unclear"
+    """It says never, and not clearly of what: it may be the hop's trouble, or that of the sender there."""
     UNCERTAIN = "uncertain"
     """It may have been taken already."""
 
@@ -45,32 +46,35 @@ class Hardness(StrEnum):
         """
         match outcome.status:
             case Status.DEFERRED:
-                sender = _read_again(outcome).about is About.SENDER
+                sender = reading_of(outcome).about is About.SENDER
                 return cls.TEMPORARY_HERE if sender and outcome.scope in _MAIL else cls.TEMPORARY
             case Status.UNCERTAIN:
                 return cls.UNCERTAIN
             case Status.BOUNCED:
-                return cls.PERMANENT if _final(_read_again(outcome)) else cls.PERMANENT_HERE
+                return _refusal(reading_of(outcome))
         raise ValueError(f"{outcome.status} is no trouble")
 
 
-def _read_again(outcome: Outcome) -> Reading:
-    """Read the words of an outcome, which tells by its scope what they answered."""
-    return read_line(Phase.RCPT if outcome.scope is Scope.RECIPIENT else Phase.DOT, outcome.reply)
+def reading_of(outcome: Outcome) -> Reading:
+    """Read the words of an outcome; one without a phase tells by its scope what they answered."""
+    guessed = Phase.RCPT if outcome.scope is Scope.RECIPIENT else Phase.DOT
+    return read_line(outcome.phase or guessed, outcome.reply)
 
 
 _SOMEBODYS = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
 
 
-def _final(reading: Reading) -> bool:
+def _refusal(reading: Reading) -> Hardness:
     """Tell whether a permanent refusal is clearly about the recipient or the mail, and would be so anywhere.
 
     X.7.x is security and policy (RFC 3463 3.8), X.6.7 no SMTPUTF8 (RFC 6531): about what the hop thinks of
     us, or about its abilities.
     """
     detail = reading.enhanced[2:]
+    if reading.about not in _SOMEBODYS:
+        return Hardness.UNCLEAR
     here = reading.here or detail.startswith("7.") or detail in {"3.4", "6.7"}
-    return reading.about in _SOMEBODYS and not here
+    return Hardness.PERMANENT_HERE if here else Hardness.PERMANENT
 
 
 class Action(StrEnum):
@@ -80,6 +84,9 @@ class Action(StrEnum):
     """Try again when the schedule says."""
     SAME_HOP = "same hop"
     """Uncertain: the same hop or nobody, as policy `uncertain` says (`retry` or `hold`)."""
+    SECOND_OPINION = "second opinion"
+    """Try once more when the schedule says, and bounce if it is refused again. The recipient's own exchanger
+    is asked once."""
     BOUNCE = "bounce"
     """Tell the sender."""
 
@@ -113,7 +120,8 @@ _OURS = frozenset({Scope.LOCAL})
 _UNCERTAIN = frozenset({Hardness.UNCERTAIN})
 _TEMPORARY = frozenset({Hardness.TEMPORARY})
 _PERMANENT = frozenset({Hardness.PERMANENT})
-_HERE = frozenset({Hardness.PERMANENT_HERE, Hardness.TEMPORARY_HERE})
+_UNCLEAR = frozenset({Hardness.UNCLEAR})
+_HERE = frozenset({Hardness.PERMANENT_HERE, Hardness.TEMPORARY_HERE, Hardness.UNCLEAR})
 _REFUSED_HERE = frozenset({Hardness.PERMANENT_HERE})
 _LATER_HERE = frozenset({Hardness.TEMPORARY_HERE})
 _SURE = frozenset(Hardness) - _UNCERTAIN
@@ -135,6 +143,9 @@ TABLE = (
     Rule(_MAIL, _REFUSED_HERE, False, Action.BOUNCE, breaker=False,
          reason="Refused for good, and nobody else is left to ask.",
          source="RFC 5321 4.2.1, 6.1"),
+    Rule(_MAIL, _UNCLEAR, False, Action.SECOND_OPINION, breaker=False,
+         reason="Refused for good, and not clear why: it may be a fault that somebody mends meanwhile.",
+         source="RFC 5321 4.2.1: servers differ in what they mean by a code"),
     Rule(_MAIL, _LATER_HERE, False, Action.RETRY, breaker=False,
          reason="Asked to come back, and nobody else is left to ask.",
          source="RFC 5321 4.2.1, 4.5.4.1"),
@@ -237,6 +248,14 @@ _WHOSE = {
 }
 
 
+_OF_THE_MAIL = _SOMEBODYS | {About.SENDER, About.TRANSACTION}
+
+
+def of_the_mail(phase: Phase, reply: Reply) -> bool:
+    """Tell whether a reply is clearly about one mail, its sender or its recipients; then the hop is well."""
+    return read(phase, reply).about in _OF_THE_MAIL
+
+
 def too_many(outcome: Outcome) -> bool:
     """Tell whether a recipient was refused only because there were others in the same transaction.
 
@@ -246,7 +265,7 @@ def too_many(outcome: Outcome) -> bool:
     return (
         outcome.status is Status.DEFERRED
         and outcome.scope is Scope.RECIPIENT
-        and read_line(Phase.RCPT, outcome.reply).about is About.TRANSACTION
+        and reading_of(outcome).about is About.TRANSACTION
     )
 
 

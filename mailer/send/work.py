@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from mailer.send import defects
 from mailer.send.attempt import Attempt
 from mailer.send.policy import Policy
 from mailer.send.record import Record
@@ -149,10 +150,7 @@ class Worker:
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
-                # Its type and place only: its words may hold a secret.
-                kind = type(error).__name__
-                self._policy.log.error("defect", id=claim.id, error=kind, at=_place(error))
-                record.fail_internally(f"internal error: {kind}")
+                record.fail_internally(defects.tell(self._policy.log, claim.id, error))
 
     def _objection(self, claim: Claim) -> str:
         staging = self._policy.staging
@@ -182,11 +180,3 @@ class Worker:
             self._settler.put_back(claim)
         if claim.held.spot.place is Place.CUR:
             self._claims.give_back(claim)
-
-
-def _place(error: BaseException) -> str:
-    """Name the file and line where an exception was raised; not its frames, whose values may be secret."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

@@ -65,6 +65,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int = 0
     next: str = ""
     tls: str = ""
+    unclear: bool = False
+    """Of a deferral: it was refused for good, not clearly why, and bounces when it is refused so again."""
     reason: str = ""
     by: str = ""
     boot: str = ""
@@ -132,6 +134,8 @@ class Standing(msgspec.Struct, frozen=True):
     """The attempt that this is the outcome of."""
     allowed: bool = False
     """It is uncertain, and the operator wants it tried all the same."""
+    unclear: bool = False
+    """It was refused for good once, and not clearly why: as `Event.unclear`."""
     action: str = ""
     """Sent, and the sender asked to hear of it from us: as `Event.action`."""
     notice: str = ""
@@ -262,6 +266,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         hop=event.hop,
                         next=due,
                         attempt=event.attempt,
+                        unclear=event.unclear or known.unclear,
                         action=event.action,
                         # A failure is told once; that it was sent after all would be news.
                         notice="" if outcome is Status.SENT else known.notice,
@@ -304,6 +309,7 @@ def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
                 Status.PENDING,
                 event.reply,
                 event.hop,
+                unclear=known.unclear,
                 notice=known.notice,
                 warned=known.warned,
             )
@@ -385,7 +391,9 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
             continue
         if not event.to:
             again = Status.PENDING if known.status.final else known.status
-            standings[address] = replace(known, status=again, next=None)
+            standings[address] = replace(
+                known, status=again, next=None, unclear=known.unclear and again is not Status.PENDING
+            )
         elif address in event.to and not known.status.final:
             standings[address] = replace(known, next=None)
     _allow_doubt(standings)

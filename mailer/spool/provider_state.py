@@ -23,6 +23,38 @@ MOST_TRIPS = 10
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+MOST_WITNESSES = 8
+"""Mails that are remembered of one trouble; more would say nothing new."""
+MOST_REFUSALS = 8
+"""Refusals in different words that are remembered of a provider."""
+MOST_DOMAINS = 20
+"""Recipient domains that are remembered of a mail."""
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """A mail that met trouble, as far as it matters for whose trouble that is."""
+
+    message: str
+    sender: str
+    domains: tuple[str, ...]
+    """Of the recipients concerned."""
+
+    def apart_from(self, other: "Witness") -> bool:
+        """Tell whether they share neither sender nor recipient domain: what both meet is about neither."""
+        return self.sender != other.sender and not self.shares_a_domain(other)
+
+    def shares_a_domain(self, other: "Witness") -> bool:
+        return not set(self.domains).isdisjoint(other.domains)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A refusal that nothing was taken since."""
+
+    words: str
+    """A digest of its phase and its words, but for addresses and ids."""
+    witnesses: tuple[Witness, ...]
+
+
 class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """What is known of one provider."""
 
@@ -37,13 +69,15 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     failures: int = 0
     """Troubles in a row."""
     kind: str = ""
-    """What the last trouble was about: `down`, `login` or `quota`."""
+    """What the last trouble was about: `down`, `login`, `quota`, `host` or `alike`."""
     trouble: str = ""
     """The last trouble, in the words of the provider or of the system."""
     at: _Moment | None = None
     """When that was."""
-    message: str = ""
-    """The message it happened to, if it may be the message's fault."""
+    witnesses: tuple[Witness, ...] = ()
+    """The mails in whose transactions it was, since the provider last answered one as it should."""
+    refusals: tuple[Refusal, ...] = ()
+    """What it refused, in which words, since it last took a mail."""
 
     @property
     def words(self) -> str:
@@ -51,7 +85,12 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return _WORDS.get(self.kind, "it does not work")
 
 
-_WORDS = {"login": "it refuses our login", "quota": "it takes no more from us for now"}
+_WORDS = {
+    "login": "it refuses our login",
+    "quota": "it takes no more from us for now",
+    "host": "it refuses our host",
+    "alike": "it refuses all mail in the same words",
+}
 
 
 States = dict[str, ProviderState]

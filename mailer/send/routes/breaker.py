@@ -5,9 +5,8 @@
                           +------ the probe fails -------+
 
 Open, the provider gets nothing, and its mail goes to the next one or waits. Half-open, it gets one message.
-What opens it are the rows of `trouble.TABLE` that count against a hop's health: a login that is refused or a
-quota that is used up at once, since every message would meet the same; a connection that fails when it does
-so again and again. No state here ever decides what becomes of a mail: it only decides who is asked.
+What opens it are the rows of `trouble.TABLE` that count against a hop's health, as `_opens` has it, and
+refusals that strike different mails alike (see `alike`). One mail never does.
 """
 
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from mailer.mail.outcome import Scope
-from mailer.send.phase import Phase
 from mailer.send.quota import quota_of
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
-from mailer.spool.provider_state import MOST_TRIPS, ProviderState
+from mailer.spool.provider_state import MOST_TRIPS, MOST_WITNESSES, ProviderState, Witness
 
 THRESHOLD = 3
 """Failures in a row, of connections or of different messages, before a provider counts as down."""
@@ -46,6 +44,14 @@ class Kind(StrEnum):
     DOWN = "down"
     LOGIN = "login"
     QUOTA = "quota"
+    HOST = "host"
+    """Our address, our EHLO name, or a session's limit."""
+    ALIKE = "alike"
+    """Different mails are refused in the same words."""
+
+
+_MAY_PASS = frozenset({Kind.DOWN, Kind.HOST})
+"""It may concern one session alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +62,39 @@ class Ailment:
     kind: Kind
     pause: float
     """Seconds."""
-    message: str
-    """The message whose transaction it happened in; empty: no message had any part in it."""
+    mail: Witness | None
+    """In whose transaction it happened; None: no mail had any part in it."""
 
     @classmethod
-    def of(cls, scope: Scope, text: str, message: str = "") -> "Ailment":
-        """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about.
-
-        What is said of a session or of our host may concern one session alone, and a message may have had a
-        part in it, so that it takes several to count.
-        """
+    def of(cls, scope: Scope, text: str, mail: Witness | None = None) -> "Ailment":
+        """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about."""
         if quota := quota_of(text):
-            return cls(text, Kind.QUOTA, quota.pause, "")
-        if scope is Scope.PROVIDER and read_line("", text).about is not About.SESSION:
-            return cls(text, Kind.LOGIN, PAUSE, "")
-        return cls(text, Kind.DOWN, PAUSE, message)
+            return cls(text, Kind.QUOTA, quota.pause, mail)
+        about = read_line("", text).about
+        if about is About.SESSION:
+            return cls(text, Kind.HOST, PAUSE, mail)
+        if scope is Scope.PROVIDER:
+            return cls(text, Kind.LOGIN, PAUSE, mail)
+        return cls(text, Kind.DOWN, PAUSE, mail)
 
 
-def blames(text: str) -> bool:
-    """Tell whether words that ended a transaction say anything of the provider.
+def _opens(state: ProviderState, ailment: Ailment) -> bool:
+    """Tell whether trouble closes a provider to all mail that is used now; `state` has counted it.
 
-    What is said of one mail, its sender or its recipients says nothing of it, also where the session ends
-    with it: one mail must not close a provider to all others.
+    What it answers a session before any mail was mentioned does: a refused login at once, a connection that
+    fails when it does so again and again. What it answers in a mail's transaction may be about that mail, so
+    it takes others that met the same: where the words say that they are about us, another one is enough that
+    is not of the same sender to the same domains; else they must share neither.
     """
-    return not text.startswith(("4", "5")) or read_line(Phase.RCPT, text).about not in _OF_THE_MAIL
-
-
-_OF_THE_MAIL = frozenset({About.MESSAGE, About.SENDER, About.RECIPIENT, About.DESTINATION, About.TRANSACTION})
+    if state.failures < THRESHOLD and ailment.kind in _MAY_PASS:
+        return False
+    mail = ailment.mail
+    if mail is None or ailment.kind is Kind.ALIKE:
+        return True
+    others = [one for one in state.witnesses if one.message != mail.message]
+    if ailment.kind is Kind.DOWN:
+        return any(mail.apart_from(one) for one in others)
+    return any(mail.sender != one.sender or not mail.shares_a_domain(one) for one in others)
 
 
 def health(state: ProviderState, now: datetime) -> Health:
@@ -92,15 +104,25 @@ def health(state: ProviderState, now: datetime) -> Health:
     return Health.OPEN if _ahead(state.open_until, now, LONGEST) else Health.HALF_OPEN
 
 
-def admits(state: ProviderState, now: datetime) -> bool:
-    """Tell whether a message may go there; when half-open, as the probe."""
+def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime | None:
+    """Tell when a message may go there, when half-open as the probe; None: now.
+
+    One in whose transaction the trouble was would only meet it again, perhaps for its own fault: others may
+    go first for a while.
+    """
     match health(state, now):
-        case Health.CLOSED:
-            return True
         case Health.OPEN:
-            return False
+            return state.open_until
         case Health.HALF_OPEN:
-            return state.probe_until is None or not _ahead(state.probe_until, now, PROBE)
+            assert state.open_until is not None
+            if state.probe_until is not None and _ahead(state.probe_until, now, PROBE):
+                return state.probe_until
+            others_first = state.open_until + timedelta(seconds=PROBE)
+            # Those that were refused alike have done nothing of their own, and one may be enough to show it.
+            tripped = state.witnesses[-1:] if state.kind == Kind.ALIKE else state.witnesses
+            if any(one.message == message for one in tripped) and _ahead(others_first, now, PROBE):
+                return others_first
+    return None
 
 
 def probing(state: ProviderState, now: datetime) -> ProviderState:
@@ -115,34 +137,43 @@ def probed(state: ProviderState) -> ProviderState:
 
 def closes(state: ProviderState) -> bool:
     """Tell whether a success changes anything; almost always it does not."""
-    return state.open_until is not None or state.failures > 0
+    return state.open_until is not None or state.failures > 0 or bool(state.refusals)
 
 
-def succeeded(state: ProviderState, now: datetime) -> ProviderState:
-    """Close, unless it has just opened: what succeeds then began before."""
+def succeeded(state: ProviderState, now: datetime, *, taken: bool = True) -> ProviderState:
+    """Close, unless it has just opened: what succeeds then began before.
+
+    Args:
+        state: so far.
+        now: what time it is.
+        taken: a mail was taken, not only refused for what it is.
+    """
     if health(state, now) is Health.OPEN:
         return state
-    return ProviderState(kind=state.kind, trouble=state.trouble, at=state.at)
+    refusals = () if taken else state.refusals
+    return ProviderState(kind=state.kind, trouble=state.trouble, at=state.at, refusals=refusals)
 
 
 def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderState:
     """Count a trouble, and open if that is enough."""
-    again = bool(ailment.message) and ailment.message == state.message
+    mail = ailment.mail
+    again = mail is not None and any(one.message == mail.message for one in state.witnesses)
+    others = tuple(one for one in state.witnesses if mail is None or one.message != mail.message)
     heard = replace(
         state,
         kind=ailment.kind.value,
         trouble=ailment.text,
         at=now,
-        message=ailment.message,
+        witnesses=(*others, mail)[-MOST_WITNESSES:] if mail else others,
         failures=state.failures + (not again),
     )
     match health(state, now):
         case Health.OPEN:
             return heard
-        case Health.HALF_OPEN if again:
+        case Health.HALF_OPEN if mail and not others and ailment.kind is not Kind.ALIKE:
             # One message that breaks every session shall not close a provider to all others.
             return replace(heard, probe_until=None)
-        case Health.CLOSED if ailment.kind is Kind.DOWN and heard.failures < THRESHOLD:
+        case Health.CLOSED if not _opens(heard, ailment):
             return heard
     pause = min(ailment.pause * 2**state.trips, LONGEST)
     return replace(

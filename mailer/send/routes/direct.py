@@ -43,6 +43,7 @@ class DirectRoute:
 
     name = "direct"
     presentation = AS_ACCEPTED
+    asks_twice = False
 
     def __init__(
         self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, traffic: Traffic

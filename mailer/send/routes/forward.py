@@ -1,23 +1,27 @@
 """The forward route: through a provider's smarthost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.outgoing import Outgoing
-from mailer.send.phase import Phase
 from mailer.send.presentation import Presentation
+from mailer.send.routes import alike
 from mailer.send.routes.providers import Breaker
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import Hardness, HopTrouble, SessionLost, rule
+from mailer.spool.provider_state import Witness
 
 
 class ForwardRoute:
     """Delivers through one provider, as long as its breaker lets it."""
 
     attempts = 1
+    asks_twice = True
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class ForwardRoute:
     ) -> list[Outcome]:
         """Send one transaction to the provider; see `Route`."""
         del on_trouble  # A provider is one hop.
-        probe = await self._breaker.admit(self.name)
+        probe = await self._breaker.admit(self.name, outgoing.claim.id)
         try:
             if self._pool.hangs(self._hop):
                 raise self._breaker.hanging(self.name)
@@ -68,7 +72,6 @@ class ForwardRoute:
     async def _transact(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
-        message = outgoing.claim.id
         recipients = self.presentation.recipients(outgoing.claim.entry.envelope, recipients)
         try:
             async with self._pool.session(self._hop) as session:
@@ -77,23 +80,49 @@ class ForwardRoute:
                 )
         except HopTrouble as trouble:
             if rule(trouble.scope, trouble.hardness, hops_left=False).breaker:
-                # A session that breaks within a transaction may be that message's doing.
-                began = isinstance(trouble, SessionLost) and trouble.phase is not Phase.MAIL
-                self._breaker.failed(trouble.scope, trouble.text, message if began else "")
+                # A session that breaks within a transaction may be that mail's doing.
+                began = isinstance(trouble, SessionLost)
+                mail = _witness(outgoing, [recipient.address for recipient in recipients])
+                self._breaker.failed(trouble.scope, trouble.text, mail if began else None)
             raise
-        self._take_note(outcomes, message)
-        return outcomes
-
-    def _take_note(self, outcomes: Sequence[Outcome], message: str) -> None:
-        """Tell the breaker what a transaction says of the provider."""
-        counts = [outcome for outcome in outcomes if _counts(outcome)]
-        if counts:
-            self._breaker.failed(counts[0].scope, counts[0].reply, message)
-        elif any(outcome.status is not Status.UNCERTAIN for outcome in outcomes):
+        if any(outcome.status is Status.SENT for outcome in outcomes):
             self._breaker.succeeded()
-        else:
+            return outcomes
+        return self._take_note(outgoing, outcomes)
+
+    def _take_note(self, outgoing: Outgoing, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Tell the breaker what a transaction that nobody was sent says of the provider.
+
+        Return what the outcomes mean: refusals that other mails met as well are the provider's trouble.
+        """
+        mail = _witness(outgoing, [outcome.address for outcome in outcomes])
+        counts = [outcome for outcome in outcomes if _counts(outcome)]
+        lost = [outcome for outcome in outcomes if outcome.status is Status.UNCERTAIN]
+        if counts:
+            self._breaker.failed(counts[0].scope, counts[0].reply, mail)
+        elif lost:
             # Nobody knows about the mail; the provider itself did not work.
-            self._breaker.failed(Scope.HOST, outcomes[0].reply, message)
+            self._breaker.failed(Scope.HOST, lost[0].reply, mail)
+        struck = self._struck(outgoing, outcomes)
+        if not (counts or lost or struck) and all(map(alike.is_clear, outcomes)):
+            self._breaker.succeeded(taken=False)
+        return [
+            replace(outcome, status=Status.DEFERRED, scope=Scope.PROVIDER) if outcome in struck else outcome
+            for outcome in outcomes
+        ]
+
+    def _struck(self, outgoing: Outgoing, outcomes: Sequence[Outcome]) -> set[Outcome]:
+        """Return the refusals that struck other mails alike."""
+        mail = _witness(outgoing, ())
+        groups: dict[str, list[Outcome]] = {}
+        for outcome in filter(alike.may_be_everybodys, outcomes):
+            groups.setdefault(alike.digest(outcome, mail), []).append(outcome)
+        return {
+            outcome
+            for words, group in groups.items()
+            if self._breaker.refused(words, group[0], _witness(outgoing, [one.address for one in group]))
+            for outcome in group
+        }
 
     def leads_to(self, hop: str) -> bool:
         """Compare login, name and port; the address in `name[address]:port` may differ from day to day.
@@ -108,7 +137,12 @@ class ForwardRoute:
         )
 
 
+def _witness(outgoing: Outgoing, addresses: Iterable[str]) -> Witness:
+    entry = outgoing.claim.entry
+    return alike.witness(entry.id, entry.envelope.sender, addresses)
+
+
 def _counts(outcome: Outcome) -> bool:
-    if outcome.status is Status.SENT:
+    if outcome.status in {Status.SENT, Status.PENDING}:
         return False
     return rule(outcome.scope, Hardness.of(outcome), hops_left=False).breaker

@@ -42,6 +42,7 @@ class LocalRoute:
     batch_delay = 0.0
     attempts = 1
     presentation = AS_ACCEPTED
+    asks_twice = False
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
         """Make the Maildir if it is not there; raises OSError."""

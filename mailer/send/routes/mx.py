@@ -67,6 +67,8 @@ async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[
         Undeliverable: the domain does not exist, or has a null MX.
     """
     if domain.startswith("["):
+        if _in_brackets(domain) is None:
+            raise Undeliverable(f"550 5.1.2 {domain} is neither a domain nor an address")
         return [domain]
     try:
         records = await resolver.mail_exchangers(domain)
@@ -113,9 +115,25 @@ async def _lookups(resolver: Resolver, host: str, rules: Rules) -> list[list[str
 
 
 def _literal(domain: str, rules: Rules) -> list[str]:
-    """Return the address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3), if its family is used."""
-    address = re.sub("^ipv6:", "", domain.strip("[]"), flags=re.IGNORECASE)
+    """Return the address in a literal, if its family is used.
+
+    Raises:
+        NoSuchName: there is none in it; an MX record may have anything for a name.
+    """
+    address = _in_brackets(domain)
+    if address is None:
+        raise NoSuchName(f"{domain} is neither a name nor an address")
     return [address] if rules.wants(six=":" in address) else []
+
+
+def _in_brackets(domain: str) -> str | None:
+    """Return the address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3); None: it is none."""
+    address = re.sub("^ipv6:", "", domain.removeprefix("[").removesuffix("]"), flags=re.IGNORECASE)
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return address
 
 
 def _turns(families: list[list[str]]) -> list[list[str]]:

@@ -144,6 +144,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         verify_name=demand.verify_name,
         username=provider.username,
         password=provider.password if provider.username else None,
+        auth=provider.auth.upper() if provider.auth else "",
         ehlo_domain=ehlo_domain,
         source_address=provider.source_address,
         max_sessions=provider.max_sessions or 0,

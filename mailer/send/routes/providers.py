@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from functools import partial
 
 from mailer.mail.clock import Clock
-from mailer.mail.outcome import Scope
+from mailer.mail.outcome import Outcome, Scope
 from mailer.maillog.events import Level, MailLog
 from mailer.send.phase import Phase
-from mailer.send.routes import breaker
+from mailer.send.routes import alike, breaker
 from mailer.send.routes.breaker import Ailment, Health, Kind
 from mailer.send.smtp.pool import HANGING
 from mailer.send.trouble import Resting
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState, States
+from mailer.spool.provider_state import ProviderState, States, Witness
 
 _LOOK = 1.0
 """Seconds between looks at the file while a provider is not well: another runner or the operator may know
@@ -96,7 +96,7 @@ class Breaker:
         self._probe: asyncio.Event | None = None
         """Set when the probe that this run has sent comes to its end."""
 
-    async def admit(self, hop: str) -> bool:
+    async def admit(self, hop: str, message: str) -> bool:
         """Let a message pass, or not; tell whether it is the probe, for whose end `probed` must be called.
 
         Raises:
@@ -106,10 +106,11 @@ class Breaker:
         while providers.state(self._account).open_until is not None:
             providers.look()
             state, now = providers.state(self._account), providers.now()
-            if breaker.admits(state, now):
+            over = breaker.next_try(state, now, message)
+            if over is None:
                 return self._probes(state, now)
             if not await self._probe_ends():
-                raise _resting(hop, state, now)
+                raise _resting(hop, state, over)
         return False
 
     def _probes(self, state: ProviderState, now: datetime) -> bool:
@@ -143,24 +144,43 @@ class Breaker:
         until = self._providers.now().timestamp() + breaker.PAUSE
         return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
 
-    def succeeded(self) -> None:
-        """A message was answered as it should be, whatever the answer was."""
+    def succeeded(self, *, taken: bool = True) -> None:
+        """A message was answered as it should be: it was taken, or clearly refused for what it is."""
+        if taken:
+            self._providers.look()  # What another runner found refused is so no more.
         if breaker.closes(self._providers.state(self._account)):
-            self._change(partial(breaker.succeeded, now=self._providers.now()))
+            self._change(partial(breaker.succeeded, now=self._providers.now(), taken=taken))
 
-    def failed(self, scope: Scope, text: str, message: str) -> None:
+    def failed(self, scope: Scope, text: str, mail: Witness | None) -> None:
         """It gave trouble that counts; arguments as `Ailment.of`."""
-        if message and not breaker.blames(text):
-            return
-        ailment = Ailment.of(scope, text, message)
+        self._fail(Ailment.of(scope, text, mail))
+
+    def refused(self, words: str, outcome: Outcome, mail: Witness) -> bool:
+        """Remember that a mail was refused; tell whether that is not the mail's doing, since others were too.
+
+        When it is the provider's, that counts against its health.
+
+        Args:
+            words: as `alike.digest` has them.
+            outcome: of one of the recipients.
+            mail: with those recipients.
+        """
+        clear = alike.is_clear(outcome)
+        self._change(partial(alike.remember, words=words, mail=mail))
+        state = self._providers.state(self._account)
+        if alike.strikes_everybody(state, words, clear=clear):
+            if not alike.is_of_the_sender(outcome):
+                self._fail(Ailment(outcome.reply, Kind.ALIKE, breaker.PAUSE, mail))
+            return True
+        return not clear and alike.strikes_a_sender(state, words, mail)
+
+    def _fail(self, ailment: Ailment) -> None:
         self._change(partial(breaker.failed, ailment=ailment, now=self._providers.now()))
 
     def _change(self, how: Callable[[ProviderState], ProviderState]) -> None:
         self._providers.change(self._account, self._name, how)
 
 
-def _resting(hop: str, state: ProviderState, now: datetime) -> Resting:
-    over = state.probe_until if breaker.health(state, now) is Health.HALF_OPEN else state.open_until
-    assert over is not None
+def _resting(hop: str, state: ProviderState, over: datetime) -> Resting:
     text = f"not tried before {over:%Y-%m-%d %H:%M:%SZ}, since {state.words}: {state.trouble}"
     return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=over.timestamp())

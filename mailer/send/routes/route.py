@@ -32,6 +32,8 @@ class Route(Protocol):
     """Seconds between the transactions of one message to one destination."""
     presentation: Presentation
     """The form in which it wants messages."""
+    asks_twice: bool
+    """A refusal for good that is not clear is asked for once more: see `Action.SECOND_OPINION`."""
     attempts: int
     """Attempts at a message after which trouble with this route sends it on to the next one."""
 

@@ -17,14 +17,21 @@ from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.machine import State
+from mailer.send.smtp.verdicts import worn
 from mailer.send.smtp.wire import Wire, connect
-from mailer.send.trouble import HopTrouble, SessionLost, judge
+from mailer.send.trouble import HopTrouble, SessionLost, judge, of_the_mail
 
 if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say
 
 BLOCK = 64 * 1024
 """Octets read and written at once; a message up to this size leaves in one write with its final dot."""
+
+_MOST_LOGINS = 2
+"""Mechanisms that are tried in one session. Some servers offer one that they then refuse; more attempts would
+count as guessing where the password is wrong."""
+
+_NOT_IN_COMMON = "no AUTH mechanism in common"
 
 Commit = Callable[[Sequence[Recipient]], None]
 
@@ -61,6 +68,8 @@ class Session:
         self._dialogue = wire.dialogue
         self.hop = wire.hop
         self.extensions = Extensions()
+        self.worn = False
+        """The last transaction got nothing through for what may be this session's trouble, see `worn`."""
         self._without_tls = without_tls
         """Why opportunistic TLS was given up; empty: it was not."""
 
@@ -225,19 +234,34 @@ class Session:
             if self._wire.loopback:
                 text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        mechanism = sasl.choose(self.extensions.auth, self.hop.username, secret)
-        if mechanism is None:
+        mechanisms = sasl.usable(self.extensions.auth, self.hop.username, secret, self.hop.auth)
+        if not mechanisms:
             offered = " ".join(self.extensions.auth) or "none"
             if isinstance(login, Concealment):
                 offered = login.words(offered)
-            text = f"no AUTH mechanism in common (offered: {offered})"
+            wanted = f"AUTH {self.hop.auth} (key auth) is not offered" if self.hop.auth else _NOT_IN_COMMON
+            text = f"{wanted} (offered: {offered})"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
         if isinstance(login, SecretError):
             text = printable(str(login))
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        reply = await self._ask(self._dialogue.auth, mechanism)
-        if not reply.positive:
-            raise self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
+        await self._try_mechanisms(mechanisms[:_MOST_LOGINS])
+
+    async def _try_mechanisms(self, mechanisms: Sequence[sasl.Mechanism]) -> None:
+        """Log in by the first that is not refused for good; what the server says of the first one counts."""
+        refusal: HopTrouble | None = None
+        for mechanism in mechanisms:
+            try:
+                reply = await self._ask(self._dialogue.auth, mechanism)
+            except HopTrouble as lost:
+                raise refusal or lost from None
+            if reply.positive:
+                return
+            refusal = refusal or self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
+            if not reply.permanent:
+                break
+        assert refusal is not None
+        raise refusal
 
     async def _ask(self, say: Callable[..., None] | None = None, *words: object) -> Reply:
         """Make a call of the dialogue and wait for the reply; without one, for the banner."""
@@ -278,6 +302,7 @@ class Session:
 
     async def _attempt(self, message: Message, batch: list[Recipient], on_commit: Commit) -> list[Outcome]:
         wire, offered, envelope = self._wire, self.extensions, message.envelope
+        self.worn = False
         if wire.broken:
             raise self._lost(SessionLost, wire.broken)
         needs_utf8 = offered.smtputf8 and utf8.wanted(envelope, batch)
@@ -298,9 +323,28 @@ class Session:
                     for recipient, verdict in zip(batch, refused, strict=True)
                 ]
         if isinstance(event, Broken):
-            raise self._lost(SessionLost, event)
+            return self._ended(batch, event)
         assert isinstance(event, Settled)
+        self.worn = worn(event.verdicts)
         return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
+
+    def _ended(self, batch: list[Recipient], ended: Broken) -> list[Outcome]:
+        """Say what the end of the session within a transaction means: nobody has got anything.
+
+        Raises:
+            SessionLost: it says nothing about this mail. A 421 about a recipient or the mail is a refusal,
+                and the recipients whose case it leaves open are `pending`.
+        """
+        reply = ended.reply
+        if reply is None or not ended.refused or not of_the_mail(ended.phase, reply):
+            raise self._lost(SessionLost, ended)
+        self.worn = True
+        return [
+            self._judged(recipient, verdict)
+            if verdict
+            else self._outcome(recipient, Status.PENDING, Scope.HOST, str(reply))
+            for recipient, verdict in zip(batch, ended.refused, strict=True)
+        ]
 
     async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> bool:
         """Stream the body; the last block leaves together with the final dot, after `on_commit`.
@@ -329,15 +373,17 @@ class Session:
 
     def _judged(self, recipient: Recipient, verdict: Verdict) -> Outcome:
         status, scope = judge(verdict.phase, verdict.reply)
-        return self._outcome(recipient, status, scope, str(verdict.reply))
+        return self._outcome(recipient, status, scope, str(verdict.reply), verdict.phase.value)
 
     def _uncertain(self, recipient: Recipient, lost: Broken) -> Outcome:
         return self._outcome(recipient, Status.UNCERTAIN, Scope.HOST, printable(lost.text))
 
-    def _outcome(self, recipient: Recipient, status: Status, scope: Scope, reply: str) -> Outcome:
+    def _outcome(
+        self, recipient: Recipient, status: Status, scope: Scope, reply: str, phase: str = ""
+    ) -> Outcome:
         ours = status is Status.SENT and recipient.wants("SUCCESS") and not self.extensions.dsn
         action = "relayed" if ours else ""
-        return Outcome(recipient.address, status, self.label, reply, scope, self.tls, action)
+        return Outcome(recipient.address, status, self.label, reply, scope, self.tls, phase, action=action)
 
     # Trouble.
 

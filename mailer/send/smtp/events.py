@@ -40,6 +40,9 @@ class Broken(msgspec.Struct, frozen=True):
     text: str
     phase: Phase
     reply: Reply | None = None
+    refused: tuple[Verdict | None, ...] = ()
+    """With a 421 within a transaction: the recipients' refusals up to and including it, in the order of
+    `begin`; None: undecided."""
 
 
 Event = Answered | GoAhead | Settled | Broken

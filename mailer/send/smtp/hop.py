@@ -34,6 +34,8 @@ class Hop:
     username: str = ""
     """Empty: do not log in."""
     password: Secret | None = field(default=None, repr=False, compare=False)
+    auth: str = ""
+    """The AUTH mechanism to use, in upper case; empty: those that are offered."""
     ehlo_domain: str = "localhost"
     ourselves: str = ""
     """The word by which our own receiver is known (`spool.identity`), which is sent nothing; empty: none."""

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 
+from msgspec.structs import replace
+
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.smtp.concealment import Concealment
@@ -84,6 +86,7 @@ REPLIES: dict[Phase, dict[int, State]] = {
 _FOR_US = {Phase.EHLO: 2, Phase.AUTH: 3}
 
 _TRANSACTION = frozenset({Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
+_COMMANDS = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
 _OUR_TURN = {State.HANDSHAKE: Phase.TLS, State.BODY: Phase.BODY}
 _MAX_CHALLENGES = 2  # LOGIN has two, the others one
 _MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, with CRLF; RFC 4954 4: a longer initial response waits for the 334
@@ -249,7 +252,11 @@ class Dialogue:
         phase = self.phase
         # To the final dot a 421 is a proper answer: refused, for now, and surely so.
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
-            return self._break(str(reply), reply)
+            if phase not in _COMMANDS or not self._awaited:
+                return self._break(str(reply), reply)
+            self._verdicts.take(phase, reply)
+            refused = self._verdicts.final if phase is not Phase.RCPT else self._verdicts.refused
+            return replace(self._break(str(reply), reply), refused=refused)
         if self.state is State.BODY and reply.code >= 400:
             return self._refuse_the_rest(reply)
         if self._out_of_turn:

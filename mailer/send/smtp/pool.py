@@ -29,6 +29,12 @@ _TURNS = 10_000
 """Hops whose next turn is remembered, before those in the past are forgotten."""
 
 _BEFORE_MAIL = frozenset({Phase.RSET, Phase.MAIL})
+_BEFORE_DATA = frozenset({Phase.RCPT, Phase.DATA})
+
+
+def _may_be_the_sessions(lost: SessionLost) -> bool:
+    """Tell whether a session may have ended for its own age: it does so with a word once MAIL is answered."""
+    return lost.phase in _BEFORE_MAIL or (lost.phase in _BEFORE_DATA and lost.reply is not None)
 
 
 class _Line:
@@ -108,6 +114,11 @@ class _Line:
         else:
             session.abort()
 
+    def drop(self, session: Session) -> None:
+        """Take a session back that is not to be used again."""
+        self._leased.discard(session)
+        self._pool.retire(session)
+
     def clear(self) -> None:
         """Close what is idle, drop what is in use."""
         for session in self._leased:
@@ -135,9 +146,9 @@ class _Line:
 class Lease:
     """One session on loan, to be used as the session it stands for.
 
-    A session that has served before may turn out to be dead when it is used again: servers hang up on idle
-    clients, or after so many messages. That is no trouble of the hop, so the session is replaced by a new
-    one, once.
+    A session that has served before may turn out to be dead or worn when it is used again: servers hang up on
+    idle clients, or refuse more after so many messages, in all sorts of words. That is no trouble of the hop,
+    so the session is replaced by a new one, once.
     """
 
     def __init__(self, pool: "Pool", hop: Hop) -> None:
@@ -193,12 +204,13 @@ class Lease:
             try:
                 outcomes = await self._session.transact(message, recipients, on_commit)
             except SessionLost as lost:
-                if not self._served or lost.phase not in _BEFORE_MAIL:
+                if not self._served or not _may_be_the_sessions(lost):
                     raise
             else:
-                self._served = True
-                return outcomes
-        self._line.put(self._session)
+                if not (self._served and self._session.worn):
+                    self._served = True
+                    return outcomes
+        self._line.drop(self._session)
         self._session, self._served = await self._line.open(), False
         outcomes = await self._session.transact(message, recipients, on_commit)
         self._served = True

@@ -76,10 +76,14 @@ class CramMd5:
 _PREFERENCE = (Plain, Login, CramMd5)
 
 
-def choose(offered: Sequence[str], username: str, secret: Secret) -> Mechanism | None:
-    """The first mechanism of ours that the server offers (upper case), or None."""
-    for mechanism in _PREFERENCE:
-        candidate = mechanism(username, secret)
-        if candidate.name in offered:
-            return candidate
-    return None
+def usable(offered: Sequence[str], username: str, secret: Secret, named: str = "") -> list[Mechanism]:
+    """Return the mechanisms of ours that the server offers, in the order in which to try them.
+
+    Args:
+        offered: by the server, in upper case.
+        username: whom to log in.
+        secret: with what.
+        named: the only one to use, in upper case; empty: any.
+    """
+    ours: list[Mechanism] = [mechanism(username, secret) for mechanism in _PREFERENCE]
+    return [one for one in ours if one.name in offered and named in {"", one.name}]

@@ -1,8 +1,26 @@
 """Which reply of a transaction decides each recipient's case (RFC 5321 3.3, RFC 2920 3.1)."""
 
+from collections.abc import Sequence
+
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
+from mailer.send.replies.reader import read
+from mailer.send.replies.reading import About
 from mailer.send.smtp.events import Verdict
+
+
+def worn(verdicts: Sequence[Verdict]) -> bool:
+    """Tell whether a transaction was refused before the message, in a way that a fresh session may not meet.
+
+    Servers end a session's credit with a 4yz to MAIL or DATA as often as with the 421 of RFC 5321 3.8.
+    """
+    if any(verdict.phase is Phase.DOT for verdict in verdicts):
+        return False
+    return any(
+        (verdict.phase is not Phase.RCPT and not verdict.reply.permanent)
+        or read(verdict.phase, verdict.reply).about is About.SESSION
+        for verdict in verdicts
+    )
 
 
 class Verdicts:
