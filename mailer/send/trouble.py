@@ -269,6 +269,11 @@ def too_many(outcome: Outcome) -> bool:
     )
 
 
+def slows_down(outcome: Outcome) -> bool:
+    """Tell whether a hop has told us that we send too much."""
+    return outcome.status is Status.DEFERRED and reading_of(outcome).about is About.QUOTA
+
+
 def without_account(outcome: Outcome) -> Outcome:
     """Return what an outcome means at a host where we have no account, such as a mail exchanger.
 

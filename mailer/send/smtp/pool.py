@@ -1,6 +1,7 @@
 """Sessions kept open between messages, a few for each next hop."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from mailer.mail.outcome import Outcome
 from mailer.send.phase import Phase
 from mailer.send.smtp.client import Commit, Message, Session
 from mailer.send.smtp.hop import Hop
-from mailer.send.trouble import HopTrouble, SessionLost
+from mailer.send.trouble import HopTrouble, SessionLost, slows_down
 
 IDLE = 5.0
 """Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
@@ -22,6 +23,12 @@ SLOW = 1.0
 HANGING = 10.0
 """Seconds without an answer after which mail that has another way to go should take it; more than pauses
 before the greeting take. Who has asked goes on waiting, for the minutes that RFC 5321 4.5.3.2 grants."""
+
+EASED = 60.0
+"""Seconds that a hop which told us to slow down gets fewer sessions."""
+
+EASE = 1.0
+"""Seconds that it gets nothing new, after each time that it says so. More than that is the breaker's."""
 
 Opener = Callable[[Hop], Awaitable[Session]]
 
@@ -41,6 +48,12 @@ class _Line:
     """The sessions to one hop."""
 
     def __init__(self, pool: "Pool", hop: Hop, limit: int) -> None:
+        self.limit = self._full = limit
+        """Sessions at once, now and usually."""
+        self._owed = 0
+        """Places in use that are not free again afterwards."""
+        self._told = -math.inf
+        """When the hop last told us to slow down."""
         self.users = 0
         """Leases that hold a session or wait for one."""
         self.free = asyncio.Semaphore(limit)
@@ -59,7 +72,40 @@ class _Line:
 
     @property
     def vacant(self) -> bool:
-        return not self.users and not self._idle
+        return not self.users and not self._idle and not self._eased
+
+    @property
+    def _eased(self) -> bool:
+        return asyncio.get_running_loop().time() < self._told + EASED
+
+    def ease(self) -> None:
+        """Give the hop half as many sessions, and a pause: it has told us to slow down."""
+        less = max(1, self.limit // 2)
+        self._owed += self.limit - less
+        self.limit = less
+        self._told = asyncio.get_running_loop().time()
+
+    async def place(self) -> None:
+        """Wait for one of the places, and for the end of a pause."""
+        if self.limit < self._full and not self._eased:
+            more, self.limit = self._full - self.limit, self._full
+            paid, self._owed = min(more, self._owed), max(0, self._owed - more)
+            for _ in range(more - paid):
+                self.free.release()
+        await self.free.acquire()
+        try:
+            if (pause := self._told + EASE - asyncio.get_running_loop().time()) > 0:
+                await asyncio.sleep(pause)
+        except BaseException:
+            self.leave_place()
+            raise
+
+    def leave_place(self) -> None:
+        """Make a place free again, unless there are to be fewer."""
+        if self._owed:
+            self._owed -= 1
+        else:
+            self.free.release()
 
     @property
     def hangs(self) -> bool:
@@ -96,6 +142,8 @@ class _Line:
         except HopTrouble as trouble:
             if (now := clock()) - began > SLOW:
                 self._failure = now, trouble
+            if trouble.reply is not None and not trouble.reply.permanent:
+                self.ease()  # Too many connections, most often.
             raise
         finally:
             self._opening.remove(began)
@@ -106,7 +154,9 @@ class _Line:
     def put(self, session: Session) -> None:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
-        if session.alive:
+        if session.alive and self._owed:
+            self._pool.retire(session)
+        elif session.alive:
             end = asyncio.get_running_loop().time() + self._pool.idle
             self._idle.append((session, end))
             if self._timer is None:
@@ -163,14 +213,14 @@ class Lease:
         self._line.users += 1
         since = asyncio.get_running_loop().time()
         try:
-            await self._line.free.acquire()
+            await self._line.place()
             try:
                 # Before there is a session: many servers hang up on one that says nothing for a while.
                 if self._hop.per_minute:
                     await self._pool.turn(self._hop)
                 self._session, self._served = await self._line.take(since)
             except BaseException:
-                self._line.free.release()
+                self._line.leave_place()
                 raise
         except BaseException:
             self._leave()
@@ -181,7 +231,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._line.put(self._session)
-        self._line.free.release()
+        self._line.leave_place()
         self._leave()
 
     @property
@@ -200,6 +250,14 @@ class Lease:
         Raises:
             HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
         """
+        outcomes = await self._transact(message, recipients, on_commit)
+        if any(slows_down(outcome) for outcome in outcomes):
+            self._line.ease()
+        return outcomes
+
+    async def _transact(
+        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
         if not self._served or self._session.alive:
             try:
                 outcomes = await self._session.transact(message, recipients, on_commit)
