@@ -28,9 +28,9 @@ def test_a_reply_of_several_lines_is_one_reply():
 
 def test_a_reply_in_gb18030_is_readable_and_other_octets_are_kept():
     words = "用户不存在".encode("gb18030")
-    assert read(b"550 " + words + b"\r\n550 Bo\xeete pleine\r\n") == [
+    assert read(b"550 " + words + b"\r\n550 Skrzynka pe\xb3na\r\n") == [
         Reply(550, ("用户不存在",)),
-        Reply(550, ("Bo\\xeete pleine",)),
+        Reply(550, ("Skrzynka pe\\xb3na",)),
     ]
 
 
