@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +18,7 @@ from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, js
 from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
 from mailer.mail import clock
 from mailer.mail.reply import printable, printable_json
+from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
@@ -187,9 +189,13 @@ class _Search:
     def lines(self, last: int | None) -> Iterator[Found]:
         """Stream what is there, or the last lines of it."""
         ends = {day: position.offset for day, position in self._tail.positions.items()}
+        if self._query.id:
+            found = lines_of(self._directory, self._query, ends=ends)
+            return found if last is None else iter(deque(found, last))
+        now = time.time()
         if last is None:
-            return find(self._directory, self._query, ends=ends)
-        newest = find(self._directory, self._query, newest_first=True, ends=ends)
+            return find(self._directory, self._query, ends=ends, now=now)
+        newest = find(self._directory, self._query, newest_first=True, ends=ends, now=now)
         return reversed(list(islice(newest, last)))
 
     def follow(self, name: Callable[[str], str], *, as_json: bool) -> NoReturn:

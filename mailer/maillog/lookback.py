@@ -26,7 +26,7 @@ class Lookback:
     def fresh(self, row: Row) -> Row:
         """Leave of a line told again what it is the first to tell; raises OSError."""
         if row.id not in self._known:
-            self._known[row.id] = self._first_told(row.id)
+            self._known[row.id] = self._first_told(row.id, row.at)
         known = self._known[row.id]
         first = {key for key in _keys(row) if known.get(key) == row.at}
         return replace(
@@ -35,7 +35,7 @@ class Lookback:
             message=row.message if ("", row.attempt, row.message) in first else "",
         )
 
-    def _first_told(self, message_id: str) -> dict[_Key, str]:
+    def _first_told(self, message_id: str, at: str) -> dict[_Key, str]:
         known: dict[_Key, str] = {}
         # Backwards, so the earliest of a kind is entered last.
         for line, _ in find(self._directory, Query(id=message_id), newest_first=True):
@@ -44,7 +44,8 @@ class Lookback:
                     known[key] = ""
                 elif known.get(key) != "":
                     known[key] = line.at
-            if line.event == "accepted":
+            # One that came later than what is told of it came by a clock that was ahead: days say nothing.
+            if line.event == "accepted" and line.at <= at:
                 break
         return known
 

@@ -21,6 +21,8 @@ from mailer.maillog.lines import decode, whole
 
 _SLACK = 60.0
 """Seconds by which lines may be out of order: a program is kept from writing after its look at the clock."""
+_AHEAD = 3600.0
+"""Seconds by which the clocks of hosts that share a spool, or of a moment ago, are ahead and not wrong."""
 _AFTERWARDS = 60.0
 """Seconds after a message's last delivery in which something may still be told of it."""
 _NEVER = 253_402_300_799.0
@@ -50,7 +52,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """In seconds since the epoch."""
     until: float | None = None
     nothing_before: float | None = None
-    """Nothing that is wanted was written before this, such as a message's arrival; lines are not asked."""
+    """Nothing that is wanted was written before this, such as a message's arrival, or a minute after its end;
+    lines are not asked. It is a hint, as the clock is one; see `by_id`."""
 
     def matches(self, line: Line) -> bool:
         """Tell whether a line is wanted."""
@@ -103,6 +106,7 @@ def find(
     newest_first: bool = False,
     ends: Mapping[str, int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
+    now: float | None = None,
 ) -> Iterator[Found]:
     """Stream the lines that are wanted, in the order in which they were written.
 
@@ -112,6 +116,8 @@ def find(
         newest_first: from the last one back.
         ends: for each day, how many bytes of its file to look at; none: all there are.
         go_on: asked before each quarter of a megabyte; False ends the search.
+        now: seconds since the epoch. Days after it were written before, by a clock that was ahead, and come
+            first: else they would be the last ones until they come. None: days are in their own order.
 
     Raises:
         OSError: the directory, or a file, cannot be read; one that is not there is empty.
@@ -122,10 +128,17 @@ def find(
             fd = open_directory.enter_context(directory())
         except FileNotFoundError:
             return
-        days = [day for day in files.days(fd) if scan.concerns(day)]
+        days = [day for day in _as_written(files.days(fd), now) if scan.concerns(day)]
         for day in reversed(days) if newest_first else days:
             if scan.concerns(day):
                 yield from scan.day(fd, day, newest_first=newest_first, ends=ends)
+
+
+def _as_written(days: list[str], now: float | None) -> list[str]:
+    if now is None:
+        return days
+    today = _day(now + _AHEAD)
+    return sorted(days, key=lambda day: (day <= today, day))
 
 
 class _Scan:
@@ -174,7 +187,7 @@ class _Scan:
             line = decode(raw)
             if line is None or not self._query.matches(line):
                 continue
-            if line.message == "delivered" and line.id == self._query.id:
+            if line.message == "delivered" and line.id == self._query.id and self._query.nothing_before:
                 # The message's file is gone, so its story is at its end.
                 self._until = min(self._until, (_moment(line.at) or _NEVER) + _AFTERWARDS)
             yield Found(line, whole(raw))

@@ -10,6 +10,7 @@ from functools import cache, partial
 from msgspec.structs import replace
 
 from mailer.maillog import search
+from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
 from mailer.spool import clock_guard, words
 from mailer.spool.entry import Corrupt
@@ -138,7 +139,7 @@ def _named(steps: tuple[Event, ...], outlook: Outlook) -> tuple[Event, ...]:
 def _lines(spool: Spool, prefix: str) -> Iterator[Line]:
     """Stream the ledger's lines of the messages whose id begins like this."""
     query = search.Query(id=prefix, nothing_before=earliest(prefix))
-    return (found.line for found in search.find(partial(spool.directory, LOG), query))
+    return (found.line for found in lines_of(partial(spool.directory, LOG), query))
 
 
 def of_ledger(line: Line) -> Event:

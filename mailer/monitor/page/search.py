@@ -17,7 +17,7 @@ from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items
 from mailer.monitor.service import Service
 from mailer.spool import story, words
-from mailer.spool.ids import earliest, is_id, is_prefix
+from mailer.spool.ids import is_id, is_prefix
 from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import QUEUE, spots
@@ -69,29 +69,30 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         if is_id(wanted.upper()):
             return see_other(f"/message/{wanted.upper()}")
         async with turns:
-            found = await asyncio.to_thread(_search, service.spool, wanted)
+            found = await asyncio.to_thread(_search, service.spool, wanted, service.clock())
         return page(f"Search: {wanted}", _body(wanted, found, service.clock()), query=wanted)
 
     return (Route("GET", "/search", door.behind(answer)),)
 
 
-def _search(spool: Spool, wanted: str) -> _Result:
+def _search(spool: Spool, wanted: str, now: float) -> _Result:
     result, prefix = _Result(), wanted.upper()
     if is_prefix(prefix) and prefix.startswith("0"):
-        query = search.Query(id=prefix, nothing_before=earliest(prefix))
+        query = search.Query(id=prefix)
         named = (spot for spot in spots(spool, QUEUE) if spot.name.startswith(prefix))
         looked = (look(spool, spot) for spot in islice(named, _SHOWN))
         result.queued = sorted((seen for seen in looked if seen), key=lambda seen: seen.id, reverse=True)
     else:
         query = search.Query(address=wanted)
         _look_into_queue(spool, wanted.casefold(), result)
-    _look_into_ledger(spool, query, result)
+    _look_into_ledger(spool, query, result, now)
     return result
 
 
-def _look_into_ledger(spool: Spool, query: search.Query, result: _Result) -> None:
+def _look_into_ledger(spool: Spool, query: search.Query, result: _Result, now: float) -> None:
     in_time = _until(_PATIENCE)
-    for found in search.find(partial(spool.directory, LOG), query, newest_first=True, go_on=in_time):
+    directory = partial(spool.directory, LOG)
+    for found in search.find(directory, query, newest_first=True, go_on=in_time, now=now):
         line = found.line
         if not line.id:
             continue  # Of no message: a refusal, say.

@@ -1,0 +1,81 @@
+"""Mail that came by a clock that was ahead, and put right, is told whole and in the order of events."""
+
+import json
+import re
+
+import pytest
+from hostile import Server
+from sending import MESSAGE, TO, forward_to, queue
+from testbed.faketime import clock_set
+from testbed.relay import Relay
+
+from mailer.mail import clock
+from mailer.maillog.by_id import lines_of
+from mailer.maillog.ledger import Line, encode
+from mailer.maillog.search import Query
+from mailer.spool.ids import earliest, new_id
+from mailer.spool.layout import LOG, Spool
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+
+
+def at(days: float) -> str:
+    return clock.rfc3339(NOW + days * DAY)
+
+
+@pytest.mark.parametrize("length", [26, 14])
+@pytest.mark.parametrize(
+    "days",
+    [
+        (0, 0.1, 0.2),
+        (0, 3, 6),
+        (3650, 0.1, 0.2),
+        (3650, 3650.1, 0.2),
+        (0, 3650, 0.1),
+        (0, 0.1, 3650),
+        (2, 0.1, 3),
+        (0.5, 0, 0.6),
+    ],
+)
+def test_a_message_is_told_whole_and_in_order_whatever_its_days(
+    relay: Relay, days: tuple[float, float, float], length: int
+) -> None:
+    name = new_id(NOW + days[0] * DAY)
+    with Spool.open(relay.spool, create=True) as spool:
+        story = [
+            Line(at=at(days[0]), event="accepted", id=name, sender="a@example.com", to=(TO,)),
+            Line(at=at(days[1]), event="deferred", id=name, to=(TO,), attempt=1),
+            Line(at=at(days[1]), event="requeued", id=name),
+            Line(at=at(days[2]), event="sent", id=name, to=(TO,), attempt=2, message="delivered"),
+        ]
+        for line in story:
+            with (spool.path / LOG / f"{line.at[:10].replace('-', '')}.jsonl").open("ab") as file:
+                file.write(encode(line))
+        prefix = name[:length]
+        query = Query(id=prefix, nothing_before=earliest(prefix))
+        found = [line.event for line, _ in lines_of(lambda: spool.directory(LOG), query)]
+    assert found == ["accepted", "deferred", "requeued", "sent"]
+
+
+def test_mail_that_came_by_a_clock_ahead_is_told_as_sent_and_is_not_the_last_for_ten_years(
+    relay: Relay,
+) -> None:
+    ahead = clock_set("+3650d")
+    with Server() as server:
+        relay.configure(forward_to(server))
+        with relay.serve(under=ahead), relay.connect() as session:
+            session.sendmail("app@example.com", [TO], MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        last = queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(server.delivered()) == 2
+    lines = [json.loads(line) for line in relay.mailer("log", "--json").stdout.splitlines()]
+    (leapt,) = [line["id"] for line in lines if line["event"] == "accepted"]
+    told = relay.mailer("log", "--id", leapt, "--json").stdout.splitlines()
+    assert [json.loads(line)["event"] for line in told] == ["accepted", "sent"]
+    why = relay.mailer("spool", "why", leapt).stdout
+    assert "Sent to every recipient" in why
+    assert re.search(r"accepted for.*\n.*sent for", why)
+    for told_last in (lines[-1:], [json.loads(relay.mailer("log", "--json", "-n", "1").stdout)]):
+        assert [line["id"] for line in told_last] == [last]
