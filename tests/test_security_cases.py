@@ -15,7 +15,9 @@ from internet import Internet
 from security_cases import CASES
 from sending import MESSAGE, forward_to, found, queue
 from testbed.proc import children
+from testbed.process import ServerProcess
 from testbed.relay import Relay
+from testbed.tools import program
 from testbed.waiting import until
 
 TESTS = Path(__file__).parent
@@ -156,6 +158,41 @@ raise RuntimeError(load(pathlib.Path(os.environ["MAILER_CONFIG"]), os.environ).c
     for text in (shown, crashed.stderr, ledger):
         assert FROM_ENVIRONMENT not in text
         assert SECRET not in text
+
+
+SQUATTER = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as server:
+    client, _ = server.accept()
+    client.sendall(b"220 vm ESMTP mailer\\r\\n")
+    for line in client.makefile("rb"):
+        print(line, flush=True)
+        client.sendall(b"250-vm\\r\\n250 AUTH PLAIN LOGIN\\r\\n" if line[:4] == b"ehlo" else b"235 ok\\r\\n")
+print("told all", flush=True)
+"""
+
+
+def test_security_case_106_mailer_test_tells_another_users_program_no_password(relay: Relay) -> None:
+    """It has taken the port of 127.0.0.1, too, while the receiver does not run; our own is believed."""
+    nobody = (program("setpriv"), "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    # Of the system: the tests' own interpreter may be where nobody may look.
+    argv = [*nobody, "/usr/bin/python3", "-c", SQUATTER, str(relay.port)]
+    with ServerProcess(argv, relay.directory / "squatter", cwd=Path("/")) as squatter:
+        until(lambda: listens(relay.port), "the other program to listen")
+        done = relay.mailer("test", "--to", "bob@example.net", "--wait", "1s")
+        assert done.returncode == 69, done.stderr
+        assert "a program of user id 65534 answers at" in done.stderr
+        until(lambda: "told all" in squatter.output(), "the other program to see the end")
+        assert "AUTH" not in squatter.output().upper()
+    with relay.up():
+        done = relay.mailer("test", "--to", "bob@example.net")
+    assert "accepted by mailer serve" in done.stdout, done.stderr
+
+
+def listens(port: int) -> bool:
+    """Without connecting: it takes one client."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(f":{port:04X}" in line.split()[1] and line.split()[3] == "0A" for line in lines)
 
 
 # As zone files write them: a literal without end, NUL, a quote, a dash, the longest label and name.
