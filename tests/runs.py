@@ -16,6 +16,7 @@ import spool_walk
 from sending import MESSAGE, PLACES, queue
 
 from mailer.config.load import load
+from mailer.mail.clock import Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.send.routes import breaker
@@ -33,7 +34,7 @@ class Cron:
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
         """Args: directory: empty; settings: configuration keys."""
         self.spool = directory / "spool"
-        self.now = time.time()
+        self.now = self._began = time.time()
         self._directory = directory
         self.logged: list[str] = []
         """What the programs say on standard error."""
@@ -80,6 +81,9 @@ class Cron:
         """How the providers do now."""
         return [breaker.health(state, self._moment()).value for state in self.states()]
 
+    def _clocks(self) -> Clocks:
+        return Clocks(lambda: self.now, lambda: self.now - self._began, "boot-1")
+
     def _moment(self) -> datetime:
         return datetime.fromtimestamp(self.now, UTC)
 
@@ -96,7 +100,5 @@ class Cron:
         with Spool.open(self.spool, create=True) as spool:
             ledger = Ledger(partial(spool.directory, LOG), lambda _error: None)
             log = MailLog(lambda: self.now, tell, ledger)
-            async with open_runner(
-                self._config, spool, log, lambda: self.now, hostname="me.example"
-            ) as runner:
+            async with open_runner(self._config, spool, log, self._clocks(), hostname="me.example") as runner:
                 await runner.once(asyncio.Event(), 60.0)
