@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -394,6 +395,90 @@ def test_without_a_receiver_it_says_so_and_may_be_called_again(tmp_path):
     done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
     assert done.returncode == os.EX_TEMPFAIL
     assert b"Is `mailer serve` running, with submitSocket set?" in done.stderr
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> Iterator[Door]:
+    """A receiver that is configured, and does not run."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        Path(name).chmod(0o711)
+        found = Door(Path(name))
+        found.relay.configure({"rateLimits": {"enabled": True, "maxPerHour": 2}})
+        yield found
+
+
+OURS = ("-f", "a@here.example", "root")
+
+
+def test_who_may_writes_to_the_spool_when_no_receiver_runs(down):
+    """With the same additions, limits and records as the receiver's."""
+    env = {"MAILER_CONFIG": str(down.relay.config)}
+    for number in (1, 2):
+        done = down.run(*OURS, given=f"To: root\nSubject: down-{number}\n\nx\n", env=env)
+        assert (done.returncode, done.stderr) == (0, b"")
+    stored = down.taken("down-2")
+    uid = os.getuid()
+    assert f"Spool-User: app@example.com\r\nSpool-Peer: unix:{uid}\r\n".encode() in stored
+    assert envelope(stored) == ["a@here.example", "ops@example.com"]
+    assert f"local socket, uid {uid}".encode() in header(stored)
+    assert b"To: root@here.example\r\n" in header(stored)
+    done = down.run(*OURS, given="x\n", env=env)
+    assert (done.returncode, b"451 4.7.1" in done.stderr) == (os.EX_TEMPFAIL, True)
+    assert len(down.queued()) == 2
+    told = [json.loads(line) for line in down.relay.mailer("log", "--json").stdout.splitlines()]
+    assert [line["event"] for line in told] == ["accepted", "accepted", "limited"]
+    with down.relay.serve():
+        assert down.run(*OURS, given="x\n").returncode == os.EX_TEMPFAIL
+
+
+def test_smtp_on_standard_input_needs_no_receiver_either(down):
+    said = "EHLO x\r\nMAIL FROM:<a@here.example>\r\nRCPT TO:<root>\r\nDATA\r\n"
+    rest = "Subject: bs-2\r\n\r\nx\r\n.\r\nQUIT\r\n"
+    done = down.run("-bs", given=said + rest, env={"MAILER_CONFIG": str(down.relay.config)})
+    assert done.returncode == 0, done
+    assert b"250 2.0.0 Ok: queued as " in done.stdout
+    assert down.taken("bs-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"localUsers": []}, os.EX_NOPERM, b"localUsers maps it to no user"),
+        ({"localUsers": [{"login": "*", "user": "gone"}]}, os.EX_NOPERM, b"gone, which is no user here"),
+        ({"maxMessageSize": 10}, os.EX_DATAERR, b"552 5.3.4"),
+        ({"defaultPassword": ""}, os.EX_TEMPFAIL, b"defaultPassword: is empty"),
+    ],
+)
+def test_without_a_receiver_the_same_is_refused(down, change, code, words):
+    down.relay.configure(change)
+    done = down.run(*OURS, given="x\n" * 100, env={"MAILER_CONFIG": str(down.relay.config)})
+    assert done.returncode == code, done
+    assert words in done.stderr
+    assert not (down.relay.spool / "new").exists() or down.queued() == []
+
+
+@only_root
+def test_root_writes_as_the_spools_owner(down):
+    down.relay.mailer("spool", "ls")
+    with down.relay.serve():
+        pass
+    nobody = pwd.getpwnam("nobody")
+    for path in (down.relay.spool, *down.relay.spool.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    env = {"MAILER_CONFIG": str(down.relay.config)}
+    done = down.run(*OURS, given="Subject: owner-1\n\nx\n", env=env)
+    assert done.returncode == 0, done
+    assert down.taken("owner-1")
+    assert {path.stat().st_uid for path in down.relay.spool.rglob("*")} == {nobody.pw_uid}
+
+
+@only_root
+def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
+    """A configuration that is not for them is not even looked for."""
+    stranger = write_sendmail(down.directory, down.socket, name="stranger", uid=STRANGER)
+    done = down.run(*OURS, under=stranger, given="x\n", env={"MAILER_CONFIG": str(down.relay.config)})
+    assert (done.returncode, b"does not answer at" in done.stderr) == (os.EX_TEMPFAIL, True)
+    assert not down.relay.spool.exists()
 
 
 def test_a_receiver_that_restarts_is_waited_for(relay: Relay, tmp_path: Path) -> None:

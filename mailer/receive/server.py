@@ -16,7 +16,7 @@ from mailer.receive import replies
 from mailer.receive.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.failures import Failures
 from mailer.receive.listener import Listener
-from mailer.receive.local_users import peer_ids, user_of
+from mailer.receive.local_users import PeerIds, peer_ids, user_of
 from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
@@ -137,11 +137,8 @@ class Server:
         return None
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
-        service, ids = self._service, peer_ids(connection)
-        user = user_of(ids, service.local_users)
-        if not user or service.authenticator is None or service.authenticator.identity(user) is None:
-            service.store.log.notice("turned a peer away", peer=ids.peer, reason="localUsers")
-            return replies.unknown_local_user(ids.uid, user)
+        if refusal := _stranger(self._service, peer_ids(connection)):
+            return refusal
         return self._judge(connection, peer, tls=False)
 
     def _serve_local(self, connection: socket.socket, _: str) -> None:
@@ -223,6 +220,36 @@ async def serve(
         await until.wait()
     finally:
         await server.stop(service.settings.stop_grace)
+
+
+async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -> None:
+    """Serve one program on a connected socket, as at `submitSocket`, and return when it has gone.
+
+    Args:
+        service: see `Service`; its store has a running committer.
+        connection: closed when this returns.
+        ids: whose program it is.
+    """
+    if refusal := _stranger(service, ids):
+        with connection:
+            connection.sendall(replies.wire(refusal))
+        return
+    logging.getLogger("mail").setLevel(logging.ERROR)
+    gone = asyncio.Event()
+    client = Client(ids.peer, local=True, user=user_of(ids, service.local_users))
+    session = Session(client, service, Failures(monotonic), lambda _: gone.set())
+    connection.setblocking(False)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: session, connection)
+    await gone.wait()
+
+
+def _stranger(service: Service, ids: PeerIds) -> Reply | None:
+    """Return the reply to a program that is no user's, if it is none."""
+    user = user_of(ids, service.local_users)
+    if user and service.authenticator is not None and service.authenticator.identity(user) is not None:
+        return None
+    service.store.log.notice("turned a peer away", peer=ids.peer, reason="localUsers")
+    return replies.unknown_local_user(ids.uid, user)
 
 
 async def _ended(tasks: Collection[asyncio.Future[Any]], *, within: float | None = None) -> None:

@@ -171,14 +171,35 @@ def _real_name() -> str:
 def _connected() -> Iterator[socket.socket]:
     path = os.environ.get("MAILER_SUBMIT_SOCKET") or SOCKET
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.connect(path)
-        except OSError as error:
-            words = (
-                f"the receiver does not answer at {path}: {error.strerror}. "
-                "Is `mailer serve` running, with submitSocket set?"
-            )
-            raise Unreachable(os.EX_TEMPFAIL, words) from error
+        down = _connect(connection, path)
+        if down is None:
+            yield connection
+            return
+    with _stand_in(down) as connection:
+        yield connection
+
+
+def _connect(connection: socket.socket, path: str) -> Unreachable | None:
+    """Connect; return why nobody answers there, if nobody does."""
+    try:
+        connection.connect(path)
+    except OSError as error:
+        words = (
+            f"the receiver does not answer at {path}: {error.strerror}. "
+            "Is `mailer serve` running, with submitSocket set?"
+        )
+        return Unreachable(os.EX_TEMPFAIL, words)
+    return None
+
+
+@contextmanager
+def _stand_in(down: Unreachable) -> Iterator[socket.socket]:
+    from mailer.sendmail.standin import configuration, standing_in  # noqa: PLC0415 - only without a receiver
+
+    config = configuration()
+    if config is None:
+        raise down
+    with standing_in(config) as connection:
         yield connection
 
 

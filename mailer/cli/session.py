@@ -1,0 +1,65 @@
+"""`mailer session`: one SMTP session on standard input, without a daemon; `mailer-sendmail` starts it."""
+
+import asyncio
+import os
+import socket
+import time
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples
+from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, open_log
+from mailer.config.load import Loaded
+from mailer.spool.layout import Spool
+
+
+@click.command(
+    hidden=True, epilog=examples("MAILER_SUBMIT_SOCKET=/nowhere mailer-sendmail root    starts it, as root")
+)
+@config_option
+def session() -> Exit:
+    """Take mail from one program on standard input, a socket, as at `submitSocket`: no receiver runs.
+
+    Only root and the spool's owner can. The program is who this process is, and `localUsers` says whose its
+    mail is, with the same limits.
+    """
+    from mailer.config import checks  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
+
+    try:
+        connection = socket.socket(fileno=os.dup(0))
+    except OSError:
+        raise Failure(Exit.USAGE, "standard input is no socket; mailer-sendmail starts this") from None
+    ids = os.getuid(), frozenset({os.getgid(), *os.getgroups()})
+    loaded = configuration()
+    if problems := checks.refuse_to_serve(loaded):
+        raise ConfigError(problems)
+    with connection:
+        with acting_as_owner(loaded.config.spool_dir):
+            spool = make_spool(loaded.config.spool_dir)
+        with spool:
+            asyncio.run(_serve(loaded, spool, connection, ids))
+    return Exit.OK
+
+
+async def _serve(
+    loaded: Loaded, spool: Spool, connection: socket.socket, ids: tuple[int, frozenset[int]]
+) -> None:
+    from mailer.cli import receiver  # noqa: PLC0415 - as above
+    from mailer.maillog.events import Level  # noqa: PLC0415 - as above
+    from mailer.receive.local_users import PeerIds  # noqa: PLC0415 - as above
+    from mailer.receive.server import serve_one  # noqa: PLC0415 - as above
+    from mailer.receive.upload import Store  # noqa: PLC0415 - as above
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
+
+    log, committer = open_log(spool, Level.WARNING), Committer(spool)
+    settings = receiver.settings(loaded.config, None)
+    service = receiver.service(loaded, settings, Store(spool, committer, log, time.time), None)
+    # Before anything is written, and before a thread runs.
+    become_owner(loaded.config.spool_dir)
+    committer.start()
+    try:
+        await serve_one(service, connection, PeerIds(*ids))
+    finally:
+        committer.close()
