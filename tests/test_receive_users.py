@@ -279,7 +279,10 @@ def test_users_are_added_log_in_are_limited_and_removed(relay: Relay) -> None:
             client.login("shop", "a good password")
             assert client.mail("boss@example.com") == (
                 553,
-                b"5.7.1 shop may not send as boss@example.com (allowedSenders)",
+                (
+                    b"5.7.1 shop may not send as boss@example.com, which MAIL FROM says; it may send as "
+                    b"shop.example.com (mailer user allow shop boss@example.com)"
+                ),
             )
             client.sendmail("a@shop.example.com", ["b@example.net"], "From: a@shop.example.com\r\n\r\n")
             with pytest.raises(smtplib.SMTPSenderRefused, match=r"4\.7\.1"):
@@ -288,7 +291,11 @@ def test_users_are_added_log_in_are_limited_and_removed(relay: Relay) -> None:
             client.login("cron", token)
             client.sendmail("anyone@example.com", ["b@example.net"], "Subject: x\r\n\r\n")
     listed = relay.mailer("user", "ls").stdout.splitlines()
-    assert listed == ["shop\tpassword\tshop.example.com\t1 per hour", "cron\ttoken\t*"]
+    assert listed == [
+        "NAME\tLOGS IN BY\tMAY SEND AS\tLIMITS",
+        "shop\tpassword\tshop.example.com\t1 per hour",
+        "cron\ttoken\t*",
+    ]
     assert [
         json.loads(line)["hash"] for line in relay.mailer("user", "ls", "--json").stdout.splitlines()
     ] == [

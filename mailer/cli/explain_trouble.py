@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.our_refusals import Refusal, ours
 from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe
 from mailer.mail.outcome import Outcome, Scope
@@ -44,15 +45,26 @@ def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> Non
 
     Scope is whose trouble it is: the recipient's, the message's, the host's, the provider's (our account
     there), or local (our own). With a REPLY of a server, say what it is about, which of its words or codes
-    tell, and what would be done about it.
+    tell, and what would be done about it; of a refusal of our own, what it means and what to type.
     """
     end_with_the_pipe()
-    rows = _explain(" ".join(reply), Phase(phase)) if reply else list(map(_row, TABLE))
+    text = " ".join(reply)
+    if found := ours(text):
+        _tell_ours(found, as_json=as_json)
+        return
+    rows = _explain(text, Phase(phase)) if reply else list(map(_row, TABLE))
     for row in rows:
         if as_json:
             sys.stdout.write(json_line(row))
         else:
             sys.stdout.write(_text(row))
+
+
+def _tell_ours(found: Refusal, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json_line({"by": "mailer serve", "meaning": found.meaning, "todo": found.todo}))
+    else:
+        sys.stdout.write(f"a refusal of mailer serve, on this host\n    {found.meaning}\n    {found.todo}\n")
 
 
 def _row(row: Rule) -> dict[str, object]:

@@ -26,10 +26,13 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
     epilog=examples(
         "mailer user add shop --allow shop.example.com --max-per-hour 100",
         "mailer user token cron                  a random token in place of a password",
+        "mailer user allow crm welcome@example.com     it may send as that one, too",
         "mailer user ls",
     ),
     cls=LazyGroup,
-    commands_in={name: f"{_PLACE}:{name}" for name in ("add", "passwd", "token", "ls", "rm", "check")},
+    commands_in={
+        name: f"{_PLACE}:{name}" for name in ("add", "passwd", "token", "allow", "deny", "ls", "rm", "check")
+    },
 )
 @config_option
 def user() -> None:
@@ -111,12 +114,64 @@ def token(name: str) -> None:
     sys.stdout.write(f"{made}\n")
 
 
+@click.command(
+    epilog=examples("mailer user allow crm welcome@example.com", "mailer user allow crm example.org")
+)
+@click.argument("name")
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@config_option
+def allow(name: str, patterns: tuple[str, ...]) -> None:
+    """Let a user send as more addresses: each PATTERN is an address, a domain, or * for all.
+
+    The receiver sees it within a second.
+    """
+    _known(name)
+    with _changing() as users:
+        known = users[name].allowed_senders
+        after = tuple(dict.fromkeys((*known, *patterns)))
+        users[name] = msgspec.structs.replace(users[name], allowed_senders=after)
+    _say_senders(name, after)
+
+
+@click.command(epilog=examples("mailer user deny crm welcome@example.com"))
+@click.argument("name")
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@config_option
+def deny(name: str, patterns: tuple[str, ...]) -> None:
+    """Take addresses from those that a user may send as, as `mailer user ls` shows them."""
+    _known(name)
+    with _changing() as users:
+        known = users[name].allowed_senders
+        if unknown := [each for each in patterns if each not in known]:
+            raise Failure(
+                Exit.NO_INPUT,
+                f"{printable(' '.join(unknown))} is not among the senders of {printable(name)}: "
+                f"{printable(' '.join(known))}",
+            )
+        left = tuple(each for each in known if each not in patterns)
+        if not left:
+            raise Failure(
+                Exit.USAGE,
+                f"{printable(name)} could send as nobody then; to end its login: mailer user rm NAME",
+            )
+        users[name] = msgspec.structs.replace(users[name], allowed_senders=left)
+    _say_senders(name, left)
+
+
+def _say_senders(name: str, senders: tuple[str, ...]) -> None:
+    anyone = " (*: anyone; to end that: mailer user deny NAME '*')" if "*" in senders else ""
+    sys.stdout.write(f"{printable(name)} may send as {printable(' '.join(senders))}{anyone}\n")
+
+
 @click.command(epilog=examples("mailer user ls", "mailer user ls --json | jq -r .name"))
 @json_option
 @config_option
 def ls(*, as_json: bool) -> None:
     """List the users; never their hashes."""
-    for each in _read().values():
+    users = _read().values()
+    if users and not as_json:
+        sys.stdout.write("NAME\tLOGS IN BY\tMAY SEND AS\tLIMITS\n")
+    for each in users:
         kind = "password" if hashes.is_slow(each.hash) else "token"
         if as_json:
             shown = msgspec.to_builtins(each) | {"hash": kind}

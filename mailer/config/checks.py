@@ -94,6 +94,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_admin_token(config),
         *_alerts(config),
         *_retention(config),
+        *_limits(config),
     )
 
 
@@ -102,6 +103,22 @@ def _retention(config: Config) -> Iterator[Problem]:
         yield Problem(
             "$.logRetention", "is less than 2 days: a day of the ledger is kept for as long at least"
         )
+
+
+def _limits(config: Config) -> Iterator[Problem]:
+    """A day's limit below an hour's: after an hour the sender waits for the rest of the day."""
+    limits = config.rate_limits
+    if not limits.enabled:
+        return
+    for name, hour, day in (
+        ("maxPerDay", limits.max_per_hour, limits.max_per_day),
+        ("globalMaxPerDay", limits.global_max_per_hour, limits.global_max_per_day),
+    ):
+        if 0 < day < hour:
+            other = name.replace("Day", "Hour")
+            yield Problem(
+                f"$.rateLimits.{name}", f"is {day}, below {other} ({hour}), which is therefore never reached"
+            )
 
 
 def is_placeholder(password: str) -> bool:

@@ -179,16 +179,15 @@ def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
         return None
     found = [(name, value) for name in _AUTHORS for value in header.values(head, name.lower().encode())]
     if not any(name == "From" for name, _ in found):
-        return replies.not_allowed_sender(origin.user, "a message without a From field")
+        return replies.unreadable_sender(origin.user, "a message without a From field")
     if header.resembles(head, _AUTHORS):
-        return replies.not_allowed_sender(
-            origin.user, "a line that some would read as a From or Sender field"
-        )
+        return replies.unreadable_sender(origin.user, "a line that some would read as a From or Sender field")
     for name, value in found:
         authors = mailboxes(value)
         if authors is None or any("=?" in address for _, address in authors):
-            return replies.not_allowed_sender(origin.user, f"a {name} field that cannot be read")
+            return replies.unreadable_sender(origin.user, f"a {name} field that cannot be read")
         for _, address in authors:
             if not origin.may_send_as.match(address):
-                return replies.not_allowed_sender(origin.user, address)
+                where = f"the {name} field"
+                return replies.not_allowed_sender(origin.user, origin.may_send_as, address, where)
     return None

@@ -67,8 +67,8 @@ class Intake:
     def begin(self, submission: Submission) -> Message | Reply:
         """Open a file for a message and count it against the limits; or say why not."""
         service, user, sender = self._service, submission.origin.user, submission.envelope.sender
-        if service.rates is not None and (seconds := service.rates.wait(user, sender)):
-            return replies.rate_exceeded(seconds)
+        if service.rates is not None and (full := service.rates.full(user, sender)):
+            return replies.rate_exceeded(full)
         try:
             upload = Upload(service.store, submission.envelope, submission.origin, service.settings.content)
         except OSError as error:

@@ -132,13 +132,13 @@ class MailCommands(Connection):
         sender, identity, service = self._transaction.sender, self._login.identity, self._service
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
-            return replies.not_allowed_sender(identity.user, sender)
-        if service.rates is not None and (seconds := service.rates.wait(self._user, sender)):
-            return replies.rate_exceeded(seconds)
+            return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")
+        if service.rates is not None and (full := service.rates.full(self._user, sender)):
+            return replies.rate_exceeded(full)
         if service.space is None:
             return None
-        if service.space.lacks_room(self._transaction.size):
-            return replies.NO_SPACE
+        if shortage := service.space.shortage(self._transaction.size):
+            return replies.no_space(shortage)
         return replies.QUEUE_FULL if await service.space.queue_is_full() else None
 
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")

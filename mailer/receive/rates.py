@@ -63,6 +63,19 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Full:
+    """The limit that keeps one more message out for longest."""
+
+    key: str
+    """As `Use.key`."""
+    most: int
+    window: float
+    """Seconds."""
+    seconds: int
+    """Until one more is taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """What was counted under one name."""
 
@@ -101,6 +114,12 @@ class RateLimiter:
         now = self._clock()
         return max((self._wait(key, rate, now) for key, rate in self._limits(user, sender)), default=0)
 
+    def full(self, user: str, sender: str) -> Full | None:
+        """As `wait`, and say which limit it is; None: one more message is taken now."""
+        now = self._clock()
+        waits = [each for key, rate in self._limits(user, sender) for each in self._waits(key, rate, now)]
+        return max(waits, key=lambda each: each.seconds, default=None)
+
     def take(self, user: str, sender: str) -> float:
         """Count a message that is on its way in, after `wait` said 0; return the time for `give_back`."""
         at = self._clock()
@@ -136,15 +155,22 @@ class RateLimiter:
         return [(key, rate) for key, rate in (first, (_ALL, self.rules.overall)) if rate.memory]
 
     def _wait(self, key: str, rate: Rate, now: float) -> int:
+        return max((each.seconds for each in self._waits(key, rate, now)), default=0)
+
+    def _waits(self, key: str, rate: Rate, now: float) -> list[Full]:
         times = self._times.get(key)
         if not times:
-            return 0
+            return []
         if times[-1] > now:
             # The clock was turned back: what it counted then would block for as long as it was ahead.
             ahead = times[-1] - now
             times = self._times[key] = deque((at - ahead for at in times), maxlen=times.maxlen)
-        waits = (times[-most] + window - now for window, most in rate.windows() if len(times) >= most)
-        return max(0, math.ceil(max(waits, default=0)))
+        waits = [
+            Full(key, most, window, math.ceil(times[-most] + window - now))
+            for window, most in rate.windows()
+            if len(times) >= most
+        ]
+        return [each for each in waits if each.seconds > 0]
 
     def _count(self, user: str, sender: str, at: float) -> None:
         for key, rate in self._limits(user, sender):

@@ -3,12 +3,16 @@
 No reply carries a path, an exception's text or anything else from inside.
 """
 
+import shlex
 from errno import EDQUOT, ENOSPC
 from functools import lru_cache
 
 from mailer.mail.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
+from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply, printable
 from mailer.receive.data import MAX_LINE, Fault
+from mailer.receive.rates import HOUR, Full
+from mailer.spool.words import duration
 
 BYE = Reply(221, ("2.0.0 Bye",))
 OK = Reply(250, ("2.0.0 Ok",))
@@ -77,6 +81,11 @@ NEED_RCPT = Reply(503, ("5.5.1 Say RCPT TO first, and have one recipient accepte
 NESTED_MAIL = Reply(503, ("5.5.1 A message is already begun; finish it with DATA or drop it with RSET",))
 AUTH_IN_MAIL = Reply(503, ("5.5.1 A message is already begun; log in before MAIL, or say RSET",))
 AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
+_FEW = 3
+"""Senders that a refusal names."""
+_COMMAND = 150
+_ONE = {"hour": "an hour", "day": "a day"}
+
 NEED_STARTTLS = Reply(530, ("5.7.0 Encryption is required here: say STARTTLS first",))
 NEED_AUTH = Reply(530, ("5.7.0 Log in with AUTH first",))
 NEED_TLS_AND_AUTH = Reply(530, ("5.7.0 Say STARTTLS first, then log in with AUTH",))
@@ -130,11 +139,29 @@ def bad_mechanism(mechanisms: tuple[str, ...]) -> Reply:
     return Reply(504, (f"5.5.4 Unknown mechanism; use {' or '.join(mechanisms)}",))
 
 
-def not_allowed_sender(user: str, sender: str) -> Reply:
-    """Name both, so that the developer sees which of them is not as meant."""
-    return Reply(
-        553, (f"5.7.1 {printable(user, 100)} may not send as {printable(sender, 200)} (allowedSenders)",)
+def not_allowed_sender(user: str, allowed: AddressPatterns, address: str, where: str) -> Reply:
+    """Name all that is needed to see what is not as meant, and the command that allows it.
+
+    Args:
+        user: who has logged in.
+        allowed: whom this user may send as.
+        address: who is not among them.
+        where: where that stands: `MAIL FROM`, or a field of the header.
+    """
+    known = sorted(allowed.members)
+    may = ", ".join([*known[:_FEW], *(["..."] * (len(known) > _FEW))]) or "nobody"
+    said = (
+        f"{printable(user, 60)} may not send as {printable(address, 100)}, which {where} says; it may send as"
     )
+    # RFC 5321 4.5.3.1.5: a reply line has 512 octets at most; a command that is cut is none.
+    command = f"mailer user allow {shlex.quote(user)} {shlex.quote(address)}"
+    todo = f" ({command})" if len(command) <= _COMMAND else ""
+    return Reply(553, (f"5.7.1 {said} {printable(may, 100)}{printable(todo)}",))
+
+
+def unreadable_sender(user: str, what: str) -> Reply:
+    """The reply to a user with limited senders whose message does not plainly say who it is from."""
+    return Reply(553, (f"5.7.1 {printable(user, 100)} may not send {what} (allowedSenders)",))
 
 
 def unknown_local_user(uid: int, user: str) -> Reply:
@@ -152,10 +179,22 @@ class RateExceeded(Reply, frozen=True):
     """So many messages were submitted that more have to wait."""
 
 
-def rate_exceeded(seconds: int) -> RateExceeded:
-    return RateExceeded(
-        451, (f"4.7.1 The limit of messages is reached (rateLimits); try again in {seconds} seconds",)
-    )
+def rate_exceeded(full: Full) -> RateExceeded:
+    """Say which limit is reached, whose, which key sets it, and when it has room again."""
+    kind, _, name = full.key.partition(" ")
+    per = "hour" if full.window == HOUR else "day"
+    word = per.capitalize()
+    whose, key = {
+        "sender": (f" for {printable(name, 100) or '<>'}", f"rateLimits.maxPer{word}"),
+        "user": (f" for user {printable(name, 100)}", f"maxPer{word} of mailer user"),
+    }.get(kind, (" for all senders", f"rateLimits.globalMaxPer{word}"))
+    text = f"4.7.1 {full.most} of {full.most} messages in {_ONE[per]}{whose} ({key})"
+    return RateExceeded(451, (f"{text}; try again in {duration(full.seconds)}",))
+
+
+def no_space(shortage: str) -> Reply:
+    """Args: shortage: what is lacking, and which key asks for it."""
+    return Reply(452, (f"4.3.1 No space to store the message: {shortage}; try again later",))
 
 
 def unencodable(reason: str) -> Reply:

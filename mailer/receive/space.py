@@ -14,6 +14,13 @@ _SHARE = 50
 """A count that took a second is repeated after this many: at most 2 % of a processor."""
 
 
+_MEBIBYTE = 2**20
+
+
+def _mebibytes(octets: int) -> str:
+    return f"{octets // _MEBIBYTE} MiB"
+
+
 class Space:
     """Asks the filesystem ten times a second at most, and counts the queue now and then."""
 
@@ -47,6 +54,15 @@ class Space:
             self._inodes_lack = state.f_files > 0 and state.f_favail < MIN_FREE_INODES
             self._next_look = self._now() + _LOOK_EVERY
         return self._inodes_lack or self._free - size < self._min_free
+
+    def shortage(self, size: int) -> str:
+        """As `lacks_room`, in words: what there is, and what is wanted; empty: there is room."""
+        if not self.lacks_room(size):
+            return ""
+        if self._inodes_lack:
+            return f"fewer than {MIN_FREE_INODES} inodes are free"
+        message = f" beside {_mebibytes(size)} of message" if size >= _MEBIBYTE else ""
+        return f"{_mebibytes(self._free)} free, {_mebibytes(self._min_free)} wanted{message} (minFreeSpace)"
 
     async def queue_is_full(self) -> bool:
         """Tell whether `max_queued` messages wait; up to date as of the last count plus what came since.
