@@ -12,6 +12,7 @@ from spool_runner import attempt, claims_of, run_once, settle
 from spool_strategies import NOW, accept
 from spool_walk import only, walk
 
+from mailer.spool import held
 from mailer.spool.claim import POISON_AFTER, Claims, boot_id
 from mailer.spool.held import Busy, Gone, Held
 from mailer.spool.journal import Disposition, Event, Kind
@@ -60,6 +61,28 @@ def test_a_claim_moves_to_cur_and_is_verified(spool_path: Path) -> None:
             assert claim.held.read_message(claim.entry, 3, 100) == b"lo"
             assert claim.held.read_message(claim.entry, 5, 100) == b""
             assert [found.name for found in only(spool_path, "cur")] == [name]
+
+
+@pytest.mark.parametrize("other", ["", "another's", "ours"])
+def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Who has the lock of what the path does not name any more has nothing: it may name another file."""
+    name = accept(spool_path, b"x", "sent@example.net")
+    path, lock = spool_path / "new" / name, held.lock
+
+    def moved_first(fd: int) -> bool:
+        path.rename(spool_path / "hold" / name)
+        if other == "ours":
+            path.write_bytes((spool_path / "hold" / name).read_bytes())
+        elif other:
+            path.write_text("another's")
+        return lock(fd)
+
+    monkeypatch.setattr(held, "lock", moved_first)
+    with Spool.open(spool_path) as spool, pytest.raises(Gone):
+        Held.take(spool, Spot(Place.NEW, name))
+    assert path.exists() == bool(other)
 
 
 def test_a_file_that_shrinks_while_it_is_sent_is_no_end_of_the_message(spool_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The committer: many changes with few fsyncs, each told its own result, in the order a power cut demands."""
 
 import errno
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from spool_strategies import NOW, accept, envelope
+from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
 from mailer.spool.changes import DurableMove, NotUndone, make_durable
@@ -79,27 +79,6 @@ def gathered(spool: Spool) -> Iterator[Committer]:
     finally:
         gate.opened.set()
         committer.close()
-
-
-class Fsyncs:
-    """Counts fsyncs by the path behind the descriptor, and fails those it is told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.paths: list[str] = []
-        self.failing: set[str] = set()
-        self._real = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
-        for name in self._real:
-            monkeypatch.setattr(os, name, self._wrap(name))
-
-    def _wrap(self, name: str) -> object:
-        def sync(fd: int) -> None:
-            path = str(Path(f"/proc/self/fd/{fd}").readlink()).partition("/spool/")[2]
-            self.paths.append(path)
-            if path in self.failing:
-                raise OSError(errno.EIO, "Input/output error")
-            self._real[name](fd)
-
-        return sync
 
 
 def begin(spool: Spool, message: bytes = b"x") -> Incoming:

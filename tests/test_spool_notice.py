@@ -14,6 +14,7 @@ import pytest
 from spool_crash import dying_at
 from spool_runner import attempt, claims_of, settle
 from spool_strategies import NOW, accept
+from spool_syncs import Fsyncs
 from spool_torn import torn_renames
 from spool_walk import Found, in_two_places, untold, walk
 
@@ -192,6 +193,22 @@ def test_a_bounce_and_its_message_have_durable_names_at_every_instant(tmp_path: 
         assert (torn.lost, in_two_places(root)) == ([], [])
         assert not (root / "tmp" / notice).exists()
         assert (root / "new" / notice).exists()
+
+
+def test_a_recovered_notification_is_durable_before_its_message_moves_on(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that names it, its name in `new/`, and that it is gone from `tmp/`: it is sent once, then."""
+    spool_path.mkdir()
+    parent, notice = awaited(spool_path)
+    for died_after_the_move in (False, True):
+        syncs = Fsyncs(monkeypatch)
+        with Spool.open(spool_path) as spool:
+            claim = claims_of(spool, NOW).recover(parent)
+            assert claim
+            claim.held.release()
+        assert syncs.paths == ([] if died_after_the_move else [f"cur/{parent}"]) + ["new", "tmp"]
+        assert [(spool_path / place / notice).exists() for place in ("new", "tmp")] == [True, False]
 
 
 def test_a_defect_in_the_writing_costs_the_notification_and_nothing_else(tmp_path: Path, monkeypatch) -> None:

@@ -32,6 +32,7 @@ def pause(spool: Spool, now: float, by: str, reason: str = "") -> bool:
     if is_paused(spool):
         return False
     state.replace(spool, _NAME, msgspec.json.encode(Pause(clock.rfc3339(now), by, reason)) + b"\n")
+    spool.sync_directory(STATE)
     return True
 
 

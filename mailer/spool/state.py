@@ -28,7 +28,9 @@ def read(spool: Spool, name: str) -> bytes | None:
 
 
 def replace(spool: Spool, name: str, data: bytes) -> None:
-    """Put a file in place of the one that is there, whole and durable, whoever else does so at this moment.
+    """Put a file in place of the one that is there, whole, whoever else does so at this moment.
+
+    After a power cut the old one or the new one is there; the new one for certain if `state/` is synced then.
 
     Raises:
         OSError: it cannot be written; the old one stays.
