@@ -59,6 +59,7 @@ ALLOWED = {
     ("mailer.spool.claim", "path.read_text"): "the boot id, in /proc",
     ("mailer.spool.syscalls", "open(mountinfo)"): "of /proc",
     ("mailer.cli.spool.shares", "open(fd)"): "a descriptor",
+    ("mailer.spool.syscalls", "os.removexattr(fd)"): "a descriptor",
     ("mailer.monitor.page.assets", "files(__name__).joinpath(name).read_bytes"): "of our own package",
 }
 

@@ -23,6 +23,7 @@ from mailer.spool.filesystems import filesystem_of, refusal
 from mailer.spool.journalling import renames_are_whole
 from mailer.spool.mark import MARK, Standing, mark, standing
 from mailer.spool.nursery import Nursery
+from mailer.spool.syscalls import check_takes_changes
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -261,16 +262,23 @@ class Spool:
         """
         kept = self._kept.get(name)
         if kept is not None and self._is_named(name, kept):
-            os.fsync(kept)
+            self._sync(kept)
             return
         try:
             with self.directory(name) as fd:
-                os.fsync(fd)
+                self._sync(fd)
         except FileNotFoundError:
             parent = name.rpartition("/")[0]
             if not parent:
                 raise
             self.sync_directory(parent)
+
+    def _sync(self, directory: int) -> None:
+        os.fsync(directory)
+        if self.renames_are_whole:
+            # If another process's fsync has heard that the journal cannot be written, ours says that all is
+            # well. But the filesystem takes no change any more.
+            check_takes_changes(directory)
 
     def keep_directories(self) -> None:
         """Keep the directories open, so that a write that the disk refuses between two syncs is not missed.

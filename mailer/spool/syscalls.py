@@ -97,6 +97,21 @@ def begin_writing(fd: int) -> None:
     _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
+def check_takes_changes(fd: int) -> None:
+    """Ask a filesystem for a change that changes nothing: that an attribute be removed that no file has.
+
+    Of the calls without effect, the one whose trouble every filesystem tells (fchmod(2) of ext4 does not).
+
+    Raises:
+        OSError: EROFS or EIO; a journal could not be written, and nothing is from then on.
+    """
+    try:
+        os.removexattr(fd, "user.mailer")
+    except OSError as error:
+        if error.errno in {errno.EROFS, errno.EIO}:
+            raise
+
+
 def sync_filesystem(fd: int) -> bool:
     """Make everything that was written to a file's filesystem durable; tell whether it is.
 
