@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from mailer.cli.exits import Exit
+from mailer.cli.eyes import unreadable
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
@@ -57,7 +58,7 @@ def check(*, as_json: bool) -> Exit:
         return Exit.CONFIG
     # As who will run it: root can read what the services cannot.
     with acting_as_owner(loaded.config.spool_dir):
-        errors = obstacles(loaded)
+        errors = (*obstacles(loaded), *_closed(loaded))
     told = (*checks.warnings(loaded), *_spool(loaded))
     warnings = tuple(problem for problem in told if problem not in errors)
     if as_json:
@@ -68,6 +69,22 @@ def check(*, as_json: bool) -> Exit:
         raise ConfigError(errors)
     sys.stdout.write(f"{loaded.path}: can be used\n")
     return Exit.OK
+
+
+def _closed(loaded: Loaded) -> Iterator[Problem]:
+    """Name files that the user whom the spool belongs to, as whom the programs run, cannot read."""
+    config = loaded.config
+    files = {
+        "$": loaded.path,
+        "$.usersFile": config.users_file,
+        "$.tls.certificatePath": config.tls.certificate_path,
+        "$.tls.privateKeyPath": config.tls.private_key_path,
+    }
+    if config.dkim.enabled:
+        files |= {f"the DKIM key of {key.domain}": key.private_key_path for key in config.dkim.signing_keys}
+    for key, path in files.items():
+        if path is not None and (why := unreadable(path)):
+            yield Problem(key, f"{printable(str(path))}: {why}")
 
 
 def _spool(loaded: Loaded) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.wire import configuration
-from mailer.config.trust import owners_of
+from mailer.config.trust import owners_of, programs_group
 from mailer.config.users import User, changing_users, read_users
 from mailer.mail.reply import printable
 from mailer.receive import hashes
@@ -214,8 +214,10 @@ def _read() -> dict[str, User]:
 
 
 def _changing() -> AbstractContextManager[dict[str, User]]:
-    config = configuration().config
-    return changing_users(config.users_file, owners_of(config.spool_dir))
+    loaded = configuration()
+    config = loaded.config
+    group = programs_group(config.spool_dir, loaded.path)
+    return changing_users(config.users_file, owners_of(config.spool_dir), group)
 
 
 def _known(name: str) -> User:

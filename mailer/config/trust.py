@@ -52,6 +52,21 @@ def owners_of(spool: Path) -> Owners:
         return owners
 
 
+def programs_group(spool: Path, configuration: Path) -> int | None:
+    """Return the group of the user that the programs run as; None: it is root's, or nobody knows.
+
+    That of the spool; before there is one, that which the configuration is shared with.
+    """
+    for path in (spool, configuration):
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        if state.st_gid:
+            return state.st_gid
+    return None
+
+
 def ours() -> Owners:
     """Return root's user id and ours."""
     return frozenset({0, os.geteuid()})

@@ -73,12 +73,15 @@ def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
 
 
 @contextmanager
-def changing_users(path: Path, owners: Owners | None = None) -> Iterator[dict[str, User]]:
+def changing_users(
+    path: Path, owners: Owners | None = None, group: int | None = None
+) -> Iterator[dict[str, User]]:
     """Give the users to change, and write them when the block ends well; one program at a time.
 
     Args:
         path: where the file is.
         owners: as for `read_users`.
+        group: of the programs, who must be able to read what root writes; None: nobody but its owner.
 
     Raises:
         ConfigError: as `read_users`.
@@ -90,7 +93,7 @@ def changing_users(path: Path, owners: Owners | None = None) -> Iterator[dict[st
             fcntl.flock(lock, fcntl.LOCK_EX)
             users = read_users(path, owners)
             yield users
-            _write(path.name, users, directory)
+            _write(path.name, users, directory, group)
         finally:
             os.close(lock)
 
@@ -106,8 +109,8 @@ def _lock(name: str, directory: int) -> int:
     return fd
 
 
-def _write(name: str, users: dict[str, User], directory: int) -> None:
-    """Replace the file whole, with the owner and mode of the one before.
+def _write(name: str, users: dict[str, User], directory: int, group: int | None) -> None:
+    """Replace the file whole, with the owner and mode of the one before; root's is for the group to read.
 
     A new one is its owner's alone, or, where the directory is root's and a group's, for that group to read.
     """
@@ -117,6 +120,7 @@ def _write(name: str, users: dict[str, User], directory: int) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             _take_over(name, fd, directory)
+            _share(fd, group)
             file.write(data)
             file.flush()
             os.fsync(fd)
@@ -125,6 +129,14 @@ def _write(name: str, users: dict[str, User], directory: int) -> None:
         with suppress(FileNotFoundError):
             os.unlink(fresh, dir_fd=directory)
         raise
+
+
+def _share(fd: int, group: int | None) -> None:
+    """Let the programs' group read what would be root's alone: they log nobody in without it."""
+    state = os.fstat(fd)
+    if group and os.geteuid() == 0 == state.st_uid and not state.st_mode & stat.S_IRGRP:
+        os.fchown(fd, 0, group)
+        os.fchmod(fd, 0o640)
 
 
 def _take_over(name: str, fd: int, directory: int) -> None:

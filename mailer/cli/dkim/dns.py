@@ -4,16 +4,18 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.eyes import unreadable
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
+from mailer.cli.wire import become_owner
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import owners_of
 from mailer.mail.finding import Finding, Grade
@@ -36,10 +38,12 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 
     Exit code 0 when receivers can verify our signatures, 1 when they cannot, 75 when DNS did not answer.
     """
+    # Before root becomes another user, who may not read root's Python.
+
     base, config = surroundings()
     keys = chosen(base, config, domain, selector)
-    if not config.dkim.enabled:
-        sys.stderr.write("note: dkim.enabled is off; mail leaves unsigned\n")
+    # As the runner, which signs: what root can read says nothing.
+    become_owner(config.spool_dir)
     findings = asyncio.run(_examine(keys, config, name_servers(config, resolver)))
     for finding in findings:
         if as_json:
@@ -93,9 +97,19 @@ async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") 
     findings: list[Finding] = []
     owners = owners_of(config.spool_dir)
     for key in keys:
-        findings += await check_key(key.domain, key.selector, KeyFile(key_file(key), owners), dns)
+        path = key_file(key)
+        for finding in await check_key(key.domain, key.selector, KeyFile(path, owners), dns):
+            closed = unreadable(path) if finding.grade is Grade.PROBLEM else ""
+            findings.append(replace(finding, todo=closed) if closed else finding)
+    if not config.dkim.enabled:
+        words = "dkim.enabled is off: nobody makes these signatures, mail leaves unsigned"
+        findings.append(
+            Finding(
+                "dkim.enabled", "key", Grade.PROBLEM, words, "once the record is published: set it to true"
+            )
+        )
     for domain in dict.fromkeys(key.domain for key in keys):
-        signing = signer.signing_domains(domain) or (domain,)
+        signing = (signer.signing_domains(domain) or (domain,)) if config.dkim.enabled else ()
         findings += await check_domain(domain, signing, dns)
     return findings
 

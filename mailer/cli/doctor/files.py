@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mailer.cli.doctor.certificate import days_left
+from mailer.cli.eyes import unreadable
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey
@@ -56,8 +57,9 @@ def _readable(path: Path, what: str) -> Finding:
     if os.access(path, os.R_OK):
         mode = stat.S_IMODE(path.stat().st_mode)
         return Finding(str(path), what, Grade.OK, f"user {os.geteuid()} can read it; mode {mode:04o}")
-    todo = f"as root: chgrp to the programs' group, then {chmod(path)}"
-    return Finding(str(path), what, Grade.PROBLEM, f"user {os.geteuid()} cannot read it", todo)
+    return Finding(
+        str(path), what, Grade.PROBLEM, f"user {os.geteuid()} cannot read it", unreadable(path) or chmod(path)
+    )
 
 
 def _users(config: Config) -> Iterator[Finding]:
@@ -70,7 +72,7 @@ def _users(config: Config) -> Iterator[Finding]:
             yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
         return
     except OSError as error:
-        todo = f"make it readable for the programs: chgrp, then {chmod(path)}"
+        todo = unreadable(path) or f"make it readable for the programs: chgrp, then {chmod(path)}"
         yield Finding(str(path), "users", Grade.PROBLEM, f"cannot be read: {error.strerror}", todo)
         return
     if users:
@@ -92,12 +94,20 @@ def _keys(config: Config) -> Iterator[Finding]:
         try:
             KeyFile(key.private_key_path).key()
         except KeyTrouble as trouble:
-            todo = (
-                f"until then mail waits: mailer dkim keygen --domain {key.domain} --selector {key.selector}"
-            )
-            yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), todo)
+            yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), _key_todo(key))
         else:
             yield Finding(str(key.private_key_path), "key", Grade.OK, "can sign, and only we can read it")
+
+
+def _key_todo(key: DkimKey) -> str:
+    """Say what to do about a key that cannot be used: never make another one where one is."""
+    path = key.private_key_path
+    assert path is not None
+    if closed := unreadable(path):
+        return f"until then mail waits: {closed}"
+    if path.exists():
+        return "until then mail waits: put the right key there (its record is published), from a backup"
+    return f"until then mail waits: mailer dkim keygen --domain {key.domain} --selector {key.selector}"
 
 
 def _certificate(config: Config) -> Iterator[Finding]:
@@ -109,7 +119,10 @@ def _certificate(config: Config) -> Iterator[Finding]:
         days = days_left(read_trusted(certificate, _LARGEST)[0])
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
-        todo = "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"
+        closed = unreadable(certificate) or unreadable(key)
+        todo = closed or (
+            "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"
+        )
         yield Finding(str(certificate), "tls", Grade.PROBLEM, printable(words), todo)
         return
     grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _SOON else Grade.OK

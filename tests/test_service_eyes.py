@@ -1,0 +1,160 @@
+"""What root checks, it checks as the service's user; what root makes, that user can read.
+
+Each advice is followed to the letter, by a shell, until the check is content.
+"""
+
+import json
+import os
+import pwd
+import re
+import smtplib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from cli_queue import Queue
+from internet import Internet
+from test_cli_owner import give_away
+from testbed.relay import Relay
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+SERVICE = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def relay() -> Iterator[Relay]:
+    """A relay as a system service has it: root's configuration, and a spool of the service's user."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        made = Relay(directory)
+        Queue(made.spool)
+        give_away(made.spool)
+        os.chown(made.config, 0, SERVICE.pw_gid)
+        made.config.chmod(0o640)
+        yield made
+
+
+def as_service(relay: Relay, *command: str) -> subprocess.CompletedProcess[str]:
+    program = ("setpriv", f"--reuid={SERVICE.pw_uid}", f"--regid={SERVICE.pw_gid}", "--clear-groups")
+    return subprocess.run(
+        [*program, *command], capture_output=True, text=True, check=False, cwd=relay.directory
+    )
+
+
+def readable(relay: Relay, path: Path) -> bool:
+    return as_service(relay, "cat", str(path)).returncode == 0
+
+
+def findings(relay: Relay, what: str) -> list[dict[str, str]]:
+    done = relay.mailer("doctor", "--offline", "--json")
+    return [line for line in map(json.loads, done.stdout.splitlines()) if line["what"] == what]
+
+
+def follow(advice: str) -> None:
+    found = re.search(r"as root type: (.+)", advice)
+    assert found, advice
+    subprocess.run(["sh", "-ec", found[1]], check=True, capture_output=True)
+
+
+def signing(relay: Relay) -> Path:
+    relay.configure({"dkim": {"enabled": True, "domain": "example.com"}})
+    assert relay.mailer("dkim", "keygen", "--domain", "example.com").returncode == 0
+    return relay.directory / "keys" / "example.com" / "mail.private"
+
+
+def test_a_user_that_root_adds_can_log_in(relay: Relay) -> None:
+    """The users file is root's, and the service can read it, at its next start too."""
+    for name in ("shop", "crm"):
+        assert relay.mailer("user", "add", name, given="a long enough password\n").returncode == 0
+        users = relay.directory / "users.json"
+        assert (users.stat().st_uid, users.stat().st_mode & 0o777) == (0, 0o640)
+        assert readable(relay, users)
+    with relay.serve(), smtplib.SMTP("127.0.0.1", relay.port) as client:
+        client.login("shop", "a long enough password")
+
+
+def test_a_users_file_that_was_roots_alone_is_shared_when_it_is_next_written(relay: Relay) -> None:
+    users = relay.directory / "users.json"
+    relay.mailer("user", "add", "shop", given="a long enough password\n")
+    os.chown(users, 0, 0)
+    users.chmod(0o600)
+    [found] = findings(relay, "users")
+    assert found["grade"] == "problem"
+    follow(found["todo"])
+    assert findings(relay, "users")[0]["grade"] == "ok"
+    os.chown(users, 0, 0)
+    users.chmod(0o600)
+    assert relay.mailer("user", "token", "shop").returncode == 0
+    assert readable(relay, users)
+
+
+def test_a_key_that_only_cannot_be_read_is_not_made_anew(relay: Relay) -> None:
+    """Its directory is closed as well; one advice mends both, and the key is the published one."""
+    key = signing(relay)
+    before = key.read_bytes()
+    for path in (key, key.parent):
+        os.chown(path, 0, 0)
+    key.chmod(0o600)
+    key.parent.chmod(0o700)
+    [found] = findings(relay, "key")
+    assert found["grade"] == "problem"
+    assert "keygen" not in found["todo"]
+    follow(found["todo"])
+    assert findings(relay, "key")[0]["grade"] == "ok"
+    assert key.read_bytes() == before
+    assert readable(relay, key)
+
+
+def test_a_missing_key_is_made_as_doctor_says(relay: Relay) -> None:
+    relay.configure({"dkim": {"enabled": True, "domain": "example.com"}})
+    [found] = findings(relay, "key")
+    command = found["todo"].partition("mailer dkim keygen ")[2].split()
+    assert relay.mailer("dkim", "keygen", *command).returncode == 0
+    follow(found["todo"]) if "as root type" in found["todo"] else None
+    assert readable(relay, relay.directory / "keys" / "example.com" / "mail.private")
+    assert findings(relay, "key")[0]["grade"] == "ok"
+
+
+def test_dkim_check_looks_as_the_runner_and_says_so_when_nobody_signs(relay: Relay) -> None:
+    key = signing(relay)
+    record = json.loads(relay.mailer("dkim", "record", "--json").stdout)
+    zone = {
+        (record["name"], "TXT"): [
+            json.dumps(record["value"][:200]) + " " + json.dumps(record["value"][200:])
+        ],
+        ("_dmarc.example.com", "TXT"): ['"v=DMARC1; p=reject; adkim=s"'],
+        ("example.com", "MX"): ["10 mx.example.com."],
+    }
+    with Internet.of(zone) as internet:
+        relay.configure({"dns": internet.settings()["dns"]})
+        key_line = "ok       key "
+        assert key_line in relay.mailer("dkim", "check").stdout
+        os.chown(key, 0, 0)
+        key.chmod(0o600)
+        closed = relay.mailer("dkim", "check")
+        assert closed.returncode == 1
+        follow(closed.stdout)
+        assert key_line in relay.mailer("dkim", "check").stdout
+        relay.configure({"dkim": {"enabled": False, "domain": "example.com"}})
+        off = relay.mailer("dkim", "check")
+        assert off.returncode == 1
+        assert "problem  key   dkim.enabled: dkim.enabled is off: nobody makes these signatures" in off.stdout
+        assert "ok       dmarc" not in off.stdout
+
+
+def test_config_check_refuses_what_the_service_cannot_read_and_says_what_mends_it(relay: Relay) -> None:
+    """The configuration itself, and a key."""
+    key = signing(relay)
+    assert relay.mailer("config", "check").returncode == 0
+    for path in (relay.config, key):
+        os.chown(path, 0, 0)
+        path.chmod(0o600)
+    for path in (relay.config, key):
+        done = relay.mailer("config", "check")
+        assert done.returncode == 78
+        follow(next(line for line in done.stderr.splitlines() if str(path) in line))
+        assert readable(relay, path)
+    assert relay.mailer("config", "check").returncode == 0
