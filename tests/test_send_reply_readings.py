@@ -3,7 +3,9 @@
 `data/replies.jsonl` holds replies as servers sent them: `text` (several lines with their codes), the `phase`
 they answered, what they are `about` in a human's judgement of the words, `also` where another judgement is as
 good, whose words they are (`says`) and where they were seen (`seen_in`). The table's phrases were written
-from one half; of the other, marked `held_out`, only the kinds of mistakes were looked at.
+from one half; of the other, marked `held_out`, only the kinds of mistakes were looked at. Those marked
+`first_sight` were gathered and judged when the table was thought to be finished: it read 83 % of them rightly
+before their kinds were added.
 """
 
 import json

@@ -77,6 +77,7 @@ ACCOUNTS = (
             mailbox
             email account
             (per|an|#) (hour|day|minute)
+            recipient address rejected
             """,
         reason=_STATE,
         source="Brevo: 502 not yet activated; SMTP2GO, cPanel, Mailgun: suspended, sandbox",

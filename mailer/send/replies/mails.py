@@ -43,6 +43,9 @@ FORMS = (
         About.MESSAGE,
         """
         (message|mail|email|header|headers) (is|are) not rfc (# )?compliant
+        (format|syntax|structure|encoding|mime) ~ violation
+        (missing|without|having no|no) ~ (valid )?(address )?in (the )?from (header)?
+        (missing|without|having no) (a |an )?(valid )?from (header|field|address)
         """,
         phases=CONTENT | UNKNOWN,
         reason="The mail breaks a rule of its form, and is refused for that alone.",
@@ -66,6 +69,7 @@ NO_SENDER = (
         (mail|sender|from|email) address ~ fully qualified
         domain name required ~ sender
         return (email |mail )?(domain|address|path) ~ (invalid|not exist|not valid|unknown)
+        (from|sender) domain (must|should|needs to|has to|did not|could not|does not) (resolve|exist)
         """,
         unless="recipient*\nfrom header\nheader from\nauth*",
         reason="The sender's address is valid nowhere.",
@@ -99,6 +103,7 @@ CONTENTS = (
         (harmful|objectionable|inappropriate|restricted) ~ (content|code|attachment)
         (blocked|rejected|refused|denied) (due to|because of|for|by) ~ (content|attachment|virus)
         content restrict*
+        (reject*|block*|refus*|den(y|ied)) (message |mail )?content
         content (filter|filtering|inspection|scanner)
         (mail|message|email|content) ?policy violation
         policy violation

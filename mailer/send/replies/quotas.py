@@ -129,6 +129,8 @@ QUOTAS = (
         too (many|much) (messages|emails|mails|mail|email)
         too frequent ~
         too frequently
+        (retrying|retries|trying|connecting|asking|submitting) too (fast|quickly|often|soon|much)
+        too (many|much) (requests|attempts|retries|submissions|deliveries)
         frequen* (is |was )?(limit*|control*|exceed*)
         unexpected sending
         slow (down|it down)

@@ -132,6 +132,8 @@ RECIPIENTS = (
             mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
             person|alias|destination|adresse|domaine|utente|usuario)
         user unknown
+        (email|mail|e mail|mailbox) (address )?(does )?(not exist|doesn't exist|not exists|unknown)
+        (address|recipient|domain) (address )?(is )?reserved
         (anybody|anyone|nobody|no one) (with|by|of) (that|this) name
         nie ma takiego
         (gebruiker|ontvanger|uzytkownik|adresat|uzivatel|destinatario) ~ (onbekend|nieznany|neznamy|
@@ -170,7 +172,7 @@ RECIPIENTS = (
         About.RECIPIENT,
         """
         recipient address rejected ~ (user|undeliverable|unverified|unknown|mailbox|disabled|no such|
-            address|account|recipient|invalid|inactive|quota)
+            address|account|recipient|invalid|inactive|quota|domain not|no longer)
         """,
         unless="""
             (greylist*|policy|access denied|blocked|relay*|rate|limit|domain blocked|not allowed)

@@ -178,6 +178,7 @@ STANDING = (
             unwanted)
         (trop de|zu viele|demasiadas|troppe) (connexions|verbindungen|conexiones|connessioni)
         not (allowed|permitted|authorized) to connect
+        no access (for|from) (this|your) (ip|host|address|network|server)
         connection (from|by) (<ip>|your|this)
         (currently|for) sending spam
         mail from this (range|network|host|server|ip)

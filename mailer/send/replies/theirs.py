@@ -123,6 +123,7 @@ HOSTS = (
             (sending|sent) mail
             auth*
             user unknown
+            recipient (verification|verify|validation)
             (unverified|undeliverable) address
             (message|mail|email) ~ (rejected|refused) due to ~ (content|spam)
             """,
