@@ -2,10 +2,12 @@
 
 import json
 import re
+import time
 
 import pytest
 from hostile import Server
 from sending import MESSAGE, TO, forward_to, queue
+from spool_walk import walk
 from testbed.faketime import clock_set
 from testbed.relay import Relay
 
@@ -56,6 +58,39 @@ def test_a_message_is_told_whole_and_in_order_whatever_its_days(
         query = Query(id=prefix, nothing_before=earliest(prefix))
         found = [line.event for line, _ in lines_of(lambda: spool.directory(LOG), query)]
     assert found == ["accepted", "deferred", "requeued", "sent"]
+
+
+@pytest.mark.parametrize("shift", ["+3650d", "-400d"])
+def test_the_age_of_mail_that_came_by_a_wrong_clock_counts_from_when_it_came(
+    relay: Relay, shift: str
+) -> None:
+    """A dead battery and a late time server must not bounce what was accepted a minute ago."""
+    with Server({"rcpt": "450 4.2.0 later"}) as server:
+        relay.configure(forward_to(server, retry={"schedule": ["1m"], "maxAge": "5d"}))
+        assert relay.mailer_send("--once").returncode == 0
+        before = time.time()
+        with relay.serve(under=clock_set(shift)), relay.connect() as session:
+            session.sendmail("app@example.com", [TO], MESSAGE)
+        after = time.time()
+        for ahead in ("+0", "+3m", "+6m"):
+            assert relay.mailer_send("--once", under=clock_set(ahead)).returncode == 0
+    (message,) = walk(relay.spool).values()
+    assert [event["event"] for event in message.events[1:]] == ["dated", *["deferred"] * 3]
+    assert message.place == "retry"
+    # The boot clock is written to a tenth of a second.
+    assert before - 1 < clock.seconds(str(message.events[1]["since"])) < after + 1
+    why = relay.mailer("spool", "why", message.name).stdout
+    assert f"its age counts from {message.events[1]['since']}" in why
+
+
+def test_mail_from_a_boot_whose_clock_was_ahead_does_not_outlive_its_age_by_years(relay: Relay) -> None:
+    with Server({"rcpt": "450 4.2.0 later"}) as server:
+        relay.configure(forward_to(server))
+        name = queue(relay.spool, received=time.time() + 3650 * DAY)
+        before = time.time()
+        assert relay.mailer_send("--once").returncode == 0
+    (dated,) = [event for event in walk(relay.spool)[name].events if event["event"] == "dated"]
+    assert before <= clock.seconds(str(dated["since"])) <= time.time()
 
 
 def test_mail_that_came_by_a_clock_ahead_is_told_as_sent_and_is_not_the_last_for_ten_years(

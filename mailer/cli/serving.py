@@ -6,13 +6,13 @@ import importlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from mailer.cli import receiver
+from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal
 from mailer.cli.parent import end_with
@@ -67,7 +67,8 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
     # From now on: left alone, it would end us.
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     log, committer = program_log(config, spool, Level.INFO), Committer(spool)
-    store, terminal = Store(spool, committer, log, time.time), Terminal()
+    host, terminal = clocks(), Terminal()
+    store = Store(spool, committer, log, host.wall, boot=host.boot, uptime=host.uptime)
     with ExitStack() as started:
 
         def ready(server: Server) -> None:

@@ -34,6 +34,9 @@ class Store:
     committer: Committer
     log: MailLog
     clock: Clock
+    boot: str = ""
+    """This boot's id, and its clock: by them a message's age is known, should `clock` be wrong."""
+    uptime: Clock = lambda: 0.0
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     """One message with long lines is encoded at a time: it is work for the processor that all share."""
 
@@ -153,8 +156,9 @@ class Upload:
             return refusal
         if self._failure is None:
             try:
+                store = self._store
                 self._incoming.write(bytes(self._gathered))
-                self._incoming.seal(self._store.clock())
+                self._incoming.seal(store.clock(), boot=store.boot, uptime=store.uptime())
             except OSError as error:
                 self._fail(error)
         if self._failure is None:

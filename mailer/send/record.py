@@ -80,6 +80,18 @@ class Record:
         """Some recipient is still to be tried, and none was handed over without its outcome on record."""
         return bool(self.due) and not self._uncertain(self.handed_over)
 
+    def date(self) -> None:
+        """Record since when the message waits, if it came or was requeued by a clock that was wrong."""
+        guard, accepted = self.policy.guard, self.state.accepted
+        if guard is None or accepted is None or not self._believed:
+            return
+        told = self.state.since
+        first = accepted if clock.rfc3339(told) == accepted.at else Event(at="", event="")
+        since = guard.since(told, first.boot, first.uptime)
+        if since != told:
+            reason = f"it came by a clock that was wrong; its age counts from {clock.rfc3339(since)}"
+            self._append([Event(at=self._at(), event=Kind.DATED, since=clock.rfc3339(since), reason=reason)])
+
     def hold(self, reason: str) -> None:
         """Record that the message is to be held."""
         self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])

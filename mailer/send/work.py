@@ -144,6 +144,7 @@ class Worker:
         elif record.due and (objection := self._objection(claim)):
             record.hold(objection)
         elif record.due:
+            record.date()
             self._begin(claim, alone=alone)
             try:
                 await Attempt(record, partial(self._pause, claim.id)).run()

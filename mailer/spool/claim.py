@@ -28,7 +28,7 @@ POISON_AFTER = 3
 _TAIL = 4096
 """Bytes at the end of a file in which its last line is looked for."""
 _BY_OPERATORS = frozenset({Kind.HELD, Kind.RELEASED, Kind.REQUEUED})
-_UNDECIDED = _BY_OPERATORS | {Kind.RECOVERED, Kind.COMMITTING, Kind.TROUBLE, Kind.NOTIFIED}
+_UNDECIDED = _BY_OPERATORS | {Kind.DATED, Kind.RECOVERED, Kind.COMMITTING, Kind.TROUBLE, Kind.NOTIFIED}
 """What may follow when a message is tried with others beside it, until its outcome."""
 _ROOM = 512
 """Bytes of journal that taking a message over, and giving it back, need at most."""

@@ -227,6 +227,23 @@ class ClockGuard:
             return False
         return _off(self._mark, reading, tuple) == 0
 
+    def since(self, told: float, boot: str, uptime: float) -> float:
+        """Correct when something happened, while the wall clock is believed.
+
+        Args:
+            told: when, by the wall clock of then, in seconds since the epoch.
+            boot: the boot's id of then; empty: not known.
+            uptime: what its boot clock showed.
+
+        Returns:
+            The same, if it may be right; else when it was; if that is not known and it lies ahead, now.
+        """
+        reading = self._clocks.read()
+        if boot and boot == reading.boot:
+            was = reading.wall - (reading.uptime - uptime)
+            return was if abs(was - told) > _EVEN else told
+        return reading.wall if told > reading.wall + _EVEN else told
+
     def observe(self) -> Doubt | None:
         """Take a reading, and leave it for the programs after this one; None: it is believed.
 

@@ -87,12 +87,14 @@ class Incoming:
         data, self._buffer = self._buffer, bytearray()
         write_all(self._fd, data)
 
-    def seal(self, at: float, about: str = "") -> None:
+    def seal(self, at: float, about: str = "", *, boot: str = "", uptime: float = 0.0) -> None:
         """Complete the file: the length, and the line that says it was accepted; not yet durable.
 
         Args:
             at: now, in seconds since the epoch.
             about: the message that this one, a notification of ours, is about.
+            boot: this boot's id; empty: nobody asked.
+            uptime: what its boot clock shows, should `at` be wrong.
 
         Raises:
             OSError: the file is incomplete; only `discard` makes sense.
@@ -103,6 +105,8 @@ class Incoming:
             event=Kind.ACCEPTED,
             sha256=self._digest.hexdigest(),
             envelope=sha256(head).hexdigest(),
+            boot=boot,
+            uptime=round(uptime, 1),
             about=about,
         )
         self._buffer += journal.encode(accepted)

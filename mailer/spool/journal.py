@@ -49,6 +49,8 @@ class Kind(StrEnum):
     REQUEUED = "requeued"
     """The operator wants it tried now. Those in `to` become due, nothing else changes; without `to` it begins
     anew, refused and expired recipients are tried again too."""
+    DATED = "dated"
+    """It came by a wall clock that was wrong; its age counts from `since`."""
     NOTIFIED = "notified"
     """The notification `notice`, in this spool, tells the sender how `to` stand (RFC 3464)."""
 
@@ -75,6 +77,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: str = ""
     """Of a sent recipient whose sender wants to hear of it from us: `relayed` or `delivered`."""
     notice: str = ""
+    uptime: float = 0.0
+    """With `accepted`: what the boot clock of `boot` showed; 0: not known."""
+    since: str = ""
     about: str = ""
     """With `accepted`: this message is a notification of ours, about the message with this id."""
 
@@ -347,6 +352,8 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             state = replace(state, hand=Kind.ALONE if event.boot == boot else "")
         case Kind.ACCOMPANIED | Kind.RETURNED:
             state = replace(state, hand=event.event)
+        case Kind.DATED:
+            state = replace(state, since=_time(event.since) or state.since, overdue=False)
         case Kind.NOTIFIED if is_id(event.notice):
             state = _after_notice(state, event, standings)
         case Kind.HELD:

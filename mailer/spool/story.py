@@ -90,6 +90,7 @@ _PHRASES = {
     Kind.UNCERTAIN: "uncertain{to}{at}{attempt}, the final reply was lost",
     Kind.TROUBLE: _TROUBLE,
     Kind.AS_BEFORE: "deferred{to}{attempt}, with nothing new to say",
+    Kind.DATED: "dated anew",
     Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
     Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
     Kind.ACCOMPANIED: "in the runner's hands with others beside it from here on",
