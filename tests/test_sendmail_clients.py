@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ import pytest
 from testbed.relay import Relay
 from testbed.sendmail import unpacked, write_sendmail
 from testbed.tools import node_modules, program
+from testbed.waiting import until
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 TESTBED = Path(__file__).with_name("testbed")
@@ -495,6 +497,42 @@ def test_a_receiver_that_restarts_is_waited_for(relay: Relay, tmp_path: Path) ->
             server.signal(signal.SIGKILL)
     (stored,) = [entry.read_bytes() for entry in (relay.spool / "new").iterdir()]
     assert b"Subject: late\r\n" in stored
+
+
+def test_a_receiver_that_is_killed_again_and_again_loses_nothing_that_was_taken(
+    relay: Relay, tmp_path: Path
+) -> None:
+    """Exit 0 is exactly one mail; whoever cannot know says so, and nothing is half there."""
+    path = tmp_path / "submit.sock"
+    relay.configure({"submitSocket": str(path), "localUsers": [{"login": "*", "user": "app@example.com"}]})
+    argv = [str(write_sendmail(tmp_path, path, patience=600)), "-f", "a@example.com", "bob@example.net"]
+    new = relay.spool / "new"
+
+    def submit(number: int) -> subprocess.CompletedProcess[bytes]:
+        text = f"Subject: kill-{number}.\n\n" + "x" * 70 + "\n"
+        return start(argv, text.encode() + b"line\n" * 200_000 + b"end\n", tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(submit, number) for number in range(12)]
+        for _ in range(3):
+            with relay.serve() as server:
+                before = len(list(new.iterdir()))
+                until(
+                    lambda: len(list(new.iterdir())) > before or all(each.done() for each in running),  # noqa: B023
+                    "one more mail",
+                )
+                server.signal(signal.SIGKILL)
+        with relay.serve():
+            done = [each.result() for each in running]
+    stored = [entry.read_bytes() for entry in new.iterdir()]
+    assert all(b"\r\nend\r\n{" in each for each in stored)
+    for number, each in enumerate(done):
+        count = sum(f"Subject: kill-{number}.\r\n".encode() in entry for entry in stored)
+        if each.returncode == 0:
+            assert count == 1
+        else:
+            assert (each.returncode, count <= 1) == (os.EX_TEMPFAIL, True)
+            assert b"it may have it, or not" in each.stderr
 
 
 UNNEEDED = {
