@@ -14,6 +14,7 @@ from mailer.receive.failures import Failures
 from mailer.receive.intake import Intake, Message, Submission, read_chunk_argument
 from mailer.receive.login import Login
 from mailer.receive.service import Client, Service
+from mailer.receive.settings import Settings
 from mailer.receive.transaction import Transaction
 
 
@@ -33,7 +34,7 @@ class MailCommands(Connection):
         """Know nothing of the client: at the beginning, and after STARTTLS (RFC 3207 4.2)."""
         self._service = service
         self._store = service.store
-        self._transaction = Transaction(service.settings)
+        self._transaction = self._new_transaction(service.settings)
         self._login = Login(self, self.client, service, self._failures)
         self._intake = Intake(self, service)
         self._helo = ""
@@ -51,7 +52,11 @@ class MailCommands(Connection):
             self._store, self.settings = self._service.store, self._service.settings
             self._login.reconfigure(self._service)
             self._intake = Intake(self, self._service)
-        self._transaction = Transaction(self.settings)
+        self._transaction = self._new_transaction(self.settings)
+
+    def _new_transaction(self, settings: Settings) -> Transaction:
+        # sendmail(8) knows logins: at `submitSocket` they are addresses, whatever SMTP demands elsewhere.
+        return Transaction(settings, names=bool(self.client.user))
 
     @property
     def known(self) -> bool:

@@ -11,11 +11,13 @@ from mailer.receive.settings import Settings
 class Transaction:
     """From MAIL to the end of DATA; one that has no `mail` has not begun."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, names: bool = False) -> None:
+        """Args: settings: the receiver's; names: names without a domain are taken under strictSyntax, too."""
         self._settings = settings
         origin = settings.origin_domain
-        self._sender_syntax = None if settings.strict_syntax else Lenient(origin)
-        self._recipient_syntax = None if settings.strict_syntax else Lenient(origin, settings.aliases)
+        strict = settings.strict_syntax and not names
+        self._sender_syntax = None if strict else Lenient(origin)
+        self._recipient_syntax = None if strict else Lenient(origin, settings.aliases)
         self._mail: MailParameters | None = None
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
