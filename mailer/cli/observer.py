@@ -126,7 +126,11 @@ class _Observer:
         try:
             async with serve(site, self._context()) as responder:
                 addresses = ", ".join(_name(*each.getsockname()[:2]) for each in site)
-                self._service.log.notice(f"listening on {addresses}", spool=self._spool.path)
+                self._service.log.notice(
+                    f"for the status page and health, listening on {addresses}: http://localhost:"
+                    f"{site[0].getsockname()[1]}/ (mailer monitor --link prints the address that logs in)",
+                    spool=self._spool.path,
+                )
                 if sys.stderr.isatty():  # never into a log
                     where = link(site[0].getsockname()[1], self._service.token)
                     tell(sys.stderr, f"status page: {where}\n")

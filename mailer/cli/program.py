@@ -68,6 +68,9 @@ def _explain(name: str, error: Exception) -> Exit:
 
     match error:
         case ConfigError():
+            if error.found is not None:
+                where = f"{error.found} was read, since neither --config nor $MAILER_CONFIG names a file"
+                _complain(name, f"{where}; it cannot be used:")
             sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
             return Exit.CONFIG
         case SecretError():

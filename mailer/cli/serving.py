@@ -79,7 +79,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
             started.callback(committer.close)
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
-            log.notice(f"listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
+            log.notice(f"for mail, listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
             entry = started.enter_context(Registration(spool, "mailer serve", str(loaded.path)))
             reloader = Reloader(server, service, loaded, entry)
             loop.add_signal_handler(signal.SIGHUP, lambda: stop.set() if terminal.gone else reloader.start())

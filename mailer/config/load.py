@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from mailer.config.decode import UNFIT, Walk
+from mailer.config.decode import NEVER_BUILT, UNFIT, Walk
 from mailer.config.document import parse, read
 from mailer.config.environment import overridden
 from mailer.config.model import Config
@@ -55,7 +55,7 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     made = walk.convert(Config, document, "$")
     config = overridden(Config() if made is UNFIT else made, environ, walk)
     if walk.problems:
-        raise ConfigError(tuple(walk.problems))
+        raise ConfigError(tuple(walk.problems), None if explicit or environ.get("MAILER_CONFIG") else path)
     return Loaded(config=_completed(config, path.parent), path=path, mode=mode, warnings=tuple(walk.warnings))
 
 
@@ -73,11 +73,17 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
         return Path(named)
     passed = [place for place in places if os.geteuid() == 0 and not place.is_absolute()]
     looked = [place for place in places if place not in passed]
+    strangers = []
     for place in looked:
-        if _there(place):
+        if not place.is_absolute() and _is_a_strangers(place):
+            strangers.append(place)
+        elif _there(place):
             return place
     names = ", ".join(printable(str(place.absolute())) for place in looked)
     said = f"none found; looked for {names}. Name one with --config or $MAILER_CONFIG"
+    if strangers:
+        of_whom = printable(str(strangers[0].absolute()))
+        said += f". {of_whom} has none of mailer's keys and is taken for another program's"
     if there := [printable(str(place.absolute())) for place in passed if _there(place)]:
         said += f". {there[0]} is not taken: root uses none from the current directory unless it is named"
     raise ConfigError((Problem("configuration", said),))
@@ -87,6 +93,19 @@ def _owners(base: Path, document: object) -> Owners:
     """Say whose files may hold secrets: `owners_of` the spool that the document names."""
     named = document.get("spoolDir") if isinstance(document, dict) else None
     return owners_of(base / (named if isinstance(named, str) and "\0" not in named else "spool"))
+
+
+def _is_a_strangers(place: Path) -> bool:
+    """Tell whether a file in the current directory is not ours: a web application has a config.json, too.
+
+    One that cannot be read, or is not JSON, may be ours with a mistake in it: reading it will tell.
+    """
+    try:
+        document = parse(read(place)[0], place)
+    except ConfigError:
+        return False
+    known = {field.encode_name for field in msgspec.structs.fields(Config)} | NEVER_BUILT.keys()
+    return isinstance(document, dict) and bool(document) and not known & document.keys()
 
 
 def _there(place: Path) -> bool:

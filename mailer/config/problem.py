@@ -1,5 +1,7 @@
 """What is wrong with a configuration: where, and what was expected; never the value (it may be a secret)."""
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -18,7 +20,13 @@ class Problem(msgspec.Struct, frozen=True):
 class ConfigError(ValueError):
     """The configuration cannot be used. Programs print it and exit with 78 (EX_CONFIG of sysexits.h)."""
 
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        """Args: problems: all of them, in the order of the file; at least one."""
+    def __init__(self, problems: tuple[Problem, ...], found: Path | None = None) -> None:
+        """Say what is wrong.
+
+        Args:
+            problems: all of them, in the order of the file; at least one.
+            found: the file, where nobody named it: the reader may think of another one.
+        """
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+        self.found = found

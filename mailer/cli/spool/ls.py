@@ -17,6 +17,8 @@ from mailer.spool.inspect import Mine, Seen
 from mailer.spool.layout import Place
 from mailer.spool.scan import QUEUE
 
+_SORTED = 200_000
+"""Lines, of some 200 octets each."""
 _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\n"
 
 
@@ -34,8 +36,8 @@ _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\
 def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     """List messages: everything that is not delivered, or what the filters choose.
 
-    The null sender is shown as <>, and is the empty string in JSON. Messages come in no particular order:
-    pipe through sort(1) to have them by arrival.
+    The null sender is shown as <>, and is the empty string in JSON. Messages come in the order of arrival; of
+    a longer list than 200,000 what is beyond comes in no particular order.
 
     JSON is one object a line: id, state (new cur retry hold failed corrupt sent), sender, recipients
     [{address, status (pending sent deferred bounced expired uncertain), reply}], size, received, attempts,
@@ -56,10 +58,16 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
 
         processes = 1 if limit else shares.processes_for(at.spool, wanted.states or QUEUE)
         lines = shares.listed(records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents)
-        lines = islice(lines, limit)
+        lines = islice(_by_arrival(lines), limit)
         if not as_json and (first := next(lines, "")):
             sys.stdout.write(_HEADING + first)
         sys.stdout.writelines(lines)
+
+
+def _by_arrival(lines: Iterator[str]) -> Iterator[str]:
+    """Sort as many as may be kept in memory; the id, which is its time, begins each line, or its JSON."""
+    yield from sorted(islice(lines, _SORTED))
+    yield from lines
 
 
 def line(found: Seen | Glance, now: float) -> str:
