@@ -189,6 +189,15 @@ def test_security_case_106_mailer_test_tells_another_users_program_no_password(r
     assert "accepted by mailer serve" in done.stdout, done.stderr
 
 
+def test_security_case_106_doctor_believes_no_banner(relay: Relay) -> None:
+    nobody = (program("setpriv"), "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    argv = [*nobody, "/usr/bin/python3", "-c", SQUATTER, str(relay.port)]
+    with ServerProcess(argv, relay.directory / "squatter", cwd=Path("/")):
+        until(lambda: listens(relay.port), "the other program to listen")
+        examined = relay.mailer("doctor").stdout
+    assert "another program answers, of user id 65534: 220 vm ESMTP mailer" in examined
+
+
 def listens(port: int) -> bool:
     """Without connecting: it takes one client."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]

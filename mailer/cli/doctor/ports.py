@@ -6,10 +6,12 @@ import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from mailer.cli.other_end import PRIVILEGED, stranger
 from mailer.cli.receiver import settings
 from mailer.config.model import Config
 from mailer.mail.finding import Finding, Grade
@@ -20,7 +22,6 @@ _PATIENCE = 5.0
 """Seconds for each step; everything here is on this host."""
 _OURS = "ESMTP mailer"
 _ANOTHER = "another program answers"
-_PRIVILEGED = 1024
 _MOST = 64 * 1024
 """Octets of the monitor's answer."""
 _ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
@@ -48,20 +49,31 @@ async def port_findings(config: Config, *, started: bool) -> list[Finding]:
     wanted = settings(config, None)
     listeners = (Endpoint(wanted.host, wanted.port), *wanted.endpoints)
     asked: list[Coroutine[Any, Any, Finding | None]]
-    asked = [_listener(endpoint, started=started) for endpoint in listeners]
-    asked += [_other_family(each.port) for each in listeners if each.host == "127.0.0.1" and not each.tls]
+    asked = [_listener(endpoint, config.spool_dir, started=started) for endpoint in listeners]
+    asked += [
+        _other_family(each.port, config.spool_dir)
+        for each in listeners
+        if each.host == "127.0.0.1" and not each.tls
+    ]
     if config.enable_health_check:
         asked.append(_monitor(config.health_check_port, started=started))
     return [finding for finding in await asyncio.gather(*asked) if finding]
 
 
-async def _listener(endpoint: Endpoint, *, started: bool) -> Finding:
+async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
     about = endpoint.path or f"{endpoint.host or '*'}:{endpoint.port}"
+    user = None
     try:
-        async with _connected(endpoint) as (reader, _):
+        async with _connected(endpoint) as (reader, writer):
             banner = printable((await reader.readline()).decode("utf-8", "replace").rstrip("\r\n"), 200)
+            if not endpoint.path:
+                user = stranger(writer.get_extra_info("socket"), spool)
     except (OSError, ValueError) as error:
         return _nobody(about, "smtp", error, endpoint.port, started=started)
+    if user is not None:
+        # Whatever it says: it may say what ours does.
+        words = f"{_ANOTHER}, of user id {user}: {banner or 'without a word'}"
+        return Finding(about, "smtp", Grade.PROBLEM, words, "end it, or choose another smtpPort")
     if _OURS in banner:
         return Finding(about, "smtp", Grade.OK, f"the receiver answers: {banner}")
     if banner.startswith("421"):
@@ -70,9 +82,9 @@ async def _listener(endpoint: Endpoint, *, started: bool) -> Finding:
     return Finding(about, "smtp", Grade.PROBLEM, words, "stop that one, or choose another smtpPort")
 
 
-async def _other_family(port: int) -> Finding | None:
+async def _other_family(port: int, spool: Path) -> Finding | None:
     """Say if somebody else answers at ::1, which applications that are set to `localhost` may try first."""
-    found = await _listener(Endpoint("::1", port), started=False)
+    found = await _listener(Endpoint("::1", port), spool, started=False)
     if not found.found.startswith(_ANOTHER):
         return None
     words = f"{found.found}; applications that are set to localhost may hand it their mail and passwords"
@@ -109,7 +121,7 @@ def _nobody(about: str, what: str, error: OSError | ValueError, port: int, *, st
         why = "nobody listens there"
         if not started:
             note = ""
-            if 0 < port < _PRIVILEGED and os.geteuid() != 0:
+            if 0 < port < PRIVILEGED and os.geteuid() != 0:
                 note = (
                     "; ports below 1024 are root's to open: see AmbientCapabilities in systemd/mailer.service"
                 )

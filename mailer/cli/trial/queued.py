@@ -1,6 +1,5 @@
 """A test mail the way of every mail: submitted to `mailer serve`, and followed while others deliver it."""
 
-import contextlib
 import smtplib
 import ssl
 import sys
@@ -9,13 +8,12 @@ import time
 import click
 
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.other_end import PRIVILEGED, stranger
 from mailer.cli.outlook import outlook
 from mailer.cli.trial import Order, mail
-from mailer.cli.trial.listener import user_at_the_other_end
 from mailer.cli.wire import workplace
 from mailer.config.load import Loaded
 from mailer.config.model import Config
-from mailer.config.trust import ours
 from mailer.mail.reply import printable
 from mailer.monitor import history
 from mailer.monitor.history import Story
@@ -25,7 +23,6 @@ from mailer.spool.pause import is_paused
 _LOOK_EVERY = 0.1
 """Seconds."""
 _TIMEOUT = 60.0
-_PRIVILEGED = 1024
 
 
 def submit(config: Config, order: Order, sender: str) -> str:
@@ -62,16 +59,13 @@ def submit(config: Config, order: Order, sender: str) -> str:
 def _refuse_strangers(session: smtplib.SMTP, config: Config, where: str) -> None:
     """Keep the password from another user's program that has taken the port while ours does not run."""
     assert session.sock is not None
-    user = user_at_the_other_end(session.sock)
-    owners = set(ours())
-    with contextlib.suppress(OSError):
-        owners.add(config.spool_dir.stat().st_uid)
-    if user is not None and user not in owners:
+    user = stranger(session.sock, config.spool_dir)
+    if user is not None:
         session.close()  # else QUIT is said on the way out, and its reply comes before ours
         raise Failure(
             Exit.UNAVAILABLE,
             f"a program of user id {user} answers at {where}, not mailer serve; it is told no password. End "
-            f"it (`ss -ltnp` names it), or set smtpPort; a port below {_PRIVILEGED} is root's alone",
+            f"it (`ss -ltnp` names it), or set smtpPort; a port below {PRIVILEGED} is root's alone",
         )
 
 

@@ -4,16 +4,40 @@ import contextlib
 import socket
 import struct
 from pathlib import Path
+from typing import Any, Protocol
 
+from mailer.config.trust import ours
+
+PRIVILEGED = 1024
+"""Ports below are root's alone to listen at."""
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
-def user_at_the_other_end(connection: socket.socket) -> int | None:
-    """Return the user id of the program that serves a TCP connection.
+class Connection(Protocol):
+    """A connected socket, or asyncio's view of one."""
+
+    def getpeername(self) -> Any: ...  # noqa: ANN401 - as the socket module has it
+
+    def getsockname(self) -> Any: ...  # noqa: ANN401 - the same
+
+
+def stranger(connection: Connection, spool: Path) -> int | None:
+    """Return the user id of the program that serves a TCP connection, unless it may be one of ours.
+
+    Args:
+        connection: from this side.
+        spool: its owner's programs are ours, and so are root's and the caller's.
 
     Returns:
-        None if it is not known: the program is in another network namespace, or on another host.
+        None also if it is not known: the program is in another network namespace, or on another host.
     """
+    user, trusted = _user(connection), set(ours())
+    with contextlib.suppress(OSError):
+        trusted.add(spool.stat().st_uid)
+    return None if user in trusted else user
+
+
+def _user(connection: Connection) -> int | None:
     server, client = connection.getpeername()[:2], connection.getsockname()[:2]
     pairs = {(_hexadecimal(server, mapped), _hexadecimal(client, mapped)) for mapped in (False, True)}
     for table in _TABLES:
