@@ -1,6 +1,7 @@
 """What spool/README.md tells the person who looks into the spool is so: its example is a real file."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,18 @@ def test_every_move_is_in_the_table_with_where_it_leads(move: Move) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_every_line_of_the_journal_is_explained(kind: Kind) -> None:
     assert f"`{kind}`" in README or f'"event":"{kind}"' in README
+
+
+def test_every_promise_has_tests_and_each_of_them_exists() -> None:
+    start = LINES.index("## Which test holds which promise")
+    rows = [line.split("|")[1:3] for line in LINES[start:] if line.startswith("| ") and "---" not in line][1:]
+    known = {
+        name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert len(rows) > 30
+    for promise, tests in rows:
+        named = re.findall(r"`(test_\w+)`", tests)
+        assert named, promise
+        assert set(named) <= known, (promise, set(named) - known)
