@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from spool_gate import Gate
 from spool_strategies import NOW, accept, envelope
 from spool_syncs import Fsyncs
 from spool_walk import only, walk
@@ -17,30 +18,6 @@ from mailer.spool.held import Held
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.transitions import Move
-
-
-class Gate:
-    """A change that keeps the committer busy until it is opened, so that the next ones gather."""
-
-    def __init__(self) -> None:
-        self.opened = threading.Event()
-        self.entered = threading.Event()
-
-    def sync(self) -> None:
-        self.entered.set()
-        assert self.opened.wait(60)
-
-    def move(self) -> None: ...
-
-    def begin_sync(self) -> None: ...
-
-    def directories(self) -> tuple[str, ...]:
-        return ("state",)
-
-    def sources(self) -> tuple[str, ...]:
-        return ()
-
-    def undo(self) -> None: ...
 
 
 class Broken(Gate):

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from spool_gate import Gate
 from spool_runner import DELAY, HORIZON, claims_of, run_once, settle
 from spool_strategies import NOW, accept
+from spool_syncs import Fsyncs
 from spool_torn import torn_renames
 from spool_walk import in_two_places, walk
 
@@ -145,6 +147,32 @@ def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -
         assert recovered
         settle(spool, recovered, NOW)
         recovered.held.release()
+
+
+def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed, changed = (accept(spool_path, b"mail", "sent@example.net") for _ in range(2))
+
+    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[Held]:
+        busy = Gate()
+        committer.commit(busy)
+        journals, claims, loop = Journals(committer), claims_of(spool, NOW), asyncio.get_running_loop()
+        first, second = (claim.held for name in (claimed, changed) if (claim := claims.take(name)))
+        journals.taken(first)
+        # Timers run in order: when that of the claim has, and its sync waits for the committer.
+        loop.call_later(1.0, journals.changed, second)
+        loop.call_later(1.1, busy.opened.set)
+        while not any(path.endswith(changed) for path in syncs.paths):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.01)
+        return [first, second]
+
+    with Spool.open(spool_path) as spool:
+        spool.renames_are_whole = False
+        committer = Committer(spool).start()
+        for held in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
+            held.release()
+        committer.close()
 
 
 def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:

@@ -29,6 +29,8 @@ class Journals:
         self._committer = committer
         self._changed: dict[Held, None] = {}
         self._taken: dict[Held, None] = {}
+        self._timed = False
+        """They are looked at within `_SOON`."""
 
     def taken(self, held: Held) -> None:
         """Have a message lose its other names, once that in `cur/` is durable: soon, together with others.
@@ -49,10 +51,12 @@ class Journals:
         self._changed[held] = None
 
     def _begin(self) -> None:
-        if not self._changed and not self._taken:
+        if not self._timed:
+            self._timed = True
             asyncio.get_running_loop().call_later(_SOON, self._sync)
 
     def _sync(self) -> None:
+        self._timed = False
         if self._taken:
             syncing = self._committer.commit_in_loop(_Claimed())
             syncing.add_done_callback(partial(self._settle, tuple(self._taken)))
