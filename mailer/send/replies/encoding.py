@@ -21,6 +21,7 @@ _CHARACTER = re.compile(rb"[\x81-\xfe][\x30-\x39][\x81-\xfe][\x30-\x39]|[\x81-\x
 _COMMON = re.compile(rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _HANGUL = re.compile(rb"(?:[\xb0-\xc8][\xa1-\xfe])+")
+_HANGUL_WORDS = re.compile(rb"[\xb0-\xc8][\xa1-\xfe] [\xb0-\xc8][\xa1-\xfe]")
 _KOREAN_ENDING = "\ub2c8\ub2e4".encode("euc_kr")
 """Of every polite sentence."""
 _KANA = re.compile("[\u3041-\u3093\u30a1-\u30f6]")
@@ -91,9 +92,8 @@ def _strict(octets: bytes, encoding: str) -> str:
 def _chinese(octets: bytes, _: str) -> bool:
     if all(octet < 0x80 or octet >= 0xC0 for octet in octets) or _korean(octets, "") or _kana_in(octets):
         return False
-    words = _HANGUL.findall(octets)
-    if len(words) > 1 and b"".join(words) == b"".join(_HIGH.findall(octets)):
-        return False  # Words with blanks between them, of hangul's rows alone: as likely Korean.
+    if _HANGUL_WORDS.search(octets) and b"".join(_HANGUL.findall(octets)) == b"".join(_HIGH.findall(octets)):
+        return False  # Words with a blank between them, of hangul's rows alone: as likely Korean.
     characters = _CHARACTER.findall(octets)
     common = sum(1 for character in characters if _COMMON.fullmatch(character))
     return common >= _LEAST and 4 * common >= 3 * len(characters)
