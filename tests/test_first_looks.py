@@ -3,9 +3,13 @@
 import json
 import random
 import time
+from pathlib import Path
 
-from sending import queue
-from testbed.relay import Relay
+from cli_queue import Queue
+from http_client import ask
+from sending import TO, queue
+from testbed.clients import Submission, with_smtplib
+from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
 
@@ -30,3 +34,27 @@ def test_the_programs_say_which_port_is_for_mail_and_which_for_the_status_page(r
             f"http://localhost:{relay.http_port}/",
         ):
             until(lambda said=said: said in programs.output(), said)  # type: ignore[misc]
+
+
+def test_the_page_lists_recent_mail_and_calls_nothing_well_that_waits(relay: Relay, tmp_path: Path) -> None:
+    with relay.serve():
+        reply = with_smtplib(
+            relay.server, Submission("app@example.com", (TO,), b"Subject: x\r\n\r\n"), tmp_path
+        )
+    message = reply.split()[-1]
+    relay.mailer_send("--once")
+    with relay.monitor():
+        token = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
+        def page(path: str = "/") -> str:
+            return ask(relay.http_port, path, headers=token).body.decode()
+
+        for path in ("/", "/search"):
+            recent = page(path).partition("Recent mail")[2]
+            assert f'href="/message/{message}"' in recent
+            assert TO in recent
+        assert "<strong>All is well</strong>" in page()
+        states = Queue(relay.spool)
+        states.fail(states.new(TO), "550 5.1.1 no such user", TO)
+        until(lambda: "given up" in page().partition("</section>")[0], "the page to see it")
+        assert "All is well" not in page()

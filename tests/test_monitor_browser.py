@@ -164,6 +164,12 @@ def test_every_page_can_be_read_in_light_and_dark_on_a_desk_and_on_a_phone(site:
                 tab.go(site.url(path))
                 assert tab.run("document.documentElement.scrollWidth") <= width, (path, width)
                 assert tab.run(WEAK) == [], (path, dark)
+                if path == "/":
+                    # What a state means is told on a phone, too.
+                    assert (
+                        tab.run("getComputedStyle(document.querySelector('.queue td.wide')).display")
+                        != "none"
+                    )
                 paper = tab.run("getComputedStyle(document.body).backgroundColor")
                 assert ("rgb(21," in paper) is dark
     errors = [each for each in tab.complaints() if "/message/x" not in json.dumps(each)]

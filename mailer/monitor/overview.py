@@ -23,7 +23,7 @@ MEANINGS = {
 }
 """The states of the queue, as an operator meets them, and what they mean."""
 
-_AT_REST = {Place.HOLD: "held", Place.FAILED: "given up", Place.CORRUPT: "unreadable"}
+AT_REST = {Place.HOLD: "held", Place.FAILED: "given up", Place.CORRUPT: "unreadable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Overview:
         """How much is on its way, and how much waits for the operator, in a few words."""
         queue = self.reading.queue
         on_the_way = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else ""
-        at_rest = (f"{queue[place].count:,} {said}" for place, said in _AT_REST.items() if queue[place].count)
+        at_rest = (f"{queue[place].count:,} {said}" for place, said in AT_REST.items() if queue[place].count)
         return ", ".join(filter(None, (on_the_way, *at_rest))) or "nothing waits"
 
     @property

@@ -5,17 +5,20 @@ import asyncio
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.health import Status
 from mailer.monitor.limits import Use
-from mailer.monitor.overview import MEANINGS, Overview, overview
+from mailer.monitor.overview import AT_REST, MEANINGS, Overview, overview
 from mailer.monitor.page.charts import figure
 from mailer.monitor.page.door import Door
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
+from mailer.monitor.page.search import recent
 from mailer.monitor.providers import Provider
 from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.layout import Place
 
 _MOST_LIMITS = 20
+_RECENT = 10
+"""Messages on this page; the search page has more."""
 _NONE = Markup("&ndash;")
 
 _BODY = """<h1 class="unseen">Overview</h1>
@@ -42,13 +45,16 @@ _BODY = """<h1 class="unseen">Overview</h1>
 {limits}</section>
 </div>
 </div>
+<section id="recent" data-live>
+<h2>Recent mail <a class="quiet" href="/search">more</a></h2>
+{recent}</section>
 <section id="flows" data-live>
-<h2>Recipients</h2>
+<h2>Recipients, by what became of them</h2>
 <div class="flows">
 {flows}</div>
 </section>
 <section id="totals" data-live>
-<h2>Since the ledger began</h2>
+<h2>Messages, since the ledger began</h2>
 <dl class="totals">
 {totals}</dl>
 </section>
@@ -78,23 +84,25 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         seen = await asyncio.to_thread(
             overview, service.lookout, service.limits, service.config, service.alerting.firing
         )
-        return page("Overview", _body(seen))
+        latest = await asyncio.to_thread(recent, service.spool, service.clock(), _RECENT)
+        return page("Overview", _body(seen, latest))
 
     return (Route("GET", "/", door.behind(answer)),)
 
 
-def _body(seen: Overview) -> Markup:
+def _body(seen: Overview, latest: Markup) -> Markup:
     reading = seen.reading
     return fill(
         _BODY,
         status=seen.status.value,
-        status_word=_WORDS[seen.status],
+        status_word=_headline(seen),
         summary=_summary(seen),
         complaints=_list(seen.complaints),
         states=(_state(seen, place) for place in MEANINGS),
         due=_due(seen),
         providers=_providers(seen.providers, reading.at),
         limits=_limits(seen.limits),
+        recent=latest,
         flows=map(figure, seen.flows),
         totals=_totals(seen),
         checks=(
@@ -109,6 +117,14 @@ def _body(seen: Overview) -> Markup:
         ),
         logout=Markup('<p><a href="/logout">Log out</a></p>\n'),
     )
+
+
+def _headline(seen: Overview) -> str:
+    """Name what waits for the operator: where mail was given up or is held, not all is well."""
+    queue = seen.reading.queue
+    if seen.status is Status.OK and any(queue[place].count for place in AT_REST):
+        return "Sending works, and some mail waits for you"
+    return _WORDS[seen.status]
 
 
 def _summary(seen: Overview) -> str:
@@ -197,12 +213,12 @@ def _totals(seen: Overview) -> Markup:
     totals = seen.reading.totals
     ended = totals.delivered + totals.failed
     numbers = {
-        "messages accepted": f"{totals.accepted:,}",
+        "accepted": f"{totals.accepted:,}",
         "delivered": f"{totals.delivered:,}",
-        "failed": f"{totals.failed:,}",
+        "given up": f"{totals.failed:,}",
         "delivered of those decided": f"{100 * totals.delivered / ended:.1f} %" if ended else _NONE,
         "mean time to delivery": words.duration(totals.delay.mean) if totals.delay.count else _NONE,
-        "refused at the door": f"{totals.rejected + totals.limited:,}",
+        "refused to an application": f"{totals.rejected + totals.limited:,}",
     }
     return join(
         fill("<div><dt>{name}</dt><dd>{number}</dd></div>\n", name=name, number=number)

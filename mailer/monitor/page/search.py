@@ -12,7 +12,7 @@ from mailer.maillog.ledger import Line
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.history import of_ledger
 from mailer.monitor.page.door import Door
-from mailer.monitor.page.html import Markup, fill
+from mailer.monitor.page.html import Markup, fill, join
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items
 from mailer.monitor.service import Service
@@ -65,7 +65,9 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
     async def answer(asked: Asked) -> Answer:
         wanted = asked.query.get("q", "").strip()[:_LONGEST]
         if not wanted:
-            return page("Search", _HOW)
+            async with turns:
+                latest = await asyncio.to_thread(recent, service.spool, service.clock(), _SHOWN)
+            return page("Search", join((_HOW, Markup("<h2>Recent mail</h2>\n"), latest)))
         if is_id(wanted.upper()):
             return see_other(f"/message/{wanted.upper()}")
         async with turns:
@@ -89,15 +91,26 @@ def _search(spool: Spool, wanted: str, now: float) -> _Result:
     return result
 
 
-def _look_into_ledger(spool: Spool, query: search.Query, result: _Result, now: float) -> None:
+def recent(spool: Spool, now: float, most: int) -> Markup:
+    """List the messages of which the ledger told last, each with its latest line; see `_look_into_ledger`."""
+    result = _Result()
+    _look_into_ledger(spool, search.Query(), result, now, most)
+    if not result.told:
+        return Markup('<p class="quiet">No mail yet.</p>\n')
+    return fill(_LINES, lines=map(_line, result.told.values()))
+
+
+def _look_into_ledger(
+    spool: Spool, query: search.Query, result: _Result, now: float, most: int = _SHOWN
+) -> None:
     in_time = _until(_PATIENCE)
     directory = partial(spool.directory, LOG)
     for found in search.find(directory, query, newest_first=True, go_on=in_time, now=now):
         line = found.line
         if not line.id:
             continue  # Of no message: a refusal, say.
-        if line.id not in result.told and len(result.told) == _SHOWN:
-            result.cut = f"These are the latest {_SHOWN}; there are more."
+        if line.id not in result.told and len(result.told) == most:
+            result.cut = f"These are the latest {most}; there are more."
             return
         result.told.setdefault(line.id, line)
     if not in_time():
