@@ -226,6 +226,7 @@ def test_the_last_provider_that_refuses_by_policy_decides(relay: Relay) -> None:
         left = found(relay.spool, message)
         assert left is not None
         assert (left.place, left.events[-1]["unclear"]) == ("retry", True)
+        assert "bounces if it is refused so again" in relay.mailer("spool", "why", message).stdout
         relay.mailer("spool", "retry", message)
         relay.mailer_send()
     left = found(relay.spool, message)

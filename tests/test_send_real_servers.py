@@ -11,7 +11,7 @@ import pytest
 from hostile import DROP, Server, Session
 from internet import Internet
 from runs import HOUR, Cron
-from sending import forward_to
+from sending import MESSAGE, forward_to
 from test_send_batches import AtMost
 from test_send_failover import LOGIN
 from testbed.ports import LOOPBACK
@@ -376,16 +376,17 @@ def test_a_defect_at_one_destination_is_journalled_and_keeps_nobody_elses_mail(
         return await real(resolver, domain, shuffle)
 
     monkeypatch.setattr(direct, "exchangers", surprised)
+    internet.dns.zone["down.test", "A"] = ["127.0.0.22"]
     server = internet.server("127.0.0.21")
-    cron = Cron(tmp_path, internet.settings())
-    mail = cron.queue("app@example.com", ["bob@evil.test", "bob@good.test", "eve@evil.test"])
-    cron.run()
-    left = cron.found()[mail]
-    assert left.statuses == {
-        "bob@evil.test": "deferred",
-        "bob@good.test": "sent",
-        "eve@evil.test": "deferred",
-    }
+    with Server() as provider:
+        cron = Cron(tmp_path, internet.settings(retryCount=1) | forward_to(provider))
+        to = ["bob@evil.test", "bob@good.test", "bob@down.test"]
+        mail = cron.queue("app@example.com", to)
+        cron.run()
+        left = cron.found()[mail]
+        assert left.statuses == {to[0]: "deferred", to[1]: "sent", to[2]: "sent"}
+        # Where the exchanger is down the next route was tried, in the same attempt.
+        assert provider.delivered() == [(to[2], MESSAGE)]
     assert "internal error: ValueError" in [event.get("reply") for event in left.events]
     assert len(server.messages) == 1
     assert any(line.startswith("defect") for line in cron.logged)

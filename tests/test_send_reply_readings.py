@@ -4,7 +4,7 @@
 they answered, what they are `about` in a human's judgement of the words, `also` where another judgement is as
 good, whose words they are (`says`) and where they were seen (`seen_in`). The table's phrases were written
 from one half; of the other, marked `held_out`, only the kinds of mistakes were looked at. Those marked
-`first_sight` were gathered and judged when the table was thought to be finished: it read 83 % of them rightly
+`first_sight` were gathered and judged when the table was thought to be finished: it read 81 % of them rightly
 before their kinds were added.
 """
 
@@ -68,7 +68,7 @@ def test_the_corpus_is_large_wide_and_halved():
     assert len(CORPUS) >= 800
     assert len({entry["text"] for entry in CORPUS}) == len(CORPUS)
     assert len({entry["says"] for entry in CORPUS}) >= 90
-    assert 0.45 < len(HELD_OUT) / len(CORPUS) < 0.6
+    assert 0.45 < len(HELD_OUT) / len(CORPUS) < 0.65
     assert {entry["about"] for entry in CORPUS} == set(About)
     assert all(re.match(r"[45]\d\d[ -]", entry["text"]) and entry["seen_in"] for entry in CORPUS)
 

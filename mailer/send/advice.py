@@ -144,8 +144,11 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
     again = "; then `mailer spool retry {id}`" if given_up else ""
     template = _template(standing.reply, ours=whose is not None)
-    return template.format(name=_name(standing, whose), again=again)
+    once_more = _ONCE_MORE if standing.unclear and not given_up else ""
+    return template.format(name=_name(standing, whose), again=again) + once_more
 
+
+_ONCE_MORE = " It is asked once more, since it may be their fault, and bounces if it is refused so again."
 
 _DNS = (
     "Our name server does not answer: mend it, or name another one in `dns.nameservers` (or in "

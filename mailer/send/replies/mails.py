@@ -44,6 +44,7 @@ FORMS = (
         """
         (message|mail|email|header|headers) (is|are) not rfc (# )?compliant
         (format|syntax|structure|encoding|mime) ~ violation
+        (invalid|illegal|bad) (data|characters?) in (the |this )?(message|mail|body|header)
         (missing|without|having no|no) ~ (valid )?(address )?in (the )?from (header)?
         (missing|without|having no) (a |an )?(valid )?from (header|field|address)
         """,
@@ -66,6 +67,7 @@ NO_SENDER = (
             envelope from|(from|sender) (domain|address|host))
         invalid dns mx
         need fully qualified (address|sender)
+        postmaster verification failed
         (mail|sender|from|email) address ~ fully qualified
         domain name required ~ sender
         return (email |mail )?(domain|address|path) ~ (invalid|not exist|not valid|unknown)

@@ -48,6 +48,7 @@ LIMITS = (
         too many ~ (per|in this|on this|for this|in one) (connection|session)
         (session|connection) ~ (expired|timed out|too long|timeout)
         (time ?out|timeout) exceeded
+        (time ?out|timeout|timed out) waiting for (client|your|a command|command|input|data)
         idle (timeout|too long|connection|session)
         (maximum|max|limit) ~ (on|in|for) this (connection|session)
         (allowable|allowed|maximum) connection time

@@ -124,6 +124,7 @@ HOSTS = (
             auth*
             user unknown
             recipient (verification|verify|validation)
+            mailbox ~ (unavailable|not found)
             (unverified|undeliverable) address
             (message|mail|email) ~ (rejected|refused) due to ~ (content|spam)
             """,
