@@ -357,10 +357,10 @@ def test_a_reload_without_a_certificate_is_refused_while_a_listener_needs_one(
 
 
 def test_a_sighup_during_the_start_ends_nothing_and_is_obeyed(relay: Relay, tmp_path: Path) -> None:
-    """It comes while the key is read for the second time: the first is the check of the configuration."""
+    """It comes while the key is read for the fourth time: before, the check of the configuration reads it."""
     chain, key = issue_certificate(tmp_path)
     relay.configure({"tls": {"certificatePath": str(chain), "privateKeyPath": str(key)}})
-    hangup = ("-P", key.name, "-e", "trace=openat", "-e", "inject=openat:signal=SIGHUP:when=2")
+    hangup = ("-P", key.name, "-e", "trace=openat", "-e", "inject=openat:signal=SIGHUP:when=4")
     with relay.starting("serve", under=(tracer(), "-D", "-f", "-qq", "-o", "/dev/null", *hangup)) as server:
         server.await_port(relay.port)
         until(lambda: "the configuration was read again" in server.output(), "the new configuration")
