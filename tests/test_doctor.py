@@ -30,6 +30,9 @@ from mailer.cli.doctor.signing import unsigned
 from mailer.config.load import load
 from mailer.mail.finding import Grade
 from mailer.send.resolver import DnsResolver
+from mailer.spool import provider_state
+from mailer.spool.layout import Spool
+from mailer.spool.provider_state import ProviderState
 
 SECRET = "open sesame, and nobody else"
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)
@@ -542,7 +545,7 @@ def test_a_name_that_is_only_ours_and_another_ptr_are_told(direct: Relay, server
 def test_a_relay_on_this_host_sends_from_where_this_host_sends(relay: Relay, server: NameServer) -> None:
     with Server() as local:
         relay.configure(forward_to(local))
-        done = relay.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
+        done = relay.mailer("doctor", "--all", "--resolver", str(server), "--egress", EGRESS)
     assert f"ok      spf        {DOMAIN}: {EGRESS}: pass (ip4:{EGRESS} of {DOMAIN})" in done.stdout
 
 
@@ -595,7 +598,7 @@ def test_a_reverse_name_is_asked_for_as_dns_has_it(server: NameServer) -> None:
 
 def test_text_says_what_was_checked_what_was_found_and_what_to_do(direct: Relay, server: NameServer) -> None:
     del server.zone["25.2.0.192.in-addr.arpa", "PTR"]
-    done = direct.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
+    done = direct.mailer("doctor", "--all", "--resolver", str(server), "--egress", EGRESS)
     lines = done.stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if " ptr " in line)
     assert lines[at] == f"  problem ptr        {EGRESS}: no name (PTR): large receivers refuse its mail"
@@ -617,7 +620,7 @@ def test_text_says_what_was_checked_what_was_found_and_what_to_do(direct: Relay,
 def test_on_a_terminal_it_says_what_it_waits_for(relay: Relay) -> None:
     with Server({"banner": HANG}) as server:
         through(relay, server.port)
-        argv = [sys.executable, "-m", "mailer", "doctor", "--config", str(relay.config)]
+        argv = [sys.executable, "-m", "mailer", "doctor", "--all", "--config", str(relay.config)]
         with Terminal(argv, env={}, cwd=relay.directory) as terminal:
             terminal.await_text("... provider p")
             assert "clock" in terminal.screen()
@@ -632,3 +635,56 @@ def test_nobody_need_read_to_the_end(relay: Relay) -> None:
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
     assert list(relay.directory.iterdir()) == [relay.config]
+
+
+def test_what_is_wrong_stands_first_and_what_is_well_in_one_line(direct: Relay, server: NameServer) -> None:
+    del server.zone["25.2.0.192.in-addr.arpa", "PTR"]
+    done = direct.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"  problem ptr        {EGRESS}: no name (PTR): large receivers refuse its mail"
+    [fine] = [line for line in lines if line.startswith("  ok")]
+    assert fine == lines[-2]
+    assert " checks: configuration, " in fine
+
+
+def test_a_dead_name_server_is_one_problem_that_names_it(direct: Relay, free_port: int) -> None:
+    """Not six symptoms, and no order to try again."""
+    dead = f"127.0.0.1:{free_port}"
+    direct.configure({"dns": {"nameservers": [dead], "timeout": "1s"}})
+    done = direct.mailer("doctor", "--egress", EGRESS)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"  problem dns        {dead}: gave no usable answer, and so ")
+    assert f"to do: mend {dead}, or name another one in dns.nameservers" in lines[1]
+    assert done.stdout.count("did not answer in time") == 1
+    assert "try again" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("535 5.7.139 Authentication unsuccessful", "allow SMTP AUTH"),
+        ("535 5.7.8 Your password has expired", "renew it there"),
+    ],
+)
+def test_no_other_password_is_asked_for_where_none_would_help(
+    reply: str, expected: str, relay: Relay, server: NameServer
+) -> None:
+    with Server({"auth": reply}, auth="PLAIN") as provider:
+        through(relay, provider.port, username="relay", password="x")
+        done = relay.mailer("doctor", "--resolver", str(server))
+    assert expected in done.stdout
+    assert "check username" not in done.stdout
+
+
+def test_a_used_up_allowance_is_waited_for_and_not_reset(relay: Relay, server: NameServer) -> None:
+    now = dt.datetime.now(dt.UTC)
+    quota = ProviderState(
+        opened=now, open_until=now + dt.timedelta(hours=1), kind="quota", trouble="450 4.2.1 quota exceeded"
+    )
+    with Server() as provider:
+        relay.configure(forward_to(provider))
+        with Spool.open(relay.spool, create=True) as spool:
+            provider_state.write(spool, {f"127.0.0.1:{provider.port}": quota})
+        done = relay.mailer("doctor", "--resolver", str(server))
+    assert "to do: wait until 127.0.0.1 renews our allowance" in done.stdout
+    assert "providers reset" not in done.stdout

@@ -43,7 +43,7 @@ FIRST: dict[str, tuple[dict[str, Action], tuple[str, ...]]] = {
     ),
     "quota": (
         {"mail": "450 4.2.1 Daily user sending quota exceeded"},
-        ("allowance at Acme is used up", "No provider takes mail before 20", "Acme is paused"),
+        ("allowance at Acme is used up", "wait until it is renewed"),
     ),
     "login": (
         {"auth": "535 5.7.8 Username and Password not accepted"},

@@ -134,15 +134,22 @@ def _template(reply: str, *, ours: bool) -> str:
 
 def account_trouble(reply: str, name: str) -> str:
     """Say what to do about a login that is refused; args: name: the provider's."""
-    special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
-    return (special or _EITHER_WAY[About.ACCOUNT]).format(name=name, again="")
+    return special_account_trouble(reply, name) or _EITHER_WAY[About.ACCOUNT].format(name=name, again="")
+
+
+def special_account_trouble(reply: str, name: str) -> str:
+    """Say what to do about a login that no other password would mend; empty: it is not one of those."""
+    special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), "")
+    return special.format(name=name, again="")
 
 
 def _about(standing: Standing, whose: Provider | None) -> str:
     if not _REPLY.match(standing.reply):
         return _no_reply(standing.reply, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
-    again = "; then `mailer spool retry {id}`" if given_up else ""
+    # One that is final and still waits is asked for a second opinion: as it is, that will be the same.
+    final = given_up or standing.reply.startswith("5")
+    again = "; then `mailer spool retry {id}`" if final else ""
     template = _template(standing.reply, ours=whose is not None)
     once_more = _ONCE_MORE if standing.unclear and not given_up else ""
     return template.format(name=_name(standing, whose), again=again) + once_more

@@ -49,17 +49,18 @@ def _addresses(
 )  # fmt: skip
 @resolver_option
 @click.option("--offline", is_flag=True, help="Ask nobody beyond this host.")
+@click.option("--all", "everything", is_flag=True, help="Print what is well, too, as it is found.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
 @json_option
 @config_option
-def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
+def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
     """Check the set-up: this host, the providers, and what DNS says of the domains that send.
 
     Looks at the configuration, the files and their modes, what the spool's filesystem can do, the clock, the
     disk, the ports, the queue, each provider (up to the login; no mail is sent), the prerequisites of direct
     delivery, and for each sender domain at SPF, DKIM, DMARC and MX. Changes nothing; works before the first
     start and while everything runs. Each line is ok, warning, problem, unknown (nobody could tell) or
-    skipped, and says what to do.
+    skipped, and says what to do: what is wrong first, and what is well in one line, unless --all is said.
 
     Exit code 0 without problems, 1 with some, 75 when nobody could tell, 78 when the configuration cannot be
     used.
@@ -71,7 +72,7 @@ def doctor(*, offline: bool, strict: bool, as_json: bool, **asked: object) -> Ex
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
     from mailer.cli.start import obstacles  # noqa: PLC0415
 
-    report = Report(as_json=as_json)
+    report = Report(as_json=as_json, everything=everything)
     try:
         loaded = configuration()
     except ConfigError as error:

@@ -241,7 +241,8 @@ class _Doctor:
         here = [each for each in known if each.addresses and all(one.is_loopback for one in each.addresses)]
         beyond = [each for each in known if each not in here]
         checks = [spf_check.check_smarthost(domain, each, self.resolver) for each in beyond]
-        if self.config.direct_delivery.enabled or self.named_egress or here:
+        # What leaves through a provider alone comes from the provider's addresses, not from ours.
+        if self.config.direct_delivery.enabled or here or (self.named_egress and not beyond):
             sources = self._visible(self._egress())
             checks += [spf_check.check_egress(domain, each, self.resolver, self.hostname) for each in sources]
         if checks:

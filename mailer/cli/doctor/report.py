@@ -2,25 +2,30 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mailer.cli.exits import Exit
 from mailer.cli.output import json_line
 from mailer.cli.wire import tell
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
+from mailer.send.checks.name_trouble import servers_in, todo
 
 _WIDTH = max(map(len, Grade))
 _CLEAR = "\r\x1b[K"
 _COLUMNS = 79
+_SEVERAL = 2
+"""Checks that failed for one name server: then that is the trouble."""
 _ORDER = (Grade.PROBLEM, Grade.WARNING, Grade.UNKNOWN, Grade.OK, Grade.SKIPPED)
 
 
 class Report:
-    """Prints as it is told, and keeps count."""
+    """Keeps count, and prints what is wrong first and what is well in a line; or all as it is told."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, everything: bool = False) -> None:
         self._as_json = as_json
+        self._at_once = as_json or everything
+        self._kept: list[tuple[str, Finding]] = []
         self._progress = sys.stderr.isatty()
         self._shown = False
         self._counts: Counter[Grade] = Counter()
@@ -32,6 +37,9 @@ class Report:
             return
         self._clear()
         self._counts.update(finding.grade for finding in found)
+        if not self._at_once:
+            self._kept += [(title, each) for each in found]
+            return
         lines = [_json(title, each) if self._as_json else _text(each) for each in found]
         heading = "" if self._as_json else f"{printable(title)}\n"
         # Whoever reads on or not: what was begun, sessions with servers included, is ended in order.
@@ -48,6 +56,8 @@ class Report:
     def end(self, *, strict: bool) -> Exit:
         """Print the sum, and say how to exit; with `strict` a warning counts as a problem."""
         self._clear()
+        if not self._at_once:
+            tell(sys.stdout, "".join(_summary(self._kept)))
         if not self._as_json:
             counted = (_counted(self._counts[grade], grade) for grade in _ORDER if self._counts[grade])
             tell(sys.stdout, f"{', '.join(counted)}\n")
@@ -60,6 +70,31 @@ class Report:
             sys.stderr.write(_CLEAR)
             sys.stderr.flush()
             self._shown = False
+
+
+def _summary(kept: Sequence[tuple[str, Finding]]) -> Iterator[str]:
+    """Write what is wrong, the worst first, and name the rest in a line."""
+    blamed = _silent_name_servers(kept)
+    if blamed:
+        yield _text(blamed)
+    for grade in _ORDER[:3]:
+        for _, finding in kept:
+            if finding.grade is grade and not (blamed and servers_in(finding.found)):
+                yield _text(finding)
+    fine = [title for title, finding in kept if finding.grade is Grade.OK]
+    if fine:
+        yield f"  {Grade.OK:<{_WIDTH}} {len(fine)} checks: {', '.join(map(printable, dict.fromkeys(fine)))}"
+        yield " (--all shows each)\n"
+
+
+def _silent_name_servers(kept: Sequence[tuple[str, Finding]]) -> Finding | None:
+    """Join what could not be looked up into the one problem that it is."""
+    silent = [finding for _, finding in kept if servers_in(finding.found)]
+    if len(silent) < _SEVERAL:
+        return None
+    servers = servers_in(silent[0].found)
+    found = f"gave no usable answer, and so {len(silent)} checks could not be made: {silent[0].found}"
+    return Finding(servers, "dns", Grade.PROBLEM, found, todo(silent[0].found))
 
 
 def _counted(number: int, grade: Grade) -> str:

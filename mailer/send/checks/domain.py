@@ -11,6 +11,7 @@ from typing import Protocol
 
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
+from mailer.send.checks import name_trouble
 from mailer.send.checks.dmarc import check_dmarc, tags_of
 from mailer.send.checks.spf_record import policies
 from mailer.send.dkim.key_files import KeyFile, KeyTrouble
@@ -77,7 +78,9 @@ async def _asked(name: str, what: str, ask: Callable[[], Awaitable[Finding]]) ->
     try:
         return await ask()
     except LookupFailed as error:
-        return Finding(name, what, Grade.UNKNOWN, f"could not be looked up: {error}", "try again")
+        return Finding(
+            name, what, Grade.UNKNOWN, f"could not be looked up: {error}", name_trouble.todo(error)
+        )
 
 
 async def _texts(lookup: Lookup, name: str) -> list[str]:

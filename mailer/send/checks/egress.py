@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 
 from mailer.mail.finding import Finding, Grade
+from mailer.send.checks import name_trouble
 from mailer.send.checks.spf import IpAddress, Lookup
 from mailer.send.resolver import LookupFailed, NoSuchName
 
@@ -70,7 +71,9 @@ async def check_names(address: IpAddress, hostname: str, lookup: Lookup) -> Find
     except NoSuchName:
         names = []
     except LookupFailed as failed:
-        return Finding(about, "ptr", Grade.UNKNOWN, f"could not be looked up: {failed}", "try again")
+        return Finding(
+            about, "ptr", Grade.UNKNOWN, f"could not be looked up: {failed}", name_trouble.todo(failed)
+        )
     if not names:
         return Finding(about, "ptr", Grade.PROBLEM, "no name (PTR): large receivers refuse its mail", todo)
     if not (confirmed := [name for name in names if await _has(name, address, lookup)]):

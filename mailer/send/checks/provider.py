@@ -9,6 +9,7 @@ from datetime import datetime
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
+from mailer.send.advice import account_trouble, special_account_trouble
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.routes import breaker
 from mailer.send.smtp.client import OwnReceiver, Session
@@ -68,8 +69,19 @@ def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
             words = f"paused until {until:%H:%M:%S} UTC, {state.words}: {state.trouble}"
         case _:
             words = f"on trial with the next message; {state.words}: {state.trouble}"
-    todo = "when the rest of this is well: mailer providers reset --all"
-    return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), todo)
+    return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), _standing_todo(hop, state))
+
+
+def _standing_todo(hop: Hop, state: ProviderState) -> str:
+    """Say what ends a pause: a quota is not mended by asking sooner."""
+    match state.kind:
+        case breaker.Kind.QUOTA:
+            return (
+                f"wait until {hop.name} renews our allowance, or have it raised; it is tried again by itself"
+            )
+        case breaker.Kind.LOGIN:
+            return account_trouble(state.trouble, "--all")
+    return "when the rest of this is well: mailer providers reset --all"
 
 
 def _encryption(hop: Hop, session: Session, now: float) -> Finding:
@@ -143,6 +155,8 @@ def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
 
 def _failed(hop: Hop, trouble: HopTrouble) -> Finding:
     todo = _TODO[trouble.phase]
+    if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, hop.name)):
+        todo = special
     if trouble.scope is Scope.LOCAL:
         todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
     elif isinstance(trouble, OwnReceiver):

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from mailer.mail.finding import Finding, Grade
+from mailer.send.checks import name_trouble
 from mailer.send.checks.spf import IpAddress, Lookup, Verdict, evaluate
 from mailer.send.checks.spf_record import Result, parse, policies
 from mailer.send.resolver import LookupFailed, NoSuchName
@@ -60,7 +61,7 @@ def _todo(verdict: Verdict, term: str) -> str:
         case Result.PERMERROR:
             return "mend the record; until then receivers treat it as an error"
         case Result.TEMPERROR:
-            return "try again"
+            return name_trouble.todo(verdict.why)
         case Result.NONE:
             return f'publish a TXT record: "v=spf1 {term} -all"'
     return f'put "{term}" into the record, in front of its "all"'
@@ -84,7 +85,9 @@ async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> 
     try:
         included = await _included(domain, lookup)
     except LookupFailed as failed:
-        return Finding(domain, "spf", Grade.UNKNOWN, f"could not be looked up: {failed}", "try again")
+        return Finding(
+            domain, "spf", Grade.UNKNOWN, f"could not be looked up: {failed}", name_trouble.todo(failed)
+        )
     if known := [name for name in included if belongs(name, smarthost.host)]:
         return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: known by include:{known[0]}")
     found = f"{smarthost.host}: neither its addresses nor an include of it are in the policy"
