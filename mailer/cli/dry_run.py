@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from mailer.cli.outlook import resting
 from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status
@@ -52,6 +53,8 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
         count += 1
         sys.stdout.write(f"{one.seen.id} {one.why:8}  {printable(_describe(one, routes), 4000)}\n")
     sys.stdout.write(f"{words.count(count, 'message')} would be taken; nothing was touched\n")
+    if paused := resting(config, spool, now):
+        sys.stdout.write(f"{printable(paused, 2000)}\n")
 
 
 def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) -> Iterator[Taken]:

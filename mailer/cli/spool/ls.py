@@ -8,9 +8,11 @@ from itertools import islice
 import click
 
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.outlook import resting
 from mailer.cli.spool import records, shares
 from mailer.cli.spool.selection import Filter, filters
-from mailer.cli.wire import say_if_paused, workplace
+from mailer.cli.wire import say_if_paused, tell, workplace
+from mailer.mail.reply import printable
 from mailer.spool import story, words
 from mailer.spool.glance import Glance, of_seen
 from mailer.spool.inspect import Mine, Seen
@@ -47,6 +49,8 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
         say_if_paused(at.spool)
+        if paused := resting(at.config, at.spool, now):
+            tell(sys.stderr, f"{printable(paused, 2000)}\n")
 
         def records_of(mine: Mine) -> Iterator[str]:
             for seen in wanted.select(at.spool, QUEUE, now, mine):
