@@ -232,6 +232,9 @@ def test_without_another_way_why_says_that_nobody_has_heard(relay: Relay) -> Non
         through(relay, (server, {}), bounce="sender")
         message = queue(relay.spool)
         run(relay)
+        # A refusal that is not clearly about the mail is asked for a second time.
+        relay.mailer("spool", "retry", _notice(relay, message))
+        run(relay)
         assert server.messages == []
     story = why(relay, message)
     assert f"nobody has heard, for notification {_notice(relay, message)} failed at" in story
