@@ -444,7 +444,7 @@ def test_a_bounce_is_signed_with_its_own_domains_key_and_does_not_wait_for_one_t
     "words",
     [
         b"no\x1b[2J\x07 \x9b31m user",
-        b"no\rBcc: victim@example.org\r--=_\r\rX-Forged: 1",
+        b"no\rBcc: victim@example.org\r--=_\r\rX-Injected: 1",
         b"x" * 3900,
         b"word " * 700,
         "nö üser".encode(),
@@ -474,7 +474,7 @@ def test_a_reply_full_of_controls_is_escaped_and_cut_wherever_it_is_shown(relay:
     assert bounce.recipients[BOB]["Status"] == "5.1.1"
     assert len(bounce.recipients[BOB]["Diagnostic-Code"]) < 700
     assert bounce.copy == MESSAGE
-    assert not any("\nX-Forged" in text or "\nBcc" in text for text in (bounce.raw.decode(), bounce.words))
+    assert not any("\nX-Injected" in text or "\nBcc" in text for text in (bounce.raw.decode(), bounce.words))
 
 
 @pytest.mark.security_case(84)
