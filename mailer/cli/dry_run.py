@@ -69,10 +69,13 @@ def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) ->
 
 
 def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot]]:
-    for name in names(spool, Place.CUR.value):
+    # A message in hand may keep its name in new/ beside the one in cur/, where renames may be torn.
+    claimed = set(names(spool, Place.CUR.value))
+    for name in claimed:
         yield ORPHANED, Spot(Place.CUR, name)
     for name in names(spool, Place.NEW.value):
-        yield NEW, Spot(Place.NEW, name)
+        if name not in claimed:
+            yield NEW, Spot(Place.NEW, name)
     for bucket in due_buckets(spool, now, horizon):
         for name in names(spool, f"{Place.RETRY}/{bucket}"):
             yield DUE, Spot(Place.RETRY, name, bucket)
