@@ -109,7 +109,7 @@ class Submitter(threading.Thread):
         for number, fate in enumerate(fates):
             session.rcpt(f"{fate}.{number}@example.net")
         if self.chance.random() < 0.1:
-            session.rcpt("no address")
+            session.docmd("RCPT", "TO:<no address>")
         if session.data(b"Subject: x\r\n\r\n" + b"x" * self.chance.randrange(900))[0] == 250:
             self.accepted += 1
 
