@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ settings.register_profile("mailer-ci", settings.get_profile("mailer"), derandomi
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, after hypothesis's own plug-in has chosen its own."""
+    # A shell that starts us in the background has SIGINT ignored, and so would all programs that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     in_ci = settings.get_profile("ci") is settings.default
     settings.load_profile("mailer-ci" if in_ci else "mailer")
 
