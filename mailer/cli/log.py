@@ -12,29 +12,23 @@ from typing import NoReturn
 
 import click
 
+from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
 from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
-from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
-from mailer.mail import clock
-from mailer.mail.reply import printable, printable_json
+from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.mail.reply import printable_json
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
 from mailer.maillog.tail import Tail
 from mailer.send.advice import named
-from mailer.spool import words
 from mailer.spool.ids import earliest
 from mailer.spool.layout import LOG
 
 _PAUSE = 0.25
 """Seconds between looks at a ledger that is followed: three system calls."""
-_RECENT = 86_400.0
-"""Seconds back from now in which refusals are looked for when no time is asked for."""
-_LATELY = 3600.0
-"""Seconds; whoever finds mail that is younger has found what he looked for."""
-_REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _FIRST = 10
 """Lines that are printed before new ones, as tail(1) does."""
 
@@ -110,7 +104,9 @@ def log(  # noqa: PLR0913 - one parameter for each option
     """Print what happened to mail, from the ledger; the earliest first, times in UTC.
 
     --follow begins with the last 10 lines unless --since or -n asks for others. Exit code 66 when nothing is
-    known of the message that --id names. `mailer spool why ID` tells one message's story in words.
+    known of the message that --id names. Who asks for a recipient, a sender or a subject is told at the end,
+    on standard error, how the last of those messages stand and what to do first. `mailer spool why ID` tells
+    one message's whole story in words.
     """
     end_with_the_pipe()
     query = Query(
@@ -129,52 +125,23 @@ def log(  # noqa: PLR0913 - one parameter for each option
     with workplace() as at:
         search = _Search(partial(at.spool.directory, LOG), query)
         known = False
-        name, newest = partial(named, at.config), ""
+        name, after = partial(named, at.config), Afterword(at, query)
         for found in search.lines(lines):
-            known, newest = True, max(newest, found.line.at)
+            known = True
+            after.note(found.line)
             _print(found, name, as_json=as_json)
         if follow:
             search.follow(name, as_json=as_json)
         about_mail = any(wanted is not None for wanted in (to, sender, subject, msgid))
-        refusals = _refusals(at, query, newest) if about_mail and not as_json and not events else ""
+        said = after.lines() if about_mail and not as_json and not events else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
     if not known and not as_json and lines != 0:
         # For people, who would wonder whether they were heard; a program counts the lines.
         sys.stderr.write("nothing found\n")
-    sys.stderr.write(refusals)
+    sys.stdout.flush()
+    sys.stderr.writelines(f"{line}\n" for line in said)
     return Exit.OK
-
-
-def _refusals(at: Workplace, query: Query, newest: str) -> str:
-    """Say how many submissions were refused that nobody can assign: before they named a recipient.
-
-    Of the time that was asked for, or of the last day; after the newest that was found, if it is old.
-    """
-    now = time.time()
-    since = query.since if query.since is not None else now - _RECENT
-    if newest:
-        found = clock.seconds(newest)
-        if now - found < _LATELY:
-            return ""
-        since = max(since, found)
-    asked = Query(events=_REFUSED, since=since, until=query.until)
-    lines = [line for line, _ in find(partial(at.spool.directory, LOG), asked) if not line.to]
-    if not lines:
-        return ""
-    last = lines[-1]
-    kinds = " ".join(f"--status {kind}" for kind in sorted({line.event for line in lines}))
-    said = last.reply or "login failed"
-    count = words.count(len(lines), "submission")
-    return (
-        printable(
-            f"since {words.moment(since)} {count} ended before a recipient was named, the last at "
-            f"{words.moment_of(last.at)}: {said}. See them: mailer log {kinds} --since "
-            f"'{words.moment(since).removesuffix('Z')}'",
-            2000,
-        )
-        + "\n"
-    )
 
 
 class _Search:

@@ -47,7 +47,7 @@ _OURS = (
         "listener has it (smtpTls, listeners)",
     ),
     Refusal(
-        r"5\.7\.8 The user name or the password is wrong",
+        r"5\.7\.8 The user name or the password is wrong|^login failed",
         "the login is neither defaultUsername's nor one of mailer user",
         "check it: mailer user check NAME; give it another: mailer user passwd NAME",
     ),

@@ -3,7 +3,7 @@
 `mailer spool why` and the status page tell it in the same words, those of `spool.story`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -20,7 +20,7 @@ from mailer.spool.journal import Event, Standing
 from mailer.spool.layout import LOG, Place, Spool, Spot
 from mailer.spool.pause import read_pause
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.verdict import Outlook, last_standings, verdict, verdict_of_ledger
+from mailer.spool.verdict import Outlook, gist, gist_of_ledger, last_standings, verdict, verdict_of_ledger
 
 _PASSES = 10
 """How often a message is looked for anew when it moves on before it could be read."""
@@ -56,21 +56,33 @@ class Story:
     """How it stands, the most important first."""
     steps: tuple[Event, ...]
     """Everything that happened, in order."""
+    gist: tuple[str, ...] = ()
+    """The verdict without the list of recipients, for those that were asked about."""
     seen: Seen | None = None
     """Its file; None: that is gone."""
 
 
-def tell(spool: Spool, prefix: str, outlook: Outlook) -> Story:
+def _everybody(_address: str) -> bool:
+    return True
+
+
+def tell(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str], bool] = _everybody) -> Story:
     """Tell the story of the message whose id begins like this.
+
+    Args:
+        spool: with the message or its ledger lines.
+        prefix: of its id.
+        outlook: what decides beside the message.
+        whom: tells by an address whether `gist` is about that recipient.
 
     Raises:
         Unknown, Ambiguous, Moving: there is none to tell.
         OSError: the spool, or the ledger, cannot be read.
     """
-    return _from_spool(spool, prefix, outlook) or _from_ledger(spool, prefix, outlook)
+    return _from_spool(spool, prefix, outlook, whom) or _from_ledger(spool, prefix, outlook, whom)
 
 
-def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
+def _from_spool(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str], bool]) -> Story | None:
     # A message in motion may leave between the finding and the reading; its story is then where it went.
     for _ in range(_PASSES):
         found = find(spool, prefix, (*QUEUE, Place.SENT))
@@ -82,7 +94,8 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook) -> Story | None:
             steps = tuple(_steps(spool, found[0]))
             how = replace(outlook, paused=read_pause(spool), fate=cache(partial(_fate, spool)))
             told = (*verdict(seen, steps, how), *_waits_for_clock(spool, seen))
-            return Story(seen.id, _title(seen), told, _named(steps, outlook), seen)
+            brief = (*gist(seen, steps, how, whom), *_waits_for_clock(spool, seen))
+            return Story(seen.id, _title(seen), told, _named(steps, outlook), brief, seen)
     raise Moving(f"{prefix}: it moves on faster than it can be read; try again")
 
 
@@ -120,7 +133,7 @@ def _steps(spool: Spool, spot: Spot) -> list[Event]:
         return list(map(of_ledger, _lines(spool, spot.name)))
 
 
-def _from_ledger(spool: Spool, prefix: str, outlook: Outlook) -> Story:
+def _from_ledger(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str], bool]) -> Story:
     lines = list(_lines(spool, prefix))
     ids = sorted({line.id for line in lines})
     if not ids:
@@ -129,7 +142,9 @@ def _from_ledger(spool: Spool, prefix: str, outlook: Outlook) -> Story:
         raise Ambiguous(prefix, ids)
     steps = tuple(map(of_ledger, lines))
     title = f"{ids[0]} is no longer in the spool"
-    return Story(ids[0], title, tuple(verdict_of_ledger(steps, outlook)), _named(steps, outlook))
+    told = tuple(verdict_of_ledger(steps, outlook))
+    brief = tuple(gist_of_ledger(steps, outlook, whom))
+    return Story(ids[0], title, told, _named(steps, outlook), brief)
 
 
 def _named(steps: tuple[Event, ...], outlook: Outlook) -> tuple[Event, ...]:

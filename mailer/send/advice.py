@@ -27,7 +27,7 @@ def advise(config: Config, standing: Standing) -> str:
     `{id}` in it stands for the message's id.
     """
     if standing.hop == LOCAL:
-        return ""
+        return _kept(config)
     whose = provider_at(config, standing.hop)
     match standing.status:
         case Status.SENT:
@@ -59,6 +59,16 @@ def named(config: Config, hop: str) -> str:
 
 def _name(standing: Standing, whose: Provider | None) -> str:
     return whose.label if whose else standing.hop or "the recipient's server"
+
+
+def _kept(config: Config) -> str:
+    again = "have its application hand it in again; that copy is in `local/` of the spool."
+    if config.forward_smtp or config.direct_delivery.enabled:
+        return f"That was while no route was switched on: {again}"
+    return (
+        "No route that leaves this host is switched on: set $.forwardSMTP and $.forwardProviders, or "
+        f"$.directDelivery.enabled (`mailer init` asks for them), type `mailer reload`, and {again}"
+    )
 
 
 def _theirs_now(standing: Standing, whose: Provider | None) -> str:
@@ -107,7 +117,7 @@ _EITHER_WAY: dict[About, str] = {
     ),
     About.SESSION: (
         "It is about our host, its address or their reputation: `mailer doctor` looks at names and lists; "
-        "ask {name}, with the reply{again}."
+        "have a list that the reply names take our address off, or ask {name}, with the reply{again}."
     ),
 }
 _ASK = "The reply does not say what it is about: ask {name}, with the reply{again}."
@@ -116,16 +126,30 @@ _ACCOUNT: dict[str, str] = {
         "{name} does not let this mailbox log in by SMTP, whatever the password: have its administrator "
         "allow SMTP AUTH for it, then type `mailer providers reset {name}` and `mailer spool retry --all`."
     ),
+    "suspended": (
+        "{name} has suspended our account, whatever the password: have them open it again, then type "
+        "`mailer providers reset {name}` and `mailer spool retry --all`."
+    ),
     "expired": (
         "The password at {name} has expired: renew it there, write the new one into $.forwardProviders, "
         "then type `mailer reload`, `mailer providers reset {name}` and `mailer spool retry --all`."
     ),
 }
 """What an account's trouble may say that no other password would mend."""
+_TLS_FIRST = (
+    "{name} wants TLS first, and offers none here: set its port with STARTTLS (587), or with `ssl` (465), in "
+    "$.forwardProviders, and no $.tlsPolicies of level none for it; then type `mailer reload`; mail goes on "
+    "by itself."
+)
+_NO_MAIL = "Their domain takes no mail at all: is the address right? Ask them for one at another domain."
 
 
 def _template(reply: str, *, ours: bool) -> str:
     reading = read_line("", reply)
+    if ours and reply.startswith("530") and "starttls" in reply.lower():
+        return _TLS_FIRST
+    if reply.startswith("556"):
+        return _NO_MAIL
     if reading.about is About.ACCOUNT:
         special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), None)
         return special or (_EITHER_WAY[About.ACCOUNT] if ours else _ASK)
@@ -171,8 +195,54 @@ _EXCHANGER = (
     "their turn, and mail goes on by itself."
 )
 _SIGNING = "It cannot be signed: `mailer dkim check` says why; mail goes on once the key is right."
+_SERVFAIL = (
+    "The name server cannot look it up: if `mailer doctor` finds the same for other domains, mend the name "
+    "server or name another one in `dns.nameservers`; if not, the recipient's domain is broken, and its "
+    "owner can mend it. Mail goes on by itself."
+)
+_MISSPELT = (
+    "DNS knows no such host: mend `host` in $.forwardProviders ({name}), then type `mailer reload`; mail "
+    "goes on by itself."
+)
+_CERTIFICATE = (
+    "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders is "
+    "to be the name that {name} tells its customers; if it is, have them mend it, or, for a server of your "
+    "own, set `insecureSkipVerify`; then type `mailer reload`."
+)
+_THEIR_CERTIFICATE = (
+    "Its certificate is not valid for that name, and $.tlsPolicies demands it: their postmaster can mend it, "
+    "or lower the level for this domain; then type `mailer reload`."
+)
+_NO_TLS = (
+    "{name} offers no TLS at that port, and the login or $.tlsPolicies demands it: set its port with "
+    "STARTTLS (587), or with `ssl` (465), in $.forwardProviders, then type `mailer reload`."
+)
+_THEIR_TLS = (
+    "Their server offers no TLS, and $.tlsPolicies demands it: lower the level for this domain and type "
+    "`mailer reload`, or reach them in another way."
+)
+_HANDSHAKE = (
+    "TLS failed: `ssl` in $.forwardProviders is for a port that begins with TLS (465), and is off for one "
+    "with STARTTLS (587, 25); mend it for {name}, then type `mailer reload`; mail goes on by itself."
+)
+_NO_AUTH = (
+    "{name} offers no login that we know at that port: set the port that it tells its customers, or, if it "
+    "needs none, take `username` and `password` out of $.forwardProviders; then type `mailer reload` and "
+    "`mailer providers reset {name}`."
+)
+_PRIVATE = (
+    "DNS names a private address for the recipient's domain: is the address right? Its owner can mend it; if "
+    "that network is ours, set `directDelivery.allowPrivate` and type `mailer reload`."
+)
 _NO_REPLY: tuple[tuple[str, str, str], ...] = (
+    ("SERVFAIL", _SERVFAIL, _SERVFAIL),
     ("name server|resolv", _DNS, _DNS),
+    ("service not known|no address associated", _MISSPELT, _NAMES),
+    ("certificate", _CERTIFICATE, _THEIR_CERTIFICATE),
+    ("STARTTLS is not offered|TLS is not offered", _NO_TLS, _THEIR_TLS),
+    ("TLS handshake", _HANDSHAKE, _THEIR_TLS),
+    ("AUTH", _NO_AUTH, ""),
+    ("no public address", _PRIVATE, _PRIVATE),
     ("lookup for|mail exchanger", _NAMES, _NAMES),
     (
         "refused|timed out|unreachable|no route|reset|closed by the server|did not answer|no answer",

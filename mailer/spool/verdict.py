@@ -60,18 +60,43 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
         outlook: what else decides.
     """
     if seen.entry is None:
-        return [f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."]
+        what = f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."
+        return [f"{what} Have its application hand it in again; find what damages files (disk, program)."]
     entry = seen.entry
     state = entry.state
     told = [
         _stands(seen, entry, events, outlook),
         *([_is_about(state.about)] if state.about else []),
         *(_standing(standing, entry, outlook) for standing in state.standings),
-        *_other_hops(entry, events),
+        *_other_hops(entry, events, outlook),
         *_deaths(events, seen.spot.place),
-        *advice(state.standings, outlook, seen.id),
+        *advice((*state.standings, *_elsewhere(entry, events)), outlook, seen.id),
     ]
     return [printable(line, 4000) for line in told]
+
+
+def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
+    """Say what keeps a message from these recipients, and what to do first: `verdict` without their list."""
+    if seen.entry is None:
+        return verdict(seen, events, outlook)
+    asked = _asked(seen.entry.state.standings, whom)
+    settled = seen.spot.place in _LIVE and all(each.status.final for each in asked)
+    stands = (
+        [f"{outcome(asked[0])}; others of the same message still wait."]
+        if settled
+        else [
+            _stands(seen, seen.entry, events, outlook),
+            *_other_hops(seen.entry, events, outlook),
+            *_deaths(events, seen.spot.place),
+        ]
+    )
+    others = [] if settled else _elsewhere(seen.entry, events)
+    return [printable(line, 4000) for line in (*stands, *advice((*asked, *others), outlook, seen.id))]
+
+
+def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
+    """Choose those that were asked about; all, if the envelope names others (`redirectAllTo`)."""
+    return [each for each in standings if whom(each.address)] or standings
 
 
 def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
@@ -125,7 +150,8 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         return f"Not tried yet; {words.due(state.next, now)}.{rests}"
     if not tried:
         waited = words.duration(now - entry.block.received)
-        nobody = rests or " no runner has taken it yet (mailer-send --once)."
+        start = "start one (mailer-send --watch, or mailer-send --once by cron)"
+        nobody = rests or f" no runner has taken it yet: {start}."
         return f"Waiting for its first attempt, for {waited}:{nobody}"
     when = "next at the next run" if state.next is None else words.due(state.next, now)
     until = f"; given up on {words.moment(state.since + outlook.max_age)} unless sent before"
@@ -182,17 +208,24 @@ def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
             return f"the sender is to be told{of_what} in {notice}, not delivered yet{reply}"
 
 
-def _other_hops(entry: Entry, events: Sequence[Event]) -> Iterator[str]:
-    """Name every hop that the last attempt met trouble at, beside the one that a recipient stands with."""
+def _elsewhere(entry: Entry, events: Sequence[Event]) -> list[Standing]:
+    """Return what the last attempt met at other hops than those that recipients stand with."""
     attempt = max((event.attempt for event in events if event.event == Kind.TROUBLE), default=0)
     if attempt < entry.state.attempts or not any(s.status is not Status.SENT for s in entry.state.standings):
-        return
+        return []
     met = {(e.hop, e.reply) for e in events if e.event == Kind.TROUBLE and e.attempt == attempt}
     told = sorted(met - {(standing.hop, standing.reply) for standing in entry.state.standings})
-    for hop, reply in told[:_HOPS]:
-        yield f"Before that, in attempt {attempt}, at {hop}: {reply}"
-    if len(told) > _HOPS:
-        yield f"... and {len(told) - _HOPS} hops more, below."
+    return [Standing(Recipient(""), Status.DEFERRED, reply, hop) for hop, reply in told]
+
+
+def _other_hops(entry: Entry, events: Sequence[Event], outlook: Outlook) -> Iterator[str]:
+    """Name every hop that the last attempt met trouble at, beside the one that a recipient stands with."""
+    met = _elsewhere(entry, events)
+    for each in met[:_HOPS]:
+        name, attempts = outlook.name(each.hop), entry.state.attempts
+        yield f"Before that, in attempt {attempts}, at {name}: {each.reply}."
+    if len(met) > _HOPS:
+        yield f"... and {len(met) - _HOPS} hops more, below."
 
 
 _UNSENT = "it was read, signed or connected for"
@@ -234,6 +267,14 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
         ]
     doubt = _was_in_doubt(events)
     told = (*lines, *about, *map(_last_word, last), *doubt, *advice(last, outlook, ""))
+    return [printable(line, 4000) for line in told]
+
+
+def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
+    """Say as `gist` does what became of a message whose file is gone."""
+    asked = _asked(last_standings(events), whom)
+    stands = verdict_of_ledger(events, outlook)[:1]
+    told = (*stands, *_was_in_doubt(events), *advice(asked, outlook, ""))
     return [printable(line, 4000) for line in told]
 
 

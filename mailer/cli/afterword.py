@@ -1,0 +1,118 @@
+"""What `mailer log` says after its lines: how the last messages stand, and what to do first.
+
+An operator who knows only a recipient types `mailer log --to ADDRESS`; this is to be the last command needed.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from mailer.cli.our_refusals import ours
+from mailer.cli.outlook import outlook
+from mailer.cli.wire import Workplace
+from mailer.mail import clock
+from mailer.mail.reply import printable
+from mailer.maillog.ledger import Line
+from mailer.maillog.search import Query, find
+from mailer.monitor import history
+from mailer.spool import words
+from mailer.spool.layout import LOG
+
+_RECENT = 86_400.0
+"""Seconds back from now in which refusals are looked for when no time is asked for."""
+_LATELY = 3600.0
+"""Seconds; an operator who finds mail that is younger has found what was looked for."""
+_REFUSED = frozenset({"rejected", "limited", "login-failed"})
+_MESSAGES = 3
+"""Messages whose state is told; the newest ones."""
+_NEVER_CAME = (
+    "next: no such mail was handed in to this relay in that time. See what was: mailer log -n 20; whether it "
+    "can be reached: mailer doctor; else the application's own log says where it sends"
+)
+
+
+class Afterword:
+    """Notes lines as they are printed, and then says what follows from them."""
+
+    def __init__(self, at: Workplace, query: Query) -> None:
+        self._at = at
+        self._query = query
+        self._newest = ""
+        self._redirected = False
+        self._ids: dict[str, None] = {}
+        """The last messages, the newest last."""
+        self._refused: Line | None = None
+        """The last line, if it is about a submission that was refused."""
+
+    def note(self, line: Line) -> None:
+        """Take notice of a line that was found."""
+        self._newest = max(self._newest, line.at)
+        self._redirected = self._redirected or bool(line.redirected)
+        if line.event in _REFUSED:
+            self._refused = line
+        elif line.id:
+            self._refused = None
+            self._ids.pop(line.id, None)
+            self._ids[line.id] = None
+            if len(self._ids) > _MESSAGES:
+                del self._ids[next(iter(self._ids))]
+
+    def lines(self) -> list[str]:
+        """Say it, for people."""
+        told = [*self._stand(), *self._went_astray(), *self._was_refused(), *self._unnamed()]
+        if not told and not self._newest:
+            told = [_NEVER_CAME]
+        return [printable(line, 4000) for line in told]
+
+    def _stand(self) -> Iterator[str]:
+        how = outlook(self._at.config, self._at.spool, time.time())
+        for message_id in self._ids:
+            try:
+                story = history.tell(self._at.spool, message_id, how, self._asked)
+            except history.NoStory:
+                continue
+            yield f"next: {message_id}: {' '.join(story.gist)}"
+
+    def _asked(self, address: str) -> bool:
+        return (self._query.to or "").lower() in address.lower()
+
+    def _went_astray(self) -> Iterator[str]:
+        if self._redirected and (to := self._at.config.redirect_all_to):
+            yield (
+                f"next: all mail goes to {to} instead of its recipients (redirectAllTo), for staging: "
+                "if this is none, take that key out, then: mailer reload; what came until then was for "
+                f"{to} alone, so have its application hand it in again"
+            )
+
+    def _was_refused(self) -> Iterator[str]:
+        if self._refused and (meant := ours(self._refused.reply or self._refused.reason)):
+            yield f"next: refused by this relay: {meant.meaning}; {meant.todo}"
+
+    def _unnamed(self) -> Iterator[str]:
+        """Say how many submissions were refused that nobody can assign: before they named a recipient.
+
+        Of the time that was asked for, or of the last day; after the newest that was found, if it is old.
+        """
+        now = time.time()
+        since = self._query.since if self._query.since is not None else now - _RECENT
+        if self._newest:
+            found = clock.seconds(self._newest)
+            if now - found < _LATELY:
+                return
+            since = max(since, found)
+        asked = Query(events=_REFUSED, since=since, until=self._query.until)
+        lines = [line for line, _ in find(partial(self._at.spool.directory, LOG), asked) if not line.to]
+        if not lines:
+            return
+        last = lines[-1]
+        kinds = " ".join(f"--status {kind}" for kind in sorted({line.event for line in lines}))
+        said = last.reply or "login failed"
+        if meant := ours(said):
+            yield f"next: perhaps one of those that were refused: {meant.meaning}; {meant.todo}"
+        count = words.count(len(lines), "submission")
+        when = words.moment_of(last.at)
+        since_when = words.moment(since)
+        yield (
+            f"since {since_when} {count} ended before a recipient was named, the last at {when}: {said}. "
+            f"See them: mailer log {kinds} --since '{since_when.removesuffix('Z')}'"
+        )

@@ -1,0 +1,13 @@
+"""The first command that an operator types tells the cause and the right action; see `incident_table`."""
+
+from pathlib import Path
+
+import pytest
+from incident_table import INCIDENTS
+from incidents import Incident, ask
+
+
+@pytest.mark.parametrize("incident", INCIDENTS, ids=lambda incident: incident.name)
+def test_the_first_command_tells_the_cause_and_what_to_do(incident: Incident, tmp_path: Path) -> None:
+    answer = ask(incident, tmp_path)
+    assert answer.missing == [], answer.output
