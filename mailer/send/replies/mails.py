@@ -72,6 +72,10 @@ NO_SENDER = (
         domain name required ~ sender
         return (email |mail )?(domain|address|path) ~ (invalid|not exist|not valid|unknown)
         (from|sender) domain (must|should|needs to|has to|did not|could not|does not) (resolve|exist)
+        (requires?|needs?|must have|want|expect*) (\\S+ ){0,2}(valid|resolvable|existing|real|
+            qualified) (sender|from|return|envelope)
+        (sender|from|return path) (@ )?(from|in|has|with|uses|using) (\\S+ ){0,2}(tld|top level domain|
+            reserved domain|domain)
         """,
         unless="recipient*\nfrom header\nheader from\nauth*",
         reason="The sender's address is valid nowhere.",

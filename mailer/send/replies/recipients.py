@@ -39,6 +39,11 @@ MAILBOXES = (
         doesn't have a ~ account
         full mailbox
         (mailbox|mail box|inbox) size (limit|quota)
+        (account|user|recipient|addressee) (is |has |was )?(\\S+ )?full
+        (would|will) exceed ~ (mailbox|mail box|recipient|recipient's|user|user's|their|his) ~ (quota|
+            storage|limit|size)
+        (insufficient|no|not enough) (\\S+ )?(space|storage|room) ~ (mailbox|mail box|inbox|recipient|user)
+        quota (violation|exceeded|overflow) (\\S+ )?(for|of|by) (@|this|user|the|recipient)
         """,
         unless="""
             sending
@@ -102,11 +107,20 @@ RECIPIENTS = (
             inconnu*|invalide|archivee|sconosciuto|desconocido|inesistente|inexistente|rejected me|
             does ?not ?exist|is not valid|not valid|invalid|couldn't be found|could not be found|
             nonexistent|not present|nicht gefunden|existiert nicht|no existe|nao existe|non esiste|
-            non trovato|no encontrado|n'existe pas|introuvable)
+            non trovato|no encontrado|n'existe pas|introuvable|not recognised|not hosted|not configured|
+            not deliverable|not provisioned|not on file|not in use|not accepting|cannot receive|is retired|
+            has left|undeliverable|unreachable|not a mailbox|unavailable|not allocated|not on this)
         (mailbox|recipient|recipients|addressee|recipient's|mailboxes|alias) (\\S+ ){0,4}(inactive|
             disabled|frozen|
             locked|suspended|deactivated|discontinued|terminated|closed|expired|blocked|unavailable or|
-            not available|does not accept|moved|unavailable|unallocated|preferences|does not exist)
+            not available|does not accept|moved|unavailable|unallocated|preferences|does not exist|
+            deleted|removed|cancell?ed|retired|dormant|obsolete|defunct|not active|not enabled|
+            not activated|abandoned|archived)
+        (email|e mail|mail) (account|user|address|box|recipient)s? (\\S+ ){0,4}(unknown|not found|exist|
+            exists|no longer|not known|not valid|invalid|deleted|removed)
+        no (\\S+ )?(mailbox|mail box|user|account|address|recipient|person|subscriber|alias|
+            one) (\\S+ ){0,3}(here|by that|by this|with that|with this|on this|in this|at this|exists|found|
+            named|called|matching)
         not (a valid|in|on) (\\S+ )?(recipient|mailbox|user|address) ?(list|table|database)?
         not (a |an )?(registered|valid|known|existing|active) ~ (user|recipient|mailbox|address|account|
             customer)
@@ -127,7 +141,9 @@ RECIPIENTS = (
         About.RECIPIENT,
         """
         (unknown|no such|invalid|unrecognized|inactive|bad|disabled|illegal|nonexistent|unrouteable|
-            unroutable|undeliverable|unverified|non existent|incorrect|wrong|
+            unroutable|undeliverable|unverified|non existent|incorrect|wrong|unavailable|undefined|
+            unreachable|
+            expired|closed|obsolete|deleted|non existing|nonexisting|inexistent|not existing|malformed|
             dead) ((local|e ?mail|mail|recipient|destination|envelope|delivery|mailbox) )?(user|users|
             mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
             person|alias|destination|adresse|domaine|utente|usuario)
@@ -152,6 +168,11 @@ RECIPIENTS = (
         (no|not a) (valid )?(mailbox|user|account) (here|by that name|with that name)
         mailbox not found
         address syntax
+        (recipient|rcpt|destination|addressee) (address )?(syntax|format)
+        (recipient|rcpt|destination|to|mailbox) address must
+        (recipient|address|mailbox) ~ (malformed|must contain|(illegal|bad|invalid|restricted) character*)
+        (illegal|bad|invalid|restricted) characters? in (the )?(recipient|address|local part|mailbox)
+        (uucp|source rout*|bang path|percent hack)
         (adress*|destinataire|adresse) ~ (invalid*|inconnu*|rejete*)
         recipient (verification|verify)
         (cannot|can not|can't|could not) be delivered this account
@@ -215,6 +236,9 @@ RECIPIENTS = (
         is no longer valid
         user ~ (rejected|does not accept|doesn't accept|doesn't want|has blocked)
         recipient (does not|doesn't|has not|is not) ~ (accept*|wish|want|authorized)
+        (recipient|user|addressee|mailbox owner) (\\S+ ){0,2}(not|doesn't|never|won't) (\\S+ )?(want|wish|
+            accept|receive|like)
+        (recipient|user|addressee) (\\S+ )?(refuses|refused|declines|declined|unsubscribed|opted)
         block rcpt
         blank mailhost
         mailbox (disabled|unavailable or access denied|is full|has moved)

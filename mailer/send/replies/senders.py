@@ -88,6 +88,18 @@ SENDERS = (
     Row(
         About.SENDER,
         """
+        (username|user name|login|authenticated user|account) ~ (sender|from) (\\S+ )?(doesn't|does not|
+            don't|do not|must|should|not) (match|agree|belong|correspond|be equal|be the same)
+        (sender|from) ~ (username|user name|login|authenticated user|account) ~ (doesn't|does not|don't|
+            do not|must|should) (match|agree|belong|correspond|be equal|be the same)
+        """,
+        here=True,
+        reason=_NOT_HIS,
+        source="Postfix policies, which put their own words after: Recipient address rejected",
+    ),
+    Row(
+        About.SENDER,
+        """
         (spf|dmarc|dkim|domainkeys|senderid)
         sender policy framework
         unauthenticated (email|mail|message) (from|is)

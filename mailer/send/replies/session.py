@@ -82,7 +82,7 @@ STANDING = (
         (<list>|spamhaus|spamcop|sorbs|barracudacentral|uceprotect|realtime block list|spammer list|
             senderbase|senderscore|junkemailfilter|abusix|invaluement|backscatterer|spamrats|mailspike)
         """,
-        unless="blocklist ~ (url|link)\nsuppression list",
+        unless="blocklist ~ (url|link)\nsuppression list\nrecipient ~ (not|never|doesn't) want",
         reason=_STANDING,
         source="Spamhaus, SORBS, SpamCop and others, in the words of those who ask them",
     ),
@@ -109,6 +109,9 @@ STANDING = (
         (banned|blocked|rejected|bad|poor|spamming|suspicious|untrusted) ~ (ip|<ip>)
         (block*|bann*|refus*|reject*|denied|deny) (\\S+ ){0,2}<ip>
         ip based
+        (ip|<ip>|ips) (address )?(is|was|has|have|in|on|does|doesn't|not|isn't)
+        (host|client|server|mta|relay) (\\S+ ){0,6}<ip> (from|is|has|was|in|on|not|no|does|doesn't|black|
+            without)
         (messages|mail|email|mails) from <ip> ~ (not|weren't|blocked|rejected|refused)
         your (ip|network|server|isp)
         """,
@@ -189,6 +192,9 @@ STANDING = (
         a problem occurred ~ ask your postmaster
         problem occurred
         attempting to (mail|send) too many
+        (dictionary|directory|harvest*) (harvest* )?attack
+        (early talk*|pregreet*|synchroni(z|s)ation error|before (the )?greeting|talk* too soon)
+        (dialup|dial up|dsl|cable|residential|dynamic) (\\S+ )?(user|users|host|hosts|pool|line|connection)
         """,
         unless="recipient address rejected\nnetwork connection",
         reason=_STANDING,

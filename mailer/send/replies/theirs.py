@@ -176,6 +176,7 @@ HOSTS = (
             address
             mailbox
             recipient address
+            (recipient|rcpt|destination|addressee) (syntax|format)
             (first )?(invalid|unknown|no such) recipient
             too many
             (data|helo|ehlo) command rejected
