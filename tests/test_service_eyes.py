@@ -158,3 +158,40 @@ def test_config_check_refuses_what_the_service_cannot_read_and_says_what_mends_i
         follow(next(line for line in done.stderr.splitlines() if str(path) in line))
         assert readable(relay, path)
     assert relay.mailer("config", "check").returncode == 0
+
+
+TAKES_ROOT_BACK = """\
+#!{python} -I
+import os, sys
+said = [os.getresuid(), os.getresgid(), sorted(os.getgroups()), os.getsid(0) == os.getpid()]
+for become in (os.setresgid, os.setresuid):
+    try:
+        become(0, 0, 0)
+    except PermissionError:
+        continue
+    said.append("root again")
+with open("{told}", "w") as told:
+    print(said, file=told)
+print("a long enough password")
+"""
+
+
+@pytest.mark.security_case(96)
+@pytest.mark.parametrize("command", ["config check", "doctor --offline"])
+def test_a_command_of_the_services_user_cannot_become_root(relay: Relay, command: str) -> None:
+    """Root looks as that user, who may change the program: it runs with no id of root left."""
+    place = relay.directory / "own"
+    place.mkdir()
+    program, told = place / "password", place / "told"
+    program.write_text(TAKES_ROOT_BACK.format(python=os.path.realpath("/usr/bin/python3"), told=told))
+    program.chmod(0o755)
+    give_away(place)
+    relay.configure({"defaultPassword": {"command": [str(program)]}})
+    done = relay.mailer(*command.split())
+    assert told.exists(), done.stdout + done.stderr
+    user, group = (SERVICE.pw_uid,) * 3, (SERVICE.pw_gid,) * 3
+    said = f"[{user}, {group}, {sorted(os.getgrouplist(SERVICE.pw_name, SERVICE.pw_gid))}, "
+    assert told.read_text().rstrip("\n").removesuffix("True]").removesuffix("False]") == said
+    if command == "config check":
+        assert done.returncode == 0, done.stderr
+        assert told.read_text().endswith("True]\n")

@@ -6,6 +6,7 @@ A `Secret` never shows its value in `repr`, `str`, an exception or anything that
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import msgspec
 
@@ -205,6 +206,7 @@ class Secret:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 timeout=COMMAND_TIMEOUT,
+                **_for_good(),
             )
         except OSError as error:
             raise SecretError(self._key, f"{name}: {error.strerror}") from None
@@ -221,6 +223,24 @@ class Secret:
             error.object = b""  # it is the context of the next one, and tools print such attributes
             raise SecretError(self._key, f"{_name(reference)} is not UTF-8") from None
         return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
+
+
+class _Start(TypedDict, total=False):
+    user: int
+    group: int
+    start_new_session: bool
+
+
+def _for_good() -> _Start:
+    """What keeps a command from becoming root, when we are root and act as another user for a while.
+
+    The command may be that user's own, and inherits our real and saved ids; the groups are already the
+    user's. In root's session it could also type on root's terminal.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if (os.getuid(), os.getgid()) == (user, group):
+        return {}
+    return {"user": user, "group": group, "start_new_session": True}
 
 
 def _name(reference: Reference) -> str:
