@@ -177,7 +177,7 @@ def test_a_line_reads_well_at_night(relay: Relay) -> None:
         delay=61.2,
         attempt=2,
         reply="451 4.7.1 \x1b[31mlater",
-        next=clock.rfc3339(NOON + 300),
+        next=clock.rfc3339(NOON + 241),  # tried at the next full minute
     )
     login = Line(at=clock.rfc3339(NOON), event="login-failed", user="root", peer="127.0.0.1")
     provider = Line(at=clock.rfc3339(NOON), event="provider", name="one", state="open", reason="5 failures")
@@ -193,6 +193,21 @@ def test_a_line_reads_well_at_night(relay: Relay) -> None:
         f"2026-11-22 12:00:00Z  {nobody}  login-failed by root at 127.0.0.1\n"
         f"2026-11-22 12:00:00Z  {nobody}  provider     one is paused: 5 failures\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("log", "bob@example.net"), "mailer log --to bob@example.net\n"),
+        (("log", "01JD0M3Q"), "mailer log --id 01JD0M3Q\n"),
+        (("spool", "why", "bob@example.net"), "mailer log --to bob@example.net\n"),
+    ],
+)
+def test_an_address_where_none_is_taken_is_answered_with_the_command_for_it(
+    relay: Relay, arguments: tuple[str, ...], said: str
+) -> None:
+    done = relay.mailer(*arguments)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
 def test_json_is_the_ledgers_own_line_and_torn_ones_are_no_lines(relay: Relay) -> None:

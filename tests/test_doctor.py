@@ -401,6 +401,8 @@ def test_a_provider_that_runners_leave_alone_is_told_of(relay: Relay, free_port:
         found = provider_found(relay)
     assert (found["login"]["grade"], found["breaker"]["grade"]) == ("ok", "warning")
     assert "535 5.7.8 no such login" in found["breaker"]["found"]
+    assert "our account at p: " in found["breaker"]["todo"]
+    assert "`mailer providers reset p`" in found["breaker"]["todo"]
 
 
 def test_providers_with_one_name_are_told_of_one_by_one(relay: Relay, free_port: int) -> None:

@@ -1,6 +1,7 @@
 """`mailer log`: the ledger, searched, printed and followed."""
 
 import contextlib
+import shlex
 import sys
 import time
 from collections import deque
@@ -17,14 +18,14 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
 from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
 from mailer.cli.wire import end_with_the_pipe, workplace
-from mailer.mail.reply import printable_json
+from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
 from mailer.maillog.tail import Tail
 from mailer.send.advice import named
-from mailer.spool.ids import earliest
+from mailer.spool.ids import earliest, is_prefix
 from mailer.spool.layout import LOG
 
 _PAUSE = 0.25
@@ -87,8 +88,10 @@ _MOMENT = click.types.FuncParamType(_moment)
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="No more than the last N.")
 @json_option
 @config_option
+@click.argument("mistaken", nargs=-1, metavar="")
 def log(  # noqa: PLR0913 - one parameter for each option
     *,
+    mistaken: tuple[str, ...],
     follow: bool,
     message_id: str | None,
     to: str | None,
@@ -108,6 +111,8 @@ def log(  # noqa: PLR0913 - one parameter for each option
     on standard error, how the last of those messages stand and what to do first. `mailer spool why ID` tells
     one message's whole story in words.
     """
+    if mistaken:
+        _name_the_option(mistaken[0])
     end_with_the_pipe()
     query = Query(
         id=message_id or "",
@@ -142,6 +147,13 @@ def log(  # noqa: PLR0913 - one parameter for each option
     sys.stdout.flush()
     sys.stderr.writelines(f"{line}\n" for line in said)
     return Exit.OK
+
+
+def _name_the_option(text: str) -> NoReturn:
+    """Say which option was meant: an address or an id is what people look for."""
+    option = "--id" if is_prefix(text.upper()) else "--to"
+    wanted = shlex.quote(printable(text, 320))
+    raise click.UsageError(f"say what {printable(text, 80)} is, with an option: mailer log {option} {wanted}")
 
 
 class _Search:

@@ -25,7 +25,7 @@ def in_words(line: Line, name: Callable[[str], str] = str) -> str:
     if words_of_others:
         said = f"{said}: {words_of_others}" if said else words_of_others
     if line.next:
-        said += f"; next attempt {words.moment_of(line.next)}"
+        said += f"; next attempt {words.tried_at(line.next)}"
     return printable(
         f"{words.moment_of(line.at)}  {line.id or '-':{_ID}}  {line.event:{_EVENT}} {said}".rstrip(), 4000
     )

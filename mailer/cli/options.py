@@ -1,5 +1,7 @@
 """Options and argument types that several commands share."""
 
+import shlex
+
 import click
 
 _CONFIG = "mailer.config"
@@ -78,7 +80,10 @@ def _message_id(text: str) -> str:
 
     prefix = text.upper()
     if not is_prefix(prefix):
-        raise click.BadParameter(f'"{printable(text, 80)}" is no message id, nor the beginning of one')
+        said = f'"{printable(text, 80)}" is no message id, nor the beginning of one'
+        if "@" in text:
+            said += f". The mail of an address: mailer log --to {shlex.quote(printable(text, 320))}"
+        raise click.BadParameter(said)
     return prefix
 
 

@@ -77,7 +77,7 @@ def what(event: Event, step: Step | None = None) -> str:
     if event.reason and event.event not in _OUTCOMES:
         text += f": {event.reason}"
     if event.next:
-        text += f"; next attempt {words.moment_of(event.next)}"
+        text += f"; next attempt {words.tried_at(event.next)}"
     return printable(text, 4000)
 
 

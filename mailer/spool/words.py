@@ -67,6 +67,14 @@ def moment_of(at: str) -> str:
         return at
 
 
+def tried_at(due: str) -> str:
+    """Write when something is tried that the journal or the ledger calls due: at its bucket's minute."""
+    try:
+        return moment(full_minute(clock.seconds(due)))
+    except ValueError:
+        return due
+
+
 def until(seconds: float, now: float) -> str:
     """Say when something that is due at `seconds` is tried: its bucket's minute counts."""
     tried = full_minute(seconds)

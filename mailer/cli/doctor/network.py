@@ -78,7 +78,7 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
     states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
         state = states.get(provider.account, ProviderState())
-        yield Section(f"provider {provider.label}", partial(_provider, hop, state))
+        yield Section(f"provider {provider.label}", partial(_provider, hop, provider.label, state))
     try:
         resolver = name_servers(config, asked.resolver)
     except (LookupFailed, ValueError) as error:
@@ -129,11 +129,11 @@ def _provider_states(config: Config) -> States:
         return {}
 
 
-async def _provider(hop: Hop, state: ProviderState) -> list[Finding]:
+async def _provider(hop: Hop, name: str, state: ProviderState) -> list[Finding]:
     now = time.time()
     looked_up, addresses = await provider_check.look_up(hop)
-    found = await provider_check.check_provider(hop, now) if addresses else []
-    return [looked_up, *found, provider_check.standing(hop, state, datetime.fromtimestamp(now, UTC))]
+    found = await provider_check.check_provider(hop, name, now) if addresses else []
+    return [looked_up, *found, provider_check.standing(hop, name, state, datetime.fromtimestamp(now, UTC))]
 
 
 def sender_domains(config: Config) -> tuple[str, ...]:

@@ -37,17 +37,18 @@ async def look_up(hop: Hop) -> tuple[Finding, list[str]]:
     return Finding(str(hop), "dns", Grade.OK, ", ".join(addresses)), addresses
 
 
-async def check_provider(hop: Hop, now: float) -> list[Finding]:
+async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
     """Connect, encrypt and log in as a run would, and say how far that went.
 
     Args:
         hop: on the terms under which mail would go there.
+        name: the provider's, as the operator's commands take it.
         now: seconds since the epoch, to tell how long its certificate lasts.
     """
     try:
         session = await Session.open(hop, TIMEOUTS)
     except HopTrouble as trouble:
-        return [*_passed(hop, trouble), _failed(hop, trouble)]
+        return [*_passed(hop, trouble), _failed(hop, name, trouble)]
     try:
         return [
             Finding(str(hop), "connect", Grade.OK, f"{session.label} answers"),
@@ -58,8 +59,8 @@ async def check_provider(hop: Hop, now: float) -> list[Finding]:
         await session.close()
 
 
-def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
-    """Say whether runners use the provider, or leave it alone after trouble."""
+def standing(hop: Hop, name: str, state: ProviderState, now: datetime) -> Finding:
+    """Say whether runners use the provider, or leave it alone after trouble; args: name: as above."""
     match breaker.health(state, now):
         case breaker.Health.CLOSED:
             return Finding(str(hop), "breaker", Grade.OK, "in use")
@@ -69,19 +70,17 @@ def standing(hop: Hop, state: ProviderState, now: datetime) -> Finding:
             words = f"paused until {until:%H:%M:%S} UTC, {state.words}: {state.trouble}"
         case _:
             words = f"on trial with the next message; {state.words}: {state.trouble}"
-    return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), _standing_todo(hop, state))
+    return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), _standing_todo(name, state))
 
 
-def _standing_todo(hop: Hop, state: ProviderState) -> str:
+def _standing_todo(name: str, state: ProviderState) -> str:
     """Say what ends a pause: a quota is not mended by asking sooner."""
     match state.kind:
         case breaker.Kind.QUOTA:
-            return (
-                f"wait until {hop.name} renews our allowance, or have it raised; it is tried again by itself"
-            )
+            return f"wait until {name} renews our allowance, or have it raised; it is tried again by itself"
         case breaker.Kind.LOGIN:
-            return account_trouble(state.trouble, "--all")
-    return "when the rest of this is well: mailer providers reset --all"
+            return account_trouble(state.trouble, name)
+    return f"when the rest of this is well: mailer providers reset {name}"
 
 
 def _encryption(hop: Hop, session: Session, now: float) -> Finding:
@@ -153,9 +152,9 @@ def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
         yield Finding(str(hop), "connect", Grade.OK, f"{trouble.hop} answers")
 
 
-def _failed(hop: Hop, trouble: HopTrouble) -> Finding:
+def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
     todo = _TODO[trouble.phase]
-    if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, hop.name)):
+    if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
         todo = special
     if trouble.scope is Scope.LOCAL:
         todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
