@@ -30,13 +30,15 @@ LATER = NOW + 2 * DELAY
 TERMS = Terms(lambda _: "", "relay.example.com", 0, 0)
 
 
-def put_back(spool: Spool, name: str, *, recovered: bool = False) -> None:
+def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool = False) -> None:
+    """Args: settled: the claim is durable, and its old name is gone; recovered: then its runner died."""
     claims = claims_of(spool, NOW)
     claim = claims.take(name)
     assert claim
-    if recovered:
+    if settled or recovered:
         spool.sync_directory(Place.CUR)
         claim.held.leave()
+    if recovered:
         claim.held.release()
         claim = claims.recover(name)
         assert claim
@@ -97,6 +99,7 @@ def sweep(spool: Spool, name: str) -> None:
         ("sent@example.net", archive),
         ("sent@example.net", damage),
         ("sent@example.net", put_back),
+        ("sent@example.net", lambda spool, name: put_back(spool, name, settled=True)),
         ("sent@example.net", lambda spool, name: put_back(spool, name, recovered=True)),
     ],
     ids=[
@@ -108,6 +111,7 @@ def sweep(spool: Spool, name: str) -> None:
         "archived",
         "damaged",
         "put-back",
+        "put-back-later",
         "recovered",
     ],
 )

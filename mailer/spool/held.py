@@ -258,6 +258,7 @@ class Held:
             with suppress(FileNotFoundError):
                 os.unlink(path, dir_fd=self.spool.root)
         self.also = ()
+        self._durable = self.spot.path
         return tuple(path.rpartition("/")[0] for path in left)
 
     def settle(self) -> None:
