@@ -24,6 +24,7 @@ from mailer.spool.changes import Change, make_durable
 from mailer.spool.claim import Claim
 from mailer.spool.journal import Disposition, Event
 from mailer.spool.layout import Place, Spool
+from mailer.spool.nursery import HOME
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp
 
@@ -244,6 +245,17 @@ def test_a_notification_is_no_litter_while_its_parent_moves(
         assert clean_tmp(spool, MUCH_LATER) == []
     monkeypatch.undo()
     assert moved
+    assert (tmp_path / "tmp" / notice).exists()
+
+
+def test_a_notification_that_a_power_cut_left_its_first_name_is_no_litter_either(tmp_path: Path) -> None:
+    """Where inodes are spread a file is made under another name, which may come back."""
+    _, notice = awaited(tmp_path)
+    ward = tmp_path / HOME / "ward"
+    ward.mkdir(parents=True)
+    (ward / notice).hardlink_to(tmp_path / "tmp" / notice)
+    with Spool.open(tmp_path) as spool:
+        assert clean_tmp(spool, MUCH_LATER) == []
     assert (tmp_path / "tmp" / notice).exists()
 
 
