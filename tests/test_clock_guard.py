@@ -107,16 +107,22 @@ def test_small_steps_do_not_add_up_to_a_leap_that_is_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("synchronized", "set_by", "proof"),
-    [(True, 30 * DAY, HOUR), (False, 30 * DAY, 7 * DAY), (True, 0.0, HOUR), (False, 0.0, DAY)],
+    ("synchronized", "set_by", "off", "proof"),
+    [
+        (True, 30 * DAY, 0.0, HOUR),
+        (False, 30 * DAY, 0.0, 7 * DAY),
+        (True, 0.0, 30 * DAY, HOUR),
+        (False, 0.0, 30 * DAY, DAY),
+        (False, 0.0, YEARS, 7 * DAY),
+    ],
 )
 def test_a_new_time_is_believed_once_it_has_gone_on_evenly_for_as_long_as_is_written(
-    *, synchronized: bool, set_by: float, proof: float
+    *, synchronized: bool, set_by: float, off: float, proof: float
 ) -> None:
     """A host that was off for a month has no mail stuck for ever, and neither has one that was set right."""
     known = Known(Host())
     assert known.look()
-    _ = known.host.is_set(set_by) if set_by else known.host.boots(off=30 * DAY)
+    _ = known.host.is_set(set_by) if set_by else known.host.boots(off=off)
     known.host.synchronized = synchronized
     assert not known.look()
     known.host.passes(proof - 1)
@@ -189,7 +195,8 @@ def test_a_battery_that_died_is_doubted_until_the_time_server_is_heard() -> None
         ([-1.5 * DAY, -3 * DAY], HOUR, True),
         ([-2.5 * DAY], HOUR, False),
         ([-150.0, -YEARS], HOUR, False),
-        ([-1.2 * DAY, -2.2 * DAY, -YEARS], 1.6 * DAY, True),
+        ([-1.2 * DAY, -2.2 * DAY, -30 * DAY], 1.6 * DAY, True),
+        ([-1.2 * DAY, -2.2 * DAY, -YEARS], 1.6 * DAY, False),
         ([-1.5 * DAY, -YEARS], HOUR, False),
         ([-HOUR, -DAY, YEARS], HOUR, True),
         ([YEARS, YEARS + HOUR, 0.0], HOUR, False),

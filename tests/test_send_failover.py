@@ -226,7 +226,9 @@ def test_the_last_provider_that_refuses_by_policy_decides(relay: Relay) -> None:
         left = found(relay.spool, message)
         assert left is not None
         assert (left.place, left.events[-1]["unclear"]) == ("retry", True)
-        assert "bounces if it is refused so again" in relay.mailer("spool", "why", message).stdout
+        told = relay.mailer("spool", "why", message).stdout
+        assert "bounces if it is refused so again" in told
+        assert "given up on" not in told, "it is given up at its next attempt"
         relay.mailer("spool", "retry", message)
         relay.mailer_send()
     left = found(relay.spool, message)

@@ -38,8 +38,10 @@ _KEPT = 3600.0
 _OFF = 86_400.0
 """Seconds that are proof when the host may have been off."""
 _SET = 7 * 86_400.0
-"""Seconds that are proof against the boot clock, which says that so much time has not passed: a wrong clock
-may stay unnoticed over a long weekend."""
+"""Seconds that are proof against the boot clock, which says that so much time has not passed, and of an
+absence that few hosts have: a wrong clock may stay unnoticed over a long weekend."""
+_ABSENCE = 60 * 86_400.0
+"""Seconds for which a host may have been off, and needs no more than `_OFF` as proof."""
 _DAY = 86_400.0
 _WRITE_EVERY = 60.0
 """Seconds between two writes that tell nothing new: a reference that old costs nothing after a boot."""
@@ -118,7 +120,7 @@ def _proof(doubt: Doubt, *, synchronized: bool) -> float:
     """Return for how many seconds a clock must go on evenly until it is believed."""
     if synchronized:
         return _KEPT
-    return _SET if doubt.set else _OFF
+    return _SET if doubt.set or abs(doubt.off) > _ABSENCE else _OFF
 
 
 def _same_boot(mark: Mark | Doubt, reading: Reading) -> bool:

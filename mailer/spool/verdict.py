@@ -155,9 +155,11 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         return f"Waiting for its first attempt, for {waited}:{nobody}"
     when = "next at the next run" if state.next is None else words.due(state.next, now)
     until = f"; given up on {words.moment(state.since + outlook.max_age)} unless sent before"
+    # Whoever was refused for good, and is asked once more, is given up then: the advice says so.
+    lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
     return (
         f"Waiting to be tried again, after {words.count(state.attempts, 'attempt')}; "
-        f"{when}{until if outlook.max_age else ''}.{rests}"
+        f"{when}{until if lasts else ''}.{rests}"
     )
 
 

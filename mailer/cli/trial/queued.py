@@ -83,7 +83,11 @@ def _log_in(session: smtplib.SMTP, config: Config, order: Order) -> None:
 
 def _ask(name: str) -> str:
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
+        if given := sys.stdin.readline().rstrip("\n"):
+            return given
+        raise Failure(
+            Exit.USAGE, f"--user {printable(name)}: its password is read from standard input, which has none"
+        )
     asked: str = click.prompt(f"Password of {name}", hide_input=True, err=True)
     return asked
 

@@ -1,6 +1,5 @@
 """How `mailer test` ends: the story, what it means, and what to type next."""
 
-import shlex
 import sys
 
 from mailer.cli.exits import Exit
@@ -13,13 +12,24 @@ from mailer.spool.layout import LOCAL
 
 _CODES = {Status.SENT: Exit.OK, Status.BOUNCED: Exit.FINDINGS, Status.EXPIRED: Exit.FINDINGS}
 
+_START = (
+    " If no runner is at work, start one: mailer-send --watch, or systemctl start mailer-send.timer "
+    "mailer-send.path."
+)
 
-def conclude(told: Story, to: str) -> Exit:
-    """Print the story of a mail to one recipient, then what follows from it; return the exit code."""
+
+def conclude(told: Story, to: str, *, known: bool) -> Exit:
+    """Print the story of a mail to one recipient, then what follows from it; return the exit code.
+
+    Args:
+        told: the story.
+        to: the recipient.
+        known: `mailer spool why` can tell it, too.
+    """
     sys.stdout.writelines(f"  {story.tell(step)}\n" for step in story.chronicle(told.steps))
     last = _last(told.steps)
     status = Status(last.event) if last else Status.PENDING
-    sys.stdout.write(f"\n{printable(_meaning(status, last, told, to), 4000)}\n")
+    sys.stdout.write(f"\n{printable(_meaning(status, last, told, to, known=known), 4000)}\n")
     return _CODES.get(status, Exit.TEMPORARY)
 
 
@@ -29,13 +39,11 @@ def _last(steps: tuple[Event, ...]) -> Event | None:
     return next((step for step in reversed(steps) if step.event in statuses), None)
 
 
-def _meaning(status: Status, last: Event | None, told: Story, to: str) -> str:
+def _meaning(status: Status, last: Event | None, told: Story, to: str, *, known: bool) -> str:
     if last is None:
-        nobody = (
-            "" if told.steps[-1].event != "accepted" else " If no runner is at work, start one: mailer up, "
-        )
-        services = "or systemctl start mailer-send.timer mailer-send.path. " if nobody else ""
-        return f"Not sent: {' '.join(told.verdict)}{nobody}{services}Later: mailer spool why {told.id}"
+        nobody = _START if told.steps[-1].event == "accepted" else ""
+        stands = " ".join(line if line.endswith(".") else f"{line}." for line in told.verdict)
+        return f"Not sent: {stands}{nobody} Later: mailer spool why {told.id}"
     if status is Status.SENT and last.hop == LOCAL:
         return (
             "It works as far as it is set up: the mail is kept in the local Maildir, and has not left this "
@@ -46,11 +54,7 @@ def _meaning(status: Status, last: Event | None, told: Story, to: str) -> str:
             f"Sent: {last.hop} took it for {to}. What becomes of it there this host cannot see; look into "
             "that mailbox, and its spam folder."
         )
-    explain = (
-        f"mailer explain-trouble {shlex.quote(last.reply)}"
-        if last.reply[:1] in {"4", "5"}
-        else "mailer doctor"
-    )
+    explain = f"mailer spool why {told.id}" if known else "mailer doctor"
     if status in {Status.BOUNCED, Status.EXPIRED}:
         return f"Refused for good at {last.hop}: {last.reply}. What it means: {explain}"
     if status is Status.UNCERTAIN:
