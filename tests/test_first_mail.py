@@ -185,7 +185,9 @@ def test_a_test_mail_says_that_nobody_receives_and_then_that_nobody_sends(relay:
     with relay.serve():
         done = relay.mailer("test", "--to", TO, "--wait", "1")
         assert done.returncode == 75
-        assert "pending (not tried yet). If no runner is at work, start one: mailer-send --watch" in done.stdout
+        assert (
+            "pending (not tried yet). If no runner is at work, start one: mailer-send --watch" in done.stdout
+        )
         relay.mailer("pause")
         done = relay.mailer("test", "--to", TO)
         assert (done.returncode, "mailer resume" in done.stdout) == (75, True)

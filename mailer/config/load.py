@@ -80,7 +80,10 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
         elif _there(place):
             return place
     names = ", ".join(printable(str(place.absolute())) for place in looked)
-    said = f"none found; looked for {names}. Write one with: mailer init. Or name one with --config or $MAILER_CONFIG"
+    said = (
+        f"none found; looked for {names}. Write one with: mailer init. Or name one with --config or "
+        "$MAILER_CONFIG"
+    )
     if strangers:
         of_whom = printable(str(strangers[0].absolute()))
         said += f". {of_whom} has none of mailer's keys and is taken for another program's"
