@@ -35,7 +35,7 @@ def examine_key(server, key):
     """Grade and words of the DNS finding."""
 
     async def run():
-        dns = DnsResolver([str(server)], 0.5)
+        dns = DnsResolver([str(server)], 0.5 if server.silent else 5)
         return await check_key(key.domain, key.selector, KeyFile(key.private_key_path), dns)
 
     *_, finding = asyncio.run(run())
@@ -43,7 +43,9 @@ def examine_key(server, key):
 
 
 def examine_domain(server, domain="example.com", signing=("example.com",)):
-    findings = asyncio.run(check_domain(domain, signing, DnsResolver([str(server)], 0.5)))
+    findings = asyncio.run(
+        check_domain(domain, signing, DnsResolver([str(server)], 0.5 if server.silent else 5))
+    )
     return {finding.what: finding for finding in findings}
 
 
