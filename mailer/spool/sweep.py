@@ -11,6 +11,7 @@ from mailer.spool.claim import Claims, Report
 from mailer.spool.held import Held, Missed, Unsafe
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time
 from mailer.spool.notice import is_awaited
+from mailer.spool.nursery import HOME
 from mailer.spool.scan import buckets, names
 
 STALE = 24 * 3600.0
@@ -110,7 +111,9 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
             with Held.take(spool, spot) as held:
                 state = os.fstat(held.fd)
                 # With another name it was accepted: a power cut brought this one back, or its runner died.
-                if not held.also and (not _is_stale(state, now) or is_awaited(spool, held)):
+                # The name in a ward says nothing: every file begins there.
+                accepted = any(not path.startswith(f"{HOME}/") for path in held.also)
+                if not accepted and (not _is_stale(state, now) or is_awaited(spool, held)):
                     continue
                 for path in held.also:
                     spool.sync_directory(path.rpartition("/")[0])
