@@ -119,7 +119,8 @@ ACCOUNTS = (
             without|disabled)
         (unable|not|cannot|can't|refused?|denied|won't|will not|don't|do not|never) ~ (to )?relay*
         (as a|as an open|use me as a|using this server as a) relay
-        (no|not|deny|denied|access) relay*
+        (no|not|deny|denied|denies|refuses|rejects|forbids|prohibits|access) relay*
+        relay* (\\S+ ){0,2}(check|fail*|error|restricted|blocked|unauthorized)
         not (a )?(gateway|local domain|in my list of allowed)
         (rcpthosts|allowed rcpthosts)
         """,
@@ -131,7 +132,8 @@ ACCOUNTS = (
         About.ACCOUNT,
         """
         (user|account|customer|client) ~ (suspended|disabled|blocked|locked|inactive|restricted|
-            deactivated|terminated|banned|not active)
+            deactivated|terminated|banned|not active|unavailable|not available|abnormal|expired|
+            frozen|closed|on hold)
         """,
         phases=SENDER | AUTH,
         reason=_STATE,

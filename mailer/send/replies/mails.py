@@ -1,7 +1,7 @@
 """Rows about the mail itself: its size, its content, its form, a sender address that is valid nowhere."""
 
 from mailer.send.replies.reading import About
-from mailer.send.replies.row import CONTENT, UNKNOWN, Row
+from mailer.send.replies.row import CONTENT, SENDER, UNKNOWN, Row
 
 SIZES = (
     Row(
@@ -15,6 +15,8 @@ SIZES = (
         databytes
         (too|so) (large|big) (a |for )?(message|mail|email|system|us|this)
         too much (mail )?data
+        excessive (\\S+ ){0,3}data
+        (length|size) ~ (data|content|message|mail|body) ~ (maximum|threshold|limit|exceed*|over)
         administrative limit
         """,
         unless="""
@@ -154,7 +156,8 @@ CONTENTS = (
         data format
         (json|xml) parsing
         messages? missing
-        bare (lf|cr|line|newline|linefeed)*
+        (bare|stray|lone|naked) (lf|cr|line|newline|linefeed|carriage)*
+        looping (message|mail|email)
         (long|over long) lines?
         multiple addresses in from
         """,
@@ -168,6 +171,24 @@ CONTENTS = (
         phases=CONTENT | UNKNOWN,
         reason="The mail's form is refused.",
         source="Gmail, Yahoo; RFC 5321 6.3: loops",
+    ),
+)
+
+NO_SENDER_AT_MAIL = (
+    Row(
+        About.MESSAGE,
+        """
+        (address|mail ?from|from|mailbox|sender|path|originator) (\\S+ ){0,3}(invalid|unknown|
+            required|malformed|syntax|not valid|illegal|incorrect|not found|not exist|doesn't exist|
+            missing|incomplete|unresolvable|unroutable|nonexistent|not fully qualified)
+        (invalid|unknown|malformed|illegal|bad|incorrect|wrong|missing|incomplete|unresolvable|nonexistent|
+            non existent|bogus) (\\S+ )?(address|mail ?from|from|mailbox|path|originator)
+        domain name required
+        """,
+        unless="auth*\nlog ?in\npassword\npermission*\nrelay*\n<ip>\nip\nhost*\nserver\nclient\nrecipient*",
+        phases=SENDER,
+        reason="At MAIL the only address that was given is the sender's; it is valid nowhere.",
+        source="RFC 5321 3.3",
     ),
 )
 

@@ -44,6 +44,7 @@ QUOTAS = (
         \\S+quotaexceeded*
         max* credits ~ exceeded
         (insufficient|no|out of|not enough) ~ credits?
+        (insufficient|not enough|out of|no) (\\S+ )?(sending |mail |email |message )?(quota|allowance|balance)
         credits? ~ (exhausted|exceeded|used up|depleted)
         (sending|account) (is |has been )?paused
         (tageslimit|stundenlimit|limite|limit|quota|kontingent|cuota) ~ (uberschritten|erreicht|depasse*|
@@ -130,6 +131,7 @@ QUOTAS = (
         too frequent ~
         too frequently
         (retrying|retries|trying|connecting|asking|submitting) too (fast|quickly|often|soon|much)
+        (same|similar|identical|equal|duplicate|repeated) (size |content |subject )?(messages|mails|emails)
         too (many|much) (requests|attempts|retries|submissions|deliveries)
         frequen* (is |was )?(limit*|control*|exceed*)
         unexpected sending

@@ -100,8 +100,8 @@ RECIPIENTS = (
     Row(
         About.RECIPIENT,
         """
-        (user|users|recipient|recipients|mailbox|address|addresses|addressee|alias|person|local part|
-            destinataire|empfanger|empfaenger|benutzer|utente|usuario|
+        (user|users|recipient|recipients|receiver|rcpt|mailbox|address|addresses|addressee|alias|person|
+            local part|destinataire|empfanger|empfaenger|benutzer|utente|usuario|
             destinatario) (\\S+ ){0,4}(unknown|not found|not exist|doesn't exist|don't exist|no longer|
             not known|isn't|not listed|not here|not (a )?local|not recognized|nicht bekannt|unbekannt|
             inconnu*|invalide|archivee|sconosciuto|desconocido|inesistente|inexistente|rejected me|
@@ -142,10 +142,11 @@ RECIPIENTS = (
         """
         (unknown|no such|invalid|unrecognized|inactive|bad|disabled|illegal|nonexistent|unrouteable|
             unroutable|undeliverable|unverified|non existent|incorrect|wrong|unavailable|undefined|
-            unreachable|
-            expired|closed|obsolete|deleted|non existing|nonexisting|inexistent|not existing|malformed|
-            dead) ((local|e ?mail|mail|recipient|destination|envelope|delivery|mailbox) )?(user|users|
-            mailbox|mailboxes|recipient|recipients|address|addresses|addressee|local part|email address|
+            unreachable|expired|closed|obsolete|deleted|non existing|nonexisting|inexistent|
+            not existing|malformed|
+            unlisted|dead) ((local|e ?mail|mail|recipient|destination|envelope|delivery|mailbox) )?(user|
+            users|receivers?|rcpts?|rcptto|mailbox|mailboxes|recipient|recipients|address|addresses|addressee|
+            local part|email address|
             person|alias|destination|adresse|domaine|utente|usuario)
         user unknown
         (email|mail|e mail|mailbox) (address )?(does )?(not exist|doesn't exist|not exists|unknown)
@@ -169,6 +170,8 @@ RECIPIENTS = (
         mailbox not found
         address syntax
         (recipient|rcpt|destination|addressee) (address )?(syntax|format)
+        (rcpt|receiver) (is |was )?(rejected|refused|denied|blocked)
+        (unable to|cannot|could not|can't|couldn't) verify (the |this |that )?(recipient|address|mailbox|user)
         (recipient|rcpt|destination|to|mailbox) address must
         (recipient|address|mailbox) ~ (malformed|must contain|(illegal|bad|invalid|restricted) character*)
         (illegal|bad|invalid|restricted) characters? in (the )?(recipient|address|local part|mailbox)

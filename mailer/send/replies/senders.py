@@ -63,7 +63,8 @@ SENDERS = (
         (domain|sender|from|address|envelope) ~ (mismatch*|does not match|doesn't match)
         mismatch* ~ (client|sender|from|ip)
         (sender|from) ~ (not|isn't) (\\S+ ){0,3}(your|yours)
-        unverified (sender|from)
+        (unverified|unvalidated|unconfirmed) (sender|from)
+        (sender|from) (\\S+ )?(is |was )?(unverified|unvalidated|unconfirmed|unauthorized|unauthorised)
         (address|domain|identity|identities|sender|from) ~ not (been |yet )?(verified|confirmed|
             registered|validated|configured|authorized|authorised|authenticated)
         failed the check in region
@@ -166,6 +167,8 @@ UNWANTED = (
             rechazado|non valido)
         sender header
         (sender|domain) based
+        (denies|refuses|rejects|blocks|declines) (the |this |your )?(sender|originator|from)
+        (fake|faked|bogus|black|blacklisted) (mail |email )?(sender|from|address)
         envelope blocked
         sender (\\S+ ){0,3}(rejected|refused|denied|blocked|blacklisted|not accepted|banned|blocklisted)
         (mail|messages?|email|emails|mails) from @ (is |was |are |has been |have been )?(rejected|blocked|

@@ -12,7 +12,7 @@ HELLO = (
     Row(
         About.SESSION,
         """
-        (helo|ehlo)
+        (helo*|ehlo*)
         greeting ~ (rejected|invalid|denied|refused|required|failed|not|listed|name|bad|mismatch|is|
             syntax|argument|forged|blocked|spamhaus|error)
         (invalid|bad|bogus|forged|illegal|malformed|missing|reject*|wrong|your|fake|unacceptable) (helo|
@@ -94,7 +94,7 @@ STANDING = (
         host network not allowed
         client ~ (blocked|rejected|not allowed|banned)
         no access from mail server
-        open relay
+        open ?relay
         you are not allowed to connect
         """,
         unless="relay* ~ denied",
@@ -106,8 +106,9 @@ STANDING = (
         """
         (ip|<ip>|ips|network|range|subnet|netblock) ~ (block*|bann*|rejected|denied|refused|not allowed|
             forbidden|reputation|not in whitelist|not permitted|bloque*|gesperrt|spammer|suspicious)
-        (banned|blocked|rejected|bad|poor|spamming|suspicious|untrusted) ~ (ip|<ip>)
+        (banned|blocked|rejected|bad|poor|spamming|suspicious|untrusted|black|dirty|unknown) ~ (ip|<ip>)
         (block*|bann*|refus*|reject*|denied|deny) (\\S+ ){0,2}<ip>
+        (ip|ip address) check
         ip based
         (ip|<ip>|ips) (address )?(is|was|has|have|in|on|does|doesn't|not|isn't)
         (host|client|server|mta|relay) (\\S+ ){0,6}<ip> (from|is|has|was|in|on|not|no|does|doesn't|black|

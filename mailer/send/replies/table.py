@@ -40,6 +40,7 @@ TABLE: tuple[Row, ...] = (
     *theirs.HOSTS,
     *recipients.RECIPIENTS,
     *mails.CONTENTS,
+    *mails.NO_SENDER_AT_MAIL,
     *theirs.TRANSACTION_CODES,
     *quotas.QUOTA_CODES,
     *account.ACCOUNT_CODES,

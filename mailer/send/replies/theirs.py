@@ -15,6 +15,7 @@ TRANSACTIONS = (
         (too many|number of|maximum|max|exceeded) (\\S+ ){0,2}(recipients|rcpts?|rcpt|rcpt to)
         recipients ~ per (message|mail|transaction|envelope|email)
         recipients? (limit|exceed*|count)
+        (out of|beyond|above) (\\S+ ){0,2}(rcpts?|recipients)
         """,
         unless="""
             (hour|day|daily|minute|hourly|today|#h)
@@ -110,7 +111,9 @@ HOSTS = (
             failed|error|down)
         failed to be replicated
         queue file write
-        (write|read|i o|disk|queue) error
+        (write|read|i o|disk|queue|memory|storage|network|socket) error
+        (queue|spool|mail store|message store|backend|dns) (is |was )?(\\S+ )?(unavailable|not available|busy|
+            timeout|failure|offline|locked)
         negative greeting
         temporary mta failure
         temporar* ~ (error|problem|failure|issue|unavailable|lookup)
@@ -170,6 +173,8 @@ HOSTS = (
         (out of|wrong) (sequence|order)
         not implemented
         syntax error
+        (parse|parsing|sequence|state) error
+        (unbalanced|unmatched) ?
         """,
         unless="""
             auth*
@@ -199,5 +204,12 @@ HOSTS = (
 HOST_CODES = (
     Row(About.HOST, enhanced=r"3\.[1-5]", reason="The server's disk, load or faults.", source="RFC 3463 3.4"),
     Row(About.HOST, enhanced=r"4\.[0-35]", codes=r"4\d\d", reason="Its network.", source="RFC 3463 3.5"),
+    Row(
+        About.HOST,
+        enhanced=r"5\.[0125]",
+        codes=r"5\d\d",
+        reason="It does not follow our commands.",
+        source="RFC 3463 3.6",
+    ),
     Row(About.HOST, codes=r"50[0234]", reason="It does not follow our commands.", source="RFC 5321 4.2.4"),
 )
