@@ -3,12 +3,14 @@
 Each advice is followed to the letter, by a shell, until the check is content.
 """
 
+import grp
 import json
 import os
 import pwd
 import re
 import smtplib
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +56,7 @@ def findings(relay: Relay, what: str) -> list[dict[str, str]]:
 
 
 def follow(advice: str) -> None:
-    found = re.search(r"as root type: (.+)", advice)
+    found = re.search(r"type, as root: (.+)", advice)
     assert found, advice
     subprocess.run(["sh", "-ec", found[1]], check=True, capture_output=True)
 
@@ -113,7 +115,7 @@ def test_a_missing_key_is_made_as_doctor_says(relay: Relay) -> None:
     [found] = findings(relay, "key")
     command = found["todo"].partition("mailer dkim keygen ")[2].split()
     assert relay.mailer("dkim", "keygen", *command).returncode == 0
-    follow(found["todo"]) if "as root type" in found["todo"] else None
+    follow(found["todo"]) if "type, as root" in found["todo"] else None
     assert readable(relay, relay.directory / "keys" / "example.com" / "mail.private")
     assert findings(relay, "key")[0]["grade"] == "ok"
 
@@ -158,6 +160,66 @@ def test_config_check_refuses_what_the_service_cannot_read_and_says_what_mends_i
         follow(next(line for line in done.stderr.splitlines() if str(path) in line))
         assert readable(relay, path)
     assert relay.mailer("config", "check").returncode == 0
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A directory that is neither the configuration's nor the service's, and closed to the service."""
+    with TemporaryDirectory(prefix="mailer test $HOME ") as name:
+        path = Path(name)
+        path.chmod(0o700)
+        (path / "my users.json").write_text('{"users": []}')
+        (path / "my users.json").chmod(0o600)
+        yield path
+
+
+def advice_on(relay: Relay, users: Path) -> str:
+    """What both checks say of the users file; doctor's advice is the same."""
+    relay.configure({"usersFile": str(users)})
+    checked = relay.mailer("config", "check", "--json")
+    assert checked.returncode == 78
+    [problem] = json.loads(checked.stdout)["errors"]
+    assert problem["path"] == "$.usersFile"
+    advice: str = problem["message"].removeprefix(f"{users}: ")
+    assert [found["todo"] for found in findings(relay, "users")] == [advice]
+    started = as_service(relay, sys.executable, "-m", "mailer", "serve", "--config", str(relay.config))
+    assert started.stderr == f"$.usersFile: {problem['message']}\n"
+    return advice
+
+
+def test_a_directory_of_others_stays_closed_and_a_copy_is_advised(relay: Relay, elsewhere: Path) -> None:
+    users = elsewhere / "my users.json"
+    follow(advice_on(relay, users))
+    state = elsewhere.stat()
+    assert (state.st_gid, state.st_mode & 0o777) == (0, 0o700)
+    copy = relay.directory / users.name
+    assert readable(relay, copy)
+    assert not readable(relay, users)
+    relay.configure({"usersFile": str(copy)})
+    assert relay.mailer("config", "check").returncode == 0
+
+
+def test_a_directory_that_is_a_groups_keeps_it_and_joining_is_advised(relay: Relay, elsewhere: Path) -> None:
+    """As Debian has /etc/ssl/private for the members of ssl-cert; reached by a link in our own directory."""
+    group = grp.getgrnam("daemon")
+    for path, mode in ((elsewhere, 0o710), (elsewhere / "my users.json", 0o640)):
+        os.chown(path, 0, group.gr_gid)
+        path.chmod(mode)
+    link = relay.directory / "users.json"
+    link.symlink_to(elsewhere / "my users.json")
+    advice = advice_on(relay, link)
+    assert advice.endswith(f"type, as root: usermod -aG {group.gr_name} {SERVICE.pw_name}")
+    assert f"not in group {group.gr_name}, which '{elsewhere}' is for" in advice
+    ids = (f"--reuid={SERVICE.pw_uid}", f"--regid={SERVICE.pw_gid}", f"--groups={group.gr_gid}")
+    subprocess.run(["setpriv", *ids, "cat", link], check=True, capture_output=True)
+
+
+def test_roots_home_is_not_opened(relay: Relay) -> None:
+    relay.configure({"usersFile": "/root/no such users.json"})
+    for command in ("config check", "doctor --offline"):
+        done = relay.mailer(*command.split())
+        assert "chgrp" not in done.stdout + done.stderr
+        assert "chmod" not in done.stdout + done.stderr
 
 
 TAKES_ROOT_BACK = """\

@@ -58,7 +58,7 @@ def check(*, as_json: bool) -> Exit:
         return Exit.CONFIG
     # As who will run it: root can read what the services cannot.
     with acting_as_owner(loaded.config.spool_dir):
-        errors = (*obstacles(loaded), *_closed(loaded))
+        errors = tuple(dict.fromkeys((*obstacles(loaded), *_closed(loaded))))
     told = (*checks.warnings(loaded), *_spool(loaded))
     warnings = tuple(problem for problem in told if problem not in errors)
     if as_json:
@@ -83,7 +83,7 @@ def _closed(loaded: Loaded) -> Iterator[Problem]:
     if config.dkim.enabled:
         files |= {f"the DKIM key of {key.domain}": key.private_key_path for key in config.dkim.signing_keys}
     for key, path in files.items():
-        if path is not None and (why := unreadable(path)):
+        if path is not None and (why := unreadable(path, loaded.path.parent)):
             yield Problem(key, f"{printable(str(path))}: {why}")
 
 

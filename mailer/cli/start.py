@@ -4,15 +4,14 @@ Each problem names the key, the file or address, and what to type. The files are
 user, which for `config check` is the spool's owner.
 """
 
-import grp
 import os
-import pwd
 import shlex
 import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from mailer.cli.eyes import unreadable, user
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -32,19 +31,19 @@ def obstacles(loaded: Loaded) -> tuple[Problem, ...]:
     config = loaded.config
     refusals = checks.refuse_to_serve(loaded)
     known = {problem.path for problem in refusals}
-    found = (*_users(config), *_spool(config), *_certificate(config), *_hosts(config), *_sockets(config))
+    found = (*_users(loaded), *_spool(config), *_certificate(loaded), *_hosts(config), *_sockets(config))
     return (*refusals, *(problem for problem in found if problem.path not in known))
 
 
-def _users(config: Config) -> Iterator[Problem]:
+def _users(loaded: Loaded) -> Iterator[Problem]:
     """Say why the receiver could not read the other logins."""
-    path = config.users_file
+    path = loaded.config.users_file
     try:
-        read_users(path, owners_of(config.spool_dir))
+        read_users(path, owners_of(loaded.config.spool_dir))
     except ConfigError as error:
         yield from error.problems
     except OSError as error:
-        yield _unreadable("$.usersFile", path, error)
+        yield _unreadable("$.usersFile", path, error, loaded)
 
 
 def _spool(config: Config) -> Iterator[Problem]:
@@ -55,12 +54,13 @@ def _spool(config: Config) -> Iterator[Problem]:
     elif not path.exists() and path.parent.is_dir() and not _may(path.parent, os.W_OK | os.X_OK):
         yield Problem(
             "$.spoolDir",
-            f"{printable(str(path))} is not there, and user {_name()} cannot make it; a service's spool is "
+            f"{printable(str(path))} is not there, and user {user()} cannot make it; a service's spool is "
             '"/var/spool/mailer", which systemd-tmpfiles makes (scripts/install)',
         )
 
 
-def _certificate(config: Config) -> Iterator[Problem]:
+def _certificate(loaded: Loaded) -> Iterator[Problem]:
+    config = loaded.config
     certificate, key = config.tls.certificate_path, config.tls.private_key_path
     if certificate is None or key is None:
         return
@@ -73,7 +73,7 @@ def _certificate(config: Config) -> Iterator[Problem]:
             broken = True  # among the refusals
         except OSError as error:
             broken = True
-            yield _unreadable(f"$.tls.{name}", path, error)
+            yield _unreadable(f"$.tls.{name}", path, error, loaded)
     if not broken:
         yield from _pair(certificate, key, config)
 
@@ -134,44 +134,21 @@ def _sockets(config: Config) -> Iterator[Problem]:
             with trusted_directory(directory, owners=owners_of(config.spool_dir)):
                 writable = _may(directory, os.W_OK | os.X_OK)
         except FileNotFoundError:
-            todo = f"type, as root: install -d -o {_name()} {shown}"
+            todo = f"type, as root: install -d -o {user()} {shown}"
             yield Problem(key, f"its directory {shown} is not there; {todo}")
         except OSError as error:
             yield Problem(key, f"its directory {shown} cannot be used: {error.strerror}")
         else:
             if not writable:
                 yield Problem(
-                    key, f"user {_name()} may not write to {shown}; type, as root: chown {_name()} {shown}"
+                    key, f"user {user()} may not write to {shown}; type, as root: chown {user()} {shown}"
                 )
 
 
-def _unreadable(key: str, path: Path, error: OSError) -> Problem:
-    where = shlex.quote(printable(str(path)))
-    words = f"{where} cannot be read: {error.strerror}"
-    if not isinstance(error, PermissionError):
-        return Problem(key, words)
-    shut = next((each for each in reversed(path.parents) if not _may(each, os.X_OK)), None)
-    if shut is not None:
-        words += f" (user {_name()} may not enter {shut}); type, as root: chgrp {_group()} {shut}"
-        return Problem(key, f"{words} && chmod g+x {shut}")
-    return Problem(
-        key, f"{words} (user {_name()}); type, as root: chgrp {_group()} {where} && chmod 0640 {where}"
-    )
+def _unreadable(key: str, path: Path, error: OSError, loaded: Loaded) -> Problem:
+    why = unreadable(path, loaded.path.parent) if isinstance(error, PermissionError) else ""
+    return Problem(key, f"{printable(str(path))}: {why or f'cannot be read: {error.strerror}'}")
 
 
 def _may(path: Path, what: int) -> bool:
     return os.access(path, what, effective_ids=True)
-
-
-def _name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _group() -> str:
-    try:
-        return grp.getgrgid(os.getegid()).gr_name
-    except KeyError:
-        return str(os.getegid())

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
@@ -44,7 +45,7 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
     keys = chosen(base, config, domain, selector)
     # As the runner, which signs: what root can read says nothing.
     become_owner(config.spool_dir)
-    findings = asyncio.run(_examine(keys, config, name_servers(config, resolver)))
+    findings = asyncio.run(_examine(keys, base, config, name_servers(config, resolver)))
     for finding in findings:
         if as_json:
             _print_json(asdict(finding))
@@ -88,7 +89,7 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     return Exit.TEMPORARY if dkim_verify.Result.TEMPORARY in results else Exit.FINDINGS
 
 
-async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") -> list[Finding]:
+async def _examine(keys: Sequence[DkimKey], base: Path, config: Config, dns: "DnsResolver") -> list[Finding]:
     from mailer.send.checks.domain import check_domain, check_key  # noqa: PLC0415 - the same
     from mailer.send.dkim.key_files import KeyFile  # noqa: PLC0415 - the same
     from mailer.send.dkim.signer import Signer  # noqa: PLC0415 - as in verify
@@ -99,7 +100,7 @@ async def _examine(keys: Sequence[DkimKey], config: Config, dns: "DnsResolver") 
     for key in keys:
         path = key_file(key)
         for finding in await check_key(key.domain, key.selector, KeyFile(path, owners), dns):
-            closed = unreadable(path) if finding.grade is Grade.PROBLEM else ""
+            closed = unreadable(path, base) if finding.grade is Grade.PROBLEM else ""
             findings.append(replace(finding, todo=closed) if closed else finding)
     if not config.dkim.enabled:
         words = "dkim.enabled is off: nobody makes these signatures, mail leaves unsigned"

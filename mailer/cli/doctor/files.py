@@ -47,10 +47,11 @@ def configuration_findings(loaded: Loaded) -> Iterator[Finding]:
 def file_findings(loaded: Loaded) -> Iterator[Finding]:
     """Look at the files, as the user that the programs run as."""
     config = loaded.config
+    home = loaded.path.parent
     yield _readable(loaded.path, "config")
-    yield from _users(config)
-    yield from _keys(config)
-    yield from _certificate(config)
+    yield from _users(config, home)
+    yield from _keys(config, home)
+    yield from _certificate(config, home)
 
 
 def _readable(path: Path, what: str) -> Finding:
@@ -58,11 +59,15 @@ def _readable(path: Path, what: str) -> Finding:
         mode = stat.S_IMODE(path.stat().st_mode)
         return Finding(str(path), what, Grade.OK, f"user {os.geteuid()} can read it; mode {mode:04o}")
     return Finding(
-        str(path), what, Grade.PROBLEM, f"user {os.geteuid()} cannot read it", unreadable(path) or chmod(path)
+        str(path),
+        what,
+        Grade.PROBLEM,
+        f"user {os.geteuid()} cannot read it",
+        unreadable(path, path.parent) or chmod(path),
     )
 
 
-def _users(config: Config) -> Iterator[Finding]:
+def _users(config: Config, home: Path) -> Iterator[Finding]:
     path = config.users_file
     try:
         users = read_users(path)
@@ -72,7 +77,7 @@ def _users(config: Config) -> Iterator[Finding]:
             yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
         return
     except OSError as error:
-        todo = unreadable(path) or f"make it readable for the programs: chgrp, then {chmod(path)}"
+        todo = unreadable(path, home) or f"make it readable for the programs: chgrp, then {chmod(path)}"
         yield Finding(str(path), "users", Grade.PROBLEM, f"cannot be read: {error.strerror}", todo)
         return
     if users:
@@ -85,7 +90,7 @@ def _signing_keys(config: Config) -> tuple[DkimKey, ...]:
     return config.dkim.signing_keys if config.dkim.enabled else ()
 
 
-def _keys(config: Config) -> Iterator[Finding]:
+def _keys(config: Config, home: Path) -> Iterator[Finding]:
     from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - most of it takes long to load
 
     for key in _signing_keys(config):
@@ -94,23 +99,23 @@ def _keys(config: Config) -> Iterator[Finding]:
         try:
             KeyFile(key.private_key_path).key()
         except KeyTrouble as trouble:
-            yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), _key_todo(key))
+            yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), _key_todo(key, home))
         else:
             yield Finding(str(key.private_key_path), "key", Grade.OK, "can sign, and only we can read it")
 
 
-def _key_todo(key: DkimKey) -> str:
+def _key_todo(key: DkimKey, home: Path) -> str:
     """Say what to do about a key that cannot be used: never make another one where one is."""
     path = key.private_key_path
     assert path is not None
-    if closed := unreadable(path):
+    if closed := unreadable(path, home):
         return f"until then mail waits: {closed}"
     if path.exists():
         return "until then mail waits: put the right key there (its record is published), from a backup"
     return f"until then mail waits: mailer dkim keygen --domain {key.domain} --selector {key.selector}"
 
 
-def _certificate(config: Config) -> Iterator[Finding]:
+def _certificate(config: Config, home: Path) -> Iterator[Finding]:
     certificate, key = config.tls.certificate_path, config.tls.private_key_path
     if certificate is None or key is None:
         return
@@ -119,7 +124,7 @@ def _certificate(config: Config) -> Iterator[Finding]:
         days = days_left(read_trusted(certificate, _LARGEST)[0])
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
-        closed = unreadable(certificate) or unreadable(key)
+        closed = unreadable(certificate, home) or unreadable(key, home)
         todo = closed or (
             "see tls.certificatePath and tls.privateKeyPath: PEM, of one pair, without a passphrase"
         )
