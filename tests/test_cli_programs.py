@@ -86,7 +86,7 @@ def test_no_configuration_at_all_says_where_it_was_looked_for(elsewhere: Path) -
     done = run("spool", "ls", cwd=elsewhere)
     assert done.returncode == 78
     assert "none found; looked for" in done.stderr
-    assert "mailer init" in done.stderr
+    assert "`mailer init` writes one" in done.stderr
 
 
 def test_config_check_warns_and_is_content(relay: Relay) -> None:

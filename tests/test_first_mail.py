@@ -188,6 +188,8 @@ def test_a_test_mail_says_that_nobody_receives_and_then_that_nobody_sends(relay:
         assert (
             "pending (not tried yet). If no runner is at work, start one: mailer-send --watch" in done.stdout
         )
+        done = relay.mailer("test", "--to", TO, "--user", "shop")
+        assert (done.returncode, "its password is read from standard input" in done.stderr) == (2, True)
         relay.mailer("pause")
         done = relay.mailer("test", "--to", TO)
         assert (done.returncode, "mailer resume" in done.stdout) == (75, True)
@@ -213,6 +215,9 @@ def test_a_test_mail_through_one_provider_tells_its_reply_and_leaves_nothing(
         assert not first.sessions
         assert script["rcpt"] in done.stdout
     assert relay.mailer("spool", "ls").stdout == ""
+    # The last line names a command that can be typed as it stands.
+    told = relay.mailer(*done.stdout.split(": mailer ")[-1].split())
+    assert (told.returncode, script["rcpt"] in told.stdout) == (0, True), told.stdout + told.stderr
     assert script["rcpt"] in relay.mailer("log", "--to", TO).stdout
 
 

@@ -48,6 +48,7 @@ def test_senders_are_taken_away_again_but_not_the_last(relay: Relay) -> None:
     assert "anyone" in relay.mailer("user", "allow", "crm", "crm.example.com").stdout
     assert relay.mailer("user", "deny", "crm", "*").stdout == "crm may send as crm.example.com\n"
     assert relay.mailer("user", "deny", "crm", "other.example").returncode == 66
+    assert '"nodomain" is neither an address' in relay.mailer("user", "allow", "crm", "nodomain").stderr
     assert relay.mailer("user", "deny", "crm", "crm.example.com").returncode == 2
     [user] = map(json.loads, relay.mailer("user", "ls", "--json").stdout.splitlines())
     assert user["allowedSenders"] == ["crm.example.com"]

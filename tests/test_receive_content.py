@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mailer.mail import header
 from mailer.mail.author import mailboxes
 from mailer.mail.header import MAX_HEADER, HeaderReader, HeaderTooLarge
-from mailer.mail.patterns import AddressPatterns
+from mailer.mail.patterns import AddressPatterns, can_match
 from mailer.receive.space import Space
 from mailer.spool.layout import Spool
 
@@ -129,6 +129,31 @@ def test_patterns_are_addresses_domains_or_everybody():
         some.match(address) for address in ["b@example.com", "x@sub.example.org", "example.net", ""][:2]
     )
     assert AddressPatterns.of(("*",)).match("whoever")
+
+
+def test_a_pattern_that_nobody_could_mean_is_told_from_one_that_can_match():
+    can = (
+        "*",
+        "a@example.com",
+        "root@myhost",
+        "example.com",
+        "@example.com",
+        "localhost",
+        "b\u00fccher.example",
+    )
+    assert [pattern for pattern in can if not can_match(pattern)] == []
+    cannot = (
+        "",
+        "@",
+        "nodomain",
+        "@nodomain",
+        "*@example.com",
+        "*.example.com",
+        "a b@example.com",
+        "x..y",
+        "a@",
+    )
+    assert [pattern for pattern in cannot if can_match(pattern)] == []
 
 
 def test_mail_that_would_leave_too_little_room_is_not_taken(tmp_path):

@@ -15,6 +15,7 @@ from mailer.cli.output import json_line
 from mailer.cli.wire import configuration
 from mailer.config.trust import owners_of, programs_group
 from mailer.config.users import User, changing_users, read_users
+from mailer.mail.patterns import can_match
 from mailer.mail.reply import printable
 from mailer.receive import hashes
 
@@ -53,7 +54,8 @@ def user() -> None:
     "allowed",
     multiple=True,
     metavar="PATTERN",
-    help="An address, a domain or * that this user may send as; may be repeated. Otherwise: all.",
+    help="An address, a domain or * that this user may send as; may be repeated. Default: it may send as "
+    "anyone.",
 )
 @click.option("--max-per-hour", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
 @click.option("--max-per-day", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
@@ -61,6 +63,7 @@ def user() -> None:
 def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_day: int | None) -> None:
     """Add a user; the password is asked for, or read from standard input."""
     _check_name(name)
+    _check_patterns(allowed)
     _check_new(name, _read())
     # Before the file is locked: a human may take their time.
     hashed = hashes.hash_password(_new_password(), os.urandom)
@@ -126,6 +129,7 @@ def allow(name: str, patterns: tuple[str, ...]) -> None:
     The receiver sees it within a second.
     """
     _known(name)
+    _check_patterns(patterns)
     with _changing() as users:
         known = users[name].allowed_senders
         after = tuple(dict.fromkeys((*known, *patterns)))
@@ -241,6 +245,16 @@ def _check_name(name: str) -> None:
             f"{printable(name)} is the configuration's own login (defaultUsername), with its own password; "
             "choose another name",
         )
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        if not can_match(pattern):
+            raise Failure(
+                Exit.USAGE,
+                f'"{printable(pattern, 320)}" is neither an address, nor a domain such as shop.example.com, '
+                "nor *; senders at a host whose name has no dot are named one by one: root@myhost",
+            )
 
 
 def _new_password() -> str:

@@ -81,8 +81,8 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
             return place
     names = ", ".join(printable(str(place.absolute())) for place in looked)
     said = (
-        f"none found; looked for {names}. Write one with: mailer init. Or name one with --config or "
-        "$MAILER_CONFIG"
+        f"none found; looked for {names}. `mailer init` writes one; one that is elsewhere is named with "
+        "--config or $MAILER_CONFIG"
     )
     if strangers:
         of_whom = printable(str(strangers[0].absolute()))

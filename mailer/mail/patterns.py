@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+from mailer.mail.address import check_address
+
 
 @dataclass(frozen=True, slots=True)
 class AddressPatterns:
@@ -24,6 +26,20 @@ class AddressPatterns:
             return True
         folded = _folded(address)
         return folded in self.members or folded.rpartition("@")[2] in self.members
+
+
+def can_match(pattern: str) -> bool:
+    """Tell whether a pattern is `*`, an address, `localhost`, or a domain that has a dot."""
+    if "*" in pattern:  # `*@example.com` would be one mailbox of that name
+        return pattern == "*"
+    local, _, domain = pattern.rpartition("@")
+    if not local and "." not in domain and domain.lower() != "localhost":
+        return False
+    try:
+        check_address(f"{local or 'any'}@{domain}")
+    except ValueError:
+        return False
+    return True
 
 
 def _folded(text: str) -> str:

@@ -36,7 +36,7 @@ def tell(target: Path, answers: Answers, password: str) -> None:
         + _start(target, f"{command} up{named}")
         + f"  {command} test{named} --to {answers.sender}\n"
         "      a real mail to yourself, watched to the end\n"
-        "\nEvery key there is: config.example.json.\n"
+        "\nconfig.example.json lists every key.\n"
     )
 
 
