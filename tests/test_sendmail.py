@@ -51,6 +51,11 @@ def order(*arguments, program="/usr/sbin/sendmail"):
         # What another may have chosen is no option, with and without the --.
         ("-- -bp", {"recipients": ["-bp"]}),
         ("root -bp -Fx", {"recipients": ["root", "-bp", "-Fx"]}),
+        ("--help", {"mode": "help"}),
+        ("-h", {"mode": "help"}),
+        ("--version", {"mode": "version"}),
+        ("-h 3", {}),
+        ("-- --help", {"recipients": ["--help"]}),
     ],
 )  # fmt: skip
 def test_the_command_line_is_read_as_others_write_it(arguments, meant):
@@ -58,7 +63,7 @@ def test_the_command_line_is_read_as_others_write_it(arguments, meant):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["-bd", "-bt", "-Z root", "-f", "-N often root", "-R all root", "--help"]
+    "arguments", ["-bd", "-bt", "-Z root", "-f", "-N often root", "-R all root", "--help root", "-t -h"]
 )
 def test_what_is_not_offered_is_wrong_usage(arguments):
     with pytest.raises(Failure) as failed:
@@ -129,10 +134,41 @@ def test_no_address_of_any_text_ends_a_command(text):
         (b"\n.\n..\n.x\n", b"\r\n..\r\n...\r\n..x\r\n.\r\n"),
         (b".X: y\n\nz\n", b"..X: y\r\n\r\nz\r\n.\r\n"),
         (b"Subject: a\n b\n\n\xff\n", b"Subject: a\r\n b\r\n\r\n\xff\r\n.\r\n"),
+        (b" a\nTo: b\n", b"\r\n a\r\nTo: b\r\n.\r\n"),
+        (b"a: b\r\r\r\n\r\r\n\rc\r\n", b"a: b\r\n\r\n\rc\r\n.\r\n"),
     ],
 )
 def test_a_message_goes_as_smtp_wants_it(data, wire):
     assert Message(data).wire() == wire
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "body"),
+    [
+        # Where the time is the square of the length, these do not end.
+        (b"A: b\n\n" + b"\r" * 3_000_000 + b"\nx", 1, b"\nx"),
+        (b"A: b\n\n" + b"\r\r\n" * 1_000_000, 1, b"\n" * 1_000_000),
+        (b"A: b\n" + b" " * 79 + b"\n" + b" c\n" * 3_000_000 + b"B: d\n\n", 2, b""),
+    ],
+    ids=["carriage returns", "lines", "folds"],
+)
+def test_a_message_is_read_in_one_pass(data, fields, body):
+    message = Message(data)
+    assert (len(message.fields), message.body == body) == (fields, True)
+
+
+@given(st.text("a:\r\n \t", max_size=40).map(str.encode))
+def test_lines_and_fields_are_those_of_the_plain_reading(data):
+    while b"\r\n" in data:
+        data = data.replace(b"\r\n", b"\n")
+    message = Message(data)
+    gap = data[len(b"".join(message.fields)) : len(data) - len(message.body)]
+    assert data == b"".join(message.fields) + gap + message.body
+    assert gap in {b"", b"\n"}
+    for field in message.fields:
+        first, *folds = field.splitlines(keepends=True) if b"\r" not in field else [field]
+        assert b":" in first
+        assert all(fold[:1] in {b" ", b"\t"} for fold in folds)
 
 
 @given(

@@ -21,6 +21,8 @@ from testbed.sendmail import unpacked, write_sendmail
 from testbed.tools import node_modules, program
 from testbed.waiting import until
 
+from mailer import __version__
+
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 TESTBED = Path(__file__).with_name("testbed")
 CRON, STRANGER = 4711, 4712
@@ -285,6 +287,54 @@ def test_smtp_on_standard_input(door):
     assert len(door.queued()) == before + 1
 
 
+def test_smtp_in_a_file_that_no_buffer_holds(door, tmp_path):
+    """Its replies are read while it is sent: they are more than the receiver keeps for who does not read."""
+    before, mails, recipients = len(door.queued()), 40, 1000
+    script = tmp_path / "script"
+    mail = b"MAIL FROM:<a@here.example>\r\n"
+    mail += b"RCPT TO:<root> NOTIFY=SUCCESS,FAILURE,DELAY\r\n" * recipients
+    mail += b"DATA\r\nSubject: bs-3\r\n\r\nx\r\n.\r\n"
+    script.write_bytes(b"EHLO x\r\n" + mail * mails + b"QUIT\r\n")
+    with script.open("rb") as given:
+        done = subprocess.run(
+            [str(door.sendmail), "-bs"], stdin=given, capture_output=True, check=False, timeout=300
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"221 2.0.0 Bye\r\n")
+    assert done.stdout.count(b"250 2.1.5 ") == mails * recipients
+    assert len(door.queued()) == before + mails
+
+
+def test_smtp_that_is_cut_off_says_why(door, tmp_path):
+    script = tmp_path / "script"
+    script.write_bytes(b"NOOP\r\n" * 200_000)
+    with script.open("rb") as given:
+        done = subprocess.run(
+            [str(door.sendmail), "-bs"], stdin=given, capture_output=True, check=False, timeout=300
+        )
+    assert done.returncode == os.EX_TEMPFAIL
+    assert b"421 4.7.0 Too many commands without a message" in done.stdout.splitlines()[-1]
+
+
+def test_it_says_how_it_is_used(door):
+    for argument in ("--help", "-h"):
+        done = door.run(argument)
+        assert (done.returncode, done.stderr) == (0, b"")
+        text = done.stdout.decode()
+        assert text.startswith("Usage: mailer-sendmail ")
+        for word in (
+            "-t ",
+            "-i ",
+            "-bs ",
+            "/run/mailer/submit.sock",
+            "MAILER_SUBMIT_SOCKET",
+            "75 ",
+            "Examples:",
+        ):
+            assert word in text
+    assert door.run("--version").stdout.decode() == f"mailer-sendmail, version {__version__}\n"
+
+
 def test_addresses_are_verified_and_nothing_is_sent(door):
     before = len(door.queued())
     done = door.run("-bv", "root", "bob@example.net")
@@ -376,6 +426,7 @@ FINE = b"220 x|250 x|250 x|250 x|354 x|"
         (b"", os.EX_TEMPFAIL, "closed"),
         (FINE + b"452 4.3.1 full", os.EX_TEMPFAIL, "452"),
         (FINE, os.EX_TEMPFAIL, "it may have it, or not"),
+        (FINE + b"421 4.3.0 defect", os.EX_TEMPFAIL, "it may have it, or not"),
         (b"220 x|250 x|250 x|250 x|", os.EX_TEMPFAIL, "closed"),
         (b"hello", os.EX_PROTOCOL, "no mail server"),
     ],
@@ -387,6 +438,19 @@ def test_only_a_final_250_is_success(tmp_path, script, code, words):
         done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
     assert done.returncode == code, done
     assert words in done.stderr.decode()
+
+
+@pytest.mark.parametrize("end", [b"", b"421 4.3.0 defect"])
+def test_a_message_that_may_have_been_taken_is_not_handed_over_again(tmp_path, end):
+    path = tmp_path / "s"
+    sendmail = write_sendmail(tmp_path, path, patience=600)
+    # A 421 before the message was sent is no reason to give up.
+    with answering(path, b"220 x|250 x|250 x|250 x|421 4.3.2 restarting", FINE + end, FINE + b"250 x"):
+        done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
+        assert done.returncode == os.EX_TEMPFAIL, done
+        assert b"it may have it, or not" in done.stderr
+        # The third is still to be had.
+        assert start([str(sendmail), "bob@example.net"], b"x\n", tmp_path).returncode == 0
 
 
 def test_without_a_receiver_it_says_so_and_may_be_called_again(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -166,6 +167,18 @@ class Upload:
         if self._failure is not None:
             return replies.not_stored(self._failure)
         # The ledger before the lock: no runner can report an outcome before the acceptance.
+        try:
+            self._log_accepted()
+        except Exception as error:  # noqa: BLE001 - it is durable: no defect of ours may make the reply deny that
+            with suppress(Exception):
+                self._store.log.error(
+                    "a message was taken, and could not be logged", id=self._incoming.id, error=repr(error)
+                )
+        finally:
+            self._incoming.release()
+        return replies.queued(self._incoming.id)
+
+    def _log_accepted(self) -> None:
         incoming, origin = self._incoming, self._origin
         self._store.log.accepted(
             id=incoming.id,
@@ -177,8 +190,6 @@ class Upload:
             subject=self.headline.subject,
             message_id=self.headline.message_id or self._added_message_id,
         )
-        incoming.release()
-        return replies.queued(incoming.id)
 
     def came(self, data: bytes) -> None:
         """Note bytes of the message as they came, before its reader judges them."""

@@ -14,6 +14,8 @@ _WITH_VALUE = "ABCFLNORVXbdefhopqr"
 _VALUE_ATTACHED = "dq"
 """Those whose value can only stand behind the letter, because it may be missing."""
 _MODES = {"m": "send", "s": "smtp", "p": "mailq", "v": "verify", "i": "newaliases"}
+_QUESTIONS = {"--help": "help", "-h": "help", "--version": "version"}
+"""Only as the one argument: elsewhere -h is the hop count, and what we print nobody may be there to read."""
 _NAMES = {"mailq": "mailq", "newaliases": "newaliases"}
 _IGNORE_DOTS = {"ignoredots", "ignoredots=true", "ignoredots=yes"}
 _NOTIFY = ("SUCCESS", "FAILURE", "DELAY")
@@ -25,7 +27,7 @@ class Order:
 
     def __init__(self) -> None:
         self.mode = "send"
-        """`send`, `smtp`, `mailq`, `verify`, `newaliases` or `flush`."""
+        """`send`, `smtp`, `mailq`, `verify`, `newaliases`, `flush`, `help` or `version`."""
         self.from_header = False
         """-t: the header says to whom."""
         self.dot_ends = True
@@ -55,6 +57,9 @@ def parse(argv: list[str]) -> Order:
     order = Order()
     order.mode = _NAMES.get(program(argv), "send")
     rest = argv[1:]
+    if len(rest) == 1 and rest[0] in _QUESTIONS:
+        order.mode = _QUESTIONS[rest[0]]
+        return order
     while rest and rest[0].startswith("-") and rest[0] != "-":
         word = rest.pop(0)
         if word == "--":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
+from mailer import __version__
 from mailer.sendmail.addresses import addresses
 from mailer.sendmail.arguments import Order, parse, program
 from mailer.sendmail.failure import Failure, Unreachable
@@ -126,6 +127,18 @@ def _nothing(_: Order) -> int:
     return os.EX_OK
 
 
+def _help(_: Order) -> int:
+    from mailer.sendmail.usage import HELP  # noqa: PLC0415 - no mail needs it
+
+    sys.stdout.write(HELP)
+    return os.EX_OK
+
+
+def _version(_: Order) -> int:
+    sys.stdout.write(f"mailer-sendmail, version {__version__}\n")
+    return os.EX_OK
+
+
 _MODES: dict[str, Callable[[Order], int]] = {
     "send": _send,
     "smtp": _smtp,
@@ -133,6 +146,8 @@ _MODES: dict[str, Callable[[Order], int]] = {
     "mailq": _command("spool", "ls"),
     "flush": _command("send", "--once"),
     "newaliases": _nothing,
+    "help": _help,
+    "version": _version,
 }
 
 

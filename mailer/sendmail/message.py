@@ -19,8 +19,9 @@ class Message:
 
     def __init__(self, data: bytes) -> None:
         """Args: data: with LF or CRLF line ends, or both: a CR before an LF is part of the line end."""
-        while b"\r\n" in data:
-            data = data.replace(b"\r\n", b"\n")
+        data = data.replace(b"\r\n", b"\n")
+        if b"\r\n" in data:
+            data = _without_more_cr(data)
         if data.startswith((b"From ", b">From ")):
             # A line of an mbox file, which `git format-patch` and old programs write.
             data = data.partition(b"\n")[2]
@@ -30,21 +31,20 @@ class Message:
         self._take_header(data)
 
     def _take_header(self, data: bytes) -> None:
-        at = 0
+        begin = at = 0
         while at < len(data):
             end = data.find(b"\n", at) + 1 or len(data)
-            line = data[at:end]
-            if line == b"\n":
-                at = end
-                break
-            if line[:1] in {b" ", b"\t"} and self.fields:
-                self.fields[-1] += line
-            elif _is_field(line):
-                self.fields.append(line)
-            else:
-                break
+            folded = at > begin and data[at] in b" \t"
+            if not folded:
+                if not _is_field(data[at:end]):
+                    break
+                if at > begin:
+                    self.fields.append(data[begin:at])
+                begin = at
             at = end
-        self.body = data[at:]
+        if at > begin:
+            self.fields.append(data[begin:at])
+        self.body = data[at + data.startswith(b"\n", at) :]
 
     def has(self, name: bytes) -> bool:
         return any(_name(field) == name for field in self.fields)
@@ -118,6 +118,18 @@ def from_field(full_name: str, address: str) -> bytes:
         quoted = full_name.replace("\\", "\\\\").replace('"', '\\"')
         full_name = f'"{quoted}"'
     return f"From: {full_name} <{address}>\n".encode("utf-8", "surrogateescape")
+
+
+def _without_more_cr(data: bytes) -> bytes:
+    """Cut every CR in front of an LF, however many there are, in one pass."""
+    text = bytearray()
+    at = 0
+    while (end := data.find(b"\r\n", at)) >= 0:
+        text += data[at:end].rstrip(b"\r")
+        text += b"\n"
+        at = end + 2
+    text += data[at:]
+    return bytes(text)
 
 
 def _name(field: bytes) -> bytes:

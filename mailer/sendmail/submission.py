@@ -57,16 +57,18 @@ class Receiver:
         """Send the message, and return what the receiver says once it has it.
 
         Raises:
-            Failure: it does not take it; or nobody knows, because it was lost after the whole message.
+            Unreachable: the connection ended before any of the message was sent: it may be sent again.
+            Failure: it does not take it; or nobody knows, because the session ended after that.
         """
         self._check(self.ask("DATA"), os.EX_DATAERR, positive=3)
         try:
             self._send(wire)
             reply = self._reply()
+            self._check(reply, os.EX_DATAERR)
         except Unreachable as error:
+            # Not to be tried again by us, also after a 421: that would be a second mail.
             words = f"{error}, after it was given the message: it may have it, or not"
             raise Failure(os.EX_TEMPFAIL, words) from error
-        self._check(reply, os.EX_DATAERR)
         return reply[1]
 
     def _send(self, data: bytes) -> None:
