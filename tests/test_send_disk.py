@@ -195,7 +195,9 @@ def test_a_claim_that_cannot_be_taken_over_stops_no_other(relay: Relay, tmp_path
         dead = queue(relay.spool)
         (relay.spool / "new" / dead).rename(relay.spool / "cur" / dead)
         queue(relay.spool)
-        done = relay.mailer_send("--once", under=failing(tmp_path / "log", "write", "EIO", when="1"))
+        path = str(relay.spool / "cur" / dead)
+        under = (*failing(tmp_path / "log", "write", "EIO", when="1"), "-P", path)
+        done = relay.mailer_send("--once", under=under)
         assert done.returncode == 0
         assert f"id={dead}" in done.stderr
         assert len(server.delivered()) >= 1
