@@ -62,9 +62,6 @@ def test_sighup_ends_none_of_them(relay: Relay) -> None:
     """Each alone, and `up`, which passes it on to all three."""
     relay.configure({"enableHealthCheck": True, "healthCheckPort": relay.http_port})
     with relay.up() as up:
-        # A port that answers is too early: it is bound before the program listens to signals.
-        until(lambda: "for the status page" in up.output(), "the monitor")
-        until(lambda: "watching the spool" in up.output(), "the runner")
         up.signal(signal.SIGHUP)
         until(lambda: up.output().count(READ) == 3, "all three to read it")
         with relay.connect() as client:
@@ -92,7 +89,7 @@ def test_what_is_in_hand_is_finished_by_the_runner_that_has_it(relay: Relay) -> 
             assert relay.mailer("reload").returncode == 0
             second = queue(relay.spool, ["eve@example.org"])
             until(new.delivered, "the second message, by the new runner")
-            assert second not in walk(relay.spool)
+            until(lambda: second not in walk(relay.spool), "the second message to be gone")
             assert first in walk(relay.spool)
             answer.set()
             until(lambda: walk(relay.spool) == {}, "the first message")

@@ -1,6 +1,12 @@
 """SIGHUP: read the configuration again, unless it says that our terminal has gone."""
 
 import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Terminal:
@@ -13,6 +19,21 @@ class Terminal:
     def gone(self) -> bool:
         """Tell whether it was closed: then SIGHUP ends a program in the foreground, as everybody expects."""
         return self._had_one and not _is_there()
+
+
+def postpone() -> None:
+    """Keep a SIGHUP that comes from now on until the program listens: by default it would end the program.
+
+    To be called before the configuration is read, which may change at any time after that. Programs that are
+    started meanwhile inherit it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def listen(loop: "asyncio.AbstractEventLoop", hear: Callable[[], None]) -> None:
+    """Call a function at each SIGHUP, and at one that came since `postpone`."""
+    loop.add_signal_handler(signal.SIGHUP, hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def _is_there() -> bool:

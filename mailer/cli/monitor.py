@@ -5,6 +5,7 @@ import sys
 import click
 
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.hangup import postpone
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
@@ -53,6 +54,7 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     when `enableHealthCheck` is false.
     """
     outlet.install()
+    postpone()
     loaded = configuration()
     config = loaded.config
     if not config.enable_health_check:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from mailer.cli.child import child_argv
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import Terminal
+from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
 from mailer.cli.outlook import outlook
 from mailer.cli.wire import program_log, tell
@@ -82,7 +82,7 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
     def hear() -> None:
         (stop if terminal.gone else hung_up).set()
 
-    loop.add_signal_handler(signal.SIGHUP, hear)
+    listen(loop, hear)
     with Registration(spool, "mailer monitor", str(loaded.path)) as entry:
         await _Observer(loaded, spool, entry).observe(site, stop, hung_up)
 

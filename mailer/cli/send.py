@@ -14,6 +14,7 @@ import click
 from mailer import __version__
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
+from mailer.cli.hangup import postpone
 from mailer.cli.options import (
     DURATION,
     config_option,
@@ -93,6 +94,8 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         raise click.UsageError("--json goes with --dry-run")
     if order.mode != DRY_RUN:
         outlet.install()
+    if order.mode == WATCH:
+        postpone()
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)

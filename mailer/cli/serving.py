@@ -14,7 +14,7 @@ from typing import Any
 from mailer.cli import receiver
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.hangup import Terminal
+from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.parent import end_with
 from mailer.cli.start import obstacles
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
@@ -44,6 +44,7 @@ def run(port: int | None, parent: int | None) -> Exit:
         parent: the process without which to end; None: no other.
     """
     outlet.install()
+    postpone()
     loaded = configuration()
     if problems := obstacles(loaded):
         raise ConfigError(problems)
@@ -60,12 +61,10 @@ def run(port: int | None, parent: int | None) -> Exit:
 
 
 async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int | None) -> None:
-    config, stop, hung_up = loaded.config, asyncio.Event(), asyncio.Event()
+    config, stop = loaded.config, asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # From now on: left alone, it would end us.
-    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     log, committer = program_log(config, spool, Level.INFO), Committer(spool)
     host, terminal = clocks(), Terminal()
     store = Store(spool, committer, log, host.wall, boot=host.boot, uptime=host.uptime)
@@ -82,9 +81,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
             log.notice(f"for mail, listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
             entry = started.enter_context(Registration(spool, "mailer serve", str(loaded.path)))
             reloader = Reloader(server, service, loaded, entry)
-            loop.add_signal_handler(signal.SIGHUP, lambda: stop.set() if terminal.gone else reloader.start())
-            if hung_up.is_set():
-                reloader.start()
+            listen(loop, lambda: stop.set() if terminal.gone else reloader.start())
 
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:

@@ -10,7 +10,7 @@ import click
 
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit
-from mailer.cli.hangup import Terminal
+from mailer.cli.hangup import Terminal, postpone
 from mailer.cli.options import config_option, examples, log_format_option
 from mailer.cli.wire import acting_as_owner, configuration, make_spool
 from mailer.config import checks
@@ -61,6 +61,8 @@ def up() -> int:
     SIGHUP, or `mailer reload`, has all of them read the configuration again.
     """
     outlet.install()
+    # The programs inherit it: each takes up a SIGHUP that came while it started.
+    postpone()
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
@@ -69,8 +71,8 @@ def up() -> int:
         make_spool(loaded.config.spool_dir).close()
     told: list[int] = []
     terminal = Terminal()
-    # The programs inherit it, until they listen: one that starts reads the configuration anyway.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # nohup(1) has it ignored, and an ignored signal is not waited for.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     for number in _ENDING:
         signal.signal(number, lambda number, _: told.append(number))
     children = [
@@ -80,7 +82,6 @@ def up() -> int:
     if loaded.config.enable_health_check:
         argv = child_argv("mailer", "monitor", config=loaded.path)
         children.append(_Child("mailer monitor", argv, needed=False))
-    signal.signal(signal.SIGHUP, lambda *_: None)
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mailer.cli.clocks import clocks
-from mailer.cli.hangup import Terminal
+from mailer.cli.hangup import Terminal, listen
 from mailer.cli.wire import program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
@@ -50,7 +50,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._hear)
+        listen(loop, self._hear)
         await self._begin(self._loaded, self._log)
         # Only now: whoever finds us by it may signal us.
         with Registration(self._spool, "mailer-send --watch", str(self._loaded.path)) as entry:
