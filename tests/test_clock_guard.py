@@ -296,6 +296,27 @@ def test_what_cannot_be_written_down_is_known_all_the_same(spool: Spool) -> None
     assert guard.observe() is None
 
 
+@pytest.mark.parametrize(
+    ("told", "boot", "since"),
+    [
+        (-3 * DAY, "first", -3 * DAY),
+        (YEARS, "first", -HOUR),
+        (-400 * DAY, "first", -HOUR),
+        (YEARS, "earlier", 0.0),
+        (-3 * DAY, "earlier", -3 * DAY),
+        (1000.0 - NOW, "earlier", 0.0),
+    ],
+)
+def test_the_age_of_what_came_by_a_wrong_clock_is_counted_from_when_it_came(
+    spool: Spool, told: float, boot: str, since: float
+) -> None:
+    """Where the boot clock of then says nothing, as far as can be known: 1970 cannot be."""
+    host = Host()
+    guard = ClockGuard(spool, host.clocks)
+    uptime = host.uptime - (-told if told == since else HOUR)
+    assert guard.since(NOW + told, boot, uptime) == NOW + since
+
+
 @pytest.mark.parametrize("place", ["failed", "hold", "new", "log"])
 def test_ids_and_days_of_the_ledger_vouch_where_no_state_is_left(spool: Spool, place: str) -> None:
     """The first wrong run after `rm -r state` must not delete today's ledger."""

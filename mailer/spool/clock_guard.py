@@ -15,6 +15,7 @@ says so. Until then `state/clock.json` keeps the reading from before.
 
 import contextlib
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec.structs import replace
@@ -40,6 +41,8 @@ _OFF = 86_400.0
 _SET = 7 * 86_400.0
 """Seconds that are proof against the boot clock, which says that so much time has not passed, and of an
 absence that few hosts have: a wrong clock may stay unnoticed over a long weekend."""
+EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""Seconds since the epoch. Before this program was written; a host without a battery begins at 0."""
 _ABSENCE = 60 * 86_400.0
 """Seconds for which a host may have been off, and needs no more than `_OFF` as proof."""
 _DAY = 86_400.0
@@ -238,13 +241,14 @@ class ClockGuard:
             uptime: what its boot clock showed.
 
         Returns:
-            The same, if it may be right; else when it was; if that is not known and it lies ahead, now.
+            The same, if it may be right; else when it was; now, if that is not known.
         """
         reading = self._clocks.read()
         if boot and boot == reading.boot:
             was = reading.wall - (reading.uptime - uptime)
             return was if abs(was - told) > _EVEN else told
-        return reading.wall if told > reading.wall + _EVEN else told
+        cannot_be = told < EARLIEST <= reading.wall or told > reading.wall + _EVEN
+        return reading.wall if cannot_be else told
 
     def observe(self) -> Doubt | None:
         """Take a reading, and leave it for the programs after this one; None: it is believed.

@@ -8,8 +8,6 @@ from mailer.mail.finding import Finding, Grade
 from mailer.spool import clock_guard
 from mailer.spool.layout import Spool, foreign
 
-_EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-"""Before this program was written."""
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -21,7 +19,7 @@ def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
         place: the spool's directory; None: nobody knows where it is.
     """
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if not _EARLIEST <= now <= _LATEST:
+    if not clock_guard.EARLIEST <= now <= _LATEST:
         todo = "set it, and keep it in step: apt-get install systemd-timesyncd, or chrony"
         return [Finding("clock", "time", Grade.PROBLEM, f"{shown} cannot be", todo)]
     guard = [_guard(place)] if place and not foreign(place) else []
