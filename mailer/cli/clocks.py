@@ -33,7 +33,7 @@ def _boot() -> str:
 def synchronized() -> bool | None:
     """Ask the kernel whether a time server keeps its clock; None: it does not tell.
 
-    Setting the clock makes the answer no, until whoever keeps it says otherwise.
+    After the clock is set the answer is no, until the time server's program tells the kernel again.
     """
     state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_STRUCT_TIMEX))
     return None if state < 0 else state != _UNSYNCHRONIZED

@@ -11,7 +11,7 @@ from mailer.config.own_name import own_name
 from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.address import check_address
-from mailer.mail.host_name import fault
+from mailer.mail.host_name import fault, is_address
 from mailer.mail.reply import printable
 
 _SUBMISSIONS = 465
@@ -74,14 +74,14 @@ def _written(config: Config) -> Iterator[_Written]:
 
 def _bad_host(host: str) -> str:
     """Say why a host cannot be looked up as it is written."""
-    if _is_address(host.partition("%")[0]):
+    if is_address(host.partition("%")[0]):
         return ""
     plain = re.sub(r"^[a-z]+:/+", "", host.strip(), flags=re.IGNORECASE).rstrip("/")
     bracketed = re.fullmatch(r"\[([^]]*)\](?::(\d+))?", plain)
     name, _, port = (bracketed[1], "", bracketed[2]) if bracketed else plain.partition(":")
     if host.isascii() and not _HOST.fullmatch(host):
         port = f', and the port in "port": {port}' if port and port.isdigit() else ""
-        right = name.strip() if _HOST.fullmatch(name.strip()) or _is_address(name) else "smtp.example.com"
+        right = name.strip() if _HOST.fullmatch(name.strip()) or is_address(name) else "smtp.example.com"
         return f'is no host name: write "{right}" alone, without scheme, brackets, port or blanks{port}'
     return ""
 
@@ -136,13 +136,5 @@ def _bad_names(config: Config) -> Iterator[Problem]:
             yield Problem(key, f"{why}; set the full name that this host has in DNS")
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_loopback(text: str) -> bool:
-    return _is_address(text) and ipaddress.ip_address(text).is_loopback
+    return is_address(text) and ipaddress.ip_address(text).is_loopback

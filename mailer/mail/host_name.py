@@ -11,11 +11,11 @@ _REFUSED = "and receivers refuse it in EHLO"
 
 def fault(name: str) -> str:
     """Say why receivers refuse a name in EHLO; empty: they do not, as far as the name itself tells."""
-    if name.startswith("[") and _is_address(name.strip("[]").removeprefix("IPv6:")):
+    if name.startswith("[") and is_address(name.strip("[]").removeprefix("IPv6:")):
         return "is an address, which many receivers refuse in EHLO"
     labels = name.removesuffix(".").split(".")
     faults = (
-        (_is_address(name), "is an address without brackets"),
+        (is_address(name), "is an address without brackets"),
         ("_" in name, "has an underscore, which no host name may have"),
         (not all(map(_LABEL.fullmatch, labels)), "is no host name"),
         (len(labels) < 2, "is a short name, without a domain"),
@@ -25,7 +25,8 @@ def fault(name: str) -> str:
     return next((f"{why}, {_REFUSED}" for wrong, why in faults if wrong), "")
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

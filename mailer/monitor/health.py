@@ -206,20 +206,23 @@ def _held(reading: Reading, _: Config) -> Check:
     count = reading.queue[Place.HOLD].count
     if not count:
         return Check(Status.OK, "no message is held")
-    said = "1 message is" if count == 1 else f"{count:,} messages are"
     return Check(
-        Status.DEGRADED, f"{said} held until somebody releases it: mailer spool ls --state hold says why"
+        Status.DEGRADED,
+        f"{_messages_are(count)} held until somebody releases it: mailer spool ls --state hold says why",
     )
+
+
+def _messages_are(count: int) -> str:
+    return "1 message is" if count == 1 else f"{count:,} messages are"
 
 
 def _quarantine(reading: Reading, _: Config) -> Check:
     count = reading.queue[Place.CORRUPT].count
     if not count:
         return Check(Status.OK, "no message is unreadable")
-    said = "1 message is" if count == 1 else f"{count:,} messages are"
     return Check(
         Status.DEGRADED,
-        f"{said} unreadable, kept in corrupt/ and never sent: mailer spool ls --state corrupt",
+        f"{_messages_are(count)} unreadable, in corrupt/ and never sent: mailer spool ls --state corrupt",
     )
 
 

@@ -58,7 +58,7 @@ def test(**asked: object) -> Exit:
     """Send one real mail, watch it to the remote server's reply, and say what came of it.
 
     Without --provider, --direct or --dialogue it is handed to `mailer serve` as an application would, and
-    whoever runs `mailer-send` here delivers it. With one of them this command delivers it by itself, past
+    the host's `mailer-send` delivers it. With one of them this command delivers it by itself, past
     the queue: signed and routed as configured, tried once, and told in the ledger as any other mail.
 
     Exit code 0 when the next hop took it, 1 when it was refused for good, 69 when `mailer serve` does not

@@ -58,7 +58,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
     operator = operator_name(os.environ)
     become_owner(config.spool_dir)
     with ExitStack() as stack:
-        # Of whoever runs it, as a spool must be; the caller's TMPDIR may be another user's.
+        # A directory of the user that this process has become: root's TMPDIR may be closed to that user.
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mailer-test-", dir=_temporary()))
         spool = stack.enter_context(Spool.open(Path(place) / "spool", create=True))
         log = _log(config, stack)
