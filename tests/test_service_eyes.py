@@ -21,7 +21,10 @@ from internet import Internet
 from test_cli_owner import give_away
 from testbed.relay import Relay
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+    pytest.mark.usefixtures("unmeasured"),  # the service's user cannot write coverage's file, and says so
+]
 SERVICE = pwd.getpwnam("nobody")
 
 
