@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +29,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure the coverage of programs in every fourth test only.
+
+    Measuring costs each program 0.12 s of processor time, and the suite starts thousands of them. The name of
+    a test alone decides whether it is measured, so that it behaves alike in every run.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if crc32(item.nodeid.encode()) % 4:
+            stop_measuring(patch)
+        return (yield)
+
+
+def stop_measuring(patch: pytest.MonkeyPatch) -> None:
+    """Start programs without coverage, until the patch is undone."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        patch.delenv(name)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Say where a failed test's spool is; pytest keeps the directories of its last three runs."""
     report = yield
@@ -46,8 +66,7 @@ def spool_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No coverage of the programs that the test starts: what they import or say is not to be coverage's."""
-    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
-        monkeypatch.delenv(name)
+    stop_measuring(monkeypatch)
 
 
 @pytest.fixture
