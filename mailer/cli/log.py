@@ -16,7 +16,7 @@ import click
 from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
-from mailer.cli.options import MESSAGE_ID, config_option, duration, examples, json_option
+from mailer.cli.options import MessageId, config_option, duration, examples, json_option
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
@@ -70,7 +70,7 @@ _MOMENT = click.types.FuncParamType(_moment)
     )
 )
 @click.option("-f", "--follow", is_flag=True, help="Stay, and print lines as they are written.")
-@click.option("--id", "message_id", type=MESSAGE_ID, metavar="ID", help="Of this message.")
+@click.option("--id", "message_id", type=MessageId(delivered=True), metavar="ID", help="Of this message.")
 @click.option("--to", metavar="TEXT", help="With a recipient whose address contains this.")
 @click.option("--from", "sender", metavar="TEXT", help="Whose sender contains this; '<>' is the null sender.")
 @click.option("--subject", metavar="TEXT", help="Whose subject contains this (accepted and refused mail).")

@@ -1,8 +1,13 @@
 """Options and argument types that several commands share."""
 
 import shlex
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from mailer.spool.layout import Place
 
 _CONFIG = "mailer.config"
 _LOG_FORMAT = "mailer.log_format"
@@ -88,4 +93,29 @@ def _message_id(text: str) -> str:
 
 
 DURATION = click.types.FuncParamType(duration)
-MESSAGE_ID = click.types.FuncParamType(_message_id)
+
+
+class MessageId(click.ParamType[str]):
+    """An id, or the beginning of one, that the shell completes."""
+
+    name = "id"
+
+    def __init__(self, *places: "Place", delivered: bool = False) -> None:
+        """Offer what is in these places, all of the queue by default; `delivered`: recent others, too."""
+        self._places = places
+        self._delivered = delivered
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401, ARG002 - click's signature
+        return _message_id(value)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from mailer.cli.candidates import message_ids  # noqa: PLC0415 - only at Tab
+        from mailer.spool.scan import QUEUE  # noqa: PLC0415 - as above
+
+        found = message_ids(ctx, incomplete, self._places or QUEUE, delivered=self._delivered)
+        return list(map(CompletionItem, found))

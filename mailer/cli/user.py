@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import click
 import msgspec
 
+from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
@@ -84,7 +85,7 @@ def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_d
 
 
 @click.command(epilog=examples("mailer user passwd shop"))
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.users)
 @config_option
 def passwd(name: str) -> None:
     """Give a user a new password; the old one, or the token, ends at once."""
@@ -96,7 +97,7 @@ def passwd(name: str) -> None:
 
 
 @click.command(epilog=examples("mailer user token shop"))
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.users)
 @config_option
 def token(name: str) -> None:
     """Give a user a random token in place of a password, and print it, this once.
@@ -120,7 +121,7 @@ def token(name: str) -> None:
 @click.command(
     epilog=examples("mailer user allow crm welcome@example.com", "mailer user allow crm example.org")
 )
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.users)
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
 @config_option
 def allow(name: str, patterns: tuple[str, ...]) -> None:
@@ -138,8 +139,8 @@ def allow(name: str, patterns: tuple[str, ...]) -> None:
 
 
 @click.command(epilog=examples("mailer user deny crm welcome@example.com"))
-@click.argument("name")
-@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@click.argument("name", shell_complete=candidates.users)
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...", shell_complete=candidates.senders)
 @config_option
 def deny(name: str, patterns: tuple[str, ...]) -> None:
     """Take addresses from those that a user may send as, as `mailer user ls` shows them."""
@@ -191,7 +192,7 @@ def ls(*, as_json: bool) -> None:
 
 
 @click.command(epilog=examples("mailer user rm shop"))
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.users)
 @config_option
 def rm(name: str) -> None:
     """Remove a user; sessions that have logged in go on to their end."""
@@ -202,7 +203,7 @@ def rm(name: str) -> None:
 
 
 @click.command(epilog=examples("mailer user check shop"))
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.users)
 @config_option
 def check(name: str) -> Exit:
     """Say whether a password, asked for or read from standard input, is the user's: exit code 0 or 1."""

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples
 from mailer.cli.wire import tell, workplace
@@ -17,7 +18,7 @@ from mailer.spool import provider_state
         "mailer providers reset --all",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=candidates.providers)
 @click.option("--all", "everyone", is_flag=True, help="Every provider.")
 @config_option
 def reset(names: tuple[str, ...], *, everyone: bool) -> None:

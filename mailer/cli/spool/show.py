@@ -6,7 +6,7 @@ import time
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MESSAGE_ID, config_option, examples
+from mailer.cli.options import MessageId, config_option, examples
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
 from mailer.cli.wire import workplace
@@ -29,7 +29,7 @@ _LONGEST_HEADER = 64 * 1024
         "mailer spool show --raw 01JD0M3Q | sha256sum",
     )
 )
-@click.argument("message_id", metavar="ID", type=MESSAGE_ID)
+@click.argument("message_id", metavar="ID", type=MessageId(*QUEUE, Place.SENT))
 @click.option("--raw", is_flag=True, help="Write exactly the message's bytes, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MESSAGE_ID, config_option, examples, json_option
+from mailer.cli.options import MessageId, config_option, examples, json_option
 from mailer.cli.program import system_words
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
@@ -103,7 +103,7 @@ def bulk(*states: Place) -> Callable[[_Function], _Function]:
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
             click.option("--all", "everything", is_flag=True, help="Every message that this is meant for."),
             filters(*states),
-            click.argument("ids", nargs=-1, metavar="[ID]...", type=MESSAGE_ID),
+            click.argument("ids", nargs=-1, metavar="[ID]...", type=MessageId(*states)),
         ):
             function = option(function)
         return function

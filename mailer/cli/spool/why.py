@@ -6,7 +6,7 @@ import time
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MESSAGE_ID, config_option, examples
+from mailer.cli.options import MessageId, config_option, examples
 from mailer.cli.outlook import outlook
 from mailer.cli.spool.selection import ambiguous
 from mailer.cli.wire import workplace
@@ -19,7 +19,7 @@ from mailer.spool import story
         "mailer spool why 01JD0M3Q",
     )
 )
-@click.argument("message_id", metavar="ID", type=MESSAGE_ID)
+@click.argument("message_id", metavar="ID", type=MessageId(delivered=True))
 @config_option
 def why(message_id: str) -> None:
     """Tell a message's story: the verdict first, then everything that happened, in order.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import click
 
+from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION, config_option, examples
 from mailer.cli.wire import configuration
@@ -45,9 +46,16 @@ class Order:
     "--user",
     default="",
     metavar="NAME",
+    shell_complete=candidates.users,
     help="Log in as this user of `mailer user`; its password is asked for, or read from standard input.",
 )
-@click.option("--provider", default="", metavar="NAME", help="Only through this one, switched on or not.")
+@click.option(
+    "--provider",
+    default="",
+    metavar="NAME",
+    shell_complete=candidates.providers,
+    help="Only through this one, switched on or not.",
+)
 @click.option("--direct", is_flag=True, help="Only by direct delivery, switched on or not.")
 @click.option("--dialogue", is_flag=True, help="Show the SMTP dialogue with the next hop.")
 @click.option(
