@@ -145,11 +145,14 @@ def test_time_and_kind_narrow_what_is_told(relay: Relay, week: dict[int, str]) -
     assert len(both) == 20
     assert len(told(relay, "--since", "2026-11-23", "--until", "2026-11-24T12:00:00Z")) == 40
     assert len(told(relay, "--since", "2026-11-24 13:02:00+01:00", "--until", "2026-11-24 12:03")) == 2
-    assert relay.mailer("log", "--since", "sometime").returncode == 2
+    refused = relay.mailer("log", "--since", "2 months")
+    assert refused.returncode == 2
+    assert "ms, s, m, h, d or w" in refused.stderr
 
 
 @pytest.mark.parametrize(
-    ("since", "number"), [("today", 2), ("yesterday", 3), ("90s", 1), ("26h", 3), ("10000d", 4)]
+    ("since", "number"),
+    [("today", 2), ("yesterday", 3), ("90s", 1), ("26h", 3), ("26h ago", 3), ("1500w", 4)],
 )
 def test_times_can_be_told_from_now(relay: Relay, since: str, number: int) -> None:
     for ago in (4 * DAY, 25 * 3600, 3600, 60):

@@ -228,12 +228,12 @@ def test_every_problem_is_reported_at_once_with_its_path(problems):
         "got a whole number",
         "$.minFreeSpace": 'expected a whole number of bytes or a string such as "25MiB", "10MB", '
         "got one out of range",
-        "$.dns.timeout": 'expected a number of seconds or a string such as "5m", "1h30m", more than 0, '
-        "got a boolean",
+        "$.dns.timeout": 'expected a number of seconds or a string such as "5m", "1h30m" '
+        "(ms, s, m, h, d, w), more than 0, got a boolean",
         "$.batchSize": "expected a whole number, from 1 to 1000000, got a boolean",
         "$.retry.schedule": "expected a list of at least 1, got a shorter one",
-        "$.retry.maxAge": 'expected a number of seconds or a string such as "5m", "1h30m", more than 0, '
-        "got one out of range",
+        "$.retry.maxAge": 'expected a number of seconds or a string such as "5m", "1h30m" '
+        "(ms, s, m, h, d, w), more than 0, got one out of range",
         "$.uncertain": 'expected one of "retry", "hold", got another string',
         "$.security": "expected an object, got a list",
         "$.defaultPassword": 'expected a string, {"env": "NAME"}, {"file": "path"}, {"credential": "name"} '

@@ -13,10 +13,12 @@ from typing import NoReturn
 
 import click
 
+from mailer.cli import synonyms
 from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
-from mailer.cli.options import MessageId, config_option, duration, examples, json_option
+from mailer.cli.options import DURATION_IS, MessageId, config_option, duration, examples, json_option
+from mailer.cli.synonyms import Word
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
@@ -35,7 +37,7 @@ _FIRST = 10
 
 
 def _moment(text: str) -> float:
-    """Read a time (UTC when it has no zone), a date, `today`, `yesterday`, or a duration before now."""
+    """Read a time (UTC when it has no zone), a date, `today`, `yesterday`, or a duration (`2d`, `2d ago`)."""
     now = time.time()
     midnight = now - now % 86_400
     if text in {"today", "yesterday"}:
@@ -43,7 +45,7 @@ def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return now - _ago(text)
+        return now - _ago(text.removesuffix("ago").rstrip())
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -52,7 +54,8 @@ def _ago(text: str) -> float:
         return duration(text)
     except click.BadParameter:
         raise click.BadParameter(
-            'a time is written as in "2026-11-22", "2026-11-22 21:45", "today", "yesterday", or "2h" ago'
+            'a time is "2026-11-22", "2026-11-22 21:45" (UTC), "today", "yesterday", or how long ago: '
+            + DURATION_IS
         ) from None
 
 
@@ -76,13 +79,17 @@ _MOMENT = click.types.FuncParamType(_moment)
 @click.option("--subject", metavar="TEXT", help="Whose subject contains this (accepted and refused mail).")
 @click.option("--message-id", "msgid", metavar="TEXT", help="Whose Message-ID contains this.")
 @click.option(
-    "--status", "events", multiple=True, type=click.Choice(EVENTS), help="Of this kind; may be repeated."
+    "--status",
+    "events",
+    multiple=True,
+    type=Word(EVENTS, synonyms.EVENTS),
+    help="Of this kind; may be repeated.",
 )
 @click.option(
     "--since",
     type=_MOMENT,
     metavar="TIME",
-    help='Not before: "2h" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45" (UTC).',
+    help='Not before: "30m", "12h", "1w" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45".',
 )
 @click.option("--until", type=_MOMENT, metavar="TIME", help="Before; as --since.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="No more than the last N.")

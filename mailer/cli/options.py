@@ -66,16 +66,17 @@ def log_format() -> str | None:
     return form
 
 
+DURATION_IS = 'a number with a unit of ms, s, m, h, d or w: "90s", "30m", "1h30m", "2d", "1w"'
+
+
 def duration(text: str) -> float:
-    """Read `90`, `5m`, `1h30m`; in seconds."""
+    """Read `90`, `5m`, `1h30m`, `1w`; in seconds."""
     from mailer.config import units  # noqa: PLC0415 - only when one is given
 
     try:
-        return units.seconds(int(text) if text.isascii() and text.isdigit() else text)
+        return units.seconds_typed(text)
     except ValueError:
-        raise click.BadParameter(
-            'a duration is a number of seconds or written as in "90s", "5m", "1h30m", "2d"'
-        ) from None
+        raise click.BadParameter(f"a duration is {DURATION_IS}") from None
 
 
 def _message_id(text: str) -> str:

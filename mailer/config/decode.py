@@ -46,7 +46,9 @@ class _Unit(NamedTuple):
 
 
 _UNITS: dict[object, _Unit] = {
-    units.Seconds: _Unit(units.seconds, 'a number of seconds or a string such as "5m", "1h30m"', float),
+    units.Seconds: _Unit(
+        units.seconds, 'a number of seconds or a string such as "5m", "1h30m" (ms, s, m, h, d, w)', float
+    ),
     units.Milliseconds: _Unit(
         units.milliseconds, 'a whole number of milliseconds or a string such as "250ms"', int
     ),

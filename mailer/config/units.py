@@ -17,11 +17,19 @@ LARGEST = 2**63 - 1
 
 # At most three digits after the point: every duration is then a whole number of microseconds, sums are exact.
 # At most twelve before: no string makes `int` work on a megabyte of digits.
-_PART = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d) *")
+_PART = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|w) *")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
 _SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,3}))? *(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
 
-_MICROSECONDS = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_MICROSECONDS = {
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
 # IEC 80000-13: KiB is 1,024 bytes, kB is 1,000. People write KB when they mean either; it is read as kB.
 _FACTORS = {
     "B": 1,
@@ -50,6 +58,15 @@ def seconds(value: object) -> Seconds:
     if not 0 <= value <= LONGEST:  # NaN compares false, too
         raise ValueError("out of range")
     return Seconds(value)
+
+
+def seconds_typed(text: str) -> Seconds:
+    """Read a duration as a command line or a query has it: as `seconds`, and `90` or `0.5` without a unit.
+
+    Raises:
+        ValueError: as `seconds`.
+    """
+    return seconds(float(text) if _NUMBER.fullmatch(text) else text)
 
 
 def milliseconds(value: object) -> Milliseconds:

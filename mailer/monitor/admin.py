@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from mailer.config.show import effective
-from mailer.config.units import seconds
+from mailer.config.units import seconds_typed
 from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
@@ -86,9 +86,11 @@ class _Admin:
         """Delete from `failed/` what arrived longer ago than `olderThan`, or else `archiveMaxAge`."""
         asked_for = asked.query.get("olderThan")
         try:
-            age = float(seconds(int(asked_for) if asked_for.isdigit() else asked_for) if asked_for else 0)
+            age = float(seconds_typed(asked_for)) if asked_for else 0.0
         except ValueError:
-            raise Refusal(HTTPStatus.BAD_REQUEST, 'olderThan is a duration such as "30d"') from None
+            raise Refusal(
+                HTTPStatus.BAD_REQUEST, 'olderThan is a duration such as "12h", "30d", "4w"'
+            ) from None
         age = age or float(self._service.config.archive_max_age)
         if doubt := await asyncio.to_thread(self._service.doubt):
             raise Refusal(HTTPStatus.CONFLICT, clock_guard.describe(doubt))

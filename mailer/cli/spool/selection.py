@@ -8,6 +8,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION
+from mailer.cli.synonyms import STATES, Word
 from mailer.spool.glance import Glance, glances, of_seen
 from mailer.spool.inspect import Mine, Seen, everything, listing
 from mailer.spool.layout import Place, Spool, Spot
@@ -107,7 +108,7 @@ def filters(*states: Place) -> Callable[[_Function], _Function]:
                     "--state",
                     "states",
                     multiple=True,
-                    type=click.Choice([place.value for place in states]),
+                    type=Word([place.value for place in states], STATES),
                     callback=lambda _, __, names: tuple(map(Place, names)),
                     help="Only messages in this state; may be repeated.",
                 ),
@@ -121,7 +122,7 @@ def filters(*states: Place) -> Callable[[_Function], _Function]:
                     "--older",
                     type=DURATION,
                     metavar="DURATION",
-                    help="Received longer ago than this: 90, 5m, 1h30m, 2d.",
+                    help="Received longer ago than this: 5m, 1h30m, 2d, 1w.",
                 ),
             )
         ):

@@ -10,7 +10,7 @@ from functools import partial
 import click
 
 from mailer.cli.limits import uses
-from mailer.cli.options import config_option, examples
+from mailer.cli.options import DURATION, config_option, examples
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
 from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
@@ -19,6 +19,8 @@ from mailer.monitor.overview import Overview, overview
 from mailer.monitor.reading import Lookout
 
 _HELP = "q quits"
+_SHORTEST = 0.2
+"""Seconds between two looks."""
 _ONCE = Size(100, 1000)
 """What a pipe has room for."""
 
@@ -26,11 +28,11 @@ _ONCE = Size(100, 1000)
 @click.command(epilog=examples("mailer top", "mailer top --interval 5", "mailer top --once | head -3"))
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.2),
-    default=2.0,
+    type=DURATION,
+    default="2s",
     show_default=True,
-    metavar="SECONDS",
-    help="Time between two looks.",
+    metavar="TIME",
+    help="Time between two looks: 2s, 1m; at least 0.2s.",
 )
 @click.option("--once", is_flag=True, help="Print it once, as plain text, as into a pipe.")
 @config_option
@@ -39,6 +41,7 @@ def top(*, interval: float, once: bool) -> None:
 
     It reads the spool and the ledger itself: `mailer monitor` need not run.
     """
+    interval = max(interval, _SHORTEST)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     with workplace() as at:
         look = _looker(at)

@@ -1,0 +1,67 @@
+"""Words of Postfix, Exim and others for states and events, which their operators type for ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+STATES = {
+    "active": ("cur",),
+    "archived": ("sent",),
+    "bounced": ("failed",),
+    "claimed": ("cur",),
+    "damaged": ("corrupt",),
+    "deferred": ("retry",),
+    "delivered": ("sent",),
+    "expired": ("failed",),
+    "frozen": ("hold",),
+    "held": ("hold",),
+    "incoming": ("new",),
+    "pending": ("new",),
+    "quarantined": ("corrupt",),
+    "queued": ("new", "cur", "retry"),
+    "ready": ("new",),
+    "sending": ("cur",),
+    "undelivered": ("new", "cur", "retry", "hold", "failed"),
+    "unreadable": ("corrupt",),
+    "waiting": ("new", "retry"),
+}
+"""By the directories of the spool (`spool.layout.Place`)."""
+
+EVENTS = {
+    "auth-failed": ("login-failed",),
+    "bounce": ("bounced",),
+    "completed": ("sent",),
+    "corrupt": ("quarantined",),
+    "defer": ("deferred",),
+    "deleted": ("removed",),
+    "delivered": ("sent",),
+    "failed": ("bounced", "expired"),
+    "frozen": ("held",),
+    "hold": ("held",),
+    "queued": ("accepted",),
+    "rate-limited": ("limited",),
+    "received": ("accepted",),
+    "refused": ("rejected", "bounced"),
+    "reject": ("rejected",),
+    "retry": ("deferred", "requeued"),
+    "submitted": ("accepted",),
+    "thawed": ("released",),
+    "throttled": ("limited",),
+}
+"""By the events of the ledger (`maillog.ledger.EVENTS`)."""
+
+
+class Word(click.Choice[str]):
+    """A choice that knows other programs' words, too: one that means one of ours is taken for it."""
+
+    def __init__(self, choices: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(choices, case_sensitive=False)
+        self._synonyms = synonyms
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's signature
+        meant = [word for word in self._synonyms.get(str(value).lower(), ()) if word in self.choices]
+        if len(meant) > 1:
+            option = param.opts[0] if param else ""
+            self.fail(f'"{value}" may mean: {" ".join(f"{option} {word}" for word in meant)}', param, ctx)
+        return super().convert(meant[0] if meant else value, param, ctx)
