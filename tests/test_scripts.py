@@ -98,8 +98,8 @@ def clone(parent: Path) -> Path:
     """A checkout with what `scripts/venv` looks at, and no environment."""
     copy = parent / "clone"
     (copy / "scripts").mkdir(parents=True)
-    (copy / "scripts" / "venv").write_bytes((REPOSITORY / "scripts" / "venv").read_bytes())
-    (copy / "pyproject.toml").write_bytes((REPOSITORY / "pyproject.toml").read_bytes())
+    for name in ("scripts/venv", "scripts/usage", "pyproject.toml"):
+        (copy / name).write_bytes((REPOSITORY / name).read_bytes())
     return copy
 
 
@@ -140,3 +140,22 @@ def test_a_missing_prerequisite_is_one_sentence(python: str, sentence: str, tmp_
     assert done.returncode != 0
     assert done.stderr == sentence + "\n"
     assert not (copy / ".venv").exists()
+
+
+def test_every_script_prints_its_usage_and_refuses_an_unknown_option(tmp_path: Path) -> None:
+    scripts = [
+        path for path in (REPOSITORY / "scripts").iterdir() if path.is_file() and os.access(path, os.X_OK)
+    ]
+    assert scripts
+    for script in scripts:
+        argv = [str(script), "--help"]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), script
+        assert done.stdout.startswith(f"Usage: scripts/{script.name}"), script
+        if script.name == "test":
+            continue  # pytest judges its options, after the checks that come first
+        argv = [str(script), "--nonsense"]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        assert (done.returncode, done.stdout) == (64, ""), script
+        assert "unknown option --nonsense" in done.stderr, script
+    assert not list(tmp_path.iterdir())
