@@ -19,12 +19,12 @@ from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Account, Accounts, single_login
 from mailer.receive.auth import Authenticator
 from mailer.receive.certificate import Certificate
+from mailer.receive.inherited import Inherited
 from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import RateLimiter
 from mailer.receive.server import Server
 from mailer.receive.service import Service
-from mailer.receive.settings import Settings
-from mailer.receive.sockets import Address
+from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
@@ -105,6 +105,7 @@ def running(
     settings: Settings = OPEN,
     authenticator: Authenticator | None = None,
     committer: Committer | None = None,
+    inherited: tuple[Inherited, ...] = (),
     **parts: Certificate | RateLimiter | Space | tuple[LocalUser, ...] | None,
 ) -> Iterator[Receiver]:
     """Run a receiver until the block ends; whatever it logged is a list of lines."""
@@ -123,7 +124,7 @@ def running(
     thread.start()
     try:
         store = Store(spool, committer, MailLog(time.time, sink), time.time)
-        server = Server(Service(settings, store, authenticator, **parts))
+        server = Server(Service(settings, store, authenticator, **parts), inherited)
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
         receiver = Receiver(server.addresses[0], spool.path, lines, server, _authority()[1], loop)
         try:

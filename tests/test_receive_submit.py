@@ -275,5 +275,5 @@ def test_the_socket_is_one_more_place_to_listen_at(tmp_path):
     config = Config(submit_socket=tmp_path / "s", listeners=(Listener(unix_socket=tmp_path / "t"),))
     assert settings(config, None).endpoints == (
         Endpoint(path=str(tmp_path / "t")),
-        Endpoint(path=str(tmp_path / "s"), submit=True),
+        Endpoint(path=str(tmp_path / "s"), submit=True, name="submit"),
     )

@@ -15,9 +15,12 @@ from testbed.relay import Relay, mailer_send_command
 from testbed.tools import program
 from testbed.waiting import until
 
+from mailer.config.model import Config
+
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"
 SERVICES = ("mailer.service", "mailer-monitor.service", "mailer-send.service")
-UNITS = (*SERVICES, "mailer-send.timer", "mailer-send.path")
+SOCKETS = ("mailer.socket", "mailer-submit.socket")
+UNITS = (*SERVICES, *SOCKETS, "mailer-send.timer", "mailer-send.path")
 INSTALLED = {
     "/opt/mailer/bin/mailer-send": mailer_send_command,
     "/opt/mailer/bin/mailer": lambda: [str(Path(sys.executable).with_name("mailer"))],
@@ -116,6 +119,30 @@ def test_the_path_unit_watches_where_accepted_mail_appears(relay: Relay, tmp_pat
     with relay.serve():
         with_smtplib(relay.server, Submission("app@example.com", ("bob@example.net",), MESSAGE), tmp_path)
     assert len(list((relay.spool / watched).iterdir())) == 1
+
+
+@pytest.mark.parametrize("unit", ["mailer.service", "mailer-monitor.service"])
+def test_a_service_is_started_when_it_says_so_and_restarted_when_it_hangs(unit: str) -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str
+    parser.read(SYSTEMD / unit)
+    assert parser["Service"]["Type"] == "notify"
+    assert parser["Service"]["WatchdogSec"]
+
+
+def test_the_socket_units_listen_where_the_receiver_does_unless_it_is_told_otherwise() -> None:
+    listen = [
+        line.partition("=")[2]
+        for unit in SOCKETS
+        for line in (SYSTEMD / unit).read_text().splitlines()
+        if line.startswith("ListenStream=")
+    ]
+    config = Config(submit_socket=Path("/run/mailer/submit.sock"))
+    assert listen == [
+        f"{config.bind_address}:{config.smtp_port}",
+        f"[::1]:{config.smtp_port}",
+        str(config.submit_socket),
+    ]
 
 
 def test_a_reload_of_the_unit_is_a_sighup() -> None:

@@ -1,5 +1,6 @@
 """`mailer monitor`: the status page, health, metrics and the admin requests over HTTP."""
 
+import os
 import sys
 
 import click
@@ -9,6 +10,7 @@ from mailer.cli.hangup import postpone
 from mailer.cli.options import config_option, examples, log_format_option, parent_option
 from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
+from mailer.cli.service_manager import ServiceManager
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, workplace
 from mailer.config import checks
 from mailer.config.load import Loaded
@@ -55,10 +57,13 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     """
     outlet.install()
     postpone()
+    manager = ServiceManager.of(os.environ)
     loaded = configuration()
     config = loaded.config
     if not config.enable_health_check:
         sys.stderr.write("mailer monitor: enableHealthCheck is false, so there is nothing to serve\n")
+        # To a manager that waits for this word an end without it is a failure.
+        manager.ready("enableHealthCheck is false")
         return Exit.OK
     if problems := checks.refuse_to_monitor(loaded):
         raise ConfigError(problems)
@@ -79,7 +84,7 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
         site = observer.bound(config.health_check_port if port is None else port)
         become_owner(config.spool_dir)
         end_with(parent)
-        observer.run(loaded, spool, site)
+        observer.run(loaded, spool, site, manager)
     return Exit.OK
 
 

@@ -19,6 +19,8 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
 from mailer.cli.outlook import outlook
+from mailer.cli.service_manager import ServiceManager
+from mailer.cli.vitals import Vitals
 from mailer.cli.wire import program_log, tell
 from mailer.config import checks
 from mailer.config.load import Loaded, load
@@ -67,30 +69,32 @@ def _allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def run(loaded: Loaded, spool: Spool, site: Site) -> None:
+def run(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManager) -> None:
     """Answer until SIGTERM or SIGINT."""
     _allow_descriptors()
-    asyncio.run(_serve(loaded, spool, site))
+    asyncio.run(_serve(loaded, spool, site, manager))
 
 
-async def _serve(loaded: Loaded, spool: Spool, site: Site) -> None:
+async def _serve(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManager) -> None:
     loop, terminal = asyncio.get_running_loop(), Terminal()
     stop, hung_up = asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        manager.stopping()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    def hear() -> None:
-        (stop if terminal.gone else hung_up).set()
-
-    listen(loop, hear)
+        loop.add_signal_handler(number, end)
+    listen(loop, lambda: end() if terminal.gone else hung_up.set())
     with Registration(spool, "mailer monitor", str(loaded.path)) as entry:
-        await _Observer(loaded, spool, entry).observe(site, stop, hung_up)
+        await _Observer(loaded, spool, entry, manager).observe(site, stop, hung_up)
 
 
 class _Observer:
     """A monitor with the configuration of its time."""
 
-    def __init__(self, loaded: Loaded, spool: Spool, entry: Registration) -> None:
+    def __init__(self, loaded: Loaded, spool: Spool, entry: Registration, manager: ServiceManager) -> None:
+        self._manager = manager
         self._loaded = loaded
         self._spool = spool
         self._entry = entry
@@ -134,11 +138,16 @@ class _Observer:
                 if sys.stderr.isatty():  # never into a log
                     where = link(site[0].getsockname()[1], self._service.token)
                     tell(sys.stderr, f"status page: {where}\n")
-                while await _either(stop, hung_up):
-                    if await self._reload():
-                        responder.use(self._context())
-                        watching.cancel()
-                        watching = asyncio.create_task(self._service.keep_watch())
+                describe = f"answering at {addresses}"
+                self._manager.ready(describe)
+                with Vitals(self._manager, self._spool, self._service.log, lambda: describe).kept():
+                    while await _either(stop, hung_up):
+                        self._manager.reloading()
+                        if await self._reload():
+                            responder.use(self._context())
+                            watching.cancel()
+                            watching = asyncio.create_task(self._service.keep_watch())
+                        self._manager.ready("read the configuration again")
         finally:
             watching.cancel()
             await self._service.runs.close(float(self._service.config.sending.shutdown_grace))

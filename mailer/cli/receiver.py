@@ -18,6 +18,7 @@ from mailer.maillog.search import Query, find
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.certificate import Certificate
 from mailer.receive.content import ContentPolicy
+from mailer.receive.inherited import SUBMIT
 from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
@@ -38,7 +39,11 @@ def settings(config: Config, port: int | None) -> Settings:
         port=config.smtp_port if port is None else port,
         terms=Terms(config.offered_tls, config.smtp_auth),
         endpoints=tuple(map(_endpoint, config.listeners))
-        + ((Endpoint(path=str(config.submit_socket), submit=True),) if config.submit_socket else ()),
+        + (
+            (Endpoint(path=str(config.submit_socket), submit=True, name=SUBMIT),)
+            if config.submit_socket
+            else ()
+        ),
         hostname=hostname,
         strict_syntax=config.strict_syntax,
         origin_domain=config.origin_domain or hostname,
@@ -68,8 +73,9 @@ def _endpoint(listener: Listener) -> Endpoint:
     starttls = Offer.OFFERED if listener.tls is None else listener.tls.starttls
     terms = Terms(starttls, listener.auth)
     if listener.unix_socket:
-        return Endpoint(path=str(listener.unix_socket), terms=terms)
-    return Endpoint(listener.host, listener.port, tls=listener.tls is ListenerTls.IMPLICIT, terms=terms)
+        return Endpoint(path=str(listener.unix_socket), terms=terms, name=listener.name)
+    tls = listener.tls is ListenerTls.IMPLICIT
+    return Endpoint(listener.host, listener.port, tls=tls, terms=terms, name=listener.name)
 
 
 def service(

@@ -1,6 +1,7 @@
 """`mailer-send`: one run over the spool, or a runner that stays."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from mailer.cli.options import (
 )
 from mailer.cli.parent import end_with
 from mailer.cli.program import run, system_words
+from mailer.cli.service_manager import ServiceManager
 from mailer.cli.wire import become_owner, configuration, make_spool, program_log, say_if_paused, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded
@@ -96,6 +98,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         outlet.install()
     if order.mode == WATCH:
         postpone()
+    manager = ServiceManager.of(os.environ)
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
@@ -116,7 +119,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
             say_if_paused(spool)
         log = program_log(config, spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
         if order.mode == WATCH:
-            return asyncio.run(_watch(loaded, spool, log))
+            return asyncio.run(_watch(loaded, spool, log, manager))
         return asyncio.run(_send(config, spool, log, order))
 
 
@@ -133,10 +136,10 @@ def _try_again_later() -> Iterator[None]:
         raise Failure(Exit.TEMPORARY, str(failure)) from failure
 
 
-async def _watch(loaded: Loaded, spool: Spool, log: MailLog) -> Exit:
+async def _watch(loaded: Loaded, spool: Spool, log: MailLog, manager: ServiceManager) -> Exit:
     from mailer.cli.watch import Watch  # noqa: PLC0415 - as below
 
-    await Watch(loaded, spool, log).run()
+    await Watch(loaded, spool, log, manager).run()
     log.notice("ended")
     return Exit.OK
 

@@ -8,15 +8,18 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailer.cli import receiver
+from mailer.cli.activation import inherited
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.parent import end_with
+from mailer.cli.service_manager import ServiceManager
 from mailer.cli.start import obstacles
+from mailer.cli.vitals import Vitals
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.config import checks
 from mailer.config.load import Loaded, load
@@ -24,11 +27,12 @@ from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
+from mailer.receive.inherited import Inherited, NotConfiguredError
 from mailer.receive.server import Server
 from mailer.receive.server import serve as serve_until
 from mailer.receive.service import Service
-from mailer.receive.settings import Settings
-from mailer.receive.sockets import Address, UnsafeSettingsError
+from mailer.receive.settings import Address, Settings
+from mailer.receive.sockets import UnsafeSettingsError
 from mailer.receive.upload import Store
 from mailer.spool import identity
 from mailer.spool.committer import Committer
@@ -45,8 +49,9 @@ def run(port: int | None, parent: int | None) -> Exit:
     """
     outlet.install()
     postpone()
+    manager, sockets = ServiceManager.of(os.environ), inherited(os.environ, parent)
     loaded = configuration()
-    if problems := obstacles(loaded):
+    if problems := obstacles(loaded, sockets):
         raise ConfigError(problems)
     with acting_as_owner(loaded.config.spool_dir):
         spool = make_spool(loaded.config.spool_dir)
@@ -54,17 +59,32 @@ def run(port: int | None, parent: int | None) -> Exit:
     settings = replace(receiver.settings(loaded.config, port), identity=word)
     with spool, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_serve(loaded, settings, spool, parent))
-        except UnsafeSettingsError as error:
+            runner.run(_serve(loaded, settings, spool, Beginning(parent, manager, sockets)))
+        except (UnsafeSettingsError, NotConfiguredError) as error:
             raise Failure(Exit.CONFIG, str(error)) from error
     return Exit.OK
 
 
-async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int | None) -> None:
-    config, stop = loaded.config, asyncio.Event()
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the program that started this one gave it."""
+
+    parent: int | None
+    """See `run`."""
+    manager: ServiceManager
+    sockets: tuple[Inherited, ...]
+
+
+async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginning) -> None:
+    config, stop, manager = loaded.config, asyncio.Event(), begun.manager
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        manager.stopping()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     log, committer = program_log(config, spool, Level.INFO), Committer(spool)
     host, terminal = clocks(), Terminal()
     store = Store(spool, committer, log, host.wall, boot=host.boot, uptime=host.uptime)
@@ -73,19 +93,27 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
         def ready(server: Server) -> None:
             # Bound: what needed root is done. Nothing has been accepted yet, and no thread runs.
             become_owner(config.spool_dir)
-            end_with(parent)
+            end_with(begun.parent)
             committer.start()
             started.callback(committer.close)
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
-            log.notice(f"for mail, listening on {', '.join(map(_name, server.addresses))}", spool=spool.path)
+            where = f"listening on {', '.join(map(_name, server.addresses))}"
+            log.notice(f"for mail, {where}", spool=spool.path)
             entry = started.enter_context(Registration(spool, "mailer serve", str(loaded.path)))
-            reloader = Reloader(server, service, loaded, entry)
-            listen(loop, lambda: stop.set() if terminal.gone else reloader.start())
+
+            def describe() -> str:
+                return f"{where}; {committer.committed} messages taken, {server.sessions} connections"
+
+            vitals = Vitals(manager, spool, log, describe, committer.answer)
+            reloader = Reloader(server, service, loaded, entry, manager)
+            listen(loop, lambda: end() if terminal.gone else reloader.start())
+            manager.ready(describe())
+            started.enter_context(vitals.kept())
 
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:
-            await serve_until(service, until=stop, ready=ready)
+            await serve_until(service, begun.sockets, until=stop, ready=ready)
         except OSError as error:
             raise _not_available(error, settings) from error
         log.notice("ended")
@@ -94,12 +122,15 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, parent: int |
 class Reloader:
     """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
 
-    def __init__(self, server: Server, service: Service, loaded: Loaded, entry: Registration) -> None:
+    def __init__(
+        self, server: Server, service: Service, loaded: Loaded, entry: Registration, manager: ServiceManager
+    ) -> None:
         self._server = server
         self._service = service
         self._path = loaded.path
         self._port = loaded.config.smtp_port
         self._entry = entry
+        self._manager = manager
         self._restart: tuple[str, ...] = ()
         """Keys that have changed and count only after a restart."""
         self._task: asyncio.Task[None] | None = None
@@ -114,6 +145,7 @@ class Reloader:
 
     async def _reload(self) -> None:
         log = self._service.store.log
+        self._manager.reloading()
         try:
             # In a thread: a secret's command may take its time, and so does a large ledger.
             service = await asyncio.to_thread(self._read)
@@ -125,6 +157,8 @@ class Reloader:
             self._service = service
             log.notice("the configuration was read again")
             self._entry.read_again(restart=self._restart)
+        finally:
+            self._manager.ready("read the configuration again")
         if self._again:
             self._again = False
             await self._reload()

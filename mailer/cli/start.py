@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mailer.cli.eyes import unreadable, user
@@ -20,18 +20,25 @@ from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_dire
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
 from mailer.receive.certificate import load_context
+from mailer.receive.inherited import Inherited
 from mailer.spool.layout import foreign
 
 
-def obstacles(loaded: Loaded) -> tuple[Problem, ...]:
+def obstacles(loaded: Loaded, inherited: Sequence[Inherited] = ()) -> tuple[Problem, ...]:
     """Say why the receiver cannot start; empty: it can, if its ports are free.
 
     May run the command that `defaultPassword` names.
+
+    Args:
+        loaded: the configuration.
+        inherited: sockets that need not be made.
     """
     config = loaded.config
     refusals = checks.refuse_to_serve(loaded)
     known = {problem.path for problem in refusals}
-    found = (*_users(loaded), *_spool(config), *_certificate(loaded), *_hosts(config), *_sockets(config))
+    # Those that have no part in this are refused when the others are bound.
+    made = (*_hosts(config), *_sockets(config)) if not inherited else ()
+    found = (*_users(loaded), *_spool(config), *_certificate(loaded), *made)
     return (*refusals, *(problem for problem in found if problem.path not in known))
 
 

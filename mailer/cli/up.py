@@ -1,24 +1,28 @@
 """`mailer up`: receiver, runner and monitor in the foreground, three processes with one Ctrl-C."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
+from mailer.cli import activation
 from mailer.cli.child import child_argv
 from mailer.cli.exits import Exit
 from mailer.cli.hangup import Terminal, postpone
+from mailer.cli.notify_relay import NotifyRelay
 from mailer.cli.options import config_option, examples, log_format_option
+from mailer.cli.service_manager import ServiceManager
 from mailer.cli.wire import acting_as_owner, configuration, make_spool
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
-_SIGNALS = {*_ENDING, signal.SIGCHLD, signal.SIGHUP}
+_SIGNALS = {*_ENDING, signal.SIGCHLD, signal.SIGHUP, signal.SIGIO}
 _MARGIN = 10.0
 """Seconds beyond the grace time after which a child that does not end is killed."""
 
@@ -26,16 +30,32 @@ _MARGIN = 10.0
 class _Child(subprocess.Popen[bytes]):
     """One of our programs, running."""
 
-    def __init__(self, program: str, argv: Sequence[str], *, needed: bool = True) -> None:
+    def __init__(
+        self,
+        program: str,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        needed: bool = True,
+        sockets: int = 0,
+    ) -> None:
         """Start it at once.
 
         Args:
             program: what the operator calls it.
             argv: of its command line.
+            environ: beside our own environment.
             needed: mail does not flow without it.
+            sockets: how many of the service manager's are for it.
         """
         # A process group of its own: Ctrl-C reaches us alone, and each child gets one signal, ours.
-        super().__init__(argv, stdin=subprocess.DEVNULL, process_group=0)
+        super().__init__(
+            argv,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            env={**os.environ, **environ},
+            pass_fds=range(activation.FIRST, activation.FIRST + sockets),
+        )
         self.program = program
         self.needed = needed
 
@@ -63,6 +83,7 @@ def up() -> int:
     outlet.install()
     # The programs inherit it: each takes up a SIGHUP that came while it started.
     postpone()
+    manager, sockets = ServiceManager.of(os.environ), activation.passed_on(os.environ, os.getpid())
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
@@ -75,23 +96,32 @@ def up() -> int:
     signal.signal(signal.SIGHUP, lambda *_: None)
     for number in _ENDING:
         signal.signal(number, lambda number, _: told.append(number))
+    reports = NotifyRelay(manager)
     children = [
-        _Child("mailer serve", child_argv("mailer", "serve", config=loaded.path)),
-        _Child("mailer-send", child_argv("mailer.cli.send", "--watch", config=loaded.path)),
+        _Child(
+            "mailer serve",
+            child_argv("mailer", "serve", config=loaded.path),
+            reports.environ,
+            sockets=sockets,
+        ),
+        _Child("mailer-send", child_argv("mailer.cli.send", "--watch", config=loaded.path), reports.environ),
     ]
     if loaded.config.enable_health_check:
         argv = child_argv("mailer", "monitor", config=loaded.path)
-        children.append(_Child("mailer monitor", argv, needed=False))
+        children.append(_Child("mailer monitor", argv, reports.environ, needed=False))
+    for child in children:
+        reports.expect(child.pid, child.program, needed=child.needed)
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    code = Exit.OK if told else _wait_for_an_end(children, terminal)
+    code = Exit.OK if told else _wait_for_an_end(children, terminal, reports)
+    manager.stopping()
     _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
     # One that was told to end before it could listen to that has done nothing wrong.
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
-def _wait_for_an_end(children: list[_Child], terminal: Terminal) -> int:
+def _wait_for_an_end(children: list[_Child], terminal: Terminal, reports: NotifyRelay) -> int:
     """Wait for a signal, or for a needed child that ends unasked; return the latter's exit code, else 0.
 
     Others that end are told of, and taken from the list. SIGHUP is passed on: each program reads the
@@ -103,11 +133,14 @@ def _wait_for_an_end(children: list[_Child], terminal: Terminal) -> int:
             if child.needed:
                 return code
             children.remove(child)
+            reports.forget(child.pid)
+        reports.read()
         match signal.sigwait(_SIGNALS):
             case signal.SIGHUP if not terminal.gone:
+                reports.reload()
                 for child in children:
                     child.send_signal(signal.SIGHUP)
-            case signal.SIGCHLD:
+            case signal.SIGCHLD | signal.SIGIO:
                 pass
             case _:
                 return Exit.OK

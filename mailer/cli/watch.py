@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mailer.cli.clocks import clocks
 from mailer.cli.hangup import Terminal, listen
+from mailer.cli.service_manager import ServiceManager
+from mailer.cli.vitals import Vitals
 from mailer.cli.wire import program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
@@ -34,7 +36,8 @@ class Watch:
     could send a message twice.
     """
 
-    def __init__(self, loaded: Loaded, spool: Spool, log: MailLog) -> None:
+    def __init__(self, loaded: Loaded, spool: Spool, log: MailLog, manager: ServiceManager) -> None:
+        self._manager = manager
         self._loaded = loaded
         self._spool = spool
         self._log = log
@@ -49,12 +52,14 @@ class Watch:
         """Work; raises what the first runner's start does, and what ends a runner unasked."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._end)
         listen(loop, self._hear)
         await self._begin(self._loaded, self._log)
         # Only now: whoever finds us by it may signal us.
         with Registration(self._spool, "mailer-send --watch", str(self._loaded.path)) as entry:
-            await self._work(entry)
+            self._manager.ready(self._describe())
+            with Vitals(self._manager, self._spool, self._log, self._describe).kept():
+                await self._work(entry)
 
     async def _work(self, entry: Registration) -> None:
         waits = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reloads(entry))}
@@ -68,13 +73,29 @@ class Watch:
         await asyncio.gather(*self._shifts)
 
     def _hear(self) -> None:
-        (self._stop if self._terminal.gone else self._hung_up).set()
+        if self._terminal.gone:
+            self._end()
+        else:
+            self._hung_up.set()
+
+    def _end(self) -> None:
+        self._manager.stopping()
+        self._stop.set()
+
+    def _describe(self) -> str:
+        assert self._runner is not None
+        done = self._runner.tally
+        return f"{done.finished} messages sent, {done.deferred} deferred, {done.failed} given up"
 
     async def _reloads(self, entry: Registration) -> None:
         while True:
             await self._hung_up.wait()
             self._hung_up.clear()
-            await self._reload(entry)
+            self._manager.reloading()
+            try:
+                await self._reload(entry)
+            finally:
+                self._manager.ready("read the configuration again")
 
     async def _reload(self, entry: Registration) -> None:
         before = self._runner

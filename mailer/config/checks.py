@@ -190,8 +190,12 @@ def _local() -> ModuleType:
 
 
 def _listeners(config: Config) -> Iterator[Problem]:
+    names = ["smtp", "submit"]
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
+        if listener.name in names:
+            yield Problem(f"{where}.name", "is that of another listener, or of smtpPort or submitSocket")
+        names += [listener.name] if listener.name else []
         if listener.unix_socket is None:
             if listener.tls not in {None, ListenerTls.NONE} and config.tls.certificate_path is None:
                 yield Problem(f"{where}.tls", _NEEDS_CERTIFICATE)

@@ -46,6 +46,9 @@ class Listener(Group, frozen=True, kw_only=True):
     """Whether clients log in here; None: as `Config.auth_required` says."""
     unix_socket: Path | None = None
     """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+    name: str = ""
+    """What a service manager that opens this socket calls it (FileDescriptorName=); empty: it goes by its
+    address."""
 
 
 class LocalUser(Group, frozen=True, kw_only=True):

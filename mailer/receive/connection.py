@@ -27,6 +27,8 @@ _LINGER = 30.0
 """Seconds for a client to fetch our last words."""
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for a TLS handshake."""
+_DRAIN_QUIET = 5.0
+"""Seconds without a command after which a client that may still send its message is taken to be idle."""
 _MAX_UNSENT = 64 * 1024
 """Octets of replies to commands sent ahead that are gathered before they must be written."""
 _MAX_UNSENT_BEFORE = 4 * 1024
@@ -79,6 +81,9 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._writable = asyncio.Event()
         self._writable.set()
         self._stopping = False
+        self._draining = False
+        self._spoke = self.loop.time()
+        """When its last command had been served."""
         self._errors = 0
         self._trusted = False
         self._giving_way = False
@@ -149,6 +154,15 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._stopping = True
         self.input.wake()
 
+    def drain(self) -> None:
+        """Do as `stop`, but after the next message of a client that is not idle."""
+        self._draining = True
+        idle_at = self._spoke + _DRAIN_QUIET
+        if self.loop.time() >= idle_at:
+            self.stop()
+        elif not self.task.done():
+            self.loop.call_at(idle_at, self.drain)
+
     def abort(self) -> None:
         """Drop the connection without a word."""
         if self._stream is not None:
@@ -200,6 +214,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def forgive(self) -> None:
         """A message was accepted: whatever was wrong before, this client does real work."""
         self._errors = 0
+        self._stopping |= self._draining
 
     def challenge(self, text: bytes) -> None:
         """Ask for the next response of an authentication exchange (RFC 4954 4)."""
@@ -288,7 +303,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         One timer serves them all: it is replaced only for an earlier deadline, and one that comes too early
         goes to sleep again.
         """
-        self._deadline = self.loop.time() + seconds
+        self._spoke = self.loop.time()
+        self._deadline = self._spoke + seconds
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer is not None:
                 self._timer.cancel()

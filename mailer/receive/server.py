@@ -5,7 +5,7 @@ import logging
 import resource
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -15,16 +15,18 @@ from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.failures import Failures
+from mailer.receive.inherited import Inherited
 from mailer.receive.listener import Listener
 from mailer.receive.local_users import PeerIds, peer_ids, user_of
 from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
-from mailer.receive.sockets import Address, Bound, bind, check
+from mailer.receive.sockets import Bound, bind, check
 from mailer.receive.strangers import Strangers
 
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
+    from mailer.receive.settings import Address
 
 _CONNECTING = 1.0
 """Seconds in which those that connected just now are told that we stop. A TLS handshake that goes on
@@ -38,9 +40,15 @@ _QUIET = 60.0
 class Server:
     """Listens, and keeps its sessions; one per event loop and process."""
 
-    def __init__(self, service: Service) -> None:
-        """Args: service: see `Service`; its store has a running committer."""
+    def __init__(self, service: Service, inherited: Sequence[Inherited] = ()) -> None:
+        """Make ready.
+
+        Args:
+            service: see `Service`; its store has a running committer.
+            inherited: sockets that outlive us, see `Inherited`.
+        """
         self._service = service
+        self._inherited = inherited
         self._failures = Failures(monotonic)
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
@@ -52,18 +60,23 @@ class Server:
         self.addresses: tuple[Address, ...] = ()
         """Where it listens, once started: the real ports."""
 
+    @property
+    def sessions(self) -> int:
+        """How many connections are open."""
+        return len(self._sessions)
+
     async def start(self) -> None:
         """Bind and listen.
 
         Raises:
-            UnsafeSettingsError: nothing was bound.
+            UnsafeSettingsError, NotConfiguredError: nothing was bound.
             OSError: an address cannot be had; nothing is bound any more.
         """
         # aiosmtpd writes credentials into its records at INFO; our own events say all that it would.
         logging.getLogger("mail").setLevel(logging.ERROR)
         # A defect in its making is ours to see now, not the first client's.
         Session(Client("", local=True), self._service, self._failures, self._forget)
-        self._bound = await bind(self._service)
+        self._bound = await bind(self._service, self._inherited)
         self.addresses = tuple(each.address for each in self._bound)
         self._listeners = [self._listener(each) for each in self._bound]
         for listener in self._listeners:
@@ -93,9 +106,13 @@ class Server:
     async def stop(self, grace_seconds: float) -> None:
         """Stop listening, let messages in flight finish, tell the idle, and end every session.
 
+        Where our sockets outlive us clients are to see nothing of it: one that has only just spoken sends its
+        message yet, as it would to the next receiver.
+
         After the grace time what is still being sent is dropped. A message that is complete is always
         committed: its sender may already count on it.
         """
+        outlived = any(bound.outlives_us for bound in self._bound)
         for listener in self._listeners:
             listener.close()
         for bound in self._bound:
@@ -103,7 +120,10 @@ class Server:
         self._bound.clear()
         self._listeners.clear()
         for session in tuple(self._sessions):
-            session.stop()
+            if outlived:
+                session.drain()
+            else:
+                session.stop()
         await _ended(self._connecting, within=_CONNECTING)
         for task in self._connecting:
             task.cancel()
@@ -197,6 +217,7 @@ class Server:
 
 async def serve(
     service: Service,
+    inherited: Sequence[Inherited] = (),
     *,
     until: asyncio.Event,
     ready: Callable[[Server], None],
@@ -205,15 +226,16 @@ async def serve(
 
     Args:
         service: see `Service`; its store stays open.
+        inherited: as for `Server`.
         until: set by whoever handles the signals.
         ready: told as soon as it listens.
 
     Raises:
-        UnsafeSettingsError: nothing was bound.
+        UnsafeSettingsError, NotConfiguredError: nothing was bound.
         OSError: an address cannot be had.
     """
     _raise_descriptor_limit()
-    server = Server(service)
+    server = Server(service, inherited)
     await server.start()
     ready(server)
     try:

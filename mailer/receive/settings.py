@@ -10,6 +10,9 @@ from mailer.receive.content import ContentPolicy
 MiB = 1024 * 1024
 
 
+Address = tuple[str, int]
+"""Host and port, or the path of a Unix socket and 0."""
+
 _UNTOUCHED = ContentPolicy()
 
 
@@ -41,6 +44,8 @@ class Endpoint:
     submit: bool = False
     """At that socket nobody logs in: the kernel says who connects, see `local_users`."""
     terms: Terms = _USUAL
+    name: str = ""
+    """What the service manager calls a socket that is for this one; empty: any name."""
 
 
 @dataclass(frozen=True, slots=True)

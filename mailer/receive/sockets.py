@@ -4,26 +4,25 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
 from pathlib import Path
 from typing import Self
 
 from mailer.config.receiving import Offer
 from mailer.config.trust import Owners, owners_of, trusted_directory
+from mailer.receive.inherited import PRIMARY, Inherited, Waiting
 from mailer.receive.peers import UNIX, is_local
 from mailer.receive.service import Service
-from mailer.receive.settings import Endpoint, Settings, Terms
+from mailer.receive.settings import Address, Endpoint, Settings, Terms
 
 _ALL_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not listened on
 _OTHER_FAMILY_TAKEN = (
     "another program listens there: applications that are set to localhost may hand it their mail and "
     "passwords. End it (ss -ltnp names it), or set them to 127.0.0.1"
 )
-Address = tuple[str, int]
-"""Host and port, or the path of a Unix socket and 0."""
 
 
 class UnsafeSettingsError(ValueError):
@@ -45,11 +44,12 @@ class Bound:
     submit: bool = False
     """See `Endpoint`."""
     terms: Terms = _USUAL
+    outlives_us: bool = False
+    """The service manager listens there as well: what connects after us waits for the next receiver."""
 
     @classmethod
     def of(cls, listening: socket.socket, *, tls: bool = False, terms: Terms = _USUAL) -> Self:
-        host, port = listening.getsockname()[:2]
-        return cls(listening, (str(host), int(port)), tls, terms=terms)
+        return cls(listening, Inherited(listening).address, tls, terms=terms)
 
     @property
     def host(self) -> str:
@@ -66,45 +66,70 @@ class Bound:
             os.close(self.directory)
 
 
-async def bind(service: Service) -> list[Bound]:
-    """Bind every socket that the settings ask for.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one listener is to be, and what the service manager has for it."""
+
+    endpoint: Endpoint
+    addresses: list[Address]
+    given: list[socket.socket]
+
+    @property
+    def beyond(self) -> bool:
+        """Others than this host's programs reach it."""
+        hosts = [Bound.of(each).host for each in self.given] or [
+            UNIX if self.endpoint.path else host for host, _ in self.addresses
+        ]
+        return any(not is_local(host) for host in hosts)
+
+
+async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bound]:
+    """Bind every socket that the settings ask for, but for those that are inherited.
 
     Raises:
-        UnsafeSettingsError: nothing is bound.
+        UnsafeSettingsError, NotConfiguredError: nothing is bound.
         OSError: an address cannot be had; nothing is bound any more.
     """
     settings = service.settings
-    primary = await _resolved(Endpoint(settings.host, settings.port))
-    if settings.local_only and not all(is_local(host) for host, _ in primary):
-        # As the Go relay did: the switch overrules the address.
-        primary = [("127.0.0.1", settings.port)]
-    groups = [(primary, False, settings.terms)]
-    paths = []
-    for endpoint in settings.endpoints:
-        if endpoint.path:
-            paths.append(endpoint)
-        else:
-            groups.append((await _resolved(endpoint), endpoint.tls, endpoint.terms))
-    beyond = any(not is_local(host) for addresses, _, _ in groups for host, _ in addresses)
-    if beyond and settings.local_only:
-        raise UnsafeSettingsError(
-            "listeners names an address beyond this host, and security.allowLocalOnly is on"
-        )
-    terms = [each.terms for each in paths if not each.submit]
-    doors = [Door(beyond=False, tls=False, terms=each) for each in terms]
-    for addresses, tls, each in groups:
-        doors.append(Door(beyond=any(not is_local(host) for host, _ in addresses), tls=tls, terms=each))
+    primary = Endpoint(settings.host, settings.port, terms=settings.terms, name=PRIMARY)
+    places = []
+    waiting = Waiting(inherited, [each.name for each in (primary, *settings.endpoints) if each.name])
+    for endpoint in (primary, *settings.endpoints):
+        addresses = [(endpoint.path, 0)] if endpoint.path else await _resolved(endpoint)
+        if endpoint is primary and settings.local_only and not all(is_local(host) for host, _ in addresses):
+            # As the Go relay did: the switch overrules the address.
+            addresses = [("127.0.0.1", settings.port)]
+        places.append(_Place(endpoint, addresses, waiting.take(endpoint.name, addresses)))
+    waiting.refuse_rest([_written(address) for each in places for address in each.addresses])
+    for each in places:
+        if each.beyond and settings.local_only:
+            who = "the service manager listens at" if each.given else "listeners names"
+            raise UnsafeSettingsError(f"{who} an address beyond this host, and security.allowLocalOnly is on")
+    doors = [
+        Door(beyond=each.beyond, tls=each.endpoint.tls, terms=each.endpoint.terms)
+        for each in places
+        if not each.endpoint.submit
+    ]
     _check(service, doors)
+    owners = owners_of(service.store.spool.path)
     with _all_or_none() as bound:
-        for addresses, tls, each in groups:
-            with _naming(_written(addresses[0])):
-                bound.extend(Bound.of(one, tls=tls, terms=each) for one in _bind_some(addresses))
-        owners = owners_of(service.store.spool.path)
-        for endpoint in paths:
-            with _naming(endpoint.path):
-                bound.append(_bind_unix(endpoint, owners))
+        for place in places:
+            bound.extend(_bind(place, owners))
         _bind_other_family(bound, service)
     return bound
+
+
+def _bind(place: _Place, owners: Owners) -> list[Bound]:
+    """Bind a listener where the service manager has not done so; raises OSError."""
+    endpoint = place.endpoint
+    if place.given:
+        made = [Bound.of(each, tls=endpoint.tls, terms=endpoint.terms) for each in place.given]
+        return [replace(each, submit=endpoint.submit, outlives_us=True) for each in made]
+    with _naming(_written(place.addresses[0])):
+        if endpoint.path:
+            return [_bind_unix(endpoint, owners)]
+        sockets = _bind_some(place.addresses)
+        return [Bound.of(each, tls=endpoint.tls, terms=endpoint.terms) for each in sockets]
 
 
 async def _resolved(endpoint: Endpoint) -> list[Address]:
@@ -178,6 +203,8 @@ def _naming(where: str) -> Iterator[None]:
 
 def _written(address: Address) -> str:
     host, port = address
+    if not port and "/" in host:
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -272,7 +299,7 @@ def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
         listening.close()
         os.close(directory)
         raise
-    return Bound(listening, (path, 0), directory=directory, submit=endpoint.submit)
+    return Bound(listening, (path, 0), directory=directory, submit=endpoint.submit, terms=endpoint.terms)
 
 
 def _remove_stale(name: str, directory: int, through: str, owners: Owners, path: str) -> None:

@@ -25,6 +25,7 @@ _SOON = 0.25
 
 _Waiter = Future[None] | asyncio.Future[None]
 _Job = tuple[Change, _Waiter]
+_Task = _Job | Future[None] | str | None
 
 
 class Committer:
@@ -32,7 +33,9 @@ class Committer:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._jobs: SimpleQueue[_Job | str | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Task] = SimpleQueue()
+        self.committed = 0
+        """Changes that were made durable since the start."""
         self._removals: dict[str, float] = {}
         self._announced: set[str] = set()
         """The directories with removals that the thread was told of and has not begun to sync."""
@@ -71,6 +74,12 @@ class Committer:
             self._announced.add(directory)
             self._jobs.put(directory)
 
+    def answer(self) -> Future[None]:
+        """Ask the thread for a sign of life: resolved when all that was handed in before is done."""
+        future: Future[None] = Future()
+        self._jobs.put(future)
+        return future
+
     def close(self) -> None:
         """Finish everything that was handed in, then end the thread."""
         self._jobs.put(None)
@@ -80,21 +89,26 @@ class Committer:
         closing = False
         while not closing:
             group: list[_Job] = []
+            asked: list[Future[None]] = []
             for job in self._gather():
                 match job:
                     case None:
                         closing = True
                     case str():
                         self._removals.setdefault(job, monotonic() + _SOON)
+                    case Future():
+                        asked.append(job)
                     case _:
                         group.append(job)
             if group:
                 self._commit(group)
             self._sync_removals(monotonic() if not closing else float("inf"))
+            for future in asked:
+                future.set_result(None)
 
-    def _gather(self) -> list[_Job | str | None]:
+    def _gather(self) -> list[_Task]:
         """Wait for a job, or until a removal is due; then take all there are."""
-        jobs: list[_Job | str | None] = []
+        jobs: list[_Task] = []
         try:
             if self._removals:
                 jobs.append(self._jobs.get(timeout=max(0.0, min(self._removals.values()) - monotonic())))
@@ -117,6 +131,7 @@ class Committer:
             if change not in results and (trouble := _trouble(change.move)):
                 results[change] = trouble
         results |= self._sync_directories([change for change, _ in group if change not in results])
+        self.committed += len(group) - len(results)
         _settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:

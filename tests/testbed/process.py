@@ -32,6 +32,7 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stderr: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start it at once.
 
@@ -41,6 +42,7 @@ class ServerProcess:
             env: its whole environment; ours if None.
             cwd: where it runs; here if None.
             stderr: a descriptor for its standard error; the log if None.
+            pass_fds: descriptors that it gets under the same numbers.
         """
         self.log = log
         with log.open("ab") as output:
@@ -52,6 +54,7 @@ class ServerProcess:
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     @property
