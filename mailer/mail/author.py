@@ -7,11 +7,15 @@ mailboxes is `None`.
 
 import re
 
-_TEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-"
+# What is in no atom, and in no display name without quotes. To name what is in them takes 10 ms at every
+# start: `re` expands a set that goes up to U+10FFFF.
+_SPECIAL = r'()<>@,;:\\"\[\]\x7f'
+_NO_ATOM = rf"\0-\x20{_SPECIAL}"
+_NO_NAME = rf"\0-\x08\x0e-\x1b{_SPECIAL}"
 _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
-_LOCAL = rf"(?:[{_TEXT}.]++|{_QUOTED})"
-_ADDRESS = rf"{_LOCAL}@(?:[{_TEXT}.]++|\[[^\[\]\\]*\])"
-_NAME = rf"[{_TEXT}.\s]*+(?:{_QUOTED}[{_TEXT}.\s]*+)*"
+_LOCAL = rf"(?:[^{_NO_ATOM}]++|{_QUOTED})"
+_ADDRESS = rf"{_LOCAL}@(?:[^{_NO_ATOM}]++|\[[^\[\]\\]*\])"
+_NAME = rf"[^{_NO_NAME}]*+(?:{_QUOTED}[^{_NO_NAME}]*+)*"
 _MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
 _MAX_MAILBOXES = 100
 _MAX_OCTETS = 64 * 1024
