@@ -128,4 +128,6 @@ CASES = {
     114: "an exchanger's name that is none",
     115: "a file that keeps the verifier busy for hours",
     116: "files that root made for the service",
+    117: "an Idempotency-Key that is none, or two",
+    118: "links and pipes in place of an idempotency key's file",
 }

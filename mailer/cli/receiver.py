@@ -60,6 +60,7 @@ def settings(config: Config, port: int | None) -> Settings:
             rewrite_from=config.rewrite_from,
             from_address=config.rewrite_from_address or config.default_username,
             log_headline=config.log_subjects,
+            obey_keys=bool(config.idempotency_window),
         ),
         redirect_all_to=config.redirect_all_to,
         allowed_recipients=AddressPatterns.of(config.allowed_recipients)

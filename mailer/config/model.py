@@ -191,6 +191,9 @@ class Config(Group, frozen=True, kw_only=True):
     max_queued: Limit = 0
     """Messages waiting in the spool, above which new mail gets 452 4.3.1; 0: `minFreeSpace` alone decides."""
 
+    idempotency_window: Seconds = Seconds(86_400)
+    """How long mail that comes again under its Idempotency-Key is queued only once; 0: keys mean nothing."""
+
     long_lines: LongLines = LongLines.PASS
     hide_client_address: bool = False
     """Leave the client's name and address out of Received."""

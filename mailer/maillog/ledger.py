@@ -22,6 +22,7 @@ EVENTS = (
     "accepted",
     "rejected",
     "limited",
+    "repeated",
     "login-failed",
     "attempt",
     "sent",

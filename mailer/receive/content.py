@@ -6,6 +6,7 @@ own survive. The policy, field by field:
     Received            added
     Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
     Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
+    Idempotency-Key     dropped: it is between the application and us, see `idempotency`
     Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
     From, Sender, Reply-To, To, Cc, and those with Resent-
                         at `submitSocket`, names without a domain get `originDomain` (`mail.completion`)
@@ -28,10 +29,10 @@ from mailer.mail.from_field import new_author
 from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply
-from mailer.receive import replies
+from mailer.receive import idempotency, replies
 from mailer.receive.peers import UNIX
 
-_DROPPED = (b"return-path", b"bcc", b"resent-bcc")
+_DROPPED = (b"return-path", b"bcc", b"resent-bcc", idempotency.FIELD)
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
 
 
@@ -46,6 +47,8 @@ class ContentPolicy:
     """The address for `rewrite_from`."""
     log_headline: bool = False
     """Subject and Message-ID go into the ledger."""
+    obey_keys: bool = True
+    """Mail that comes again under its Idempotency-Key is queued once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class Intake:
             )
             self._connection.abort()
             return None
-        if not reply.positive:
+        if not reply.positive or isinstance(reply, replies.Repeated):
             self._give_back(message)
         elif self._service.space is not None:
             self._service.space.accepted()

@@ -39,6 +39,9 @@ INTERNAL_ERROR = Reply(421, ("4.3.0 Something failed here, and is in our log; cl
 ENDLESS_LINE = Reply(421, ("4.7.0 The line has no end; closing the connection",))
 
 NO_SPACE = Reply(452, ("4.3.1 No space to store the message; try again later",))
+KEY_IN_USE = Reply(
+    451, ("4.5.0 Another session is submitting mail under this Idempotency-Key; try again shortly",)
+)
 LOCAL_ERROR = Reply(
     451, ("4.3.0 The message cannot be stored now, the reason is in our log; try again later",)
 )
@@ -99,6 +102,10 @@ NEED_SMTPUTF8 = Reply(553, ("5.6.7 An address beyond ASCII needs MAIL with SMTPU
 LOOP = Reply(
     554, (f"5.4.6 The message has {MAX_RECEIVED} Received fields or more; it goes round in circles",)
 )
+BAD_KEY = Reply(
+    554,
+    ("5.6.0 Idempotency-Key must be one field with 1 to 255 printable ASCII characters, blanks in quotes",),
+)
 TWO_FROMS = Reply(554, ("5.6.0 The message has more than one From field; name all authors in one",))
 RECIPIENT_NOT_ALLOWED = Reply(
     550, ("5.7.1 Mail to this address is switched off here (allowedRecipients); it is not on the list",)
@@ -123,6 +130,21 @@ REFUSED_DATA = {
 
 def queued(message_id: str) -> Reply:
     return Reply(250, (f"2.0.0 Ok: queued as {message_id}",))
+
+
+class Repeated(Reply, frozen=True):
+    """The mail is queued already, or was: nothing was queued for it now."""
+
+
+def repeated(message_id: str) -> Repeated:
+    return Repeated(250, (f"2.0.0 Ok: queued as {message_id} (before, under this Idempotency-Key)",))
+
+
+def other_mail(message_id: str) -> Reply:
+    """The reply to a message under a key under which other mail was taken."""
+    return Reply(
+        554, (f"5.6.0 Idempotency-Key: other mail was queued under it, as {message_id}; use a new key",)
+    )
 
 
 def sender_completed(address: str) -> Reply:

@@ -15,9 +15,11 @@ from mailer.receive import long_lines, replies
 from mailer.receive.content import Arrival, ContentPolicy, Origin, added_message_id, top
 from mailer.receive.data import DataReader, Fault
 from mailer.receive.headline import Headline, headline
+from mailer.receive.idempotency import Content, key_of
 from mailer.receive.mime_header import Unencodable
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
+from mailer.spool.idempotency import InUse, KeyFile, name_of
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool
 
@@ -68,6 +70,10 @@ class Upload:
         """Of the message, until then: its reader settles nothing of a piece that is damaged."""
         self.received = 0
         """Octets of the message so far, as they came."""
+        self._key = ""
+        """Its idempotency key."""
+        self._content: Content | None = None
+        """What it is known by, should it come again; None: it has no key."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
 
@@ -101,6 +107,8 @@ class Upload:
             self._begin(data)
         else:
             self._gathered += data
+            if self._content is not None:
+                self._content.body(data)
         # Not kept while the disk is waited for: of a hundred clients that is 40 MB.
         del data
         if len(self._gathered) >= _PIECE:
@@ -123,11 +131,18 @@ class Upload:
         if self._wants_headline and head:
             self._headline, self._beginning = headline(head), b""
         edited = top(self._arrival, head)
+        key = key_of(head) if self._arrival.policy.obey_keys else ""
         if isinstance(edited, Reply):
             self._refusal = edited
+        elif isinstance(key, Reply):
+            self._refusal = key
         else:
             self._gathered += edited
             self._gathered += rest
+            if key:
+                self._key, self._content = key, Content(self._envelope)
+                self._content.header(head)
+                self._content.body(rest)
 
     async def _write(self, piece: bytearray) -> None:
         try:
@@ -152,6 +167,8 @@ class Upload:
         refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
         if refusal is None and encode and self._failure is None:
             refusal = await self._encode()
+        if refusal is None and self._content is not None and self._failure is None:
+            refusal = await self._meet(self._content)
         if refusal is not None:
             self.discard()
             return refusal
@@ -177,6 +194,34 @@ class Upload:
         finally:
             self._incoming.release()
         return replies.queued(self._incoming.id)
+
+    async def _meet(self, content: Content) -> Reply | None:
+        """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""
+        incoming, origin, store = self._incoming, self._origin, self._store
+        name, digest = name_of(origin.user, origin.peer, self._key), content.digest()
+        try:
+            file = KeyFile.take(store.spool, name)
+            incoming.key = file
+            if file.known.id and not file.known.accepted:
+                await asyncio.to_thread(file.settle)
+            if not (first := file.known).id:
+                file.begin(incoming.id, digest, at=store.clock())
+                return None
+        except InUse:
+            return replies.KEY_IN_USE
+        except OSError as error:
+            self._fail(error)
+            return None
+        if first.content != digest:
+            return replies.other_mail(first.id)
+        store.log.message(
+            "repeated", id=first.id, to=self._recipients, reason="its Idempotency-Key came again"
+        )
+        return replies.repeated(first.id)
+
+    @property
+    def _recipients(self) -> tuple[str, ...]:
+        return tuple(recipient.address for recipient in self._envelope.recipients)
 
     def _log_accepted(self) -> None:
         incoming, origin = self._incoming, self._origin

@@ -12,6 +12,7 @@ from mailer.send.given_up import GivenUp, advice, what_failed
 from mailer.send.policy import Policy
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claim, Claims, once
+from mailer.spool.idempotency import forget_old
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import names
@@ -157,6 +158,7 @@ class Feed:
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
         if trusted:
             prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
+            forget_old(self._spool, now, self._policy.idempotency_window)
             self._log.forget_old_days()
 
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:

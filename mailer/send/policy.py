@@ -29,6 +29,8 @@ class Policy:
     """Signs what leaves this host; None: nothing is to be signed."""
     archive_max_age: float = math.inf
     """Seconds that `sent/` keeps a copy."""
+    idempotency_window: float = math.inf
+    """Seconds that an idempotency key is kept."""
     guard: ClockGuard | None = None
     """Knows whether the clock is one to delete and to give up by; None: it is."""
     journals: Journals | None = None

@@ -96,6 +96,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 random=random.random,
                 signer=signer,
                 archive_max_age=float(config.archive_max_age),
+                idempotency_window=float(config.idempotency_window),
                 guard=guard,
                 journals=Journals(committer),
                 traffic=traffic if config.direct_delivery.enabled else None,

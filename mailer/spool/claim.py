@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
+from mailer.spool import idempotency
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.inspect import View
@@ -255,6 +256,8 @@ class Claims:
             entry = held.read(boot=self._boot)
             held.check(entry)
             finish(held, entry.state, recovered=recovered)
+            if entry.state.accepted and entry.state.accepted.once:
+                idempotency.confirm(held, entry.state.accepted.once)
         except Corrupt as corrupt:
             self._put_away(held, str(corrupt))
             return None

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope
@@ -15,10 +15,13 @@ from mailer.spool.entry import LARGEST_BLOCK, LENGTH_WIDTH, Block, encode_block,
 from mailer.spool.held import lock, write_all
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.layout import ONCE, Place, Spool, Spot
 from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, rename_exclusive
 from mailer.spool.transitions import Move, target
+
+if TYPE_CHECKING:
+    from mailer.spool.idempotency import KeyFile
 
 _BUFFER = 128 * 1024
 """Messages up to this size reach the kernel in one write; larger ones are streamed in pieces of it."""
@@ -44,6 +47,10 @@ class Incoming:
         self._digest = sha256()
         self._buffer = bytearray()
         self._flushed = False
+        self._at = ""
+        """When it was complete, as its journal says."""
+        self.key: KeyFile | None = None
+        """Of a message that came with an idempotency key: begun, and given up together with the message."""
         self.size = 0
         """Bytes of the message so far."""
 
@@ -100,14 +107,16 @@ class Incoming:
             OSError: the file is incomplete; only `discard` makes sense.
         """
         head = with_length(self._head, self.size)
+        self._at = clock.rfc3339(at)
         accepted = Event(
-            at=clock.rfc3339(at),
+            at=self._at,
             event=Kind.ACCEPTED,
             sha256=self._digest.hexdigest(),
             envelope=sha256(head).hexdigest(),
             boot=boot,
             uptime=round(uptime, 1),
             about=about,
+            once=self.key.name if self.key else "",
         )
         self._buffer += journal.encode(accepted)
         if self._flushed:
@@ -171,10 +180,20 @@ class Incoming:
         return (Place.NEW.value,)
 
     def sources(self) -> tuple[str, ...]:
-        """None at once: see `Upload`, which has `tmp/` synced within a second."""
-        return ()
+        """Record under its key that it is durable; `tmp/` itself is synced within a second: see `Upload`."""
+        if self.key is None:
+            return ()
+        self.key.accept(self.id, at=self._at)
+        return (ONCE,)
 
     def undo(self) -> None:
+        try:
+            if self.key is not None:
+                self.key.drop(at=self._at)
+        except OSError as error:
+            # Who submits it again is told that it is queued: so it must stay.
+            self.release()
+            raise NotUndone(error.errno, error.strerror) from error
         try:
             self.discard()
         except OSError as error:
@@ -196,13 +215,18 @@ class Incoming:
             if spot.place is not Place.TMP:
                 raise
         finally:
-            os.close(self._fd)
+            self._close()
 
     def release(self) -> None:
         """Give the lock up, after the commit: runners may have it. A second call does nothing."""
         if self._spot is not None:
             self._spot = None
-            os.close(self._fd)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        if self.key is not None:
+            self.key.release()
 
 
 def _open_locked(spool: Spool, name: str) -> int:

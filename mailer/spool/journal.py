@@ -82,6 +82,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: str = ""
     about: str = ""
     """With `accepted`: this message is a notification of ours, about the message with this id."""
+    once: str = ""
+    """With `accepted`: the file in `once/` of the idempotency key that it came with."""
 
 
 OUTCOMES: dict[str, Status] = {

@@ -64,6 +64,8 @@ BUCKETED = {Place.RETRY, Place.SENT}
 LOCAL = "local"
 LOG = "log"
 STATE = "state"
+ONCE = "once"
+"""Made with the first idempotency key: see `idempotency`."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 

@@ -14,6 +14,7 @@ from mailer.spool import clock_guard, words
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claims, Report, boot_id
 from mailer.spool.clock_guard import ClockGuard
+from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
 from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
@@ -65,6 +66,7 @@ def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> tuple[int
         return len(clean_tmp(at.spool, None, on_skip)), 0
     removed = len(clean_tmp(at.spool, now, on_skip))
     at.log.forget_old_days()
+    forget_old(at.spool, now, at.config.idempotency_window)
     pruned = 0
     while deleted := prune(at.spool, now, at.config.archive_max_age, on_skip):
         pruned += deleted

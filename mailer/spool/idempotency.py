@@ -1,0 +1,286 @@
+"""Mail that is queued once however often it is submitted: the files of `once/`, one for each idempotency key.
+
+A key's file is named by a digest of its user and the key. It is a journal, only ever appended to:
+
+    {"at":"...","event":"begun","id":"01JD...","content":"..."}
+    {"at":"...","event":"accepted","id":"01JD..."}
+
+The receiver that has a message under a key locks the key's file, as it does a message's, and does in this
+order:
+
+1. `begun` names the message's id, before the message is renamed into `new/`;
+2. the message is durable in `new/`;
+3. `accepted` is written and made durable, while the message's lock is still held;
+4. the client gets its 250, and both locks are given up.
+
+After a death between 1 and 3 the file says `begun`. Then the message was accepted if and only if it is in the
+spool: whoever claims a message first does step 3 for it (`confirm`), so none leaves the spool before that.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from hashlib import sha256
+from typing import Self
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.spool.held import Held, lock, write_all
+from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool
+from mailer.spool.scan import QUEUE, find
+from mailer.spool.syscalls import read_at
+
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST = 64 * 1024
+"""Octets of a key's file that are read; one attempt writes some 200."""
+_TRIES = 100
+"""How often a key's file may be removed, as too old, between being opened and locked."""
+_NAME = frozenset("0123456789abcdef")
+_SWEPT = "swept"
+"""Its modification time is when `once/` was last swept; older than `_EVERY` seconds, it is swept again."""
+_EVERY = 3600.0
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a key's file."""
+
+    at: str
+    event: str
+    id: str
+    content: str = ""
+    """With `begun`: the digest by which the same mail is known again."""
+
+
+BEGUN, ACCEPTED, DROPPED = "begun", "accepted", "dropped"
+"""`dropped`: after `accepted`, which could not be made durable; the message is not in the spool."""
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Line)
+
+
+class InUse(Exception):
+    """Another session is taking a message under this key at this moment."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a key's file says."""
+
+    id: str = ""
+    """Of its message; empty: it has none."""
+    content: str = ""
+    accepted: bool = False
+    """Else the message was begun, and its receiver may have died before or after it was queued."""
+
+
+def name_of(user: str, peer: str, key: str) -> str:
+    """Name the file of a key: each user has keys of its own; without a login, each address."""
+    whose = f"user\0{user}" if user else f"peer\0{peer}"
+    return sha256(f"{whose}\0{key}".encode()).hexdigest()
+
+
+class KeyFile:
+    """A key's file, locked."""
+
+    def __init__(self, spool: Spool, name: str, fd: int) -> None:
+        """Take over a descriptor; raises OSError, and then it is closed."""
+        self._spool = spool
+        self.name = name
+        self._fd = fd
+        try:
+            self.known = _fold(read_at(fd, _MOST, 0))
+        except OSError:
+            self.release()
+            raise
+
+    @classmethod
+    def take(cls, spool: Spool, name: str) -> Self:
+        """Lock the file of a key, which is made if it is not there.
+
+        Raises:
+            InUse: somebody else holds it.
+            OSError: it cannot be had.
+        """
+        for _ in range(_TRIES):
+            fd = _open(spool, name, create=True)
+            locked = lock(fd)
+            if locked and os.fstat(fd).st_nlink:
+                return cls(spool, name, fd)
+            os.close(fd)
+            if not locked:
+                raise InUse(name)
+        raise OSError(errno.EAGAIN, "it is removed as often as it is made", f"{ONCE}/{name}")
+
+    def settle(self) -> None:
+        """Find out whether a message that was begun was queued, if a receiver has died with it.
+
+        Raises:
+            OSError: it cannot be found out, or not be made durable.
+        """
+        if self.known.id and not self.known.accepted:
+            if spots := find(self._spool, self.known.id, (*QUEUE, Place.SENT)):
+                self.confirm(spots[0].directory)
+            else:
+                self.known = Known()
+
+    def confirm(self, directory: str) -> None:
+        """Do what the receiver of a message that was begun has left undone; raises OSError.
+
+        Args:
+            directory: where its message is. That may be in memory only.
+        """
+        self._spool.sync_directory(directory)
+        self.accept(self.known.id, at=clock.rfc3339(os.fstat(self._fd).st_mtime))
+        self._spool.sync_directory(ONCE)
+
+    def begin(self, id: str, content: str, *, at: float) -> None:
+        """Name the message that is about to be queued; raises OSError."""
+        self._append(Line(clock.rfc3339(at), BEGUN, id, content))
+        self.known = Known(id, content)
+
+    def accept(self, id: str, *, at: str) -> None:
+        """Record that the message is durable in the spool, and make that durable; raises OSError.
+
+        The file's name is durable when `once/` was synced.
+        """
+        self._append(Line(at, ACCEPTED, id))
+        self.known = msgspec.structs.replace(self.known, accepted=True)
+        os.fsync(self._fd)
+
+    def drop(self, *, at: str) -> None:
+        """Take `accept` back, before the message is removed; raises OSError, and then it stands."""
+        if self.known.accepted:
+            self._append(Line(at, DROPPED, self.known.id))
+            self.known = Known()
+
+    def _append(self, line: Line) -> None:
+        torn = (size := os.fstat(self._fd).st_size) and os.pread(self._fd, 1, size - 1) != b"\n"
+        write_all(self._fd, b"\n" * bool(torn) + _encoder.encode(line) + b"\n")
+
+    def release(self) -> None:
+        """Give the lock up; a second call does nothing."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def confirm(held: Held, name: str) -> None:
+    """Make sure that a key's file says that a message was accepted, before that can leave the spool.
+
+    Args:
+        held: the message; its lock is ours, so its receiver has done so, or is dead.
+        name: of the key's file, as the message's journal has it; empty: it came without a key.
+
+    Raises:
+        OSError: it cannot be recorded; the message must stay in the spool.
+    """
+    if not _is_name(name):
+        return
+    try:
+        fd = _open(held.spool, name, create=False)
+    except FileNotFoundError:
+        return  # as old as keys get
+    file = KeyFile(held.spool, name, fd)
+    try:
+        if file.known.id == held.id and not file.known.accepted:
+            file.confirm(held.spot.directory)
+    finally:
+        file.release()
+
+
+def forget_old(spool: Spool, now: float, window: float) -> int:
+    """Remove the files of keys that are more than `window` seconds old; look once an hour.
+
+    Args:
+        spool: where.
+        now: seconds since the epoch, by a clock that is believed.
+        window: seconds.
+
+    Returns:
+        How many were removed.
+
+    Raises:
+        OSError: the spool cannot be worked with.
+    """
+    try:
+        with spool.directory(ONCE) as directory:
+            if not _is_older(directory, _SWEPT, now, _EVERY):
+                return 0
+            _touch(directory, now)
+            with os.scandir(directory) as entries:
+                return sum(_forget(directory, e.name, now, window) for e in entries if _is_name(e.name))
+    except FileNotFoundError:
+        return 0
+
+
+def _forget(directory: int, name: str, now: float, window: float) -> bool:
+    if not _is_older(directory, name, now, window):
+        return False
+    try:
+        fd = os.open(name, _FLAGS, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        # A receiver that has just opened it sees, once it has the lock, that it has no name any more.
+        if not lock(fd) or not _is_older(directory, name, now, window):
+            return False
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _is_older(directory: int, name: str, now: float, age: float) -> bool:
+    """Tell whether a file is as old, or was written by a clock that was as far ahead, or is not there."""
+    try:
+        written = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return True
+    return abs(now - written) >= age
+
+
+def _touch(directory: int, now: float) -> None:
+    fd = os.open(_SWEPT, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=directory)
+    try:
+        os.utime(fd, (now, now))
+    finally:
+        os.close(fd)
+
+
+def _is_name(name: str) -> bool:
+    return len(name) == sha256().digest_size * 2 and _NAME.issuperset(name)
+
+
+def _open(spool: Spool, name: str, *, create: bool) -> int:
+    flags, path = _FLAGS | (os.O_CREAT if create else 0), f"{ONCE}/{name}"
+    try:
+        fd = os.open(path, flags, FILE_MODE, dir_fd=spool.root)
+    except FileNotFoundError:
+        if not create:
+            raise
+        # The first key that this spool has seen.
+        if spool.make_directory(ONCE):
+            os.fsync(spool.root)
+        fd = os.open(path, flags, FILE_MODE, dir_fd=spool.root)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+        os.close(fd)
+        raise OSError(errno.EPERM, "it is not a file of ours: move it away", path)
+    return fd
+
+
+def _fold(data: bytes) -> Known:
+    known = Known()
+    for text in data.splitlines():
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            line = _decoder.decode(text)
+            if line.event == BEGUN:
+                known = Known(line.id, line.content)
+            elif line.event == ACCEPTED and line.id == known.id:
+                known = msgspec.structs.replace(known, accepted=True)
+            elif line.event == DROPPED and line.id == known.id:
+                known = Known()
+    return known

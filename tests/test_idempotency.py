@@ -1,0 +1,338 @@
+"""Mail with an Idempotency-Key: submitted again it is queued once, whatever died in between."""
+
+import asyncio
+import os
+import smtplib
+import time
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from receiving import CLOSED, PASSWORD, USER, login, running
+from spool_crash import dying_at
+from spool_runner import run_once
+from spool_strace import attach
+from spool_walk import walk
+from testbed.ports import LOOPBACK
+from testbed.relay import Relay
+
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.reply import Reply
+from mailer.maillog.events import MailLog
+from mailer.receive.accounts import single_login
+from mailer.receive.content import ContentPolicy, Origin
+from mailer.receive.idempotency import Content, key_of
+from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.upload import Store, Upload
+from mailer.spool.changes import Change, NotUndone, make_durable
+from mailer.spool.committer import Committer
+from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
+from mailer.spool.layout import ONCE, Spool
+
+TO = "bob@example.net"
+KEYED = b"From: app@example.com\r\nIdempotency-Key: order-4711\r\nSubject: order\r\n\r\nYour order.\r\n"
+ORIGIN = Origin("x", LOOPBACK, "here.example", extended=True, user="app", smtputf8=False)
+POLICY = ContentPolicy()
+
+
+@pytest.mark.parametrize(
+    ("head", "key"),
+    [
+        (b"Subject: x\r\n", ""),
+        (b"Subject: Idempotency-Key: x\r\n", ""),
+        (b"IDEMPOTENCY-key : order-4711\r\n", "order-4711"),
+        (b'Idempotency-Key: "8e03978e-40d5"\r\n', "8e03978e-40d5"),
+        (b"Idempotency-Key:\r\n folded\r\n", "folded"),
+        (b'Idempotency-Key: "two words"\r\n', "two words"),
+        (b"Idempotency-Key: " + b"x" * 255 + b"\r\n", "x" * 255),
+        (b"Idempotency-Key: two words\r\n", None),
+        (b"Idempotency-Key:\r\n", None),
+        (b'Idempotency-Key: ""\r\n', None),
+        (b"Idempotency-Key: " + b"x" * 256 + b"\r\n", None),
+        (b"Idempotency-Key: \xc3\xa9\r\n", None),
+        (b"Idempotency-Key: a\x1b[2J\r\n", None),
+        (b"Idempotency-Key: a\r\nIdempotency-Key: a\r\n", None),
+    ],
+)
+@pytest.mark.security_case(117)
+def test_a_key_is_one_field_of_printable_characters(head: bytes, key: str | None) -> None:
+    found = key_of(head)
+    assert found == key if key is not None else isinstance(found, Reply) and found.permanent
+
+
+def made(text: str = "hello", subject: str = "x") -> bytes:
+    """A mail as a library makes it, with a Message-ID and boundaries of its own each time."""
+    mail = EmailMessage()
+    mail["Subject"], mail["Message-ID"], mail["Date"] = subject, os.urandom(8).hex(), os.urandom(8).hex()
+    mail["Idempotency-Key"] = "k"
+    mail.set_content(text)
+    mail.add_alternative(f"<p>{text}</p>", subtype="html")
+    mail.add_attachment(b"\0" * 9000, maintype="application", subtype="pdf", filename="a.pdf")
+    return mail.as_bytes().replace(b"\n", b"\r\n")
+
+
+def digest(mail: bytes, *to: str, piece: int = 10**6) -> str:
+    head, _, body = mail.partition(b"\r\n\r\n")
+    content = Content(Envelope("app@example.com", tuple(map(Recipient, to or (TO, "eve@example.org")))))
+    content.header(head + b"\r\n")
+    body = b"\r\n" + body
+    for start in range(0, len(body), piece):
+        content.body(body[start : start + piece])
+    return content.digest()
+
+
+def test_a_mail_that_is_made_a_second_time_is_the_same_and_any_other_is_not() -> None:
+    first = digest(made())
+    assert digest(made(), "eve@example.org", TO) == digest(made(), piece=7) == first
+    others = [digest(made("hallo")), digest(made(subject="y")), digest(made(), TO), digest(made() + b"x\r\n")]
+    assert len({first, *others}) == 5
+
+
+def queued(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (directory / "spool/new").iterdir()]
+
+
+def test_mail_that_comes_again_gets_the_first_answer_and_counts_once(tmp_path: Path) -> None:
+    rates = RateLimiter(RateRules(overall=Rate(per_hour=4)), time.time)
+    accounts = login(single_login(USER, PASSWORD), single_login("eve", PASSWORD))
+    with running(tmp_path, CLOSED, accounts, rates=rates) as receiver:
+
+        def submit(user: str, message: bytes) -> tuple[int, str]:
+            with smtplib.SMTP(*receiver.address, timeout=60) as client:
+                client.login(user, PASSWORD)
+                client.mail(USER)
+                client.rcpt(TO)
+                code, text = client.data(message)
+                return code, text.decode()
+
+        (code, first), again = submit(USER, KEYED), submit(USER, KEYED)
+        assert code == 250
+        assert again == (250, f"{first} (before, under this Idempotency-Key)")
+        assert len(queued(tmp_path)) == 1
+        assert b"Idempotency-Key" not in queued(tmp_path)[0]
+        message_id = first.rpartition(" ")[2]
+        assert any(f"id={message_id} event=repeated to={TO}" in line for line in receiver.log)
+        # Refused: nobody reads it as done, and nothing is queued.
+        assert submit(USER, KEYED + b"And more.\r\n") == (
+            554,
+            f"5.6.0 Idempotency-Key: other mail was queued under it, as {message_id}; use a new key",
+        )
+        assert submit(USER, KEYED.replace(b"order-4711", b"a b"))[0] == 554
+        # Another user's key is another key, and is told nothing.
+        assert submit("eve", KEYED + b"And more.\r\n")[0] == 250
+        assert len(queued(tmp_path)) == 2
+        assert sum(use.used(3600) for use in rates.uses()) == 2
+        assert receiver.leftovers() == []
+
+
+def test_without_a_window_keys_mean_nothing_and_still_stay_here(tmp_path: Path) -> None:
+    """The field is between the application and us, whatever we make of it."""
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        for _ in range(2):
+            submit(spool, ContentPolicy(obey_keys=False))
+        assert len(queued(tmp_path)) == 2
+        assert not any(b"Idempotency-Key" in entry for entry in queued(tmp_path))
+        assert not (spool.path / ONCE).exists()
+
+
+class InPlace(Committer):
+    """Makes changes durable in the caller's thread, so that a death can be at any of the calls."""
+
+    def commit_in_loop(self, change: Change) -> "asyncio.Future[None]":
+        future = asyncio.get_running_loop().create_future()
+        try:
+            make_durable(self._spool, change)
+        except OSError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+
+def submit(spool: Spool, policy: ContentPolicy = POLICY) -> Reply:
+    store = Store(spool, InPlace(spool), MailLog(time.time, lambda *_: None), time.time)
+
+    async def upload() -> Reply:
+        upload = Upload(store, Envelope("a@here.example", (Recipient("sent@example.net"),)), ORIGIN, policy)
+        await upload.take(KEYED)
+        return await upload.finish(None, encode=False)
+
+    return asyncio.run(upload())
+
+
+def id_in(reply: Reply) -> str:
+    assert reply.code == 250, reply
+    return reply.lines[0].split()[4]
+
+
+def run(spool: Spool, delivered: list[str]) -> None:
+    run_once(spool, time.time(), lambda message_id, _: delivered.append(message_id))
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("delivered_before", [False, True])
+def test_whenever_the_receiver_dies_the_mail_is_queued_once(
+    tmp_path: Path, *, delivered_before: bool, torn: bool
+) -> None:
+    """Also when a runner has delivered it, and it has left the spool, before it comes again."""
+    die_at, dead = 0, True
+    while dead:
+        root = tmp_path / str(die_at)
+        delivered: list[str] = []
+        Spool.open(root, create=True).close()
+        with Spool.open(root) as spool, dying_at(die_at, torn=torn) as boundary:
+            submit(spool)
+        dead = boundary.dead
+        with Spool.open(root) as spool:
+            if delivered_before:
+                run(spool, delivered)
+            first, again = submit(spool), submit(spool)
+            run(spool, delivered)
+        assert delivered == [id_in(first)] == [id_in(again)], boundary.calls
+        die_at += 1
+    assert boundary.calls.count("fsync") == 5, "once, once/ is made; the message, new/, the key's file, once/"
+
+
+def failing(at: int) -> Callable[[int], None]:
+    calls = 0
+
+    def fsync(_: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise OSError(5, "Input/output error")
+
+    return fsync
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_whichever_sync_fails_the_mail_is_queued_once(
+    tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application hears 4yz and comes again."""
+    delivered: list[str] = []
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        spool.make_directory(ONCE)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fsync", failing(at))
+            assert submit(spool).code == 451
+        run(spool, delivered)
+        assert delivered == []
+        reply = submit(spool)
+        run(spool, delivered)
+    assert delivered == [id_in(reply)]
+
+
+def test_what_cannot_be_taken_back_is_kept_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered: list[str] = []
+
+    def full(self: KeyFile, *, at: str) -> None:
+        raise OSError(28, f"No space left on device, {at}, {self.name}")
+
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        spool.make_directory(ONCE)
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fsync", failing(4))
+            disk.setattr(KeyFile, "drop", full)
+            with pytest.raises(NotUndone):
+                submit(spool)
+        reply = submit(spool)
+        run(spool, delivered)
+    assert delivered == [id_in(reply)]
+
+
+def test_two_receivers_do_not_take_mail_under_one_key_at_once(tmp_path: Path) -> None:
+    with Spool.open(tmp_path / "spool", create=True) as one, Spool.open(tmp_path / "spool") as other:
+        name = name_of("app", LOOPBACK, "order-4711")
+        file = KeyFile.take(one, name)
+        with pytest.raises(InUse):
+            KeyFile.take(other, name)
+        assert submit(other).code == 451
+        file.release()
+        first = submit(other)
+        assert id_in(first) == id_in(submit(one))
+        assert name_of("app", "elsewhere", "k") == name_of("app", LOOPBACK, "k") != name_of("", LOOPBACK, "k")
+
+
+def test_keys_are_forgotten_when_they_are_old_and_looked_for_once_an_hour(tmp_path: Path) -> None:
+    now = time.time()
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        assert forget_old(spool, now, 100) == 0
+        first = submit(spool)
+        name = name_of("app", LOOPBACK, "order-4711")
+        (spool.path / ONCE / "of another").touch()
+        assert forget_old(spool, now + 50, 100) == 0
+        assert forget_old(spool, now + 200, 100) == 0, "it looked a moment ago"
+        assert id_in(submit(spool)) == id_in(first)
+        with KeyFileHeld(spool, name):
+            assert forget_old(spool, now + 4000, 100) == 0
+        assert forget_old(spool, now + 8000, 100) == 1
+        assert id_in(submit(spool)) != id_in(first)
+        assert (spool.path / ONCE / "of another").exists()
+
+
+class KeyFileHeld:
+    """Holds a key's file while the block runs."""
+
+    def __init__(self, spool: Spool, name: str) -> None:
+        self._file = KeyFile.take(spool, name)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._file.release()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "hard link"])
+@pytest.mark.security_case(118)
+def test_what_is_no_file_of_ours_is_not_followed_and_the_mail_may_come_again(
+    tmp_path: Path, kind: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        path = spool.path / ONCE / name_of("app", LOOPBACK, "order-4711")
+        path.parent.mkdir(0o700)
+        match kind:
+            case "link":
+                path.symlink_to(outside)
+            case "fifo":
+                os.mkfifo(path)
+            case "directory":
+                path.mkdir()
+            case _:
+                path.hardlink_to(outside)
+        assert submit(spool).code == 451
+        assert outside.read_text() == "theirs"
+        assert list((spool.path / "tmp").iterdir()) == queued(tmp_path) == []
+
+
+def test_an_application_that_never_heard_the_reply_submits_again(relay: Relay, tmp_path: Path) -> None:
+    """The receiver is killed with the mail in `new/`; a runner delivers it; then it comes again."""
+    with relay.serve() as receiver, relay.connect() as client:
+        client.sendmail(USER, [TO], KEYED.replace(b"order-4711", b"warm"))
+        client.mail(USER)
+        client.rcpt(TO)
+        # The committer's thread: the message's file, then new/, which this does not reach.
+        watcher = attach(
+            receiver.pid, tmp_path / "trace", inject=("fsync:signal=KILL:when=2",), trace="fsync"
+        )
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            client.data(KEYED)
+        receiver.stop()
+        watcher.communicate()
+    assert relay.mailer_send("--once").returncode == 0
+    assert walk(relay.spool) == {}
+    with relay.serve(), relay.connect() as client:
+        client.mail(USER)
+        client.rcpt(TO)
+        code, text = client.data(KEYED)
+    assert code == 250
+    assert relay.mailer_send("--once").returncode == 0
+    assert len(relay.delivered()) == 2
+    assert not any(b"Idempotency-Key" in mail for mail in relay.delivered())
+    why = relay.mailer("spool", "why", text.split()[4].decode())
+    assert "repeated: its Idempotency-Key came again" in why.stdout
