@@ -19,7 +19,6 @@ from mailer.config.load import load
 from mailer.mail.clock import Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
-from mailer.send.routes import breaker
 from mailer.send.run import open_runner
 from mailer.spool import provider_state
 from mailer.spool.layout import LOG, Spool
@@ -79,7 +78,7 @@ class Cron:
 
     def health(self) -> list[str]:
         """How the providers do now."""
-        return [breaker.health(state, self._moment()).value for state in self.states()]
+        return [provider_state.health(state, self._moment()).value for state in self.states()]
 
     def _clocks(self) -> Clocks:
         return Clocks(lambda: self.now, lambda: self.now - self._began, "boot-1")

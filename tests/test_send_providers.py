@@ -22,12 +22,12 @@ from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.quota import quota_of
 from mailer.send.routes import breaker
-from mailer.send.routes.breaker import Ailment, Health
+from mailer.send.routes.breaker import Ailment
 from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState, Witness
+from mailer.spool.provider_state import Health, ProviderState, Witness
 
 REFUSED = "535 5.7.8 bad credentials"
 LATER = faketime("+3m")
@@ -82,7 +82,7 @@ def test_a_full_mailbox_a_large_message_and_greylisting_are_no_quota_of_ours(rep
 @pytest.mark.parametrize(("scope", "text"), [(Scope.PROVIDER, REFUSED), (Scope.HOST, QUOTAS[0])])
 def test_login_and_quota_open_at_once_where_no_mail_had_a_part_in_it(scope: Scope, text: str) -> None:
     state = breaker.failed(ProviderState(), Ailment.of(scope, text), NOW)
-    assert breaker.health(state, NOW) is Health.OPEN
+    assert provider_state.health(state, NOW) is Health.OPEN
     assert breaker.next_try(state, NOW)
 
 
@@ -99,7 +99,7 @@ def test_one_mail_never_opens_it_whatever_is_said_however_often(scope: Scope, te
     state = ProviderState()
     for _ in range(10):
         state = breaker.failed(state, Ailment.of(scope, text, mail(1)), NOW)
-    assert breaker.health(state, NOW) is Health.CLOSED
+    assert provider_state.health(state, NOW) is Health.CLOSED
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_other_mails_open_it_that_share_no_more_than_the_words_allow(
     state = ProviderState()
     for one in (mail(1), *others):
         state = breaker.failed(state, Ailment.of(scope, text, one), NOW)
-    assert (breaker.health(state, NOW) is Health.OPEN) == opens
+    assert (provider_state.health(state, NOW) is Health.OPEN) == opens
 
 
 def test_the_probe_is_another_mail_than_those_that_opened_it_for_as_long_as_there_may_be_one() -> None:
@@ -145,7 +145,7 @@ def test_a_connection_that_fails_opens_the_third_time_in_a_row() -> None:
     state = ProviderState()
     for expected in (Health.CLOSED, Health.CLOSED, Health.OPEN):
         state = breaker.failed(state, Ailment.of(Scope.HOST, "Connection refused"), NOW)
-        assert breaker.health(state, NOW) is expected
+        assert provider_state.health(state, NOW) is expected
     assert (
         breaker.succeeded(breaker.failed(ProviderState(), Ailment.of(Scope.HOST, "x"), NOW), NOW).failures
         == 0
@@ -162,13 +162,13 @@ def test_one_message_that_breaks_every_session_does_not_keep_it_open() -> None:
 def test_half_open_lets_one_message_through_at_a_time() -> None:
     state = ProviderState(open_until=NOW, trips=1)
     later = NOW + timedelta(seconds=5)
-    assert breaker.health(state, later) is Health.HALF_OPEN
+    assert provider_state.health(state, later) is Health.HALF_OPEN
     assert breaker.next_try(state, later) is None
     probed = breaker.probing(state, later)
     assert breaker.next_try(probed, later)
     after = later + timedelta(seconds=breaker.PROBE)
     assert breaker.next_try(probed, after) is None, "a probe whose runner died"
-    assert breaker.health(breaker.succeeded(probed, later), later) is Health.CLOSED
+    assert provider_state.health(breaker.succeeded(probed, later), later) is Health.CLOSED
 
 
 @given(st.integers(0, 30), st.sampled_from([REFUSED, *QUOTAS]))
@@ -284,7 +284,7 @@ def test_with_every_login_refused_mail_waits_and_the_operator_sees_why(relay: Re
         assert "Not tried yet; next in" in story
         assert "No provider takes mail before 20" in story
         assert "No provider takes mail before 20" in relay.mailer("spool", "ls").stderr
-        assert "No provider takes mail before 20" in relay.mailer_send("--dry-run").stdout
+        assert "No provider takes mail before 20" in relay.mailer_send("--dry-run").stderr
         assert "(all 2 providers are)" in story
         assert f"since it refuses our login: {REFUSED}" in story
         assert changes(relay) == [("first", "open"), ("second", "open")]

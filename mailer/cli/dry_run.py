@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from mailer.cli.outlook import resting
+from mailer.cli.outlook import say_what_keeps
 from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status
@@ -20,6 +20,7 @@ from mailer.spool import words
 from mailer.spool.inspect import Seen, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.obstacles import next_attempt
 from mailer.spool.scan import names
 from mailer.spool.sweep import due_buckets
 
@@ -44,6 +45,7 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     routes = route_names(config)
     staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff(config.retry.schedule, config.retry.max_age).horizon
+    keeps = say_what_keeps(config, spool)
     taken = islice(_taken(spool, now, horizon, staging), limit)
     if as_json:
         sys.stdout.writelines(records.encode(_record(one, routes)) for one in taken)
@@ -52,9 +54,9 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     for one in taken:
         count += 1
         sys.stdout.write(f"{one.seen.id} {one.why:8}  {printable(_describe(one, routes), 4000)}\n")
-    sys.stdout.write(f"{words.count(count, 'message')} would be taken; nothing was touched\n")
-    if paused := resting(config, spool, now):
-        sys.stdout.write(f"{printable(paused, 2000)}\n")
+    expected = next_attempt(None, keeps)
+    when = f" ({expected.words(now)})" if count and expected.obstacle else ""
+    sys.stdout.write(f"{words.count(count, 'message')} would be taken{when}; nothing was touched\n")
 
 
 def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) -> Iterator[Taken]:

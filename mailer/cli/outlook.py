@@ -1,12 +1,15 @@
-"""What `mailer spool why` and the status page know beside a message: the configuration and the providers."""
+"""What listings, `why` and the status page know beside a message: what keeps it back, and what to advise."""
 
+import sys
+import time
 from functools import partial
 
+from mailer.cli.wire import tell
 from mailer.config.model import Config
-from mailer.send.advice import advise, named
-from mailer.spool import provider_state, words
+from mailer.mail.reply import printable
+from mailer.send.advice import advise, named, provider_at
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.obstacles import Obstacle, obstacles
 from mailer.spool.verdict import Outlook
 
 
@@ -15,25 +18,27 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
     return Outlook(
         now=now,
         max_age=float(config.retry.max_age),
-        resting=resting(config, spool, now),
+        obstacles=keeping(config, spool, now),
         name=partial(named, config),
         advise=partial(advise, config),
     )
 
 
-def resting(config: Config, spool: Spool, now: float) -> str:
-    """Say until when all providers are paused; empty while one is in use, or mail may leave without."""
-    if config.direct_delivery.enabled or not config.providers:
-        return ""
-    states = provider_state.read(spool)
-    known = [(each, states.get(each.account, ProviderState())) for each in config.providers]
-    paused = [
-        (state.open_until.timestamp(), f"{each.label} is paused, {state.words}: {state.trouble}")
-        for each, state in known
-        if state.open_until and state.open_until.timestamp() > now
-    ]
-    if len(paused) < len(known):
-        return ""
-    first, why = min(paused)
-    others = f" (all {len(paused)} providers are)" if len(paused) > 1 else ""
-    return f"No provider takes mail before {words.moment(first)}: {why}{others}."
+def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
+    """Find what keeps all mail back that could be tried now."""
+    alone = not config.direct_delivery.enabled
+    ways = {each.account: each.label for each in config.providers} if alone else {}
+
+    def account_at(hop: str) -> str:
+        whose = provider_at(config, hop)
+        return whose.account if whose else ""
+
+    return obstacles(spool, ways, now, account_at)
+
+
+def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
+    """Tell on standard error, beside any listing, what keeps all mail back; return it."""
+    found = keeping(config, spool, time.time())
+    for each in found:
+        tell(sys.stderr, f"{printable(each.said, 2000)}\n")
+    return found

@@ -107,7 +107,6 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         from mailer.cli.dry_run import dry_run  # noqa: PLC0415 - a run needs none of it
 
         with _try_again_later(), workplace(loaded) as at:
-            say_if_paused(at.spool)
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
     become_owner(config.spool_dir)

@@ -18,7 +18,6 @@ from mailer.spool.ids import earliest
 from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Event, Standing
 from mailer.spool.layout import LOG, Place, Spool, Spot
-from mailer.spool.pause import read_pause
 from mailer.spool.scan import QUEUE, find
 from mailer.spool.verdict import Outlook, gist, gist_of_ledger, last_standings, verdict, verdict_of_ledger
 
@@ -92,7 +91,7 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str
             raise Ambiguous(prefix, sorted(spot.name for spot in found))
         if seen := look(spool, found[0]):
             steps = tuple(_steps(spool, found[0]))
-            how = replace(outlook, paused=read_pause(spool), fate=cache(partial(_fate, spool)))
+            how = replace(outlook, fate=cache(partial(_fate, spool)))
             told = (*verdict(seen, steps, how), *_waits_for_clock(spool, seen))
             brief = (*gist(seen, steps, how, whom), *_waits_for_clock(spool, seen))
             return Story(seen.id, _title(seen), told, _named(steps, outlook), brief, seen)

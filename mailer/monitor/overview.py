@@ -1,6 +1,6 @@
 """Everything at a glance, as plain values: what the status page and `mailer top` show, each in its way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailer.config.model import Config
@@ -12,6 +12,7 @@ from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Lookout, Reading
 from mailer.spool import words
 from mailer.spool.layout import Place
+from mailer.spool.obstacles import Obstacle, next_attempt
 
 MEANINGS = {
     Place.NEW: "ready to be sent",
@@ -22,6 +23,8 @@ MEANINGS = {
     Place.CORRUPT: "unreadable, never sent",
 }
 """The states of the queue, as an operator meets them, and what they mean."""
+
+Keeping = Callable[[float], tuple[Obstacle, ...]]
 
 AT_REST = {Place.HOLD: "held", Place.FAILED: "given up", Place.CORRUPT: "unreadable"}
 
@@ -55,6 +58,8 @@ class Overview:
     flows: tuple[Flow, ...]
     providers: tuple[Provider, ...]
     limits: tuple[Use, ...]
+    obstacles: tuple[Obstacle, ...]
+    """What keeps all mail back."""
 
     @property
     def status(self) -> Status:
@@ -76,13 +81,26 @@ class Overview:
         return ", ".join(filter(None, (on_the_way, *at_rest))) or "nothing waits"
 
     @property
-    def next_due(self) -> tuple[float, int] | None:
-        """When deferred mail is due next, in seconds since the epoch, and how many messages then."""
-        return self.reading.queue.due[0] if self.reading.queue.due else None
+    def next_due(self) -> str:
+        """When deferred mail is tried next, and how much of it."""
+        if not self.reading.queue.due:
+            return "Nothing waits for a time to be tried again."
+        due, count = self.reading.queue.due[0]
+        expected = next_attempt(due, self.obstacles).words(self.reading.at)
+        return f"Of those to be tried again, {words.count(count, 'message')} {expected}."
 
 
-def overview(lookout: Lookout, limits: LimitsView, config: Config, firing: frozenset[str]) -> Overview:
-    """Look at everything, in the caller's thread; args: firing: the alerts that are.
+def overview(
+    lookout: Lookout, limits: LimitsView, config: Config, firing: frozenset[str], keeping: Keeping
+) -> Overview:
+    """Look at everything, in the caller's thread.
+
+    Args:
+        lookout: at the spool.
+        limits: in use.
+        config: the operator's.
+        firing: the alerts that are.
+        keeping: finds what keeps all mail back at a time in seconds since the epoch.
 
     Raises:
         OSError: the spool cannot be read.
@@ -95,4 +113,5 @@ def overview(lookout: Lookout, limits: LimitsView, config: Config, firing: froze
         flows=tuple(Flow(name, span, lookout.points(span)) for name, span in spans),
         providers=providers(reading, config),
         limits=limits.uses(),
+        obstacles=keeping(reading.at),
     )

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mailer.config.model import Config
 from mailer.monitor.reading import Reading
 from mailer.spool import words
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.provider_state import Health, ProviderState, health
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,11 @@ class Provider:
 
     def health(self, now: float) -> str:
         """Say in a few words whether it is used; args: now: seconds since the epoch."""
-        until = self.state.open_until.timestamp() if self.state.open_until else None
+        until = self.state.open_until
         if until is None:
             return "in use"
-        return "on trial" if until <= now else f"paused until {words.moment(until)}"
+        paused = health(self.state, datetime.fromtimestamp(now, UTC)) is Health.OPEN
+        return f"paused until {words.moment(until.timestamp())}" if paused else "on trial"
 
     @property
     def words(self) -> str:

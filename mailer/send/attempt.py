@@ -99,10 +99,11 @@ class Attempt:
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
         try:
-            outgoing = await self._presenter.outgoing(route.presentation)
+            made = await self._presenter.outgoing(route.presentation)
         except SigningError as error:
             self._wait(recipients, error.reason)  # Never unsigned by accident.
             return []
+        outgoing = replace(made, on_wait=self._record.throttled)
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
         batches = Batches(recipients, route.batch_size)

@@ -1,9 +1,15 @@
 """A claimed message as it leaves us: what we put on top of it, then the bytes that were accepted."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from mailer.mail.envelope import Envelope
 from mailer.spool.claim import Claim
+
+
+def _ignore(*_: object) -> None:
+    return
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -16,6 +22,10 @@ class Outgoing(msgspec.Struct, frozen=True):
     """Octets of the accepted message, from its start, that `on_top` stands for."""
     shown: Envelope | None = None
     """The envelope that the next hop is told; None: the accepted one."""
+
+    on_wait: Callable[[str, float, int], None] = _ignore
+    """Called with the hop when the message is to wait for its turn there, how many seconds, and for how many
+    turns a minute the hop has."""
 
     @property
     def envelope(self) -> Envelope:

@@ -62,6 +62,8 @@ class Record:
         self._was_overdue = self.state.overdue
         self.doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
+        self._waited = False
+        """The journal says that it waits for its turn in this attempt."""
         self._thrift = Thrift(len(self.state.by_address))
         self._as_before: set[str] = set()
         """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
@@ -151,6 +153,22 @@ class Record:
         longest = max(2 * len(each.encode()) for each in (hop, *hops))
         room[recipients[0].address] += lines * (_ROOM_FOR_LINE + longest)
         return room
+
+    def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
+        """Record, once in an attempt, that the message is to wait for its turn at a hop."""
+        if not self._waited:
+            self._waited = True
+            turn = clock.rfc3339(self.policy.clock() + seconds)
+            reason = f"at most {per_minute} a minute there (maxPerMinute, ratePerHop)"
+            event = Event(
+                at=self._at(),
+                event=Kind.THROTTLED,
+                hop=hop,
+                attempt=self.attempt,
+                next=turn,
+                reason=reason,
+            )
+            self._append([event])
 
     def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
         """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""

@@ -73,6 +73,8 @@ class Glance(msgspec.Struct, frozen=True, gc=False):
     in_hand: bool = False
     reason: str = ""
     """These two as `Seen` has them."""
+    throttled: Event | None = None
+    """As `State.throttled`, of a message in hand."""
 
 
 def glances(
@@ -181,7 +183,15 @@ def _in_doubt(last: dict[str, Event | None], addresses: Iterable[str]) -> bool:
     return any(event and OUTCOMES[event.event] is Status.UNCERTAIN for event in outcomes)
 
 
-_SAY_NOTHING_HERE = {Kind.RECOVERED, Kind.ALONE, Kind.ACCOMPANIED, Kind.RETURNED, Kind.NOTIFIED, Kind.TROUBLE}
+_SAY_NOTHING_HERE = {
+    Kind.RECOVERED,
+    Kind.ALONE,
+    Kind.ACCOMPANIED,
+    Kind.RETURNED,
+    Kind.THROTTLED,
+    Kind.NOTIFIED,
+    Kind.TROUBLE,
+}
 """Lines that change no column; trouble may, where it takes a doubt away."""
 _FINAL = {status for status in Status if status.final}
 
@@ -221,4 +231,5 @@ def of_seen(seen: Seen | Glance) -> Glance | None:
         reply=_telling(statuses, (standing.reply for standing in state.standings)),
         in_hand=seen.in_hand,
         reason=seen.reason,
+        throttled=state.throttled if seen.in_hand else None,
     )

@@ -51,6 +51,8 @@ class Kind(StrEnum):
     anew, refused and expired recipients are tried again too."""
     DATED = "dated"
     """It came by a wall clock that was wrong; its age counts from `since`."""
+    THROTTLED = "throttled"
+    """In its runner's hands, it waits for its turn at `hop`, which comes about `next`; `reason` says why."""
     NOTIFIED = "notified"
     """The notification `notice`, in this spool, tells the sender how `to` stand (RFC 3464)."""
 
@@ -199,6 +201,8 @@ class State(msgspec.Struct, frozen=True):
     """How its last runner has it in hand, or gave it back: ALONE (this boot), ACCOMPANIED or RETURNED."""
     overdue: bool = False
     """It was already too old when it was last deferred: one reading of a clock expires nothing."""
+    throttled: Event | None = None
+    """What it waits for in its runner's hands, since its last outcome; None: nothing that is known."""
     notices: tuple[str, ...] = ()
     """The notifications about it, the earliest first."""
 
@@ -339,9 +343,11 @@ def _allow_doubt(standings: dict[str, Standing]) -> None:
 def _after_outcome(state: State, event: Event) -> State:
     attempts = max(state.attempts, event.attempt)
     if event.event == Kind.COMMITTING:
-        return replace(state, attempts=attempts)
+        return replace(state, attempts=attempts, throttled=None)
     overdue = event.event in _TRIED_AGAIN and event.reason == OVERDUE
-    return replace(state, attempts=attempts, recoveries=0, deaths_alone=0, hand="", overdue=overdue)
+    return replace(
+        state, attempts=attempts, recoveries=0, deaths_alone=0, hand="", overdue=overdue, throttled=None
+    )
 
 
 def _after(state: State, event: Event, standings: dict[str, Standing], boot: str) -> State:
@@ -350,10 +356,8 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             state = replace(state, accepted=event, since=_time(event.at) or 0.0)
         case Kind.RECOVERED:
             state = _after_death(state, event, boot)
-        case Kind.ALONE:
-            state = replace(state, hand=Kind.ALONE if event.boot == boot else "")
-        case Kind.ACCOMPANIED | Kind.RETURNED:
-            state = replace(state, hand=event.event)
+        case Kind.ALONE | Kind.ACCOMPANIED | Kind.RETURNED | Kind.THROTTLED:
+            state = _in_hand(state, event, boot)
         case Kind.DATED:
             state = replace(state, since=_time(event.since) or state.since, overdue=False)
         case Kind.NOTIFIED if is_id(event.notice):
@@ -366,6 +370,13 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
         case Kind.REQUEUED:
             state = _after_requeue(state, event, standings)
     return state
+
+
+def _in_hand(state: State, event: Event, boot: str) -> State:
+    if event.event == Kind.THROTTLED:
+        return replace(state, throttled=event)
+    counts = event.event != Kind.ALONE or event.boot == boot
+    return replace(state, hand=event.event if counts else "")
 
 
 def _after_death(state: State, event: Event, boot: str) -> State:

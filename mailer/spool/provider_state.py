@@ -6,7 +6,8 @@ file that is lost or damaged means that every provider is tried.
 
 import contextlib
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -91,6 +92,30 @@ _WORDS = {
     "host": "it refuses our host",
     "alike": "it refuses all mail in the same words",
 }
+
+
+class Health(StrEnum):
+    """Whether a provider gets mail."""
+
+    CLOSED = "closed"
+    """In use."""
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+LONGEST = 3600.0
+"""Seconds of the longest pause; each one after a failed probe is twice the one before."""
+
+
+def health(state: ProviderState, now: datetime) -> Health:
+    """Tell how a provider is; a pause that lies too far ahead was set by a wrong clock, and is over."""
+    if state.open_until is None:
+        return Health.CLOSED
+    return Health.OPEN if ahead(state.open_until, now, LONGEST) else Health.HALF_OPEN
+
+
+def ahead(moment: datetime, now: datetime, most: float) -> bool:
+    return now < moment <= now + timedelta(seconds=most)
 
 
 States = dict[str, ProviderState]

@@ -3,7 +3,7 @@
 `verdict` says what it all comes to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 import msgspec
@@ -15,6 +15,7 @@ from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
 from mailer.spool.layout import Place
+from mailer.spool.obstacles import Obstacle, next_attempt
 
 
 def tell(step: "Step") -> str:
@@ -76,7 +77,9 @@ def what(event: Event, step: Step | None = None) -> str:
         text += f": {event.reply}"
     if event.reason and event.event not in _OUTCOMES:
         text += f": {event.reason}"
-    if event.next:
+    if event.next and event.event == Kind.THROTTLED:
+        text += f"; that comes about {words.moment_of(event.next)}"
+    elif event.next:
         text += f"; next attempt {words.tried_at(event.next)}"
     return printable(text, 4000)
 
@@ -99,6 +102,7 @@ _PHRASES = {
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued{to}, to be tried at the next run",
     "attempt": _TROUBLE,
+    Kind.THROTTLED: "waiting for its turn{at}",
     Kind.NOTIFIED: "wrote to the sender{about_whom}, in notification {notice}",
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
@@ -129,14 +133,21 @@ def unreadable(seen: Seen) -> str:
     return f"unreadable: {printable(seen.reason)}"
 
 
-def situation(glance: Glance, now: float) -> str:
-    """Say what a message's state alone does not: by whom, until when, why."""
+def situation(glance: Glance, now: float, keeps: Collection[Obstacle] = ()) -> str:
+    """Say what a message's state alone does not: by whom, until when, why.
+
+    Args:
+        glance: the message.
+        now: seconds since the epoch.
+        keeps: what keeps all mail back.
+    """
     match glance.place:
-        case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None:
-            due = "next at the next run" if glance.next is None else words.due(glance.next, now)
-            return f"{due}, {words.count(glance.attempts, 'attempt')}"
+        case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None or keeps:
+            expected = next_attempt(glance.next, keeps).words(now)
+            return f"{expected}, {words.count(glance.attempts, 'attempt')}"
         case Place.CUR:
-            return "in a runner's hands" if glance.in_hand else "its runner died; the next run takes it over"
+            hand = turn(glance.throttled) if glance.throttled else "in a runner's hands"
+            return hand if glance.in_hand else "its runner died; the next run takes it over"
         case Place.HOLD:
             return printable(glance.held) or "not held by its journal"
         case Place.CORRUPT:
@@ -144,6 +155,12 @@ def situation(glance: Glance, now: float) -> str:
         case Place.FAILED:
             return words.count(glance.attempts, "attempt")
     return ""
+
+
+def turn(throttled: Event) -> str:
+    """Say for what a message waits in its runner's hands."""
+    when = words.moment_of(throttled.next)
+    return printable(f"waits for its turn at {throttled.hop}, about {when}: {throttled.reason}", 500)
 
 
 def outcome(standing: Standing) -> str:

@@ -15,8 +15,8 @@ from mailer.spool.entry import Entry
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
 from mailer.spool.layout import LOCAL, Place
-from mailer.spool.pause import Pause, describe
-from mailer.spool.story import outcome
+from mailer.spool.obstacles import Obstacle, next_attempt, sentences
+from mailer.spool.story import outcome, turn
 
 _ADVICE = 3
 """Pieces of advice; recipients of one message mostly meet the same trouble."""
@@ -37,12 +37,10 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     """Seconds since the epoch."""
-    paused: Pause | None = None
-    """The operator's pause, which keeps a message that could be tried from being so."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """What keeps all mail that could be tried from being so."""
     max_age: float = 0.0
     """Seconds until a message is given up, `retry.maxAge`; 0: not known."""
-    resting: str = ""
-    """Which providers are paused, and until when, if nobody else would take the mail; empty: somebody is."""
     fate: Callable[[str], Standing | None] = _not_known
     """How the notification with this id stands; None: nobody knows."""
     name: Callable[[str], str] = str
@@ -116,15 +114,19 @@ _LIVE = {Place.NEW, Place.CUR, Place.RETRY}
 def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     state = entry.state
     attempts = words.count(state.attempts, "attempt")
-    if outlook.paused and seen.spot.place in _LIVE and not seen.in_hand:
+    if (
+        any(each.until is None for each in outlook.obstacles)
+        and seen.spot.place in _LIVE
+        and not seen.in_hand
+    ):
         attempted = f"after {attempts}" if state.attempts else "not tried yet"
-        return f"Waiting, {attempted}; sending is {describe(outlook.paused)}."
+        return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
     if seen.spot.place in {Place.NEW, Place.RETRY}:
         return _waiting(entry, events, outlook)
     died = "Its runner died with it; the next run takes it over at once."
     held = state.held or "its journal does not say why"
     return {
-        Place.CUR: "In a runner's hands at this moment." if seen.in_hand else died,
+        Place.CUR: _in_hand(state.throttled) if seen.in_hand else died,
         Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
         Place.SENT: _sent(
@@ -132,6 +134,12 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
         ),
         Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
     }[seen.spot.place]
+
+
+def _in_hand(throttled: Event | None) -> str:
+    return (
+        f"In a runner's hands; it {turn(throttled)}." if throttled else "In a runner's hands at this moment."
+    )
 
 
 def _sent(hops: Collection[str], rest: str) -> str:
@@ -145,21 +153,21 @@ def _sent(hops: Collection[str], rest: str) -> str:
 def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     state, now = entry.state, outlook.now
     tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
-    rests = f" {outlook.resting}" if outlook.resting else ""
+    rests = f" {sentences(outlook.obstacles)}" if outlook.obstacles else ""
+    expected = next_attempt(state.next, outlook.obstacles).words(now)
     if not tried and state.next is not None:
-        return f"Not tried yet; {words.due(state.next, now)}.{rests}"
+        return f"Not tried yet; {expected}.{rests}"
     if not tried:
         waited = words.duration(now - entry.block.received)
         start = "start one (mailer-send --watch, or mailer-send --once by cron)"
         nobody = rests or f" no runner has taken it yet: {start}."
         return f"Waiting for its first attempt, for {waited}:{nobody}"
-    when = "next at the next run" if state.next is None else words.due(state.next, now)
     until = f"; given up on {words.moment(state.since + outlook.max_age)} unless sent before"
     # Whoever was refused for good, and is asked once more, is given up then: the advice says so.
     lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
     return (
         f"Waiting to be tried again, after {words.count(state.attempts, 'attempt')}; "
-        f"{when}{until if lasts else ''}.{rests}"
+        f"{expected}{until if lasts else ''}.{rests}"
     )
 
 

@@ -35,11 +35,13 @@ def providers(context: click.Context, *, as_json: bool) -> None:
         if as_json:
             raise click.UsageError("--json goes with the list")
         return
-    from mailer.cli.providers.listing import as_line, as_text, listing  # noqa: PLC0415 - not for `reset --help`
+    from mailer.cli.outlook import say_what_keeps  # noqa: PLC0415 - not for `reset --help`
+    from mailer.cli.providers.listing import as_line, as_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()
     with workplace() as at:
         now = datetime.fromtimestamp(time.time(), UTC)
+        say_what_keeps(at.config, at.spool)
         rows = listing(at.config, at.spool, now)
         if not rows and not as_json:
             sys.stdout.write("no provider is in use: forwardSMTP is off, or there is none\n")

@@ -9,11 +9,9 @@ from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
-from mailer.send.routes import breaker
-from mailer.send.routes.breaker import Health
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.provider_state import Health, ProviderState, health
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -58,7 +56,7 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         username=provider.username,
         priority=priority,
         weight=weight,
-        health=breaker.health(state, now).value,
+        health=health(state, now).value,
         open_since=_written(state.opened),
         open_until=_written(state.open_until),
         reason=state.words if state.trouble else "",

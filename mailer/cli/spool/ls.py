@@ -2,21 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.outlook import resting
+from mailer.cli.outlook import say_what_keeps
 from mailer.cli.spool import records, shares
 from mailer.cli.spool.selection import Filter, filters
-from mailer.cli.wire import say_if_paused, tell, workplace
-from mailer.mail.reply import printable
+from mailer.cli.wire import workplace
 from mailer.spool import story, words
 from mailer.spool.glance import Glance, of_seen
 from mailer.spool.inspect import Mine, Seen
 from mailer.spool.layout import Place
+from mailer.spool.obstacles import Obstacle
 from mailer.spool.scan import QUEUE
 
 _SORTED = 200_000
@@ -43,22 +43,21 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
 
     JSON is one object a line: id, state (new cur retry hold failed corrupt sent), sender, recipients
     [{address, status (pending sent deferred bounced expired uncertain), reply}], size, received, attempts,
-    next; and reason where something is wrong.
+    next; reason where something is wrong; and, while something keeps all mail back (all providers are paused,
+    or sending is), keptBy and notBefore, which is null until `mailer resume`.
     """
     now = time.time()
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
-        say_if_paused(at.spool)
-        if paused := resting(at.config, at.spool, now):
-            tell(sys.stderr, f"{printable(paused, 2000)}\n")
+        keeps = say_what_keeps(at.config, at.spool)
 
         def records_of(mine: Mine) -> Iterator[str]:
             for seen in wanted.select(at.spool, QUEUE, now, mine):
-                yield records.encode(records.record(seen))
+                yield records.encode(records.record(seen, keeps))
 
         def lines_of(mine: Mine) -> Iterator[str]:
             for found in wanted.glance(at.spool, QUEUE, now, mine):
-                yield line(found, now)
+                yield line(found, now, keeps)
 
         processes = 1 if limit else shares.processes_for(at.spool, wanted.states or QUEUE)
         lines = shares.listed(records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents)
@@ -74,8 +73,14 @@ def _by_arrival(lines: Iterator[str]) -> Iterator[str]:
     yield from lines
 
 
-def line(found: Seen | Glance, now: float) -> str:
-    """Describe a message in one line of aligned columns."""
+def line(found: Seen | Glance, now: float, keeps: Collection[Obstacle] = ()) -> str:
+    """Describe a message in one line of aligned columns.
+
+    Args:
+        found: it.
+        now: seconds since the epoch.
+        keeps: what keeps all mail back.
+    """
     if (glance := of_seen(found)) is None:
         assert isinstance(found, Seen)
         return f"{found.id} {found.spot.place:7} {'-':>4} {'-':>5}  {story.unreadable(found)}\n"
@@ -83,5 +88,5 @@ def line(found: Seen | Glance, now: float) -> str:
     sender = words.address(glance.sender)
     recipients = words.recipients(glance.recipients[0], glance.statuses)
     columns = f"{glance.id} {glance.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
-    said = (columns, story.situation(glance, now), words.reply(glance.reply))
+    said = (columns, story.situation(glance, now, keeps), words.reply(glance.reply))
     return "; ".join(filter(None, said)) + "\n"

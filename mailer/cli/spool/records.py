@@ -1,5 +1,6 @@
 """A message as JSON: the record that `ls`, `show` and whatever reads their output agree on."""
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ from mailer.mail.reply import printable_json
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place
+from mailer.spool.obstacles import Obstacle, next_attempt
 
+_WAIT = {Place.NEW, Place.RETRY}
 _AT_REST = {Place.HOLD, Place.FAILED, Place.CORRUPT, Place.SENT}
 
 _encoder = msgspec.json.Encoder()
@@ -22,11 +25,11 @@ def encode(record: Record) -> str:
     return printable_json(_encoder.encode(record).decode()) + "\n"
 
 
-def record(seen: Seen) -> Record:
+def record(seen: Seen, keeps: Collection[Obstacle] = ()) -> Record:
     """Describe a message; the null sender is the empty string.
 
     Of one that cannot be read only `id` and `state` are known; the others are null, or empty, and `reason`
-    says why.
+    says why. One that would be tried, if `keeps` did not keep all mail back, says which and until when.
     """
     entry = seen.entry
     if entry is None:
@@ -51,12 +54,15 @@ def record(seen: Seen) -> Record:
         "size": entry.length,
         "received": clock.rfc3339(entry.block.received),
         "attempts": entry.state.attempts,
-        "next": time_or_none(next_attempt(seen)),
+        "next": time_or_none(due(seen)),
     }
+    kept = next_attempt(entry.state.next, keeps).obstacle if seen.spot.place in _WAIT else None
+    if kept:
+        described |= {"keptBy": kept.brief, "notBefore": time_or_none(kept.until)}
     return described | {"reason": seen.reason} if seen.reason else described
 
 
-def next_attempt(seen: Seen) -> float | None:
+def due(seen: Seen) -> float | None:
     """Return when a message is due; None: now, or never while it rests where it is."""
     if seen.entry is None or seen.spot.place in _AT_REST:
         return None

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import click
 
 from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.outlook import say_what_keeps
 from mailer.cli.spool import records
-from mailer.cli.wire import say_if_paused, workplace
+from mailer.cli.wire import workplace
 from mailer.spool import words
 from mailer.spool.ids import arrival
 from mailer.spool.layout import Place, Spool
@@ -38,7 +39,7 @@ class Tally:
 def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""
     with workplace() as at:
-        say_if_paused(at.spool)
+        say_what_keeps(at.config, at.spool)
         tallies = {place: _tally(at.spool, place) for place in QUEUE}
     if as_json:
         described = {

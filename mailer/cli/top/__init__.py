@@ -11,6 +11,7 @@ import click
 
 from mailer.cli.limits import uses
 from mailer.cli.options import DURATION, config_option, examples
+from mailer.cli.outlook import keeping
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
 from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
@@ -57,7 +58,8 @@ def top(*, interval: float, once: bool) -> None:
 
 def _looker(at: Workplace) -> Callable[[], Overview]:
     limits = LimitsView(partial(uses, at.config, at.spool, at.log))
-    return partial(overview, Lookout(at.spool, time.time), limits, at.config, frozenset())
+    keeps = partial(keeping, at.config, at.spool)
+    return partial(overview, Lookout(at.spool, time.time), limits, at.config, frozenset(), keeps)
 
 
 def _keep_showing(

@@ -11,6 +11,7 @@ from mailer.monitor.limits import Use
 from mailer.monitor.overview import MEANINGS, Flow, Overview
 from mailer.monitor.providers import Provider
 from mailer.spool import words
+from mailer.spool.obstacles import next_attempt
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#@"
@@ -80,6 +81,11 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     if reading.last_run is not None:
         ran = f"last run {words.duration(reading.at - reading.last_run)} ago"
     yield Row(f"{seen.in_short}; {ran}; {words.size(reading.free)} free; {printable(path)}", QUIET)
+    if seen.reading.queue.due:
+        yield Row(seen.next_due, QUIET)
+    if seen.obstacles:
+        new = next_attempt(None, seen.obstacles).words(reading.at)
+        yield Row(f"  New mail: {printable(new)}", Status.DEGRADED.value)
     for complaint in seen.complaints[:_COMPLAINTS]:
         yield Row(f"  {printable(complaint)}", seen.status.value)
 

@@ -1,6 +1,7 @@
 """`/queue/STATE`: the messages of one state, a page at a time, and never more files opened than are shown."""
 
 import asyncio
+from collections.abc import Collection
 from heapq import nlargest, nsmallest
 from http import HTTPStatus
 from urllib.parse import urlencode
@@ -8,21 +9,23 @@ from urllib.parse import urlencode
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.overview import MEANINGS
 from mailer.monitor.page.door import Door
-from mailer.monitor.page.html import NOTHING, Markup, fill
+from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
+from mailer.monitor.queue import WAITING
 from mailer.monitor.service import Service
 from mailer.spool import story, words
 from mailer.spool.glance import of_seen
 from mailer.spool.ids import is_id
 from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.obstacles import Obstacle
 from mailer.spool.scan import spots
 
 _SHOWN = 50
 """Messages on one page."""
 
 _BODY = """<h1>{state} <span class="quiet">{count}: {meaning}</span></h1>
-<p class="tabs">{oldest} {newest}</p>
+{kept}<p class="tabs">{oldest} {newest}</p>
 <div id="list" data-live>
 {rows}</div>
 <p class="tabs">{start} {more}</p>
@@ -49,15 +52,17 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
         count = (await service.reading()).queue[place].count
         now = service.clock()
+        keeps = service.outlook(now).obstacles
         chosen = await asyncio.to_thread(_page_of, service.spool, place, after, newest=newest)
         body = fill(
             _BODY,
             state=place.value,
             count=words.count(count, "message"),
             meaning=MEANINGS[place],
+            kept=_kept(keeps) if place in WAITING else NOTHING,
             oldest=_tab("oldest first", place, current=not newest),
             newest=_tab("newest first", place, current=newest, order="newest"),
-            rows=items(chosen[:_SHOWN], now) or Markup('<p class="quiet">None.</p>\n'),
+            rows=items(chosen[:_SHOWN], now, keeps) or Markup('<p class="quiet">None.</p>\n'),
             start=_tab("from the start", place, order="newest" if newest else "") if after else NOTHING,
             more=_more(chosen, place, newest=newest),
         )
@@ -97,17 +102,21 @@ def _more(chosen: list[Seen], place: Place, *, newest: bool) -> Markup:
     return _tab("more", place, order="newest" if newest else "", after=chosen[_SHOWN - 1].id)
 
 
-def items(chosen: list[Seen], now: float, *, with_place: bool = False) -> Markup:
+def _kept(keeps: Collection[Obstacle]) -> Markup:
+    return join(fill('<p class="notice degraded">{said}</p>\n', said=each.said) for each in keeps)
+
+
+def items(chosen: list[Seen], now: float, keeps: Collection[Obstacle], *, with_place: bool = False) -> Markup:
     """Describe messages in a line or three each; nothing for none."""
     if not chosen:
         return NOTHING
-    return fill(_TABLE, items=(_item(seen, now, with_place=with_place) for seen in chosen))
+    return fill(_TABLE, items=(_item(seen, now, keeps, with_place=with_place) for seen in chosen))
 
 
-def _item(seen: Seen, now: float, *, with_place: bool) -> Markup:
+def _item(seen: Seen, now: float, keeps: Collection[Obstacle], *, with_place: bool) -> Markup:
     glance = of_seen(seen)
     place = f", in {seen.spot.place}" if with_place else ""
-    said = story.situation(glance, now) if glance else story.unreadable(seen)
+    said = story.situation(glance, now, keeps) if glance else story.unreadable(seen)
     situation = fill('<span class="situation">{said}</span>\n', said=said) if said else NOTHING
     if glance is None:
         return fill(

@@ -15,6 +15,7 @@ from mailer.monitor.providers import Provider
 from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.layout import Place
+from mailer.spool.obstacles import sentences
 
 _MOST_LIMITS = 20
 _RECENT = 10
@@ -82,7 +83,12 @@ _WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAIL
 def routes(service: Service, door: Door) -> tuple[Route, ...]:
     async def answer(_: Asked) -> Answer:
         seen = await asyncio.to_thread(
-            overview, service.lookout, service.limits, service.config, service.alerting.firing
+            overview,
+            service.lookout,
+            service.limits,
+            service.config,
+            service.alerting.firing,
+            lambda now: service.outlook(now).obstacles,
         )
         latest = await asyncio.to_thread(recent, service.spool, service.clock(), _RECENT)
         return page("Overview", _body(seen, latest))
@@ -99,7 +105,7 @@ def _body(seen: Overview, latest: Markup) -> Markup:
         summary=_summary(seen),
         complaints=_list(seen.complaints),
         states=(_state(seen, place) for place in MEANINGS),
-        due=_due(seen),
+        due=f"{seen.next_due} {sentences(seen.obstacles)}",
         providers=_providers(seen.providers, reading.at),
         limits=_limits(seen.limits),
         recent=latest,
@@ -153,13 +159,6 @@ def _state(seen: Overview, place: Place) -> Markup:
         oldest=_NONE if age is None else words.duration(age),
         meaning=MEANINGS[place],
     )
-
-
-def _due(seen: Overview) -> str:
-    if seen.next_due is None:
-        return "Nothing waits for a time to be tried again."
-    due, count = seen.next_due
-    return f"Of those to be tried again, {words.count(count, 'message')} {words.until(due, seen.reading.at)}."
 
 
 def _providers(providers: tuple[Provider, ...], now: float) -> Markup:

@@ -21,6 +21,7 @@ from mailer.spool.ids import is_id, is_prefix
 from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import QUEUE, spots
+from mailer.spool.verdict import Outlook
 
 _SHOWN = 50
 """Messages of each kind."""
@@ -72,7 +73,8 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             return see_other(f"/message/{wanted.upper()}")
         async with turns:
             found = await asyncio.to_thread(_search, service.spool, wanted, service.clock())
-        return page(f"Search: {wanted}", _body(wanted, found, service.clock()), query=wanted)
+        outlook = service.outlook(service.clock())
+        return page(f"Search: {wanted}", _body(wanted, found, outlook), query=wanted)
 
     return (Route("GET", "/search", door.behind(answer)),)
 
@@ -144,9 +146,9 @@ def _until(seconds: float) -> Callable[[], bool]:
     return lambda: monotonic() < end
 
 
-def _body(wanted: str, found: _Result, now: float) -> Markup:
+def _body(wanted: str, found: _Result, outlook: Outlook) -> Markup:
     none = Markup('<p class="quiet">None.</p>\n')
-    queued = items(found.queued, now, with_place=True) or none
+    queued = items(found.queued, outlook.now, outlook.obstacles, with_place=True) or none
     told = fill(_LINES, lines=map(_line, found.told.values())) if found.told else none
     return fill(
         _BODY,

@@ -11,11 +11,12 @@ from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send.advice import account_trouble, special_account_trouble
 from mailer.send.phase import Phase, Timeouts
-from mailer.send.routes import breaker
+from mailer.send.routes.breaker import Kind
 from mailer.send.smtp.client import OwnReceiver, Session
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.words import moment
 
 TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, quit=5)
 """An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
@@ -61,13 +62,13 @@ async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
 
 def standing(hop: Hop, name: str, state: ProviderState, now: datetime) -> Finding:
     """Say whether runners use the provider, or leave it alone after trouble; args: name: as above."""
-    match breaker.health(state, now):
-        case breaker.Health.CLOSED:
+    match health(state, now):
+        case Health.CLOSED:
             return Finding(str(hop), "breaker", Grade.OK, "in use")
-        case breaker.Health.OPEN:
+        case Health.OPEN:
             until = state.open_until
             assert until is not None
-            words = f"paused until {until:%H:%M:%S} UTC, {state.words}: {state.trouble}"
+            words = f"paused until {moment(until.timestamp())}, {state.words}: {state.trouble}"
         case _:
             words = f"on trial with the next message; {state.words}: {state.trouble}"
     return Finding(str(hop), "breaker", Grade.WARNING, printable(words, 500), _standing_todo(name, state))
@@ -76,9 +77,9 @@ def standing(hop: Hop, name: str, state: ProviderState, now: datetime) -> Findin
 def _standing_todo(name: str, state: ProviderState) -> str:
     """Say what ends a pause: a quota is not mended by asking sooner."""
     match state.kind:
-        case breaker.Kind.QUOTA:
+        case Kind.QUOTA:
             return f"wait until {name} renews our allowance, or have it raised; it is tried again by itself"
-        case breaker.Kind.LOGIN:
+        case Kind.LOGIN:
             return account_trouble(state.trouble, name)
     return f"when the rest of this is well: mailer providers reset {name}"
 

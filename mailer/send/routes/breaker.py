@@ -19,23 +19,23 @@ from mailer.mail.outcome import Scope
 from mailer.send.quota import quota_of
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
-from mailer.spool.provider_state import MOST_TRIPS, MOST_WITNESSES, ProviderState, Witness
+from mailer.spool.provider_state import (
+    LONGEST,
+    MOST_TRIPS,
+    MOST_WITNESSES,
+    Health,
+    ProviderState,
+    Witness,
+    ahead,
+    health,
+)
 
 THRESHOLD = 3
 """Failures in a row, of connections or of different messages, before a provider counts as down."""
 PAUSE = 60.0
 """Seconds of the first pause, as the first one of `retry.schedule`; a quota may ask for a longer one."""
-LONGEST = 3600.0
-"""Seconds of the longest pause; each one after a failed probe is twice the one before."""
 PROBE = 60.0
 """Seconds that a runner has for its probe before another one may try; a slow one just goes on."""
-
-
-class Health(StrEnum):
-    CLOSED = "closed"
-    """In use."""
-    OPEN = "open"
-    HALF_OPEN = "half-open"
 
 
 class Kind(StrEnum):
@@ -97,13 +97,6 @@ def _opens(state: ProviderState, ailment: Ailment) -> bool:
     return any(mail.sender != one.sender or not mail.shares_a_domain(one) for one in others)
 
 
-def health(state: ProviderState, now: datetime) -> Health:
-    """Tell how a provider is; a pause that lies too far ahead was set by a wrong clock, and is over."""
-    if state.open_until is None:
-        return Health.CLOSED
-    return Health.OPEN if _ahead(state.open_until, now, LONGEST) else Health.HALF_OPEN
-
-
 def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime | None:
     """Tell when a message may go there, when half-open as the probe; None: now.
 
@@ -115,12 +108,12 @@ def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime
             return state.open_until
         case Health.HALF_OPEN:
             assert state.open_until is not None
-            if state.probe_until is not None and _ahead(state.probe_until, now, PROBE):
+            if state.probe_until is not None and ahead(state.probe_until, now, PROBE):
                 return state.probe_until
             others_first = state.open_until + timedelta(seconds=PROBE)
             # Those that were refused alike have done nothing of their own, and one may be enough to show it.
             tripped = state.witnesses[-1:] if state.kind == Kind.ALIKE else state.witnesses
-            if any(one.message == message for one in tripped) and _ahead(others_first, now, PROBE):
+            if any(one.message == message for one in tripped) and ahead(others_first, now, PROBE):
                 return others_first
     return None
 
@@ -183,7 +176,3 @@ def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderSta
         probe_until=None,
         trips=min(state.trips + 1, MOST_TRIPS),
     )
-
-
-def _ahead(moment: datetime, now: datetime, most: float) -> bool:
-    return now < moment <= now + timedelta(seconds=most)

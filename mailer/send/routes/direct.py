@@ -158,7 +158,7 @@ class DirectRoute:
     async def _send(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
     ) -> list[Outcome]:
-        async with self._pool.session(hop) as session:
+        async with self._pool.session(hop, outgoing.on_wait) as session:
             outcomes = await session.transact(
                 outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
             )

@@ -14,12 +14,12 @@ from mailer.mail.outcome import Outcome, Scope
 from mailer.maillog.events import Level, MailLog
 from mailer.send.phase import Phase
 from mailer.send.routes import alike, breaker
-from mailer.send.routes.breaker import Ailment, Health, Kind
+from mailer.send.routes.breaker import Ailment, Kind
 from mailer.send.smtp.pool import HANGING
 from mailer.send.trouble import Resting
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState, States, Witness
+from mailer.spool.provider_state import Health, ProviderState, States, Witness, health
 
 _LOOK = 1.0
 """Seconds between looks at the file while a provider is not well: another runner or the operator may know
@@ -67,7 +67,7 @@ class Providers:
                 self._log.warning("the providers' state cannot be written", error=error.strerror)
             self._unwritten = True
         after = self.state(account)
-        was, known = breaker.health(before, now), breaker.health(after, now)
+        was, known = health(before, now), health(after, now)
         if was is not known:
             reason = f"{after.words}: {after.trouble}" if known is Health.OPEN else ""
             # A login that is refused stays so until somebody mends it; the rest mends itself.

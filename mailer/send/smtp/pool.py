@@ -24,11 +24,17 @@ HANGING = 10.0
 """Seconds without an answer after which mail that has another way to go should take it; more than pauses
 before the greeting take. Who has asked goes on waiting, for the minutes that RFC 5321 4.5.3.2 grants."""
 
+NOTABLE = 5.0
+"""Seconds from which waiting for a turn (`Hop.per_minute`) is told: an operator wonders by then."""
+
 EASED = 60.0
 """Seconds that a hop which told us to slow down gets fewer sessions."""
 
 EASE = 1.0
 """Seconds that it gets nothing new, after each time that it says so. More than that is the breaker's."""
+
+OnWait = Callable[[str, float, int], None]
+"""Called with the hop, the seconds until its next free turn, and its turns a minute."""
 
 Opener = Callable[[Hop], Awaitable[Session]]
 
@@ -56,6 +62,8 @@ class _Line:
         """When the hop last told us to slow down."""
         self.users = 0
         """Leases that hold a session or wait for one."""
+        self.turnless = 0
+        """Of these, those that wait for a place before they get their turn (`Hop.per_minute`)."""
         self.free = asyncio.Semaphore(limit)
         self._pool = pool
         self._hop = hop
@@ -201,9 +209,10 @@ class Lease:
     so the session is replaced by a new one, once.
     """
 
-    def __init__(self, pool: "Pool", hop: Hop) -> None:
+    def __init__(self, pool: "Pool", hop: Hop, on_wait: OnWait | None) -> None:
         self._pool = pool
         self._hop = hop
+        self._on_wait = on_wait
         self._line: _Line
         self._session: Session
         self._served = False
@@ -213,7 +222,7 @@ class Lease:
         self._line.users += 1
         since = asyncio.get_running_loop().time()
         try:
-            await self._line.place()
+            await self._place()
             try:
                 # Before there is a session: many servers hang up on one that says nothing for a while.
                 if self._hop.per_minute:
@@ -226,6 +235,20 @@ class Lease:
             self._leave()
             raise
         return self
+
+    async def _place(self) -> None:
+        """Wait for a place, and tell if the turn after it is far off."""
+        if not self._hop.per_minute:
+            await self._line.place()
+            return
+        wait = self._pool.until_turn(self._hop, self._line.turnless)
+        if self._on_wait and wait >= NOTABLE:
+            self._on_wait(str(self._hop), wait, self._hop.per_minute)
+        self._line.turnless += 1
+        try:
+            await self._line.place()
+        finally:
+            self._line.turnless -= 1
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -312,9 +335,12 @@ class Pool:
         self._lines.clear()
         await asyncio.gather(*self._closing)
 
-    def session(self, hop: Hop) -> Lease:
-        """A session to the hop, for `async with`: waits while `limit` are in use, and raises HopTrouble."""
-        return Lease(self, hop)
+    def session(self, hop: Hop, on_wait: OnWait | None = None) -> Lease:
+        """A session to the hop, for `async with`: waits while `limit` are in use, and raises HopTrouble.
+
+        `on_wait` is called if it is to wait for its turn for `NOTABLE` seconds or more.
+        """
+        return Lease(self, hop, on_wait)
 
     def hangs(self, hop: Hop) -> bool:
         """Tell whether nobody has answered there for long; whoever waits already goes on waiting."""
@@ -336,6 +362,11 @@ class Pool:
         self._turns[hop] = turn + 60 / hop.per_minute
         if turn > now:
             await asyncio.sleep(turn - now)
+
+    def until_turn(self, hop: Hop, before: int) -> float:
+        """Seconds until a turn that `before` others get theirs before."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, self._turns.get(hop, now) - now) + before * 60 / hop.per_minute
 
     def forget_if_vacant(self, hop: Hop) -> None:
         """A run that visits a million hosts must not remember them all."""

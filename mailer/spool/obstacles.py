@@ -1,0 +1,146 @@
+"""What keeps all mail from being tried, and so when a message is tried next: one answer for all that show it.
+
+A message's journal says when it is due. Listings, `why`, the dry run, the status page and `mailer top` ask
+here what that comes to while the operator or the providers' state keeps everything back.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from math import inf
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.spool import provider_state, words
+from mailer.spool.inspect import look
+from mailer.spool.journal import Event
+from mailer.spool.layout import Place, Spool, Spot, full_minute
+from mailer.spool.pause import describe, read_pause
+from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.scan import names
+
+_IN_HAND = 500
+"""Messages in hand that are looked at; a runner has 220 at most by default."""
+
+
+class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that keeps mail which could be tried from being so."""
+
+    until: float | None
+    """Seconds since the epoch; None: until the operator ends it."""
+    brief: str
+    """The cause, for a line of a listing."""
+    said: str
+    """All of it in a sentence, without the full stop."""
+
+
+class Next(msgspec.Struct, frozen=True):
+    """When a message is tried next."""
+
+    due: float | None
+    """By its journal, in seconds since the epoch; None: now."""
+    obstacle: Obstacle | None = None
+    """What keeps it from being tried when it is due; None: nothing does."""
+
+    def words(self, now: float) -> str:
+        """Say it in a few words; args: now: seconds since the epoch."""
+        if self.obstacle is None:
+            return "next at the next run" if self.due is None else words.due(self.due, now)
+        if self.obstacle.until is None:
+            return f"next after `mailer resume`: {self.obstacle.brief}"
+        return f"not before {words.moment(self.obstacle.until)}: {self.obstacle.brief}"
+
+
+def next_attempt(due: float | None, obstacles: Collection[Obstacle]) -> Next:
+    """Tell when a message is tried next; args: due: as `Next.due`."""
+    last = max(obstacles, key=_end, default=None)
+    if last is None or (due is not None and full_minute(due) >= _end(last)):
+        return Next(due)
+    return Next(due, last)
+
+
+def _end(obstacle: Obstacle) -> float:
+    return inf if obstacle.until is None else obstacle.until
+
+
+def obstacles(
+    spool: Spool, ways: Mapping[str, str], now: float, account_at: Callable[[str], str]
+) -> tuple[Obstacle, ...]:
+    """Find what keeps all mail back.
+
+    Args:
+        spool: with the state of runners and providers.
+        ways: the providers' names by their accounts; none: mail may leave without a provider.
+        now: seconds since the epoch.
+        account_at: tells whose account a hop of the journal is; empty: nobody's.
+    """
+    found = (_pause(spool), _rest(spool, ways, now), _turns(spool, ways, now, account_at))
+    return tuple(filter(None, found))
+
+
+def _pause(spool: Spool) -> Obstacle | None:
+    paused = read_pause(spool)
+    return Obstacle(until=None, brief="sending is paused", said=describe(paused)) if paused else None
+
+
+def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
+    """Tell until when every provider is paused; None while one gets mail."""
+    states, moment = provider_state.read(spool), datetime.fromtimestamp(now, UTC)
+    known = [(name, states.get(account, ProviderState())) for account, name in ways.items()]
+    paused = [
+        (state.open_until.timestamp(), name, state)
+        for name, state in known
+        if state.open_until and health(state, moment) is Health.OPEN
+    ]
+    if not known or len(paused) < len(known):
+        return None
+    until, name, state = min(paused, key=lambda each: each[0])
+    others = f" (all {len(paused)} providers are)" if len(paused) > 1 else ""
+    return Obstacle(
+        until=until,
+        brief="all providers are paused" if others else f"{name} is paused",
+        said=f"No provider takes mail before {words.moment(until)}: "
+        f"{name} is paused, {state.words}: {state.trouble}{others}",
+    )
+
+
+def _turns(
+    spool: Spool, ways: Mapping[str, str], now: float, account_at: Callable[[str], str]
+) -> Obstacle | None:
+    """Tell when the mail in hand has had its turn, if that waits for one at every provider.
+
+    A runner takes as much in hand as may wait there; what is in `new/` comes after that.
+    """
+    last: dict[str, tuple[float, int, Event]] = {}
+    for each in _throttled(spool) if ways else ():
+        with contextlib.suppress(ValueError):
+            account, turn = account_at(each.hop), clock.seconds(each.next)
+            before, count, _ = last.get(account, (now, 0, each))
+            last[account] = (max(before, turn), count + 1, each)
+    if not ways or ways.keys() - last.keys():
+        return None
+    account = min(ways, key=lambda way: last[way][0])
+    until, count, event = last[account]
+    name = ways[account]
+    return Obstacle(
+        until=until,
+        brief=f"{name} gets mail by turns",
+        said=f"Mail waits for its turn at {name} ({event.reason}): the last of "
+        f"{words.count(count, 'message')} in hand has its turn about {words.moment(until)}",
+    )
+
+
+def _throttled(spool: Spool) -> Iterator[Event]:
+    """Find what the messages in living runners' hands wait for."""
+    for name in islice(names(spool, Place.CUR), _IN_HAND):
+        with contextlib.suppress(OSError):
+            seen = look(spool, Spot(Place.CUR, name))
+            if seen and seen.in_hand and seen.entry and seen.entry.state.throttled:
+                yield seen.entry.state.throttled
+
+
+def sentences(found: Sequence[Obstacle]) -> str:
+    """Say all of them, one after the other; empty: there is none."""
+    return " ".join(f"{each.said}." for each in found)
