@@ -7,7 +7,7 @@
 A script says for each step what happens there; a step without an entry goes well. The steps, in the order of
 a session: connect, handshake (TLS), banner, ehlo, helo, starttls, auth, challenge, rset, mail, rcpt, data,
 body (in the middle of the message, after `body_after` octets), dot (in place of its reply), after (after a
-2yz to the dot), quit, other. What happens there is one of
+2yz to the dot), refused (in place of the 535 to a bad token), quit, other. What happens there is one of
 
     "451 4.3.0 later"     a reply (several lines if the text has several; the codes are yours)
     b"..."                raw bytes
@@ -31,7 +31,7 @@ import socket
 import ssl
 import struct
 import threading
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -39,6 +39,10 @@ from typing import Any, Self
 EXTENSIONS = ("PIPELINING", "SIZE 0", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES")
 SMALL_WINDOW = 16384
 """Octets of a message that a server takes before it reads them."""
+_BEARER = {
+    b"XOAUTH2": "user=(?P<user>[^\1]*)\1auth=Bearer (?P<token>[^\1]*)\1\1",
+    b"OAUTHBEARER": "n,a=(?P<user>[^,]*),\1host=[^\1]+\1port=[0-9]+\1auth=Bearer (?P<token>[^\1]*)\1\1",
+}
 _ADDRESS = re.compile(rb"<([^>]*)>")
 
 
@@ -150,6 +154,7 @@ class Server:
         *,
         extensions: Sequence[str] = EXTENSIONS,
         auth: str = "",
+        bearers: Callable[[str], bool] | None = None,
         tls: ssl.SSLContext | None = None,
         implicit_tls: bool = False,
         body_after: int = 0,
@@ -163,6 +168,7 @@ class Server:
             script: what goes wrong where.
             extensions: of the EHLO reply; AUTH and STARTTLS are added by the next two.
             auth: mechanisms to offer, such as "PLAIN LOGIN"; any login is accepted unless the script objects.
+            bearers: tells which access tokens are good, for XOAUTH2 and OAUTHBEARER.
             tls: the server's side of TLS; offers STARTTLS unless `implicit_tls`.
             implicit_tls: TLS from the first byte.
             body_after: octets of a message's body after which the step `body` happens.
@@ -173,6 +179,7 @@ class Server:
         self.script: dict[str, Action] = dict(script or {})
         self.extensions = tuple(extensions)
         self.auth = auth
+        self.bearers = bearers or (lambda _token: True)
         self.tls = tls
         self.implicit_tls = implicit_tls
         self.body_after = body_after
@@ -321,6 +328,9 @@ class _Conversation:
         if action := self.server.action("auth", self.session, line):
             self._perform(action)
             return
+        if mechanism in {b"XOAUTH2", b"OAUTHBEARER"}:
+            self._take_token(mechanism, initial)
+            return
         rounds = {b"PLAIN": 1, b"LOGIN": 2, b"CRAM-MD5": 1}[mechanism.upper()] - len(initial)
         for turn in range(rounds):
             prompt = {b"LOGIN": (b"Username:", b"Password:"), b"CRAM-MD5": (b"<1.2@hostile>",)}.get(
@@ -329,6 +339,26 @@ class _Conversation:
             self._reply("challenge", line, f"334 {b64encode(prompt[turn]).decode()}")
             self.session.commands.append(next(self._lines()))
         self._send(b"235 2.7.0 welcome\r\n")
+
+    def _take_token(self, mechanism: bytes, initial: list[bytes]) -> None:
+        """Look at a token; a bad one is answered with a challenge first, as RFC 7628 3.2.3 has it."""
+        if not initial:
+            self._send(b"334 \r\n")
+            initial = [next(self._lines())]
+            self.session.commands.append(initial[0])
+        text = b64decode(initial[0], validate=True).decode()
+        found = re.fullmatch(_BEARER[mechanism], text)
+        if found and self.server.bearers(found["token"]):
+            self._send(b"235 2.7.0 welcome\r\n")
+            return
+        told = b64encode(b'{"status":"400","schemes":"Bearer","scope":"mail"}')
+        self._send(b"334 " + told + b"\r\n")
+        answer = next(self._lines())
+        self.session.commands.append(answer)
+        if answer == {b"XOAUTH2": b"", b"OAUTHBEARER": b"AQ=="}[mechanism]:
+            self._reply("refused", answer, "535 5.7.8 no such token")
+        else:
+            self._send(b"501 5.5.2 cancelled?\r\n")
 
     def _on_mail(self, line: bytes) -> None:
         if self.sender is not None:

@@ -23,10 +23,13 @@ PROGRAMS = frozenset({"receive", "send", "monitor"})
 ROOMS_IMPORT = {
     "mail": frozenset(),
     **dict.fromkeys(GROUND_FLOOR, VALUES),
+    # Tokens are kept in the spool, under the terms of the configuration.
+    "oauth": VALUES | {"config", "spool"},
     **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
+    "send": VALUES | GROUND_FLOOR | {"oauth"},
     # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
     "sendmail": frozenset(),
-    "cli": VALUES | GROUND_FLOOR | PROGRAMS,
+    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth"},
     # `python -m mailer` is the command line by another name; `mailer` itself holds the version.
     "__main__": frozenset({"cli"}),
     "": frozenset(),

@@ -27,7 +27,15 @@ from mailer.cli.options import (
 from mailer.cli.parent import end_with
 from mailer.cli.program import run, system_words
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.wire import become_owner, configuration, make_spool, program_log, say_if_paused, workplace
+from mailer.cli.wire import (
+    become_owner,
+    configuration,
+    make_spool,
+    program_log,
+    say_if_paused,
+    uses_tokens,
+    workplace,
+)
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -109,7 +117,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         with _try_again_later(), workplace(loaded) as at:
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
-    become_owner(config.spool_dir)
+    become_owner(config.spool_dir, tokens=uses_tokens(config))
     with _try_again_later():
         opened = make_spool(config.spool_dir)
     with opened as spool:

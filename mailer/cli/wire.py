@@ -113,11 +113,15 @@ def make_spool(path: Path) -> Spool:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
 
 
-def become_owner(path: Path) -> None:
+def become_owner(path: Path, *, tokens: bool = False) -> None:
     """As root on another user's spool, become that user for good; otherwise do nothing.
 
     Root's `mailer spool retry` must leave no file behind that the spool's programs cannot use. Sockets that
     need root are bound before.
+
+    Args:
+        path: the spool.
+        tokens: whether access tokens may be asked for afterwards.
 
     Raises:
         OSError: the system does not let us; we are still root.
@@ -125,7 +129,7 @@ def become_owner(path: Path) -> None:
     owner = _Owner.of(path)
     if owner is None:
         return
-    for name in _IMPORTED_LATE:
+    for name in (*_IMPORTED_LATE, *(_FOR_TOKENS if tokens else ())):
         import_module(name)
     os.environ.update(owner.home)
     os.setgroups(owner.groups)
@@ -189,6 +193,15 @@ _IMPORTED_LATE = (
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner
 cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""
+
+
+_FOR_TOKENS = ("aiohttp", "mailer.oauth.assertion", "mailer.oauth.post", "mailer.oauth.source")
+"""The same, for those who log in to a provider with OAuth 2.0."""
+
+
+def uses_tokens(config: Config) -> bool:
+    """Tell whether a provider is logged in to with an access token."""
+    return any(provider.oauth for provider in config.providers)
 
 
 @dataclass(frozen=True, slots=True)

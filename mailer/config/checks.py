@@ -306,6 +306,8 @@ def _source_addresses(config: Config) -> Iterator[Problem]:
 def _providers(config: Config) -> Iterator[Problem]:
     for provider in config.providers:
         secret = provider.password
+        if provider.oauth:
+            continue
         if provider.username and secret.empty:
             yield Problem(secret.key, f"is empty, and {printable(provider.label)} has a username")
         elif secret.reference is None and (is_placeholder(secret.reveal()) or _guessable(secret)):

@@ -101,7 +101,7 @@ class Walk:
             return self._refuse(path, "this key is given more than once")
         bounds: Any = None
         if get_origin(kind) in {types.UnionType, Union}:
-            kind = get_args(kind)[0]  # `X | None`: null has become the default before
+            kind = _alternative(get_args(kind), value)
             if kind is Path and value == "":
                 return None  # how the Go relay's users write "none"
         if get_origin(kind) is Annotated:
@@ -222,6 +222,12 @@ class Walk:
         if len(self.problems) >= MOST_PROBLEMS:
             raise ConfigError((*self.problems, Problem("$", "and perhaps more; mend these first")))
         return UNFIT
+
+
+def _alternative(kinds: tuple[Any, ...], value: object) -> Any:  # noqa: ANN401 - as above
+    """Choose a type of `X | None` or `X | Object | None`; null has become the default before."""
+    objects = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+    return objects[0] if objects and isinstance(value, dict) else kinds[0]
 
 
 def _expected(kind: Any, bounds: Any) -> str:  # noqa: ANN401 - as above

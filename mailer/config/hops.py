@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from mailer.config.kinds import Count, Group, Limit, Name, Port
+from mailer.config.oauth import OAuth2
 from mailer.config.receiving import RewriteFrom
 from mailer.config.secrets import Secret
 from mailer.config.units import Seconds
@@ -57,8 +58,9 @@ class Provider(Group, frozen=True, kw_only=True):
     username: str = ""
     """Empty: no AUTH."""
     password: Secret = Secret("")
-    auth: AuthMechanism | None = None
-    """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused."""
+    auth: AuthMechanism | OAuth2 | None = None
+    """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused. An
+    object: with an access token instead of `password`."""
     ssl: bool = False
     """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
     is sent only where `host` is written as a loopback address or `localhost`, whatever DNS says of a name."""
@@ -92,6 +94,11 @@ class Provider(Group, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         return self.name or self.host
+
+    @property
+    def oauth(self) -> OAuth2 | None:
+        """How it is logged in to with a token; None: with a password, or not at all."""
+        return self.auth if isinstance(self.auth, OAuth2) else None
 
     @property
     def account(self) -> str:

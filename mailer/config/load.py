@@ -10,6 +10,7 @@ from mailer.config.decode import NEVER_BUILT, UNFIT, Walk
 from mailer.config.document import parse, read
 from mailer.config.environment import overridden
 from mailer.config.model import Config
+from mailer.config.presets import expanded
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import Owners, owners_of
 from mailer.mail.reply import printable
@@ -52,7 +53,7 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     data, mode = read(path)
     document = parse(data, path)
     walk = Walk(path.parent, environ, _owners(path.parent, document))
-    made = walk.convert(Config, document, "$")
+    made = walk.convert(Config, expanded(document), "$")
     config = overridden(Config() if made is UNFIT else made, environ, walk)
     if walk.problems:
         raise ConfigError(tuple(walk.problems), None if explicit or environ.get("MAILER_CONFIG") else path)

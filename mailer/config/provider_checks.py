@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mailer.config import oauth_checks
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -48,6 +49,8 @@ def refusals(config: Config) -> Iterator[Problem]:
                 yield Problem(each.key(key), f"is no address: {error}")
         if provider.rewrite_from is not RewriteFrom.KEEP and not provider.sender:
             yield Problem(each.key("sender"), "is needed for rewriteFrom: it is the address that From shows")
+        for key, why in oauth_checks.refusals(provider):
+            yield Problem(each.key(key), why)
 
 
 def warnings(config: Config) -> Iterator[Problem]:
@@ -59,6 +62,8 @@ def warnings(config: Config) -> Iterator[Problem]:
             yield from _itself(config, each)
         yield from _wrong_port(each)
         yield from _unsignable(config, each)
+        for key, told in oauth_checks.warnings(each.provider):
+            yield Problem(each.key(key), told)
     yield from _bad_names(config)
 
 

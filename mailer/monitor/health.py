@@ -28,6 +28,8 @@ STALE_RUN = 300.0
 """Seconds without a run after which something is wrong; cron and the timer start one each minute."""
 NO_RUN = 3600.0
 """Seconds that mail has waited without a run after which it does not go out."""
+_SECRET_ENDS_SOON = 14 * 86_400.0
+"""Seconds before the end of a provider's secret from which somebody is to make a new one."""
 _CLOCK_SLACK = 60.0
 """Seconds; filesystems' times lag, and clocks of hosts that share a disk differ, by less."""
 _PROBE_EVERY = 10.0
@@ -237,7 +239,7 @@ def _providers(reading: Reading, config: Config) -> Check:
     down = [each for each in found if not each.up]
     if not down:
         return Check(Status.OK, f"{len(found)} in use" if found else "none is configured")
-    said = "; ".join(f"{each.name}: {each.words}" for each in down)
+    said = "; ".join(f"{each.name}: {each.told}" for each in down)
     if len(down) < len(found) or config.direct_delivery.enabled:
         return Check(Status.DEGRADED, said)
     since = min(each.state.opened.timestamp() if each.state.opened else reading.at for each in down)
@@ -245,8 +247,23 @@ def _providers(reading: Reading, config: Config) -> Check:
     return Check(status, f"{said}; no other is left, and mail waits")
 
 
-def _tokens(_: Reading, __: Config) -> Check:
-    return Check(Status.OK, "no provider uses tokens")
+def _tokens(reading: Reading, config: Config) -> Check:
+    """Warn of secrets that end soon, as far as the operator wrote down when they do."""
+    users = [(each.label, each.oauth) for each in config.providers if each.oauth]
+    if not users:
+        return Check(Status.OK, "no provider uses tokens")
+    ends = sorted((end, label) for label, oauth in users if (end := oauth.ends) is not None)
+    soon = [(end, label) for end, label in ends if end - reading.at < _SECRET_ENDS_SOON]
+    if not soon:
+        return Check(Status.OK, f"{words.count(len(users), 'provider')} in use with tokens")
+    said = "; ".join(
+        f"{label}: the secret or certificate {_ends(end - reading.at)} (auth.expires)" for end, label in soon
+    )
+    return Check(Status.DEGRADED, f"{said}: make a new one, and type mailer reload")
+
+
+def _ends(left: float) -> str:
+    return f"ends in {_time(left)}" if left > 0 else f"ended {_time(-left)} ago"
 
 
 def _ledger(reading: Reading, _: Config) -> Check:

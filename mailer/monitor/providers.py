@@ -35,6 +35,12 @@ class Provider:
     def words(self) -> str:
         return self.state.words
 
+    @property
+    def told(self) -> str:
+        """Say what is wrong with it, and what to do where that is known."""
+        cause = self.state.cause
+        return f"{self.words}. {cause.todo.format(name=self.name)}" if cause else self.words
+
 
 def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
     """Say how each provider is, in the order in which they are tried."""

@@ -8,6 +8,7 @@ import re
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
+from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import Status
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
@@ -163,11 +164,15 @@ def account_trouble(reply: str, name: str) -> str:
 
 def special_account_trouble(reply: str, name: str) -> str:
     """Say what to do about a login that no other password would mend; empty: it is not one of those."""
+    if cause := cause_of(reply):
+        return cause.todo.format(name=name)
     special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), "")
     return special.format(name=name, again="")
 
 
 def _about(standing: Standing, whose: Provider | None) -> str:
+    if whose and (cause := cause_of(standing.reply)):
+        return cause.todo.format(name=whose.label)
     if not _REPLY.match(standing.reply):
         return _no_reply(standing.reply, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}

@@ -86,7 +86,8 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         )
         async with pool:
             traffic = Traffic(asyncio.get_running_loop().time)
-            means = Means(spool, committer, pool, Providers(spool, log, clock), traffic, hostname)
+            providers = Providers(spool, log, clock)
+            means = Means(spool, committer, pool, providers, traffic, hostname, clock)
             policy = Policy(
                 routes=plan(config, means),
                 backoff=backoff,

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
+from mailer.mail.login_causes import Cause, cause_of
 from mailer.spool import state
 from mailer.spool.layout import Spool
 
@@ -81,8 +82,15 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What it refused, in which words, since it last took a mail."""
 
     @property
+    def cause(self) -> Cause | None:
+        """Why the login does not work, where the last trouble was that and says so."""
+        return cause_of(self.trouble) if self.kind == "login" else None
+
+    @property
     def words(self) -> str:
         """What the last trouble was about, in plain words."""
+        if self.cause:
+            return self.cause.what
         return _WORDS.get(self.kind, "it does not work")
 
 

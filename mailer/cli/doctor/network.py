@@ -10,6 +10,7 @@ from functools import partial
 
 from mailer.cli.doctor.signing import unsigned
 from mailer.cli.name_server import name_servers
+from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
@@ -24,7 +25,7 @@ from mailer.send.dkim.author import ascii_domain
 from mailer.send.dkim.key_files import KeyFile
 from mailer.send.dkim.signer import Signer
 from mailer.send.resolver import DnsResolver, LookupFailed
-from mailer.send.routes.plan import hop_of, keeps_mail, rules_of
+from mailer.send.routes.plan import hop_of, keeps_mail, rules_of, tokens_of
 from mailer.send.smtp.hop import Hop
 from mailer.spool import identity, provider_state
 from mailer.spool.layout import Spool
@@ -78,7 +79,7 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
     states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
         state = states.get(provider.account, ProviderState())
-        yield Section(f"provider {provider.label}", partial(_provider, hop, provider.label, state))
+        yield Section(f"provider {provider.label}", partial(_provider, config, provider, hop, state))
     try:
         resolver = name_servers(config, asked.resolver)
     except (LookupFailed, ValueError) as error:
@@ -129,11 +130,24 @@ def _provider_states(config: Config) -> States:
         return {}
 
 
-async def _provider(hop: Hop, name: str, state: ProviderState) -> list[Finding]:
-    now = time.time()
+async def _provider(config: Config, provider: Provider, hop: Hop, state: ProviderState) -> list[Finding]:
+    now, name = time.time(), provider.label
     looked_up, addresses = await provider_check.look_up(hop)
-    found = await provider_check.check_provider(hop, name, now) if addresses else []
+    found = await _login(config, provider, hop) if addresses else []
     return [looked_up, *found, provider_check.standing(hop, name, state, datetime.fromtimestamp(now, UTC))]
+
+
+async def _login(config: Config, provider: Provider, hop: Hop) -> list[Finding]:
+    """Log in as a run would: with a token that is kept in the spool, or that is then."""
+    if provider.oauth is None:
+        return await provider_check.check_provider(hop, provider.label, time.time())
+    try:
+        with Spool.look(config.spool_dir) as spool:
+            hop = replace(hop, tokens=tokens_of(provider, spool, time.time))
+            return await provider_check.check_provider(hop, provider.label, time.time())
+    except OSError as error:
+        words = f"its access token is kept in the spool, which cannot be used: {error.strerror}"
+        return [Finding(str(hop), "login", Grade.SKIPPED, words)]
 
 
 def sender_domains(config: Config) -> tuple[str, ...]:

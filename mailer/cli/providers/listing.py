@@ -33,6 +33,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The last trouble, as the provider or the system put it."""
     trouble_at: str
     failures: int
+    cause: str
+    """Why the login does not work, in one word; empty: it does, or nobody knows."""
+    todo: str
+    """What to do about that."""
 
 
 def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
@@ -63,6 +67,8 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         trouble=state.trouble,
         trouble_at=_written(state.at),
         failures=state.failures,
+        cause=state.cause.name if state.cause else "",
+        todo=state.cause.todo.format(name=provider.label) if state.cause else "",
     )
 
 
@@ -75,12 +81,14 @@ def as_line(row: Row) -> str:
 
 
 def as_text(row: Row) -> str:
-    """One line for a provider that does well, two for one that did not."""
+    """One line for a provider that does well, more for one that did not."""
     login = f" as {row.username}" if row.username else ""
     share = f", weight {row.weight}" if row.weight else ""
     said = f"{row.name}: {row.host}:{row.port}{login}, priority {row.priority}{share}: {_health(row)}"
     if row.trouble:
         said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
+    if row.todo:
+        said += f"\n    what to do: {row.todo}"
     return "\n".join(printable(line, 2000) for line in said.splitlines()) + "\n"
 
 

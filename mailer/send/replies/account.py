@@ -10,6 +10,15 @@ ACCOUNTS = (
     Row(
         About.ACCOUNT,
         """
+        mailbox log ?on fail*
+        mapiexceptionlogonfailed
+        """,
+        reason="Our application may not open the mailbox that it sends as; every mail would meet the same.",
+        source="Microsoft 365: 430 4.2.0 STOREDRV; mailbox logon failure",
+    ),
+    Row(
+        About.ACCOUNT,
+        """
         auth* ~ (required|unsuccessful|fail*|first|needed|reject*|denied|invalid|disabled|not|error|
             missing|aborted|mechanism|wrong|incorrect|exchange|before|succeeded|unavailable|temporarily)
         (must|need|needs|please|send|use|requires?|should) (to )?(be )?(auth*|log ?in|login|sign in)

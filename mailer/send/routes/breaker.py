@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from msgspec.structs import replace
 
+from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import Scope
 from mailer.send.quota import quota_of
 from mailer.send.replies.reader import read_line
@@ -68,6 +69,8 @@ class Ailment:
     @classmethod
     def of(cls, scope: Scope, text: str, mail: Witness | None = None) -> "Ailment":
         """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about."""
+        if cause_of(text):
+            return cls(text, Kind.LOGIN, PAUSE, mail)
         if quota := quota_of(text):
             return cls(text, Kind.QUOTA, quota.pause, mail)
         about = read_line("", text).about

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from mailer.config.hops import DirectDelivery, IpVersion, Provider, TlsLevel
 from mailer.config.model import Config
+from mailer.config.oauth import OAuth2
+from mailer.mail.clock import Clock
 from mailer.send.presentation import Presentation
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.forward import ForwardRoute
@@ -21,6 +23,7 @@ from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
+    from mailer.oauth.source import TokenSource
     from mailer.send.routes.mx import Rules
 
 
@@ -40,6 +43,7 @@ class Means:
     """Keeps how the direct route's destinations do."""
     ehlo_domain: str
     """What we call ourselves to others."""
+    clock: Clock
 
 
 def plan(config: Config, means: Means) -> Turns:
@@ -115,13 +119,26 @@ def rules_of(direct: DirectDelivery) -> "Rules":
 
 def _forward(provider: Provider, config: Config, means: Means) -> Route:
     return ForwardRoute(
-        replace(hop_of(provider, config, means.ehlo_domain), ourselves=identity.known(means.spool)),
+        replace(
+            hop_of(provider, config, means.ehlo_domain),
+            ourselves=identity.known(means.spool),
+            tokens=tokens_of(provider, means.spool, means.clock),
+        ),
         means.pool,
         Breaker(means.providers, provider.account, provider.label),
         Presentation.to(provider),
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
     )
+
+
+def tokens_of(provider: Provider, spool: Spool, clock: Clock) -> "TokenSource | None":
+    """Return where a provider's access tokens come from; None: it is logged in to with a password."""
+    if provider.oauth is None:
+        return None
+    from mailer.oauth.source import TokenSource  # noqa: PLC0415 - not for passwords
+
+    return TokenSource(provider.oauth, provider.username, provider.account, spool, clock)
 
 
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
@@ -134,6 +151,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     demand = demand_of(config.tls_policies, provider.host)
     verified = bool(provider.username) or provider.ssl or demand.level is TlsLevel.VERIFY
     rate = provider.max_per_minute
+    mechanism = provider.auth.mechanism if isinstance(provider.auth, OAuth2) else provider.auth
     logins = {p.username for p in config.providers if (p.host, p.port) == (provider.host, provider.port)}
     return Hop(
         name=provider.host,
@@ -143,8 +161,8 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         verify=verified and not provider.insecure_skip_verify,
         verify_name=demand.verify_name,
         username=provider.username,
-        password=provider.password if provider.username else None,
-        auth=provider.auth.upper() if provider.auth else "",
+        password=provider.password if provider.username and not provider.oauth else None,
+        auth=mechanism.upper() if mechanism else "",
         ehlo_domain=ehlo_domain,
         source_address=provider.source_address,
         max_sessions=provider.max_sessions or 0,

@@ -1,21 +1,19 @@
 """One SMTP session to one next hop: the asyncio shell of `smtp.Dialogue`, from the connect to QUIT."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from mailer.config.secrets import SecretError
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply, printable
 from mailer.send.phase import Phase, Timeouts
-from mailer.send.smtp import sasl, tls, utf8
+from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
-from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
 from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
+from mailer.send.smtp.login import Login, TokenRefused, fetch
 from mailer.send.smtp.machine import State
 from mailer.send.smtp.verdicts import worn
 from mailer.send.smtp.wire import Wire, connect
@@ -26,12 +24,6 @@ if TYPE_CHECKING:
 
 BLOCK = 64 * 1024
 """Octets read and written at once; a message up to this size leaves in one write with its final dot."""
-
-_MOST_LOGINS = 2
-"""Mechanisms that are tried in one session. Some servers offer one that they then refuse; more attempts would
-count as guessing where the password is wrong."""
-
-_NOT_IN_COMMON = "no AUTH mechanism in common"
 
 Commit = Callable[[Sequence[Recipient]], None]
 
@@ -88,19 +80,28 @@ class Session:
         Raises:
             HopTrouble: some step failed; nothing is left open.
         """
+        login = await fetch(hop)
         try:
-            return await cls._open(hop, timeouts, say)
+            return await cls._open(login, timeouts, say)
+        except TokenRefused:
+            # It may have been withdrawn before its end. In a new session: many servers end this one.
+            another = await fetch(hop, login.token)
+            if another.token == login.token:
+                raise
+            login = another
         except HopTrouble as trouble:
             if not hop.opportunistic or trouble.phase not in {Phase.STARTTLS, Phase.TLS}:
                 raise
             reason = f"none: {trouble.text}"
-        return await cls._open(replace(hop, starttls=StartTls.NEVER), timeouts, say, reason)
+            login = Login(replace(hop, starttls=StartTls.NEVER))
+            return await cls._open(login, timeouts, say, reason)
+        return await cls._open(login, timeouts, say)
 
     @classmethod
-    async def _open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None", without_tls: str = "") -> "Session":
-        # Before anything is read: an earlier session may have told the server what it quotes in its banner.
-        login = await _login(hop)
-        wire = await connect(hop, timeouts, login if isinstance(login, Concealment) else None, say)
+    async def _open(
+        cls, login: Login, timeouts: Timeouts, say: "Say | None", without_tls: str = ""
+    ) -> "Session":
+        wire = await connect(login.hop, timeouts, login.conceal, say)
         session = cls(wire, without_tls)
         try:
             await session._prepare(login)
@@ -186,7 +187,7 @@ class Session:
 
     # Opening.
 
-    async def _prepare(self, login: Concealment | SecretError | None) -> None:
+    async def _prepare(self, login: Login) -> None:
         if self.hop.implicit_tls:
             await self._wire.handshake()
         banner = await self._ask()
@@ -195,7 +196,7 @@ class Session:
         await self._hello()
         if not self.hop.implicit_tls and self.hop.starttls is not StartTls.NEVER:
             await self._encrypt()
-        if login:
+        if self.hop.username:
             await self._log_in(login)
 
     async def _hello(self) -> None:
@@ -226,38 +227,23 @@ class Session:
         self._dialogue.secured()
         await self._hello()
 
-    async def _log_in(self, login: Concealment | SecretError) -> None:
-        secret = self.hop.password
-        assert secret is not None
+    async def _log_in(self, login: Login) -> None:
+        """Log in by the first mechanism that is not refused for good; the first one's refusal counts."""
         if not self.encrypted and not (self.hop.here and self._wire.loopback):
             text = "credentials are not sent in clear, and TLS is not offered or not wanted"
             if self._wire.loopback:
                 text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"
             raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        mechanisms = sasl.usable(self.extensions.auth, self.hop.username, secret, self.hop.auth)
-        if not mechanisms:
-            offered = " ".join(self.extensions.auth) or "none"
-            if isinstance(login, Concealment):
-                offered = login.words(offered)
-            wanted = f"AUTH {self.hop.auth} (key auth) is not offered" if self.hop.auth else _NOT_IN_COMMON
-            text = f"{wanted} (offered: {offered})"
-            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        if isinstance(login, SecretError):
-            text = printable(str(login))
-            raise HopTrouble(self.label, Phase.AUTH, text, scope=Scope.PROVIDER, temporary=False)
-        await self._try_mechanisms(mechanisms[:_MOST_LOGINS])
-
-    async def _try_mechanisms(self, mechanisms: Sequence[sasl.Mechanism]) -> None:
-        """Log in by the first that is not refused for good; what the server says of the first one counts."""
         refusal: HopTrouble | None = None
-        for mechanism in mechanisms:
+        for mechanism in login.mechanisms(self.extensions.auth, self.label):
             try:
                 reply = await self._ask(self._dialogue.auth, mechanism)
             except HopTrouble as lost:
                 raise refusal or lost from None
             if reply.positive:
                 return
-            refusal = refusal or self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
+            refused = self._refused(Phase.AUTH, reply, scope=Scope.PROVIDER)
+            refusal = refusal or login.refusal(refused, mechanism.name)
             if not reply.permanent:
                 break
         assert refusal is not None
@@ -394,15 +380,3 @@ class Session:
 
     def _lost(self, kind: type[HopTrouble], broken: Broken) -> HopTrouble:
         return kind(self.label, broken.phase, printable(broken.text), reply=broken.reply)
-
-
-async def _login(hop: Hop) -> Concealment | SecretError | None:
-    """Fetch a hop's password, and return what its replies are not to show; or why it cannot be had."""
-    if not hop.username:
-        return None
-    assert hop.password is not None
-    try:
-        # In a thread: a secret may be a command's output, and the command may take its time.
-        return Concealment(hop.username, await asyncio.to_thread(hop.password.reveal))
-    except SecretError as error:
-        return error

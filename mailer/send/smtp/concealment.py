@@ -10,6 +10,8 @@ from base64 import b64encode
 
 MASK = "***"
 
+_KNOWN = 16
+"""Octets of a token by which it is known."""
 _SHORT = 8
 """Octets. A shorter password may be a syllable of honest words, so it must stand as a word of its own."""
 
@@ -31,6 +33,18 @@ class Concealment:
             with contextlib.suppress(UnicodeEncodeError):
                 forms += [_word(password.encode("latin-1"))]
         self._pattern = re.compile(b"|".join(forms), re.IGNORECASE)
+
+    @classmethod
+    def of_token(cls, username: str, token: str) -> "Concealment":
+        """As for a password, for an access token: servers quote it in part, so its beginning is enough."""
+        made = cls(username, token)
+        known = re.escape(token[:_KNOWN].encode()) + rb"[\w.~+/=-]*" if len(token) >= _SHORT else rb"(?!)"
+        # What AUTH makes of it begins with the name (XOAUTH2, OAUTHBEARER).
+        answers = [
+            _base64(f"{begin}{username},\1auth=Bearer {token}".encode(), 16) for begin in ("user=", "n,a=")
+        ]
+        made._pattern = re.compile(b"|".join([*answers, known, made._pattern.pattern]), re.IGNORECASE)
+        return made
 
     def octets(self, text: bytes) -> bytes:
         """Return the text without the password."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mailer.mail.reply import printable
-from mailer.send.smtp.sasl import Secret
+from mailer.send.smtp.sasl import Secret, Tokens
 
 
 class StartTls(StrEnum):
@@ -34,6 +34,8 @@ class Hop:
     username: str = ""
     """Empty: do not log in."""
     password: Secret | None = field(default=None, repr=False, compare=False)
+    tokens: Tokens | None = field(default=None, repr=False, compare=False)
+    """Log in with an access token from here; `password` is not used then."""
     auth: str = ""
     """The AUTH mechanism to use, in upper case; empty: those that are offered."""
     ehlo_domain: str = "localhost"

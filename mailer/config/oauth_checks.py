@@ -1,0 +1,84 @@
+"""What is missing or wrong in a provider's `auth` of type oauth2; see `provider_checks`, which asks."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from mailer.config.hops import Provider
+from mailer.config.oauth import Grant, OAuth2, Preset
+from mailer.config.presets import TENANT
+from mailer.mail.host_name import is_address
+
+_NO_URL = "is no address; write it as https://login.example.com/token"
+_BLANKS = re.compile(r"\s")
+
+
+def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Yield key, below the provider, and message of everything that keeps a token from being had."""
+    auth = provider.oauth
+    if auth is None:
+        return
+    if not provider.username:
+        yield "username", "is needed: the mailbox that the token is for"
+    elif auth.username not in {"", provider.username}:
+        yield "auth.username", "is another one than the provider's username: write it once"
+    yield from _addresses(auth)
+    yield from _grant(auth)
+    if not auth.scope and auth.grant is not Grant.REFRESH_TOKEN:
+        yield "auth.scope", "is needed: what the token is to allow, as the provider documents it"
+    if auth.expires and auth.ends is None:
+        yield "auth.expires", 'is no date: write it as "2027-01-31"'
+
+
+def warnings(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Yield key and message of what has no effect."""
+    if provider.oauth and not provider.password.empty:
+        yield "password", "has no effect: with auth of type oauth2 a password is never sent; remove it"
+
+
+def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
+    """Name addresses that are missing, or that would show secrets to others on the way."""
+    if auth.preset and auth.preset.microsoft and not auth.token_url:
+        written = "is no id of a directory and no domain" if auth.tenant else "is needed"
+        if not (auth.tenant and TENANT.fullmatch(auth.tenant)):
+            yield "auth.tenant", f"{written}: the directory (tenant) ID that Entra shows for the application"
+        return
+    for key, url in (("tokenUrl", auth.token_url), ("deviceUrl", auth.device_url)):
+        if url and (why := _bad_url(url)):
+            yield f"auth.{key}", why
+    if not auth.token_url:
+        yield "auth.tokenUrl", "is needed, or a preset: where the provider makes tokens"
+
+
+def _bad_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return _NO_URL
+    if not host or _BLANKS.search(url) or "@" in parts.netloc:
+        return _NO_URL
+    here = host == "localhost" or (is_address(host) and host in {"127.0.0.1", "::1"})
+    if parts.scheme != "https" and not (parts.scheme == "http" and here):
+        return "must begin with https://: the secret goes there"
+    return ""
+
+
+def _grant(auth: OAuth2) -> Iterator[tuple[str, str]]:
+    google = auth.preset is Preset.GOOGLE
+    if auth.grant is not Grant.SERVICE_ACCOUNT and not auth.client_id:
+        yield "auth.clientId", "is needed: the id under which the application is registered"
+    match auth.grant:
+        case Grant.CLIENT_CREDENTIALS if google:
+            yield "auth.grant", "Google knows no clientCredentials for mailboxes: use serviceAccount"
+        case Grant.CLIENT_CREDENTIALS if auth.client_secret.empty == auth.certificate.empty:
+            both = "both are written" if auth.certificate.empty is False else "neither is written"
+            yield "auth.clientSecret", f"either this or certificate is needed, and {both}"
+        case Grant.REFRESH_TOKEN if auth.refresh_token.empty:
+            yield "auth.refreshToken", "is needed; with grant deviceCode, mailer auth login gets one"
+        case Grant.DEVICE_CODE if google:
+            yield "auth.grant", "Google allows no mail by deviceCode: use serviceAccount or refreshToken"
+        case Grant.DEVICE_CODE if not auth.device_url and auth.token_url:
+            yield "auth.deviceUrl", "is needed, or a preset: where a login by device code begins"
+        case Grant.SERVICE_ACCOUNT if auth.service_account.empty:
+            yield "auth.serviceAccount", 'is needed: {"file": "key.json"}, the key that Google made for it'

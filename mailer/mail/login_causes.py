@@ -1,0 +1,203 @@
+"""Why a login does not work: the causes that providers have names for, and what to do about each.
+
+A table of plain values. A text is a server's reply, with the mechanism behind it when a token was refused, or
+what there was instead of a token: `no access token from HOST: ...`. The first row that fits counts, so the
+special ones come first.
+
+Sources: Microsoft, "Microsoft Entra authentication and authorization error codes", "Authenticate an IMAP, POP
+or SMTP connection using OAuth"; RFC 6749 5.2, RFC 8628 3.5; Google, "Using OAuth 2.0 for Server to Server
+Applications".
+"""
+
+import re
+from dataclasses import dataclass
+
+NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
+"""How a text begins when there was nothing to log in with; it goes on with ` from HOST: WHY`."""
+
+BY_TOKEN = "by access token"  # noqa: S105 - the same
+"""What stands behind a server's reply to a login with a token."""
+
+_AGAIN = "then type `mailer providers reset {name}` and `mailer spool retry --all`."
+_BY_ITSELF = "mail goes on by itself."
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause."""
+
+    name: str
+    """In one word, for programs."""
+    sign: re.Pattern[str]
+    what: str
+    """In plain words."""
+    todo: str
+    """What to do; `{name}` stands for the provider's name."""
+
+
+def _cause(name: str, sign: str, what: str, todo: str) -> Cause:
+    text = " ".join(todo.split()).replace("{again}", _AGAIN).replace("{by itself}", _BY_ITSELF)
+    return Cause(name, re.compile(sign, re.IGNORECASE), what, text)
+
+
+CAUSES = (
+    _cause(
+        "clockSkew",
+        r"AADSTS700024|reasonable timeframe|this host's clock is \d+",
+        "the clock of this host is wrong",
+        "Set the clock (`timedatectl`, chrony): a signed request holds for minutes only; {by itself}",
+    ),
+    _cause(
+        "refreshTokenUnused",
+        "AADSTS700082",
+        "the login has ended: its refresh token was not used for 90 days",
+        "Type `mailer auth login {name}`, or write a new `refreshToken` and type `mailer reload`; {again}",
+    ),
+    _cause(
+        "conditionalAccess",
+        r"AADSTS70043|AADSTS53003|AADSTS5007[69]|interaction_required",
+        "the directory's rules (Conditional Access) have ended the login",
+        """Have the directory's administrator exempt this application from the rule (sign-in frequency, second
+        factor, location), then type `mailer auth login {name}`; {again}""",
+    ),
+    _cause(
+        "clientSecretExpired",
+        "AADSTS7000222",
+        "the client secret has expired",
+        """Make a new client secret in the application's registration (Certificates & secrets), write its
+        value into `clientSecret`, type `mailer reload`; {again}""",
+    ),
+    _cause(
+        "clientSecretWrong",
+        "AADSTS7000215",
+        "the client secret is wrong",
+        """Write the secret's value into `clientSecret`, not its id; where the value is lost, make a new
+        secret (Certificates & secrets); type `mailer reload`; {again}""",
+    ),
+    _cause(
+        "certificateUnknown",
+        r"AADSTS700027|AADSTS700023",
+        "the certificate is not registered for the application",
+        """Upload the certificate of `auth.certificate` to the application's registration (Certificates &
+        secrets), or name the one that is there; type `mailer reload`; {again}""",
+    ),
+    _cause(
+        "consentMissing",
+        r"AADSTS65001|consent_required|access_denied|unauthorized_client",
+        "the application may not do this",
+        """Have the administrator grant it: Microsoft SMTP.SendAsApp (for users SMTP.Send) with admin consent,
+        Google domain-wide delegation of https://mail.google.com/ to the service account; {again}""",
+    ),
+    _cause(
+        "invalidClient",
+        r"invalid_client|AADSTS700016|AADSTS90002",
+        "the application is not known there, or its secret is refused",
+        "Compare `clientId`, `tenant`, `clientSecret` with the registration, type `mailer reload`; {again}",
+    ),
+    _cause(
+        "invalidScope",
+        r"invalid_scope|AADSTS70011|AADSTS1002012",
+        "the scope is refused",
+        """Write the scope that the provider documents for this grant into `scope`, or use a preset; type
+        `mailer reload`; {again}""",
+    ),
+    _cause(
+        "loginNeeded",
+        "nobody has logged in",
+        "nobody has logged in yet",
+        "Type `mailer auth login {name}`; {by itself}",
+    ),
+    _cause(
+        "invalidGrant",
+        "invalid_grant",
+        "the login was withdrawn or has expired",
+        """Type `mailer auth login {name}`, or write a new `refreshToken` (a changed password ends the old
+        one) and type `mailer reload`; for a service account compare user, scope and delegation with what the
+        administrator allowed; {again}""",
+    ),
+    _cause(
+        "untrustedCertificate",
+        rf"{NO_TOKEN}.*certificate is not trusted",
+        "the token server's certificate is not trusted",
+        """Are ca-certificates installed, and is the clock right? Where a proxy opens TLS, have the system
+        trust its authority (/usr/local/share/ca-certificates, update-ca-certificates); {by itself}""",
+    ),
+    _cause(
+        "dns",
+        rf"{NO_TOKEN}.*(name or service not known|name resolution|no address associated)",
+        "the token server's name cannot be looked up",
+        "Look at `tokenUrl` and at /etc/resolv.conf; {by itself}",
+    ),
+    _cause(
+        "tokenServerDown",
+        rf"""{NO_TOKEN}.*(refused|timed out|in time|unreachable|no route|reset|disconnected|answered 5\d\d|"""
+        "answered 429|temporarily_unavailable)",
+        "the token server does not answer",
+        """Does a firewall let this host out to port 443, or does it need a proxy (HTTPS_PROXY in the runner's
+        environment)? Once it answers, {by itself}""",
+    ),
+    _cause(
+        "secretUnavailable",
+        rf"{NO_TOKEN}: \$",
+        "a secret for the login cannot be used",
+        "Mend what the message names; {by itself}",
+    ),
+    _cause(
+        "noMechanism",
+        "(XOAUTH2|OAUTHBEARER) is not offered",
+        "the server takes no access tokens",
+        """Set `host` and `port` to the provider's for OAuth 2.0 (smtp.office365.com 587, smtp.gmail.com 587)
+        or use a preset; type `mailer reload`; {again}""",
+    ),
+    _cause(
+        "smtpAuthDisabled",
+        r"5\.7\.139.*disabled for the (tenant|mailbox)",
+        "SMTP AUTH is switched off for the tenant or the mailbox",
+        """Have the administrator allow SMTP AUTH, whatever the login: Set-CASMailbox -Identity MAILBOX
+        -SmtpClientAuthenticationDisabled $false, and for the tenant Set-TransportConfig
+        -SmtpClientAuthenticationDisabled $false; wait 15 minutes, {again}""",
+    ),
+    _cause(
+        "basicLoginRemoved",
+        # Not by 550 5.7.30 alone: Google says that of mail without DKIM.
+        r"basic authentication is (disabled|not supported)",
+        "logins with a password are no longer taken",
+        "Log in with OAuth 2.0: set `auth` of this provider to type oauth2 (see the README); {again}",
+    ),
+    _cause(
+        "mailboxPermission",
+        r"430 4\.2\.0|mailbox logon failure|MapiExceptionLogonFailed",
+        "the application may not open the mailbox",
+        """Give it the mailbox: Add-MailboxPermission -Identity MAILBOX -User OBJECT-ID -AccessRights
+        FullAccess, with the service principal's object id (Entra shows it under Enterprise applications,
+        not under App registrations); {again}""",
+    ),
+    _cause(
+        "permission",
+        rf"535 5\.7\.3\b.*{BY_TOKEN}",
+        "the token is refused: permission, service principal or scope",
+        """Check the application permission SMTP.SendAsApp (Office 365 Exchange Online) with admin consent;
+        the service principal (New-ServicePrincipal, Add-MailboxPermission, with the object id of Enterprise
+        applications); the scope https://outlook.office365.com/.default; and that `username` is that
+        mailbox.
+        Changes take up to an hour; {again}""",
+    ),
+    _cause(
+        "tokenRefused",
+        BY_TOKEN,
+        "it refuses our access token",
+        """Is `username` the mailbox that the token is for, and `scope` the one for SMTP? `mailer auth test
+        {name}` tries a new token; {again}""",
+    ),
+    _cause(
+        "noToken",
+        f"^{NO_TOKEN}",
+        "there is no access token",
+        "Read what the token server says; `mailer auth test {name}` asks it again.",
+    ),
+)
+
+
+def cause_of(text: str) -> Cause | None:
+    """Return the cause that a text names; None: it is about something else, or not known."""
+    return next((cause for cause in CAUSES if cause.sign.search(text)), None)

@@ -1,0 +1,1 @@
+"""Access tokens for providers: asked for, kept for all runners, renewed before they end."""

@@ -1,0 +1,195 @@
+"""Where a provider's access tokens come from: kept in the spool for all runners, renewed before they end.
+
+kept, and long enough --------------------------------------------> used
+missing, refused, or soon over --> the account's lock --> kept by another meanwhile? --> used
+                                             | no
+                                    the token server --> kept durably --> used
+                                             | trouble
+                                    the one that is kept, while it still works; else `TokenTrouble`
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from msgspec.structs import replace
+
+from mailer.config.oauth import OAuth2
+from mailer.mail.clock import Clock
+from mailer.oauth.asking import Terms, form_of, granted, terms_of
+from mailer.oauth.trouble import TokenTrouble, ours
+from mailer.spool import token_store
+from mailer.spool.layout import Spool
+from mailer.spool.token_store import Tokens
+
+MARGIN = 600.0
+"""Seconds before its end from which a token is renewed: Microsoft may refuse it from ten minutes before."""
+YOUNG = 60.0
+"""Seconds for which a token that the provider refuses is not exchanged: a new one would be no better."""
+PAUSE = 15.0
+"""Seconds after a server was asked in vain for which no runner asks it again."""
+_PATIENCE = 60.0
+"""Seconds to wait for another program that asks; it has 30 for its request."""
+_LOOK = 0.05
+"""Seconds between two looks at a lock that another program holds."""
+
+
+class TokenSource:
+    """One provider's."""
+
+    def __init__(self, auth: OAuth2, username: str, account: str, spool: Spool, clock: Clock) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            auth: its terms.
+            username: the mailbox that logs in.
+            account: what the tokens are kept by.
+            spool: where they are kept.
+            clock: what time it is.
+        """
+        self._auth = auth
+        self._username = username
+        self._account = account
+        self._spool = spool
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+        self._terms: Terms | None = None
+        self._unwritten: Tokens | None = None
+
+    async def token(self, refused: str = "") -> str:
+        """Return an access token.
+
+        Args:
+            refused: one that the provider has just refused. The same is returned if there is no other, or if
+                it is too new for another to be any better.
+
+        Raises:
+            TokenTrouble: there is none that still works.
+        """
+        async with self._one_at_a_time:
+            terms = await self._fetched()
+            kept = self._kept(terms)
+            if not self._due(kept, refused):
+                return kept.access
+            try:
+                return (await self._renewed(terms, refused)).access
+            except TokenTrouble:
+                # What was there before still works: a server that does not answer is no reason not to send.
+                if kept.access and kept.access != refused and self._lasts(kept):
+                    return kept.access
+                raise
+
+    async def renew(self) -> Tokens:
+        """Ask for a new token, whatever is kept, and return what is kept then; raises TokenTrouble."""
+        terms = await self._fetched()
+        async with self._one_at_a_time, self._alone():
+            return await self._ask(terms, self._kept(terms))
+
+    async def keep(self, change: Callable[[Tokens], Tokens]) -> None:
+        """Change what is kept, durably, while no other program asks; raises TokenTrouble."""
+        terms = await self._fetched()
+        async with self._alone():
+            self._write(change(Tokens(account=self._account, made_for=_digest(terms))))
+
+    def kept(self) -> Tokens:
+        """Return what is kept, for whatever terms it was made."""
+        return token_store.read(self._spool, self._account)
+
+    async def _fetched(self) -> Terms:
+        if self._terms is None:
+            # In a thread: a secret may be a command's output, and the command may take its time.
+            self._terms = await asyncio.to_thread(terms_of, self._auth, self._username)
+        return self._terms
+
+    def _kept(self, terms: Terms) -> Tokens:
+        kept = self._unwritten or self.kept()
+        digest = _digest(terms)
+        return kept if kept.made_for == digest else Tokens(account=self._account, made_for=digest)
+
+    def _lasts(self, kept: Tokens) -> bool:
+        """Tell whether it has not ended; where the clock was set back, nobody knows."""
+        return kept.obtained - YOUNG <= self._clock() < kept.ends
+
+    def _due(self, kept: Tokens, refused: str) -> bool:
+        """Tell whether another token is wanted than the one that is kept."""
+        if not kept.access or not self._lasts(kept):
+            return True
+        now = self._clock()
+        if kept.access == refused:
+            return now - kept.obtained >= YOUNG
+        # One that lasts for minutes only is renewed when half of that is over.
+        return kept.ends - now < min(MARGIN, (kept.ends - kept.obtained) / 2)
+
+    async def _renewed(self, terms: Terms, refused: str) -> Tokens:
+        async with self._alone():
+            kept = self._kept(terms)
+            if not self._due(kept, refused):
+                return kept
+            if 0 <= self._clock() - kept.failed < PAUSE:
+                raise TokenTrouble(kept.failure, temporary=True)
+            try:
+                return await self._ask(terms, kept)
+            except TokenTrouble as trouble:
+                with suppress(TokenTrouble):
+                    self._write(replace(kept, failed=self._clock(), failure=trouble.text))
+                raise
+
+    async def _ask(self, terms: Terms, kept: Tokens) -> Tokens:
+        """Ask the server, with the lock held; what it gives is durable before anybody uses it."""
+        from mailer.oauth.post import post  # noqa: PLC0415 - most runs find a token that lasts
+
+        if self._unwritten:
+            self._write(self._unwritten)
+        if self._spool.free_bytes() < token_store.ROOM:
+            raise ours("the disk is full, and what the server gives could not be kept", local=True)
+        form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
+        answer = await post(self._auth.token_url, form)
+        now = self._clock()
+        made = granted(terms, form, answer, now)
+        new = Tokens(
+            account=self._account,
+            made_for=_digest(terms),
+            access=made.access,
+            obtained=now,
+            ends=now + made.lasts,
+            refresh=made.refresh or kept.refresh,
+            refreshed=now if "refresh_token" in form else kept.refreshed,
+        )
+        self._write(new)
+        return new
+
+    def _write(self, tokens: Tokens) -> None:
+        try:
+            token_store.write(self._spool, self._account, tokens)
+        except OSError as error:
+            self._unwritten = tokens if tokens.access else None
+            raise ours(f"it cannot be kept in the spool's state/: {error.strerror}", local=True) from error
+        self._unwritten = None
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Hold the account's lock; raises TokenTrouble where another program keeps it for too long."""
+        ends = asyncio.get_running_loop().time() + _PATIENCE
+        while True:
+            try:
+                with token_store.locked(self._spool, self._account) as mine:
+                    if mine:
+                        yield
+                        return
+            except OSError as error:
+                raise ours(f"the spool's state/ cannot be used: {error.strerror}", local=True) from error
+            if asyncio.get_running_loop().time() > ends:
+                raise ours("another program asks for one and does not come to an end", temporary=True)
+            await asyncio.sleep(_LOOK)
+
+
+def _digest(terms: Terms) -> str:
+    """Return a digest of all that decides which account and which rights a token is for."""
+    auth = terms.auth
+    what = (
+        auth.token_url, auth.client_id, auth.grant.value, auth.scope, terms.username,
+        terms.secrets.get("refresh_token", ""), terms.secrets.get("service_account", ""),
+    )  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode(what)).hexdigest()
