@@ -211,6 +211,11 @@ def test_a_test_mail_through_one_provider_tells_its_reply_and_leaves_nothing(
         relay.configure(settings)
         with relay.serve():
             done = relay.mailer("test", "--to", TO, "--provider", "backup")
+            told = json.loads(
+                relay.mailer("test", "--to", TO, "--provider", "backup", "--dialogue", "--json").stdout
+            )
+        assert said in told["meaning"]
+        assert told["status"] == told["events"][-1]["event"]
         assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
         assert not first.sessions
         assert script["rcpt"] in done.stdout

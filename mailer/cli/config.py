@@ -9,7 +9,7 @@ import msgspec
 from mailer.cli.exits import Exit
 from mailer.cli.eyes import unreadable
 from mailer.cli.lazy import LazyGroup
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.start import obstacles
 from mailer.cli.wire import acting_as_owner, configuration, end_with_the_pipe
@@ -40,7 +40,7 @@ def config() -> None:
         "mailer config check --json | jq .warnings",
     )
 )
-@json_option
+@json_of("path, errors and warnings [{path, message}]")
 @config_option
 def check(*, as_json: bool) -> Exit:
     """Say everything that is wrong with the configuration.

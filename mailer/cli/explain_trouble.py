@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.our_refusals import Refusal, ours
 from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe
@@ -38,7 +38,10 @@ _PHASES = [*_OPENING, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
     show_default=True,
     help="Which command REPLY answers; dot is the end of the message.",
 )
-@json_option
+@json_of(
+    "of a REPLY reply, phase, about, evidence, enhanced, reason, source, scope, hardness, note; of each rule "
+    "scopes, hardness, hopsLeft, action, breaker, reason, source"
+)
 @config_option
 def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> None:
     """Print what is done about each kind of trouble, why, and which RFC says so.

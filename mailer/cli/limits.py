@@ -27,6 +27,8 @@ def limits(*, as_json: bool) -> None:
     It counts as the receiver does, from the ledger, messages that are on their way in excepted.
     Limits that were changed count here at once, and in a running receiver from its next reload (`systemctl
     reload mailer`, or SIGHUP): until then it may not make anybody wait.
+
+    JSON is one object a line: who, hour and day (messages), maxPerHour, maxPerDay (0: no limit), wait (s).
     """
     end_with_the_pipe()
     with workplace() as place:
@@ -36,15 +38,7 @@ def limits(*, as_json: bool) -> None:
         return
     for use in found or ():
         if as_json:
-            shown = {
-                "who": use.who,
-                "hour": use.hour,
-                "maxPerHour": use.per_hour,
-                "day": use.day,
-                "maxPerDay": use.per_day,
-                "wait": use.wait,
-            }
-            sys.stdout.write(json_line(shown))
+            sys.stdout.write(json_line(record(use)))
         else:
             wait = f"  waits {use.wait} s" if use.wait else ""
             hour, day = (
@@ -52,6 +46,17 @@ def limits(*, as_json: bool) -> None:
                 for count, most in ((use.hour, use.per_hour), (use.day, use.per_day))
             )
             sys.stdout.write(f"{use.who}: {hour} this hour, {day} this day{wait}\n")
+
+
+def record(use: Use) -> dict[str, object]:
+    return {
+        "who": use.who,
+        "hour": use.hour,
+        "maxPerHour": use.per_hour,
+        "day": use.day,
+        "maxPerDay": use.per_day,
+        "wait": use.wait,
+    }
 
 
 def uses(config: Config, spool: Spool, log: MailLog) -> Sequence[Use] | None:

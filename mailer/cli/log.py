@@ -17,7 +17,7 @@ from mailer.cli import synonyms
 from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
-from mailer.cli.options import DURATION_IS, MessageId, config_option, duration, examples, json_option
+from mailer.cli.options import DURATION_IS, MessageId, config_option, duration, examples, json_of
 from mailer.cli.synonyms import Word
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.mail.reply import printable, printable_json
@@ -93,7 +93,7 @@ _MOMENT = click.types.FuncParamType(_moment)
 )
 @click.option("--until", type=_MOMENT, metavar="TIME", help="Before; as --since.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="No more than the last N.")
-@json_option
+@json_of("the lines of the ledger, whose fields spool/README.md lists")
 @config_option
 @click.argument("mistaken", nargs=-1, metavar="")
 def log(  # noqa: PLR0913 - one parameter for each option

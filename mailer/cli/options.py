@@ -1,7 +1,8 @@
 """Options and argument types that several commands share."""
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -9,6 +10,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from mailer.spool.layout import Place
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONFIG = "mailer.config"
 _LOG_FORMAT = "mailer.log_format"
 
@@ -43,6 +45,12 @@ log_format_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+def json_of(fields: str) -> Callable[[_Function], _Function]:
+    """Make `--json` of a command whose objects have these fields."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print JSON, one object a line: {fields}.")
+
 
 parent_option = click.option("--parent", type=int, metavar="PID", hidden=True)
 """What `mailer up` passes to its children: end when that process does."""

@@ -5,7 +5,8 @@ import time
 
 import click
 
-from mailer.cli.options import config_option, examples
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import tell, workplace
 from mailer.mail.reply import printable
 from mailer.spool import pause as flag
@@ -18,18 +19,21 @@ from mailer.spool import pause as flag
     )
 )
 @click.option("--reason", default="", metavar="TEXT", help="For whoever wonders why nothing is sent.")
+@json_option
 @config_option
-def pause(*, reason: str) -> None:
+def pause(*, reason: str, as_json: bool) -> None:
     """Send nothing until `mailer resume`: runners claim no message; what is in flight is finished.
 
     Mail is accepted all the same. `mailer spool ls`, `stats` and /health say that it is so.
+    JSON is one object: paused, changed (false: it was so already).
     """
     reason = printable(reason)
     with workplace() as at:
         began = flag.pause(at.spool, time.time(), at.operator, reason)
         if began:
             at.log.message("paused", id="", by=at.operator, reason=reason)
-    tell(sys.stdout, "paused; `mailer resume` ends it\n" if began else "it was paused already\n")
+    said = "paused; `mailer resume` ends it\n" if began else "it was paused already\n"
+    tell(sys.stdout, json_line({"paused": True, "changed": began}) if as_json else said)
 
 
 @click.command(
@@ -37,11 +41,16 @@ def pause(*, reason: str) -> None:
         "mailer resume",
     )
 )
+@json_option
 @config_option
-def resume() -> None:
-    """End a pause: runners that stay go on within a second, others at their next run."""
+def resume(*, as_json: bool) -> None:
+    """End a pause: runners that stay go on within a second, others at their next run.
+
+    JSON as of `mailer pause`.
+    """
     with workplace() as at:
         ended = flag.resume(at.spool)
         if ended:
             at.log.message("resumed", id="", by=at.operator)
-    tell(sys.stdout, "resumed\n" if ended else "it was not paused\n")
+    said = "resumed\n" if ended else "it was not paused\n"
+    tell(sys.stdout, json_line({"paused": False, "changed": ended}) if as_json else said)

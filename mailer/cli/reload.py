@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import config_option, examples
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
 from mailer.cli.wire import configuration, tell, workplace
 from mailer.config import checks
 from mailer.config.problem import ConfigError
@@ -26,10 +27,12 @@ _LOOK = 0.05
 @click.command(
     epilog=examples(
         "mailer reload",
+        "mailer reload --json | jq 'select(.reloaded | not)'",
     )
 )
+@json_option
 @config_option
-def reload() -> Exit:
+def reload(*, as_json: bool) -> Exit:
     """Have `serve`, `mailer-send --watch`, `monitor` and `up` read their configuration again.
 
     A configuration that cannot be used changes nothing, exit code 78. No connection is dropped, and no mail
@@ -38,6 +41,9 @@ def reload() -> Exit:
 
     `mailer-send --once` needs no reload: each run reads the configuration. Providers that are paused are
     tried with the next message; `mailer spool retry --all` has waiting mail tried at once.
+
+    JSON is one object a line: program, pid, reloaded (true or false), said, restart [keys that count only
+    after a restart].
     """
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
@@ -51,8 +57,21 @@ def reload() -> Exit:
         code = Exit.OK
         for program, words, good in _signalled(at.spool, before):
             code = code if good else Exit.FINDINGS
-            tell(sys.stdout, printable(f"{program.name} (pid {program.pid}): {words}", 2000) + "\n")
+            if as_json:
+                tell(sys.stdout, json_line(_record(program, words, reloaded=good)))
+            else:
+                tell(sys.stdout, printable(f"{program.name} (pid {program.pid}): {words}", 2000) + "\n")
         return code
+
+
+def _record(program: Program, words: str, *, reloaded: bool) -> dict[str, object]:
+    return {
+        "program": program.name,
+        "pid": program.pid,
+        "reloaded": reloaded,
+        "said": words,
+        "restart": program.restart if reloaded else (),
+    }
 
 
 def _signalled(spool: Spool, programs: list[Program]) -> Iterator[tuple[Program, str, bool]]:

@@ -20,7 +20,7 @@ from mailer.cli.options import (
     DURATION,
     config_option,
     examples,
-    json_option,
+    json_of,
     log_format_option,
     parent_option,
 )
@@ -83,7 +83,7 @@ def main() -> NoReturn:
 )
 @click.option("--max-seconds", type=DURATION, metavar="TIME", help="Begin nothing after this time (90, 5m).")
 @click.option("-v", "--verbose", is_flag=True, help="Say what becomes of each message; --watch always does.")
-@json_option
+@json_of("with --dry-run: id, why, sender, attempt, recipients")
 @click.version_option(__version__, prog_name="mailer-send")
 @log_format_option
 @config_option

@@ -11,7 +11,7 @@ import msgspec
 from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.wire import configuration
 from mailer.config.trust import owners_of, programs_group
@@ -60,8 +60,16 @@ def user() -> None:
 )
 @click.option("--max-per-hour", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
 @click.option("--max-per-day", type=_NO_LIMIT, metavar="N", help="Messages; 0 means no limit.")
+@json_of("name, action")
 @config_option
-def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_day: int | None) -> None:
+def add(
+    name: str,
+    allowed: tuple[str, ...],
+    max_per_hour: int | None,
+    max_per_day: int | None,
+    *,
+    as_json: bool,
+) -> None:
     """Add a user; the password is asked for, or read from standard input."""
     _check_name(name)
     _check_patterns(allowed)
@@ -77,8 +85,8 @@ def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_d
             max_per_hour=max_per_hour,
             max_per_day=max_per_day,
         )
-    sys.stdout.write(f"added {printable(name)}\n")
-    if (max_per_hour, max_per_day) != (None, None):
+    _say(f"added {printable(name)}", {"name": name, "action": "added"}, as_json=as_json)
+    if not as_json and (max_per_hour, max_per_day) != (None, None):
         sys.stdout.write(
             "limits count from the receiver's next start or reload (systemctl reload mailer, or SIGHUP)\n"
         )
@@ -86,20 +94,23 @@ def add(name: str, allowed: tuple[str, ...], max_per_hour: int | None, max_per_d
 
 @click.command(epilog=examples("mailer user passwd shop"))
 @click.argument("name", shell_complete=candidates.users)
+@json_of("name, action")
 @config_option
-def passwd(name: str) -> None:
+def passwd(name: str, *, as_json: bool) -> None:
     """Give a user a new password; the old one, or the token, ends at once."""
     _known(name)
     hashed = hashes.hash_password(_new_password(), os.urandom)
     with _changing() as users:
         users[name] = msgspec.structs.replace(users[name], hash=hashed)
-    sys.stdout.write(f"changed the password of {printable(name)}\n")
+    done = {"name": name, "action": "password changed"}
+    _say(f"changed the password of {printable(name)}", done, as_json=as_json)
 
 
 @click.command(epilog=examples("mailer user token shop"))
 @click.argument("name", shell_complete=candidates.users)
+@json_of("name, action, token")
 @config_option
-def token(name: str) -> None:
+def token(name: str, *, as_json: bool) -> None:
     """Give a user a random token in place of a password, and print it, this once.
 
     Nobody guesses it, and it is quick to check: the thing for programs. A user that is not there is added.
@@ -111,6 +122,10 @@ def token(name: str) -> None:
         users[name] = (
             msgspec.structs.replace(users[name], hash=hashed) if known else User(name=name, hash=hashed)
         )
+    if as_json:
+        done = "token changed" if known else "added"
+        sys.stdout.write(json_line({"name": name, "action": done, "token": made}))
+        return
     # Standard output is the token alone, for whoever keeps it in a file.
     done = "changed the token of" if known else "added"
     sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
@@ -123,8 +138,9 @@ def token(name: str) -> None:
 )
 @click.argument("name", shell_complete=candidates.users)
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...")
+@json_of("name, allowedSenders")
 @config_option
-def allow(name: str, patterns: tuple[str, ...]) -> None:
+def allow(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
     """Let a user send as more addresses: each PATTERN is an address, a domain, or * for all.
 
     The receiver sees it within a second.
@@ -135,14 +151,15 @@ def allow(name: str, patterns: tuple[str, ...]) -> None:
         known = users[name].allowed_senders
         after = tuple(dict.fromkeys((*known, *patterns)))
         users[name] = msgspec.structs.replace(users[name], allowed_senders=after)
-    _say_senders(name, after)
+    _say_senders(name, after, as_json=as_json)
 
 
 @click.command(epilog=examples("mailer user deny crm welcome@example.com"))
 @click.argument("name", shell_complete=candidates.users)
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN...", shell_complete=candidates.senders)
+@json_of("name, allowedSenders")
 @config_option
-def deny(name: str, patterns: tuple[str, ...]) -> None:
+def deny(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
     """Take addresses from those that a user may send as, as `mailer user ls` shows them."""
     _known(name)
     with _changing() as users:
@@ -160,16 +177,17 @@ def deny(name: str, patterns: tuple[str, ...]) -> None:
                 f"{printable(name)} could send as nobody then; to end its login: mailer user rm NAME",
             )
         users[name] = msgspec.structs.replace(users[name], allowed_senders=left)
-    _say_senders(name, left)
+    _say_senders(name, left, as_json=as_json)
 
 
-def _say_senders(name: str, senders: tuple[str, ...]) -> None:
+def _say_senders(name: str, senders: tuple[str, ...], *, as_json: bool) -> None:
     anyone = " (*: anyone; to end that: mailer user deny NAME '*')" if "*" in senders else ""
-    sys.stdout.write(f"{printable(name)} may send as {printable(' '.join(senders))}{anyone}\n")
+    said = f"{printable(name)} may send as {printable(' '.join(senders))}{anyone}"
+    _say(said, {"name": name, "allowedSenders": senders}, as_json=as_json)
 
 
 @click.command(epilog=examples("mailer user ls", "mailer user ls --json | jq -r .name"))
-@json_option
+@json_of("name, hash (password or token), allowedSenders, maxPerHour, maxPerDay (null: as rateLimits)")
 @config_option
 def ls(*, as_json: bool) -> None:
     """List the users; never their hashes."""
@@ -193,24 +211,30 @@ def ls(*, as_json: bool) -> None:
 
 @click.command(epilog=examples("mailer user rm shop"))
 @click.argument("name", shell_complete=candidates.users)
+@json_of("name, action")
 @config_option
-def rm(name: str) -> None:
+def rm(name: str, *, as_json: bool) -> None:
     """Remove a user; sessions that have logged in go on to their end."""
     _known(name)
     with _changing() as users:
         users.pop(name, None)
-    sys.stdout.write(f"removed {printable(name)}\n")
+    _say(f"removed {printable(name)}", {"name": name, "action": "removed"}, as_json=as_json)
 
 
 @click.command(epilog=examples("mailer user check shop"))
 @click.argument("name", shell_complete=candidates.users)
+@json_of("name, right")
 @config_option
-def check(name: str) -> Exit:
+def check(name: str, *, as_json: bool) -> Exit:
     """Say whether a password, asked for or read from standard input, is the user's: exit code 0 or 1."""
     known = _known(name)
     right = hashes.matches(_password("Password"), known.hash)
-    sys.stdout.write("right\n" if right else "wrong\n")
+    _say("right" if right else "wrong", {"name": name, "right": right}, as_json=as_json)
     return Exit.OK if right else Exit.FINDINGS
+
+
+def _say(text: str, record: Mapping[str, object], *, as_json: bool) -> None:
+    sys.stdout.write(json_line(record) if as_json else f"{text}\n")
 
 
 def _read() -> dict[str, User]:

@@ -14,7 +14,7 @@ from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_opt
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.eyes import unreadable
 from mailer.cli.name_server import name_servers, resolver_option
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.wire import become_owner
 from mailer.config.model import Config, DkimKey
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @domain_option
 @selector_option
 @resolver_option
-@json_option
+@json_of("about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
 def check(domain: str | None, selector: str | None, resolver: str | None, *, as_json: bool) -> Exit:
     """Compare the published keys with ours, and look at SPF, DMARC and MX.
@@ -60,7 +60,7 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 @click.command(epilog=examples("mailer dkim verify message.eml", "mailer dkim verify - < message.eml"))
 @click.argument("file", type=click.File("rb"))
 @resolver_option
-@json_option
+@json_of("domain, selector, algorithm, result, reason")
 @config_option
 def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     """Verify the signatures of a message in a file, or on standard input with `-`: ten of them, from the top.

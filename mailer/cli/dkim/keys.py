@@ -46,20 +46,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Every receiver knows RSA; Ed25519 is best used beside it.",
 )
+@json_option
 @config_option
-def keygen(domain: str, selector: str | None, kind: str) -> None:
+def keygen(domain: str, selector: str | None, kind: str, *, as_json: bool) -> None:
     """Make a private key (mode 0600) and print the DNS record that goes with it.
 
     It lies where the configuration says, or in keys/DOMAIN/SELECTOR.private beside the configuration. A key
-    that is there already is never overwritten.
+    that is there already is never overwritten. JSON is one object: as of `mailer dkim record`, and
+    privateKeyPath.
     """
     from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - takes as long to load as all the rest
 
     base, config = surroundings()
     wanted = selector or ("mail" if kind == "rsa2048" else "ed25519")
     known = [key for key in configured(config) if (key.domain, key.selector) == (domain, wanted)]
-    _make(known[0] if known else unconfigured(base, domain, wanted), KeyType(kind), config)
-    if not known:
+    _make(known[0] if known else unconfigured(base, domain, wanted), KeyType(kind), config, as_json=as_json)
+    if not known and not as_json:
         sys.stdout.write(
             f'\nTo sign with it, add to dkim.keys: {{"domain": "{domain}", "selector": "{wanted}"}}\n'
         )
@@ -73,14 +75,15 @@ def keygen(domain: str, selector: str | None, kind: str) -> None:
 @json_option
 @config_option
 def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
-    """Print the TXT record of each key: split for zone files, and in one piece for DNS panels."""
+    """Print the TXT record of each key: split for zone files, and in one piece for DNS panels.
+
+    JSON is one object a line: name, value (in one piece), zone (split).
+    """
     base, config = surroundings()
     for key in chosen(base, config, domain, selector):
         private = read_key(key, config)
         if as_json:
-            name = _record_name(key)
-            line = {"name": name, "value": private.record, "zone": _zone(key, private)}
-            sys.stdout.write(json_line(line))
+            sys.stdout.write(json_line(_published(key, private)))
         else:
             _print_record(key, private)
 
@@ -88,11 +91,13 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
 @click.command(epilog=examples("mailer dkim rotate --domain example.com"))
 @new_domain_option
 @selector_option
+@json_option
 @config_option
-def rotate(domain: str, selector: str | None) -> None:
+def rotate(domain: str, selector: str | None, *, as_json: bool) -> None:
     """Make a successor for each key of a domain, and say what to do with it and when.
 
     The old key goes on signing until the configuration names the new one: mail on its way needs its record.
+    JSON is one object a line, for each new key: as of `mailer dkim keygen`.
     """
     from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - as in keygen
 
@@ -109,10 +114,12 @@ def rotate(domain: str, selector: str | None) -> None:
             selector=name,
             private_key_path=old.private_key_path.with_name(f"{name}.private"),
         )
-        _make(new, kind, config)
+        _make(new, kind, config, as_json=as_json)
         steps.append(
             f'   replace selector "{old.selector}" by "{name}", and its privateKeyPath if it is given'
         )
+    if as_json:
+        return
     days = max(1, round((config.dkim.signature_expiry + config.retry.max_age) / 86_400))
     sys.stdout.write(
         "\nWhat to do now:\n"
@@ -124,7 +131,7 @@ def rotate(domain: str, selector: str | None) -> None:
     )
 
 
-def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
+def _make(key: DkimKey, kind: "KeyType", config: Config, *, as_json: bool) -> None:
     from mailer.send.dkim.key_files import record_path, write_new  # noqa: PLC0415 - the same
     from mailer.send.dkim.keys import generate, parse  # noqa: PLC0415 - as in keygen
 
@@ -139,6 +146,9 @@ def _make(key: DkimKey, kind: "KeyType", config: Config) -> None:
         ) from error
     except Untrusted as error:
         raise Failure(Exit.NO_PERMISSION, f"no key is made: {error.strerror}") from error
+    if as_json:
+        sys.stdout.write(json_line(_published(key, private) | {"privateKeyPath": str(path)}))
+        return
     sys.stdout.write(
         f"made {printable(str(path))}, the private key\n"
         f"made {printable(str(record_path(path)))}, the record to publish\n\n"
@@ -164,6 +174,10 @@ def _zone(key: DkimKey, private: "PrivateKey") -> str:
     from mailer.send.dkim.key_files import zone_record  # noqa: PLC0415 - as in keygen
 
     return zone_record(_record_name(key), private.record)
+
+
+def _published(key: DkimKey, private: "PrivateKey") -> dict[str, str]:
+    return {"name": _record_name(key), "value": private.record, "zone": _zone(key, private)}
 
 
 def _print_record(key: DkimKey, private: "PrivateKey") -> None:

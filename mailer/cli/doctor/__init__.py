@@ -7,7 +7,7 @@ import click
 
 from mailer.cli.exits import Exit
 from mailer.cli.name_server import resolver_option
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.wire import become_owner, configuration, uses_tokens
 from mailer.config.problem import ConfigError
 
@@ -51,7 +51,7 @@ def _addresses(
 @click.option("--offline", is_flag=True, help="Ask nobody beyond this host.")
 @click.option("--all", "everything", is_flag=True, help="Print what is well, too, as it is found.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
-@json_option
+@json_of("group, about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
 def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
     """Check the set-up: this host, the providers, and what DNS says of the domains that send.

@@ -8,7 +8,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.init import answers, outcome, writing
-from mailer.cli.options import config_path, examples
+from mailer.cli.options import config_path, examples, json_option
 from mailer.config import checks
 from mailer.config.load import load
 
@@ -46,13 +46,15 @@ _OWN, _SYSTEM = Path("config.json"), Path("/etc/mailer/config.json")
     metavar="FILE",
     help="The file to write: /etc/mailer/config.json as root, else ./config.json. It must not be there yet.",
 )
-def init(*, named: Path | None, **given: object) -> None:
+@json_option
+def init(*, named: Path | None, as_json: bool, **given: object) -> None:
     """Write a minimal configuration with a generated password, and print the applications' settings.
 
     Asks for what no option says. The provider's password is asked for, or read from standard input. Without a
     terminal nothing is asked: --sender, and --provider or --local, are then needed.
 
-    Exit code 73 when the file is there already.
+    Exit code 73 when the file is there already. JSON is one object: config (the file), host, port, username,
+    password, provider (empty: none).
     """
     target = _target(named)
     if target.exists():
@@ -67,7 +69,7 @@ def init(*, named: Path | None, **given: object) -> None:
     loaded = load(target, {})
     for warning in checks.warnings(loaded):
         sys.stderr.write(f"warning: {warning}\n")
-    outcome.tell(target, answered, str(made["defaultPassword"]))
+    outcome.tell(target, answered, str(made["defaultPassword"]), as_json=as_json)
 
 
 def _target(named: Path | None) -> Path:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mailer.cli.init.answers import Answers
+from mailer.cli.output import json_line
 from mailer.config.load import find
 from mailer.config.problem import ConfigError
 
@@ -24,8 +25,18 @@ Settings for your applications (host, port, login; no TLS: this stays on this ho
 """
 
 
-def tell(target: Path, answers: Answers, password: str) -> None:
+def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> None:
     """Say it all on standard output."""
+    if as_json:
+        settings = {
+            "host": "127.0.0.1",
+            "port": answers.port,
+            "username": answers.sender,
+            "password": password,
+        }
+        made = {"config": str(target), **settings, "provider": answers.provider or ""}
+        sys.stdout.write(json_line(made))
+        return
     named = "" if _is_found(target) else f" --config {target}"
     command = command_name()
     where = f"through {answers.provider}" if answers.provider else "kept in the local Maildir"

@@ -6,7 +6,7 @@ import time
 import click
 
 from mailer.cli.exits import Exit
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.spool import records
 from mailer.cli.wire import workplace
 from mailer.mail.reply import printable
@@ -20,7 +20,7 @@ from mailer.spool.fsck import findings
         "mailer spool fsck --json | jq -r .path",
     )
 )
-@json_option
+@json_of("path, problem")
 @config_option
 def fsck(*, as_json: bool) -> Exit:
     """Check the whole spool, every byte of every message, and change nothing.

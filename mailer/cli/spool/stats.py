@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.outlook import say_what_keeps
 from mailer.cli.spool import records
 from mailer.cli.wire import workplace
@@ -34,7 +34,7 @@ class Tally:
         "mailer spool stats --json | jq .retry.count",
     )
 )
-@json_option
+@json_of("for each state count, bytes, oldest (when it came; or null)")
 @config_option
 def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""

@@ -6,7 +6,7 @@ import time
 import click
 
 from mailer.cli.clocks import clocks
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.spool import records
 from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
@@ -26,7 +26,7 @@ from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
     )
 )
 @click.option("--dry-run", is_flag=True, help="Say what is due, and leave everything where it is.")
-@json_option
+@json_of("requeued, removed, pruned (counts), dryRun")
 @config_option
 def sweep(*, dry_run: bool, as_json: bool) -> None:
     """Move due messages to the ready ones, remove what dead programs left, and copies that are too old.

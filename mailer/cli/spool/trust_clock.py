@@ -5,7 +5,7 @@ import sys
 import click
 
 from mailer.cli.clocks import clocks
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.spool import records
 from mailer.cli.wire import tell, workplace
 from mailer.mail import clock
@@ -19,7 +19,7 @@ from mailer.spool.clock_guard import trust
         "date -u && mailer spool trust-clock",
     ),
 )
-@json_option
+@json_of("at, doubted (was it?)")
 @config_option
 def trust_clock(*, as_json: bool) -> None:
     """Say that this host's clock is right: what is too old is given up, and deleted, again.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MessageId, config_option, examples, json_option
+from mailer.cli.options import MessageId, config_option, examples, json_of
 from mailer.cli.program import system_words
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
@@ -99,7 +99,9 @@ def bulk(*states: Place) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         for option in (
             config_option,
-            json_option,
+            json_of(
+                "id, action, state (where it was), result (done busy refused gone failed), reason, dryRun"
+            ),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
             click.option("--all", "everything", is_flag=True, help="Every message that this is meant for."),
             filters(*states),

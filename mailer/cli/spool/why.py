@@ -4,10 +4,12 @@ import sys
 import time
 
 import click
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MessageId, config_option, examples
+from mailer.cli.options import MessageId, config_option, examples, json_option
 from mailer.cli.outlook import outlook
+from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
 from mailer.cli.wire import workplace
 from mailer.monitor import history
@@ -17,16 +19,21 @@ from mailer.spool import story
 @click.command(
     epilog=examples(
         "mailer spool why 01JD0M3Q",
+        "mailer spool why 01JD0M3Q --json | jq -r .verdict[]",
     )
 )
 @click.argument("message_id", metavar="ID", type=MessageId(delivered=True))
+@json_option
 @config_option
-def why(message_id: str) -> None:
+def why(message_id: str, *, as_json: bool) -> None:
     """Tell a message's story: the verdict first, then everything that happened, in order.
 
     The status words: pending, not tried yet; sent, the next hop took responsibility; deferred, will be tried
     again; bounced, refused for good; expired, too old; uncertain, the last reply was lost. A message whose
     file is gone is told from the ledger.
+
+    JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
+    event, and what there is of to, hop, reply, attempt, next, tls, reason, by, notice, about}].
     """
     with workplace() as at:
         try:
@@ -37,6 +44,19 @@ def why(message_id: str) -> None:
             raise Failure(Exit.NO_INPUT, str(unknown)) from unknown
         except history.Moving as moving:
             raise Failure(Exit.TEMPORARY, str(moving)) from moving
+    if as_json:
+        sys.stdout.write(records.encode(record(told)))
+        return
     sys.stdout.writelines(f"{line}\n" for line in (told.title, *told.verdict))
     sys.stdout.write("\n")
     sys.stdout.writelines(f"{story.tell(step)}\n" for step in story.chronicle(told.steps))
+
+
+def record(told: history.Story) -> records.Record:
+    """Describe a story with everything that is known."""
+    return {
+        "id": told.id,
+        "state": told.seen.spot.place.value if told.seen else None,
+        "verdict": told.verdict,
+        "events": msgspec.to_builtins(told.steps),
+    }

@@ -9,15 +9,20 @@ from functools import partial
 
 import click
 
-from mailer.cli.limits import uses
-from mailer.cli.options import DURATION, config_option, examples
+from mailer.cli import limits
+from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.outlook import keeping
+from mailer.cli.output import json_line
+from mailer.cli.spool.records import time_or_none
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
 from mailer.cli.wire import Workplace, end_with_the_pipe, workplace
+from mailer.mail.clock import rfc3339
 from mailer.monitor.limits import LimitsView
-from mailer.monitor.overview import Overview, overview
+from mailer.monitor.overview import MEANINGS, Flow, Overview, overview
+from mailer.monitor.queue import State
 from mailer.monitor.reading import Lookout
+from mailer.spool.ids import arrival
 
 _HELP = "q quits"
 _SHORTEST = 0.2
@@ -26,7 +31,14 @@ _ONCE = Size(100, 1000)
 """What a pipe has room for."""
 
 
-@click.command(epilog=examples("mailer top", "mailer top --interval 5", "mailer top --once | head -3"))
+@click.command(
+    epilog=examples(
+        "mailer top",
+        "mailer top --interval 5",
+        "mailer top --once | head -3",
+        "mailer top --json | jq .queue",
+    )
+)
 @click.option(
     "--interval",
     type=DURATION,
@@ -36,16 +48,25 @@ _ONCE = Size(100, 1000)
     help="Time between two looks: 2s, 1m; at least 0.2s.",
 )
 @click.option("--once", is_flag=True, help="Print it once, as plain text, as into a pipe.")
+@json_option
 @config_option
-def top(*, interval: float, once: bool) -> None:
+def top(*, interval: float, once: bool, as_json: bool) -> None:
     """Show queue, throughput, providers and rate limits, and keep that fresh; q quits.
 
     It reads the spool and the ledger itself: `mailer monitor` need not run.
+
+    JSON is one look, one object: at, status (ok degraded failing), complaints, summary, lastRun, paused, free
+    (bytes), queue {state: {count, oldest}}, recipients {hour day week: {accepted, sent, deferred, bounced}},
+    providers [{name, health, trouble}], limits as `mailer limits` has them. Times are null when unknown.
     """
     interval = max(interval, _SHORTEST)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     with workplace() as at:
         look = _looker(at)
+        if as_json:
+            end_with_the_pipe()
+            sys.stdout.write(json_line(record(look())))
+            return
         if once or not sys.stdout.isatty():
             end_with_the_pipe()
             rows = frame(look(), str(at.spool.path), _ONCE, unicode=unicode)
@@ -56,10 +77,51 @@ def top(*, interval: float, once: bool) -> None:
             _keep_showing(screen, look, interval, lay_out)
 
 
+def record(seen: Overview) -> dict[str, object]:
+    """Describe one look."""
+    reading = seen.reading
+    return {
+        "at": rfc3339(reading.at),
+        "status": seen.status.value,
+        "complaints": seen.complaints,
+        "summary": seen.in_short,
+        "lastRun": time_or_none(reading.last_run),
+        "paused": reading.pause is not None,
+        "free": reading.free,
+        "queue": {
+            place.value: {
+                "count": reading.queue[place].count,
+                "oldest": time_or_none(_oldest(reading.queue[place])),
+            }
+            for place in MEANINGS
+        },
+        "recipients": {flow.name: _sums(flow) for flow in seen.flows},
+        "providers": [
+            {"name": each.name, "health": each.health(reading.at), "trouble": each.state.trouble}
+            for each in seen.providers
+        ],
+        "limits": list(map(limits.record, seen.limits)),
+    }
+
+
+def _oldest(state: State) -> float | None:
+    return arrival(state.oldest[0].name) if state.oldest else None
+
+
+def _sums(flow: Flow) -> dict[str, int]:
+    sums = flow.sums
+    return {
+        "accepted": sums.accepted,
+        "sent": sums.sent,
+        "deferred": sums.deferred,
+        "bounced": sums.bounced,
+    }
+
+
 def _looker(at: Workplace) -> Callable[[], Overview]:
-    limits = LimitsView(partial(uses, at.config, at.spool, at.log))
+    view = LimitsView(partial(limits.uses, at.config, at.spool, at.log))
     keeps = partial(keeping, at.config, at.spool)
-    return partial(overview, Lookout(at.spool, time.time), limits, at.config, frozenset(), keeps)
+    return partial(overview, Lookout(at.spool, time.time), view, at.config, frozenset(), keeps)
 
 
 def _keep_showing(

@@ -7,7 +7,7 @@ import click
 
 from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import DURATION, config_option, examples
+from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.wire import configuration
 from mailer.config.model import Config
 from mailer.mail.address import check_address
@@ -24,12 +24,19 @@ class Order:
     provider: str
     direct: bool
     dialogue: bool
+    as_json: bool
     wait: float
 
     @property
     def runs_itself(self) -> bool:
         """Asks for what no other runner could do or show."""
         return bool(self.provider or self.direct or self.dialogue)
+
+    def say(self, line: str) -> None:
+        """Tell what happens meanwhile."""
+        stream = sys.stderr if self.as_json else sys.stdout
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 @click.command(
@@ -61,6 +68,7 @@ class Order:
 @click.option(
     "--wait", type=DURATION, default="2m", metavar="TIME", help="How long to wait for a runner; 2m."
 )
+@json_option
 @config_option
 def test(**asked: object) -> Exit:
     """Send one real mail, watch it to the remote server's reply, and say what came of it.
@@ -71,6 +79,9 @@ def test(**asked: object) -> Exit:
 
     Exit code 0 when the next hop took it, 1 when it was refused for good, 69 when `mailer serve` does not
     answer, 75 when it was not sent yet.
+
+    JSON is one object, at the end: as of `mailer spool why`, status (pending sent deferred bounced expired
+    uncertain) and meaning (a sentence); what is said on the way goes to standard error.
     """
     order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
     loaded = configuration()
@@ -90,13 +101,12 @@ def test(**asked: object) -> Exit:
         from mailer.cli.trial.queued import submit, watch  # noqa: PLC0415 - as above
 
         message_id = submit(loaded.config, order, sender)
-        sys.stdout.write(f"accepted by mailer serve as {message_id}; waiting for a runner to send it\n")
-        sys.stdout.flush()
+        order.say(f"accepted by mailer serve as {message_id}; waiting for a runner to send it")
         told = watch(loaded, message_id, order.wait)
     from mailer.cli.trial.result import conclude  # noqa: PLC0415 - as above
 
     # A first mail that went past the queue may have no ledger to be told in.
-    return conclude(told, order.to, known=loaded.config.spool_dir.exists())
+    return conclude(told, order.to, known=loaded.config.spool_dir.exists(), as_json=order.as_json)
 
 
 def _own_address(config: Config) -> str:

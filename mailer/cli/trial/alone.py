@@ -7,9 +7,9 @@ the usual one. What it learns of a provider is not kept: a test neither pauses o
 import asyncio
 import math
 import os
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         spool = stack.enter_context(Spool.open(Path(place) / "spool", create=True))
         log = _log(config, stack)
         message_id = _queue(spool, log, order.to, sender)
-        asyncio.run(_run(config, spool, log, show=order.dialogue))
+        asyncio.run(_run(config, spool, log, order.say if order.dialogue else None))
         told = history.tell(spool, message_id, outlook(config, spool, time.time()))
         if told.seen is not None and told.seen.spot.place is not Place.SENT:
             log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
@@ -125,13 +125,8 @@ def _queue(spool: Spool, log: MailLog, to: str, sender: str) -> str:
     return incoming.id
 
 
-async def _run(config: Config, spool: Spool, log: MailLog, *, show: bool) -> None:
+async def _run(config: Config, spool: Spool, log: MailLog, show: Callable[[str], None] | None) -> None:
     hostname = own_name(config)
-    say = _say if show else None
+    say = (lambda line: show(f"  {line}")) if show else None
     async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=1, say=say) as runner:
         await runner.once(asyncio.Event(), float(config.sending.shutdown_grace))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"  {line}\n")
-    sys.stdout.flush()

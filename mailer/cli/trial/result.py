@@ -3,6 +3,8 @@
 import sys
 
 from mailer.cli.exits import Exit
+from mailer.cli.spool import records
+from mailer.cli.spool.why import record
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.history import Story
@@ -18,18 +20,23 @@ _START = (
 )
 
 
-def conclude(told: Story, to: str, *, known: bool) -> Exit:
+def conclude(told: Story, to: str, *, known: bool, as_json: bool) -> Exit:
     """Print the story of a mail to one recipient, then what follows from it; return the exit code.
 
     Args:
         told: the story.
         to: the recipient.
         known: `mailer spool why` can tell it, too.
+        as_json: print one object instead.
     """
-    sys.stdout.writelines(f"  {story.tell(step)}\n" for step in story.chronicle(told.steps))
     last = _last(told.steps)
     status = Status(last.event) if last else Status.PENDING
-    sys.stdout.write(f"\n{printable(_meaning(status, last, told, to, known=known), 4000)}\n")
+    meaning = printable(_meaning(status, last, told, to, known=known), 4000)
+    if as_json:
+        sys.stdout.write(records.encode(record(told) | {"status": status.value, "meaning": meaning}))
+    else:
+        sys.stdout.writelines(f"  {story.tell(step)}\n" for step in story.chronicle(told.steps))
+        sys.stdout.write(f"\n{meaning}\n")
     return _CODES.get(status, Exit.TEMPORARY)
 
 
