@@ -1,6 +1,7 @@
 """Whatever stands in a message or in DNS, `verify` judges it, does not break, and comes to an end."""
 
 import asyncio
+import base64
 import resource
 
 import dkim
@@ -143,6 +144,34 @@ def test_security_case_115_by_the_command(relay: Relay) -> None:
 def test_a_key_that_takes_minutes_to_compute_with_is_refused() -> None:
     [verdict] = asyncio.run(verify(SIGNED + b"\r\n", Answers(["v=DKIM1; p=" + "A" * 10_000])))
     assert (verdict.result, "more than 4096 characters" in verdict.reason) == (Result.PERMANENT, True)
+
+
+def record_of(modulus: int, exponent: int) -> str:
+    def integer(value: int) -> bytes:
+        data = value.to_bytes(value.bit_length() // 8 + 1)
+        return b"\x02\x82" + len(data).to_bytes(2) + data
+
+    numbers = integer(modulus) + integer(exponent)
+    return "v=DKIM1; p=" + base64.b64encode(b"\x30\x82" + len(numbers).to_bytes(2) + numbers).decode()
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent", "said"),
+    [
+        (12_000, 12_000, "the modulus of the RSA key has 12000 bits, more than 8192"),
+        (4096, 4000, "the publicExponent of the RSA key has 4000 bits, more than 64"),
+        (4096, 17, "does not fit"),
+        (8192, 64, "does not fit"),
+    ],
+)
+def test_a_key_whose_numbers_take_seconds_is_refused_in_a_sentence(modulus, exponent, said) -> None:
+    """RFC 8301 3.2: 4,096 bits must do. By the first one a signature took 8.4 s, and a file has ten."""
+    signed = SIGNED.replace(b"A" * 344, b"A" * (4 * (-(-modulus // 24))))
+    record = record_of(2**modulus - 1, 2**exponent - 1)
+    assert len(record) <= 4096
+    [verdict] = asyncio.run(verify(signed + b"\r\n", Answers([record])))
+    assert said in verdict.reason
+    assert (verdict.result is Result.PERMANENT) == ("more than" in said)
 
 
 _pieces = st.lists(
