@@ -28,6 +28,12 @@ class Host:
     uptime: float = 5 * DAY
     boot: str = "first"
     synchronized: bool = False
+    asleep: float = 0.0
+    """Of the uptime."""
+
+    def sleeps(self, seconds: float) -> "Host":
+        self.asleep += seconds
+        return self.passes(seconds)
 
     def passes(self, seconds: float) -> "Host":
         self.wall += seconds
@@ -40,12 +46,18 @@ class Host:
 
     def boots(self, off: float) -> "Host":
         self.wall += off
-        self.uptime, self.boot = 30.0, self.boot + "+"
+        self.uptime, self.boot, self.asleep = 30.0, self.boot + "+", 0.0
         return self
 
     @property
     def clocks(self) -> Clocks:
-        return Clocks(lambda: self.wall, lambda: self.uptime, self.boot, lambda: self.synchronized)
+        return Clocks(
+            wall=lambda: self.wall,
+            uptime=lambda: self.uptime,
+            boot=self.boot,
+            synchronized=lambda: self.synchronized,
+            awake=lambda: self.uptime - self.asleep,
+        )
 
     def read(self) -> Reading:
         return self.clocks.read()
@@ -131,6 +143,33 @@ def test_a_new_time_is_believed_once_it_has_gone_on_evenly_for_as_long_as_is_wri
     assert known.look()
     known.host.passes(DAY)
     assert known.look()
+
+
+def test_a_host_that_sleeps_proves_nothing_meanwhile() -> None:
+    """A laptop whose clock was wrong when its lid was closed for a fortnight had no time to be set right."""
+    known = Known(Host())
+    known.look()
+    known.host.is_set(30 * DAY)
+    known.look()
+    known.host.sleeps(14 * DAY)
+    assert not known.look()
+    known.host.passes(7 * DAY - 1)
+    assert not known.look()
+    known.host.passes(2)
+    assert known.look()
+
+
+def test_a_machine_that_is_paused_each_night_needs_a_time_server_for_an_hour_a_day() -> None:
+    """Its own clocks show the same as those of one that is set wrong each night."""
+    known = Known(Host(synchronized=True))
+    assert known.look()
+    for _ in range(3):
+        known.host.is_set(10 * HOUR)
+        assert not known.look()
+        known.host.passes(HOUR + MINUTE)
+        assert known.look()
+        known.host.passes(13 * HOUR)
+        assert known.look()
 
 
 def test_proof_begins_anew_when_the_clock_is_set_again_and_outlives_another_boot() -> None:

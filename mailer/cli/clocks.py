@@ -14,7 +14,7 @@ _STRUCT_TIMEX = 208
 
 def clocks() -> Clocks:
     """Return this host's clocks."""
-    return Clocks(time.time, _uptime, _boot(), lambda: synchronized() is True)
+    return Clocks(time.time, _uptime, _boot(), lambda: synchronized() is True, time.monotonic)
 
 
 def _uptime() -> float:

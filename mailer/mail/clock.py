@@ -23,6 +23,8 @@ class Reading:
     """This boot's id; empty where the kernel does not tell."""
     uptime: float
     """Seconds since this boot, suspended time included (CLOCK_BOOTTIME): never set, never jumps."""
+    awake: float | None = None
+    """Seconds of these without suspended time (CLOCK_MONOTONIC); None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,11 @@ class Clocks:
     boot: str
     synchronized: Callable[[], bool] = lambda: False
     """Whether the kernel was told, since the wall clock was last set, that a time server keeps it."""
+    awake: Clock | None = None
+    """As `Reading.awake`."""
 
     def read(self) -> Reading:
-        return Reading(self.wall(), self.boot, self.uptime())
+        return Reading(self.wall(), self.boot, self.uptime(), self.awake and self.awake())
 
 
 def rfc3339(seconds: float) -> str:

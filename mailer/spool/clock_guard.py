@@ -10,7 +10,8 @@ for a minute or a weekend. The evidence is `state/clock.json`, the last reading 
 
 A clock that is doubted is believed again at once when it comes right. A new time is believed once it has gone
 on evenly, by the boot clock, for as long as `_proof` says, however often it is read; or when the operator
-says so. Until then `state/clock.json` keeps the reading from before.
+says so. Suspended time does not count: no time server was asked meanwhile. Until then `state/clock.json`
+keeps the reading from before.
 """
 
 import contextlib
@@ -59,7 +60,9 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     off: float
     """Seconds by which it was ahead of what was expected when the doubt began; negative: behind."""
     evenly: float = 0.0
-    """Seconds for which it has gone on like this, by the boot clock."""
+    """Seconds for which it has gone on like this, by the boot clock, while the host was not suspended."""
+    awake: float | None = None
+    """As `Reading.awake`, then."""
     set: bool = False
     """The boot clock says that it was set; else the host may have been off."""
 
@@ -115,8 +118,14 @@ def judge(
     )
     if doubt.evenly >= _proof(doubt, synchronized=synchronized):
         return believed(reading)
-    now = {"at": clock.rfc3339(reading.wall), "boot": reading.boot, "uptime": reading.uptime}
-    return replace(mark or Mark(), doubt=replace(doubt, **now))
+    doubt = replace(
+        doubt,
+        at=clock.rfc3339(reading.wall),
+        boot=reading.boot,
+        uptime=reading.uptime,
+        awake=reading.awake,
+    )
+    return replace(mark or Mark(), doubt=doubt)
 
 
 def _proof(doubt: Doubt, *, synchronized: bool) -> float:
@@ -179,7 +188,10 @@ def _go_on(doubt: Doubt | None, reading: Reading) -> Doubt | None:
         passed = reading.uptime - doubt.uptime
         # Another writer may have been faster with a later reading.
         even = abs(reading.wall - doubt.wall - passed) <= _EVEN
-        return replace(doubt, evenly=doubt.evenly + max(0.0, passed)) if even else None
+        counts = passed
+        if doubt.awake is not None and reading.awake is not None:
+            counts = min(passed, reading.awake - doubt.awake)
+        return replace(doubt, evenly=doubt.evenly + max(0.0, counts)) if even else None
     return doubt if -_EVEN <= reading.wall - doubt.wall <= _GAP else None
 
 
