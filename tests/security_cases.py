@@ -130,4 +130,6 @@ CASES = {
     116: "files that root made for the service",
     117: "an Idempotency-Key that is none, or two",
     118: "links and pipes in place of an idempotency key's file",
+    119: "a trusted network that is everybody's, this host's or somebody else's",
+    120: "a client that claims an address in a trusted network",
 }

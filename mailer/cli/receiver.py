@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from mailer.config import local_ids
 from mailer.config.load import Loaded
 from mailer.config.model import Config
+from mailer.config.networks import network
 from mailer.config.own_name import own_name
 from mailer.config.receiving import Listener, ListenerTls, Offer
 from mailer.config.trust import owners_of
@@ -24,6 +26,7 @@ from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint, Settings, Terms
 from mailer.receive.space import Space
+from mailer.receive.trusted import TrustedNetwork
 from mailer.receive.upload import Store
 from mailer.receive.user_list import UserList
 from mailer.spool.layout import LOG, Spool
@@ -72,11 +75,18 @@ def settings(config: Config, port: int | None) -> Settings:
 
 def _endpoint(listener: Listener) -> Endpoint:
     starttls = Offer.OFFERED if listener.tls is None else listener.tls.starttls
-    terms = Terms(starttls, listener.auth)
+    terms = Terms(starttls, listener.auth, tuple(_trusted(listener)))
     if listener.unix_socket:
         return Endpoint(path=str(listener.unix_socket), terms=terms, name=listener.name)
     tls = listener.tls is ListenerTls.IMPLICIT
     return Endpoint(listener.host, listener.port, tls=tls, terms=terms, name=listener.name)
+
+
+def _trusted(listener: Listener) -> Iterator[TrustedNetwork]:
+    """Read its networks; one that `checks` refuses is nobody's: doctor looks at what cannot start, too."""
+    for each in listener.trusted_networks:
+        with suppress(ValueError):
+            yield TrustedNetwork(network(each.cidr), each.user)
 
 
 def service(

@@ -78,6 +78,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_incoming(config),
         *_distant_login(config),
         *_local().strangers(config),
+        *_networks().warnings(config),
         *_exposed_configuration(loaded),
         *_bounce(config),
         *_name_servers(config),
@@ -169,6 +170,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
         yield Problem(f"$.tls.{missing}", "is needed beside the other")
     yield from file_checks.tls_files(config)
     yield from _local().refusals(config)
+    yield from _networks().refusals(config)
     yield from _listeners(config)
     for key, address in (
         ("redirectAllTo", config.redirect_all_to),
@@ -187,6 +189,12 @@ def _local() -> ModuleType:
     from mailer.config import local_checks  # noqa: PLC0415 - not for the runner, which cron starts each minute
 
     return local_checks
+
+
+def _networks() -> ModuleType:
+    from mailer.config import networks  # noqa: PLC0415 - as above
+
+    return networks
 
 
 def _listeners(config: Config) -> Iterator[Problem]:

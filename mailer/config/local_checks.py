@@ -38,6 +38,11 @@ def _origin_domain(domain: str) -> Iterator[Problem]:
 
 def strangers(config: Config) -> Iterator[Problem]:
     """Name logins and groups that this host does not have, and users that mailer does not have."""
+    for at, listener in enumerate(config.listeners):
+        for member, network in enumerate(listener.trusted_networks):
+            if not _is_user(config, network.user):
+                where = f"$.listeners[{at}].trustedNetworks[{member}].user"
+                yield Problem(where, "is no user; type: mailer user add NAME")
     if config.submit_socket is not None and not config.local_users:
         yield Problem("$.localUsers", "is empty, so that nobody can submit at submitSocket")
     for at, each in enumerate(config.local_users):
@@ -46,11 +51,13 @@ def strangers(config: Config) -> Iterator[Problem]:
             yield Problem(f"{where}.login", "this host has no such login")
         if each.group and local_ids.gid(each.group) is None:
             yield Problem(f"{where}.group", "this host has no such group")
-        if each.user != config.default_username and not _is_user(config, each.user):
+        if not _is_user(config, each.user):
             yield Problem(f"{where}.user", "is no user; type: mailer user add NAME")
 
 
 def _is_user(config: Config, name: str) -> bool:
+    if name == config.default_username:
+        return True
     try:
         return name in read_users(config.users_file, owners_of(config.spool_dir))
     except (OSError, ConfigError):

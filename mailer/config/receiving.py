@@ -34,6 +34,15 @@ class ListenerTls(StrEnum):
         return Offer.NONE if self is ListenerTls.NONE else Offer.OFFERED
 
 
+class TrustedNetwork(Group, frozen=True, kw_only=True):
+    """Hosts that cannot log in, such as printers, and whose mail that is."""
+
+    cidr: Name
+    """`192.168.7.0/24`, `fd00:7::/64`, or one address. The smallest network that has a client counts."""
+    user: Name
+    """`defaultUsername`, or one of `usersFile`: with that user's senders and limits."""
+
+
 class Listener(Group, frozen=True, kw_only=True):
     """One more place where the receiver listens, beside `smtpHost` and `smtpPort`."""
 
@@ -46,6 +55,8 @@ class Listener(Group, frozen=True, kw_only=True):
     """Whether clients log in here; None: as `Config.auth_required` says."""
     unix_socket: Path | None = None
     """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+    trusted_networks: tuple[TrustedNetwork, ...] = ()
+    """Who need not log in here; all others do. For a listener beyond this host alone."""
     name: str = ""
     """What a service manager that opens this socket calls it (FileDescriptorName=); empty: it goes by its
     address."""

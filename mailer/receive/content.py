@@ -66,6 +66,8 @@ class Origin:
     user: str
     """Who authenticated; empty: nobody did."""
     smtputf8: bool
+    by_network: bool = False
+    """No login said so, but the network that it came from."""
     tls: str = ""
     """TLS version and cipher, or empty."""
     may_send_as: AddressPatterns | None = None
@@ -174,7 +176,7 @@ def _protocol(origin: Origin) -> str:
     if not origin.extended:
         return "SMTP"
     name = "UTF8SMTP" if origin.smtputf8 else "ESMTP"
-    return name + "S" * bool(origin.tls) + "A" * bool(origin.user)
+    return name + "S" * bool(origin.tls) + "A" * bool(origin.user and not origin.by_network)
 
 
 def _not_allowed(origin: Origin, head: bytes) -> Reply | None:

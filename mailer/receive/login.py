@@ -46,8 +46,11 @@ class Login:
     """Who a session's client proved to be."""
 
     def __init__(self, channel: Channel, client: Client, service: Service, failures: Failures) -> None:
-        known = service.authenticator if client.user else None
-        self.identity: Identity | None = known.identity(client.user) if known else None
+        user = client.user or client.network_user
+        known = service.authenticator if user else None
+        self.identity: Identity | None = known.identity(user) if known else None
+        self.proved = False
+        """By a login, and not by where the client is."""
         self._channel = channel
         self._client = client
         self._log = service.store.log
@@ -73,11 +76,12 @@ class Login:
             self._channel.hang_up(replies.TOO_MANY_LOGINS)
             return
         try:
-            claimed, self.identity = await self._exchange(argument)
+            claimed, proved = await self._exchange(argument)
         except _Refused as refusal:
             self._channel.say(refusal.reply)
             return
-        if self.identity is not None:
+        if proved is not None:
+            self.identity, self.proved = proved, True
             self._channel.say(replies.AUTHENTICATED)
         else:
             await self._fail(claimed)
@@ -86,7 +90,7 @@ class Login:
         """Return the name that was claimed, and whose it is if the proof was right."""
         assert self._authenticator is not None
         mechanism, _, initial = argument.partition(" ")
-        if self.identity is not None:
+        if self.proved:
             raise _Refused(replies.AUTH_TWICE)
         if mechanism.upper() == "CRAM-MD5" and self._authenticator.offers_cram_md5:
             return await self._cram_md5(initial)

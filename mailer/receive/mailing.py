@@ -210,6 +210,7 @@ class MailCommands(Connection):
             hostname=self.settings.hostname,
             extended=self._extended,
             user=self._user,
+            by_network=bool(self.client.network_user) and not self._login.proved,
             smtputf8=envelope.smtputf8,
             tls=self.tls,
             may_send_as=identity.may_send_as if identity else None,

@@ -23,6 +23,7 @@ from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
 from mailer.receive.sockets import Bound, bind, check
 from mailer.receive.strangers import Strangers
+from mailer.receive.trusted import user_at
 
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
@@ -167,7 +168,10 @@ class Server:
         self._begin(connection, client, tls=False)
 
     def _serve(self, connection: socket.socket, peer: str, *, bound: Bound) -> None:
-        self._begin(connection, Client(peer, local=is_local(peer), terms=bound.terms), tls=bound.tls)
+        terms = bound.terms
+        user = user_at(peer, terms.trusted)
+        client = Client(peer, local=is_local(peer), network_user=user, terms=terms)
+        self._begin(connection, client, tls=bound.tls)
 
     def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
         session = Session(client, self._service, self._failures, self._forget)

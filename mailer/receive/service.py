@@ -42,5 +42,7 @@ class Client:
     """On this host: what it sends passes no network."""
     user: str = ""
     """Who that is by the kernel's word (`local_users`), without a login; empty: it may log in."""
+    network_user: str = ""
+    """Who that is by the network that it comes from (`trusted`), until it logs in; empty: nobody."""
     terms: Terms = _USUAL
     """Of the listener it came to."""

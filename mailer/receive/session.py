@@ -142,7 +142,7 @@ class Session(MailCommands):
             self.say(replies.AUTH_IN_MAIL)
         else:
             await self._login.run(arg)
-            if self._login.identity is not None:
+            if self._login.proved:
                 self.trust()
 
     @syntax("STARTTLS")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mailer.config.receiving import LongLines, Offer
 from mailer.mail.patterns import AddressPatterns
 from mailer.receive.content import ContentPolicy
+from mailer.receive.trusted import TrustedNetwork
 
 MiB = 1024 * 1024
 
@@ -24,6 +25,8 @@ class Terms:
     """Given that there is a certificate."""
     auth: Offer | None = None
     """None: as `Settings.require_auth` says."""
+    trusted: tuple[TrustedNetwork, ...] = ()
+    """Who need not log in."""
 
 
 _USUAL = Terms()

@@ -9,6 +9,7 @@ from mailer.cli.doctor.files import broken_configuration, configuration_findings
 from mailer.cli.doctor.network import Asked, bounded, sections
 from mailer.cli.doctor.ports import port_findings
 from mailer.cli.doctor.report import Report
+from mailer.cli.doctor.trusted import trusted_findings
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
@@ -40,7 +41,8 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
     waiting = [(section.title, asyncio.create_task(bounded(section))) for section in wanted]
     for title, findings in await asyncio.to_thread(_here, loaded):
         report.group(title, findings)
-    report.group("ports", await port_findings(config, started=not spool.never_started(config.spool_dir)))
+    ports = await port_findings(config, started=not spool.never_started(config.spool_dir))
+    report.group("ports", [*ports, *trusted_findings(config)])
     if asked is None:
         report.group("network", [Finding("network", "network", Grade.SKIPPED, "--offline")])
     for title, task in waiting:

@@ -1,0 +1,55 @@
+"""What `trustedNetworks` open: who may send without a password, as whom, how much, and through which door."""
+
+from collections.abc import Iterator
+
+from mailer.config.model import Config
+from mailer.config.networks import is_private, network
+from mailer.config.problem import ConfigError
+from mailer.config.receiving import TrustedNetwork
+from mailer.config.trust import owners_of
+from mailer.config.users import User, read_users
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.reply import printable
+
+_SHOWN = 3
+"""Senders of a user that are named."""
+
+
+def trusted_findings(config: Config) -> Iterator[Finding]:
+    """Say it of each network; one whose user may send as anyone, or any number of messages, is warned of."""
+    try:
+        users = read_users(config.users_file, owners_of(config.spool_dir))
+    except (ConfigError, OSError):
+        return  # told of among the files
+    for listener in config.listeners:
+        about = f"{listener.host or '*'}:{listener.port}"
+        for each in listener.trusted_networks:
+            yield _finding(about, each, users.get(each.user), config)
+
+
+def _finding(about: str, trusted: TrustedNetwork, user: User | None, config: Config) -> Finding:
+    name = printable(trusted.user, 60)
+    if user is None and trusted.user != config.default_username:
+        words = f"{trusted.cidr} is {name}'s, which is no user: everybody there must log in"
+        return Finding(about, "trusted", Grade.PROBLEM, words, f"mailer user add {name} --allow ADDRESS")
+    try:
+        found = network(trusted.cidr)
+    except ValueError as error:
+        return Finding(about, "trusted", Grade.PROBLEM, f"{trusted.cidr} {error}")
+    senders = user.allowed_senders if user else ("*",)
+    bounds = ((user.max_per_hour, "an hour"), (user.max_per_day, "a day")) if user else ()
+    limits = [f"{most} {unit}" for most, unit in bounds if most]
+    anyone = "*" in senders
+    shown = "anyone" if anyone else ", ".join(printable(each, 60) for each in senders[:_SHOWN])
+    more = f" and {len(senders) - _SHOWN} more" if not anyone and len(senders) > _SHOWN else ""
+    words = (
+        f"without a password {found.num_addresses} addresses, {found}, send as {name}: from {shown}{more}, "
+        f"{' and '.join(limits) or 'any number of'} messages. So does what connects through one of them: "
+        "programs of this host, a container's port, a NAT"
+    )
+    if not is_private(found):
+        return Finding(about, "trusted", Grade.WARNING, words, "name addresses that are yours for good")
+    if anyone or not (limits or config.rate_limits.enabled):
+        todo = f"a user of its own: mailer user add {name} --allow ADDRESS --max-per-hour N"
+        return Finding(about, "trusted", Grade.WARNING, words, todo)
+    return Finding(about, "trusted", Grade.OK, words)

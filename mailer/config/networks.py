@@ -1,0 +1,107 @@
+"""Networks whose hosts need no login (`listeners[].trustedNetworks`): what is refused, and warned of.
+
+A printer that cannot log in is known by its address, which everybody in the same network can take. So only a
+network that somebody has the say over is worth its name, and a user with senders and limits of its own.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+
+from mailer.config.model import Config
+from mailer.config.problem import Problem
+from mailer.mail.reply import printable
+
+Network = IPv4Network | IPv6Network
+
+_WIDEST = {4: 8, 6: 7}
+"""Shortest prefixes: 10.0.0.0/8 and fc00::/7 are the largest networks that are anybody's own."""
+_PRIVATE_4 = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")))
+"""RFC 1918 and RFC 3927. Not 100.64.0.0/10 (RFC 6598): strangers share it."""
+_PRIVATE_6 = tuple(map(IPv6Network, ("fc00::/7", "fe80::/10")))
+"""RFC 4193, and link-local."""
+_NEVER = {
+    "127.0.0.0/8": "is this host itself, whose programs use submitSocket",
+    "::1/128": "is this host itself, whose programs use submitSocket",
+    "224.0.0.0/4": "is of multicast addresses, from which nobody connects",
+    "ff00::/8": "is of multicast addresses, from which nobody connects",
+}
+_NO_NETWORK = "is no network; write one as 192.168.7.0/24 or fd00:7::/64"
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def network(text: str) -> Network:
+    """Read one.
+
+    Raises:
+        ValueError: it is none, or none that may be trusted; the text says why, and what to write.
+    """
+    if "%" in text:  # a zone: which of this host's interfaces
+        raise ValueError(_NO_NETWORK)
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+        exact = ipaddress.ip_interface(text).ip
+    except ValueError:
+        raise ValueError(_NO_NETWORK) from None
+    if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
+        mapped = found.network_address.ipv4_mapped
+        raise ValueError(f"is IPv4 in IPv6 clothes; write {mapped}/{found.prefixlen - 96}")
+    if exact != found.network_address:
+        raise ValueError(f"has bits set behind its prefix; write {found}, or {exact} for that host alone")
+    widest = _WIDEST[found.version]
+    if found.prefixlen < widest:
+        raise ValueError(f"is larger than any network of one owner: at least /{widest} is needed")
+    for other, why in _NEVER.items():
+        if found.version == (never := ipaddress.ip_network(other)).version and found.overlaps(never):
+            raise ValueError(why)
+    return found
+
+
+def is_private(found: Network) -> bool:
+    """Tell whether a network is of addresses that are not routed in the Internet."""
+    if isinstance(found, IPv4Network):
+        return any(found.subnet_of(each) for each in _PRIVATE_4)
+    return any(found.subnet_of(each) for each in _PRIVATE_6)
+
+
+def refusals(config: Config) -> Iterator[Problem]:
+    """Say which must not be trusted, and where nobody could come from one."""
+    for at, listener in enumerate(config.listeners):
+        if not listener.trusted_networks:
+            continue
+        where = f"$.listeners[{at}].trustedNetworks"
+        if listener.unix_socket is not None or _loopback(listener.host):
+            yield Problem(where, "needs a listener beyond this host: whose programs use submitSocket")
+        seen: set[Network] = set()
+        for member, each in enumerate(listener.trusted_networks):
+            try:
+                found = network(each.cidr)
+            except ValueError as error:
+                yield Problem(f"{where}[{member}].cidr", str(error))
+                continue
+            if found in seen:
+                yield Problem(f"{where}[{member}].cidr", f"{found} is there already, and has one user only")
+            seen.add(found)
+
+
+def warnings(config: Config) -> Iterator[Problem]:
+    """Say which are of addresses of the Internet."""
+    for at, listener in enumerate(config.listeners):
+        for member, each in enumerate(listener.trusted_networks):
+            try:
+                public = not is_private(network(each.cidr))
+            except ValueError:
+                continue
+            if public:
+                yield Problem(
+                    f"$.listeners[{at}].trustedNetworks[{member}].cidr",
+                    f"is of public addresses: each of them may send as {printable(each.user, 60)} without a "
+                    "password, whoever has it now or later",
+                )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
