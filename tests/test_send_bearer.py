@@ -203,7 +203,7 @@ def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenSer
 def through(server: Server, tokens: TokenServer, **others: Any) -> dict[str, Any]:
     auth = {
         "type": "oauth2", "grant": "clientCredentials", "tokenUrl": tokens.url, "clientId": "app",
-        "clientSecret": SECRET, "scope": "mail", "username": USER,
+        "clientSecret": SECRET, "scope": "mail", "username": USER, "expires": "2020-02-29",
     }  # fmt: skip
     provider = {"host": "127.0.0.1", "port": server.port, "name": "cloud", "auth": auth}
     return forward_to(forwardProviders=[provider, *others.get("more", [])])
@@ -259,6 +259,8 @@ def test_without_a_token_the_mail_waits_and_every_view_says_why_and_what_to_do(
             health = ask(relay.http_port, "/health").json["checks"]
         assert "the client secret has expired" in health["providers"]["message"]
         assert todo in health["providers"]["message"]
+        assert health["tokens"]["status"] == "degraded"
+        assert "cloud: the secret or certificate ended" in health["tokens"]["message"]
         with Server() as second:
             relay.configure(through(server, tokens, more=[{"host": "127.0.0.1", "port": second.port}]))
             relay.mailer("spool", "retry", "--all")

@@ -32,6 +32,7 @@ from mailer.cli.options import config_option, examples
         "reload": "mailer.cli.reload:reload",
         "spool": "mailer.cli.spool:spool",
         "providers": "mailer.cli.providers:providers",
+        "auth": "mailer.cli.auth:auth",
         "explain-trouble": "mailer.cli.explain_trouble:explain_trouble",
         "user": "mailer.cli.user:user",
         "log": "mailer.cli.log:log",

@@ -43,15 +43,19 @@ def configuration() -> Loaded:
 
 
 @contextmanager
-def workplace(loaded: Loaded | None = None) -> Iterator[Workplace]:
+def workplace(loaded: Loaded | None = None, *, tokens: bool = False) -> Iterator[Workplace]:
     """Open the spool for a command that inspects or operates it, as the user that the spool belongs to.
+
+    Args:
+        loaded: the configuration; None: it is loaded here.
+        tokens: as `become_owner`.
 
     Raises:
         ConfigError, SpoolError: it cannot be opened.
     """
     config = (loaded or configuration()).config
     operator = operator_name(os.environ)
-    become_owner(config.spool_dir)
+    become_owner(config.spool_dir, tokens=tokens)
     with Spool.open(config.spool_dir) as spool:
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
         yield Workplace(config, spool, log, operator)

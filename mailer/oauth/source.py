@@ -10,7 +10,7 @@ missing, refused, or soon over --> the account's lock --> kept by another meanwh
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mailer.config.oauth import OAuth2
 from mailer.mail.clock import Clock
-from mailer.oauth.asking import Terms, form_of, granted, terms_of
+from mailer.oauth.asking import Granted, Terms, form_of, granted, terms_of
 from mailer.oauth.trouble import TokenTrouble, ours
 from mailer.spool import token_store
 from mailer.spool.layout import Spool
@@ -69,7 +69,7 @@ class TokenSource:
             TokenTrouble: there is none that still works.
         """
         async with self._one_at_a_time:
-            terms = await self._fetched()
+            terms = await self.terms()
             kept = self._kept(terms)
             if not self._due(kept, refused):
                 return kept.access
@@ -83,28 +83,34 @@ class TokenSource:
 
     async def renew(self) -> Tokens:
         """Ask for a new token, whatever is kept, and return what is kept then; raises TokenTrouble."""
-        terms = await self._fetched()
+        terms = await self.terms()
         async with self._one_at_a_time, self._alone():
             return await self._ask(terms, self._kept(terms))
 
-    async def keep(self, change: Callable[[Tokens], Tokens]) -> None:
-        """Change what is kept, durably, while no other program asks; raises TokenTrouble."""
-        terms = await self._fetched()
+    async def keep(self, made: Granted) -> None:
+        """Keep what a login gave, durably, in place of all before; raises TokenTrouble."""
+        terms = await self.terms()
         async with self._alone():
-            self._write(change(Tokens(account=self._account, made_for=_digest(terms))))
+            self._write(self._made(terms, made, Tokens(), used=True))
 
-    def kept(self) -> Tokens:
-        """Return what is kept, for whatever terms it was made."""
-        return token_store.read(self._spool, self._account)
+    async def kept(self) -> Tokens:
+        """Return what is kept under the terms of today; raises TokenTrouble: they cannot be had."""
+        return self._kept(await self.terms())
 
-    async def _fetched(self) -> Terms:
+    async def forget(self) -> bool:
+        """Remove what is kept, and tell whether there was anything; raises TokenTrouble or OSError."""
+        async with self._alone():
+            return token_store.forget(self._spool, self._account)
+
+    async def terms(self) -> Terms:
+        """Return the terms with their secrets; raises TokenTrouble."""
         if self._terms is None:
             # In a thread: a secret may be a command's output, and the command may take its time.
             self._terms = await asyncio.to_thread(terms_of, self._auth, self._username)
         return self._terms
 
     def _kept(self, terms: Terms) -> Tokens:
-        kept = self._unwritten or self.kept()
+        kept = self._unwritten or token_store.read(self._spool, self._account)
         digest = _digest(terms)
         return kept if kept.made_for == digest else Tokens(account=self._account, made_for=digest)
 
@@ -146,19 +152,23 @@ class TokenSource:
             raise ours("the disk is full, and what the server gives could not be kept", local=True)
         form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
         answer = await post(self._auth.token_url, form)
+        made = granted(terms, form, answer, self._clock())
+        new = self._made(terms, made, kept, used="refresh_token" in form)
+        self._write(new)
+        return new
+
+    def _made(self, terms: Terms, made: Granted, before: Tokens, *, used: bool) -> Tokens:
+        """Return what is kept after a grant; args: used: the refresh token was, or has just come."""
         now = self._clock()
-        made = granted(terms, form, answer, now)
-        new = Tokens(
+        return Tokens(
             account=self._account,
             made_for=_digest(terms),
             access=made.access,
             obtained=now,
             ends=now + made.lasts,
-            refresh=made.refresh or kept.refresh,
-            refreshed=now if "refresh_token" in form else kept.refreshed,
+            refresh=made.refresh or before.refresh,
+            refreshed=now if used else before.refreshed,
         )
-        self._write(new)
-        return new
 
     def _write(self, tokens: Tokens) -> None:
         try:

@@ -1,0 +1,28 @@
+"""`mailer auth`: logins with OAuth 2.0."""
+
+import click
+
+from mailer.cli.lazy import LazyGroup
+from mailer.cli.options import examples
+
+
+@click.group(
+    epilog=examples(
+        "mailer auth status          every provider with tokens: until when, and what is wrong",
+        "mailer auth login cloud     log in by a code that is entered in any browser",
+        "mailer auth test cloud      ask for a new token and log in with it; no mail is sent",
+        "mailer auth logout cloud    forget the tokens that are kept here",
+    ),
+    cls=LazyGroup,
+    commands_in={
+        "status": "mailer.cli.auth.accounts:status",
+        "login": "mailer.cli.auth.login:login",
+        "test": "mailer.cli.auth.accounts:test",
+        "logout": "mailer.cli.auth.accounts:logout",
+    },
+)
+def auth() -> None:
+    """Log in to providers whose `auth` is of type oauth2, and see how that goes.
+
+    PROVIDER is what `mailer providers` shows first, or HOST:PORT.
+    """

@@ -1,0 +1,194 @@
+"""`mailer auth status`, `test` and `logout`; which provider a command is about."""
+
+import asyncio
+import sys
+import time
+from dataclasses import replace
+
+import click
+import msgspec
+
+from mailer.cli.doctor.report import Report
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
+from mailer.cli.wire import Workplace, configuration, end_with_the_pipe, tell, workplace
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.config.oauth import OAuth2
+from mailer.config.own_name import own_name
+from mailer.mail.clock import rfc3339
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.login_causes import cause_of
+from mailer.mail.reply import printable
+from mailer.oauth.source import TokenSource
+from mailer.oauth.trouble import TokenTrouble
+from mailer.send.checks.provider import check_provider, look_up
+from mailer.send.routes.plan import hop_of
+from mailer.spool import words
+from mailer.spool.token_store import Tokens
+
+provider_argument = click.argument("name", metavar="PROVIDER")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One provider with tokens; times as the ledger writes them, empty when there is none."""
+
+    name: str
+    username: str
+    grant: str
+    token_obtained: str
+    token_ends: str
+    usable: bool
+    """The access token that is kept has not ended."""
+    refresh_token: bool
+    """A refresh token is kept here."""
+    refresh_token_used: str
+    secret_ends: str
+    """As `expires` says."""
+    failed_at: str
+    failure: str
+    """Why the last request had no token; empty: it had one."""
+    cause: str
+    todo: str
+
+
+def source_of(provider: Provider, at: Workplace) -> tuple[OAuth2, TokenSource]:
+    """Return a provider's terms, and where its tokens come from."""
+    assert provider.oauth is not None
+    return provider.oauth, TokenSource(
+        provider.oauth, provider.username, provider.account, at.spool, time.time
+    )
+
+
+def chosen(config: Config, name: str) -> Provider:
+    """Return the provider that a command names.
+
+    Raises:
+        Failure: there is none, or it has no tokens.
+    """
+    known = [each for each in config.providers if each.oauth]
+    for each in config.providers:
+        if name in {each.label, f"{each.host}:{each.port}"}:
+            if each.oauth:
+                return each
+            why = "logs in without tokens: its auth is not of type oauth2"
+            raise Failure(Exit.CONFIG, printable(f"{name} {why}"))
+    there = ", ".join(each.label for each in known) or "none"
+    raise Failure(Exit.NO_INPUT, printable(f"{name}: no such provider; those with tokens: {there}"))
+
+
+@click.command(epilog=examples("mailer auth status", "mailer auth status --json"))
+@json_option
+@config_option
+def status(*, as_json: bool) -> None:
+    """Show every provider with tokens: how it logs in, until when, and what was wrong last.
+
+    Shows no token, and asks nobody.
+    """
+    end_with_the_pipe()
+    with workplace() as at:
+        rows = [asyncio.run(_row(each, at)) for each in at.config.providers if each.oauth]
+    if not rows and not as_json:
+        sys.stdout.write("no provider logs in with tokens: none has auth of type oauth2\n")
+    sys.stdout.writelines(json_line(row) if as_json else _text(row) for row in rows)
+
+
+async def _row(provider: Provider, at: Workplace) -> Row:
+    terms, source = source_of(provider, at)
+    kept, failure = Tokens(), ""
+    try:
+        kept = await source.kept()
+        failure = kept.failure
+    except TokenTrouble as trouble:
+        failure = trouble.text
+    cause = cause_of(failure)
+    return Row(
+        name=provider.label,
+        username=provider.username,
+        grant=terms.grant.value,
+        token_obtained=_written(kept.obtained),
+        token_ends=_written(kept.ends),
+        usable=bool(kept.access) and time.time() < kept.ends,
+        refresh_token=bool(kept.refresh),
+        refresh_token_used=_written(kept.refreshed),
+        secret_ends=terms.expires,
+        failed_at=_written(kept.failed),
+        failure=failure,
+        cause=cause.name if cause else "",
+        todo=cause.todo.format(name=provider.label) if cause else "",
+    )
+
+
+def _written(moment: float) -> str:
+    return rfc3339(moment) if moment else ""
+
+
+def _text(row: Row) -> str:
+    token = f"token until {words.moment_of(row.token_ends)}" if row.usable else "no token"
+    lines = [f"{row.name}: {row.username}, {row.grant}, {token}"]
+    if row.refresh_token:
+        lines.append(f"    refresh token last used {words.moment_of(row.refresh_token_used)}")
+    if row.secret_ends:
+        lines.append(f"    secret or certificate ends {row.secret_ends}")
+    if row.failure:
+        at = f" {words.moment_of(row.failed_at)}" if row.failed_at else ""
+        lines.append(f"    last trouble{at}: {row.failure}")
+    if row.todo:
+        lines.append(f"    what to do: {row.todo}")
+    return "".join(f"{printable(line, 2000)}\n" for line in lines)
+
+
+@click.command(epilog=examples("mailer auth test cloud", "mailer auth test cloud --json"))
+@provider_argument
+@json_option
+@config_option
+def test(name: str, *, as_json: bool) -> Exit:
+    """Ask for a new token and log in with it, as a run would; no mail is sent.
+
+    Exit code 0 when the login is taken, 1 when something is wrong.
+    """
+    loaded = configuration()
+    with workplace(loaded, tokens=True) as at:
+        provider = chosen(at.config, name)
+        report = Report(as_json=as_json, everything=True)
+        report.waiting_for([provider.label])
+        report.group(provider.label, asyncio.run(_tried(provider, at)))
+        return report.end(strict=False)
+
+
+async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
+    terms, source = source_of(provider, at)
+    try:
+        made = await source.renew()
+    except TokenTrouble as trouble:
+        cause = cause_of(trouble.text)
+        todo = cause.todo.format(name=provider.label) if cause else ""
+        return [Finding(terms.token_url, "token", Grade.PROBLEM, trouble.text, todo)]
+    until = words.moment(made.ends)
+    hop = replace(hop_of(provider, at.config, own_name(at.config)), tokens=source)
+    looked_up, addresses = await look_up(hop)
+    found = await check_provider(hop, provider.label, time.time()) if addresses else []
+    return [Finding(terms.token_url, "token", Grade.OK, f"a new one, until {until}"), looked_up, *found]
+
+
+@click.command(epilog=examples("mailer auth logout cloud"))
+@provider_argument
+@json_option
+@config_option
+def logout(name: str, *, as_json: bool) -> None:
+    """Forget the tokens that are kept here.
+
+    A grant that needs no user asks for new ones at the next mail; after `deviceCode` mail waits until
+    `mailer auth login`. What the user or the administrator agreed to is withdrawn at the provider.
+    """
+    with workplace() as at:
+        provider = chosen(at.config, name)
+        _, source = source_of(provider, at)
+        try:
+            there = asyncio.run(source.forget())
+        except TokenTrouble as trouble:
+            raise Failure(Exit.TEMPORARY, trouble.text) from trouble
+    told = "its tokens are forgotten" if there else "no tokens were kept"
+    row = {"name": provider.label, "forgotten": there}
+    tell(sys.stdout, json_line(row) if as_json else printable(f"{provider.label}: {told}") + "\n")

@@ -1,0 +1,86 @@
+"""`mailer auth login`: by a code that a user enters in any browser, while this waits."""
+
+import asyncio
+import sys
+import time
+
+import click
+
+from mailer.cli.auth.accounts import chosen, provider_argument, source_of
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.output import json_line
+from mailer.cli.wire import Workplace, configuration, tell, workplace
+from mailer.config.checks import refuse_to_send
+from mailer.config.hops import Provider
+from mailer.config.oauth import Grant
+from mailer.config.problem import ConfigError
+from mailer.mail.login_causes import cause_of
+from mailer.mail.reply import printable
+from mailer.oauth.device import Prompt, begin, wait
+from mailer.oauth.trouble import TokenTrouble
+from mailer.spool import provider_state, words
+
+
+@click.command(epilog=examples("mailer auth login cloud", "mailer auth login cloud --json"))
+@provider_argument
+@json_option
+@config_option
+def login(name: str, *, as_json: bool) -> None:
+    """Log in as a user, for a provider whose grant is `deviceCode`.
+
+    Shows an address and a code; open the address in any browser, on any device, log in as the mailbox's user
+    and enter the code. This waits until then (Ctrl-C ends it), and keeps what it gets in the spool. With
+    --json the first line has the code, the last one says that it is done.
+
+    Exit code 0 when it is done, 75 when nobody agreed in time or the server does not answer, 78 when it
+    refuses the application.
+    """
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    with workplace(loaded, tokens=True) as at:
+        provider = chosen(at.config, name)
+        assert provider.oauth is not None
+        if provider.oauth.grant is not Grant.DEVICE_CODE:
+            why = f"its grant, {provider.oauth.grant}, asks no user; try it with mailer auth test"
+            raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {provider.label}"))
+        try:
+            asyncio.run(_log_in(provider, at, as_json=as_json))
+        except TokenTrouble as trouble:
+            cause = cause_of(trouble.text)
+            todo = f"\n{cause.todo.format(name=provider.label)}" if cause else ""
+            code = Exit.TEMPORARY if trouble.temporary else Exit.CONFIG
+            raise Failure(code, f"{trouble.text}{todo}") from trouble
+
+
+async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
+    _, source = source_of(provider, at)
+    terms = await source.terms()
+    prompt = await begin(terms, time.time())
+    tell(sys.stdout, _shown(provider, prompt, as_json=as_json))
+    progress = sys.stderr.isatty()
+    async for made in wait(terms, prompt, time.time, asyncio.sleep):
+        if made is None:
+            if progress:
+                tell(sys.stderr, ".")
+            continue
+        await source.keep(made)
+    if progress:
+        tell(sys.stderr, "\n")
+    provider_state.forget(at.spool, {provider.account})
+    at.log.provider(provider.label, "closed", f"logged in by {at.operator}")
+    done = {"event": "done", "provider": provider.label}
+    said = f"{provider.label}: logged in; whether mail may be sent shows mailer auth test {provider.label}"
+    tell(sys.stdout, json_line(done) if as_json else printable(said) + "\n")
+
+
+def _shown(provider: Provider, prompt: Prompt, *, as_json: bool) -> str:
+    if as_json:
+        row = {"verificationUri": prompt.url, "userCode": prompt.code, "expiresIn": prompt.holds}
+        return json_line({"event": "code", "provider": provider.label, **row})
+    user = printable(provider.username, 320)
+    return (
+        f"Open {prompt.url} in a browser, log in as {user}, and enter the code\n\n    {prompt.code}\n\n"
+        f"It holds for {words.duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
+    )
