@@ -13,8 +13,10 @@ from hostile import Action, Server, Session
 from http_client import ask
 from sending import MESSAGE, SENDER, TO, forward_to, queue
 from spool_walk import walk
+from testbed.proc import children, gone
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.terminal import Terminal
+from testbed.tools import program
 from testbed.waiting import until
 
 READ = "the configuration was read again"
@@ -138,10 +140,40 @@ def test_without_a_program_there_is_nothing_to_reload(relay: Relay) -> None:
     assert not dead.exists()
 
 
-def test_a_terminal_that_closes_ends_what_runs_in_it(relay: Relay) -> None:
-    """SIGHUP means both; who sits at the terminal expects that nothing goes on behind his back."""
-    argv = [sys.executable, "-m", "mailer", "up", "--config", str(relay.config)]
-    with Terminal(argv, env={}, cwd=relay.directory) as terminal:
-        terminal.await_text("listening on", "watching the spool")
+@pytest.mark.parametrize("program", ["up", "serve", "mailer-send"])
+def test_a_terminal_that_closes_ends_what_runs_in_it(relay: Relay, program: str) -> None:
+    """SIGHUP means both: to read the configuration again, and, once the terminal has gone, to end."""
+    with Terminal(command(program, relay), env={}, cwd=relay.directory) as terminal:
+        terminal.await_text(*(said for by, said in WORKS if program in {"up", by}))
+        started = children(terminal.pid)
         os.kill(terminal.pid, signal.SIGHUP)
         terminal.await_text(READ)
+        terminal.close()
+        assert terminal.await_end() == 0
+        until(lambda: all(map(gone, started)), "its children to end")
+
+
+def test_nohup_keeps_programs_working_when_their_terminal_closes(relay: Relay) -> None:
+    argv = [program("nohup"), *command("up", relay)]
+    shown = relay.directory / "nohup.out"
+    with Terminal(argv, env={}, cwd=relay.directory) as terminal:
+        until(lambda: shown.exists() and all(said in shown.read_text() for _, said in WORKS), "all to work")
+        started = children(terminal.pid)
+        terminal.close()
+        os.kill(terminal.pid, signal.SIGHUP)
+        until(lambda: shown.read_text().count(READ) >= len(started), "each to read its configuration again")
+        assert not any(map(gone, started))
+        with relay.connect() as client:
+            assert client.noop()[0] == 250
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.await_end() == 0
+
+
+WORKS = (("serve", "listening on"), ("mailer-send", "watching the spool"))
+
+
+def command(name: str, relay: Relay) -> list[str]:
+    named = ["--config", str(relay.config)]
+    if name == "mailer-send":
+        return [sys.executable, "-m", "mailer.cli.send", "--watch", *named]
+    return [sys.executable, "-m", "mailer", name, *named]

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The terminal that controls us, if there is one."""
+    """The terminal that controls us, if there is one; to be made before SIGHUP gets a handler.
+
+    Who starts us with nohup(1), which has SIGHUP ignored, wants us to work on without a terminal.
+    """
 
     def __init__(self) -> None:
-        self._had_one = _is_there()
+        self._had_one = _is_there() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     @property
     def gone(self) -> bool:

@@ -78,7 +78,8 @@ def up() -> int:
     Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
     When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
     Mail goes on without a monitor; when that ends, its port being taken, say, it is told on standard error.
-    SIGHUP, or `mailer reload`, has all of them read the configuration again.
+    SIGHUP, or `mailer reload`, has all of them read the configuration again. They end when their terminal is
+    closed, unless nohup(1) started them.
     """
     outlet.install()
     # The programs inherit it: each takes up a SIGHUP that came while it started.
@@ -92,8 +93,6 @@ def up() -> int:
         make_spool(loaded.config.spool_dir).close()
     told: list[int] = []
     terminal = Terminal()
-    # nohup(1) has it ignored, and an ignored signal is not waited for.
-    signal.signal(signal.SIGHUP, lambda *_: None)
     for number in _ENDING:
         signal.signal(number, lambda number, _: told.append(number))
     reports = NotifyRelay(manager)
@@ -111,6 +110,8 @@ def up() -> int:
         children.append(_Child("mailer monitor", argv, reports.environ, needed=False))
     for child in children:
         reports.expect(child.pid, child.program, needed=child.needed)
+    # Where nohup(1) has it ignored, the children inherit that, and know; an ignored signal is not waited for.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     # From here on every signal is waited for. The children were started before, or they would have inherited
     # the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -32,6 +32,7 @@ class Terminal:
             cwd: where it runs.
         """
         self._written = b""
+        self._open = True
         self._keyboard, terminal = pty.openpty()
         os.set_blocking(self._keyboard, False)
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
@@ -58,7 +59,7 @@ class Terminal:
     def screen(self) -> str:
         """All that was written to the terminal so far, with the sequences that place it."""
         try:
-            while shown := os.read(self._keyboard, 65536):
+            while self._open and (shown := os.read(self._keyboard, 65536)):
                 self._written += shown
         except OSError:  # nothing more for now (EAGAIN), or ever (EIO: nobody has it open any longer)
             pass
@@ -82,6 +83,11 @@ class Terminal:
         assert self._process.returncode is not None
         return self._process.returncode
 
+    def close(self) -> None:
+        """Close the window: the kernel sends SIGHUP to the session's leader and its foreground programs."""
+        os.close(self._keyboard)
+        self._open = False
+
     def __enter__(self) -> Self:
         return self
 
@@ -91,4 +97,5 @@ class Terminal:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
-        os.close(self._keyboard)
+        if self._open:
+            self.close()
