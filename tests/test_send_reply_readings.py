@@ -2,11 +2,12 @@
 
 `data/replies.jsonl` holds replies as servers sent them: `text` (several lines with their codes), the `phase`
 they answered, what they are `about` in a human's judgement of the words, `also` where another judgement is as
-good, whose words they are (`says`) and where they were seen (`seen_in`). The table's phrases were written
-from one half; of the other, marked `held_out`, only the kinds of mistakes were looked at. Those marked
-`first_sight` were gathered in rounds and judged before the table was tried on them: it read 81 % of the first
-90 rightly, 80 % of the next 70 and 56 % of the next 57 (terse ones, 37 of them of two Chinese hosts). Their
-kinds were added afterwards; the misses of the second and the third round were nearly all read as unclear.
+good, whose words they are (`says`) and where they were seen (`seen_in`). The table was written from one half;
+of the other, marked `held_out`, only the kinds of mistakes were looked at. Those marked `first_sight` were
+gathered in rounds and judged before the table was tried on them, and their kinds were added afterwards. While
+it had phrases alone it read 81 % of the first 90 rightly, 80 % of the next 70, 56 % of the next 57 (terse,
+37 of two Chinese hosts) and 77 % of the next 278, of other servers and forums. The grammar was written from
+120 of these, and read 89 % of the other 158 at first sight.
 """
 
 import json
@@ -24,8 +25,10 @@ from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
 from mailer.send.replies.encoding import decode
 from mailer.send.replies.enhanced import enhanced_of
+from mailer.send.replies.lexicon import STATES, THINGS
 from mailer.send.replies.reader import read, read_line
 from mailer.send.replies.reading import About
+from mailer.send.replies.sentence import Sentence
 from mailer.send.replies.table import TABLE
 from mailer.send.replies.words import LIMIT, plain
 from mailer.send.trouble import Hardness, judge
@@ -140,6 +143,11 @@ LOOK_ALIKES = [
     "550 You are not a registered user of this server",
     "550 Invalid account",
     "550 Customer not found",
+    "554 5.7.1 <bob@example.net>: Recipient address rejected: Throttling quota exceeded",
+    "550 Your remotehost looks suspiciously like spammer",
+    "550 Message blocked for policy reasons: Your mail system is forging its hostname",
+    "550 Bad user/pass",
+    "554 Address blacklisted: 192.0.2.1",
 ]
 
 
@@ -203,6 +211,68 @@ PREFACES = (
 def test_no_sentence_about_us_is_a_refusal_of_the_mail(phase):
     sentences = map("".join, product(PREFACES, (f"{s} {p}" for s, p in product(SUBJECTS, PREDICATES))))
     assert [text for text in sentences if read(phase, Reply(550, (text,))).about in BOUNCES] == []
+
+
+OURS = ("login", "relay", "hello", "our host", "ill fame", "encryption", "connection", "allowance")
+"""An account may be the recipient's as well."""
+
+
+def entries(text: str) -> list[str]:
+    """The lexicon's entries that count without a negation, as words."""
+    denied = {place + 1 for place, word in enumerate(text.split()) if word == "not"}
+    words = [word for place, word in enumerate(text.split()) if word != "not" and place not in denied]
+    return [
+        word.replace("?", " ").rstrip("*").replace("#", "24").replace("<list>", "zen.spamhaus.org")
+        for word in words
+    ]
+
+
+@pytest.mark.parametrize("phase", [Phase.MAIL, Phase.RCPT, Phase.DOT])
+def test_no_word_for_what_is_ours_makes_a_refusal_of_the_mail(phase):
+    complaints = [entries(text)[0] for text in STATES.values()]
+    things = chain.from_iterable(entries(THINGS[thing]) for thing in OURS)
+    sentences = [
+        f"{preface}The {thing} is {complaint}"
+        for preface, thing, complaint in product(("", "Message rejected: "), things, complaints)
+    ]
+    assert [text for text in sentences if read(phase, Reply(550, (text,))).about in BOUNCES] == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "text", "about"),
+    [
+        (Phase.RCPT, "550 The letter-box of that person does not seem to exist", About.RECIPIENT),
+        (Phase.RCPT, "550 employee has departed", About.RECIPIENT),
+        (Phase.DOT, "554 we quarantined this letter", About.MESSAGE),
+        (Phase.DOT, "550 Executables inside archives are forbidden", About.MESSAGE),
+        (Phase.MAIL, "550 nonexistent originator", About.MESSAGE),
+        (Phase.MAIL, "550 that originator is not welcome", About.SENDER),
+        (Phase.RCPT, "450 the scanner crashed", About.HOST),
+        (Phase.RCPT, "550 sign in, or go away: anonymous clients are not welcome", About.ACCOUNT),
+        (Phase.RCPT, "451 burst limit hit, balance exhausted", About.QUOTA),
+        (Phase.RCPT, "554 your subnet is unwelcome", About.SESSION),
+    ],
+)
+def test_what_nobody_has_said_yet_is_read_by_its_thing_and_its_state(phase, text, about):
+    reading = read(phase, reply_of(text))
+    assert (reading.about, reading.evidence != "") == (about, True)
+
+
+def test_a_thing_and_its_state_are_found_in_either_order_near_each_other():
+    assert (
+        Sentence(" the mailbox of bob is closed ").said("mailbox", "disabled") == "mailbox of bob is closed"
+    )
+    assert Sentence(" closed is the mailbox ").said("mailbox", "disabled") == "closed is the mailbox"
+    assert Sentence(f" mailbox {'x ' * 8}closed ").said("mailbox", "disabled") == ""
+    assert Sentence(" it does not seem to exist as a user ").said("recipient", "unknown") == "exist as a user"
+    assert Sentence(" there exists a user ").said("recipient", "unknown") == ""
+    assert Sentence(" mailbox ").said("mailbox") == "mailbox"
+    assert Sentence(" ").said("mailbox") == ""
+
+
+def test_a_suppressed_recipient_bounces_only_when_no_other_provider_is_left():
+    reading = read(Phase.DOT, reply_of("554 Message rejected: Address blacklisted."))
+    assert (reading.about, reading.here) == (About.RECIPIENT, True)
 
 
 VARIANTS = {
@@ -360,5 +430,5 @@ def test_a_reply_means_the_same_before_and_after_it_was_written_to_the_journal()
 
 def test_every_row_says_why_and_where_it_was_seen():
     assert all(row.reason and row.source for row in TABLE)
-    assert all(row.words or row.codes or row.enhanced for row in TABLE)
+    assert all(row.words or row.thing or row.codes or row.enhanced for row in TABLE)
     assert all((row.about is About.QUOTA) == (row.pause > 0) for row in TABLE)

@@ -189,6 +189,7 @@ _IMPORTED_LATE = (
     "mailer.config.local_checks",
     "mailer.send.marker",
     "mailer.send.replies.ourselves",
+    "mailer.send.replies.sentence",
     "mailer.send.replies.table",
     "mailer.send.routes.direct",
     "mailer.send.dkim.keys",

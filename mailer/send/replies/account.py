@@ -1,7 +1,7 @@
 """Rows about our account: the login, and what the account may do."""
 
 from mailer.send.replies.reading import About
-from mailer.send.replies.row import AUTH, MAIL, SENDER, UNKNOWN, Row
+from mailer.send.replies.row import AUTH, MAIL, RECIPIENT, SENDER, UNKNOWN, Row
 
 _LOGIN = "Our login is missing or refused; every mail would meet the same."
 _STATE = "What our account may do there; every mail would meet the same."
@@ -27,7 +27,6 @@ ACCOUNTS = (
         (no|without|failed|client not|unable to|not yet) auth*
         (invalid|incorrect|wrong|bad|unknown|missing) ~ (login|credential*|user ?name|password|api key|
             token|smtp credential*|login or password)
-        (credentials|password|passwort|kennwort|mot de passe|app password)
         log ?in ~ (required|first|fail*|again|denied|incorrect)
         login (fail*|denied|required|incorrect|invalid|error)
         identity changes
@@ -45,10 +44,18 @@ ACCOUNTS = (
             authentication (check|checks|information|result|results|level|requirements)
             not authori(z|s)ed to (send|use)
             not authori(z|s)ed (sender|from)
+            password protected
             unauthenticated (email|mail|message)
             """,
         reason=_LOGIN,
         source="RFC 4954 6, in the words of Microsoft 365, Google, Brevo, QQ, Yandex",
+    ),
+    Row(
+        About.ACCOUNT,
+        "(credentials|password|passwort|kennwort|mot de passe|app password)",
+        phases=AUTH | SENDER | RECIPIENT | UNKNOWN,
+        reason=_LOGIN,
+        source="Microsoft 365, Zoho, GMX; after DATA a mail's text is checked for passwords",
     ),
     Row(
         About.ACCOUNT,

@@ -22,6 +22,7 @@ SIZES = (
         unless="""
             (mailbox|inbox|mail box) (\\S+ ){0,2}(size|is|limit|quota|full|has|storage|exceed*)
             mailbox ~ full
+            too much load
             storage allocation
             over ?quota
             (rate|connection|connections|hour|day|hops|session)

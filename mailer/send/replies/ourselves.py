@@ -7,8 +7,10 @@ bounces, which nobody takes back; what remains unclear is only asked elsewhere.
 import re
 from functools import cache
 
+from mailer.send.replies.lexicon import COMPLAINTS
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import phrases
+from mailer.send.replies.sentence import Sentence
 
 FINAL = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
 """Readings that a permanent refusal bounces by."""
@@ -16,7 +18,7 @@ FINAL = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
 _US = """
     your (\\S+ )?(account|mailbox|mail box|inbox|login|user ?name|password|plan|subscription|service|
         quota|limit|ip|ip address|host|hostname|server|network|isp|provider|domain|client|helo|ehlo|
-        session|connection)
+        session|connection|system)
     (sending|sender|sender's|smtp|outgoing|outbound|submission|mailing) (\\S+ )?(account|access|service|
         mailbox|quota|limit|limits|rate|mail|mails|messages|email)
     (client|connecting|sending) (host|server|ip|address|mta)
@@ -25,8 +27,12 @@ _US = """
     (api|smtp) key
     (helo|ehlo)
     relaying
+    you (are not|must|need|may not|cannot)
+    (remote ?host|spammers?)
     relay (access|denied|not)
     """
+
+_OURS = "login, relay, hello, our host, ill fame, encryption"
 
 
 @cache
@@ -34,6 +40,6 @@ def _pattern() -> re.Pattern[str]:
     return phrases(_US)
 
 
-def names_us(words: str) -> bool:
-    """Tell whether the words of a reply (`words.plain`) name our account, our host or what we may send."""
-    return _pattern().search(words) is not None
+def names_us(sentence: Sentence) -> bool:
+    """Tell whether a reply names our account or what we may send, or complains of our login or host."""
+    return _pattern().search(sentence.words) is not None or bool(sentence.said(_OURS, COMPLAINTS))

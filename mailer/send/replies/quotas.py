@@ -166,6 +166,7 @@ QUOTAS = (
         too many login attempts
         messages? from <ip> (is |are |has been )?temporarily deferred
         """,
+        unless="(suspended|disabled|blocked)",
         pause=PAUSE,
         reason=_TOO_FAST,
         source="Gmail: 421 4.7.28 unusual rate of mail; Yahoo: [TSS04] unexpected volume or user complaints",

@@ -33,12 +33,14 @@ def read_line(phase: str, reply: str) -> Reading:
 @lru_cache(_REMEMBERED)
 def _read(phase: str, code: str, enhanced: str, words: str) -> Reading:
     from mailer.send.replies.ourselves import FINAL, names_us  # noqa: PLC0415 - most runs meet no refusal
+    from mailer.send.replies.sentence import Sentence  # noqa: PLC0415
     from mailer.send.replies.table import TABLE  # noqa: PLC0415
 
     permanent = code.startswith("5")
+    sentence = Sentence(words)
     for row in TABLE:
-        evidence = row.evidence(phase, code, enhanced, words)
-        if evidence and not (row.about in FINAL and names_us(words)):
+        evidence = row.evidence(phase, code, enhanced, sentence)
+        if evidence and not (row.about in FINAL and names_us(sentence)):
             return Reading(
                 row.about, permanent, enhanced, evidence, row.reason, row.source, row.here, row.pause
             )

@@ -16,6 +16,17 @@ _WISH = "The recipient does not take it."
 MAILBOXES = (
     Row(
         About.RECIPIENT,
+        "address blacklisted",
+        unless="(ip|<ip>|<list>|your|sender|sender's|from|host|client|server|at|by|on|in|@)",
+        codes="554",
+        bare=True,
+        phases=RECIPIENT | CONTENT,
+        here=True,
+        reason="The recipient is on the provider's suppression list; another provider may deliver.",
+        source="SES: 554 Message rejected: Address blacklisted",
+    ),
+    Row(
+        About.RECIPIENT,
         """
         account that you tried to reach
         (mailbox|mail box|inbox|mail folder|maildir|postfach) ~ (full|exceed*|over|quota|limit|voll|
@@ -51,6 +62,7 @@ MAILBOXES = (
             submission
             smtp
             submissionquota*
+            (throttl*|traffic|frequency|rate|rates)
             your ~ (quota|account)
             policy rejection
             (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
@@ -92,6 +104,7 @@ _OURS = """
     relaying
     auth*
     your (mailbox|mail box|inbox|login|password|service|plan)
+    user pass
     you (are|must|need|have)
     relay ~ (denied|not)
     """
@@ -287,7 +300,7 @@ RECIPIENT_CODES = (
     ),
     Row(
         About.RECIPIENT,
-        enhanced=r"1\.(?:[12346]|10|351)|2\.1|4\.4|7\.13",
+        enhanced=r"1\.(?:[12346]|10|351)|2\.[14]|4\.4|7\.13",
         unless=_OURS
         + """
             (from|header|headers)

@@ -1,9 +1,10 @@
-"""One row of the table, and the small language of its words.
+"""One row of the table, and the small language of its phrases.
 
-Each line of a row's `words` is a phrase, matched against whole words of `words.plain`: ` ~ ` stands for up to
-six words between, `*` for the rest of a word; `( | )` and `?` are as in regular expressions, and a line that
-ends in `|` goes on. What a phrase can do takes linear time: gaps are bounded, and nothing is repeated
-within a repetition.
+A row asks for phrases (`words`), for a thing and what is said of it in any words of the lexicon (`thing`,
+`state`), or for codes alone. Each line of `words` is a phrase, matched against whole words of `words.plain`:
+` ~ ` stands for up to six words between, `*` for the rest of a word; `( | )` and `?` are as in regular
+expressions, and a line that ends in `|` goes on. What a phrase can do takes linear time: gaps are bounded,
+and nothing is repeated within a repetition.
 """
 
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mailer.send.replies.reading import About
+from mailer.send.replies.sentence import Sentence
 
 OPENING = frozenset({"connect", "banner", "ehlo", "starttls", "tls", "auth"})
 """The phases in which no mail has been mentioned yet, so that no reply can be about one."""
@@ -18,6 +20,7 @@ AUTH = frozenset({"auth"})
 SENDER = frozenset({"mail"})
 RECIPIENT = frozenset({"rcpt"})
 CONTENT = frozenset({"data", "body", "dot"})
+DATA = frozenset({"data"})
 UNKNOWN = frozenset({""})
 MAIL = SENDER | RECIPIENT | CONTENT
 """The phases of a transaction."""
@@ -42,6 +45,12 @@ class Row:
     """One for the enhanced code without its class, such as `1.1`: the classes of both codes may differ."""
     bare: bool = False
     """Only without an enhanced code."""
+    thing: str = ""
+    """Things of the lexicon, separated by a comma: a server's reply must name one of them."""
+    state: str = ""
+    """States of the lexicon, likewise: it must say one of them of that thing."""
+    without: str = ""
+    """Things that it must not name."""
     phases: frozenset[str] = frozenset()
     """Empty: any that the row can be about, also if it is not known."""
     here: bool = False
@@ -49,22 +58,35 @@ class Row:
     reason: str = ""
     source: str = ""
 
-    def evidence(self, phase: str, code: str, enhanced: str, words: str) -> str:
+    def evidence(self, phase: str, code: str, enhanced: str, sentence: Sentence) -> str:
         """Return what in a reply fulfils the row; empty if it is not fulfilled."""
         if not self._fits(phase, code, enhanced):
             return ""
-        evidence = f"code {enhanced}" if self.enhanced and enhanced else f"code {code}"
-        if self.words:
-            found = self._words.search(words)
-            if found is None or (self.beside and not self._beside.search(words)):
-                return ""
-            evidence = f'words "{found.group().strip()}"'
-        return "" if self.unless and self._unless.search(words) else evidence
+        found = self._said(sentence)
+        if not found and (self.words or self.thing):
+            return ""
+        if self.without and sentence.said(self.without):
+            return ""
+        if self.unless and self._unless.search(sentence.words):
+            return ""
+        if found:
+            return f'words "{found}"'
+        return f"code {enhanced}" if self.enhanced and enhanced else f"code {code}"
+
+    def _said(self, sentence: Sentence) -> str:
+        """Return the words of a phrase, or of a thing and its state; empty if they are not there."""
+        if self.thing:
+            return sentence.said(self.thing, self.state)
+        found = self._words.search(sentence.words) if self.words else None
+        if found is None or (self.beside and not self._beside.search(sentence.words)):
+            return ""
+        return found.group().strip()
 
     def _fits(self, phase: str, code: str, enhanced: str) -> bool:
         """Tell whether phase and codes are as the row wants them."""
         return (
             (phase in self.phases if self.phases else phase not in OPENING or self.about not in _OF_A_MAIL)
+            and (not self.thing or code >= "400")  # Words without a code are our own, or the system's.
             and (not self.codes or self._codes.fullmatch(code) is not None)
             and not (self.bare and enhanced)
             and (not self.enhanced or self._enhanced.fullmatch(enhanced[2:]) is not None)

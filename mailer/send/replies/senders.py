@@ -43,8 +43,8 @@ SENDERS = (
     Row(
         About.SENDER,
         """
-        (verified|verify|confirmed|registered|validated) ~ (sender|sending|from|identity|identities|
-            domain) ?
+        (verified|confirmed|registered|validated) ~ (sender|sending|from|identity|identities|domain) ?
+        verify (\\S+ ){0,2}(sender|sending|from|identity|identities|domain) ?
         sender (identity|signature)
         (only|own) (send|mail|use) ~ (from|as|using) (your|own|this|the)
         (must|should) be one of your
@@ -81,6 +81,7 @@ SENDERS = (
             relay
             from <ip>
             domain of sender ~ exist
+            must (be specified|contain a)
             """,
         here=True,
         reason=_NOT_HIS,
@@ -134,6 +135,7 @@ SENDER_REPUTE = (
         (url|urls|link|links|uri|content|domain in) ~ (listed|blacklist*|blocklist*|uribl|surbl|dbl|
             spamhaus)
         (surbl|uribl) ~ (url|uri|link|domain in)
+        contains ~ (domain|url|link|address) ~ listed
         """,
         unless="blocked using",
         reason="It names a domain or a page that is listed.",

@@ -2,10 +2,11 @@
 
 What speaks of a mailbox, or of a mail's form, in so many words comes first, since it may speak of accounts
 too. Then what is about ourselves, before what is about the mail and the recipient: to take the account's
-trouble for a refusal of the mail loses mail, the other way round only time. Codes are looked at last.
+trouble for a refusal of the mail loses mail, the other way round only time. The grammar follows, for what no
+phrase knows. Codes are looked at last.
 """
 
-from mailer.send.replies import account, mails, quotas, recipients, senders, session, theirs
+from mailer.send.replies import account, grammar, mails, quotas, recipients, senders, session, theirs
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import OPENING, Row
 
@@ -41,6 +42,8 @@ TABLE: tuple[Row, ...] = (
     *recipients.RECIPIENTS,
     *mails.CONTENTS,
     *mails.NO_SENDER_AT_MAIL,
+    *grammar.OURS,
+    *grammar.THEIRS,
     *theirs.TRANSACTION_CODES,
     *quotas.QUOTA_CODES,
     *account.ACCOUNT_CODES,

@@ -1,7 +1,7 @@
 """Rows about the other side: its pace, and the host itself."""
 
 from mailer.send.replies.reading import About
-from mailer.send.replies.row import MAIL, RECIPIENT, UNKNOWN, Row
+from mailer.send.replies.row import CONTENT, MAIL, RECIPIENT, UNKNOWN, Row
 
 _MANY = "Too many for one transaction; those left over go into another."
 
@@ -75,6 +75,7 @@ DESTINATIONS = (
         null mx
         no longer accept* mail
         """,
+        phases=RECIPIENT | CONTENT | UNKNOWN,
         reason="The recipient's domain takes no mail.",
         source="RFC 7505",
     ),
@@ -129,6 +130,7 @@ HOSTS = (
             recipient (verification|verify|validation)
             mailbox ~ (unavailable|not found)
             (unverified|undeliverable) address
+            address temporarily
             (message|mail|email) ~ (rejected|refused) due to ~ (content|spam)
             """,
         reason=_STATE,

@@ -1,0 +1,112 @@
+"""The grammar: rows of a thing and what is said of it, in any words that the lexicon has for them.
+
+They come after all phrases, so that a reply whose phrase nobody has seen is read as well. What is ours comes
+first; a row about the recipient or the mail counts only where nothing of ours is named.
+"""
+
+from mailer.send.replies.lexicon import COMPLAINTS
+from mailer.send.replies.reading import About
+from mailer.send.replies.row import CONTENT, DATA, RECIPIENT, SENDER, UNKNOWN, Row
+
+_OURS = (
+    "login, relay, hello, our host, ip address, ill fame, encryption, connection, allowance, account, proof"
+)
+_TO_RECIPIENT = RECIPIENT | CONTENT | UNKNOWN
+_NOT_SYNTAX = r"4\d\d|5[1-9]\d"
+"""501: the domain may be that of EHLO, which some refuse only now."""
+_SOURCE = "Servers of all kinds, in words of their own"
+
+_PACE = "We send more, or faster, than it takes from us."
+_UNPROVEN = "Its proof of origin (SPF, DKIM, DMARC) fails from here; another hop may sign, or be listed."
+_SENDER = "This account may not send as this sender; another provider may know it."
+_NO_SENDER = "The sender's address is valid nowhere."
+_FORM = "The mail's form is refused."
+_NOBODY = "There is no such recipient, or it takes no mail."
+_FAULT = "The server's own state or faults; any other may take it."
+_COMMANDS = "It does not follow our commands."
+
+OURS = (
+    Row(About.DESTINATION, thing="greylisting",
+        reason="Greylisting: it takes the mail later.", source=_SOURCE),
+    Row(About.SENDER, thing="proof", here=True,
+        reason=_UNPROVEN, source=_SOURCE),
+    Row(About.SENDER, thing="signature", state=COMPLAINTS, without="content", here=True,
+        reason=_UNPROVEN, source=_SOURCE),
+    Row(About.SENDER, thing="address, domain, sender", state="unverified", phases=SENDER | CONTENT, here=True,
+        reason=_SENDER, source=_SOURCE),
+    Row(About.SENDER, thing="login, account", state="mismatch", here=True,
+        reason=_SENDER, source=_SOURCE),
+    Row(About.SESSION, thing="hello", state=COMPLAINTS,
+        reason="The name that we say in EHLO (`hostname`) is refused.", source=_SOURCE),
+    Row(About.QUOTA, thing="allowance", state="full, too much", without="mailbox, size", pause=600.0,
+        reason=_PACE, source=_SOURCE),
+    Row(About.ACCOUNT, thing="login", state=COMPLAINTS,
+        reason="Our login is missing or refused.", source=_SOURCE),
+    Row(About.SESSION, thing="ill fame", without="domain",
+        reason="Our address, or its reputation, is not welcome.", source=_SOURCE),
+    Row(About.SENDER, thing="ill fame", here=True,
+        reason="The sender's domain has no good name there.", source=_SOURCE),
+    Row(About.ACCOUNT, thing="relay", state=COMPLAINTS,
+        reason="It does not relay for our account.", source=_SOURCE),
+    Row(About.SESSION, thing="connection", state="full, refused, too much, broken",
+        reason="Our session, or the number of our sessions, is refused.", source=_SOURCE),
+    Row(About.TRANSACTION, thing="recipients", state="full, too much", without="mailbox, proof",
+        phases=RECIPIENT | CONTENT,
+        reason="Too many for one transaction; those left over go into another.", source=_SOURCE),
+    Row(About.QUOTA, thing="message", state="too much",
+        without="mailbox, size, recipient, content, form, loop, server", pause=600.0,
+        reason=_PACE, source=_SOURCE),
+    Row(About.SESSION, thing="our host, ip address", state=COMPLAINTS,
+        reason="Our host is not welcome; every mail would meet the same.", source=_SOURCE),
+    Row(About.HOST, thing="encryption", state="broken, unsupported",
+        reason="Its TLS does not work.", source=_SOURCE),
+    Row(About.SESSION, thing="encryption", state="required, refused",
+        reason="It takes mail over TLS only.", source=_SOURCE),
+    Row(About.ACCOUNT, thing="account", state="unknown, disabled, refused, full, required",
+        phases=SENDER | CONTENT,
+        reason="What our account may do there; every mail would meet the same.", source=_SOURCE),
+)  # fmt: skip
+
+THEIRS = (
+    Row(About.HOST, thing="recipient, recipients, sender, command", state="unknown, required", phases=DATA,
+        without="content", reason=_COMMANDS, source=_SOURCE),
+    Row(About.HOST, thing="recipient, recipients, sender, command", state="unknown, required", codes="503",
+        without=_OURS, reason=_COMMANDS, source="RFC 5321 4.2.4: 503 Bad sequence of commands"),
+    Row(About.HOST, thing="server", state="broken, full, too much, disabled", without="mailbox, content",
+        reason=_FAULT, source=_SOURCE),
+    Row(About.MESSAGE, thing="content", phases=CONTENT, without=_OURS,
+        reason="What is in the mail is refused.", source=_SOURCE),
+    Row(About.MESSAGE, thing="form, attachment", state=COMPLAINTS, phases=CONTENT, without=_OURS,
+        reason=_FORM, source=_SOURCE),
+    Row(About.MESSAGE, thing="utf8", state=COMPLAINTS, phases=SENDER | RECIPIENT | CONTENT, here=True,
+        reason="It takes no addresses in other scripts (RFC 6531).", source=_SOURCE),
+    Row(About.HOST, thing="command", state=COMPLAINTS, without=f"sender, recipient, address, {_OURS}",
+        reason=_COMMANDS, source=_SOURCE),
+    Row(About.MESSAGE, thing="loop", phases=CONTENT, without=_OURS,
+        reason="The mail goes round in a loop.", source=_SOURCE),
+    Row(About.MESSAGE, thing="size", state="full, too much", here=True, without=f"mailbox, {_OURS}",
+        reason="The mail, or a part of it, is larger than this hop takes.", source=_SOURCE),
+    Row(About.SENDER, thing="sender", state="refused, mismatch, disabled, broken", here=True,
+        reason="This sender is not wanted there.", source=_SOURCE),
+    Row(About.MESSAGE, thing="sender", state="unknown, required", without=_OURS,
+        reason=_NO_SENDER, source=_SOURCE),
+    Row(About.MESSAGE, thing="address, path, recipient", state="unknown, required", phases=SENDER,
+        without=f"policy, {_OURS}", reason=_NO_SENDER, source=_SOURCE),
+    Row(About.MESSAGE, thing="domain", state="unknown, required", phases=SENDER, codes=_NOT_SYNTAX,
+        without=f"policy, {_OURS}", reason=_NO_SENDER, source=_SOURCE),
+    Row(About.SENDER, thing="domain, address, path", state="refused, disabled", phases=SENDER, here=True,
+        reason="This sender is not wanted there.", source=_SOURCE),
+    Row(About.RECIPIENT, thing="mailbox, recipient, recipients",
+        state="unknown, disabled, full, refused", phases=_TO_RECIPIENT,
+        without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
+    Row(About.RECIPIENT, thing="address", state="unknown, disabled, refused, required", phases=RECIPIENT,
+        without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
+    Row(About.RECIPIENT, thing="path", state="unknown, disabled, full", phases=RECIPIENT,
+        without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
+    Row(About.RECIPIENT, thing="domain", state="unknown, disabled", phases=RECIPIENT, codes=_NOT_SYNTAX,
+        without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
+    Row(About.HOST, thing="message", state="broken", phases=CONTENT, without=f"content, {_OURS}",
+        reason=_FAULT, source=_SOURCE),
+    Row(About.MESSAGE, thing="message", state="unknown, unsupported", phases=CONTENT, without=_OURS,
+        reason=_FORM, source=_SOURCE),
+)  # fmt: skip

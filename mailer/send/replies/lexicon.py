@@ -1,0 +1,167 @@
+"""The words of replies: the things that they speak of, and what they say of them.
+
+A word that ends in `*` stands for all that begin so; `?` is a blank. A word after `not` counts where one of
+NEGATIONS stands shortly before it. Where entries overlap, the longest counts.
+"""
+
+NEGATIONS = """
+    not no never neither nor without lacks non unable failed can't cannot couldn't cant didn't doesn't doesnt
+    dosn't don't dont isn't wasn't weren't won't aren't hasn't nicht kein keine pas ne nao nie nem
+    """
+
+THINGS = {
+    # Ours: the session, the host, the account.
+    "login": """
+        user?pass auth authenti* authorization authorisation login logon log?in logged sign?in credential*
+        password* passwort user?name username sasl oauth token api?key mechanism identity anonymous passwd
+        """,
+    "relay": "relay relays relaying relayed gateway rcpthosts open?relay",
+    "hello": "helo ehlo helohost greeting hello hostname host?name fqdn",
+    "our host": """
+        ip ips rdns ptr reverse?dns reverse dns?name network netblock subnet range geoip country client
+        client?host remotehost your?mta sending?mta sending?server mail?server server?ip sender?ip isp asn
+        dialup dial?up dsl location your?host dynamic residential proxy remote?ip your?system
+        your?server your?mail?system
+        """,
+    "ip address": "<ip>",
+    "ill fame": """
+        rbl rbls dnsbl* rhsbl* blacklist* blocklist* black?list* block?list* denylist* <list> spamhaus
+        reputation karma honeypot honeypod prison spammer blackhole spamcop sorbs barracudacentral
+        uceprotect complaints open?relay openrelay
+        """,
+    "greylisting": "greylist* graylist* grey?list* gray?list* postgrey",
+    "encryption": "tls ssl starttls encrypt* cipher certificate",
+    "connection": """
+        connection* connect connects concurren* session* simultaneous parallel pipelin* synchron* pregreet
+        handshake too?many?errors too?many?commands
+        """,
+    "allowance": """
+        quota limit limits ratelimit* rate rates frequency throttl* allowance credit* volume traffic
+        hourly daily weekly monthly per?hour per?day per?minute per?second past?# last?# today balance
+        bandwidth pace burst fast faster quickly frequently
+        """,
+    "account": """
+        account accounts subscription plan license licence billing payment trial sandbox your?ability
+        smtp?access submission customer* tenant outgoing outbound
+        """,
+    # The mail: its proof of origin, its sender, its form, its content.
+    "proof": "spf dkim dmarc senderid domainkeys forgery forged spoof* impersonat* dkim?signature",
+    "signature": "arc signature signatures alignment aligned signed",
+    "sender": """
+        sender senders sender's from mail?from mailfrom return?path reverse?path envelope?from originator
+        sender?address from?address your?address absender expediteur emetteur remitente mittente remetente
+        nadawca
+        """,
+    "content": """
+        content spam* antispam junk* ube uce unsolicited bulk virus viruses malware phish* trojan worm
+        scam fraud* suspicious infected filtered quarantin* score profan* offensive obscene porn* advert*
+        url urls link links pattern keyword
+        """,
+    "utf8": "smtputf8 utf8 non?ascii",
+    "form": """
+        header headers mime line lines lf cr line?feed linefeed newline charset encoding 8bit multipart
+        boundary parts part crlf newlines 8bitmime encoded null?byte* nul field fields rfc syntax
+        compliant from?header date?header subject message?id json xml duplicate
+        """,
+    "attachment": """
+        attachment* file files filename extension executable* archive archives zip zips macro* file?type
+        """,
+    "size": "size large big bigger larger long length bytes kb mb megabytes stream",
+    "loop": "loop loops looping hop hops",
+    # The recipient.
+    "mailbox": """
+        mailbox* mail?box mail?folder mailfolder maildir inbox email?account mail?account local?part alias
+        storage?space postfach boite casella buzon caixa skrzynka
+        """,
+    "recipient": """
+        recipient* rcpt rcptto rcpt?to addressee* receiver* destinatario* destinataire* empfanger
+        empfaenger user person employee student nobody mailing?list list route utilisateur utente usuario
+        benutzer uzytkownik
+        """,
+    "recipients": "recipients rcpts users addresses",
+    "path": "@",
+    "address": "address* email* e?mail mail?address adresse adres* indirizzo direccion",
+    "domain": "domain* tld mx nxdomain",
+    # The server.
+    "server": """
+        server service system disk disks space storage memory database queue spool filter filters scanner
+        load resource* backend ldap mysql lookup internal local?problem local?error configuration
+        temporary?error milter antivirus maintenance directory policy?service ports hardware dns software
+        upstream mailer cluster partition socket api?request script procmail sieve pipe agent transport
+        daemon engine technical?problem temporary?problem
+        """,
+    "command": """
+        requiretls command* syntax parameter* argument* sequence protocol verb keyword option extension
+        extensions smtp rfc mail?command rcpt?command data?command
+        """,
+    # What Postfix puts before the words of others, whatever they speak of.
+    "preface": "@?recipient?address?rejected recipient?address?rejected delivery?error relay?<ip>",
+    "policy": "policy policies access administrat* prohibition",
+    "message": """
+        message messages mail mails msg letter body data text processing nachricht courrier mensaje
+        messaggio
+        """,
+}
+
+ABSENCES = "no without missing lacks kein keine aucun non"
+"""Directly before a thing they say of it that it is unknown."""
+
+STATES = {
+    "unknown": """
+        unknown unavailable null nonexist* inexist* invalid bad improper illegal malformed wrong incorrect
+        unresolv* unrout* undeliver* unreachable missing absent unregistered undefined unlisted no?such
+        no?longer bogus violates nobody deleted removed departed unbekannt inconnu* sconosciut*
+        desconocid* unparse* unparsa* reserved unconfigured stray bare naked lone restricted?character*
+        not exist* not found not valid not deliverable not local not known not listed not registered
+        not configured not hosted not here not user not resolv* not in not contain* not have
+        not recognized not recognised not handled not exists not parse* not given not compliant
+        """,
+    "disabled": """
+        disabled suspend* inactive locked frozen closed terminated deactivated discontinued hangup on?hold
+        blocked banned revoked expired restricted cancelled paused unpaid compromised archived abandoned
+        retired moved dead obsolete unsubscribed out?of?service
+        not active not enabled not activated
+        """,
+    "unverified": """
+        unverified unvalidated unconfirmed
+        not verified not validated not confirmed
+        """,
+    "full": """
+        full over exceed* overquota exhausted reached out?of used?up insufficient over?quota overflow voll
+        pleine lleno
+        not enough
+        """,
+    "refused": """
+        reject* refus* denied deny denies decline* forbidden prohibit* blocked block banned unwanted
+        unacceptable unauthorized unauthorised filtered discarded dropped disallowed unwilling violat*
+        abus* restricted bounced unwelcome prevented untrusted trapped black blacklisted listed denylisted
+        flagged classified considered poor low prison
+        not accept* not allow* not permit* not welcome not liked not like not want* not authorized
+        not authorised not receiv* not trusted not open not pass* not entitled not interested
+        not whitelist*
+        """,
+    "too much": """
+        too more?than larger?than only excessive slow slower high max maximum unusual abnormal overly many
+        """,
+    "broken": """
+        temporary?error temporary?problem technical?problem local?problem local?error error errors failure
+        failures fail fails failed problem busy down timeout timed?out fault crash* overload* shortage
+        insufficient lost unavailable temporary temporarily incomplete unexpected unqueuable stopped
+        abort* interrupted malfunction* out?of?memory shutting closing restart* degraded congest* retry
+        try?again* try?later unreachable low maintenance exception
+        not save* not stor* not process* not load not creat* not writ* not complet* not scan* not verify
+        not saved not available not running not respon* not data
+        """,
+    "required": "require* must need needs needed necessary first mandatory missing specify supply",
+    "mismatch": """
+        mismatch* differ* match* belong* owned equal equals same identical identity one?of?your
+        not conform*
+        """,
+    "unsupported": """
+        unsupported unimplemented unrecognized unrecognised
+        not support* not implement* not recognized not recognised not defined
+        """,
+}
+
+COMPLAINTS = ", ".join(STATES)
+"""Whatever is said of a thing in a refusal."""
