@@ -20,10 +20,11 @@ from incidents import (
     turned_away,
     zoned,
 )
-from sending import SENDER, TO, forward_to
+from poison import LIVES, POISON, Killer
+from sending import SENDER, TO, forward_to, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK, free_port
-from testbed.relay import Relay
+from testbed.relay import Relay, mailer_send_command
 
 ANOTHER = "ann@example.net"
 
@@ -167,6 +168,20 @@ def damaged_on_disk(relay: Relay) -> Iterator[None]:
     file.write_bytes(file.read_bytes().replace(b"hello\r\n", b"hellO\r\n"))
     relay.mailer_send()
     yield
+
+
+def kills_its_runners(relay: Relay) -> Iterator[None]:
+    killer = Killer()
+    with Server({"mail": killer}) as server:
+        relay.configure(forward_to(forwardProviders=[provider(server.port)]))
+        queue(relay.spool, sender=POISON)
+        for _ in range(LIVES):
+            queue(relay.spool, [ANOTHER])
+            with relay._start([*mailer_send_command(), "--once"], "runner") as runner:
+                killer.program = runner.pid
+                runner.wait()
+        assert {to for to, _ in server.delivered()} == {ANOTHER}
+        yield
 
 
 def handed_in_elsewhere(relay: Relay) -> Iterator[None]:
@@ -377,6 +392,12 @@ INCIDENTS = (
     ),
     Incident("given up", gave_up, ("Failed: given up",), ("`mailer spool retry 01",)),
     Incident("damaged on disk", damaged_on_disk, ("digest differs",), ("hand it in again",)),
+    Incident(
+        "it kills its runners",
+        kills_its_runners,
+        ("Held: 3 runners died", "Runners died with it: 5 times"),
+        ("find in the log of mailer-send what ended the runs", "`mailer spool release 01"),
+    ),
     Incident(
         "handed in elsewhere", handed_in_elsewhere, ("no such mail was handed in",), ("mailer log -n 20",)
     ),

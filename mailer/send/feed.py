@@ -1,17 +1,18 @@
 """Where the runner's next message comes from: what has just arrived, then what was there, then what is due.
 
-A pass looks once at everything that may be ready: claims of dead runners, `new/`, and the due buckets of
-`retry/`. It is a stream, so its memory does not grow with the queue, and fresh mail overtakes it at every
-step: a backlog does not delay a password reset.
+A pass looks once at everything that may be ready: claims of dead runners, `new/`, suspects (claims that
+runners died with repeatedly), and the due buckets of `retry/`. It is a stream, so its memory does not grow
+with the queue, and fresh mail overtakes it at every step: a backlog does not delay a password reset.
 """
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
+from time import monotonic
 
 from mailer.send.given_up import GivenUp, advice, what_failed
 from mailer.send.policy import Policy
 from mailer.spool.archive import prune
-from mailer.spool.claim import Claim, Claims, once
+from mailer.spool.claim import Claim, Claims, Suspicion, once
 from mailer.spool.idempotency import forget_old
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
@@ -24,6 +25,10 @@ _HEARD = 10_000
 
 _FRESH_SHARE = 8
 """Fresh messages in a row before the pass gets its turn: a steady stream must not starve what was there."""
+
+_BEFORE_SUSPECTS = 30.0
+"""Seconds that a pass gives to what is in `new/` before messages that runners died with: a poison message
+must not end every run before new mail was tried, nor a long queue keep an innocent one waiting."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 """Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
@@ -108,12 +113,17 @@ class Feed:
             self._locked.append(name)
 
     def _everything(self) -> Iterator[Claim]:
-        yield from self._recovered()
+        suspects = list[tuple[Suspicion, str]]()
+        yield from self._recovered(suspects)
+        until = monotonic() + _BEFORE_SUSPECTS
         for name in names(self._spool, Place.NEW.value):
             if self._is_left(name):
                 continue
+            if suspects and monotonic() > until:
+                yield from self._tried_last(suspects)
             if claim := self._claim(self._claims.take, name):
                 yield claim
+        yield from self._tried_last(suspects)
         for spot in self._due():
             if claim := self._claim(self._claims.take, spot.name):
                 yield claim
@@ -127,18 +137,22 @@ class Feed:
                 self._requeued.discard(spot.name)
                 yield spot
 
-    def _recovered(self) -> Iterator[Claim]:
-        waited: list[str] = []
+    def _recovered(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
+        """Take over from dead runners; name the suspects, which may end this run too, and are tried later."""
         for name in names(self._spool, Place.CUR.value):
             if name in self._given_up:
                 continue
-            if len(waited) < _HEARD and self._claims.only_waited(name):
-                waited.append(name)
+            if len(suspects) < _HEARD and (suspicion := self._claims.suspicion(name)):
+                suspects.append((suspicion, name))
             elif claim := self._recover(name):
                 yield claim
-        for name in waited:
+
+    def _tried_last(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
+        """Take the suspects over, the one with the least against it first; none is left."""
+        for _, name in sorted(suspects):
             if claim := self._recover(name):
                 yield claim
+        suspects.clear()
 
     def _recover(self, name: str) -> Claim | None:
         claim = self._claim(self._claims.recover, name)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
@@ -16,7 +17,7 @@ from mailer.spool import idempotency
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.held import Held, Missed, Unsafe, quarantine
 from mailer.spool.inspect import View
-from mailer.spool.journal import Event, Kind, last_kind
+from mailer.spool.journal import Event, Kind, decode, fold, last_kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.names import is_met_earlier
 from mailer.spool.notice import finish
@@ -67,6 +68,15 @@ class Claim:
         """The last that its journal says is that a runner gave it back."""
         unchanged = self.held.size == self.entry.size
         return unchanged and self.entry.state.hand == Kind.RETURNED
+
+
+class Suspicion(NamedTuple):
+    """What speaks against a suspect; those with less are tried first."""
+
+    waited: bool
+    """It was seen to wait while it was alone: what waits for a server keeps the others waiting, too."""
+    deaths: int
+    """Runners that died alone with it."""
 
 
 Report = Callable[[Spot, str], None]
@@ -143,13 +153,19 @@ class Claims:
             held.release()
             raise
 
-    def only_waited(self, name: str) -> bool:
-        """Tell whether a message in `cur/` was seen to wait while it was alone: other suspects go first."""
+    def suspicion(self, name: str) -> Suspicion | None:
+        """Tell how much speaks against a message in `cur/`, if `recover` would give it out as a suspect."""
         try:
             with View.open(self._spool, Spot(Place.CUR, name)) as view:
-                return last_kind(_tail(view.fd), _UNDECIDED) == Kind.ACCOMPANIED
+                tail = _tail(view.fd)
         except (OSError, Corrupt):
-            return False
+            return None
+        waited = last_kind(tail, _UNDECIDED) == Kind.ACCOMPANIED
+        # No more than the last lines are read here: what kills its reader must be marked as recovered before.
+        state = fold((), decode(tail), boot=self._boot)
+        if not waited and state.recoveries + 1 < SUSPECT_AFTER:
+            return None
+        return Suspicion(waited, state.deaths_alone + (state.hand == Kind.ALONE))
 
     def mark_alone(self, claim: Claim) -> None:
         """Record that from here on this message is the only one in hand; raises OSError.
