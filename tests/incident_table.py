@@ -378,7 +378,7 @@ INCIDENTS = (
     ),
     Incident("no runner", no_runner, ("no runner has taken it yet",), ("mailer-send --watch",)),
     Incident("sending is paused", paused, ("moving the spool",), ("`mailer resume`",)),
-    Incident("held by a colleague", held_by_a_colleague, ("Held: held by",), ("`mailer spool release 01",)),
+    Incident("held by a colleague", held_by_a_colleague, ("Held by",), ("`mailer spool release 01",)),
     Incident(
         "last reply lost, held",
         reply_lost_and_held,

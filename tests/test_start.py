@@ -49,11 +49,16 @@ def foreign_address(_: Path) -> Settings:
     return {"smtpHost": "203.0.113.1", "security": {"allowLocalOnly": False}}
 
 
+def missing_parent(directory: Path) -> Settings:
+    return {"spoolDir": str(directory / "no such place" / "spool")}
+
+
 FAULTS: dict[str, tuple[Callable[[Path], Settings], str, str]] = {
     "a key of another certificate": (mismatched, "$.tls.privateKeyPath", "is not the key of"),
     "a key that is not there": (missing_key, "$.tls.privateKeyPath", "no such key.pem"),
     "no certificate in the file": (no_certificate, "$.tls", "PEM"),
     "no directory for a socket": (missing_socket_directory, "$.listeners[0].unixSocket", "install -d"),
+    "no directory for the spool": (missing_parent, "$.spoolDir", "no such place'"),
     "an address of another host": (foreign_address, "$.smtpHost", "203.0.113.1"),
 }
 

@@ -59,8 +59,7 @@ def check(*, as_json: bool) -> Exit:
     # As who will run it: root can read what the services cannot.
     with acting_as_owner(loaded.config.spool_dir):
         errors = tuple(dict.fromkeys((*obstacles(loaded), *_closed(loaded))))
-    told = (*checks.warnings(loaded), *_spool(loaded))
-    warnings = tuple(problem for problem in told if problem not in errors)
+    warnings = tuple(problem for problem in checks.warnings(loaded) if problem not in errors)
     if as_json:
         _print_report(str(loaded.path), errors, warnings)
         return Exit.CONFIG if errors else Exit.OK
@@ -85,16 +84,6 @@ def _closed(loaded: Loaded) -> Iterator[Problem]:
     for key, path in files.items():
         if path is not None and (why := unreadable(path, loaded.path.parent)):
             yield Problem(key, f"{printable(str(path))}: {why}")
-
-
-def _spool(loaded: Loaded) -> Iterator[Problem]:
-    """Only a warning: a service manager may make that directory at the start (StateDirectory of systemd)."""
-    parent = loaded.config.spool_dir.parent
-    if not parent.is_dir():
-        yield Problem(
-            "$.spoolDir",
-            f"its directory {printable(str(parent))} is not there, and no program makes that one",
-        )
 
 
 def _print_report(path: str, errors: tuple[Problem, ...], warnings: tuple[Problem, ...]) -> None:

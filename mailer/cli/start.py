@@ -58,7 +58,14 @@ def _spool(config: Config) -> Iterator[Problem]:
     path = config.spool_dir
     if why := foreign(path):
         yield Problem("$.spoolDir", why)
-    elif not path.exists() and path.parent.is_dir() and not _may(path.parent, os.W_OK | os.X_OK):
+    elif not path.parent.is_dir():
+        parent = printable(str(path.parent))
+        yield Problem(
+            "$.spoolDir",
+            f"its directory {parent} is not there, and no program makes that one; type: "
+            f"mkdir -p {shlex.quote(parent)}",
+        )
+    elif not path.exists() and not _may(path.parent, os.W_OK | os.X_OK):
         yield Problem(
             "$.spoolDir",
             f"{printable(str(path))} is not there, and user {user()} cannot make it; a service's spool is "

@@ -10,6 +10,7 @@ Applications".
 """
 
 import re
+import shlex
 from dataclasses import dataclass
 
 NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
@@ -18,7 +19,7 @@ NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
 BY_TOKEN = "by access token"  # noqa: S105 - the same
 """What stands behind a server's reply to a login with a token."""
 
-_AGAIN = "then type `mailer providers reset {name}` and `mailer spool retry --all`."
+_AGAIN = "then type `mailer providers reset {typed}` and `mailer spool retry --all`."
 _BY_ITSELF = "mail goes on by itself."
 
 
@@ -32,7 +33,11 @@ class Cause:
     what: str
     """In plain words."""
     todo: str
-    """What to do; `{name}` stands for the provider's name."""
+    """What to do; `{name}` stands for the provider's name, `{typed}` for the same in a command."""
+
+    def advice(self, provider: str) -> str:
+        """Say what to do about it at a provider."""
+        return self.todo.format(name=provider, typed=shlex.quote(provider))
 
 
 def _cause(name: str, sign: str, what: str, todo: str) -> Cause:
@@ -51,14 +56,14 @@ CAUSES = (
         "refreshTokenUnused",
         "AADSTS700082",
         "the login has ended: its refresh token was not used for 90 days",
-        "Type `mailer auth login {name}`, or write a new `refreshToken` and type `mailer reload`; {again}",
+        "Type `mailer auth login {typed}`, or write a new `refreshToken` and type `mailer reload`; {again}",
     ),
     _cause(
         "conditionalAccess",
         r"AADSTS70043|AADSTS53003|AADSTS5007[69]|interaction_required",
         "the directory's rules (Conditional Access) have ended the login",
         """Have the directory's administrator exempt this application from the rule (sign-in frequency, second
-        factor, location), then type `mailer auth login {name}`; {again}""",
+        factor, location), then type `mailer auth login {typed}`; {again}""",
     ),
     _cause(
         "clientSecretExpired",
@@ -105,13 +110,13 @@ CAUSES = (
         "loginNeeded",
         "nobody has logged in",
         "nobody has logged in yet",
-        "Type `mailer auth login {name}`; {by itself}",
+        "Type `mailer auth login {typed}`; {by itself}",
     ),
     _cause(
         "invalidGrant",
         "invalid_grant",
         "the login was withdrawn or has expired",
-        """Type `mailer auth login {name}`, or write a new `refreshToken` (a changed password ends the old
+        """Type `mailer auth login {typed}`, or write a new `refreshToken` (a changed password ends the old
         one) and type `mailer reload`; for a service account compare user, scope and delegation with what the
         administrator allowed; {again}""",
     ),
@@ -187,13 +192,13 @@ CAUSES = (
         BY_TOKEN,
         "it refuses our access token",
         """Is `username` the mailbox that the token is for, and `scope` the one for SMTP? `mailer auth test
-        {name}` tries a new token; {again}""",
+        {typed}` tries a new token; {again}""",
     ),
     _cause(
         "noToken",
         f"^{NO_TOKEN}",
         "there is no access token",
-        "Read what the token server says; `mailer auth test {name}` asks it again.",
+        "Read what the token server says; `mailer auth test {typed}` asks it again.",
     ),
 )
 

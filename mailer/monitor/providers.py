@@ -39,7 +39,7 @@ class Provider:
     def told(self) -> str:
         """Say what is wrong with it, and what to do where that is known."""
         cause = self.state.cause
-        return f"{self.words}. {cause.todo.format(name=self.name)}" if cause else self.words
+        return f"{self.words}. {cause.advice(self.name)}" if cause else self.words
 
 
 def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:

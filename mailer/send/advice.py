@@ -5,6 +5,7 @@ configuration, so that what it says can be typed; it decides nothing.
 """
 
 import re
+import shlex
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
@@ -111,7 +112,7 @@ _EITHER_WAY: dict[About, str] = {
     ),
     About.ACCOUNT: (
         "It is about our account at {name}: mend `username` and `password` in $.forwardProviders, then "
-        "type `mailer reload`, `mailer providers reset {name}` and `mailer spool retry --all`."
+        "type `mailer reload`, `mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
     About.QUOTA: (
         "Our allowance at {name} is used up: wait until it is renewed, or have {name} raise it{again}."
@@ -125,15 +126,15 @@ _ASK = "The reply does not say what it is about: ask {name}, with the reply{agai
 _ACCOUNT: dict[str, str] = {
     "5.7.139": (
         "{name} does not let this mailbox log in by SMTP, whatever the password: have its administrator "
-        "allow SMTP AUTH for it, then type `mailer providers reset {name}` and `mailer spool retry --all`."
+        "allow SMTP AUTH for it, then type `mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
     "suspended": (
         "{name} has suspended our account, whatever the password: have them open it again, then type "
-        "`mailer providers reset {name}` and `mailer spool retry --all`."
+        "`mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
     "expired": (
         "The password at {name} has expired: renew it there, write the new one into $.forwardProviders, "
-        "then type `mailer reload`, `mailer providers reset {name}` and `mailer spool retry --all`."
+        "then type `mailer reload`, `mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
 }
 """What an account's trouble may say that no other password would mend."""
@@ -159,20 +160,25 @@ def _template(reply: str, *, ours: bool) -> str:
 
 def account_trouble(reply: str, name: str) -> str:
     """Say what to do about a login that is refused; args: name: the provider's."""
-    return special_account_trouble(reply, name) or _EITHER_WAY[About.ACCOUNT].format(name=name, again="")
+    return special_account_trouble(reply, name) or _filled(_EITHER_WAY[About.ACCOUNT], name)
+
+
+def _filled(template: str, name: str, again: str = "") -> str:
+    """Put a provider's name into advice: as it is into sentences, quoted for a shell into commands."""
+    return template.format(name=name, typed=shlex.quote(name), again=again)
 
 
 def special_account_trouble(reply: str, name: str) -> str:
     """Say what to do about a login that no other password would mend; empty: it is not one of those."""
     if cause := cause_of(reply):
-        return cause.todo.format(name=name)
+        return cause.advice(name)
     special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), "")
-    return special.format(name=name, again="")
+    return _filled(special, name)
 
 
 def _about(standing: Standing, whose: Provider | None) -> str:
     if whose and (cause := cause_of(standing.reply)):
-        return cause.todo.format(name=whose.label)
+        return cause.advice(whose.label)
     if not _REPLY.match(standing.reply):
         return _no_reply(standing.reply, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
@@ -181,7 +187,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     again = "; then `mailer spool retry {id}`" if final else ""
     template = _template(standing.reply, ours=whose is not None)
     once_more = _ONCE_MORE if standing.unclear and not given_up else ""
-    return template.format(name=_name(standing, whose), again=again) + once_more
+    return _filled(template, _name(standing, whose), again) + once_more
 
 
 _ONCE_MORE = " It is asked once more, since it may be their fault, and bounces if it is refused so again."
@@ -233,7 +239,7 @@ _HANDSHAKE = (
 _NO_AUTH = (
     "{name} offers no login that we know at that port: set the port that it tells its customers, or, if it "
     "needs none, take `username` and `password` out of $.forwardProviders; then type `mailer reload` and "
-    "`mailer providers reset {name}`."
+    "`mailer providers reset {typed}`."
 )
 _PRIVATE = (
     "DNS names a private address for the recipient's domain: is the address right? Its owner can mend it; if "
@@ -262,5 +268,5 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
 def _no_reply(text: str, whose: Provider | None) -> str:
     for words, ours, theirs in _NO_REPLY:
         if re.search(words, text, re.IGNORECASE):
-            return ours.format(name=whose.label) if whose else theirs
+            return _filled(ours, whose.label) if whose else theirs
     return ""

@@ -98,4 +98,7 @@ def space(spool: Path, min_free: int) -> list[Finding]:
 
 
 def _size(octets: int) -> str:
-    return f"{octets / 2**30:.1f} GiB" if octets >= 2**30 else f"{octets // 2**20} MiB"
+    for power, unit in ((60, "EiB"), (50, "PiB"), (40, "TiB"), (30, "GiB")):
+        if octets >= 2**power:
+            return f"{octets / 2**power:.1f} {unit}"
+    return f"{octets // 2**20} MiB"

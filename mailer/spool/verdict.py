@@ -127,13 +127,18 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     held = state.held or "its journal does not say why"
     return {
         Place.CUR: _in_hand(state.throttled) if seen.in_hand else died,
-        Place.HOLD: f"Held: {held}. `mailer spool release {seen.id}` lets it go on.",
+        Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
         Place.SENT: _sent(
             {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
         ),
         Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
     }[seen.spot.place]
+
+
+def _kept_back(reason: str) -> str:
+    """Say why a message is held; without a reason of theirs the journal names the operator."""
+    return f"H{reason[1:]}" if reason.startswith("held by ") else f"Held: {reason}"
 
 
 def _in_hand(throttled: Event | None) -> str:
@@ -162,7 +167,10 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         start = "start one (mailer-send --watch, or mailer-send --once by cron)"
         nobody = rests or f" no runner has taken it yet: {start}."
         return f"Waiting for its first attempt, for {waited}:{nobody}"
-    until = f"; given up on {words.moment(state.since + outlook.max_age)} unless sent before"
+    end = state.since + outlook.max_age
+    until = f"; given up on {words.moment(end)} unless sent before"
+    if end <= now:
+        until = f"; given up then unless sent, for its time ended on {words.moment(end)}"
     # Whoever was refused for good, and is asked once more, is given up then: the advice says so.
     lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
     return (

@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 import msgspec
 
+from mailer.cli import candidates
 from mailer.cli.doctor.report import Report
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
@@ -28,7 +29,7 @@ from mailer.send.routes.plan import hop_of
 from mailer.spool import words
 from mailer.spool.token_store import Tokens
 
-provider_argument = click.argument("name", metavar="PROVIDER")
+provider_argument = click.argument("name", metavar="PROVIDER", shell_complete=candidates.providers)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -116,7 +117,7 @@ async def _row(provider: Provider, at: Workplace) -> Row:
         failed_at=_written(kept.failed),
         failure=failure,
         cause=cause.name if cause else "",
-        todo=cause.todo.format(name=provider.label) if cause else "",
+        todo=cause.advice(provider.label) if cause else "",
     )
 
 
@@ -163,7 +164,7 @@ async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
         made = await source.renew()
     except TokenTrouble as trouble:
         cause = cause_of(trouble.text)
-        todo = cause.todo.format(name=provider.label) if cause else ""
+        todo = cause.advice(provider.label) if cause else ""
         return [Finding(terms.token_url, "token", Grade.PROBLEM, trouble.text, todo)]
     until = words.moment(made.ends)
     hop = replace(hop_of(provider, at.config, own_name(at.config)), tokens=source)

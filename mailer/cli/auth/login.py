@@ -1,6 +1,7 @@
 """`mailer auth login`: by a code that a user enters in any browser, while this waits."""
 
 import asyncio
+import shlex
 import sys
 import time
 
@@ -49,7 +50,7 @@ def login(name: str, *, as_json: bool) -> None:
             asyncio.run(_log_in(provider, at, as_json=as_json))
         except TokenTrouble as trouble:
             cause = cause_of(trouble.text)
-            todo = f"\n{cause.todo.format(name=provider.label)}" if cause else ""
+            todo = f"\n{cause.advice(provider.label)}" if cause else ""
             code = Exit.TEMPORARY if trouble.temporary else Exit.CONFIG
             raise Failure(code, f"{trouble.text}{todo}") from trouble
 
@@ -71,7 +72,8 @@ async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
     provider_state.forget(at.spool, {provider.account})
     at.log.provider(provider.label, "closed", f"logged in by {at.operator}")
     done = {"event": "done", "provider": provider.label}
-    said = f"{provider.label}: logged in; whether mail may be sent shows mailer auth test {provider.label}"
+    test = f"mailer auth test {shlex.quote(provider.label)}"
+    said = f"{provider.label}: logged in; whether mail may be sent shows {test}"
     tell(sys.stdout, json_line(done) if as_json else printable(said) + "\n")
 
 

@@ -1,5 +1,6 @@
 """What `trustedNetworks` open: who may send without a password, as whom, how much, and through which door."""
 
+import shlex
 from collections.abc import Iterator
 
 from mailer.config.model import Config
@@ -31,7 +32,9 @@ def _finding(about: str, trusted: TrustedNetwork, user: User | None, config: Con
     name = printable(trusted.user, 60)
     if user is None and trusted.user != config.default_username:
         words = f"{trusted.cidr} is {name}'s, which is no user: everybody there must log in"
-        return Finding(about, "trusted", Grade.PROBLEM, words, f"mailer user add {name} --allow ADDRESS")
+        return Finding(
+            about, "trusted", Grade.PROBLEM, words, f"mailer user add {shlex.quote(name)} --allow ADDRESS"
+        )
     try:
         found = network(trusted.cidr)
     except ValueError as error:
@@ -50,6 +53,6 @@ def _finding(about: str, trusted: TrustedNetwork, user: User | None, config: Con
     if not is_private(found):
         return Finding(about, "trusted", Grade.WARNING, words, "name addresses that are yours for good")
     if anyone or not (limits or config.rate_limits.enabled):
-        todo = f"a user of its own: mailer user add {name} --allow ADDRESS --max-per-hour N"
+        todo = f"a user of its own: mailer user add {shlex.quote(name)} --allow ADDRESS --max-per-hour N"
         return Finding(about, "trusted", Grade.WARNING, words, todo)
     return Finding(about, "trusted", Grade.OK, words)

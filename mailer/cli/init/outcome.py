@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 from mailer.cli.init.answers import Answers
 from mailer.cli.output import json_line
@@ -37,15 +38,15 @@ def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> Non
         made = {"config": str(target), **settings, "provider": answers.provider or ""}
         sys.stdout.write(json_line(made))
         return
-    named = "" if _is_found(target) else f" --config {target}"
-    command = command_name()
+    named = "" if _is_found(target) else f" --config {quote(str(target))}"
+    command = quote(command_name())
     where = f"through {answers.provider}" if answers.provider else "kept in the local Maildir"
     sys.stdout.write(
         f"\nWrote {target} (a login with a generated password; mail is {where}).\n\n"
         + _SETTINGS.format(port=answers.port, user=answers.sender, password=password)
         + "\nNext\n\n"
         + _start(target, f"{command} up{named}")
-        + f"  {command} test{named} --to {answers.sender}\n"
+        + f"  {command} test{named} --to {quote(answers.sender)}\n"
         "      a real mail to yourself, watched to the end\n"
         "\nconfig.example.json lists every key.\n"
     )

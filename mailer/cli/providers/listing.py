@@ -68,7 +68,7 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         trouble_at=_written(state.at),
         failures=state.failures,
         cause=state.cause.name if state.cause else "",
-        todo=state.cause.todo.format(name=provider.label) if state.cause else "",
+        todo=state.cause.advice(provider.label) if state.cause else "",
     )
 
 

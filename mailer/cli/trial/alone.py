@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -67,7 +68,8 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         told = history.tell(spool, message_id, outlook(config, spool, time.time()))
         if told.seen is not None and told.seen.spot.place is not Place.SENT:
             log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
-    return told
+    # What is due is not tried: nothing of this mail is left.
+    return replace(told, steps=tuple(msgspec.structs.replace(step, next="") for step in told.steps))
 
 
 def _temporary() -> str | None:

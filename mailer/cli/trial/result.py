@@ -68,4 +68,5 @@ def _meaning(status: Status, last: Event | None, told: Story, to: str, *, known:
         return (
             f"Handed over to {last.hop}, whose final reply was lost: it may have arrived. See: mailer doctor"
         )
-    return f"Not sent, for now, at {last.hop or 'no next hop'}: {last.reply}. What it means: {explain}"
+    again = "" if last.next else "; this mail is not tried again"
+    return f"Not sent, for now, at {last.hop or 'no next hop'}: {last.reply}{again}. What it means: {explain}"

@@ -1,6 +1,7 @@
 """Does a next hop take us in? Each step up to the first MAIL is made and told, then QUIT: nothing is sent."""
 
 import asyncio
+import shlex
 import socket
 import ssl
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def _standing_todo(name: str, state: ProviderState) -> str:
             return f"wait until {name} renews our allowance, or have it raised; it is tried again by itself"
         case Kind.LOGIN:
             return account_trouble(state.trouble, name)
-    return f"when the rest of this is well: mailer providers reset {name}"
+    return f"when the rest of this is well: mailer providers reset {shlex.quote(name)}"
 
 
 def _encryption(hop: Hop, session: Session, now: float) -> Finding:

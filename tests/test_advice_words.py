@@ -1,0 +1,46 @@
+"""What is advised can be typed as it stands, and no sentence of a verdict is untrue when it is read."""
+
+import re
+import shlex
+import time
+from pathlib import Path
+
+from cli_queue import Queue
+from testbed.relay import Relay
+
+from mailer.mail.login_causes import CAUSES
+from mailer.send import advice
+from mailer.spool.examine import space
+
+_LABEL = "Bob's relay"
+_REPLIES = (
+    "535 5.7.8 Username and Password not accepted",
+    "535 5.7.139 Authentication unsuccessful",
+    "535 account suspended",
+    "535 password expired",
+)
+
+
+def test_a_name_with_blanks_is_one_word_of_each_command() -> None:
+    said = [cause.advice(_LABEL) for cause in CAUSES]
+    said += [advice.account_trouble(reply, _LABEL) for reply in _REPLIES]
+    commands = [command for text in said for command in re.findall(r"`(mailer [^`]+)`", text)]
+    naming = [shlex.split(command) for command in commands if "relay" in command]
+    assert len(naming) > len(_REPLIES)
+    assert all(_LABEL in words for words in naming)
+
+
+def test_verdicts_of_what_an_operator_held_and_of_what_is_overdue(relay: Relay) -> None:
+    states = Queue(relay.spool)
+    held, old = states.new(), states.new(received=time.time() - 30 * 86_400)
+    assert relay.mailer("spool", "hold", held).returncode == 0
+    states.defer(old, "451 4.7.1 later", seconds=1)
+    assert "\nHeld by " in relay.mailer("spool", "why", held).stdout
+    told = relay.mailer("spool", "why", old).stdout
+    assert "given up on" not in told
+    assert "given up then unless sent, for its time ended on" in told
+
+
+def test_sizes_are_told_in_the_unit_that_fits(tmp_path: Path) -> None:
+    (first, *_) = space(tmp_path, 2**60)
+    assert "below 1.0 EiB" in first.found
