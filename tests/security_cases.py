@@ -132,4 +132,5 @@ CASES = {
     118: "links and pipes in place of an idempotency key's file",
     119: "a trusted network that is everybody's, this host's or somebody else's",
     120: "a client that claims an address in a trusted network",
+    121: "times to wait for that are none",
 }

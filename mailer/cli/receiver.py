@@ -57,6 +57,7 @@ def settings(config: Config, port: int | None) -> Settings:
         max_recipients=config.max_recipients,
         max_connections=config.max_connections,
         max_connections_per_peer=config.max_connections_per_peer,
+        max_future_release=int(config.max_future_release),
         long_lines=config.long_lines,
         content=ContentPolicy(
             hide_client=config.hide_client_address,

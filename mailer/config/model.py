@@ -194,6 +194,9 @@ class Config(Group, frozen=True, kw_only=True):
     idempotency_window: Seconds = Seconds(86_400)
     """How long mail that comes again under its Idempotency-Key is queued only once; 0: keys mean nothing."""
 
+    max_future_release: Seconds = Seconds(30 * 86_400)
+    """How far ahead clients may schedule mail (FUTURERELEASE, RFC 4865); 0: it is not offered."""
+
     long_lines: LongLines = LongLines.PASS
     hide_client_address: bool = False
     """Leave the client's name and address out of Received."""

@@ -140,6 +140,7 @@ class MailLog:
         user: str,
         peer: str,
         redirected: tuple[str, ...] = (),
+        scheduled: float = 0.0,
         subject: str = "",
         message_id: str = "",
     ) -> None:
@@ -152,6 +153,7 @@ class MailLog:
             user: who logged in.
             peer: from where.
             redirected: recipients that the client gave and that are not in the envelope.
+            scheduled: when it is to be tried first, in seconds since the epoch; 0: at once.
             subject: decoded; empty: it has none, or it is not to be kept.
             message_id: likewise.
         """
@@ -163,6 +165,7 @@ class MailLog:
             sender=envelope.sender,
             to=to,
             redirected=redirected,
+            next=clock.rfc3339(scheduled) if scheduled else "",
             size=size,
             user=user,
             peer=peer,

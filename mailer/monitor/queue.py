@@ -16,7 +16,7 @@ from time import monotonic
 
 from mailer.mail.clock import Clock
 from mailer.spool.ids import arrival
-from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.layout import Place, Spool, Spot, bucket_time, is_scheduled
 from mailer.spool.scan import QUEUE, buckets, names
 
 SAMPLE = 50
@@ -39,7 +39,7 @@ class State:
     place: Place
     count: int = 0
     oldest: tuple[Spot, ...] = ()
-    """The first of them by arrival, `SAMPLE` at most."""
+    """The first of them by arrival, `SAMPLE` at most; without those that their senders have scheduled."""
 
     def age(self, now: float) -> float | None:
         """Return how long ago the oldest arrived, in seconds; None when there is none."""
@@ -121,7 +121,8 @@ class QueueView:
                 self._directories.pop(f"{Place.RETRY}/{gone}", None)
             self._merged = counted
             self._due = tuple((bucket_time(name), each.count) for name, each in counted.items() if each.count)
-            first = islice(merge(*starmap(_named, counted.items())), SAMPLE)
+            late = ((bucket, each) for bucket, each in counted.items() if not is_scheduled(bucket))
+            first = islice(merge(*starmap(_named, late)), SAMPLE)
             oldest = tuple(Spot(Place.RETRY, name, bucket) for name, bucket in first)
             self._retries = State(Place.RETRY, sum(count for _, count in self._due), oldest)
         return self._retries, self._due

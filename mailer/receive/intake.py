@@ -22,6 +22,8 @@ class Submission:
 
     envelope: Envelope
     origin: Origin
+    scheduled: float = 0.0
+    """When the client wants it tried first, in seconds since the epoch; 0: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,13 @@ class Intake:
         if service.rates is not None and (full := service.rates.full(user, sender)):
             return replies.rate_exceeded(full)
         try:
-            upload = Upload(service.store, submission.envelope, submission.origin, service.settings.content)
+            upload = Upload(
+                service.store,
+                submission.envelope,
+                submission.origin,
+                service.settings.content,
+                scheduled=submission.scheduled,
+            )
         except OSError as error:
             service.store.log.warning(
                 "a message could not be stored", peer=submission.origin.peer, error=str(error)

@@ -111,7 +111,10 @@ class MailCommands(Connection):
 
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
-    @syntax("MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id]")
+    @syntax(
+        "MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id] "
+        "[HOLDFOR=seconds|HOLDUNTIL=time]"
+    )
     async def smtp_MAIL(self, arg: str | None) -> None:
         if not self._helo:
             self.say(replies.NEED_EHLO)
@@ -123,7 +126,7 @@ class MailCommands(Connection):
             await self._begin_transaction(arg or "")
 
     async def _begin_transaction(self, argument: str) -> None:
-        reply = self._transaction.begin(argument, extended=self._extended)
+        reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
         refusal = await self._no_more_mail() if reply.positive else reply
         if refusal is None:
             self.trust()
@@ -217,7 +220,7 @@ class MailCommands(Connection):
             redirected=self._transaction.redirected,
             origin_domain=self.settings.origin_domain if self.client.user else "",
         )
-        return self._intake.begin(Submission(envelope, origin))
+        return self._intake.begin(Submission(envelope, origin, self._transaction.scheduled))
 
     def _conclude(self, reply: Reply | None) -> None:
         """Give the reply to a message; None: there is nobody to give it to."""

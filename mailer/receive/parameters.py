@@ -1,13 +1,18 @@
-"""The parameters of MAIL and RCPT (RFC 5321 4.1.2), as values: SIZE, BODY, SMTPUTF8, AUTH, and DSN's four."""
+"""The parameters of MAIL and RCPT (RFC 5321 4.1.2), as values: those that EHLO offers, and AUTH."""
 
 import re
 from dataclasses import dataclass
 
+from mailer.mail import clock
 from mailer.mail.address import UTF8_NON_ASCII, check_address
 
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _VALUE = re.compile(rf"[!-<>-~{UTF8_NON_ASCII}]+")
 _SIZE = re.compile(r"[0-9]{1,20}")
+_HOLD_FOR = re.compile(r"[1-9][0-9]{0,8}")
+_HOLD_UNTIL = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _HEX = re.compile(r"\+([0-9A-F]{2})")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
@@ -36,6 +41,10 @@ class MailParameters:
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    hold_for: int = 0
+    """Seconds (RFC 4865), and the time that follows; 0: not given. The fields are not the envelope's."""
+    hold_until: float = 0.0
+    """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,11 @@ def mail_parameters(text: str) -> MailParameters:
         smtputf8=smtputf8,
         ret=_one_of("RET", given, ("FULL", "HDRS")),
         envid=_envid(given),
+        hold_for=_hold_for(given),
+        hold_until=_hold_until(given),
     )
+    if parameters.hold_for and parameters.hold_until:
+        raise ParameterError(501, "HOLDFOR and HOLDUNTIL exclude each other (RFC 4865 4)")
     _refuse_unknown(given, "MAIL")
     return parameters
 
@@ -134,6 +147,27 @@ def _envid(given: dict[str, str | None]) -> str:
             501, f"ENVID must be xtext of printable characters, at most {MAX_ENVID} (RFC 3461 4)"
         )
     return value
+
+
+def _hold_for(given: dict[str, str | None]) -> int:
+    if "HOLDFOR" not in given:
+        return 0
+    value = given.pop("HOLDFOR") or ""
+    if not _HOLD_FOR.fullmatch(value):
+        raise ParameterError(501, "HOLDFOR must be seconds, 1 to 999999999 (RFC 4865 4)")
+    return int(value)
+
+
+def _hold_until(given: dict[str, str | None]) -> float:
+    if "HOLDUNTIL" not in given:
+        return 0.0
+    value = given.pop("HOLDUNTIL") or ""
+    try:
+        if _HOLD_UNTIL.fullmatch(value):
+            return clock.seconds(value)
+    except ValueError:
+        pass  # such as a thirteenth month
+    raise ParameterError(501, "HOLDUNTIL must be a time such as 2027-01-31T08:00:00Z (RFC 4865 4, RFC 3339)")
 
 
 def _notify(given: dict[str, str | None]) -> str:

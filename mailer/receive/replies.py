@@ -107,6 +107,9 @@ BAD_KEY = Reply(
     ("5.6.0 Idempotency-Key must be one field with 1 to 255 printable ASCII characters, blanks in quotes",),
 )
 TWO_FROMS = Reply(554, ("5.6.0 The message has more than one From field; name all authors in one",))
+NO_FUTURE_RELEASE = Reply(
+    555, ("5.5.4 HOLDFOR and HOLDUNTIL are switched off here (maxFutureRelease); EHLO lists what is known",)
+)
 RECIPIENT_NOT_ALLOWED = Reply(
     550, ("5.7.1 Mail to this address is switched off here (allowedRecipients); it is not on the list",)
 )
@@ -144,6 +147,12 @@ def other_mail(message_id: str) -> Reply:
     """The reply to a message under a key under which other mail was taken."""
     return Reply(
         554, (f"5.6.0 Idempotency-Key: other mail was queued under it, as {message_id}; use a new key",)
+    )
+
+
+def too_far_ahead(most: int) -> Reply:
+    return Reply(
+        501, (f"5.5.4 The message may wait for {duration(most)} at most, {most} seconds (maxFutureRelease)",)
     )
 
 

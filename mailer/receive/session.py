@@ -5,6 +5,7 @@
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
@@ -19,8 +20,9 @@ from mailer.receive.service import Client, Service
 _MAX_COMMAND = 512
 """Octets with CRLF; RFC 5321 4.5.3.1.4."""
 # What extensions add to it: SIZE 26 (RFC 1870), BODY 17 (RFC 6152), SMTPUTF8 10 (RFC 6531), AUTH 500
-# (RFC 4954), ENVID and ORCPT 100 and 500 (RFC 3461), and a little for RET and NOTIFY.
-_LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 700, b"RCPT": _MAX_COMMAND + 600, b"AUTH": MAX_RESPONSE + 32}
+# (RFC 4954), ENVID and ORCPT 100 and 500 (RFC 3461), HOLDUNTIL 34 (RFC 4865),
+# and a little for RET and NOTIFY.
+_LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 740, b"RCPT": _MAX_COMMAND + 600, b"AUTH": MAX_RESPONSE + 32}
 
 _MAX_UNKNOWN = 6
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:%_-]{1,253}\]")
@@ -107,6 +109,10 @@ class Session(MailCommands):
                 "DSN",
                 "CHUNKING",
             ]
+            if most := self.settings.max_future_release:
+                # RFC 4865 3: the most seconds, and the last time.
+                last = datetime.fromtimestamp(int(self._store.clock()) + most, UTC)
+                lines.append(f"FUTURERELEASE {most} {last:%Y-%m-%dT%H:%M:%SZ}")
             if self._certificate is not None and not self.tls:
                 lines.append("STARTTLS")
             if self._may_log_in:

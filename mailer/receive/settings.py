@@ -97,6 +97,8 @@ class Settings:
     """Seconds without one more byte of DATA."""
     data_timeout: float = 3600.0
     """Seconds for all of one DATA, however steadily it drips."""
+    max_future_release: int = 30 * 86_400
+    """Seconds that mail may be scheduled ahead (RFC 4865); 0: not at all."""
     content: ContentPolicy = _UNTOUCHED
     redirect_all_to: str = ""
     """All mail goes here instead, save to `allowed_recipients`; empty: it goes where it says."""

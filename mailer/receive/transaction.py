@@ -22,6 +22,8 @@ class Transaction:
         self._sender = ""
         self._recipients: dict[tuple[str, str], Recipient] = {}
         self._redirected: list[str] = []
+        self.scheduled = 0.0
+        """When the client wants the message tried first, in seconds since the epoch; 0: at once."""
 
     @property
     def begun(self) -> bool:
@@ -51,8 +53,11 @@ class Transaction:
     def has_recipients(self) -> bool:
         return bool(self._recipients)
 
-    def begin(self, argument: str, *, extended: bool) -> Reply:
-        """Take the text after `MAIL `; nothing changes unless the reply is positive."""
+    def begin(self, argument: str, now: float, *, extended: bool) -> Reply:
+        """Take the text after `MAIL `; nothing changes unless the reply is positive.
+
+        Args: now: in seconds since the epoch, for HOLDFOR.
+        """
         if argument[:5].upper() != "FROM:":
             return replies.MAIL_SYNTAX
         try:
@@ -63,11 +68,21 @@ class Transaction:
         refusal = _unsupported(argument, path, extended=extended, smtputf8=mail.smtputf8)
         if refusal is None and mail.size > self._settings.max_message_size:
             refusal = replies.MESSAGE_TOO_BIG
+        scheduled = mail.hold_until or (now + mail.hold_for if mail.hold_for else 0.0)
+        if refusal is None and scheduled:
+            refusal = self._cannot_wait(scheduled - now)
         if refusal is None:
+            self.scheduled = scheduled if scheduled > now else 0.0
             self._mail, self._sender = mail, path.address
             if path.address not in argument:
                 return replies.sender_completed(path.address)
         return refusal or replies.SENDER_OK
+
+    def _cannot_wait(self, seconds: float) -> Reply | None:
+        most = self._settings.max_future_release
+        if not most:
+            return replies.NO_FUTURE_RELEASE
+        return replies.too_far_ahead(most) if seconds > most else None
 
     def add_recipient(self, argument: str, *, extended: bool) -> Reply:
         """Take the text after `RCPT `; nothing changes unless the reply is positive.

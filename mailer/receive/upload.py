@@ -47,8 +47,16 @@ class Store:
 class Upload:
     """One message on its way in: its header is edited, the rest is kept as it comes."""
 
-    def __init__(self, store: Store, envelope: Envelope, origin: Origin, policy: ContentPolicy) -> None:
-        """Open a file for the message.
+    def __init__(
+        self,
+        store: Store,
+        envelope: Envelope,
+        origin: Origin,
+        policy: ContentPolicy,
+        *,
+        scheduled: float = 0.0,
+    ) -> None:
+        """Open a file for the message, which is to be tried at once, or first at `scheduled`.
 
         Raises:
             OSError: there is no file; do not ask for the data.
@@ -58,6 +66,7 @@ class Upload:
             store.spool, received=at, user=origin.user, peer=origin.peer, envelope=envelope
         )
         self._store = store
+        self._scheduled = scheduled
         self._envelope = envelope
         self._origin = origin
         self._arrival = Arrival(origin, policy, self._incoming.id, at)
@@ -176,7 +185,9 @@ class Upload:
             try:
                 store = self._store
                 self._incoming.write(bytes(self._gathered))
-                self._incoming.seal(store.clock(), boot=store.boot, uptime=store.uptime())
+                self._incoming.seal(
+                    store.clock(), scheduled=self._scheduled, boot=store.boot, uptime=store.uptime()
+                )
             except OSError as error:
                 self._fail(error)
         if self._failure is None:
@@ -232,6 +243,7 @@ class Upload:
             user=origin.user,
             peer=origin.peer,
             redirected=origin.redirected,
+            scheduled=self._scheduled,
             subject=self.headline.subject,
             message_id=self.headline.message_id or self._added_message_id,
         )

@@ -85,7 +85,7 @@ class Record:
     def date(self) -> None:
         """Record since when the message waits, if it came or was requeued by a clock that was wrong."""
         guard, accepted = self.policy.guard, self.state.accepted
-        if guard is None or accepted is None or not self._believed:
+        if guard is None or accepted is None or not self._believed or self.state.scheduled is not None:
             return
         told = self.state.since
         first = accepted if clock.rfc3339(told) == accepted.at else Event(at="", event="")

@@ -34,16 +34,22 @@ class Report(msgspec.Struct, frozen=True):
             following: when those are tried again that are.
             handed_over: when each recipient's final dot was about to be sent, if it was.
         """
-        block = self.claim.entry.block
         for number, (outcome, to) in enumerate(groups.items(), start=1):
             self._tell(
                 outcome,
                 tuple(to),
                 attempt=attempt,
                 next=following if outcome.status in {Status.DEFERRED, Status.UNCERTAIN} else "",
-                times=Times(block.received, state.since, self.begun, handed_over.get(to[0])),
+                times=Times(self._received, state.since, self.begun, handed_over.get(to[0])),
                 message=_came_to(state) if number == len(groups) else "",
             )
+
+    @property
+    def _received(self) -> float:
+        """When it came; if it was scheduled, when it could be sent: its sender's wish is no delay of ours."""
+        entry = self.claim.entry
+        accepted = entry.state.accepted
+        return entry.state.since if accepted and accepted.next else entry.block.received
 
     def again(self, state: State) -> None:
         """Tell the outcomes of a dead runner's last attempt, which it may not have told.
@@ -65,7 +71,7 @@ class Report(msgspec.Struct, frozen=True):
             Delivery(
                 id=entry.id,
                 sender=entry.envelope.sender,
-                received=entry.block.received,
+                received=self._received,
                 to=to,
                 outcome=outcome,
                 dsn=enhanced_status(outcome.reply),

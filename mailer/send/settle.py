@@ -8,7 +8,7 @@ from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
 from mailer.spool.journal import Disposition, State
-from mailer.spool.layout import Place, bucket_for, day_for
+from mailer.spool.layout import Place, bucket_for, day_for, scheduled_bucket_for
 from mailer.spool.transitions import Move
 
 
@@ -21,7 +21,8 @@ def _durable_move(
             return DurableMove(claim.held, Move.ARCHIVE, day_for(now))
         case Disposition.WAIT:
             assert state.next is not None
-            return DurableMove(claim.held, Move.DEFER, bucket_for(state.next))
+            name = bucket_for if state.scheduled is None else scheduled_bucket_for
+            return DurableMove(claim.held, Move.DEFER, name(state.next))
         case Disposition.FAIL:
             return DurableMove(claim.held, Move.FAIL)
         case Disposition.HOLD:

@@ -19,6 +19,7 @@ from mailer.spool.layout import (
     DIRECTORIES,
     DIRECTORY_MODE,
     FILE_MODE,
+    ONCE,
     Place,
     Spool,
     Spot,
@@ -28,7 +29,7 @@ from mailer.spool.names import other_names
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
-_AT_HOME = {*DIRECTORIES, "README.md"}
+_AT_HOME = {*DIRECTORIES, ONCE, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},

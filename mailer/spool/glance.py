@@ -119,7 +119,7 @@ def _columns(fd: int, place: Place, name: str) -> Glance | None:
     ):
         return None
     addresses = [first, *_ADDRESS.findall(others)] if others else [first]
-    if (folded := _fold(addresses, events[1:])) is None:
+    if (folded := _fold(addresses, events)) is None:
         return None
     return Glance(name, place, _seconds(received), length, sender, *folded)
 
@@ -136,10 +136,10 @@ _Folded = tuple[list[str], list[Status], int, float | None, str, str]
 
 
 def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
-    """Fold what follows the accepted line, as `journal.advance` does, into `recipients` to `reply`."""
+    """Fold the accepted line and what follows, as `journal.advance` does, into `recipients` to `reply`."""
     last: dict[str, Event | None] = dict.fromkeys(addresses)
     attempts, held = 0, ""
-    for event in events:
+    for event in events[1:]:
         kind = event.event
         if kind in OUTCOMES:
             attempts = max(attempts, event.attempt)
@@ -152,18 +152,18 @@ def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
             held = ""
         elif kind not in _SAY_NOTHING_HERE or (kind == Kind.TROUBLE and _in_doubt(last, event.to)):
             return None
-    statuses, due, reply = _stand(last.values())
+    statuses, due, reply = _stand(last.values(), events[0].next)
     return list(last), statuses, attempts, due, held, reply
 
 
-def _stand(outcomes: Iterable[Event | None]) -> tuple[list[Status], float | None, str]:
+def _stand(outcomes: Iterable[Event | None], first: str) -> tuple[list[Status], float | None, str]:
     """Tell from each recipient's last outcome how it stands, when the first is due, and what was said."""
     statuses, times, said = [], [], []
     for event in outcomes:
         status = OUTCOMES[event.event] if event else Status.PENDING
         statuses.append(status)
         if status not in _FINAL:
-            times.append(event.next if event else "")
+            times.append(event.next if event else first)
         said.append(event.reply if event else "")
     due = min(map(_seconds, times)) if times and all(times) else None
     return statuses, due, _telling(statuses, said)

@@ -131,6 +131,8 @@ class KeyFile:
             directory: where its message is. That may be in memory only.
         """
         self._spool.sync_directory(directory)
+        if parent := directory.rpartition("/")[0]:
+            self._spool.sync_directory(parent)
         self.accept(self.known.id, at=clock.rfc3339(os.fstat(self._fd).st_mtime))
         self._spool.sync_directory(ONCE)
 

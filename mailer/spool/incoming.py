@@ -15,7 +15,7 @@ from mailer.spool.entry import LARGEST_BLOCK, LENGTH_WIDTH, Block, encode_block,
 from mailer.spool.held import lock, write_all
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
-from mailer.spool.layout import ONCE, Place, Spool, Spot
+from mailer.spool.layout import ONCE, Place, Spool, Spot, scheduled_bucket_for
 from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, rename_exclusive
 from mailer.spool.transitions import Move, target
@@ -47,6 +47,7 @@ class Incoming:
         self._digest = sha256()
         self._buffer = bytearray()
         self._flushed = False
+        self._scheduled = 0.0
         self._at = ""
         """When it was complete, as its journal says."""
         self.key: KeyFile | None = None
@@ -94,12 +95,21 @@ class Incoming:
         data, self._buffer = self._buffer, bytearray()
         write_all(self._fd, data)
 
-    def seal(self, at: float, about: str = "", *, boot: str = "", uptime: float = 0.0) -> None:
+    def seal(
+        self,
+        at: float,
+        about: str = "",
+        *,
+        scheduled: float = 0.0,
+        boot: str = "",
+        uptime: float = 0.0,
+    ) -> None:
         """Complete the file: the length, and the line that says it was accepted; not yet durable.
 
         Args:
             at: now, in seconds since the epoch.
             about: the message that this one, a notification of ours, is about.
+            scheduled: when it is to be tried first, in seconds since the epoch; 0: at once.
             boot: this boot's id; empty: nobody asked.
             uptime: what its boot clock shows, should `at` be wrong.
 
@@ -107,7 +117,7 @@ class Incoming:
             OSError: the file is incomplete; only `discard` makes sense.
         """
         head = with_length(self._head, self.size)
-        self._at = clock.rfc3339(at)
+        self._at, self._scheduled = clock.rfc3339(at), scheduled
         accepted = Event(
             at=self._at,
             event=Kind.ACCEPTED,
@@ -116,6 +126,7 @@ class Incoming:
             boot=boot,
             uptime=round(uptime, 1),
             about=about,
+            next=clock.rfc3339(scheduled) if scheduled else "",
             once=self.key.name if self.key else "",
         )
         self._buffer += journal.encode(accepted)
@@ -153,7 +164,12 @@ class Incoming:
     def move(self) -> None:
         spot, moved = self._commit()
         # Nobody relies on the name that it has in tmp/.
-        rename_exclusive(self._spool.root, spot.path, moved.path)
+        try:
+            rename_exclusive(self._spool.root, spot.path, moved.path)
+        except FileNotFoundError:
+            # The bucket is not there yet, or a sweep found it empty a moment ago.
+            self._spool.make_directory(moved.directory)
+            rename_exclusive(self._spool.root, spot.path, moved.path)
         self._spot = moved
 
     def move_whole(self) -> None:
@@ -166,9 +182,9 @@ class Incoming:
     def _commit(self) -> tuple[Spot, Spot]:
         spot = self._spot
         assert spot is not None
-        place = target(Move.COMMIT, spot.place)
+        place = target(Move.SCHEDULE if self._scheduled else Move.COMMIT, spot.place)
         assert place is not None
-        return spot, Spot(place, spot.name)
+        return spot, Spot(place, spot.name, scheduled_bucket_for(self._scheduled) if self._scheduled else "")
 
     def leave(self) -> None:
         """Remove the name that the file still has in `tmp/`; raises OSError."""
@@ -177,7 +193,10 @@ class Incoming:
             self._also = ""
 
     def directories(self) -> tuple[str, ...]:
-        return (Place.NEW.value,)
+        spot = self._spot
+        assert spot is not None
+        # The bucket itself may be new.
+        return (spot.directory, spot.place.value) if spot.bucket else (spot.directory,)
 
     def sources(self) -> tuple[str, ...]:
         """Record under its key that it is durable; `tmp/` itself is synced within a second: see `Upload`."""

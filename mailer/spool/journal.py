@@ -68,6 +68,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scope: str = ""
     attempt: int = 0
     next: str = ""
+    """When `to` are tried again; with `accepted`: when the message is tried first, as its sender wants it."""
     tls: str = ""
     unclear: bool = False
     """Of a deferral: it was refused for good, not clearly why, and bounces when it is refused so again."""
@@ -138,7 +139,7 @@ class Standing(msgspec.Struct, frozen=True):
     reply: str = ""
     hop: str = ""
     next: float | None = None
-    """When it is due again, in seconds since the epoch; None: now."""
+    """When it is due again, in seconds since the epoch; None: now. If pending, as its sender wants it."""
     attempt: int = 0
     """The attempt that this is the outcome of."""
     allowed: bool = False
@@ -158,6 +159,17 @@ class Standing(msgspec.Struct, frozen=True):
     @property
     def address(self) -> str:
         return self.recipient.address
+
+    @property
+    def scheduled(self) -> bool:
+        """It waits for the time that its sender has named."""
+        return self.status is Status.PENDING and self.next is not None
+
+    def is_due(self, now: float, horizon: float) -> bool:
+        """As `State.due` says."""
+        if self.next is None or self.next <= now:
+            return True
+        return self.next > now + horizon and not self.scheduled
 
     @property
     def handed_to(self) -> str:
@@ -189,7 +201,8 @@ class State(msgspec.Struct, frozen=True):
     """How each recipient stands, in the order of the envelope."""
     accepted: Event | None = None
     since: float = 0.0
-    """When the clock of its maximum age started: at acceptance, or when the operator requeued it."""
+    """When the clock of its maximum age started: at acceptance, when it was to be tried first, or when the
+    operator requeued it."""
     attempts: int = 0
     held: str = ""
     """Why it is held; empty when it is not."""
@@ -227,15 +240,20 @@ class State(msgspec.Struct, frozen=True):
         known = [t for t in times if t is not None]
         return min(known) if known and len(known) == len(times) else None
 
+    @property
+    def scheduled(self) -> float | None:
+        """When the message is to be tried first, while that is still to come; None: at once."""
+        return next((s.next for s in self.open if s.scheduled), None)
+
     def due(self, now: float, horizon: float) -> tuple[Standing, ...]:
         """Return the open recipients to be tried now.
 
         Args:
             now: seconds since the epoch.
             horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
-                wrong then or is wrong now, and counts as due.
+                wrong then or is wrong now, and counts as due, unless its sender wants it so.
         """
-        return tuple([s for s in self.open if s.next is None or not now < s.next <= now + horizon])
+        return tuple([s for s in self.open if s.is_due(now, horizon)])
 
     def disposition(self, now: float, horizon: float) -> Disposition:
         """Decide what is to be done; arguments as `due`."""
@@ -353,7 +371,7 @@ def _after_outcome(state: State, event: Event) -> State:
 def _after(state: State, event: Event, standings: dict[str, Standing], boot: str) -> State:
     match event.event:
         case Kind.ACCEPTED if state.accepted is None:
-            state = replace(state, accepted=event, since=_time(event.at) or 0.0)
+            state = _after_acceptance(state, event, standings)
         case Kind.RECOVERED:
             state = _after_death(state, event, boot)
         case Kind.ALONE | Kind.ACCOMPANIED | Kind.RETURNED | Kind.THROTTLED:
@@ -377,6 +395,15 @@ def _in_hand(state: State, event: Event, boot: str) -> State:
         return replace(state, throttled=event)
     counts = event.event != Kind.ALONE or event.boot == boot
     return replace(state, hand=event.event if counts else "")
+
+
+def _after_acceptance(state: State, event: Event, standings: dict[str, Standing]) -> State:
+    at = _time(event.at) or 0.0
+    if (scheduled := _time(event.next)) is not None:
+        for address, known in standings.items():
+            standings[address] = replace(known, next=scheduled)
+        at = max(at, scheduled)
+    return replace(state, accepted=event, since=at)
 
 
 def _after_death(state: State, event: Event, boot: str) -> State:

@@ -34,6 +34,7 @@ SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFIL
 """Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
 
 _BUCKET = "%Y%m%dT%H%MZ"
+_SCHEDULED = "-scheduled"
 _DAY = "%Y%m%d"
 
 
@@ -91,6 +92,19 @@ def bucket_for(due: float) -> str:
     return datetime.fromtimestamp(full_minute(due), UTC).strftime(_BUCKET)
 
 
+def scheduled_bucket_for(due: float) -> str:
+    """Name the bucket of a message that its sender wants to be tried at this time, and not before.
+
+    It has a name of its own: a due time of ours that lies too far ahead was named by a wrong clock.
+    """
+    return bucket_for(due) + _SCHEDULED
+
+
+def is_scheduled(bucket: str) -> bool:
+    """Tell whether `scheduled_bucket_for` named it."""
+    return bucket.endswith(_SCHEDULED)
+
+
 def full_minute(due: float) -> int:
     """Return when what is due at this time is tried: at the next full minute, as its bucket says."""
     return math.ceil(due / 60) * 60
@@ -103,7 +117,7 @@ def bucket_time(name: str) -> float:
     Raises:
         ValueError: no bucket is called that.
     """
-    return datetime.strptime(name, _BUCKET).replace(tzinfo=UTC).timestamp()
+    return datetime.strptime(name.removesuffix(_SCHEDULED), _BUCKET).replace(tzinfo=UTC).timestamp()
 
 
 def day_for(moment: float) -> str:

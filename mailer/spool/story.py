@@ -80,7 +80,8 @@ def what(event: Event, step: Step | None = None) -> str:
     if event.next and event.event == Kind.THROTTLED:
         text += f"; that comes about {words.moment_of(event.next)}"
     elif event.next:
-        text += f"; next attempt {words.tried_at(event.next)}"
+        when = "scheduled for" if event.event == Kind.ACCEPTED else "next attempt"
+        text += f"; {when} {words.tried_at(event.next)}"
     return printable(text, 4000)
 
 
@@ -143,8 +144,7 @@ def situation(glance: Glance, now: float, keeps: Collection[Obstacle] = ()) -> s
     """
     match glance.place:
         case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None or keeps:
-            expected = next_attempt(glance.next, keeps).words(now)
-            return f"{expected}, {words.count(glance.attempts, 'attempt')}"
+            return _waiting(glance, now, keeps)
         case Place.CUR:
             hand = turn(glance.throttled) if glance.throttled else "in a runner's hands"
             return hand if glance.in_hand else "its runner died; the next run takes it over"
@@ -161,6 +161,13 @@ def turn(throttled: Event) -> str:
     """Say for what a message waits in its runner's hands."""
     when = words.moment_of(throttled.next)
     return printable(f"waits for its turn at {throttled.hop}, about {when}: {throttled.reason}", 500)
+
+
+def _waiting(glance: Glance, now: float, keeps: Collection[Obstacle]) -> str:
+    if glance.next is not None and glance.next > now and not glance.attempts:
+        return words.scheduled(glance.next, now)
+    expected = next_attempt(glance.next, keeps).words(now)
+    return f"{expected}, {words.count(glance.attempts, 'attempt')}"
 
 
 def outcome(standing: Standing) -> str:

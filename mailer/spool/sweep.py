@@ -9,7 +9,7 @@ from itertools import islice
 
 from mailer.spool.claim import Claims, Report
 from mailer.spool.held import Held, Missed, Unsafe
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time, is_scheduled
 from mailer.spool.notice import is_awaited
 from mailer.spool.nursery import HOME
 from mailer.spool.scan import buckets, names
@@ -33,11 +33,13 @@ def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
         spool: where.
         now: seconds since the epoch.
         horizon: the longest back-off, in seconds. A bucket further ahead than that was named by a wrong clock
-            (or this one is), and is due at once: better a try too many than a mail that waits ten years.
+            (or this one is), and is due at once: better a try too many than a mail that waits ten years. What
+            its sender has scheduled may lie further ahead.
     """
     # A bucket may be named up to a minute after its last message is due.
     last = now + horizon + 60
-    return [name for name in buckets(spool, Place.RETRY) if not now < bucket_time(name) <= last]
+    found = ((name, bucket_time(name)) for name in buckets(spool, Place.RETRY))
+    return [name for name, due in found if due <= now or (due > last and not is_scheduled(name))]
 
 
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:

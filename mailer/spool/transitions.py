@@ -18,6 +18,8 @@ class Move(StrEnum):
 
     COMMIT = "commit"
     """Received and durable."""
+    SCHEDULE = "schedule"
+    """The same, and its sender wants it tried later."""
     CLAIM = "claim"
     """A runner takes it."""
     UNCLAIM = "unclaim"
@@ -47,6 +49,7 @@ _KEPT = frozenset({Place.HOLD, Place.FAILED})
 
 TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
     Move.COMMIT: (frozenset({Place.TMP}), Place.NEW),
+    Move.SCHEDULE: (frozenset({Place.TMP}), Place.RETRY),
     Move.CLAIM: (frozenset({Place.NEW}), Place.CUR),
     Move.UNCLAIM: (frozenset({Place.CUR}), Place.NEW),
     Move.FINISH: (frozenset({Place.CUR}), None),

@@ -160,6 +160,11 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
     rests = f" {sentences(outlook.obstacles)}" if outlook.obstacles else ""
     expected = next_attempt(state.next, outlook.obstacles).words(now)
+    if state.scheduled is not None and state.scheduled > now:
+        return (
+            f"Not tried yet; {words.scheduled(state.scheduled, now)}, as its sender wants it. "
+            f"`mailer spool retry {entry.id}` sends it now.{rests}"
+        )
     if not tried and state.next is not None:
         return f"Not tried yet; {expected}.{rests}"
     if not tried:

@@ -88,6 +88,12 @@ def due(seconds: float, now: float) -> str:
     return f"due since {moment(tried)}" if late >= _PUNCTUAL else f"next {until(seconds, now)}"
 
 
+def scheduled(seconds: float, now: float) -> str:
+    """Say until when a message waits because its sender wants that; this time is still to come."""
+    tried = full_minute(seconds)
+    return f"scheduled until {moment(tried)}, in {duration(tried - now)}"
+
+
 def address(text: str) -> str:
     """Write an address without brackets; only the null sender is written `<>`."""
     return printable(text, 320) or "<>"

@@ -24,7 +24,7 @@ from mailer.spool import provider_state, words
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.inspect import recipients_of
-from mailer.spool.layout import Place, Spot
+from mailer.spool.layout import Place, Spot, is_scheduled
 from mailer.spool.operate import Begun, Operator, Refused, finish_together
 from mailer.spool.scan import QUEUE
 
@@ -127,7 +127,8 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` dec
     Recipients that were sent are not tried again. Those that were refused are, of a message that is named
     and of one that has failed; --all and filters leave them alone in a message that waits for others.
 
-    --all and filters mean deferred and failed messages; held ones only with --state hold. Exit code 75 when a
+    --all and filters mean deferred and failed messages; held ones only with --state hold. One that its sender
+    has scheduled for later is sent at once only when it is named by its ID. Exit code 75 when a
     runner had one in hand, or when it could not be done for one of them; the others are done nevertheless.
     """
     begin = Operator.retrying if asked["ids"] else Operator.hastening
@@ -199,6 +200,8 @@ def _run(
         # Ids are found before the first one is touched: a typing error must not leave half of it done.
         targets = [locate(at.spool, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
+        if verb.now and not targets:
+            chosen = (spot for spot in chosen if not is_scheduled(spot.bucket))
         if verb.now and not dry_run:
             _end_pauses(at)
         do = _do_nothing if dry_run else partial(_do, verb, at, named=bool(targets))
