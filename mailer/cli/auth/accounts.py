@@ -11,7 +11,7 @@ import msgspec
 from mailer.cli import candidates
 from mailer.cli.doctor.report import Report
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.wire import Workplace, configuration, end_with_the_pipe, tell, workplace
 from mailer.config.hops import Provider
@@ -80,7 +80,10 @@ def chosen(config: Config, name: str) -> Provider:
 
 
 @click.command(epilog=examples("mailer auth status", "mailer auth status --json"))
-@json_option
+@json_of(
+    "name, username, grant, tokenObtained, tokenEnds, usable, "
+    "refreshToken, refreshTokenUsed, secretEnds, failedAt, failure, cause, todo"
+)
 @config_option
 def status(*, as_json: bool) -> None:
     """Show every provider with tokens: how it logs in, until when, and what was wrong last.
@@ -142,7 +145,7 @@ def _text(row: Row) -> str:
 
 @click.command(epilog=examples("mailer auth test cloud", "mailer auth test cloud --json"))
 @provider_argument
-@json_option
+@json_of("group, about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
 def test(name: str, *, as_json: bool) -> Exit:
     """Ask for a new token and log in with it, as a run would; no mail is sent.
@@ -175,7 +178,7 @@ async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
 
 @click.command(epilog=examples("mailer auth logout cloud"))
 @provider_argument
-@json_option
+@json_of("name, forgotten (were there any?)")
 @config_option
 def logout(name: str, *, as_json: bool) -> None:
     """Forget the tokens that are kept here.

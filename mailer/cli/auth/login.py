@@ -9,7 +9,7 @@ import click
 
 from mailer.cli.auth.accounts import chosen, provider_argument, source_of
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import config_option, examples, json_option
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.wire import Workplace, configuration, tell, workplace
 from mailer.config.checks import refuse_to_send
@@ -25,7 +25,7 @@ from mailer.spool import provider_state, words
 
 @click.command(epilog=examples("mailer auth login cloud", "mailer auth login cloud --json"))
 @provider_argument
-@json_option
+@json_of("event (code done), provider; with the code verificationUri, userCode, expiresIn")
 @config_option
 def login(name: str, *, as_json: bool) -> None:
     """Log in as a user, for a provider whose grant is `deviceCode`.
