@@ -128,6 +128,38 @@ def test_a_listener_binds_only_what_was_not_passed_on(tmp_path):
             pass
 
 
+@contextmanager
+def stopping(directory: Path, quiet: float):
+    """A client of a receiver that is ending, at a socket that outlives it."""
+    settings = replace(OPEN, drain_quiet=quiet)
+    with (
+        listening(("127.0.0.1", 0)) as sockets,
+        running(directory, settings, inherited=(Inherited(sockets[0].dup(), "smtp"),)) as server,
+        socket.create_connection(server.address, timeout=60) as client,
+        client.makefile("rb") as replies,
+    ):
+        assert replies.readline()[:3] == b"220"
+        stop = threading.Thread(target=server.stop, args=(60,))
+        stop.start()
+        until(lambda: not server.server._listeners, "the receiver to stop listening")
+        yield client, replies
+        stop.join()
+
+
+def test_a_client_in_the_middle_of_its_message_finishes_it(tmp_path):
+    with stopping(tmp_path, quiet=60) as (client, replies):
+        for command in (b"HELO x", b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.net>", b"DATA"):
+            client.sendall(command + b"\r\n")
+            assert replies.readline()[:3] in {b"250", b"354"}
+        client.sendall(b"Subject: hello\r\n\r\nhello\r\n.\r\n")
+        assert [reply[:9] for reply in replies.readlines()] == [b"250 2.0.0", b"421 4.3.2"]
+
+
+def test_an_idle_client_is_told_that_the_receiver_ends(tmp_path):
+    with stopping(tmp_path, quiet=0) as (_, replies):
+        assert [reply[:9] for reply in replies.readlines()] == [b"421 4.3.2"]
+
+
 def test_two_listeners_of_one_name_are_refused(tmp_path: Path) -> None:
     relay = Relay(tmp_path, {"listeners": [{"port": 1, "name": "a"}, {"port": 2, "name": "a"}]})
     relay.configure(

@@ -273,9 +273,12 @@ def test_doctor_says_what_a_network_opens(tmp_path: Path) -> None:
     found = list(trusted_findings(config))
     assert [each.grade for each in found] == ["ok", "warning", "warning", "problem", "problem"]
     assert {each.about for each in found} == {"*:2525"}
-    assert found[0].found.startswith("without a password 65536 addresses, 10.7.0.0/16, send as printers: ")
-    assert "from scan@lan.example, 100 an hour and 500 a day messages" in found[0].found
-    assert "from anyone, any number of messages" in found[2].found
+    assert found[0].found.startswith(
+        "65536 addresses (10.7.0.0/16) may send as printers without a password: from scan@lan.example, "
+        "100 messages an hour and 500 messages a day. "
+    )
+    assert found[2].found.startswith("1 address (10.8.0.1/32) may send as anyone without a password: ")
+    assert "from any sender, without a limit of its own" in found[2].found
     assert "--max-per-hour" in found[2].todo
 
 

@@ -1,7 +1,7 @@
 """What the service manager that started us is told, and what it asked for: sd_notify(3), without its library.
 
-The protocol is one datagram of `NAME=value` lines to the socket that NOTIFY_SOCKET names. systemd speaks it,
-and so do s6, runit's and container tools; without the variable nothing is sent and nothing costs anything.
+The protocol is one datagram of `NAME=value` lines to the socket that NOTIFY_SOCKET names; systemd and podman,
+for two, set it. Without the variable nothing is sent.
 """
 
 import contextlib

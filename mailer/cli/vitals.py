@@ -10,8 +10,8 @@ A watchdog that is not fed restarts the program. So it is starved only by what a
 | the disk is full, read-only, broken or forbidden | no: a new process finds the same disk, and clients that get 452 now would get no answer | is fed; the status says what is wrong |
 | the disk does not answer | no: a process that waits for it cannot even be killed | is fed, the same |
 
-A program that has not passed the test since it was started is fed whatever is wrong: the restart before has
-shown that it does not help. So one fault costs one restart, never a loop of them.
+A program that has not passed the test since it was started feeds the watchdog whatever the test says: the
+restart before it did not help. So one fault costs one restart, never a loop of them.
 """  # noqa: E501 - a table
 
 import asyncio

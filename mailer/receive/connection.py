@@ -27,8 +27,6 @@ _LINGER = 30.0
 """Seconds for a client to fetch our last words."""
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for a TLS handshake."""
-_DRAIN_QUIET = 5.0
-"""Seconds without a command after which a client that may still send its message is taken to be idle."""
 _MAX_UNSENT = 64 * 1024
 """Octets of replies to commands sent ahead that are gathered before they must be written."""
 _MAX_UNSENT_BEFORE = 4 * 1024
@@ -157,7 +155,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def drain(self) -> None:
         """Do as `stop`, but after the next message of a client that is not idle."""
         self._draining = True
-        idle_at = self._spoke + _DRAIN_QUIET
+        idle_at = self._spoke + self.settings.drain_quiet
         if self.loop.time() >= idle_at:
             self.stop()
         elif not self.task.done():

@@ -106,3 +106,5 @@ class Settings:
     """Who may be sent mail; None: everybody."""
     stop_grace: float = 30.0
     """Seconds that messages in flight may take once the server is told to stop."""
+    drain_quiet: float = 5.0
+    """Seconds without a command after which, at a socket that outlives the server, a client is idle then."""

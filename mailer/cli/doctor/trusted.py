@@ -1,4 +1,4 @@
-"""What `trustedNetworks` open: who may send without a password, as whom, how much, and through which door."""
+"""What `trustedNetworks` open: which addresses may send without a password, and as which user."""
 
 import shlex
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _SHOWN = 3
 
 
 def trusted_findings(config: Config) -> Iterator[Finding]:
-    """Say it of each network; one whose user may send as anyone, or any number of messages, is warned of."""
+    """Describe each network; warn where its user may send as anyone, or any number of messages."""
     try:
         users = read_users(config.users_file, owners_of(config.spool_dir))
     except (ConfigError, OSError):
@@ -31,24 +31,25 @@ def trusted_findings(config: Config) -> Iterator[Finding]:
 def _finding(about: str, trusted: TrustedNetwork, user: User | None, config: Config) -> Finding:
     name = printable(trusted.user, 60)
     if user is None and trusted.user != config.default_username:
-        words = f"{trusted.cidr} is {name}'s, which is no user: everybody there must log in"
-        return Finding(
-            about, "trusted", Grade.PROBLEM, words, f"mailer user add {shlex.quote(name)} --allow ADDRESS"
-        )
+        words = f"{trusted.cidr} is for the user {name}, who does not exist: clients there must log in"
+        todo = f"mailer user add {shlex.quote(name)} --allow ADDRESS"
+        return Finding(about, "trusted", Grade.PROBLEM, words, todo)
     try:
         found = network(trusted.cidr)
     except ValueError as error:
         return Finding(about, "trusted", Grade.PROBLEM, f"{trusted.cidr} {error}")
     senders = user.allowed_senders if user else ("*",)
     bounds = ((user.max_per_hour, "an hour"), (user.max_per_day, "a day")) if user else ()
-    limits = [f"{most} {unit}" for most, unit in bounds if most]
+    limits = [f"{most} messages {unit}" for most, unit in bounds if most]
     anyone = "*" in senders
-    shown = "anyone" if anyone else ", ".join(printable(each, 60) for each in senders[:_SHOWN])
-    more = f" and {len(senders) - _SHOWN} more" if not anyone and len(senders) > _SHOWN else ""
+    shown = ["any sender"] if anyone else [printable(each, 60) for each in senders[:_SHOWN]]
+    if not anyone and len(senders) > _SHOWN:
+        shown.append(f"{len(senders) - _SHOWN} more")
+    count = f"{found.num_addresses} address{'es' if found.num_addresses > 1 else ''}"
     words = (
-        f"without a password {found.num_addresses} addresses, {found}, send as {name}: from {shown}{more}, "
-        f"{' and '.join(limits) or 'any number of'} messages. So does what connects through one of them: "
-        "programs of this host, a container's port, a NAT"
+        f"{count} ({found}) may send as {name} without a password: from {', '.join(shown)}, "
+        f"{' and '.join(limits) or 'without a limit of its own'}. The same holds for what connects through "
+        "one of them: programs of this host, a container's published port, a NAT"
     )
     if not is_private(found):
         return Finding(about, "trusted", Grade.WARNING, words, "name addresses that are yours for good")
