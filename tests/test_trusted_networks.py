@@ -27,7 +27,7 @@ from mailer.receive.accounts import Account
 from mailer.receive.auth import Identity
 from mailer.receive.inherited import Inherited
 from mailer.receive.rates import Rate, RateLimiter, RateRules
-from mailer.receive.settings import Terms
+from mailer.receive.settings import Endpoint, Settings
 from mailer.receive.trusted import TrustedNetwork, user_at
 
 MESSAGE = "From: scan@lan.example\r\n\r\nhello\r\n"
@@ -100,9 +100,11 @@ def test_the_smallest_network_that_has_the_client_says_who_it_is(peer: str, user
     assert user_at(peer, ()) == ""
 
 
-def trusting(elsewhere: str, user: str = "printers", **parts):
-    terms = Terms(trusted=(TrustedNetwork(ip_network(elsewhere), user),))
-    return replace(CLOSED, host=elsewhere, local_only=False, terms=terms, **parts)
+def trusting(elsewhere: str, user: str = "printers", network: str = "") -> Settings:
+    """Where one address that is not loopback is the user's, or a network is."""
+    door = Endpoint(elsewhere, 0, name="smtp")
+    trusted = {door: (TrustedNetwork(ip_network(network or elsewhere), user),)}
+    return replace(CLOSED, host=elsewhere, local_only=False, trusted=trusted)
 
 
 def test_a_trusted_client_sends_as_its_user_may_and_no_oftener(tmp_path: Path, elsewhere: str) -> None:
@@ -122,9 +124,7 @@ def test_a_trusted_client_sends_as_its_user_may_and_no_oftener(tmp_path: Path, e
 
 @pytest.mark.security_case(120)
 def test_a_client_is_where_the_kernel_says_and_not_where_it_says(tmp_path: Path, elsewhere: str) -> None:
-    settings = replace(
-        trusting(elsewhere), terms=Terms(trusted=(TrustedNetwork(ip_network("10.77.0.0/16"), "printers"),))
-    )
+    settings = trusting(elsewhere, network="10.77.0.0/16")
     claims = [
         "PROXY TCP4 10.77.0.1 10.77.0.2 4711 25",
         "XCLIENT ADDR=10.77.0.1 LOGIN=printers",
@@ -258,18 +258,12 @@ def test_doctor_says_what_a_network_opens(tmp_path: Path) -> None:
         Configured(cidr="10.9.0.1", user="nobody"),
         Configured(cidr="10.9.0.1/8", user="anyone"),
     )
-    assert (
-        len(
-            settings(Config(listeners=(Listener(trusted_networks=networks),)), None)
-            .endpoints[0]
-            .terms.trusted
-        )
-        == 4
-    )
     listener = Listener(host="", port=2525, trusted_networks=networks)
     config = Config(
         spool_dir=relay.spool, users_file=relay.config.with_name("users.json"), listeners=(listener,)
     )
+    (trusted,) = settings(config, None).trusted.values()
+    assert len(trusted) == len(networks) - 1
     found = list(trusted_findings(config))
     assert [each.grade for each in found] == ["ok", "warning", "warning", "problem", "problem"]
     assert {each.about for each in found} == {"*:2525"}
@@ -296,6 +290,12 @@ def test_a_printer_sends_and_the_ledger_says_who_it_was(tmp_path: Path, elsewher
             client.ehlo("x")
             assert client.docmd("MAIL FROM:<scan@lan.example>")[0] == 530
         told = relay.mailer("doctor", "--offline", "--json").stdout
+        # It is trusted no more, as soon as that has been read.
+        relay.configure({"listeners": [{**listener, "trustedNetworks": []}]})
+        assert relay.mailer("reload").returncode == 0
+        with smtplib.SMTP(elsewhere, port, timeout=60) as client:
+            client.ehlo("x")
+            assert client.docmd("MAIL FROM:<scan@lan.example>")[0] == 530
     lines = [json.loads(line) for line in relay.mailer("log", "--json").stdout.splitlines()]
     accepted = [(each["user"], each["peer"]) for each in lines if each["event"] == "accepted"]
     assert accepted == [("printers", elsewhere)]

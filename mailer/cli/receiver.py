@@ -47,6 +47,7 @@ def settings(config: Config, port: int | None) -> Settings:
             if config.submit_socket
             else ()
         ),
+        trusted={_endpoint(each): tuple(_trusted(each)) for each in config.listeners},
         hostname=hostname,
         strict_syntax=config.strict_syntax,
         origin_domain=config.origin_domain or hostname,
@@ -76,7 +77,7 @@ def settings(config: Config, port: int | None) -> Settings:
 
 def _endpoint(listener: Listener) -> Endpoint:
     starttls = Offer.OFFERED if listener.tls is None else listener.tls.starttls
-    terms = Terms(starttls, listener.auth, tuple(_trusted(listener)))
+    terms = Terms(starttls, listener.auth)
     if listener.unix_socket:
         return Endpoint(path=str(listener.unix_socket), terms=terms, name=listener.name)
     tls = listener.tls is ListenerTls.IMPLICIT

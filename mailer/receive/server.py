@@ -21,6 +21,7 @@ from mailer.receive.local_users import PeerIds, peer_ids, user_of
 from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
 from mailer.receive.session import Session
+from mailer.receive.settings import Endpoint
 from mailer.receive.sockets import Bound, bind, check
 from mailer.receive.strangers import Strangers
 from mailer.receive.trusted import user_at
@@ -84,10 +85,11 @@ class Server:
             listener.start()
 
     def _listener(self, bound: Bound) -> Listener:
+        endpoint = bound.endpoint
         return Listener(
             bound.listening,
-            self._judge_local if bound.submit else partial(self._judge, tls=bound.tls),
-            self._serve_local if bound.submit else partial(self._serve, bound=bound),
+            self._judge_local if endpoint.submit else partial(self._judge, tls=endpoint.tls),
+            self._serve_local if endpoint.submit else partial(self._serve, endpoint=endpoint),
             self._complain,
         )
 
@@ -167,11 +169,11 @@ class Server:
         client = Client(ids.peer, local=True, user=user_of(ids, self._service.local_users))
         self._begin(connection, client, tls=False)
 
-    def _serve(self, connection: socket.socket, peer: str, *, bound: Bound) -> None:
-        terms = bound.terms
-        user = user_at(peer, terms.trusted)
-        client = Client(peer, local=is_local(peer), network_user=user, terms=terms)
-        self._begin(connection, client, tls=bound.tls)
+    def _serve(self, connection: socket.socket, peer: str, *, endpoint: Endpoint) -> None:
+        # Of the settings of now: a network that is trusted no more must not wait for a restart.
+        user = user_at(peer, self._service.settings.trusted.get(endpoint, ()))
+        client = Client(peer, local=is_local(peer), network_user=user, terms=endpoint.terms)
+        self._begin(connection, client, tls=endpoint.tls)
 
     def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
         session = Session(client, self._service, self._failures, self._forget)

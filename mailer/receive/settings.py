@@ -25,8 +25,6 @@ class Terms:
     """Given that there is a certificate."""
     auth: Offer | None = None
     """None: as `Settings.require_auth` says."""
-    trusted: tuple[TrustedNetwork, ...] = ()
-    """Who need not log in."""
 
 
 _USUAL = Terms()
@@ -63,6 +61,8 @@ class Settings:
     """At `host` and `port`."""
     endpoints: tuple[Endpoint, ...] = ()
     """More places to listen at."""
+    trusted: Mapping[Endpoint, tuple[TrustedNetwork, ...]] = field(default_factory=dict)
+    """Who need not log in, by the endpoint that they come to."""
     hostname: str = "localhost"
     """Our own name in the banner, EHLO and Received."""
     identity: str = ""

@@ -6,7 +6,7 @@ import socket
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ECONNREFUSED
 from pathlib import Path
 from typing import Self
@@ -29,27 +29,22 @@ class UnsafeSettingsError(ValueError):
     """What was asked for is an open relay, or a server that nobody can use; the text says what to change."""
 
 
-_USUAL = Terms()
-
-
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A socket that is bound and does not listen yet."""
 
     listening: socket.socket
     address: Address
-    tls: bool = False
+    endpoint: Endpoint
+    """What it is for."""
     directory: int = -1
     """Of a Unix socket's name, open."""
-    submit: bool = False
-    """See `Endpoint`."""
-    terms: Terms = _USUAL
     outlives_us: bool = False
     """The service manager listens there as well: what connects after us waits for the next receiver."""
 
     @classmethod
-    def of(cls, listening: socket.socket, *, tls: bool = False, terms: Terms = _USUAL) -> Self:
-        return cls(listening, Inherited(listening).address, tls, terms=terms)
+    def of(cls, listening: socket.socket, endpoint: Endpoint, *, outlives_us: bool = False) -> Self:
+        return cls(listening, Inherited(listening).address, endpoint, outlives_us=outlives_us)
 
     @property
     def host(self) -> str:
@@ -77,7 +72,7 @@ class _Place:
     @property
     def beyond(self) -> bool:
         """Others than this host's programs reach it."""
-        hosts = [Bound.of(each).host for each in self.given] or [
+        hosts = [Bound.of(each, self.endpoint).host for each in self.given] or [
             UNIX if self.endpoint.path else host for host, _ in self.addresses
         ]
         return any(not is_local(host) for host in hosts)
@@ -123,13 +118,11 @@ def _bind(place: _Place, owners: Owners) -> list[Bound]:
     """Bind a listener where the service manager has not done so; raises OSError."""
     endpoint = place.endpoint
     if place.given:
-        made = [Bound.of(each, tls=endpoint.tls, terms=endpoint.terms) for each in place.given]
-        return [replace(each, submit=endpoint.submit, outlives_us=True) for each in made]
+        return [Bound.of(each, endpoint, outlives_us=True) for each in place.given]
     with _naming(_written(place.addresses[0])):
         if endpoint.path:
             return [_bind_unix(endpoint, owners)]
-        sockets = _bind_some(place.addresses)
-        return [Bound.of(each, tls=endpoint.tls, terms=endpoint.terms) for each in sockets]
+        return [Bound.of(each, endpoint) for each in _bind_some(place.addresses)]
 
 
 async def _resolved(endpoint: Endpoint) -> list[Address]:
@@ -150,9 +143,13 @@ def check(service: Service, bound: Collection[Bound]) -> None:
     _check(
         service,
         [
-            Door(beyond=not turned_away and not is_local(each.host), tls=each.tls, terms=each.terms)
+            Door(
+                beyond=not turned_away and not is_local(each.host),
+                tls=each.endpoint.tls,
+                terms=each.endpoint.terms,
+            )
             for each in bound
-            if not each.submit
+            if not each.endpoint.submit
         ],
     )
 
@@ -250,7 +247,7 @@ def _bind_other_family(bound: list[Bound], service: Service) -> None:
         if taken & {("::1", port), ("::", port)}:
             continue
         try:
-            bound.append(Bound.of(_bound(("::1", port)), tls=each.tls, terms=each.terms))
+            bound.append(Bound.of(_bound(("::1", port)), each.endpoint))
         except OSError as error:
             # Without IPv6 there is nothing to take.
             if error.errno == EADDRINUSE:
@@ -299,7 +296,7 @@ def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
         listening.close()
         os.close(directory)
         raise
-    return Bound(listening, (path, 0), directory=directory, submit=endpoint.submit, terms=endpoint.terms)
+    return Bound(listening, (path, 0), endpoint, directory)
 
 
 def _remove_stale(name: str, directory: int, through: str, owners: Owners, path: str) -> None:
