@@ -42,7 +42,7 @@ def listening(*addresses: Address) -> Iterator[list[socket.socket]]:
         for host, port in addresses:
             family = socket.AF_UNIX if "/" in host else socket.AF_INET6 if ":" in host else socket.AF_INET
             each = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            each.bind(host if "/" in host else (host, port))
+            each.bind(host.replace("@", "\0") if "/" in host else (host, port))
             each.listen()
             sockets.append(each)
         yield sockets
@@ -63,6 +63,11 @@ def listening(*addresses: Address) -> Iterator[list[socket.socket]]:
         (("DIRECTORY//./submit.sock", 0), "", ["submit"]),
         (("DIRECTORY/other.sock", 0), "submit", ["submit"]),
         (("DIRECTORY/other.sock", 0), "", []),
+        # The kernel knows no users of the network.
+        (("127.0.0.1", 0), "submit", []),
+        (("DIRECTORY/other.sock", 0), "smtp", []),
+        (("@DIRECTORY", 0), "", []),
+        (("@DIRECTORY", 0), "submit", ["submit"]),
     ],
 )
 def test_a_socket_is_the_listeners_that_has_its_name_or_else_its_address(
@@ -79,7 +84,7 @@ def test_a_socket_is_the_listeners_that_has_its_name_or_else_its_address(
                 ("submissions", ("192.0.2.1", 465)),
                 ("submit", (f"{tmp_path}/submit.sock", 0)),
             )
-            if waiting.take(listener, [wanted])
+            if waiting.take(listener, [wanted], unix=listener == "submit")
         ]
         assert found == taken
         if taken:

@@ -190,7 +190,7 @@ class Reloader:
 
 def _name(address: Address) -> str:
     host, port = address
-    if not port and "/" in host:
+    if not port and host[:1] in {"/", "@"}:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

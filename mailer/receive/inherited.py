@@ -28,9 +28,16 @@ class Inherited:
     """As the manager calls it; often that is the name of its unit, which no listener has."""
 
     @property
+    def unix(self) -> bool:
+        return self.listening.family == socket.AF_UNIX
+
+    @property
     def address(self) -> Address:
         found = self.listening.getsockname()
-        return (found, 0) if self.listening.family == socket.AF_UNIX else (str(found[0]), int(found[1]))
+        if self.unix:
+            # An abstract name is written as systemd writes it.
+            return (found if isinstance(found, str) else f"@{found[1:].decode(errors='replace')}", 0)
+        return str(found[0]), int(found[1])
 
     @property
     def written(self) -> str:
@@ -52,11 +59,14 @@ class Waiting:
         self._left = list(inherited)
         self._names = frozenset(names)
 
-    def take(self, name: str, addresses: Sequence[Address]) -> list[socket.socket]:
-        """Return those that are for the listener with this name, or one of these addresses."""
+    def take(self, name: str, addresses: Sequence[Address], *, unix: bool) -> list[socket.socket]:
+        """Return those that are for the listener with this name, or one of these addresses.
+
+        Only Unix sockets with `unix`, and no others: of who connects by TCP the kernel knows no user.
+        """
         wanted = {_plain(each) for each in addresses}
         wanted |= {(_BOTH[host], port) for host, port in wanted if host in _BOTH}
-        taken = [each for each in self._left if self._is_for(each, name, wanted)]
+        taken = [each for each in self._left if each.unix is unix and self._is_for(each, name, wanted)]
         self._left = [each for each in self._left if each not in taken]
         return [each.listening for each in taken]
 

@@ -94,7 +94,8 @@ async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bo
         if endpoint is primary and settings.local_only and not all(is_local(host) for host, _ in addresses):
             # As the Go relay did: the switch overrules the address.
             addresses = [("127.0.0.1", settings.port)]
-        places.append(_Place(endpoint, addresses, waiting.take(endpoint.name, addresses)))
+        given = waiting.take(endpoint.name, addresses, unix=bool(endpoint.path))
+        places.append(_Place(endpoint, addresses, given))
     waiting.refuse_rest([_written(address) for each in places for address in each.addresses])
     for each in places:
         if each.beyond and settings.local_only:
