@@ -15,6 +15,7 @@ import pytest
 from receiving import issue_certificate
 from testbed.ports import accepts
 from testbed.relay import Relay
+from testbed.tools import program
 
 Settings = dict[str, Any]
 NOBODY = pwd.getpwnam("nobody")
@@ -122,6 +123,22 @@ def test_following_the_advice_mends_what_the_service_cannot_read(
         pytest.fail(f"still: {checked.stderr}")
     with service.serve():
         assert accepts(service.port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_configuration_that_the_service_cannot_read_is_one_verdict_everywhere(service: Relay) -> None:
+    """78 and not 77: systemd starts nothing again that ends with it, and the mending is the same."""
+    as_nobody = (program("setpriv"), f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
+    for _ in range(3):
+        started = service.mailer("spool", "stats", under=as_nobody)
+        checked = service.mailer("config", "check")
+        if checked.returncode == 0:
+            break
+        assert (started.returncode, checked.returncode) == (78, 78)
+        assert "as root: mailer config check --config" in started.stderr
+        for command in re.findall(r"type, as root: (.*)", checked.stderr):
+            subprocess.run(["/bin/sh", "-ec", command], check=True)
+    assert "cannot be read" not in started.stderr
 
 
 def test_a_port_that_another_program_has_is_named(relay: Relay, free_port: int) -> None:

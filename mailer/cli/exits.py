@@ -26,7 +26,8 @@ class Exit(IntEnum):
     NO_PERMISSION = 77
     """EX_NOPERM."""
     CONFIG = 78
-    """EX_CONFIG: the configuration cannot be used."""
+    """EX_CONFIG: the configuration cannot be used, or not be read: sysexits.h does not mean files by 77,
+    and a service manager that knows 78 does not start the program again and again."""
     INTERRUPTED = 130
     """128 + SIGINT, as shells have it."""
 

@@ -1,5 +1,6 @@
 """From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
 
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,11 @@ def read(path: Path) -> tuple[bytes, int]:
         data, state = read_trusted(path, LARGEST + 1)
     except Untrusted as error:
         raise _unusable(path, f"is not used: {error.strerror}") from None
+    except PermissionError as error:
+        todo = f"type, as root: mailer config check --config {shlex.quote(str(path))}"
+        raise _unusable(
+            path, f"cannot be read: {error.strerror}; {todo}, which says how to mend it"
+        ) from None
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     if len(data) > LARGEST:
