@@ -8,7 +8,7 @@ A watchdog that is not fed restarts the program. So it is starved only by what a
 | the thread that makes mail durable hangs, and the disk does not | yes, as above | starves |
 | the spool was moved, replaced or unmounted; our descriptors or memory are used up | yes: a new process opens the spool that is there now | starves |
 | the disk is full, read-only, broken or forbidden | no: a new process finds the same disk, and clients that get 452 now would get no answer | is fed; the status says what is wrong |
-| the disk does not answer | no: a process that waits for it cannot even be killed | is fed, the same |
+| the disk does not answer | no: a process that waits for it cannot even be killed | is fed, the same, unless the loop itself waits for that disk |
 
 A program that has not passed the test since it was started feeds the watchdog whatever the test says: the
 restart before it did not help. So one fault costs one restart, never a loop of them.

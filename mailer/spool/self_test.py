@@ -29,15 +29,15 @@ def self_test(spool: Spool) -> None:
     state.replace(spool, "probe", b"the self-test of a program that stays wrote this\n")
 
 
-def queue_in_words(spool: Spool) -> str:
-    """Say how much mail waits; raises OSError."""
+def queue_in_words(spool: Spool, most: int = _MOST) -> str:
+    """Say how much mail waits, up to so many messages in one place; raises OSError."""
     words = ((Place.NEW, "ready"), (Place.CUR, "in hand"), (Place.RETRY, "to be tried again"))
-    return ", ".join(f"{_count(spool, place)} {word}" for place, word in words)
+    return ", ".join(f"{_count(spool, place, most)} {word}" for place, word in words)
 
 
-def _count(spool: Spool, place: Place) -> str:
-    found = sum(1 for _ in islice(_names(spool, place), _MOST + 1))
-    return f"over {_MOST}" if found > _MOST else str(found)
+def _count(spool: Spool, place: Place, most: int) -> str:
+    found = sum(1 for _ in islice(_names(spool, place), most + 1))
+    return f"over {most}" if found > most else str(found)
 
 
 def _names(spool: Spool, place: str) -> Iterator[str]:
