@@ -3,9 +3,12 @@
 import contextlib
 import smtplib
 import ssl
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import trustme
+from cli_queue import Queue
 from hostile import DROP, Server, per_address
 from incidents import (
     DOCTOR,
@@ -24,7 +27,7 @@ from poison import LIVES, POISON, Killer
 from sending import SENDER, TO, forward_to, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK, free_port
-from testbed.relay import Relay, mailer_send_command
+from testbed.relay import PASSWORD, USERNAME, Relay, mailer_send_command
 
 ANOTHER = "ann@example.net"
 
@@ -181,6 +184,58 @@ def kills_its_runners(relay: Relay) -> Iterator[None]:
                 killer.program = runner.pid
                 runner.wait()
         assert {to for to, _ in server.delivered()} == {ANOTHER}
+        yield
+
+
+def disk_nearly_full_and_used_up(relay: Relay) -> Iterator[None]:
+    with Server({"mail": "452 4.5.3 Your daily sending limit is reached"}) as server:
+        relay.configure(forward_to(forwardProviders=[provider(server.port)]))
+        send(relay)
+        relay.configure({"minFreeSpace": 2**60})
+        with relay.serve(), relay.connect() as client, contextlib.suppress(smtplib.SMTPException):
+            client.sendmail(SENDER, [TO], MAIL)
+        yield
+
+
+def log_gone_and_timer_never_ran(relay: Relay) -> Iterator[None]:
+    relay.configure(forward_to(forwardProviders=[provider(free_port())]))
+    states = Queue(relay.spool)
+    message = states.new(TO, received=time.time() - 10_800)
+    states.defer(message, "451 4.7.1 Greylisted, try again later", TO, seconds=-10_000)
+    yield
+
+
+def leap_and_key_gone(relay: Relay) -> Iterator[None]:
+    settings = forward_to(forwardProviders=[provider(free_port())])
+    key = {"enabled": True, "domain": "example.com", "privateKeyPath": "keys/gone.private"}
+    relay.configure(settings)
+    assert submit(relay).startswith("250")
+    relay.configure(settings | {"dkim": key})
+    relay.mailer_send(under=faketime("+400d"))
+    yield
+
+
+def certificate_expired(relay: Relay) -> Iterator[None]:
+    context, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+    last_night = datetime.now(UTC) - timedelta(hours=8)
+    authority.issue_cert("localhost", not_after=last_night).configure_cert(context)
+    bundle = relay.directory / "authorities.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with Server(tls=context, auth="PLAIN") as server:
+        acme = provider(server.port, **LOGIN) | {"host": "localhost"}
+        relay.configure(forward_to(forwardProviders=[acme]))
+        assert submit(relay).startswith("250")
+        relay.mailer_send(under=("env", f"SSL_CERT_FILE={bundle}"))
+        yield
+
+
+def leads_back_to_us(relay: Relay) -> Iterator[None]:
+    acme = provider(relay.port, username=USERNAME, password=PASSWORD)
+    relay.configure(forward_to(forwardProviders=[acme]))
+    with relay.serve():
+        with relay.connect() as client:
+            client.sendmail(SENDER, [TO], MAIL)
+        relay.mailer_send()
         yield
 
 
@@ -397,6 +452,50 @@ INCIDENTS = (
         kills_its_runners,
         ("Held: 3 runners died", "Runners died with it: 5 times"),
         ("find in the log of mailer-send what ended the runs", "`mailer spool release 01"),
+    ),
+    Incident(
+        "disk nearly full, and the quota used up",
+        disk_nearly_full_and_used_up,
+        ("Our allowance at Acme is used up", "less room than minFreeSpace"),
+        ("have Acme raise it", "df -h on the spool", "mailer log --status rejected"),
+    ),
+    Incident(
+        "log deleted, and the timer never ran",
+        log_gone_and_timer_never_ran,
+        ("the log has no line of it", "due since", "No runner has taken it since"),
+        ("mailer-send --once by cron",),
+        never=("nothing to do", "no such mail was handed in"),
+    ),
+    Incident(
+        "clock far ahead, and the DKIM key is gone",
+        leap_and_key_gone,
+        ("gone.private cannot be read", "400d ahead"),
+        ("`mailer dkim check` says why", "trust-clock"),
+        never=("no route was switched on",),
+        by_hand=True,
+    ),
+    Incident(
+        "the provider's certificate expired last night",
+        certificate_expired,
+        ("certificate of Acme has expired",),
+        ("have them renew it",),
+        never=("insecureSkipVerify",),
+        by_hand=True,
+    ),
+    Incident(
+        "no way out over IPv6",
+        zoned({("example.net", "MX"): ["10 mx.example.net."], ("mx.example.net", "AAAA"): ["2001:db8::25"]}),
+        ("no way out over IPv6",),
+        ("`directDelivery.ipVersion`",),
+        never=("port 25 is open",),
+        by_hand=True,
+    ),
+    Incident(
+        "the provider is our own receiver",
+        leads_back_to_us,
+        ("lead back to this relay",),
+        ("set those that Acme tells",),
+        by_hand=True,
     ),
     Incident(
         "handed in elsewhere", handed_in_elsewhere, ("no such mail was handed in",), ("mailer log -n 20",)

@@ -41,6 +41,8 @@ class Incident:
     command: tuple[str, ...] = LOG
     never: tuple[str, ...] = ()
     """Orders that would not mend it."""
+    by_hand: bool = False
+    """Staged by `scripts/incidents` alone; `test_spool_why` holds its words by plain values."""
 
 
 @dataclass(frozen=True)

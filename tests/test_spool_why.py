@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 from hostile import DROP, HANG, Action, Server, reached
-from sending import at, forward_to, queue
+from sending import TO, at, forward_to, queue
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay
+
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+from mailer.send.advice import advise
+from mailer.send.smtp.client import OwnReceiver
+from mailer.spool.journal import Standing
 
 LOGIN = {"username": "relay", "password": "wrong"}
 
@@ -162,3 +170,34 @@ def test_a_message_that_kills_its_runners_says_how_often_and_where(relay: Relay)
         f"Runners died with it: 2 times while it was handed to {at(server)}. Do first: find in the log"
         in told
     )
+
+
+SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "its certificate expired": (
+        "127.0.0.1:587",
+        "certificate verify failed: certificate has expired",
+        ("certificate of Acme has expired: have them renew it",),
+    ),
+    "its certificate is another's": (
+        "127.0.0.1:587",
+        "certificate verify failed: Hostname mismatch",
+        ("`insecureSkipVerify`",),
+    ),
+    "our own receiver": (
+        "127.0.0.1:587",
+        OwnReceiver("127.0.0.1:587").text,
+        ("lead back to this relay", "Acme tells its customers"),
+    ),
+    "no IPv6": ("mx.example.net[2001:db8::25]:25", "Network is unreachable", ("`directDelivery.ipVersion`",)),
+    "no route": ("mx.example.net[192.0.2.25]:25", "No route to host", ("port 25 is open for us",)),
+    "key gone": ("local", "the DKIM key k cannot be read: No such file", ("`mailer dkim check` says why",)),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_what_we_say_ourselves_has_its_own_advice(case: str) -> None:
+    hop, text, expected = SAID[case]
+    acme = Provider(name="Acme", host="127.0.0.1", port=587)
+    config = Config(forward_smtp=True, forward_providers=(acme,))
+    told = advise(config, Standing(Recipient(TO), Status.DEFERRED, text, hop))
+    assert all(words in told for words in expected), told

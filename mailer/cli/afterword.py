@@ -6,6 +6,7 @@ An operator who knows only a recipient types `mailer log --to ADDRESS`; this is 
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 from mailer.cli.our_refusals import ours
 from mailer.cli.outlook import outlook
@@ -16,12 +17,16 @@ from mailer.maillog.ledger import Line
 from mailer.maillog.search import Query, find
 from mailer.monitor import history
 from mailer.spool import words
+from mailer.spool.inspect import look
 from mailer.spool.layout import LOG
+from mailer.spool.scan import spots
 
 _RECENT = 86_400.0
 """Seconds back from now in which refusals are looked for when no time is asked for."""
 _LATELY = 3600.0
-"""Seconds; an operator who finds mail that is younger has found what was looked for."""
+"""Seconds; an operator who finds mail that is younger has mostly found what was looked for."""
+_OPENED = 5000
+"""Files of the queue that are opened, at most, where the log has nothing."""
 _REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _MESSAGES = 3
 """Messages whose state is told; the newest ones."""
@@ -61,7 +66,7 @@ class Afterword:
         """Say it, for people."""
         told = [*self._stand(), *self._went_astray(), *self._was_refused(), *self._unnamed()]
         if not told and not self._newest:
-            told = [_NEVER_CAME]
+            told = [*self._not_in_the_ledger()] or [_NEVER_CAME]
         return [printable(line, 4000) for line in told]
 
     def _stand(self) -> Iterator[str]:
@@ -72,6 +77,24 @@ class Afterword:
             except history.NoStory:
                 continue
             yield f"next: {message_id}: {' '.join(story.gist)}"
+
+    def _not_in_the_ledger(self) -> Iterator[str]:
+        """Say how mail stands that is in the spool, and of which the ledger has no line."""
+        if not self._query.to:
+            return
+        waits = (look(self._at.spool, spot) for spot in islice(spots(self._at.spool), _OPENED))
+        meant = (
+            seen.id
+            for seen in waits
+            if seen and seen.entry and any(map(self._asked, seen.entry.state.by_address))
+        )
+        self._ids = dict.fromkeys(islice(meant, _MESSAGES))
+        if self._ids:
+            yield (
+                "the log has no line of it: files in log/ of the spool were removed, or could not be written "
+                "(`mailer doctor`); the message itself is there"
+            )
+            yield from self._stand()
 
     def _asked(self, address: str) -> bool:
         return (self._query.to or "").lower() in address.lower()
@@ -95,12 +118,15 @@ class Afterword:
         """
         now = time.time()
         since = self._query.since if self._query.since is not None else now - _RECENT
+        events = _REFUSED
         if self._newest:
             found = clock.seconds(self._newest)
             if now - found < _LATELY:
-                return
+                events = _REFUSED - {
+                    "login-failed"
+                }  # Anybody's: what was looked for has been found, perhaps.
             since = max(since, found)
-        asked = Query(events=_REFUSED, since=since, until=self._query.until)
+        asked = Query(events=events, since=since, until=self._query.until)
         lines = [line for line, _ in find(partial(self._at.spool.directory, LOG), asked) if not line.to]
         if not lines:
             return

@@ -15,6 +15,7 @@ from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
+from mailer.spool.verdict import NOTHING_TO_DO
 
 _REPLY = re.compile(r"[245]\d\d[ -]")
 _THEIR_ID = re.compile(
@@ -28,7 +29,7 @@ def advise(config: Config, standing: Standing) -> str:
 
     `{id}` in it stands for the message's id.
     """
-    if standing.hop == LOCAL:
+    if standing.hop == LOCAL and standing.status is Status.SENT:
         return _kept(config)
     whose = provider_at(config, standing.hop)
     match standing.status:
@@ -94,14 +95,13 @@ def _uncertain(config: Config, standing: Standing, whose: Provider | None) -> st
     return f"It is tried again at the same hop, and may arrive twice: {name} knows whether they have it."
 
 
-_WAIT = "nothing to do, wait for the next attempt."
 _ONE_WAY: dict[tuple[About, bool], str] = {
     (About.RECIPIENT, True): "Their server takes no mail for this address: ask them for the right one.",
     (About.RECIPIENT, False): "Their mailbox takes nothing now: wait, or reach them in another way.",
     (About.DESTINATION, True): "It is about their domain's rules: ask its postmaster, with the reply{again}.",
-    (About.DESTINATION, False): f"Usual (greylisting, or their server's pace): {_WAIT}",
-    (About.TRANSACTION, False): f"Usual (recipients in one transaction): {_WAIT}",
-    (About.HOST, False): f"{{name}} has trouble of its own: {_WAIT}",
+    (About.DESTINATION, False): f"Usual (greylisting, or their server's pace): {NOTHING_TO_DO}",
+    (About.TRANSACTION, False): f"Usual (recipients in one transaction): {NOTHING_TO_DO}",
+    (About.HOST, False): f"{{name}} has trouble of its own: {NOTHING_TO_DO}",
 }
 """What a reply is about, and whether it is final (5yz)."""
 _EITHER_WAY: dict[About, str] = {
@@ -180,7 +180,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     if whose and (cause := cause_of(standing.reply)):
         return cause.advice(whose.label)
     if not _REPLY.match(standing.reply):
-        return _no_reply(standing.reply, whose)
+        return _no_reply(standing, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
     # One that is final and still waits is asked for a second opinion: as it is, that will be the same.
     final = given_up or standing.reply.startswith("5")
@@ -245,10 +245,32 @@ _PRIVATE = (
     "DNS names a private address for the recipient's domain: is the address right? Its owner can mend it; if "
     "that network is ours, set `directDelivery.allowPrivate` and type `mailer reload`."
 )
+_EXPIRED = (
+    "The certificate of {name} has expired: have them renew it, or set this host's clock if that is ahead "
+    "(`mailer doctor` looks at both); mail goes on by itself."
+)
+_THEIR_EXPIRED = (
+    "Their certificate has expired, and $.tlsPolicies demands a valid one: their postmaster can renew it, or "
+    "lower the level for this domain; then type `mailer reload`."
+)
+_NO_IPV6 = (
+    'This host has no way out over IPv6: mend it (`ip -6 route`), or set `directDelivery.ipVersion` to "4" '
+    "and type `mailer reload`; a server that has no IPv4 address is reached through a provider alone."
+)
+_OURSELVES = (
+    "`host` and `port` of {name} in $.forwardProviders lead back to this relay: set those that {name} tells "
+    "its customers, then type `mailer reload` and `mailer providers reset {typed}`; mail goes on by itself."
+)
+_OUR_DOMAIN = (
+    "DNS says that this host takes the mail of the recipient's domain, and it takes none: have the domain's "
+    "MX name the server with its mailboxes."
+)
 _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("SERVFAIL", _SERVFAIL, _SERVFAIL),
     ("name server|resolv", _DNS, _DNS),
     ("service not known|no address associated", _MISSPELT, _NAMES),
+    ("certificate has expired", _EXPIRED, _THEIR_EXPIRED),
+    ("own receiver", _OURSELVES, _OUR_DOMAIN),
     ("certificate", _CERTIFICATE, _THEIR_CERTIFICATE),
     ("STARTTLS is not offered|TLS is not offered", _NO_TLS, _THEIR_TLS),
     ("TLS handshake", _HANDSHAKE, _THEIR_TLS),
@@ -265,8 +287,13 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
 """What we say ourselves: words in it, and what to do when it is a provider, and when it is not."""
 
 
-def _no_reply(text: str, whose: Provider | None) -> str:
+_ADDRESS_6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.IGNORECASE)
+
+
+def _no_reply(standing: Standing, whose: Provider | None) -> str:
+    if _ADDRESS_6.search(standing.hop) and re.search("unreachable|no route", standing.reply, re.IGNORECASE):
+        return _NO_IPV6
     for words, ours, theirs in _NO_REPLY:
-        if re.search(words, text, re.IGNORECASE):
+        if re.search(words, standing.reply, re.IGNORECASE):
             return _filled(ours, whose.label) if whose else theirs
     return ""

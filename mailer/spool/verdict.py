@@ -18,6 +18,8 @@ from mailer.spool.layout import LOCAL, Place
 from mailer.spool.obstacles import Obstacle, next_attempt, sentences
 from mailer.spool.story import outcome, turn
 
+NOTHING_TO_DO = "nothing to do, wait for the next attempt."
+"""The end of the advice for what is usual; it is not given while the next attempt is overdue."""
 _ADVICE = 3
 """Pieces of advice; recipients of one message mostly meet the same trouble."""
 _HOPS = 8
@@ -68,7 +70,7 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
         *(_standing(standing, entry, outlook) for standing in state.standings),
         *_other_hops(entry, events, outlook),
         *_deaths(events, seen.spot.place),
-        *advice((*state.standings, *_elsewhere(entry, events)), outlook, seen.id),
+        *_timely(advice((*state.standings, *_elsewhere(entry, events)), outlook, seen.id), entry, outlook),
     ]
     return [printable(line, 4000) for line in told]
 
@@ -89,12 +91,18 @@ def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[
         ]
     )
     others = [] if settled else _elsewhere(seen.entry, events)
-    return [printable(line, 4000) for line in (*stands, *advice((*asked, *others), outlook, seen.id))]
+    told = _timely(advice((*asked, *others), outlook, seen.id), seen.entry, outlook)
+    return [printable(line, 4000) for line in (*stands, *told)]
 
 
 def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
     """Choose those that were asked about; all, if the envelope names others (`redirectAllTo`)."""
     return [each for each in standings if whom(each.address)] or standings
+
+
+def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
+    late = words.is_late(entry.state.next, outlook.now)
+    return [line for line in lines if not (late and line.endswith(NOTHING_TO_DO))]
 
 
 def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
@@ -155,10 +163,15 @@ def _sent(hops: Collection[str], rest: str) -> str:
     return f"Sent to every recipient{besides}; {rest}."
 
 
+_START = "start one (mailer-send --watch, or mailer-send --once by cron)"
+
+
 def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     state, now = entry.state, outlook.now
     tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
     rests = f" {sentences(outlook.obstacles)}" if outlook.obstacles else ""
+    if words.is_late(state.next, now) and not rests:
+        rests = f" No runner has taken it since: {_START}."
     expected = next_attempt(state.next, outlook.obstacles).words(now)
     if state.scheduled is not None and state.scheduled > now:
         return (
@@ -169,8 +182,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         return f"Not tried yet; {expected}.{rests}"
     if not tried:
         waited = words.duration(now - entry.block.received)
-        start = "start one (mailer-send --watch, or mailer-send --once by cron)"
-        nobody = rests or f" no runner has taken it yet: {start}."
+        nobody = rests or f" no runner has taken it yet: {_START}."
         return f"Waiting for its first attempt, for {waited}:{nobody}"
     end = state.since + outlook.max_age
     until = f"; given up on {words.moment(end)} unless sent before"

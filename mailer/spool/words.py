@@ -83,9 +83,16 @@ def until(seconds: float, now: float) -> str:
 
 def due(seconds: float, now: float) -> str:
     """Say when something that is due at `seconds` is tried next, or since when it should have been."""
-    tried = full_minute(seconds)
-    late = now - tried
-    return f"due since {moment(tried)}" if late >= _PUNCTUAL else f"next {until(seconds, now)}"
+    return (
+        f"due since {moment(full_minute(seconds))}"
+        if is_late(seconds, now)
+        else f"next {until(seconds, now)}"
+    )
+
+
+def is_late(due: float | None, now: float) -> bool:
+    """Tell whether something that was due should have been tried; None: it is not due at a time."""
+    return due is not None and now - full_minute(due) >= _PUNCTUAL
 
 
 def scheduled(seconds: float, now: float) -> str:
