@@ -5,7 +5,8 @@ import shlex
 import time
 from pathlib import Path
 
-from cli_queue import Queue
+from cli_queue import HOP, Queue
+from sending import forward_to
 from testbed.relay import Relay
 
 from mailer.mail.login_causes import CAUSES
@@ -44,3 +45,16 @@ def test_verdicts_of_what_an_operator_held_and_of_what_is_overdue(relay: Relay) 
 def test_sizes_are_told_in_the_unit_that_fits(tmp_path: Path) -> None:
     (first, *_) = space(tmp_path, 2**60)
     assert "below 1.0 EiB" in first.found
+
+
+def test_mail_that_a_former_provider_has_not_taken_goes_to_those_of_now(relay: Relay) -> None:
+    """Its trouble is not the recipient's domain's, and who runs it now is not asked."""
+    relay.configure(forward_to(1))
+    states = Queue(relay.spool)
+    waiting = states.new()
+    states.defer(waiting, "Name or service not known", seconds=600)
+    told = relay.mailer("spool", "why", waiting).stdout
+    assert f"{HOP} is no provider in $.forwardProviders any more" in told
+    assert f"`mailer spool retry {waiting}`" in told
+    relay.configure({"directDelivery": {"enabled": True}})
+    assert "any more" not in relay.mailer("spool", "why", waiting).stdout

@@ -265,7 +265,9 @@ def test_a_delivered_message_is_told_from_the_ledger(relay: Relay, queue: Queue)
     message = queue.new()
     assert relay.mailer_send("--once").returncode == 0
     story = why(relay, message)
-    assert story.splitlines()[1].startswith("Kept in the local Maildir; it has not left this host; no file")
+    assert story.splitlines()[1].startswith(
+        "Kept in the local Maildir; it has not left this host; it has left the queue"
+    )
     assert "sent for bob@example.net" in story
 
 

@@ -119,10 +119,11 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_and_ends_with_78(re
 def test_what_counts_after_a_restart_alone_is_said(relay: Relay, tmp_path: Path) -> None:
     relay.configure({"alerts": {"failedMoreThan": 5}})
     with relay.monitor(), relay.serve() as receiver:
-        relay.configure({"smtpPort": 1, "healthCheckPort": 2, "adminToken": "another-token-that-is-good"})
+        changed = {"smtpPort": 1, "healthCheckPort": 2, "submitSocket": str(tmp_path / "submit.sock")}
+        relay.configure(changed | {"adminToken": "another-token-that-is-good"})
         done = relay.mailer("reload")
         assert done.returncode == 0, done.stdout
-        assert "restart it for smtpPort" in done.stdout
+        assert "restart it for submitSocket, smtpPort\n" in done.stdout
         assert "restart it for healthCheckPort" in done.stdout
         assert "where to listen changes with the next start" in receiver.output()
         old, new = ({"Authorization": f"Bearer {t}"} for t in (ADMIN_TOKEN, "another-token-that-is-good"))

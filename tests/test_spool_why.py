@@ -11,7 +11,7 @@ from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay
 
-from mailer.config.hops import Provider
+from mailer.config.hops import DirectDelivery, Provider
 from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
@@ -198,6 +198,7 @@ SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
 def test_what_we_say_ourselves_has_its_own_advice(case: str) -> None:
     hop, text, expected = SAID[case]
     acme = Provider(name="Acme", host="127.0.0.1", port=587)
-    config = Config(forward_smtp=True, forward_providers=(acme,))
+    direct = DirectDelivery(enabled=hop.startswith("mx."))
+    config = Config(forward_smtp=True, forward_providers=(acme,), direct_delivery=direct)
     told = advise(config, Standing(Recipient(TO), Status.DEFERRED, text, hop))
     assert all(words in told for words in expected), told

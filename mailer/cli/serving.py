@@ -128,7 +128,7 @@ class Reloader:
         self._server = server
         self._service = service
         self._path = loaded.path
-        self._port = loaded.config.smtp_port
+        self._config = loaded.config
         self._entry = entry
         self._manager = manager
         self._restart: tuple[str, ...] = ()
@@ -173,11 +173,20 @@ class Reloader:
         restart = []
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
             old.store.log.warning("where to listen changes with the next start, not now")
-            restart += ["smtpHost", "listeners"]
+            now, then = loaded.config, self._config
+            restart += [
+                key
+                for key, changed in (
+                    ("smtpHost", now.bind_address != then.bind_address),
+                    ("listeners", now.listeners != then.listeners),
+                    ("submitSocket", now.submit_socket != then.submit_socket),
+                )
+                if changed
+            ]
         if settings.terms != old.settings.terms:
             old.store.log.warning("the terms at smtpPort change with the next start, not now")
             restart += ["smtpTls", "smtpAuth"]
-        if loaded.config.smtp_port != self._port:
+        if loaded.config.smtp_port != self._config.smtp_port:
             old.store.log.warning("where to listen changes with the next start, not now")
             restart.append("smtpPort")
         if loaded.config.spool_dir != old.store.spool.path:

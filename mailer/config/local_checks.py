@@ -1,5 +1,6 @@
 """What this host's own programs submit: contradictions in how they are known; see `checks`, which asks."""
 
+import shlex
 from collections.abc import Iterator
 
 from mailer.config import local_ids
@@ -36,13 +37,17 @@ def _origin_domain(domain: str) -> Iterator[Problem]:
             yield Problem("$.originDomain", "is not ASCII; write an international domain as xn--...")
 
 
+def _no_user(where: str, name: str) -> Problem:
+    return Problem(where, f"is no user; type: mailer user add {shlex.quote(printable(name))}")
+
+
 def strangers(config: Config) -> Iterator[Problem]:
     """Name logins and groups that this host does not have, and users that mailer does not have."""
     for at, listener in enumerate(config.listeners):
         for member, network in enumerate(listener.trusted_networks):
             if not _is_user(config, network.user):
                 where = f"$.listeners[{at}].trustedNetworks[{member}].user"
-                yield Problem(where, "is no user; type: mailer user add NAME")
+                yield _no_user(where, network.user)
     if config.submit_socket is not None and not config.local_users:
         yield Problem("$.localUsers", "is empty, so that nobody can submit at submitSocket")
     for at, each in enumerate(config.local_users):
@@ -52,7 +57,7 @@ def strangers(config: Config) -> Iterator[Problem]:
         if each.group and local_ids.gid(each.group) is None:
             yield Problem(f"{where}.group", "this host has no such group")
         if not _is_user(config, each.user):
-            yield Problem(f"{where}.user", "is no user; type: mailer user add NAME")
+            yield _no_user(f"{where}.user", each.user)
 
 
 def _is_user(config: Config, name: str) -> bool:

@@ -32,14 +32,15 @@ def advise(config: Config, standing: Standing) -> str:
     if standing.hop == LOCAL and standing.status is Status.SENT:
         return _kept(config)
     whose = provider_at(config, standing.hop)
+    moved = _left_behind(config, standing) if standing.hop not in {"", LOCAL} else ""
     match standing.status:
+        case Status.SENT | Status.DEFERRED | Status.PENDING if moved:
+            return moved
         case Status.SENT:
             return _theirs_now(standing, whose)
         case Status.UNCERTAIN:
             return _uncertain(config, standing, whose)
-        case Status.DEFERRED | Status.BOUNCED | Status.EXPIRED if standing.reply:
-            return _about(standing, whose)
-        case Status.PENDING if standing.reply:
+        case _ if standing.reply:
             return _about(standing, whose)
     return ""
 
@@ -72,6 +73,16 @@ def _kept(config: Config) -> str:
         "No route that leaves this host is switched on: set $.forwardSMTP and $.forwardProviders, or "
         f"$.directDelivery.enabled (`mailer init` asks for them), type `mailer reload`, and {again}"
     )
+
+
+def _left_behind(config: Config, standing: Standing) -> str:
+    """Say that a hop was a provider and is none now; empty: it is one, or a mail exchanger."""
+    if not config.forward_smtp or config.direct_delivery.enabled or provider_at(config, standing.hop):
+        return ""
+    server = f"{standing.hop} is no provider in $.forwardProviders any more"
+    if standing.status is Status.SENT:
+        return f"{server}; ask those who run it, with the reply above."
+    return f"{server}: `mailer spool retry {{id}}` tries the mail at those of now."
 
 
 def _theirs_now(standing: Standing, whose: Provider | None) -> str:

@@ -295,7 +295,7 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
     elif last and all(standing.status is Status.SENT for standing in last):
-        lines = [_sent({standing.hop for standing in last}, "no file is left in the spool")]
+        lines = [_sent({standing.hop for standing in last}, "it has left the queue")]
     else:
         lines = [
             "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."

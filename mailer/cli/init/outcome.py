@@ -40,9 +40,9 @@ def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> Non
         return
     named = "" if _is_found(target) else f" --config {quote(str(target))}"
     command = quote(command_name())
-    where = f"through {answers.provider}" if answers.provider else "kept in the local Maildir"
+    where = f"goes through {answers.provider}" if answers.provider else "is kept in the local Maildir"
     sys.stdout.write(
-        f"\nWrote {target} (a login with a generated password; mail is {where}).\n\n"
+        f"\nWrote {target} (a login with a generated password; mail {where}).\n\n"
         + _SETTINGS.format(port=answers.port, user=answers.sender, password=password)
         + "\nNext\n\n"
         + _start(target, f"{command} up{named}")
