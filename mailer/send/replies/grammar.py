@@ -11,6 +11,7 @@ from mailer.send.replies.row import CONTENT, DATA, RECIPIENT, SENDER, UNKNOWN, R
 _OURS = (
     "login, relay, hello, our host, ip address, ill fame, encryption, connection, allowance, account, proof"
 )
+_OUR_ADDRESS = "our host, ip address, hello"
 _TO_RECIPIENT = RECIPIENT | CONTENT | UNKNOWN
 _NOT_SYNTAX = r"4\d\d|5[1-9]\d"
 """501: the domain may be that of EHLO, which some refuse only now."""
@@ -36,11 +37,20 @@ OURS = (
         reason=_SENDER, source=_SOURCE),
     Row(About.SENDER, thing="login, account", state="mismatch", here=True,
         reason=_SENDER, source=_SOURCE),
+    Row(About.MESSAGE, thing="content, form, attachment", state="listed", phases=CONTENT,
+        without=_OUR_ADDRESS, reason="What is in the mail is listed.", source=_SOURCE),
+    Row(About.RECIPIENT, thing="recipient, mailbox", state="listed", phases=RECIPIENT, here=True,
+        without=f"sender, domain, {_OUR_ADDRESS}",
+        reason="The recipient is on a list of the hop's.", source=_SOURCE),
+    Row(About.SENDER, thing="sender, domain", state="listed", here=True, without=_OUR_ADDRESS,
+        reason="The sender, or its domain, is listed.", source=_SOURCE),
+    Row(About.SESSION, thing="listed",
+        reason="Our address is listed; every mail would meet the same.", source=_SOURCE),
     Row(About.SESSION, thing="hello", state=COMPLAINTS,
         reason="The name that we say in EHLO (`hostname`) is refused.", source=_SOURCE),
     Row(About.QUOTA, thing="allowance", state="full, too much", without="mailbox, size", pause=600.0,
         reason=_PACE, source=_SOURCE),
-    Row(About.ACCOUNT, thing="login", state=COMPLAINTS,
+    Row(About.ACCOUNT, thing="login", state=COMPLAINTS, without="attachment",
         reason="Our login is missing or refused.", source=_SOURCE),
     Row(About.SESSION, thing="ill fame", without="domain",
         reason="Our address, or its reputation, is not welcome.", source=_SOURCE),
@@ -70,10 +80,13 @@ OURS = (
 THEIRS = (
     Row(About.HOST, thing="recipient, recipients, sender, command", state="unknown, required", phases=DATA,
         without="content", reason=_COMMANDS, source=_SOURCE),
-    Row(About.HOST, thing="recipient, recipients, sender, command", state="unknown, required", codes="503",
-        without=_OURS, reason=_COMMANDS, source="RFC 5321 4.2.4: 503 Bad sequence of commands"),
+    Row(About.HOST, thing="recipient, recipients, address, sender, command", state="unknown, required",
+        codes="503", without=_OURS, reason=_COMMANDS, source="RFC 5321 4.2.4: 503 Bad sequence of commands"),
     Row(About.HOST, thing="server", state="broken, full, too much, disabled", without="mailbox, content",
         reason=_FAULT, source=_SOURCE),
+    Row(About.DESTINATION, thing="mailbox, recipient, address, domain", state="broken", codes=r"4\d\d",
+        phases=RECIPIENT, without=f"sender, {_OURS}",
+        reason="The recipient's mailbox or domain, for now.", source=_SOURCE),
     Row(About.MESSAGE, thing="content", phases=CONTENT, without=_OURS,
         reason="What is in the mail is refused.", source=_SOURCE),
     Row(About.MESSAGE, thing="form, attachment", state=COMPLAINTS, phases=CONTENT, without=_OURS,
@@ -88,6 +101,8 @@ THEIRS = (
         reason="The mail, or a part of it, is larger than this hop takes.", source=_SOURCE),
     Row(About.SENDER, thing="sender", state="refused, mismatch, disabled, broken", here=True,
         reason="This sender is not wanted there.", source=_SOURCE),
+    Row(About.MESSAGE, thing="sender", state="unknown, required", phases=CONTENT, bare=True, here=True,
+        without=_OURS, reason="From is refused; it may be valid at another hop.", source=_SOURCE),
     Row(About.MESSAGE, thing="sender", state="unknown, required", without=_OURS,
         reason=_NO_SENDER, source=_SOURCE),
     Row(About.MESSAGE, thing="address, path, recipient", state="unknown, required", phases=SENDER,
@@ -103,7 +118,7 @@ THEIRS = (
         without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
     Row(About.RECIPIENT, thing="path", state="unknown, disabled, full", phases=RECIPIENT,
         without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
-    Row(About.RECIPIENT, thing="domain", state="unknown, disabled", phases=RECIPIENT, codes=_NOT_SYNTAX,
+    Row(About.RECIPIENT, thing="domain", state="unknown", phases=RECIPIENT, codes=_NOT_SYNTAX,
         without=f"sender, policy, content, {_OURS}", reason=_NOBODY, source=_SOURCE),
     Row(About.HOST, thing="message", state="broken", phases=CONTENT, without=f"content, {_OURS}",
         reason=_FAULT, source=_SOURCE),

@@ -20,8 +20,8 @@ THINGS = {
     "our host": """
         ip ips rdns ptr reverse?dns reverse dns?name network netblock subnet range geoip country client
         client?host remotehost your?mta sending?mta sending?server mail?server server?ip sender?ip isp asn
-        dialup dial?up dsl location your?host dynamic residential proxy remote?ip your?system
-        your?server your?mail?system
+        dialup dial?up dsl location your?host dynamic residential proxy remote?ip your?system your?server
+        your?mail?system
         """,
     "ip address": "<ip>",
     "ill fame": """
@@ -50,12 +50,12 @@ THINGS = {
     "sender": """
         sender senders sender's from mail?from mailfrom return?path reverse?path envelope?from originator
         sender?address from?address your?address absender expediteur emetteur remitente mittente remetente
-        nadawca
+        nadawca spam?domain spam?sender
         """,
     "content": """
         content spam* antispam junk* ube uce unsolicited bulk virus viruses malware phish* trojan worm
         scam fraud* suspicious infected filtered quarantin* score profan* offensive obscene porn* advert*
-        url urls link links pattern keyword
+        url urls link links pattern keyword uribl surbl regular?expression regex
         """,
     "utf8": "smtputf8 utf8 non?ascii",
     "form": """
@@ -78,7 +78,7 @@ THINGS = {
         empfaenger user person employee student nobody mailing?list list route utilisateur utente usuario
         benutzer uzytkownik
         """,
-    "recipients": "recipients rcpts users addresses",
+    "recipients": "recipients rcpts users addresses one?recipient",
     "path": "@",
     "address": "address* email* e?mail mail?address adresse adres* indirizzo direccion",
     "domain": "domain* tld mx nxdomain",
@@ -110,21 +110,25 @@ STATES = {
     "unknown": """
         unknown unavailable null nonexist* inexist* invalid bad improper illegal malformed wrong incorrect
         unresolv* unrout* undeliver* unreachable missing absent unregistered undefined unlisted no?such
-        no?longer bogus violates nobody deleted removed departed unbekannt inconnu* sconosciut*
+        no?longer bogus violates wrong* nobody deleted removed departed unbekannt inconnu* sconosciut*
         desconocid* unparse* unparsa* reserved unconfigured stray bare naked lone restricted?character*
+        obsolete dead defunct defect*
         not exist* not found not valid not deliverable not local not known not listed not registered
         not configured not hosted not here not user not resolv* not in not contain* not have
-        not recognized not recognised not handled not exists not parse* not given not compliant
+        not recognized not recognised not handled not exists not parse* not given not compliant not reach*
         """,
     "disabled": """
         disabled suspend* inactive locked frozen closed terminated deactivated discontinued hangup on?hold
         blocked banned revoked expired restricted cancelled paused unpaid compromised archived abandoned
-        retired moved dead obsolete unsubscribed out?of?service
+        retired moved unsubscribed out?of?service
         not active not enabled not activated
+        """,
+    "listed": """
+        blacklisted black?listed blocklisted block?listed denylisted in?blacklist in?the?blacklist
         """,
     "unverified": """
         unverified unvalidated unconfirmed
-        not verified not validated not confirmed
+        not verified not validat* not confirmed
         """,
     "full": """
         full over exceed* overquota exhausted reached out?of used?up insufficient over?quota overflow voll

@@ -148,6 +148,7 @@ QUOTAS = (
         """,
         unless=_MAILBOX
         + """
+            in (the )?queue
             (in|on|per|for) (this|one|a) (session|connection)
             per (connection|session)
             for this (recipient|user)

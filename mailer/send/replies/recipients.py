@@ -42,7 +42,8 @@ MAILBOXES = (
         mailbox for user
         quota exceeded (for|of) (@|this|user|the)
         (has|have) exhausted
-        too many (mails|messages|emails) (on|in)
+        too many (mails|messages|emails) (on|in) (the |this )?(server|mailbox|inbox|account)
+        (recipient|user|mailbox) (has )?(reached|exceeded) (\\S+ ){0,3}quota
         storage allocation
         speichervolumen
         boite ~ pleine
@@ -63,7 +64,7 @@ MAILBOXES = (
             smtp
             submissionquota*
             (throttl*|traffic|frequency|rate|rates)
-            your ~ (quota|account)
+            your (\\S+ )?(quota|account)
             policy rejection
             (your|sender|sender's) (mailbox|mail box|inbox|storage|quota|account)
             """,

@@ -73,8 +73,7 @@ STANDING = (
     Row(
         About.SESSION,
         """
-        (black|block|deny|ban|reject) ?list*
-        (blacklisted|blocklisted|denylisted)
+        (black|block|deny|ban|reject) ?(list|lists|listing)
         (listed|found|list|listing|present|entry|appears) (at|in|by|on|as|from) (\\S+ ){0,6}(*dnsbl|rbl|
             list|lists|org|net|zen|xbl|sbl|pbl|css|blocklist|blacklist)
         (*dnsbl|*rbl|rbls)
@@ -197,7 +196,7 @@ STANDING = (
         (early talk*|pregreet*|synchroni(z|s)ation error|before (the )?greeting|talk* too soon)
         (dialup|dial up|dsl|cable|residential|dynamic) (\\S+ )?(user|users|host|hosts|pool|line|connection)
         """,
-        unless="recipient address rejected\nnetwork connection",
+        unless="recipient address rejected\nnetwork connection\nspam (domain|sender)",
         reason=_STANDING,
         source="Yahoo, T-Online, GoDaddy: connections from this address are not accepted",
     ),

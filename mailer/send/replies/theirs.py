@@ -10,6 +10,7 @@ TRANSACTIONS = (
         About.TRANSACTION,
         """
         separate transaction
+        next (batch|transaction)
         (multiple|too many|different) ~ domains? ~ transaction
         per transaction
         (too many|number of|maximum|max|exceeded) (\\S+ ){0,2}(recipients|rcpts?|rcpt|rcpt to)
@@ -19,7 +20,7 @@ TRANSACTIONS = (
         """,
         unless="""
             (hour|day|daily|minute|hourly|today|#h)
-            (invalid|unknown|bad|nonexistent|non existent) recipient*
+            (invalid|unknown|bad|nonexistent|non existent|failed|rejected) recipient*
             per (connection|session)
             rate
             """,
@@ -63,7 +64,14 @@ DESTINATIONS = (
         (recipient|mailbox|destination|domain) ~ (rate|rates) ~ (limit*|exceeded)
         too many (messages|emails|mails) (to|for) (this|that|the) (recipient|user|mailbox|domain|address)
         """,
-        unless="sent from your\nsending rate\ntenant\nexternal recipient*\nyour (tenant|account|limit|quota)",
+        unless="""
+            recipient address rejected rate
+            sent from your
+            sending rate
+            tenant
+            external recipient*
+            your (tenant|account|limit|quota)
+            """,
         reason="Too much comes for this recipient, from anybody.",
         source="iCloud: 421 Messages to X deferred due to excessive volume; Gmail 4.2.1",
     ),
@@ -165,7 +173,8 @@ HOSTS = (
         (unrecognized|unknown|unimplemented|unsupported|unexpected|invalid) (command|parameter|verb|
             argument|option)
         bad (sequence|command)
-        (need|needs|valid|must|send) ~ (rcpt|mail)( to| from| command| first)?
+        (need|needs|valid|must) ~ (rcpt|mail)( to| from| command| first)?
+        send (rcpt|mail) (to|from|command|first)
         (rcpt|mail|data) first
         (no|need) (valid |more )?(recipients?|rcpt)
         no recipients ~ (specified|given)
@@ -188,6 +197,7 @@ HOSTS = (
             too many
             (data|helo|ehlo) command rejected
             helo
+            mime
             """,
         reason="It does not follow our commands.",
         source="RFC 5321 4.2.4",
