@@ -239,6 +239,32 @@ def leads_back_to_us(relay: Relay) -> Iterator[None]:
         yield
 
 
+def password_file_gone(relay: Relay) -> Iterator[None]:
+    with Server(auth="PLAIN") as server:
+        secret = relay.directory / "password"
+        secret.touch(mode=0o600)
+        secret.write_text("not a secret\n")
+        acme = provider(server.port, username="relay", password={"file": str(secret)})
+        relay.configure(forward_to(forwardProviders=[acme]))
+        assert submit(relay).startswith("250")
+        secret.unlink()
+        relay.mailer_send()
+        yield
+
+
+def clock_at_1986(relay: Relay) -> Iterator[None]:
+    context, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+    authority.issue_cert("localhost").configure_cert(context)
+    bundle = relay.directory / "authorities.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    with Server(tls=context, auth="PLAIN") as server:
+        acme = provider(server.port, **LOGIN) | {"host": "localhost"}
+        relay.configure(forward_to(forwardProviders=[acme]))
+        assert submit(relay).startswith("250")
+        relay.mailer_send(under=("env", f"SSL_CERT_FILE={bundle}", *faketime("-40y")))
+        yield
+
+
 def handed_in_elsewhere(relay: Relay) -> Iterator[None]:
     relay.configure(forward_to(forwardProviders=[provider(free_port())]))
     submit(relay, ("carol@example.org",))
@@ -480,6 +506,29 @@ INCIDENTS = (
         ("certificate of Acme has expired",),
         ("have them renew it",),
         never=("insecureSkipVerify",),
+        by_hand=True,
+    ),
+    Incident(
+        "a deploy removed the password's file",
+        password_file_gone,
+        ("/password: No such file or directory", "Acme is paused"),
+        ("write again what is named", "`mailer providers reset Acme`"),
+        by_hand=True,
+    ),
+    Incident(
+        "clock in the past, so no certificate is valid",
+        clock_at_1986,
+        ("certificate is not yet valid", "This host's clock is behind"),
+        ("set the clock",),
+        never=("insecureSkipVerify",),
+        by_hand=True,
+    ),
+    Incident(
+        "a forward leads in a circle",
+        refused({"rcpt": "554 5.4.6 Too many hops 31 (25 max)"}),
+        ("in a circle behind Acme",),
+        ("postmaster",),
+        never=("send it anew",),
         by_hand=True,
     ),
     Incident(

@@ -76,6 +76,12 @@ def test_a_broken_link_or_a_locked_directory_is_told_apart_from_nothing(tmp_path
         load(tmp_path / "loop.json", {})
 
 
+def test_a_file_that_a_unit_hides_from_its_service_is_said_to_be_so() -> None:
+    """ProtectHome= of our units: the administrator sees the file, and the service does not."""
+    with pytest.raises(ConfigError, match="a service with ProtectHome= sees nothing below /home"):
+        load(Path("/home/nobody-of-this-name/mailer/config.json"), {})
+
+
 def test_a_named_file_that_is_missing_or_a_directory_is_an_error_that_names_it(tmp_path):
     for path, reason in ((tmp_path / "no.json", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigError, match=f"{path.name}.*{reason}"):

@@ -2,11 +2,16 @@
 
 import re
 import threading
+import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_queue import Queue
 from hostile import DROP, HANG, Action, Server, reached
 from sending import TO, at, forward_to, queue
+from test_send_disk import full, remounted
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay
@@ -17,7 +22,11 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.send.advice import advise
 from mailer.send.smtp.client import OwnReceiver
+from mailer.spool.inspect import look
 from mailer.spool.journal import Standing
+from mailer.spool.layout import Place, Spot
+from mailer.spool.verdict import Outlook
+from mailer.spool.verdict import verdict as verdict_of
 
 LOGIN = {"username": "relay", "password": "wrong"}
 
@@ -183,6 +192,13 @@ SAID: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "certificate verify failed: Hostname mismatch",
         ("`insecureSkipVerify`",),
     ),
+    "no password": ("127.0.0.1:587", "$.forwardProviders[0].password: /x: No such file", ("config check`",)),
+    "our clock": (
+        "127.0.0.1:587",
+        "certificate verify failed: certificate is not yet valid",
+        ("set the clock",),
+    ),
+    "a loop": ("127.0.0.1:587", "554 5.4.6 Too many hops 31 (25 max)", ("in a circle behind Acme",)),
     "our own receiver": (
         "127.0.0.1:587",
         OwnReceiver("127.0.0.1:587").text,
@@ -202,3 +218,28 @@ def test_what_we_say_ourselves_has_its_own_advice(case: str) -> None:
     config = Config(forward_smtp=True, forward_providers=(acme,), direct_delivery=direct)
     told = advise(config, Standing(Recipient(TO), Status.DEFERRED, text, hop))
     assert all(words in told for words in expected), told
+
+
+def test_a_runner_that_does_nothing_for_an_hour_is_suspected_to_be_stopped(tmp_path: Path) -> None:
+    states = Queue(tmp_path / "spool")
+    message = states.new()
+    with states.in_hand(message):
+        seen = look(states.spool, Spot(Place.CUR, message))
+        assert seen
+        now, later = (
+            verdict_of(seen, [], Outlook(now=time.time() + hours * 3600))[0] for hours in (0.5, 1.5)
+        )
+    assert now == "In a runner's hands at this moment."
+    assert "nothing has happened since 20" in later
+    assert "is stopped" in later
+
+
+DISKS = {"is mounted read-only": partial(remounted, options="ro"), "is full": full}
+
+
+@pytest.mark.parametrize("disk", DISKS)
+def test_a_disk_that_takes_nothing_is_named_before_a_missing_runner(disk: str, relay: Relay) -> None:
+    message = queue(relay.spool)
+    told = verdict(relay, message, under=DISKS[disk](relay))
+    assert f"sending is stopped, for the filesystem of {relay.spool} {disk}" in told
+    assert "start one" not in told

@@ -10,6 +10,7 @@ from mailer.mail.reply import printable
 
 LARGEST = 2**20
 """Bytes; a configuration is some kilobytes, and a wrong path must not fill the memory."""
+_HOMES = ("/home", "/root", "/run/user")
 
 
 class Twice:
@@ -33,13 +34,23 @@ def read(path: Path) -> tuple[bytes, int]:
     except PermissionError as error:
         todo = f"type, as root: mailer config check --config {shlex.quote(str(path))}"
         raise _unusable(
-            path, f"cannot be read: {error.strerror}; {todo}, which says how to mend it"
+            path, f"cannot be read: {error.strerror}; {todo}, which says how to mend it{_hidden(path)}"
         ) from None
+    except FileNotFoundError as error:
+        hidden = "" if path.parent.exists() else _hidden(path)
+        raise _unusable(path, f"cannot be read: {error.strerror}{hidden}") from None
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     if len(data) > LARGEST:
         raise _unusable(path, f"is larger than {LARGEST} bytes; is it the configuration?")
     return data, state.st_mode
+
+
+def _hidden(path: Path) -> str:
+    """Say that a service may not see what its administrator does (systemd.exec(5), ProtectHome=)."""
+    if not any(path.is_relative_to(home) for home in _HOMES):
+        return ""
+    return f"; a service with ProtectHome= sees nothing below {', '.join(_HOMES)}: keep it in /etc/mailer"
 
 
 def parse(data: bytes, path: Path) -> object:

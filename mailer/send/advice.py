@@ -154,6 +154,10 @@ _TLS_FIRST = (
     "$.forwardProviders, and no $.tlsPolicies of level none for it; then type `mailer reload`; mail goes on "
     "by itself."
 )
+_LOOP = (
+    "It went round in a circle behind {name}: a forward or an alias at the recipient's domain leads back. "
+    "Ask its postmaster; the Received fields of the returned mail name the servers{again}."
+)
 _NO_MAIL = "Their domain takes no mail at all: is the address right? Ask them for one at another domain."
 
 
@@ -161,6 +165,8 @@ def _template(reply: str, *, ours: bool) -> str:
     reading = read_line("", reply)
     if ours and reply.startswith("530") and "starttls" in reply.lower():
         return _TLS_FIRST
+    if "too many hops" in reply.lower() or " 5.4.6 " in reply:
+        return _LOOP
     if reply.startswith("556"):
         return _NO_MAIL
     if reading.about is About.ACCOUNT:
@@ -264,6 +270,15 @@ _THEIR_EXPIRED = (
     "Their certificate has expired, and $.tlsPolicies demands a valid one: their postmaster can renew it, or "
     "lower the level for this domain; then type `mailer reload`."
 )
+_NO_LOGIN = (
+    "The login of {name} cannot be read: write again what is named, readable for the service's user (`mailer "
+    "config check` tries it), then type `mailer reload` and `mailer providers reset {typed}`; mail goes on "
+    "by itself."
+)
+_OUR_CLOCK = (
+    "This host's clock is behind, or the certificate is of tomorrow: set the clock (`timedatectl`, chrony; "
+    "`mailer doctor` looks at it); mail goes on by itself."
+)
 _NO_IPV6 = (
     'This host has no way out over IPv6: mend it (`ip -6 route`), or set `directDelivery.ipVersion` to "4" '
     "and type `mailer reload`; a server that has no IPv4 address is reached through a provider alone."
@@ -280,6 +295,8 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("SERVFAIL", _SERVFAIL, _SERVFAIL),
     ("name server|resolv", _DNS, _DNS),
     ("service not known|no address associated", _MISSPELT, _NAMES),
+    (r"^\$\.", _NO_LOGIN, ""),
+    ("certificate is not yet valid", _OUR_CLOCK, _OUR_CLOCK),
     ("certificate has expired", _EXPIRED, _THEIR_EXPIRED),
     ("own receiver", _OURSELVES, _OUR_DOMAIN),
     ("certificate", _CERTIFICATE, _THEIR_CERTIFICATE),

@@ -5,6 +5,7 @@ here what that comes to while the operator or the providers' state keeps everyth
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -23,6 +24,8 @@ from mailer.spool.scan import names
 
 _IN_HAND = 500
 """Messages in hand that are looked at; a runner has 220 at most by default."""
+_ROOM = 64 * 1024
+"""Octets. Less is too little for a few outcomes, which are reserved before anything is sent."""
 
 
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +33,8 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
 
     until: float | None
     """Seconds since the epoch; None: until the operator ends it."""
+    ends: str = ""
+    """How the operator ends it, as `next` goes on."""
     brief: str
     """The cause, for a line of a listing."""
     said: str
@@ -49,7 +54,7 @@ class Next(msgspec.Struct, frozen=True):
         if self.obstacle is None:
             return "next at the next run" if self.due is None else words.due(self.due, now)
         if self.obstacle.until is None:
-            return f"next after `mailer resume`: {self.obstacle.brief}"
+            return f"next {self.obstacle.ends}: {self.obstacle.brief}"
         return f"not before {words.moment(self.obstacle.until)}: {self.obstacle.brief}"
 
 
@@ -76,13 +81,31 @@ def obstacles(
         now: seconds since the epoch.
         account_at: tells whose account a hop of the journal is; empty: nobody's.
     """
-    found = (_pause(spool), _rest(spool, ways, now), _turns(spool, ways, now, account_at))
+    found = (_pause(spool), _disk(spool), _rest(spool, ways, now), _turns(spool, ways, now, account_at))
     return tuple(filter(None, found))
 
 
 def _pause(spool: Spool) -> Obstacle | None:
     paused = read_pause(spool)
-    return Obstacle(until=None, brief="sending is paused", said=describe(paused)) if paused else None
+    if paused is None:
+        return None
+    ends = "after `mailer resume`"
+    return Obstacle(until=None, ends=ends, brief="sending is paused", said=describe(paused))
+
+
+def _disk(spool: Spool) -> Obstacle | None:
+    """Tell whether nothing can be written, for then nothing is sent: it could not be recorded."""
+    disk = os.fstatvfs(spool.root)
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_flag & os.ST_RDONLY:
+        why, todo = "is mounted read-only", "dmesg says why; mount -o remount,rw"
+    elif free < _ROOM:
+        why, todo = f"is full ({words.size(free)} free)", "make room: df -h, df -i"
+    else:
+        return None
+    said = f"stopped, for the filesystem of {spool.path} {why}: mail is neither taken nor sent ({todo})"
+    ends = "once the spool can be written"
+    return Obstacle(until=None, ends=ends, brief=f"its filesystem {why}", said=said)
 
 
 def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
@@ -134,7 +135,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
     died = "Its runner died with it; the next run takes it over at once."
     held = state.held or "its journal does not say why"
     return {
-        Place.CUR: _in_hand(state.throttled) if seen.in_hand else died,
+        Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else died,
         Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
         Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
         Place.SENT: _sent(
@@ -149,10 +150,28 @@ def _kept_back(reason: str) -> str:
     return f"H{reason[1:]}" if reason.startswith("held by ") else f"Held: {reason}"
 
 
-def _in_hand(throttled: Event | None) -> str:
-    return (
-        f"In a runner's hands; it {turn(throttled)}." if throttled else "In a runner's hands at this moment."
-    )
+_HANGS = 3600.0
+"""Seconds after which a runner that has recorded nothing is more likely stopped than waiting for a server."""
+
+
+def _in_hand(seen: Seen, throttled: Event | None, now: float) -> str:
+    since = max(seen.changed, _time(throttled.next) if throttled else 0.0)
+    if now - since > _HANGS:
+        return (
+            f"In a runner's hands, and nothing has happened since {words.moment(since)}: look whether its "
+            "mailer-send is stopped (ps -C mailer-send -o pid,stat,lstart) and end it; nothing is lost, the "
+            "next run takes the message over."
+        )
+    if throttled:
+        return f"In a runner's hands; it {turn(throttled)}."
+    return "In a runner's hands at this moment."
+
+
+def _time(text: str) -> float:
+    try:
+        return clock.seconds(text)
+    except ValueError:
+        return 0.0
 
 
 def _sent(hops: Collection[str], rest: str) -> str:
