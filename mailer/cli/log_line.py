@@ -46,7 +46,8 @@ def _who(line: Line) -> list[str]:
     if line.size is not None:
         said.append(f"({words.size(line.size)})")
     if line.user or line.peer:
-        said.append(f"by {line.user or 'nobody'}" + (f" at {line.peer}" if line.peer else ""))
+        whose = f"by {line.user}" if line.user else "without a login"
+        said.append(f"{whose} at {line.peer}" if line.peer else whose)
     if line.by:
         said.append(f"by {line.by}")
     return said

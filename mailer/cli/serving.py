@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ from mailer.receive.upload import Store
 from mailer.spool import identity
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
-from mailer.spool.programs import Registration
+from mailer.spool.programs import Registration, running
 
 
 def run(port: int | None, parent: int | None) -> Exit:
@@ -115,7 +115,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
         try:
             await serve_until(service, begun.sockets, until=stop, ready=ready)
         except OSError as error:
-            raise _not_available(error, settings) from error
+            raise _not_available(error, settings, spool) from error
         log.notice("ended")
 
 
@@ -204,16 +204,15 @@ def _name(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _not_available(error: OSError, settings: Settings) -> Exception:
+def _not_available(error: OSError, settings: Settings, spool: Spool) -> Exception:
     """Say in a sentence why an address cannot be listened on; other trouble is returned as it is."""
     where = error.filename or _name((settings.host or "*", settings.port))
     match error.errno:
         case errno.EADDRINUSE:
             return Failure(
                 Exit.UNAVAILABLE,
-                f"cannot listen on {where}: Address already in use. Another program listens there; end it "
-                "(`ss -ltnp` names it), or set another port (smtpPort, or "
-                "that of the listener)",
+                f"cannot listen on {where}: Address already in use. {_holder(spool)}; end it, or set another "
+                "port (smtpPort, or that of the listener)",
             )
         case errno.EACCES if "/" not in where:
             return Failure(
@@ -228,6 +227,15 @@ def _not_available(error: OSError, settings: Settings) -> Exception:
         case _:
             return error
     return Failure(Exit.UNAVAILABLE, f"cannot listen on {where}: {why}; see smtpHost")
+
+
+def _holder(spool: Spool) -> str:
+    """Say who may listen where we cannot: one of ours at this spool, as a rule."""
+    with suppress(OSError):
+        for each in running(spool):
+            if each.name == "mailer serve":
+                return f"{each.name} runs already, on this spool (pid {each.pid}; see `mailer reload`)"
+    return "Another program listens there, which `ss -ltnp` names"
 
 
 # Any: what uvloop makes is a loop, and nothing here may depend on uvloop's being there.

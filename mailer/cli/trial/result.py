@@ -48,7 +48,7 @@ def _last(steps: tuple[Event, ...]) -> Event | None:
 
 def _meaning(status: Status, last: Event | None, told: Story, to: str, *, known: bool) -> str:
     if last is None:
-        nobody = _START if told.steps[-1].event == "accepted" else ""
+        nobody = _START if any("no runner" in line for line in told.verdict) else ""
         stands = " ".join(line if line.endswith(".") else f"{line}." for line in told.verdict)
         return f"Not sent: {stands}{nobody} Later: mailer spool why {told.id}"
     if status is Status.SENT and last.hop == LOCAL:
