@@ -133,4 +133,5 @@ CASES = {
     119: "a trusted network that is everybody's, this host's or somebody else's",
     120: "a client that claims an address in a trusted network",
     121: "times to wait for that are none",
+    122: "times to be delivered by that are none, or over",
 }

@@ -106,6 +106,11 @@ BAD_KEY = Reply(
     554,
     ("5.6.0 Idempotency-Key must be one field with 1 to 255 printable ASCII characters, blanks in quotes",),
 )
+BAD_LATEST = Reply(
+    554,
+    ("5.6.0 Latest-Delivery-Time must be one time, as in a Date field, or as 2027-01-31T08:00:00Z",),
+)
+TOO_LATE = Reply(554, ("5.4.7 The message's Latest-Delivery-Time has passed; it is not queued",))
 TWO_FROMS = Reply(554, ("5.6.0 The message has more than one From field; name all authors in one",))
 NO_FUTURE_RELEASE = Reply(
     555, ("5.5.4 HOLDFOR and HOLDUNTIL are switched off here (maxFutureRelease); EHLO lists what is known",)

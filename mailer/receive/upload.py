@@ -15,8 +15,9 @@ from mailer.receive import long_lines, replies
 from mailer.receive.content import Arrival, ContentPolicy, Origin, added_message_id, top
 from mailer.receive.data import DataReader, Fault
 from mailer.receive.headline import Headline, headline
-from mailer.receive.idempotency import Content, key_of
+from mailer.receive.idempotency import Content
 from mailer.receive.mime_header import Unencodable
+from mailer.receive.wishes import Wishes, wishes
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.idempotency import InUse, KeyFile, name_of
@@ -79,10 +80,9 @@ class Upload:
         """Of the message, until then: its reader settles nothing of a piece that is damaged."""
         self.received = 0
         """Octets of the message so far, as they came."""
-        self._key = ""
-        """Its idempotency key."""
+        self._wishes = Wishes()
         self._content: Content | None = None
-        """What it is known by, should it come again; None: it has no key."""
+        """What it is known by, should it come again; None: it has no idempotency key."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
 
@@ -140,16 +140,17 @@ class Upload:
         if self._wants_headline and head:
             self._headline, self._beginning = headline(head), b""
         edited = top(self._arrival, head)
-        key = key_of(head) if self._arrival.policy.obey_keys else ""
+        wanted = wishes(head, self._arrival.at, obey_keys=self._arrival.policy.obey_keys)
         if isinstance(edited, Reply):
             self._refusal = edited
-        elif isinstance(key, Reply):
-            self._refusal = key
+        elif isinstance(wanted, Reply):
+            self._refusal = wanted
         else:
+            self._wishes = wanted
             self._gathered += edited
             self._gathered += rest
-            if key:
-                self._key, self._content = key, Content(self._envelope)
+            if wanted.key:
+                self._content = Content(self._envelope)
                 self._content.header(head)
                 self._content.body(rest)
 
@@ -186,7 +187,11 @@ class Upload:
                 store = self._store
                 self._incoming.write(bytes(self._gathered))
                 self._incoming.seal(
-                    store.clock(), scheduled=self._scheduled, boot=store.boot, uptime=store.uptime()
+                    store.clock(),
+                    scheduled=self._scheduled,
+                    expires=self._wishes.expires,
+                    boot=store.boot,
+                    uptime=store.uptime(),
                 )
             except OSError as error:
                 self._fail(error)
@@ -209,7 +214,7 @@ class Upload:
     async def _meet(self, content: Content) -> Reply | None:
         """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""
         incoming, origin, store = self._incoming, self._origin, self._store
-        name, digest = name_of(origin.user, origin.peer, self._key), content.digest()
+        name, digest = name_of(origin.user, origin.peer, self._wishes.key), content.digest()
         try:
             file = KeyFile.take(store.spool, name)
             incoming.key = file

@@ -39,6 +39,8 @@ _ROOM_FOR_LINE = 4 * (_LONGEST_REPLY + _LONGEST_TLS) + 512
 """Journal bytes kept free before the dot for each line of the outcome, beside its hop and its addresses. The
 rest of a line, which is names, times and numbers, takes less than 300."""
 
+LATE = "its Latest-Delivery-Time has passed"
+
 
 class Record:
     """How a claimed message stands.
@@ -106,6 +108,16 @@ class Record:
         if doubtful := self._uncertain(among):
             self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
         return bool(self.state.held)
+
+    @property
+    def is_late(self) -> bool:
+        """Its sender does not want it delivered any more."""
+        return self._believed and self.state.expires is not None and self._began > self.state.expires
+
+    def expire(self) -> None:
+        """Give up who is still open, without an attempt."""
+        late = [Outcome(s.address, Status.DEFERRED, s.hop, s.reply, Scope.MESSAGE) for s in self.state.open]
+        self.outcomes(late, resting_until=self._began)
 
     def fail_internally(self, reason: str, among: Collection[str] | None = None) -> None:
         """Record that we failed, not the mail: every due recipient (of these) is tried again later."""
@@ -209,7 +221,7 @@ class Record:
         if resting_until is not None:
             number = self.state.attempts
             delay = self.policy.backoff.within(resting_until - now, self.policy.random)
-        following = clock.rfc3339(now + delay)
+        following = self._following(now + delay)
         settled = [self._aged(self._still_in_doubt(outcome)) for outcome in outcomes]
         for some in self._promised_first(settled):
             fresh = [outcome for outcome in some if resting_until is not None or not self._repeats(outcome)]
@@ -220,6 +232,10 @@ class Record:
             )
             groups = lines if len(fresh) == len(some) else _alike(some)
             self._report.outcomes(groups, self.state, number, following, self.handed_over)
+
+    def _following(self, planned: float) -> str:
+        """Write when those are tried again that are: what is not wanted any more then is given up in time."""
+        return clock.rfc3339(min(planned, self.state.expires or planned))
 
     def _promised_first(self, outcomes: Sequence[Outcome]) -> Sequence[Sequence[Outcome]]:
         """Divide outcomes into those that have their room, and those that may find none."""
@@ -253,7 +269,7 @@ class Record:
             event=Kind.AS_BEFORE,
             to=() if meant == earlier else tuple(a for a in self.state.by_address if a in meant),
             attempt=self.attempt,
-            next=clock.rfc3339(now + self._delay),
+            next=self._following(now + self._delay),
             reason=OVERDUE if self._is_overdue() else "",
         )
         self._append([event])
@@ -289,6 +305,9 @@ class Record:
 
     def _aged(self, outcome: Outcome) -> Outcome:
         """Give up on what has been tried for too long, but never on one reading of the clock."""
+        if outcome.status in _TRIED_AGAIN and self.is_late:
+            last = f"; last: {outcome.reply}" if outcome.reply else ""
+            return replace(outcome, status=Status.EXPIRED, reply=f"{LATE}{last}")
         if outcome.status in _TRIED_AGAIN and self._was_overdue and self._is_overdue():
             return replace(outcome, status=Status.EXPIRED)
         if outcome.status in _TRIED_AGAIN and self._thrift.is_spent(self._length):

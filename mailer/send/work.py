@@ -143,6 +143,8 @@ class Worker:
             record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
         elif record.due and (objection := self._objection(claim)):
             record.hold(objection)
+        elif record.due and record.is_late:
+            record.expire()
         elif record.due:
             record.date()
             self._begin(claim, alone=alone)

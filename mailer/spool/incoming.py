@@ -101,6 +101,7 @@ class Incoming:
         about: str = "",
         *,
         scheduled: float = 0.0,
+        expires: float = 0.0,
         boot: str = "",
         uptime: float = 0.0,
     ) -> None:
@@ -110,6 +111,7 @@ class Incoming:
             at: now, in seconds since the epoch.
             about: the message that this one, a notification of ours, is about.
             scheduled: when it is to be tried first, in seconds since the epoch; 0: at once.
+            expires: when it is not to be delivered any more; 0: it always is.
             boot: this boot's id; empty: nobody asked.
             uptime: what its boot clock shows, should `at` be wrong.
 
@@ -127,6 +129,7 @@ class Incoming:
             uptime=round(uptime, 1),
             about=about,
             next=clock.rfc3339(scheduled) if scheduled else "",
+            expires=clock.rfc3339(expires) if expires else "",
             once=self.key.name if self.key else "",
         )
         self._buffer += journal.encode(accepted)

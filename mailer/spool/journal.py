@@ -85,6 +85,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: str = ""
     about: str = ""
     """With `accepted`: this message is a notification of ours, about the message with this id."""
+    expires: str = ""
+    """With `accepted`: after this time its sender does not want it delivered any more."""
     once: str = ""
     """With `accepted`: the file in `once/` of the idempotency key that it came with."""
 
@@ -212,6 +214,8 @@ class State(msgspec.Struct, frozen=True):
     """Of these, those that had nothing else in hand: only these speak against the message."""
     hand: str = ""
     """How its last runner has it in hand, or gave it back: ALONE (this boot), ACCOMPANIED or RETURNED."""
+    expires: float | None = None
+    """After this time its sender does not want it delivered any more; None: whenever it can be."""
     overdue: bool = False
     """It was already too old when it was last deferred: one reading of a clock expires nothing."""
     throttled: Event | None = None
@@ -403,7 +407,7 @@ def _after_acceptance(state: State, event: Event, standings: dict[str, Standing]
         for address, known in standings.items():
             standings[address] = replace(known, next=scheduled)
         at = max(at, scheduled)
-    return replace(state, accepted=event, since=at)
+    return replace(state, accepted=event, since=at, expires=_time(event.expires))
 
 
 def _after_death(state: State, event: Event, boot: str) -> State:
@@ -446,7 +450,11 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
     _allow_doubt(standings)
     state = replace(state, held="", recoveries=0, deaths_alone=0, hand="")
     # Whoever has waiting mail tried every hour must still see it given up one day.
-    return state if event.to else replace(state, since=_time(event.at) or state.since, overdue=False)
+    return (
+        state
+        if event.to
+        else replace(state, since=_time(event.at) or state.since, overdue=False, expires=None)
+    )
 
 
 _TRIED_AGAIN = {Kind.DEFERRED, Kind.UNCERTAIN, Kind.AS_BEFORE}

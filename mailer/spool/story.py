@@ -77,6 +77,8 @@ def what(event: Event, step: Step | None = None) -> str:
         text += f": {event.reply}"
     if event.reason and event.event not in _OUTCOMES:
         text += f": {event.reason}"
+    if event.expires:
+        text += f"; not to be delivered after {words.moment_of(event.expires)}"
     if event.next and event.event == Kind.THROTTLED:
         text += f"; that comes about {words.moment_of(event.next)}"
     elif event.next:

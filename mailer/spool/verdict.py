@@ -3,6 +3,7 @@
 The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
@@ -203,7 +204,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
         waited = words.duration(now - entry.block.received)
         nobody = rests or f" no runner has taken it yet: {_START}."
         return f"Waiting for its first attempt, for {waited}:{nobody}"
-    end = state.since + outlook.max_age
+    end = min(state.since + outlook.max_age, state.expires or math.inf)
     until = f"; given up on {words.moment(end)} unless sent before"
     if end <= now:
         until = f"; given up then unless sent, for its time ended on {words.moment(end)}"
@@ -220,7 +221,7 @@ _MEANINGS = {
     Status.SENT: "the next hop took responsibility",
     Status.DEFERRED: "tried, and not delivered yet",
     Status.BOUNCED: "refused for good",
-    Status.EXPIRED: "not delivered within the maximum age",
+    Status.EXPIRED: "not delivered in time",
     Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
 }
 

@@ -4,6 +4,7 @@ The order of the steps is `spool.notice`'s; what is owed is `owed`'s to say, how
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -126,7 +127,7 @@ class Notifier:
             id=claim.id,
             envelope=entry.envelope,
             received=entry.block.received,
-            given_up=state.since + self._terms.max_age,
+            given_up=min(state.since + self._terms.max_age, state.expires or math.inf),
             copy=copy if whole else header_of(copy),
             whole=whole,
         )
