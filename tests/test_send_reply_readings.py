@@ -7,8 +7,9 @@ of the other, marked `held_out`, only the kinds of mistakes were looked at. Thos
 gathered in rounds and judged before the table was tried on them, and their kinds were added afterwards. While
 it had phrases alone it read 81 % of the first 90 rightly, 80 % of the next 70, 56 % of the next 57 (terse,
 37 of two Chinese hosts) and 77 % of the next 278, of other servers and forums. The grammar was written from
-120 of these, and read 89 % of the other 158 at first sight; and 75 % of 130 more, mostly terse words of
-administrators' own rules, of which the phrases alone had read 64 %.
+120 of these, and read 89 % of the other 158 at first sight; then 75 % of 130 more, mostly terse words of
+administrators' own rules, and 80 % of 50 that others' lists of patterns give. By phrases alone it would have
+been 82 %, 64 % and 70 %.
 """
 
 import json
@@ -148,6 +149,8 @@ LOOK_ALIKES = [
     "550 Your remotehost looks suspiciously like spammer",
     "550 Message blocked for policy reasons: Your mail system is forging its hostname",
     "550 Bad user/pass",
+    "550 Email blocked by cbl.abuseat.org",
+    "550 Address blocked",
     "451 4.3.0 Failed to queue message: too many messages in queue",
     "550 DOMAIN_SUSPENDED",
     "554 Address blacklisted: 192.0.2.1",
@@ -216,7 +219,7 @@ def test_no_sentence_about_us_is_a_refusal_of_the_mail(phase):
     assert [text for text in sentences if read(phase, Reply(550, (text,))).about in BOUNCES] == []
 
 
-OURS = ("login", "relay", "hello", "our host", "ill fame", "encryption", "connection", "allowance")
+OURS = ("server", "login", "relay", "hello", "our host", "ill fame", "encryption", "connection", "allowance")
 """An account may be the recipient's as well."""
 
 

@@ -45,6 +45,7 @@ ACCOUNTS = (
             not authori(z|s)ed to (send|use)
             not authori(z|s)ed (sender|from)
             password protected
+            <ip> is not
             unauthenticated (email|mail|message)
             """,
         reason=_LOGIN,

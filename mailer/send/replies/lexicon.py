@@ -27,7 +27,7 @@ THINGS = {
     "ill fame": """
         rbl rbls dnsbl* rhsbl* blacklist* blocklist* black?list* block?list* denylist* <list> spamhaus
         reputation karma honeypot honeypod prison spammer blackhole spamcop sorbs barracudacentral
-        uceprotect complaints open?relay openrelay
+        uceprotect complaints open?relay openrelay sbrs senderbase abuseat
         """,
     "greylisting": "greylist* graylist* grey?list* gray?list* postgrey",
     "encryption": "tls ssl starttls encrypt* cipher certificate",
@@ -54,8 +54,8 @@ THINGS = {
         """,
     "content": """
         content spam* antispam junk* ube uce unsolicited bulk virus viruses malware phish* trojan worm
-        scam fraud* suspicious infected filtered quarantin* score profan* offensive obscene porn* advert*
-        url urls link links pattern keyword uribl surbl regular?expression regex
+        scam fraud* suspicious infected filtered quarantin* profan* offensive obscene porn* advert* url
+        urls link links pattern keyword uribl surbl regular?expression regex
         """,
     "utf8": "smtputf8 utf8 non?ascii",
     "form": """
@@ -65,6 +65,7 @@ THINGS = {
         """,
     "attachment": """
         attachment* file files filename extension executable* archive archives zip zips macro* file?type
+        password?protected
         """,
     "size": "size large big bigger larger long length bytes kb mb megabytes stream",
     "loop": "loop loops looping hop hops",
@@ -80,7 +81,10 @@ THINGS = {
         """,
     "recipients": "recipients rcpts users addresses one?recipient",
     "path": "@",
-    "address": "address* email* e?mail mail?address adresse adres* indirizzo direccion",
+    "address": """
+        address* mail?address adresse adres* indirizzo direccion email?address e?mail?address
+        """,
+    "email": "email emails e?mail",
     "domain": "domain* tld mx nxdomain",
     # The server.
     "server": """
@@ -112,15 +116,15 @@ STATES = {
         unresolv* unrout* undeliver* unreachable missing absent unregistered undefined unlisted no?such
         no?longer bogus violates wrong* nobody deleted removed departed unbekannt inconnu* sconosciut*
         desconocid* unparse* unparsa* reserved unconfigured stray bare naked lone restricted?character*
-        obsolete dead defunct defect*
+        obsolete dead defunct defect* unrecognized unrecognised
         not exist* not found not valid not deliverable not local not known not listed not registered
         not configured not hosted not here not user not resolv* not in not contain* not have
         not recognized not recognised not handled not exists not parse* not given not compliant not reach*
         """,
     "disabled": """
         disabled suspend* inactive locked frozen closed terminated deactivated discontinued hangup on?hold
-        blocked banned revoked expired restricted cancelled paused unpaid compromised archived abandoned
-        retired moved unsubscribed out?of?service
+        revoked expired restricted cancelled paused unpaid compromised archived abandoned retired moved
+        unsubscribed out?of?service
         not active not enabled not activated
         """,
     "listed": """
@@ -136,14 +140,14 @@ STATES = {
         not enough
         """,
     "refused": """
-        reject* refus* denied deny denies decline* forbidden prohibit* blocked block banned unwanted
-        unacceptable unauthorized unauthorised filtered discarded dropped disallowed unwilling violat*
-        abus* restricted bounced unwelcome prevented untrusted trapped black blacklisted listed denylisted
-        flagged classified considered poor low prison
+        reject* refus* denied deny denies decline* forbidden prohibit* unwanted unacceptable unauthorized
+        unauthorised filtered discarded dropped disallowed unwilling violat* abus* restricted bounced
+        unwelcome prevented untrusted trapped flagged classified considered poor low prison
         not accept* not allow* not permit* not welcome not liked not like not want* not authorized
         not authorised not receiv* not trusted not open not pass* not entitled not interested
         not whitelist*
         """,
+    "banned": "block blocked banned black blacklisted listed denylisted",
     "too much": """
         too more?than larger?than only excessive slow slower high max maximum unusual abnormal overly many
         """,
@@ -156,7 +160,9 @@ STATES = {
         not save* not stor* not process* not load not creat* not writ* not complet* not scan* not verify
         not saved not available not running not respon* not data
         """,
-    "required": "require* must need needs needed necessary first mandatory missing specify supply",
+    "required": """
+        require* must need needs needed necessary first mandatory missing specify supply turn?on
+        """,
     "mismatch": """
         mismatch* differ* match* belong* owned equal equals same identical identity one?of?your
         not conform*

@@ -69,6 +69,7 @@ NO_SENDER = (
         (unresolvable|invalid|bad|unroutable|unrouteable|malformed|missing) (\\S+ ){0,2}(sender|return path|
             envelope from|(from|sender) (domain|address|host))
         invalid dns mx
+        sender ~ (no|without) (\\S+ ){0,3}(mx|dns|a)
         need fully qualified (address|sender)
         postmaster verification failed
         (mail|sender|from|email) address ~ fully qualified

@@ -148,6 +148,7 @@ SENDER_REPUTE = (
         (sending|sender|from|sender's|your) domain ~ (reputation|listed|blacklist*|blocklist*|blocked|dbl)
         (sender address|sender|mail ?from domain|sender domain) ~ (blocked using|listed|blacklist*)
         domain ~ (dbl|listed in)
+        dbl spamhaus
         """,
         unless="(helo|ehlo) ~ listed\nreverse\nclient host",
         here=True,

@@ -23,6 +23,7 @@ HELLO = (
         (bad|invalid|illegal|unacceptable) (host ?name|host name)
         your (host ?name|host name) ~ (not|invalid|bad|unacceptable|wrong)
         """,
+        unless="auth not ~ (helo|ehlo)",
         reason="The name that we say in EHLO (`hostname`) is refused.",
         source="Postfix: 504 5.5.2 <vm>: Helo command rejected; Exim: 550 Access Denied - Invalid HELO name",
     ),
@@ -79,7 +80,7 @@ STANDING = (
         (*dnsbl|*rbl|rbls)
         is listed (by|at|on|in)
         (<list>|spamhaus|spamcop|sorbs|barracudacentral|uceprotect|realtime block list|spammer list|
-            senderbase|senderscore|junkemailfilter|abusix|invaluement|backscatterer|spamrats|mailspike)
+            senderbase|senderscore|abuseat|junkemailfilter|abusix|invaluement|backscatterer|spamrats|mailspike)
         """,
         unless="blocklist ~ (url|link)\nsuppression list\nrecipient ~ (not|never|doesn't) want",
         reason=_STANDING,
