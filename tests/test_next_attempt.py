@@ -53,11 +53,11 @@ def load_of(directory: Path, settings: Mapping[str, Any]) -> Config:
     return load(file, {}).config
 
 
-def throttle(states: Queue, stack: ExitStack, *hops: str) -> None:
+def throttle(states: Queue, stack: ExitStack, first: datetime, *hops: str) -> None:
     """Have a living runner hold a message for each of these hops, for its turn there."""
     for number, hop in enumerate(hops):
         held = stack.enter_context(states.claim(states.new()))
-        due = clock.rfc3339((SOON + timedelta(minutes=number)).timestamp())
+        due = clock.rfc3339((first + timedelta(minutes=number)).timestamp())
         reason = "at most 1 a minute there"
         held.append(Event(at=due, event=Kind.THROTTLED, hop=hop, next=due, reason=reason))
 
@@ -71,6 +71,7 @@ class Case:
         self.providers: dict[str, ProviderState] = states.get("providers", {})
         self.operator: bool = states.get("operator", False)
         self.hops: tuple[str, ...] = states.get("hops", ())
+        self.first_turn: datetime = states.get("first_turn", SOON)
 
 
 ALL = {ACME: paused(LATER), OTHER: paused(SOON)}
@@ -89,6 +90,9 @@ CASES = {
     "the operator": Case("next after `mailer resume`: sending is paused", operator=True),
     "both": Case("next after `mailer resume`: sending is paused", operator=True, providers=ALL),
     "turns at one of two": Case("next at the next run", hops=("a.example[192.0.2.1]:587",)),
+    "turns that are over": Case(
+        "next at the next run", hops=("a.example[192.0.2.1]:587", "b.example:587"), first_turn=NOW
+    ),
     "turns at both": Case(
         f"{SOONEST}Acme gets mail by turns", hops=("a.example[192.0.2.1]:587", "b.example:587")
     ),
@@ -105,7 +109,7 @@ def test_whatever_keeps_mail_each_view_says_the_same_time_and_cause(name: str, t
     if case.operator:
         pause.pause(spool, now, "alice", "moving")
     with ExitStack() as stack:
-        throttle(states, stack, *case.hops)
+        throttle(states, stack, case.first_turn, *case.hops)
         states.new(received=now - 60)
         keeps = keeping(loaded, spool, now)
         expected = next_attempt(None, keeps)

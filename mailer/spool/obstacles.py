@@ -146,6 +146,8 @@ def _turns(
         return None
     account = min(ways, key=lambda way: last[way][0])
     until, count, event = last[account]
+    if until <= now:
+        return None
     name = ways[account]
     return Obstacle(
         until=until,

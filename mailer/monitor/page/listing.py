@@ -52,7 +52,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
         count = (await service.reading()).queue[place].count
         now = service.clock()
-        keeps = service.outlook(now).obstacles
+        keeps = (await asyncio.to_thread(service.outlook, now)).obstacles
         chosen = await asyncio.to_thread(_page_of, service.spool, place, after, newest=newest)
         body = fill(
             _BODY,

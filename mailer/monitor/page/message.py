@@ -76,7 +76,8 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
         spool, now = service.spool, service.clock()
-        told = await asyncio.to_thread(history.tell, spool, message_id, service.outlook(now))
+        outlook = await asyncio.to_thread(service.outlook, now)
+        told = await asyncio.to_thread(history.tell, spool, message_id, outlook)
         facts = await asyncio.to_thread(_facts, spool, told)
         return page(message_id, _body(told, facts, _done(asked)))
 

@@ -73,7 +73,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             return see_other(f"/message/{wanted.upper()}")
         async with turns:
             found = await asyncio.to_thread(_search, service.spool, wanted, service.clock())
-        outlook = service.outlook(service.clock())
+        outlook = await asyncio.to_thread(service.outlook, service.clock())
         return page(f"Search: {wanted}", _body(wanted, found, outlook), query=wanted)
 
     return (Route("GET", "/search", door.behind(answer)),)
