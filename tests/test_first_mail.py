@@ -219,6 +219,7 @@ def test_a_test_mail_through_one_provider_tells_its_reply_and_leaves_nothing(
         assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
         assert not first.sessions
         assert script["rcpt"] in done.stdout
+        assert "next attempt" not in done.stdout, "it is tried once"
     assert relay.mailer("spool", "ls").stdout == ""
     # The last line names a command that can be typed as it stands.
     told = relay.mailer(*done.stdout.split(": mailer ")[-1].split())
