@@ -19,7 +19,7 @@ from mailer.config.receiving import RateLimits
 from mailer.config.users import User, changing_users, read_users
 from mailer.receive import hashes
 from mailer.receive.accounts import REMEMBER, Account, Accounts, single_login
-from mailer.receive.auth import Credentials, Identity
+from mailer.receive.auth import Credentials, Identity, plain_credentials
 from mailer.receive.failures import MAX_DELAY, MAX_FROM_AFAR, WINDOW, Failures
 from mailer.receive.user_list import UserList
 
@@ -341,3 +341,10 @@ def test_no_user_is_made_with_the_name_of_the_configurations_own_login(relay: Re
     assert done.returncode == 2
     assert "defaultUsername" in done.stderr
     assert read_users(relay.directory / "users.json") == {}
+
+
+def test_who_logs_in_with_plain_acts_for_nobody_else() -> None:
+    """RFC 4616 2: the first part names whom the client wants to act as; none, or the user itself."""
+    assert plain_credentials(b"\0app\0secret") == Credentials("app", "secret")
+    assert plain_credentials(b"app\0app\0secret") == Credentials("app", "secret")
+    assert plain_credentials(b"boss\0app\0secret") is None

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spool_strategies import NOW, addresses, envelopes
 
+from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.mail.reply import Reply
 from mailer.send.dsn.fields import status_code
-from mailer.send.dsn.owed import Action, Told
+from mailer.send.dsn.owed import Action, Told, destination
 from mailer.send.dsn.report import LARGEST_COPY, compose, header_of
 from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
@@ -120,3 +121,9 @@ def test_the_header_is_what_stands_before_the_empty_line_as_far_as_it_was_read(
     message: bytes, header: bytes
 ) -> None:
     assert header_of(message) == header
+
+
+@pytest.mark.parametrize("bounce", ["sender", "off", "postmaster@example.com"])
+def test_nobody_is_told_of_mail_from_the_null_sender(bounce: str) -> None:
+    """RFC 5321 6.1: it is a notification itself, and two servers would tell each other for ever."""
+    assert destination(Config(bounce=bounce))("") == ""

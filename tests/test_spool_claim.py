@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from spool_runner import attempt, claims_of, run_once, settle
 from spool_strategies import NOW, accept
+from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
 from mailer.spool import held
@@ -366,3 +367,19 @@ def test_the_boot_id_is_read_where_the_kernel_tells_it(tmp_path: Path) -> None:
     (tmp_path / "boot_id").write_text("c0ffee\n")
     assert boot_id(tmp_path / "boot_id") == "c0ffee"
     assert boot_id(tmp_path / "none") == ""
+
+
+def test_after_a_sync_that_failed_no_later_one_is_believed(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops what it could not write and says so once: a second sync would succeed, and lie."""
+    name = accept(spool_path)
+    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as message:
+        message.append(Event(at="2026-11-22T21:45:01Z", event=Kind.HELD, reason="look at it"))
+        fsyncs = Fsyncs(monkeypatch)
+        fsyncs.failing.add(f"new/{name}")
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                message.sync()
+            fsyncs.failing.clear()
+    assert fsyncs.paths == [f"new/{name}"]

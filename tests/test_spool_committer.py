@@ -96,12 +96,14 @@ def test_the_lock_is_held_until_the_receiver_gives_it_up(spool_path: Path) -> No
         committer.close()
 
 
+@pytest.mark.parametrize("renames_are_whole", [True, False])
 def test_in_a_mixed_group_every_destination_is_durable_before_any_source(
-    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch, *, renames_are_whole: bool
 ) -> None:
     """Else a power cut could find a message in neither."""
     names = [accept(spool_path) for _ in range(3)]
     with Spool.open(spool_path) as spool:
+        spool.renames_are_whole = renames_are_whole
         held = [Held.take(spool, Spot(Place.NEW, name)) for name in names]
         for one in held:
             one.move(Move.CLAIM)

@@ -135,6 +135,20 @@ def test_a_rename_is_seen_to_leave_a_message_without_a_durable_name(spool_path: 
     assert torn.lost
 
 
+@pytest.mark.parametrize("renames_are_whole", [True, False])
+def test_no_move_replaces_a_file(spool_path: Path, *, renames_are_whole: bool) -> None:
+    """Whichever of the two is the message, neither is lost."""
+    name = accept(spool_path, b"mail", "sent@example.net")
+    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as held:
+        spool.renames_are_whole = renames_are_whole
+        there = spool_path / "hold" / name
+        there.write_bytes(b"somebody's copy")
+        with pytest.raises(FileExistsError):
+            held.move(Move.HOLD)
+        assert there.read_bytes() == b"somebody's copy"
+        assert (spool_path / "new" / name).read_bytes().endswith(b"\r\n")
+
+
 def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -> None:
     name = accept(spool_path, b"mail", "sent@example.net")
     with Spool.open(spool_path) as spool:

@@ -10,6 +10,7 @@ from spool_moves import MOVE
 from spool_runner import DELAY, HORIZON, claims_of, run_once
 from spool_strace import straced
 from spool_strategies import NOW, accept, envelope
+from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
 from mailer.spool import incoming as incoming_module
@@ -42,6 +43,21 @@ def test_a_deferred_message_comes_back_when_it_is_due_and_not_before(spool_path:
         assert sweep(spool, due - 1) == []
         assert sweep(spool, due) == [name]
         assert names_in(spool_path / "retry") == [], "the empty bucket went"
+
+
+@pytest.mark.parametrize("renames_are_whole", [True, False])
+def test_what_comes_back_is_durable_in_new_before_it_is_gone_from_its_bucket(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch, *, renames_are_whole: bool
+) -> None:
+    """And both before a runner may have it: what is sent must not come back after a power cut."""
+    name = accept(spool_path, b"x", "deferred@example.net")
+    with Spool.open(spool_path) as spool:
+        spool.renames_are_whole = renames_are_whole
+        run_once(spool, NOW)
+        [bucket] = names_in(spool_path / "retry")
+        fsyncs = Fsyncs(monkeypatch)
+        assert sweep(spool, bucket_time(bucket)) == [name]
+        assert fsyncs.paths == ["new", f"retry/{bucket}"]
 
 
 @pytest.mark.parametrize("jump", [10 * YEAR, -YEAR])

@@ -1,0 +1,444 @@
+"""The defects: each breaks one promise, by a change that a tired programmer could make."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One change to one module."""
+
+    name: str
+    harm: str
+    """What it does to somebody's mail."""
+    module: str
+    """The file, below `mailer/`."""
+    sound: str
+    """The text as it is, which occurs once."""
+    broken: str
+    tests: tuple[str, ...]
+    """What pytest is to run; files below `tests/`, or tests in them."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the defect, so that a result is known to be of this one."""
+        text = "\0".join((self.module, self.sound, self.broken, *self.tests))
+        return sha256(text.encode()).hexdigest()[:8]
+
+    def plant(self, source: str) -> str:
+        """Return the module's source with the defect in it.
+
+        Raises:
+            ValueError: the sound text does not occur, or not once.
+        """
+        if source.count(self.sound) != 1:
+            raise ValueError(
+                f"{self.name}: {source.count(self.sound)} times in mailer/{self.module}: {self.sound!r}"
+            )
+        return source.replace(self.sound, self.broken)
+
+
+DEFECTS = (
+    # What is durable when.
+    Defect(
+        "message-not-synced",
+        "a power cut leaves acknowledged mail empty",
+        "spool/incoming.py",
+        "    def sync(self) -> None:\n        os.fsync(self._fd)",
+        "    def sync(self) -> None:\n        pass",
+        ("test_spool_durable.py", "test_spool_committer.py"),
+    ),
+    Defect(
+        "destination-not-synced",
+        "a power cut takes acknowledged mail",
+        "spool/committer.py",
+        "                self._spool.sync_directory(name)\n            except OSError as error:",
+        "                pass\n            except OSError as error:",
+        ("test_spool_committer.py", "test_spool_durable.py"),
+    ),
+    Defect(
+        "source-not-synced",
+        "a power cut brings deferred mail back where it was",
+        "spool/committer.py",
+        "return results | self._sync_each(sources)",
+        "return results",
+        ("test_spool_committer.py", "test_spool_durable.py"),
+    ),
+    Defect(
+        "removal-not-synced",
+        "delivered mail comes back after a power cut, and is sent again",
+        "spool/committer.py",
+        "            del self._removals[name]\n            self._announced.discard(name)\n            try:\n"
+        "                self._spool.sync_directory(name)",
+        "            del self._removals[name]\n            self._announced.discard(name)\n            try:\n"
+        "                pass",
+        ("test_spool_committer.py", "test_spool_durable.py"),
+    ),
+    Defect(
+        "claim-not-left-behind",
+        "delivered mail comes back in new/ after a power cut, and is sent again",
+        "spool/changes.py",
+        "return (Place.CUR.value, Place.NEW.value)",
+        "return (Place.CUR.value,)",
+        ("test_spool_committer.py", "test_spool_durable.py"),
+    ),
+    Defect(
+        "rename-before-sync",
+        "a power cut shows acknowledged mail without its end",
+        "spool/committer.py",
+        "        for change, _ in group:\n            if trouble := _trouble(change.sync):\n"
+        "                results[change] = trouble\n        for change, _ in group:\n"
+        "            if change not in results and (trouble := _trouble(change.move)):\n"
+        "                results[change] = trouble\n",
+        "        for change, _ in group:\n"
+        "            if change not in results and (trouble := _trouble(change.move)):\n"
+        "                results[change] = trouble\n        for change, _ in group:\n"
+        "            if trouble := _trouble(change.sync):\n                results[change] = trouble\n",
+        ("test_spool_committer.py", "test_spool_durable.py"),
+    ),
+    Defect(
+        "sweep-not-synced",
+        "due mail is in no directory after a power cut",
+        "spool/sweep.py",
+        "                spool.sync_directory(Place.NEW)\n                for held in moved.values():",
+        "                for held in moved.values():",
+        ("test_spool_sweep.py",),
+    ),
+    Defect(
+        "swept-bucket-not-synced",
+        "mail that was sent comes back in its bucket after a power cut",
+        "spool/sweep.py",
+        "                spool.sync_directory(spots[0].directory)\n",
+        "                pass\n",
+        ("test_spool_sweep.py",),
+    ),
+    Defect(
+        "state-not-synced",
+        "a power cut leaves an empty file in state/",
+        "spool/state.py",
+        "                os.fsync(fd)\n",
+        "",
+        ("test_spool_durable.py", "test_clock_guard.py"),
+    ),
+    Defect(
+        "failed-sync-forgotten",
+        "a second fsync says that all is well, and the journal is lost",
+        "spool/held.py",
+        "            self.lost = error\n            raise",
+        "            raise",
+        ("test_spool_claim.py::test_after_a_sync_that_failed_no_later_one_is_believed",),
+    ),
+    Defect(
+        "torn-rename",
+        "on ext4 without a journal a power cut leaves a message without a name",
+        "spool/renaming.py",
+        "    if not spool.renames_are_whole:",
+        "    if False:",
+        ("test_spool_renaming.py",),
+    ),
+    Defect(
+        "sync-error-of-another-process",
+        "a disk that refuses the journal's writes is not noticed, and mail is acknowledged",
+        "spool/layout.py",
+        "            check_takes_changes(directory)",
+        "            pass",
+        ("test_sync_errors.py",),
+    ),
+    # Who owns a message.
+    Defect(
+        "no-lock",
+        "two runners send the same message",
+        "spool/held.py",
+        "    if not lock(fd):\n        raise Busy(spot.path)\n",
+        "    lock(fd)\n",
+        ("test_spool_claim.py", "test_spool_many.py"),
+    ),
+    Defect(
+        "no-look-after-the-lock",
+        "a runner sends a message that another one has just finished",
+        "spool/held.py",
+        "    if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) or opened.st_nlink == 0:\n"
+        "        raise Gone(spot.path)\n",
+        "",
+        ("test_spool_claim.py", "test_spool_intruders.py"),
+    ),
+    Defect(
+        "others-files",
+        "a file that another user put into the spool is sent",
+        "spool/held.py",
+        "    if opened.st_uid != os.geteuid():",
+        "    if False:",
+        ("test_spool_intruders.py", "test_spool_claim.py"),
+    ),
+    Defect(
+        "symlinks-followed",
+        "a link in the spool has another file read as mail",
+        "spool/held.py",
+        "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
+        "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC",
+        ("test_spool_intruders.py", "test_spool_claim.py"),
+    ),
+    Defect(
+        "rename-replaces",
+        "a message with the same name is overwritten",
+        "spool/syscalls.py",
+        "_RENAME_NOREPLACE = 1",
+        "_RENAME_NOREPLACE = 0",
+        ("test_spool_renaming.py",),
+    ),
+    Defect(
+        "digest-not-compared",
+        "a damaged message is sent",
+        "spool/entry.py",
+        "    if entry.state.accepted is None or digest.hexdigest() != entry.state.accepted.sha256:",
+        "    if entry.state.accepted is None:",
+        ("test_spool_damage.py", "test_spool_claim.py"),
+    ),
+    # What the journal says.
+    Defect(
+        "sent-is-not-final",
+        "a later line has somebody mailed twice",
+        "spool/journal.py",
+        "if (known := standings.get(address)) and known.status is not Status.SENT:",
+        "if known := standings.get(address):",
+        ("test_spool_journal.py",),
+    ),
+    Defect(
+        "torn-line-joined",
+        "a line that a crash tore takes the next one with it",
+        "spool/held.py",
+        "        if self._torn:\n            lines",
+        "        if False:\n            lines",
+        ("test_spool_claim.py", "test_spool_crash.py"),
+    ),
+    Defect(
+        "committing-not-written",
+        "a crash behind the final dot is not seen, and the message is sent again by another provider",
+        "send/record.py",
+        "        self._append([event], of_promise=own)\n        self.handed_over",
+        "        self.claim.held.give_back(own)\n        self.handed_over",
+        ("test_send_crash.py", "test_send_uncertain.py"),
+    ),
+    Defect(
+        "no-room-for-the-outcome",
+        "a full disk makes what was delivered unknown",
+        "send/record.py",
+        "        self.claim.held.reserve(own + sum(promised.values()))\n",
+        "        self.claim.held._promised += own + sum(promised.values())\n",
+        ("test_send_disk.py",),
+    ),
+    Defect(
+        "deaths-not-recorded",
+        "a message that kills its runner does so for ever, and no other mail is sent",
+        "spool/claim.py",
+        "                self._append(held, Kind.RECOVERED)\n",
+        "",
+        ("test_spool_claim.py",),
+    ),
+    Defect(
+        "poison-never-held",
+        "a message that kills its runner is tried for ever",
+        "send/work.py",
+        "        if claim.poison:",
+        "        if False:",
+        ("test_send_crash.py::test_a_message_that_kills_its_runners_is_tried_alone_and_then_held",),
+    ),
+    # When mail is tried again, and given up.
+    Defect(
+        "clock-ahead-strands",
+        "mail that was deferred while the clock was ten years ahead waits for ten years",
+        "spool/sweep.py",
+        "if due <= now or (due > last and not is_scheduled(name))]",
+        "if due <= now]",
+        ("test_spool_sweep.py",),
+    ),
+    Defect(
+        "early-retry",
+        "mail is tried before its pause is over",
+        "spool/layout.py",
+        "    return math.ceil(due / 60) * 60",
+        "    return math.floor(due / 60) * 60",
+        ("test_spool_sweep.py", "test_spool_layout.py", "test_send_retry.py"),
+    ),
+    Defect(
+        "clock-believed",
+        "a clock that is wrong for a minute expires the whole queue",
+        "spool/clock_guard.py",
+        "        return moved if abs(moved) > _EVEN else 0.0",
+        "        return 0.0",
+        ("test_clock_guard.py",),
+    ),
+    Defect(
+        "awaited-notification-removed",
+        "a sender is never told that mail was given up",
+        "spool/sweep.py",
+        " or is_awaited(spool, held)):",
+        "):",
+        ("test_spool_notice.py", "test_spool_sweep.py"),
+    ),
+    Defect(
+        "notification-before-the-line",
+        "a crash makes a second bounce",
+        "spool/notice.py",
+        '        """Nothing moves: that its name is durable where it is, is the point."""\n\n'
+        "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
+        "        self._notification.move_whole()\n\n"
+        "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
+        ("test_spool_notice.py", "test_send_bounce.py"),
+    ),
+    Defect(
+        "bounce-of-a-bounce",
+        "two servers send each other bounces for ever",
+        "send/dsn/owed.py",
+        "        if not sender or config.bounce == BOUNCE_OFF:",
+        "        if config.bounce == BOUNCE_OFF:",
+        ("test_send_dsn.py::test_nobody_is_told_of_mail_from_the_null_sender",),
+    ),
+    # What comes in.
+    Defect(
+        "bare-line-ends-taken",
+        "one message is read as two by the next server (SMTP smuggling)",
+        "receive/data.py",
+        "        if has_bare_line_end(body):\n            self.fault = Fault.BARE_LINE_END\n",
+        "",
+        ("test_receive_data.py", "test_receive_smuggling.py"),
+    ),
+    Defect(
+        "dots-not-unstuffed",
+        "a line that begins with a dot has one more",
+        "receive/data.py",
+        'body = body.replace(b"\\r\\n.", b"\\r\\n")',
+        "pass",
+        ("test_receive_data.py",),
+    ),
+    Defect(
+        "failed-commit-kept",
+        "the client is told 452 and sends again, and both copies are delivered",
+        "spool/incoming.py",
+        "            self.discard()\n        except OSError as error:\n            raise NotUndone",
+        "            self.release()\n        except OSError as error:\n            raise NotUndone",
+        ("test_spool_committer.py", "test_spool_disk_trouble.py"),
+    ),
+    Defect(
+        "disk-filled-to-the-end",
+        "the disk is filled by new mail, and no runner can write a journal",
+        "receive/space.py",
+        "        return self._inodes_lack or self._free - size < self._min_free",
+        "        return self._inodes_lack",
+        ("test_receive_server.py", "test_our_refusals.py", "test_receive_told.py"),
+    ),
+    Defect(
+        "limit-not-counted-at-once",
+        "a hundred sessions together pass a sender's limit",
+        "receive/rates.py",
+        "        at = self._clock()\n        self._count(user, sender, at)\n        return at",
+        "        return self._clock()",
+        ("test_receive_rates.py",),
+    ),
+    Defect(
+        "from-not-checked",
+        "a user sends as somebody else",
+        "receive/content.py",
+        "            if not origin.may_send_as.match(address):",
+        "            if False:",
+        ("test_our_refusals.py", "test_receive_dialogues.py"),
+    ),
+    Defect(
+        "acts-as-another",
+        "a user who logs in with PLAIN acts as another one",
+        "receive/auth.py",
+        'Credentials(authcid, password) if authzid in {"", authcid} else None',
+        "Credentials(authzid or authcid, password)",
+        ("test_receive_users.py::test_who_logs_in_with_plain_acts_for_nobody_else",),
+    ),
+    Defect(
+        "key-confirmed-late",
+        "a submission that is repeated after a crash is queued twice",
+        "spool/claim.py",
+        "                idempotency.confirm(held, entry.state.accepted.once)",
+        "                pass",
+        ("test_idempotency.py",),
+    ),
+    # What goes out.
+    Defect(
+        "dots-not-stuffed",
+        "a line with one dot ends the message, and the rest is read as commands",
+        "send/smtp/body.py",
+        r'stuffed = block.replace(b"\n.", b"\n..") if b"." in block else block',
+        "stuffed = block",
+        ("test_send_body.py",),
+    ),
+    Defect(
+        "block-boundary-dot",
+        "a dot at the start of a block ends the message",
+        "send/smtp/body.py",
+        '        if self._at_line_start and block.startswith(b"."):\n            stuffed = b"." + stuffed\n',
+        "",
+        ("test_send_body.py",),
+    ),
+    Defect(
+        "certificates-not-verified",
+        "credentials and mail go to whoever sits in between",
+        "send/smtp/tls.py",
+        "    if not verify:",
+        "    if True:",
+        ("test_send_tls.py",),
+    ),
+    Defect(
+        "credentials-in-clear",
+        "a password crosses the network in clear",
+        "send/smtp/client.py",
+        "        if not self.encrypted and not (self.hop.here and self._wire.loopback):",
+        "        if False:",
+        ("test_send_tls.py", "test_send_client.py", "test_send_secrets.py"),
+    ),
+    Defect(
+        "bytes-before-tls",
+        "what an attacker sends before the handshake is read as the server's word",
+        "send/smtp/client.py",
+        "        self._check()  # a byte more than the 220, in clear, is an attack (RFC 3207 4.2)\n",
+        "",
+        ("test_send_tls.py", "test_send_client.py"),
+    ),
+    Defect(
+        "one-mail-closes-a-provider",
+        "one bad message keeps all mail from a provider",
+        "send/routes/breaker.py",
+        "    mail = ailment.mail\n    if mail is None or ailment.kind is Kind.ALIKE:\n        return True\n",
+        "    return True\n",
+        ("test_send_reply_laws.py", "test_send_providers.py"),
+    ),
+    Defect(
+        "breaker-never-opens",
+        "every message waits for the time-out of a provider that is down",
+        "send/routes/breaker.py",
+        "        case Health.CLOSED if not _opens(heard, ailment):",
+        "        case Health.CLOSED:",
+        ("test_send_providers.py",),
+    ),
+    # Who may look, and act.
+    Defect(
+        "any-host-name",
+        "a web page whose name is rebound to 127.0.0.1 reads the queue",
+        "monitor/guard.py",
+        "    if not _names_us(hosts[0]):",
+        "    if False:",
+        ("test_monitor_guard.py", "test_monitor_admin.py"),
+    ),
+    Defect(
+        "empty-token",
+        "without adminToken anybody may act",
+        "config/secrets.py",
+        "return hmac.compare_digest(mine, theirs) and not self.empty",
+        "return hmac.compare_digest(mine, theirs)",
+        ("test_config_secrets.py", "test_monitor_token.py", "test_monitor_admin.py"),
+    ),
+    Defect(
+        "watchdog-fed-blindly",
+        "a receiver that holds a spool which is not there any more is never restarted",
+        "cli/vitals.py",
+        "        return Verdict(feed=not (mendable and passed), words=",
+        "        return Verdict(feed=True, words=",
+        ("test_service_manager.py",),
+    ),
+)
