@@ -275,7 +275,8 @@ class Session:
             text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
             return self._implied(recipient, Scope.MESSAGE, text)
         if not self.extensions.smtputf8:  # RFC 6531 3.2
-            text = f"550 5.6.7 SMTPUTF8 is needed and not offered by {self.label}"
+            # The name stands first: behind "not offered by" an address would read as a complaint about ours.
+            text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
             if utf8.indispensable(message):
                 return self._implied(recipient, Scope.MESSAGE, text)
             if not recipient.address.isascii():
