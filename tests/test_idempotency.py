@@ -28,7 +28,7 @@ from mailer.receive.upload import Store, Upload
 from mailer.spool.changes import Change, NotUndone, make_durable
 from mailer.spool.committer import Committer
 from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
-from mailer.spool.layout import ONCE, Spool
+from mailer.spool.layout import ONCE, Spool, SpoolError
 
 TO = "bob@example.net"
 KEYED = b"From: app@example.com\r\nIdempotency-Key: order-4711\r\nSubject: order\r\n\r\nYour order.\r\n"
@@ -224,6 +224,30 @@ def test_whichever_sync_fails_the_mail_is_queued_once(
     assert delivered == [id_in(reply)]
 
 
+def test_a_full_disk_that_takes_all_of_the_line_but_its_end_loses_no_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered: list[str] = []
+    real = os.write
+
+    def full(fd: int, data: memoryview) -> int:
+        if b'"event":"accepted","id"' not in bytes(data):
+            return real(fd, data)
+        real(fd, data[:-1])
+        raise OSError(28, "No space left on device")
+
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", full)
+            for _ in range(30):
+                assert submit(spool).code == 452
+        file = spool.path / ONCE / name_of("app", LOOPBACK, "order-4711")
+        assert file.stat().st_size < 1000
+        reply = submit(spool)
+        run(spool, delivered)
+    assert delivered == [id_in(reply)]
+
+
 def test_what_cannot_be_taken_back_is_kept_and_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +298,26 @@ def test_keys_are_forgotten_when_they_are_old_and_looked_for_once_an_hour(tmp_pa
         assert (spool.path / ONCE / "of another").exists()
 
 
+def test_what_cannot_be_forgotten_stops_no_run_and_a_sweep_is_bounded(tmp_path: Path) -> None:
+    now = time.time()
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        once = spool.path / ONCE
+        once.mkdir(0o700)
+        (once / "swept").mkdir()
+        (once / ("a" * 64)).mkdir()
+        (once / ("b" * 64)).symlink_to(tmp_path)
+        for number in range(1001):
+            (once / f"{number:064x}").touch()
+        assert forget_old(spool, now + 8000, 100) == 1000
+        assert forget_old(spool, now + 8000, 100) == 1
+        assert {path.name[:2] for path in once.iterdir()} == {"sw", "aa", "bb"}
+    moved = spool.path / "elsewhere"
+    once.rename(moved)
+    once.symlink_to(moved)
+    with pytest.raises(SpoolError, match="once is not a directory of ours"):
+        Spool.open(spool.path)
+
+
 class KeyFileHeld:
     """Holds a key's file while the block runs."""
 
@@ -308,6 +352,14 @@ def test_what_is_no_file_of_ours_is_not_followed_and_the_mail_may_come_again(
         assert submit(spool).code == 451
         assert outside.read_text() == "theirs"
         assert list((spool.path / "tmp").iterdir()) == queued(tmp_path) == []
+        # A message whose key's file was exchanged is delivered all the same.
+        path.rename(path.with_name("aside"))
+        first = submit(spool)
+        path.unlink()
+        path.with_name("aside").rename(path)
+        delivered: list[str] = []
+        run(spool, delivered)
+        assert delivered == [id_in(first)]
 
 
 def test_an_application_that_never_heard_the_reply_submits_again(relay: Relay, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Mail that is queued once however often it is submitted: the files of `once/`, one for each idempotency key.
 
-A key's file is named by a digest of its user and the key. It is a journal, only ever appended to:
+A key's file is named by a digest of its user and the key. It is a journal, which begins anew only while it
+names no message that was accepted:
 
     {"at":"...","event":"begun","id":"01JD...","content":"..."}
     {"at":"...","event":"accepted","id":"01JD..."}
@@ -22,6 +23,7 @@ import os
 import stat
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from typing import Self
 
 import msgspec
@@ -34,13 +36,17 @@ from mailer.spool.syscalls import read_at
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST = 64 * 1024
-"""Octets of a key's file that are read; one attempt writes some 200."""
+"""Octets of a key's file that are read; it has some 500 at most."""
 _TRIES = 100
 """How often a key's file may be removed, as too old, between being opened and locked."""
+_ABSENT = {errno.ENOENT, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO}
+"""There is no file of a key: it was too old, or what lies there is not ours. No mail waits for it."""
 _NAME = frozenset("0123456789abcdef")
 _SWEPT = "swept"
 """Its modification time is when `once/` was last swept; older than `_EVERY` seconds, it is swept again."""
 _EVERY = 3600.0
+_AT_ONCE = 1000
+"""Keys that one sweep forgets, at most; the next one goes on. Mail must not wait for it."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -137,7 +143,9 @@ class KeyFile:
         self._spool.sync_directory(ONCE)
 
     def begin(self, id: str, content: str, *, at: float) -> None:
-        """Name the message that is about to be queued; raises OSError."""
+        """Name the message that is about to be queued; no other is known. Raises OSError."""
+        # However often this fails, the file stays short.
+        os.ftruncate(self._fd, 0)
         self._append(Line(clock.rfc3339(at), BEGUN, id, content))
         self.known = Known(id, content)
 
@@ -146,8 +154,9 @@ class KeyFile:
 
         The file's name is durable when `once/` was synced.
         """
-        self._append(Line(at, ACCEPTED, id))
+        # A write that fails may have written the whole line, but for its end.
         self.known = msgspec.structs.replace(self.known, accepted=True)
+        self._append(Line(at, ACCEPTED, id))
         os.fsync(self._fd)
 
     def drop(self, *, at: str) -> None:
@@ -181,8 +190,10 @@ def confirm(held: Held, name: str) -> None:
         return
     try:
         fd = _open(held.spool, name, create=False)
-    except FileNotFoundError:
-        return  # as old as keys get
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return
+        raise
     file = KeyFile(held.spool, name, fd)
     try:
         if file.known.id == held.id and not file.known.accepted:
@@ -209,17 +220,23 @@ def forget_old(spool: Spool, now: float, window: float) -> int:
         with spool.directory(ONCE) as directory:
             if not _is_older(directory, _SWEPT, now, _EVERY):
                 return 0
-            _touch(directory, now)
             with os.scandir(directory) as entries:
-                return sum(_forget(directory, e.name, now, window) for e in entries if _is_name(e.name))
+                old = (
+                    e.name for e in entries if _is_name(e.name) and _forget(directory, e.name, now, window)
+                )
+                count = sum(1 for _ in islice(old, _AT_ONCE))
+            if count < _AT_ONCE:
+                _touch(directory, now)
+            return count
     except FileNotFoundError:
         return 0
 
 
 def _forget(directory: int, name: str, now: float, window: float) -> bool:
-    if not _is_older(directory, name, now, window):
-        return False
+    """Remove a key's file if it is old; what cannot be removed stays, and stops no other."""
     try:
+        if not _is_older(directory, name, now, window):
+            return False
         fd = os.open(name, _FLAGS, dir_fd=directory)
     except OSError:
         return False
@@ -228,7 +245,7 @@ def _forget(directory: int, name: str, now: float, window: float) -> bool:
         if not lock(fd) or not _is_older(directory, name, now, window):
             return False
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
+    except OSError:
         return False
     finally:
         os.close(fd)
@@ -245,11 +262,14 @@ def _is_older(directory: int, name: str, now: float, age: float) -> bool:
 
 
 def _touch(directory: int, now: float) -> None:
-    fd = os.open(_SWEPT, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=directory)
-    try:
-        os.utime(fd, (now, now))
-    finally:
-        os.close(fd)
+    """Note that all was looked at; where that cannot be noted, all is looked at again."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(OSError):
+        fd = os.open(_SWEPT, flags, FILE_MODE, dir_fd=directory)
+        try:
+            os.utime(fd, (now, now))
+        finally:
+            os.close(fd)
 
 
 def _is_name(name: str) -> bool:

@@ -198,6 +198,8 @@ class Spool:
                 f"the spool {self.path} is on {kind}, {why}: set spoolDir to a directory on a local "
                 "filesystem, such as ext4, XFS or btrfs",
             )
+        with suppress(FileNotFoundError):
+            self._check_directory(ONCE)
         found = standing(self.root)
         if found is Standing.FOREIGN:
             raise SpoolError(None, f"{self.path} {no_spool(found, self.path)}")
