@@ -151,6 +151,11 @@ LOOK_ALIKES = [
     "550 Bad user/pass",
     "550 Email blocked by cbl.abuseat.org",
     "550 Address blocked",
+    "550 user blacklisted",
+    "550 user denied",
+    "550 rejected, see the link in this reply",
+    "554 cannot open file",
+    "550 this mail is subject to restrictions",
     "451 4.3.0 Failed to queue message: too many messages in queue",
     "550 DOMAIN_SUSPENDED",
     "554 Address blacklisted: 192.0.2.1",
@@ -270,8 +275,8 @@ def test_a_thing_and_its_state_are_found_in_either_order_near_each_other():
     )
     assert Sentence(" closed is the mailbox ").said("mailbox", "disabled") == "closed is the mailbox"
     assert Sentence(f" mailbox {'x ' * 8}closed ").said("mailbox", "disabled") == ""
-    assert Sentence(" it does not seem to exist as a user ").said("recipient", "unknown") == "exist as a user"
-    assert Sentence(" there exists a user ").said("recipient", "unknown") == ""
+    assert Sentence(" it does not seem to exist as a user ").said("user", "unknown") == "exist as a user"
+    assert Sentence(" there exists a user ").said("user", "unknown") == ""
     assert Sentence(" mailbox ").said("mailbox") == "mailbox"
     assert Sentence(" ").said("mailbox") == ""
 

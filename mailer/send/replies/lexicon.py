@@ -54,14 +54,14 @@ THINGS = {
         """,
     "content": """
         content spam* antispam junk* ube uce unsolicited bulk virus viruses malware phish* trojan worm
-        scam fraud* suspicious infected filtered quarantin* profan* offensive obscene porn* advert* url
-        urls link links pattern keyword uribl surbl regular?expression regex
+        scam fraud* suspicious infected filtered quarantin* profan* offensive obscene porn* advert*
+        pattern keyword uribl surbl regular?expression regex
         """,
     "utf8": "smtputf8 utf8 non?ascii",
     "form": """
         header headers mime line lines lf cr line?feed linefeed newline charset encoding 8bit multipart
-        boundary parts part crlf newlines 8bitmime encoded null?byte* nul field fields rfc syntax
-        compliant from?header date?header subject message?id json xml duplicate
+        boundary crlf newlines 8bitmime encoded null?byte* nul field fields rfc syntax compliant
+        from?header date?header subject message?id json xml duplicate
         """,
     "attachment": """
         attachment* file files filename extension executable* archive archives zip zips macro* file?type
@@ -76,9 +76,9 @@ THINGS = {
         """,
     "recipient": """
         recipient* rcpt rcptto rcpt?to addressee* receiver* destinatario* destinataire* empfanger
-        empfaenger user person employee student nobody mailing?list list route utilisateur utente usuario
-        benutzer uzytkownik
+        empfaenger mailing?list list route
         """,
+    "user": "user person employee student nobody utilisateur utente usuario benutzer uzytkownik",
     "recipients": "recipients rcpts users addresses one?recipient",
     "path": "@",
     "address": """
@@ -99,7 +99,7 @@ THINGS = {
         extensions smtp rfc mail?command rcpt?command data?command
         """,
     # What Postfix puts before the words of others, whatever they speak of.
-    "preface": "@?recipient?address?rejected recipient?address?rejected delivery?error relay?<ip>",
+    "preface": "@?recipient?address?rejected recipient?address?rejected delivery?error relay?<ip> subject?to",
     "policy": "policy policies access administrat* prohibition",
     "message": """
         message messages mail mails msg letter body data text processing nachricht courrier mensaje
