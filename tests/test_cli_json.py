@@ -54,7 +54,7 @@ def states(relay: Relay) -> Queue:
 def test_outcomes_are_objects_with_the_documented_fields(relay: Relay, states: Queue, tmp_path: Path) -> None:
     message = states.new()
     states.hold(message, "later")
-    written = tmp_path / "made.json"
+    written, all_told = tmp_path / "made.json", []
     for line, given, expected in (
         (f"spool why {message}", "", {"id": message, "state": "hold"}),
         ("top", "", {"paused": False, "providers": [{"name": "main", "health": "in use", "trouble": ""}]}),
@@ -76,10 +76,10 @@ def test_outcomes_are_objects_with_the_documented_fields(relay: Relay, states: Q
         assert done.returncode == 0, (line, done.stderr)
         told = json.loads(done.stdout)
         assert {key: told.get(key) for key in expected} == expected, line
-    told = json.loads(relay.mailer("spool", "why", message, "--json").stdout)
-    assert told["verdict"]
-    assert [event["event"] for event in told["events"]] == ["accepted", "held"]
-    assert json.loads(relay.mailer("top", "--json").stdout)["queue"]["hold"]["count"] == 1
+        all_told.append(told)
+    assert all_told[0]["verdict"]
+    assert [event["event"] for event in all_told[0]["events"]] == ["accepted", "held"]
+    assert all_told[1]["queue"]["hold"]["count"] == 1
 
 
 def test_reload_says_of_each_program_what_became_of_it(relay: Relay) -> None:
