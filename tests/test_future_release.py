@@ -18,13 +18,14 @@ from testbed.faketime import faketime
 from testbed.relay import USERNAME, Relay
 
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.monitor.queue import QueueView
 from mailer.receive.parameters import ParameterError, mail_parameters
 from mailer.spool.changes import make_durable
 from mailer.spool.glance import Glance, glances, of_seen
 from mailer.spool.incoming import Incoming
 from mailer.spool.inspect import listing
 from mailer.spool.journal import Disposition
-from mailer.spool.layout import Place, Spool, bucket_for, scheduled_bucket_for
+from mailer.spool.layout import Place, Spool, bucket_for, full_minute, scheduled_bucket_for
 from mailer.spool.operate import Operator
 from mailer.spool.scan import find
 from mailer.spool.sweep import due_buckets, requeue_due
@@ -130,6 +131,9 @@ def test_nothing_is_early_however_far_ahead_and_a_wrong_clock_of_ours_still_is(t
         (glance,) = glances(spool, time.time() + DAY)
         assert isinstance(glance, Glance)
         assert glance == of_seen(seen)
+        # It counts as mail that waits, and is not late: no alert is for it.
+        queue = QueueView(spool, time.time).snapshot()
+        assert (queue.waiting, queue.waiting_age(due), queue.due) == (1, 0.0, ((full_minute(due), 1),))
         # The operator's word is not the sender's: what was requeued is due.
         Operator(spool, "ann").retry(find(spool, name)[0], NOW)
         (seen,) = listing(spool, NOW)
