@@ -219,7 +219,7 @@ def test_several_programs_are_ready_and_alive_when_all_are(notify: NotifySocket)
         relay.expect(ours, "serve", needed=True)
         relay.expect(init, "monitor", needed=False)
         here.ready("serves")
-        from_another(here.address, "READY=1\nSTATUS=forged\nWATCHDOG=1")
+        from_another(here.address, "READY=1\nRELOADING=1\nSTATUS=forged\nWATCHDOG=1")
         relay.read()
         assert notify.got() == ["STATUS=serve: serves"]
         relay.forget(init)
