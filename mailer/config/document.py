@@ -1,6 +1,5 @@
 """From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
 
-import shlex
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,8 @@ def read(path: Path) -> tuple[bytes, int]:
     except Untrusted as error:
         raise _unusable(path, f"is not used: {error.strerror}") from None
     except PermissionError as error:
+        import shlex  # noqa: PLC0415 - only for a message
+
         todo = f"type, as root: mailer config check --config {shlex.quote(str(path))}"
         raise _unusable(
             path, f"cannot be read: {error.strerror}; {todo}, which says how to mend it{_hidden(path)}"
