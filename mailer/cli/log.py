@@ -17,7 +17,8 @@ from mailer.cli import synonyms
 from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
-from mailer.cli.options import DURATION_IS, MessageId, config_option, duration, examples, json_of
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
 from mailer.cli.synonyms import Word
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.mail.reply import printable, printable_json

@@ -1,14 +1,9 @@
 """Options and argument types that several commands share."""
 
-import shlex
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
-
-if TYPE_CHECKING:
-    from mailer.spool.layout import Place
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _CONFIG = "mailer.config"
@@ -87,44 +82,4 @@ def duration(text: str) -> float:
         raise click.BadParameter(f"a duration is {DURATION_IS}") from None
 
 
-def _message_id(text: str) -> str:
-    """Read an id or the beginning of one; what is neither is refused before anything is touched."""
-    from mailer.mail.reply import printable  # noqa: PLC0415 - only when one is given
-    from mailer.spool.ids import is_prefix  # noqa: PLC0415 - the same
-
-    prefix = text.upper()
-    if not is_prefix(prefix):
-        said = f'"{printable(text, 80)}" is no message id, nor the beginning of one'
-        if "@" in text:
-            said += f". The mail of an address: mailer log --to {shlex.quote(printable(text, 320))}"
-        raise click.BadParameter(said)
-    return prefix
-
-
 DURATION = click.types.FuncParamType(duration)
-
-
-class MessageId(click.ParamType[str]):
-    """An id, or the beginning of one, that the shell completes."""
-
-    name = "id"
-
-    def __init__(self, *places: "Place", delivered: bool = False) -> None:
-        """Offer what is in these places, all of the queue by default; `delivered`: recent others, too."""
-        self._places = places
-        self._delivered = delivered
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401, ARG002 - click's signature
-        return _message_id(value)
-
-    def shell_complete(
-        self,
-        ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002 - click's signature
-        incomplete: str,
-    ) -> list[CompletionItem]:
-        from mailer.cli.candidates import message_ids  # noqa: PLC0415 - only at Tab
-        from mailer.spool.scan import QUEUE  # noqa: PLC0415 - as above
-
-        found = message_ids(ctx, incomplete, self._places or QUEUE, delivered=self._delivered)
-        return list(map(CompletionItem, found))

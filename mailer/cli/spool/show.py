@@ -6,7 +6,8 @@ import time
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MessageId, config_option, examples
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import config_option, examples
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
 from mailer.cli.wire import workplace

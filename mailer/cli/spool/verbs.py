@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import click
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MessageId, config_option, examples, json_of
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.program import system_words
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate

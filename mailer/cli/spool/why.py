@@ -7,7 +7,8 @@ import click
 import msgspec
 
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.options import MessageId, config_option, examples, json_option
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.outlook import outlook
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
