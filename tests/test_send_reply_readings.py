@@ -224,7 +224,10 @@ def test_no_sentence_about_us_is_a_refusal_of_the_mail(phase):
     assert [text for text in sentences if read(phase, Reply(550, (text,))).about in BOUNCES] == []
 
 
-OURS = ("server", "login", "relay", "hello", "our host", "ill fame", "encryption", "connection", "allowance")
+OURS = (
+    *("server", "login", "relay", "hello", "our host", "ill fame", "encryption", "connection", "allowance"),
+    "trade",
+)
 """An account may be the recipient's as well."""
 
 

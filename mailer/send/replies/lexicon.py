@@ -44,6 +44,11 @@ THINGS = {
         account accounts subscription plan license licence billing payment trial sandbox your?ability
         smtp?access submission customer* tenant outgoing outbound
         """,
+    "trade": """
+        reseller* subscription subscriptions plan plans license licenses licence licences billing payment
+        payments trial tier contract contracts prepaid invoice* sandbox customer* upgrade unpaid
+        contact?list contacts
+        """,
     # The mail: its proof of origin, its sender, its form, its content.
     "proof": "spf dkim dmarc senderid domainkeys forgery forged spoof* impersonat* dkim?signature",
     "signature": "arc signature signatures alignment aligned signed",

@@ -30,9 +30,15 @@ _US = """
     you (are not|must|need|may not|cannot)
     (remote ?host|spammers?)
     relay (access|denied|not)
+    (scan|scanning|scanner|antivirus) (failed|failure|error|timeout|timed out|is not available|unavailable)
+    (signature|virus) database
+    (contact|contacts|contacts list|contact list|verified addresses|verified recipients) only
+    (smtp|submission|relay) (user|account|customer)
     """
 
 _OURS = "login, relay, hello, our host, ill fame, encryption"
+_TRADE = "trade"
+"""What is between a provider and its customer is no recipient's, whatever is said of it."""
 
 
 @cache
@@ -42,4 +48,6 @@ def _pattern() -> re.Pattern[str]:
 
 def names_us(sentence: Sentence) -> bool:
     """Tell whether a reply names our account or what we may send, or complains of our login or host."""
-    return _pattern().search(sentence.words) is not None or bool(sentence.said(_OURS, COMPLAINTS))
+    if _pattern().search(sentence.words) is not None:
+        return True
+    return bool(sentence.said(_OURS, COMPLAINTS) or sentence.said(_TRADE))
