@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -23,13 +24,14 @@ from mailer.config.load import load
 from mailer.config.oauth import OAuth2
 from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
-from mailer.oauth.source import TokenSource
+from mailer.oauth.source import TokenSource, key_of
 from mailer.oauth.trouble import TokenTrouble
 from mailer.spool import token_store
 from mailer.spool.layout import Spool
 from mailer.spool.token_store import Tokens
 
 USER, SECRET, ACCOUNT = "relay@example.com", "s3cret~of-the.application", "smtp.example.com:587"
+USUAL = {"grant": "clientCredentials", "clientSecret": SECRET}
 ASKERS = Path(__file__).with_name("token_askers.py")
 
 
@@ -57,12 +59,13 @@ class Bench:
         return auth
 
     def source(self, **keys: Any) -> TokenSource:
-        keys = keys or {"grant": "clientCredentials", "clientSecret": SECRET}
-        return TokenSource(self.auth(**keys), USER, ACCOUNT, self.spool, self.clock)
+        return TokenSource(self.auth(**(keys or USUAL)), USER, ACCOUNT, self.spool, self.clock)
 
     @property
     def kept(self) -> Tokens:
-        return token_store.read(self.spool, ACCOUNT)
+        """What is kept of the one account that there is."""
+        [file] = (self.directory / "spool" / "state").glob("token-*.json")
+        return msgspec.json.decode(file.read_bytes(), type=Tokens)
 
 
 @pytest.fixture
@@ -191,6 +194,7 @@ def test_a_server_that_is_down_takes_nothing_away_that_still_works(bench: Bench)
     assert token(bench.source()) == first
     assert bench.kept.failure
     asked = bench.server.asked()
+    bench.ahead += source.WAIT - 1
     assert token(bench.source()) == first
     assert bench.server.asked() == asked, "it was asked again at once"
     bench.ahead = 3601
@@ -245,6 +249,26 @@ def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk
     blocked.rmdir()
     made = token(asker)
     assert made in bench.server.access
+
+
+def test_a_program_that_stands_still_while_it_asks_stops_nobody_who_has_a_token(bench: Bench) -> None:
+    first = token(bench.source())
+    bench.ahead = 3300
+    with token_store.locked(bench.spool, key_of(bench.auth(**USUAL), ACCOUNT)) as mine:
+        assert mine
+        assert token(bench.source()) == first
+    assert token(bench.source()) != first
+
+
+def test_two_logins_to_one_account_are_kept_apart(bench: Bench) -> None:
+    refresh = bench.server.new_refresh_token()
+    ways: list[dict[str, Any]] = [
+        USUAL,
+        {"grant": "refreshToken", "refreshToken": refresh, "clientSecret": SECRET},
+    ]
+    first = [token(bench.source(**keys)) for keys in ways]
+    assert [token(bench.source(**keys)) for keys in ways] == first
+    assert bench.server.asked() == 2
 
 
 # Trouble.

@@ -144,7 +144,9 @@ def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
     """Say why there is no token: in the server's words, where it has some."""
     error = answer.text("error")
     secrets = (*terms.secrets.values(), *form.values(), answer.text("access_token"))
-    skew = _skew(answer.date, now)
+    # Only of what is signed does anybody compare the time.
+    signed = "assertion" in form or "client_assertion" in form
+    skew = _skew(answer.date, now) if signed else ""
     if not error:
         why = f"it answered {answer.status}, without a token or a reason{skew}"
         return from_server(terms.host, why, temporary=answer.status >= 500 or answer.status == 429)

@@ -30,6 +30,8 @@ YOUNG = 60.0
 """Seconds for which a token that the provider refuses is not exchanged: a new one would be no better."""
 PAUSE = 15.0
 """Seconds after a server was asked in vain for which no runner asks it again."""
+WAIT = 60.0
+"""The same while the token that is kept still works."""
 _PATIENCE = 60.0
 """Seconds to wait for another program that asks; it has 30 for its request."""
 _LOOK = 0.05
@@ -45,13 +47,13 @@ class TokenSource:
         Args:
             auth: its terms.
             username: the mailbox that logs in.
-            account: what the tokens are kept by.
+            account: whose tokens they are.
             spool: where they are kept.
             clock: what time it is.
         """
         self._auth = auth
         self._username = username
-        self._account = account
+        self._account = key_of(auth, account)
         self._spool = spool
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
@@ -74,10 +76,10 @@ class TokenSource:
             if not self._due(kept, refused):
                 return kept.access
             try:
-                return (await self._renewed(terms, refused)).access
+                return (await self._renewed(terms, kept, refused)).access
             except TokenTrouble:
                 # What was there before still works: a server that does not answer is no reason not to send.
-                if kept.access and kept.access != refused and self._lasts(kept):
+                if self._works(kept, refused):
                     return kept.access
                 raise
 
@@ -114,6 +116,9 @@ class TokenSource:
         digest = _digest(terms)
         return kept if kept.made_for == digest else Tokens(account=self._account, made_for=digest)
 
+    def _works(self, kept: Tokens, refused: str) -> bool:
+        return bool(kept.access) and kept.access != refused and self._lasts(kept)
+
     def _lasts(self, kept: Tokens) -> bool:
         """Tell whether it has not ended; where the clock was set back, nobody knows."""
         return kept.obtained - YOUNG <= self._clock() < kept.ends
@@ -125,11 +130,14 @@ class TokenSource:
         now = self._clock()
         if kept.access == refused:
             return now - kept.obtained >= YOUNG
+        if 0 <= now - kept.failed < WAIT:
+            return False
         # One that lasts for minutes only is renewed when half of that is over.
         return kept.ends - now < min(MARGIN, (kept.ends - kept.obtained) / 2)
 
-    async def _renewed(self, terms: Terms, refused: str) -> Tokens:
-        async with self._alone():
+    async def _renewed(self, terms: Terms, before: Tokens, refused: str) -> Tokens:
+        # While one program asks, the others go on with a token that works.
+        async with self._alone(0.0 if self._works(before, refused) else _PATIENCE):
             kept = self._kept(terms)
             if not self._due(kept, refused):
                 return kept
@@ -179,9 +187,9 @@ class TokenSource:
         self._unwritten = None
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Hold the account's lock; raises TokenTrouble where another program keeps it for too long."""
-        ends = asyncio.get_running_loop().time() + _PATIENCE
+    async def _alone(self, patience: float = _PATIENCE) -> AsyncIterator[None]:
+        """Hold the account's lock; raises TokenTrouble where another program keeps it for longer."""
+        ends = asyncio.get_running_loop().time() + patience
         while True:
             try:
                 with token_store.locked(self._spool, self._account) as mine:
@@ -190,9 +198,14 @@ class TokenSource:
                         return
             except OSError as error:
                 raise ours(f"the spool's state/ cannot be used: {error.strerror}", local=True) from error
-            if asyncio.get_running_loop().time() > ends:
+            if asyncio.get_running_loop().time() >= ends:
                 raise ours("another program asks for one and does not come to an end", temporary=True)
             await asyncio.sleep(_LOOK)
+
+
+def key_of(auth: OAuth2, account: str) -> str:
+    """Return what tokens are kept by: the same account may be logged in to in two ways."""
+    return f"{account} {auth.grant} {auth.token_url} {auth.client_id} {auth.scope}"
 
 
 def _digest(terms: Terms) -> str:
