@@ -375,7 +375,7 @@ def test_what_is_missing_here_is_named_without_asking(bench: Bench, keys: dict[s
 
 def test_each_cause_says_what_to_do_in_words_that_can_be_typed() -> None:
     for cause in CAUSES:
-        text = cause.todo.format(name="primary")
+        text = cause.advice("primary")
         assert text.endswith("."), cause.name
         assert "{" not in text
     assert len({cause.name for cause in CAUSES}) == len(CAUSES)
