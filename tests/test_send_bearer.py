@@ -290,6 +290,8 @@ def test_without_a_token_the_mail_waits_and_every_view_says_why_and_what_to_do(
         ("430 4.2.0 STOREDRV; mailbox logon failure; STOREDRV.Submission.Exception", "mailboxPermission"),
         ("535 5.7.8 Username and Password not accepted (XOAUTH2, by access token)", "tokenRefused"),
         ("AUTH XOAUTH2 or OAUTHBEARER is not offered (offered: PLAIN)", "noMechanism"),
+        ("no access token from login.example.com: slow_down: too many connections per session", "noToken"),
+        ("no access token from login.example.com: invalid_grant: daily quota exceeded", "invalidGrant"),
         ("535 5.7.8 authentication failed", ""),
         ("Connection refused", ""),
     ],
