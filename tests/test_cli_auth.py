@@ -145,8 +145,9 @@ SLOW = (400, {"error": "slow_down"})
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ([(400, {"error": "access_denied"})], "access_denied"),
-        ([(400, {"error": "expired_token"})], "expired_token"),
+        ([(400, {"error": "access_denied"})], "the user has refused"),
+        ([(400, {"error": "authorization_declined"})], "the user has refused"),
+        ([(400, {"error": "expired_token"})], "the code has expired"),
         ([(200, {"access_token": "a", "token_type": "Bearer"})], "offline_access"),
         ([(503, {})], "answered 503"),
     ],

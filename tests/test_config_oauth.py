@@ -149,6 +149,12 @@ def test_a_login_needs_a_mailbox_and_no_password(loaded: Any) -> None:
     assert f"{P}password" not in {problem.path for problem in warnings(loaded(microsoft()))}
 
 
+def test_a_token_goes_to_no_server_that_proves_nothing(loaded: Any) -> None:
+    said = told(loaded(microsoft(), host="smtp.example.com", insecureSkipVerify=True))
+    assert "take the access token" in said[f"{P}insecureSkipVerify"]
+    assert told(loaded(microsoft(), host="localhost", insecureSkipVerify=True)) == {}
+
+
 def test_no_view_shows_a_secret(loaded: Any) -> None:
     found = loaded(microsoft(refreshToken=SECRET, certificate={"env": "CERT"}))
     shown = effective(found.config)

@@ -189,6 +189,12 @@ def test_no_reply_shows_a_token_or_a_good_part_of_it(token: str) -> None:
     assert conceal.words("535 5.7.3 Authentication unsuccessful") == "535 5.7.3 Authentication unsuccessful"
 
 
+def test_no_reply_shows_the_token_of_the_session_before() -> None:
+    conceal = Concealment.of_token(USER, "a-new-token-that-is-used", TOKEN)
+    for token in ("a-new-token-that-is-used", TOKEN):
+        assert conceal.words(f"220 hello {token}") == "220 hello ***"
+
+
 # Real programs.
 
 

@@ -218,15 +218,17 @@ def shown(relay: Relay, ids: list[str]) -> str:
     ],
 )
 def test_what_is_concealed(password: str, text: str, shown: str) -> None:
-    assert Concealment("user", password).words(text) == shown
+    assert Concealment.of_password("user", password).words(text) == shown
 
 
 def test_a_password_in_latin_1_is_concealed_too() -> None:
-    assert Concealment("user", "schlüssel").octets("der schlüssel".encode("latin-1")) == b"der ***"
+    assert (
+        Concealment.of_password("user", "schlüssel").octets("der schlüssel".encode("latin-1")) == b"der ***"
+    )
 
 
 def test_an_honest_reply_stays_as_it_is() -> None:
-    conceal = Concealment(USERNAME, PASSWORD)
+    conceal = Concealment.of_password(USERNAME, PASSWORD)
     for line in Path(__file__).with_name("data").joinpath("replies.jsonl").read_text().splitlines():
         text = json.dumps(json.loads(line))
         assert conceal.words(text) == text
@@ -235,7 +237,7 @@ def test_an_honest_reply_stays_as_it_is() -> None:
 def test_a_transcript_shows_no_end_of_a_password_whose_beginning_it_has_dropped() -> None:
     """A line that comes in pieces and is longer than what is shown of one."""
     said: list[str] = []
-    transcript = Transcript(said.append, Concealment(USERNAME, PASSWORD))
+    transcript = Transcript(said.append, Concealment.of_password(USERNAME, PASSWORD))
     transcript.received(f"554 {PASSWORD}{'y' * 1990}".encode())
     transcript.received(b"zzz\r\n")
     assert said[0].startswith("S: 554 ***yyy")

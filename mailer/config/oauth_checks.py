@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 from mailer.config.hops import Provider
 from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
-from mailer.mail.host_name import is_address
 
 _NO_URL = "is no address; write it as https://login.example.com/token"
 _BLANKS = re.compile(r"\s")
@@ -22,6 +21,11 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
         yield "username", "is needed: the mailbox that the token is for"
     elif auth.username not in {"", provider.username}:
         yield "auth.username", "is another one than the provider's username: write it once"
+    if provider.insecure_skip_verify and not _is_here(provider.host):
+        yield (
+            "insecureSkipVerify",
+            "is on: whoever is on the way could take the access token",
+        )
     yield from _addresses(auth)
     yield from _grant(auth)
     if not auth.scope and auth.grant is not Grant.REFRESH_TOKEN:
@@ -58,10 +62,13 @@ def _bad_url(url: str) -> str:
         return _NO_URL
     if not host or _BLANKS.search(url) or "@" in parts.netloc:
         return _NO_URL
-    here = host == "localhost" or (is_address(host) and host in {"127.0.0.1", "::1"})
-    if parts.scheme != "https" and not (parts.scheme == "http" and here):
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(host)):
         return "must begin with https://: the secret goes there"
     return ""
+
+
+def _is_here(host: str) -> bool:
+    return host in {"localhost", "127.0.0.1", "::1"}
 
 
 def _grant(auth: OAuth2) -> Iterator[tuple[str, str]]:

@@ -45,25 +45,31 @@ def _cause(name: str, sign: str, what: str, todo: str) -> Cause:
     return Cause(name, re.compile(sign, re.IGNORECASE), what, text)
 
 
-CAUSES = (
-    _cause(
+def _clock_skew(sign: str) -> Cause:
+    return _cause(
         "clockSkew",
-        r"AADSTS700024|reasonable timeframe|this host's clock is \d+",
+        sign,
         "the clock of this host is wrong",
         "Set the clock (`timedatectl`, chrony): a signed request holds for minutes only; {by itself}",
-    ),
+    )
+
+
+CAUSES = (
+    _clock_skew("AADSTS700024|reasonable timeframe"),
     _cause(
         "refreshTokenUnused",
         "AADSTS700082",
         "the login has ended: its refresh token was not used for 90 days",
-        "Type `mailer auth login {typed}`, or write a new `refreshToken` and type `mailer reload`; {again}",
+        "With grant deviceCode type `mailer auth login {typed}`, else write a new `refreshToken` and type "
+        "`mailer reload`; {again}",
     ),
     _cause(
         "conditionalAccess",
         r"AADSTS70043|AADSTS53003|AADSTS5007[69]|interaction_required",
         "the directory's rules (Conditional Access) have ended the login",
         """Have the directory's administrator exempt this application from the rule (sign-in frequency, second
-        factor, location), then type `mailer auth login {typed}`; {again}""",
+        factor, location), then log in anew: with grant deviceCode by `mailer auth login {typed}`, else by a
+        new `refreshToken` and `mailer reload`; {again}""",
     ),
     _cause(
         "clientSecretExpired",
@@ -85,6 +91,14 @@ CAUSES = (
         "the certificate is not registered for the application",
         """Upload the certificate of `auth.certificate` to the application's registration (Certificates &
         secrets), or name the one that is there; type `mailer reload`; {again}""",
+    ),
+    # Behind what servers say clearly: theirs counts, whatever the clocks show.
+    _clock_skew(r"this host's clock is \d+"),
+    _cause(
+        "loginRefused",
+        "the user has refused|the code has expired",
+        "the login was not completed",
+        "Type `mailer auth login {typed}` again, and agree to what is asked; {by itself}",
     ),
     _cause(
         "consentMissing",
@@ -116,9 +130,9 @@ CAUSES = (
         "invalidGrant",
         "invalid_grant",
         "the login was withdrawn or has expired",
-        """Type `mailer auth login {typed}`, or write a new `refreshToken` (a changed password ends the old
-        one) and type `mailer reload`; for a service account compare user, scope and delegation with what the
-        administrator allowed; {again}""",
+        """With grant deviceCode type `mailer auth login {typed}`; with refreshToken write a new one (a
+        changed password ends the old one) and type `mailer reload`; for a service account compare user,
+        scope and delegation with what the administrator allowed; {again}""",
     ),
     _cause(
         "untrustedCertificate",

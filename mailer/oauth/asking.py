@@ -136,8 +136,7 @@ def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
     if len(token) > _LONGEST_TOKEN or not _sendable(token):
         raise from_server(terms.host, "it gives a token that no SMTP server can be shown")
     lasts = answer.number("expires_in")
-    refresh = answer.text("refresh_token")
-    return Granted(token, _UNSAID if lasts is None else lasts, refresh if _sendable(refresh) else "")
+    return Granted(token, _UNSAID if lasts is None else lasts, answer.text("refresh_token"))
 
 
 def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> TokenTrouble:

@@ -20,6 +20,14 @@ _SLOWER = 5.0
 """Seconds more after each `slow_down` (3.5)."""
 _LONGEST = 1800.0
 """Seconds that a code is waited for, whatever the server says."""
+_SLOWEST = 60.0
+"""Seconds between two requests at most, whatever the server says."""
+_NO = {
+    "access_denied": "the user has refused",
+    "authorization_declined": "the user has refused",  # Microsoft's word for it
+    "expired_token": "the code has expired",
+}
+"""What ends a login (RFC 8628 3.5)."""
 _MOST_FAILURES = 5
 """Requests in a row without an answer after which the login is given up."""
 
@@ -57,7 +65,7 @@ async def begin(terms: Terms, now: float) -> Prompt:
         printable(url, 300),
         min(_LONGEST, holds or _LONGEST),
         device_code,
-        _INTERVAL if interval is None else interval,
+        _INTERVAL if interval is None else min(interval, _SLOWEST),
     )
 
 
@@ -96,6 +104,8 @@ async def wait(
             case "slow_down":
                 interval += _SLOWER
                 continue
+            case error if error in _NO:
+                raise from_server(terms.host, _NO[error], temporary=True)
         made = granted(terms, form, answer, clock())
         if not made.refresh:
             why = "it gave no refresh token, so the login would end with the first token"

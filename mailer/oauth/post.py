@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -52,25 +52,31 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 async def post(url: str, form: Mapping[str, str]) -> Answer:
     """Send a form by POST and return the answer, whatever its status.
 
-    The certificate is verified, a proxy of the environment (HTTPS_PROXY) is used, and no redirect is
-    followed: the form holds secrets.
+    The certificate is verified, the proxy that HTTPS_PROXY names is used (not where NO_PROXY names the host,
+    nor for an address of this host in clear), and no redirect is followed: the form holds secrets.
 
     Raises:
         TokenTrouble: there is none, or one that cannot be used.
     """
     # Imported here: it takes 0.2 s, which no run pays that finds its token kept.
-    from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
+    from aiohttp import BasicAuth, ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
 
     host = urlsplit(url).netloc
+    # Not by aiohttp's trust_env: it would send what ~/.netrc has for the host as well.
+    proxy = proxy_for(url)
+    user = urlsplit(proxy).username if proxy else None
+    login = BasicAuth(unquote(user), unquote(urlsplit(proxy).password or "")) if proxy and user else None
     try:
         async with (
-            ClientSession(timeout=ClientTimeout(total=TIMEOUT), trust_env=True) as session,
+            ClientSession(timeout=ClientTimeout(total=TIMEOUT)) as session,
             session.post(
                 url,
                 data=dict(form),
                 headers={"Accept": "application/json"},
                 allow_redirects=False,
                 ssl=ssl.create_default_context(),
+                proxy=_without_login(proxy) if proxy else None,
+                proxy_auth=login,
             ) as response,
         ):
             if 300 <= response.status < 400:
@@ -86,6 +92,21 @@ async def post(url: str, form: Mapping[str, str]) -> Answer:
         raise from_server(host, _words(error), temporary=True) from None
     finally:
         await asyncio.sleep(0)  # aiohttp closes its connection in the next round of the loop
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy of the environment for an address; None: it is asked directly."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - as aiohttp
+
+    parts, proxies = urlsplit(url), getproxies()
+    if parts.scheme != "https" or proxy_bypass(parts.netloc, proxies):
+        return None
+    return proxies.get("https")
+
+
+def _without_login(proxy: str) -> str:
+    parts = urlsplit(proxy)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 async def _bounded(content: Any, host: str) -> bytes:  # noqa: ANN401 - aiohttp's reader

@@ -72,6 +72,7 @@ class TokenSource:
         """
         async with self._one_at_a_time:
             terms = await self.terms()
+            await self._write_what_is_owed()
             kept = self._kept(terms)
             if not self._due(kept, refused):
                 return kept.access
@@ -94,6 +95,11 @@ class TokenSource:
         terms = await self.terms()
         async with self._alone():
             self._write(self._made(terms, made, Tokens(), used=True))
+
+    def check_room(self) -> None:
+        """Look whether what a server gives can be kept; raises TokenTrouble."""
+        if self._spool.free_bytes() < token_store.ROOM:
+            raise ours("the disk is full, and what the server gives could not be kept", local=True)
 
     async def kept(self) -> Tokens:
         """Return what is kept under the terms of today; raises TokenTrouble: they cannot be had."""
@@ -142,13 +148,27 @@ class TokenSource:
             if not self._due(kept, refused):
                 return kept
             if 0 <= self._clock() - kept.failed < PAUSE:
-                raise TokenTrouble(kept.failure, temporary=True)
+                raise TokenTrouble(kept.failure, temporary=not kept.for_people)
             try:
                 return await self._ask(terms, kept)
             except TokenTrouble as trouble:
+                # Beside what could not be written, if there is such: it may be the only way back.
+                noted = replace(
+                    self._kept(terms),
+                    failed=self._clock(),
+                    failure=trouble.text,
+                    for_people=not trouble.temporary,
+                )
                 with suppress(TokenTrouble):
-                    self._write(replace(kept, failed=self._clock(), failure=trouble.text))
+                    self._write(noted)
                 raise
+
+    async def _write_what_is_owed(self) -> None:
+        """Write what a disk that was full or broken did not take, if it does now."""
+        if self._unwritten:
+            with suppress(TokenTrouble):
+                async with self._alone(0.0):
+                    self._write(self._unwritten)
 
     async def _ask(self, terms: Terms, kept: Tokens) -> Tokens:
         """Ask the server, with the lock held; what it gives is durable before anybody uses it."""
@@ -156,8 +176,7 @@ class TokenSource:
 
         if self._unwritten:
             self._write(self._unwritten)
-        if self._spool.free_bytes() < token_store.ROOM:
-            raise ours("the disk is full, and what the server gives could not be kept", local=True)
+        self.check_room()
         form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
         answer = await post(self._auth.token_url, form)
         made = granted(terms, form, answer, self._clock())

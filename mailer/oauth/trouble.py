@@ -11,6 +11,8 @@ _LONGEST = 400
 """Characters of a description; Microsoft's go on with trace ids after the first line."""
 _SHORTEST_SECRET = 6
 """Characters; less is a syllable of honest words."""
+_BEGINNING = 16
+"""Characters of a long secret that are as good as all of it: a server may quote its beginning only."""
 
 
 class TokenTrouble(Exception):
@@ -46,5 +48,6 @@ def described(error: str, description: str, secrets: Iterable[str]) -> str:
     text = f"{error}: {first}" if first and first != error else error
     for secret in sorted(set(secrets), key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
-            text = re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)
+            beginning = re.escape(secret[:_BEGINNING]) + r"\S*" * (len(secret) > _BEGINNING)
+            text = re.sub(beginning, MASK, text, flags=re.IGNORECASE)
     return printable(text, _LONGEST)

@@ -39,6 +39,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     failed: _Moment = 0.0
     """When a server was last asked in vain; 0: not since the access token came."""
     failure: str = ""
+    for_people: bool = False
+    """Only people can mend that."""
 
     def __repr__(self) -> str:
         return f"Tokens(account={self.account!r})"

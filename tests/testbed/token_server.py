@@ -48,6 +48,7 @@ class TokenServer:
         """Whose assertions are taken."""
         self.script: list[Answer] = []
         self.forms: list[dict[str, str]] = []
+        self.headers: list[dict[str, str]] = []
         """What was posted."""
         self.access: set[str] = set()
         """Tokens that work."""
@@ -125,6 +126,7 @@ class TokenServer:
         form = {name: values[0] for name, values in parse_qs(request.rfile.read(size).decode()).items()}
         with self._lock:
             self.forms.append(form)
+            self.headers.append(dict(request.headers))
             scripted = self.script[0] if self.script else None
             if len(self.script) > 1:
                 del self.script[0]

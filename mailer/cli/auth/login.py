@@ -58,6 +58,7 @@ def login(name: str, *, as_json: bool) -> None:
 async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
     _, source = source_of(provider, at)
     terms = await source.terms()
+    source.check_room()  # before anybody agrees to something in vain
     prompt = await begin(terms, time.time())
     tell(sys.stdout, _shown(provider, prompt, as_json=as_json))
     progress = sys.stderr.isatty()

@@ -7,6 +7,7 @@ providers never see the original.
 import contextlib
 import re
 from base64 import b64encode
+from itertools import chain
 
 MASK = "***"
 
@@ -24,27 +25,23 @@ class Concealment:
 
     __slots__ = ("_pattern",)
 
-    def __init__(self, username: str, password: str) -> None:
-        secret, name = password.encode(), username.encode()
-        # Of PLAIN's answer (RFC 4616) the name comes first, which is as far as all of it is known to be ours.
-        forms = [_base64(b"\0" + name + b"\0" + secret, max(_SHORT, (len(name) + 2) // 3 * 4))]
-        if secret:
-            forms += [_base64(secret, _SHORT), _word(secret)]
-            with contextlib.suppress(UnicodeEncodeError):
-                forms += [_word(password.encode("latin-1"))]
+    def __init__(self, *forms: bytes) -> None:
+        """Args: forms: patterns of what is concealed; see `of_password` and `of_token`."""
         self._pattern = re.compile(b"|".join(forms), re.IGNORECASE)
 
     @classmethod
-    def of_token(cls, username: str, token: str) -> "Concealment":
-        """As for a password, for an access token: servers quote it in part, so its beginning is enough."""
-        made = cls(username, token)
-        known = re.escape(token[:_KNOWN].encode()) + rb"[\w.~+/=-]*" if len(token) >= _SHORT else rb"(?!)"
-        # What AUTH makes of it begins with the name (XOAUTH2, OAUTHBEARER).
-        answers = [
-            _base64(f"{begin}{username},\1auth=Bearer {token}".encode(), 16) for begin in ("user=", "n,a=")
-        ]
-        made._pattern = re.compile(b"|".join([*answers, known, made._pattern.pattern]), re.IGNORECASE)
-        return made
+    def of_password(cls, username: str, password: str) -> "Concealment":
+        return cls(*_forms(username, password))
+
+    @classmethod
+    def of_token(cls, username: str, *tokens: str) -> "Concealment":
+        """As for a password, for access tokens: servers quote them in part, so a beginning is enough.
+
+        Args:
+            username: who logs in.
+            tokens: the one that is used, and those that an earlier session has told the server.
+        """
+        return cls(*chain.from_iterable(_token_forms(username, token) for token in tokens if token))
 
     def octets(self, text: bytes) -> bytes:
         """Return the text without the password."""
@@ -61,6 +58,26 @@ class Concealment:
             if whole != (concealed := self.words(whole)):
                 return (concealed,)
         return lines
+
+
+def _forms(username: str, password: str) -> list[bytes]:
+    secret, name = password.encode(), username.encode()
+    # Of PLAIN's answer (RFC 4616) the name comes first, which is as far as all of it is known to be ours.
+    forms = [_base64(b"\0" + name + b"\0" + secret, max(_SHORT, (len(name) + 2) // 3 * 4))]
+    if secret:
+        forms += [_base64(secret, _SHORT), _word(secret)]
+        with contextlib.suppress(UnicodeEncodeError):
+            forms += [_word(password.encode("latin-1"))]
+    return forms
+
+
+def _token_forms(username: str, token: str) -> list[bytes]:
+    # What AUTH makes of it begins with the name (XOAUTH2, OAUTHBEARER).
+    answers = [
+        _base64(f"{begin}{username},\1auth=Bearer {token}".encode(), 16) for begin in ("user=", "n,a=")
+    ]
+    known = [re.escape(token[:_KNOWN].encode()) + rb"[\w.~+/=-]*"] if len(token) >= _SHORT else []
+    return [*answers, *known, *_forms(username, token)]
 
 
 def _word(form: bytes) -> bytes:

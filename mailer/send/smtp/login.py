@@ -104,11 +104,11 @@ async def fetch(hop: Hop, refused: str = "") -> Login:
             raise HopTrouble(
                 str(hop), Phase.AUTH, trouble.text, scope=scope, temporary=trouble.temporary
             ) from trouble
-        return Login(hop, Concealment.of_token(hop.username, token), token)
+        return Login(hop, Concealment.of_token(hop.username, token, refused), token)
     assert hop.password is not None
     try:
         # In a thread: a secret may be a command's output, and the command may take its time.
-        return Login(hop, Concealment(hop.username, await asyncio.to_thread(hop.password.reveal)))
+        return Login(hop, Concealment.of_password(hop.username, await asyncio.to_thread(hop.password.reveal)))
     except SecretError as error:
         return Login(hop, missing=printable(str(error)))
 
