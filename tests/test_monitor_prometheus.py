@@ -46,13 +46,18 @@ def test_promtool_does_see_a_wrong_rule(tmp_path: Path) -> None:
 
 @pytest.fixture
 def busy(relay: Relay) -> Relay:
-    """Mail that was sent, deferred and refused."""
+    """Mail that was sent, deferred and refused; and a provider whose secret ends some day."""
     replies = per_address({"later@example.net": "450 4.2.2 full", "never@example.net": "550 5.1.1 unknown"})
     with Server({"rcpt": replies}) as server:
         relay.configure(forward_to(server))
         for name in ("a", "later", "never"):
             queue(relay.spool, [f"{name}@example.net"])
         assert relay.mailer_send().returncode == 0
+    secret = {"type": "oauth2", "preset": "microsoft365", "tenant": "example.com", "clientId": "app"}
+    secret |= {"grant": "clientCredentials", "clientSecret": "not asked for", "expires": "2099-12-31"}
+    cloud = {"name": "cloud", "username": "me@example.com", "priority": 9, "auth": secret}
+    providers = json.loads(relay.config.read_text())["forwardProviders"]
+    relay.configure({"forwardProviders": [*providers, cloud]})
     return relay
 
 
@@ -82,10 +87,11 @@ def test_prometheus_scrapes_the_monitor_and_answers_every_question_of_the_dashbo
         }
         assert outcomes == {"sent": 1, "deferred": 1, "bounced": 1, "expired": 0, "uncertain": 0}
         assert prometheus.values('mailer_queue_messages{state="failed"}') == [1]
+        assert prometheus.values("mailer_provider_secret_end_timestamp_seconds") == [4102358400]
         until(lambda: prometheus.values("rate(mailer_messages_accepted_total[1m])"), "a second scrape")
         for expression in expressions(dashboard):
             assert prometheus.values(expression), expression
         rules = prometheus.rules()
-        assert len(rules) == 8
+        assert len(rules) == 9
         until(lambda: all(rule["health"] == "ok" for rule in prometheus.rules()), "the rules to be evaluated")
         assert {rule["name"]: rule["state"] for rule in rules}.keys() >= {"MailerDoesNotSend"}

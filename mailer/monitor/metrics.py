@@ -114,6 +114,9 @@ class _Collector(Collector):
         firing = {name: name in self._shown.firing for name in NAMES}
         up = {provider.name: provider.up for provider in self._shown.providers}
         yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")
+        ends = {p.name: p.secret_ends for p in self._shown.providers if p.secret_ends is not None}
+        text = "When a provider's secret or certificate ends (auth.expires)."
+        yield _gauge("mailer_provider_secret_end_timestamp_seconds", text, ends, "provider")
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
 
 

@@ -17,6 +17,8 @@ class Provider:
     name: str
     """What the operator calls it, with a number if several are called so; no login, which is an address."""
     state: ProviderState
+    secret_ends: float | None = None
+    """When its secret or certificate ends, in seconds since the epoch; None: nobody has written it down."""
 
     @property
     def up(self) -> bool:
@@ -49,5 +51,6 @@ def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
     for each in config.providers:
         called[each.label] += 1
         name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
-        found.append(Provider(name, reading.providers.get(each.account, ProviderState())))
+        state = reading.providers.get(each.account, ProviderState())
+        found.append(Provider(name, state, each.oauth.ends if each.oauth else None))
     return tuple(found)
