@@ -25,6 +25,7 @@ from mailer.receive.content import ContentPolicy, Origin
 from mailer.receive.idempotency import Content, key_of
 from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.upload import Store, Upload
+from mailer.spool import idempotency
 from mailer.spool.changes import Change, NotUndone, make_durable
 from mailer.spool.committer import Committer
 from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
@@ -89,6 +90,51 @@ def test_a_mail_that_is_made_a_second_time_is_the_same_and_any_other_is_not() ->
     assert len({first, *others}) == 5
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("Fee:\r\n--500 EUR\r\n", "Fee:\r\n--9 EUR\r\n"),
+        ("https://x.example/?boundary=north&price=5\r\n", "https://x.example/?boundary=south&price=9\r\n"),
+    ],
+)
+def test_only_a_boundary_that_is_declared_is_left_out(texts: tuple[str, str]) -> None:
+    """Or other mail under the same key would get a 250, and be lost."""
+    for head in ("Subject: x", "Subject: boundary=500", "Content-Type: text/plain; boundary=q"):
+        assert len({digest(f"{head}\r\n\r\n{text}".encode()) for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 999, 4096, 5000])
+def test_the_digest_does_not_depend_on_how_the_mail_is_cut(piece: int) -> None:
+    long = b"a{--b:c} boundary=x " * 900 + b"\r\n--x\r\n" + b"-" * 4097 + b"\r\nend"
+    for mail in (made() + long, b"Subject: x\r\n\r\n" + long):
+        assert digest(mail, piece=piece) == digest(mail)
+
+
+def test_a_message_that_leaves_while_it_is_looked_for_is_not_queued_again(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver died after `begun`; a runner takes the message at this moment, and delivers it."""
+    name = name_of(USER, "", "order-4711")
+    with Spool.open(spool_path, create=True) as spool:
+        first = KeyFile.take(spool, name)
+        first.begin("01M8KX21XDZ0Y5YF7EVM1BTNFD", "content", at=time.time())
+        first.release()
+
+        def find(*_: object) -> list[object]:
+            line = (
+                b'{"at":"2026-11-22T08:00:00.000000Z","event":"accepted","id":"01M8KX21XDZ0Y5YF7EVM1BTNFD"}\n'
+            )
+            with (spool_path / ONCE / name).open("ab") as file:
+                file.write(line)
+            return []
+
+        monkeypatch.setattr(idempotency, "find", find)
+        again = KeyFile.take(spool, name)
+        again.settle()
+        assert again.known.accepted
+        again.release()
+
+
 def queued(directory: Path) -> list[bytes]:
     return [path.read_bytes() for path in (directory / "spool/new").iterdir()]
 
@@ -150,8 +196,8 @@ class InPlace(Committer):
         return future
 
 
-def submit(spool: Spool, policy: ContentPolicy = POLICY) -> Reply:
-    store = Store(spool, InPlace(spool), MailLog(time.time, lambda *_: None), time.time)
+def submit(spool: Spool, policy: ContentPolicy = POLICY, clock: Callable[[], float] = time.time) -> Reply:
+    store = Store(spool, InPlace(spool), MailLog(time.time, lambda *_: None), clock)
 
     async def upload() -> Reply:
         upload = Upload(store, Envelope("a@here.example", (Recipient("sent@example.net"),)), ORIGIN, policy)
@@ -159,6 +205,22 @@ def submit(spool: Spool, policy: ContentPolicy = POLICY) -> Reply:
         return await upload.finish(None, encode=False)
 
     return asyncio.run(upload())
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_defect_while_a_message_is_completed_leaves_nothing_behind(spool_path: Path) -> None:
+    """Such as a time that cannot be written: neither a file nor a descriptor, nor the key's lock."""
+    times = iter([time.time()])
+    with Spool.open(spool_path, create=True) as spool:
+        before = descriptors()
+        with pytest.raises(ValueError, match="year"):
+            submit(spool, clock=lambda: next(times, 1e12))
+        assert descriptors() == before
+        assert list((spool_path / "tmp").iterdir()) == []
+        assert submit(spool).code == 250
 
 
 def id_in(reply: Reply) -> str:
@@ -191,7 +253,8 @@ def test_whenever_the_receiver_dies_the_mail_is_queued_once(
             run(spool, delivered)
         assert delivered == [id_in(first)] == [id_in(again)], boundary.calls
         die_at += 1
-    assert boundary.calls.count("fsync") == 5, "once, once/ is made; the message, new/, the key's file, once/"
+    # Once, once/ is made; the message, the key's file, once/, new/, and then both of the key again.
+    assert boundary.calls.count("fsync") == 7
 
 
 def failing(at: int) -> Callable[[int], None]:
@@ -368,9 +431,9 @@ def test_an_application_that_never_heard_the_reply_submits_again(relay: Relay, t
         client.sendmail(USER, [TO], KEYED.replace(b"order-4711", b"warm"))
         client.mail(USER)
         client.rcpt(TO)
-        # The committer's thread: the message's file, then new/, which this does not reach.
+        # The committer's thread: the message's file, the key's, once/, then new/, which this does not reach.
         watcher = attach(
-            receiver.pid, tmp_path / "trace", inject=("fsync:signal=KILL:when=2",), trace="fsync"
+            receiver.pid, tmp_path / "trace", inject=("fsync:signal=KILL:when=4",), trace="fsync"
         )
         with pytest.raises(smtplib.SMTPServerDisconnected):
             client.data(KEYED)

@@ -27,6 +27,8 @@ HOUR = 3600.0
         (b"Latest-Delivery-Time: 2026-11-22T08:00:00Z\r\n", replies.TOO_LATE),
         (b"Latest-Delivery-Time: 0001-01-01T00:00:00Z\r\n", replies.TOO_LATE),
         (b"Latest-Delivery-Time: 2026-11-22T09:00:00\r\n", replies.BAD_LATEST),
+        (b"Latest-Delivery-Time: 9999-12-31T23:59:59-23:59\r\n", replies.BAD_LATEST),
+        (b"Latest-Delivery-Time: Fri, 31 Dec 9999 23:59:59 -2359\r\n", replies.BAD_LATEST),
         (b"Latest-Delivery-Time:\r\n", replies.BAD_LATEST),
         (b"Latest-Delivery-Time: tomorrow\r\n", replies.BAD_LATEST),
         (b"Latest-Delivery-Time: Sun, 22 Nov 99999999999999999999 10:00:00 +0100\r\n", replies.BAD_LATEST),

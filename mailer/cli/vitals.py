@@ -123,7 +123,11 @@ class Vitals:
 
     async def _keep(self) -> None:
         while True:
-            await self._look_once()
+            try:
+                await self._look_once()
+            except Exception as error:  # noqa: BLE001 - a defect of the test must not look like one of the program
+                self._log.error("the self-test cannot be made", error=repr(error))
+                self._manager.alive()
             await asyncio.sleep(self._every)
 
     async def _look_once(self) -> None:

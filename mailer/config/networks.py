@@ -45,7 +45,7 @@ def network(text: str) -> Network:
         raise ValueError(_NO_NETWORK) from None
     if isinstance(found, IPv6Network) and found.subnet_of(_MAPPED):
         mapped = found.network_address.ipv4_mapped
-        raise ValueError(f"is IPv4 in IPv6 clothes; write {mapped}/{found.prefixlen - 96}")
+        raise ValueError(f"is an IPv4 network written as IPv6; write {mapped}/{found.prefixlen - 96}")
     if exact != found.network_address:
         raise ValueError(f"has bits set behind its prefix; write {found}, or {exact} for that host alone")
     widest = _WIDEST[found.version]

@@ -168,6 +168,9 @@ class Intake:
             )
             self._connection.abort()
             return None
+        except BaseException:
+            self._give_back(message)
+            raise
         if not reply.positive or isinstance(reply, replies.Repeated):
             self._give_back(message)
         elif self._service.space is not None:

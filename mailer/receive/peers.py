@@ -9,7 +9,7 @@ UNIX = "unix"
 def is_local(peer: str) -> bool:
     """Tell whether a peer is on this host: a Unix socket, or loopback as the kernel writes it.
 
-    IPv4 in IPv6 clothes counts.
+    IPv4 addresses that are written as IPv6 count.
     """
     return peer == "::1" or peer.partition(":")[0] == UNIX or peer.removeprefix("::ffff:").startswith("127.")
 

@@ -172,29 +172,15 @@ class Upload:
         Raises:
             NotUndone: nobody can say what is in the spool; drop the connection without a reply.
         """
-        if self._header is not None and self._refusal is None:
-            self._edit(self._header.finish(), b"")
-        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
-        if refusal is None and encode and self._failure is None:
-            refusal = await self._encode()
-        if refusal is None and self._content is not None and self._failure is None:
-            refusal = await self._meet(self._content)
+        try:
+            refusal = await self._complete(fault, encode=encode)
+        except BaseException:
+            # A defect of ours: the client is told 421, and nothing of the message must stay.
+            self.discard()
+            raise
         if refusal is not None:
             self.discard()
             return refusal
-        if self._failure is None:
-            try:
-                store = self._store
-                self._incoming.write(bytes(self._gathered))
-                self._incoming.seal(
-                    store.clock(),
-                    scheduled=self._scheduled,
-                    expires=self._wishes.expires,
-                    boot=store.boot,
-                    uptime=store.uptime(),
-                )
-            except OSError as error:
-                self._fail(error)
         if self._failure is None:
             await self._commit()
         if self._failure is not None:
@@ -210,6 +196,30 @@ class Upload:
         finally:
             self._incoming.release()
         return replies.queued(self._incoming.id)
+
+    async def _complete(self, fault: Fault | None, *, encode: bool) -> Reply | None:
+        """Write the whole file, not yet durable; return the reply that refuses the message, if one does."""
+        if self._header is not None and self._refusal is None:
+            self._edit(self._header.finish(), b"")
+        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+        if refusal is None and encode and self._failure is None:
+            refusal = await self._encode()
+        if refusal is None and self._content is not None and self._failure is None:
+            refusal = await self._meet(self._content)
+        if refusal is None and self._failure is None:
+            try:
+                store = self._store
+                self._incoming.write(bytes(self._gathered))
+                self._incoming.seal(
+                    store.clock(),
+                    scheduled=self._scheduled,
+                    expires=self._wishes.expires,
+                    boot=store.boot,
+                    uptime=store.uptime(),
+                )
+            except OSError as error:
+                self._fail(error)
+        return refusal
 
     async def _meet(self, content: Content) -> Reply | None:
         """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""

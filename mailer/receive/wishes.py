@@ -6,7 +6,7 @@ The parameter BY of RFC 2852 forbids to hand it to a server that does not know i
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from mailer.mail import clock, header
@@ -17,6 +17,8 @@ from mailer.receive.idempotency import key_of
 _LATEST = b"latest-delivery-time"
 _LONGEST = 100
 """Octets of a time."""
+_LAST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""Seconds since the epoch; later times cannot all be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def _latest(head: bytes, now: float) -> float | Reply:
         return 0.0
     value = b" ".join(values[0].split())
     at = _time(value.decode("ascii", "replace")) if len(values) == 1 and len(value) <= _LONGEST else None
-    if at is None:
+    if at is None or at >= _LAST:
         return replies.BAD_LATEST
     return at if at > now else replies.TOO_LATE
 
@@ -65,6 +67,6 @@ def _time(text: str) -> float | None:
         return clock.seconds(text)
     with suppress(ValueError, TypeError, OverflowError):
         moment = parsedate_to_datetime(text)
-        # RFC 5322 3.3: -0000 is UTC, from who does not tell its zone.
+        # RFC 5322 3.3: -0000 is UTC, from a host that does not tell its zone.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return None

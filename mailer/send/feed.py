@@ -130,8 +130,10 @@ class Feed:
         self._delete_what_is_old()
 
     def _due(self) -> Iterator[Spot]:
-        horizon = self._policy.backoff.horizon
-        for some in requeue_some(self._spool, self._claims, self._clock(), horizon):
+        horizon, guard = self._policy.backoff.horizon, self._policy.guard
+        believed = guard is None or guard.observe() is None
+        due = requeue_some(self._spool, self._claims, self._clock(), horizon, scheduled=believed)
+        for some in due:
             self._requeued = {spot.name for spot in some}
             for spot in some:
                 self._requeued.discard(spot.name)

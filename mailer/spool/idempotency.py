@@ -9,7 +9,7 @@ names no message that was accepted:
 The receiver that has a message under a key locks the key's file, as it does a message's, and does in this
 order:
 
-1. `begun` names the message's id, before the message is renamed into `new/`;
+1. `begun` names the message's id, durably, before the message is renamed into `new/`;
 2. the message is durable in `new/`;
 3. `accepted` is written and made durable, while the message's lock is still held;
 4. the client gets its 250, and both locks are given up.
@@ -127,7 +127,10 @@ class KeyFile:
         if self.known.id and not self.known.accepted:
             if spots := find(self._spool, self.known.id, (*QUEUE, Place.SENT)):
                 self.confirm(spots[0].directory)
-            else:
+                return
+            # A runner that took it meanwhile has recorded it before it left.
+            self.known = _fold(read_at(self._fd, _MOST, 0))
+            if not self.known.accepted:
                 self.known = Known()
 
     def confirm(self, directory: str) -> None:
@@ -149,6 +152,11 @@ class KeyFile:
         self._append(Line(clock.rfc3339(at), BEGUN, id, content))
         self.known = Known(id, content)
 
+    def sync(self) -> None:
+        """Make durable what `begin` wrote, before the message is; raises OSError."""
+        os.fsync(self._fd)
+        self._spool.sync_directory(ONCE)
+
     def accept(self, id: str, *, at: str) -> None:
         """Record that the message is durable in the spool, and make that durable; raises OSError.
 
@@ -163,6 +171,7 @@ class KeyFile:
         """Take `accept` back, before the message is removed; raises OSError, and then it stands."""
         if self.known.accepted:
             self._append(Line(at, DROPPED, self.known.id))
+            os.fsync(self._fd)
             self.known = Known()
 
     def _append(self, line: Line) -> None:

@@ -163,6 +163,8 @@ class Incoming:
 
     def sync(self) -> None:
         os.fsync(self._fd)
+        if self.key is not None:
+            self.key.sync()
 
     def move(self) -> None:
         spot, moved = self._commit()

@@ -26,7 +26,7 @@ _TOGETHER = 50
 each is open until then."""
 
 
-def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
+def due_buckets(spool: Spool, now: float, horizon: float, *, scheduled: bool = True) -> list[str]:
     """Name the retry buckets that are due.
 
     Args:
@@ -35,11 +35,17 @@ def due_buckets(spool: Spool, now: float, horizon: float) -> list[str]:
         horizon: the longest back-off, in seconds. A bucket further ahead than that was named by a wrong clock
             (or this one is), and is due at once: better a try too many than a mail that waits ten years. What
             its sender has scheduled may lie further ahead.
+        scheduled: those too that senders have scheduled. Not while the clock is doubted: a try too many does
+            no harm, but what was sent too early cannot be called back.
     """
     # A bucket may be named up to a minute after its last message is due.
     last = now + horizon + 60
     found = ((name, bucket_time(name)) for name in buckets(spool, Place.RETRY))
-    return [name for name, due in found if due <= now or (due > last and not is_scheduled(name))]
+    return [
+        name
+        for name, due in found
+        if (scheduled and due <= now if is_scheduled(name) else not now < due <= last)
+    ]
 
 
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
@@ -48,7 +54,9 @@ def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Ite
         yield from some
 
 
-def requeue_some(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[list[Spot]]:
+def requeue_some(
+    spool: Spool, claims: Claims, now: float, horizon: float, *, scheduled: bool = True
+) -> Iterator[list[Spot]]:
     """Move what is due from `retry/` to `new/`, some at a time, durably; arguments as `due_buckets`.
 
     A file that cannot be opened or moved is reported by the claims, and stops none of the others.
@@ -56,7 +64,7 @@ def requeue_some(spool: Spool, claims: Claims, now: float, horizon: float) -> It
     Raises:
         OSError: the spool cannot be worked with; each message is in its old place or in its new one.
     """
-    for bucket in due_buckets(spool, now, horizon):
+    for bucket in due_buckets(spool, now, horizon, scheduled=scheduled):
         directory = f"{Place.RETRY}/{bucket}"
         found = names(spool, directory)
         while some := list(islice(found, _TOGETHER)):

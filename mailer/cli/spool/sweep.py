@@ -17,7 +17,7 @@ from mailer.spool.clock_guard import ClockGuard
 from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp, due_buckets, requeue_due
+from mailer.spool.sweep import clean_tmp, due_buckets, requeue_some
 
 
 @click.command(
@@ -41,8 +41,14 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
 
         retry = at.config.retry
         horizon = Backoff(retry.schedule, retry.max_age).horizon
-        count = _due(at, now, horizon) if dry_run else _sweep(at, on_skip, now, horizon)
-        removed, pruned = (0, 0) if dry_run else _delete_what_is_old(at, now, on_skip)
+        doubt = ClockGuard(at.spool, clocks()).observe()
+        if doubt:
+            at.log.warning(clock_guard.describe(doubt))
+        if dry_run:
+            count, removed, pruned = _due(at, now, horizon, scheduled=doubt is None), 0, 0
+        else:
+            count = _sweep(at, on_skip, now, horizon, scheduled=doubt is None)
+            removed, pruned = _delete_what_is_old(at, None if doubt else now, on_skip)
     if as_json:
         record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
         tell(sys.stdout, records.encode(record))
@@ -54,17 +60,16 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         tell(sys.stdout, f"{words.count(count, 'message')} requeued, {stale}{copies} removed\n")
 
 
-def _due(at: Workplace, now: float, horizon: float) -> int:
-    buckets = due_buckets(at.spool, now, horizon)
+def _due(at: Workplace, now: float, horizon: float, *, scheduled: bool) -> int:
+    buckets = due_buckets(at.spool, now, horizon, scheduled=scheduled)
     return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
 
 
-def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> tuple[int, int]:
-    """Return how many files of `tmp/`, and how many copies, were deleted."""
-    if doubt := ClockGuard(at.spool, clocks()).observe():
-        at.log.warning(clock_guard.describe(doubt))
-        return len(clean_tmp(at.spool, None, on_skip)), 0
+def _delete_what_is_old(at: Workplace, now: float | None, on_skip: Report) -> tuple[int, int]:
+    """Return how many files of `tmp/`, and how many copies, were deleted; without a time none for its age."""
     removed = len(clean_tmp(at.spool, now, on_skip))
+    if now is None:
+        return removed, 0
     at.log.forget_old_days()
     forget_old(at.spool, now, at.config.idempotency_window)
     pruned = 0
@@ -73,9 +78,9 @@ def _delete_what_is_old(at: Workplace, now: float, on_skip: Report) -> tuple[int
     return removed, pruned
 
 
-def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float) -> int:
+def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float, *, scheduled: bool) -> int:
     def on_quarantine(spot: Spot, reason: str) -> None:
         at.log.message("quarantined", id=spot.name, reason=reason)
 
     claims = Claims(at.spool, time.time, boot_id(), on_quarantine, on_skip)
-    return sum(1 for _ in requeue_due(at.spool, claims, now, horizon))
+    return sum(len(some) for some in requeue_some(at.spool, claims, now, horizon, scheduled=scheduled))
