@@ -262,7 +262,7 @@ def test_a_member_of_local_users_names_a_login_or_a_group(tmp_path, member):
         ([], "is empty, so that nobody"),
         ([{"login": "no-such-login", "user": "app@example.com"}], "no such login"),
         ([{"group": "no-such-group", "user": "app@example.com"}], "no such group"),
-        ([{"login": "*", "user": "nobody-here"}], "is no user; type: mailer user add nobody-here"),
+        ([{"login": "*", "user": "nobody-here"}], "names an unknown user; type: mailer user add nobody-here"),
     ],
 )
 def test_a_mapping_that_helps_nobody_is_warned_of(tmp_path, members, words):

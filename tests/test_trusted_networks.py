@@ -242,7 +242,7 @@ def test_public_addresses_and_unknown_users_are_warned_of(tmp_path: Path) -> Non
         "[1].cidr",
         "[2].cidr",
     ]
-    assert "without a password, whoever has it now or later" in told[2]
+    assert "every host that has one of them may send as" in told[2]
 
 
 def test_doctor_says_what_a_network_opens(tmp_path: Path) -> None:

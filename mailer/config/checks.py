@@ -21,6 +21,7 @@ from mailer.config.secrets import FromCommand, Secret, SecretError
 from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
+from mailer.mail.host_name import is_loopback
 from mailer.mail.reply import printable
 
 NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
@@ -207,7 +208,7 @@ def _listeners(config: Config) -> Iterator[Problem]:
         if listener.unix_socket is None:
             if listener.tls not in {None, ListenerTls.NONE} and config.tls.certificate_path is None:
                 yield Problem(f"{where}.tls", _NEEDS_CERTIFICATE)
-            if config.security.allow_local_only and not _loopback(listener.host):
+            if config.security.allow_local_only and not is_loopback(listener.host):
                 yield Problem(f"{where}.host", "is beyond this host, and security.allowLocalOnly is on")
 
 
@@ -219,7 +220,7 @@ def _author(config: Config) -> str:
 
 
 def _distant_login(config: Config) -> Iterator[Problem]:
-    if config.auth_required and config.tls.certificate_path is None and not _loopback(config.bind_address):
+    if config.auth_required and config.tls.certificate_path is None and not is_loopback(config.bind_address):
         yield Problem("$.tls", "without a certificate only clients on this host can log in")
 
 
@@ -237,7 +238,7 @@ def _guessable(secret: Secret) -> bool:
 
 def _open_relay(config: Config) -> Iterator[Problem]:
     main, *others = config.demanded_logins
-    if main is not Offer.REQUIRED and not _loopback(config.bind_address):
+    if main is not Offer.REQUIRED and not is_loopback(config.bind_address):
         key = "$.security.requireAuth" if config.smtp_auth is None else "$.smtpAuth"
         yield Problem(
             key,
@@ -245,21 +246,12 @@ def _open_relay(config: Config) -> Iterator[Problem]:
             "turn requireAuth or allowLocalOnly on",
         )
     for at, (listener, login) in enumerate(zip(config.listeners, others, strict=True)):
-        local = listener.unix_socket is not None or _loopback(listener.host)
+        local = listener.unix_socket is not None or is_loopback(listener.host)
         if login is not Offer.REQUIRED and not local:
             yield Problem(
                 f"$.listeners[{at}].auth",
                 'without a login on an address that others reach this is an open relay; set it to "required"',
             )
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # empty (all addresses), or a name that may resolve to anything
 
 
 def _exposed_configuration(loaded: Loaded) -> Iterator[Problem]:
@@ -321,9 +313,9 @@ def _providers(config: Config) -> Iterator[Problem]:
         elif secret.reference is None and (is_placeholder(secret.reveal()) or _guessable(secret)):
             yield Problem(secret.key, "looks like a placeholder, which the provider would refuse")
     for at, provider in enumerate(config.forward_providers if config.forward_smtp else ()):
-        if provider.insecure_skip_verify and not _loopback(provider.host):
+        if provider.insecure_skip_verify and not is_loopback(provider.host):
             where = f"$.forwardProviders[{at}].insecureSkipVerify"
-            yield Problem(where, "is on: whoever is on the way to it can read the password")
+            yield Problem(where, "is on: a host between us and the server can read the password")
         if provider.weight is not None and provider.priority is None:
             where = f"$.forwardProviders[{at}].weight"
             yield Problem(where, "shares nothing without a priority that another provider has, too")

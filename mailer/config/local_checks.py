@@ -38,7 +38,7 @@ def _origin_domain(domain: str) -> Iterator[Problem]:
 
 
 def _no_user(where: str, name: str) -> Problem:
-    return Problem(where, f"is no user; type: mailer user add {shlex.quote(printable(name))}")
+    return Problem(where, f"names an unknown user; type: mailer user add {shlex.quote(printable(name))}")
 
 
 def strangers(config: Config) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from mailer.config.model import Config
 from mailer.config.problem import Problem
+from mailer.mail.host_name import is_loopback
 from mailer.mail.reply import printable
 
 Network = IPv4Network | IPv6Network
@@ -70,7 +71,7 @@ def refusals(config: Config) -> Iterator[Problem]:
         if not listener.trusted_networks:
             continue
         where = f"$.listeners[{at}].trustedNetworks"
-        if listener.unix_socket is not None or _loopback(listener.host):
+        if listener.unix_socket is not None or is_loopback(listener.host):
             yield Problem(where, "needs a listener beyond this host: whose programs use submitSocket")
         seen: set[Network] = set()
         for member, each in enumerate(listener.trusted_networks):
@@ -95,13 +96,6 @@ def warnings(config: Config) -> Iterator[Problem]:
             if public:
                 yield Problem(
                     f"$.listeners[{at}].trustedNetworks[{member}].cidr",
-                    f"is of public addresses: each of them may send as {printable(each.user, 60)} without a "
-                    "password, whoever has it now or later",
+                    f"is of public addresses: every host that has one of them may send as "
+                    f"{printable(each.user, 60)} without a password",
                 )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

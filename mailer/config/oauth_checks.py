@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from mailer.config.hops import Provider
 from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
+from mailer.mail.host_name import is_loopback
 
 _NO_URL = "is no address; write it as https://login.example.com/token"
 _BLANKS = re.compile(r"\s")
@@ -21,10 +22,10 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
         yield "username", "is needed: the mailbox that the token is for"
     elif auth.username not in {"", provider.username}:
         yield "auth.username", "is another one than the provider's username: write it once"
-    if provider.insecure_skip_verify and not _is_here(provider.host):
+    if provider.insecure_skip_verify and not is_loopback(provider.host):
         yield (
             "insecureSkipVerify",
-            "is on: whoever is on the way could take the access token",
+            "is on: a host between us and the server could take the access token",
         )
     yield from _addresses(auth)
     yield from _grant(auth)
@@ -62,13 +63,9 @@ def _bad_url(url: str) -> str:
         return _NO_URL
     if not host or _BLANKS.search(url) or "@" in parts.netloc:
         return _NO_URL
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         return "must begin with https://: the secret goes there"
     return ""
-
-
-def _is_here(host: str) -> bool:
-    return host in {"localhost", "127.0.0.1", "::1"}
 
 
 def _grant(auth: OAuth2) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """What is wrong with providers in a configuration that loads; see `checks`, which asks."""
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from mailer.config.own_name import own_name
 from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.address import check_address
-from mailer.mail.host_name import fault, is_address
+from mailer.mail.host_name import fault, is_address, is_loopback
 from mailer.mail.reply import printable
 
 _SUBMISSIONS = 465
@@ -95,7 +94,7 @@ def _itself(config: Config, each: _Written) -> Iterator[Problem]:
     """A provider that is our own receiver would be given its mail again and again."""
     ours = {config.smtp_port, *(listener.port for listener in config.listeners if not listener.unix_socket)}
     host = each.provider.host.lower().rstrip(".")
-    here = host in {"localhost", config.bind_address, own_name(config).lower()} or _is_loopback(host)
+    here = host in {config.bind_address, own_name(config).lower()} or is_loopback(host)
     if here and each.provider.port in ours:
         yield Problem(
             each.key("port"),
@@ -139,7 +138,3 @@ def _bad_names(config: Config) -> Iterator[Problem]:
     for key, name in names.items():
         if name and (why := fault(name)):
             yield Problem(key, f"{why}; set the full name that this host has in DNS")
-
-
-def _is_loopback(text: str) -> bool:
-    return is_address(text) and ipaddress.ip_address(text).is_loopback

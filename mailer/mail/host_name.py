@@ -32,3 +32,8 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host, as it is written, is this one: `localhost`, or a loopback address."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)

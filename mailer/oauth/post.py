@@ -63,10 +63,10 @@ async def post(url: str, form: Mapping[str, str]) -> Answer:
 
     host = urlsplit(url).netloc
     # Not by aiohttp's trust_env: it would send what ~/.netrc has for the host as well.
-    proxy = proxy_for(url)
-    user = urlsplit(proxy).username if proxy else None
-    login = BasicAuth(unquote(user), unquote(urlsplit(proxy).password or "")) if proxy and user else None
     try:
+        proxy = proxy_for(url)
+        user = urlsplit(proxy).username if proxy else None
+        login = BasicAuth(unquote(user), unquote(urlsplit(proxy).password or "")) if proxy and user else None
         async with (
             ClientSession(timeout=ClientTimeout(total=TIMEOUT)) as session,
             session.post(

@@ -130,8 +130,7 @@ class Feed:
         self._delete_what_is_old()
 
     def _due(self) -> Iterator[Spot]:
-        horizon, guard = self._policy.backoff.horizon, self._policy.guard
-        believed = guard is None or guard.observe() is None
+        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
         due = requeue_some(self._spool, self._claims, self._clock(), horizon, scheduled=believed)
         for some in due:
             self._requeued = {spot.name for spot in some}

@@ -15,7 +15,7 @@ order:
 4. the client gets its 250, and both locks are given up.
 
 After a death between 1 and 3 the file says `begun`. Then the message was accepted if and only if it is in the
-spool: whoever claims a message first does step 3 for it (`confirm`), so none leaves the spool before that.
+spool. The runner that claims it does step 3 for it (`confirm`) before it tries the message.
 """
 
 import errno

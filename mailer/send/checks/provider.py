@@ -110,7 +110,7 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
 def _unverified(hop: Hop, session: Session) -> Finding:
     if hop.here:  # what is sent to this host itself crosses no wire
         return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (insecureSkipVerify, on this host)")
-    todo = "turn insecureSkipVerify off: whoever is on the way can read the password"
+    todo = "turn insecureSkipVerify off: a host between us and the server can read the password"
     return Finding(str(hop), "tls", Grade.WARNING, f"{session.tls} (insecureSkipVerify)", todo)
 
 
