@@ -9,7 +9,7 @@ it had phrases alone it read 81 % of the first 90 rightly, 80 % of the next 70, 
 37 of two Chinese hosts) and 77 % of the next 278, of other servers and forums. The grammar was written from
 120 of these, and read 89 % of the other 158 at first sight; then 75 % of 130 more, mostly terse words of
 administrators' own rules, and 80 % of 50 that others' lists of patterns give. By phrases alone it would have
-been 82 %, 64 % and 70 %.
+been 82 %, 64 % and 70 %. Of a last round of 58, from reports of applications and clients, it read 91 %.
 """
 
 import json

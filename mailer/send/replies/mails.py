@@ -186,6 +186,7 @@ NO_SENDER_AT_MAIL = (
         (invalid|unknown|malformed|illegal|bad|incorrect|wrong|missing|incomplete|unresolvable|nonexistent|
             non existent|bogus) (\\S+ )?(address|mail ?from|from|mailbox|path|originator)
         domain name required
+        or ~ expected after
         """,
         unless="auth*\nlog ?in\npassword\npermission*\nrelay*\n<ip>\nip\nhost*\nserver\nclient\nrecipient*",
         phases=SENDER,

@@ -183,7 +183,7 @@ RECIPIENTS = (
         (no|not a) (valid )?(mailbox|user|account) (here|by that name|with that name)
         mailbox not found
         address syntax
-        (recipient|rcpt|destination|addressee) (address )?(syntax|format)
+        (recipient|rcpt|destination|addressee) (to )?(address )?(syntax|format)
         (rcpt|receiver) (is |was )?(rejected|refused|denied|blocked)
         (unable to|cannot|could not|can't|couldn't) verify (the |this |that )?(recipient|address|mailbox|user)
         (recipient|rcpt|destination|to|mailbox) address must

@@ -82,10 +82,12 @@ DESTINATIONS = (
         domain ~ (not|no longer) accept* (any )?mail
         null mx
         no longer accept* mail
+        (could not find|cannot find|can't find|couldn't find|no) (a |any )?(mail ?server|mail exchanger|mx|
+            mx record) for
         """,
         phases=RECIPIENT | CONTENT | UNKNOWN,
         reason="The recipient's domain takes no mail.",
-        source="RFC 7505",
+        source="RFC 7505; 553 5.1.2 Could not find a mail server for X",
     ),
 )
 
@@ -192,7 +194,7 @@ HOSTS = (
             address
             mailbox
             recipient address
-            (recipient|rcpt|destination|addressee) (syntax|format)
+            (recipient|rcpt|destination|addressee) (to )?(syntax|format)
             (first )?(invalid|unknown|no such) recipient
             too many
             (data|helo|ehlo) command rejected
