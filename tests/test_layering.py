@@ -23,13 +23,16 @@ PROGRAMS = frozenset({"receive", "send", "monitor"})
 ROOMS_IMPORT = {
     "mail": frozenset(),
     **dict.fromkeys(GROUND_FLOOR, VALUES),
+    # What is asked outside of mail: by HTTP, or by running a program.
+    "calls": VALUES,
     # Tokens are kept in the spool, under the terms of the configuration.
-    "oauth": VALUES | {"config", "spool"},
+    "oauth": VALUES | {"config", "spool", "calls"},
     **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
     "send": VALUES | GROUND_FLOOR | {"oauth"},
+    "monitor": VALUES | GROUND_FLOOR | {"calls"},
     # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
     "sendmail": frozenset(),
-    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth"},
+    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth", "calls"},
     # `python -m mailer` is the command line by another name; `mailer` itself holds the version.
     "__main__": frozenset({"cli"}),
     "": frozenset(),

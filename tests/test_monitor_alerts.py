@@ -24,7 +24,6 @@ from mailer.config.units import Seconds
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting, Means
-from mailer.monitor.app import post_json
 from mailer.monitor.reading import Lookout
 from mailer.spool import last_run
 from mailer.spool.last_run import LastRun
@@ -85,7 +84,7 @@ class Watched:
     def restart(self) -> None:
         spool = self.queue.spool
         self._log = MailLog(lambda: self.now, lambda _level, *said: self.said.append(repr(said)))
-        self._alerting = Alerting(spool, self._log, Means(self._alerts, post_json, "relay.example.com"))
+        self._alerting = Alerting(spool, self._log, Means(self._alerts, "relay.example.com"))
 
     def look(self) -> frozenset[str]:
         lookout = Lookout(self.queue.spool, lambda: self.now)

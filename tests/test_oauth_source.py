@@ -20,11 +20,11 @@ from testbed.ports import free_port
 from testbed.token_server import HANG, REDIRECT, TokenServer
 from testbed.waiting import until
 
+from mailer.calls.post import proxy_for
 from mailer.config.load import load
 from mailer.config.oauth import OAuth2
 from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
-from mailer.oauth.post import proxy_for
 from mailer.oauth.source import TokenSource, key_of
 from mailer.oauth.trouble import TokenTrouble
 from mailer.spool import token_store

@@ -30,7 +30,7 @@ from mailer.config.secrets import Secret, SecretError
 from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
 from mailer.monitor.alerts import Alerting, Means
-from mailer.monitor.app import MAX_CONNECTIONS, Context, Site, bind, post_json, serve
+from mailer.monitor.app import MAX_CONNECTIONS, Context, Site, bind, serve
 from mailer.monitor.exchange import Table
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
@@ -112,7 +112,7 @@ class _Observer:
             clock=time.time,
             lookout=self._lookout,
             runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
-            alerting=Alerting(spool, log, Means(config.alerts, post_json, own_name(config))),
+            alerting=Alerting(spool, log, Means(config.alerts, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
             doubt=partial(known_doubt, spool, clocks()),

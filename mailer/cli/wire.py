@@ -200,7 +200,13 @@ _IMPORTED_LATE = (
 cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""
 
 
-_FOR_TOKENS = ("aiohttp", "mailer.oauth.assertion", "mailer.oauth.post", "mailer.oauth.source")
+_FOR_TOKENS = (
+    "aiohttp",
+    "mailer.calls.post",
+    "mailer.oauth.assertion",
+    "mailer.oauth.post",
+    "mailer.oauth.source",
+)
 """The same, for those who log in to a provider with OAuth 2.0."""
 
 

@@ -6,14 +6,14 @@ repeat it; what could not be told is tried again until it is, or is over.
 """
 
 import asyncio
-import os
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 import msgspec
 
+from mailer.calls import command
+from mailer.calls.post import JSON, post
 from mailer.config.monitoring import Alerts
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
@@ -30,12 +30,6 @@ _TIMEOUT = 30.0
 """Seconds for the command or the webhook."""
 _AGAIN = 60.0
 """Seconds until an alert that could not be told is tried again."""
-
-# What a program needs to run and to find its own files; other variables may be secrets of ours.
-_ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
-
-Post = Callable[[str, bytes, float], Awaitable[None]]
-"""Sends JSON to a URL within some seconds; raises OSError."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -113,7 +107,6 @@ class Means:
     """How to tell, and by what name."""
 
     alerts: Alerts
-    post: Post
     host: str
 
 
@@ -164,11 +157,12 @@ class Alerting:
         body, means = msgspec.json.encode(alert), self._means
         try:
             if means.alerts.command:
-                await _run(means.alerts.command, body, alert)
+                environment = {"MAILER_ALERT": alert.alert, "MAILER_ALERT_STATUS": alert.status}
+                await command.run(means.alerts.command, body, timeout=_TIMEOUT, environment=environment)
             if not means.alerts.webhook.empty:
                 # In a thread: it may be kept by a command that takes its time.
                 url = await asyncio.to_thread(means.alerts.webhook.reveal)
-                await means.post(url, body, _TIMEOUT)
+                await _post(url, body)
         except (OSError, LookupError) as error:  # A secret that cannot be had is a LookupError.
             self._log.warning("the alert could not be passed on", name=alert.alert, error=str(error))
             return False
@@ -196,17 +190,8 @@ def _load(spool: Spool) -> dict[str, _Known]:
         return {}
 
 
-async def _run(argv: tuple[str, ...], body: bytes, alert: Alert) -> None:
-    """Run the operator's command; raises OSError when it cannot be started, fails, or takes too long."""
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    environment |= {"MAILER_ALERT": alert.alert, "MAILER_ALERT_STATUS": alert.status}
-    process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=DEVNULL, env=environment)
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            await process.communicate(body)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise OSError(f"{argv[0]} took longer than {_TIMEOUT:g} seconds") from None
-    if process.returncode:
-        raise OSError(f"{argv[0]} ended with {process.returncode}")
+async def _post(url: str, body: bytes) -> None:
+    """Raises OSError: it was not taken."""
+    response = await post(url, body, timeout=_TIMEOUT, headers={"Content-Type": JSON})
+    if not response.taken:
+        raise OSError(f"it answered {response.status}")

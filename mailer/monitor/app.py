@@ -13,7 +13,7 @@ from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import web
 
 from mailer.config.secrets import Secret
 from mailer.mail.clock import Clock
@@ -297,21 +297,3 @@ async def _stream(
             async for piece in pieces:
                 await response.write(piece)
     return response
-
-
-async def post_json(url: str, body: bytes, timeout: float) -> None:  # noqa: ASYNC109 - of the whole exchange, aiohttp's own
-    """Send a JSON document; redirections are not followed.
-
-    Raises:
-        OSError: it was not taken. Its words name no URL, which may be a secret.
-    """
-    try:
-        async with (
-            ClientSession(timeout=ClientTimeout(total=timeout)) as session,
-            session.post(url, data=body, headers={"Content-Type": JSON}, allow_redirects=False) as answer,
-        ):
-            status = answer.status
-    except (ClientError, TimeoutError, ValueError) as error:
-        raise OSError(f"it cannot be reached: {type(error).__name__}") from None
-    if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        raise OSError(f"it answered {status}")
