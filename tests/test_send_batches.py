@@ -7,6 +7,8 @@ from hostile import Server, Session
 from sending import forward_to, found, queue
 from testbed.relay import Relay
 
+from mailer.mail.reply import Reply
+from mailer.send.smtp.extensions import Extensions, Limits
 from mailer.send.smtp.pool import HANGING
 
 TEN = [f"user{number}@example.net" for number in range(10)]
@@ -42,6 +44,38 @@ def test_recipients_that_are_too_many_follow_at_once_over_the_same_session(
         assert [sent.recipients for sent in server.messages] == [TEN[:4], TEN[4:8], TEN[8:]]
         assert len(server.sessions) == 1
     assert found(relay.spool, message) is None
+
+
+LIMITED = ("PIPELINING", "LIMITS MAILMAX=2 RCPTMAX=3 rcptdomainmax=1 MAILMAX2=x")
+"""RFC 9422, its keywords in any case, and one parameter that nobody knows."""
+
+
+def test_a_server_that_says_its_limits_gets_no_more_at_once(relay: Relay) -> None:
+    """In a transaction three recipients of one domain; in a session two transactions, and then QUIT."""
+    others = ["a@example.org", "b@EXAMPLE.org"]
+    with Server(extensions=LIMITED) as server:
+        relay.configure(forward_to(server, batchDelay="1h", sending={"maxSessionsPerHop": 1}))
+        queue(relay.spool, [TEN[0], *others, *TEN[1:5]])
+        queue(relay.spool, [TEN[9]])
+        assert relay.mailer_send("--once").returncode == 0
+        server.wait()
+        sent = [message.recipients for message in server.messages]
+        assert sorted(sent) == sorted([[TEN[0], *TEN[1:3]], others, TEN[3:5], [TEN[9]]])
+        assert [len(session.messages) for session in server.sessions] == [2, 2]
+        assert all(session.commands[-1] == b"QUIT" for session in server.sessions)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limits"),
+    [
+        ("", Limits()),
+        ("MAILMAX=100 RCPTMAX=20 RCPTDOMAINMAX=1", Limits(100, 20, 1)),
+        ("RCPTMAX=0 MAILMAX=-1 RCPTDOMAINMAX=1234567", Limits()),
+        ("RCPTMAX MAILMAX= RCPTMAX2=5", Limits()),
+    ],
+)
+def test_limits_are_read_as_rfc_9422_writes_them(parameters: str, limits: Limits) -> None:
+    assert Extensions.of(Reply(250, ("me", f"LIMITS {parameters}"))).limits == limits
 
 
 def test_others_answers_stand_while_those_that_were_too_many_are_asked_again(relay: Relay) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome, Status
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.trouble import too_many
 
 _MOST_ENDED = 5
@@ -17,7 +17,8 @@ class Batches:
 
     A server may take fewer at a time than we thought (RFC 5321 4.5.3.1.10: 452 for each RCPT too many).
     Those that were too many come first in the next batch, at once and over the same session, and from then on
-    no batch is larger than what it took.
+    no batch is larger than what it took. Where it has said before how many it takes (RFC 9422), the session
+    leaves the others `pending`, and they follow in the same way.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
@@ -63,14 +64,17 @@ class Batches:
 
     def _cut_short(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Defer those whose case was left open, once their server has ended too many sessions for others."""
-        if all(outcome.status is not Status.PENDING for outcome in outcomes):
+        if not any(map(_left_open, outcomes)):
             return outcomes
         self._ended += 1
         if self._ended <= _MOST_ENDED:
             return outcomes
-        return [
-            replace(one, status=Status.DEFERRED) if one.status is Status.PENDING else one for one in outcomes
-        ]
+        return [replace(one, status=Status.DEFERRED) if _left_open(one) else one for one in outcomes]
+
+
+def _left_open(outcome: Outcome) -> bool:
+    """Tell whether the server ended the session; else the recipient was beyond its limits, and not asked."""
+    return outcome.status is Status.PENDING and outcome.scope is Scope.HOST
 
 
 def _undecided(outcome: Outcome) -> bool:

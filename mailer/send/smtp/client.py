@@ -64,6 +64,7 @@ class Session:
         """The last transaction got nothing through for what may be this session's trouble, see `worn`."""
         self._without_tls = without_tls
         """Why opportunistic TLS was given up; empty: it was not."""
+        self._transactions = 0
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "Session":
@@ -132,6 +133,16 @@ class Session:
     @property
     def alive(self) -> bool:
         """Another transaction may begin."""
+        return self._ready and not self.used_up
+
+    @property
+    def used_up(self) -> bool:
+        """It has had as many transactions as the server takes in one session (RFC 9422 4.1)."""
+        most = self.extensions.limits.transactions
+        return most > 0 and self._transactions >= most
+
+    @property
+    def _ready(self) -> bool:
         return self._wire.broken is None and self._dialogue.state is State.READY
 
     async def transact(
@@ -149,7 +160,8 @@ class Session:
             on_commit: called once with those that the hop accepted, right before the final dot is written.
 
         Returns:
-            One outcome for each recipient, in order. For what each status means see `trouble.judge`.
+            One outcome for each recipient, in order. For what each status means see `trouble.judge`. Those
+            beyond what the hop takes at once (RFC 9422) are `pending`, to be asked in another transaction.
 
         Raises:
             SessionLost: the session broke before the final dot.
@@ -158,7 +170,11 @@ class Session:
         After any exception, cancellation included, the session is dead; unless `on_commit` had returned,
         nothing was sent to anyone.
         """
-        outcomes: list[Outcome | None] = [self._unfit(message, recipient) for recipient in recipients]
+        fits = self.extensions.limits.take([recipient.address for recipient in recipients])
+        outcomes = [
+            self._unfit(message, recipient) if fit else self._beyond(recipient)
+            for recipient, fit in zip(recipients, fits, strict=True)
+        ]
         asked = [place for place, outcome in enumerate(outcomes) if outcome is None]
         if asked:
             batch = [recipients[place] for place in asked]
@@ -174,7 +190,7 @@ class Session:
     async def close(self) -> None:
         """Say QUIT if there is a session to end, wait a little for the reply, and close. Never raises."""
         try:
-            if self.alive:
+            if self._ready:
                 self._dialogue.quit()
                 self._wire.flush()
                 await self._wire.event()
@@ -283,6 +299,10 @@ class Session:
                 return self._implied(recipient, Scope.RECIPIENT, text)
         return None
 
+    def _beyond(self, recipient: Recipient) -> Outcome:
+        text = f"more at once than {self.label} takes (RFC 9422)"
+        return Outcome(recipient.address, Status.PENDING, self.label, text, Scope.RECIPIENT)
+
     def _implied(self, recipient: Recipient, scope: Scope, text: str) -> Outcome:
         host = f"[{self.hop.name}]" if ":" in self.hop.name else self.hop.name
         return Outcome(recipient.address, Status.BOUNCED, host, text, scope, self.tls)
@@ -290,6 +310,7 @@ class Session:
     async def _attempt(self, message: Message, batch: list[Recipient], on_commit: Commit) -> list[Outcome]:
         wire, offered, envelope = self._wire, self.extensions, message.envelope
         self.worn = False
+        self._transactions += 1
         if wire.broken:
             raise self._lost(SessionLost, wire.broken)
         needs_utf8 = offered.smtputf8 and utf8.wanted(envelope, batch)

@@ -1,9 +1,47 @@
 """What a server offers in its EHLO reply, and the MAIL and RCPT commands we may therefore send."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes at most (RFC 9422 4); 0: it does not say."""
+
+    transactions: int = 0
+    """MAILMAX: in one session."""
+    recipients: int = 0
+    """RCPTMAX: in one transaction."""
+    domains: int = 0
+    """RCPTDOMAINMAX: of recipients, in one transaction."""
+
+    @classmethod
+    def of(cls, parameters: Sequence[str]) -> "Limits":
+        """Read what stands behind LIMITS; unknown names, and what is no number above 0, are ignored."""
+        said = dict(parameter.partition("=")[::2] for parameter in parameters)
+        read = {name: int(value) for name, value in said.items() if _LIMIT.fullmatch(value)}
+        return cls(read.get("MAILMAX", 0), read.get("RCPTMAX", 0), read.get("RCPTDOMAINMAX", 0))
+
+    def take(self, addresses: Sequence[str]) -> list[bool]:
+        """Tell which recipients one transaction may have: the first ones that are not too many."""
+        taken: list[bool] = []
+        domains: set[str] = set()
+        for address in addresses:
+            domain = address.rpartition("@")[2].lower()
+            fits = not self.domains or domain in domains or len(domains) < self.domains
+            if self.recipients and sum(taken) >= self.recipients:
+                fits = False
+            if fits:
+                domains.add(domain)
+            taken.append(fits)
+        return taken
+
+
+_LIMIT = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4: six digits at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +59,7 @@ class Extensions:
     """Octets; 0: none, or not told."""
     auth: tuple[str, ...] = ()
     """Mechanisms, upper case, in the server's order."""
+    limits: Limits = Limits()
 
     @classmethod
     def of(cls, reply: Reply) -> "Extensions":
@@ -40,6 +79,7 @@ class Extensions:
             sizes="SIZE" in offered,
             size_limit=int(limit) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else 0,
             auth=tuple(dict.fromkeys(offered.get("AUTH", []))),
+            limits=Limits.of(offered.get("LIMITS", [])),
         )
 
 

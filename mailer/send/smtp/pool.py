@@ -162,7 +162,7 @@ class _Line:
     def put(self, session: Session) -> None:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
-        if session.alive and self._owed:
+        if session.used_up or (session.alive and self._owed):
             self._pool.retire(session)
         elif session.alive:
             end = asyncio.get_running_loop().time() + self._pool.idle
