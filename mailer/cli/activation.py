@@ -35,7 +35,7 @@ def inherited(environ: MutableMapping[str, str], parent: int | None) -> tuple[In
         parent: `mailer up`, which was given sockets that it passes on; None: it did not start us.
 
     Raises:
-        Failure: one of them is no socket that listens for streams.
+        Failure: one of them is not a listening stream socket.
     """
     count = passed_on(environ, os.getpid(), parent)
     names = environ.get("LISTEN_FDNAMES", "").split(":")

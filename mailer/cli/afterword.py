@@ -29,7 +29,7 @@ _OPENED = 5000
 """Files of the queue that are opened, at most, where the log has nothing."""
 _REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _MESSAGES = 3
-"""Messages whose state is told; the newest ones."""
+"""Messages whose state is printed; the newest ones."""
 _NEVER_CAME = (
     "next: no such mail was handed in to this relay in that time. See what was: mailer log -n 20; whether it "
     "can be reached: mailer doctor; else the application's own log says where it sends"

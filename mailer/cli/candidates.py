@@ -1,7 +1,7 @@
 """What a shell offers for a value at Tab: message ids, providers, users, and the senders of a user.
 
-It only reads, ends within a moment however much is queued, and is silent about trouble: a prompt is no place
-for it, and the command itself will say what is wrong.
+It only reads, ends within a moment however much is queued, and is silent about trouble: a prompt is not the
+place for it, and the command itself will say what is wrong.
 """
 
 import os

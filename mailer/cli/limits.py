@@ -1,4 +1,4 @@
-"""`mailer limits`: who has sent how much of what they may."""
+"""`mailer limits`: how much of its limit each sender has used."""
 
 import sys
 import time

@@ -115,7 +115,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
     """Print what happened to mail, from the ledger; the earliest first, times in UTC.
 
     --follow begins with the last 10 lines unless --since or -n asks for others. Exit code 66 when nothing is
-    known of the message that --id names. Who asks for a recipient, a sender or a subject is told at the end,
+    known of the message that --id names. A search for a recipient, a sender or a subject says at the end,
     on standard error, how the last of those messages stand and what to do first. `mailer spool why ID` tells
     one message's whole story in words.
     """

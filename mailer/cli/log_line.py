@@ -14,7 +14,7 @@ _EVENT = 12
 
 
 def in_words(line: Line, name: Callable[[str], str] = str) -> str:
-    """Say in one line when what happened, to whom, and how it was answered.
+    """Say in one line what happened when, to which recipients, and how it was answered.
 
     Args:
         line: of the ledger.

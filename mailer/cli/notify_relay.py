@@ -67,7 +67,7 @@ class NotifyRelay:
         self._say_if_ready()
 
     def reload(self) -> None:
-        """All of them are about to be told to read the configuration again."""
+        """All of them are about to read the configuration again."""
         self._above.reloading()
         self._waiting |= self._names.keys()
         self._ready = False

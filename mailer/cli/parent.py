@@ -13,7 +13,7 @@ def end_with(parent: int | None) -> None:
     The kernel forgets the wish when we become another user: call this after that.
 
     Args:
-        parent: the process id that the parent told us; None: nobody asked.
+        parent: the process id that the parent gave us; None: it gave none.
 
     Raises:
         OSError: the kernel refused.

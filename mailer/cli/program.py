@@ -19,7 +19,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         name: the program's, in messages and for shell completion.
         arguments: instead of those of the command line.
     """
-    # Before any file can be made: whoever started us may have had 000.
+    # Before any file can be made: our parent may have had 000.
     os.umask(0o077)
     _fill_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):

@@ -156,7 +156,7 @@ def _rates(config: Config, users: UserList, store: Store, old: RateLimiter | Non
 
 
 def user_list(config: Config, log: MailLog) -> UserList:
-    """Read who may log in; raises ConfigError, SecretError, OSError."""
+    """Read the users that may log in; raises ConfigError, SecretError, OSError."""
     own = {}
     if config.default_username:
         own[config.default_username] = single_login(config.default_username, config.default_password.reveal())

@@ -1,4 +1,4 @@
-"""What the service manager that started us is told, and what it asked for: sd_notify(3), without its library.
+"""Notifications to the service manager that started us, and its wishes: sd_notify(3), without its library.
 
 The protocol is one datagram of `NAME=value` lines to the socket that NOTIFY_SOCKET names; systemd and podman,
 for two, set it. Without the variable nothing is sent.

@@ -230,7 +230,7 @@ def _not_available(error: OSError, settings: Settings, spool: Spool) -> Exceptio
 
 
 def _holder(spool: Spool) -> str:
-    """Say who may listen where we cannot: one of ours at this spool, as a rule."""
+    """Say which program may have the port that we cannot get: one of ours at this spool, as a rule."""
     with suppress(OSError):
         for each in running(spool):
             if each.name == "mailer serve":

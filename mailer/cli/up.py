@@ -77,7 +77,7 @@ def up() -> int:
 
     Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
     When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
-    Mail goes on without a monitor; when that ends, its port being taken, say, it is told on standard error.
+    Mail goes on without a monitor; when that ends, for a taken port for example, standard error says so.
     SIGHUP, or `mailer reload`, has all of them read the configuration again. They end when their terminal is
     closed, unless nohup(1) started them.
     """
@@ -118,14 +118,14 @@ def up() -> int:
     code = Exit.OK if told else _wait_for_an_end(children, terminal, reports)
     manager.stopping()
     _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
-    # One that was told to end before it could listen to that has done nothing wrong.
+    # One that got the signal before it could handle it has done nothing wrong.
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
 def _wait_for_an_end(children: list[_Child], terminal: Terminal, reports: NotifyRelay) -> int:
     """Wait for a signal, or for a needed child that ends unasked; return the latter's exit code, else 0.
 
-    Others that end are told of, and taken from the list. SIGHUP is passed on: each program reads the
+    Others that end are reported, and taken from the list. SIGHUP is passed on: each program reads the
     configuration again.
     """
     while True:

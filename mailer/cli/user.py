@@ -1,4 +1,4 @@
-"""`mailer user`: who may log in beside the configuration's own login."""
+"""`mailer user`: the logins beside the configuration's own."""
 
 import os
 import sys
@@ -126,7 +126,7 @@ def token(name: str, *, as_json: bool) -> None:
         done = "token changed" if known else "added"
         sys.stdout.write(json_line({"name": name, "action": done, "token": made}))
         return
-    # Standard output is the token alone, for whoever keeps it in a file.
+    # Standard output is the token alone, so that it can be redirected to a file.
     done = "changed the token of" if known else "added"
     sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
     sys.stderr.flush()

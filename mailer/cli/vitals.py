@@ -89,7 +89,7 @@ class Vitals:
         """Look at nothing yet.
 
         Args:
-            manager: to be told.
+            manager: gets the signs of life.
             spool: open.
             log: where a test that fails is reported.
             describe: says what the program does.

@@ -30,7 +30,7 @@ MODE = "watch"
 
 
 class Watch:
-    """Works until it is told to end; at SIGHUP a runner with the new configuration takes over.
+    """Works until a signal ends it; at SIGHUP a runner with the new configuration takes over.
 
     The old one claims nothing more and finishes what it has in hand, however long that takes: to cut it off
     could send a message twice.
@@ -55,7 +55,7 @@ class Watch:
             loop.add_signal_handler(number, self._end)
         listen(loop, self._hear)
         await self._begin(self._loaded, self._log)
-        # Only now: whoever finds us by it may signal us.
+        # Only now: a program that finds us by it may signal us.
         with Registration(self._spool, "mailer-send --watch", str(self._loaded.path)) as entry:
             self._manager.ready(self._describe())
             with Vitals(self._manager, self._spool, self._log, self._describe).kept():

@@ -227,7 +227,7 @@ class _Owner:
 
     @classmethod
     def of(cls, path: Path) -> "_Owner | None":
-        """Return whom root should become for this spool; None: nobody, or we are not root."""
+        """Return the user that root should become for this spool; None: no other, or we are not root."""
         if os.geteuid() != 0:
             return None
         try:

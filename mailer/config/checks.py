@@ -158,7 +158,7 @@ def _has_users(config: Config) -> bool:
     try:
         return bool(read_users(config.users_file, owners_of(config.spool_dir)))
     except (OSError, ConfigError):
-        return True  # whoever needs it will say what is wrong with it
+        return True  # the code that needs it will say what is wrong with it
 
 
 def _incoming(config: Config) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from mailer.mail.reply import printable
 MAX_NAME = 253
 """Characters of a domain name in DNS, dots included (RFC 1035 2.3.4: 255 octets on the wire)."""
 
-# The underscore is no letter of host names, but names of records have it.
+# Host names have no underscore, but names of records have it.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # ftext of RFC 5322 3.6.8, less the semicolon, which would end the list of names in h=.
 _FIELD_NAME = re.compile(r"[!-9<-~]+")

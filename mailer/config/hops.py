@@ -139,7 +139,7 @@ class Sending(Group, frozen=True, kw_only=True):
     rate_per_hop: Limit = 0
     """Transactions that one runner begins in a minute at one next hop; 0: no limit."""
     shutdown_grace: Seconds = Seconds(30)
-    """How long a runner or receiver that was told to stop may finish what is in flight."""
+    """How long a runner or receiver that is to stop may finish what is in flight."""
 
 
 def by_priority(providers: tuple[Provider, ...]) -> dict[int, tuple[Provider, ...]]:

@@ -38,7 +38,7 @@ class UncertainPolicy(StrEnum):
 
 BOUNCE_SENDER = "sender"
 BOUNCE_OFF = "off"
-"""The two values of `bounce` that are no address."""
+"""The two values of `bounce` that are not an address."""
 
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

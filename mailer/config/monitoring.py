@@ -17,4 +17,4 @@ class Alerts(Group, frozen=True, kw_only=True):
     command: tuple[Name, ...] = ()
     """A program and its arguments, run without a shell, with the alert as JSON on its standard input."""
     webhook: Secret = Secret("")
-    """A URL that gets the alert as JSON by POST; a secret, since whoever knows it can write there."""
+    """A URL that gets the alert as JSON by POST; a secret, since anybody who knows it can write there."""

@@ -86,7 +86,7 @@ class OAuth2(Group, frozen=True, kw_only=True):
 
     @property
     def ends(self) -> float | None:
-        """When that day begins, in seconds since the epoch; None: it is not written, or is no day."""
+        """When that day begins, in seconds since the epoch; None: it is not written, or is not a day."""
         try:
             return datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
         except ValueError:

@@ -58,7 +58,7 @@ _CLOUDS = {
 
 
 def expanded(document: object) -> object:
-    """Return the document with what the presets of its providers say; what is no preset stays as it is."""
+    """Return the document with what the presets of its providers say; all other values stay as they are."""
     if not isinstance(document, dict) or not isinstance(document.get("forwardProviders"), list):
         return document
     return {**document, "forwardProviders": [_provider(each) for each in document["forwardProviders"]]}

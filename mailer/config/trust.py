@@ -88,7 +88,7 @@ def open_trusted(
 
     Raises:
         Untrusted: another user could change it, or read the secret.
-        OSError: as open(2); EINVAL when it is no regular file.
+        OSError: as open(2); EINVAL when it is not a regular file.
     """
     found, at = _walk(path, flags, owners or ours())
     try:

@@ -1,4 +1,4 @@
-"""The users file: who may log in beside the configuration's own login. `mailer user` writes it.
+"""The users file: the logins beside the configuration's own. `mailer user` writes it.
 
 It holds hashes, never passwords, and no program of ours needs it but the receiver, which reads it again when
 it changes:
@@ -32,7 +32,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     hash: Annotated[str, msgspec.Meta(max_length=1024)]
     """Of a password (`$scrypt$...`) or of a token (`$sha256$...`)."""
     allowed_senders: tuple[str, ...] = ("*",)
-    """Addresses, domains, or `*`: who may stand in MAIL FROM and in the From field."""
+    """Addresses, domains, or `*`: what MAIL FROM and the From field may name."""
     max_per_hour: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Messages; 0: no limit; none: `rateLimits` counts this user by sender, as everybody."""
     max_per_day: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -50,7 +50,7 @@ def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
         owners: whose file is trusted; None: root's and ours.
 
     Raises:
-        ConfigError: it is no such file (no value is repeated), or others can change it or read its hashes.
+        ConfigError: it is not such a file (no value is quoted), or others can change it or read its hashes.
         OSError: it cannot be read.
     """
     where = printable(str(path))
@@ -99,7 +99,7 @@ def changing_users(
 
 
 def _lock(name: str, directory: int) -> int:
-    """Open the file that programs lock; a new one belongs to whom the directory belongs to."""
+    """Open the file that programs lock; a new one gets the directory's owner."""
     try:
         fd = os.open(name, _NEW, 0o600, dir_fd=directory)
     except FileExistsError:

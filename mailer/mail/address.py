@@ -33,7 +33,7 @@ _ODD_DOT_STRING = re.compile(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*")
 # With a domain behind them some servers pass `a%b` and `b!a` on to b; `SIZE=9` is a forgotten address.
 _NO_NAME = re.compile(r'[!%"=]')
 _QUOTED_STRING = re.compile(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
-# The underscore is no letter of RFC 1123, but real hosts have it.
+# RFC 1123 does not allow the underscore, but names of real hosts have it.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 # Nearly every path there is, in one look: ASCII, a dot-string, a domain without `xn--`, lengths well within

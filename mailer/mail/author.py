@@ -64,6 +64,6 @@ def _without_comments(text: str) -> str | None:
         elif not depth:
             kept.append(word)
         elif word.startswith('"'):
-            # A quote is no quote inside a comment; who writes one there can do without our help.
+            # Inside a comment a quotation mark quotes nothing; such fields are left as they are.
             return None
     return None if depth else "".join(kept)

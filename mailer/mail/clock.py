@@ -35,7 +35,7 @@ class Clocks:
     uptime: Clock
     boot: str
     synchronized: Callable[[], bool] = lambda: False
-    """Whether the kernel was told, since the wall clock was last set, that a time server keeps it."""
+    """Whether a time server has told the kernel, since the wall clock was last set, that it keeps it."""
     awake: Clock | None = None
     """As `Reading.awake`."""
 
@@ -59,7 +59,7 @@ def seconds(text: str) -> float:
     """Read what `rfc3339` wrote.
 
     Raises:
-        ValueError: the text is no such time, or has no zone.
+        ValueError: the text is not such a time, or has no zone.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -39,7 +39,7 @@ def _edited(value: bytes, addition: bytes) -> bytes:
 
 
 def _bare_names(value: bytes) -> list[int]:
-    """Return where each bare name of a list of mailboxes ends; none, if it is no such list."""
+    """Return where each bare name of a list of mailboxes ends; none, if it is not such a list."""
     ends: list[int] = []
     words: list[re.Match[bytes]] = []
     at, angle, closed = 0, False, False

@@ -1,4 +1,4 @@
-"""The envelope (RFC 5321 2.3.1): who sends to whom, and how, apart from the message's header."""
+"""The envelope (RFC 5321 2.3.1): sender, recipients and their parameters, apart from the header."""
 
 from dataclasses import dataclass
 

@@ -5,7 +5,7 @@ import re
 from mailer.mail import header
 from mailer.mail.author import mailboxes
 
-# Of a field that is no plain list of mailboxes (a group, an odd comment): something that a reply could go to.
+# In a field that is not a plain list of mailboxes (a group, an odd comment): what a reply could go to.
 _ADDRESS = re.compile(rb"[^\s<>,:;@]@[^\s<>,:;@]")
 
 

@@ -36,7 +36,7 @@ class Scope(StrEnum):
     RECIPIENT = "recipient"
     """This recipient at this next hop."""
     MESSAGE = "message"
-    """This message, whoever receives it."""
+    """This message, for any recipient."""
     HOST = "host"
     """This host or connection: any other may take the mail."""
     PROVIDER = "provider"

@@ -1,1 +1,1 @@
-"""What happened to mail, for whoever asks later: one function per event, and the ledger they write to."""
+"""The record of what happened to mail: one function per event, and the ledger that they write to."""

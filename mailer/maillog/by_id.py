@@ -54,9 +54,9 @@ def _is_told(story: Sequence[Line]) -> bool:
 
 
 def _in_order(found: Sequence[Found]) -> Sequence[Found]:
-    """Order the lines of one message by its attempts: its days may be told by clocks that differ.
+    """Order the lines of one message by its attempts: the clocks of its days may differ.
 
-    What has no attempt of its own, or is told again by a later run, follows the line that it stands behind.
+    A line without an attempt, or one that a later run repeats, keeps its place behind the line before it.
     """
     if len({line.id for line, _ in found}) != 1:
         return found

@@ -28,7 +28,7 @@ class Level(IntEnum):
 
 Fields = Mapping[str, object]
 Sink = Callable[[Level, str, Fields], None]
-"""Is told how grave it is, what is said (empty for an event, whose fields say all), and the fields."""
+"""Called with the severity, the message (empty for an event, whose fields say all), and the fields."""
 
 
 class Times(NamedTuple):
@@ -79,7 +79,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     """What the whole message came to with it: `delivered` or `failed`; empty while a recipient is open."""
     again: bool = False
-    """It may have been told before; see `ledger.Line`."""
+    """The line may be a repetition; see `ledger.Line`."""
 
     @property
     def status(self) -> Status:
@@ -144,7 +144,7 @@ class MailLog:
         subject: str = "",
         message_id: str = "",
     ) -> None:
-        """Tell that a message is durable and the client is about to be told.
+        """Log that a message is durable; the client gets its 250 after this.
 
         Args:
             id: the message.
@@ -180,7 +180,7 @@ class MailLog:
             id: the message.
             to: its recipients that the notification is about.
             notice: the notification's own id.
-            addressee: who is told.
+            addressee: the address that the notification goes to.
             size: of the notification.
         """
         self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
@@ -249,7 +249,7 @@ class MailLog:
     def forget_old_days(self) -> int:
         """Delete the days of the ledger that have been kept long enough; return how many.
 
-        Trouble with the directory is none of the mail's, and was told when it was written to.
+        Trouble with the directory does not concern the mail, and was logged when it was written to.
         """
         removed: list[str] = []
         if self._ledger and self._keep < math.inf:

@@ -34,7 +34,7 @@ def open_day(directory: int, day: str) -> int:
     """Open a day's file to be read; it never waits.
 
     Raises:
-        FileNotFoundError: there is none, or something that is no file.
+        FileNotFoundError: it does not exist, or is not a regular file.
         OSError: as open(2).
     """
     try:

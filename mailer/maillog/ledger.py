@@ -79,7 +79,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str = ""
     """What the whole message came to with this line: `delivered` or `failed`; empty while it goes on."""
     again: bool = False
-    """What a runner tells that took over from a dead one, which may have told it before."""
+    """A line by a runner that took over from a dead one, which may have written it already."""
     notice: str = ""
     """The id of the notification that tells the sender of it."""
     about: str = ""
@@ -133,7 +133,7 @@ class Ledger:
         Args:
             directory: opens the spool's `log/`. The files are opened relative to its descriptor, never by an
                 absolute path, in which somebody may have swapped a directory.
-            on_trouble: told once per outage that lines are being lost; mail flows on.
+            on_trouble: called once per outage, when lines begin to be lost; mail flows on.
         """
         self.directory = directory
         self._on_trouble = on_trouble

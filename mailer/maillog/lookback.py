@@ -1,4 +1,4 @@
-"""Which of the outcomes that are told again had not been told before their runner died.
+"""Deduplication: which repeated outcomes their dead runner had not logged yet.
 
 Only lines marked `again` can tell something twice, so this is the only place that has to look back, and
 counting needs no memory of what was counted. It costs a search of the ledger for each message that a dead
@@ -21,10 +21,10 @@ class Lookback:
     def __init__(self, directory: OpenDirectory) -> None:
         self._directory = directory
         self._known: dict[str, dict[_Key, str]] = {}
-        """By id: the time of the line that told each first, among those that tell it again; else empty."""
+        """By id: the time of the first line with each outcome, among its repetitions; else empty."""
 
     def fresh(self, row: Row) -> Row:
-        """Leave of a line told again what it is the first to tell; raises OSError."""
+        """Reduce a repeated line to the outcomes that no earlier line has; raises OSError."""
         if row.id not in self._known:
             self._known[row.id] = self._first_told(row.id, row.at)
         known = self._known[row.id]
@@ -44,7 +44,7 @@ class Lookback:
                     known[key] = ""
                 elif known.get(key) != "":
                     known[key] = line.at
-            # One that came later than what is told of it came by a clock that was ahead: days say nothing.
+            # A message that came after its own events was dated by a clock that was ahead: days say nothing.
             if line.event == "accepted" and line.at <= at:
                 break
         return known

@@ -28,7 +28,7 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 def rows(block: bytes) -> Sequence[Row]:
-    """Read a block of whole lines; what is no line is passed over (see `lines.whole`)."""
+    """Read a block of whole lines; anything else is passed over (see `lines.whole`)."""
     try:
         return _decoder.decode_lines(block)
     except UNREADABLE:

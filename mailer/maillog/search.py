@@ -24,7 +24,7 @@ _SLACK = 60.0
 _AHEAD = 3600.0
 """Seconds by which the clocks of hosts that share a spool, or of a moment ago, are ahead and not wrong."""
 _AFTERWARDS = 60.0
-"""Seconds after a message's last delivery in which something may still be told of it."""
+"""Seconds after a message's last delivery in which more of its events may be logged."""
 _NEVER = 253_402_300_799.0
 """The last second that `datetime` knows."""
 _NOT_AS_IT_STANDS = re.compile(r'[^!-~]|["\\]')

@@ -111,7 +111,7 @@ class _Admin:
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
 
     def _end_pauses(self) -> None:
-        """Have providers that are left alone tried with it; what cannot be written costs nothing else."""
+        """Have paused providers tried with it; a state that cannot be written stops nothing else."""
         with contextlib.suppress(OSError):
             end_pauses(self._service.spool, datetime.fromtimestamp(self._service.clock(), UTC))
 
@@ -168,7 +168,7 @@ def _done(text: str) -> Answer:
 
 
 def _span(age: float) -> str:
-    """Write a duration as whoever set it would: in the largest unit that has no remainder."""
+    """Write a duration as a person would: in the largest unit that leaves no remainder."""
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if age >= size and age % size == 0:
             return words.count(int(age // size), unit)

@@ -29,7 +29,7 @@ _END_AT = 0.8
 _TIMEOUT = 30.0
 """Seconds for the command or the webhook."""
 _AGAIN = 60.0
-"""Seconds until an alert that could not be told is tried again."""
+"""Seconds until an alert that could not be delivered is tried again."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -49,7 +49,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """An alert that fires, or that has ended and this is yet to be told."""
+    """An alert that fires, or one that has ended and whose end is still to be delivered."""
 
     since: str
     told: bool = False

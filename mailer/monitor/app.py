@@ -34,7 +34,7 @@ KEEP_ALIVE = 75.0
 _LINGER = 2.0
 """Seconds in which the rest of a refused request is read, so that the client reads the answer."""
 _SHUTDOWN = 2.0
-"""Seconds for answers under way when the server is told to end; streams never end by themselves."""
+"""Seconds that answers under way get when the server is to end; streams never end by themselves."""
 
 _ALWAYS = {
     "Server": "mailer",
@@ -237,7 +237,7 @@ class Responder:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         asked = _head(request)
-        # Before anything is looked up or read: who may not ask learns nothing.
+        # Before anything is looked up or read: a client without permission learns nothing.
         guard.check(asked)
         if not request.raw_path.startswith("/"):
             raise Refusal(HTTPStatus.BAD_REQUEST, "the request's target must be a path")

@@ -76,7 +76,7 @@ def _same_site(asked: Asked) -> bool:
     """Judge by what browsers say of a request's origin (Fetch Metadata); other programs say nothing.
 
     Another port of localhost is the `same-site`, and another application's. A link that somebody follows to
-    here is let through: it only reads, and whoever put it there sees nothing of the answer.
+    here is let through: it only reads, and the page with the link sees nothing of the answer.
     """
     site = asked.header("sec-fetch-site")
     if site in {"", "none", "same-origin"}:

@@ -1,4 +1,4 @@
-"""One message's whole story, wherever it is told: in its file, or, once that is gone, in the ledger.
+"""One message's whole story: from its file, or, once that is gone, from the ledger.
 
 `mailer spool why` and the status page tell it in the same words, those of `spool.story`.
 """

@@ -22,7 +22,7 @@ class Provider:
 
     @property
     def up(self) -> bool:
-        """It gets mail; False while it is left alone, and until it has taken a message after that."""
+        """It gets mail; False while it is paused, and until it has taken a message after that."""
         return self.state.open_until is None
 
     def health(self, now: float) -> str:

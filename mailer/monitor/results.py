@@ -20,7 +20,7 @@ _LOOKS = 10
 """Messages of each state that are looked at, the oldest; only while nothing leaves. *0.2 ms each.*"""
 _REPLY = re.compile(r"[45]\d\d[ -]")
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
-"""Every user of this host may read the health; whom mail is for is not theirs."""
+"""Every user of this host may read the health, so it does not name recipients."""
 
 
 @dataclass(frozen=True, slots=True)

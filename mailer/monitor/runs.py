@@ -8,7 +8,7 @@ from mailer.maillog.events import MailLog
 
 
 class Runs:
-    """Starts runs for whoever asks; those who ask during one share the one that follows it."""
+    """Starts runs on request; requests during a run share the one that follows it."""
 
     def __init__(self, argv: tuple[str, ...], log: MailLog) -> None:
         """Args: argv: the program and its arguments; it runs without a shell."""

@@ -155,7 +155,7 @@ def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
 
 
 def _hidden(secrets: tuple[str, ...], terms: Terms) -> list[str]:
-    """Leave out what is no secret: words of the protocol, the scope, the application's id."""
+    """Leave out what is not secret: words of the protocol, the scope, the application's id."""
     plain = {terms.auth.client_id, terms.auth.scope, "client_credentials", "refresh_token", _BY_JWT}
     return [one for one in secrets if one not in plain and not one.startswith("urn:")]
 

@@ -79,7 +79,7 @@ class TokenSource:
             try:
                 return (await self._renewed(terms, kept, refused)).access
             except TokenTrouble:
-                # What was there before still works: a server that does not answer is no reason not to send.
+                # The token from before still works: mail is sent although the token server does not answer.
                 if self._works(kept, refused):
                     return kept.access
                 raise

@@ -1,4 +1,4 @@
-"""That there is no access token, and why: in words that `mail/login_causes` knows, without any secret."""
+"""The exception for a missing access token: why, in words of `mail/login_causes`, without any secret."""
 
 import re
 from collections.abc import Iterable

@@ -38,9 +38,9 @@ class Attempt:
         self._presenter = Presenter(record.claim, record.policy.signer)
         self._room = asyncio.Semaphore(_DESTINATIONS)
         self._tried: set[str] = set()
-        """The recipients for whom some hop was tried and gave trouble, not only left alone."""
+        """The recipients for whom some hop was tried and gave trouble; a paused hop is not tried."""
         self._rest = math.inf
-        """When the first of the hops that are left alone may be tried again."""
+        """When the first of the paused hops may be tried again."""
 
     async def run(self) -> None:
         """Try every due recipient.
@@ -58,7 +58,7 @@ class Attempt:
         """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
 
         A hop that may have taken a message is the only one that could recognise it the second time. The
-        direct route has many hops: who is in doubt goes apart from those who are not, or are at another one.
+        direct route has many hops: recipients in doubt at one hop are sent to apart from all others.
         """
         every = self._policy.routes.next()
         if not self._record.doubted:
@@ -139,7 +139,7 @@ class Attempt:
     def _after_trouble(
         self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool
     ) -> Sequence[Recipient]:
-        """Record that a hop was no use; return the recipients if another hop is to be tried."""
+        """Record that a hop failed; return the recipients if another hop is to be tried."""
         if isinstance(trouble, Resting):
             self._rest = min(trouble.until, self._rest)
         else:

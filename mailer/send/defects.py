@@ -1,4 +1,4 @@
-"""A defect of ours, told without what it may have had in its hands."""
+"""A defect of ours, described without the data that it may have handled."""
 
 from mailer.maillog.events import MailLog
 

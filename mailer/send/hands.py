@@ -1,7 +1,7 @@
 """What a run has in hand, and how many places that takes.
 
-A message that only waits takes none, be it for somebody who does not answer or for `batchDelay` to pass:
-`sending.concurrency` bounds how much is worked on, and a black hole is no work.
+A message that only waits, for a silent server or for `batchDelay` to pass, takes none:
+`sending.concurrency` bounds the messages that are worked on, and waiting is not work.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     skip: int = 0
     """Octets of the accepted message, from its start, that `on_top` stands for."""
     shown: Envelope | None = None
-    """The envelope that the next hop is told; None: the accepted one."""
+    """The envelope for the next hop; None: the accepted one."""
 
     on_wait: Callable[[str, float, int], None] = _ignore
     """Called with the hop when the message is to wait for its turn there, how many seconds, and for how many

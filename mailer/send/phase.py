@@ -32,7 +32,7 @@ class Timeouts:
     """How long each phase may take, in seconds; one attribute for each `Phase`, of the same name.
 
     Each is a deadline for one complete reply, not for the next byte: a tarpit that feeds a byte a minute
-    gains nothing by it. What RFC 5321 names is not shortened: who waits less makes duplicates.
+    gains nothing by it. The times of RFC 5321 are not shortened: waiting less makes duplicates.
     """
 
     connect: float = 30  # for each address; no RFC; Postfix's smtp_connect_timeout

@@ -32,14 +32,14 @@ class Presentation:
         return cls(provider.sender, provider.rewrite_from, provider.dkim, provider.bounce_from)
 
     def envelope(self, accepted: Envelope) -> Envelope:
-        """Return the envelope of which the sender is said to the hop; `recipients` says to whom."""
+        """Return the envelope whose sender the hop gets in MAIL; its recipients come from `recipients`."""
         sender = (self.sender if accepted.sender else self.bounce_from) or accepted.sender
         return accepted if sender == accepted.sender else replace(accepted, sender=sender)
 
     def recipients(self, accepted: Envelope, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
         """Return recipients as they are said to the hop.
 
-        Nobody is to be told of a notification that is not from `<>` (RFC 3461 4.1: NOTIFY=NEVER).
+        A notification that is not from `<>` asks for no notification (RFC 3461 4.1: NOTIFY=NEVER).
         """
         if accepted.sender or not self.bounce_from:
             return recipients

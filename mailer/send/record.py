@@ -115,7 +115,7 @@ class Record:
         return self._believed and self.state.expires is not None and self._began > self.state.expires
 
     def expire(self) -> None:
-        """Give up who is still open, without an attempt."""
+        """Give up the recipients that are still open, without an attempt."""
         late = [Outcome(s.address, Status.DEFERRED, s.hop, s.reply, Scope.MESSAGE) for s in self.state.open]
         self.outcomes(late, resting_until=self._began)
 
@@ -133,7 +133,7 @@ class Record:
         self.hold_doubt(handed_over)
 
     def report_again(self) -> None:
-        """Tell the ledger what a dead runner may not have told."""
+        """Log outcomes that a dead runner may not have logged."""
         self._report.again(self.state)
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
@@ -143,7 +143,7 @@ class Record:
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         own = len(journal.encode(event))
         promised = self._room(recipients, hop)
-        # An exchanger before this one may have said no to who is in doubt at another hop.
+        # An earlier exchanger may have refused recipients that are in doubt at another hop.
         self.claim.held.give_back(self._give_back(to))
         self.claim.held.reserve(own + sum(promised.values()))
         self._promised |= promised
@@ -189,7 +189,7 @@ class Record:
             self.trouble(hop, text, scope, sure)
 
     def trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
-        """Record that a hop was no use to some recipients, for whom another one is tried."""
+        """Record that a hop failed for some recipients; another one is tried for them."""
         to = tuple(recipient.address for recipient in recipients)
         number, whose = self.attempt, scope.value
         event = Event(

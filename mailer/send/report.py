@@ -1,4 +1,4 @@
-"""An attempt's outcomes in the words of the ledger: what is told to others, after the journal has it."""
+"""An attempt's outcomes as ledger lines, written after the journal has them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,13 +46,13 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def _received(self) -> float:
-        """When it came; if it was scheduled, when it could be sent: its sender's wish is no delay of ours."""
+        """When it came; if it was scheduled, when it could be sent, since its sender wished for that wait."""
         entry = self.claim.entry
         accepted = entry.state.accepted
         return entry.state.since if accepted and accepted.next else entry.block.received
 
     def again(self, state: State) -> None:
-        """Tell the outcomes of a dead runner's last attempt, which it may not have told.
+        """Log the outcomes of a dead runner's last attempt, which it may not have logged.
 
         Readers of the ledger count each (id, recipient, attempt) once.
         """

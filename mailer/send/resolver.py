@@ -91,7 +91,7 @@ class DnsResolver:
 
         Raises:
             LookupFailed: resolv.conf is needed and names no server.
-            ValueError: a name server is no address.
+            ValueError: a name server is not given by its address.
         """
         self._dns = dns.asyncresolver.Resolver(configure=False)
         self._dns.lifetime = timeout
@@ -122,7 +122,7 @@ class DnsResolver:
         self._dns.timeout = min(_TURN, self._dns.lifetime / (len(self._dns.nameservers) + 1))
 
     def _servers(self) -> str:
-        """Name those that are asked: an operator who reads of trouble looks there first."""
+        """Name the servers that are asked: where an operator looks first when there is trouble."""
         asked = (s for s in self._dns.nameservers if isinstance(s, dns.nameserver.AddressAndPortNameserver))
         return ", ".join(_named(server.address, server.port) for server in asked)
 
@@ -152,7 +152,7 @@ class DnsResolver:
             asking = asyncio.ensure_future(_translated(lambda: self._follow(name, kind), self._servers))
             self._asking[query] = asking
             asking.add_done_callback(lambda _: self._asking.pop(query))
-        # Shielded: whoever asked first may be cancelled, the others still want to know.
+        # Shielded: the first caller may be cancelled while others still wait for the answer.
         return await asyncio.shield(asking)
 
     async def _follow(self, name: str, kind: str) -> list[str]:

@@ -52,7 +52,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     Args:
         config: the operator's.
         spool: what to work on.
-        log: told of everything that happens.
+        log: gets everything that happens.
         clocks: what time it is.
         hostname: what we call ourselves to other servers.
         limit: messages to claim, at most; 0: all.

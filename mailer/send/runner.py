@@ -1,4 +1,4 @@
-"""The runner: as many messages in hand at once as it may, until nothing is ready or it is told to stop."""
+"""The runner: works on several messages at once, until none is ready or it is asked to stop."""
 
 import asyncio
 import contextlib

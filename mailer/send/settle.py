@@ -60,7 +60,7 @@ class Settler:
         self._archive = archive
 
     async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
-        """Tell the sender what is to be told, and move a message as its state says.
+        """Make the notifications that are due, and move a message as its state says.
 
         Its lock stays the caller's, unless the file is removed.
 

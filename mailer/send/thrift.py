@@ -9,7 +9,7 @@ over. So
 (`as-before`); 3. from `SOFT` on, every recipient that was deferred before counts as that, whatever was said,
 and servers that were
    tried in vain are left to the ledger;
-4. from `HARD` on, who would be tried again is given up, and the sender is told why.
+4. from `HARD` on, recipients that would be tried again are given up, and the sender is notified why.
 
 What one attempt can add beyond each mark is bounded by the recipients: at most some 20 MiB.
 """

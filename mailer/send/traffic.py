@@ -77,7 +77,7 @@ class Traffic:
             one.moved = self._clock()
 
     def dead(self, name: str) -> bool:
-        """Tell whether it was found dead a moment ago: who asks learns it at once, and need not wait."""
+        """Tell whether it was found dead a moment ago, so that the caller need not wait to find out."""
         one = self._known.get(name)
         return one is not None and self._dead(one, self._clock())
 

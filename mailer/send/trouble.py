@@ -42,7 +42,7 @@ class Hardness(StrEnum):
         """An outcome's, from its status and from what its words are about.
 
         Raises:
-            ValueError: the outcome is no trouble (sent, pending), or nothing is left to decide (expired).
+            ValueError: the outcome is not a failure (sent, pending), or leaves nothing to decide (expired).
         """
         match outcome.status:
             case Status.DEFERRED:
@@ -225,7 +225,7 @@ class HopTrouble(ConnectionError):
 
 
 class Resting(HopTrouble):
-    """The hop was not tried: it gave trouble a moment ago, and is left alone for a while (see `breaker`)."""
+    """The hop was not tried: it gave trouble a moment ago, and is paused for a while (see `breaker`)."""
 
     def __init__(self, hop: str, phase: Phase, text: str, *, scope: Scope, until: float) -> None:
         """Arguments as `HopTrouble`; until: when to ask again, in seconds since the epoch."""
@@ -270,7 +270,7 @@ def too_many(outcome: Outcome) -> bool:
 
 
 def slows_down(outcome: Outcome) -> bool:
-    """Tell whether a hop has told us that we send too much."""
+    """Tell whether a hop said that we send too much."""
     return outcome.status is Status.DEFERRED and reading_of(outcome).about is About.QUOTA
 
 

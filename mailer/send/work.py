@@ -65,7 +65,7 @@ class Worker:
             settler: how to move it on.
             tally: where what became of each is counted.
             pause: sleeps for so many seconds between the batches of the message of that name.
-            on_trouble: told that the message of that name cannot be written or moved; if the trouble is
+            on_trouble: called when the message of that name cannot be written or moved; if the trouble is
                 SPOOL_WIDE, none can.
         """
         self._claims = claims

@@ -1,4 +1,4 @@
-"""How a hand-over fails: a sentence for whoever started us, and an exit code of sysexits.h."""
+"""How a hand-over fails: a sentence for the caller, and an exit code of sysexits.h."""
 
 
 class Failure(Exception):

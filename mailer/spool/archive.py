@@ -16,14 +16,13 @@ _DAY = 86_400.0
 def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _spot, _reason: None) -> int:
     """Delete copies of which the youngest of their day is older than `max_age`.
 
-    It reads the names of the days, and opens only what is to go. Anything in there that is no day or no
-    message of ours stays.
+    It reads the names of the days, and opens only what is to go. Anything else in there stays.
 
     Args:
         spool: where.
         now: seconds since the epoch.
         max_age: seconds.
-        on_skip: told about each file that cannot be deleted; it stops none of the others.
+        on_skip: called for each file that cannot be deleted; it stops none of the others.
 
     Returns:
         How many were deleted; `AT_ONCE`: the rest is for the next call.

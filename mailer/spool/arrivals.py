@@ -1,7 +1,7 @@
 """Hearing of new mail as it is renamed into `new/`, without looking for it (inotify(7)).
 
 What is heard is a hint: names may be missed (the kernel's queue overflows, a filesystem does not tell), so
-whoever listens still scans from time to time.
+listeners still scan from time to time.
 """
 
 import ctypes

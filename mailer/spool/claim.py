@@ -35,7 +35,7 @@ _UNDECIDED = _BY_OPERATORS | {Kind.DATED, Kind.RECOVERED, Kind.COMMITTING, Kind.
 _ROOM = 512
 """Bytes of journal that taking a message over, and giving it back, need at most."""
 _REPORTS = 10_000
-"""Files left alone that are remembered, so that each is told of once."""
+"""Skipped files that are remembered, so that each is reported once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Claims:
             spool: where the messages are.
             clock: what time it is.
             boot: this boot's id (`boot_id`).
-            on_quarantine: told about each file that was moved to `corrupt/`, and why.
-            on_skip: told once about each file that was left alone because it may be in another's use.
+            on_quarantine: called for each file that was moved to `corrupt/`, and why.
+            on_skip: called once for each file that was skipped because it may be in another's use.
         """
         self._spool = spool
         self._clock = clock

@@ -224,7 +224,7 @@ class ClockGuard:
         Args:
             spool: what is guarded.
             clocks: this host's.
-            on_change: told of a doubt when it begins, by the program that has it first; None: when it ends.
+            on_change: called when a doubt begins, in the program that sees it first; with None when it ends.
 
         Raises:
             OSError: the spool cannot be worked with.
@@ -292,7 +292,7 @@ def look(spool: Spool, clocks: Clocks, mark: Mark | None) -> Mark:
 
 
 def known_doubt(spool: Spool, clocks: Clocks) -> Doubt | None:
-    """Return why this moment is not believed by what runs have left; None: it is, or there was no run."""
+    """Return why earlier runs' marks speak against this moment; None: they do not, or there are none."""
     mark = read(spool)
     return look(spool, clocks, mark).doubt if mark else None
 

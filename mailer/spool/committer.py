@@ -38,7 +38,7 @@ class Committer:
         """Changes that were made durable since the start."""
         self._removals: dict[str, float] = {}
         self._announced: set[str] = set()
-        """The directories with removals that the thread was told of and has not begun to sync."""
+        """The directories with removals that the thread has been asked to sync and has not begun with."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> Self:
@@ -180,7 +180,7 @@ def _trouble(step: Callable[[], None]) -> Exception | None:
 
 
 def _verdict(change: Change, error: Exception | None) -> Exception | None:
-    """Undo what failed; return what its waiter is told."""
+    """Undo what failed; return the error for its waiter."""
     if error is not None and (worse := _trouble(change.undo)):
         worse.__cause__ = error
         return worse

@@ -1,4 +1,4 @@
-"""Closing files that have no name any more, aside from whoever has better to do.
+"""Closes removed files in the background: the last close frees their blocks, which takes time.
 
 The last close of a removed file is when the filesystem frees its blocks, and that may wait for the disk: ext4
 without a journal, mounted with `discard`, tells the device at once (measured: 60 us, and 2 ms on a busy
@@ -14,7 +14,7 @@ from queue import SimpleQueue
 _THREADS = 4
 """The waits are the device's, which takes several at a time."""
 _MOST = 128
-"""Files on their way, at most; beyond that whoever removes more waits for his own."""
+"""Files in the background, at most; beyond that the caller closes its own."""
 _TOGETHER = 32
 """Files that are handed over at once: each time a thread must be woken."""
 _SOON = 0.1

@@ -12,7 +12,7 @@
     (exactly that many bytes: the message)
     {"at":"...","event":"accepted","sha256":"...","envelope":"..."}
 
-The block's fields look like header fields, so the whole is a valid RFC 5322 message for whoever opens it. The
+The block's fields look like header fields, so the whole is a valid RFC 5322 message for any mail program. The
 block ends with the length, of fixed width: it is written last, into its place, when a streamed message is
 complete. What the message itself contains is opaque; `Spool-` fields inside it mean nothing.
 
@@ -80,7 +80,7 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     """Of the file when it was read, in bytes: what follows was appended later."""
     torn: bool
-    """The file does not end in a line end: whoever appends ends the line first."""
+    """The file does not end in a line end: the next append ends the line first."""
 
     @property
     def id(self) -> str:
@@ -221,7 +221,7 @@ def read_entry(
 
     Raises:
         Corrupt: the file must not be sent. The message's own digest is not checked here: see `check_message`.
-        OSError: it cannot be read; what is on a bad sector may be anything, and is no end of the file.
+        OSError: it cannot be read; a bad sector may hold anything, and is not taken for the end of the file.
     """
     size = os.fstat(fd).st_size if size is None else size
     head = read_beginning(fd, size) if beginning is None else beginning

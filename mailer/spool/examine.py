@@ -1,4 +1,4 @@
-"""A look at a spool for whoever asks whether all is well: nothing is made, mended, or locked for long."""
+"""Health checks of a spool that change nothing: no file is made, repaired, or locked for long."""
 
 import os
 import stat

@@ -1,6 +1,6 @@
 """Checking a spool against what it promises, without changing anything.
 
-A running system is in motion: what somebody has in hand, or what moved while it was looked at, is no finding.
+A running system is in motion: messages in hand, or moved during the check, are not findings.
 What is in `corrupt/` has been dealt with; only its kind of file is looked at there.
 """
 

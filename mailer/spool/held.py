@@ -31,7 +31,7 @@ class Missed(Exception):
 
 
 class Gone(Missed):
-    """It is no longer there: somebody else moved it on."""
+    """It is not there any more: another program moved it on."""
 
 
 class Busy(Missed):
@@ -39,7 +39,7 @@ class Busy(Missed):
 
 
 class Unsafe(Exception):
-    """What lies there is no spool file of ours: a link, a directory, a FIFO, a socket, another's file."""
+    """The entry is not a spool file of ours: a link, a directory, a FIFO, a socket, another's file."""
 
     def __init__(self, reason: str, *, movable: bool) -> None:
         super().__init__(reason)
@@ -136,7 +136,7 @@ class Held:
         """Return up to `length` bytes of the message from `offset`, fewer only at its end, where it is empty.
 
         Raises:
-            OSError: it cannot be read, or the file is shorter than it was: that is no end of the message.
+            OSError: it cannot be read, or the file is shorter than it was: the message is damaged.
         """
         start, length = entry.offset + offset, max(0, min(length, entry.length - offset))
         if self._whole:
@@ -214,7 +214,7 @@ class Held:
             Where it is now; None when it was unlinked.
 
         Raises:
-            ValueError: there is no such move from here, its bucket is missing, or the lock was given up;
+            ValueError: the table has no such move from here, its bucket is missing, or the lock was given up;
                 nothing changed.
             OSError: as rename(2), unlink(2), mkdir(2); the file is where it was.
         """

@@ -40,7 +40,7 @@ _MOST = 64 * 1024
 _TRIES = 100
 """How often a key's file may be removed, as too old, between being opened and locked."""
 _ABSENT = {errno.ENOENT, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO}
-"""There is no file of a key: it was too old, or what lies there is not ours. No mail waits for it."""
+"""The key has no file: it was too old, or the entry is not ours. No mail waits for it."""
 _NAME = frozenset("0123456789abcdef")
 _SWEPT = "swept"
 """Its modification time is when `once/` was last swept; older than `_EVERY` seconds, it is swept again."""

@@ -2,7 +2,7 @@
 
 Names do not tell: cloned machines share theirs, and one receiver has several. The receiver says the word in
 its EHLO reply (where RFC 5321 4.1.1.1 has room for a greeting), and so a provider that leads back to us is
-found out before a message, or a password, goes there. It is no secret. A longer circle, through others, ends
+found out before a message, or a password, goes there. It is not secret. A longer circle, through others, ends
 at `header.MAX_RECEIVED`: mail that comes back once may have been sent on by its recipient.
 """
 

@@ -39,7 +39,7 @@ def is_prefix(text: str) -> bool:
 def earliest(prefix: str) -> float:
     """Return when the first message arrived whose id may begin like this, in seconds since the epoch.
 
-    Less an hour, for a clock that is put back later: what is told of the message is looked for from here on.
+    Less an hour, for a clock that is put back later: the search for the message's events begins here.
     """
     return max(0.0, arrival(prefix.ljust(_LENGTH, "0")) - _PUT_BACK)
 

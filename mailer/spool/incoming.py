@@ -215,7 +215,7 @@ class Incoming:
             if self.key is not None:
                 self.key.drop(at=self._at)
         except OSError as error:
-            # Who submits it again is told that it is queued: so it must stay.
+            # The next client with this key is answered that it is queued: so it must stay.
             self.release()
             raise NotUndone(error.errno, error.strerror) from error
         try:

@@ -49,7 +49,7 @@ class View:
 
         Raises:
             FileNotFoundError: it has moved on.
-            Corrupt: it is no regular file, or not to be opened by us.
+            Corrupt: it is not a regular file, or cannot be opened by us.
             OSError: as open(2), such as EMFILE.
         """
         try:
@@ -155,7 +155,7 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
 
 
 def recipients_of(spool: Spool, spot: Spot) -> tuple[str, ...]:
-    """Return whom a message is for, as far as that can be read: for the log of what becomes of it."""
+    """Return a message's recipients, as far as they can be read: for the log of what becomes of it."""
     try:
         seen = look(spool, spot)
     except OSError:

@@ -21,7 +21,7 @@ class Kind(StrEnum):
     """What a line says happened."""
 
     ACCEPTED = "accepted"
-    """Received whole; the client may be told. Carries the digests; a file without it is incomplete."""
+    """Received whole: the client may get its 250. It has the digests; a file without it is incomplete."""
     COMMITTING = "committing"
     """About to send the final dot for `to` at `hop`: until their outcome they are uncertain."""
     SENT = "sent"
@@ -124,7 +124,7 @@ def decode(journal: bytes) -> Iterator[Event]:
 def decode_whole(journal: bytes) -> list[Event]:
     """Read a journal of which every line counts, in half the time; return nothing where some line may not.
 
-    A torn line, though ended by whoever wrote the next, leaves a brace open: the whole does not parse.
+    A torn line, though ended by the writer of the next, leaves a brace open: the whole does not parse.
     """
     try:
         events = _decoder.decode_lines(journal)
@@ -154,7 +154,7 @@ class Standing(msgspec.Struct, frozen=True):
     """The notification that told the sender of its final status, or of the failure before the operator had it
     tried again; empty: none did."""
     warned: str = ""
-    """The one that told of its delay; that is told once."""
+    """The one that reported its delay, which happens once."""
     doubted: str = ""
     """The hop that it was handed to without an answer, when it expired."""
 
@@ -301,7 +301,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         attempt=event.attempt,
                         unclear=event.unclear or known.unclear,
                         action=event.action,
-                        # A failure is told once; that it was sent after all would be news.
+                        # A failure is reported once; that it was sent after all would be news.
                         notice="" if outcome is Status.SENT else known.notice,
                         warned=known.warned,
                         doubted=known.hop
@@ -329,7 +329,7 @@ def _defer_again(standings: dict[str, Standing], event: Event) -> None:
 
 
 def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
-    """A hop that was handed the message said no after all: there is no doubt about it any more."""
+    """A hop that got the whole message refused it after all, which ends the doubt."""
     for address in event.to:
         known = standings.get(address)
         if (

@@ -36,7 +36,7 @@ def renames_are_whole(directory: int) -> bool:
 
 
 def lacks_journal(directory: int) -> bool:
-    """Tell ext4 without a journal from everything else; where that cannot be told, it is something else."""
+    """Tell ext4 without a journal from everything else; if in doubt, it is something else."""
     ours = filesystem_of(directory).kind == "ext4"
     return ours and _journal_task(os.fstat(directory).st_dev) == "<none>"
 

@@ -1,4 +1,4 @@
-"""When a runner last did its work: `state/last-run.json`, for whoever wonders whether there is one at all."""
+"""When a runner last did its work: `state/last-run.json`, read to find out whether runners run at all."""
 
 import msgspec
 

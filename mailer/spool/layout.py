@@ -1,6 +1,6 @@
 """Where things are in a spool directory, and the one object that holds it open.
 
-Every path below is relative to the descriptor of the spool directory, opened once: whoever swaps a parent
+Every path below is relative to the descriptor of the spool directory, opened once: swapping a parent
 directory later changes nothing for us.
 """
 
@@ -43,7 +43,7 @@ class SpoolError(OSError):
 
 
 class NotMade(SpoolError):
-    """There is no spool yet, or a part of it is missing; programs that make one will mend that."""
+    """The spool, or a part of it, does not exist yet; programs that make spools will make it."""
 
 
 class Place(StrEnum):

@@ -3,7 +3,7 @@
 A rename that was not synced out of a directory may come undone there: after the power returns, the file has
 its new name and still its old one (ext4 without a journal keeps the name that it had when it was last
 synced). Where a rename may be torn, a move makes the new name first, and a program may die before it
-removes the old one. So a second name is no mystery as long as it is one of ours. Whoever holds the file's
+removes the old one. So a second name is explained as long as it is one of ours. The holder of the file's
 lock owns it under all of its names, and removes all but one when the message moves on as its journal says.
 """
 

@@ -8,8 +8,8 @@ Whoever makes one holds the lock of the message that it is about, its parent, an
 4. only then the parent leaves `cur/`.
 
 Before 2 counts, a death leaves a file in `tmp/` that nobody names, and the next attempt makes another; from
-then on whoever claims the parent finds the line, and does step 3 if it is not done (`finish`). The line of a
-notification that is no longer in `tmp/` says that it is on its way, or delivered.
+then on the next claim of the parent finds the line, and does step 3 if it is not done (`finish`). The line
+of a notification that has left `tmp/` says that it is on its way, or delivered.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class Sent:
         return (Place.TMP.value,)
 
     def undo(self) -> None:
-        """Nothing to take back: the line stands, and whoever claims the parent next finishes it."""
+        """Nothing to take back: the line stands, and the next claim of the parent finishes it."""
 
 
 def finish(parent: Held, state: State, *, recovered: bool) -> None:
@@ -121,7 +121,7 @@ def _enter(spool: Spool, name: str, moved: contextlib.ExitStack) -> Held | None:
         held = moved.enter_context(Held.take(spool, Spot(Place.TMP, name)))
         held.move(Move.COMMIT)
     except (Gone, Unsafe):
-        return None  # What is no file of ours is no notification, whatever its name.
+        return None  # A file that is not ours is not a notification, whatever its name.
     except FileExistsError:
         return None  # What is in new/ already is the same one; somebody's `cp` stays behind.
     except Busy as error:

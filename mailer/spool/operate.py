@@ -1,6 +1,6 @@
 """What the operator does to single messages: retry, hold, release, remove.
 
-Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is left alone.
+Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is not touched.
 """
 
 import errno
@@ -101,7 +101,7 @@ class Operator:
         """Try a message's open recipients at the next run; if it has none, do as `retry`; raises as that.
 
         It is for many messages at once. Who wants waiting mail tried does not mean those that were refused
-        meanwhile: their sender has been told.
+        meanwhile: their sender has been notified.
         """
         self.hastening(spot, now).finish()
 
@@ -159,7 +159,7 @@ class Operator:
             begun.finish()
 
     def removing(self, spot: Spot) -> "Begun | None":
-        """Begin to `remove`; None: it is done, for it was no file."""
+        """Begin to `remove`; None: it is done, for it was not a file."""
         self._allow(Move.REMOVE, spot)
         try:
             with _begun(self.spool, spot) as held:

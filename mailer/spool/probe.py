@@ -1,7 +1,7 @@
-"""Can this filesystem keep the spool's promises? Each call that they rest on is tried, and the outcome told.
+"""The probe of a filesystem: each call that the spool's promises rest on is tried and reported.
 
-It works in a directory of its own, which it makes and removes: no message is touched, and whoever walks the
-spool meanwhile sees a name that is no id.
+It works in a directory of its own, which it makes and removes: no message is touched, and a program that
+walks the spool meanwhile sees a name that is not an id.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """The programs that stay, as each says itself: `state/program-PID-NAMESPACE`, locked for as long as it runs.
 
-`mailer reload` finds by it whom to signal, and reads what became of that. A file whose lock is free is of a
-program that died; whoever finds it removes it.
+`mailer reload` finds by it which processes to signal, and reads what became of that. A file whose lock is
+free is of a program that died; the first to find it removes it.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """How the providers do, as runners found out: `state/providers.json`, so that the next run knows.
 
-Only what is not as it should be is in there, and what was. Nothing depends on it but who is tried first: a
+It holds present and past trouble only. Nothing depends on it but the order of attempts: a
 file that is lost or damaged means that every provider is tried.
 """
 
@@ -61,7 +61,7 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What is known of one provider."""
 
     open_until: _Moment | None = None
-    """It is left alone until then, and then tried with one message; None: it is used."""
+    """It is paused until then, and then tried with one message; None: it is in use."""
     opened: _Moment | None = None
     """Since when."""
     probe_until: _Moment | None = None
@@ -160,7 +160,7 @@ def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderSt
 
 
 def end_pauses(spool: Spool, now: datetime) -> None:
-    """Have every provider that is left alone tried with the next message; raises OSError."""
+    """Have every paused provider tried with the next message; raises OSError."""
     with state.alone(spool):
         before = read(spool)
         after = {

@@ -28,7 +28,7 @@ def read(spool: Spool, name: str) -> bytes | None:
 
 
 def replace(spool: Spool, name: str, data: bytes) -> None:
-    """Put a file in place of the one that is there, whole, whoever else does so at this moment.
+    """Replace a file as a whole, safe against others that do the same at this moment.
 
     After a power cut the old one or the new one is there; the new one for certain if `state/` is synced then.
 

@@ -35,7 +35,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def chronicle(events: Sequence[Event]) -> list[Step]:
-    """Tell everything in order; attempts that went alike, one after the other, are told once.
+    """Tell everything in order; a series of attempts that went alike is told once.
 
     That a message is being handed over is left out where its outcome follows.
     """
@@ -137,7 +137,7 @@ def unreadable(seen: Seen) -> str:
 
 
 def situation(glance: Glance, now: float, keeps: Collection[Obstacle] = ()) -> str:
-    """Say what a message's state alone does not: by whom, until when, why.
+    """Say what a message's state alone does not: by which user or program, until when, why.
 
     Args:
         glance: the message.

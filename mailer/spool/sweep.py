@@ -104,12 +104,12 @@ def remove_if_empty(spool: Spool, directory: str) -> None:
 def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
     """Remove what programs that died left in `tmp/`, and name it. None of it was ever acknowledged.
 
-    A notification that its parent's journal names stays: whoever claims the parent will send it.
+    A notification that its parent's journal names stays: the next claim of the parent will send it.
 
     Args:
         spool: where.
         now: seconds since the epoch; None: the clock is not believed, and nothing is removed for its age.
-        on_skip: told about each file that cannot be opened or removed; it stops none of the others.
+        on_skip: called for each file that cannot be opened or removed; it stops none of the others.
 
     Raises:
         OSError: the spool cannot be worked with.

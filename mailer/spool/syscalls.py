@@ -21,7 +21,7 @@ _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, 
 def rename_exclusive(directory: int, source: str, target: str) -> None:
     """Rename `source` to `target`, both relative to the directory descriptor; never replace a file.
 
-    On a filesystem without RENAME_NOREPLACE it looks first and renames then; whoever renames holds the
+    On a filesystem without RENAME_NOREPLACE it looks first and renames then; the caller holds the
     file's lock and ids are unique, so only an intruder could use that gap.
 
     Raises:
@@ -77,8 +77,8 @@ def reserve(fd: int, offset: int, length: int) -> bool:
 def read_at(fd: int, length: int, offset: int) -> bytes:
     """Read `length` bytes from an offset; fewer only where the file ends.
 
-    One pread(2) that returns fewer is no end: what comes before a bad sector is returned first, and only the
-    next call says EIO.
+    One pread(2) that returns fewer does not mean the end: what comes before a bad sector is returned first,
+    and only the next call says EIO.
 
     Raises:
         OSError: as pread(2); what was read before it does not count.
@@ -115,7 +115,7 @@ def check_takes_changes(fd: int) -> None:
 def sync_filesystem(fd: int) -> bool:
     """Make everything that was written to a file's filesystem durable; tell whether it is.
 
-    False where that failed, or where a failure would not be told (before Linux 5.8): then ask each file.
+    False if that failed, or the kernel would not report a failure (before Linux 5.8): then sync each.
     """
     return _SYNCFS_TELLS and _libc.syncfs(fd) == 0
 

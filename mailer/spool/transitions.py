@@ -62,8 +62,8 @@ TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
     Move.REMOVE: (_LIVE | _KEPT | {Place.CORRUPT}, None),
     Move.QUARANTINE: (_LIVE | _KEPT, Place.CORRUPT),
 }
-"""From where, and to where; to None is the end. Taking over a dead runner's claim is no move: whoever gets
-the lock of a file in `cur/` owns it."""
+"""From where, and to where; to None is the end. Taking over a dead runner's claim is not a move: the runner
+that gets the lock of a file in `cur/` owns it."""
 
 
 def target(move: Move, place: Place) -> Place | None:

@@ -108,7 +108,7 @@ def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
 
 
 def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
-    """Say what to do first; who is stuck comes before who has the mail."""
+    """Say what to do first; stuck recipients come before those that have the mail."""
     order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
     said = dict.fromkeys(filter(None, map(outlook.advise, order)))
     return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
@@ -250,7 +250,7 @@ def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
 
 
 def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
-    """Say what became of a notification, whose own failure is told to nobody."""
+    """Say what became of a notification, whose own failure is not reported to anybody."""
     if stands is None:
         return f"the sender is told{of_what} in {notice}"
     reply = f": {stands.reply}" if stands.reply else ""

@@ -41,7 +41,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
         try:
             return [_sending(opened, now), *_at_rest(opened, now)]
         except OSError as error:
-            # A place that is missing is made at the next start; what stands in its way was told of above.
+            # A place that is missing is made at the next start; what stands in its way is reported above.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
             words = f"not all of its directories are there: {error.filename}"

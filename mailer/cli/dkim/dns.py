@@ -39,7 +39,7 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 
     Exit code 0 when receivers can verify our signatures, 1 when they cannot, 75 when DNS did not answer.
     """
-    # Before root becomes another user, who may not read root's Python.
+    # Before root becomes another user, which may not be able to read root's Python.
 
     base, config = surroundings()
     keys = chosen(base, config, domain, selector)

@@ -9,7 +9,7 @@ def days_left(pem: bytes) -> int:
     """Whole days until the first certificate in a PEM file expires, negative after that.
 
     Raises:
-        ValueError: there is no certificate in it.
+        ValueError: it has no certificate.
     """
     certificate = x509.load_pem_x509_certificate(pem)
     return (certificate.not_valid_after_utc - datetime.now(UTC)).days

@@ -27,7 +27,7 @@ def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
 
 
 def _in_step() -> Finding:
-    """Ask the kernel, which whoever keeps its clock has to tell."""
+    """Ask the kernel, which a time service informs that it keeps the clock."""
     match synchronized():
         case None:
             return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not tell (a container, perhaps)")

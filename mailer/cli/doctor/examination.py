@@ -1,4 +1,4 @@
-"""One examination: what is looked at, in which order it is told, and what runs meanwhile."""
+"""One examination: what is looked at, in which order it is reported, and what runs meanwhile."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ _LOOK_EVERY = 0.2
 
 
 def examine_without_configuration(error: ConfigError, report: Report) -> None:
-    """Tell why there is none, and what can be told all the same."""
+    """Say why there is none, and report what is known all the same."""
     report.group("configuration", broken_configuration(error))
     report.group("clock", clock_findings(time.time()))
 
@@ -33,7 +33,7 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
 
     Args:
         loaded: the configuration.
-        report: told of each group of findings.
+        report: called with each group of findings.
         asked: what to ask the network; None: nothing.
     """
     config = loaded.config

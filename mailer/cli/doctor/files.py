@@ -25,7 +25,7 @@ _SOON = 14
 
 
 def broken_configuration(error: ConfigError) -> list[Finding]:
-    """Say why there is no configuration to look at."""
+    """Say why no configuration can be looked at."""
     return [
         Finding(problem.path, "config", Grade.PROBLEM, problem.message, "see mailer config check")
         for problem in error.problems

@@ -56,7 +56,7 @@ class Asked:
 
 
 async def bounded(section: Section) -> list[Finding]:
-    """Run a section's checks; those that take too long are told of as such."""
+    """Run a section's checks; those that take too long are reported as such."""
     try:
         async with asyncio.timeout(LONGEST):
             return await section.look()
@@ -66,7 +66,7 @@ async def bounded(section: Section) -> list[Finding]:
 
 
 def sections(config: Config, asked: Asked) -> Iterator[Section]:
-    """Say what is to be looked at, in the order in which it is told; nothing is looked at yet."""
+    """List the checks in the order of the report; none runs yet."""
     if keeps_mail(config) and not asked.domains:
         words = "no mail leaves this host: it is kept in spool/local"
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
@@ -122,7 +122,7 @@ def _identity(config: Config) -> str:
 
 
 def _provider_states(config: Config) -> States:
-    """What runners found out; nothing, where there is no spool that we can look at."""
+    """What runners found out; nothing where the spool cannot be read."""
     try:
         with Spool.look(config.spool_dir) as spool:
             return provider_state.read(spool)
@@ -159,7 +159,7 @@ def sender_domains(config: Config) -> tuple[str, ...]:
 
 
 def _senders_of_users(config: Config) -> list[str]:
-    """Addresses and domains; a file that cannot be read is told of with the files."""
+    """Addresses and domains; a file that cannot be read is reported with the files."""
     try:
         users = read_users(config.users_file).values()
     except (OSError, ConfigError):
@@ -228,7 +228,7 @@ class _Doctor:
         keys = [key for key in self.config.dkim.signing_keys if _ascii(key.domain) in signing]
         found: list[Finding] = []
         for key in keys:
-            assert key.private_key_path is not None  # else there is no signer
+            assert key.private_key_path is not None  # else mail is not signed
             file = KeyFile(key.private_key_path)
             found += await check_key(_ascii(key.domain), _ascii(key.selector), file, self.resolver)
         # What is said of the key alone was said of the file before.

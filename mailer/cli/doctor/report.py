@@ -20,7 +20,7 @@ _ORDER = (Grade.PROBLEM, Grade.WARNING, Grade.UNKNOWN, Grade.OK, Grade.SKIPPED)
 
 
 class Report:
-    """Keeps count, and prints what is wrong first and what is well in a line; or all as it is told."""
+    """Keeps count, and prints what is wrong first and what is well in a line; or everything in order."""
 
     def __init__(self, *, as_json: bool, everything: bool = False) -> None:
         self._as_json = as_json

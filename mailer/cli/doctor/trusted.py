@@ -21,7 +21,7 @@ def trusted_findings(config: Config) -> Iterator[Finding]:
     try:
         users = read_users(config.users_file, owners_of(config.spool_dir))
     except (ConfigError, OSError):
-        return  # told of among the files
+        return  # reported with the files
     for listener in config.listeners:
         about = f"{listener.host or '*'}:{listener.port}"
         for each in listener.trusted_networks:

@@ -7,7 +7,7 @@ from mailer.cli.options import config_option, examples
 from mailer.cli.wire import end_with_the_pipe
 
 _READING = {"ls", "show", "why", "stats", "fsck"}
-"""The commands that `| head` may end. The others do all that they were told, whoever stops listening."""
+"""The commands that `| head` may end. The others do all of their work when nobody reads on."""
 
 
 @click.group(

@@ -74,7 +74,7 @@ class Filter:
     def glance(
         self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
     ) -> Iterator[Seen | Glance]:
-        """Stream the same messages, for whom the columns of a listing are enough."""
+        """Stream the same messages with the columns of a listing only."""
         found = glances(spool, now, self.states or places, mine)
         if not self.asks_for_contents:
             return found

@@ -48,7 +48,7 @@ def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str
 
     Raises:
         OSError: as `lines`, or ChildProcessError: a process was ended before its work was done.
-        RuntimeError: a process had a defect, and has told of it on standard error.
+        RuntimeError: a process had a defect, and has reported it on standard error.
     """
     workers = _start_all(lines, processes, eager=eager) if processes > 1 else {}
     if not workers:
@@ -65,7 +65,7 @@ def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str
 
 
 def _start_all(lines: Lines, processes: int, *, eager: bool) -> dict[int, int]:
-    """Start all processes; return their pipes and ids, or nothing if there is no room for so many."""
+    """Start all processes; return their pipes and ids, or nothing if the system allows no more."""
     sys.stdout.flush()  # What is in its buffer is to be written once.
     # Whoever started us may have had it ignored; then there would be no exit codes.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -71,7 +71,7 @@ class Verb:
     reason: str = ""
     """For the ledger."""
     now: bool = False
-    """Somebody wants it tried: providers that are left alone are tried with it."""
+    """The operator wants it tried, so paused providers are tried with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def why(message_id: str, *, as_json: bool) -> None:
 
     The status words: pending, not tried yet; sent, the next hop took responsibility; deferred, will be tried
     again; bounced, refused for good; expired, too old; uncertain, the last reply was lost. A message whose
-    file is gone is told from the ledger.
+    file is gone comes from the ledger.
 
     JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
     event, and what there is of to, hop, reply, attempt, next, tls, reason, by, notice, about}].

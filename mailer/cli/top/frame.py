@@ -42,7 +42,7 @@ def frame(seen: Overview, path: str, size: Size, *, unicode: bool = True) -> lis
     """Lay the overview out.
 
     Args:
-        seen: what is to be told.
+        seen: what is to be shown.
         path: the spool's.
         size: of the terminal; what does not fit is left out, the least important first.
         unicode: it can draw blocks.

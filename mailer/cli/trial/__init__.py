@@ -75,7 +75,7 @@ def test(**asked: object) -> Exit:
 
     Without --provider, --direct or --dialogue it is handed to `mailer serve` as an application would, and
     the host's `mailer-send` delivers it. With one of them this command delivers it by itself, past
-    the queue: signed and routed as configured, tried once, and told in the ledger as any other mail.
+    the queue: signed and routed as configured, tried once, and logged as any other mail.
 
     Exit code 0 when the next hop took it, 1 when it was refused for good, 69 when `mailer serve` does not
     answer, 75 when it was not sent yet.
@@ -105,7 +105,7 @@ def test(**asked: object) -> Exit:
         told = watch(loaded, message_id, order.wait)
     from mailer.cli.trial.result import conclude  # noqa: PLC0415 - as above
 
-    # A first mail that went past the queue may have no ledger to be told in.
+    # A first mail that went past the queue may have no ledger to be logged in.
     return conclude(told, order.to, known=loaded.config.spool_dir.exists(), as_json=order.as_json)
 
 

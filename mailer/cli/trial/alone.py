@@ -45,7 +45,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
 
     Raises:
         ConfigError: `mailer-send` would not start with this configuration.
-        Failure: there is no such provider.
+        Failure: no provider has that name.
     """
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
@@ -80,7 +80,7 @@ def _temporary() -> str | None:
 def _restricted(config: Config, order: Order) -> Config:
     """Return the configuration with the routes that are asked for.
 
-    Without a bounce, for which nobody waits; and what was sent is kept, in this command's spool, to be told.
+    Without a bounce, for which nobody waits; what was sent is kept in this command's spool, to be reported.
     """
     kept = msgspec.structs.replace(config.security, log_all_emails=True)
     config = msgspec.structs.replace(config, bounce=BOUNCE_OFF, security=kept)

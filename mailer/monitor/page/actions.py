@@ -29,7 +29,7 @@ from mailer.spool.scan import QUEUE, find
 _BY = "status page"
 """Who did it, for journals and the ledger."""
 _NAMED = 5
-"""Recipients that a question names; their number is told anyway."""
+"""Recipients that a question names; it gives their number in any case."""
 _PASSES = 10
 """How often a message is looked for anew when it moves on in between."""
 
@@ -56,7 +56,7 @@ class Action:
 
 
 def _retry(operator: Operator, spot: Spot, now: float, _: str) -> None:
-    # Somebody wants it tried: providers that are left alone are tried with it.
+    # The operator wants it tried, so paused providers are tried with it.
     provider_state.end_pauses(operator.spool, datetime.fromtimestamp(now, UTC))
     operator.retry(spot, now)
 
@@ -183,7 +183,7 @@ async def _start_run(service: Service) -> None:
 
 
 def _recipients(state: State) -> Markup:
-    """Say who has not got the message, those for whom it is still to be tried first."""
+    """Name the recipients without the message; those that are still to be tried come first."""
     unsent = sorted(
         (standing for standing in state.standings if standing.status is not Status.SENT),
         key=lambda standing: standing.status.final,

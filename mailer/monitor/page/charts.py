@@ -97,7 +97,7 @@ def _y(value: int, most: int) -> float:
 
 
 def _tips(points: Iterable[Point], span: Span) -> Iterator[Markup]:
-    """Lay something over each bucket that tells its numbers to whoever points at it."""
+    """Lay a tooltip with its numbers over each bucket."""
     for number, point in enumerate(points):
         if point.accepted or _stacked(point):
             moment = words.moment(point.at)

@@ -32,7 +32,7 @@ _AFTER_A_WRONG_ONE = 0.5
 
 
 class Door:
-    """Lets in who may see the page, and answers the others with a page, too."""
+    """Lets clients in that may see the page, and answers the others with a page as well."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -46,7 +46,7 @@ class Door:
         )
 
     def behind(self, handler: Handler) -> Handler:
-        """Put a page behind the door; what is refused there is told as a page."""
+        """Put a page behind the door; a refusal is answered with a page."""
 
         async def answer(asked: Asked) -> Answer:
             if not self._sessions.holds(asked):

@@ -12,7 +12,7 @@ def fields(asked: Asked) -> dict[str, str]:
     """Read a form's fields.
 
     Raises:
-        Refusal: 400; they are no form's.
+        Refusal: 400; the octets are not those of a form.
     """
     try:
         pairs = parse_qsl(asked.body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)

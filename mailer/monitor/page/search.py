@@ -94,7 +94,7 @@ def _search(spool: Spool, wanted: str, now: float) -> _Result:
 
 
 def recent(spool: Spool, now: float, most: int) -> Markup:
-    """List the messages of which the ledger told last, each with its latest line; see `_look_into_ledger`."""
+    """List the messages with the newest ledger lines, each with its latest; see `_look_into_ledger`."""
     result = _Result()
     _look_into_ledger(spool, search.Query(), result, now, most)
     if not result.told:

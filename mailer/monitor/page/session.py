@@ -33,7 +33,7 @@ class Sessions:
         self._form_key = random(32)
 
     def holds(self, asked: Asked) -> bool:
-        """Tell whether whoever asks may see the page; raises SecretError."""
+        """Tell whether the client may see the page; raises SecretError."""
         if self._is_ours(_cookie(asked)):
             return True
         try:

@@ -85,7 +85,7 @@ async def walk(domain: str, texts: Texts) -> Walk:
 
 
 def tags_of(record: str) -> dict[str, str]:
-    """Read a list of tags (RFC 6376 3.2) as DKIM and DMARC records are; what is no tag is passed over."""
+    """Read a list of tags (RFC 6376 3.2) as DKIM and DMARC records are; anything else is passed over."""
     pairs = (part.partition("=") for part in record.split(";"))
     return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
 

@@ -1,4 +1,4 @@
-"""What to do when a name server did not tell: to ask it again is no advice."""
+"""What to do when a name server did not answer; "ask it again" would not help."""
 
 import re
 

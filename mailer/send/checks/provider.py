@@ -1,4 +1,4 @@
-"""Does a next hop take us in? Each step up to the first MAIL is made and told, then QUIT: nothing is sent."""
+"""The check of a next hop: each step of a session before MAIL, reported one by one, then QUIT."""
 
 import asyncio
 import shlex
@@ -22,7 +22,7 @@ from mailer.spool.words import moment
 TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, quit=5)
 """An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
 _SOON = 14
-"""Days. Certificates of 90 days are renewed 30 before their end, so whoever has 14 left has lost a month."""
+"""Days. Certificates of 90 days are renewed 30 before their end, so 14 left means that a month was lost."""
 _DAY = 86_400
 
 

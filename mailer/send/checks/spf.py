@@ -110,7 +110,7 @@ class _Evaluation:
     async def _matches_in_dns(self, directive: Directive, domain: str) -> bool:
         target = self._macros.expand(directive.target, domain) if directive.target else domain
         if directive.mechanism != "include" and not _is_domain(target):
-            return False  # what a macro made is no name, so nothing is there (4.8)
+            return False  # the macro gave something that is not a name, so nothing is there (4.8)
         match directive.mechanism:
             case "include":
                 return await self._included(target, domain)
@@ -146,7 +146,7 @@ class _Evaluation:
         return False
 
     async def _is_named(self, target: str) -> bool:
-        """`ptr`, which nobody should publish any more (5.5); its failures are no match."""
+        """`ptr`, which should not be published any more (5.5); its failures count as "does not match"."""
         try:
             names = await self._lookup.names(str(self._address))
         except (NoSuchName, LookupFailed):

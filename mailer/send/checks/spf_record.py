@@ -21,7 +21,7 @@ class Result(StrEnum):
     SOFTFAIL = "softfail"
     NEUTRAL = "neutral"
     NONE = "none"
-    """There is no policy."""
+    """No SPF policy was found."""
     TEMPERROR = "temperror"
     """DNS did not answer."""
     PERMERROR = "permerror"

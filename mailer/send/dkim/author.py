@@ -16,7 +16,7 @@ def author_domain(value: bytes) -> str | None:
         value: the field's value, perhaps folded.
 
     Returns:
-        None if there is no address with a domain name that could have a key.
+        None if no address has a domain name that could have a key.
     """
     plain = _QUOTED_STRING.sub(b"q", _without_comments(value))
     opening = plain.find(b"<")

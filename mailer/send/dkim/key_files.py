@@ -94,7 +94,7 @@ def record_path(private: Path) -> Path:
 
 
 def published_key(private: Path, owners: Owners | None = None) -> str | None:
-    """Return p= of the record beside a private key; None if there is no such file, or none with a record.
+    """Return p= of the record beside a private key; None if the file does not exist or has no record.
 
     It reads ours, and what opendkim-genkey writes.
 

@@ -39,7 +39,7 @@ class KeyType(StrEnum):
 
 
 class KeyUnusable(ValueError):
-    """What was given is no private key that can sign; the text says why, and completes "the key ..."."""
+    """The private key cannot sign; the text says why, and completes "the key ..."."""
 
 
 @dataclass(frozen=True, slots=True)

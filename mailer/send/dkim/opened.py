@@ -26,7 +26,7 @@ _LINES = b"\r\n" * 4096
 
 
 class Unreadable(ValueError):
-    """It is no message, or larger than anybody's is; the words say how."""
+    """The file is not a message, or too large for one; the text says which."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ OVERSIGNED = (
     "Content-Disposition",
     "List-Unsubscribe-Post",
 )
-"""Always signed, and once more than they occur (RFC 6376 8.15): whoever adds one breaks the signature.
+"""Always signed, and once more than they occur (RFC 6376 8.15): an added one breaks the signature.
 
 A reader shows these, or takes them for the content's meaning, or (RFC 8058 4) acts on them with one click.
 """
@@ -103,7 +103,7 @@ class SignedNames:
 def read_header(source: Source) -> tuple[list[Field], int]:
     """Read a message's header.
 
-    Lines that are no field (real mail has them) are passed over.
+    Lines that are not fields (real mail has them) are passed over.
 
     Returns:
         Its fields from top to bottom, and the offset of the body.

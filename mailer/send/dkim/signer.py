@@ -43,7 +43,7 @@ class NoKey(SigningError):
 
 @dataclass(frozen=True, slots=True)
 class _Signatory:
-    """A key and whom it speaks for."""
+    """A key, its domain and its selector."""
 
     domain: str
     selector: str
@@ -81,7 +81,7 @@ class Signer:
     def sign(self, source: Source) -> bytes:
         """Make the signatures of a message.
 
-        Reads it once, in blocks. That takes some 0.2 s for 50 MB, so whoever has other work in hand calls it
+        Reads it once, in blocks. That takes some 0.2 s for 50 MB, so a caller with other work calls it
         in a thread for a large one; any number of threads may.
 
         Returns:

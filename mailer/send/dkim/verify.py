@@ -66,7 +66,7 @@ async def verify(message: bytes, lookup: TextLookup) -> list[Verdict]:
         lookup: where the keys are.
 
     Returns:
-        Nothing for a message without a signature; one `permerror` without a domain for what is no message,
+        Nothing for a message without a signature; one `permerror` without a domain for other files,
         and one at the end for the signatures beyond `MAX_SIGNATURES`.
     """
     try:

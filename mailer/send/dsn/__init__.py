@@ -1,1 +1,1 @@
-"""Notifications to senders (RFC 3464): what is owed to whom, how it reads, and how it gets into the spool."""
+"""Notifications to senders (RFC 3464): which are due, how they read, and how they get into the spool."""

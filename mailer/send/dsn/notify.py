@@ -62,7 +62,7 @@ class Notifier:
         Raises:
             OSError: it could not be done, or not to its end. The message must stay in `cur/`, where the next
                 claim finishes it or begins anew; at no time are there two notifications that can be sent.
-                (After a defect of ours nothing is told, and the message's file, in `failed/`, says so.)
+                (After a defect of ours no notification is made; the message's file, in `failed/`, says so.)
         """
         to = self._terms.destination(claim.entry.envelope.sender)
         delay_warning = self._terms.delay_warning if self._terms.trusts_clock() else 0.0
@@ -120,7 +120,7 @@ class Notifier:
 
         entry = claim.entry
         failed = any(each.action is Action.FAILED for each in told)
-        # RFC 3461 4.3: RET is about failures; whoever hears of no failure gets the header.
+        # RFC 3461 4.3: RET is about failures; a notification without a failure has the header only.
         whole = failed and entry.envelope.ret != "HDRS" and entry.length <= LARGEST_COPY
         copy = claim.held.read_message(entry, 0, LARGEST_COPY)
         return Subject(

@@ -1,4 +1,4 @@
-"""Which recipients' senders are to be told what (RFC 3461 4.1), from a message's state and nothing else.
+"""Which notifications are due (RFC 3461 4.1), from a message's state and nothing else.
 
 One settlement makes one notification, whatever number of recipients it is about: what an attempt decided is
 told when it is decided, so a wrong address is not kept for days because another recipient's server is down.
@@ -27,14 +27,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One recipient, and what its sender is told of it."""
+    """One recipient, and what its sender is to learn about it."""
 
     standing: Standing
     action: Action
 
 
 def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:
-    """Return what the sender is still to be told.
+    """Return what the sender is still to be notified of.
 
     Args:
         state: the message's.
@@ -59,13 +59,13 @@ def _action(standing: Standing, *, late: bool) -> Action | None:
 
 
 Destination = Callable[[str], str]
-"""Gives the address that notifications for a sender go to; empty: nobody is told."""
+"""Gives the address that notifications for a sender go to; empty: none is made."""
 
 
 def destination(config: Config) -> Destination:
-    """Return whom the configuration wants to be told.
+    """Return the address for notifications, by the configuration.
 
-    Nobody is told of mail from the null sender: that is what notifications themselves are sent from, and two
+    Mail from the null sender is never reported: notifications themselves are sent from it, and two
     servers would tell each other for ever (RFC 5321 6.1).
     """
     allowed = AddressPatterns.of(config.allowed_recipients) if config.allowed_recipients else None

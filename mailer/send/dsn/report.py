@@ -43,7 +43,7 @@ def compose(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
 
     Args:
         about: the message.
-        told: its recipients that this is about, at least one.
+        told: its recipients that the notification is about, at least one.
         ours: see `Letterhead`.
     """
     # Made of 80 random bits that nobody knew when the message was written.

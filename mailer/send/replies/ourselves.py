@@ -38,7 +38,7 @@ _US = """
 
 _OURS = "login, relay, hello, our host, ill fame, encryption"
 _TRADE = "trade"
-"""What is between a provider and its customer is no recipient's, whatever is said of it."""
+"""What a provider says of its business with its customer never concerns a recipient."""
 
 
 @cache

@@ -12,7 +12,7 @@ _REMEMBERED = 512
 
 
 def read(phase: str, reply: Reply) -> Reading:
-    """Read a reply that is no success.
+    """Read a reply other than a success.
 
     Args:
         phase: which it answers, as `Phase` names it; empty: not known.

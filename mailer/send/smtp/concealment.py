@@ -39,7 +39,7 @@ class Concealment:
 
         Args:
             username: who logs in.
-            tokens: the one that is used, and those that an earlier session has told the server.
+            tokens: the one that is used, and those that an earlier session has sent to the server.
         """
         return cls(*chain.from_iterable(_token_forms(username, token) for token in tokens if token))
 

@@ -56,7 +56,7 @@ class Extensions:
     sizes: bool = False
     """SIZE was offered (RFC 1870), with or without a limit."""
     size_limit: int = 0
-    """Octets; 0: none, or not told."""
+    """Octets; 0: none, or not announced."""
     auth: tuple[str, ...] = ()
     """Mechanisms, upper case, in the server's order."""
     limits: Limits = Limits()

@@ -39,7 +39,7 @@ class Login:
     """What the server's replies are not to show."""
     token: str = field(default="", repr=False)
     missing: str = ""
-    """Why there is no password to log in with."""
+    """Why the password for the login is missing."""
 
     def mechanisms(self, offered: Sequence[str], at: str) -> list[sasl.Mechanism]:
         """Return the mechanisms to try, in this order.

@@ -5,7 +5,7 @@ legal in some states only, and an illegal call raises and changes nothing. A rep
 says; it must answer what is awaited, in order, with a code that can answer it. Anything else - garbage, a
 reply to nothing, 354 to MAIL - means that we no longer know which reply belongs to which command, and a
 session in that state would sooner or later take one recipient's refusal for another's: it is over (`Broken`),
-whoever is to blame. One reply may come early: a refusal while the message is being sent answers the message.
+whichever side is to blame. One reply may come early: a refusal while the message is being sent is its answer.
 
 Within a transaction commands are pipelined if the server offers it (RFC 2920): `MAIL RCPT... DATA` leave in
 one piece and the replies are matched one by one. Otherwise each command waits for the reply to the one
@@ -107,7 +107,7 @@ class Dialogue:
         """Args: conceal: what no event may show, because the server may quote it."""
         self.state = State.WAITING
         self.pipelining = False
-        """Set by whoever read the EHLO reply."""
+        """Set by the reader of the EHLO reply."""
         self.answered = 0
         """Replies taken so far, so that the shell can give each its own deadline."""
         self._conceal = conceal

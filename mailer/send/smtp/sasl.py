@@ -125,7 +125,7 @@ def usable(offered: Sequence[str], username: str, secret: Secret, named: str = "
 
     Args:
         offered: by the server, in upper case.
-        username: whom to log in.
+        username: the account to log in to.
         secret: with what.
         named: the only one to use, in upper case; empty: any.
     """

@@ -1,4 +1,4 @@
-"""What was said in a session, for an operator who asks to see it: no password, and no message text."""
+"""A session's transcript for the operator: without passwords and without message text."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ class Transcript:
             self._say(f"C: {printable(shown, _LONGEST_LINE)}")
 
     def sent_message(self, octets: int) -> None:
-        """Count octets of the message; they are told together, when the server answers."""
+        """Count octets of the message; one line has them all, when the server answers."""
         self._octets += octets
 
     def received(self, data: bytes) -> None:
