@@ -435,7 +435,7 @@ INCIDENTS = (
             {("example.net", "MX"): ["10 mx.example.net."], ("mx.example.net", "A"): ["10.1.2.3"]},
             allowPrivate=False,
         ),
-        ("10.1.2.3 is no public address",),
+        ("10.1.2.3 is not a public address",),
         ("`directDelivery.allowPrivate`",),
     ),
     Incident("recipient's DNS is broken", zoned({}, broken=True), ("SERVFAIL",), ("its owner can mend it",)),

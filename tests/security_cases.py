@@ -68,7 +68,7 @@ CASES = {
     57: "a source route",
     58: "brackets that do not match, and lists of addresses",
     59: "what stands before and behind an address",
-    60: "SIZE that is no number, or too large",
+    60: "SIZE that is not a number, or too large",
     61: "parameters that we do not know",
     62: "xtext in AUTH and ORCPT",
     63: "the null sender, and a null recipient",
@@ -114,7 +114,7 @@ CASES = {
     101: "twenty thousand connects",
     # What was found in what had been built.
     102: "a stranger's configuration in the directory where root works",
-    103: "a directory that is no spool",
+    103: "a directory that is not a spool",
     104: "links in place of what root writes",
     105: "another user of this host asks the monitor",
     106: "another user of this host takes our port on the other loopback address",

@@ -54,7 +54,7 @@ def test_mail_that_a_former_provider_has_not_taken_goes_to_those_of_now(relay: R
     waiting = states.new()
     states.defer(waiting, "Name or service not known", seconds=600)
     told = relay.mailer("spool", "why", waiting).stdout
-    assert f"{HOP} is no provider in $.forwardProviders any more" in told
+    assert f"{HOP} is not a provider in $.forwardProviders any more" in told
     assert f"`mailer spool retry {waiting}`" in told
     relay.configure({"directDelivery": {"enabled": True}})
     assert "any more" not in relay.mailer("spool", "why", waiting).stdout

@@ -39,7 +39,7 @@ def test_a_malformed_id_is_refused_and_nothing_is_touched(
     before = queue.files()
     done = relay.mailer("spool", command, message)
     assert done.returncode == 2
-    assert "no message id" in done.stderr
+    assert "not a message id" in done.stderr
     assert queue.files() == before
 
 

@@ -94,7 +94,7 @@ def test_a_key_that_cannot_be_used_is_a_failure(server, key):
     key.private_key_path.write_text("garbage")
     grade, found = examine_key(server, key)
     assert grade is Grade.PROBLEM
-    assert "no private key" in found
+    assert "not a private key" in found
 
 
 def test_a_domain_in_order_has_nothing_to_do(server):

@@ -116,7 +116,7 @@ MANY = 10_000_000
         (SIGNED + b"a:\r\n" * 100_000 + b"\r\nx", "header has more than"),
         (SIGNED.replace(b"h=from", b"h=from" + b" " * 7000 + b"?") + b"\r\nx", "200 blanks in a row"),
         (SIGNED.replace(b"h=from", b"h=" + b"a:" * 7000) + b"\r\nx", "signature field of more than"),
-        (b" x\r\n" + SIGNED + b"\r\nx", "line 1 of its header is no field"),
+        (b" x\r\n" + SIGNED + b"\r\nx", "line 1 of its header is not a field"),
     ],
 )
 def test_security_case_115_a_hostile_file_takes_seconds_and_little_memory(message: bytes, said: str) -> None:

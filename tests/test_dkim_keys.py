@@ -68,16 +68,16 @@ def damaged(private: bytes) -> bytes:
 
 
 UNUSABLE = {
-    "garbage": (lambda _: b"garbage", "no private key in PEM form"),
-    "nothing": (lambda _: b"", "no private key in PEM form"),
-    "a key cut short": (lambda private: private[: len(private) // 2], "no private key in PEM form"),
+    "garbage": (lambda _: b"garbage", "not a private key in PEM form"),
+    "nothing": (lambda _: b"", "not a private key in PEM form"),
+    "a key cut short": (lambda private: private[: len(private) // 2], "not a private key in PEM form"),
     "a public key": (
         lambda private: (
             subprocess.run(
                 ["openssl", "pkey", "-pubout"], input=private, capture_output=True, check=True
             ).stdout
         ),
-        "no private key in PEM form",
+        "not a private key in PEM form",
     ),
     "one with a passphrase": (
         lambda private: rewritten(private, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")),

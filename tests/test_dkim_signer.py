@@ -151,7 +151,7 @@ def test_one_unusable_key_of_two_holds_the_mail(tmp_path, key):
     other = write_key(tmp_path, "other", KeyType.ED25519)
     signing = signer(other, key)
     key.private_key_path.write_text("garbage")
-    with pytest.raises(SigningError, match=r"ed\.private is no private key"):
+    with pytest.raises(SigningError, match=r"ed\.private is not a private key"):
         signing.sign(Held(MESSAGE))
 
 

@@ -122,7 +122,7 @@ def test_init_asks_six_questions_at_a_terminal_and_shows_no_password(
 ) -> None:
     answers = (
         ("Address", "not an address\r"),
-        ("no address such as", f"{SENDER}\r"),
+        ("not an address such as", f"{SENDER}\r"),
         ("Port on this host", f"{free_port}\r"),
         ("SMTP server", "smtp.example.net\r"),
         ("Its port", "465\r"),
@@ -167,7 +167,7 @@ def test_init_does_not_touch_a_file_that_is_there(newcomer: Newcomer) -> None:
     [
         (("--local",), "--sender is needed"),
         ((f"--sender={SENDER}",), "--provider is needed"),
-        (("--sender=app", "--local"), "no address such as"),
+        (("--sender=app", "--local"), "not an address such as"),
         ((f"--sender={SENDER}", "--provider=smtp.example.net"), "is read from standard input"),
     ],
 )

@@ -93,7 +93,7 @@ def test_what_senders_and_servers_say_is_text_on_every_page(relay: Relay, states
             assert b"<script>" not in answer.body, path
             assert b"\x1b" not in answer.body, path
             assert "\u202e".encode() not in answer.body, path
-            # What is no element of ours is no element.
+            # What is not an element of ours is not an element.
             assert answer.body.count(b"<script ") == 1, path
         assert SCRIPT in words_of(ask(relay.http_port, f"/message/{failed}"))
         assert f"Subject {SCRIPT}" in words_of(ask(relay.http_port, f"/message/{failed}"))
@@ -291,7 +291,7 @@ def test_with_a_token_nothing_is_shown_or_done_before_the_login(relay: Relay, st
             name.replace("=", "=9"),
         ):
             assert ask(port, path, headers={"Cookie": forged}).status == 303
-        # Another session's form is no proof, a session's own is.
+        # Another session's form is not proof, a session's own is.
         outside = proof_in(ask(port, "/login"))
         assert ask(port, f"{path}/hold", "POST", {**FORM, **inside}, f"form={outside}".encode()).status == 403
         assert submit(port, f"{path}/hold", inside).status == 303

@@ -420,7 +420,7 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_that(
         ({"grant": "clientCredentials", "certificate": "none"}, "auth.certificate: it has no certificate"),
         (
             {"grant": "serviceAccount", "serviceAccount": "{}"},
-            "auth.serviceAccount: it is no service account",
+            "auth.serviceAccount: it is not a service account",
         ),
         ({"grant": "deviceCode", "deviceUrl": "https://x.example/"}, "nobody has logged in"),
     ],

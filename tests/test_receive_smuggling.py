@@ -52,7 +52,7 @@ def test_what_we_accept_is_one_message_behind_every_next_hop(relay: Relay, hop: 
         )
         with relay.serve():
             accepted = sum(submitted(relay, sequence) for sequence in SEQUENCES)
-        # In chunks a dot is text; of DATA, what is no trick: two dots, and a dot with a blank.
+        # In chunks a dot is text; of DATA, what is not a trick: two dots, and a dot with a blank.
         assert accepted == 2 + 3
         assert relay.mailer_send("--once").returncode == 0
         until(lambda: len(senders()) >= accepted, "the messages at the far end")

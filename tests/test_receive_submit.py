@@ -158,7 +158,7 @@ def test_a_program_that_is_nobodys_is_told_so(directory, base):
         assert any(f"peer=unix:{uid}" in line for line in server.log)
     with receiver(directory, (LocalUser("gone", uid=uid),), base) as (_, path):
         (banner,) = say(path)
-        assert "localUsers maps it to gone, which is no user here" in banner
+        assert "localUsers maps it to gone, which is not a user here" in banner
 
 
 def test_a_name_in_the_header_gets_the_domain_before_it_is_judged(directory):

@@ -102,7 +102,7 @@ def test_a_private_exchanger_is_refused_unless_the_operator_allows_it(relay, int
     server = internet.server(MX1), internet.server(MX2)
     message = run(relay, internet, allowPrivate=False)
     assert message.place == "retry"
-    assert "is no public address, and directDelivery.allowPrivate is off" in words(message)
+    assert "is not a public address, and directDelivery.allowPrivate is off" in words(message)
     assert not server[0].sessions
     assert not server[1].sessions
 

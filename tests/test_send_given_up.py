@@ -139,7 +139,7 @@ def test_a_message_that_was_given_up_is_taken_up_again_after_ever_longer_pauses(
         now[0] += 1
         assert "a" not in given_up
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
-    # The kernel has dropped the data: what another fsync says of it is no news.
+    # The kernel has dropped the data: what another fsync says of it is not news.
     assert given_up.add("b", OSError(errno.EIO, "Input/output error")) == 3600
     given_up.for_good = True
     now[0] += 1e6

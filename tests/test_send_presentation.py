@@ -268,7 +268,7 @@ def test_what_is_no_address_is_refused_before_mail_is_touched(relay: Relay, serv
     queue(relay.spool)
     done = relay.mailer_send("--once")
     assert (done.returncode, f"$.forwardProviders[0].{key}" in done.stderr) == (78, True)
-    assert f"$.forwardProviders[0].{key}: is no address" in relay.mailer("config", "check").stderr
+    assert f"$.forwardProviders[0].{key}: is not an address" in relay.mailer("config", "check").stderr
 
 
 def _notice(relay: Relay, message: str) -> str:

@@ -177,5 +177,5 @@ def test_trouble_of_a_hop_says_where_and_when_and_is_what_callers_catch():
 
 
 def test_success_is_no_trouble():
-    with pytest.raises(ValueError, match="sent is no trouble"):
+    with pytest.raises(ValueError, match="sent is not a failure"):
         Hardness.of(Outcome("bob@example.net", Status.SENT, "hop", "250 ok"))

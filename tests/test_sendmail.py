@@ -48,7 +48,7 @@ def order(*arguments, program="/usr/sbin/sendmail"):
         ("-I", {"mode": "newaliases"}),
         ("-q", {"mode": "flush"}),
         ("-q30m", {"mode": "flush"}),
-        # What another may have chosen is no option, with and without the --.
+        # What another may have chosen is not an option, with and without the --.
         ("-- -bp", {"recipients": ["-bp"]}),
         ("root -bp -Fx", {"recipients": ["root", "-bp", "-Fx"]}),
         ("--help", {"mode": "help"}),

@@ -428,7 +428,7 @@ FINE = b"220 x|250 x|250 x|250 x|354 x|"
         (FINE, os.EX_TEMPFAIL, "it may have it, or not"),
         (FINE + b"421 4.3.0 defect", os.EX_TEMPFAIL, "it may have it, or not"),
         (b"220 x|250 x|250 x|250 x|", os.EX_TEMPFAIL, "closed"),
-        (b"hello", os.EX_PROTOCOL, "no mail server"),
+        (b"hello", os.EX_PROTOCOL, "not a mail server"),
     ],
 )
 def test_only_a_final_250_is_success(tmp_path, script, code, words):
@@ -507,7 +507,7 @@ def test_smtp_on_standard_input_needs_no_receiver_either(down):
     ("change", "code", "words"),
     [
         ({"localUsers": []}, os.EX_NOPERM, b"localUsers maps it to no user"),
-        ({"localUsers": [{"login": "*", "user": "gone"}]}, os.EX_NOPERM, b"gone, which is no user here"),
+        ({"localUsers": [{"login": "*", "user": "gone"}]}, os.EX_NOPERM, b"gone, which is not a user here"),
         ({"maxMessageSize": 10}, os.EX_DATAERR, b"552 5.3.4"),
         ({"defaultPassword": ""}, os.EX_TEMPFAIL, b"defaultPassword: is empty"),
     ],

@@ -101,7 +101,7 @@ def test_variables_that_mean_another_process_are_ignored_and_passed_to_nobody() 
     assert inherited(environ, parent=None) == ()
     assert environ == {"HOME": "/"}
     assert passed_on({"LISTEN_PID": "7", "LISTEN_FDS": "2"}, 6, 7) == 2
-    with pytest.raises(Failure, match="no number"):
+    with pytest.raises(Failure, match="not a number"):
         passed_on({"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, 7)
 
 
@@ -214,7 +214,7 @@ def test_a_socket_that_is_nobodys_is_refused_in_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [("</dev/null", "is no socket"), ("<>/dev/udp/127.0.0.1/9", "does not listen for streams")],
+    [("</dev/null", "is not a socket"), ("<>/dev/udp/127.0.0.1/9", "does not listen for streams")],
 )
 def test_a_descriptor_that_does_not_listen_is_refused_in_words(what: str, words: str, relay: Relay) -> None:
     under = ["bash", "-c", f'export LISTEN_PID=$$ LISTEN_FDS=1; exec 3{what}; exec "$@"', "bash"]
@@ -240,7 +240,7 @@ def test_a_restart_under_load_refuses_no_client_and_loses_nothing(tmp_path: Path
                 failures.append(repr(error))
                 return
             sent.append(1)
-            # The message is taken, so that this is no loss.
+            # The message is taken, so that this is not a loss.
             with suppress(OSError):
                 client.quit()
 

@@ -74,7 +74,7 @@ def test_what_is_no_spool_is_refused_and_nothing_in_it_changes(
     for command in (*READERS, *MAKERS, ["config", "check"], ["doctor", "--offline"]):
         done = relay.mailer(*command)
         assert done.returncode in {1, 69, 75, 78}, (command, done.stderr)
-        assert "is no spool and holds other things" in done.stdout + done.stderr
+        assert "is not a spool and holds other things" in done.stdout + done.stderr
         assert everything(relay.spool) == before, command
 
 
@@ -88,7 +88,7 @@ def test_a_command_that_looks_makes_nothing(relay: Relay, command: list[str]) ->
     relay.spool.mkdir(mode=0o755)
     done = relay.mailer(*command)
     assert done.returncode in {69, 75}, done.stderr
-    assert "is no spool yet" in done.stderr
+    assert "is not yet a spool" in done.stderr
     assert list(relay.spool.iterdir()) == []
 
 

@@ -52,10 +52,10 @@ OPS = Account(Identity("ops"), hashes.hash_token("correct horse"))
         ("10.0.0.7/8", "write 10.0.0.0/8, or 10.0.0.7 for that host alone"),
         ("::ffff:10.0.0.0/104", "write 10.0.0.0/8"),
         ("::ffff:10.1.2.3", "write 10.1.2.3/32"),
-        ("10.0.0.0/33", "is no network"),
-        ("10.0.0", "is no network"),
-        ("printers.example", "is no network"),
-        ("fe80::1%eth0", "is no network"),
+        ("10.0.0.0/33", "is not a network"),
+        ("10.0.0", "is not a network"),
+        ("printers.example", "is not a network"),
+        ("fe80::1%eth0", "is not a network"),
     ],
 )
 def test_a_network_that_is_nobodys_own_is_refused(text: str, why: str) -> None:

@@ -23,7 +23,7 @@ def passed_on(environ: MutableMapping[str, str], *pids: int | None) -> int:
         return 0
     count = environ.get("LISTEN_FDS", "")
     if not (count.isascii() and count.isdigit() and int(count) <= _MOST):
-        raise Failure(Exit.CONFIG, f"LISTEN_FDS is {count!r}, which is no number of sockets up to {_MOST}")
+        raise Failure(Exit.CONFIG, f"LISTEN_FDS is {count!r}, which is not a number of sockets up to {_MOST}")
     return int(count)
 
 
@@ -51,7 +51,7 @@ def _socket(descriptor: int, name: str) -> socket.socket:
         os.set_inheritable(descriptor, False)
         found = socket.socket(fileno=descriptor)
     except OSError as error:
-        raise Failure(Exit.CONFIG, f"{what} is no socket: {error.strerror}") from error
+        raise Failure(Exit.CONFIG, f"{what} is not a socket: {error.strerror}") from error
     listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if found.family not in _FAMILIES or found.type != socket.SOCK_STREAM or not listens:
         found.close()

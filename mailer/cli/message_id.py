@@ -40,7 +40,7 @@ def _message_id(text: str) -> str:
     """Read an id or the beginning of one; what is neither is refused before anything is touched."""
     prefix = text.upper()
     if not is_prefix(prefix):
-        said = f'"{printable(text, 80)}" is no message id, nor the beginning of one'
+        said = f'"{printable(text, 80)}" is not a message id, nor the beginning of one'
         if "@" in text:
             said += f". The mail of an address: mailer log --to {shlex.quote(printable(text, 320))}"
         raise click.BadParameter(said)

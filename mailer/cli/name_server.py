@@ -32,5 +32,5 @@ def _numeric(resolver: str) -> str:
     try:
         [(family, *_, address), *_] = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError, OverflowError) as error:
-        raise click.BadParameter(f"{printable(resolver)} is no name server: {error}") from None
+        raise click.BadParameter(f"{printable(resolver)} is not a name server: {error}") from None
     return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"

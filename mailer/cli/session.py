@@ -30,7 +30,7 @@ def session() -> Exit:
     try:
         connection = socket.socket(fileno=os.dup(0))
     except OSError:
-        raise Failure(Exit.USAGE, "standard input is no socket; mailer-sendmail starts this") from None
+        raise Failure(Exit.USAGE, "standard input is not a socket; mailer-sendmail starts this") from None
     ids = os.getuid(), frozenset({os.getgid(), *os.getgroups()})
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):

@@ -116,7 +116,9 @@ def _hosts(config: Config) -> Iterator[Problem]:
             hosts.append((f"$.listeners[{at}].host", listener.host))
     for key, host in hosts:
         if host and (why := _no_address(host)):
-            yield Problem(key, f"{printable(host, 100)} is no address to listen on here: {why} (ip address)")
+            yield Problem(
+                key, f"{printable(host, 100)} is not an address to listen on here: {why} (ip address)"
+            )
 
 
 def _no_address(host: str) -> str:

@@ -181,7 +181,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
             if address:
                 check_address(address)
         except ValueError as error:
-            yield Problem(f"$.{key}", f"is no address: {error}")
+            yield Problem(f"$.{key}", f"is not an address: {error}")
     if config.rewrite_from is not RewriteFrom.KEEP and not _author(config):
         yield Problem("$.rewriteFromAddress", "is needed for rewriteFrom: there is no defaultUsername")
 
@@ -283,7 +283,9 @@ def _name_servers(config: Config) -> Iterator[Problem]:
         try:
             ipaddress.ip_address(address.strip("[]"))
         except ValueError:
-            yield Problem(f"$.dns.nameservers[{at}]", 'is no address; write "192.0.2.53" or "127.0.0.1:5353"')
+            yield Problem(
+                f"$.dns.nameservers[{at}]", 'is not an address; write "192.0.2.53" or "127.0.0.1:5353"'
+            )
 
 
 def _source_addresses(config: Config) -> Iterator[Problem]:
@@ -297,7 +299,7 @@ def _source_addresses(config: Config) -> Iterator[Problem]:
         try:
             version = str(ipaddress.ip_address(address).version) if address else direct.ip_version
         except ValueError:
-            yield Problem(key, "is no address; write one of this host's, such as 192.0.2.1")
+            yield Problem(key, "is not an address; write one of this host's, such as 192.0.2.1")
             continue
         if address == direct.source_address and direct.ip_version not in {IpVersion.ANY, version}:
             yield Problem(key, f"is of IPv{version}, and ipVersion allows no such address")

@@ -19,7 +19,7 @@ def refusals(config: Config) -> Iterator[Problem]:
         try:
             check_address(address)
         except ValueError as error:
-            yield Problem(f"$.aliases.{printable(name, 60)}", f"is no full address: {error}")
+            yield Problem(f"$.aliases.{printable(name, 60)}", f"is not a full address: {error}")
     for at, each in enumerate(config.local_users):
         if bool(each.login) == bool(each.group):
             yield Problem(f"$.localUsers[{at}]", 'needs either "login" or "group"')
@@ -30,7 +30,7 @@ def _origin_domain(domain: str) -> Iterator[Problem]:
         if domain:
             check_address(f"root@{domain}")
     except ValueError as error:
-        yield Problem("$.originDomain", f"is no domain: {error}")
+        yield Problem("$.originDomain", f"is not a domain: {error}")
     else:
         if not domain.isascii():
             # It completes the addresses of clients that did not ask for SMTPUTF8.

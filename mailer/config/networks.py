@@ -27,7 +27,7 @@ _NEVER = {
     "224.0.0.0/4": "is of multicast addresses, from which nobody connects",
     "ff00::/8": "is of multicast addresses, from which nobody connects",
 }
-_NO_NETWORK = "is no network; write one as 192.168.7.0/24 or fd00:7::/64"
+_NO_NETWORK = "is not a network; write one as 192.168.7.0/24 or fd00:7::/64"
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 

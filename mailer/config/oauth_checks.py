@@ -9,7 +9,7 @@ from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
 
-_NO_URL = "is no address; write it as https://login.example.com/token"
+_NO_URL = "is not an address; write it as https://login.example.com/token"
 _BLANKS = re.compile(r"\s")
 
 
@@ -32,7 +32,7 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
     if not auth.scope and auth.grant is not Grant.REFRESH_TOKEN:
         yield "auth.scope", "is needed: what the token is to allow, as the provider documents it"
     if auth.expires and auth.ends is None:
-        yield "auth.expires", 'is no date: write it as "2027-01-31"'
+        yield "auth.expires", 'is not a date: write it as "2027-01-31"'
 
 
 def warnings(provider: Provider) -> Iterator[tuple[str, str]]:
@@ -44,7 +44,7 @@ def warnings(provider: Provider) -> Iterator[tuple[str, str]]:
 def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
     """Name addresses that are missing, or that would show secrets to others on the way."""
     if auth.preset and auth.preset.microsoft and not auth.token_url:
-        written = "is no id of a directory and no domain" if auth.tenant else "is needed"
+        written = "is neither the id of a directory nor a domain" if auth.tenant else "is needed"
         if not (auth.tenant and TENANT.fullmatch(auth.tenant)):
             yield "auth.tenant", f"{written}: the directory (tenant) ID that Entra shows for the application"
         return

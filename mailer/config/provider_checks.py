@@ -45,7 +45,7 @@ def refusals(config: Config) -> Iterator[Problem]:
                 if address:
                     check_address(address)
             except ValueError as error:
-                yield Problem(each.key(key), f"is no address: {error}")
+                yield Problem(each.key(key), f"is not an address: {error}")
         if provider.rewrite_from is not RewriteFrom.KEEP and not provider.sender:
             yield Problem(each.key("sender"), "is needed for rewriteFrom: it is the address that From shows")
         for key, why in oauth_checks.refusals(provider):
@@ -86,7 +86,7 @@ def _bad_host(host: str) -> str:
     if host.isascii() and not _HOST.fullmatch(host):
         port = f', and the port in "port": {port}' if port and port.isdigit() else ""
         right = name.strip() if _HOST.fullmatch(name.strip()) or is_address(name) else "smtp.example.com"
-        return f'is no host name: write "{right}" alone, without scheme, brackets, port or blanks{port}'
+        return f'is not a host name: write "{right}" alone, without scheme, brackets, port or blanks{port}'
     return ""
 
 

@@ -17,7 +17,7 @@ def fault(name: str) -> str:
     faults = (
         (is_address(name), "is an address without brackets"),
         ("_" in name, "has an underscore, which no host name may have"),
-        (not all(map(_LABEL.fullmatch, labels)), "is no host name"),
+        (not all(map(_LABEL.fullmatch, labels)), "is not a host name"),
         (len(labels) < 2, "is a short name, without a domain"),
         (labels[-1].lower() in _PRIVATE, "is a name for this network only"),
         (labels[-1].isdigit(), "ends in a number, as no host name does"),

@@ -67,12 +67,14 @@ def by_service_account(key_file: str, user: str, scope: str, audience: str, now:
         now: seconds since the epoch.
 
     Raises:
-        KeyUnusable: the file is another one, or its key is no RSA key.
+        KeyUnusable: the file is another one, or its key is not an RSA key.
     """
     try:
         account = msgspec.json.decode(key_file, type=_Account)
     except msgspec.MsgspecError:
-        raise KeyUnusable("is no service account's key file: JSON with client_email, private_key") from None
+        raise KeyUnusable(
+            "is not a service account's key file: JSON with client_email, private_key"
+        ) from None
     claims = {"iss": account.client_email, "sub": user, "scope": scope, "aud": audience}
     header = {"kid": account.private_key_id} if account.private_key_id else {}
     return _signed(header, claims, Algorithm.RS256, _key(account.private_key.encode()), now)
@@ -89,7 +91,7 @@ def _key(pem: bytes) -> RSAPrivateKey:
     except (ValueError, UnsupportedAlgorithm):
         raise KeyUnusable("has no private key in PEM form (BEGIN PRIVATE KEY)") from None
     if not isinstance(key, RSAPrivateKey):
-        raise KeyUnusable("has a private key that is no RSA key")
+        raise KeyUnusable("has a private key that is not an RSA key")
     return key
 
 

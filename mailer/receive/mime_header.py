@@ -74,7 +74,7 @@ def read(head: bytes, *, in_digest: bool = False) -> Entity:
     except HeaderTooLarge as error:
         raise Unencodable("a part has a larger header than we read") from error
     if not _is_header(head):
-        raise Unencodable("a header has a line that is no field")
+        raise Unencodable("a header has a line that is not a field")
     if max(fields[_TYPE], fields[_ENCODING], fields[_VERSION]) > 1:
         raise Unencodable("a header has a MIME field twice")
     entity = _typed(_value(head, _TYPE, b"message/rfc822" if in_digest else b"text/plain"))

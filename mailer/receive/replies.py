@@ -207,7 +207,7 @@ def unknown_local_user(uid: int, user: str) -> Reply:
         uid: whose program it is.
         user: whom `localUsers` names for it; empty: nobody.
     """
-    why = f"maps it to {printable(user, 100)}, which is no user here" if user else "maps it to no user"
+    why = f"maps it to {printable(user, 100)}, which is not a user here" if user else "maps it to no user"
     return Reply(554, (f"5.7.1 User id {uid} may not submit here: localUsers {why} (ESMTP mailer)",))
 
 

@@ -307,7 +307,7 @@ def _remove_stale(name: str, directory: int, through: str, owners: Owners, path:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(state.st_mode):
-        raise FileExistsError(EADDRINUSE, "there is a file, and it is no socket", path)
+        raise FileExistsError(EADDRINUSE, "there is a file, and it is not a socket", path)
     if state.st_uid not in owners:
         # In a sticky directory nobody but its owner and root can remove or replace it.
         raise FileExistsError(EADDRINUSE, "there is a socket of another user", path)

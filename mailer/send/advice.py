@@ -79,7 +79,7 @@ def _left_behind(config: Config, standing: Standing) -> str:
     """Say that a hop was a provider and is none now; empty: it is one, or a mail exchanger."""
     if not config.forward_smtp or config.direct_delivery.enabled or provider_at(config, standing.hop):
         return ""
-    server = f"{standing.hop} is no provider in $.forwardProviders any more"
+    server = f"{standing.hop} is not a provider in $.forwardProviders any more"
     if standing.status is Status.SENT:
         return f"{server}; ask those who run it, with the reply above."
     return f"{server}: `mailer spool retry {{id}}` tries the mail at those of now."

@@ -52,7 +52,7 @@ class Hardness(StrEnum):
                 return cls.UNCERTAIN
             case Status.BOUNCED:
                 return _refusal(reading_of(outcome))
-        raise ValueError(f"{outcome.status} is no trouble")
+        raise ValueError(f"{outcome.status} is not a failure")
 
 
 def reading_of(outcome: Outcome) -> Reading:

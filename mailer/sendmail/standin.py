@@ -34,7 +34,7 @@ def standing_in(config: str) -> Iterator[socket.socket]:
         with theirs:
             # -P: not what lies in the current directory, which may be anybody's.
             command = [sys.executable, "-P", "-m", "mailer", "session", "--config", config]
-            process = subprocess.Popen(  # noqa: S603 - ourselves, with a path that is no option
+            process = subprocess.Popen(  # noqa: S603 - ourselves, with a path that is not an option
                 command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
         try:

@@ -85,7 +85,7 @@ class Receiver:
             lines.append(self._line())
         code = lines[0][:3]
         if not (code.isascii() and code.isdigit()):
-            raise Failure(os.EX_PROTOCOL, f"this is no mail server: {lines[0][:100]!a}")
+            raise Failure(os.EX_PROTOCOL, f"this is not a mail server: {lines[0][:100]!a}")
         return int(code), "\n".join(line[4:] for line in lines)
 
     def _line(self) -> str:

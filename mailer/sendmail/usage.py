@@ -32,7 +32,7 @@ that $MAILER_CONFIG names or the one in /etc/mailer.
 Exit codes:
    0  the message is on disk          67  a recipient is refused; nobody gets the message
   64  wrong usage                     75  not now: call again; it says so if the receiver may have it
-  65  the message is refused          76  what answers is no mail server
+  65  the message is refused          76  what answers is not a mail server
   77  this user may not do that
 
 Examples:

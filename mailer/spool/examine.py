@@ -24,7 +24,7 @@ def directories(spool: Path) -> list[Finding]:
             Finding(str(spool), "owner", Grade.PROBLEM, words, "run this as the spool's owner, or as root")
         ]
     if not stat.S_ISDIR(state.st_mode):
-        return [Finding(str(spool), "owner", Grade.PROBLEM, "is no directory", "set spoolDir to one")]
+        return [Finding(str(spool), "owner", Grade.PROBLEM, "is not a directory", "set spoolDir to one")]
     if state.st_uid != os.geteuid():
         words = f"belongs to user {state.st_uid}, and this runs as {os.geteuid()}"
         todo = "run everything as its owner, or give it to this user with chown -R"

@@ -78,7 +78,7 @@ def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
             path = f"{place}/{entry.name}"
             named_well = is_bucket(entry.name) if place is Place.RETRY else is_day(entry.name)
             if not named_well or not entry.is_dir(follow_symlinks=False):
-                yield Finding(path, f"is no directory that {place}/ has")
+                yield Finding(path, f"is not a directory that {place}/ has")
                 continue
             mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
             if mode != DIRECTORY_MODE:

@@ -344,12 +344,12 @@ class Spool:
 def no_spool(found: Standing, path: Path) -> str:
     """Say why a directory is not used as a spool, and what to do; its name goes before this."""
     if found is Standing.FREE:
-        return "is no spool yet: mailer serve, mailer up and mailer-send make one of it"
+        return "is not yet a spool: mailer serve, mailer up and mailer-send make one of it"
     from shlex import quote  # noqa: PLC0415 - for a message
 
     return (
-        "is no spool and holds other things, so nothing in it is touched: set spoolDir to a directory that "
-        f"is empty or not there yet. If it is one of ours all the same, type: touch {quote(str(path / MARK))}"
+        "is not a spool and holds other things, so nothing in it is touched: set spoolDir to a directory "
+        f"that is empty or not there yet. If it is one of ours after all, type: touch {quote(str(path / MARK))}"
     )
 
 

@@ -194,7 +194,7 @@ class Postfix:
     def arrivals(self) -> list[Arrival]:
         """Every message in the mailbox, one for each recipient, in no particular order.
 
-        Postfix is not wholly transparent: it puts an empty line before a first line that is no header field.
+        Postfix is not wholly transparent: it puts an empty line before a first line that has no field name.
         """
         return [_parse(file.read_bytes()) for file in self._mailbox.glob("*")]
 

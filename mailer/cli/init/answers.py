@@ -85,13 +85,13 @@ def _address(text: str) -> str:
     try:
         check_address(text)
     except ValueError as error:
-        raise ValueError(f"that is no address such as app@example.com: {error}") from None
+        raise ValueError(f"that is not an address such as app@example.com: {error}") from None
     return text
 
 
 def _host(text: str) -> str:
     if text and not _HOST.fullmatch(text):
-        raise ValueError("that is no host name such as smtp.example.com")
+        raise ValueError("that is not a host name such as smtp.example.com")
     return text
 
 

@@ -114,4 +114,4 @@ def _own_address(config: Config) -> str:
         if "@" in address:
             return address
     name = printable(config.default_username) or "defaultUsername"
-    raise Failure(Exit.USAGE, f"say whom the mail is from: --from ADDRESS ({name} is no address)")
+    raise Failure(Exit.USAGE, f"say whom the mail is from: --from ADDRESS ({name} is not an address)")

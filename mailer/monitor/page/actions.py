@@ -199,7 +199,7 @@ def _recipients(state: State) -> Markup:
 def _meant(asked: Asked) -> tuple[str, Action]:
     message_id, action = asked.parts["id"], ACTIONS.get(asked.parts["action"])
     if not is_id(message_id):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+        raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
     if action is None:
         raise Refusal(HTTPStatus.NOT_FOUND, "there is nothing here")
     return message_id, action

@@ -49,7 +49,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such state")
         after, newest = asked.query.get("after", ""), asked.query.get("order") == "newest"
         if after and not is_id(after):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
         count = (await service.reading()).queue[place].count
         now = service.clock()
         keeps = (await asyncio.to_thread(service.outlook, now)).obstacles

@@ -74,7 +74,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
     async def answer(asked: Asked) -> Answer:
         message_id = asked.parts["id"]
         if not is_id(message_id):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "that is no message id")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
         spool, now = service.spool, service.clock()
         outlook = await asyncio.to_thread(service.outlook, now)
         told = await asyncio.to_thread(history.tell, spool, message_id, outlook)

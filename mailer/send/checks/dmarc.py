@@ -113,7 +113,7 @@ async def check_dmarc(domain: str, signing_domains: Sequence[str], texts: Texts)
     tag, policy = _applied(record, domain, exists=await texts(domain) is not None)
     if policy not in _POLICIES:
         found = (
-            f"{tag}={printable(policy, 20)} is no policy: receivers take it for none, or ignore the record"
+            f"{tag}={printable(policy, 20)} is not a policy: receivers take it for none, or ignore the record"
         )
         todo = f'write {tag}=none, {tag}=quarantine or {tag}=reject; p comes first: "v=DMARC1; p=none"'
         return Finding(name, "dmarc", Grade.WARNING, found, todo)

@@ -77,7 +77,7 @@ class _Evaluation:
     async def check_host(self, domain: str) -> tuple[Result, str]:
         """Return what the domain's policy says, and which term said it; raises Unusable and LookupFailed."""
         if not _is_domain(domain):
-            return Result.NONE, f"{printable(domain, 100)} is no domain"
+            return Result.NONE, f"{printable(domain, 100)} is not a domain"
         try:
             found = policies(await self._lookup.texts(domain))
         except NoSuchName:

@@ -86,7 +86,7 @@ def parse(record: str) -> Policy:
             _check_macros(term, value)
             modifiers[name] = value
         else:
-            raise Unusable(f'"{printable(term, 100)}" is no term of SPF')
+            raise Unusable(f'"{printable(term, 100)}" is not a term of SPF')
     return Policy(tuple(directives), modifiers.get("redirect", ""))
 
 

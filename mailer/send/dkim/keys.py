@@ -73,7 +73,7 @@ def parse(pem: bytes) -> PrivateKey:
     except TypeError:
         raise KeyUnusable("has a passphrase, and nobody is there to type it") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyUnusable("is no private key in PEM form") from None
+        raise KeyUnusable("is not a private key in PEM form") from None
     match key:
         case RSAPrivateKey():
             return _rsa(key)

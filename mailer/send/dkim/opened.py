@@ -83,7 +83,7 @@ def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
         elif name := _NAME.match(line):
             found.append((name[1], [line[name.end() :] + b"\r\n"]))
         elif not line.startswith(b"From "):
-            raise Unreadable(f"line {number + 1} of its header is no field")
+            raise Unreadable(f"line {number + 1} of its header is not a field")
         if len(found) > _MAX_FIELDS:
             raise Unreadable(f"its header has more than {_MAX_FIELDS} fields")
     return [(name, b"".join(lines)) for name, lines in found]

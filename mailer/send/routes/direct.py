@@ -137,7 +137,7 @@ class DirectRoute:
                 yield self._hop(host, address, demand)
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"
-                text = f"{forbidden[0]} is no public address, and directDelivery.allowPrivate is off"
+                text = f"{forbidden[0]} is not a public address, and directDelivery.allowPrivate is off"
                 yield HopTrouble(where, Phase.CONNECT, text)
 
     def _hop(self, host: str, address: str, demand: TlsPolicy) -> Hop:

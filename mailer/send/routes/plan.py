@@ -57,7 +57,7 @@ def plan(config: Config, means: Means) -> Turns:
 
     Raises:
         OSError: the local Maildir is wanted and cannot be made, or there is no name server to ask.
-        ValueError: `dns.nameservers` names one that is no address.
+        ValueError: `dns.nameservers` names one that is not an address.
     """
     if keeps_mail(config):
         return Turns([[(LocalRoute(means.spool, means.committer), 0)]], random.random)

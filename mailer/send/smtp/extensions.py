@@ -21,7 +21,7 @@ class Limits:
 
     @classmethod
     def of(cls, parameters: Sequence[str]) -> "Limits":
-        """Read what stands behind LIMITS; unknown names, and what is no number above 0, are ignored."""
+        """Read what stands behind LIMITS; unknown names, and what is not a number above 0, are ignored."""
         said = dict(parameter.partition("=")[::2] for parameter in parameters)
         read = {name: int(value) for name, value in said.items() if _LIMIT.fullmatch(value)}
         return cls(read.get("MAILMAX", 0), read.get("RCPTMAX", 0), read.get("RCPTDOMAINMAX", 0))

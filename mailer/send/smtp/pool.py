@@ -205,7 +205,7 @@ class Lease:
     """One session on loan, to be used as the session it stands for.
 
     A session that has served before may turn out to be dead or worn when it is used again: servers hang up on
-    idle clients, or refuse more after so many messages, in all sorts of words. That is no trouble of the hop,
+    idle clients, or refuse more after so many messages, in all sorts of words. That is not the hop's trouble,
     so the session is replaced by a new one, once.
     """
 
