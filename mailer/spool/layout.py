@@ -349,7 +349,7 @@ def no_spool(found: Standing, path: Path) -> str:
 
     return (
         "is not a spool and holds other things, so nothing in it is touched: set spoolDir to a directory "
-        f"that is empty or not there yet. If it is one of ours after all, type: touch {quote(str(path / MARK))}"
+        f"that is empty or not there yet. If it is one of ours though, type: touch {quote(str(path / MARK))}"
     )
 
 
