@@ -250,7 +250,7 @@ def test_the_receiver_refuses_every_other_file_of_others(
 @pytest.mark.security_case(88)
 @pytest.mark.parametrize("name", ["password", "users.json", "key.pem", "s.private"])
 def test_what_everybody_can_read_is_refused(everything: Relay, name: str) -> None:
-    """Row 88 of the security cases."""
+    """Security case 88."""
     [path] = everything.directory.rglob(name)
     path.chmod(0o640)
     assert everything.mailer("config", "check").returncode == 0
@@ -264,7 +264,7 @@ def test_what_everybody_can_read_is_refused(everything: Relay, name: str) -> Non
 @pytest.mark.security_case(102)
 @only_root
 def test_root_takes_no_configuration_from_the_current_directory() -> None:
-    """Row 102: a stranger's file, in a directory that root happens to be in, names a command."""
+    """Security case 102: a stranger's file, in a directory that root happens to be in, names a command."""
     with TemporaryDirectory(prefix="mailer-test-") as name:
         place = Path(name)
         program = place / "program"

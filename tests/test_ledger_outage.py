@@ -1,4 +1,4 @@
-"""FAULTS 26: the ledger's directory is full, or gone, and mail flows through every program all the same."""
+"""The ledger's directory is full, or gone, and mail flows through every program all the same."""
 
 import json
 import shutil
@@ -12,6 +12,8 @@ from testbed.capability import with_own_mounts
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
+
+pytestmark = pytest.mark.fault_row(26)
 
 LOST = "the ledger cannot be written; mail goes on"
 TEXT = b"From: app@example.com\r\nSubject: hello\r\n\r\nhello\r\n"

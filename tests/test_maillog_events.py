@@ -187,8 +187,9 @@ def test_standard_error_gets_what_its_level_asks_for(monkeypatch: pytest.MonkeyP
         assert written.getvalue() == expected
 
 
+@pytest.mark.fault_row(26)
 def test_a_standard_error_that_cannot_be_written_stops_no_mail() -> None:
-    """FAULTS 26: redirected to a full disk, or to a pipe that nobody reads any more."""
+    """Redirected to a full disk, or to a pipe that nobody reads any more."""
     program = (
         "from mailer.maillog.events import *\n"
         "from mailer.maillog.stderr import stderr_sink\n"

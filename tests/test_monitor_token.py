@@ -1,4 +1,4 @@
-"""Every user of the host may ask how mail is doing; mail itself is for whoever has the token (row 105)."""
+"""Every user of the host may ask how mail is doing; mail itself takes the token (security case 105)."""
 
 import json
 import stat

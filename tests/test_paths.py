@@ -203,7 +203,7 @@ COMMANDS = (
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_root_changes_nothing_by_its_path(shared: Relay, tmp_path: Path, command: list[str]) -> None:
-    """Row 104 of the security cases; and row 116: what root made is for the service, and for nobody else."""
+    """Security cases 104 and 116: what root made is for the service, and for nobody else."""
     if command[1] == "rm":
         shared.mailer("user", "token", "shop")
     if command[1] == "rotate":
@@ -262,7 +262,7 @@ def test_a_link_that_lies_in_the_way_leads_root_nowhere(shared: Relay, theirs: s
 @pytest.mark.security_case(116)
 @only_root
 def test_what_root_makes_before_the_first_start_is_for_the_group_of_the_directory(tmp_path: Path) -> None:
-    """Row 116: as systemd/mailer.service sets it up, the configuration is root's and the group's."""
+    """Security case 116: as in systemd/mailer.service, the configuration is root's and the group's."""
     relay = Relay(tmp_path)
     os.chown(tmp_path, 0, NOBODY.pw_gid)
     tmp_path.chmod(0o750)

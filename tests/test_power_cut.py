@@ -24,6 +24,8 @@ from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS
 from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log
 
+pytestmark = pytest.mark.fault_row(2, 27, 28)
+
 _CUTS = int(os.environ.get("MAILER_POWER_CUTS", "400"))
 _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
 _EACH_AT_LEAST = 15

@@ -1,4 +1,4 @@
-"""What others wrote reaches no terminal as it is: C0 and C1 controls, and marks that turn text (row 113)."""
+"""Control characters that others wrote, and marks that turn text, reach no terminal (security case 113)."""
 
 import json
 import time
@@ -49,7 +49,7 @@ def test_what_a_client_or_an_operator_wrote_is_escaped_wherever_it_is_printed(re
 @pytest.mark.security_case(112)
 @pytest.mark.parametrize("address", ["\u212a@example.com", "bob@\u212a.example", "BOB@\u0130.example"])
 def test_a_pattern_means_no_other_letter_than_it_has(address: str) -> None:
-    """Row 112: the lower case of KELVIN SIGN is a plain k."""
+    """Security case 112: the lower case of KELVIN SIGN is a plain k."""
     patterns = AddressPatterns.of(("k@example.com", "k.example", "i\u0307.example"))
     assert not patterns.match(address)
     assert patterns.match("K@Example.COM")

@@ -1,4 +1,4 @@
-"""`localhost` is 127.0.0.1 and ::1: we listen on both, or say who else does (row 106)."""
+"""`localhost` is 127.0.0.1 and ::1: we listen on both, or say who else does (security case 106)."""
 
 import json
 import smtplib

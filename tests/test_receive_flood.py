@@ -1,6 +1,6 @@
 """Strangers fill every place and guess without end; the application logs in and its mail is taken.
 
-Rows 52, 99, 107 and 108 of the security cases. What is asserted are facts and memory, never times.
+Security cases 52, 99, 107 and 108. What is asserted are facts and memory, never times.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""kill -9 of the real receiver at every system call with which it takes a message (FAULTS row 1).
+"""kill -9 of the real receiver at every system call with which it takes a message.
 
 `test_spool_kill` kills the spool's part alone, `test_kill` the whole at random moments; here each moment
 has its turn, with a client that submits and a receiver as its operator starts it.
@@ -13,6 +13,8 @@ import pytest
 from spool_strace import attach
 from spool_walk import walk
 from testbed.relay import USERNAME, Relay
+
+pytestmark = pytest.mark.fault_row(1)
 
 FIELDS = b"From: <app@example.com>\r\nDate: Mon, 23 Nov 2026 08:00:00 +0000\r\nMessage-ID: <1@b.c>\r\n\r\n"
 """All that the receiver would add otherwise."""

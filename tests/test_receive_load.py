@@ -173,8 +173,8 @@ def send_one(connection: socket.socket, replies, text: bytes) -> set[bytes]:
     return {b"".join(line.removeprefix(b".") for line in message.splitlines(keepends=True))}
 
 
+@pytest.mark.fault_row(23)
 def test_a_disk_that_takes_seconds_to_sync_delays_the_reply_and_nobody_else(relay: Relay) -> None:
-    """Row 23 of the faults."""
     assert relay.mailer("send", "--once").returncode == 0  # which makes the spool
     slow = (
         "-D",

@@ -181,6 +181,7 @@ print(*receiver.log, sep="\\n")
 """
 
 
+@pytest.mark.fault_row(6)
 def test_without_descriptors_clients_are_told_and_service_resumes(tmp_path):
     """The accept loop neither spins nor falls silent, and complains once however many clients came."""
     child = subprocess.Popen(

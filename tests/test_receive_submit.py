@@ -205,7 +205,7 @@ def test_each_program_is_who_it_is(directory):
 
 @only_root
 def test_a_mapped_program_that_only_holds_places_gives_way(directory):
-    """Row 108 at this door: it is known, and still not before one that does something."""
+    """Security case 108 at this socket: it is known, and still not before one that does something."""
     with receiver(directory, (LocalUser("ops"),), replace(CLOSED, max_connections=4)) as (_, path):
         idle = [socket.socket(socket.AF_UNIX) for _ in range(8)]
         for each in idle:

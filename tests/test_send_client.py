@@ -1,4 +1,4 @@
-"""The SMTP client against a hostile server on real sockets (FAULTS.md rows 13 to 18)."""
+"""The SMTP client against a hostile server on real sockets."""
 
 import asyncio
 import socket
@@ -19,6 +19,8 @@ from mailer.send.smtp.events import Answered, Broken, Event
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.wire import Wire, connect
 from mailer.send.trouble import HopTrouble, SessionLost
+
+pytestmark = pytest.mark.fault_row(13, 14, 15, 16, 17, 18)
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
 LARGE = Letter(b"Subject: large\r\n\r\n" + b"0123456789\r\n" * 100_000)
@@ -108,7 +110,7 @@ def test_a_banner_that_comes_before_anybody_waits_for_it_is_not_lost():
 @pytest.mark.parametrize("extensions", [EXTENSIONS, LOCKSTEP])
 @pytest.mark.parametrize("step", ["connect", "banner", "ehlo", "mail", "rcpt", "data", "body"])
 def test_a_loss_before_the_dot_is_trouble_of_the_hop_and_nothing_was_sent(step, extensions, fault):
-    """Rows 13 and 18: whatever happens and wherever, nobody was sent the message and the caller knows it."""
+    """Whatever happens and wherever, nobody was sent the message and the caller knows it."""
     committed: list[str] = []
     with (
         Server({step: fault}, extensions=extensions, body_after=70_000) as server,
@@ -137,7 +139,7 @@ def test_a_refused_session_is_trouble_of_the_hop_in_the_servers_own_words(step, 
 @pytest.mark.parametrize("fault", [DROP, RESET, b"garbage\r\n", "354 go on", "620 what"])
 @pytest.mark.parametrize("extensions", [EXTENSIONS, LOCKSTEP])
 def test_a_lost_reply_to_the_dot_leaves_doubt_about_those_who_were_accepted(extensions, fault):
-    """Row 14; the refused recipient keeps its refusal."""
+    """The refused recipient keeps its refusal."""
     script = {"rcpt": [REPLY["2"], REPLY["5"], REPLY["2"]], "dot": fault}
     committed: list[str] = []
     with Server(script, extensions=extensions) as server:
@@ -149,7 +151,6 @@ def test_a_lost_reply_to_the_dot_leaves_doubt_about_those_who_were_accepted(exte
 @pytest.mark.parametrize("fault", [DROP, RESET, "421 4.3.2 bye"])
 @pytest.mark.parametrize("step", ["after", "quit"])
 def test_what_happens_after_the_final_reply_does_not_matter(step, fault):
-    """Row 15."""
     with Server({step: fault}) as server:
         (outcome,) = send(server, Letter())
     assert outcome.status is Status.SENT
@@ -161,7 +162,6 @@ def test_what_happens_after_the_final_reply_does_not_matter(step, fault):
 )
 @pytest.mark.parametrize("step", ["mail", "data", "dot"])
 def test_a_refusal_of_the_message_is_the_outcome_of_all(step, reply, status):
-    """Row 17."""
     with Server({step: reply}) as server:
         outcomes = send(server, Letter(to=THREE))
     assert [(outcome.status, outcome.reply) for outcome in outcomes] == [(status, reply)] * 3
@@ -177,7 +177,7 @@ def test_421_to_the_dot_is_a_sure_refusal():
 @pytest.mark.parametrize("tarpit", [HANG, drip(b"250-x\r\n"), drip(b"2"), drip(b"250 never ends ")])
 @pytest.mark.parametrize("step", ["banner", "ehlo", "mail", "rcpt", "data"])
 def test_a_tarpit_costs_one_deadline(step, tarpit):
-    """Row 16: a byte now and then buys no time. (That this test ends is the promise.)"""
+    """A byte now and then buys no time. (That this test ends is the promise.)"""
     phase = Phase(step)
     with Server({step: tarpit}) as server, pytest.raises(HopTrouble) as raised:
         send(server, Letter(), only(**{step: 0.2}))
@@ -208,7 +208,6 @@ def test_each_reply_has_its_own_deadline():
     "data", [flood(b"250-x"), flood(b"x" * 100_000), flood(b"\0"), flood(b"250 " + b"x" * 100_000)]
 )
 def test_an_endless_reply_is_capped(step, data):
-    """Row 16."""
     with Server({step: data}) as server, pytest.raises(HopTrouble) as raised:
         send(server, Letter())
     assert raised.value.phase == step
@@ -216,7 +215,7 @@ def test_an_endless_reply_is_capped(step, data):
 
 
 def test_a_peer_that_stops_reading_costs_one_deadline():
-    """Row 16: zero window; the message is far larger than the sockets' buffers."""
+    """Zero window; the message is far larger than the sockets' buffers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         async def run() -> HopTrouble:
@@ -258,7 +257,6 @@ def stall(listener: socket.socket) -> socket.socket:
 )
 @pytest.mark.parametrize("extensions", [EXTENSIONS, LOCKSTEP])
 def test_a_server_out_of_step_is_left_before_the_dot(early, extensions):
-    """Row 18."""
     committed: list[str] = []
     with Server(early, extensions=extensions) as server, pytest.raises(HopTrouble):
         asyncio.run(deliver(hop_to(server), Letter(to=THREE), committed=committed))

@@ -202,8 +202,8 @@ def test_a_watcher_takes_over_what_a_dead_runner_left_and_what_was_there_before_
             until(lambda: len(server.delivered()) == 2, "both messages")
 
 
+@pytest.mark.fault_row(24)
 def test_sigterm_lets_what_is_in_flight_finish(relay: Relay) -> None:
-    """FAULTS row 24."""
     reply = threading.Event()
     with Server({"dot": lambda *_: reply.wait(60) and "250 2.0.0 queued"}) as server:
         relay.configure(forward_to(server, sending={"concurrency": 1}))

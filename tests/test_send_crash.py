@@ -61,11 +61,12 @@ def kill_points(log: Path, message: str) -> Iterator[tuple[str, int, str]]:
             yield point
 
 
+@pytest.mark.fault_row(1)
 @pytest.mark.parametrize("route", ["forward", "local"])
 def test_a_runner_killed_at_any_system_call_loses_nothing_and_doubles_only_what_is_committing(
     route: str, tmp_path: Path
 ) -> None:
-    """FAULTS row 1: the runner's half. Each death is followed by one ordinary run."""
+    """Each death is followed by one ordinary run."""
     now = time.time()
     with Server() as server:
         relay = _relay(tmp_path / "whole", route, server)
@@ -174,8 +175,9 @@ def _local(relay: Relay) -> list[tuple[str, bytes]]:
     ]
 
 
+@pytest.mark.fault_row(12)
 def test_a_stopped_runner_keeps_its_message_and_finishes_it_when_continued(relay: Relay) -> None:
-    """FAULTS row 12: SIGSTOP in the middle of a transaction; a second runner works beside it."""
+    """SIGSTOP in the middle of a transaction; a second runner works beside it."""
     with Server(
         {"dot": lambda *_: until(lambda: go_on, "the test to go on") and "250 2.0.0 queued"}
     ) as server:

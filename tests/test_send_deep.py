@@ -1,4 +1,4 @@
-"""FAULTS row 22: a deep queue costs a run nothing, and holds up no new mail.
+"""A deep queue costs a run nothing, and holds up no new mail.
 
 Here with twenty thousand messages; `MAILER_DEEP=1000000 pytest tests/test_send_deep.py` takes a million.
 """
@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from hostile import Server
 from sending import forward_to, queue
 from testbed.capability import tracer
@@ -16,6 +17,8 @@ from testbed.waiting import until
 
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Spool, bucket_for
+
+pytestmark = pytest.mark.fault_row(22)
 
 DEEP = int(os.environ.get("MAILER_DEEP", "20000"))
 LINKS = 60_000

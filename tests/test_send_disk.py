@@ -50,9 +50,10 @@ def full(relay: Relay) -> tuple[str, ...]:
     return (*with_own_mounts(), "sh", "-c", script, "sh")
 
 
+@pytest.mark.fault_row(4)
 @pytest.mark.parametrize("call", ["fallocate", "write"])
 def test_what_cannot_be_recorded_is_not_sent(call: str, relay: Relay, tmp_path: Path) -> None:
-    """FAULTS row 4: no room for the outcome lines, or for `committing` itself: the dot is never sent."""
+    """No room for the outcome lines, or for `committing` itself: the dot is never sent."""
     with Server() as server:
         relay.configure(forward_to(server))
         ids = [queue(relay.spool) for _ in range(3)]
@@ -129,8 +130,8 @@ def test_a_message_whose_bucket_cannot_be_made_stays_with_its_journal(
     assert left.kinds.count("deferred") == 1
 
 
+@pytest.mark.fault_row(8)
 def test_a_read_only_spool_ends_the_run_with_75_and_nothing_is_sent(relay: Relay) -> None:
-    """FAULTS row 8."""
     with Server() as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool)
@@ -235,11 +236,12 @@ def fill(directory: Path, left: int) -> Path:
     return filler
 
 
+@pytest.mark.fault_row(30)
 @pytest.mark.parametrize("left", [16 * 1024, 40 * 1024])
 def test_a_disk_that_fills_up_with_many_destinations_in_flight_mails_nobody_twice(
     left: int, relay: Relay, tmp_path: Path
 ) -> None:
-    """FAULTS row 30: the room of one outcome is no other's, and who has his sees it written."""
+    """The room of one outcome belongs to no other, and each that has its room is written."""
     zone = {(to.partition("@")[2], "MX"): ["10 mx.test."] for to in DESTINATIONS}
     reply = "250 2.0.0 " + "x" * 1490
     with (

@@ -1,4 +1,4 @@
-"""Where a domain's mail goes: what DNS may say, by a scripted name server (FAULTS.md row 20)."""
+"""Where a domain's mail goes: what DNS may say, by a scripted name server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from testbed.relay import Relay
 
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.mx import MAX_HOSTS, Rules, addresses
+
+pytestmark = pytest.mark.fault_row(20)
 
 MX1, MX2, SIX = "127.0.0.21", "127.0.0.22", "::1"
 
@@ -305,7 +307,7 @@ def test_trouble_with_one_exchangers_address_leaves_the_next_one(
 def test_each_domain_of_one_message_has_the_fate_that_its_own_zone_gives_it(
     relay: Relay, internet: Internet
 ) -> None:
-    """All of row 20 in one attempt; and whoever is bounced is bounced once."""
+    """All kinds of answers in one attempt; each bounced recipient is bounced once."""
     internet.dns.zone |= {
         ("good.test", "MX"): ["10 mx1.test."],
         ("mx1.test", "A"): [MX1],

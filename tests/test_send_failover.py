@@ -204,8 +204,9 @@ def test_with_no_provider_left_the_mail_waits_with_the_systems_own_words(
     assert left.bucket >= str(deferred["next"])[:16].replace("-", "").replace(":", "") + "Z"
 
 
+@pytest.mark.fault_row(21)
 def test_nothing_bounces_while_every_provider_refuses_our_login(relay: Relay) -> None:
-    """FAULTS row 21: an expired password is our trouble, not the mail's."""
+    """An expired password is our trouble, not the mail's."""
     refusing = {"auth": "535 5.7.8 bad credentials"}
     with Server(refusing, auth="PLAIN") as first, Server(refusing, auth="LOGIN") as second:
         providers = [{"host": LOOPBACK, "port": server.port, **LOGIN} for server in (first, second)]

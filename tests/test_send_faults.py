@@ -1,4 +1,4 @@
-"""FAULTS.md rows 13 to 16, 18 and 19 through the whole program, each fault at a server of its own.
+"""What next hops do wrong, through the whole program, each fault at a server of its own.
 
 One message goes to each server, in one run of `mailer-send`. What must hold is read from what the servers
 were told, octet for octet, and from the spool's files by a reader that shares no code with the product.
@@ -23,6 +23,8 @@ from sending import PLACES, forward_to, queue
 from spool_walk import Found, walk
 from testbed.faketime import faketime
 from testbed.relay import Relay
+
+pytestmark = pytest.mark.fault_row(13, 14, 15, 16, 18, 19)
 
 LOCKSTEP = tuple(extension for extension in EXTENSIONS if extension != "PIPELINING")
 MODES = {
@@ -57,15 +59,15 @@ GOING, NUL = "421 4.3.2 going down", b"250 o\0k\r\n"
 NONSENSE = {"garbage": b"\xff\xfb garbage\r\n", "NUL": NUL, "6xx": "620 what"}
 TABLE: Table = {
     "nothing": ({}, "sent"),
-    # Row 13: lost before the dot.
+    # Lost before the dot.
     **each(("connect", "banner", "ehlo", "mail", "rcpt", "data", "body"), LOSSES, "deferred"),
     **at_the_second_rcpt(LOSSES, "deferred"),
-    # Row 14: lost after the dot.
+    # Lost after the dot.
     **each(("dot",), LOSSES, "uncertain"),
-    # Row 15: lost after the final reply.
+    # Lost after the final reply.
     **each(("after",), LOSSES, "sent"),
     **each(("quit",), {**LOSSES, **NONSENSE, "421": GOING}, "sent"),
-    # Row 18: out of step.
+    # Out of step.
     **each(("banner", "ehlo", "mail", "data"), NONSENSE | {"421": GOING}, "deferred"),
     **at_the_second_rcpt(NONSENSE | {"421": GOING, "354": "354 go"}, "deferred"),
     **each(("mail", "rcpt"), {"354": "354 go"}, "deferred"),
@@ -82,7 +84,6 @@ TLS_TABLE: Table = {
     **each(("starttls",), {"plain text behind the 220": "220 go\n250 injected"}, "sent"),
     **each(("handshake",), LOSSES | {"garbage": b"no TLS here\r\n"}, "sent"),
 }
-# Row 16.
 PITS = {
     "silence": HANG,
     "a byte a minute": drip(b"2", 60 / SPEED),
@@ -247,8 +248,6 @@ def test_a_tarpit_costs_the_patience_of_its_phase_and_no_memory(relay: Relay, mo
         run_twice(relay, made, bounded, faketime("+2d"))
 
 
-# Row 19.
-
 THEN = datetime(2001, 1, 1, tzinfo=UTC)
 LOGIN = {"username": "relay@example.com", "password": "open sesame"}
 
@@ -295,7 +294,7 @@ def test_direct_mail_is_encrypted_whatever_the_certificate_says_and_the_journal_
 def test_a_password_is_sent_to_no_provider_whose_tls_proves_nothing_and_the_mail_to_none_that_fails(
     relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 13 and 19: a chain of providers, each with a fault before the login is done, but the last."""
+    """A chain of providers, each with a fault before the login is done, but the last."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))

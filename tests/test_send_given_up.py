@@ -49,6 +49,7 @@ def _something_in_the_place_of_the_day(relay: Relay, _: str) -> Callable[[], Non
     return mend
 
 
+@pytest.mark.fault_row(29)
 @pytest.mark.parametrize(
     ("hinder", "to", "told", "place"),
     [
@@ -61,7 +62,7 @@ def _something_in_the_place_of_the_day(relay: Relay, _: str) -> Callable[[], Non
 def test_a_message_that_cannot_be_moved_on_is_told_of_once_a_run_and_stops_nothing(
     hinder: Callable[[Relay, str], Callable[[], None]], to: str, told: str, place: str, relay: Relay
 ) -> None:
-    """FAULTS row 29. Neither its journal nor the ledger grows, and nobody is said to have died."""
+    """Neither its journal nor the ledger grows, and nobody is said to have died."""
     with Server(REFUSING) as server:
         relay.configure(forward_to(server, security={"logAllEmails": True}))
         message = queue(relay.spool, [to])
@@ -185,8 +186,9 @@ def _at_rcpt(server: Server) -> int:
     return sum(line.startswith(b"RCPT") for session in server.sessions for line in session.commands)
 
 
+@pytest.mark.fault_row(32)
 def test_orderly_stops_are_no_deaths(relay: Relay) -> None:
-    """FAULTS row 32: two kills and many SIGTERMs; then the message is sent, not held."""
+    """Two kills and many SIGTERMs; then the message is sent, not held."""
     with Server({"rcpt": HANG}) as server:
         relay.configure(forward_to(server, sending={"shutdownGrace": 0}))
         message = queue(relay.spool)
@@ -200,9 +202,10 @@ def test_orderly_stops_are_no_deaths(relay: Relay) -> None:
         assert server.delivered() == [(TO, MESSAGE)]
 
 
+@pytest.mark.fault_row(32)
 @pytest.mark.parametrize("when", ["1+", "2+", "3+"])
 def test_full_disks_are_no_deaths(when: str, relay: Relay, tmp_path: Path) -> None:
-    """FAULTS row 32: no room to take it over, to try it alone, or for its outcome; then it is sent."""
+    """No room to take it over, to try it alone, or for its outcome; then it is sent."""
     with Server({"rcpt": HANG}) as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool)

@@ -1,4 +1,4 @@
-"""A clock that is wrong for a while expires no mail and deletes no ledger: FAULTS row 10."""
+"""A clock that is wrong for a while expires no mail and deletes no ledger."""
 
 import json
 import os
@@ -17,6 +17,8 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.spool.ids import new_id
+
+pytestmark = pytest.mark.fault_row(10, 34)
 
 DAY = 86_400
 LATER = {"rcpt": "450 4.2.0 later"}

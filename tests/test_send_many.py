@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 from typing import Any
 
+import pytest
 from bounces import notifications
 from hostile import DROP
 from internet import Internet
@@ -18,8 +19,8 @@ RUNNERS = 64
 MESSAGES = 200
 
 
+@pytest.mark.fault_row(11)
 def test_sixty_four_runners_on_one_spool_send_each_message_once(relay: Relay, smtp_sink: SmtpSink) -> None:
-    """FAULTS row 11."""
     providers = [{"host": smtp_sink.host, "port": smtp_sink.port}]
     relay.configure({"forwardSMTP": True, "forwardProviders": providers})
     addresses = [f"user{number}@example.net" for number in range(MESSAGES)]

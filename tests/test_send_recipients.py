@@ -29,12 +29,13 @@ def plain_or_tls(name: str) -> ssl.SSLContext | None:
     return context
 
 
+@pytest.mark.fault_row(17)
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
 @pytest.mark.parametrize("cover", ["plain", "TLS"])
 def test_each_of_three_recipients_gets_what_its_own_reply_says_in_all_27_mixes(
     relay: Relay, extensions: tuple[str, ...], cover: str
 ) -> None:
-    """FAULTS row 17: 2xx is marked, 4xx is retried alone, 5xx is bounced once and never tried again.
+    """2xx is marked, 4xx is retried alone, 5xx is bounced once and never tried again.
 
     All recipients share a domain. Five mails in a row with neither sender nor domain in common and the same
     refusal would be the provider's trouble, and sessions side by side bring these mixes in any order.

@@ -80,11 +80,12 @@ def test_overdue_mail_whose_hop_takes_it_after_all_is_sent(relay: Relay) -> None
     assert found(relay.spool, message) is None
 
 
+@pytest.mark.fault_row(10)
 @pytest.mark.parametrize("jump", ["+10y", "-1y"])
 def test_a_clock_that_jumps_and_comes_back_expires_nothing_and_makes_no_hot_loop(
     jump: str, relay: Relay
 ) -> None:
-    """FAULTS row 10. A run tries the message once at most, though its bucket lies years ahead or behind."""
+    """A run tries the message once at most, though its bucket lies years ahead or behind."""
     with Server(LATER) as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool)

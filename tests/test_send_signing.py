@@ -1,4 +1,4 @@
-"""FAULTS row 25: mail that should be signed waits when it cannot be, and is never sent unsigned."""
+"""Mail that should be signed waits when it cannot be, and is never sent unsigned."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 from hostile import Server
 from sending import TO, forward_to, found, queue
 from testbed.relay import Relay
+
+pytestmark = pytest.mark.fault_row(25)
 
 DKIM = {"enabled": True, "domain": "example.com"}
 

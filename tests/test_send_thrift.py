@@ -55,9 +55,10 @@ def try_to_the_end(root: Path, name: str, decide: Callable[[str, int], Outcome])
         return record.state.attempts
 
 
+@pytest.mark.fault_row(33)
 @pytest.mark.parametrize("words", ["the same", "others each time"])
 def test_dead_recipients_until_the_maximum_age_leave_a_bounded_journal(tmp_path: Path, words: str) -> None:
-    """FAULTS 33, with a hundredth of the recipients and a hundredth of each bound."""
+    """With a hundredth of the recipients and a hundredth of each bound."""
     root, count = tmp_path / "spool", 200
     name = queue(root, [f"r{number}@d{number}.example.net" for number in range(count)], received=0.0)
 

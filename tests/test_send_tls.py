@@ -1,4 +1,4 @@
-"""TLS to next hops, with real certificates (FAULTS.md row 19)."""
+"""TLS to next hops, with real certificates."""
 
 import asyncio
 import datetime as dt
@@ -16,6 +16,8 @@ from mailer.send.smtp import tls
 from mailer.send.smtp.client import Session
 from mailer.send.smtp.hop import StartTls, is_loopback
 from mailer.send.trouble import HopTrouble
+
+pytestmark = pytest.mark.fault_row(19)
 
 LOGIN = {"username": "user", "password": Password("s3cret")}
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)

@@ -21,11 +21,11 @@ ANN, BOB = "ann@example.net", "bob@example.net"
 NEXT_RUN = faketime("+3m")
 
 
+@pytest.mark.fault_row(14)
 @pytest.mark.parametrize("loss", [DROP, RESET], ids=["closed", "reset"])
 def test_a_connection_lost_after_the_dot_is_uncertain_and_goes_to_no_other_provider(
     loss: object, relay: Relay
 ) -> None:
-    """FAULTS row 14."""
     with Server({"dot": loss}) as first, Server() as second:
         relay.configure(forward_to(first, second))
         message = queue(relay.spool)
@@ -78,8 +78,9 @@ def test_only_the_recipients_that_the_server_had_accepted_are_uncertain(relay: R
     assert left.statuses == {ANN: "deferred", BOB: "uncertain"}
 
 
+@pytest.mark.fault_row(15)
 def test_a_drop_after_the_final_250_is_sent(relay: Relay) -> None:
-    """FAULTS row 15: what follows the reply to the dot changes nothing."""
+    """What follows the reply to the dot changes nothing."""
     with Server({"after": RESET}) as server:
         relay.configure(forward_to(server))
         message = queue(relay.spool)

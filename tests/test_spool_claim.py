@@ -148,8 +148,9 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_gone(
             Held.take(spool, Spot(Place.NEW, name))
 
 
+@pytest.mark.fault_row(12)
 def test_a_stopped_runner_keeps_its_claim_and_goes_on_with_it(spool_path: Path) -> None:
-    """FAULTS 12: SIGSTOP for however long; there are no leases that could run out."""
+    """SIGSTOP for however long; there are no leases that could run out."""
     name = accept(spool_path, b"x", "sent@example.net")
     holder = start_holder(spool_path, name)
     with holder, Spool.open(spool_path) as spool:

@@ -1,4 +1,4 @@
-"""Torn and flipped bytes (FAULTS 3): what was not accepted byte for byte is never sent."""
+"""Torn and flipped bytes: what was not accepted byte for byte is never sent."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from spool_walk import walk
 
 from mailer.spool.journal import Disposition
 from mailer.spool.layout import Place, Spool
+
+pytestmark = pytest.mark.fault_row(3)
 
 RECIPIENTS = ["bob@example.net", "eve@example.org", "deferred@example.net"]
 MESSAGE = b"Subject: Payment\r\n\r\nPlease pay 100 to account 12345.\r\n" + b"0123456789abcdef" * 40

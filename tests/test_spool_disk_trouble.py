@@ -34,6 +34,7 @@ def check_no_second_fsync(ran: Ran) -> None:
                 failed.add(call.path)
 
 
+@pytest.mark.fault_row(4, 5)
 @pytest.mark.parametrize(
     ("call", "when", "code"),
     [
@@ -54,7 +55,7 @@ def check_no_second_fsync(ran: Ran) -> None:
 def test_what_the_disk_refused_is_neither_acknowledged_nor_left(
     tmp_path: Path, call: str, when: int, code: str
 ) -> None:
-    """FAULTS 4 and 5, at each step of a commit; and the message after it is accepted as ever."""
+    """At each step of a commit; and the message after it is accepted as ever."""
     root = fresh(tmp_path / "spool")
     ran = straced(
         tmp_path / "log",
@@ -138,11 +139,12 @@ def test_one_unreadable_sector_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(only(root, "cur")) == 1
 
 
+@pytest.mark.fault_row(7)
 @pytest.mark.parametrize(
     "call", ["openat", "flock", "write", "pwrite64", "fsync", "fallocate", "fdatasync", "pread64"]
 )
 def test_an_interrupted_call_is_made_again(tmp_path: Path, call: str) -> None:
-    """FAULTS 7: EINTR from everything that its manual page lets be interrupted."""
+    """EINTR from everything that its manual page lets be interrupted."""
     trace = f"{call},renameat2"
     root = fresh(tmp_path / "spool")
     inject = f"{call}:error=EINTR:when=1"
@@ -156,11 +158,12 @@ def test_an_interrupted_call_is_made_again(tmp_path: Path, call: str) -> None:
     assert len(only(root, "retry")) == 1
 
 
+@pytest.mark.fault_row(7)
 @pytest.mark.parametrize("size", [1, 7, 4096])
 def test_short_writes_make_complete_files(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """FAULTS 7: write(2) that takes a few bytes at a time, as after a signal."""
+    """write(2) takes a few bytes at a time, as after a signal."""
     real_write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, bytes(data[:size])))
     message = b"0123456789" * 500
@@ -225,9 +228,10 @@ committer.close()
 """
 
 
+@pytest.mark.fault_row(4, 7)
 @pytest.mark.parametrize("options", ["size=2m", "size=64m,nr_inodes=40"], ids=["no space", "no inodes"])
 def test_a_really_full_disk_refuses_and_recovers(options: str) -> None:
-    """FAULTS 4 and 7: a tmpfs of two megabytes fills in the middle of a write, which stops short."""
+    """A tmpfs of two megabytes fills in the middle of a write, which stops short."""
     assert mounted(options, FULL.replace("SIZE", "300_000")) == ["refused ENOSPC", "True", "accepted"]
 
 
@@ -260,8 +264,9 @@ committer.close()
 """
 
 
+@pytest.mark.fault_row(8)
 def test_a_filesystem_that_turns_read_only_refuses_mail_and_sends_none() -> None:
-    """FAULTS 8: remounted while the spool is open; when it is writable again all goes on."""
+    """Remounted while the spool is open; when it is writable again all goes on."""
     assert mounted("size=4m", READ_ONLY) == [
         "refused EROFS",
         "Read-only file system []",

@@ -61,13 +61,13 @@ INTRUDERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.fault_row(9)
 @pytest.mark.security_case(86)
 @pytest.mark.parametrize("make", INTRUDERS.values(), ids=INTRUDERS)
 @pytest.mark.parametrize("place", ["new", "cur"])
 def test_an_intruder_is_quarantined_and_the_others_flow(
     spool_path: Path, make: Callable[[Path], object], place: str
 ) -> None:
-    """FAULTS 9, SECURITY 86."""
     good = accept(spool_path, b"x", "deferred@example.net")
     name = new_id(NOW - 1)
     make(spool_path / place / name)

@@ -1,4 +1,4 @@
-"""kill -9 at every system call (FAULTS 1): what was acknowledged is there, and the next run ends it."""
+"""kill -9 at every system call: what was acknowledged is there, and the next run ends it."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,6 +12,8 @@ from spool_walk import only, walk
 
 from mailer.spool.layout import Place, Spool
 from mailer.spool.sweep import clean_tmp, requeue_due
+
+pytestmark = pytest.mark.fault_row(1)
 
 SIZES = (0, 300_000)
 """One written at once, and one streamed with its length written last."""

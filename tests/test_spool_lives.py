@@ -31,6 +31,8 @@ from mailer.spool.operate import Operator
 from mailer.spool.scan import find, names, spots
 from mailer.spool.sweep import clean_tmp, requeue_due
 
+pytestmark = pytest.mark.fault_row(36)
+
 if TYPE_CHECKING:
     from mailer.spool.claim import Claim
 

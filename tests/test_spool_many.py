@@ -1,4 +1,4 @@
-"""Many runners on one spool (FAULTS 11): each message is claimed once, and each attempt is one."""
+"""Many runners on one spool: each message is claimed once, and each attempt is one."""
 
 import os
 import subprocess
@@ -6,10 +6,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from spool_strategies import accept
 from spool_walk import walk
 
 from mailer.spool.layout import Place
+
+pytestmark = pytest.mark.fault_row(11)
 
 RUNNERS = 64
 MESSAGES = 300

@@ -1,4 +1,4 @@
-"""Only a spool, an empty directory or none at all is used as one; in any other nothing changes (row 103)."""
+"""Only a spool, or an empty or missing directory, is used as one; no other is changed (security case 103)."""
 
 import os
 from collections.abc import Callable

@@ -60,9 +60,10 @@ def test_what_comes_back_is_durable_in_new_before_it_is_gone_from_its_bucket(
         assert fsyncs.paths == ["new", f"retry/{bucket}"]
 
 
+@pytest.mark.fault_row(10)
 @pytest.mark.parametrize("jump", [10 * YEAR, -YEAR])
 def test_a_clock_that_jumps_loses_nothing_and_makes_no_hot_loop(spool_path: Path, jump: float) -> None:
-    """FAULTS 10: each message is tried once for the jump, and then waits its time by the new clock."""
+    """Each message is tried once for the jump, and then waits its time by the new clock."""
     names = {accept(spool_path, b"x", "deferred@example.net") for _ in range(3)}
     with Spool.open(spool_path) as spool:
         run_once(spool, NOW)

@@ -23,6 +23,8 @@ from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
 
+pytestmark = pytest.mark.fault_row(35)
+
 MISSING = re.compile(r"(\d+) lines? (?:was|were) not written here: nobody read standard error for a while")
 COUNT = 300
 SMALL = 4096
