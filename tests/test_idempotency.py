@@ -201,7 +201,7 @@ def submit(spool: Spool, policy: ContentPolicy = POLICY, clock: Callable[[], flo
 
     async def upload() -> Reply:
         upload = Upload(store, Envelope("a@here.example", (Recipient("sent@example.net"),)), ORIGIN, policy)
-        await upload.take(KEYED)
+        upload.take(KEYED)
         return await upload.finish(None, encode=False)
 
     return asyncio.run(upload())

@@ -173,10 +173,10 @@ def test_the_queue_is_full_when_as_many_wait_wherever_they_wait(tmp_path):
 
         async def full(most: int, more: int) -> bool:
             space = Space(spool, min_free=0, max_queued=most, now=time.monotonic)
-            await space.queue_is_full()
+            await space.count()
             for _ in range(more):
                 space.accepted()
-            return await space.queue_is_full()
+            return space.queue_is_full()
 
         assert [asyncio.run(full(*case)) for case in ((0, 0), (3, 0), (4, 0), (4, 1))] == [
             False,

@@ -33,7 +33,7 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
 
         async def submit():
             upload = Upload(store, envelope, ORIGIN, ContentPolicy())
-            await upload.take(b"Subject: x\r\n\r\nx\r\n")
+            upload.take(b"Subject: x\r\n\r\nx\r\n")
             return await upload.finish(None, encode=False)
 
         try:

@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 from hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_address
+from msgspec import structs
 from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, send
 
 from mailer.mail.envelope import Recipient
@@ -325,7 +326,7 @@ def test_parameters_are_passed_on_to_a_server_that_offers_them():
         await session.transact(letter, recipients, lambda _: None)
         await session.close()
 
-    letter.envelope = replace(letter.envelope, body="8BITMIME")
+    letter.envelope = structs.replace(letter.envelope, body="8BITMIME")
     with Server() as server:
         asyncio.run(run(server))
     (message,) = server.messages
@@ -389,7 +390,7 @@ def test_an_address_that_is_not_ascii_declares_smtputf8_by_itself(letter):
 def test_eight_bit_mail_passes_unchanged_whatever_the_server_offers():
     body = b"Subject: x\r\n\r\n\xff\xfe\r\n"
     letter = Letter(body)
-    letter.envelope = replace(letter.envelope, body="8BITMIME")
+    letter.envelope = structs.replace(letter.envelope, body="8BITMIME")
     for extensions in ((), ("8BITMIME",)):
         with Server(extensions=extensions) as server:
             send(server, letter)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from dataclasses import replace
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_a_control_character_is_refused_wherever_it_stands(block: Block, control
     value = f"a{control}Spool-Recipient: <evil@example.org>"
     changed = {"recipients": (Recipient(value),)} if where == "recipient" else {where: value}
     if where not in {"user", "peer"}:
-        changed = {"envelope": replace(block.envelope, **changed)}
+        changed = {"envelope": structs.replace(block.envelope, **changed)}
     bad = structs.replace(block, **changed)
     with pytest.raises(ValueError, match="control character"):
         encode_block(bad)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 EVERY_NAME = "*"
 """In `aliases`, the name that stands for all that are not there."""
 MAX_LOCAL_PART = 64
@@ -54,8 +56,7 @@ class AddressError(ValueError):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(msgspec.Struct, frozen=True):
     """One parsed path and what followed it."""
 
     address: str

@@ -1,10 +1,9 @@
 """The envelope (RFC 5321 2.3.1): sender, recipients and their parameters, apart from the header."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True):
     """One forward-path, byte-exact as the client gave it, without its angle brackets."""
 
     address: str
@@ -21,8 +20,7 @@ class Recipient:
         return kind in (self.notify.split(",") if self.notify else ("FAILURE", "DELAY"))
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """One transaction's sender, recipients and options."""
 
     sender: str

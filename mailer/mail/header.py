@@ -81,18 +81,26 @@ def counts(header: bytes, names: Collection[bytes]) -> dict[bytes, int]:
     if len(header) > MAX_HEADER:
         raise HeaderTooLarge
     lines = b"\n" + header.lower()
-    plain = {name: lines.count(b"\n" + name + b":") for name in names}
-    # Measured: 4 us for a usual header, against 20 with the pattern, which is needed when a name goes on
+    # Measured: 3 us for a usual header, against 20 with the pattern, which is needed when a name goes on
     # after one of ours, be it with the blank that old software puts before the colon.
-    if lines.count(b"\n") <= MAX_FIELDS and all(
-        lines.count(b"\n" + name) == count for name, count in plain.items()
-    ):
+    if lines.count(b"\n") <= MAX_FIELDS and (plain := _plain_counts(lines, names)) is not None:
         return plain
     found = _NAMES.findall(lines)
     if len(found) > MAX_FIELDS:
         raise HeaderTooLarge
     every = Counter(found)
     return {name: every[name] for name in names}
+
+
+def _plain_counts(lines: bytes, names: Collection[bytes]) -> dict[bytes, int] | None:
+    """Count them where the colon follows each of these names at once; None: not everywhere."""
+    counts = dict.fromkeys(names, 0)
+    for name in names:
+        if count := lines.count(b"\n" + name):
+            if lines.count(b"\n" + name + b":") != count:
+                return None
+            counts[name] = count
+    return counts
 
 
 def values(header: bytes, name: bytes) -> list[bytes]:

@@ -152,8 +152,8 @@ class Outlet(io.TextIOBase):
         self._begun = begun
         if not end:
             return
-        data = (lines + end).encode(self.encoding, self.errors)
-        if self._owes or not self._written(data):
+        data = (lines + end).encode("utf-8", "backslashreplace")
+        if self._rest or self._lost or not self._written(data):
             self._lost += data.count(b"\n")
 
     def _catch_up(self) -> None:
@@ -164,7 +164,7 @@ class Outlet(io.TextIOBase):
                 self._rest = rest
         if self._lost and not self._rest:
             note = f"{self.note(self._lost, self._reason)}\n"
-            if self._written(note.encode(self.encoding, self.errors)):
+            if self._written(note.encode("utf-8", "backslashreplace")):
                 self._lost = 0
 
     def _written(self, data: bytes) -> bool:

@@ -65,9 +65,9 @@ _BARE = re.compile(r"[!#-<>-~]{1,1000}")
 
 
 def _value(value: object) -> str:
-    if isinstance(value, str) and _BARE.fullmatch(value):
-        return value
     text = _joined(value) if isinstance(value, tuple) else str(value)
+    if _BARE.fullmatch(text):
+        return text
     text = printable(text, _LONGEST)
     if text and not any(c in ' "=' for c in text):
         return text

@@ -9,7 +9,7 @@ to it is said by `PeerGone`, at a place where it reads, so a commit is never int
 import asyncio
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from aiosmtpd.smtp import SMTP, syntax
@@ -33,6 +33,7 @@ _MAX_UNSENT_BEFORE = 4 * 1024
 """The same, and what waits in the transport, for a client that has not logged in."""
 _READ_BEFORE = 4 * 1024
 """Octets taken from such a client at once; asyncio alone takes 256 KiB."""
+_PERMANENT = 500
 _READ = memoryview(bytearray(256 * 1024))
 """Where transports put what comes, one at a time: it is taken out before anything else runs."""
 
@@ -204,7 +205,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def say(self, reply: Reply) -> None:
         """Answer. Replies to commands sent ahead go out together (RFC 2920 3.2)."""
         self._unsent += replies.wire(reply)
-        if reply.permanent:
+        if reply.code >= _PERMANENT:
             self._errors += 1
             if self._errors > self.settings.max_errors and not self.closing:
                 self.hang_up(replies.TOO_MANY_ERRORS)
@@ -233,7 +234,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             if self._stream is not None:
                 self._stream.write(bytes(self._unsent))
             self._unsent.clear()
-            await self._writable.wait()
+            if not self._writable.is_set():
+                await self._writable.wait()
         if self._stream is None:
             raise PeerGone
 
@@ -332,12 +334,16 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     # What serves the client.
 
     @abstractmethod
-    async def greet(self) -> None:
+    def greet(self) -> None:
         """Say the banner."""
 
     @abstractmethod
-    async def serve(self, line: bytes) -> None:
-        """Serve one command line, given with its line end."""
+    def serve(self, line: bytes) -> Awaitable[None] | None:
+        """Serve one command line, given with its line end.
+
+        Returns:
+            None: it has been served, as most are; otherwise what serves the rest of it, which has to wait.
+        """
 
     @abstractmethod
     def left(self) -> None:
@@ -349,9 +355,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
     async def _handle_client(self) -> None:
         try:
-            await self.greet()
-            while not self.closing:
-                await self._next_command()
+            self.greet()
+            await self._serve_commands()
         except PeerGone:
             pass
         except ConnectionError:
@@ -367,18 +372,20 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.left()
             self._close()
 
-    async def _next_command(self) -> None:
-        if self._stopping:
-            raise Stopping
-        self.set_timeout(self.settings.idle_timeout)
-        try:
-            line = await self.read_line()
-        except LineTooLong:
-            self.say(replies.LINE_TOO_LONG)
-        else:
-            await self.serve(line)
-        if len(self._unsent) > (_MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE):
-            await self.flush()
+    async def _serve_commands(self) -> None:
+        while not self.closing:
+            if self._stopping:
+                raise Stopping
+            self.set_timeout(self.settings.idle_timeout)
+            try:
+                line = self.input.take_line() or await self.read_line()
+            except LineTooLong:
+                self.say(replies.LINE_TOO_LONG)
+            else:
+                if (rest := self.serve(line)) is not None:
+                    await rest
+            if len(self._unsent) > (_MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE):
+                await self.flush()
 
     def _close(self) -> None:
         self.closing = True

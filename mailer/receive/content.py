@@ -16,10 +16,11 @@ own survive. The policy, field by field:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+
+import msgspec
 
 from mailer.config.receiving import RewriteFrom
 from mailer.mail import header
@@ -36,8 +37,7 @@ _DROPPED = (b"return-path", b"bcc", b"resent-bcc", idempotency.FIELD)
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
 
 
-@dataclass(frozen=True, slots=True)
-class ContentPolicy:
+class ContentPolicy(msgspec.Struct, frozen=True):
     """What the operator decides about headers."""
 
     hide_client: bool = False
@@ -51,8 +51,7 @@ class ContentPolicy:
     """Mail that comes again under its Idempotency-Key is queued once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """How a message came in."""
 
     helo: str
@@ -78,8 +77,7 @@ class Origin:
     """Completes names in the header; empty: they stay as they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """What is known of one message before its first byte is stored."""
 
     origin: Origin
@@ -115,13 +113,13 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
     if not fields[b"date"]:
         added.append(f"Date: {_date(arrival.at)}\r\n".encode())
     added += [f"X-Original-To: {address}\r\n".encode() for address in arrival.origin.redirected]
-    dropped = list(_DROPPED)
+    dropped: tuple[bytes, ...] = _DROPPED
     policy = arrival.policy
     if policy.rewrite_from is not RewriteFrom.KEEP:
         answered = policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
         added.append(new_author(head, policy.from_address, reply_to=answered))
-        dropped.append(b"from")
-    if any(fields[name] for name in dropped):
+        dropped = (*_DROPPED, b"from")
+    if any(map(fields.get, dropped)):
         head = header.without(head, dropped)
     if head.startswith((b" ", b"\t")):
         # It would go on with the last field of ours: now with one that says nothing.

@@ -1,7 +1,7 @@
 """What a client has sent and nobody has read yet: lines for commands, chunks for DATA, in order."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mailer.receive.steps import suspended
 
@@ -94,8 +94,8 @@ class Input:
         """Nothing more will come."""
         return self._ended
 
-    async def more(self) -> None:
-        """Wait until something was fed, or `wake` was called.
+    def more(self) -> Awaitable[None]:
+        """Return what waits until something was fed, or `wake` was called.
 
         Raises:
             PeerGone: nothing more will come.
@@ -105,7 +105,7 @@ class Input:
         if self._paused:
             self._go_on_reading()
         self._waiting = True
-        await suspended()
+        return suspended()
 
     def take(self) -> bytes:
         """Return all there is."""

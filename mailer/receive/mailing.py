@@ -2,7 +2,7 @@
 
 # ruff: noqa: N802 - verbs are named as aiosmtpd names them
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
@@ -15,6 +15,7 @@ from mailer.receive.intake import Intake, Message, Submission, read_chunk_argume
 from mailer.receive.login import Login
 from mailer.receive.service import Client, Service
 from mailer.receive.settings import Settings
+from mailer.receive.space import Space
 from mailer.receive.transaction import Transaction
 
 
@@ -102,11 +103,9 @@ class MailCommands(Connection):
         """What is to be done before mail is taken."""
         if self._must_encrypt:
             return replies.NEED_STARTTLS
-        return self._need_auth if self._must_log_in else None
-
-    @property
-    def _need_auth(self) -> Reply:
-        """AUTH is what is missing; without TLS it is not offered to who comes from elsewhere."""
+        if not self._must_log_in:
+            return None
+        # Without TLS, AUTH is not offered to a client from elsewhere.
         return replies.NEED_AUTH if self.client.local or self.tls else replies.NEED_TLS_AND_AUTH
 
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
@@ -115,19 +114,26 @@ class MailCommands(Connection):
         "MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id] "
         "[HOLDFOR=seconds|HOLDUNTIL=time]"
     )
-    async def smtp_MAIL(self, arg: str | None) -> None:
+    def smtp_MAIL(self, arg: str) -> Awaitable[None] | None:
         if not self._helo:
             self.say(replies.NEED_EHLO)
         elif first := self._first:
             self._reject(first)
         elif self._transaction.begun:
             self.say(replies.NESTED_MAIL)
+        elif (space := self._service.space) is not None and space.uncounted:
+            return self._count_and_begin(space, arg)
         else:
-            await self._begin_transaction(arg or "")
+            self._begin_transaction(arg)
+        return None
 
-    async def _begin_transaction(self, argument: str) -> None:
+    async def _count_and_begin(self, space: Space, argument: str) -> None:
+        await space.count()
+        self._begin_transaction(argument)
+
+    def _begin_transaction(self, argument: str) -> None:
         reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
-        refusal = await self._no_more_mail() if reply.positive else reply
+        refusal = self._no_more_mail() if reply.positive else reply
         if refusal is None:
             self.trust()
             self.say(reply)
@@ -135,7 +141,7 @@ class MailCommands(Connection):
             self._reject(refusal)
             self._clear()
 
-    async def _no_more_mail(self) -> Reply | None:
+    def _no_more_mail(self) -> Reply | None:
         """Say why no message from this sender is taken now, however good it may be."""
         sender, identity, service = self._transaction.sender, self._login.identity, self._service
         allowed = identity.may_send_as if identity else None
@@ -147,24 +153,24 @@ class MailCommands(Connection):
             return None
         if shortage := service.space.shortage(self._transaction.size):
             return replies.no_space(shortage)
-        return replies.QUEUE_FULL if await service.space.queue_is_full() else None
+        return replies.QUEUE_FULL if service.space.queue_is_full() else None
 
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
-    async def smtp_RCPT(self, arg: str | None) -> None:
+    def smtp_RCPT(self, arg: str) -> None:
         if first := self._first:
             self._reject(first)
             return
         if self._intake.in_chunks:
             self.say(replies.CHUNKS_BEGUN)
             return
-        reply = self._transaction.add_recipient(arg or "", extended=self._extended)
+        reply = self._transaction.add_recipient(arg, extended=self._extended)
         if reply.positive:
             self.say(reply)
         else:
-            self._reject(reply, _path(arg or ""))
+            self._reject(reply, _path(arg))
 
     @syntax("DATA")
-    async def smtp_DATA(self, arg: str) -> None:
+    def smtp_DATA(self, arg: str) -> Awaitable[None] | None:
         message = replies.NO_ARGUMENT if arg else self._begin_message()
         if isinstance(message, Reply):
             self._reject(message)
@@ -172,8 +178,11 @@ class MailCommands(Connection):
                 # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
                 # message as commands lets its author give them.
                 self.hang_up(replies.INPUT_AFTER_DATA)
-            return
+            return None
         self.say(replies.GO_AHEAD)
+        return self._take_message(message)
+
+    async def _take_message(self, message: Message) -> None:
         self._conclude(await self._intake.data(message))
 
     @syntax("BDAT octets [LAST]")
@@ -235,7 +244,7 @@ class MailCommands(Connection):
         self._clear()
 
     @syntax("RSET")
-    async def smtp_RSET(self, arg: str) -> None:
+    def smtp_RSET(self, arg: str) -> None:
         if arg:
             self.say(replies.NO_ARGUMENT)
         else:

@@ -1,7 +1,8 @@
 """The parameters of MAIL and RCPT (RFC 5321 4.1.2), as values: those that EHLO offers, and AUTH."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from mailer.mail import clock
 from mailer.mail.address import UTF8_NON_ASCII, check_address
@@ -32,8 +33,7 @@ class ParameterError(ValueError):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
-class MailParameters:
+class MailParameters(msgspec.Struct, frozen=True):
     """What a MAIL command said beyond the sender; the fields are the envelope's."""
 
     size: int = 0
@@ -47,8 +47,7 @@ class MailParameters:
     """Seconds since the epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class RcptParameters:
+class RcptParameters(msgspec.Struct, frozen=True):
     """What a RCPT command said beyond the recipient; the fields are the recipient's."""
 
     notify: str = ""

@@ -42,19 +42,19 @@ class Session(MailCommands):
         super().__init__(client, service, failures, on_end)
         self._unknown = 0
 
-    async def greet(self) -> None:
+    def greet(self) -> None:
         self.say(Reply(220, (f"{self.settings.hostname} ESMTP mailer",)))
 
     def failed(self, error: Exception) -> None:
         text = "".join(traceback.format_exception(error))
         self._store.log.error("a session failed", peer=self.peer, traceback=text)
 
-    async def serve(self, line: bytes) -> None:
+    def serve(self, line: bytes) -> Awaitable[None] | None:
         # A bare CR or LF ends a line for some and not for others; NUL ends a string for some.
         command = line[:-2]
         if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
             self.say(replies.BAD_LINE)
-            return
+            return None
         verb, _, argument = command.partition(b" ")
         verb = verb.upper()
         method = _VERBS.get(verb)
@@ -66,7 +66,8 @@ class Session(MailCommands):
             self.hang_up(replies.TOO_MANY_COMMANDS)
         else:
             self._idle_commands += verb != b"RCPT"
-            await method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
+            return method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
+        return None
 
     def _unrecognised(self, verb: bytes) -> None:
         if verb in _HTTP:
@@ -97,7 +98,7 @@ class Session(MailCommands):
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
     @syntax("EHLO host")
-    async def smtp_EHLO(self, hostname: str) -> None:
+    def smtp_EHLO(self, hostname: str) -> None:
         if self._introduce(hostname, extended=True):
             lines = [
                 f"{self.settings.hostname} {self.settings.identity}".rstrip(),
@@ -120,7 +121,7 @@ class Session(MailCommands):
             self.say(Reply(250, (*lines, "HELP")))
 
     @syntax("HELO host")
-    async def smtp_HELO(self, hostname: str) -> None:
+    def smtp_HELO(self, hostname: str) -> None:
         if self._introduce(hostname, extended=False):
             self.say(Reply(250, (self.settings.hostname,)))
 
@@ -169,25 +170,25 @@ class Session(MailCommands):
             self._start_over(self._service)
 
     @syntax("NOOP [text]")
-    async def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: to be ignored
+    def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: to be ignored
         self.say(replies.OK)
 
     @syntax("VRFY address")
-    async def smtp_VRFY(self, arg: str) -> None:
+    def smtp_VRFY(self, arg: str) -> None:
         self.say(replies.CANNOT_VERIFY if arg else replies.NEED_ARGUMENT)
 
     @syntax("EXPN list")
-    async def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - whatever the list
+    def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - whatever the list
         self.say(replies.NO_EXPN)
 
     @syntax("HELP [command]")
-    async def smtp_HELP(self, arg: str) -> None:
+    def smtp_HELP(self, arg: str) -> None:
         verb = arg.upper()
         texts = [_SYNTAX[verb]] if verb in _SYNTAX else _SYNTAX.values()
         self.say(Reply(214, tuple(f"2.0.0 {text}" for text in texts)))
 
     @syntax("QUIT")
-    async def smtp_QUIT(self, arg: str) -> None:
+    def smtp_QUIT(self, arg: str) -> None:
         if arg:
             self.say(replies.NO_ARGUMENT)
         else:
@@ -195,7 +196,7 @@ class Session(MailCommands):
 
 
 # Once for the class: aiosmtpd does it for every connection.
-_VERBS: Mapping[bytes, Callable[[Session, str], Awaitable[None]]] = {
+_VERBS: Mapping[bytes, Callable[[Session, str], Awaitable[None] | None]] = {
     name.removeprefix("smtp_").encode(): method
     for name, method in (*vars(Session).items(), *vars(MailCommands).items())
     if name.startswith("smtp_")

@@ -64,18 +64,23 @@ class Space:
         message = f" beside {_mebibytes(size)} of message" if size >= _MEBIBYTE else ""
         return f"{_mebibytes(self._free)} free, {_mebibytes(self._min_free)} wanted{message} (minFreeSpace)"
 
-    async def queue_is_full(self) -> bool:
-        """Tell whether `max_queued` messages wait; up to date as of the last count plus what came since.
+    @property
+    def uncounted(self) -> bool:
+        """There is a cap, and the queue was never counted: wait for `count` before `queue_is_full`."""
+        return self._max_queued > 0 and self._next_count == float("-inf")
 
-        Only the first call waits for a count.
-        """
+    async def count(self) -> None:
+        """Wait for a count of the queue; one serves all who wait."""
+        if self._counting is None:
+            self._counting = asyncio.ensure_future(self._count())
+        await asyncio.shield(self._counting)
+
+    def queue_is_full(self) -> bool:
+        """Tell whether `max_queued` messages wait; up to date as of the last count plus what came since."""
         if not self._max_queued:
             return False
-        first = self._next_count == float("-inf")
         if self._counting is None and self._now() >= self._next_count:
             self._counting = asyncio.ensure_future(self._count())
-        if first and self._counting is not None:
-            await asyncio.shield(self._counting)
         return self._counted + self._since >= self._max_queued
 
     def accepted(self) -> None:

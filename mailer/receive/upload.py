@@ -1,7 +1,6 @@
 """A message, from the client's bytes to a durable file: the part of a session that owns an `Incoming`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +12,7 @@ from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
 from mailer.receive import long_lines, replies
 from mailer.receive.content import Arrival, ContentPolicy, Origin, added_message_id, top
-from mailer.receive.data import DataReader, Fault
+from mailer.receive.data import Fault
 from mailer.receive.headline import Headline, headline
 from mailer.receive.idempotency import Content
 from mailer.receive.mime_header import Unencodable
@@ -86,43 +85,21 @@ class Upload:
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
 
-    async def receive(self, read_chunk: Callable[[], Awaitable[bytes]], reader: DataReader) -> bytes:
-        """Read to the end of DATA, keeping the message as long as it can be kept.
-
-        Trouble with the disk or the header does not end the reading: the client listens only after its dot.
+    def take(self, data: bytes) -> bool:
+        """Keep the next bytes of the message, which a reader has settled, unless there is trouble already.
 
         Returns:
-            What the client sent after the end.
-
-        Raises:
-            ConnectionError: the client left before the dot; nothing is kept.
+            So many are gathered that `write` is to be awaited before more are taken.
         """
-        try:
-            while not reader.done:
-                data = await read_chunk()
-                self.came(data)
-                await self.take(reader.feed(data))
-            self.received -= len(reader.rest)
-        except BaseException:
-            self.discard()
-            raise
-        return reader.rest
-
-    async def take(self, data: bytes) -> None:
-        """Keep the next bytes of the message, which a reader has settled."""
         if self._refusal is not None or self._failure is not None:
-            return
+            return False
         if self._header is not None:
             self._begin(data)
         else:
             self._gathered += data
             if self._content is not None:
                 self._content.body(data)
-        # Not kept while the disk is waited for: of a hundred clients that is 40 MB.
-        del data
-        if len(self._gathered) >= _PIECE:
-            piece, self._gathered = self._gathered, bytearray()
-            await self._write(piece)
+        return len(self._gathered) >= _PIECE
 
     def _begin(self, data: bytes) -> None:
         """Wait for the header to be whole, then put its edited form in its place."""
@@ -154,7 +131,9 @@ class Upload:
                 self._content.header(head)
                 self._content.body(rest)
 
-    async def _write(self, piece: bytearray) -> None:
+    async def write(self) -> None:
+        """Write what is gathered."""
+        piece, self._gathered = self._gathered, bytearray()
         try:
             # In a thread: a disk that is written faster than it can makes write(2) wait, and with it
             # everybody who shares the loop.
@@ -173,7 +152,15 @@ class Upload:
             NotUndone: nobody can say what is in the spool; drop the connection without a reply.
         """
         try:
-            refusal = await self._complete(fault, encode=encode)
+            if self._header is not None and self._refusal is None:
+                self._edit(self._header.finish(), b"")
+            refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+            if refusal is None and encode and self._failure is None:
+                refusal = await self._encode()
+            if refusal is None and self._content is not None and self._failure is None:
+                refusal = await self._meet(self._content)
+            if refusal is None and self._failure is None:
+                self._seal()
         except BaseException:
             # A defect of ours: the client is told 421, and nothing of the message must stay.
             self.discard()
@@ -197,29 +184,20 @@ class Upload:
             self._incoming.release()
         return replies.queued(self._incoming.id)
 
-    async def _complete(self, fault: Fault | None, *, encode: bool) -> Reply | None:
-        """Write the whole file, not yet durable; return the reply that refuses the message, if one does."""
-        if self._header is not None and self._refusal is None:
-            self._edit(self._header.finish(), b"")
-        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
-        if refusal is None and encode and self._failure is None:
-            refusal = await self._encode()
-        if refusal is None and self._content is not None and self._failure is None:
-            refusal = await self._meet(self._content)
-        if refusal is None and self._failure is None:
-            try:
-                store = self._store
-                self._incoming.write(bytes(self._gathered))
-                self._incoming.seal(
-                    store.clock(),
-                    scheduled=self._scheduled,
-                    expires=self._wishes.expires,
-                    boot=store.boot,
-                    uptime=store.uptime(),
-                )
-            except OSError as error:
-                self._fail(error)
-        return refusal
+    def _seal(self) -> None:
+        """Write the whole file, not yet durable."""
+        store = self._store
+        try:
+            self._incoming.write(self._gathered)
+            self._incoming.seal(
+                store.clock(),
+                scheduled=self._scheduled,
+                expires=self._wishes.expires,
+                boot=store.boot,
+                uptime=store.uptime(),
+            )
+        except OSError as error:
+            self._fail(error)
 
     async def _meet(self, content: Content) -> Reply | None:
         """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""
@@ -250,7 +228,7 @@ class Upload:
         return tuple(recipient.address for recipient in self._envelope.recipients)
 
     def _log_accepted(self) -> None:
-        incoming, origin = self._incoming, self._origin
+        incoming, origin, headline = self._incoming, self._origin, self.headline
         self._store.log.accepted(
             id=incoming.id,
             envelope=self._envelope,
@@ -259,8 +237,8 @@ class Upload:
             peer=origin.peer,
             redirected=origin.redirected,
             scheduled=self._scheduled,
-            subject=self.headline.subject,
-            message_id=self.headline.message_id or self._added_message_id,
+            subject=headline.subject,
+            message_id=headline.message_id or self._added_message_id,
         )
 
     def came(self, data: bytes) -> None:

@@ -98,21 +98,15 @@ def encode_block(block: Block, length: int = 0) -> bytes:
         ValueError: a value has a control character, which no line could carry.
     """
     envelope = block.envelope
-    options = [
-        f"BODY={envelope.body}" if envelope.body else "",
-        "SMTPUTF8" if envelope.smtputf8 else "",
-        f"RET={envelope.ret}" if envelope.ret else "",
-        f"ENVID={envelope.envid}" if envelope.envid else "",
-    ]
     lines = [
         f"Spool-Format: {FORMAT}",
         f"Spool-Id: {block.id}",
         f"Spool-Received: {clock.rfc3339(block.received)}",
         f"Spool-User: {block.user}",
         f"Spool-Peer: {block.peer}",
-        f"Spool-Options: {' '.join(filter(None, options))}",
+        f"Spool-Options: {_options(envelope)}",
         f"Spool-Sender: <{envelope.sender}>",
-        *(_recipient_line(recipient) for recipient in envelope.recipients),
+        *map(_recipient_line, envelope.recipients),
     ]
     text = "\n".join(lines)
     if _UNSAFE.search(text) or text.count("\n") != len(lines) - 1:
@@ -128,6 +122,18 @@ def with_length(block: bytes, length: int) -> bytes:
 
 def _length(length: int) -> bytes:
     return b"%0*d\r\n" % (LENGTH_DIGITS, length)
+
+
+def _options(envelope: Envelope) -> str:
+    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid):
+        return ""
+    options = [
+        f"BODY={envelope.body}" if envelope.body else "",
+        "SMTPUTF8" if envelope.smtputf8 else "",
+        f"RET={envelope.ret}" if envelope.ret else "",
+        f"ENVID={envelope.envid}" if envelope.envid else "",
+    ]
+    return " ".join(filter(None, options))
 
 
 def _recipient_line(recipient: Recipient) -> str:

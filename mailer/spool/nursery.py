@@ -65,15 +65,16 @@ class Nursery:
                 self._move_on()
             self._left -= 1
             if self._ward:
-                # Trouble: another program's start has swept the ward away, or worse, of which the ordinary
-                # way has the better words.
-                with contextlib.suppress(OSError):
+                try:
                     return self._bear(path, flags, mode)
-                self._leave()
+                except OSError:
+                    # Another program's start has swept the ward away, or worse, of which the ordinary way has
+                    # the better words.
+                    self._leave()
         return os.open(path, flags | _AS_NEW, mode, dir_fd=self._root)
 
     def _bear(self, path: str, flags: int, mode: int) -> int:
-        born = f"{self._ward}/{os.path.basename(path)}"  # noqa: PTH119 - pathlib takes as long as the rest
+        born = f"{self._ward}/{path[path.rfind('/') + 1 :]}"
         began = thread_time()
         fd = os.open(born, flags | _AS_NEW, mode, dir_fd=self._root)
         took = thread_time() - began

@@ -49,10 +49,14 @@ def rename_without_replacing(directory: int, source: str, target: str) -> None:
     Raises:
         OSError: FileExistsError, EINVAL where the filesystem has no such flag, or as rename(2).
     """
-    old, new = os.fsencode(source), os.fsencode(target)
+    old, new = _encoded(source), _encoded(target)
     if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), source, None, target)
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode() if path.isascii() else os.fsencode(path)
 
 
 def reserve(fd: int, offset: int, length: int) -> bool:
