@@ -29,11 +29,12 @@ def queue(
     message: bytes = MESSAGE,
     *,
     sender: str = SENDER,
+    user: str = "",
     received: float | None = None,
 ) -> str:
     """Put one message into the spool as the receiver does, and return its id."""
     envelope = Envelope(sender, tuple(map(Recipient, recipients)))
-    with arriving(directory, envelope, message, received=received) as message_id:
+    with arriving(directory, envelope, message, user=user, received=received) as message_id:
         return message_id
 
 
@@ -43,12 +44,13 @@ def arriving(
     envelope: Envelope = HELLO,
     message: bytes = MESSAGE,
     *,
+    user: str = "",
     received: float | None = None,
 ) -> Iterator[str]:
     """Run the block while the receiver still holds a message that already stands in `new/`."""
     now = time.time() if received is None else received
     with Spool.open(directory, create=True) as spool:
-        incoming = Incoming.create(spool, received=now, user="", peer="127.0.0.1", envelope=envelope)
+        incoming = Incoming.create(spool, received=now, user=user, peer="127.0.0.1", envelope=envelope)
         incoming.write(message)
         incoming.seal(now)
         make_durable(spool, incoming)

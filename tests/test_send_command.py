@@ -133,8 +133,8 @@ def test_a_dry_run_names_what_would_be_tried_and_how_and_touches_nothing(
     assert {message: record["why"] for message, record in records.items()} == {due: "due", new: "new"}
     assert records[due]["attempt"] == 2
     assert records[new]["recipients"] == [
-        {"address": "new@example.net", "through": routes},
-        {"address": "more@example.net", "through": routes},
+        {"address": "new@example.net", "rule": "", "through": routes, "reason": ""},
+        {"address": "more@example.net", "rule": "", "through": routes, "reason": ""},
     ]
     assert f"through {routes[0]}, then {routes[1]}" in plain.stdout
     assert plain.stdout.endswith("2 messages would be taken; nothing was touched\n")

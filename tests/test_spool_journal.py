@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from spool_strategies import NOW
 
 from mailer.mail.clock import rfc3339
@@ -222,12 +223,14 @@ def test_the_first_accepted_line_is_the_one_that_counts() -> None:
     assert fold(RECIPIENTS, [first, second]).accepted == first
 
 
-def test_hold_and_release_undo_each_other() -> None:
+def test_hold_and_release_undo_each_other_save_that_no_rule_holds_it_again() -> None:
     lines = (at(1, Kind.DEFERRED, BOB, next=rfc3339(NOW + 60)), at(2, Kind.SENT, EVE))
     held = folded(*lines, at(3, Kind.HELD, reason="held by ann"))
     assert held.disposition(NOW, HORIZON) is Disposition.HOLD
     assert held.held == "held by ann"
-    assert folded(*lines, at(3, Kind.HELD), at(4, Kind.RELEASED)) == folded(*lines)
+    assert folded(*lines, at(3, Kind.HELD), at(4, Kind.RELEASED)) == replace(folded(*lines), released=True)
+    assert folded(*lines, at(3, Kind.HELD), at(4, Kind.REQUEUED)).released
+    assert not folded(*lines, at(3, Kind.REQUEUED)).released
 
 
 def test_one_late_reading_of_the_clock_is_remembered_as_overdue_and_the_next_outcome_forgets_it() -> None:

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import islice
 
 import click
-import msgspec
 
 from mailer.cli.wire import configuration
 from mailer.config.model import Config
@@ -56,12 +55,7 @@ def _recent(spool: Spool) -> Iterator[str]:
 
 def providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Offer the configured providers by name, switched on or not."""
-
-    def labels() -> Iterator[str]:
-        config = msgspec.structs.replace(_config(context), forward_smtp=True)
-        return (one.label for one in config.providers)
-
-    return _beginning(incomplete, labels)
+    return _beginning(incomplete, lambda: (one.label for one in _config(context).every_provider))
 
 
 def users(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

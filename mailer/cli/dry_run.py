@@ -4,8 +4,9 @@ In its own module, since a run from cron needs none of it.
 """
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 from mailer.cli.outlook import say_what_keeps
@@ -14,10 +15,11 @@ from mailer.config.model import Config
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
-from mailer.send.routes.plan import keeps_mail, route_names
+from mailer.send.routes.directions import Directions, Way, keeps_mail, mail_of
+from mailer.send.routes.plan import target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
-from mailer.spool.inspect import Seen, look
+from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.obstacles import next_attempt
@@ -42,18 +44,22 @@ class Taken:
 
 def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_json: bool) -> None:
     """Print one line for each message that a run would take, in the order of the run."""
-    routes = route_names(config)
+    directions = Directions(config)
     staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff(config.retry.schedule, config.retry.max_age).horizon
     keeps = say_what_keeps(config, spool)
     taken = islice(_taken(spool, now, horizon, staging), limit)
+
+    def courses(one: Taken) -> list[Course]:
+        return _courses(one, spool, directions, config)
+
     if as_json:
-        sys.stdout.writelines(records.encode(_record(one, routes)) for one in taken)
+        sys.stdout.writelines(records.encode(_record(one, courses(one))) for one in taken)
         return
     count = 0
     for one in taken:
         count += 1
-        sys.stdout.write(f"{one.seen.id} {one.why:8}  {printable(_describe(one, routes), 4000)}\n")
+        sys.stdout.write(f"{one.seen.id} {one.why:8}  {printable(_describe(one, courses(one)), 4000)}\n")
     expected = next_attempt(None, keeps)
     when = f" ({expected.words(now)})" if count and expected.obstacle else ""
     sys.stdout.write(f"{words.count(count, 'message')} would be taken{when}; nothing was touched\n")
@@ -83,12 +89,42 @@ def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot
             yield DUE, Spot(Place.RETRY, name, bucket)
 
 
-def _through(standing: Standing, routes: tuple[str, ...]) -> tuple[str, ...]:
-    """An uncertain recipient's hop is tried again, and no other."""
-    return (standing.hop,) if standing.status is Status.UNCERTAIN else routes
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What would be done for one recipient."""
+
+    address: str
+    rule: str
+    """The rule of `routes` that says so; empty: none does."""
+    through: tuple[str, ...]
+    """The hops, in order."""
+    reason: str
+    """Why there is none."""
 
 
-def _describe(one: Taken, routes: tuple[str, ...]) -> str:
+def _courses(one: Taken, spool: Spool, directions: Directions, config: Config) -> list[Course]:
+    entry = one.seen.entry
+    if entry is None:
+        return []
+
+    def read(offset: int, length: int) -> bytes:
+        with suppress(FileNotFoundError), View.open(spool, one.seen.spot) as view:
+            return view.read(entry, offset, length)
+        return b""  # It has moved on.
+
+    mail = mail_of(entry, read)
+    return [_course(standing, directions.of(mail, standing.address), config) for standing in one.due]
+
+
+def _course(standing: Standing, way: Way, config: Config) -> Course:
+    if standing.status is Status.UNCERTAIN:
+        # Its hop is tried again, and no other.
+        return Course(standing.address, "", (standing.hop,), "")
+    through = tuple(target_name(target, config) for target in way.targets)
+    return Course(standing.address, way.rule, through, way.hold or way.waits)
+
+
+def _describe(one: Taken, courses: Sequence[Course]) -> str:
     entry = one.seen.entry
     if entry is None:
         return f"would be put away as unreadable: {one.seen.reason}"
@@ -97,22 +133,23 @@ def _describe(one: Taken, routes: tuple[str, ...]) -> str:
         return f"{sender}: would be held: {one.objection}"
     if not one.due:
         return f"{sender}: nobody is to be tried; it would be put where its journal says it belongs"
-    ways: dict[tuple[str, ...], list[str]] = {}
-    for standing in one.due:
-        ways.setdefault(_through(standing, routes), []).append(words.address(standing.address))
+    ways: dict[Course, list[str]] = {}
+    for course in courses:
+        ways.setdefault(replace(course, address=""), []).append(words.address(course.address))
     return f"{sender} -> " + "; ".join(
-        f"{', '.join(to)} through {', then '.join(way) or 'nothing: no route is switched on'}"
+        f"{', '.join(to)} through {', then '.join(way.through) or f'nothing: {way.reason}'}"
+        + (f" ({way.rule})" if way.rule and way.through else "")
         for way, to in ways.items()
     )
 
 
-def _record(one: Taken, routes: tuple[str, ...]) -> records.Record:
+def _record(one: Taken, courses: Sequence[Course]) -> records.Record:
     entry = one.seen.entry
     return {
         "id": one.seen.id,
         "why": one.why,
         "sender": entry.envelope.sender if entry else None,
         "attempt": entry.state.attempts + 1 if entry else None,
-        "recipients": [{"address": s.address, "through": _through(s, routes)} for s in one.due],
+        "recipients": [asdict(course) for course in courses],
         "reason": one.seen.reason or one.objection,
     }

@@ -5,9 +5,11 @@ import time
 from functools import partial
 
 from mailer.cli.wire import tell
+from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.send.advice import advise, named, provider_at
+from mailer.send.routes.directions import Directions
 from mailer.spool.layout import Spool
 from mailer.spool.obstacles import Obstacle, obstacles
 from mailer.spool.verdict import Outlook
@@ -26,8 +28,9 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
 
 def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
     """Find what keeps all mail back that could be tried now."""
-    alone = not config.direct_delivery.enabled
-    ways = {each.account: each.label for each in config.providers} if alone else {}
+    targets = Directions(config).targets
+    providers = [each for each in targets if isinstance(each, Provider)]
+    ways = {each.account: each.label for each in providers} if len(providers) == len(targets) else {}
 
     def account_at(hop: str) -> str:
         whose = provider_at(config, hop)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import msgspec
 
-from mailer.config import dkim_checks, file_checks, provider_checks
+from mailer.config import dkim_checks, file_checks, provider_checks, route_checks
 from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
@@ -58,6 +58,7 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *_source_addresses(loaded.config),
         *dkim_checks.refusals(loaded.config),
         *provider_checks.refusals(loaded.config),
+        *route_checks.refusals(loaded.config),
     )
 
 
@@ -86,8 +87,10 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_source_addresses(config),
         *dkim_checks.refusals(config),
         *provider_checks.refusals(config),
+        *route_checks.refusals(config),
         *_providers(config),
         *provider_checks.warnings(config),
+        *route_checks.warnings(config),
         *_references(config),
         *_guessable_login(config),
         *dkim_checks.missing_keys(config),

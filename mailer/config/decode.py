@@ -225,9 +225,15 @@ class Walk:
 
 
 def _alternative(kinds: tuple[Any, ...], value: object) -> Any:  # noqa: ANN401 - as above
-    """Choose a type of `X | None` or `X | Object | None`; null has become the default before."""
+    """Choose a type of `X | None`, `X | Object | None` or `X | list`; null has become the default before."""
+    if isinstance(value, list):
+        return next((kind for kind in kinds if _is_list(kind)), kinds[0])
     objects = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     return objects[0] if objects and isinstance(value, dict) else kinds[0]
+
+
+def _is_list(kind: Any) -> bool:  # noqa: ANN401 - as above
+    return get_origin(get_args(kind)[0] if get_origin(kind) is Annotated else kind) is tuple
 
 
 def _expected(kind: Any, bounds: Any) -> str:  # noqa: ANN401 - as above

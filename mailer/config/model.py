@@ -23,6 +23,7 @@ from mailer.config.receiving import (
     RewriteFrom,
     Tls,
 )
+from mailer.config.routing import RouteRule
 from mailer.config.secrets import Secret
 from mailer.config.units import Bytes, Milliseconds, Seconds
 
@@ -208,6 +209,9 @@ class Config(Group, frozen=True, kw_only=True):
     allowed_recipients: tuple[Name, ...] = ()
     """For staging: addresses and domains that may be sent mail, others get 550 5.7.1; empty: all may."""
 
+    routes: tuple[RouteRule, ...] = ()
+    """Which mail goes which way; the first rule that matches counts, for each recipient alone. What none
+    matches goes direct, then through the providers by priority."""
     direct_delivery: DirectDelivery = DirectDelivery()
     forward_smtp: bool = msgspec.field(default=False, name="forwardSMTP")
     """The forward route's master switch; off, no provider is used."""
@@ -292,8 +296,15 @@ class Config(Group, frozen=True, kw_only=True):
     @property
     def providers_by_priority(self) -> dict[int, tuple[Provider, ...]]:
         """As `providers`, those of equal priority together."""
-        if not self.forward_smtp:
-            return {}
+        return self._ranked if self.forward_smtp else {}
+
+    @property
+    def every_provider(self) -> tuple[Provider, ...]:
+        """As `providers`, also while the forward route is switched off."""
+        return tuple(provider for equals in self._ranked.values() for provider in equals)
+
+    @property
+    def _ranked(self) -> dict[int, tuple[Provider, ...]]:
         if self.forward_providers:
             return by_priority(self.forward_providers)
         if not self.forward_host:

@@ -7,7 +7,7 @@ second From through. Everything here is linear in the header, and the header is 
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 MAX_HEADER = 512 * 1024
@@ -17,6 +17,7 @@ MAX_FIELDS = 10_000
 MAX_RECEIVED = 100
 """With our own; RFC 5321 6.3 wants 100 at least before a message counts as looping."""
 
+_BLOCK = 64 * 1024
 _END = b"\r\n\r\n"
 # RFC 5322 2.2: printable characters but the colon; 4.5.3 lets old software put blanks before the colon.
 _NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
@@ -62,6 +63,23 @@ class HeaderReader:
     def finish(self) -> bytes:
         """The message is over, and no empty line came: all of it was header."""
         return bytes(self._gathered)
+
+
+def read_header(read: Callable[[int, int], bytes]) -> bytes:
+    """Return the header of a message, each field with its line end.
+
+    Args:
+        read: gives at most so many bytes from an offset into the message; none at its end.
+
+    Raises:
+        HeaderTooLarge: it does not end in time.
+    """
+    reader, offset = HeaderReader(), 0
+    while block := read(offset, _BLOCK):
+        offset += len(block)
+        if found := reader.feed(block):
+            return found[0]
+    return reader.finish()
 
 
 def _end(data: bytes | bytearray, start: int) -> int | None:

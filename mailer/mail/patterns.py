@@ -19,13 +19,13 @@ class AddressPatterns:
     @classmethod
     def of(cls, patterns: tuple[str, ...]) -> Self:
         """Read patterns; `@example.com` means the same as `example.com`."""
-        return cls("*" in patterns, frozenset(_folded(pattern).removeprefix("@") for pattern in patterns))
+        return cls("*" in patterns, frozenset(folded(pattern).removeprefix("@") for pattern in patterns))
 
     def match(self, address: str) -> bool:
         if self.everybody:
             return True
-        folded = _folded(address)
-        return folded in self.members or folded.rpartition("@")[2] in self.members
+        plain = folded(address)
+        return plain in self.members or plain.rpartition("@")[2] in self.members
 
 
 def can_match(pattern: str) -> bool:
@@ -42,6 +42,7 @@ def can_match(pattern: str) -> bool:
     return True
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Return a text with its ASCII letters in lower case, and no others."""
     # The lower() of bytes knows ASCII alone.
     return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -13,6 +13,7 @@ from mailer.send.batches import Batches
 from mailer.send.dkim.signer import SigningError
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
+from mailer.send.routes.directions import Way
 from mailer.send.routes.route import Route
 from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
@@ -51,28 +52,46 @@ class Attempt:
         record = self._record
         if record.hold_doubt(record.doubted):
             return  # Its runner died in doubt, or the power went.
-        await together([self._walk(*part) for part in self._plan(record.due)])
+        plan, kept = self._plan(record.due)
+        await together([self._walk(*part) for part in plan])
+        self._keep_back(kept)
         record.hold_doubt(record.handed_over)
 
-    def _plan(self, due: Sequence[Standing]) -> list[tuple[tuple[Route, ...], list[Recipient]]]:
-        """Give the recipients that are uncertain at a hop that hop alone, and the others every route.
+    def _plan(
+        self, due: Sequence[Standing]
+    ) -> tuple[list[tuple[tuple[Route, ...], list[Recipient]]], dict[Way, list[Recipient]]]:
+        """Divide the recipients by the routes they go; the second part stays here, as its ways say.
 
-        A hop that may have taken a message is the only one that could recognise it the second time. The
-        direct route has many hops: recipients in doubt at one hop are sent to apart from all others.
+        A recipient that is uncertain at a hop is given that hop alone, whatever the rules say now: a hop that
+        may have taken a message is the only one that could recognise it the second time. The direct route has
+        many hops: recipients in doubt at one hop are sent to apart from all others.
         """
-        every = self._policy.routes.next()
-        if not self._record.doubted:
-            return [(every, [standing.recipient for standing in due])]
+        table = self._policy.routes
         plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
-        for standing in due:
-            routes, hop = every, ""
-            if standing.status is Status.UNCERTAIN:
-                hop = standing.hop
-                # From the end: the direct route, which comes first, knows a hop by its port alone.
-                known = next((route for route in reversed(every) if route.leads_to(standing.hop)), None)
-                routes = (known,) if known else every
-            plan.setdefault((routes, hop), []).append(standing.recipient)
-        return [(routes, recipients) for (routes, _), recipients in plan.items()]
+        kept: dict[Way, list[Recipient]] = {}
+        for way, standings in table.divide(self._record.claim, due).items():
+            every = table.next(way)
+            for standing in standings:
+                routes, hop = every, ""
+                if standing.status is Status.UNCERTAIN:
+                    hop = standing.hop
+                    known = table.leading_to(hop)
+                    routes = (known,) if known else every
+                if routes:
+                    plan.setdefault((routes, hop), []).append(standing.recipient)
+                else:
+                    kept.setdefault(way, []).append(standing.recipient)
+        return [(routes, recipients) for (routes, _), recipients in plan.items()], kept
+
+    def _keep_back(self, kept: Mapping[Way, Sequence[Recipient]]) -> None:
+        """Record that recipients are not tried: hold the message, if nobody else is left to try."""
+        held = {recipient.address for way, some in kept.items() if way.hold for recipient in some}
+        if held and all(standing.address in held for standing in self._record.state.open):
+            self._record.hold(next(way.hold for way in kept if way.hold))
+            return
+        for way, some in kept.items():
+            reason = way.waits or f"{way.hold} (held once the other recipients are done)"
+            self._wait(some, reason, gives_up=False)
 
     async def _walk(self, routes: Sequence[Route], recipients: Sequence[Recipient]) -> None:
         for position, route in enumerate(routes, start=1):
@@ -129,12 +148,11 @@ class Attempt:
             passed_on += self._judge(*settled, hops_left=hops_left, patient=patient)
         return passed_on
 
-    def _wait(self, recipients: Sequence[Recipient], reason: str) -> None:
+    def _wait(self, recipients: Sequence[Recipient], reason: str, *, gives_up: bool = True) -> None:
         """Record that we, not the mail or a hop, are why these recipients are tried again later."""
         self._tried.update(recipient.address for recipient in recipients)
-        self._record.outcomes(
-            [Outcome(r.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for r in recipients]
-        )
+        waiting = [Outcome(r.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for r in recipients]
+        self._record.outcomes(waiting, gives_up=gives_up)
 
     def _after_trouble(
         self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool

@@ -6,6 +6,7 @@ ends first, they are in `new/` as if it had never seen them.
 
 import contextlib
 from collections import Counter, deque
+from collections.abc import Callable
 
 from mailer.send.smtp.pool import HANGING
 from mailer.send.traffic import SLOW, Traffic
@@ -22,14 +23,16 @@ speed; few, so that one that does not gets no crowd."""
 class Lanes:
     """Which messages are in hand, and which wait, by destination."""
 
-    def __init__(self, traffic: Traffic | None, most: int) -> None:
+    def __init__(self, traffic: Traffic | None, most: int, goes_direct: Callable[[Claim, str], bool]) -> None:
         """Prepare.
 
         Args:
-            traffic: how the direct route's destinations do; None: it is off, and all mail has one way to go.
+            traffic: how the direct route's destinations do; None: no mail goes that way.
             most: messages in hand to one destination.
+            goes_direct: tells whether a message goes that way to a recipient; may raise OSError.
         """
         self._traffic = traffic
+        self._goes_direct = goes_direct
         self._most = most
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
@@ -98,13 +101,17 @@ class Lanes:
         )
 
     def destination_of(self, claim: Claim) -> str:
-        """Return the domain that all open recipients have in common; empty: there are several, or none.
+        """Return the domain of the direct route that all open recipients have in common.
 
-        Without the direct route it makes no difference.
+        Empty: there are several, or the message goes another way.
         """
-        return _domain_of(claim) if self._traffic else ""
-
-
-def _domain_of(claim: Claim) -> str:
-    domains = {standing.address.rpartition("@")[2].lower() for standing in claim.entry.state.open}
-    return domains.pop() if len(domains) == 1 else ""
+        if self._traffic is None:
+            return ""
+        last = {s.address.rpartition("@")[2].lower(): s.address for s in claim.entry.state.open}
+        if len(last) != 1:
+            return ""
+        [(domain, address)] = last.items()
+        try:
+            return domain if self._goes_direct(claim, address) else ""
+        except OSError:
+            return ""  # It cannot be read: the attempt will tell.

@@ -9,7 +9,7 @@ from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.journals import Journals
-from mailer.send.routes.turns import Turns
+from mailer.send.routes.table import Table
 from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
 from mailer.spool.clock_guard import ClockGuard
@@ -19,7 +19,7 @@ from mailer.spool.clock_guard import ClockGuard
 class Policy:
     """What a run goes by."""
 
-    routes: Turns
+    routes: Table
     backoff: Backoff
     hold_uncertain: bool
     log: MailLog

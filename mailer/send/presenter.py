@@ -2,7 +2,7 @@
 
 import asyncio
 
-from mailer.mail.header import HeaderReader, HeaderTooLarge
+from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.presentation import Presentation
@@ -10,7 +10,6 @@ from mailer.spool.claim import Claim
 
 _SIGNED_HERE = 256 * 1024
 """Octets of a message that is signed without a thread: about a millisecond."""
-_BLOCK = 64 * 1024
 
 
 class Presenter:
@@ -73,12 +72,7 @@ class Presenter:
 
 
 def _header(outgoing: Outgoing) -> bytes:
-    reader, offset = HeaderReader(), 0
     try:
-        while block := outgoing.read(offset, _BLOCK):
-            offset += len(block)
-            if found := reader.feed(block):
-                return found[0]
+        return read_header(outgoing.read)
     except HeaderTooLarge:
         raise SigningError("the header is too large for rewriteFrom or bounceFrom of a provider") from None
-    return reader.finish()

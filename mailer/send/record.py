@@ -205,13 +205,16 @@ class Record:
         self._append([] if left_out else [event], of_promise=self._give_back(to))
         self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
-    def outcomes(self, outcomes: Sequence[Outcome], *, resting_until: float | None = None) -> None:
+    def outcomes(
+        self, outcomes: Sequence[Outcome], *, resting_until: float | None = None, gives_up: bool = True
+    ) -> None:
         """Write outcomes to the journal and the ledger, one line for those that are alike.
 
         Args:
             outcomes: which.
             resting_until: no hop was tried. They wait until one may be, in seconds since the epoch, as the
                 schedule allows; and that was no attempt.
+            gives_up: off: they wait for the operator, however long that takes.
         """
         if not outcomes:
             return
@@ -222,7 +225,9 @@ class Record:
             number = self.state.attempts
             delay = self.policy.backoff.within(resting_until - now, self.policy.random)
         following = self._following(now + delay)
-        settled = [self._aged(self._still_in_doubt(outcome)) for outcome in outcomes]
+        settled = [self._still_in_doubt(outcome) for outcome in outcomes]
+        if gives_up:
+            settled = [self._aged(outcome) for outcome in settled]
         for some in self._promised_first(settled):
             fresh = [outcome for outcome in some if resting_until is not None or not self._repeats(outcome)]
             lines = _alike(fresh)

@@ -17,7 +17,8 @@ from mailer.send.dsn.owed import destination
 from mailer.send.journals import Journals
 from mailer.send.phase import Timeouts
 from mailer.send.policy import Policy
-from mailer.send.routes.plan import Means, keeps_mail, plan
+from mailer.send.routes.directions import Directions, Own, keeps_mail
+from mailer.send.routes.plan import Means, plan
 from mailer.send.routes.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
@@ -100,7 +101,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 idempotency_window=float(config.idempotency_window),
                 guard=guard,
                 journals=Journals(committer),
-                traffic=traffic if config.direct_delivery.enabled else None,
+                traffic=traffic if Own.DIRECT in Directions(config).targets else None,
                 staging=None if keeps_mail(config) else Staging.of(config),
             )
             terms = Terms(

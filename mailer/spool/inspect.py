@@ -87,6 +87,10 @@ class View:
             yield chunk
             position += len(chunk)
 
+    def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        """Return at most `length` of the message's bytes from `offset`; raises OSError."""
+        return read_at(self.fd, max(0, min(length, entry.length - offset)), entry.offset + offset)
+
     def in_hand(self) -> bool:
         """Tell whether somebody holds the file's lock.
 

@@ -208,6 +208,8 @@ class State(msgspec.Struct, frozen=True):
     attempts: int = 0
     held: str = ""
     """Why it is held; empty when it is not."""
+    released: bool = False
+    """The operator has let it go after it was held: no rule of `routes` holds it again."""
     recoveries: int = 0
     """Dead runners since its last outcome, this boot."""
     deaths_alone: int = 0
@@ -388,7 +390,7 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
             state = replace(state, held=event.reason or "held")
         case Kind.RELEASED:
             _allow_doubt(standings)
-            state = replace(state, held="", recoveries=0, deaths_alone=0, hand="")
+            state = replace(state, held="", released=True, recoveries=0, deaths_alone=0, hand="")
         case Kind.REQUEUED:
             state = _after_requeue(state, event, standings)
     return state
@@ -448,7 +450,8 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
         elif address in event.to and not known.status.final:
             standings[address] = replace(known, next=None)
     _allow_doubt(standings)
-    state = replace(state, held="", recoveries=0, deaths_alone=0, hand="")
+    released = state.released or bool(state.held)
+    state = replace(state, held="", released=released, recoveries=0, deaths_alone=0, hand="")
     # Whoever has waiting mail tried every hour must still see it given up one day.
     return (
         state

@@ -31,7 +31,7 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Level, MailLog
 from mailer.monitor import history
 from mailer.monitor.history import Story
-from mailer.send.routes.plan import keeps_mail
+from mailer.send.routes.directions import keeps_mail
 from mailer.send.run import open_runner
 from mailer.spool.changes import make_durable
 from mailer.spool.incoming import Incoming
@@ -84,6 +84,8 @@ def _restricted(config: Config, order: Order) -> Config:
     """
     kept = msgspec.structs.replace(config.security, log_all_emails=True)
     config = msgspec.structs.replace(config, bounce=BOUNCE_OFF, security=kept)
+    if order.direct or order.provider:
+        config = msgspec.structs.replace(config, routes=())
     direct = config.direct_delivery
     if order.direct:
         on = msgspec.structs.replace(direct, enabled=True)
@@ -98,7 +100,7 @@ def _restricted(config: Config, order: Order) -> Config:
 
 
 def _provider(config: Config, name: str) -> Provider:
-    known = msgspec.structs.replace(config, forward_smtp=True).providers
+    known = config.every_provider
     for provider in known:
         if name in {provider.name, provider.host, provider.label}:
             return provider

@@ -15,7 +15,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import printable
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
-from mailer.send.presentation import AS_ACCEPTED
+from mailer.send.presentation import Presentation
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 from mailer.spool.changes import NotUndone
@@ -41,7 +41,7 @@ class LocalRoute:
     batch_size = 1_000_000
     batch_delay = 0.0
     attempts = 1
-    presentation = AS_ACCEPTED
+    presentation = Presentation(dkim=False)
     asks_twice = False
 
     def __init__(self, spool: Spool, committer: Committer) -> None:

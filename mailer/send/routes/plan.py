@@ -1,4 +1,4 @@
-"""From the configuration to the routes, in the order in which they are tried."""
+"""From the configuration to the routes of a run."""
 
 import random
 from dataclasses import dataclass, replace
@@ -10,11 +10,12 @@ from mailer.config.oauth import OAuth2
 from mailer.mail.clock import Clock
 from mailer.send.presentation import Presentation
 from mailer.send.routes.demand import STARTTLS, demand_of
+from mailer.send.routes.directions import Directions, Own, Target
 from mailer.send.routes.forward import ForwardRoute
 from mailer.send.routes.local import LocalRoute
 from mailer.send.routes.providers import Breaker, Providers
 from mailer.send.routes.route import Route
-from mailer.send.routes.turns import Turns, Weighted
+from mailer.send.routes.table import Table
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
@@ -46,10 +47,8 @@ class Means:
     clock: Clock
 
 
-def plan(config: Config, means: Means) -> Turns:
-    """Return the routes: direct, then providers by priority; local only when nothing else is switched on.
-
-    Keeping a mail is not sending it, so `local` is never a fallback.
+def plan(config: Config, means: Means) -> Table:
+    """Return the routes, by the ways that mail goes: see `directions`.
 
     Args:
         config: the operator's.
@@ -59,29 +58,23 @@ def plan(config: Config, means: Means) -> Turns:
         OSError: the local Maildir is wanted and cannot be made, or there is no name server to ask.
         ValueError: `dns.nameservers` names one that is not an address.
     """
-    if keeps_mail(config):
-        return Turns([[(LocalRoute(means.spool, means.committer), 0)]], random.random)
-    direct = [_direct(config, means)] if config.direct_delivery.enabled else []
-    groups: list[list[Weighted]] = [[(route, 0)] for route in direct]
-    for equals in config.providers_by_priority.values():
-        shared = any(provider.weight is not None for provider in equals)
-        routes = [_forward(provider, config, means) for provider in equals]
-        weights = [(1 if one.weight is None else one.weight) if shared else 0 for one in equals]
-        groups.append(list(zip(routes, weights, strict=True)))
-    return Turns(groups, random.random)
+    directions = Directions(config)
+    return Table(directions, {target: _route(target, config, means) for target in directions.targets})
 
 
-def route_names(config: Config) -> tuple[str, ...]:
-    """Name the routes that `plan` would return, in the same order, without making anything."""
-    if keeps_mail(config):
-        return (LocalRoute.name,)
-    direct = ("direct",) if config.direct_delivery.enabled else ()
-    return (*direct, *(str(hop_of(provider, config)) for provider in config.providers))
+def _route(target: Target, config: Config, means: Means) -> Route:
+    match target:
+        case Own.LOCAL:
+            return LocalRoute(means.spool, means.committer)
+        case Own.DIRECT:
+            return _direct(config, means)
+        case Provider():
+            return _forward(target, config, means)
 
 
-def keeps_mail(config: Config) -> bool:
-    """Tell whether mail stays here, in the local Maildir."""
-    return not config.providers and not config.direct_delivery.enabled
+def target_name(target: Target, config: Config) -> str:
+    """Name a target as the journal names its hops, without making anything."""
+    return str(hop_of(target, config)) if isinstance(target, Provider) else target.value
 
 
 def _direct(config: Config, means: Means) -> Route:

@@ -1,0 +1,138 @@
+"""Where the configuration sends which mail: one answer for the runner and for those that only ask.
+
+A way is what one rule of `routes` says, or what is done with mail that no rule matches. It names the hops in
+groups, those of a group sharing the mail by weight; `plan` makes routes of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.config.routing import RouteRule
+from mailer.mail.header import HeaderTooLarge, read_header
+from mailer.send.routes.rules import Mail, Rules
+from mailer.spool.entry import Entry
+
+
+class Own(StrEnum):
+    """Ways out that are no provider."""
+
+    DIRECT = "direct"
+    """To the mail exchangers of each recipient's domain."""
+    LOCAL = "local"
+    """Into the local Maildir."""
+
+
+Target = Provider | Own
+Shares = tuple[tuple[Target, int], ...]
+"""With the weight of each; all zero: in this order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """Where mail goes; each is itself and equal to no other."""
+
+    rule: str = ""
+    """The rule that says so, such as `routes[2]`; empty: none matched."""
+    groups: tuple[Shares, ...] = ()
+    """Tried one after the other; none: it stays here."""
+    hold: str = ""
+    """Why the mail is to be held; empty: it is not."""
+    waits: str = ""
+    """Why there is nowhere to send it at present, although it is to be sent."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All of them, in the order in which they are tried if nothing is shared."""
+        return tuple(target for group in self.groups for target, _ in group)
+
+
+class Directions:
+    """The ways of a configuration, and which of them a recipient's mail goes."""
+
+    def __init__(self, config: Config) -> None:
+        self._rules = Rules(config.routes)
+        usual = _usual(config)
+        by_rules = [_way(at, rule, config, usual) for at, rule in enumerate(config.routes)]
+        self.ways = (*by_rules, Way(groups=usual))
+        """For each rule, then for mail that none matches."""
+
+    def of(self, mail: Mail, address: str) -> Way:
+        """Return the way of a message to one recipient; raises what reading the header raises."""
+        return self.ways[self._rules.first(mail, address)]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All that some mail may go to, each once."""
+        return tuple(dict.fromkeys(target for way in self.ways for target in way.targets))
+
+
+def keeps_mail(config: Config) -> bool:
+    """Tell whether all mail stays here, in the local Maildir."""
+    return all(target is Own.LOCAL for target in Directions(config).targets)
+
+
+def mail_of(entry: Entry, read: Callable[[int, int], bytes]) -> Mail:
+    """Return what rules look at in a queued message; args: read: as `header.read_header` has it."""
+    return Mail(
+        entry.envelope.sender, entry.block.user, partial(_header, read), released=entry.state.released
+    )
+
+
+def _header(read: Callable[[int, int], bytes]) -> bytes:
+    """Read a header; one larger than any message needs has no field that a rule could name."""
+    try:
+        return read_header(read)
+    except HeaderTooLarge:
+        return b""
+
+
+def _usual(config: Config) -> tuple[Shares, ...]:
+    """Direct, then providers by priority; local only when nothing else is switched on.
+
+    Keeping a mail is not sending it, so `local` is never a fallback.
+    """
+    providers = [_shares(equals) for equals in config.providers_by_priority.values()]
+    direct: list[Shares] = [((Own.DIRECT, 0),)] if config.direct_delivery.enabled else []
+    return (*direct, *providers) or (((Own.LOCAL, 0),),)
+
+
+def _shares(equals: tuple[Provider, ...]) -> Shares:
+    """Return providers of equal priority with their weights, which count once one of them has a weight."""
+    shared = any(provider.weight is not None for provider in equals)
+    return tuple((one, (1 if one.weight is None else one.weight) if shared else 0) for one in equals)
+
+
+def _way(at: int, rule: RouteRule, config: Config, usual: tuple[Shares, ...]) -> Way:
+    name = f"routes[{at}]"
+    if rule.hold:
+        return Way(name, hold=f"{name}: {rule.hold}")
+    if rule.local:
+        return Way(name, (((Own.LOCAL, 0),),))
+    first: tuple[Shares, ...] = (((Own.DIRECT, 0),),) if rule.direct else _named(rule.provider, config)
+    groups = (*first, *(_without(first, usual) if rule.fallback else ()))
+    if groups:
+        return Way(name, groups)
+    why = "there is none of that name" if config.forward_smtp else "forwardSMTP is off"
+    return Way(name, waits=f"{name} leads to the provider {rule.provider}, and {why}")
+
+
+def _without(first: tuple[Shares, ...], usual: tuple[Shares, ...]) -> tuple[Shares, ...]:
+    """Return the usual groups less what comes first, and less `local`, which is never a fallback."""
+    taken = {Own.LOCAL, *(target for group in first for target, _ in group)}
+    left = [tuple(share for share in group if share[0] not in taken) for group in usual]
+    return tuple(group for group in left if group)
+
+
+def _named(label: str, config: Config) -> tuple[Shares, ...]:
+    """Return the providers of one name; two accounts at one host may have the same."""
+    groups = [_shares(equals) for equals in config.providers_by_priority.values()]
+    named = [tuple(share for share in group if _is_called(share[0], label)) for group in groups]
+    return tuple(group for group in named if group)
+
+
+def _is_called(target: Target, label: str) -> bool:
+    return isinstance(target, Provider) and target.label == label

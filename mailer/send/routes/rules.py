@@ -1,0 +1,126 @@
+"""Which rule of `routes` a recipient's mail goes by: plain values in, a position out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from mailer.config.routing import HeaderMatch, RouteRule, listed
+from mailer.mail import header
+from mailer.mail.patterns import folded
+
+_Test = Callable[[str], bool]
+
+
+@dataclass(slots=True)
+class Mail:
+    """What rules look at, beside the recipient."""
+
+    sender: str
+    """The reverse-path; empty: the null sender."""
+    user: str
+    """The login; empty: there was none."""
+    read_header: Callable[[], bytes]
+    """Called at most once, and only where a rule asks."""
+    released: bool = False
+    """The operator has let it go: no rule holds it again."""
+    _header: bytes | None = field(default=None, init=False)
+
+    @property
+    def header(self) -> bytes:
+        if self._header is None:
+            self._header = self.read_header()
+        return self._header
+
+
+class Rules:
+    """The table, ready to be asked."""
+
+    def __init__(self, rules: Sequence[RouteRule]) -> None:
+        self._rules = [_Rule(rule) for rule in rules]
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def first(self, mail: Mail, address: str) -> int:
+        """Return the position of the first rule that matches; the number of rules: none does.
+
+        Args:
+            mail: the message.
+            address: one of its recipients. One without a domain (`postmaster`) matches no `recipientDomain`.
+        """
+        domain = folded(address.rpartition("@")[2] if "@" in address else "")
+        for at, rule in enumerate(self._rules):
+            if rule.matches(mail, domain):
+                return at
+        return len(self._rules)
+
+
+class _Rule:
+    def __init__(self, rule: RouteRule) -> None:
+        self._holds = bool(rule.hold)
+        self._senders = [_sender_test(pattern) for pattern in listed(rule.sender)]
+        self._domains = [_domain_test(pattern) for pattern in listed(rule.recipient_domain)]
+        self._users = frozenset(listed(rule.user))
+        self._header = rule.header
+
+    def matches(self, mail: Mail, domain: str) -> bool:
+        """Tell whether all conditions hold; the header, which must be read first, comes last."""
+        if self._holds and mail.released:
+            return False
+        if self._domains and not (domain and any(test(domain) for test in self._domains)):
+            return False
+        if self._senders and not any(test(mail.sender) for test in self._senders):
+            return False
+        if self._users and mail.user not in self._users:
+            return False
+        return self._header is None or _has_field(mail.header, self._header)
+
+
+def _sender_test(pattern: str) -> _Test:
+    if pattern == "<>":
+        return lambda sender: not sender
+    wanted = folded(pattern)
+    if "@" in wanted.removeprefix("@"):
+        return lambda sender: folded(sender) == wanted
+    of_domain = _domain_test(wanted.removeprefix("@"))
+    return lambda sender: bool(sender) and of_domain(folded(sender.rpartition("@")[2]))
+
+
+def _domain_test(pattern: str) -> _Test:
+    """Return a test of a domain in lower case."""
+    wanted = folded(pattern)
+    if wanted == "*":
+        return lambda _: True
+    if wanted.startswith(("*.", ".")):
+        ending = wanted.removeprefix("*")
+        return lambda domain: domain.endswith(ending)
+    return lambda domain: domain == wanted
+
+
+def _has_field(head: bytes, wanted: HeaderMatch) -> bool:
+    if wanted.value is not None:
+        return folded(wanted.value.strip()) in _values(head, wanted.name)
+    assert wanted.matches is not None
+    fits = partial(_glob, folded(wanted.matches.strip()).split("*"))
+    return any(map(fits, _values(head, wanted.name)))
+
+
+def _values(head: bytes, name: str) -> list[str]:
+    found = header.values(head, name.lower().encode())
+    return [folded(value.replace(b"\r\n", b"").decode("utf-8", "replace").strip()) for value in found]
+
+
+def _glob(parts: Sequence[str], text: str) -> bool:
+    """Match what stands between stars, in time that grows with the text alone for each part."""
+    if len(parts) == 1:
+        return text == parts[0]
+    first, *middle, last = parts
+    if not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return at <= end

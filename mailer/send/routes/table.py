@@ -1,0 +1,67 @@
+"""The routes of a run, by the ways that the configuration has."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from mailer.send.routes.directions import Directions, Own, Target, Way, mail_of
+from mailer.send.routes.route import Route
+from mailer.send.routes.rules import Mail
+from mailer.send.routes.turns import Turns
+from mailer.spool.claim import Claim
+from mailer.spool.journal import Standing
+
+
+class Table:
+    """Says which routes a recipient's mail goes."""
+
+    def __init__(
+        self,
+        directions: Directions,
+        routes: Mapping[Target, Route],
+        turn: Callable[[], float] = random.random,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            directions: of the configuration.
+            routes: one for each of its targets.
+            turn: as `Turns` has it.
+        """
+        self._directions = directions
+        self._turns = {
+            way: Turns([[(routes[target], weight) for target, weight in group] for group in way.groups], turn)
+            for way in directions.ways
+        }
+        # The direct route knows a hop by its port alone: the others are asked first.
+        self._by_hop = sorted(routes.values(), key=lambda route: route is routes.get(Own.DIRECT))
+
+    def divide(self, claim: Claim, standings: Sequence[Standing]) -> dict[Way, list[Standing]]:
+        """Divide recipients of one message by the ways they go; raises OSError: it cannot be read."""
+        if len(self._directions.ways) == 1:
+            return {self._directions.ways[0]: list(standings)}
+        ways = dict[Way, list[Standing]]()
+        mail = _mail(claim)
+        for standing in standings:
+            ways.setdefault(self._directions.of(mail, standing.address), []).append(standing)
+        return ways
+
+    def next(self, way: Way) -> tuple[Route, ...]:
+        """Return the routes of the next message that goes this way, in order; none: it stays here."""
+        return self._turns[way].next()
+
+    def leading_to(self, hop: str) -> Route | None:
+        """Return the route by which a hop was reached, as an outcome names it; None: it is there no more."""
+        return next((route for route in self._by_hop if route.leads_to(hop)), None)
+
+    def goes_direct(self, claim: Claim, address: str) -> bool:
+        """Tell whether a recipient's own exchangers are tried first; also if the header cannot be read."""
+        if len(self._directions.ways) == 1:
+            way = self._directions.ways[0]
+        else:
+            way = self._directions.of(_mail(claim), address)
+        return way.targets[:1] == (Own.DIRECT,)
+
+
+def _mail(claim: Claim) -> Mail:
+    return mail_of(claim.entry, partial(claim.held.read_message, claim.entry))
