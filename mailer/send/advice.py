@@ -303,7 +303,7 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("STARTTLS is not offered|TLS is not offered", _NO_TLS, _THEIR_TLS),
     ("TLS handshake", _HANDSHAKE, _THEIR_TLS),
     ("AUTH", _NO_AUTH, ""),
-    ("no public address", _PRIVATE, _PRIVATE),
+    ("(no|not a) public address", _PRIVATE, _PRIVATE),
     ("lookup for|mail exchanger", _NAMES, _NAMES),
     (
         "refused|timed out|unreachable|no route|reset|closed by the server|did not answer|no answer",
