@@ -28,7 +28,7 @@ ROOMS_IMPORT = {
     # Tokens are kept in the spool, under the terms of the configuration.
     "oauth": VALUES | {"config", "spool", "calls"},
     **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
-    "send": VALUES | GROUND_FLOOR | {"oauth"},
+    "send": VALUES | GROUND_FLOOR | {"oauth", "calls"},
     "monitor": VALUES | GROUND_FLOOR | {"calls"},
     # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
     "sendmail": frozenset(),

@@ -1,6 +1,7 @@
 """One HTTP request by POST: bounded in time and size, and to the address that the operator wrote only.
 
-The one HTTP client. It imports aiohttp only when somebody is asked.
+The HTTP client for all but mail, which `send/http/exchange` streams. It imports aiohttp only when somebody is
+asked.
 """
 
 import asyncio
@@ -9,10 +10,13 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mailer.mail.reply import printable
+
+if TYPE_CHECKING:
+    from aiohttp import BasicAuth
 
 JSON = "application/json"
 _LARGEST = 256 * 1024
@@ -74,13 +78,10 @@ async def post(
         CallTrouble: there is no answer.
     """
     # Imported here: it takes 0.2 s, which no run pays that asks nobody.
-    from aiohttp import BasicAuth, ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
+    from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
 
-    # Not by aiohttp's trust_env: it would send what ~/.netrc has for the host as well.
     try:
-        proxy = proxy_for(url)
-        user = urlsplit(proxy).username if proxy else None
-        login = BasicAuth(unquote(user), unquote(urlsplit(proxy).password or "")) if proxy and user else None
+        proxy, login = proxied(url)
         async with (
             ClientSession(timeout=ClientTimeout(total=timeout)) as session,
             session.post(
@@ -89,7 +90,7 @@ async def post(
                 headers=headers,
                 allow_redirects=False,
                 ssl=ssl.create_default_context(),
-                proxy=_without_login(proxy) if proxy else None,
+                proxy=proxy,
                 proxy_auth=login,
             ) as response,
         ):
@@ -97,7 +98,7 @@ async def post(
     except (TimeoutError, CallTrouble):
         raise
     except (ClientError, OSError, ValueError) as error:
-        raise CallTrouble(_words(error)) from None
+        raise CallTrouble(words_of(error)) from None
     finally:
         await asyncio.sleep(0)  # aiohttp closes its connection in the next round of the loop
 
@@ -112,9 +113,19 @@ def proxy_for(url: str) -> str | None:
     return proxies.get("https")
 
 
-def _without_login(proxy: str) -> str:
+def proxied(url: str) -> "tuple[str | None, BasicAuth | None]":
+    """Return the proxy for an address without its login, and the login; raises ValueError.
+
+    Not left to aiohttp's trust_env, which would send what ~/.netrc has for the host as well.
+    """
+    from aiohttp import BasicAuth  # noqa: PLC0415 - as above
+
+    proxy = proxy_for(url)
+    if proxy is None:
+        return None, None
     parts = urlsplit(proxy)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    login = BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), login
 
 
 async def _bounded(content: Any) -> bytes:  # noqa: ANN401 - aiohttp's reader
@@ -126,7 +137,7 @@ async def _bounded(content: Any) -> bytes:  # noqa: ANN401 - aiohttp's reader
     return data
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     """Say in the system's words why there was no answer; aiohttp wraps them."""
     wrapped: Any = getattr(error, "os_error", None) or error
     certificate = getattr(error, "certificate_error", None) or wrapped

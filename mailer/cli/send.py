@@ -33,7 +33,7 @@ from mailer.cli.wire import (
     make_spool,
     program_log,
     say_if_paused,
-    uses_tokens,
+    uses_http,
     workplace,
 )
 from mailer.config.checks import refuse_to_send
@@ -117,7 +117,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         with _try_again_later(), workplace(loaded) as at:
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
-    become_owner(config.spool_dir, tokens=uses_tokens(config))
+    become_owner(config.spool_dir, http=uses_http(config))
     with _try_again_later():
         opened = make_spool(config.spool_dir)
     with opened as spool:

@@ -43,19 +43,19 @@ def configuration() -> Loaded:
 
 
 @contextmanager
-def workplace(loaded: Loaded | None = None, *, tokens: bool = False) -> Iterator[Workplace]:
+def workplace(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[Workplace]:
     """Open the spool for a command that inspects or operates it, as the user that the spool belongs to.
 
     Args:
         loaded: the configuration; None: it is loaded here.
-        tokens: as `become_owner`.
+        http: as `become_owner`.
 
     Raises:
         ConfigError, SpoolError: it cannot be opened.
     """
     config = (loaded or configuration()).config
     operator = operator_name(os.environ)
-    become_owner(config.spool_dir, tokens=tokens)
+    become_owner(config.spool_dir, http=http)
     with Spool.open(config.spool_dir) as spool:
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
         yield Workplace(config, spool, log, operator)
@@ -117,7 +117,7 @@ def make_spool(path: Path) -> Spool:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
 
 
-def become_owner(path: Path, *, tokens: bool = False) -> None:
+def become_owner(path: Path, *, http: bool = False) -> None:
     """As root on another user's spool, become that user for good; otherwise do nothing.
 
     Root's `mailer spool retry` must leave no file behind that the spool's programs cannot use. Sockets that
@@ -125,7 +125,7 @@ def become_owner(path: Path, *, tokens: bool = False) -> None:
 
     Args:
         path: the spool.
-        tokens: whether access tokens may be asked for afterwards.
+        http: whether a token server or an interface over HTTP may be asked afterwards.
 
     Raises:
         OSError: the system does not let us; we are still root.
@@ -133,7 +133,7 @@ def become_owner(path: Path, *, tokens: bool = False) -> None:
     owner = _Owner.of(path)
     if owner is None:
         return
-    for name in (*_IMPORTED_LATE, *(_FOR_TOKENS if tokens else ())):
+    for name in (*_IMPORTED_LATE, *(_FOR_HTTP if http else ())):
         import_module(name)
     os.environ.update(owner.home)
     os.setgroups(owner.groups)
@@ -200,19 +200,21 @@ _IMPORTED_LATE = (
 cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""
 
 
-_FOR_TOKENS = (
+_FOR_HTTP = (
     "aiohttp",
     "mailer.calls.post",
     "mailer.oauth.assertion",
     "mailer.oauth.post",
     "mailer.oauth.source",
+    "mailer.send.http.session",
+    "mailer.send.replies.http",
 )
-"""The same, for those who log in to a provider with OAuth 2.0."""
+"""The same, where HTTP is spoken: with a token server, or with a provider's interface."""
 
 
-def uses_tokens(config: Config) -> bool:
-    """Tell whether a provider is logged in to with an access token."""
-    return any(provider.oauth for provider in config.providers)
+def uses_http(config: Config) -> bool:
+    """Tell whether a provider is logged in to with an access token, or takes mail over HTTP."""
+    return any(provider.oauth or provider.api for provider in config.providers)
 
 
 @dataclass(frozen=True, slots=True)

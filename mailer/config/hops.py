@@ -50,13 +50,33 @@ class AuthMechanism(StrEnum):
     CRAM_MD5 = "cram-md5"
 
 
+class Api(StrEnum):
+    """Interfaces over HTTP that take a message's own bytes; see `send/http/`."""
+
+    GRAPH = "graph"
+    """Microsoft Graph, `sendMail` in MIME format."""
+    GMAIL = "gmail"
+    """Gmail API, `messages.send` by upload."""
+
+    @property
+    def by_header(self) -> bool:
+        """The message's own To, Cc and Bcc say who gets it: the interface knows no envelope."""
+        return self in {Api.GRAPH, Api.GMAIL}
+
+
 class Provider(Group, frozen=True, kw_only=True):
-    """One smarthost of the forward route."""
+    """One smarthost of the forward route, or one interface over HTTP."""
 
     host: Name
+    """With `api`: of `apiUrl`, which the loader fills in."""
     port: Port = 587
+    """As `host`."""
+    api: Api | None = None
+    """Mail is posted to this interface; none: SMTP."""
+    api_url: str = ""
+    """Where it is, without a path as the provider documents it; empty: the provider's usual one."""
     username: str = ""
-    """Empty: no AUTH."""
+    """Empty: no AUTH. With `api`: the mailbox."""
     password: Secret = Secret("")
     auth: AuthMechanism | OAuth2 | None = None
     """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused. An

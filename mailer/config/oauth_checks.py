@@ -49,16 +49,18 @@ def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
             yield "auth.tenant", f"{written}: the directory (tenant) ID that Entra shows for the application"
         return
     for key, url in (("tokenUrl", auth.token_url), ("deviceUrl", auth.device_url)):
-        if url and (why := _bad_url(url)):
+        if url and (why := bad_url(url)):
             yield f"auth.{key}", why
     if not auth.token_url:
         yield "auth.tokenUrl", "is needed, or a preset: where the provider makes tokens"
 
 
-def _bad_url(url: str) -> str:
+def bad_url(url: str) -> str:
+    """Say why secrets are not sent to an address; empty: they may be."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
+        _ = parts.port  # raises where it is no number
     except ValueError:
         return _NO_URL
     if not host or _BLANKS.search(url) or "@" in parts.netloc:

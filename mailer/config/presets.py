@@ -2,17 +2,19 @@
 
 Sources: Microsoft, "Authenticate an IMAP, POP or SMTP connection using OAuth", "National clouds", and the
 lists of Microsoft 365 addresses for each cloud; Google, "OAuth 2.0 Mechanism" (of Gmail), "Using OAuth 2.0
-for Server to Server Applications".
+for Server to Server Applications", "Choose Gmail API scopes".
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mailer.config.hops import Api
 from mailer.config.oauth import Grant, Preset
 
 GMAIL_SCOPE = "https://mail.google.com/"
 """The only one that SMTP takes."""
+_GMAIL_API_SCOPE = "https://www.googleapis.com/auth/gmail.send"
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
@@ -27,6 +29,8 @@ class _Cloud(NamedTuple):
     """What an application's token is for."""
     delegated: str
     """What a user's token is for."""
+    graph: str
+    """Microsoft Graph."""
 
 
 _CLOUDS = {
@@ -35,24 +39,28 @@ _CLOUDS = {
         "https://login.microsoftonline.com",
         "https://outlook.office365.com",
         "https://outlook.office.com",
+        "https://graph.microsoft.com",
     ),
     Preset.MICROSOFT365_GCC_HIGH: _Cloud(
         "smtp.office365.us",
         "https://login.microsoftonline.us",
         "https://outlook.office365.us",
         "https://outlook.office365.us",
+        "https://graph.microsoft.us",
     ),
     Preset.MICROSOFT365_DOD: _Cloud(
         "outlook-dod.office365.us",
         "https://login.microsoftonline.us",
         "https://outlook-dod.office365.us",
         "https://outlook-dod.office365.us",
+        "https://dod-graph.microsoft.us",
     ),
     Preset.MICROSOFT365_CHINA: _Cloud(
         "smtp.partner.outlook.cn",
         "https://login.partner.microsoftonline.cn",
         "https://partner.outlook.cn",
         "https://partner.outlook.cn",
+        "https://microsoftgraph.chinacloudapi.cn",
     ),
 }
 
@@ -65,30 +73,66 @@ def expanded(document: object) -> object:
 
 
 def _provider(written: object) -> object:
-    if not isinstance(written, dict) or not isinstance(written.get("auth"), dict):
+    if not isinstance(written, dict):
         return written
-    auth = written["auth"]
-    known = {}
-    if isinstance(auth.get("username"), str):
-        known["username"] = auth["username"]
+    api, auth = _api(written.get("api")), written.get("auth")
+    known: dict[str, object] = {}
+    preset = None
+    if isinstance(auth, dict):
+        if isinstance(auth.get("username"), str):
+            known["username"] = auth["username"]
+        preset = _preset(auth.get("preset"))
+    if api:
+        known |= _place(api, preset, written)
+    elif preset:
+        known["host"] = _CLOUDS[preset].smtp if preset.microsoft else "smtp.gmail.com"
+    if preset and isinstance(auth, dict):
+        known["auth"] = dict(_known(preset, api, auth)) | auth
+        return known | written | {"auth": known["auth"]}
+    return known | written
+
+
+def _preset(name: object) -> Preset | None:
+    return next((preset for preset in Preset if preset == name), None)
+
+
+def _api(name: object) -> Api | None:
+    return next((api for api in Api if api == name), None)
+
+
+def _place(api: Api, preset: Preset | None, written: dict[str, object]) -> dict[str, object]:
+    """Return where an interface is, as the keys say it that every provider has."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - not for SMTP, which most runs know alone
+
+    url = written.get("apiUrl") or _usual(api, preset)
     try:
-        preset = Preset(auth.get("preset"))
+        parts = urlsplit(str(url))
+        port = parts.port or (80 if parts.scheme == "http" else 443)
     except ValueError:
-        return known | written
-    known["host"] = _CLOUDS[preset].smtp if preset.microsoft else "smtp.gmail.com"
-    return known | written | {"auth": dict(_known(preset, auth)) | auth}
+        return {"apiUrl": url, "host": str(url)}
+    return {"apiUrl": url, "host": parts.hostname or str(url), "port": port}
 
 
-def _known(preset: Preset, auth: dict[str, object]) -> Iterator[tuple[str, str]]:
+def _usual(api: Api, preset: Preset | None) -> str:
+    match api:
+        case Api.GRAPH:
+            return _CLOUDS[preset if preset and preset.microsoft else Preset.MICROSOFT365].graph
+        case Api.GMAIL:
+            return "https://gmail.googleapis.com"
+
+
+def _known(preset: Preset, api: Api | None, auth: dict[str, object]) -> Iterator[tuple[str, str]]:
     """Return what a preset says of `auth`."""
     if not preset.microsoft:
         yield "tokenUrl", "https://oauth2.googleapis.com/token"
-        yield "scope", GMAIL_SCOPE
+        yield "scope", _GMAIL_API_SCOPE if api is Api.GMAIL else GMAIL_SCOPE
         return
     cloud = _CLOUDS[preset]
     as_application = auth.get("grant") == Grant.CLIENT_CREDENTIALS
-    delegated = f"{cloud.delegated}/SMTP.Send offline_access"
-    yield "scope", f"{cloud.application}/.default" if as_application else delegated
+    application, delegated = cloud.application, f"{cloud.delegated}/SMTP.Send"
+    if api is Api.GRAPH:
+        application, delegated = cloud.graph, f"{cloud.graph}/Mail.Send"
+    yield "scope", f"{application}/.default" if as_application else f"{delegated} offline_access"
     tenant = auth.get("tenant")
     if isinstance(tenant, str) and TENANT.fullmatch(tenant):
         yield "tokenUrl", f"{cloud.login}/{tenant}/oauth2/v2.0/token"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailer.config import oauth_checks
+from mailer.config import api_checks, oauth_checks
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -49,6 +49,8 @@ def refusals(config: Config) -> Iterator[Problem]:
         if provider.rewrite_from is not RewriteFrom.KEEP and not provider.sender:
             yield Problem(each.key("sender"), "is needed for rewriteFrom: it is the address that From shows")
         for key, why in oauth_checks.refusals(provider):
+            yield Problem(each.key(key), why)
+        for key, why in api_checks.refusals(provider):
             yield Problem(each.key(key), why)
 
 

@@ -5,8 +5,8 @@ what there was instead of a token: `no access token from HOST: ...`. The first r
 special ones come first.
 
 Sources: Microsoft, "Microsoft Entra authentication and authorization error codes", "Authenticate an IMAP, POP
-or SMTP connection using OAuth"; RFC 6749 5.2, RFC 8628 3.5; Google, "Using OAuth 2.0 for Server to Server
-Applications".
+or SMTP connection using OAuth", "Resolve Microsoft Graph authorization errors"; Google, "Using OAuth 2.0 for
+Server to Server Applications", "Resolve errors" (of the Gmail API); RFC 6749 5.2, RFC 8628 3.5.
 """
 
 import re
@@ -200,6 +200,27 @@ CAUSES = (
         applications); the scope https://outlook.office365.com/.default; and that `username` is that
         mailbox.
         Changes take up to an hour; {again}""",
+    ),
+    _cause(
+        "apiPermission",
+        r"HTTP 403 .*(AccessDenied|RequestDenied|insufficient|PERMISSION_DENIED|forbidden)",
+        "the application may not send as this mailbox",
+        """Have the administrator allow it: Microsoft the application permission Mail.Send (Microsoft Graph)
+        with admin consent, for this mailbox; Google the Gmail API and the scope of gmail.send for the service
+        account. Changes take up to an hour; {again}""",
+    ),
+    _cause(
+        "apiTokenRefused",
+        "HTTP 401 .*(InvalidAuthenticationToken|authError|UNAUTHENTICATED)",
+        "the interface refuses our access token",
+        """Is `scope` the one for this interface (https://graph.microsoft.com/.default, gmail.send), and
+        `apiUrl` of the same cloud as `tokenUrl`? `mailer auth test {typed}` tries a new token; {again}""",
+    ),
+    _cause(
+        "apiMailbox",
+        "HTTP 40[04] .*(MailboxNotEnabled|InvalidUser|ResourceNotFound|ExistentMailbox|failedPrecondition)",
+        "the mailbox is not known there, or has no mail service",
+        "Set `username` to the mailbox that is to send, and have it licensed for mail; {again}",
     ),
     _cause(
         "tokenRefused",

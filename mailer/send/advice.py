@@ -17,7 +17,7 @@ from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
 from mailer.spool.verdict import NOTHING_TO_DO
 
-_REPLY = re.compile(r"[245]\d\d[ -]")
+_REPLY = re.compile(r"[245]\d\d[ -]|HTTP \d")
 _THEIR_ID = re.compile(
     r"(?:queued(?: mail for delivery)?(?: as)?|message-?id|id)[ =:<]+([\w.@+-]{6,})|\b([\w-]*\d[\w.-]{9,})",
     re.IGNORECASE,
@@ -89,9 +89,10 @@ def _theirs_now(standing: Standing, whose: Provider | None) -> str:
     found = _THEIR_ID.search(standing.reply[3:])
     theirs = f" for {found[1] or found[2]}" if found else ", with the reply above"
     if whose:
+        promise = "answer" if whose.api else "250"
         return (
-            f"It is {whose.label}'s now: ask them{theirs}. Their 250 promises that they try; it does not say "
-            "that it reached the mailbox."
+            f"It is {whose.label}'s now: ask them{theirs}. Their {promise} promises that they try; it does "
+            "not say that it reached the mailbox."
         )
     return (
         f"It is the recipient's server's now: ask its postmaster{theirs}. A 250 does not say that it is in "
@@ -200,7 +201,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
         return _no_reply(standing, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
     # One that is final and still waits is asked for a second opinion: as it is, that will be the same.
-    final = given_up or standing.reply.startswith("5")
+    final = given_up or read_line("", standing.reply).permanent
     again = "; then `mailer spool retry {id}`" if final else ""
     template = _template(standing.reply, ours=whose is not None)
     once_more = _ONCE_MORE if standing.unclear and not given_up else ""

@@ -29,7 +29,9 @@ class Presentation:
 
     @classmethod
     def to(cls, provider: Provider) -> "Presentation":
-        return cls(provider.sender, provider.rewrite_from, provider.dkim, provider.bounce_from)
+        # Where To and Cc are written anew for each batch a signature would break; such providers sign.
+        dkim = provider.dkim and not (provider.api and provider.api.by_header)
+        return cls(provider.sender, provider.rewrite_from, dkim, provider.bounce_from)
 
     def envelope(self, accepted: Envelope) -> Envelope:
         """Return the envelope whose sender the hop gets in MAIL; its recipients come from `recipients`."""

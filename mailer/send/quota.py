@@ -16,11 +16,15 @@ class Quota(NamedTuple):
     pause: float
     """Seconds to leave the provider alone."""
     source: str
+    asked: bool = False
+    """The provider has named the pause (Retry-After)."""
 
 
 def quota_of(reply: str) -> Quota | None:
     """Tell whether a reply, written as the journal has it, speaks of an allowance of ours that is used up."""
-    if not reply.startswith(("4", "5")):
+    if not reply.startswith(("4", "5", "HTTP ")):
         return None
     reading = read_line("", reply)
-    return Quota(reading.pause, reading.source) if reading.about is About.QUOTA else None
+    if reading.about is not About.QUOTA:
+        return None
+    return Quota(reading.pause, reading.source, asked="(Retry-After: " in reply)

@@ -23,7 +23,9 @@ from mailer.send.routes.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.send.smtp.client import Session
+from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
+from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
 from mailer.spool import clock_guard
@@ -82,9 +84,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     guard = ClockGuard(spool, clocks, on_change)
     committer, disposal = Committer(spool).start(), Disposal()
     try:
-        pool = Pool(
-            partial(Session.open, timeouts=Timeouts(), say=say), limit=config.sending.max_sessions_per_hop
-        )
+        pool = Pool(partial(_open_session, say=say), limit=config.sending.max_sessions_per_hop)
         async with pool:
             traffic = Traffic(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
@@ -124,3 +124,12 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     finally:
         committer.close()
         disposal.finish()
+
+
+async def _open_session(hop: Hop, say: "Say | None") -> AnySession:
+    """Open a session in whatever way the hop takes mail; raises HopTrouble."""
+    if hop.api is None:
+        return await Session.open(hop, Timeouts(), say)
+    from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs know SMTP alone
+
+    return await HttpSession.open(hop, Timeouts(), say)

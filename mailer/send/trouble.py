@@ -304,3 +304,12 @@ def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
     if whose := _WHOSE.get(read(phase, reply).about):
         return Status.DEFERRED, whose
     return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope
+
+
+def judge_http(reply: str) -> tuple[Status, Scope]:
+    """As `judge`, what an interface's refusal means, in the line that the journal has of it."""
+    reading = read_line(Phase.DOT, reply)
+    if whose := _WHOSE.get(reading.about):
+        return Status.DEFERRED, whose
+    scope = Scope.RECIPIENT if reading.about is About.RECIPIENT else Scope.MESSAGE
+    return (Status.BOUNCED if reading.permanent else Status.DEFERRED), scope

@@ -113,13 +113,16 @@ class Health(StrEnum):
 
 LONGEST = 3600.0
 """Seconds of the longest pause; each one after a failed probe is twice the one before."""
+LONGEST_ASKED = 86_400.0
+"""Seconds of the longest one that a provider has asked for itself, when a quota is used up."""
 
 
 def health(state: ProviderState, now: datetime) -> Health:
     """Tell how a provider is; a pause that lies too far ahead was set by a wrong clock, and is over."""
     if state.open_until is None:
         return Health.CLOSED
-    return Health.OPEN if ahead(state.open_until, now, LONGEST) else Health.HALF_OPEN
+    longest = LONGEST_ASKED if state.kind == "quota" else LONGEST
+    return Health.OPEN if ahead(state.open_until, now, longest) else Health.HALF_OPEN
 
 
 def ahead(moment: datetime, now: datetime, most: float) -> bool:

@@ -153,7 +153,7 @@ def test(name: str, *, as_json: bool) -> Exit:
     Exit code 0 when the login is taken, 1 when something is wrong.
     """
     loaded = configuration()
-    with workplace(loaded, tokens=True) as at:
+    with workplace(loaded, http=True) as at:
         provider = chosen(at.config, name)
         report = Report(as_json=as_json, everything=True)
         report.waiting_for([provider.label])

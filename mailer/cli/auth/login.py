@@ -40,7 +40,7 @@ def login(name: str, *, as_json: bool) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    with workplace(loaded, tokens=True) as at:
+    with workplace(loaded, http=True) as at:
         provider = chosen(at.config, name)
         assert provider.oauth is not None
         if provider.oauth.grant is not Grant.DEVICE_CODE:

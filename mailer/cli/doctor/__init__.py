@@ -8,7 +8,7 @@ import click
 from mailer.cli.exits import Exit
 from mailer.cli.name_server import resolver_option
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.wire import become_owner, configuration, uses_tokens
+from mailer.cli.wire import become_owner, configuration, uses_http
 from mailer.config.problem import ConfigError
 
 
@@ -79,7 +79,7 @@ def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **as
         examine_without_configuration(error, report)
         report.end(strict=strict)
         return Exit.CONFIG
-    become_owner(loaded.config.spool_dir, tokens=uses_tokens(loaded.config))
+    become_owner(loaded.config.spool_dir, http=uses_http(loaded.config))
     network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click made the values as declared
     asyncio.run(examine(loaded, report, network))
     code = report.end(strict=strict)

@@ -20,6 +20,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str
     host: str
     port: int
+    api: str
+    """The interface over HTTP that mail is posted to; empty: SMTP."""
     username: str
     priority: int
     weight: int
@@ -57,6 +59,7 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         name=provider.label,
         host=provider.host,
         port=provider.port,
+        api=provider.api.value if provider.api else "",
         username=provider.username,
         priority=priority,
         weight=weight,
@@ -84,7 +87,8 @@ def as_text(row: Row) -> str:
     """One line for a provider that does well, more for one that did not."""
     login = f" as {row.username}" if row.username else ""
     share = f", weight {row.weight}" if row.weight else ""
-    said = f"{row.name}: {row.host}:{row.port}{login}, priority {row.priority}{share}: {_health(row)}"
+    by = f" ({row.api})" if row.api else ""
+    said = f"{row.name}: {row.host}:{row.port}{by}{login}, priority {row.priority}{share}: {_health(row)}"
     if row.trouble:
         said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
     if row.todo:

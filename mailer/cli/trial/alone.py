@@ -20,7 +20,7 @@ from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
 from mailer.cli.trial import Order, mail
-from mailer.cli.wire import become_owner, open_log, operator_name, uses_tokens
+from mailer.cli.wire import become_owner, open_log, operator_name, uses_http
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.load import Loaded
@@ -57,7 +57,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
             "way into the local Maildir is tried by mailer test without --dialogue",
         )
     operator = operator_name(os.environ)
-    become_owner(config.spool_dir, tokens=uses_tokens(config))
+    become_owner(config.spool_dir, http=uses_http(config))
     with ExitStack() as stack:
         # A directory of the user that this process has become: root's TMPDIR may be closed to that user.
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mailer-test-", dir=_temporary()))

@@ -19,7 +19,7 @@ from mailer.send.trouble import HopTrouble
 from mailer.spool.provider_state import Health, ProviderState, health
 from mailer.spool.words import moment
 
-TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, quit=5)
+TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, dot=15, quit=5)
 """An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
 _SOON = 14
 """Days. Certificates of 90 days are renewed 30 before their end, so 14 left means that a month was lost."""
@@ -47,6 +47,10 @@ async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
         name: the provider's, as the operator's commands take it.
         now: seconds since the epoch, to tell how long its certificate lasts.
     """
+    if hop.api:
+        from mailer.send.checks.interface import check_interface  # noqa: PLC0415 - most providers take SMTP
+
+        return await check_interface(hop, name, TIMEOUTS)
     try:
         session = await Session.open(hop, TIMEOUTS)
     except HopTrouble as trouble:

@@ -24,6 +24,10 @@ def read(phase: str, reply: Reply) -> Reading:
 
 def read_line(phase: str, reply: str) -> Reading:
     """Read a reply as the journal has it, in one line with its code; words without code are read as well."""
+    if reply.startswith("HTTP "):
+        from mailer.send.replies.http import read_http  # noqa: PLC0415 - most runs know SMTP alone
+
+        return read_http(reply)
     code, _, text = reply.partition(" ")
     if not (len(code) == 3 and code.isascii() and code.isdigit()):
         code, text = "0", reply

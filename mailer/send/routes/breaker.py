@@ -22,6 +22,7 @@ from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.provider_state import (
     LONGEST,
+    LONGEST_ASKED,
     MOST_TRIPS,
     MOST_WITNESSES,
     Health,
@@ -65,6 +66,8 @@ class Ailment:
     """Seconds."""
     mail: Witness | None
     """In whose transaction it happened; None: no mail had any part in it."""
+    asked: bool = False
+    """The provider has named the pause: it is kept as it is, and not doubled."""
 
     @classmethod
     def of(cls, scope: Scope, text: str, mail: Witness | None = None) -> "Ailment":
@@ -72,7 +75,7 @@ class Ailment:
         if cause_of(text):
             return cls(text, Kind.LOGIN, PAUSE, mail)
         if quota := quota_of(text):
-            return cls(text, Kind.QUOTA, quota.pause, mail)
+            return cls(text, Kind.QUOTA, quota.pause, mail, quota.asked)
         about = read_line("", text).about
         if about is About.SESSION:
             return cls(text, Kind.HOST, PAUSE, mail)
@@ -171,7 +174,9 @@ def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderSta
             return replace(heard, probe_until=None)
         case Health.CLOSED if not _opens(heard, ailment):
             return heard
-    pause = min(ailment.pause * 2**state.trips, LONGEST)
+    pause = (
+        min(ailment.pause, LONGEST_ASKED) if ailment.asked else min(ailment.pause * 2**state.trips, LONGEST)
+    )
     return replace(
         heard,
         open_until=now + timedelta(seconds=pause),

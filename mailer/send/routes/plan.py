@@ -111,6 +111,11 @@ def rules_of(direct: DirectDelivery) -> "Rules":
 
 
 def _forward(provider: Provider, config: Config, means: Means) -> Route:
+    largest = config.batch_size
+    if provider.api:
+        from mailer.send.http.apis import TERMS  # noqa: PLC0415 - not for SMTP, which most runs know alone
+
+        largest = min(largest, TERMS[provider.api].recipients)
     return ForwardRoute(
         replace(
             hop_of(provider, config, means.ehlo_domain),
@@ -120,7 +125,7 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
         means.pool,
         Breaker(means.providers, provider.account, provider.label),
         Presentation.to(provider),
-        batch_size=config.batch_size,
+        batch_size=largest,
         batch_delay=config.batch_delay / 1000,
     )
 
@@ -149,6 +154,8 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     return Hop(
         name=provider.host,
         port=provider.port,
+        api=provider.api,
+        api_url=provider.api_url.rstrip("/"),
         implicit_tls=provider.ssl,
         starttls=STARTTLS[demand.level],
         verify=verified and not provider.insecure_skip_verify,
@@ -158,7 +165,16 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         auth=mechanism.upper() if mechanism else "",
         ehlo_domain=ehlo_domain,
         source_address=provider.source_address,
-        max_sessions=provider.max_sessions or 0,
+        max_sessions=provider.max_sessions or _usual_sessions(provider),
         per_minute=config.sending.rate_per_hop if rate is None else rate,
         shared=len(logins) > 1,
     )
+
+
+def _usual_sessions(provider: Provider) -> int:
+    """Return how many requests at once an interface documents for one account; 0: it names no number."""
+    if provider.api is None:
+        return 0
+    from mailer.send.http.apis import TERMS  # noqa: PLC0415 - as above
+
+    return TERMS[provider.api].sessions

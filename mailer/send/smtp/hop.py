@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mailer.config.hops import Api
 from mailer.mail.reply import printable
 from mailer.send.smtp.sasl import Secret, Tokens
 
@@ -26,6 +27,9 @@ class Hop:
     port: int
     address: str = ""
     """Connect here; empty: look `name` up. An MX host's addresses are tried one hop each."""
+    api: Api | None = None
+    """Mail is posted to this interface at `api_url`, see `send/http/`; None: SMTP."""
+    api_url: str = ""
     implicit_tls: bool = False
     starttls: StartTls = StartTls.WHEN_OFFERED
     verify: bool = True

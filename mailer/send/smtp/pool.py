@@ -4,12 +4,12 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome
 from mailer.send.phase import Phase
-from mailer.send.smtp.client import Commit, Message, Session
+from mailer.send.smtp.client import Commit, Message
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
 
@@ -35,6 +35,33 @@ EASE = 1.0
 
 OnWait = Callable[[str, float, int], None]
 """Called with the hop, the seconds until its next free turn, and its turns a minute."""
+
+
+class Session(Protocol):
+    """One with an SMTP server (`smtp.client`), or with an interface over HTTP (`http.session`)."""
+
+    worn: bool
+
+    @property
+    def used_up(self) -> bool: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def tls(self) -> str: ...
+
+    @property
+    def alive(self) -> bool: ...
+
+    async def transact(
+        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]: ...
+
+    async def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
 
 Opener = Callable[[Hop], Awaitable[Session]]
 

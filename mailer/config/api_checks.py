@@ -1,0 +1,39 @@
+"""What is missing or wrong in a provider with `api`; see `provider_checks`, which asks."""
+
+from collections.abc import Iterator
+
+from mailer.config.hops import Api, AuthMechanism, Provider
+from mailer.config.oauth_checks import bad_url
+
+
+def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Yield key, below the provider, and message of everything that keeps mail from being posted."""
+    if provider.api is None:
+        if provider.api_url:
+            yield "apiUrl", f"has no effect without api, one of {', '.join(Api)}"
+        return
+    yield from _address(provider)
+    if isinstance(provider.auth, AuthMechanism):
+        yield "auth", "is a mechanism of SMTP, which api does not use"
+    elif provider.oauth is None:
+        yield "auth", f"is needed: {provider.api} takes access tokens alone, see OAuth 2.0 in the README"
+    if provider.insecure_skip_verify:
+        yield "insecureSkipVerify", "is not possible with api: the certificate is always verified"
+    if provider.ssl:
+        yield "ssl", "has no effect with api: apiUrl says whether there is TLS; remove it"
+
+
+def _address(provider: Provider) -> Iterator[tuple[str, str]]:
+    """Say why `apiUrl` cannot be used, or names another place than `host` and `port`."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - not for SMTP, which most runs know alone
+
+    if why := bad_url(provider.api_url):
+        yield "apiUrl", why
+        return
+    parts = urlsplit(provider.api_url)
+    if parts.query or parts.fragment:
+        yield "apiUrl", "has a query: write it as https://api.example.com"
+    elif provider.host != parts.hostname:
+        yield "host", "is another one than that of apiUrl, which counts: remove it"
+    elif provider.port != (parts.port or (80 if parts.scheme == "http" else 443)):
+        yield "port", "is another one than that of apiUrl, which counts: remove it"

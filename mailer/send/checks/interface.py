@@ -1,0 +1,57 @@
+"""Does an interface over HTTP answer, and is there something to log in with? Nothing is sent."""
+
+from urllib.parse import urlsplit
+
+from mailer.mail.finding import Finding, Grade
+from mailer.mail.outcome import Scope
+from mailer.send.advice import special_account_trouble
+from mailer.send.http.session import HttpSession
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.login import Login, fetch
+from mailer.send.trouble import HopTrouble
+
+_STEP = {Phase.TLS: "tls", Phase.AUTH: "login"}
+_TODO = {
+    Phase.TLS: "is apiUrl right? Is the clock? Are ca-certificates there?",
+    Phase.AUTH: "check username and auth",
+}
+_REACH = "check apiUrl; if it is right, a firewall or the provider is in the way, or HTTPS_PROXY is missing"
+
+
+async def check_interface(hop: Hop, name: str, timeouts: Timeouts) -> list[Finding]:
+    """Connect as a run would, and log in as far as that shows without a mail.
+
+    Args:
+        hop: with an interface.
+        name: the provider's, as the operator's commands take it.
+        timeouts: of both.
+    """
+    found: list[Finding] = []
+    session = HttpSession(Login(hop), timeouts)
+    try:
+        answered = await session.reach()
+        found.append(Finding(str(hop), "connect", Grade.OK, f"{hop.api_url} answers ({answered})"))
+        found.append(_encryption(hop, session.tls))
+        await fetch(hop)
+    except HopTrouble as trouble:
+        return [*found, _failed(hop, name, trouble)]
+    finally:
+        await session.close()
+    words = "there is something to log in with; whether it may send, the first mail shows"
+    return [*found, Finding(str(hop), "login", Grade.OK, words)]
+
+
+def _encryption(hop: Hop, tls: str) -> Finding:
+    if urlsplit(hop.api_url).scheme == "http":  # of this host alone, see `config/api_checks`
+        return Finding(str(hop), "tls", Grade.OK, "none: apiUrl is on this host")
+    return Finding(str(hop), "tls", Grade.OK, tls or "verified")
+
+
+def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
+    todo = _TODO.get(trouble.phase, _REACH)
+    if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
+        todo = special
+    if trouble.scope is Scope.LOCAL:
+        todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
+    return Finding(str(hop), _STEP.get(trouble.phase, "connect"), Grade.PROBLEM, trouble.text, todo)

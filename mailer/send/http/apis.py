@@ -1,0 +1,118 @@
+"""What is posted to each interface: plain values, made from the terms of a hop and a message.
+
+Sources: Microsoft, "user: sendMail" (MIME format), "Microsoft Graph service-specific throttling limits";
+Google, "Method: users.messages.send", "Uploading attachments".
+"""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import quote
+
+from mailer.config.hops import Api
+from mailer.send.smtp.hop import Hop
+
+_BLOCK = 48 * 1024
+"""Octets read at once: a multiple of three, so that base64 has no padding in between."""
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an interface documents of itself."""
+
+    largest: int
+    """Octets of a message that it takes."""
+    recipients: int
+    """Of one message, at most."""
+    sessions: int = 0
+    """Requests for one account at once; 0: it names no limit."""
+
+
+TERMS = {
+    # A request may have 4 MB, and carries the message in base64.
+    Api.GRAPH: Terms(largest=3 * _MIB, recipients=500, sessions=4),
+    Api.GMAIL: Terms(largest=35 * _MIB, recipients=500),
+}
+
+
+class Source(Protocol):
+    """A message."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A message, as it is or in base64, with something around it; read piece by piece."""
+
+    message: Source
+    before: bytes = b""
+    after: bytes = b""
+    base64: bool = False
+
+    @property
+    def size(self) -> int:
+        octets = self.message.size
+        return len(self.before) + ((octets + 2) // 3 * 4 if self.base64 else octets) + len(self.after)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield all of it; raises EOFError where the message is shorter than its size."""
+        if self.before:
+            yield self.before
+        offset, size = 0, self.message.size
+        while offset < size:
+            block = b""
+            # A short read is not the end, and would put padding into the middle.
+            while len(block) < min(_BLOCK, size - offset):
+                more = self.message.read(offset + len(block), min(_BLOCK, size - offset) - len(block))
+                if not more:
+                    raise EOFError(f"the message ends at {offset + len(block)} of {size} octets")
+                block += more
+            offset += len(block)
+            yield b64encode(block) if self.base64 else block
+        if self.after:
+            yield self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    """With the login in it."""
+    body: Body
+
+
+def request(hop: Hop, message: Source, token: str) -> Request:
+    """Return what sends a message.
+
+    Args:
+        hop: with an interface.
+        message: in the form in which it is to arrive, its recipients in its header where those count.
+        token: an access token.
+    """
+    match hop.api:
+        case Api.GRAPH:
+            return _graph(hop, message, token)
+        case Api.GMAIL:
+            return _gmail(hop, message, token)
+    raise ValueError(f"{hop} takes mail by SMTP")
+
+
+def _graph(hop: Hop, message: Source, token: str) -> Request:
+    url = f"{hop.api_url}/v1.0/users/{quote(hop.username, safe='@')}/sendMail"
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/plain"}
+    return Request(url, headers, Body(message, base64=True))
+
+
+def _gmail(hop: Hop, message: Source, token: str) -> Request:
+    user = quote(hop.username, safe="@")
+    url = f"{hop.api_url}/upload/gmail/v1/users/{user}/messages/send?uploadType=media"
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "message/rfc822"}
+    return Request(url, headers, Body(message))

@@ -1,0 +1,190 @@
+"""Requests and answers on one connection: the one module of `send` that imports aiohttp, when first used."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from mailer.calls.post import proxied, words_of
+from mailer.send.http.answer import Answer
+from mailer.send.http.apis import Request
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp import tls
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+
+_LARGEST = 64 * 1024
+"""Octets of an answer that are read; an error with its details has some hundreds."""
+_IDLE = 3.0
+"""Seconds that a connection is kept between requests. Servers close theirs after five and more; a request on
+one that is being closed is lost, and leaves its mail uncertain."""
+_SLOWEST = 10_000
+"""Octets a second that a line takes at the least; the time for a request grows with its size."""
+
+
+class Broken(ConnectionError):
+    """There is no answer."""
+
+    def __init__(self, text: str, phase: Phase, *, whole: bool, temporary: bool = True) -> None:
+        """Keep what happened.
+
+        Args:
+            text: the system's words.
+            phase: CONNECT, TLS or BODY, and DOT once the request was sent whole.
+            whole: it was, so that it may have been obeyed.
+            temporary: false if only people can mend it.
+        """
+        super().__init__(text)
+        self.text = text
+        self.phase = phase
+        self.whole = whole
+        self.temporary = temporary
+
+
+class Exchange:
+    """One connection, opened with the first request, and again where the server has closed it meanwhile."""
+
+    def __init__(self, timeouts: Timeouts, source_address: str) -> None:
+        self.tls = ""
+        """Of the last answer: TLS version and cipher, or empty."""
+        self.whole = False
+        """The last request was sent whole."""
+        self._timeouts = timeouts
+        self._source = (source_address, 0) if source_address else None
+        self._session: ClientSession | None = None
+        self._failure: BaseException | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def post(self, request: Request, on_last: Callable[[], None]) -> Answer:
+        """Send a request and return its answer, whatever its status.
+
+        The certificate is verified, no redirect is followed, and the proxy of the environment is used.
+
+        Args:
+            request: streamed piece by piece.
+            on_last: called right before its last piece is written; where it raises, that piece is not.
+
+        Raises:
+            Broken: there is none.
+            Exception: whatever `on_last` or reading the message raised.
+        """
+        self.whole, self._failure = False, None
+        headers = {**request.headers, "Content-Length": str(request.body.size)}
+        try:
+            return await self._ask(
+                "POST", request.url, request.body.size, headers=headers, data=self._pieces(request, on_last)
+            )
+        except Broken:
+            if self._failure:
+                raise self._failure from None
+            raise
+
+    async def get(self, url: str) -> Answer:
+        """Ask for something without a login; raises Broken."""
+        self.whole = False
+        return await self._ask("GET", url, 0)
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+        if self._closing:
+            await self._closing
+
+    def abort(self) -> None:
+        """Drop the connection now; what aiohttp still waits for is done in the background."""
+        if self._session and not self._closing:
+            self._closing = asyncio.get_running_loop().create_task(self._session.close())
+
+    async def _pieces(self, request: Request, on_last: Callable[[], None]) -> AsyncIterator[bytes]:
+        try:
+            held = b""
+            for piece in request.body.pieces():
+                if held:
+                    yield held
+                held = piece
+            on_last()
+        except Exception as failure:
+            self._failure = failure  # aiohttp would wrap it
+            raise
+        self.whole = True
+        yield held
+
+    async def _ask(self, method: str, url: str, size: int, **what: Any) -> Answer:  # noqa: ANN401 - aiohttp's
+        from aiohttp import ClientError  # noqa: PLC0415 - it takes 0.2 s, which no run pays without need
+
+        proxy, login = proxied(url)
+        try:
+            async with self._opened().request(
+                method,
+                url,
+                allow_redirects=False,
+                proxy=proxy,
+                proxy_auth=login,
+                timeout=self._limits(size),
+                **what,
+            ) as response:
+                self._note_tls(response)
+                return Answer(response.status, response.headers, await self._beginning(response))
+        except (ClientError, OSError, ValueError) as error:
+            raise self._broken(error) from error
+
+    def _opened(self) -> "ClientSession":
+        from aiohttp import ClientSession, TCPConnector  # noqa: PLC0415 - as above
+
+        if self._session is None:
+            connector = TCPConnector(
+                limit=1,
+                keepalive_timeout=_IDLE,
+                local_addr=self._source,
+                ssl=tls.context(verify=True),
+            )
+            self._session = ClientSession(connector=connector, trust_env=False)
+        return self._session
+
+    def _limits(self, size: int) -> Any:  # noqa: ANN401 - aiohttp's
+        from aiohttp import ClientTimeout  # noqa: PLC0415 - as above
+
+        times = self._timeouts
+        return ClientTimeout(total=None, sock_connect=times.connect, sock_read=times.dot + size / _SLOWEST)
+
+    def _note_tls(self, response: "ClientResponse") -> None:
+        """An answer without a body has given its connection back by now; the next one has the same."""
+        connection = response.connection
+        if connection and connection.transport:
+            ssl_object = connection.transport.get_extra_info("ssl_object")
+            self.tls = tls.describe(ssl_object, verified=True)
+
+    async def _beginning(self, response: "ClientResponse") -> bytes:
+        """Return the body's beginning: the status is known, and nothing that the body says is worth more."""
+        data = b""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(self._timeouts.connect):
+                async for piece in response.content.iter_chunked(16 * 1024):
+                    data += piece
+                    if len(data) >= _LARGEST:
+                        response.close()
+                        break
+        return data[:_LARGEST]
+
+    def _broken(self, error: Exception) -> Broken:
+        from aiohttp import (  # noqa: PLC0415 - as above
+            ClientConnectorCertificateError,
+            ClientConnectorError,
+            ClientConnectorSSLError,
+            ClientHttpProxyError,
+            ConnectionTimeoutError,
+        )
+
+        text = words_of(error)
+        if self.whole:
+            return Broken(text, Phase.DOT, whole=True)
+        if isinstance(error, ClientConnectorCertificateError):
+            return Broken(text, Phase.TLS, whole=False, temporary=False)
+        if isinstance(error, ClientConnectorSSLError):
+            return Broken(text, Phase.TLS, whole=False)
+        if isinstance(error, ClientHttpProxyError):
+            return Broken(f"the proxy answered {error.status}", Phase.CONNECT, whole=False)
+        if isinstance(error, (ClientConnectorError, ConnectionTimeoutError)):
+            return Broken(text, Phase.CONNECT, whole=False)
+        return Broken(text, Phase.BODY, whole=False)

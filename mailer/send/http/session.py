@@ -1,0 +1,227 @@
+"""A session with an interface over HTTP, to be used as one with an SMTP server is: by the pool, by routes.
+
+    login -> copy for these recipients -> request ... on_commit, its last piece -> answer -> outcomes
+
+Until the last piece of a request is written, nothing was sent to anyone. From then on an answer below 500
+says what became of it. One from 500 on is often a gateway's that has waited too long, behind which the
+message is delivered all the same: the recipients are `uncertain`, as after a lost connection.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mailer.config.hops import Api
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.header import HeaderReader, HeaderTooLarge
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.mail.reply import printable
+from mailer.send.http.addressed import addressed
+from mailer.send.http.answer import Answer
+from mailer.send.http.apis import TERMS, Source, request
+from mailer.send.http.exchange import Broken, Exchange
+from mailer.send.phase import Phase, Timeouts
+from mailer.send.smtp import utf8
+from mailer.send.smtp.client import Commit
+from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.login import Login, fetch
+from mailer.send.trouble import HopTrouble, SessionLost, judge_http
+
+if TYPE_CHECKING:
+    from mailer.send.smtp.transcript import Say
+
+_BLOCK = 64 * 1024
+
+
+class Message(Source, Protocol):
+    @property
+    def envelope(self) -> Envelope: ...
+
+
+class _Copy:
+    """A message with another header."""
+
+    def __init__(self, message: Source, header: bytes, skip: int) -> None:
+        self._message = message
+        self._header = header
+        self._skip = skip
+        self.size = len(header) + message.size - skip
+
+    def read(self, offset: int, length: int) -> bytes:
+        top = self._header[offset : offset + length]
+        start = max(0, offset - len(self._header)) + self._skip
+        return top + self._message.read(start, length - len(top))
+
+
+class HttpSession:
+    """Logged in as far as HTTP knows a login: with a token at hand. One request at a time."""
+
+    def __init__(self, login: Login, timeouts: Timeouts, say: "Say | None" = None) -> None:
+        """Prepare; the first request connects.
+
+        Args:
+            login: at a hop with an interface.
+            timeouts: `connect` and `dot`, which is how long an answer may take, count.
+            say: takes the lines of a transcript.
+        """
+        self.hop = login.hop
+        self.label = str(login.hop)
+        self.tls = ""
+        """Of the last request."""
+        self.alive = True
+        self.worn = False
+        self.used_up = False
+        self._login = login
+        self._exchange = Exchange(timeouts, login.hop.source_address)
+        self._say = say
+
+    @classmethod
+    async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "HttpSession":
+        """Get what to log in with; arguments as `HttpSession`.
+
+        Raises:
+            HopTrouble: there is nothing to log in with.
+        """
+        return cls(await fetch(hop), timeouts, say)
+
+    async def transact(
+        self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
+        """Send one message to one batch of recipients; as `smtp.client.Session.transact`."""
+        assert self.hop.api is not None
+        outcomes = {
+            recipient: refusal for recipient in recipients if (refusal := self._unfit(message, recipient))
+        }
+        batch = [recipient for recipient in recipients if recipient not in outcomes]
+        if batch:
+            outcomes |= dict(
+                zip(batch, await self._send(self.hop.api, message, batch, on_commit), strict=True)
+            )
+        return [outcomes[recipient] for recipient in recipients]
+
+    async def close(self) -> None:
+        """Close the connection. Never raises."""
+        self.alive = False
+        await self._exchange.close()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self.alive = False
+        self._exchange.abort()
+
+    async def reach(self) -> str:
+        """Ask for the interface's address without a login, and return what it answered in one line.
+
+        Raises:
+            HopTrouble: it does not answer.
+        """
+        try:
+            answer = await self._exchange.get(self.hop.api_url)
+        except Broken as broken:
+            raise self._trouble(broken) from broken.__cause__
+        self.tls = self._exchange.tls
+        return f"HTTP {answer.status}"
+
+    # A request.
+
+    async def _send(
+        self, api: Api, message: Message, batch: list[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
+        """Post it, once more with another token where one is refused."""
+        copy: Source = message
+        if api.by_header:
+            try:
+                copy = _copy(message, [recipient.address for recipient in batch])
+            except HeaderTooLarge:
+                text = f"552 5.3.4 the header is too large to name the recipients that {self.label} sends to"
+                return [self._implied(recipient, Scope.MESSAGE, text) for recipient in batch]
+        try:
+            answer = await self._post(copy, batch, on_commit)
+            if answer.status == 401 and self.hop.tokens:
+                another = await fetch(self.hop, self._login.token)
+                if another.token != self._login.token:
+                    self._login = another
+                    answer = await self._post(copy, batch, on_commit)
+        except Broken as broken:
+            self.alive = False
+            if broken.whole:
+                text = printable(f"{broken.text}; the request had been sent whole")
+                return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, text) for r in batch]
+            raise self._trouble(broken) from broken.__cause__
+        except BaseException:
+            self.abort()
+            raise
+        return self._judged(answer, batch)
+
+    async def _post(self, copy: Source, batch: list[Recipient], on_commit: Commit) -> Answer:
+        made = request(self.hop, copy, self._login.token)
+        self._tell(f"C: POST {made.url} ({made.body.size} octets)")
+        answer = await self._exchange.post(made, lambda: on_commit(batch))
+        self.tls = self._exchange.tls
+        self._tell(f"S: {self._line(answer)}")
+        return answer
+
+    def _judged(self, answer: Answer, batch: list[Recipient]) -> list[Outcome]:
+        """Say what an answer means for the recipients of its request.
+
+        Raises:
+            HopTrouble: it is about our account or the interface, and nobody was sent anything.
+        """
+        line = self._line(answer, len(batch))
+        if answer.taken:
+            return [self._outcome(r, Status.SENT, Scope.MESSAGE, line) for r in batch]
+        if answer.failed and self._exchange.whole:
+            return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
+        status, scope = judge_http(line)
+        if scope in {Scope.PROVIDER, Scope.HOST}:
+            temporary = answer.status not in {401, 403, 404, 407}
+            phase = Phase.AUTH if scope is Scope.PROVIDER else Phase.DOT
+            raise HopTrouble(self.label, phase, self._line(answer), scope=scope, temporary=temporary)
+        return [self._outcome(r, status, scope, line) for r in batch]
+
+    def _line(self, answer: Answer, recipients: int = 1) -> str:
+        line = answer.line(recipients)
+        return self._login.conceal.words(line) if self._login.conceal else line
+
+    def _trouble(self, broken: Broken) -> HopTrouble:
+        kind = SessionLost if broken.phase is Phase.BODY else HopTrouble
+        return kind(self.label, broken.phase, printable(broken.text), temporary=broken.temporary)
+
+    def _tell(self, line: str) -> None:
+        if self._say:
+            self._say(printable(line, 2000))
+
+    # What is known before.
+
+    def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
+        """Return the refusal that the interface's documentation implies: it is not asked."""
+        assert self.hop.api is not None
+        limit = TERMS[self.hop.api].largest
+        if message.size > limit:
+            text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
+            return self._implied(recipient, Scope.MESSAGE, text)
+        text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
+        if utf8.indispensable(message):
+            return self._implied(recipient, Scope.MESSAGE, text)
+        if not recipient.address.isascii():
+            return self._implied(recipient, Scope.RECIPIENT, text)
+        return None
+
+    def _implied(self, recipient: Recipient, scope: Scope, text: str) -> Outcome:
+        return Outcome(recipient.address, Status.BOUNCED, self.hop.name, text, scope, self.tls)
+
+    def _outcome(self, recipient: Recipient, status: Status, scope: Scope, reply: str) -> Outcome:
+        action = "relayed" if status is Status.SENT and recipient.wants("SUCCESS") else ""
+        phase = "" if status is Status.UNCERTAIN else Phase.DOT.value
+        return Outcome(recipient.address, status, self.label, reply, scope, self.tls, phase, action=action)
+
+
+def _copy(message: Source, recipients: Sequence[str]) -> _Copy:
+    """Return a copy whose header names these recipients; raises HeaderTooLarge."""
+    reader, offset = HeaderReader(), 0
+    header = None
+    while header is None and (block := message.read(offset, _BLOCK)):
+        offset += len(block)
+        if found := reader.feed(block):
+            header = found[0]
+    header = reader.finish() if header is None else header
+    return _Copy(message, addressed(header, recipients), len(header))

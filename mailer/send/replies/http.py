@@ -1,0 +1,170 @@
+"""Reads an answer of an interface over HTTP, as `send/http/answer.py` writes it: a table of status and words.
+
+The first row that fits counts. Where the same status means different things, its words are looked at first.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mailer.send.replies.reading import About, Reading
+
+BEGINNING = "HTTP "
+"""What such a line begins with; no SMTP reply does."""
+
+_LINE = re.compile(
+    r"HTTP (\d{3}) (.*?)(?: \(Retry-After: (\d+) s\))?(?: \(one of (\d+) recipients\))?", re.DOTALL
+)
+
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is said with one of these statuses, in one of these words, is about something."""
+
+    about: About
+    status: str
+    """A regular expression for it."""
+    words: str
+    """One for something in the words, whatever its case; empty: any."""
+    reason: str
+    source: str
+    here: bool = False
+    pause: float = 0.0
+
+
+TABLE = (
+    _Row(
+        About.QUOTA,
+        "4..",
+        r"daily|ErrorExceededMessageLimit|QuotaExceeded",
+        "Our allowance for the day is used up.",
+        "Gmail: 403 dailyLimitExceeded; Microsoft Graph: ErrorExceededMessageLimit, ErrorQuotaExceeded",
+        pause=_HOUR,
+    ),
+    _Row(
+        About.QUOTA,
+        "429",
+        "",
+        "Asked to send less for a while.",
+        "RFC 6585 4",
+        pause=_MINUTE,
+    ),
+    _Row(
+        About.QUOTA,
+        "4..",
+        r"rateLimitExceeded|Throttl|TooManyRequests|too many requests|MailboxConcurrency",
+        "Asked to send less for a while.",
+        "Gmail: 403 userRateLimitExceeded; Microsoft Graph: ApplicationThrottled",
+        pause=_MINUTE,
+    ),
+    _Row(
+        About.SENDER,
+        "40[0-3]",
+        r"SendAsDenied|SendOnBehalfOfDenied|ErrorInvalidSender|not allowed to send as",
+        "The sender is not this account's.",
+        "Microsoft Graph: 403 ErrorSendAsDenied",
+    ),
+    _Row(
+        About.MESSAGE,
+        "413",
+        "",
+        "The message is larger than this interface takes.",
+        "RFC 9110 15.5.14",
+        here=True,
+    ),
+    _Row(
+        About.MESSAGE,
+        "4..",
+        r"SizeExceeded|too large|exceeds? the (maximum|limit)|exceeded the maximum",
+        "The message is larger than this interface takes.",
+        "Microsoft Graph: ErrorMessageSizeExceeded; Gmail: 400 too large",
+        here=True,
+    ),
+    _Row(
+        About.ACCOUNT,
+        "40[137]",
+        "",
+        "Our login is refused, or what it may do; every mail would meet the same.",
+        "RFC 9110 15.5.2, 15.5.4, 15.5.8",
+    ),
+    _Row(
+        About.ACCOUNT,
+        "4..",
+        r"AccessDenied|MailboxNotEnabled|NonExistentMailbox|failedPrecondition|FAILED_PRECONDITION|"
+        "Mail service not enabled",
+        "The account or its mailbox may not send; every mail would meet the same.",
+        "Microsoft Graph: 404 MailboxNotEnabledForRESTAPI; Gmail: 400 failedPrecondition",
+    ),
+    _Row(
+        About.ACCOUNT,
+        "404",
+        "",
+        "The mailbox or the address of the interface is not known; every mail would meet the same.",
+        "RFC 9110 15.5.5",
+    ),
+    _Row(
+        About.RECIPIENT,
+        "4(00|22)",
+        r"InvalidRecipients|Invalid (to|cc|bcc) header|recipient address|Recipient address required|"
+        "recipients? (is|are) (not valid|invalid)",
+        "A recipient's address is refused.",
+        "Microsoft Graph: 400 ErrorInvalidRecipients; Gmail: 400 Invalid To header",
+    ),
+    _Row(
+        About.MESSAGE,
+        "4(00|15|22)",
+        r"MimeContentInvalid|InvalidMime|MIME content|MessageSubmissionBlocked|content was rejected",
+        "The message's form or content is refused.",
+        "Microsoft Graph: 400 ErrorMimeContentInvalid",
+        here=True,
+    ),
+    _Row(
+        About.HOST,
+        "408|409|425|3..|5..",
+        "",
+        "The interface itself has trouble.",
+        "RFC 9110 15.4, 15.5.9, 15.6",
+    ),
+)  # fmt: skip
+
+
+def is_http(reply: str) -> bool:
+    return reply.startswith(BEGINNING)
+
+
+@lru_cache(512)
+def read_http(reply: str) -> Reading:
+    """Read an answer that is no success, as the journal has it."""
+    found = _LINE.fullmatch(reply)
+    if not found:
+        return Reading(About.UNKNOWN, permanent=False, enhanced="", evidence="", reason="", source="")
+    status, words, pause, recipients = found.groups()
+    row, evidence = _row(status, words)
+    about = row.about if row else About.UNKNOWN
+    if recipients and about in {About.RECIPIENT, About.UNKNOWN}:
+        return Reading(
+            About.TRANSACTION,
+            permanent=False,
+            enhanced="",
+            evidence=evidence,
+            reason="One of several recipients is refused, and it is not said which: each is asked for apart.",
+            source="One request has one answer for all its recipients",
+        )
+    permanent = status.startswith("4") and about not in {About.QUOTA, About.HOST}
+    if row is None:
+        return Reading(About.UNKNOWN, permanent, "", "", "It does not say what it is about.", "")
+    waits = float(pause) if pause and about is About.QUOTA else row.pause
+    return Reading(about, permanent, "", evidence, row.reason, row.source, row.here, waits)
+
+
+def _row(status: str, words: str) -> tuple[_Row | None, str]:
+    for row in TABLE:
+        if not re.fullmatch(row.status, status, re.ASCII):
+            continue
+        if not row.words:
+            return row, f"status {status}"
+        if found := re.search(row.words, words, re.IGNORECASE):
+            return row, f'words "{found.group()}"'
+    return None, ""

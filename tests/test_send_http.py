@@ -1,0 +1,256 @@
+"""Mail through providers' interfaces over HTTP: what is posted, what answers mean, and real runs."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from hostile import Server
+from sending import forward_to, found, queue
+from testbed.http_api import MAILBOX, Fault, HttpApi, Reader, gmail, graph
+from testbed.ports import free_port
+from testbed.relay import Relay
+from testbed.token_server import TokenServer
+from testbed.waiting import until
+
+SECRET = "s3cret~of-the.application"
+MESSAGE = b"From: <app@example.com>\r\nTo: Bob <bob@example.net>\r\nSubject: hello\r\n\r\nhello\r\n"
+TO = ("bob@example.net", "eve@example.org")
+MANY = int(os.environ.get("MAILER_HTTP_MAILS", "100"))
+"""Mails in the test of lost answers."""
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenServer]:
+    with TokenServer(client_secret=SECRET) as server:
+        for name, value in server.trust(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def through(api: HttpApi, tokens: TokenServer, name: str = "graph", **others: Any) -> dict[str, Any]:
+    auth = {
+        "type": "oauth2", "grant": "clientCredentials", "tokenUrl": tokens.url, "clientId": "app",
+        "clientSecret": SECRET, "scope": "https://graph.microsoft.com/.default",
+    }  # fmt: skip
+    provider = {"api": name, "apiUrl": api.url, "username": MAILBOX, "name": "cloud", "auth": auth}
+    return forward_to(forwardProviders=[provider, *others.pop("more", [])], **others)
+
+
+def journal(relay: Relay, message_id: str) -> list[dict[str, Any]]:
+    message = found(relay.spool, message_id)
+    assert message is not None
+    return [dict(event) for event in message.events]
+
+
+@pytest.mark.parametrize(("read", "name"), [(graph, "graph"), (gmail, "gmail")])
+def test_mail_goes_out_to_the_envelopes_recipients_alone(
+    relay: Relay, tokens: TokenServer, read: Reader, name: str
+) -> None:
+    """The header names one of two, and one who is no recipient; what was accepted follows unchanged."""
+    message = MESSAGE.replace(b"Subject", b"Cc: mallory@example.com\r\nBcc: x@example.com\r\nSubject")
+    with HttpApi(read, bearers=lambda shown: shown in tokens.access) as api:
+        relay.configure(through(api, tokens, name, security={"logAllEmails": True}))
+        sent = queue(relay.spool, TO, message)
+        done = relay.mailer_send("--once")
+        assert (done.returncode, api.complaints) == (0, []), done.stderr
+    [taken] = api.taken
+    assert taken.recipients == TO
+    head, _, body = taken.message.partition(b"\r\n\r\n")
+    assert body == b"hello\r\n"
+    assert head == (
+        b"To: Bob <bob@example.net>\r\nBcc: <eve@example.org>\r\nX-Original-Cc: mallory@example.com\r\n"
+        b"From: <app@example.com>\r\nSubject: hello"
+    )
+    told = relay.mailer("spool", "why", sent).stdout
+    assert f"127.0.0.1:{api.port}" in told
+    assert "HTTP 20" in told
+    assert "It is cloud's now: ask them for " in told
+    [row] = relay.mailer("providers", "--json").stdout.splitlines()
+    assert (json.loads(row)["health"], json.loads(row)["api"]) == ("closed", name)
+    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir())
+    assert not any(token in seen + done.stderr + told for token in (SECRET, *tokens.access))
+
+
+def test_a_token_that_is_withdrawn_is_exchanged_once(relay: Relay, tokens: TokenServer) -> None:
+    with HttpApi(graph, bearers=lambda shown: shown in tokens.access) as api:
+        relay.configure(through(api, tokens))
+        for _ in range(2):
+            queue(relay.spool, message=MESSAGE)
+            assert relay.mailer_send("--once").returncode == 0
+            tokens.revoke()
+            [kept] = (relay.spool / "state").glob("token-*.json")
+            older = json.loads(kept.read_text())
+            older["obtained"] -= 300
+            kept.write_text(json.dumps(older))
+        assert len(api.taken) == 2
+        assert (api.requests, tokens.asked()) == (3, 2)
+
+
+@pytest.mark.parametrize(("policy", "most"), [("hold", 1), ("retry", 2)])
+def test_taken_and_then_504_is_uncertain_and_nobody_gets_it_twice_without_leave(
+    relay: Relay, tokens: TokenServer, policy: str, most: int
+) -> None:
+    """Every mail is taken, and a gateway answers 504; then all is well."""
+    with HttpApi(graph) as api:
+        api.script = [Fault.SLOW_GATEWAY]
+        # All are on their way before the breaker learns of the first answer.
+        at_once = {"concurrency": MANY, "maxSessionsPerHop": MANY}
+        relay.configure(through(api, tokens, uncertain=policy, sending=at_once, more=[NEVER]))
+        waiting = [queue(relay.spool, (to(n),), MESSAGE, sender=f"a@{n}.example") for n in range(MANY)]
+        assert relay.mailer_send("--once").returncode == 0
+        assert api.requests == len(api.taken) == MANY
+        for each in waiting:
+            kinds = [event["event"] for event in journal(relay, each)]
+            assert "uncertain" in kinds, kinds
+            assert ("held" in kinds) is (policy == "hold")
+        api.script = []
+        for _ in range(2):
+            relay.mailer("providers", "reset", "--all")
+            relay.mailer("spool", "retry", "--all") if policy == "retry" else None
+            assert relay.mailer_send("--once").returncode == 0
+    counts = Counter(recipient for taken in api.taken for recipient in taken.recipients)
+    assert counts == {to(n): most for n in range(MANY)}
+
+
+NEVER = {"host": "127.0.0.1", "port": 1, "name": "never"}
+"""A provider that what is uncertain must not go to."""
+
+
+def to(number: int) -> str:
+    return f"bob@{number}.example.net"
+
+
+def test_a_refused_recipient_is_found_among_many(relay: Relay, tokens: TokenServer) -> None:
+    """One request has one answer: who is meant is found by asking for fewer, and for each alone at last."""
+    many = tuple(f"user{n}@example.net" for n in range(5))
+    no = {"error": {"code": "ErrorInvalidRecipients", "message": "At least one recipient is not valid."}}
+    with HttpApi(graph, refuses=lambda taken: (400, no) if many[3] in taken.recipients else None) as api:
+        relay.configure(through(api, tokens))
+        sent = queue(relay.spool, many, MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+    assert sorted(one for taken in api.taken for one in taken.recipients) == sorted({*many} - {many[3]})
+    [no_one] = [event for event in journal(relay, sent) if event["event"] == "bounced"]
+    assert (no_one["to"], no_one["scope"]) == ([many[3]], "recipient")
+    assert no_one["reply"] == "HTTP 400 ErrorInvalidRecipients: At least one recipient is not valid."
+    assert "ask them for the right one" in relay.mailer("spool", "why", sent).stdout
+
+
+def test_what_is_too_large_is_not_posted_and_goes_to_the_next_provider_or_bounces(
+    relay: Relay, tokens: TokenServer
+) -> None:
+    """A request to Graph may have 4 MB, and the message is in base64 there."""
+    large = MESSAGE + (b"x" * 70 + b"\r\n") * (3 * 2**20 // 72)
+    with HttpApi(graph) as api, Server() as second:
+        relay.configure(through(api, tokens, more=[{"host": "127.0.0.1", "port": second.port}]))
+        queue(relay.spool, message=large)
+        assert relay.mailer_send("--once").returncode == 0
+        assert (api.requests, len(second.delivered())) == (0, 1)
+        relay.configure(through(api, tokens))
+        bounced = queue(relay.spool, message=large)
+        queue(relay.spool, message=large[: 3 * 2**20 - 100] + b"\r\n")
+        assert relay.mailer_send("--once").returncode == 0
+        assert (api.requests, len(api.taken), api.complaints) == (1, 1, [])
+    last = journal(relay, bounced)[-1]
+    assert (last["event"], last["reply"][:9]) == ("bounced", "552 5.3.4")
+
+
+def test_who_asks_for_a_pause_is_given_it_to_the_second(relay: Relay, tokens: TokenServer) -> None:
+    """429 with Retry-After, the first answer; a pause longer than any of ours."""
+    said = {"error": {"code": "ApplicationThrottled", "message": "Application is over its limit."}}
+    with HttpApi(graph) as api:
+        api.script = [(429, said, {"Retry-After": "7200"})]
+        relay.configure(through(api, tokens))
+        first = queue(relay.spool, message=MESSAGE)
+        before = time.time()
+        assert relay.mailer_send("--once").returncode == 0
+        after = time.time()
+        queue(relay.spool, message=MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        assert api.requests == 1
+    assert journal(relay, first)[-1]["event"] == "deferred"
+    [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
+    until = datetime.fromisoformat(row["openUntil"]).timestamp()
+    assert before + 7200 - 1 <= until <= after + 7200
+    assert row["reason"] == "it takes no more from us for now"
+
+
+def test_one_mailbox_gets_four_requests_at_once(relay: Relay, tokens: TokenServer) -> None:
+    with HttpApi(graph) as api:
+        api.hold = Event()
+        relay.configure(through(api, tokens, sending={"concurrency": 20}))
+        for _ in range(12):
+            queue(relay.spool, message=MESSAGE)
+        with relay.watch():
+            until(lambda: api.requests == 4, "four requests")
+            api.hold.set()
+            until(lambda: len(api.taken) == 12, "all of them")
+    assert api.at_once <= 4
+
+
+@pytest.mark.parametrize(
+    ("script", "last"),
+    [
+        # Before the request was sent whole nobody can have got anything.
+        ([Fault.REFUSED_EARLY], "deferred"),
+        ([(401, {"error": {"code": "InvalidAuthenticationToken", "message": "no"}})], "deferred"),
+        ([(403, {"error": {"code": "ErrorAccessDenied", "message": "no"}})], "deferred"),
+        ([Fault.REDIRECT], "deferred"),
+        ([Fault.LOST], "uncertain"),
+        ([(503, b"")], "uncertain"),
+    ],
+    ids=["early", "401", "403", "redirect", "lost", "503"],
+)
+def test_what_becomes_of_a_mail(relay: Relay, tokens: TokenServer, script: list[Any], last: str) -> None:
+    body = (b"x" * 70 + b"\r\n") * 30_000 if Fault.REFUSED_EARLY in script else b""
+    with HttpApi(graph) as api:
+        api.script = script
+        relay.configure(through(api, tokens))
+        waiting = queue(relay.spool, message=MESSAGE + body)
+        assert relay.mailer_send("--once").returncode == 0
+    assert journal(relay, waiting)[-1]["event"] == last, journal(relay, waiting)
+
+
+def test_without_an_answer_the_next_provider_gets_it(relay: Relay, tokens: TokenServer) -> None:
+    """Nothing listens; a name is not known; a certificate is nobody's."""
+    with HttpApi(gmail, tls=True) as untrusted, Server() as second:
+        urls = (f"http://127.0.0.1:{free_port()}", "https://nowhere.invalid", untrusted.url)
+        for number, url in enumerate(urls, start=1):
+            settings = through(untrusted, tokens, "gmail", more=[{"host": "127.0.0.1", "port": second.port}])
+            settings["forwardProviders"][0]["apiUrl"] = url
+            relay.configure(settings)
+            queue(relay.spool, message=MESSAGE)
+            assert relay.mailer_send("--once").returncode == 0
+            assert len(second.delivered()) == number
+        assert untrusted.requests == 0
+        doctor = relay.mailer("doctor").stdout
+        assert "its certificate is not trusted" in doctor
+
+
+def test_doctor_and_auth_test_try_interface_and_token_and_post_nothing(
+    relay: Relay, tokens: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HttpApi(graph, tls=True) as api:
+        both = tmp_path / "both.pem"
+        own = Path(api.trust(tmp_path)["SSL_CERT_FILE"]).read_text()
+        both.write_text(Path(os.environ["SSL_CERT_FILE"]).read_text() + own)
+        monkeypatch.setenv("SSL_CERT_FILE", str(both))
+        relay.configure(through(api, tokens))
+        checked = relay.mailer("config", "check")
+        assert checked.returncode == 0, checked.stderr
+        queue(relay.spool, message=MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(api.taken) == 1
+        for command in (("doctor",), ("auth", "test", "cloud")):
+            told = relay.mailer(*command, "--json").stdout
+            rows = [json.loads(line) for line in told.splitlines()]
+            found = {row["what"]: row for row in rows if row["about"] == f"localhost:{api.port}"}
+            assert [found[what]["grade"] for what in ("connect", "tls", "login")] == ["ok"] * 3
+            assert "verified" in found["tls"]["found"]
+        assert api.requests == 1
