@@ -7,7 +7,9 @@ says it is from, and is never answered with another.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from mailer.config.hops import Provider
 from mailer.config.receiving import RewriteFrom
