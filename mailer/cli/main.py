@@ -33,6 +33,7 @@ from mailer.cli.options import config_option, examples
         "spool": "mailer.cli.spool:spool",
         "providers": "mailer.cli.providers:providers",
         "auth": "mailer.cli.auth:auth",
+        "route": "mailer.cli.route:route",
         "explain-trouble": "mailer.cli.explain_trouble:explain_trouble",
         "user": "mailer.cli.user:user",
         "log": "mailer.cli.log:log",

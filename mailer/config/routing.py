@@ -74,6 +74,16 @@ class RouteRule(Group, frozen=True, kw_only=True):
         }
         return demands | ({"header": self.header} if self.header else {})
 
+    @property
+    def written(self) -> dict[str, object]:
+        """The conditions as they may be written, for whoever is to recognise the rule."""
+        demands = self.conditions
+        if self.header:
+            demands["header"] = {
+                key: value for key, value in msgspec.to_builtins(self.header).items() if value is not None
+            }
+        return demands
+
 
 def listed(names: Names) -> tuple[str, ...]:
     """Return one pattern as a list of one."""

@@ -88,7 +88,9 @@ def as_text(row: Row) -> str:
     login = f" as {row.username}" if row.username else ""
     share = f", weight {row.weight}" if row.weight else ""
     by = f" ({row.api})" if row.api else ""
-    said = f"{row.name}: {row.host}:{row.port}{by}{login}, priority {row.priority}{share}: {_health(row)}"
+    said = (
+        f"{row.name}: {row.host}:{row.port}{by}{login}, priority {row.priority}{share}: {health_words(row)}"
+    )
     if row.trouble:
         said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
     if row.todo:
@@ -96,7 +98,8 @@ def as_text(row: Row) -> str:
     return "\n".join(printable(line, 2000) for line in said.splitlines()) + "\n"
 
 
-def _health(row: Row) -> str:
+def health_words(row: Row) -> str:
+    """Say how a provider does, in a few words."""
     match row.health:
         case Health.OPEN:
             return f"paused until {_second(row.open_until)}: {row.reason}"

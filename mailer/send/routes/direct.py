@@ -38,6 +38,34 @@ class Terms:
     insecure_skip_verify: bool = False
 
 
+def domain_of(address: str, terms: Terms) -> str:
+    """Return what is behind the last @, in lower case; a bare `postmaster` is ours (RFC 5321 4.1.1.3)."""
+    return (address.rpartition("@")[2] if "@" in address else terms.ehlo_domain).lower()
+
+
+def hop_to(terms: Terms, host: str, address: str, demand: TlsPolicy) -> Hop:
+    """Return an exchanger as a next hop.
+
+    Args:
+        terms: how exchangers are spoken to.
+        host: its name.
+        address: where to connect; empty: not known yet.
+        demand: what TLS its domain's policy wants.
+    """
+    return Hop(
+        name=address if host.startswith("[") else host,
+        port=terms.port,
+        address=address,
+        starttls=STARTTLS[demand.level],
+        # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
+        verify=demand.level is TlsLevel.VERIFY and not terms.insecure_skip_verify,
+        verify_name=demand.verify_name,
+        ehlo_domain=terms.ehlo_domain,
+        source_address=terms.source_address,
+        per_minute=terms.per_minute,
+    )
+
+
 class DirectRoute:
     """Delivers to the recipients' own servers; one group of recipients per domain."""
 
@@ -61,7 +89,7 @@ class DirectRoute:
         """Divide recipients by domain; see `Route`."""
         domains: dict[str, list[Recipient]] = {}
         for recipient in recipients:
-            domains.setdefault(self._domain(recipient.address), []).append(recipient)
+            domains.setdefault(domain_of(recipient.address, self._terms), []).append(recipient)
         return list(domains.values())
 
     async def deliver(
@@ -71,13 +99,13 @@ class DirectRoute:
 
         All recipients are of one domain.
         """
-        with self._traffic.towards(self._domain(recipients[0].address)):
+        with self._traffic.towards(domain_of(recipients[0].address, self._terms)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
 
     async def _exchange(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
-        domain = self._domain(recipients[0].address)
+        domain = domain_of(recipients[0].address, self._terms)
         try:
             hosts = await exchangers(self._resolver, domain, self._shuffle)
         except Undeliverable as final:
@@ -102,10 +130,6 @@ class DirectRoute:
     def leads_to(self, hop: str) -> bool:
         """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
         return hop.endswith(f":{self._terms.port}")
-
-    def _domain(self, address: str) -> str:
-        """Return what is behind the last @, in lower case; a bare `postmaster` is ours (RFC 5321 4.1.1.3)."""
-        return (address.rpartition("@")[2] if "@" in address else self._terms.ehlo_domain).lower()
 
     async def _try(
         self,
@@ -134,26 +158,11 @@ class DirectRoute:
             for address in usable:
                 if now() > until:
                     return
-                yield self._hop(host, address, demand)
+                yield hop_to(self._terms, host, address, demand)
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"
                 text = f"{forbidden[0]} is not a public address, and directDelivery.allowPrivate is off"
                 yield HopTrouble(where, Phase.CONNECT, text)
-
-    def _hop(self, host: str, address: str, demand: TlsPolicy) -> Hop:
-        terms = self._terms
-        return Hop(
-            name=address if host.startswith("[") else host,
-            port=terms.port,
-            address=address,
-            starttls=STARTTLS[demand.level],
-            # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
-            verify=demand.level is TlsLevel.VERIFY and not terms.insecure_skip_verify,
-            verify_name=demand.verify_name,
-            ehlo_domain=terms.ehlo_domain,
-            source_address=terms.source_address,
-            per_minute=terms.per_minute,
-        )
 
     async def _send(
         self, hop: Hop, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit

@@ -25,6 +25,7 @@ from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
     from mailer.oauth.source import TokenSource
+    from mailer.send.routes.direct import Terms
     from mailer.send.routes.mx import Rules
 
 
@@ -80,13 +81,22 @@ def target_name(target: Target, config: Config) -> str:
 def _direct(config: Config, means: Means) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
-    from mailer.send.routes.direct import DirectRoute, Terms  # noqa: PLC0415
+    from mailer.send.routes.direct import DirectRoute  # noqa: PLC0415
+
+    resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
+    terms = terms_of(config, means.ehlo_domain)
+    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.traffic)
+
+
+def terms_of(config: Config, ehlo_domain: str) -> "Terms":
+    """Return how mail exchangers are spoken to; args: ehlo_domain: what we are called by default."""
+    from mailer.send.routes.direct import Terms  # noqa: PLC0415 - as above
 
     direct = config.direct_delivery
-    terms = Terms(
+    return Terms(
         port=direct.port,
         rules=rules_of(direct),
-        ehlo_domain=direct.ehlo_domain or means.ehlo_domain,
+        ehlo_domain=direct.ehlo_domain or ehlo_domain,
         batch_size=config.batch_size,
         batch_delay=config.batch_delay / 1000,
         attempts=direct.retry_count,
@@ -95,8 +105,6 @@ def _direct(config: Config, means: Means) -> Route:
         tls_policies=config.tls_policies,
         insecure_skip_verify=direct.insecure_skip_verify,
     )
-    resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
-    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.traffic)
 
 
 def rules_of(direct: DirectDelivery) -> "Rules":

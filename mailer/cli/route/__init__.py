@@ -1,0 +1,101 @@
+"""`mailer route`: where a mail would go, and on what terms, without sending it."""
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import click
+
+from mailer.cli import candidates
+from mailer.cli.message_id import MessageId
+from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line
+from mailer.cli.wire import configuration, end_with_the_pipe, workplace
+from mailer.config.checks import refuse_to_send
+from mailer.config.problem import ConfigError
+from mailer.mail.address import check_address
+from mailer.mail.header import MAX_HEADER
+
+_FIELDS = (
+    "address, rule, conditions, reason, hops [{name, kind, relay, username, weight, health, tls, sender, "
+    "rewriteFrom, dkim, exchangers, trouble}], next, nextAttempt"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for."""
+
+    sender: str
+    to: tuple[str, ...]
+    user: str
+    message_id: str | None
+    file: BinaryIO | None
+    as_json: bool
+
+
+@click.command(
+    epilog=examples(
+        "mailer route --from app@example.com --to bob@example.net",
+        "mailer route --from app@example.com --to bob@example.net --user shop mail.eml",
+        "mailer route --from '<>' --to app@example.com          a notification",
+        "mailer route --id 01JD0M3Q --json | jq .hops           a queued message, as it would be tried now",
+    )
+)
+@click.option("--from", "sender", default="", metavar="ADDRESS", help="The envelope sender; '<>': a bounce.")
+@click.option("--to", multiple=True, metavar="ADDRESS", help="A recipient; may be given several times.")
+@click.option(
+    "--user", default="", metavar="NAME", shell_complete=candidates.users, help="The login; none: nobody's."
+)
+@click.option("--id", "message_id", metavar="ID", type=MessageId(), help="Explain a queued message instead.")
+@click.argument("file", type=click.File("rb"), required=False)
+@json_of(_FIELDS)
+@config_option
+def route(**asked: object) -> None:
+    """Explain where a mail would go: the rule, the hops in order, and the terms of each.
+
+    For each recipient: the rule of `routes` that matches; the hops in the order in which they are tried, how
+    each does, what TLS it is spoken to with, what of sender and From is changed for it, and which DKIM keys
+    sign; and when the mail would be tried. Nothing is sent and nothing changes. Mail exchangers are looked up
+    in DNS.
+
+    FILE is the mail as it was submitted (- for standard input), of which the header counts. Without it rules
+    with a `header` condition do not match, and From is taken to be the sender.
+    """
+    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    _check(order)
+    end_with_the_pipe()
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not for `--help`
+    from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
+    from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above
+
+    with workplace(loaded) as at:
+        if order.message_id:
+            subject = queued(at.spool, order.message_id)
+        else:
+            sender = "" if order.sender == "<>" else order.sender
+            head = order.file.read(MAX_HEADER) if order.file else None
+            subject = typed(sender, order.to, order.user, head)
+        explainer = Explainer(at.config, at.spool, time.time())
+        for each in asyncio.run(explainer.explain(subject)):
+            sys.stdout.write(json_line(each) if order.as_json else as_text(each))
+
+
+def _check(order: Order) -> None:
+    if order.message_id:
+        if order.sender or order.to or order.user or order.file:
+            raise click.UsageError("--id goes alone: sender, recipients and header are those of the message")
+        return
+    if not (order.sender and order.to):
+        raise click.UsageError("Say --from and --to, or --id.")
+    for option, address in (("--from", order.sender), *(("--to", each) for each in order.to)):
+        try:
+            if address != "<>" or option != "--from":
+                check_address(address)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=option) from None

@@ -1,0 +1,221 @@
+"""What `mailer route` says of each recipient: the runner's own decision, and the terms of each hop."""
+
+import re
+from datetime import UTC, datetime
+
+import msgspec
+
+from mailer.cli.outlook import keeping
+from mailer.cli.providers.listing import Row, health_words, listing
+from mailer.cli.route.subject import Subject
+from mailer.config.hops import Provider
+from mailer.config.model import Config
+from mailer.config.own_name import own_name
+from mailer.mail.clock import rfc3339
+from mailer.mail.outcome import Status
+from mailer.send.dkim.signer import NoKey, Signer, SigningError
+from mailer.send.presentation import AS_ACCEPTED, Presentation
+from mailer.send.resolver import DnsResolver, LookupFailed
+from mailer.send.routes.demand import demand_of
+from mailer.send.routes.direct import domain_of, hop_to
+from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail
+from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
+from mailer.send.routes.plan import hop_of, target_name, terms_of
+from mailer.send.smtp.hop import Hop, StartTls
+from mailer.send.staging import Staging
+from mailer.spool.journal import Standing
+from mailer.spool.layout import LOCAL, Spool
+from mailer.spool.obstacles import next_attempt
+
+_TAGS = re.compile(rb"\bd=([^;]+);\s+s=([^;]+);")
+
+
+class HopTerms(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A hop, and what the mail is like there."""
+
+    name: str
+    """As rules name it: of a provider, `direct` or `local`."""
+    kind: str
+    """`provider`, `direct`, `local`; or `server`, of which the journal names no more."""
+    relay: str = ""
+    """As the journal will name it, less the address; of `direct` empty."""
+    username: str = ""
+    weight: int = 0
+    """Share of the mail among hops of the same priority; 0 for all: in this order."""
+    health: str = ""
+    tls: str = ""
+    sender: str = ""
+    """The envelope sender there; empty: `<>`."""
+    rewrite_from: str = "keep"
+    dkim: tuple[str, ...] = ()
+    """Domain and selector of each signature, as `example.com mail`."""
+    exchangers: tuple[str, ...] = ()
+    trouble: str = ""
+    """Why mail would not get further than this, as far as can be seen without a connection."""
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What would be done for one recipient."""
+
+    address: str
+    rule: str
+    """The rule that matched, such as `routes[2]`; empty: none did."""
+    conditions: dict[str, object]
+    """Of that rule."""
+    reason: str
+    """Why it would not be sent; empty: it would be."""
+    hops: tuple[HopTerms, ...]
+    """In the order in which they are tried."""
+    next: str
+    """When it is due, as the journal writes it; empty: now, or when the operator says so."""
+    next_attempt: str
+    """The same in words, with what keeps it back."""
+
+
+class Explainer:
+    """Explains mails by one configuration and what the spool knows now."""
+
+    def __init__(self, config: Config, spool: Spool, now: float) -> None:
+        """Prepare; args: now: seconds since the epoch."""
+        self._config = config
+        self._now = now
+        self._directions = Directions(config)
+        self._obstacles = keeping(config, spool, now)
+        rows = listing(config, spool, datetime.fromtimestamp(now, UTC))
+        self._rows = {(row.host, row.port, row.username): row for row in rows}
+        self._keeps = keeps_mail(config)
+        signs = config.dkim.enabled and not self._keeps
+        self._signer = Signer(config.dkim, lambda: now) if signs else None
+
+    async def explain(self, subject: Subject) -> list[Explanation]:
+        """Explain where a mail would go, for each recipient that is to be tried."""
+        staging = None if self._keeps else Staging.of(self._config)
+        objection = staging.objection(subject.envelope) if staging else ""
+        return [await self._recipient(subject, standing, objection) for standing in subject.standings]
+
+    async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
+        way = self._directions.of(subject.mail, standing.address)
+        hops: tuple[HopTerms, ...]
+        if standing.status is Status.UNCERTAIN:
+            hops = (HopTerms(name=standing.hop, kind="server", relay=standing.hop),)
+            reason = objection
+        else:
+            shares = [share for group in way.groups for share in group]
+            hops = tuple([await self._hop(*share, subject, standing.address) for share in shares])
+            reason = objection or way.hold or way.waits
+        expected = next_attempt(standing.next, self._obstacles)
+        after = "after `mailer spool release`"
+        return Explanation(
+            address=standing.address,
+            rule=way.rule if standing.status is not Status.UNCERTAIN else "",
+            conditions=self._conditions(way),
+            reason=subject.held or reason,
+            hops=hops,
+            next=rfc3339(standing.next) if standing.next is not None and not subject.held else "",
+            next_attempt=f"next {after}: it is held" if subject.held else expected.words(self._now),
+        )
+
+    def _conditions(self, way: Way) -> dict[str, object]:
+        rules = dict(zip(self._directions.ways, self._config.routes, strict=False))
+        return rules[way].written if way in rules else {}
+
+    async def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopTerms:
+        match target:
+            case Own.LOCAL:
+                return HopTerms(name=target.value, kind=LOCAL, relay=LOCAL, sender=subject.envelope.sender)
+            case Own.DIRECT:
+                return await self._direct(subject, address)
+            case Provider():
+                return self._provider(target, weight, subject)
+
+    def _provider(self, provider: Provider, weight: int, subject: Subject) -> HopTerms:
+        shown = Presentation.to(provider)
+        row = self._rows.get((provider.host, provider.port, provider.username))
+        keys, trouble = self._keys(subject, shown)
+        return HopTerms(
+            name=provider.label,
+            kind="provider",
+            relay=target_name(provider, self._config),
+            username=provider.username,
+            weight=weight,
+            health=_health(row),
+            tls=tls_words(hop_of(provider, self._config)),
+            sender=shown.envelope(subject.envelope).sender,
+            rewrite_from=shown.rewrite_from.value,
+            dkim=keys,
+            trouble=trouble,
+        )
+
+    async def _direct(self, subject: Subject, address: str) -> HopTerms:
+        terms = terms_of(self._config, own_name(self._config))
+        domain = domain_of(address, terms)
+        hosts, trouble = await self._exchangers(domain)
+        keys, unsigned = self._keys(subject, AS_ACCEPTED)
+        hop = hop_to(terms, hosts[0] if hosts else domain, "", demand_of(self._config.tls_policies, domain))
+        return HopTerms(
+            name=Own.DIRECT.value,
+            kind=Own.DIRECT.value,
+            tls=tls_words(hop),
+            sender=subject.envelope.sender,
+            dkim=keys,
+            exchangers=tuple(f"{host}:{terms.port}" for host in hosts),
+            trouble=unsigned or trouble,
+        )
+
+    async def _exchangers(self, domain: str) -> tuple[list[str], str]:
+        dns = self._config.dns
+        try:
+            resolver = DnsResolver(dns.nameservers, float(dns.timeout))
+            return (await exchangers(resolver, domain, lambda _: None))[:MAX_HOSTS], ""
+        except Undeliverable as final:
+            return [], f"it would bounce: {final.reply}"
+        except LookupFailed as failed:
+            return [], f"MX lookup for {domain}: {failed}"
+
+    def _keys(self, subject: Subject, shown: Presentation) -> tuple[tuple[str, ...], str]:
+        """Return the keys that would sign, by signing the header; or why the mail would wait."""
+        if self._signer is None or not shown.dkim:
+            return (), ""
+        head = subject.header
+        if shown.edits(subject.envelope):
+            head = shown.header(head, subject.envelope)
+        try:
+            signatures = self._signer.sign(_Header(head))
+        except NoKey as error:
+            return (), "" if subject.notifies else error.reason
+        except SigningError as error:
+            return (), error.reason
+        return tuple(b" ".join(tags).decode() for tags in _TAGS.findall(signatures)), ""
+
+
+class _Header:
+    """A header as a `Source`: a message without a body."""
+
+    def __init__(self, head: bytes) -> None:
+        self._message = head + b"\r\n"
+        self.size = len(self._message)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._message[offset : offset + length]
+
+
+def _health(row: Row | None) -> str:
+    return health_words(row) if row else ""
+
+
+def tls_words(hop: Hop) -> str:
+    """Say what TLS a hop is spoken to with, and whether its certificate must be valid."""
+    if hop.api:
+        how = f"{hop.api.value} over {hop.api_url.partition(':')[0].upper()}"
+    elif hop.opportunistic:
+        return "STARTTLS when it is offered, with any certificate, and in clear when it fails"
+    elif hop.implicit_tls:
+        how = "TLS from the first byte"
+    elif hop.starttls is StartTls.NEVER and not (hop.username and not hop.here):
+        return "in clear"
+    elif hop.here and hop.starttls is not StartTls.REQUIRED:
+        how = "STARTTLS when it is offered"
+    else:
+        how = "STARTTLS, and nothing in clear"
+    name = hop.verify_name or hop.name
+    return f"{how}; " + (f"the certificate must be valid for {name}" if hop.verify else "any certificate")

@@ -1,0 +1,73 @@
+"""The mail that `mailer route` explains: typed, or queued."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.spool.selection import locate
+from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.header import HeaderTooLarge, read_header
+from mailer.send.routes.directions import mail_of
+from mailer.send.routes.rules import Mail
+from mailer.spool.entry import Corrupt
+from mailer.spool.inspect import View
+from mailer.spool.journal import Standing
+from mailer.spool.layout import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One mail."""
+
+    envelope: Envelope
+    mail: Mail
+    standings: tuple[Standing, ...]
+    """The recipients that are to be tried."""
+    header: bytes
+    """As it was submitted, or made up of the sender."""
+    held: str = ""
+    """Why it is in `hold/`; empty: it is not."""
+    notifies: bool = False
+    """It is a notification of ours, which may leave unsigned."""
+
+
+def typed(sender: str, to: Sequence[str], user: str, message: bytes | None) -> Subject:
+    """Return a mail as it would be queued; args: message: its beginning; None: there is none."""
+    recipients = tuple(map(Recipient, to))
+    lines = (message or b"").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    header = _header_of(lines)
+    shown = header if message is not None else f"From: <{sender}>\r\n".encode()
+    return Subject(
+        Envelope(sender, recipients),
+        Mail(sender, user, lambda: header),
+        tuple(map(Standing, recipients)),
+        shown,
+    )
+
+
+def _header_of(message: bytes) -> bytes:
+    try:
+        return read_header(lambda offset, length: message[offset : offset + length])
+    except HeaderTooLarge:
+        raise Failure(Exit.DATA, "the header is larger than any that would be accepted") from None
+
+
+def queued(spool: Spool, message_id: str) -> Subject:
+    """Return a queued mail.
+
+    Raises:
+        Failure: there is none, it cannot be read, or it moved on.
+    """
+    spot = locate(spool, message_id)
+    try:
+        with View.open(spool, spot) as view:
+            entry = view.entry()
+            mail = mail_of(entry, partial(view.read, entry))
+            header = mail.header  # While the file is open.
+    except FileNotFoundError:
+        raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again") from None
+    except Corrupt as corrupt:
+        raise Failure(Exit.DATA, f"{spot.name} cannot be read: {corrupt}") from None
+    state = entry.state
+    return Subject(entry.envelope, mail, state.open, header, state.held, bool(state.about))
