@@ -65,6 +65,35 @@ def test_gmail_by_a_service_account(loaded: Any) -> None:
     assert provider.oauth.scope == "https://www.googleapis.com/auth/gmail.send"
 
 
+MAILGUN = {"api": "mailgun", "username": "mg.example.com", "password": "key-0123456789"}
+
+
+def test_mailgun_by_a_key(loaded: Any) -> None:
+    found = loaded(**MAILGUN)
+    [provider] = found.config.providers
+    assert told(found) == {}
+    assert (provider.host, provider.account) == ("api.mailgun.net", "api.mailgun.net:443 as mg.example.com")
+    europe = loaded(**MAILGUN, apiUrl="https://api.eu.mailgun.net")
+    assert told(europe) == {}
+    assert europe.config.providers[0].host == "api.eu.mailgun.net"
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ({"username": ""}, "username", "the sending domain"),
+        ({"username": "postmaster@mg.example.com"}, "username", "the sending domain"),
+        ({"username": "a.example/../x"}, "username", "the sending domain"),
+        ({"password": ""}, "password", "the API key"),
+        ({"auth": MICROSOFT}, "auth", "is not for mailgun"),
+    ],
+)
+def test_what_keeps_mail_from_mailgun_is_named(
+    loaded: Any, keys: dict[str, Any], key: str, words: str
+) -> None:
+    assert words in told(loaded(**MAILGUN | keys))[P + key]
+
+
 def test_an_interface_elsewhere(loaded: Any) -> None:
     found = loaded(**GRAPH, auth=MICROSOFT, apiUrl="http://127.0.0.1:8080/")
     [provider] = found.config.providers

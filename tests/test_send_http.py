@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from hostile import Server
 from sending import forward_to, found, queue
-from testbed.http_api import MAILBOX, Fault, HttpApi, Reader, gmail, graph
+from testbed.http_api import DOMAIN, MAILBOX, Fault, HttpApi, Reader, gmail, graph, mailgun
 from testbed.ports import free_port
 from testbed.relay import Relay
 from testbed.token_server import TokenServer
 from testbed.waiting import until
 
+KEY = "key-3ax6xnjp29jd6fds4gc373sgvjxteol0"
 SECRET = "s3cret~of-the.application"
 MESSAGE = b"From: <app@example.com>\r\nTo: Bob <bob@example.net>\r\nSubject: hello\r\n\r\nhello\r\n"
 TO = ("bob@example.net", "eve@example.org")
@@ -41,6 +43,13 @@ def through(api: HttpApi, tokens: TokenServer, name: str = "graph", **others: An
     }  # fmt: skip
     provider = {"api": name, "apiUrl": api.url, "username": MAILBOX, "name": "cloud", "auth": auth}
     return forward_to(forwardProviders=[provider, *others.pop("more", [])], **others)
+
+
+def by_key(api: HttpApi, **others: Any) -> dict[str, Any]:
+    """The settings that send everything through Mailgun."""
+    keys = {"username": DOMAIN, "password": KEY}
+    provider = {"api": "mailgun", "apiUrl": api.url, "name": "gun", **keys}
+    return forward_to(forwardProviders=[provider], **others)
 
 
 def journal(relay: Relay, message_id: str) -> list[dict[str, Any]]:
@@ -254,3 +263,38 @@ def test_doctor_and_auth_test_try_interface_and_token_and_post_nothing(
             assert [found[what]["grade"] for what in ("connect", "tls", "login")] == ["ok"] * 3
             assert "verified" in found["tls"]["found"]
         assert api.requests == 1
+
+
+ODD = b"From: <app@example.com>\r\nTo: x@example.com\r\nSubject: odd\r\n\r\n\xff--\r\n.\r\n..\r\nno end"
+
+
+def test_mailgun_gets_the_bytes_that_were_accepted_and_the_envelopes_recipients(relay: Relay) -> None:
+    large = MESSAGE + bytes(range(32, 127)) * 3000 + b"\r\n"
+    with HttpApi(mailgun, bearers=lambda key: key == KEY) as api:
+        relay.configure(by_key(api, security={"logAllEmails": True}))
+        sent = [queue(relay.spool, TO, message) for message in (MESSAGE, ODD, large)]
+        done = relay.mailer_send("--once")
+        assert (done.returncode, api.complaints) == (0, []), done.stderr
+        assert {taken.message for taken in api.taken} == {MESSAGE, ODD, large}
+        assert {taken.recipients for taken in api.taken} == {TO}
+        told = relay.mailer("spool", "why", sent[0]).stdout
+        assert "HTTP 200 Queued. Thank you. id=<" in told
+        assert f"{DOMAIN}>" in told
+        api.script = [(401, b"Forbidden", {"Content-Type": "text/plain"})]
+        queue(relay.spool, TO, MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+    [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
+    assert (row["health"], row["cause"]) == ("open", "apiKeyRefused")
+    seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir())
+    assert KEY not in seen + done.stderr + told
+
+
+def test_a_login_that_an_answer_quotes_is_shown_nowhere(relay: Relay) -> None:
+    login = b64encode(f"api:{KEY}".encode()).decode()
+    with HttpApi(mailgun) as api:
+        api.script = [(401, {"message": f"bad {login}, {KEY}"})]
+        relay.configure(by_key(api))
+        queue(relay.spool, message=MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+    [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
+    assert row["trouble"] == "HTTP 401 bad ***, ***"

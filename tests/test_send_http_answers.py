@@ -34,6 +34,10 @@ def gmail(status: int, reason: str, message: str = "words", **headers: str) -> A
     return answer(status, {"error": {"errors": errors, "code": status, "message": message}}, **headers)
 
 
+def mailgun(status: int, message: str) -> Answer:
+    return answer(status, {"message": message})
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [
@@ -95,6 +99,13 @@ MEANINGS = [
     (graph(400, "SomethingNew"), Scope.MESSAGE, Action.SECOND_OPINION, ""),
     (graph(409, "Conflict"), Scope.HOST, Action.RETRY, ""),
     (answer(307, b""), Scope.HOST, Action.RETRY, ""),
+    (answer(401, b"Forbidden", Content_Type="text/plain"), Scope.PROVIDER, Action.RETRY, "apiKeyRefused"),
+    (mailgun(404, "Domain not found: mg.example.com"), Scope.PROVIDER, Action.RETRY, "apiDomain"),
+    (mailgun(403, "Domain mg is not allowed to send: unverified"), Scope.PROVIDER, Action.RETRY, "apiDomain"),
+    (mailgun(400, "to parameter is missing"), Scope.MESSAGE, Action.SECOND_OPINION, ""),
+    (mailgun(400, "'to' parameter is not a valid address"), Scope.RECIPIENT, Action.BOUNCE, ""),
+    (mailgun(420, "recipient limit exceeded, try again later"), Scope.PROVIDER, Action.RETRY, ""),
+    (mailgun(413, "Request Entity Too Large"), Scope.MESSAGE, Action.BOUNCE, ""),
     (gmail(401, "authError", "Invalid Credentials"), Scope.PROVIDER, Action.RETRY, "apiTokenRefused"),
     (gmail(403, "insufficientPermissions"), Scope.PROVIDER, Action.RETRY, "apiPermission"),
     (gmail(403, "dailyLimitExceeded"), Scope.PROVIDER, Action.RETRY, ""),

@@ -1,9 +1,12 @@
 """What is missing or wrong in a provider with `api`; see `provider_checks`, which asks."""
 
+import re
 from collections.abc import Iterator
 
 from mailer.config.hops import Api, AuthMechanism, Provider
 from mailer.config.oauth_checks import bad_url
+
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
@@ -13,14 +16,26 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
             yield "apiUrl", f"has no effect without api, one of {', '.join(Api)}"
         return
     yield from _address(provider)
-    if isinstance(provider.auth, AuthMechanism):
-        yield "auth", "is a mechanism of SMTP, which api does not use"
-    elif provider.oauth is None:
-        yield "auth", f"is needed: {provider.api} takes access tokens alone, see OAuth 2.0 in the README"
+    yield from _login(provider)
     if provider.insecure_skip_verify:
         yield "insecureSkipVerify", "is not possible with api: the certificate is always verified"
     if provider.ssl:
         yield "ssl", "has no effect with api: apiUrl says whether there is TLS; remove it"
+
+
+def _login(provider: Provider) -> Iterator[tuple[str, str]]:
+    api = provider.api
+    if isinstance(provider.auth, AuthMechanism):
+        yield "auth", "is a mechanism of SMTP, which api does not use"
+    elif api and api.by_header and provider.oauth is None:
+        yield "auth", f"is needed: {api} takes access tokens alone, see OAuth 2.0 in the README"
+    elif provider.oauth and api and not api.by_header:
+        yield "auth", f"is not for {api}, which takes username and password; remove it"
+    if api is Api.MAILGUN:
+        if not _DOMAIN.fullmatch(provider.username):
+            yield "username", "is needed: the sending domain as Mailgun lists it, such as mg.example.com"
+        if provider.password.empty:
+            yield "password", "is needed: the API key, or the sending key of the domain"
 
 
 def _address(provider: Provider) -> Iterator[tuple[str, str]]:

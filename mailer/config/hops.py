@@ -57,6 +57,8 @@ class Api(StrEnum):
     """Microsoft Graph, `sendMail` in MIME format."""
     GMAIL = "gmail"
     """Gmail API, `messages.send` by upload."""
+    MAILGUN = "mailgun"
+    """Mailgun, `messages.mime`."""
 
     @property
     def by_header(self) -> bool:
@@ -76,8 +78,9 @@ class Provider(Group, frozen=True, kw_only=True):
     api_url: str = ""
     """Where it is, without a path as the provider documents it; empty: the provider's usual one."""
     username: str = ""
-    """Empty: no AUTH. With `api`: the mailbox."""
+    """Empty: no AUTH. With `api`: the mailbox (`graph`, `gmail`), or the sending domain (`mailgun`)."""
     password: Secret = Secret("")
+    """For `mailgun`: the API key."""
     auth: AuthMechanism | OAuth2 | None = None
     """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused. An
     object: with an access token instead of `password`."""

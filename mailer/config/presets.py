@@ -119,6 +119,8 @@ def _usual(api: Api, preset: Preset | None) -> str:
             return _CLOUDS[preset if preset and preset.microsoft else Preset.MICROSOFT365].graph
         case Api.GMAIL:
             return "https://gmail.googleapis.com"
+        case Api.MAILGUN:
+            return "https://api.mailgun.net"
 
 
 def _known(preset: Preset, api: Api | None, auth: dict[str, object]) -> Iterator[tuple[str, str]]:

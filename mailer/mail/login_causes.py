@@ -210,6 +210,21 @@ CAUSES = (
         account. Changes take up to an hour; {again}""",
     ),
     _cause(
+        "apiKeyRefused",
+        "HTTP 401 (Forbidden|Unauthorized|no reason|Invalid private key)",
+        "the interface refuses our API key",
+        """Write the domain's sending key or the account's API key into `password`; for Mailgun in the EU set
+        `apiUrl` to https://api.eu.mailgun.net, for keys of one region are not known in the other; type
+        `mailer reload`; {again}""",
+    ),
+    _cause(
+        "apiDomain",
+        "HTTP 40[0-4] .*(domain not found|not allowed to send|authorized recipients)",
+        "the sending domain is not known there, or may not send yet",
+        """Set `username` to the sending domain as the provider lists it, and verify that domain there;
+        `apiUrl` must be of its region; {again}""",
+    ),
+    _cause(
         "apiTokenRefused",
         "HTTP 401 .*(InvalidAuthenticationToken|authError|UNAUTHENTICATED)",
         "the interface refuses our access token",

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import trustme
 
-MAILBOX = "relay@example.com"
+MAILBOX, DOMAIN = "relay@example.com", "mg.example.com"
 
 
 class Fault(Enum):
@@ -259,8 +259,32 @@ def gmail(_: HttpApi, posted: Posted) -> Taken:
     return Taken(named(posted.body), posted.body, posted.path, posted.headers["Authorization"])
 
 
+def mailgun(api: HttpApi, posted: Posted) -> Taken:
+    """Mailgun, "Send an email in MIME format": a form with `to` and the file `message`."""
+    expect(true=posted.path == f"/v3/{DOMAIN}/messages.mime", what=f"path {posted.path}")
+    form, _, boundary = posted.headers["Content-Type"].partition("; boundary=")
+    expect(true=form == "multipart/form-data", what="Content-Type")
+    kind, _, login = posted.headers["Authorization"].partition(" ")
+    user, _, key = b64decode(login).decode().partition(":")
+    expect(true=(kind, user) == ("Basic", "api") and api.bearers(key), what="login")
+    first, *parts, last = posted.body.split(f"--{boundary}".encode())
+    expect(true=(first, last) == (b"", b"--\r\n"), what="form")
+    recipients, messages = [], []
+    for part in parts:
+        head, _, value = part.partition(b"\r\n\r\n")
+        expect(true=value.endswith(b"\r\n"), what="form")
+        if b'name="to"' in head:
+            recipients.append(value[:-2].decode())
+        else:
+            expect(true=b'name="message"; filename="' in head, what="message is not a file")
+            messages.append(value[:-2])
+    [message] = messages
+    return Taken(tuple(recipients), message, posted.path, key)
+
+
 USUAL: dict[Reader, Callable[[int], tuple[int, Any]]] = {
     graph: lambda _: (202, None),
+    mailgun: lambda number: (200, {"id": f"<{number}@{DOMAIN}>", "message": "Queued. Thank you."}),
     gmail: lambda number: (200, {"id": f"{number:016x}", "threadId": "1", "labelIds": ["SENT"]}),
 }
 """What is answered when all is well."""

@@ -1,11 +1,11 @@
 """What is posted to each interface: plain values, made from the terms of a hop and a message.
 
 Sources: Microsoft, "user: sendMail" (MIME format), "Microsoft Graph service-specific throttling limits";
-Google, "Method: users.messages.send", "Uploading attachments".
+Google, "Method: users.messages.send", "Uploading attachments"; Mailgun, "Send an email in MIME format".
 """
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote
@@ -34,6 +34,7 @@ TERMS = {
     # A request may have 4 MB, and carries the message in base64.
     Api.GRAPH: Terms(largest=3 * _MIB, recipients=500, sessions=4),
     Api.GMAIL: Terms(largest=35 * _MIB, recipients=500),
+    Api.MAILGUN: Terms(largest=25 * _MIB, recipients=1000),
 }
 
 
@@ -89,30 +90,59 @@ class Request:
     body: Body
 
 
-def request(hop: Hop, message: Source, token: str) -> Request:
-    """Return what sends a message.
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is to be sent by one request."""
 
-    Args:
-        hop: with an interface.
-        message: in the form in which it is to arrive, its recipients in its header where those count.
-        token: an access token.
-    """
+    message: Source
+    """In the form in which it is to arrive, its recipients in its header where those count."""
+    recipients: Sequence[str]
+    secret: str = field(repr=False)
+    """An access token, or the password."""
+    boundary: str
+    """Of the parts of a form: letters and digits that the message does not have."""
+
+
+def request(hop: Hop, errand: Errand) -> Request:
+    """Return what sends a message at a hop with an interface."""
     match hop.api:
         case Api.GRAPH:
-            return _graph(hop, message, token)
+            return _graph(hop, errand)
         case Api.GMAIL:
-            return _gmail(hop, message, token)
+            return _gmail(hop, errand)
+        case Api.MAILGUN:
+            return _mailgun(hop, errand)
     raise ValueError(f"{hop} takes mail by SMTP")
 
 
-def _graph(hop: Hop, message: Source, token: str) -> Request:
+def _graph(hop: Hop, errand: Errand) -> Request:
     url = f"{hop.api_url}/v1.0/users/{quote(hop.username, safe='@')}/sendMail"
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/plain"}
-    return Request(url, headers, Body(message, base64=True))
+    headers = {"Authorization": f"Bearer {errand.secret}", "Content-Type": "text/plain"}
+    return Request(url, headers, Body(errand.message, base64=True))
 
 
-def _gmail(hop: Hop, message: Source, token: str) -> Request:
+def _gmail(hop: Hop, errand: Errand) -> Request:
     user = quote(hop.username, safe="@")
     url = f"{hop.api_url}/upload/gmail/v1/users/{user}/messages/send?uploadType=media"
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "message/rfc822"}
-    return Request(url, headers, Body(message))
+    headers = {"Authorization": f"Bearer {errand.secret}", "Content-Type": "message/rfc822"}
+    return Request(url, headers, Body(errand.message))
+
+
+def _mailgun(hop: Hop, errand: Errand) -> Request:
+    line = f"--{errand.boundary}\r\n"
+    fields = "".join(
+        f'{line}Content-Disposition: form-data; name="to"\r\n\r\n{address}\r\n'
+        for address in errand.recipients
+    )
+    part = (
+        f'{line}Content-Disposition: form-data; name="message"; filename="message.mime"\r\n'
+        "Content-Type: message/rfc822\r\n\r\n"
+    )
+    login = b64encode(f"api:{errand.secret}".encode()).decode()
+    headers = {
+        "Authorization": f"Basic {login}",
+        "Content-Type": f"multipart/form-data; boundary={errand.boundary}",
+    }
+    url = f"{hop.api_url}/v3/{quote(hop.username)}/messages.mime"
+    after = f"\r\n--{errand.boundary}--\r\n"
+    return Request(url, headers, Body(errand.message, (fields + part).encode(), after.encode()))

@@ -7,6 +7,8 @@ says what became of it. One from 500 on is often a gateway's that has waited too
 message is delivered all the same: the recipients are `uncertain`, as after a lost connection.
 """
 
+import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,11 +19,12 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import printable
 from mailer.send.http.addressed import addressed
 from mailer.send.http.answer import Answer
-from mailer.send.http.apis import TERMS, Source, request
+from mailer.send.http.apis import TERMS, Errand, Source, request
 from mailer.send.http.exchange import Broken, Exchange
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import utf8
 from mailer.send.smtp.client import Commit
+from mailer.send.smtp.concealment import MASK
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.login import Login, fetch
 from mailer.send.trouble import HopTrouble, SessionLost, judge_http
@@ -73,6 +76,8 @@ class HttpSession:
         self._login = login
         self._exchange = Exchange(timeouts, login.hop.source_address)
         self._say = say
+        self._shown = ""
+        """The login as the last request had it, which an answer may quote."""
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "HttpSession":
@@ -81,7 +86,10 @@ class HttpSession:
         Raises:
             HopTrouble: there is nothing to log in with.
         """
-        return cls(await fetch(hop), timeouts, say)
+        login = await fetch(hop)
+        if login.missing:
+            raise HopTrouble(str(hop), Phase.AUTH, login.missing, scope=Scope.PROVIDER, temporary=False)
+        return cls(login, timeouts, say)
 
     async def transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
@@ -153,7 +161,12 @@ class HttpSession:
         return self._judged(answer, batch)
 
     async def _post(self, copy: Source, batch: list[Recipient], on_commit: Commit) -> Answer:
-        made = request(self.hop, copy, self._login.token)
+        secret = self._login.token
+        if self.hop.password:
+            secret = await asyncio.to_thread(self.hop.password.reveal)  # it may be a command's output
+        addresses = [recipient.address for recipient in batch]
+        made = request(self.hop, Errand(copy, addresses, secret, secrets.token_hex(16)))
+        self._shown = made.headers["Authorization"].partition(" ")[2]
         self._tell(f"C: POST {made.url} ({made.body.size} octets)")
         answer = await self._exchange.post(made, lambda: on_commit(batch))
         self.tls = self._exchange.tls
@@ -179,7 +192,7 @@ class HttpSession:
         return [self._outcome(r, status, scope, line) for r in batch]
 
     def _line(self, answer: Answer, recipients: int = 1) -> str:
-        line = answer.line(recipients)
+        line = answer.line(recipients).replace(self._shown, MASK)
         return self._login.conceal.words(line) if self._login.conceal else line
 
     def _trouble(self, broken: Broken) -> HopTrouble:

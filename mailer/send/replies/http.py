@@ -77,14 +77,22 @@ TABLE = (
     _Row(
         About.MESSAGE,
         "4..",
-        r"SizeExceeded|too large|exceeds? the (maximum|limit)|exceeded the maximum",
+        r"SizeExceeded|too large|size limit|exceeds? the (maximum|limit)|exceeded the maximum",
         "The message is larger than this interface takes.",
         "Microsoft Graph: ErrorMessageSizeExceeded; Gmail: 400 too large",
         here=True,
     ),
     _Row(
+        About.QUOTA,
+        "4..",
+        r"limit exceeded|(reached|over|exceeded) (the|your|its) \S* ?(\S+ )?limit|try again (after|later)",
+        "Our allowance is used up.",
+        "Mailgun: recipient limit exceeded, try again after a moment",
+        pause=_MINUTE,
+    ),
+    _Row(
         About.ACCOUNT,
-        "40[137]",
+        "40[1237]",
         "",
         "Our login is refused, or what it may do; every mail would meet the same.",
         "RFC 9110 15.5.2, 15.5.4, 15.5.8",
@@ -93,9 +101,9 @@ TABLE = (
         About.ACCOUNT,
         "4..",
         r"AccessDenied|MailboxNotEnabled|NonExistentMailbox|failedPrecondition|FAILED_PRECONDITION|"
-        "Mail service not enabled",
-        "The account or its mailbox may not send; every mail would meet the same.",
-        "Microsoft Graph: 404 MailboxNotEnabledForRESTAPI; Gmail: 400 failedPrecondition",
+        "Mail service not enabled|not allowed to send|authorized recipients|(account|domain) (is )?disabled",
+        "The account, its mailbox or its domain may not send; every mail would meet the same.",
+        "Microsoft Graph: MailboxNotEnabledForRESTAPI; Gmail: failedPrecondition; Mailgun: not allowed",
     ),
     _Row(
         About.ACCOUNT,
@@ -108,9 +116,9 @@ TABLE = (
         About.RECIPIENT,
         "4(00|22)",
         r"InvalidRecipients|Invalid (to|cc|bcc) header|recipient address|Recipient address required|"
-        "recipients? (is|are) (not valid|invalid)",
+        r"recipients? (is|are) (not valid|invalid)|'to' parameter is not a valid",
         "A recipient's address is refused.",
-        "Microsoft Graph: 400 ErrorInvalidRecipients; Gmail: 400 Invalid To header",
+        "Microsoft Graph: 400 ErrorInvalidRecipients; Gmail: 400 Invalid To header; Mailgun: 'to' parameter",
     ),
     _Row(
         About.MESSAGE,
