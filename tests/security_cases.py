@@ -134,4 +134,7 @@ CASES = {
     120: "a client that claims an address in a trusted network",
     121: "times to wait for that are none",
     122: "times to be delivered by that are none, or over",
+    123: "events in clear to another host, and a redirection to this one",
+    124: "line ends in what an event says",
+    125: "a webhook's address and secret where others read",
 }

@@ -27,12 +27,13 @@ ROOMS_IMPORT = {
     "calls": VALUES,
     # Tokens are kept in the spool, under the terms of the configuration.
     "oauth": VALUES | {"config", "spool", "calls"},
+    "events": VALUES | GROUND_FLOOR | {"calls"},
     **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
     "send": VALUES | GROUND_FLOOR | {"oauth", "calls"},
-    "monitor": VALUES | GROUND_FLOOR | {"calls"},
+    "monitor": VALUES | GROUND_FLOOR | {"calls", "events"},
     # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
     "sendmail": frozenset(),
-    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth", "calls"},
+    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth", "calls", "events"},
     # `python -m mailer` is the command line by another name; `mailer` itself holds the version.
     "__main__": frozenset({"cli"}),
     "": frozenset(),

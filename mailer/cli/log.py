@@ -60,7 +60,7 @@ def _ago(text: str) -> float:
         ) from None
 
 
-_MOMENT = click.types.FuncParamType(_moment)
+MOMENT = click.types.FuncParamType(_moment)
 
 
 @click.command(
@@ -88,11 +88,11 @@ _MOMENT = click.types.FuncParamType(_moment)
 )
 @click.option(
     "--since",
-    type=_MOMENT,
+    type=MOMENT,
     metavar="TIME",
     help='Not before: "30m", "12h", "1w" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45".',
 )
-@click.option("--until", type=_MOMENT, metavar="TIME", help="Before; as --since.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Before; as --since.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="No more than the last N.")
 @json_of("the lines of the ledger, whose fields spool/README.md lists")
 @config_option

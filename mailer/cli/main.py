@@ -36,6 +36,7 @@ from mailer.cli.options import config_option, examples
         "route": "mailer.cli.route:route",
         "explain-trouble": "mailer.cli.explain_trouble:explain_trouble",
         "user": "mailer.cli.user:user",
+        "events": "mailer.cli.events:events",
         "log": "mailer.cli.log:log",
         "limits": "mailer.cli.limits:limits",
         "top": "mailer.cli.top:top",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -44,6 +44,9 @@ from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level, MailLog
 from mailer.spool.layout import Spool, SpoolError
+
+if TYPE_CHECKING:
+    from mailer.events.deliverer import Deliverer
 
 ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
 
@@ -117,7 +120,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         with _try_again_later(), workplace(loaded) as at:
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
-    become_owner(config.spool_dir, http=uses_http(config))
+    become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
     with _try_again_later():
         opened = make_spool(config.spool_dir)
     with opened as spool:
@@ -163,6 +166,7 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
     marker = Marker(spool, log, time.time, order.mode)
+    began, deliverer = loop.time(), _deliverer(config, spool, log)
     async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
         if order.max_seconds is not None:
             loop.call_later(order.max_seconds, runner.begin_nothing_more)
@@ -172,7 +176,21 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
             log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
             return Exit.TEMPORARY
         marker.set(runner)
+    if deliverer:
+        from mailer.cli.telling import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
+
+        left = AFTER_A_RUN if order.max_seconds is None else order.max_seconds - (loop.time() - began)
+        await tell_rest(deliverer, log, stop, left)
     return Exit.OK
+
+
+def _deliverer(config: Config, spool: Spool, log: MailLog) -> "Deliverer | None":
+    """Return what tells events; None: nobody is to be told. What the run does is told, however it ends."""
+    if not config.on_event.enabled:
+        return None
+    from mailer.cli.telling import deliverer  # noqa: PLC0415 - few hosts tell events
+
+    return deliverer(config, spool, log)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mailer.cli.vitals import Vitals
 from mailer.cli.wire import program_log
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
+from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
@@ -47,6 +48,8 @@ class Watch:
         self._runner: Runner | None = None
         """That claims; earlier ones only finish."""
         self._shifts: set[asyncio.Task[None]] = set()
+        self._telling: asyncio.Task[None] | None = None
+        """Tells events as the newest configuration says; None: nobody is told."""
 
     async def run(self) -> None:
         """Work; raises what the first runner's start does, and what ends a runner unasked."""
@@ -71,6 +74,8 @@ class Watch:
         for task in waits:
             task.cancel()
         await asyncio.gather(*self._shifts)
+        if self._telling:
+            self._telling.cancel()
 
     def _hear(self) -> None:
         if self._terminal.gone:
@@ -138,9 +143,20 @@ class Watch:
         async with open_runner(config, self._spool, log, clocks(), hostname=hostname) as runner:
             log.notice("watching the spool", path=self._spool.path)
             self._runner = runner
+            self._tell(config, log)
             ready.set()
             async with marker.kept_fresh(runner):
                 await runner.watch(self._stop, float(config.sending.shutdown_grace))
+
+    def _tell(self, config: Config, log: MailLog) -> None:
+        if self._telling:
+            self._telling.cancel()
+            self._telling = None
+        if config.on_event.enabled:
+            from mailer.cli.telling import deliverer, tell_on  # noqa: PLC0415 - few hosts tell events
+
+            if made := deliverer(config, self._spool, log):
+                self._telling = asyncio.create_task(tell_on(made, log))
 
 
 def _read(path: Path) -> Loaded:

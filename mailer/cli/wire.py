@@ -117,7 +117,7 @@ def make_spool(path: Path) -> Spool:
         raise Failure(Exit.CANNOT_CREATE, f"{path}: the spool cannot be made: {error.strerror}") from error
 
 
-def become_owner(path: Path, *, http: bool = False) -> None:
+def become_owner(path: Path, *, http: bool = False, events: bool = False) -> None:
     """As root on another user's spool, become that user for good; otherwise do nothing.
 
     Root's `mailer spool retry` must leave no file behind that the spool's programs cannot use. Sockets that
@@ -126,6 +126,7 @@ def become_owner(path: Path, *, http: bool = False) -> None:
     Args:
         path: the spool.
         http: whether a token server or an interface over HTTP may be asked afterwards.
+        events: whether events may be told afterwards.
 
     Raises:
         OSError: the system does not let us; we are still root.
@@ -133,7 +134,7 @@ def become_owner(path: Path, *, http: bool = False) -> None:
     owner = _Owner.of(path)
     if owner is None:
         return
-    for name in (*_IMPORTED_LATE, *(_FOR_HTTP if http else ())):
+    for name in (*_IMPORTED_LATE, *(_FOR_HTTP if http else ()), *(_FOR_EVENTS if events else ())):
         import_module(name)
     os.environ.update(owner.home)
     os.setgroups(owner.groups)
@@ -210,6 +211,10 @@ _FOR_HTTP = (
     "mailer.send.replies.http",
 )
 """The same, where HTTP is spoken: with a token server, or with a provider's interface."""
+
+
+_FOR_EVENTS = ("aiohttp", "mailer.calls.command", "mailer.calls.post", "mailer.cli.telling")
+"""The same, for those who tell events."""
 
 
 def uses_http(config: Config) -> bool:

@@ -14,6 +14,7 @@ from mailer.config import dkim_checks, file_checks, provider_checks, route_check
 from mailer.config.hops import IpVersion
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
+from mailer.config.oauth_checks import bad_url
 from mailer.config.permissions import chmod, others_can_read
 from mailer.config.problem import ConfigError, Problem
 from mailer.config.receiving import ListenerTls, Offer, RewriteFrom
@@ -59,6 +60,7 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *dkim_checks.refusals(loaded.config),
         *provider_checks.refusals(loaded.config),
         *route_checks.refusals(loaded.config),
+        *_on_event(loaded.config),
     )
 
 
@@ -98,6 +100,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_routes(config),
         *_admin_token(config),
         *_alerts(config),
+        *_on_event(config),
         *_retention(config),
         *_limits(config),
     )
@@ -375,7 +378,21 @@ def _alerts(config: Config) -> Iterator[Problem]:
         yield Problem("$.alerts.webhook", 'must begin with "https://" or "http://"')
     if alerts.failed_more_than is not None and alerts.failed_more_than < 0:
         yield Problem("$.alerts.failedMoreThan", "expected a whole number from 0")
-    yield from file_checks.alert_program(config)
+    yield from file_checks.program("$.alerts.command", alerts.command, config)
+
+
+def _on_event(config: Config) -> Iterator[Problem]:
+    """Events that nobody could be given, or that others could read or forge."""
+    told = config.on_event
+    if told.command and not told.webhook.empty:
+        yield Problem("$.onEvent.command", "stands beside webhook: one of the two is told, so remove one")
+    if not told.webhook.empty and told.secret.empty:
+        yield Problem(
+            told.secret.key, f"is needed: it signs what the webhook gets; make one with: {NEW_PASSWORD}"
+        )
+    if told.webhook.reference is None and not told.webhook.empty and (why := bad_url(told.webhook.reveal())):
+        yield Problem(told.webhook.key, why)
+    yield from file_checks.program("$.onEvent.command", told.command, config)
 
 
 def _secrets(value: object) -> Iterator[Secret]:

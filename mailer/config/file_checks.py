@@ -1,7 +1,7 @@
 """Files that the configuration names, in the hands of other users; see `checks`, which asks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mailer.config.model import Config
@@ -20,11 +20,16 @@ def tls_files(config: Config) -> Iterator[Problem]:
         )
 
 
-def alert_program(config: Config) -> Iterator[Problem]:
-    """Name a program for alerts that others could change; one without a slash is looked for in PATH."""
-    command = config.alerts.command
+def program(key: str, command: Sequence[str], config: Config) -> Iterator[Problem]:
+    """Name a program that others could change; one without a slash is looked for in PATH.
+
+    Args:
+        key: of the configuration, whose value the command is.
+        command: the program, and its arguments; empty: there is none.
+        config: whose it is.
+    """
     if command and "/" in command[0]:
-        yield from _distrusted("$.alerts.command[0]", Path(command[0]), config, "is not run", os.O_PATH)
+        yield from _distrusted(f"{key}[0]", Path(command[0]), config, "is not run", os.O_PATH)
 
 
 def _distrusted(

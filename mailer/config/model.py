@@ -13,6 +13,7 @@ import msgspec
 from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_priority
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
+from mailer.config.on_event import OnEvent
 from mailer.config.receiving import (
     Listener,
     ListenerTls,
@@ -255,6 +256,8 @@ class Config(Group, frozen=True, kw_only=True):
     admin_token: Secret = Secret("")
     """What callers of the monitor must present to see mail or to act; empty: one is made, in the spool."""
     alerts: Alerts = Alerts()
+    on_event: OnEvent = OnEvent()
+    """Who is told what became of mail."""
 
     @property
     def bind_address(self) -> str:

@@ -7,6 +7,7 @@ import msgspec
 
 from mailer.config.model import Config
 from mailer.config.monitoring import Alerts
+from mailer.config.on_event import OnEvent
 from mailer.config.secrets import MASK, FromCommand, FromCredential, FromEnvironment, FromFile, Secret
 
 
@@ -21,7 +22,7 @@ def effective(config: Config) -> dict[str, object]:
 
 def _group(group: msgspec.Struct) -> dict[str, object]:
     plain = {field.encode_name: _plain(getattr(group, field.name)) for field in msgspec.structs.fields(group)}
-    if isinstance(group, Alerts):
+    if isinstance(group, Alerts | OnEvent):
         # As a secret's command: some people put a token there.
         plain["command"] = [*group.command[:1], *(MASK for _ in group.command[1:])]
     return plain

@@ -55,6 +55,23 @@ class Tail:
             OSError: the directory cannot be read just now, or a file; then all the others were. The next call
                 goes on from there.
         """
+        for _, _, block in self._parts():
+            yield block
+
+    def lines(self) -> Iterator[tuple[str, Position, bytes]]:
+        """Stream what was appended line by line: its day, where the line after it begins, and the line.
+
+        Raises:
+            OSError: as `blocks`.
+        """
+        for day, begun, block in self._parts():
+            offset = begun.offset
+            for line in block.splitlines(keepends=True):
+                offset += len(line)
+                yield day, Position(offset, begun.head), line
+
+    def _parts(self) -> Iterator[tuple[str, Position, bytes]]:
+        """Stream blocks, each with its day and its own position."""
         trouble: OSError | None = None
         with self._directory() as directory:
             for day in days(directory):
@@ -83,7 +100,7 @@ class Tail:
                 finally:
                     os.close(fd)
 
-    def _appended(self, directory: int, day: str) -> Iterator[bytes]:
+    def _appended(self, directory: int, day: str) -> Iterator[tuple[str, Position, bytes]]:
         found = os.stat(file_of(day), dir_fd=directory, follow_symlinks=False)
         mark = (found.st_ino, found.st_size, found.st_mtime_ns)
         if self._seen.get(day) == mark:
@@ -94,7 +111,7 @@ class Tail:
             offset = self._resume(day, head, found.st_size)
             self._positions[day] = Position(offset, head.hex())
             for block in blocks(fd, offset):
-                yield block
+                yield day, self._positions[day], block
                 offset += len(block)
                 self._positions[day] = Position(offset, head.hex())
         finally:

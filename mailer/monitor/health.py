@@ -6,6 +6,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from http import HTTPStatus
 from time import monotonic
@@ -30,6 +31,8 @@ NO_RUN = 3600.0
 """Seconds that mail has waited without a run after which it does not go out."""
 _SECRET_ENDS_SOON = 14 * 86_400.0
 """Seconds before the end of a provider's secret from which somebody is to make a new one."""
+_EVENTS_LATE = 300.0
+"""Seconds; a receiver that is restarted takes events again before."""
 _CLOCK_SLACK = 60.0
 """Seconds; filesystems' times lag, and clocks of hosts that share a disk differ, by less."""
 _PROBE_EVERY = 10.0
@@ -262,6 +265,27 @@ def _tokens(reading: Reading, config: Config) -> Check:
     return Check(Status.DEGRADED, f"{said}: make a new one, and type mailer reload")
 
 
+def _events(reading: Reading, config: Config) -> Check:
+    """Judge by what the last try was like: the runner that makes it has a check of its own."""
+    told = reading.events
+    if not config.on_event.enabled:
+        return Check(Status.OK, "nobody is told (onEvent)")
+    if told is None or not told.failures:
+        return Check(Status.OK, "the receiver takes them")
+    said = f"events wait, the first for {_time(lag(reading))}: {told.error}"
+    return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
+
+
+def lag(reading: Reading) -> float:
+    """Return for how many seconds the oldest event has waited that the receiver did not take; 0: none has."""
+    told = reading.events
+    if told is None or not told.failures:
+        return 0.0
+    with suppress(ValueError):
+        return max(0.0, reading.at - clock.seconds(told.waiting_since))
+    return 0.0
+
+
 def _ends(left: float) -> str:
     return f"ends in {_time(left)}" if left > 0 else f"ended {_time(-left)} ago"
 
@@ -288,6 +312,7 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "quarantine": _quarantine,
     "providers": _providers,
     "tokens": _tokens,
+    "events": _events,
     "paused": _paused,
     "ledger": _ledger,
     "clock": _clock,

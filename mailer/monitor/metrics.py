@@ -17,6 +17,7 @@ from mailer import __version__
 from mailer.maillog.totals import Totals
 from mailer.monitor.alerts import NAMES
 from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
+from mailer.monitor.health import lag
 from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
@@ -111,6 +112,11 @@ class _Collector(Collector):
         yield _gauge("mailer_paused", "1 while runners claim nothing.", {"": reading.pause is not None})
         text = "When a run of mailer-send last did its work; 0: never."
         yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})
+        text = "For how long the oldest event has waited that onEvent did not take; 0: none has."
+        yield _gauge("mailer_events_lag_seconds", text, {"": lag(reading)})
+        text = "Tries in a row in which onEvent took no events."
+        failures = reading.events.failures if reading.events else 0
+        yield _gauge("mailer_events_failures", text, {"": failures})
         firing = {name: name in self._shown.firing for name in NAMES}
         up = {provider.name: provider.up for provider in self._shown.providers}
         yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")

@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 
+from mailer.events import store as event_store
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.maillog.series import HOUR, Point, Span
@@ -46,6 +47,8 @@ class Reading:
     """What should have left and has not; looked for only while nothing leaves."""
     ledger_trouble: str = ""
     """Why the counters may be old."""
+    events: event_store.Progress | None = None
+    """How telling others what became of mail goes; None: nobody was told yet."""
 
 
 class Lookout:
@@ -87,6 +90,7 @@ class Lookout:
             sent_lately=sent_lately,
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
+            events=event_store.read(self._spool),
         )
 
     def points(self, span: Span) -> tuple[Point, ...]:

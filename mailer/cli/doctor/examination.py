@@ -10,11 +10,13 @@ from mailer.cli.doctor.network import Asked, bounded, sections
 from mailer.cli.doctor.ports import port_findings
 from mailer.cli.doctor.report import Report
 from mailer.cli.doctor.trusted import trusted_findings
+from mailer.cli.events.status import as_text, status_of
 from mailer.config.load import Loaded
+from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
 from mailer.spool import examine as spool
-from mailer.spool.layout import foreign
+from mailer.spool.layout import Spool, foreign
 from mailer.spool.probe import probe
 from mailer.spool.waiting import queue
 
@@ -60,8 +62,25 @@ def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
         ("files", list(file_findings(loaded))),
         ("spool", _spool(place, loaded.config.min_free_space)),
         ("queue", [] if foreign(place) else queue(place, now)),
+        ("events", [] if foreign(place) else _events(loaded.config, now)),
         ("clock", clock_findings(now, place)),
     ]
+
+
+def _events(config: Config, now: float) -> list[Finding]:
+    """Say how telling events goes, as far as the last runs found out: nothing is told here."""
+    if not config.on_event.enabled:
+        return []
+    try:
+        with Spool.look(config.spool_dir) as spool:
+            found = status_of(config, spool, now)
+    except OSError as error:
+        words = f"the spool cannot be looked at: {error.strerror}"
+        return [Finding("onEvent", "events", Grade.SKIPPED, words)]
+    grade = Grade.WARNING if found.failures else Grade.OK if found.began else Grade.SKIPPED
+    todo = "mend the receiver, then: mailer events test" if found.failures else ""
+    words = as_text(found).strip().replace("\n", "; ")
+    return [Finding("onEvent", "events", grade, words, todo)]
 
 
 def _spool(place: Path, min_free: int) -> list[Finding]:

@@ -1,0 +1,51 @@
+"""`mailer events replay`: tell again what happened since a time."""
+
+import sys
+import time
+from functools import partial
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.log import MOMENT
+from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line
+from mailer.cli.wire import tell, workplace
+from mailer.events import backlog, store
+from mailer.mail import clock
+from mailer.spool.layout import LOG
+
+
+@click.command(
+    epilog=examples(
+        "mailer events replay --since 2d",
+        'mailer events replay --since "2026-11-22 21:45"',
+        "mailer events replay --since 0m         leave out what waits",
+    )
+)
+@click.option(
+    "--since",
+    type=MOMENT,
+    required=True,
+    metavar="TIME",
+    help='"30m", "12h", "1w" ago, "today", "yesterday", "2026-11-22", "2026-11-22 21:45".',
+)
+@json_of("since, days")
+@config_option
+def replay(*, since: float, as_json: bool) -> Exit:
+    """Have the next run tell everything again that happened since a time, as far back as the ledger goes.
+
+    Events have the ids that they had before, so a receiver that knows them takes none twice. It also tells at
+    once what waits for the receiver to come back.
+    """
+    with workplace() as at:
+        if not at.config.on_event.enabled:
+            raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
+        with store.locked(at.spool, wait=True):
+            cursor = backlog.since(partial(at.spool.directory, LOG), since)
+            store.write(at.spool, store.Progress(cursor=cursor, looked=time.time()))
+    shown = clock.rfc3339(since)
+    told = {"since": shown, "days": len(cursor.positions)}
+    said = f"what happened since {shown[:19].replace('T', ' ')}Z is told again, from the next run on\n"
+    tell(sys.stdout, json_line(told) if as_json else said)
+    return Exit.OK

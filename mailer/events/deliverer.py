@@ -1,0 +1,183 @@
+"""Gives the receiver what the ledger says, in its order, each event once or more.
+
+The cursor moves, durably, only after the receiver has taken a batch. A program that dies between the two
+tells that batch again, with the same ids. Nothing overtakes what was not taken. A lock, which the kernel
+frees when its holder dies, lets one program at a time tell.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from msgspec.structs import replace
+
+from mailer.config.on_event import OnEvent
+from mailer.events import backlog, store
+from mailer.events.backlog import Batch, Choice, Gap
+from mailer.events.event import GAP, Event, unique
+from mailer.events.receiver import Answer, Receiver, Verdict
+from mailer.events.store import Cursor, Progress
+from mailer.mail import clock
+from mailer.mail.clock import Clock
+from mailer.maillog.events import MailLog
+from mailer.spool.layout import LOG, Spool
+
+LONGEST = 3600.0
+"""Seconds of the longest pause; a later time to try again was set by a clock that was wrong."""
+_LATER_AT_MOST = 300.0
+_SOON, _LATE = 60.0, 3600.0
+"""Seconds after which it is written down that the ledger had nothing to tell: of what it has got since, or at
+all."""
+
+
+def pause(answer: Answer, failures: int, random: Callable[[], float]) -> float:
+    """Return how many seconds to leave the receiver alone.
+
+    Args:
+        answer: its last.
+        failures: in a row, this one included.
+        random: gives a number in [0, 1): receivers of many hosts are not asked by all at once.
+    """
+    match answer.verdict:
+        case Verdict.GONE:
+            planned = LONGEST
+        case Verdict.LATER:
+            planned = min(2.0 ** min(failures, 16), _LATER_AT_MOST)
+        case _:
+            planned = min(30 * 2.0 ** min(failures, 16), LONGEST)
+    return min(max(planned, answer.wait), LONGEST) * (1 - 0.25 * random())
+
+
+class Deliverer:
+    """Tells what one spool's ledger says."""
+
+    def __init__(
+        self, on_event: OnEvent, spool: Spool, log: MailLog, now: Clock, random: Callable[[], float]
+    ) -> None:
+        """Prepare; `begin` comes first."""
+        self._spool = spool
+        self._log = log
+        self._now = now
+        self._random = random
+        self._directory = partial(spool.directory, LOG)
+        self._choice = Choice(frozenset(on_event.events), on_event.fields)
+        self._receiver = Receiver(on_event, now)
+        self._most = backlog.BATCH
+        self._said = ""
+        self._idle_at: dict[str, int] | None = None
+        """The sizes of the ledger's days when all of it had been told."""
+        self._looked = 0.0
+
+    def begin(self) -> None:
+        """Where nothing was told yet, tell what happens from now on; raises OSError."""
+        if store.read(self._spool) is None:
+            with store.locked(self._spool) as mine:
+                if mine:
+                    self._known()
+
+    def _known(self) -> Progress:
+        progress = store.read(self._spool)
+        if progress is None:
+            progress = Progress(cursor=backlog.start(self._directory), looked=self._now())
+            store.write(self._spool, progress)
+            self._log.notice("events are told from here on")
+        return progress
+
+    async def round(self) -> bool:
+        """Tell what there is; return whether all of it was told.
+
+        It ends early where the receiver does not take a batch, is being left alone, or another program tells.
+
+        Raises:
+            OSError: the ledger cannot be read, or the cursor not be written; then some may be told again.
+        """
+        sizes = await asyncio.to_thread(backlog.sizes, self._directory)
+        if sizes == self._idle_at and abs(self._now() - self._looked) < _LATE:
+            return True
+        with store.locked(self._spool) as mine:
+            if not mine:
+                return False
+            progress, now = self._known(), self._now()
+            if now < progress.next_try <= now + LONGEST:
+                return False
+            done = await self._tell_all(progress, sizes)
+        self._idle_at, self._looked = (sizes if done else None), now
+        return done
+
+    async def _tell_all(self, progress: Progress, sizes: dict[str, int]) -> bool:
+        if lost := backlog.gap(progress, sizes, self._now()):
+            told = await self._tell_gap(progress, lost, sizes)
+            if told is None:
+                return False
+            progress = told
+        batches = self._batches(progress)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            answer = await self._give(batch)
+            if answer.verdict is Verdict.TAKEN:
+                progress = await asyncio.to_thread(self._taken, progress, batch)
+            elif answer.verdict is Verdict.TOO_LARGE and self._most > 1:
+                self._most //= 2
+                batches = self._batches(progress)
+            else:
+                self._failed(progress, answer, batch.events[0].at, sizes)
+                return False
+        return True
+
+    def _batches(self, progress: Progress) -> Iterator[Batch]:
+        return backlog.batches(self._directory, progress.cursor, self._choice, self._most)
+
+    async def _give(self, batch: Batch) -> Answer:
+        if not batch.events:
+            return Answer(Verdict.TAKEN)
+        return await self._receiver.give(batch.events)
+
+    async def _tell_gap(self, progress: Progress, lost: Gap, sizes: dict[str, int]) -> Progress | None:
+        what = "events were lost: days of the ledger were removed before the receiver took them"
+        self._log.error(what, since=lost.since, until=lost.until)
+        event = Event(
+            id=unique(GAP, lost.since, lost.until),
+            event=GAP,
+            at=clock.rfc3339(self._now()),
+            since=lost.since,
+            until=lost.until,
+        )
+        batch = Batch((event,), backlog.without(progress.cursor, sizes))
+        answer = await self._give(batch)
+        if answer.verdict is Verdict.TAKEN:
+            return await asyncio.to_thread(self._taken, replace(progress, ends={}), batch)
+        self._failed(progress, answer, lost.since, {})
+        return None
+
+    def _taken(self, progress: Progress, batch: Batch) -> Progress:
+        """Move the cursor; where nothing was told it need not be written each time."""
+        now, idle = self._now(), not batch.events and not progress.failures
+        if idle and abs(now - progress.looked) < (_SOON if batch.cursor != progress.cursor else _LATE):
+            return replace(progress, cursor=batch.cursor)
+        taken = now if batch.events else progress.taken
+        after = Progress(cursor=batch.cursor, looked=now, taken=taken)
+        backlog.make_durable(self._directory, progress.cursor, batch.cursor)
+        store.write(self._spool, after)
+        if progress.failures:
+            self._log.notice("the receiver of events takes them again")
+        self._said = ""
+        return after
+
+    def _failed(self, progress: Progress, answer: Answer, first: str, sizes: dict[str, int]) -> None:
+        now, failures = self._now(), progress.failures + 1
+        offsets = {day: position.offset for day, position in progress.cursor.positions.items()}
+        after = replace(
+            progress,
+            looked=now,
+            ends=progress.ends | {day: end for day, end in sizes.items() if end > offsets.get(day, 0)},
+            failures=failures,
+            error=answer.why,
+            tried=now,
+            next_try=now + pause(answer, failures, self._random),
+            waiting_since=first,
+        )
+        backlog.make_durable(self._directory, Cursor(positions={}), progress.cursor)
+        store.write(self._spool, after)
+        if answer.why != self._said:
+            again = clock.rfc3339(after.next_try)
+            self._log.warning("events wait: the receiver does not take them", error=answer.why, again=again)
+        self._said = answer.why

@@ -1,0 +1,87 @@
+"""How far the ledger was told, and how that goes: `state/events.json`.
+
+The cursor is durable when `write` returns. A file that is lost or cannot be read is as if nothing had ever
+been told: what happens from then on is.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from mailer.maillog.tail import Position
+from mailer.spool import state
+from mailer.spool.layout import FILE_MODE, STATE, Spool
+
+NAME, _LOCK = "events.json", "events.lock"
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Up to where the receiver has taken what the ledger says."""
+
+    positions: dict[str, Position]
+    """By day."""
+    day: str = ""
+    """The day whose next line was told in part; empty: none was."""
+    told: int = 0
+    """Recipients of that line who were told."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What is known between two tries. Moments are seconds since the epoch."""
+
+    cursor: Cursor
+    looked: float
+    """When the ledger was last looked at."""
+    ends: dict[str, int] = {}
+    """The sizes of days that had more to tell when the receiver last refused."""
+    taken: float = 0.0
+    """When the receiver last took something."""
+    failures: int = 0
+    """In a row."""
+    error: str = ""
+    """Why it did not take the last."""
+    tried: float = 0.0
+    next_try: float = 0.0
+    waiting_since: str = ""
+    """When the first event that waits happened, as of the last try."""
+
+
+def read(spool: Spool) -> Progress | None:
+    """Return what was last written; None: nothing, or nothing that can be read."""
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(state.read(spool, NAME) or b"", type=Progress)
+    return None
+
+
+def write(spool: Spool, progress: Progress) -> None:
+    """Put this in the place of what was there, durably; raises OSError."""
+    state.replace(spool, NAME, msgspec.json.encode(progress) + b"\n")
+    spool.sync_directory(STATE)
+
+
+@contextlib.contextmanager
+def locked(spool: Spool, *, wait: bool = False) -> Iterator[bool]:
+    """Keep others from telling, or from moving the cursor, for a block; yield whether that is so.
+
+    Args:
+        spool: whose events.
+        wait: for another that has the lock.
+
+    Raises:
+        OSError: the lock's file cannot be made.
+    """
+    with spool.directory(STATE) as directory:
+        fd = os.open(_LOCK, _FLAGS, FILE_MODE, dir_fd=directory)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
