@@ -2,8 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from zlib import crc32
 
 import pytest
@@ -18,6 +21,47 @@ from testbed.smtp_sink import SmtpSink
 settings.register_profile("mailer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # CI repeats the same examples, so that a red run is the commit's fault; elsewhere each run seeks new ones.
 settings.register_profile("mailer-ci", settings.get_profile("mailer"), derandomize=True, database=None)
+
+_TESTS = Path(__file__).parent
+_PROGRAMS = frozenset({"elsewhere", "postfix", "relay", "smtp_sink"})
+"""Fixtures below with which a test starts programs."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the tests that start programs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep for --quick the tests with plain values, files and sockets of their own process."""
+    if not config.getoption("--quick"):
+        return
+    slow = [item for item in items if _starts_programs(item)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in set(slow)]
+
+
+def _starts_programs(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    fixtures: Sequence[str] = item.fixturenames
+    return not _PROGRAMS.isdisjoint(fixtures) or _imports_subprocess(item.module, set())
+
+
+def _imports_subprocess(module: ModuleType, seen: set[str]) -> bool:
+    """Tell whether a module of the tests, or one that it imports from, can start programs."""
+    seen.add(module.__name__)
+    names = {
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+    }
+    if subprocess.__name__ in names:
+        return True
+    ours = [sys.modules[name] for name in names - seen if isinstance(name, str) and _is_of_tests(name)]
+    return any(_imports_subprocess(each, seen) for each in ours)
+
+
+def _is_of_tests(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name != __name__ and file is not None and _TESTS in Path(file).parents
 
 
 def pytest_configure(config: pytest.Config) -> None:
