@@ -9,7 +9,6 @@ brackets, a name without a domain, a domain with its final dot, dots anywhere in
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -65,13 +64,12 @@ class Path(msgspec.Struct, frozen=True):
     """The text after the path, without the space that set it off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lenient:
+class Lenient(msgspec.Struct, frozen=True):
     """Paths need not be written as RFC 5321 has it."""
 
     origin_domain: str
     """Completes a name that has no domain."""
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Whose mail a name's is instead: full addresses by names in lower case; `*` is for all other names."""
 
     def address_of(self, name: str) -> str:

@@ -121,6 +121,12 @@ def _plain_counts(lines: bytes, names: Collection[bytes]) -> dict[bytes, int] | 
     return counts
 
 
+def first(header: bytes, name: bytes) -> bytes | None:
+    """Return the first of `values`, or None where there is none."""
+    found = _fields((name,)).search(header)
+    return found.group(1).removesuffix(b"\r\n") if found else None
+
+
 def values(header: bytes, name: bytes) -> list[bytes]:
     """Return what stands behind the colon of each field of this name, folding kept, without the line end."""
     return [found.group(1).removesuffix(b"\r\n") for found in _fields((name,)).finditer(header)]

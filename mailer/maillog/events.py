@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -101,6 +102,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str = ""
 
 
+_address = attrgetter("address")
 _EXPECTED = {Status.SENT, Status.DEFERRED}
 
 
@@ -157,7 +159,7 @@ class MailLog:
             subject: decoded; empty: it has none, or it is not to be kept.
             message_id: likewise.
         """
-        to = tuple(recipient.address for recipient in envelope.recipients)
+        to = tuple(map(_address, envelope.recipients))
         self._event(
             Level.INFO,
             "accepted",

@@ -26,6 +26,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 _UNREAD = "nobody read standard error for a while"
 _PAUSE = 0.1
@@ -138,13 +139,13 @@ class Outlet(io.TextIOBase):
                 return
             self._busy = True
             try:
-                if self._owes:
+                if self._rest or self._lost:
                     self._catch_up()
                 while self._queue:
                     self._take(self._queue.popleft())
             finally:
                 self._busy = False
-            if self._owes and self._reason == _UNREAD and self._waiting is None:
+            if (self._rest or self._lost) and self._reason == _UNREAD and self._waiting is None:
                 self._begin_waiting()
 
     def _take(self, text: str) -> None:
@@ -201,14 +202,14 @@ def _way(fd: int) -> tuple[int, Put]:
     """Return how to write to a file without waiting, and the descriptor to poll for room."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
-        return fd, lambda data: os.write(fd, data)
+        return fd, partial(os.write, fd)
     if stat.S_ISSOCK(mode):
         return _by_socket(fd)
     with contextlib.suppress(OSError):
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             own = os.open(f"/proc/self/fd/{fd}", flags)
-            return own, lambda data: os.write(own, data)
+            return own, partial(os.write, own)
     return fd, _Aside(fd).put
 
 

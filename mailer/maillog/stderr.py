@@ -4,7 +4,6 @@ Whatever a value contains, it stays in its field and on its line: nobody can wri
 line end into an address.
 """
 
-import contextlib
 import re
 import sys
 from enum import StrEnum
@@ -42,9 +41,11 @@ def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, jou
     def write(severity: Level, text: str, fields: Fields) -> None:
         if severity > level:
             return
-        with contextlib.suppress(OSError):
+        try:
             sys.stderr.write(f"{line(severity, text, fields)}\n")
             sys.stderr.flush()
+        except OSError:
+            return
 
     if unwaiting := outlet.installed():
         unwaiting.note = lambda count, reason: line(Level.WARNING, outlet.missing(count, reason), {})
@@ -53,7 +54,11 @@ def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, jou
 
 def logfmt(text: str, fields: Fields) -> str:
     """Write a text and `key=value`, quoted where a reader could stumble; empty values are left out."""
-    pairs = [f"{key}={_value(value)}" for key, value in fields.items() if value not in _EMPTY]
+    pairs = []
+    for key, value in fields.items():
+        if value not in _EMPTY:
+            bare = isinstance(value, str) and _BARE.fullmatch(value)
+            pairs.append(f"{key}={value if bare else _value(value)}")
     return " ".join([printable(text, _LONGEST), *pairs] if text else pairs)
 
 

@@ -230,14 +230,17 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         Raises:
             ConnectionError: the connection is lost.
         """
-        if self._unsent:
-            if self._stream is not None:
-                self._stream.write(bytes(self._unsent))
-            self._unsent.clear()
-            if not self._writable.is_set():
-                await self._writable.wait()
+        if self._unsent and not self._written():
+            await self._writable.wait()
         if self._stream is None:
             raise PeerGone
+
+    def _written(self) -> bool:
+        """Hand what was said to the transport; tell whether the client reads on."""
+        if self._stream is not None:
+            self._stream.write(bytes(self._unsent))
+        self._unsent.clear()
+        return self._writable.is_set()
 
     async def read_line(self) -> bytes:
         """Return the next line with its line end.
@@ -247,11 +250,16 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             PeerGone: there is none, and none will come.
             Stopping: there is none yet, and the server is stopping.
         """
-        while (line := self.input.take_line()) is None:
-            await self.flush()
+        line = self.input.take_line()
+        while line is None:
+            if self._unsent and not self._written():
+                await self._writable.wait()
+            if self._stream is None:
+                raise PeerGone
             if self._stopping:
                 raise Stopping
             await self.input.more()
+            line = self.input.take_line()
         return line
 
     async def read_chunk(self) -> bytes:
@@ -378,7 +386,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 raise Stopping
             self.set_timeout(self.settings.idle_timeout)
             try:
-                line = self.input.take_line() or await self.read_line()
+                line = await self.read_line()
             except LineTooLong:
                 self.say(replies.LINE_TOO_LONG)
             else:

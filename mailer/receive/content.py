@@ -132,7 +132,7 @@ def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply 
         return replies.TWO_FROMS
     if fields[b"received"] >= header.MAX_RECEIVED:
         return replies.LOOP
-    return _not_allowed(origin, head)
+    return None if origin.may_send_as is None else _not_allowed(origin, head)
 
 
 def added_message_id(arrival: Arrival) -> str:
@@ -178,8 +178,7 @@ def _protocol(origin: Origin) -> str:
 
 
 def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
-    if origin.may_send_as is None:
-        return None
+    assert origin.may_send_as is not None
     found = [(name, value) for name in _AUTHORS for value in header.values(head, name.lower().encode())]
     if not any(name == "From" for name, _ in found):
         return replies.unreadable_sender(origin.user, "a message without a From field")

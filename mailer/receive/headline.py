@@ -25,8 +25,8 @@ def headline(head: bytes) -> Headline:
 
 
 def _first(head: bytes, name: bytes) -> str:
-    values = header.values(head, name)
-    return " ".join(values[0][: 4 * _LONGEST].decode("utf-8", "replace").split()) if values else ""
+    value = header.first(head, name)
+    return " ".join(value[: 4 * _LONGEST].decode("utf-8", "replace").split()) if value else ""
 
 
 def _decoded(text: str) -> str:

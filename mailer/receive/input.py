@@ -51,7 +51,9 @@ class Input:
 
     def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
-        self.wake()
+        if self._waiting:
+            self._waiting = False
+            self._go_on()
         # A reader that waits has taken what it can, and wants the rest of a line.
         busy = not self._waiting and self._transport is not None and not self._paused
         if busy and len(self._buffer) > self.high_water:
@@ -111,7 +113,8 @@ class Input:
         """Return all there is."""
         data = bytes(self._buffer)
         self._buffer.clear()
-        self._resume()
+        if self._paused:
+            self._resume()
         return data
 
     def take_line(self) -> bytes | None:
@@ -130,7 +133,8 @@ class Input:
             return None
         line = bytes(self._buffer[:end])
         del self._buffer[:end]
-        self._resume()
+        if self._paused:
+            self._resume()
         if self._dropped or end > MAX_LINE:
             self._dropped = 0
             raise LineTooLong
@@ -139,12 +143,13 @@ class Input:
     def _drop(self) -> None:
         self._dropped += len(self._buffer)
         self._buffer.clear()
-        self._resume()
+        if self._paused:
+            self._resume()
         if self._dropped > MAX_ENDLESS:
             raise EndlessLine
 
     def _resume(self) -> None:
-        if self._paused and len(self._buffer) <= self.high_water:
+        if len(self._buffer) <= self.high_water:
             self._go_on_reading()
 
     def _go_on_reading(self) -> None:

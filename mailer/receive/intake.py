@@ -1,6 +1,7 @@
 """Messages on their way in over one session: DATA in one piece, or BDAT in chunks (RFC 3030)."""
 
 import re
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -168,11 +169,11 @@ class Intake:
             message.upload.discard()
             self._give_back(message)
 
-    async def _next_chunk(self) -> bytes:
+    def _next_chunk(self) -> Awaitable[bytes]:
         connection = self._connection
         left = self._deadline - connection.loop.time()
         connection.set_timeout(max(0.001, min(left, self._service.settings.stall_timeout)))
-        return await connection.read_chunk()
+        return connection.read_chunk()
 
     async def _finish(self, message: Message, reader: DataReader | ChunkReader) -> Reply | None:
         try:

@@ -100,7 +100,9 @@ class MailCommands(Connection):
 
     @property
     def _first(self) -> Reply | None:
-        """What is to be done before mail is taken."""
+        """What is to be done before mail is taken; where a transaction has begun, that was done."""
+        if self._transaction.begun:
+            return None
         if self._must_encrypt:
             return replies.NEED_STARTTLS
         if not self._must_log_in:

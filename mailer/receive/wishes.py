@@ -5,9 +5,10 @@ The parameter BY of RFC 2852 forbids to hand it to a server that does not know i
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+import msgspec
 
 from mailer.mail import clock, header
 from mailer.mail.reply import Reply
@@ -21,8 +22,7 @@ _LAST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 """Seconds since the epoch; later times cannot all be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """What a sender wants done with one message."""
 
     key: str = ""

@@ -156,6 +156,8 @@ class Committer:
                 failures[name] = error
             else:
                 self._removals.pop(name, None)
+        if not failures:
+            return {}
         return {c: failures[name] for c, names in wanted.items() for name in names if name in failures}
 
     def _sync_removals(self, now: float) -> None:

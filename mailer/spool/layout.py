@@ -84,7 +84,7 @@ class Spot(msgspec.Struct, frozen=True):
     @property
     def path(self) -> str:
         """The file, relative to the spool directory."""
-        return f"{self.directory}/{self.name}"
+        return f"{self.place}/{self.bucket}/{self.name}" if self.bucket else f"{self.place}/{self.name}"
 
 
 def bucket_for(due: float) -> str:

@@ -49,14 +49,12 @@ def rename_without_replacing(directory: int, source: str, target: str) -> None:
     Raises:
         OSError: FileExistsError, EINVAL where the filesystem has no such flag, or as rename(2).
     """
-    old, new = _encoded(source), _encoded(target)
+    # os.fsencode is Python of its own, and nearly every name is an id.
+    old = source.encode() if source.isascii() else os.fsencode(source)
+    new = target.encode() if target.isascii() else os.fsencode(target)
     if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), source, None, target)
-
-
-def _encoded(path: str) -> bytes:
-    return path.encode() if path.isascii() else os.fsencode(path)
 
 
 def reserve(fd: int, offset: int, length: int) -> bool:
