@@ -185,13 +185,17 @@ def test_without_a_window_keys_mean_nothing_and_still_stay_here(tmp_path: Path) 
 class InPlace(Committer):
     """Makes changes durable in the caller's thread, so that a death can be at any of the calls."""
 
-    def commit_in_loop(self, change: Change) -> "asyncio.Future[None]":
+    def commit_in_loop(
+        self, change: Change, then: Callable[[], None] | None = None
+    ) -> "asyncio.Future[None]":
         future = asyncio.get_running_loop().create_future()
         try:
             make_durable(self._spool, change)
         except OSError as error:
             future.set_exception(error)
         else:
+            if then is not None:
+                then()
             future.set_result(None)
         return future
 

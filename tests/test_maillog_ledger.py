@@ -235,6 +235,24 @@ def test_each_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert written == [encode(one) for one in lines]
 
 
+def test_lines_that_belong_together_are_one_write_for_each_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _, data: written.append(data) or len(data))
+    ledger, _ = log_of(tmp_path)
+    today = [line("accepted"), line("accepted", to=("bob@example.net",))]
+    with ledger.together():
+        for one in (*today, line("sent", at="2026-11-23T00:00:00.000000Z")):
+            ledger.append(one)
+        assert written == []
+    ledger.append(today[0])
+    ledger.close()
+    sent = encode(line("sent", at="2026-11-23T00:00:00.000000Z"))
+    assert written == [b"".join(map(encode, today)), sent, encode(today[0])]
+    assert days(tmp_path) == ["20261122", "20261123"]
+
+
 def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").touch()
     (tmp_path / "20261122.jsonl").symlink_to(tmp_path / "victim")

@@ -53,10 +53,10 @@ class Gate(Committer):
         self.asked = threading.Event()
         self.open = threading.Event()
 
-    def commit_in_loop(self, change):
+    def commit_in_loop(self, change, then=None):
         async def later():
             await asyncio.to_thread(self.open.wait, 20)
-            await super(Gate, self).commit_in_loop(change)
+            await super(Gate, self).commit_in_loop(change, then)
 
         self.asked.set()
         return asyncio.ensure_future(later())

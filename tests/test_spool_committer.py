@@ -1,9 +1,11 @@
 """The committer: many changes with few fsyncs, each told its own result, in the order a power cut demands."""
 
+import asyncio
 import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,36 @@ def test_the_lock_is_held_until_the_receiver_gives_it_up(spool_path: Path) -> No
         incoming.release()
         Held.take(spool, spot).release()
         committer.close()
+
+
+def test_what_a_group_has_to_say_is_said_together_before_anyone_hears_of_it(spool_path: Path) -> None:
+    said: list[object] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        said.append("(")
+        yield
+        said.append(")")
+
+    async def commit(spool: Spool) -> None:
+        committer, gate = Committer(spool, together).start(), Gate()
+        committer.commit(gate)
+        assert gate.entered.wait(60)
+        broken = committer.commit_in_loop(
+            Broken("sync", OSError(errno.EIO, "disk")), lambda: said.append("?")
+        )
+        futures = [
+            committer.commit_in_loop(begin(spool), partial(said.append, number)) for number in range(3)
+        ]
+        for future in (broken, *futures):
+            future.add_done_callback(lambda _: said.append("heard"))
+        gate.opened.set()
+        await asyncio.wait([broken, *futures])
+        committer.close()
+
+    with Spool.open(spool_path, create=True) as spool:
+        asyncio.run(commit(spool))
+    assert said == ["(", 0, 1, 2, ")", *["heard"] * 4]
 
 
 @pytest.mark.parametrize("renames_are_whole", [True, False])

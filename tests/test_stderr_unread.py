@@ -23,6 +23,8 @@ from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.maillog.outlet import Outlet
+
 pytestmark = pytest.mark.fault_row(35)
 
 MISSING = re.compile(r"(\d+) lines? (?:was|were) not written here: nobody read standard error for a while")
@@ -251,6 +253,21 @@ outlet.finish()
             assert counted(unread) > 10
             done.stdin.close()
         assert done.returncode == 0
+
+
+def test_lines_that_belong_together_are_one_write() -> None:
+    read, write = os.pipe()
+    out = Outlet(write)
+    os.set_blocking(read, False)
+    with out.together():
+        out.write("one\n")
+        out.write("two\n")
+        with pytest.raises(BlockingIOError):
+            os.read(read, 100)
+    out.write("three\n")
+    assert os.read(read, 100) == b"one\ntwo\nthree\n"
+    os.close(read)
+    os.close(write)
 
 
 def test_a_long_line_is_written_to_its_end_before_another(relay: Relay) -> None:

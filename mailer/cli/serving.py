@@ -85,7 +85,8 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    log, committer = program_log(config, spool, Level.INFO), Committer(spool)
+    log = program_log(config, spool, Level.INFO)
+    committer = Committer(spool, log.together)
     host, terminal = clocks(), Terminal()
     store = Store(spool, committer, log, host.wall, boot=host.boot, uptime=host.uptime)
     with ExitStack() as started:

@@ -1,14 +1,15 @@
 """The ledger: one JSON line per mail event, in `log/YYYYMMDD.jsonl` by the UTC date of the line itself.
 
-Every program appends with one write(2) each, so lines of several programs never mix. It is not synced: a
-power cut may take its last second, and then the journals of the messages still know. A ledger that cannot be
-written never stops mail.
+Every program appends whole lines, one or several, with one write(2), so lines of several programs never mix.
+It is not synced: a power cut may take its last second, and then the journals of the messages still know. A
+ledger that cannot be written never stops mail.
 """
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
 from time import monotonic
 
 import msgspec
@@ -114,10 +115,14 @@ def _printable(value: object) -> object:
     return value
 
 
-def _write_line(fd: int, data: bytes) -> None:
-    """Write a line in one piece; a rest would not stay beside it, and readers skip a torn line."""
+def _write_lines(fd: int, data: bytes) -> None:
+    """Write lines in one piece; a rest would not stay beside it, and readers skip a torn line."""
     if os.write(fd, data) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _day(line: Line) -> str:
+    return line.at[:10].replace("-", "")
 
 
 OpenDirectory = Callable[[], AbstractContextManager[int]]
@@ -141,11 +146,30 @@ class Ledger:
         self._fd = -1
         self._checked = 0.0
         self._failing = False
+        self._gathered: list[Line] | None = None
 
     def append(self, line: Line) -> None:
         """Write one line; never raises for trouble with the disk."""
+        if self._gathered is None:
+            self._write(_day(line), encode(line))
+        else:
+            self._gathered.append(line)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the lines of a block at its end, those of a day at once."""
+        lines: list[Line] = []
+        self._gathered = lines
         try:
-            _write_line(self._file(line.at[:10].replace("-", "")), encode(line))
+            yield
+        finally:
+            self._gathered = None
+            for day, some in groupby(lines, _day):
+                self._write(day, b"".join(map(encode, some)))
+
+    def _write(self, day: str, data: bytes) -> None:
+        try:
+            _write_lines(self._file(day), data)
         except OSError as error:
             self.close()
             if not self._failing:

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 _UNREAD = "nobody read standard error for a while"
@@ -36,6 +36,8 @@ _LAST_WAIT = 1.0
 _ASIDE = 64 * 1024
 """Octets that wait for the thread, where there is one: as many as a pipe holds."""
 _STDERR = 2
+_PIECE = 4096
+"""Characters of several lines that are written at once: about what a pipe takes whole or not at all."""
 
 Put = Callable[[bytes], int]
 """Writes; returns how many octets were taken; raises OSError: BlockingIOError where it would have to wait."""
@@ -57,6 +59,17 @@ def installed() -> "Outlet | None":
     """Return what `install` made, if this program called it."""
     stream: object = sys.stderr
     return stream if isinstance(stream, Outlet) else None
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Write the lines of a block at its end, at once, in a program that has called `install`."""
+    outlet = installed()
+    if outlet is None:
+        yield
+    else:
+        with outlet.together():
+            yield
 
 
 def finish() -> None:
@@ -83,6 +96,7 @@ class Outlet(io.TextIOBase):
         # A finalizer may write while its thread does: it leaves its text in the queue for the outer call.
         self._lock = threading.RLock()
         self._busy = False
+        self._gathering = False
         self._queue: deque[str] = deque()
         self._begun = ""
         """A line without its end."""
@@ -112,8 +126,18 @@ class Outlet(io.TextIOBase):
     def write(self, text: str, /) -> int:
         """Write the lines that the text completes, or count them."""
         self._queue.append(text)
-        self._work()
+        if not self._gathering:
+            self._work()
         return len(text)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._work()
 
     def finish(self, patience: float) -> None:
         """Write what is owed, the begun line included; wait for that at most `patience` seconds."""
@@ -142,7 +166,10 @@ class Outlet(io.TextIOBase):
                 if self._rest or self._lost:
                     self._catch_up()
                 while self._queue:
-                    self._take(self._queue.popleft())
+                    text = self._queue.popleft()
+                    while self._queue and len(text) + len(self._queue[0]) <= _PIECE:
+                        text += self._queue.popleft()
+                    self._take(text)
             finally:
                 self._busy = False
             if (self._rest or self._lost) and self._reason == _UNREAD and self._waiting is None:

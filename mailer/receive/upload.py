@@ -172,16 +172,9 @@ class Upload:
             await self._commit()
         if self._failure is not None:
             return replies.not_stored(self._failure)
-        # The ledger before the lock: no runner can report an outcome before the acceptance.
-        try:
-            self._log_accepted()
-        except Exception as error:  # noqa: BLE001 - it is durable: no defect of ours may make the reply deny that
-            with suppress(Exception):
-                self._store.log.error(
-                    "a message was taken, and could not be logged", id=self._incoming.id, error=repr(error)
-                )
-        finally:
-            self._incoming.release()
+        # Its line is in the ledger, before the lock is free: no runner can report an outcome before the
+        # acceptance.
+        self._incoming.release()
         return replies.queued(self._incoming.id)
 
     def _seal(self) -> None:
@@ -226,6 +219,15 @@ class Upload:
     @property
     def _recipients(self) -> tuple[str, ...]:
         return tuple(recipient.address for recipient in self._envelope.recipients)
+
+    def _tell_accepted(self) -> None:
+        try:
+            self._log_accepted()
+        except Exception as error:  # noqa: BLE001 - it is durable: no defect of ours may make the reply deny that
+            with suppress(Exception):
+                self._store.log.error(
+                    "a message was taken, and could not be logged", id=self._incoming.id, error=repr(error)
+                )
 
     def _log_accepted(self) -> None:
         incoming, origin, headline = self._incoming, self._origin, self.headline
@@ -276,7 +278,7 @@ class Upload:
 
     async def _commit(self) -> None:
         try:
-            await self._store.committer.commit_in_loop(self._incoming)
+            await self._store.committer.commit_in_loop(self._incoming, self._tell_accepted)
             # Soon is enough: a name that comes back beside the one in new/ is recognised (`spool.names`).
             self._store.committer.sync_soon(Place.TMP)
         except NotUndone:

@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Self
@@ -23,7 +24,8 @@ _SOON = 0.25
 """Seconds until a removal is made durable: promised within one, of which the fsync wants its share.
 (*Measured on busy machines: with 0.9, they were durable after 1.02 to 1.06 s; with 0.5, once after 1.5.*)"""
 
-_Waiter = Future[None] | asyncio.Future[None]
+_Then = Callable[[], None] | None
+_Waiter = tuple[Future[None] | asyncio.Future[None], _Then]
 _Job = tuple[Change, _Waiter]
 _Task = _Job | Future[None] | str | None
 
@@ -31,8 +33,12 @@ _Task = _Job | Future[None] | str | None
 class Committer:
     """Makes changes durable in the order of their arrival, as many at once as there are."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(
+        self, spool: Spool, together: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        """Prepare; `together` surrounds the calls of a group's `then`: see `commit_in_loop`."""
         self._spool = spool
+        self._together = together
         self._jobs: SimpleQueue[_Task] = SimpleQueue()
         self.committed = 0
         """Changes that were made durable since the start."""
@@ -56,16 +62,21 @@ class Committer:
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        self._jobs.put((change, future))
+        self._jobs.put((change, (future, None)))
         return future
 
-    def commit_in_loop(self, change: Change) -> asyncio.Future[None]:
+    def commit_in_loop(self, change: Change, then: _Then = None) -> asyncio.Future[None]:
         """As `commit`, for the running event loop, which is woken once for a whole group.
 
         Who cancels the future no longer hears of the change, which is made all the same.
+
+        Args:
+            change: what is to be durable.
+            then: called in the loop once it is, before any future of its group is resolved, and together
+                with those of the group; it raises nothing.
         """
         future = asyncio.get_running_loop().create_future()
-        self._jobs.put((change, future))
+        self._jobs.put((change, (future, then)))
         return future
 
     def sync_soon(self, directory: str) -> None:
@@ -132,7 +143,31 @@ class Committer:
                 results[change] = trouble
         results |= self._sync_directories([change for change, _ in group if change not in results])
         self.committed += len(group) - len(results)
-        _settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
+        self._settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
+
+    def _settle(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
+        """Tell every waiter, each event loop in one go."""
+        of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
+        for waiter, error in told:
+            if isinstance(waiter[0], asyncio.Future):
+                of_loops.setdefault(waiter[0].get_loop(), []).append((waiter, error))
+            else:
+                _tell(waiter[0], error)
+        for loop, these in of_loops.items():
+            # A loop that was closed meanwhile has nobody left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._tell_all, these)
+
+    def _tell_all(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
+        try:
+            with self._together() if len(told) > 1 else nullcontext():
+                for (_, then), error in told:
+                    if error is None and then is not None:
+                        then()
+        finally:
+            for (future, _), error in told:
+                if not future.done():
+                    _tell(future, error)
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
         """Sync every directory once: all destinations, and then all sources of the changes that arrived."""
@@ -189,27 +224,7 @@ def _verdict(change: Change, error: Exception | None) -> Exception | None:
     return error
 
 
-def _settle(told: list[tuple[_Waiter, Exception | None]]) -> None:
-    """Tell every waiter, each event loop in one go."""
-    of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
-    for waiter, error in told:
-        if isinstance(waiter, asyncio.Future):
-            of_loops.setdefault(waiter.get_loop(), []).append((waiter, error))
-        else:
-            _tell(waiter, error)
-    for loop, these in of_loops.items():
-        # A loop that was closed meanwhile has nobody left to tell.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_tell_all, these)
-
-
-def _tell_all(told: list[tuple[_Waiter, Exception | None]]) -> None:
-    for waiter, error in told:
-        if not waiter.done():
-            _tell(waiter, error)
-
-
-def _tell(waiter: _Waiter, error: Exception | None) -> None:
+def _tell(waiter: Future[None] | asyncio.Future[None], error: Exception | None) -> None:
     if error is None:
         waiter.set_result(None)
     else:
