@@ -1,0 +1,95 @@
+"""`mailer guide`: the step-by-step guides that come with mailer, on the server where they are needed."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line
+from mailer.cli.wire import end_with_the_pipe
+
+_SHELF = Path(__file__).parents[1] / "guide"
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """One guide."""
+
+    topic: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        return self.text.partition("\n")[0].removeprefix("# ")
+
+
+def guides() -> list[Guide]:
+    """Return all guides by topic."""
+    return [Guide(path.stem, path.read_text("utf-8")) for path in sorted(_SHELF.glob("*.md"))]
+
+
+def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [
+        CompletionItem(each.topic, help=each.title) for each in guides() if each.topic.startswith(incomplete)
+    ]
+
+
+@click.command(
+    epilog=examples(
+        "mailer guide                     the topics",
+        "mailer guide microsoft365        from nothing to the first delivered mail",
+        "mailer guide google | less",
+        "mailer guide --grep 5.7.139      which guide has this word, and where",
+    )
+)
+@click.argument("topic", required=False, shell_complete=_topics)
+@click.option("--grep", "word", metavar="WORD", help="Print the lines that contain WORD, whatever its case.")
+@json_of("topic, title; of a TOPIC the text, too; with --grep topic, line, text")
+@config_option
+def guide(topic: str | None, *, word: str | None, as_json: bool) -> Exit:
+    """Read a guide, step by step to the first delivered mail; without TOPIC list them.
+
+    On a terminal it is shown page by page ($PAGER, less), else it is written as it is: Markdown. With --grep
+    the exit code is 1 when no line has the word.
+    """
+    end_with_the_pipe()
+    chosen = _chosen(topic)
+    if word is not None:
+        found = list(_lines(chosen, word))
+        for each, number, line in found:
+            told = {"topic": each.topic, "line": number, "text": line}
+            sys.stdout.write(json_line(told) if as_json else f"{each.topic}:{number}: {line}\n")
+        return Exit.OK if found else Exit.FINDINGS
+    if topic is None:
+        for each in chosen:
+            told = {"topic": each.topic, "title": each.title}
+            sys.stdout.write(json_line(told) if as_json else f"{each.topic:14} {each.title}\n")
+    elif as_json:
+        [one] = chosen
+        sys.stdout.write(json_line({"topic": one.topic, "title": one.title, "text": one.text}))
+    elif sys.stdout.isatty():
+        click.echo_via_pager(chosen[0].text)
+    else:
+        sys.stdout.write(chosen[0].text)
+    return Exit.OK
+
+
+def _chosen(topic: str | None) -> list[Guide]:
+    every = guides()
+    chosen = [each for each in every if topic is None or each.topic == topic]
+    if not chosen:
+        there = ", ".join(each.topic for each in every)
+        raise Failure(Exit.USAGE, f"there is no guide of that name; there are: {there}")
+    return chosen
+
+
+def _lines(among: list[Guide], word: str) -> Iterator[tuple[Guide, int, str]]:
+    for each in among:
+        for number, line in enumerate(each.text.splitlines(), start=1):
+            if word.casefold() in line.casefold():
+                yield each, number, line
