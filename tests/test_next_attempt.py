@@ -197,10 +197,10 @@ def turns_of(relay: Relay) -> dict[str, str]:
 
 
 def test_mail_that_waits_for_its_turn_says_so_and_so_does_what_waits_behind_it(relay: Relay) -> None:
-    """`maxPerMinute`: the messages in hand have a turn each, and no view calls the runner missing."""
+    """`ratePerHop`: the messages in hand have a turn each, and no view calls the runner missing."""
     with Server() as server:
-        provider = {"name": "Acme", "host": "127.0.0.1", "port": server.port, "maxPerMinute": 1}
-        relay.configure({"forwardSMTP": True, "forwardProviders": [provider]})
+        provider = {"name": "Acme", "host": "127.0.0.1", "port": server.port}
+        relay.configure({"forwardSMTP": True, "forwardProviders": [provider], "sending": {"ratePerHop": 1}})
         for _ in range(4):
             queue(relay.spool)
         with relay.watch() as watch:

@@ -110,14 +110,11 @@ def test_a_provider_gets_no_more_sessions_than_it_allows(relay: Relay) -> None:
         assert len(server.sessions) == 1
 
 
-@pytest.mark.parametrize("where", ["provider", "sending"])
-def test_transactions_keep_to_the_rate(relay: Relay, where: str) -> None:
+def test_transactions_keep_to_the_rate(relay: Relay) -> None:
     """Five at 600 a minute take four pauses of 0.1 s."""
     with Server() as server:
         provider = {"host": LOOPBACK, "port": server.port}
-        settings = {"sending": {"ratePerHop": 600}} if where == "sending" else {}
-        more = {"maxPerMinute": 600} if where == "provider" else {}
-        relay.configure(forward_to(forwardProviders=[provider | more], **settings))
+        relay.configure(forward_to(forwardProviders=[provider], sending={"ratePerHop": 600}))
         for _ in range(5):
             queue(relay.spool)
         began = time.monotonic()
@@ -129,8 +126,8 @@ def test_transactions_keep_to_the_rate(relay: Relay, where: str) -> None:
 def test_no_session_is_kept_waiting_for_the_rate_to_allow_a_transaction(relay: Relay) -> None:
     """Two a second, to a server that hangs up on who is silent for half of that: no trouble, no breaker."""
     with Server(patience=0.25) as server:
-        provider = {"host": LOOPBACK, "port": server.port, "maxPerMinute": 120}
-        relay.configure(forward_to(forwardProviders=[provider]))
+        provider = {"host": LOOPBACK, "port": server.port}
+        relay.configure(forward_to(forwardProviders=[provider], sending={"ratePerHop": 120}))
         for _ in range(4):
             queue(relay.spool)
         relay.mailer_send("--once")

@@ -7,6 +7,7 @@ import msgspec
 
 from mailer.config.kinds import Count, Group, Limit, Name, Port
 from mailer.config.oauth import OAuth2
+from mailer.config.pace import Pace
 from mailer.config.receiving import RewriteFrom
 from mailer.config.secrets import Secret
 from mailer.config.units import Seconds
@@ -66,7 +67,7 @@ class Api(StrEnum):
         return self in {Api.GRAPH, Api.GMAIL}
 
 
-class Provider(Group, frozen=True, kw_only=True):
+class Provider(Pace, frozen=True, kw_only=True):
     """One smarthost of the forward route, or one interface over HTTP."""
 
     host: Name
@@ -98,10 +99,6 @@ class Provider(Group, frozen=True, kw_only=True):
     """Accept any certificate."""
     source_address: str = ""
     """As `DirectDelivery.source_address`."""
-    max_sessions: Count | None = None
-    """Connections to it at once; none: `sending.maxSessionsPerHop`."""
-    max_per_minute: Limit | None = None
-    """Transactions that one runner begins in a minute; 0: no limit; none: `sending.ratePerHop`."""
 
     sender: str = ""
     """The envelope sender of mail through it, in place of the mail's own: for an account that may send as one

@@ -14,6 +14,7 @@ from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
 from mailer.config.on_event import OnEvent
+from mailer.config.pace import DomainBudget
 from mailer.config.receiving import (
     Listener,
     ListenerTls,
@@ -224,6 +225,8 @@ class Config(Group, frozen=True, kw_only=True):
     forward_username: str = ""
     forward_password: Secret = Secret("")
     forward_ssl: bool = msgspec.field(default=False, name="forwardSSL")
+    domain_budgets: tuple[DomainBudget, ...] = ()
+    """How much the recipients of some domains may be sent; the first that covers a domain counts."""
     tls_policies: tuple[TlsPolicy, ...] = ()
     """What to demand of which destination, instead of `may`; the first that matches counts."""
     batch_size: Count = 20

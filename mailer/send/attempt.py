@@ -3,6 +3,8 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -18,6 +20,9 @@ from mailer.send.routes.route import Route
 from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
 from mailer.spool.journal import Standing
+
+if TYPE_CHECKING:
+    from mailer.send.budgets import Purse
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
@@ -106,15 +111,18 @@ class Attempt:
     ) -> list[Recipient]:
         """Send to all destinations, some at a time: a slow one does not hold up the others."""
 
-        async def one(group: Sequence[Recipient]) -> list[Recipient]:
+        async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:
+            purses = tuple(filter(None, (budget, route.purse)))
             async with self._room:
-                return await self._try(route, group, hops_left=hops_left)
+                return await self._try(route, group, purses, hops_left=hops_left)
 
-        results = await together([one(group) for group in groups])
+        budgets = self._policy.budgets
+        divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
+        results = await together([one(*part) for part in divided])
         return [recipient for passed_on in results for recipient in passed_on]
 
     async def _try(
-        self, route: Route, recipients: Sequence[Recipient], *, hops_left: bool
+        self, route: Route, recipients: Sequence[Recipient], purses: "Sequence[Purse]", *, hops_left: bool
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
         try:
@@ -130,11 +138,14 @@ class Attempt:
             if batches.pause:
                 await self._pause(route.batch_delay)
             try:
-                outcomes = await route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
+                with await self._permit(purses, len(batch), hops_left=hops_left) as allowed:
+                    batch = batches.keep(batch, allowed)
+                    outcomes = await route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
                 on = hops_left and not (patient and not isinstance(trouble, Resting))
+                on &= not (isinstance(trouble, Resting) and trouble.waits)
                 return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             except OSError:
                 raise  # The disk's: what cannot be recorded must not be sent.
@@ -147,6 +158,29 @@ class Attempt:
                 settled = settled[0], [self._second_opinion(outcome) for outcome in settled[1]]
             passed_on += self._judge(*settled, hops_left=hops_left, patient=patient)
         return passed_on
+
+    async def _permit(
+        self, purses: "Sequence[Purse]", want: int, *, hops_left: bool
+    ) -> AbstractContextManager[int]:
+        """Take of each budget for one transaction, after a short wait where the mail is to wait.
+
+        Raises:
+            Spent: there is nothing left for some time, or the next provider is to have the mail.
+        """
+        if not purses:
+            return nullcontext(want)
+        from mailer.send.budgets import LOOK, Spent, permit  # noqa: PLC0415 - most runs have no budgets
+
+        while True:
+            try:
+                return await permit(purses, want)
+            except Spent as spent:
+                if not spent.short or (hops_left and not spent.waits):
+                    raise
+                self._record.waits(spent.hop, spent.seconds, spent.reason)
+                with spent.purse.waiting():
+                    # Not all of it at once: what others hold is free earlier than was known.
+                    await self._pause(min(spent.seconds, LOOK))
 
     def _wait(self, recipients: Sequence[Recipient], reason: str, *, gives_up: bool = True) -> None:
         """Record that we, not the mail or a hop, are why these recipients are tried again later."""

@@ -40,6 +40,12 @@ class Batches:
         self._begun, self._over = True, max(0, self._over - len(batch))
         return batch
 
+    def keep(self, batch: list[Recipient], count: int) -> list[Recipient]:
+        """Take back those of a batch beyond so many: they follow at once."""
+        self.left = batch[count:] + self.left
+        self._over += len(batch) - count
+        return batch[:count]
+
     def settle(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome]
     ) -> tuple[list[Recipient], list[Outcome]]:

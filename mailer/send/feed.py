@@ -75,6 +75,11 @@ class Feed:
         locked, self._locked = self._locked, []
         return [(name, self._pauses[name]) for name in locked]
 
+    @property
+    def is_something_new(self) -> bool:
+        """Tell whether anything lies in `new/` that is not to stay there."""
+        return any(not self._is_left(name) for name in names(self._spool, Place.NEW.value))
+
     def begin_pass(self) -> None:
         """Look at everything anew."""
         self.missed = self.exhausted = False

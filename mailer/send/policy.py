@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
@@ -13,6 +14,9 @@ from mailer.send.routes.table import Table
 from mailer.send.staging import Staging
 from mailer.send.traffic import Traffic
 from mailer.spool.clock_guard import ClockGuard
+
+if TYPE_CHECKING:
+    from mailer.send.budgets import Budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Policy:
     """Makes durable what is recorded of messages in hand; None: nobody does."""
     traffic: Traffic | None = None
     """How the direct route's destinations do; None: it is off."""
+    budgets: "Budgets | None" = None
+    """How much may be sent to a recipient domain; None: anything."""
     staging: Staging | None = None
     """What may leave; None: everything."""
 

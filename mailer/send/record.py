@@ -167,11 +167,14 @@ class Record:
         return room
 
     def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
-        """Record, once in an attempt, that the message is to wait for its turn at a hop."""
+        """Record that the message is to wait for its turn at a hop; see `waits`."""
+        self.waits(hop, seconds, f"at most {per_minute} a minute there (ratePerHop)")
+
+    def waits(self, hop: str, seconds: float, reason: str) -> None:
+        """Record, once in an attempt, that the message is to wait for so many seconds, in hand."""
         if not self._waited:
             self._waited = True
             turn = clock.rfc3339(self.policy.clock() + seconds)
-            reason = f"at most {per_minute} a minute there (maxPerMinute, ratePerHop)"
             event = Event(
                 at=self._at(),
                 event=Kind.THROTTLED,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
 
 if TYPE_CHECKING:
+    from mailer.send.budgets import Budgets
     from mailer.send.smtp.transcript import Say
 
 
@@ -85,10 +86,10 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     committer, disposal = Committer(spool).start(), Disposal()
     try:
         pool = Pool(partial(_open_session, say=say), limit=config.sending.max_sessions_per_hop)
-        async with pool:
+        async with pool, _budgets(config, spool, clocks, guard) as budgets:
             traffic = Traffic(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
-            means = Means(spool, committer, pool, providers, traffic, hostname, clock)
+            means = Means(spool, committer, pool, providers, traffic, hostname, clock, budgets)
             policy = Policy(
                 routes=plan(config, means),
                 backoff=backoff,
@@ -102,6 +103,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 guard=guard,
                 journals=Journals(committer),
                 traffic=traffic if Own.DIRECT in Directions(config).targets else None,
+                budgets=budgets,
                 staging=None if keeps_mail(config) else Staging.of(config),
             )
             terms = Terms(
@@ -133,3 +135,14 @@ async def _open_session(hop: Hop, say: "Say | None") -> AnySession:
     from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs know SMTP alone
 
     return await HttpSession.open(hop, Timeouts(), say)
+
+
+def _budgets(
+    config: Config, spool: Spool, clocks: Clocks, guard: ClockGuard
+) -> "AbstractAsyncContextManager[Budgets | None]":
+    """Return the budgets of a run; None: there are none, and nothing of them is imported."""
+    if not (config.domain_budgets or any(provider.terms for provider in config.providers)):
+        return nullcontext()
+    from mailer.send.budgets import Budgets  # noqa: PLC0415 - as above
+
+    return Budgets(config, spool, clocks, guard.trusts)

@@ -25,6 +25,10 @@ POLL = 0.1
 ALONE = 5.0
 """Seconds that a suspect is alone, or waits to be so, at most: what kills its runner takes no longer, and
 a server that does not answer must not stop all other mail."""
+_TURN = 61.0
+"""Seconds that a run which is to end when nothing is ready waits for a budget: a minute's window."""
+_BUDGET_SEEN = 1.0
+"""Seconds between looks at budgets that are used up."""
 PAUSE_SEEN = 1.0
 """Seconds until a runner sees that the operator has paused, or resumed."""
 
@@ -73,6 +77,11 @@ class Runner:
         self._closing = False
         self._paused = False
         self._look_for_pause = float("-inf")
+        purses = [route.purse for route in policy.routes.all]
+        self._purses = [purse for purse in purses if purse] if all(purses) else []
+        """The budgets, if there is one for every way that mail may go."""
+        self._opens: asyncio.TimerHandle | None = None
+        """Wakes the run when a budget has something left again; None: nothing waits for that."""
         self._wake = asyncio.Event()
         self._hands = Hands(self._lanes, self._wake.set)
         self.tally = Tally()
@@ -105,6 +114,8 @@ class Runner:
                     await self._wake.wait()
                 elif self._closing or self.tally.claimed == (self._limit or -1):
                     break  # No more is wanted.
+                elif 0 < self._closed_for() <= _TURN and self._feed.is_something_new:
+                    await self._wake.wait()  # What is to be sent next has its turn within this minute.
                 elif self.tally.claimed == claimed_before and not self._feed.missed:
                     break  # A whole pass found nothing.
                 else:
@@ -189,7 +200,25 @@ class Runner:
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
-        return self._hands.places < self._concurrency and self.tally.claimed != (self._limit or -1)
+        if self._hands.places >= self._concurrency or self.tally.claimed == (self._limit or -1):
+            return False
+        return not self._closed_for()
+
+    def _closed_for(self) -> float:
+        """Return the seconds until mail may leave by some way, by the budgets; and be woken then.
+
+        What is not claimed waits in `new/` and `retry/`, without a place in the run.
+        """
+        if not self._purses:
+            return 0.0
+        seconds = min(purse.closed_for for purse in self._purses)
+        if seconds and self._opens is None:
+            self._opens = asyncio.get_running_loop().call_later(min(seconds, _BUDGET_SEEN), self._opened)
+        return seconds
+
+    def _opened(self) -> None:
+        self._opens = None
+        self._wake.set()
 
     def _is_paused(self) -> bool:
         """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""

@@ -227,6 +227,9 @@ class HopTrouble(ConnectionError):
 class Resting(HopTrouble):
     """The hop was not tried: it gave trouble a moment ago, and is paused for a while (see `breaker`)."""
 
+    waits = False
+    """The mail is to wait for it, even if another hop could take the mail."""
+
     def __init__(self, hop: str, phase: Phase, text: str, *, scope: Scope, until: float) -> None:
         """Arguments as `HopTrouble`; until: when to ask again, in seconds since the epoch."""
         super().__init__(hop, phase, text, scope=scope)

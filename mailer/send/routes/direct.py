@@ -1,8 +1,9 @@
 """The direct route: to the mail exchangers of the recipients' domain (RFC 5321 5.1)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -21,6 +22,17 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble, without_account
 
+if TYPE_CHECKING:
+    from mailer.send.budgets import Purse
+    from mailer.spool.slots import Slots
+
+Sessions = Callable[[str], "tuple[Slots | None, int]"]
+"""Tells of a domain what counts the sessions of all runners, and how many there may be; 0: as usual."""
+
+
+def _unlimited(_: str) -> "tuple[Slots | None, int]":
+    return None, 0
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -36,6 +48,7 @@ class Terms:
     per_minute: int = 0
     tls_policies: tuple[TlsPolicy, ...] = ()
     insecure_skip_verify: bool = False
+    sessions: Sessions = _unlimited
 
 
 def domain_of(address: str, terms: Terms) -> str:
@@ -72,6 +85,7 @@ class DirectRoute:
     name = "direct"
     presentation = AS_ACCEPTED
     asks_twice = False
+    purse: "Purse | None" = None
 
     def __init__(
         self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, traffic: Traffic
@@ -114,7 +128,7 @@ class DirectRoute:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
         tried: list[Outcome] | HopTrouble | None = None
         async for hop in self._hops(
-            _in_doubt(outgoing, recipients, hosts), demand_of(self._terms.tls_policies, domain)
+            _in_doubt(outgoing, recipients, hosts), domain, demand_of(self._terms.tls_policies, domain)
         ):
             if tried:
                 _tell(tried, recipients, on_trouble)
@@ -145,7 +159,9 @@ class DirectRoute:
         except HopTrouble as trouble:
             return trouble
 
-    async def _hops(self, hosts: Sequence[str], demand: TlsPolicy) -> AsyncIterator[Hop | HopTrouble]:
+    async def _hops(
+        self, hosts: Sequence[str], domain: str, demand: TlsPolicy
+    ) -> AsyncIterator[Hop | HopTrouble]:
         """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
         now = asyncio.get_running_loop().time
         until = now() + PATIENCE
@@ -158,7 +174,9 @@ class DirectRoute:
             for address in usable:
                 if now() > until:
                     return
-                yield hop_to(self._terms, host, address, demand)
+                hop = hop_to(self._terms, host, address, demand)
+                slots, most = self._terms.sessions(domain)
+                yield replace(hop, slots=slots, max_sessions=most) if slots else hop
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"
                 text = f"{forbidden[0]} is not a public address, and directDelivery.allowPrivate is off"

@@ -1,6 +1,7 @@
 """The forward route: through a provider's smarthost."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -16,6 +17,9 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import Hardness, HopTrouble, SessionLost, rule
 from mailer.spool.provider_state import Witness
 
+if TYPE_CHECKING:
+    from mailer.send.budgets import Purse
+
 
 class ForwardRoute:
     """Delivers through one provider, as long as its breaker lets it."""
@@ -23,7 +27,7 @@ class ForwardRoute:
     attempts = 1
     asks_twice = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a provider is; its caller names each
         self,
         hop: Hop,
         pool: Pool,
@@ -32,6 +36,7 @@ class ForwardRoute:
         *,
         batch_size: int,
         batch_delay: float,
+        purse: "Purse | None" = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -42,6 +47,7 @@ class ForwardRoute:
             presentation: the form in which it wants messages.
             batch_size: recipients in one transaction, at most.
             batch_delay: seconds between the transactions of one message.
+            purse: its budget; None: it has none.
         """
         self._hop = hop
         self._pool = pool
@@ -50,6 +56,7 @@ class ForwardRoute:
         self.name = str(hop)
         self.batch_size = batch_size
         self.batch_delay = batch_delay
+        self.purse = purse
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
         """Make one group: all go to the provider."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
@@ -23,6 +24,9 @@ from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
 from mailer.spool.layout import FILE_MODE, LOCAL, Spool
 from mailer.spool.syscalls import rename_exclusive
+
+if TYPE_CHECKING:
+    from mailer.send.budgets import Purse
 
 _UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
 """The three directories of every Maildir."""
@@ -43,6 +47,7 @@ class LocalRoute:
     attempts = 1
     presentation = Presentation(dkim=False)
     asks_twice = False
+    purse: "Purse | None" = None
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
         """Make the Maildir if it is not there; raises OSError."""

@@ -1,6 +1,7 @@
 """From the configuration to the routes of a run."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,10 @@ from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
     from mailer.oauth.source import TokenSource
+    from mailer.send.budgets import Budgets
     from mailer.send.routes.direct import Terms
     from mailer.send.routes.mx import Rules
+    from mailer.spool.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Means:
     ehlo_domain: str
     """What we call ourselves to others."""
     clock: Clock
+    budgets: "Budgets | None"
+    """Keep what was used of what is allowed; None: everything is allowed."""
 
 
 def plan(config: Config, means: Means) -> Table:
@@ -84,7 +89,7 @@ def _direct(config: Config, means: Means) -> Route:
     from mailer.send.routes.direct import DirectRoute  # noqa: PLC0415
 
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
-    terms = terms_of(config, means.ehlo_domain)
+    terms = replace(terms_of(config, means.ehlo_domain), sessions=_sessions(config, means.spool))
     return DirectRoute(terms, means.pool, resolver, random.shuffle, means.traffic)
 
 
@@ -107,6 +112,29 @@ def terms_of(config: Config, ehlo_domain: str) -> "Terms":
     )
 
 
+def _sessions(config: Config, spool: Spool) -> Callable[[str], "tuple[Slots | None, int]"]:
+    """Return what tells how many sessions all runners may have to a recipient domain."""
+    limited = [
+        (budget, _slots(spool, budget.of, budget.max_sessions), budget.max_sessions)
+        for budget in config.domain_budgets
+        if budget.max_sessions
+    ]
+
+    def sessions(domain: str) -> "tuple[Slots | None, int]":
+        return next(((slots, most) for budget, slots, most in limited if budget.covers(domain)), (None, 0))
+
+    return sessions
+
+
+def _slots(spool: Spool, of: str, most: int) -> "Slots | None":
+    """Return what counts the sessions of all runners; None: their number is not limited."""
+    if not most:
+        return None
+    from mailer.spool.slots import Slots  # noqa: PLC0415 - most runs have no such limit
+
+    return Slots(spool, of, most)
+
+
 def rules_of(direct: DirectDelivery) -> "Rules":
     """Return which addresses of exchangers may be used."""
     from mailer.send.routes.mx import Rules  # noqa: PLC0415 - as above
@@ -124,9 +152,12 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
         from mailer.send.http.apis import TERMS  # noqa: PLC0415 - not for SMTP, which most runs know alone
 
         largest = min(largest, TERMS[provider.api].recipients)
+    hop = hop_of(provider, config, means.ehlo_domain)
+    most = provider.max_sessions or _usual_sessions(provider)
     return ForwardRoute(
         replace(
-            hop_of(provider, config, means.ehlo_domain),
+            hop,
+            slots=_slots(means.spool, provider.account, most),
             ourselves=identity.known(means.spool),
             tokens=tokens_of(provider, means.spool, means.clock),
         ),
@@ -135,6 +166,7 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
         Presentation.to(provider),
         batch_size=largest,
         batch_delay=config.batch_delay / 1000,
+        purse=means.budgets.of_provider(provider, str(hop)) if means.budgets else None,
     )
 
 
@@ -156,7 +188,6 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """
     demand = demand_of(config.tls_policies, provider.host)
     verified = bool(provider.username) or provider.ssl or demand.level is TlsLevel.VERIFY
-    rate = provider.max_per_minute
     mechanism = provider.auth.mechanism if isinstance(provider.auth, OAuth2) else provider.auth
     logins = {p.username for p in config.providers if (p.host, p.port) == (provider.host, provider.port)}
     return Hop(
@@ -174,7 +205,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         ehlo_domain=ehlo_domain,
         source_address=provider.source_address,
         max_sessions=provider.max_sessions or _usual_sessions(provider),
-        per_minute=config.sending.rate_per_hop if rate is None else rate,
+        per_minute=config.sending.rate_per_hop if provider.max_per_minute is None else 0,
         shared=len(logins) > 1,
     )
 

@@ -1,12 +1,15 @@
 """Routes: the ways a message can leave. The engine knows no more about them than this."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope
 from mailer.send.outgoing import Outgoing
 from mailer.send.presentation import Presentation
+
+if TYPE_CHECKING:
+    from mailer.send.budgets import Purse
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
 """Called with the recipients and the hop right before the step that cannot be taken back.
@@ -30,6 +33,8 @@ class Route(Protocol):
     """Recipients in one transaction, at most."""
     batch_delay: float
     """Seconds between the transactions of one message to one destination."""
+    purse: "Purse | None"
+    """The budget of all mail by it; None: it has none."""
     presentation: Presentation
     """The form in which it wants messages."""
     asks_twice: bool

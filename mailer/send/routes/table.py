@@ -33,6 +33,9 @@ class Table:
             way: Turns([[(routes[target], weight) for target, weight in group] for group in way.groups], turn)
             for way in directions.ways
         }
+        ways = [turns.all for turns in self._turns.values()]
+        self.all = tuple(routes.values()) if all(ways) else ()
+        """Every route; none: there is mail that stays here."""
         # The direct route knows a hop by its port alone: the others are asked first.
         self._by_hop = sorted(routes.values(), key=lambda route: route is routes.get(Own.DIRECT))
 

@@ -3,10 +3,14 @@
 import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from mailer.config.hops import Api
 from mailer.mail.reply import printable
 from mailer.send.smtp.sasl import Secret, Tokens
+
+if TYPE_CHECKING:
+    from mailer.spool.slots import Slots
 
 
 class StartTls(StrEnum):
@@ -49,6 +53,8 @@ class Hop:
     """Connect from here; empty: as the system chooses."""
     max_sessions: int = 0
     """Sessions at once; 0: what the pool allows."""
+    slots: "Slots | None" = field(default=None, repr=False)
+    """What counts the sessions of all runners; None: nobody does."""
     per_minute: int = 0
     """Transactions that may begin in a minute; 0: no limit."""
     shared: bool = False

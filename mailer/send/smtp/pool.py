@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome
@@ -12,6 +12,9 @@ from mailer.send.phase import Phase
 from mailer.send.smtp.client import Commit, Message
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
+
+if TYPE_CHECKING:
+    from mailer.spool.slots import Slot, Slots
 
 IDLE = 5.0
 """Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
@@ -32,6 +35,15 @@ EASED = 60.0
 
 EASE = 1.0
 """Seconds that it gets nothing new, after each time that it says so. More than that is the breaker's."""
+
+SLOT_LOOK = 0.1
+"""Seconds between looks for a free place among those of all runners (`Hop.slots`)."""
+
+SHARE = 1.0
+"""Seconds that a session is kept busy while another runner waits for its place."""
+
+ABANDONED = 1.0
+"""Seconds until a place is used again whose session was cut: the other side may not have noticed yet."""
 
 OnWait = Callable[[str, float, int], None]
 """Called with the hop, the seconds until its next free turn, and its turns a minute."""
@@ -104,6 +116,8 @@ class _Line:
         self._timer: asyncio.TimerHandle | None = None
         """For the first that was idle when it was set. One serves all: most are wanted again long before."""
         self._leased: set[Session] = set()
+        self._slots: dict[Session, tuple[Slot, float]] = {}
+        """What each session holds of the places of all runners, and since when."""
 
     @property
     def vacant(self) -> bool:
@@ -169,6 +183,18 @@ class _Line:
         return session, True
 
     async def open(self) -> Session:
+        if self._hop.slots is None:
+            return await self._open()
+        slot = await _slot(self._hop.slots)
+        try:
+            session = await self._open()
+        except BaseException:
+            slot.release(in_order=False)
+            raise
+        self._slots[session] = slot, asyncio.get_running_loop().time()
+        return session
+
+    async def _open(self) -> Session:
         clock = asyncio.get_running_loop().time
         began = clock()
         self._opening.append(began)
@@ -189,43 +215,81 @@ class _Line:
     def put(self, session: Session) -> None:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
-        if session.used_up or (session.alive and self._owed):
-            self._pool.retire(session)
+        if session.used_up or (session.alive and (self._owed or self._is_wanted(session))):
+            self._retire(session)
         elif session.alive:
             end = asyncio.get_running_loop().time() + self._pool.idle
             self._idle.append((session, end))
             if self._timer is None:
                 self._wait_until(end)
         else:
-            session.abort()
+            self._abort(session)
+
+    def _is_wanted(self, session: Session) -> bool:
+        """Tell whether another runner waits for the place of a session that has had it for long enough."""
+        _, since = self._slots.get(session, (None, math.inf))
+        if self._hop.slots is None or asyncio.get_running_loop().time() - since < SHARE:
+            return False
+        return self._hop.slots.wanted()
 
     def drop(self, session: Session) -> None:
         """Take a session back that is not to be used again."""
         self._leased.discard(session)
-        self._pool.retire(session)
+        self._retire(session)
+
+    def _retire(self, session: Session) -> None:
+        slot, _ = self._slots.pop(session, (None, 0.0))
+        self._pool.retire(session, slot)
+
+    def _abort(self, session: Session) -> None:
+        session.abort()
+        slot, _ = self._slots.pop(session, (None, 0.0))
+        if slot:
+            slot.release(in_order=False)
 
     def clear(self) -> None:
         """Close what is idle, drop what is in use."""
         for session in self._leased:
-            session.abort()
+            self._abort(session)
         if self._timer:
             self._timer.cancel()
         for session, _ in self._idle:
-            self._pool.retire(session)
+            self._retire(session)
         self._idle.clear()
 
     def _wait_until(self, end: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(end, self._expire)
+        loop = asyncio.get_running_loop()
+        end = min(end, loop.time() + SLOT_LOOK) if self._hop.slots else end
+        self._timer = loop.call_at(end, self._expire)
 
     def _expire(self) -> None:
-        """Close whose time is over."""
+        """Close whose time is over, and all if another runner waits for their places."""
         self._timer = None
         now = asyncio.get_running_loop().time()
+        if self._idle and self._hop.slots and self._hop.slots.wanted():
+            now = math.inf
         while self._idle and self._idle[0][1] <= now:
-            self._pool.retire(self._idle.pop(0)[0])
+            self._retire(self._idle.pop(0)[0])
         if self._idle:
             self._wait_until(self._idle[0][1])
         self._pool.forget_if_vacant(self._hop)
+
+
+async def _slot(slots: "Slots") -> "Slot":
+    """Wait for one of the places of all runners."""
+    slot = None if slots.wanted() else slots.take()
+    if slot is None:
+        with slots.waiting():
+            while slot is None:
+                await asyncio.sleep(SLOT_LOOK)
+                slot = slots.take()
+    if slot.abandoned:
+        try:
+            await asyncio.sleep(ABANDONED)
+        except BaseException:
+            slot.release(in_order=False)
+            raise
+    return slot
 
 
 class Lease:
@@ -329,6 +393,15 @@ class Lease:
         self._pool.forget_if_vacant(self._hop)
 
 
+async def _close(session: Session, slot: "Slot | None") -> None:
+    in_order = session.alive or session.used_up
+    try:
+        await session.close()
+    finally:
+        if slot:
+            slot.release(in_order=in_order)
+
+
 class Pool:
     """At most `limit` sessions to one hop at a time, reused while they are fresh.
 
@@ -401,8 +474,8 @@ class Pool:
         if line and line.vacant:
             del self._lines[hop]
 
-    def retire(self, session: Session) -> None:
-        """Close in the background; leaving the pool waits for it."""
-        task = asyncio.get_running_loop().create_task(session.close())
+    def retire(self, session: Session, slot: "Slot | None" = None) -> None:
+        """Close in the background, then give up its place; leaving the pool waits for it."""
+        task = asyncio.get_running_loop().create_task(_close(session, slot))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

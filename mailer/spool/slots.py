@@ -1,0 +1,89 @@
+"""How many connections all runners together have to one provider: a lock for each, `state/session-*`.
+
+Whoever holds the lock of one of the N files may have one connection; the kernel frees it when he dies. The
+file has a mark in it while it is in use: a lock that is free beside a mark was left by a connection that was
+not closed in order, and the other side may not know yet that it is gone.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+
+from mailer.spool.layout import FILE_MODE, STATE, Spool
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Slot:
+    """The right to one connection, until `release`."""
+
+    def __init__(self, fd: int, *, abandoned: bool) -> None:
+        self._fd = fd
+        self.abandoned = abandoned
+        """The connection before was not closed in order."""
+
+    def release(self, *, in_order: bool) -> None:
+        """Give it up; args: in_order: the other side knows that the connection is closed."""
+        if self._fd >= 0:
+            if in_order:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Slots:
+    """Those of one provider."""
+
+    def __init__(self, spool: Spool, of: str, most: int) -> None:
+        """Prepare; args: of: the provider's account; most: connections at once."""
+        self._spool = spool
+        self._name = f"session-{sha256(of.encode()).hexdigest()[:16]}"
+        self._most = most
+        self._wanted: int | None = None
+
+    def take(self) -> Slot | None:
+        """Take a free one; None: there is none; raises OSError."""
+        with self._spool.directory(STATE) as directory:
+            for number in range(self._most):
+                fd = os.open(f"{self._name}-{number}", _FLAGS, FILE_MODE, dir_fd=directory)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(fd)
+                    continue
+                except BaseException:
+                    os.close(fd)
+                    raise
+                abandoned = os.fstat(fd).st_size > 0
+                os.pwrite(fd, b"in use\n", 0)
+                return Slot(fd, abandoned=abandoned)
+        return None
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have others know that one is wanted, for as long as the block runs."""
+        fd = self._open_wanted()
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(fd)
+
+    def wanted(self) -> bool:
+        """Tell whether somebody waits for one; raises OSError."""
+        fd = self._open_wanted()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _open_wanted(self) -> int:
+        with self._spool.directory(STATE) as directory:
+            return os.open(f"{self._name}-wanted", _FLAGS, FILE_MODE, dir_fd=directory)
