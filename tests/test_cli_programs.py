@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from cli_queue import Queue
 from sending import queue
@@ -17,6 +18,9 @@ from testbed.proc import children, gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay
 from testbed.waiting import until
+
+from mailer.cli.lazy import LazyGroup
+from mailer.cli.main import cli
 
 MAILER = [sys.executable, "-m", "mailer"]
 POSITIONS = {
@@ -258,17 +262,44 @@ def test_a_shell_that_completes_loads_no_web_server(elsewhere: Path) -> None:
     assert not {"asyncio", "aiohttp", "prometheus_client", "ssl"} & set(loaded)
 
 
-def test_asking_for_the_version_loads_no_command(elsewhere: Path) -> None:
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (("--version",), "mailer, version 0.1.0\n"),
+        (("--help",), "Usage: mailer [OPTIONS] COMMAND"),
+        (("spool", "--help"), "Usage: mailer spool [OPTIONS] COMMAND"),
+    ],
+)
+def test_what_only_names_commands_loads_none(elsewhere: Path, asked: tuple[str, ...], answer: str) -> None:
     """Start-up: cron and shells start us often; what is not used is not imported."""
     source = (
         "import sys\nfrom mailer.cli import main\n"
         "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
     )
-    argv = [sys.executable, "-c", source, "--version"]
+    argv = [sys.executable, "-c", source, *asked]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=elsewhere)
-    assert done.stdout == "mailer, version 0.1.0\n"
+    assert done.stdout.startswith(answer)
     loaded = set(done.stderr.split())
-    assert not {"asyncio", "ssl", "aiosmtpd", "msgspec", "mailer.cli.serve", "mailer.cli.spool"} & loaded
+    assert not {"asyncio", "ssl", "aiosmtpd", "mailer.cli.serve", "mailer.cli.spool.ls"} & loaded
+    assert asked[0] == "spool" or not {"msgspec", "mailer.cli.spool"} & loaded
+
+
+@pytest.mark.parametrize("words", [[], ["spool"]])
+def test_a_list_of_commands_says_of_each_what_its_own_help_says(words: list[str]) -> None:
+    group: click.Command | None = cli
+    for word in words:
+        assert isinstance(group, LazyGroup)
+        group = group.get_command(click.Context(group), word)
+    assert isinstance(group, LazyGroup)
+    context = click.Context(group)
+    listed = group._listed(context).commands
+    assert list(listed) == group.list_commands(context)
+    for name, brief in listed.items():
+        command = group.get_command(context, name)
+        assert command is not None
+        assert brief.hidden == command.hidden
+        for width in () if brief.hidden else (30, 45, 57, 75):
+            assert brief.get_short_help_str(width) == command.get_short_help_str(width), name
 
 
 @pytest.mark.parametrize(

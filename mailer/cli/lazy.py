@@ -1,19 +1,48 @@
 """Groups whose commands are imported when they are used: a shell starts us at each Tab."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+
+class _InOrder(click.Group):
+    """A group that lists its commands as they were given."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
 
 class LazyGroup(click.Group):
-    """A click group that knows where its commands are."""
+    """A click group that knows where its commands are, and what a list shows of them.
+
+    Importing every command of `mailer` takes 0.3 s of processor time; to list them takes none of that.
+    """
 
     # click's constructor takes whatever its own base classes take.
-    def __init__(self, *args: Any, commands_in: dict[str, str], **kwargs: Any) -> None:  # noqa: ANN401
-        """Args: commands_in: for each command's name its place, as `package.module:attribute`."""
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        commands_in: Mapping[str, str],
+        summaries: Mapping[str, str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Prepare.
+
+        Args:
+            args: click's.
+            commands_in: for each command's name its place, as `package.module:attribute`.
+            summaries: the beginning of each command's help, empty for a hidden one; a command without is
+                imported to list it.
+            kwargs: click's.
+        """
         super().__init__(*args, **kwargs)
         self._commands_in = commands_in
+        self._summaries = summaries or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self._commands_in)
@@ -26,3 +55,25 @@ class LazyGroup(click.Group):
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self._listed(ctx).format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        return self._listed(ctx).shell_complete(ctx, incomplete)
+
+    def _listed(self, ctx: click.Context) -> click.Group:
+        """Return a group with the same names and options, whose commands have nothing but their summaries."""
+        commands = {}
+        for name in self._commands_in:
+            summary = self._summaries.get(name)
+            brief = (
+                self.get_command(ctx, name)
+                if summary is None
+                else click.Command(name, help=summary, hidden=not summary)
+            )
+            assert brief is not None
+            commands[name] = brief
+        return _InOrder(
+            self.name, commands=commands, params=self.params, context_settings=self.context_settings
+        )

@@ -30,6 +30,19 @@ _READING = {"ls", "show", "why", "stats", "fsck"}
         "fsck": "mailer.cli.spool.fsck:fsck",
         "trust-clock": "mailer.cli.spool.trust_clock:trust_clock",
     },
+    summaries={
+        "ls": "List messages: everything that is not delivered, or what the filters...",
+        "show": "Show a message: its envelope, how each recipient stands, its header.",
+        "why": "Tell a message's story: the verdict first, then everything that...",
+        "retry": "Try messages at the next run: deferred and failed ones, and held ones...",
+        "hold": "Keep messages from being sent until they are released or retried.",
+        "release": "Let held messages go on as they were.",
+        "rm": "Delete messages for good; nobody is told.",
+        "sweep": "Move due messages to the ready ones, remove what dead programs left, and...",
+        "stats": "Count the messages of each state, their bytes, and the age of the oldest.",
+        "fsck": "Check the whole spool, every byte of every message, and change nothing.",
+        "trust-clock": "Say that this host's clock is right: what is too old is given up, and...",
+    },
 )
 @config_option
 @click.pass_context
