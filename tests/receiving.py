@@ -27,6 +27,7 @@ from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
+from mailer.receive.web.messages import Lookup
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 
@@ -106,6 +107,7 @@ def running(
     authenticator: Authenticator | None = None,
     committer: Committer | None = None,
     inherited: tuple[Inherited, ...] = (),
+    lookup: Lookup | None = None,
     **parts: Certificate | RateLimiter | Space | tuple[LocalUser, ...] | None,
 ) -> Iterator[Receiver]:
     """Run a receiver until the block ends; whatever it logged is a list of lines."""
@@ -124,7 +126,7 @@ def running(
     thread.start()
     try:
         store = Store(spool, committer, MailLog(time.time, sink), time.time)
-        server = Server(Service(settings, store, authenticator, **parts), inherited)
+        server = Server(Service(settings, store, authenticator, **parts), inherited, lookup)
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
         receiver = Receiver(server.addresses[0], spool.path, lines, server, _authority()[1], loop)
         try:

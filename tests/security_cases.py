@@ -137,4 +137,10 @@ CASES = {
     123: "events in clear to another host, and a redirection to this one",
     124: "line ends in what an event says",
     125: "a webhook's address and secret where others read",
+    126: "JSON that is not a mail, is made to fill the memory, or puts fields into a header",
+    127: "a token's user that sends as another, and addresses with commands in them",
+    128: "HTTP requests that two servers read differently",
+    129: "a page in a browser that submits over HTTP, or under a name that was made ours",
+    130: "guessing tokens",
+    131: "HTTP clients that drip, or hold all places",
 }

@@ -20,7 +20,7 @@ from mailer.maillog.search import Query, find
 from mailer.receive.accounts import Accounts, single_login
 from mailer.receive.certificate import Certificate
 from mailer.receive.content import ContentPolicy
-from mailer.receive.inherited import SUBMIT
+from mailer.receive.inherited import HTTP, SUBMIT
 from mailer.receive.local_users import LocalUser
 from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
 from mailer.receive.service import Service
@@ -41,14 +41,10 @@ def settings(config: Config, port: int | None) -> Settings:
         host=config.bind_address,
         port=config.smtp_port if port is None else port,
         terms=Terms(config.offered_tls, config.smtp_auth),
-        endpoints=tuple(map(_endpoint, config.listeners))
-        + (
-            (Endpoint(path=str(config.submit_socket), submit=True, name=SUBMIT),)
-            if config.submit_socket
-            else ()
-        ),
+        endpoints=(*map(_endpoint, config.listeners), *_front_doors(config)),
         trusted={_endpoint(each): tuple(_trusted(each)) for each in config.listeners},
         hostname=hostname,
+        http_names=config.submit_http.names,
         strict_syntax=config.strict_syntax,
         origin_domain=config.origin_domain or hostname,
         aliases={name.lower(): address for name, address in config.aliases.items()},
@@ -82,6 +78,16 @@ def _endpoint(listener: Listener) -> Endpoint:
         return Endpoint(path=str(listener.unix_socket), terms=terms, name=listener.name)
     tls = listener.tls is ListenerTls.IMPLICIT
     return Endpoint(listener.host, listener.port, tls=tls, terms=terms, name=listener.name)
+
+
+def _front_doors(config: Config) -> Iterator[Endpoint]:
+    """The places where nobody says AUTH."""
+    if config.submit_socket:
+        yield Endpoint(path=str(config.submit_socket), submit=True, name=SUBMIT)
+    asked = config.submit_http
+    if asked.enabled:
+        terms = Terms(Offer.NONE, Offer.REQUIRED)
+        yield Endpoint(asked.host, asked.port, tls=asked.tls, http=True, terms=terms, name=HTTP)
 
 
 def _trusted(listener: Listener) -> Iterator[TrustedNetwork]:

@@ -6,9 +6,10 @@ import importlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from mailer.cli import receiver
@@ -23,6 +24,7 @@ from mailer.cli.vitals import Vitals
 from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.config import checks
 from mailer.config.load import Loaded, load
+from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog import outlet
@@ -114,7 +116,8 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
 
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:
-            await serve_until(service, begun.sockets, until=stop, ready=ready)
+            lookup = _lookup(config, spool)
+            await serve_until(service, begun.sockets, lookup, until=stop, ready=ready)
         except OSError as error:
             raise _not_available(error, settings, spool) from error
         log.notice("ended")
@@ -181,6 +184,7 @@ class Reloader:
                     ("smtpHost", now.bind_address != then.bind_address),
                     ("listeners", now.listeners != then.listeners),
                     ("submitSocket", now.submit_socket != then.submit_socket),
+                    ("submitHttp", _http_place(now) != _http_place(then)),
                 )
                 if changed
             ]
@@ -196,6 +200,19 @@ class Reloader:
         self._restart = tuple(restart)
         certificate = receiver.certificate(loaded.config, old.store.log)
         return receiver.service(loaded, settings, old.store, certificate, old.rates)
+
+
+def _lookup(config: Config, spool: Spool) -> Callable[[str, str], Mapping[str, object] | None] | None:
+    if not config.submit_http.enabled:
+        return None
+    from mailer.cli.submitted import look_up  # noqa: PLC0415 - only for who submits by HTTP
+
+    return partial(look_up, spool)
+
+
+def _http_place(config: Config) -> tuple[object, ...]:
+    asked = config.submit_http
+    return (asked.host, asked.port, asked.tls) if asked.enabled else ()
 
 
 def _name(address: Address) -> str:

@@ -114,6 +114,8 @@ def _hosts(config: Config) -> Iterator[Problem]:
     for at, listener in enumerate(config.listeners):
         if listener.unix_socket is None:
             hosts.append((f"$.listeners[{at}].host", listener.host))
+    if config.submit_http.enabled:
+        hosts.append(("$.submitHttp.host", config.submit_http.host))
     for key, host in hosts:
         if host and (why := _no_address(host)):
             yield Problem(

@@ -113,7 +113,8 @@ def passwd(name: str, *, as_json: bool) -> None:
 def token(name: str, *, as_json: bool) -> None:
     """Give a user a random token in place of a password, and print it, this once.
 
-    Nobody guesses it, and it is quick to check: the thing for programs. A user that is not there is added.
+    Nobody guesses it, and it is quick to check: the thing for programs, by SMTP
+    and by HTTP (submitHttp). A user that is not there is added.
     """
     _check_name(name)
     made = hashes.new_token(os.urandom)

@@ -179,6 +179,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
     yield from _local().refusals(config)
     yield from _networks().refusals(config)
     yield from _listeners(config)
+    yield from _submit_http(config)
     for key, address in (
         ("redirectAllTo", config.redirect_all_to),
         ("rewriteFromAddress", _author(config)),
@@ -205,17 +206,34 @@ def _networks() -> ModuleType:
 
 
 def _listeners(config: Config) -> Iterator[Problem]:
-    names = ["smtp", "submit"]
+    names = ["smtp", "submit", "http"]
     for at, listener in enumerate(config.listeners):
         where = f"$.listeners[{at}]"
         if listener.name in names:
-            yield Problem(f"{where}.name", "is that of another listener, or of smtpPort or submitSocket")
+            yield Problem(
+                f"{where}.name", "is that of another listener, or of smtpPort, submitSocket or submitHttp"
+            )
         names += [listener.name] if listener.name else []
         if listener.unix_socket is None:
             if listener.tls not in {None, ListenerTls.NONE} and config.tls.certificate_path is None:
                 yield Problem(f"{where}.tls", _NEEDS_CERTIFICATE)
             if config.security.allow_local_only and not is_loopback(listener.host):
                 yield Problem(f"{where}.host", "is beyond this host, and security.allowLocalOnly is on")
+
+
+def _submit_http(config: Config) -> Iterator[Problem]:
+    """What would send tokens in clear, or could not be reached."""
+    asked = config.submit_http
+    if not asked.enabled:
+        return
+    if asked.tls and config.tls.certificate_path is None:
+        yield Problem("$.submitHttp.tls", "needs tls.certificatePath and tls.privateKeyPath")
+    if is_loopback(asked.host):
+        return
+    if config.security.allow_local_only:
+        yield Problem("$.submitHttp.host", "is beyond this host, and security.allowLocalOnly is on")
+    if not asked.tls:
+        yield Problem("$.submitHttp.tls", "must be true beyond this host: tokens would travel in clear")
 
 
 def _author(config: Config) -> str:

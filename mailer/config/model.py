@@ -23,6 +23,7 @@ from mailer.config.receiving import (
     Offer,
     RateLimits,
     RewriteFrom,
+    SubmitHttp,
     Tls,
 )
 from mailer.config.routing import RouteRule
@@ -170,6 +171,7 @@ class Config(Group, frozen=True, kw_only=True):
     `/run/mailer/submit.sock` is where `mailer-sendmail` looks; none: there is no such socket."""
     local_users: tuple[LocalUser, ...] = ()
     """The first that fits counts; who fits none is refused."""
+    submit_http: SubmitHttp = SubmitHttp()
     tls: Tls = Tls()
     hostname: str = ""
     """What we call ourselves in the banner, in Received and in EHLO; empty: the system's name."""

@@ -73,6 +73,20 @@ class LocalUser(Group, frozen=True, kw_only=True):
     """`defaultUsername`, or one of `usersFile`: with that user's senders and limits."""
 
 
+class SubmitHttp(Group, frozen=True, kw_only=True):
+    """Submission by HTTP: who presents a user's token (`mailer user token`) posts mail to /v1/messages."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    """Empty: all addresses. Must be loopback under `security.allowLocalOnly`, and without `tls`."""
+    port: Port = 8026
+    tls: bool = False
+    """From the first byte, with the certificate of `Config.tls`."""
+    names: tuple[Name, ...] = ()
+    """What clients beyond this host call this server, beside `hostname` and its addresses; a request that
+    names another is refused, since a browser may have been made to send it."""
+
+
 class Tls(Group, frozen=True, kw_only=True):
     """The receiver's certificate: with one STARTTLS is offered; without it only this host can log in.
 

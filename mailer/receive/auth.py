@@ -66,6 +66,10 @@ class Authenticator(Protocol):
         """Return who a user is that has proved it otherwise."""
         ...
 
+    def bearer(self, token: str) -> Identity | None:
+        """Return whose token this is."""
+        ...
+
 
 def decode_response(response: bytes) -> bytes:
     """Decode a client's base64 response; `=` alone is the empty one (RFC 4954 4).

@@ -15,6 +15,8 @@ PRIMARY = "smtp"
 """The name for `smtpHost` and `smtpPort`."""
 SUBMIT = "submit"
 """That for `submitSocket`."""
+HTTP = "http"
+"""That for `submitHttp`."""
 _BOTH = {"127.0.0.1": "::1", "0.0.0.0": "::"}  # noqa: S104 - compared with, not listened on
 """The same place in IPv6: it is listened at as well, wherever the other is."""
 
@@ -87,8 +89,9 @@ class Waiting:
             raise NotConfiguredError(
                 f"the service manager listens at {found}, and no listener is configured there, but at "
                 f"{', '.join(configured)}: set ListenStream= of the socket unit to that, or smtpHost and "
-                "smtpPort (or listeners, submitSocket) to what the unit says, or FileDescriptorName= to a "
-                f'listener\'s name (its key "name"; {PRIMARY} for smtpPort, {SUBMIT} for submitSocket)'
+                "smtpPort (or listeners, submitSocket, submitHttp) to what the unit says, or "
+                'FileDescriptorName= to a listener\'s name (its key "name"; '
+                f"{PRIMARY} for smtpPort, {SUBMIT} for submitSocket, {HTTP} for submitHttp)"
             )
 
 

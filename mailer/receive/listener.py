@@ -31,6 +31,7 @@ class Listener:
         judge: Callable[[socket.socket, str], Reply | None],
         accept: Callable[[socket.socket, str], None],
         out_of_descriptors: Callable[[OSError], None],
+        words: Callable[[Reply], bytes] = replies.wire,
     ) -> None:
         """Make ready; nothing is accepted before `start`.
 
@@ -39,12 +40,14 @@ class Listener:
             judge: given a new connection and its peer's address, the reply that turns it away, or None.
             accept: takes a connection that was not turned away, and its peer's address.
             out_of_descriptors: told each time descriptors or memory were lacking for a connection.
+            words: writes the reply to one that is turned away, in the protocol that is spoken here.
         """
         self._listening = listening
         self._unix = listening.family == socket.AF_UNIX
         self._judge = judge
         self._accept = accept
         self._out_of_descriptors = out_of_descriptors
+        self._words = words
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
         self._reserve: int | None = None
@@ -86,7 +89,7 @@ class Listener:
             if reply is None:
                 self._accept(connection, peer)
             else:
-                _turn_away(connection, reply)
+                _turn_away(connection, self._words(reply))
 
     def _spend_reserve(self) -> None:
         """Tell one client to come back, on the reserve's descriptor; without it, pause."""
@@ -95,7 +98,7 @@ class Listener:
             self._reserve = None
             with suppress(OSError):
                 connection, _ = self._listening.accept()
-                _turn_away(connection, replies.TOO_MANY_CONNECTIONS)
+                _turn_away(connection, self._words(replies.TOO_MANY_CONNECTIONS))
         with suppress(OSError):
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if self._reserve is None:
@@ -103,7 +106,7 @@ class Listener:
             self._retry = self._loop.call_later(_RETRY, self._resume)
 
 
-def _turn_away(connection: socket.socket, reply: Reply) -> None:
+def _turn_away(connection: socket.socket, words: bytes) -> None:
     with connection, suppress(OSError):
         connection.setblocking(False)
-        connection.send(replies.wire(reply))
+        connection.send(words)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -29,6 +30,8 @@ from mailer.receive.trusted import user_at
 if TYPE_CHECKING:
     from mailer.receive.connection import Connection
     from mailer.receive.settings import Address
+    from mailer.receive.web.messages import Lookup
+    from mailer.receive.web.server import HttpServer
 
 _CONNECTING = 1.0
 """Seconds in which those that connected just now are told that we stop. A TLS handshake that goes on
@@ -42,15 +45,22 @@ _QUIET = 60.0
 class Server:
     """Listens, and keeps its sessions; one per event loop and process."""
 
-    def __init__(self, service: Service, inherited: Sequence[Inherited] = ()) -> None:
+    def __init__(
+        self, service: Service, inherited: Sequence[Inherited] = (), lookup: "Lookup | None" = None
+    ) -> None:
         """Make ready.
 
         Args:
             service: see `Service`; its store has a running committer.
             inherited: sockets that outlive us, see `Inherited`.
+            lookup: tells HTTP clients what became of their mail; None: they learn nothing.
         """
         self._service = service
         self._inherited = inherited
+        self._lookup = lookup
+        self._http: HttpServer | None = None
+        self._conversations: set[Session] = set()
+        """Sessions of requests over HTTP: those end them."""
         self._failures = Failures(monotonic)
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
@@ -65,7 +75,7 @@ class Server:
     @property
     def sessions(self) -> int:
         """How many connections are open."""
-        return len(self._sessions)
+        return len(self._sessions) + (self._http.connections if self._http else 0)
 
     async def start(self) -> None:
         """Bind and listen.
@@ -86,11 +96,33 @@ class Server:
 
     def _listener(self, bound: Bound) -> Listener:
         endpoint = bound.endpoint
+        if endpoint.http:
+            return self._http_listener(bound)
         return Listener(
             bound.listening,
             self._judge_local if endpoint.submit else partial(self._judge, tls=endpoint.tls),
             self._serve_local if endpoint.submit else partial(self._serve, endpoint=endpoint),
             self._complain,
+        )
+
+    def _http_listener(self, bound: Bound) -> Listener:
+        # Imported here: aiohttp takes 100 ms, and only who asks for HTTP pays them.
+        from mailer.receive.web import server as http  # noqa: PLC0415
+        from mailer.receive.web.exchange import Problem  # noqa: PLC0415
+        from mailer.receive.web.messages import Doors, Messages, nothing_known  # noqa: PLC0415
+
+        log = self._service.store.log
+        if self._http is None:
+            doors = Doors(
+                lambda: self._service, self._failures, self._converse, self._lookup or nothing_known
+            )
+            self._http = http.HttpServer(Messages(doors), lambda error: log.error("defect", error=error))
+        return Listener(
+            bound.listening,
+            self._judge_http,
+            partial(self._serve_http, self._http, tls=bound.endpoint.tls),
+            self._complain,
+            lambda reply: http.raw(Problem.of(reply)),
         )
 
     def reconfigure(self, service: Service) -> None:
@@ -122,7 +154,8 @@ class Server:
             bound.close()
         self._bound.clear()
         self._listeners.clear()
-        for session in tuple(self._sessions):
+        answers = asyncio.ensure_future(self._http.stop(grace_seconds)) if self._http else None
+        for session in self._sessions - self._conversations:
             if outlived:
                 session.drain()
             else:
@@ -136,16 +169,19 @@ class Server:
         for session in tuple(self._sessions):
             session.abort()
         await _ended(tasks)
+        if answers is not None:
+            await answers
         self._failures.close(self._service.store.log)
 
     def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
+        """Args: tls: the client speaks first."""
         settings, local = self._service.settings, is_local(peer)
         if settings.local_only and not local:
             self._service.store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
         # What is left of them is for this host: nobody beyond it can shut its applications out.
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
-        if len(self._sessions) >= most:
+        if self.sessions >= most:
             self._complain(f"maxConnections ({settings.max_connections}) are open")
             if not self._strangers.make_room(local=local):
                 return replies.TOO_MANY_CONNECTIONS
@@ -158,6 +194,14 @@ class Server:
                 if connection.recv(1, socket.MSG_PEEK):
                     return replies.EARLY_TALKER
         return None
+
+    def _judge_http(self, connection: socket.socket, peer: str) -> Reply | None:
+        from mailer.receive.web.server import MOST  # noqa: PLC0415 - as above
+
+        if self._http is not None and self._http.connections >= MOST:
+            self._complain(f"{MOST} connections to submitHttp are open")
+            return replies.TOO_MANY_CONNECTIONS
+        return self._judge(connection, peer, tls=True)
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
         if refusal := _stranger(self._service, peer_ids(connection)):
@@ -175,27 +219,51 @@ class Server:
         client = Client(peer, local=is_local(peer), network_user=user, terms=endpoint.terms)
         self._begin(connection, client, tls=endpoint.tls)
 
+    def _serve_http(self, http: "HttpServer", connection: socket.socket, peer: str, *, tls: bool) -> None:
+        context = self._service.certificate.context() if tls and self._service.certificate else None
+        self._count(peer)
+        http.serve(connection, context, partial(self._uncount, peer))
+
+    def _converse(self, user: str, peer: str) -> socket.socket:
+        """Begin a session for a user over a socket pair, and return the client's end of it."""
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):
+            each.setblocking(False)
+        # No bytes of it pass a network; the connection that asked is counted where it came in.
+        client = Client(peer, local=True, user=user)
+        session = Session(client, self._service, self._failures, self._forget)
+        self._sessions.add(session)
+        self._conversations.add(session)
+        self._connect(session, ours, None)
+        return theirs
+
     def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
         session = Session(client, self._service, self._failures, self._forget)
         self._sessions.add(session)
         if not client.local:
-            self._peers[source(client.peer)] += 1
+            self._count(client.peer)
         context = None
         if tls:
             assert self._service.certificate is not None
             context = self._service.certificate.context()
-        task = asyncio.ensure_future(
+        task = self._connect(session, connection, context)
+        session.before_tls = self._strangers.in_tls
+        self._strangers.add(session, task, tls=tls)
+
+    def _connect(
+        self, session: Session, connection: socket.socket, context: ssl.SSLContext | None
+    ) -> asyncio.Task[object]:
+        task: asyncio.Task[object] = asyncio.ensure_future(
             asyncio.get_running_loop().connect_accepted_socket(
                 lambda: session,
                 connection,
                 ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
             )
         )
         self._connecting.add(task)
-        session.before_tls = self._strangers.in_tls
-        self._strangers.add(session, task, tls=tls)
         task.add_done_callback(lambda task: self._connected(task, session))
+        return task
 
     def _connected(self, task: asyncio.Task[object], session: Session) -> None:
         self._connecting.discard(task)
@@ -206,12 +274,19 @@ class Server:
         if session not in self._sessions:
             return
         self._sessions.remove(session)
+        self._conversations.discard(session)
         self._strangers.forget(session)
         if not session.client.local:
-            key = source(session.peer)
-            self._peers[key] -= 1
-            if not self._peers[key]:
-                del self._peers[key]
+            self._uncount(session.peer)
+
+    def _count(self, peer: str) -> None:
+        self._peers[source(peer)] += 1
+
+    def _uncount(self, peer: str) -> None:
+        key = source(peer)
+        self._peers[key] -= 1
+        if not self._peers[key]:
+            del self._peers[key]
 
     def _complain(self, reason: object) -> None:
         """Log a shortage, once in a while: it comes with every connection until it ends."""
@@ -224,6 +299,7 @@ class Server:
 async def serve(
     service: Service,
     inherited: Sequence[Inherited] = (),
+    lookup: "Lookup | None" = None,
     *,
     until: asyncio.Event,
     ready: Callable[[Server], None],
@@ -233,6 +309,7 @@ async def serve(
     Args:
         service: see `Service`; its store stays open.
         inherited: as for `Server`.
+        lookup: as for `Server`.
         until: set by whoever handles the signals.
         ready: told as soon as it listens.
 
@@ -241,7 +318,7 @@ async def serve(
         OSError: an address cannot be had.
     """
     _raise_descriptor_limit()
-    server = Server(service, inherited)
+    server = Server(service, inherited, lookup)
     await server.start()
     ready(server)
     try:

@@ -44,6 +44,8 @@ class Endpoint:
     """A Unix socket instead; who may connect is who may enter its directory."""
     submit: bool = False
     """At that socket nobody logs in: the kernel says who connects, see `local_users`."""
+    http: bool = False
+    """HTTP instead of SMTP, see `web`."""
     terms: Terms = _USUAL
     name: str = ""
     """What the service manager calls a socket that is for this one; empty: any name."""
@@ -67,6 +69,8 @@ class Settings:
     """Our own name in the banner, EHLO and Received."""
     identity: str = ""
     """A word by which our own runner knows us, said in the EHLO reply; empty: none."""
+    http_names: tuple[str, ...] = ()
+    """What clients beyond this host call it over HTTP, beside `hostname` and its addresses."""
     strict_syntax: bool = False
     """Refuse what RFC 5321 does not allow, also where it is only odd: see `mail.address.Lenient`."""
     origin_domain: str = "localhost"

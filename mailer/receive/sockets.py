@@ -101,11 +101,7 @@ async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bo
         if each.beyond and settings.local_only:
             who = "the service manager listens at" if each.given else "listeners names"
             raise UnsafeSettingsError(f"{who} an address beyond this host, and security.allowLocalOnly is on")
-    doors = [
-        Door(beyond=each.beyond, tls=each.endpoint.tls, terms=each.endpoint.terms)
-        for each in places
-        if not each.endpoint.submit
-    ]
+    doors = [Door(each.beyond, each.endpoint) for each in places if not each.endpoint.submit]
     _check(service, doors)
     owners = owners_of(service.store.spool.path)
     with _all_or_none() as bound:
@@ -144,11 +140,7 @@ def check(service: Service, bound: Collection[Bound]) -> None:
     _check(
         service,
         [
-            Door(
-                beyond=not turned_away and not is_local(each.host),
-                tls=each.endpoint.tls,
-                terms=each.endpoint.terms,
-            )
+            Door(not turned_away and not is_local(each.host), each.endpoint)
             for each in bound
             if not each.endpoint.submit
         ],
@@ -161,8 +153,11 @@ class Door:
 
     beyond: bool
     """Others than this host's programs reach it."""
-    tls: bool
-    terms: Terms
+    endpoint: Endpoint
+
+    @property
+    def terms(self) -> Terms:
+        return self.endpoint.terms
 
     def demands_login(self, settings: Settings) -> bool:
         asked = self.terms.auth
@@ -171,10 +166,15 @@ class Door:
 
 def _check(service: Service, doors: Collection[Door]) -> None:
     settings = service.settings
-    needs = any(each.tls or each.terms.starttls is Offer.REQUIRED for each in doors)
+    needs = any(each.endpoint.tls or each.terms.starttls is Offer.REQUIRED for each in doors)
     if needs and service.certificate is None:
         raise UnsafeSettingsError(
             "a listener has tls on, and there is no certificate: set tls.certificatePath"
+        )
+    if any(each.beyond and each.endpoint.http and not each.endpoint.tls for each in doors):
+        raise UnsafeSettingsError(
+            "submitHttp listens beyond this host without TLS, and tokens would travel in clear: set "
+            "submitHttp.tls to true"
         )
     nobody = service.authenticator is None or not service.authenticator.anybody()
     if nobody and any(each.demands_login(settings) for each in doors):

@@ -6,6 +6,7 @@ import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ _OURS = "ESMTP mailer"
 _ANOTHER = "another program answers"
 _MOST = 64 * 1024
 """Octets of the monitor's answer."""
+_FIELDS = 5
+"""Of an answer's head, among which ours names its server; a program that says fewer is waited for in vain."""
 _ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
 
 
@@ -49,9 +52,12 @@ async def port_findings(config: Config, *, started: bool) -> list[Finding]:
     wanted = settings(config, None)
     listeners = (Endpoint(wanted.host, wanted.port), *wanted.endpoints)
     asked: list[Coroutine[Any, Any, Finding | None]]
-    asked = [_listener(endpoint, config.spool_dir, started=started) for endpoint in listeners]
+    asked = [
+        (_http if endpoint.http else _listener)(endpoint, config.spool_dir, started=started)
+        for endpoint in listeners
+    ]
     asked += [
-        _other_family(each.port, config.spool_dir)
+        _other_family(each, config.spool_dir)
         for each in listeners
         if each.host == "127.0.0.1" and not each.tls
     ]
@@ -82,13 +88,38 @@ async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Findin
     return Finding(about, "smtp", Grade.PROBLEM, words, "stop that one, or choose another smtpPort")
 
 
-async def _other_family(port: int, spool: Path) -> Finding | None:
+async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
+    """Ask for the description that `submitHttp` gives to everybody."""
+    about = f"{endpoint.host or '*'}:{endpoint.port}"
+    try:
+        async with _connected(endpoint) as (reader, writer):
+            writer.write(b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            first = await reader.readline()
+            head = [await reader.readline() for _ in range(_FIELDS)] if first.startswith(b"HTTP/") else []
+            user = stranger(writer.get_extra_info("socket"), spool)
+    except (OSError, ValueError) as error:
+        return _nobody(about, "http", error, endpoint.port, started=started)
+    status = first[9:12]
+    said = printable(first.decode("utf-8", "replace").rstrip("\r\n"), 100) or "without a word"
+    # Beyond this host it is not called localhost.
+    if user is None and b"Server: mailer\r\n" in head and status in {b"200", b"403"}:
+        return Finding(about, "http", Grade.OK, "the receiver answers: submitHttp")
+    if user is None and status == b"503":
+        return Finding(about, "http", Grade.WARNING, f"answers, and takes nobody: {said}", "see its log")
+    whose = f", of user id {user}" if user is not None else ""
+    todo = "end it, or choose another submitHttp.port"
+    return Finding(about, "http", Grade.PROBLEM, f"{_ANOTHER}{whose}: {said}", todo)
+
+
+async def _other_family(endpoint: Endpoint, spool: Path) -> Finding | None:
     """Say if somebody else answers at ::1, which applications that are set to `localhost` may try first."""
-    found = await _listener(Endpoint("::1", port), spool, started=False)
+    look = _http if endpoint.http else _listener
+    port = endpoint.port
+    found = await look(replace(endpoint, host="::1"), spool, started=False)
     if not found.found.startswith(_ANOTHER):
         return None
     words = f"{found.found}; applications that are set to localhost may hand it their mail and passwords"
-    return Finding(f"[::1]:{port}", "smtp", found.grade, words, "end it, or set them to 127.0.0.1")
+    return Finding(f"[::1]:{port}", found.what, found.grade, words, "end it, or set them to 127.0.0.1")
 
 
 @asynccontextmanager

@@ -1,0 +1,70 @@
+"""What users learn over HTTP of the mail that they submitted: from its file, or from the ledger later."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from mailer.cli.spool import records
+from mailer.maillog import search
+from mailer.maillog.by_id import lines_of
+from mailer.maillog.ledger import Line
+from mailer.monitor.history import of_ledger
+from mailer.spool.ids import earliest
+from mailer.spool.inspect import Seen, look
+from mailer.spool.layout import LOG, Place, Spool
+from mailer.spool.scan import QUEUE, find
+from mailer.spool.verdict import last_standings
+
+_PASSES = 10
+"""How often a message is looked for anew when it moves on before it could be read."""
+
+
+def look_up(spool: Spool, user: str, message_id: str) -> Mapping[str, object] | None:
+    """Describe a user's message, as `mailer spool show --json` does; None: it is not theirs, or not known.
+
+    Its `state` is where it lies in the spool, or `delivered`, `failed` or `removed` once it has left.
+
+    Raises:
+        OSError: the spool, or the ledger, cannot be read.
+    """
+    for _ in range(_PASSES):
+        found = find(spool, message_id, (*QUEUE, Place.SENT))
+        if not found:
+            break
+        seen = look(spool, found[0])
+        if seen is None:
+            continue
+        if seen.entry is not None:
+            return _of_file(seen) if seen.entry.block.user == user else None
+        break
+    return _of_ledger(spool, user, message_id)
+
+
+def _of_file(seen: Seen) -> Mapping[str, object]:
+    assert seen.entry is not None
+    details = [records.recipient_detail(standing) for standing in seen.entry.state.standings]
+    return records.record(seen) | {"recipients": details}
+
+
+def _of_ledger(spool: Spool, user: str, message_id: str) -> Mapping[str, object] | None:
+    query = search.Query(id=message_id, nothing_before=earliest(message_id))
+    lines = [line for line, _ in lines_of(partial(spool.directory, LOG), query)]
+    accepted = next((line for line in lines if line.event == "accepted"), None)
+    if accepted is None or accepted.user != user:
+        return None
+    standings = last_standings(map(of_ledger, lines))
+    return {
+        "id": message_id,
+        "state": _state(lines),
+        "sender": accepted.sender,
+        "recipients": [records.recipient_detail(standing) for standing in standings],
+        "size": accepted.size,
+        "received": accepted.at,
+        "attempts": max((line.attempt for line in lines), default=0),
+        "next": None,
+    }
+
+
+def _state(lines: list[Line]) -> str:
+    """Say how it ended; one whose file cannot be read, or was taken away by hand, is `unknown`."""
+    ends = [line.message or line.event for line in lines if line.message or line.event == "removed"]
+    return ends[-1] if ends else "unknown"

@@ -1,0 +1,189 @@
+"""From a mail's parts to a message, by the builder of `email`; no header field can be put in by a value."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage, MIMEPart
+from email.policy import SMTP
+from http import HTTPStatus
+
+from mailer.mail.address import check_address
+from mailer.receive.web.dialogue import Envelope
+from mailer.receive.web.document import Attachment, Mail, several
+from mailer.receive.web.exchange import Problem
+
+# Readable by every next hop, whatever it offers.
+_ASCII = SMTP.clone(cte_type="7bit")
+_UTF8 = SMTP.clone(cte_type="7bit", utf8=True)
+"""RFC 6532, for addresses beyond ASCII, which have no other form."""
+_NAMED = re.compile(r'\s*(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*?)\s*<(?P<address>[^<>]*)>\s*')
+_FIELD = re.compile(r"[!-9;-~]{1,76}")
+"""RFC 5322 3.6.8, printable ASCII less the colon."""
+_TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]{1,127})/([A-Za-z0-9!#$&^_.+-]{1,127})")
+"""RFC 6838 4.2; parameters are ours to write."""
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}")
+_OURS = frozenset(
+    {
+        "from",
+        "to",
+        "cc",
+        "bcc",
+        "reply-to",
+        "subject",
+        "mime-version",
+        "received",
+        "return-path",
+        "idempotency-key",
+    }
+)
+"""Fields that have a key of their own, or that nobody gives."""
+
+
+def addresses(written: Iterable[str], key: str) -> list[Address]:
+    """Read addresses; raises Problem."""
+    return [_address(each, f"$.{key}") for each in written]
+
+
+def _address(written: str, where: str) -> Address:
+    _check_text(written, where)
+    found = _NAMED.fullmatch(written)
+    name, address = (found["name"], found["address"]) if found else ("", written)
+    name = re.sub(r"\\(.)", r"\1", name[1:-1]) if name.startswith('"') else name
+    address = address.strip()
+    try:
+        check_address(address)
+    except ValueError as error:
+        words = f"{where}: {error}; write name@domain, or Name <name@domain>, one address each"
+        raise _unfit(words) from None
+    local_part, _, domain = address.rpartition("@")
+    if local_part.startswith('"'):
+        raise _unfit(f"{where}: its local part is quoted; submit it by SMTP, or as message/rfc822")
+    return Address(name, local_part, domain)
+
+
+def envelope_of(mail: Mail) -> Envelope:
+    """Return whom a mail is from and for; raises Problem."""
+    named = ((mail.to, "to"), (mail.cc, "cc"), (mail.bcc, "bcc"))
+    recipients = [each for written, key in named for each in addresses(several(written), key)]
+    if not recipients:
+        raise _unfit("$.to, $.cc or $.bcc must name a recipient")
+    made = (mail.subject, mail.text, mail.html, mail.attachments, mail.headers, mail.reply_to)
+    if mail.raw is not None and any(made):
+        raise _unfit("$.raw is the whole message: beside it only from, to, cc and bcc are taken")
+    if mail.raw is not None and not mail.from_:
+        return Envelope("", tuple(each.addr_spec for each in recipients))
+    [author] = addresses([mail.from_], "from")
+    # Not part of the envelope, and in the header all the same.
+    replied = addresses(several(mail.reply_to), "replyTo")
+    utf8 = not all(each.addr_spec.isascii() for each in replied)
+    return Envelope(author.addr_spec, tuple(each.addr_spec for each in recipients), utf8=utf8)
+
+
+def compose(mail: Mail) -> bytes:
+    """Make the message; raises Problem for what cannot stand in one."""
+    author = addresses([mail.from_], "from")
+    to, cc = (addresses(several(each), key) for each, key in ((mail.to, "to"), (mail.cc, "cc")))
+    reply_to = addresses(several(mail.reply_to), "replyTo")
+    shown = (*author, *to, *cc, *reply_to)
+    message = EmailMessage(_ASCII if all(each.addr_spec.isascii() for each in shown) else _UTF8)
+    for name, found in (("From", author), ("Reply-To", reply_to), ("To", to), ("Cc", cc)):
+        if found:
+            message[name] = found
+    _check_text(mail.subject, "$.subject")
+    message["Subject"] = mail.subject
+    for name, value in mail.headers.items():
+        _add_field(message, name, value)
+    _add_content(message, mail)
+    try:
+        return message.as_bytes()
+    except (ValueError, LookupError, MessageError) as error:
+        raise _unfit(f"this cannot be written as a message: {error}") from None
+
+
+def _add_field(message: EmailMessage, name: str, value: str) -> None:
+    if not _FIELD.fullmatch(name):
+        raise _unfit("$.headers: a name is printable ASCII without blanks and colons, of 76 octets at most")
+    where = f"$.headers.{name}"
+    if name.lower() in _OURS or name.lower().startswith("content-"):
+        raise _unfit(f"{where}: this field has a key of its own, or is not yours to give")
+    _check_text(value, where)
+    try:
+        message[name] = value
+    except (ValueError, MessageError, IndexError) as error:
+        raise _unfit(f"{where}: {error}") from None
+
+
+def _add_content(message: EmailMessage, mail: Mail) -> None:
+    text, html = _lines(mail.text), _lines(mail.html)
+    if text is not None or html is None:
+        message.set_content(text or "")
+        if html is not None:
+            message.add_alternative(html, subtype="html")
+    else:
+        message.set_content(html, subtype="html")
+    related = [each for each in mail.attachments if each.content_id]
+    if related and html is None:
+        raise _unfit("$.attachments: a contentId is for what $.html refers to, and there is none")
+    for each in related:
+        _add_related(message, each)
+    for each in mail.attachments:
+        if not each.content_id:
+            maintype, subtype = _type(each)
+            message.add_attachment(
+                each.content, maintype=maintype, subtype=subtype, filename=_filename(each) or "attachment"
+            )
+
+
+def _add_related(message: EmailMessage, attachment: Attachment) -> None:
+    body = message.get_body(("html",))
+    assert isinstance(body, MIMEPart)
+    content_id = attachment.content_id.removeprefix("<").removesuffix(">")
+    if not _CONTENT_ID.fullmatch(content_id):
+        raise _unfit("$.attachments: a contentId is printable ASCII without blanks and angle brackets")
+    maintype, subtype = _type(attachment)
+    body.add_related(
+        attachment.content,
+        maintype=maintype,
+        subtype=subtype,
+        cid=f"<{content_id}>",
+        filename=_filename(attachment) or None,
+        disposition="inline",
+    )
+
+
+def _type(attachment: Attachment) -> tuple[str, str]:
+    found = _TYPE.fullmatch(attachment.content_type)
+    # Those have parts of their own, which base64 must not hide (RFC 2045 6.4).
+    if not found or found[1].lower() in {"message", "multipart"}:
+        raise _unfit("$.attachments: a contentType is like application/pdf, without parameters")
+    return found[1], found[2]
+
+
+def _filename(attachment: Attachment) -> str:
+    _check_text(attachment.filename, "$.attachments: filename")
+    return attachment.filename
+
+
+def _lines(text: str | None) -> str | None:
+    """End lines as the builder takes them."""
+    if text is None:
+        return None
+    if "\0" in text:
+        raise _unfit("$.text and $.html: a NUL cannot stand in a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _unfit("$.text and $.html: half a surrogate pair cannot be written") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _check_text(text: str, where: str) -> None:
+    """Refuse what could end a line of the header, for anybody who reads it."""
+    if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):
+        raise _unfit(f"{where}: a line end or another control character stands in it; nothing was queued")
+
+
+def _unfit(words: str) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, words)

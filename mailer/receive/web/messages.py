@@ -1,0 +1,260 @@
+"""The requests of /v1, of which `openapi.json` is the contract: mail is posted, and asked about."""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+
+from mailer.mail.reply import Reply
+from mailer.receive.auth import Identity
+from mailer.receive.failures import Failures
+from mailer.receive.replies import TOO_MANY_CONNECTIONS
+from mailer.receive.service import Service
+from mailer.receive.web import document
+from mailer.receive.web.compose import compose, envelope_of
+from mailer.receive.web.dialogue import Dialogue, Envelope, Refused
+from mailer.receive.web.document import Attachment, Mail
+from mailer.receive.web.door import check, identify
+from mailer.receive.web.exchange import JSON, Answer, Asked, Pieces, Problem, json
+from mailer.spool.ids import is_id
+
+_NAME = "http"
+"""What the session is greeted with, and `Received` shows beside the client's address."""
+_MESSAGE = "/v1/messages"
+_RAW = "message/rfc822"
+_KEY = "idempotency-key"
+_QUEUED = re.compile(r"queued as ([0-9A-Z]{26})( \(before)?")
+_PIECE = 64 * 1024
+_SMALL = 256 * 1024
+"""Octets of JSON that are gathered without asking whether there is memory."""
+_MOST_GATHERED = 128 * 2**20
+"""Octets of larger JSON documents that are in memory at once; who needs more comes again."""
+
+_REHEARSAL = Mail(
+    from_="\u00e4 <a@example.com>",
+    subject="\u00e4",
+    text="\u00e4",
+    html="\u00e4",
+    attachments=(Attachment(content=b"\0", filename="\u00e4"), Attachment(content=b"\0", content_id="a")),
+    headers={"X-A": "\u00e4"},
+)
+"""Has everything that takes a module of its own to write."""
+
+Lookup = Callable[[str, str], Mapping[str, object] | None]
+"""Given a user and an id, tells what became of that user's message; None: the user has none. It may block."""
+
+
+def nothing_known(_user: str, _id: str) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the requests are answered with."""
+
+    service: Callable[[], Service]
+    """Of now: it is replaced when the configuration is read again."""
+    failures: Failures
+    connect: Callable[[str, str], socket.socket]
+    """Begins a session for a user from a peer, and returns its client's end; raises OSError."""
+    lookup: Lookup
+
+
+class Messages:
+    """Answers requests."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._gathered = 0
+        # A large mail is built by a thread for a second; the session's loop shares the interpreter with it.
+        self._composing = asyncio.Semaphore(1)
+        # One search through the ledger at a time.
+        self._looking = asyncio.Semaphore(1)
+        # Parts of `email` are imported, and the file is read, when they are first needed: now, for later this
+        # process is the spool's owner, who may be unable to.
+        compose(_REHEARSAL)
+        openapi()
+
+    async def answer(self, asked: Asked) -> Answer:
+        """Answer a request; raises Problem, and Gone when its client has left."""
+        check(asked, self._doors.service().settings)
+        if asked.path == "/v1/openapi.json":
+            _only(asked, "GET")
+            return Answer(openapi())
+        if asked.path == _MESSAGE:
+            _only(asked, "POST")
+            return await self._post(asked)
+        place, _, name = asked.path.rpartition("/")
+        if place == _MESSAGE:
+            _only(asked, "GET")
+            return await self._get(asked, name)
+        raise Problem(HTTPStatus.NOT_FOUND, f"there is nothing here; see {_MESSAGE} and /v1/openapi.json")
+
+    async def _get(self, asked: Asked, name: str) -> Answer:
+        user = (await self._identify(asked)).user
+        found = None
+        if is_id(name):
+            async with self._looking:
+                found = await asyncio.to_thread(self._doors.lookup, user, name)
+        if found is None:
+            # Of somebody else's message nobody learns that it is there.
+            words = "you have submitted no message with this id, or it is older than the log (logRetention)"
+            raise Problem(HTTPStatus.NOT_FOUND, words)
+        return json(found)
+
+    async def _post(self, asked: Asked) -> Answer:
+        user = (await self._identify(asked)).user
+        kind, _, parameters = asked.header("content-type").partition(";")
+        kind = kind.strip().lower()
+        if kind not in {_RAW, JSON} or parameters.strip().lower() not in {"", "charset=utf-8"}:
+            words = f"Content-Type must be {_RAW} or {JSON}"
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words)
+        if asked.header("content-encoding").lower() not in {"", "identity"}:
+            raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+        key = _key_line(asked) if self._doors.service().settings.content.obey_keys else b""
+        if kind == _RAW:
+            return await self._submit(asked, user, _enveloped(asked), _with(key, asked), key)
+        with self._claim() as claim:
+            content, envelope = await self._made(await self._gather(asked, claim))
+            return await self._submit(asked, user, envelope, _cut(key + content), key)
+
+    async def _made(self, written: bytes) -> tuple[bytes, Envelope]:
+        """Return the message and the envelope of what came as JSON."""
+        mail = document.read(written)
+        envelope = envelope_of(mail)
+        if mail.raw is not None:
+            return mail.raw, replace(envelope, size=len(mail.raw))
+        async with self._composing:
+            content = await asyncio.to_thread(compose, mail)
+        return content, replace(envelope, size=len(content))
+
+    async def _submit(
+        self, asked: Asked, user: str, envelope: Envelope, pieces: Pieces, key: bytes
+    ) -> Answer:
+        """Have the session take a message.
+
+        Args:
+            asked: the request.
+            user: whose it is.
+            envelope: its size without the key.
+            pieces: its octets, the key among them.
+            key: the field that begins them, or nothing.
+        """
+        try:
+            connection = self._doors.connect(user, asked.peer)
+        except OSError as error:
+            self._doors.service().store.log.warning("a session could not begin", error=str(error))
+            raise Problem.of(TOO_MANY_CONNECTIONS) from None
+        try:
+            with await Dialogue.begin(connection, _NAME) as dialogue:
+                await dialogue.envelope(envelope)
+                await asked.go_ahead()
+                size = None if envelope.size is None else envelope.size + len(key)
+                reply = await dialogue.message(pieces, size)
+        except Refused as refused:
+            raise self._problem(refused, user, envelope.sender) from None
+        return _accepted(reply)
+
+    def _problem(self, refused: Refused, user: str, sender: str) -> Problem:
+        rates = self._doors.service().rates
+        full = rates.full(user, sender) if rates is not None and refused.reply.enhanced == "4.7.1" else None
+        if full is not None:
+            return Problem.of(refused.reply, refused=refused.recipients, retry_after=full.seconds)
+        return Problem.of(refused.reply, refused=refused.recipients)
+
+    async def _identify(self, asked: Asked) -> Identity:
+        return await identify(asked, self._doors.service(), self._doors.failures)
+
+    async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:
+        """Read a JSON document; raises Problem for one that is too large, or for which there is no memory."""
+        # Base64 is four thirds of what it stands for, in the message too; the rest is for escapes.
+        most = self._doors.service().settings.max_message_size * 3 // 2 + _SMALL
+        if (asked.length or 0) > most:
+            raise _too_large(most)
+        await asked.go_ahead()
+        gathered = bytearray()
+        async for piece in asked.pieces():
+            gathered += piece
+            if len(gathered) > most:
+                raise _too_large(most)
+            claim(len(gathered))
+        return bytes(gathered)
+
+    @contextmanager
+    def _claim(self) -> Iterator[Callable[[int], None]]:
+        """Count what one document holds of the memory for all, until its message is submitted."""
+        held = 0
+
+        def claim(octets: int) -> None:
+            nonlocal held
+            if octets > _SMALL:
+                self._gathered += octets - held
+                held = octets
+                if self._gathered > _MOST_GATHERED:
+                    raise Problem.of(_NO_MEMORY)
+
+        try:
+            yield claim
+        finally:
+            self._gathered -= held
+
+
+_NO_MEMORY = Reply(452, ("4.3.1 Too many large JSON documents at once; try again, or post message/rfc822",))
+
+
+@cache
+def openapi() -> bytes:
+    """Return the description of all this."""
+    return files("mailer.receive.web").joinpath("openapi.json").read_bytes()
+
+
+def _only(asked: Asked, method: str) -> None:
+    if asked.method != method:
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, f"only {method} is allowed here", ("Allow", method))
+
+
+def _accepted(reply: Reply) -> Answer:
+    found = _QUEUED.search(reply.lines[-1])
+    assert found is not None
+    location = ("Location", f"{_MESSAGE}/{found[1]}")
+    return json({"id": found[1], "repeated": found[2] is not None}, HTTPStatus.ACCEPTED, location)
+
+
+def _enveloped(asked: Asked) -> Envelope:
+    """Read the envelope of a message that comes as it is: `?from=a@b&to=c@d&to=e@f`."""
+    senders = [value for name, value in asked.query if name == "from"]
+    recipients = tuple(value for name, value in asked.query if name == "to")
+    unknown = [name for name, _ in asked.query if name not in {"from", "to"}]
+    if unknown or len(senders) != 1 or not recipients:
+        words = "the query is the envelope: from=ADDRESS once, to=ADDRESS once for each recipient"
+        raise Problem(HTTPStatus.BAD_REQUEST, words)
+    return Envelope(senders[0], recipients, asked.length)
+
+
+def _key_line(asked: Asked) -> bytes:
+    """Return the field that has the session obey the request's idempotency key."""
+    values = asked.headers.get(_KEY, ())
+    # Whether it is one, and only one, is for the session to say.
+    return b"".join(b"Idempotency-Key: %s\r\n" % value.encode("utf-8", "surrogateescape") for value in values)
+
+
+async def _with(key: bytes, asked: Asked) -> Pieces:
+    if key:
+        yield key
+    async for piece in asked.pieces():
+        yield piece
+
+
+async def _cut(content: bytes) -> Pieces:
+    for at in range(0, len(content), _PIECE):
+        yield content[at : at + _PIECE]
+
+
+def _too_large(most: int) -> Problem:
+    words = f"a JSON document of at most {most} octets is taken (maxMessageSize); post message/rfc822 instead"
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words, close=True)

@@ -1,0 +1,339 @@
+"""The HTTP server: connections, and the bounds of what a client may send; aiohttp is here alone.
+
+It knows no path: `messages` answers. A body is read as it comes and never kept, so that memory does not grow
+with the mail.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import cast
+from urllib.parse import unquote
+
+from aiohttp import ClientError, StreamReader, web
+
+from mailer.receive.connection import HANDSHAKE_TIMEOUT
+from mailer.receive.replies import SHUTTING_DOWN
+from mailer.receive.web.exchange import Answer, Asked, Gone, Pieces, Problem
+from mailer.receive.web.messages import Messages
+
+MOST = 512
+"""Connections at once. A session of SMTP takes a mail in a moment, and so does one of these."""
+MAX_HEAD = 32 * 1024
+"""Octets of a request's head (nginx: 4 times 8 KiB)."""
+_MAX_LINE = 8190
+"""Octets of its first line, which may name a hundred recipients (Apache: 8190)."""
+_MAX_FIELDS = 64
+HEAD_TIMEOUT = 10.0
+"""Seconds for a request's head (Apache: 20 to 40, nginx: 60)."""
+_BODY_PATIENCE = 20.0
+"""Seconds to wait for a body, and one more for each `_MIN_RATE` octets that came (Apache: the same)."""
+_MIN_RATE = 500
+_LONGEST = 3600.0
+"""Seconds to wait for a body in any case; what a session has for one DATA."""
+KEEP_ALIVE = 30.0
+"""Seconds that an idle connection stays."""
+_LINGER = 2.0
+"""Seconds in which the rest of a refused request is read, so that the client reads the answer."""
+_LAST_WORDS = 2.0
+"""Seconds for what is under way to see that its connection was dropped."""
+_BUFFER = 64 * 1024
+"""Octets of a body that are read ahead."""
+
+_ALWAYS = {
+    "Server": "mailer",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Fields of every answer."""
+
+
+class HttpServer:
+    """Answers on the connections that it is given."""
+
+    def __init__(self, messages: Messages, on_defect: Callable[[str], None]) -> None:
+        """Args: on_defect: told of an error of ours, by the name of its type."""
+        self._messages = messages
+        self._on_defect = on_defect
+        self._manager = web.Server(self._respond)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    @property
+    def connections(self) -> int:
+        return len(self._tasks)
+
+    def serve(
+        self, connection: socket.socket, context: ssl.SSLContext | None, on_end: Callable[[], None]
+    ) -> None:
+        """Answer on an accepted connection, which is closed when `on_end` is called."""
+        task = asyncio.ensure_future(self._serve(connection, context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: on_end())
+
+    async def _serve(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        protocol = _Connection(self._manager, loop)
+        with suppress(OSError):  # of the handshake
+            await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
+            )
+            await protocol.lost
+            # What is committed is committed, whoever listens still.
+            await asyncio.wait({protocol.answering})
+
+    async def stop(self, within: float) -> None:
+        """Close idle connections, and the others after their answers, or after so many seconds."""
+        self._stopping = True
+        for each in self._all():
+            each.end_if_idle()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
+        for each in self._all():
+            each.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
+        for task in tuple(self._tasks):
+            # In its handshake.
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer(self, request: web.BaseRequest) -> Answer:
+        if self._stopping:
+            raise Problem.of(SHUTTING_DOWN)
+        return await self._messages.answer(_asked(request))
+
+    def _all(self) -> list["_Connection"]:
+        return cast("list[_Connection]", self._manager.connections)
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        connection.begin(request)
+        try:
+            answer, close = await self._answer(request), False
+        except Problem as problem:
+            answer, close = problem.answer(), problem.close
+        except Gone:
+            answer, close = Problem(HTTPStatus.BAD_REQUEST, "the request's body has no end").answer(), True
+        except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the receiver
+            # Its type only: its words may hold an address or a token.
+            self._on_defect(type(error).__name__)
+            answer, close = _internal_error(), True
+        response = _response(answer)
+        if connection.end() or close or self._stopping:
+            response.force_close()
+        return response
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, with its head bounded in time and size, and errors in our form."""
+
+    __slots__ = ("_answered", "_ended", "_head", "_last_body", "_patience", "answering", "lost")
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # which aiohttp takes
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=_LINGER,
+            auto_decompress=False,
+            read_bufsize=_BUFFER,
+            max_line_size=_MAX_LINE,
+            max_field_size=_MAX_LINE,
+            max_headers=_MAX_FIELDS,
+        )
+        self.lost: asyncio.Future[None] = loop.create_future()
+        """Done when the connection is closed."""
+        self._patience: asyncio.TimerHandle | None = None
+        """Runs while a request's head is waited for that has begun, and the first one."""
+        self._head = 0
+        """Octets of it."""
+        self._answered = 0
+        """Requests."""
+        self._last_body: StreamReader | None = None
+        """Of the request that is, or was last, answered: the rest of it may still be on its way."""
+        self._ended = False
+        """The client has closed its sending side."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self._task_handler is not None
+        self.answering = self._task_handler
+        self._wait()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        self._ended = True
+        self._break_off(self._last_body)
+        super().connection_lost(exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_request:
+            self._head = 0
+            self._stop_waiting()
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD:
+            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
+        elif self._patience is None:
+            self._wait()
+
+    @property
+    def _in_request(self) -> bool:
+        """What comes belongs to a request whose head is whole."""
+        unread = self._last_body is not None and not self._last_body.is_eof()
+        return unread or self._request_count > self._answered
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature; aiohttp never keeps it open
+        """Answer what was asked whole by a client that closes its sending side; nothing comes of the rest."""
+        self._ended = True
+        self._break_off(self._last_body)
+        # What speaks TLS closes both sides.
+        return self._request_count > self._answered and self.ssl_context is None
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """A request is being answered."""
+        self._last_body = request.content
+        if self._ended:
+            self._break_off(request.content)
+
+    @staticmethod
+    def _break_off(body: StreamReader | None) -> None:
+        """End a body that will not come whole."""
+        if body is not None and not body.is_eof():
+            body.set_exception(ConnectionResetError("it ended within a request"))
+
+    def end(self) -> bool:
+        """It is answered; tell whether it was the last."""
+        self._answered += 1
+        return self._ended and self._answered == self._request_count
+
+    def end_if_idle(self) -> None:
+        if self._request_count == self._answered:
+            self.force_close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _wait(self) -> None:
+        late = partial(self._give_up, HTTPStatus.REQUEST_TIMEOUT, "the request took too long")
+        self._patience = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, late)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self, status: HTTPStatus, words: str) -> None:
+        self._stop_waiting()
+        if self.transport is not None:
+            self.transport.write(raw(Problem(status, words)))
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,  # noqa: ARG002 - as above
+        message: str | None = None,  # noqa: ARG002 - as above; it repeats what the client sent
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP, or what went wrong in aiohttp itself; the connection ends."""
+        self._stop_waiting()
+        unreadable = Problem(HTTPStatus(status), "the request cannot be read")
+        answer = unreadable.answer() if status < HTTPStatus.INTERNAL_SERVER_ERROR else _internal_error()
+        response = _response(answer)
+        response.force_close()
+        return response
+
+
+def raw(problem: Problem) -> bytes:
+    """Write a refusal as it goes over the wire, to a client that is not served."""
+    answer = problem.answer()
+    fields = {"Content-Type": answer.kind, **dict(answer.headers), "Content-Length": str(len(answer.body))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    head = f"HTTP/1.1 {int(problem.status)} {problem.status.phrase}\r\n{lines}Connection: close\r\n\r\n"
+    return head.encode() + answer.body
+
+
+def _internal_error() -> Answer:
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something failed here, and is in our log").answer()
+
+
+def _response(answer: Answer) -> web.Response:
+    fields = _ALWAYS | {"Content-Type": answer.kind} | dict(answer.headers)
+    return web.Response(body=answer.body, status=answer.status, headers=fields)
+
+
+def _asked(request: web.BaseRequest) -> Asked:
+    headers: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name, value in request.headers.items():
+        headers[name.lower()] += (value,)
+    transport = request.transport
+    ours = transport.get_extra_info("sockname") if transport is not None else None
+    return Asked(
+        method=request.method,
+        path=request.raw_path.partition("?")[0],
+        peer=str(request.remote or ""),
+        local_address=str(ours[0]) if ours else "",
+        version=(request.version.major, request.version.minor),
+        headers=headers,
+        query=_query(request.raw_path.partition("?")[2]),
+        pieces=partial(_pieces, request),
+        go_ahead=partial(_go_ahead, request),
+    )
+
+
+def _query(text: str) -> tuple[tuple[str, str], ...]:
+    """Read a query; `+` is itself, as in so many addresses; octets that are not UTF-8 stay visible."""
+    pairs = (each.partition("=") for each in text.split("&") if each)
+    return tuple((name, unquote(value, errors="surrogateescape")) for name, _, value in pairs)
+
+
+async def _go_ahead(request: web.BaseRequest) -> None:
+    expected = request.headers.get("Expect", "").lower()
+    if not expected:
+        return
+    if expected != "100-continue":
+        raise Problem(HTTPStatus.EXPECTATION_FAILED, "Expect can only be 100-continue", close=True)
+    transport = request.transport
+    # RFC 9110 10.1.1: a client of HTTP/1.0 cannot mean it.
+    if transport is not None and request.version >= (1, 1):
+        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _pieces(request: web.BaseRequest) -> Pieces:
+    """Read a body; only the time that its client takes is counted."""
+    loop, content = asyncio.get_running_loop(), request.content
+    received, waited = 0, 0.0
+    while True:
+        began = loop.time()
+        try:
+            async with asyncio.timeout(min(_BODY_PATIENCE + received / _MIN_RATE, _LONGEST) - waited):
+                piece = await content.readany()
+        except TimeoutError:
+            words = f"the body came too slowly: {_MIN_RATE} octets a second are the least; nothing was queued"
+            raise Problem(HTTPStatus.REQUEST_TIMEOUT, words, close=True) from None
+        except (OSError, ClientError, web.RequestPayloadError) as error:
+            raise Gone from error
+        waited += loop.time() - began
+        if not piece:
+            return
+        received += len(piece)
+        yield piece
