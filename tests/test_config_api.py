@@ -94,6 +94,37 @@ def test_what_keeps_mail_from_mailgun_is_named(
     assert words in told(loaded(**MAILGUN | keys))[P + key]
 
 
+SES = {"api": "ses", "region": "eu-central-1"}
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-central-1", "email.eu-central-1.amazonaws.com"),
+        ("cn-north-1", "email.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_ses_with_keys_and_without(loaded: Any, region: str, host: str) -> None:
+    for login in ({}, {"username": "AKIDEXAMPLE", "password": "s3cret-of-the-app"}):
+        found = loaded(api="ses", region=region, **login)
+        [provider] = found.config.providers
+        assert told(found) == {}
+        assert (provider.host, provider.port, provider.region) == (host, 443, region)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "words"),
+    [
+        ({"region": ""}, "region", "where the account sends"),
+        ({"region": "Frankfurt"}, "region", "where the account sends"),
+        ({"username": "AKIDEXAMPLE"}, "password", "its secret here, or neither"),
+        ({"password": "s3cret-of-the-app"}, "password", "its secret here, or neither"),
+    ],
+)
+def test_what_keeps_mail_from_ses_is_named(loaded: Any, keys: dict[str, Any], key: str, words: str) -> None:
+    assert words in told(loaded(**SES | keys))[P + key]
+
+
 def test_an_interface_elsewhere(loaded: Any) -> None:
     found = loaded(**GRAPH, auth=MICROSOFT, apiUrl="http://127.0.0.1:8080/")
     [provider] = found.config.providers

@@ -190,13 +190,13 @@ def test_who_asks_for_a_pause_is_given_it_to_the_second(relay: Relay, tokens: To
     assert row["reason"] == "it takes no more from us for now"
 
 
-def test_one_mailbox_gets_four_requests_at_once(relay: Relay, tokens: TokenServer) -> None:
+def test_one_mailbox_gets_four_requests_at_once_of_all_runners(relay: Relay, tokens: TokenServer) -> None:
     with HttpApi(graph) as api:
         api.hold = Event()
         relay.configure(through(api, tokens, sending={"concurrency": 20}))
         for _ in range(12):
             queue(relay.spool, message=MESSAGE)
-        with relay.watch():
+        with relay.watch(), relay.watch():
             until(lambda: api.requests == 4, "four requests")
             api.hold.set()
             until(lambda: len(api.taken) == 12, "all of them")

@@ -38,6 +38,10 @@ def mailgun(status: int, message: str) -> Answer:
     return answer(status, {"message": message})
 
 
+def ses(status: int, name: str, message: str = "words") -> Answer:
+    return answer(status, {"message": message}, x_amzn_ErrorType=f"{name}:http://internal.amazon.com/")
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [
@@ -106,6 +110,22 @@ MEANINGS = [
     (mailgun(400, "'to' parameter is not a valid address"), Scope.RECIPIENT, Action.BOUNCE, ""),
     (mailgun(420, "recipient limit exceeded, try again later"), Scope.PROVIDER, Action.RETRY, ""),
     (mailgun(413, "Request Entity Too Large"), Scope.MESSAGE, Action.BOUNCE, ""),
+    (ses(400, "MessageRejected", "Email address is not verified."), Scope.MESSAGE, Action.SECOND_OPINION, ""),
+    (ses(400, "MailFromDomainNotVerifiedException"), Scope.MESSAGE, Action.SECOND_OPINION, ""),
+    (ses(400, "BadRequestException", "Missing final '@domain'"), Scope.RECIPIENT, Action.BOUNCE, ""),
+    (ses(400, "AccountSuspendedException"), Scope.PROVIDER, Action.RETRY, "sendingPaused"),
+    (ses(400, "SendingPausedException"), Scope.PROVIDER, Action.RETRY, "sendingPaused"),
+    (ses(400, "LimitExceededException"), Scope.PROVIDER, Action.RETRY, ""),
+    (ses(429, "TooManyRequestsException", "sending rate exceeded"), Scope.PROVIDER, Action.RETRY, ""),
+    (ses(403, "InvalidSignatureException", "does not match"), Scope.PROVIDER, Action.RETRY, "awsKeyRefused"),
+    (
+        ses(403, "InvalidSignatureException", "Signature expired: 2"),
+        Scope.PROVIDER,
+        Action.RETRY,
+        "clockSkew",
+    ),
+    (ses(403, "UnrecognizedClientException"), Scope.PROVIDER, Action.RETRY, "awsKeyRefused"),
+    (ses(403, "AccessDeniedException", "not authorized"), Scope.PROVIDER, Action.RETRY, "apiPermission"),
     (gmail(401, "authError", "Invalid Credentials"), Scope.PROVIDER, Action.RETRY, "apiTokenRefused"),
     (gmail(403, "insufficientPermissions"), Scope.PROVIDER, Action.RETRY, "apiPermission"),
     (gmail(403, "dailyLimitExceeded"), Scope.PROVIDER, Action.RETRY, ""),

@@ -8,6 +8,8 @@ from mailer.config.oauth_checks import bad_url
 
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
+
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
     """Yield key, below the provider, and message of everything that keeps mail from being posted."""
@@ -36,6 +38,11 @@ def _login(provider: Provider) -> Iterator[tuple[str, str]]:
             yield "username", "is needed: the sending domain as Mailgun lists it, such as mg.example.com"
         if provider.password.empty:
             yield "password", "is needed: the API key, or the sending key of the domain"
+    if api is Api.SES:
+        if not _REGION.fullmatch(provider.region):
+            yield "region", "is needed: where the account sends, such as eu-central-1"
+        if bool(provider.username) == provider.password.empty:
+            yield "password", "goes with username: the access key's id there, its secret here, or neither"
 
 
 def _address(provider: Provider) -> Iterator[tuple[str, str]]:

@@ -60,6 +60,8 @@ class Api(StrEnum):
     """Gmail API, `messages.send` by upload."""
     MAILGUN = "mailgun"
     """Mailgun, `messages.mime`."""
+    SES = "ses"
+    """Amazon SES, version 2 of its API, `SendEmail` with raw content."""
 
     @property
     def by_header(self) -> bool:
@@ -78,10 +80,13 @@ class Provider(Pace, frozen=True, kw_only=True):
     """Mail is posted to this interface; none: SMTP."""
     api_url: str = ""
     """Where it is, without a path as the provider documents it; empty: the provider's usual one."""
+    region: str = ""
+    """Of Amazon Web Services, for `ses`."""
     username: str = ""
-    """Empty: no AUTH. With `api`: the mailbox (`graph`, `gmail`), or the sending domain (`mailgun`)."""
+    """Empty: no AUTH. With `api`: the mailbox (`graph`, `gmail`), the sending domain (`mailgun`), or the
+    access key's id (`ses`; empty: that of the environment, or of the instance's role)."""
     password: Secret = Secret("")
-    """For `mailgun`: the API key."""
+    """For `mailgun`: the API key; for `ses`: the secret access key."""
     auth: AuthMechanism | OAuth2 | None = None
     """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused. An
     object: with an access token instead of `password`."""

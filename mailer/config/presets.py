@@ -104,7 +104,7 @@ def _place(api: Api, preset: Preset | None, written: dict[str, object]) -> dict[
     """Return where an interface is, as the keys say it that every provider has."""
     from urllib.parse import urlsplit  # noqa: PLC0415 - not for SMTP, which most runs know alone
 
-    url = written.get("apiUrl") or _usual(api, preset)
+    url = written.get("apiUrl") or _usual(api, preset, str(written.get("region", "")))
     try:
         parts = urlsplit(str(url))
         port = parts.port or (80 if parts.scheme == "http" else 443)
@@ -113,7 +113,7 @@ def _place(api: Api, preset: Preset | None, written: dict[str, object]) -> dict[
     return {"apiUrl": url, "host": parts.hostname or str(url), "port": port}
 
 
-def _usual(api: Api, preset: Preset | None) -> str:
+def _usual(api: Api, preset: Preset | None, region: str) -> str:
     match api:
         case Api.GRAPH:
             return _CLOUDS[preset if preset and preset.microsoft else Preset.MICROSOFT365].graph
@@ -121,6 +121,9 @@ def _usual(api: Api, preset: Preset | None) -> str:
             return "https://gmail.googleapis.com"
         case Api.MAILGUN:
             return "https://api.mailgun.net"
+        case Api.SES:
+            suffix = ".cn" if region.startswith("cn-") else ""
+            return f"https://email.{region or 'REGION'}.amazonaws.com{suffix}"
 
 
 def _known(preset: Preset, api: Api | None, auth: dict[str, object]) -> Iterator[tuple[str, str]]:

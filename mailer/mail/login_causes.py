@@ -55,7 +55,7 @@ def _clock_skew(sign: str) -> Cause:
 
 
 CAUSES = (
-    _clock_skew("AADSTS700024|reasonable timeframe"),
+    _clock_skew("AADSTS700024|reasonable timeframe|Signature (expired|not yet current)|RequestTimeTooSkewed"),
     _cause(
         "refreshTokenUnused",
         "AADSTS700082",
@@ -202,12 +202,34 @@ CAUSES = (
         Changes take up to an hour; {again}""",
     ),
     _cause(
+        "awsKeyRefused",
+        "HTTP 403 (UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|"
+        "ExpiredToken|IncompleteSignature|MissingAuthenticationToken)",
+        "AWS does not know the access key, or its secret is another one",
+        """Write an active access key into `username`, and its secret into `password` (not the ones for SMTP,
+        which are made from them); is `region` right? Type `mailer reload`; {again}""",
+    ),
+    _cause(
+        "sendingPaused",
+        "AccountSuspended|SendingPaused",
+        "AWS has paused or suspended the account's sending",
+        "Read in the SES console why, and have it lifted; {again}",
+    ),
+    _cause(
+        "noAwsKeys",
+        "^no AWS keys",
+        "there are no keys to sign requests with",
+        """Set `username` and `password`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the runner's
+        environment, or attach a role to the instance; {by itself}""",
+    ),
+    _cause(
         "apiPermission",
         r"HTTP 403 .*(AccessDenied|RequestDenied|insufficient|PERMISSION_DENIED|forbidden)",
         "the application may not send as this mailbox",
         """Have the administrator allow it: Microsoft the application permission Mail.Send (Microsoft Graph)
         with admin consent, for this mailbox; Google the Gmail API and the scope of gmail.send for the service
-        account. Changes take up to an hour; {again}""",
+        account; AWS ses:SendEmail and ses:SendRawEmail for the identity. Changes take up to an hour;
+        {again}""",
     ),
     _cause(
         "apiKeyRefused",

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mailer.config.model import Config, UncertainPolicy
-from mailer.mail.clock import Clocks
+from mailer.mail.clock import Clock, Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
@@ -85,7 +85,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     guard = ClockGuard(spool, clocks, on_change)
     committer, disposal = Committer(spool).start(), Disposal()
     try:
-        pool = Pool(partial(_open_session, say=say), limit=config.sending.max_sessions_per_hop)
+        pool = Pool(partial(_open_session, clock=clock, say=say), limit=config.sending.max_sessions_per_hop)
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
             traffic = Traffic(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
@@ -128,13 +128,13 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         disposal.finish()
 
 
-async def _open_session(hop: Hop, say: "Say | None") -> AnySession:
+async def _open_session(hop: Hop, clock: Clock, say: "Say | None") -> AnySession:
     """Open a session in whatever way the hop takes mail; raises HopTrouble."""
     if hop.api is None:
         return await Session.open(hop, Timeouts(), say)
     from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs know SMTP alone
 
-    return await HttpSession.open(hop, Timeouts(), say)
+    return await HttpSession.open(hop, Timeouts(), clock, say)
 
 
 def _budgets(

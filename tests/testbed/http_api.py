@@ -8,12 +8,17 @@ is answered instead of the usual is scripted, one for each request that may send
 None: as it should. What an interface took, whatever it then answered, is in `taken`.
 """
 
+import hashlib
+import hmac
 import json
+import re
 import ssl
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email import policy
 from email.parser import BytesParser
 from enum import Enum, auto
@@ -24,6 +29,7 @@ from typing import Any, Self
 import trustme
 
 MAILBOX, DOMAIN = "relay@example.com", "mg.example.com"
+REGION = "eu-central-1"
 
 
 class Fault(Enum):
@@ -87,6 +93,8 @@ class HttpApi:
         self.refuses = refuses
         self.bearers = bearers
         self.tls = tls
+        self.keys: dict[str, str] = {}
+        """Secret access keys by their ids, for `ses`."""
         self.script: list[Any] = []
         self.taken: list[Taken] = []
         self.complaints: list[str] = []
@@ -282,9 +290,51 @@ def mailgun(api: HttpApi, posted: Posted) -> Taken:
     return Taken(tuple(recipients), message, posted.path, key)
 
 
+def ses(api: HttpApi, posted: Posted) -> Taken:
+    """Amazon SES, "SendEmail" with raw content, and "Verifying Signature Version 4" in words of its own."""
+    expect(true=posted.path == "/v2/email/outbound-emails", what=f"path {posted.path}")
+    expect(true=posted.headers["Content-Type"] == "application/json", what="Content-Type")
+    key = _verified(api, posted)
+    said = json.loads(posted.body)
+    expect(true=said.keys() <= {"Content", "Destination", "FromEmailAddress"}, what=str(said.keys()))
+    expect(true=list(said["Content"]) == ["Raw"], what="Content")
+    recipients = said["Destination"]["ToAddresses"]
+    expect(true=0 < len(recipients) <= 50, what=f"{len(recipients)} recipients")
+    message = b64decode(said["Content"]["Raw"]["Data"], validate=True)
+    return Taken(tuple(recipients), message, said.get("FromEmailAddress", ""), key)
+
+
+def _verified(api: HttpApi, posted: Posted) -> str:
+    """Return the id of the access key that signed the request."""
+    found = re.fullmatch(
+        r"AWS4-HMAC-SHA256 Credential=(\w+)/(\d{8})/([\w-]+)/ses/aws4_request, "
+        r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})",
+        posted.headers["Authorization"],
+    )
+    expect(true=found is not None, what="Authorization")
+    assert found
+    key_id, day, region, names, signature = found.groups()
+    expect(true={"host", "x-amz-date", "content-type"} <= set(names.split(";")), what="signed headers")
+    expect(true=region == REGION, what=f"region {region}")
+    date = posted.headers["X-Amz-Date"]
+    then = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    expect(true=date.startswith(day) and abs(time.time() - then) < 300, what="date")
+    signed = "".join(f"{name}:{posted.headers[name].strip()}\n" for name in names.split(";"))
+    payload = hashlib.sha256(posted.body).hexdigest()
+    request = f"POST\n{posted.path}\n\n{signed}\n{names}\n{payload}"
+    scope = f"{day}/{region}/ses/aws4_request"
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    key = f"AWS4{api.keys.get(key_id, '')}".encode()
+    for word in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}"):
+        key = hmac.new(key, word.encode(), hashlib.sha256).digest()
+    expect(true=hmac.compare_digest(key.hex(), signature), what="signature")
+    return key_id
+
+
 USUAL: dict[Reader, Callable[[int], tuple[int, Any]]] = {
     graph: lambda _: (202, None),
     mailgun: lambda number: (200, {"id": f"<{number}@{DOMAIN}>", "message": "Queued. Thank you."}),
+    ses: lambda number: (200, {"MessageId": f"{number:016x}-0000"}),
     gmail: lambda number: (200, {"id": f"{number:016x}", "threadId": "1", "labelIds": ["SENT"]}),
 }
 """What is answered when all is well."""

@@ -2,13 +2,14 @@
 
 from urllib.parse import urlsplit
 
+from mailer.mail.clock import Clock
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.outcome import Scope
 from mailer.send.advice import special_account_trouble
 from mailer.send.http.session import HttpSession
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp.hop import Hop
-from mailer.send.smtp.login import Login, fetch
+from mailer.send.smtp.login import Login
 from mailer.send.trouble import HopTrouble
 
 _STEP = {Phase.TLS: "tls", Phase.AUTH: "login"}
@@ -19,21 +20,22 @@ _TODO = {
 _REACH = "check apiUrl; if it is right, a firewall or the provider is in the way, or HTTPS_PROXY is missing"
 
 
-async def check_interface(hop: Hop, name: str, timeouts: Timeouts) -> list[Finding]:
+async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock) -> list[Finding]:
     """Connect as a run would, and log in as far as that shows without a mail.
 
     Args:
         hop: with an interface.
         name: the provider's, as the operator's commands take it.
         timeouts: of both.
+        clock: what time it is.
     """
     found: list[Finding] = []
-    session = HttpSession(Login(hop), timeouts)
+    session = HttpSession(Login(hop), timeouts, clock)
     try:
         answered = await session.reach()
         found.append(Finding(str(hop), "connect", Grade.OK, f"{hop.api_url} answers ({answered})"))
         found.append(_encryption(hop, session.tls))
-        await fetch(hop)
+        await session.log_in()
     except HopTrouble as trouble:
         return [*found, _failed(hop, name, trouble)]
     finally:

@@ -50,7 +50,7 @@ async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
     if hop.api:
         from mailer.send.checks.interface import check_interface  # noqa: PLC0415 - most providers take SMTP
 
-        return await check_interface(hop, name, TIMEOUTS)
+        return await check_interface(hop, name, TIMEOUTS, lambda: now)
     try:
         session = await Session.open(hop, TIMEOUTS)
     except HopTrouble as trouble:

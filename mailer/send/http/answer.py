@@ -83,11 +83,15 @@ class Answer:
             return "", self.data.decode("utf-8", "replace").strip()
         error = found.get("error")
         inner = error if isinstance(error, dict) else found
-        return _first(_codes(inner)), _first(iter([inner.get("message")]))
+        words = _first(iter([inner.get("message"), inner.get("Message")]))
+        # Amazon's services put the name into a field, with an address behind it.
+        named = self.headers.get("x-amzn-ErrorType", "").partition(":")[0]
+        return named or _first(_codes(inner)), words
 
     def _id(self) -> str:
         """Return what the provider's support finds the message by: its id, or that of the request."""
-        return _first(iter([self._object().get("id"), self.headers.get("request-id")]))
+        found = self._object()
+        return _first(iter([found.get("id"), found.get("MessageId"), self.headers.get("request-id")]))
 
     def _object(self) -> dict[str, Any]:
         try:

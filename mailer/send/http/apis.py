@@ -1,14 +1,18 @@
 """What is posted to each interface: plain values, made from the terms of a hop and a message.
 
 Sources: Microsoft, "user: sendMail" (MIME format), "Microsoft Graph service-specific throttling limits";
-Google, "Method: users.messages.send", "Uploading attachments"; Mailgun, "Send an email in MIME format".
+Google, "Method: users.messages.send", "Uploading attachments"; Mailgun, "Send an email in MIME format"; AWS,
+"SendEmail" (SES API v2), "Service quotas in Amazon SES".
 """
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Protocol
 from urllib.parse import quote
+
+import msgspec
 
 from mailer.config.hops import Api
 from mailer.send.smtp.hop import Hop
@@ -35,6 +39,7 @@ TERMS = {
     Api.GRAPH: Terms(largest=3 * _MIB, recipients=500, sessions=4),
     Api.GMAIL: Terms(largest=35 * _MIB, recipients=500),
     Api.MAILGUN: Terms(largest=25 * _MIB, recipients=1000),
+    Api.SES: Terms(largest=40 * _MIB, recipients=50),
 }
 
 
@@ -60,6 +65,13 @@ class Body:
     def size(self) -> int:
         octets = self.message.size
         return len(self.before) + ((octets + 2) // 3 * 4 if self.base64 else octets) + len(self.after)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all of it, in hexadecimal."""
+        made = sha256()
+        for piece in self.pieces():
+            made.update(piece)
+        return made.hexdigest()
 
     def pieces(self) -> Iterator[bytes]:
         """Yield all of it; raises EOFError where the message is shorter than its size."""
@@ -97,6 +109,8 @@ class Errand:
     message: Source
     """In the form in which it is to arrive, its recipients in its header where those count."""
     recipients: Sequence[str]
+    sender: str
+    """Of the envelope; empty: `<>`."""
     secret: str = field(repr=False)
     """An access token, or the password."""
     boundary: str
@@ -112,6 +126,8 @@ def request(hop: Hop, errand: Errand) -> Request:
             return _gmail(hop, errand)
         case Api.MAILGUN:
             return _mailgun(hop, errand)
+        case Api.SES:
+            return _ses(hop, errand)
     raise ValueError(f"{hop} takes mail by SMTP")
 
 
@@ -146,3 +162,14 @@ def _mailgun(hop: Hop, errand: Errand) -> Request:
     url = f"{hop.api_url}/v3/{quote(hop.username)}/messages.mime"
     after = f"\r\n--{errand.boundary}--\r\n"
     return Request(url, headers, Body(errand.message, (fields + part).encode(), after.encode()))
+
+
+def _ses(hop: Hop, errand: Errand) -> Request:
+    """Return a request that is still to be signed (`sigv4`)."""
+    rest: dict[str, object] = {"Destination": {"ToAddresses": list(errand.recipients)}}
+    if errand.sender:
+        # Of mail from `<>` the header's From counts.
+        rest["FromEmailAddress"] = errand.sender
+    after = b'"}},' + msgspec.json.encode(rest)[1:]
+    body = Body(errand.message, b'{"Content":{"Raw":{"Data":"', after, base64=True)
+    return Request(f"{hop.api_url}/v2/email/outbound-emails", {"Content-Type": "application/json"}, body)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mailer.calls.post import proxied, words_of
@@ -21,6 +22,8 @@ _IDLE = 3.0
 one that is being closed is lost, and leaves its mail uncertain."""
 _SLOWEST = 10_000
 """Octets a second that a line takes at the least; the time for a request grows with its size."""
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Broken(ConnectionError):
@@ -80,10 +83,10 @@ class Exchange:
                 raise self._failure from None
             raise
 
-    async def get(self, url: str) -> Answer:
-        """Ask for something without a login; raises Broken."""
+    async def ask(self, method: str, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """Send a request without a body, and return its answer; raises Broken."""
         self.whole = False
-        return await self._ask("GET", url, 0)
+        return await self._ask(method, url, 0, headers=headers)
 
     async def close(self) -> None:
         if self._session:

@@ -8,19 +8,24 @@ message is delivered all the same: the recipients are `uncertain`, as after a lo
 """
 
 import asyncio
+import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from mailer.config.hops import Api
+from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.header import HeaderReader, HeaderTooLarge
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import printable
 from mailer.send.http.addressed import addressed
 from mailer.send.http.answer import Answer
-from mailer.send.http.apis import TERMS, Errand, Source, request
+from mailer.send.http.apis import TERMS, Errand, Request, Source, request
 from mailer.send.http.exchange import Broken, Exchange
+from mailer.send.http.keys import TIMEOUTS, keys_of
+from mailer.send.http.sigv4 import Keys, Signer, signed
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import utf8
 from mailer.send.smtp.client import Commit
@@ -58,12 +63,13 @@ class _Copy:
 class HttpSession:
     """Logged in as far as HTTP knows a login: with a token at hand. One request at a time."""
 
-    def __init__(self, login: Login, timeouts: Timeouts, say: "Say | None" = None) -> None:
+    def __init__(self, login: Login, timeouts: Timeouts, clock: Clock, say: "Say | None" = None) -> None:
         """Prepare; the first request connects.
 
         Args:
             login: at a hop with an interface.
             timeouts: `connect` and `dot`, which is how long an answer may take, count.
+            clock: what time it is.
             say: takes the lines of a transcript.
         """
         self.hop = login.hop
@@ -75,21 +81,47 @@ class HttpSession:
         self.used_up = False
         self._login = login
         self._exchange = Exchange(timeouts, login.hop.source_address)
+        self._clock = clock
         self._say = say
+        self._keys: Keys | None = None
         self._shown = ""
         """The login as the last request had it, which an answer may quote."""
 
     @classmethod
-    async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "HttpSession":
+    async def open(
+        cls, hop: Hop, timeouts: Timeouts, clock: Clock, say: "Say | None" = None
+    ) -> "HttpSession":
         """Get what to log in with; arguments as `HttpSession`.
 
         Raises:
             HopTrouble: there is nothing to log in with.
         """
-        login = await fetch(hop)
+        session = cls(Login(hop), timeouts, clock, say)
+        await session.log_in()
+        return session
+
+    async def log_in(self, refused: str = "") -> bool:
+        """Get what to log in with, and tell whether it is another than before.
+
+        Args:
+            refused: an access token.
+
+        Raises:
+            HopTrouble: there is nothing.
+        """
+        if self.hop.api is Api.SES:
+            role = Exchange(TIMEOUTS, "")
+            before = self._keys
+            try:
+                self._keys = await keys_of(self.hop, os.environ, role.ask)
+            finally:
+                await role.close()
+            return self._keys != before
+        login = await fetch(self.hop, refused)
         if login.missing:
-            raise HopTrouble(str(hop), Phase.AUTH, login.missing, scope=Scope.PROVIDER, temporary=False)
-        return cls(login, timeouts, say)
+            raise HopTrouble(str(self.hop), Phase.AUTH, login.missing, scope=Scope.PROVIDER, temporary=False)
+        self._login = login
+        return login.token != refused
 
     async def transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
@@ -123,7 +155,7 @@ class HttpSession:
             HopTrouble: it does not answer.
         """
         try:
-            answer = await self._exchange.get(self.hop.api_url)
+            answer = await self._exchange.ask("GET", self.hop.api_url)
         except Broken as broken:
             raise self._trouble(broken) from broken.__cause__
         self.tls = self._exchange.tls
@@ -143,12 +175,9 @@ class HttpSession:
                 text = f"552 5.3.4 the header is too large to name the recipients that {self.label} sends to"
                 return [self._implied(recipient, Scope.MESSAGE, text) for recipient in batch]
         try:
-            answer = await self._post(copy, batch, on_commit)
-            if answer.status == 401 and self.hop.tokens:
-                another = await fetch(self.hop, self._login.token)
-                if another.token != self._login.token:
-                    self._login = another
-                    answer = await self._post(copy, batch, on_commit)
+            answer = await self._post(copy, message.envelope.sender, batch, on_commit)
+            if self._is_over(answer) and await self.log_in(self._login.token):
+                answer = await self._post(copy, message.envelope.sender, batch, on_commit)
         except Broken as broken:
             self.alive = False
             if broken.whole:
@@ -160,18 +189,33 @@ class HttpSession:
             raise
         return self._judged(answer, batch)
 
-    async def _post(self, copy: Source, batch: list[Recipient], on_commit: Commit) -> Answer:
-        secret = self._login.token
-        if self.hop.password:
-            secret = await asyncio.to_thread(self.hop.password.reveal)  # it may be a command's output
-        addresses = [recipient.address for recipient in batch]
-        made = request(self.hop, Errand(copy, addresses, secret, secrets.token_hex(16)))
+    async def _post(self, copy: Source, sender: str, batch: list[Recipient], on_commit: Commit) -> Answer:
+        made = await self._request(copy, sender, [recipient.address for recipient in batch])
         self._shown = made.headers["Authorization"].partition(" ")[2]
         self._tell(f"C: POST {made.url} ({made.body.size} octets)")
         answer = await self._exchange.post(made, lambda: on_commit(batch))
         self.tls = self._exchange.tls
         self._tell(f"S: {self._line(answer)}")
         return answer
+
+    async def _request(self, copy: Source, sender: str, recipients: Sequence[str]) -> Request:
+        secret = self._login.token
+        if self.hop.password and not self._keys:
+            secret = await asyncio.to_thread(self.hop.password.reveal)  # it may be a command's output
+        made = request(self.hop, Errand(copy, recipients, sender, secret, secrets.token_hex(16)))
+        if self._keys is None:
+            return made
+        # In a thread: the whole body is read, for the signature goes before it.
+        digest = await asyncio.to_thread(made.body.digest)
+        signer = Signer(self._keys, self.hop.region, "ses")
+        headers = signed("POST", made.url, made.headers, digest, signer, self._clock())
+        return replace(made, headers=headers)
+
+    def _is_over(self, answer: Answer) -> bool:
+        """Tell whether a token or a role's keys are refused, in whose place there may be others by now."""
+        if self._keys:
+            return answer.status == 403 and "ExpiredToken" in answer.line()
+        return answer.status == 401 and self.hop.tokens is not None
 
     def _judged(self, answer: Answer, batch: list[Recipient]) -> list[Outcome]:
         """Say what an answer means for the recipients of its request.

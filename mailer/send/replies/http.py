@@ -54,7 +54,8 @@ TABLE = (
     _Row(
         About.QUOTA,
         "4..",
-        r"rateLimitExceeded|Throttl|TooManyRequests|too many requests|MailboxConcurrency",
+        r"rateLimitExceeded|Throttl|TooManyRequests|too many requests|MailboxConcurrency|"
+        r"LimitExceeded|sending rate",
         "Asked to send less for a while.",
         "Gmail: 403 userRateLimitExceeded; Microsoft Graph: ApplicationThrottled",
         pause=_MINUTE,
@@ -62,9 +63,10 @@ TABLE = (
     _Row(
         About.SENDER,
         "40[0-3]",
-        r"SendAsDenied|SendOnBehalfOfDenied|ErrorInvalidSender|not allowed to send as",
+        r"SendAsDenied|SendOnBehalfOfDenied|ErrorInvalidSender|not allowed to send as|not verified|"
+        "MailFromDomainNotVerified",
         "The sender is not this account's.",
-        "Microsoft Graph: 403 ErrorSendAsDenied",
+        "Microsoft Graph: 403 ErrorSendAsDenied; SES: 400 MessageRejected, address is not verified",
     ),
     _Row(
         About.MESSAGE,
@@ -100,7 +102,7 @@ TABLE = (
     _Row(
         About.ACCOUNT,
         "4..",
-        r"AccessDenied|MailboxNotEnabled|NonExistentMailbox|failedPrecondition|FAILED_PRECONDITION|"
+        r"AccessDenied|AccountSuspended|SendingPaused|MailboxNotEnabled|NonExistentMailbox|failedPrecondition|FAILED_PRECONDITION|"
         "Mail service not enabled|not allowed to send|authorized recipients|(account|domain) (is )?disabled",
         "The account, its mailbox or its domain may not send; every mail would meet the same.",
         "Microsoft Graph: MailboxNotEnabledForRESTAPI; Gmail: failedPrecondition; Mailgun: not allowed",
@@ -116,7 +118,8 @@ TABLE = (
         About.RECIPIENT,
         "4(00|22)",
         r"InvalidRecipients|Invalid (to|cc|bcc) header|recipient address|Recipient address required|"
-        r"recipients? (is|are) (not valid|invalid)|'to' parameter is not a valid",
+        r"recipients? (is|are) (not valid|invalid)|'to' parameter is not a valid|"
+        "final '@domain'|illegal address",
         "A recipient's address is refused.",
         "Microsoft Graph: 400 ErrorInvalidRecipients; Gmail: 400 Invalid To header; Mailgun: 'to' parameter",
     ),

@@ -195,6 +195,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
         port=provider.port,
         api=provider.api,
         api_url=provider.api_url.rstrip("/"),
+        region=provider.region,
         implicit_tls=provider.ssl,
         starttls=STARTTLS[demand.level],
         verify=verified and not provider.insecure_skip_verify,

@@ -34,6 +34,8 @@ class Hop:
     api: Api | None = None
     """Mail is posted to this interface at `api_url`, see `send/http/`; None: SMTP."""
     api_url: str = ""
+    region: str = ""
+    """Where requests are signed for, as `Provider.region`."""
     implicit_tls: bool = False
     starttls: StartTls = StartTls.WHEN_OFFERED
     verify: bool = True
