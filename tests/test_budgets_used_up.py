@@ -1,13 +1,25 @@
 """What becomes of mail while a budget is used up, by the real programs."""
 
+import json
+import re
 from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
 
+import pytest
 from hostile import Server
+from http_client import ask
 from sending import found, queue
 from testbed.ports import LOOPBACK
-from testbed.relay import Relay
+from testbed.relay import ADMIN_TOKEN, Relay
 
-from mailer.spool.layout import STATE
+from mailer.mail.clock import seconds
+from mailer.spool import provider_state, words
+from mailer.spool.layout import STATE, Spool
+from mailer.spool.obstacles import UsedUp, obstacles
+from mailer.spool.provider_state import ProviderState
 
 
 def budgeted(server: Server, name: str = "Acme", **keys) -> dict[str, object]:
@@ -53,6 +65,93 @@ def test_mail_waits_in_new_while_a_budget_is_used_up_and_nothing_bounces(relay: 
         assert relay.mailer_send("--once").returncode == 0
         assert places(relay, later) == {"new": 30}
         assert len(server.messages) == 3
+
+
+def test_every_view_says_what_is_used_and_when_it_is_free_again(relay: Relay) -> None:
+    """Of a provider and of a domain, beside a message that waits for the provider."""
+    with Server() as server:
+        mine = budgeted(server, maxPerDay=3, maxPerMinute=100)
+        relay.configure(
+            {
+                "forwardSMTP": True,
+                "forwardProviders": [mine],
+                "domainBudgets": [{"domains": ["example.net"], "maxPerHour": 4, "budgetCounts": "messages"}],
+            }
+        )
+        queue(relay.spool, ["a@example.net", "b@example.net", "c@example.net"])
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(server.messages) == 1
+    message = queue(relay.spool)
+    rows = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
+    [free_at] = [use["freeAt"] for row in rows for use in row["budget"] if use["freeAt"]]
+    assert [(row.get("name"), row.get("domains"), row["counts"]) for row in rows] == [
+        ("Acme", None, "recipients"),
+        (None, "example.net", "messages"),
+    ]
+    assert rows[0]["budget"][1] | {"freeAt": ""} == {"per": "day", "allowed": 3, "used": 3, "freeAt": ""}
+    assert rows[1]["budget"] == [{"per": "hour", "allowed": 4, "used": 1, "freeAt": ""}]
+    said = {
+        "providers": relay.mailer("providers"),
+        "ls": relay.mailer("spool", "ls"),
+        "why": relay.mailer("spool", "why", message),
+        "dry run": relay.mailer("send", "--dry-run"),
+    }
+    # Each reads the clocks anew: to the minute they say the same, but for its end.
+    told = {name: done.stdout + done.stderr for name, done in said.items()}
+    with relay.monitor():
+        bearer = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        page = ask(relay.http_port, "/", headers=bearer).body.decode()
+        told["page"] = unescape(re.sub(r"<[^>]*>", "", page))
+        scraped = ask(relay.http_port, "/metrics", headers={"Accept": "text/plain"}).body.decode()
+    for name, text in told.items():
+        moments = re.findall(r"(?:before|at) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ)", text)
+        assert any(abs(seconds(moment) - seconds(free_at)) < 2 for moment in moments), (name, text)
+        assert "3 of 3 a day" in text, (name, text)
+    assert "mail for example.net: 1 of 4 an hour (messages)" in told["providers"]
+    assert "example.net 1 of 4 an hour (messages)" in told["page"]
+    assert 'mailer_budget_used{budget="Acme",per="day"} 3.0' in scraped
+    assert 'mailer_budget_allowed{budget="example.net",per="hour"} 4.0' in scraped
+
+
+NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC).timestamp()
+FIRST, SECOND = "a.example:587", "b.example:587"
+WAITS, PASSES = UsedUp(NOW + 600, True, "5 of 5"), UsedUp(NOW + 600, False, "5 of 5")
+SOONER = UsedUp(NOW + 300, False, "5 of 5")
+
+
+@pytest.mark.parametrize(
+    ("used_up", "paused", "kept_for", "where"),
+    [
+        ({}, {}, 0, ""),
+        ({FIRST: WAITS}, {}, 600, "Acme"),
+        ({FIRST: PASSES}, {}, 0, ""),
+        ({SECOND: WAITS}, {}, 0, ""),
+        ({FIRST: PASSES, SECOND: SOONER}, {}, 300, "Other"),
+        ({FIRST: PASSES, SECOND: WAITS}, {}, 600, "Other"),
+        # While a provider is paused nothing waits for its budget.
+        ({FIRST: WAITS}, {FIRST: 900}, 0, ""),
+        ({FIRST: WAITS, SECOND: SOONER}, {FIRST: 100}, 300, "Other"),
+        ({FIRST: PASSES}, {SECOND: 900}, 600, "Acme"),
+        ({FIRST: PASSES}, {SECOND: 100}, 0, ""),
+    ],
+)
+def test_mail_is_kept_by_the_budget_that_it_waits_for(
+    used_up: Mapping[str, UsedUp], paused: Mapping[str, float], kept_for: float, where: str, tmp_path: Path
+) -> None:
+    ways = {FIRST: "Acme", SECOND: "Other"}
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        provider_state.write(
+            spool,
+            {
+                account: ProviderState(open_until=datetime.fromtimestamp(NOW + pause, UTC), kind="login")
+                for account, pause in paused.items()
+            },
+        )
+        found = obstacles(spool, ways, NOW, lambda _hop: "", used_up)
+    told = [(each.until, each.brief) for each in found]
+    expected = [(NOW + kept_for, f"the allowance of {where} is used up")] if where else []
+    assert told == expected
+    assert all(words.moment(NOW + kept_for) in each.said for each in found)
 
 
 def test_a_domains_budget_keeps_back_its_recipients_alone(relay: Relay) -> None:

@@ -31,6 +31,7 @@ from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
 from mailer.monitor.alerts import Alerting, Means
 from mailer.monitor.app import MAX_CONNECTIONS, Context, Site, bind, serve
+from mailer.monitor.budgets import budgets
 from mailer.monitor.exchange import Table
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
@@ -117,6 +118,7 @@ class _Observer:
             token=token_for(spool, config.admin_token),
             doubt=partial(known_doubt, spool, clocks()),
             outlook=partial(outlook, config, spool),
+            budgets=partial(budgets, config, spool, clocks().read),
         )
 
     def _context(self) -> Context:

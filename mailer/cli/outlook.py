@@ -2,16 +2,20 @@
 
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
+from mailer.cli.clocks import clocks
 from mailer.cli.wire import tell
 from mailer.config.hops import Provider
 from mailer.config.model import Config
+from mailer.mail.clock import Reading
 from mailer.mail.reply import printable
+from mailer.monitor.budgets import budgets
 from mailer.send.advice import advise, named, provider_at
 from mailer.send.routes.directions import Directions
 from mailer.spool.layout import Spool
-from mailer.spool.obstacles import Obstacle, obstacles
+from mailer.spool.obstacles import Obstacle, UsedUp, obstacles
 from mailer.spool.verdict import Outlook
 
 
@@ -36,7 +40,26 @@ def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
         whose = provider_at(config, hop)
         return whose.account if whose else ""
 
-    return obstacles(spool, ways, now, account_at)
+    return obstacles(spool, ways, now, account_at, _used_up(config, spool, now) if ways else None)
+
+
+def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
+    """Find the providers' budgets that are; those who share mail by weight keep back their share alone."""
+    shared = {
+        provider.account
+        for equals in config.providers_by_priority.values()
+        for provider in equals
+        if len(equals) > 1 and any(one.weight is not None for one in equals)
+    }
+
+    def read() -> Reading:
+        return replace(clocks().read(), wall=now)
+
+    return {
+        budget.account: UsedUp(budget.until, budget.waits and budget.account not in shared, budget.words)
+        for budget in budgets(config, spool, read)
+        if budget.account and budget.until is not None
+    }
 
 
 def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:

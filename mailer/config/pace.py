@@ -44,9 +44,13 @@ class DomainBudget(Pace, frozen=True, kw_only=True):
     """These together; `.example.net`: all domains below that one."""
 
     @property
-    def of(self) -> str:
-        """What its record is kept by."""
-        return " ".join(sorted(domain.lower() for domain in self.domains))
+    def label(self) -> str:
+        return ", ".join(self.domains)
+
+    @property
+    def record(self) -> str:
+        """What its record is kept by, as `Provider.account`."""
+        return "domains " + " ".join(sorted(domain.lower() for domain in self.domains))
 
     def covers(self, domain: str) -> bool:
         """Tell whether a recipient domain, in lower case, is one of these."""

@@ -1,10 +1,11 @@
 """`GET /metrics`: the Go relay's JSON, and Prometheus's text for those who ask for it.
 
 No label is made of anything that a client or a remote server says: the series are as many as there are
-states, outcomes, alerts and configured providers.
+states, outcomes, alerts, configured providers and budgets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 from mailer import __version__
 from mailer.maillog.totals import Totals
 from mailer.monitor.alerts import NAMES
+from mailer.monitor.budgets import Budget
 from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
 from mailer.monitor.health import lag
 from mailer.monitor.providers import Provider, providers
@@ -48,7 +50,8 @@ def routes(service: Service) -> tuple[Route, ...]:
         reading = await service.reading()
         if not wants_text(asked):
             return json(as_json(reading.totals))
-        shown = Shown(reading, service.alerting.firing, providers(reading, service.config))
+        spent = await asyncio.to_thread(service.budgets)
+        shown = Shown(reading, service.alerting.firing, providers(reading, service.config), spent)
         return exposition(shown, asked.header("accept"))
 
     return (Route("GET", "/metrics", metrics),)
@@ -81,6 +84,7 @@ class Shown:
     """Alerts."""
     providers: tuple[Provider, ...]
     """Those that are configured: no other name becomes a label."""
+    budgets: tuple[Budget, ...] = ()
 
 
 def exposition(shown: Shown, accept: str) -> Answer:
@@ -123,7 +127,19 @@ class _Collector(Collector):
         ends = {p.name: p.secret_ends for p in self._shown.providers if p.secret_ends is not None}
         text = "When a provider's secret or certificate ends (auth.expires)."
         yield _gauge("mailer_provider_secret_end_timestamp_seconds", text, ends, "provider")
+        yield from _budgets(self._shown.budgets)
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
+
+
+def _budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:
+    labels = ["budget", "per"]
+    used = GaugeMetricFamily("mailer_budget_used", "What is used of a budget now.", labels=labels)
+    allowed = GaugeMetricFamily("mailer_budget_allowed", "What a budget allows.", labels=labels)
+    for budget in budgets:
+        for each in budget.spent:
+            used.add_metric([budget.name, each.limit.per], each.used)
+            allowed.add_metric([budget.name, each.limit.per], each.limit.most)
+    yield from (used, allowed)
 
 
 def _counters(totals: Totals) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from mailer.config.secrets import Secret
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting
+from mailer.monitor.budgets import Budget
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.runs import Runs
@@ -49,6 +50,9 @@ class Service:
     """Why the clock is not believed at this moment; None: it is."""
     outlook: Callable[[float], Outlook] = _bare
     """What decides beside a message itself how it goes on, at a time in seconds since the epoch."""
+
+    budgets: Callable[[], tuple[Budget, ...]] = tuple
+    """What is used of the budgets at this moment."""
 
     async def reading(self) -> Reading:
         """Look at everything, in a thread: the first look reads the whole ledger."""

@@ -13,7 +13,6 @@ from typing import Self
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
-from mailer.config.pace import DomainBudget
 from mailer.mail.budget import Counted, Room, Terms, WhenUsedUp
 from mailer.mail.clock import Clocks
 from mailer.mail.envelope import Recipient
@@ -323,7 +322,7 @@ class Budgets:
         """Return the purse of the first budget that covers a recipient domain."""
         for budget in self._domains:
             if budget.covers(domain):
-                return self.purse(f"domains {budget.of}", budget.terms, budget.domains[0], _named(budget))
+                return self.purse(budget.record, budget.terms, budget.domains[0], budget.label)
         return None
 
     def split(self, groups: Sequence[Sequence[Recipient]]) -> list[tuple[Sequence[Recipient], Purse | None]]:
@@ -343,7 +342,3 @@ class Budgets:
         if self._holder is None:
             self._holder = Holder(self._spool)
         return self._holder.name
-
-
-def _named(budget: DomainBudget) -> str:
-    return ", ".join(budget.domains)

@@ -41,6 +41,17 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     """All of it in a sentence, without the full stop."""
 
 
+class UsedUp(msgspec.Struct, frozen=True):
+    """A provider's budget that is used up."""
+
+    until: float
+    """Seconds since the epoch."""
+    waits: bool
+    """All mail waits for it, as long as the provider is not paused; else the next provider gets it."""
+    words: str
+    """How much is used, of what."""
+
+
 class Next(msgspec.Struct, frozen=True):
     """When a message is tried next."""
 
@@ -71,7 +82,11 @@ def _end(obstacle: Obstacle) -> float:
 
 
 def obstacles(
-    spool: Spool, ways: Mapping[str, str], now: float, account_at: Callable[[str], str]
+    spool: Spool,
+    ways: Mapping[str, str],
+    now: float,
+    account_at: Callable[[str], str],
+    used_up: Mapping[str, UsedUp] | None = None,
 ) -> tuple[Obstacle, ...]:
     """Find what keeps all mail back.
 
@@ -80,8 +95,15 @@ def obstacles(
         ways: the providers' names by their accounts; none: mail may leave without a provider.
         now: seconds since the epoch.
         account_at: tells whose account a hop of the journal is; empty: nobody's.
+        used_up: the budgets that are, by account.
     """
-    found = (_pause(spool), _disk(spool), _rest(spool, ways, now), _turns(spool, ways, now, account_at))
+    found = (
+        _pause(spool),
+        _disk(spool),
+        _rest(spool, ways, now),
+        _budget(spool, ways, now, used_up) if used_up else None,
+        _turns(spool, ways, now, account_at),
+    )
     return tuple(filter(None, found))
 
 
@@ -126,6 +148,33 @@ def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
         brief="all providers are paused" if others else f"{name} is paused",
         said=f"No provider takes mail before {words.moment(until)}: "
         f"{name} is paused, {state.words}: {state.trouble}{others}",
+    )
+
+
+def _budget(
+    spool: Spool, ways: Mapping[str, str], now: float, used_up: Mapping[str, UsedUp]
+) -> Obstacle | None:
+    """Tell until when budgets keep all mail: that of the provider it waits at, or those of all."""
+    states, moment = provider_state.read(spool), datetime.fromtimestamp(now, UTC)
+    ends: dict[str, float] = {}
+    for account in ways:
+        state, spent = states.get(account, ProviderState()), used_up.get(account)
+        paused = state.open_until if health(state, moment) is Health.OPEN else None
+        if paused is None and spent is None:
+            return None
+        ends[account] = max(paused.timestamp() if paused else now, spent.until if spent else now)
+        if paused is None and spent and spent.waits:
+            ends = {account: ends[account]}
+            break
+    account = min(ends, key=lambda each: (ends[each], each not in used_up), default="")
+    if account not in used_up:
+        return None  # They are paused, all of them, or the first to be used again is.
+    name, until = ways[account], ends[account]
+    return Obstacle(
+        until=until,
+        brief=f"the allowance of {name} is used up",
+        said=f"Nothing goes to {name} before {words.moment(until)}: its allowance is used up, "
+        f"{used_up[account].words}",
     )
 
 

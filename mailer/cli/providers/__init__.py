@@ -30,13 +30,16 @@ def providers(context: click.Context, *, as_json: bool) -> None:
     In use: it gets mail. Paused: it gave trouble, and gets nothing until the time that is named; its mail
     goes to the next one, or waits, and nothing bounces. On trial: the next message tries it again.
     With --json these are a circuit breaker's states: closed, open, half-open.
+
+    Where there are budgets it says what is used and when something is free again, of providers and then of
+    recipient domains; in JSON: counts, budget [{per, allowed, used, freeAt}], and domains instead of name.
     """
     if context.invoked_subcommand:
         if as_json:
             raise click.UsageError("--json goes with the list")
         return
     from mailer.cli.outlook import say_what_keeps  # noqa: PLC0415 - not for `reset --help`
-    from mailer.cli.providers.listing import as_line, as_text, listing  # noqa: PLC0415 - as above
+    from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()
     with workplace() as at:
@@ -46,3 +49,5 @@ def providers(context: click.Context, *, as_json: bool) -> None:
         if not rows and not as_json:
             sys.stdout.write("no provider is in use: forwardSMTP is off, or there is none\n")
         sys.stdout.writelines(as_line(row) if as_json else as_text(row) for row in rows)
+        limited = domains(at.config, at.spool)
+        sys.stdout.writelines(as_line(row) if as_json else domains_text(row) for row in limited)

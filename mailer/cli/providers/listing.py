@@ -3,15 +3,29 @@
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
+from mailer.cli.clocks import clocks
 from mailer.cli.output import json_line
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
+from mailer.monitor.budgets import Budget, budgets
 from mailer.spool import provider_state
 from mailer.spool.layout import Spool
 from mailer.spool.provider_state import Health, ProviderState, health
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is used of one limit."""
+
+    per: str
+    """`minute`, `hour` or `day`."""
+    allowed: int
+    used: int
+    free_at: str
+    """When one is free again; empty: now."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -39,19 +53,54 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Why the login does not work, in one word; empty: it does, or nobody knows."""
     todo: str
     """What to do about that."""
+    counts: str
+    """What its budget counts; empty: it has none."""
+    budget: tuple[Use, ...]
+
+
+class Domains(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The budget of some recipient domains."""
+
+    domains: str
+    counts: str
+    budget: tuple[Use, ...]
 
 
 def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
     """Return the providers in the order in which they are tried."""
     states = provider_state.read(spool)
+    spent = {each.account: each for each in budgets(config, spool, clocks().read)}
     rows = []
     for priority, equals in config.providers_by_priority.items():
         shared = any(provider.weight is not None for provider in equals)
         for provider in equals:
             weight = (1 if provider.weight is None else provider.weight) if shared else 0
             state = states.get(provider.account, ProviderState())
-            rows.append(_row(provider, state, now, priority=priority, weight=weight))
+            row = _row(provider, state, now, priority=priority, weight=weight)
+            rows.append(_with_budget(row, spent.get(provider.account)))
     return rows
+
+
+def domains(config: Config, spool: Spool) -> list[Domains]:
+    """Return the budgets of recipient domains, in the order of the configuration."""
+    found = [each for each in budgets(config, spool, clocks().read) if not each.account]
+    return [Domains(domains=each.name, counts=each.counted, budget=_uses(each)) for each in found]
+
+
+def _with_budget(row: Row, budget: Budget | None) -> Row:
+    return replace(row, counts=budget.counted, budget=_uses(budget)) if budget else row
+
+
+def _uses(budget: Budget) -> tuple[Use, ...]:
+    return tuple(
+        Use(
+            per=each.limit.per,
+            allowed=each.limit.most,
+            used=each.used,
+            free_at="" if each.free_at is None else rfc3339(each.free_at),
+        )
+        for each in budget.spent
+    )
 
 
 def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: int, weight: int) -> Row:
@@ -72,6 +121,8 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         failures=state.failures,
         cause=state.cause.name if state.cause else "",
         todo=state.cause.advice(provider.label) if state.cause else "",
+        counts="",
+        budget=(),
     )
 
 
@@ -79,7 +130,7 @@ def _written(moment: datetime | None) -> str:
     return rfc3339(moment.timestamp()) if moment else ""
 
 
-def as_line(row: Row) -> str:
+def as_line(row: Row | Domains) -> str:
     return json_line(row)
 
 
@@ -95,7 +146,22 @@ def as_text(row: Row) -> str:
         said += f"\n    last trouble {_second(row.trouble_at)}: {row.trouble}"
     if row.todo:
         said += f"\n    what to do: {row.todo}"
+    if row.budget:
+        said += f"\n    used: {_used(row)}"
     return "\n".join(printable(line, 2000) for line in said.splitlines()) + "\n"
+
+
+def domains_text(row: Domains) -> str:
+    return printable(f"mail for {row.domains}: {_used(row)}", 2000) + "\n"
+
+
+_EACH = {"minute": "a minute", "hour": "an hour", "day": "a day"}
+
+
+def _used(row: Row | Domains) -> str:
+    used = ", ".join(f"{each.used:,} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
+    again = max((each.free_at for each in row.budget), default="")
+    return f"{used} ({row.counts})" + (f"; free again at {_second(again)}" if again else "")
 
 
 def health_words(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from mailer.monitor.budgets import Budget
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.health import Status
 from mailer.monitor.limits import Use
@@ -40,7 +41,7 @@ _BODY = """<h1 class="unseen">Overview</h1>
 <div>
 <section id="providers" data-live>
 <h2>Providers</h2>
-{providers}</section>
+{providers}{budgets}</section>
 <section id="limits" data-live>
 <h2>Rate limits in use</h2>
 {limits}</section>
@@ -91,12 +92,12 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
             lambda now: service.outlook(now).obstacles,
         )
         latest = await asyncio.to_thread(recent, service.spool, service.clock(), _RECENT)
-        return page("Overview", _body(seen, latest))
+        return page("Overview", _body(seen, latest, await asyncio.to_thread(service.budgets)))
 
     return (Route("GET", "/", door.behind(answer)),)
 
 
-def _body(seen: Overview, latest: Markup) -> Markup:
+def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...]) -> Markup:
     reading = seen.reading
     return fill(
         _BODY,
@@ -107,6 +108,7 @@ def _body(seen: Overview, latest: Markup) -> Markup:
         states=(_state(seen, place) for place in MEANINGS),
         due=f"{seen.next_due} {sentences(seen.obstacles)}",
         providers=_providers(seen.providers, reading.at),
+        budgets=_budgets(budgets),
         limits=_limits(seen.limits),
         recent=latest,
         flows=map(figure, seen.flows),
@@ -176,6 +178,22 @@ def _providers(providers: tuple[Provider, ...], now: float) -> Markup:
         for each in providers
     )
     return fill('<ul class="providers">\n{rows}</ul>\n', rows=rows)
+
+
+def _budgets(budgets: tuple[Budget, ...]) -> Markup:
+    """Say what is used of each budget, if there is one."""
+    if not budgets:
+        return NOTHING
+    rows = (
+        fill(
+            '<li><span class="name">{name}</span> <span class="dot {kind}">{used}</span></li>\n',
+            name=each.name,
+            kind="ok" if each.until is None else "degraded",
+            used=each.words,
+        )
+        for each in budgets
+    )
+    return fill('<h3>Budgets</h3>\n<ul class="providers budgets">\n{rows}</ul>\n', rows=rows)
 
 
 def _trouble(provider: Provider) -> str:

@@ -115,7 +115,7 @@ def terms_of(config: Config, ehlo_domain: str) -> "Terms":
 def _sessions(config: Config, spool: Spool) -> Callable[[str], "tuple[Slots | None, int]"]:
     """Return what tells how many sessions all runners may have to a recipient domain."""
     limited = [
-        (budget, _slots(spool, budget.of, budget.max_sessions), budget.max_sessions)
+        (budget, _slots(spool, budget.record, budget.max_sessions), budget.max_sessions)
         for budget in config.domain_budgets
         if budget.max_sessions
     ]

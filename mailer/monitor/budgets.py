@@ -1,0 +1,64 @@
+"""What is used of the budgets, by names that are fit to be labels, and when something is free again."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailer.config.model import Config
+from mailer.mail import budget
+from mailer.mail.budget import Counted, Spent, Terms, WhenUsedUp
+from mailer.mail.clock import Reading
+from mailer.spool import budgets as records
+from mailer.spool import words
+from mailer.spool.layout import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One budget as it is now."""
+
+    name: str
+    """The provider's, with a number if several are called so, or the domains."""
+    account: str
+    """The provider's; empty: it is of domains."""
+    counted: Counted
+    waits: bool
+    """Mail waits for it, even if another provider could take it."""
+    spent: tuple[Spent, ...]
+
+    @property
+    def until(self) -> float | None:
+        """When something may be sent again, in seconds since the epoch; None: now."""
+        return max((each.free_at for each in self.spent if each.free_at is not None), default=None)
+
+    @property
+    def words(self) -> str:
+        """Say how much is used, of what, and when something is free again."""
+        used = ", ".join(f"{each.used:,} of {each.limit}" for each in self.spent)
+        again = "" if self.until is None else f"; free again at {words.moment(self.until)}"
+        return f"{used} ({self.counted}){again}"
+
+
+def budgets(config: Config, spool: Spool, read: Callable[[], Reading]) -> tuple[Budget, ...]:
+    """Look at every budget, those of providers first; args: read: reads the clocks."""
+    found: list[Budget] = []
+    called: Counter[str] = Counter()
+    for each in config.providers:
+        called[each.label] += 1
+        name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
+        if each.terms:
+            spent = _spent(spool, each.account, each.terms, read())
+            found.append(_budget(name, each.account, each.terms, spent))
+    for domains in config.domain_budgets:
+        if domains.terms:
+            spent = _spent(spool, domains.record, domains.terms, read())
+            found.append(_budget(domains.label, "", domains.terms, spent))
+    return tuple(found)
+
+
+def _budget(name: str, account: str, terms: Terms, spent: tuple[Spent, ...]) -> Budget:
+    return Budget(name, account, terms.counted, terms.when_used_up is WhenUsedUp.WAIT, spent)
+
+
+def _spent(spool: Spool, of: str, terms: Terms, reading: Reading) -> tuple[Spent, ...]:
+    return budget.spent(terms, records.load(spool, of, reading, trusted=True), reading)
