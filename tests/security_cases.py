@@ -143,4 +143,8 @@ CASES = {
     129: "a page in a browser that submits over HTTP, or under a name that was made ours",
     130: "guessing tokens",
     131: "HTTP clients that drip, or hold all places",
+    132: "links, pipes, and others' files in the directory where users leave mail",
+    133: "what a user leaves there that is damaged, has commands in it, or changes while it is read",
+    134: "a user that leaves mail without end",
+    135: "leaving mail as another, seeing or removing another's, and mail of users that nobody has named",
 }

@@ -6,12 +6,15 @@ ones raise. Descriptors are closed afterwards, as the kernel closes a dead proce
 no code of ours gets to undo anything.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mailer.spool import syscalls
+from mailer.spool.changes import Change, make_durable
+from mailer.spool.committer import Committer
 
 _OS_CALLS = ("open", "write", "pwrite", "fsync", "fdatasync", "rename", "link", "unlink", "mkdir", "rmdir")
 _LIBC_CALLS = ("renameat2", "fallocate")
@@ -85,3 +88,19 @@ def dying_at(die_at: int | None, *, torn: bool = False) -> Iterator[Boundary]:
             setattr(syscalls._libc, name, real)
         if boundary.dead:
             boundary.bury()
+
+
+class InPlace(Committer):
+    """Makes changes durable in the caller's thread, so that a death can be at any of the calls."""
+
+    def commit_in_loop(self, change: Change, then: Callable[[], None] | None = None) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().create_future()
+        try:
+            make_durable(self._spool, change)
+        except OSError as error:
+            future.set_exception(error)
+        else:
+            if then is not None:
+                then()
+            future.set_result(None)
+        return future

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from receiving import CLOSED, PASSWORD, USER, login, running
-from spool_crash import dying_at
+from spool_crash import InPlace, dying_at
 from spool_runner import run_once
 from spool_strace import attach
 from spool_walk import walk
@@ -26,8 +26,7 @@ from mailer.receive.idempotency import Content, key_of
 from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.upload import Store, Upload
 from mailer.spool import idempotency
-from mailer.spool.changes import Change, NotUndone, make_durable
-from mailer.spool.committer import Committer
+from mailer.spool.changes import NotUndone
 from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of
 from mailer.spool.layout import ONCE, Spool, SpoolError
 
@@ -180,24 +179,6 @@ def test_without_a_window_keys_mean_nothing_and_still_stay_here(tmp_path: Path) 
         assert len(queued(tmp_path)) == 2
         assert not any(b"Idempotency-Key" in entry for entry in queued(tmp_path))
         assert not (spool.path / ONCE).exists()
-
-
-class InPlace(Committer):
-    """Makes changes durable in the caller's thread, so that a death can be at any of the calls."""
-
-    def commit_in_loop(
-        self, change: Change, then: Callable[[], None] | None = None
-    ) -> "asyncio.Future[None]":
-        future = asyncio.get_running_loop().create_future()
-        try:
-            make_durable(self._spool, change)
-        except OSError as error:
-            future.set_exception(error)
-        else:
-            if then is not None:
-                then()
-            future.set_result(None)
-        return future
 
 
 def submit(spool: Spool, policy: ContentPolicy = POLICY, clock: Callable[[], float] = time.time) -> Reply:

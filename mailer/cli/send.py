@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from mailer import __version__
+from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import postpone
@@ -120,6 +121,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         with _try_again_later(), workplace(loaded) as at:
             dry_run(config, at.spool, time.time(), limit=order.limit, as_json=as_json)
         return Exit.OK
+    drops.prepare(config.spool_dir)
     become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
     with _try_again_later():
         opened = make_spool(config.spool_dir)
@@ -130,7 +132,7 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
         log = program_log(config, spool, Level.INFO if verbose or order.mode == WATCH else Level.WARNING)
         if order.mode == WATCH:
             return asyncio.run(_watch(loaded, spool, log, manager))
-        return asyncio.run(_send(config, spool, log, order))
+        return asyncio.run(_send(loaded, spool, log, order))
 
 
 @contextmanager
@@ -154,7 +156,7 @@ async def _watch(loaded: Loaded, spool: Spool, log: MailLog, manager: ServiceMan
     return Exit.OK
 
 
-async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exit:
+async def _send(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit:
     # Imported here: --help and a wrong option need none of it.
     from mailer.send.marker import Marker  # noqa: PLC0415
     from mailer.send.run import open_runner  # noqa: PLC0415
@@ -163,6 +165,8 @@ async def _send(config: Config, spool: Spool, log: MailLog, order: Order) -> Exi
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await drops.take_in(loaded, spool, log)
+    config = loaded.config
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
     marker = Marker(spool, log, time.time, order.mode)

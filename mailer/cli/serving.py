@@ -15,6 +15,7 @@ from typing import Any
 from mailer.cli import receiver
 from mailer.cli.activation import inherited
 from mailer.cli.clocks import clocks
+from mailer.cli.drops import Drops
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.parent import end_with
@@ -98,6 +99,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
             become_owner(config.spool_dir)
             end_with(begun.parent)
             committer.start()
+            drops.open(config)
             started.callback(committer.close)
             for warning in checks.warnings(loaded):
                 log.warning(str(warning))
@@ -109,17 +111,21 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
                 return f"{where}; {committer.committed} messages taken, {server.sessions} connections"
 
             vitals = Vitals(manager, spool, log, describe, committer.answer)
-            reloader = Reloader(server, service, loaded, entry, manager)
+            reloader = Reloader(server, service, loaded, entry, manager, drops)
             listen(loop, lambda: end() if terminal.gone else reloader.start())
             manager.ready(describe())
             started.enter_context(vitals.kept())
+            drops.start(lambda: reloader.service)
 
+        drops = Drops(spool, log)
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
         try:
             lookup = _lookup(config, spool)
             await serve_until(service, begun.sockets, lookup, until=stop, ready=ready)
         except OSError as error:
             raise _not_available(error, settings, spool) from error
+        finally:
+            await drops.end()
         log.notice("ended")
 
 
@@ -127,14 +133,21 @@ class Reloader:
     """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
 
     def __init__(
-        self, server: Server, service: Service, loaded: Loaded, entry: Registration, manager: ServiceManager
+        self,
+        server: Server,
+        service: Service,
+        loaded: Loaded,
+        entry: Registration,
+        manager: ServiceManager,
+        drops: Drops,
     ) -> None:
         self._server = server
-        self._service = service
+        self.service = service
         self._path = loaded.path
         self._config = loaded.config
         self._entry = entry
         self._manager = manager
+        self._drops = drops
         self._restart: tuple[str, ...] = ()
         """Keys that have changed and count only after a restart."""
         self._task: asyncio.Task[None] | None = None
@@ -148,7 +161,7 @@ class Reloader:
             self._task = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
-        log = self._service.store.log
+        log = self.service.store.log
         self._manager.reloading()
         try:
             # In a thread: a secret's command may take its time, and so does a large ledger.
@@ -158,7 +171,7 @@ class Reloader:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
             self._entry.read_again(trouble=str(error))
         else:
-            self._service = service
+            self.service = service
             log.notice("the configuration was read again")
             self._entry.read_again(restart=self._restart)
         finally:
@@ -168,7 +181,7 @@ class Reloader:
             await self._reload()
 
     def _read(self) -> Service:
-        old = self._service
+        old = self.service
         loaded = load(self._path, os.environ)
         if problems := checks.refuse_to_serve(loaded):
             raise ConfigError(problems)
@@ -199,6 +212,7 @@ class Reloader:
             restart.append("spoolDir")
         self._restart = tuple(restart)
         certificate = receiver.certificate(loaded.config, old.store.log)
+        self._drops.open(loaded.config)
         return receiver.service(loaded, settings, old.store, certificate, old.rates)
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.service_manager import ServiceManager
@@ -66,6 +67,8 @@ class Watch:
 
     async def _work(self, entry: Registration) -> None:
         waits = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reloads(entry))}
+        # Waited for at the end: what is being taken in is finished.
+        self._shifts.add(asyncio.create_task(self._take_in()))
         while not self._stop.is_set():
             done, _ = await asyncio.wait({*waits, *self._shifts}, return_when=asyncio.FIRST_COMPLETED)
             self._shifts -= done
@@ -76,6 +79,9 @@ class Watch:
         await asyncio.gather(*self._shifts)
         if self._telling:
             self._telling.cancel()
+
+    async def _take_in(self) -> None:
+        await drops.keep_taking_in(lambda: self._loaded, self._spool, lambda: self._log, self._stop)
 
     def _hear(self) -> None:
         if self._terminal.gone:

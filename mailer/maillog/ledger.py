@@ -24,6 +24,7 @@ EVENTS = (
     "rejected",
     "limited",
     "repeated",
+    "refused",
     "login-failed",
     "attempt",
     "sent",

@@ -25,6 +25,8 @@ from mailer.spool.layout import Place, Spool
 
 _BEGINNING = 8 * 1024
 """Octets in which a damaged message's Subject and Message-ID are looked for."""
+_SAME_KEY = "its Idempotency-Key came again"
+_SAME_DROP = "it was taken in from drop/ before"
 _PIECE = 64 * 1024
 """Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
 
@@ -40,6 +42,8 @@ class Store:
     boot: str = ""
     """This boot's id, and its clock: by them a message's age is known, should `clock` be wrong."""
     uptime: Clock = lambda: 0.0
+    once: str = ""
+    """The file in `once/` for mail without an idempotency key; empty: none. See `pickup`."""
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     """One message with long lines is encoded at a time: it is work for the processor that all share."""
 
@@ -126,7 +130,7 @@ class Upload:
             self._wishes = wanted
             self._gathered += edited
             self._gathered += rest
-            if wanted.key:
+            if wanted.key or self._store.once:
                 self._content = Content(self._envelope)
                 self._content.header(head)
                 self._content.body(rest)
@@ -195,7 +199,8 @@ class Upload:
     async def _meet(self, content: Content) -> Reply | None:
         """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""
         incoming, origin, store = self._incoming, self._origin, self._store
-        name, digest = name_of(origin.user, origin.peer, self._wishes.key), content.digest()
+        key, digest = self._wishes.key, content.digest()
+        name = name_of(origin.user, origin.peer, key) if key else store.once
         try:
             file = KeyFile.take(store.spool, name)
             incoming.key = file
@@ -212,7 +217,7 @@ class Upload:
         if first.content != digest:
             return replies.other_mail(first.id)
         store.log.message(
-            "repeated", id=first.id, to=self._recipients, reason="its Idempotency-Key came again"
+            "repeated", id=first.id, to=self._recipients, reason=_SAME_KEY if key else _SAME_DROP
         )
         return replies.repeated(first.id)
 

@@ -10,4 +10,8 @@ class Failure(Exception):
 
 
 class Unreachable(Failure):
+    """The receiver does not take the message now, and has nothing of it."""
+
+
+class Down(Unreachable):
     """Nobody answers at the socket: the receiver is down, or was never set up."""

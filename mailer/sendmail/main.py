@@ -11,9 +11,9 @@ from time import monotonic, sleep
 from mailer import __version__
 from mailer.sendmail.addresses import addresses
 from mailer.sendmail.arguments import Order, parse, program
-from mailer.sendmail.failure import Failure, Unreachable
+from mailer.sendmail.failure import Down, Failure, Unreachable
 from mailer.sendmail.message import Message, from_field, read
-from mailer.sendmail.submission import Receiver, check
+from mailer.sendmail.submission import Receiver, check, commands
 
 SOCKET = "/run/mailer/submit.sock"
 """Where `submitSocket` is by custom; `$MAILER_SUBMIT_SOCKET` names another place."""
@@ -47,32 +47,57 @@ def _send(order: Order) -> int:
     sender = _sender(order)
     if not message.has(b"from"):
         message.fields.insert(0, _author(order, sender))
+    queued = _handed_over(order, sender, recipients, message)
+    if order.verbose:
+        _say(queued)
+    return os.EX_OK
+
+
+def _handed_over(order: Order, sender: str, recipients: list[str], message: Message) -> str:
+    """Submit, to a receiver that is about to come back, too; or leave the message in the drop directory."""
     wire = message.wire()
     deadline = monotonic() + _RESTART
     while True:
         try:
-            queued = _submit(order, sender, recipients, wire)
-        except Unreachable:
+            return _submit(order, sender, recipients, wire)
+        except Unreachable as trouble:
+            if isinstance(trouble, Down) and (name := _drop(order, sender, recipients, message)):
+                return name
             if monotonic() >= deadline:
                 raise
             sleep(_PAUSE)
-        else:
-            if order.verbose:
-                _say(queued)
-            return os.EX_OK
 
 
-def _submit(order: Order, sender: str, recipients: list[str], wire: bytes) -> str:
-    parameters = [f"SIZE={len(wire)}"]
-    if not wire.isascii():
+def _drop(order: Order, sender: str, recipients: list[str], message: Message) -> str:
+    """Leave the message in the drop directory; return what to say, or nothing if that is not for us."""
+    from mailer.sendmail import drop  # noqa: PLC0415 - only without a receiver
+
+    if (place := drop.place()) is None:
+        return ""
+    if not message.has(b"date"):
+        message.fields.insert(0, drop.dated())
+    text = message.text()
+    envelope = commands(sender, recipients, _parameters(order, text), order.notify)
+    name = drop.hand_over(place, envelope, text)
+    return f"no receiver runs: the next one takes the message in from {place}/{name}"
+
+
+def _parameters(order: Order, text: bytes) -> list[str]:
+    """Return those of MAIL."""
+    parameters = [f"SIZE={len(text)}"]
+    if not text.isascii():
         parameters.append("BODY=8BITMIME")
     if order.ret:
         parameters.append(f"RET={order.ret}")
     if order.envid:
         parameters.append(f"ENVID={order.envid}")
+    return parameters
+
+
+def _submit(order: Order, sender: str, recipients: list[str], wire: bytes) -> str:
     with _connected() as connection:
         receiver = Receiver(connection)
-        replies = receiver.envelope(sender, recipients, parameters, order.notify)
+        replies = receiver.envelope(sender, recipients, _parameters(order, wire), order.notify)
         for recipient, reply in zip(recipients, replies, strict=True):
             # All or nothing: a caller that sees a failure may send the whole again.
             _check_recipient(recipient, reply)
@@ -194,7 +219,7 @@ def _connected() -> Iterator[socket.socket]:
         yield connection
 
 
-def _connect(connection: socket.socket, path: str) -> Unreachable | None:
+def _connect(connection: socket.socket, path: str) -> Down | None:
     """Connect; return why nobody answers there, if nobody does."""
     try:
         connection.connect(path)
@@ -203,16 +228,17 @@ def _connect(connection: socket.socket, path: str) -> Unreachable | None:
             f"the receiver does not answer at {path}: {error.strerror}. "
             "Is `mailer serve` running, with submitSocket set?"
         )
-        return Unreachable(os.EX_TEMPFAIL, words)
+        return Down(os.EX_TEMPFAIL, words)
     return None
 
 
 @contextmanager
-def _stand_in(down: Unreachable) -> Iterator[socket.socket]:
-    from mailer.sendmail.standin import configuration, standing_in  # noqa: PLC0415 - only without a receiver
+def _stand_in(down: Down) -> Iterator[socket.socket]:
+    from mailer.sendmail import drop  # noqa: PLC0415 - only without a receiver
+    from mailer.sendmail.standin import configuration, standing_in  # noqa: PLC0415 - as above
 
     config = configuration()
-    if config is None:
+    if config is None or drop.place() is not None:
         raise down
     with standing_in(config) as connection:
         yield connection

@@ -63,14 +63,18 @@ class Message:
                 found += addresses(value)
         return found
 
-    def wire(self) -> bytes:
-        """Return it as DATA has it: CRLF, dots stuffed, the final dot."""
+    def text(self) -> bytes:
+        """Return it with CRLF line ends, the last line's included."""
         header = b"".join(field if field.endswith(b"\n") else field + b"\n" for field in self.fields)
         text = header + b"\n" + self.body
         if not text.endswith(b"\n"):
             text += b"\n"
-        text = text.replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
-        return b"." * text.startswith(b".") + text + b".\r\n"
+        return text.replace(b"\n", b"\r\n")
+
+    def wire(self) -> bytes:
+        """Return it as DATA has it: dots stuffed, the final dot."""
+        text = self.text()
+        return b"." * text.startswith(b".") + text.replace(b"\n.", b"\n..") + b".\r\n"
 
 
 def read(fd: int, *, dot_ends: bool) -> bytes:

@@ -42,14 +42,12 @@ class Receiver:
         Raises:
             Failure: the sender is not taken.
         """
-        beyond_ascii = not all(address.isascii() for address in (sender, *recipients))
-        words = [f"MAIL FROM:<{sender}>", *parameters, *(["SMTPUTF8"] if beyond_ascii else [])]
-        self._check(self.ask(" ".join(words)), os.EX_DATAERR)
+        mail, *each_to = commands(sender, recipients, parameters, notify)
+        self._check(self.ask(mail), os.EX_DATAERR)
         replies: list[Reply] = []
-        suffix = f" NOTIFY={notify}" if notify else ""
-        for at in range(0, len(recipients), _BURST):
-            some = recipients[at : at + _BURST]
-            self._send(b"".join(os.fsencode(f"RCPT TO:<{each}>{suffix}\r\n") for each in some))
+        for at in range(0, len(each_to), _BURST):
+            some = each_to[at : at + _BURST]
+            self._send(b"".join(os.fsencode(f"{each}\r\n") for each in some))
             replies += [self._reply() for _ in some]
         return replies
 
@@ -103,6 +101,14 @@ class Receiver:
 
     def _check(self, reply: Reply, code: int, *, positive: int = 2) -> None:
         check(reply, code, positive=positive)
+
+
+def commands(sender: str, recipients: list[str], parameters: list[str], notify: str) -> list[str]:
+    """Return the commands of an envelope: MAIL, and RCPT for each recipient."""
+    beyond_ascii = not all(address.isascii() for address in (sender, *recipients))
+    words = [f"MAIL FROM:<{sender}>", *parameters, *(["SMTPUTF8"] if beyond_ascii else [])]
+    suffix = f" NOTIFY={notify}" if notify else ""
+    return [" ".join(words), *(f"RCPT TO:<{each}>{suffix}" for each in recipients)]
 
 
 def check(reply: Reply, code: int, *, positive: int = 2) -> None:

@@ -27,7 +27,8 @@ Options end at the first argument that is none. Those that only tune a mail serv
 
 The receiver listens at /run/mailer/submit.sock (`submitSocket`); $MAILER_SUBMIT_SOCKET names another
 place. When none runs, root and the spool's owner write to the spool themselves, by the configuration
-that $MAILER_CONFIG names or the one in /etc/mailer.
+that $MAILER_CONFIG names or the one in /etc/mailer; other users leave the message in its drop directory,
+/run/mailer-drop, /var/spool/mailer/drop or $MAILER_DROP, for the next receiver to take in as theirs.
 
 Exit codes:
    0  the message is on disk          67  a recipient is refused; nobody gets the message

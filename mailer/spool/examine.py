@@ -64,10 +64,10 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 words = "is not a directory of ours, so nothing starts"
                 yield Finding(str(path), "owner", Grade.PROBLEM, words, "move it away")
-            elif (mode := stat.S_IMODE(found.st_mode)) != DIRECTORY_MODE:
+            elif (mode := stat.S_IMODE(found.st_mode)) != (right := DIRECTORY_MODE if name else opened.mode):
                 others = "others can enter it" if mode & 0o077 else "it is not usable for us"
-                words = f"has mode {mode:04o}, not {DIRECTORY_MODE:04o}: {others}"
-                todo = f"type: chmod 0700 {quote(str(path))} (the next start of any program does so)"
+                words = f"has mode {mode:04o}, not {right:04o}: {others}"
+                todo = f"type: chmod {right:04o} {quote(str(path))} (the next start of any program does so)"
                 yield Finding(str(path), "modes", Grade.WARNING, words, todo)
 
 

@@ -18,6 +18,7 @@ from mailer.spool.layout import (
     BUCKETED,
     DIRECTORIES,
     DIRECTORY_MODE,
+    DROP,
     FILE_MODE,
     ONCE,
     Place,
@@ -29,7 +30,7 @@ from mailer.spool.names import other_names
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
-_AT_HOME = {*DIRECTORIES, ONCE, "README.md"}
+_AT_HOME = {*DIRECTORIES, ONCE, DROP, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},

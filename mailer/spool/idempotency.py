@@ -42,6 +42,10 @@ _TRIES = 100
 _ABSENT = {errno.ENOENT, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO}
 """The key has no file: it was too old, or the entry is not ours. No mail waits for it."""
 _NAME = frozenset("0123456789abcdef")
+_OF_DROP = "drop-"
+_DROP_KEPT = 30 * 86_400.0
+"""Seconds for which a drop is known to have been taken in, if nobody could remove it since; the window that
+is configured is for keys."""
 _SWEPT = "swept"
 """Its modification time is when `once/` was last swept; older than `_EVERY` seconds, it is swept again."""
 _EVERY = 3600.0
@@ -84,6 +88,17 @@ def name_of(user: str, peer: str, key: str) -> str:
     """Name the file of a key: each user has keys of its own; without a login, each address."""
     whose = f"user\0{user}" if user else f"peer\0{peer}"
     return sha256(f"{whose}\0{key}".encode()).hexdigest()
+
+
+def name_of_drop(uid: int, name: str) -> str:
+    """Name the file of mail that is taken in from `drop/`, which is its own key."""
+    return _OF_DROP + sha256(f"{uid}\0{name}".encode()).hexdigest()
+
+
+def forget(spool: Spool, name: str) -> None:
+    """Remove a key's file, after what it is the key of cannot come again; raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(f"{ONCE}/{name}", dir_fd=spool.root)
 
 
 class KeyFile:
@@ -243,6 +258,8 @@ def forget_old(spool: Spool, now: float, window: float) -> int:
 
 def _forget(directory: int, name: str, now: float, window: float) -> bool:
     """Remove a key's file if it is old; what cannot be removed stays, and stops no other."""
+    if name.startswith(_OF_DROP):
+        window = max(window, _DROP_KEPT)
     try:
         if not _is_older(directory, name, now, window):
             return False
@@ -282,7 +299,8 @@ def _touch(directory: int, now: float) -> None:
 
 
 def _is_name(name: str) -> bool:
-    return len(name) == sha256().digest_size * 2 and _NAME.issuperset(name)
+    digest = name.removeprefix(_OF_DROP)
+    return len(digest) == sha256().digest_size * 2 and _NAME.issuperset(digest)
 
 
 def _open(spool: Spool, name: str, *, create: bool) -> int:

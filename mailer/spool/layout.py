@@ -67,6 +67,10 @@ LOG = "log"
 STATE = "state"
 ONCE = "once"
 """Made with the first idempotency key: see `idempotency`."""
+DROP = "drop"
+"""Made where users may leave mail while no receiver runs: see `drop`."""
+DROP_MODE = 0o3733
+"""Everybody may make files, nobody else can list them or remove another's, and each gets the group."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
@@ -200,6 +204,8 @@ class Spool:
             )
         with suppress(FileNotFoundError):
             self._check_directory(ONCE)
+        with suppress(FileNotFoundError):
+            self._check_directory(DROP)
         found = standing(self.root)
         if found is Standing.FOREIGN:
             raise SpoolError(None, f"{self.path} {no_spool(found, self.path)}")
@@ -215,10 +221,24 @@ class Spool:
         else:
             mark(self.root)
         made = [name for name in DIRECTORIES if self._make(name)]
-        if stat.S_IMODE(state.st_mode) != DIRECTORY_MODE:
-            os.fchmod(self.root, DIRECTORY_MODE)
+        self.let_others_through()
         if made:
             os.fsync(self.root)
+
+    @property
+    def mode(self) -> int:
+        """The mode of the spool directory: others pass through it to an open `drop/`, and see no names."""
+        try:
+            found = os.stat(DROP, dir_fd=self.root, follow_symlinks=False)
+        except FileNotFoundError:
+            return DIRECTORY_MODE
+        is_open = stat.S_ISDIR(found.st_mode) and found.st_mode & 0o077
+        return DIRECTORY_MODE | 0o011 if is_open else DIRECTORY_MODE
+
+    def let_others_through(self) -> None:
+        """Set that mode; raises OSError."""
+        if stat.S_IMODE(os.fstat(self.root).st_mode) != self.mode:
+            os.fchmod(self.root, self.mode)
 
     def _check_complete(self) -> None:
         for name in DIRECTORIES:

@@ -1,0 +1,345 @@
+"""`drop/`: mail that is handed over while no receiver runs is taken in once, as its user's, or told of."""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from receiving import PASSWORD, USER, login
+from spool_crash import InPlace, dying_at
+from spool_runner import run_once
+from spool_walk import walk
+
+from mailer.maillog.events import MailLog
+from mailer.maillog.stderr import logfmt
+from mailer.receive.accounts import single_login
+from mailer.receive.local_users import LocalUser
+from mailer.receive.pickup import Pickup
+from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.service import Service
+from mailer.receive.settings import Settings
+from mailer.receive.upload import Store
+from mailer.sendmail.drop import hand_over
+from mailer.sendmail.failure import Failure
+from mailer.spool import drop
+from mailer.spool.drop import Kind
+from mailer.spool.ids import new_id
+from mailer.spool.layout import DROP, ONCE, Spool
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+TEXT = b"From: app@example.com\r\nSubject: drop\r\n\r\n.hello\r\n"
+MAIL, TO = f"MAIL FROM:<{USER}> SIZE={len(TEXT)}", "RCPT TO:<sent@example.net>"
+ANN, EVE = 4711, 4712
+
+
+@pytest.fixture
+def spool(spool_path: Path) -> Iterator[Spool]:
+    with Spool.open(spool_path, create=True) as opened:
+        drop.prepare(opened, wanted=True)
+        yield opened
+
+
+def leave(spool: Spool, text: bytes = TEXT, *, uid: int | None = None, name: str = "") -> str:
+    """Hand a message over; as root also as another user's."""
+    made = hand_over(str(spool.path / DROP), [MAIL, TO], text)
+    path = spool.path / DROP / made
+    if uid is not None:
+        os.chown(path, uid, -1)
+    if name:
+        path.rename(path.with_name(name))
+    return name or made
+
+
+class Receiver:
+    """What takes in, with its committer in the caller's thread."""
+
+    def __init__(self, spool: Spool, rates: RateLimiter | None = None) -> None:
+        self.log: list[str] = []
+        self._log = MailLog(time.time, lambda _, text, fields: self.log.append(logfmt(text, fields)))
+        users = (LocalUser(USER, uid=os.getuid()), LocalUser(USER, uid=ANN), LocalUser("eve", uid=EVE))
+        self._spool = spool
+        self._service = Service(
+            Settings(port=0),
+            Store(spool, InPlace(spool), self._log, time.time),
+            login(single_login(USER, PASSWORD), single_login("eve", PASSWORD)),
+            rates=rates,
+            local_users=users,
+        )
+
+    def take_in(self) -> None:
+        asyncio.run(Pickup(self._spool, self._log, time.time, lambda: self._service).once())
+
+
+def names(spool: Spool) -> list[str]:
+    return sorted(each.name for each in (spool.path / DROP).iterdir())
+
+
+def queued(spool: Spool) -> list[bytes]:
+    return [each.message for each in walk(spool.path).values()]
+
+
+def run(spool: Spool) -> list[str]:
+    """Deliver all that is queued; return the ids."""
+    delivered: list[str] = []
+    run_once(spool, time.time(), lambda name, _: delivered.append(name))
+    return delivered
+
+
+def test_a_drop_is_submitted_as_its_user_and_removed(spool: Spool) -> None:
+    receiver, name = Receiver(spool), leave(spool)
+    receiver.take_in()
+    (stored,) = walk(spool.path).values()
+    assert stored.intact
+    assert stored.message.endswith(TEXT)
+    assert f"(local socket, uid {os.getuid()})".encode() in stored.message
+    assert (stored.sender, stored.recipients) == (USER, ("sent@example.net",))
+    assert (names(spool), list((spool.path / ONCE).glob("drop-*"))) == ([], [])
+    (told,) = [line for line in receiver.log if "took a drop in" in line]
+    assert f"drop={name} uid={os.getuid()}" in told
+    assert stored.name in told
+
+
+def dying(spool: Spool, act: Callable[[], object]) -> Iterator[list[str]]:
+    """Do it again and again, dying at the first, the second ... system call that changes the disk."""
+    die_at, dead = 0, True
+    while dead:
+        with dying_at(die_at) as boundary, suppress(Failure):
+            act()
+        dead = boundary.dead
+        yield boundary.calls
+        die_at += 1
+
+
+def test_whenever_the_hand_over_dies_the_message_is_whole_or_not_there(spool: Spool) -> None:
+    receiver, seen = Receiver(spool), set()
+    for calls in dying(spool, lambda: leave(spool)):
+        whole = [name for name in names(spool) if not name.startswith(".")]
+        assert len(whole) <= 1
+        receiver.take_in()
+        assert len(queued(spool)) == len(whole), calls
+        assert all(message.endswith(TEXT) for message in queued(spool))
+        run_once(spool, time.time())
+        seen.add(len(whole))
+    assert seen == {0, 1}
+    # The directory and the file, its content, its name.
+    assert calls == ["open", "open", "write", "fsync", "rename"]
+    assert all(name.startswith(".") for name in names(spool))
+
+
+@pytest.mark.parametrize(("delivered_before", "torn"), [(False, True), (True, False)])
+def test_whenever_the_taker_dies_the_mail_is_queued_once(
+    spool_path: Path, *, delivered_before: bool, torn: bool
+) -> None:
+    """Also when a runner has delivered it, and it has left the spool, before the next one takes it in."""
+    die_at, dead = 0, True
+    while dead:
+        path = spool_path / str(die_at)
+        delivered: list[str] = []
+        path.parent.mkdir(exist_ok=True)
+        with Spool.open(path, create=True) as spool:
+            drop.prepare(spool, wanted=True)
+            leave(spool)
+            with dying_at(die_at, torn=torn) as boundary:
+                Receiver(spool).take_in()
+            dead = boundary.dead
+        with Spool.open(path) as spool:
+            if delivered_before:
+                delivered += run(spool)
+            Receiver(spool).take_in()
+            delivered += run(spool)
+            assert len(delivered) == 1, boundary.calls
+            assert names(spool) == []
+        die_at += 1
+    assert "renameat2" in boundary.calls
+    # The drop, durably, and then its key.
+    assert [call for call in boundary.calls if call != "open"][-3:] == ["unlink", "fsync", "unlink"]
+
+
+def odd(spool: Spool, name: str, kind: str) -> None:
+    path = spool.path / DROP / name
+    match kind:
+        case "link":
+            path.symlink_to("/etc/passwd")
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "hard link":
+            elsewhere = spool.path.parent / "theirs"
+            elsewhere.write_bytes((spool.path / DROP / leave(spool)).read_bytes())
+            os.link(elsewhere, path)
+        case "moved":
+            elsewhere = spool.path.parent / "theirs"
+            (spool.path / DROP / leave(spool)).rename(elsewhere)
+            os.chown(elsewhere, -1, 4713)
+            elsewhere.rename(path)
+
+
+@only_root
+@pytest.mark.security_case(132)
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "hard link", "moved"])
+def test_what_was_not_made_here_is_not_read(spool: Spool, kind: str) -> None:
+    """Not even a drop that is linked or moved here from elsewhere, with somebody else's name on it."""
+    name = new_id(time.time())
+    odd(spool, name, kind)
+    for each in names(spool):
+        if each != name:
+            (spool.path / DROP / each).unlink()
+    Receiver(spool).take_in()
+    assert queued(spool) == []
+    assert names(spool) in ([name], [f"{name}.refused"])
+
+
+DAMAGED = [
+    b"",
+    b"mailer-drop 1\r\n",
+    b"mailer-drop 2\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nBDAT 2 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nBDAT 1 LAST\r\nxx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nBDAT -1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nRCPT TO:<b>\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\nRCPT TO:<b>\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nQUIT\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a\0>\r\nRCPT TO:<b>\r\nBDAT 1 LAST\r\nx",
+    b"mailer-drop 1\r\nMAIL FROM:<a>\r\nRCPT TO:<b>\r\nBDAT 1 LAST\r\n" + b"x" * 70_000,
+]
+
+
+@pytest.mark.security_case(133)
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_drop_is_put_by_and_nothing_of_it_is_queued(spool: Spool, content: bytes) -> None:
+    receiver, name = Receiver(spool), leave(spool)
+    (spool.path / DROP / name).write_bytes(content)
+    receiver.take_in()
+    assert queued(spool) == []
+    assert names(spool) == [f"{name}.refused"]
+    assert any(f"id={name} event=refused" in line for line in receiver.log)
+
+
+@pytest.mark.parametrize(
+    ("commands", "words"),
+    [
+        ([MAIL, "RCPT TO:<@>"], "501 5.1.3"),
+        ([MAIL.replace(USER, "@"), TO], "501 5.1.7"),
+        ([MAIL + " SIZE=1 X", TO], "50"),
+        ([f"MAIL FROM:<{USER}> SIZE=999999999999", TO], "552 5.3.4"),
+    ],
+)
+def test_what_is_refused_for_good_is_put_by_and_nothing_of_it_is_queued(
+    spool: Spool, commands: list[str], words: str
+) -> None:
+    """All of it, although other recipients would be right: so `mailer-sendmail` has it."""
+    receiver = Receiver(spool)
+    name = hand_over(str(spool.path / DROP), [*commands, TO], TEXT)
+    receiver.take_in()
+    assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
+    assert any("event=refused" in line and words in line for line in receiver.log), receiver.log
+    # It is tried again when the operator says so, and not before.
+    receiver.log.clear()
+    receiver.take_in()
+    assert receiver.log == []
+
+
+@only_root
+@pytest.mark.security_case(134)
+def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spool) -> None:
+    rules = RateRules(
+        users={"eve": Rate(per_hour=2)}, of_user=lambda user: Rate(per_hour=2) if user == "eve" else None
+    )
+    receiver = Receiver(spool, RateLimiter(rules, time.time))
+    flood = [leave(spool, TEXT.replace(b"app@", b"eve@"), uid=EVE) for _ in range(5)]
+    last = leave(spool, uid=ANN)
+    receiver.take_in()
+    assert names(spool) == sorted(flood)[2:]
+    taken = [line for line in receiver.log if "took a drop in" in line]
+    # Hers was the second, however many were there before it.
+    assert [f"uid={uid}" in line for uid, line in zip((EVE, ANN, EVE), taken, strict=True)] == [True] * 3
+    assert f"drop={last}" in taken[1]
+    assert any("a drop has to wait" in line and "451 4.7.1" in line for line in receiver.log)
+
+
+@only_root
+@pytest.mark.security_case(135)
+def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> None:
+    receiver, name = Receiver(spool), leave(spool, uid=4713)
+    receiver.take_in()
+    assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
+    assert any(
+        "User id 4713 may not submit here: localUsers maps it to no user" in line for line in receiver.log
+    )
+
+
+@pytest.mark.security_case(133)
+def test_a_drop_that_is_cut_while_it_is_read_is_put_by(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TEXT + b"x" * 70 + b"\r\n" * 50_000
+    receiver, name = Receiver(spool), leave(spool, text)
+    real = drop.Drop.read
+
+    def read(self: drop.Drop) -> Iterator[bytes]:
+        for piece in real(self):
+            os.truncate(spool.path / DROP / name, 10)
+            yield piece
+
+    monkeypatch.setattr(drop.Drop, "read", read)
+    receiver.take_in()
+    assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
+    assert list((spool.path / "tmp").iterdir()) == []
+
+
+def test_only_one_program_takes_a_drop_in(spool: Spool) -> None:
+    name = leave(spool)
+    taken = drop.Drop.take(spool, name)
+    assert taken is not None
+    Receiver(spool).take_in()
+    assert (queued(spool), names(spool)) == ([], [name])
+    taken.release()
+    Receiver(spool).take_in()
+    assert len(queued(spool)) == 1
+
+
+def test_unfinished_files_are_removed_when_they_are_a_day_old(spool: Spool) -> None:
+    name = "." + leave(spool)
+    (spool.path / DROP / name[1:]).rename(spool.path / DROP / name)
+    (spool.path / DROP / ".hand-made").touch()
+    drop.sweep(spool, time.time() + 86_000)
+    assert len(names(spool)) == 2
+    drop.sweep(spool, time.time() + 87_000)
+    assert names(spool) == [".hand-made"]
+    assert [each.kind for each in drop.entries(spool)] == [Kind.ODD]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_others_pass_to_the_drop_directory_while_it_is_open_and_see_nothing_else(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        assert mode(spool_path) == 0o700
+        for _ in range(2):
+            drop.prepare(spool, wanted=True)
+            assert (mode(spool_path), mode(spool_path / DROP)) == (0o711, 0o3733)
+    with Spool.open(spool_path, create=True) as spool:
+        assert mode(spool_path) == 0o711
+        assert {mode(each) for each in spool_path.iterdir() if each.is_dir()} == {0o700, 0o3733}
+        # What the operator has made narrower stays so.
+        (spool_path / DROP).chmod(0o3730)
+        drop.prepare(spool, wanted=True)
+        assert mode(spool_path / DROP) == 0o3730
+        leave(spool)
+        drop.prepare(spool, wanted=False)
+        assert (mode(spool_path), mode(spool_path / DROP) & 0o777) == (0o700, 0o700)
+        assert len(names(spool)) == 1
+
+
+def test_where_nobody_may_leave_mail_nothing_is_made(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        drop.prepare(spool, wanted=False)
+        assert not (spool_path / DROP).exists()
+        assert list(drop.entries(spool)) == []
+        assert drop.waiting(spool, 1) == {}
