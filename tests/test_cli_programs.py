@@ -294,6 +294,7 @@ def test_a_list_of_commands_says_of_each_what_its_own_help_says(words: list[str]
     context = click.Context(group)
     listed = group._listed(context).commands
     assert list(listed) == group.list_commands(context)
+    assert set(listed) == set(group._summaries), "a listing must import no command"
     for name, brief in listed.items():
         command = group.get_command(context, name)
         assert command is not None
