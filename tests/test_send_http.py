@@ -280,11 +280,17 @@ def test_mailgun_gets_the_bytes_that_were_accepted_and_the_envelopes_recipients(
         told = relay.mailer("spool", "why", sent[0]).stdout
         assert "HTTP 200 Queued. Thank you. id=<" in told
         assert f"{DOMAIN}>" in told
+        tried = relay.mailer("test", "--to", TO[0], "--provider", "gun", "--dialogue")
+        assert tried.returncode == 0, tried.stderr
+        assert f"C: POST {api.url}/v3/{DOMAIN}/messages.mime (" in tried.stdout
+        assert "S: HTTP 200 Queued." in tried.stdout
         api.script = [(401, b"Forbidden", {"Content-Type": "text/plain"})]
         queue(relay.spool, TO, MESSAGE)
         assert relay.mailer_send("--once").returncode == 0
     [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
     assert (row["health"], row["cause"]) == ("open", "apiKeyRefused")
+    assert "about account" in relay.mailer("explain-trouble", row["trouble"]).stdout
+    assert "the mail is uncertain" in relay.mailer("explain-trouble", "HTTP 504 no reason is given").stdout
     seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir())
     assert KEY not in seen + done.stderr + told
 

@@ -13,9 +13,9 @@ from mailer.cli.wire import end_with_the_pipe
 from mailer.mail.outcome import Outcome, Scope
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase
-from mailer.send.replies.reader import read
+from mailer.send.replies.reader import read, read_line
 from mailer.send.replies.reading import About, Reading
-from mailer.send.trouble import TABLE, Hardness, Rule, judge, rule
+from mailer.send.trouble import TABLE, Hardness, Rule, judge, judge_http, rule
 
 _LINE = re.compile(r"([45]\d\d)(?:[ -](.*))?", re.ASCII)
 _OPENING = [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH]
@@ -28,6 +28,7 @@ _PHASES = [*_OPENING, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
         "mailer explain-trouble",
         'mailer explain-trouble "550 5.7.1 Your address is listed"',
         'mailer explain-trouble --phase mail "550 5.4.5 Daily user sending limit exceeded"',
+        'mailer explain-trouble "HTTP 403 ErrorSendAsDenied: not allowed to send as this user"',
     ),
 )
 @click.argument("reply", nargs=-1, metavar="[REPLY]")
@@ -84,14 +85,20 @@ def _row(row: Rule) -> dict[str, object]:
 
 def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
     """Say what a reply is about, and what the table does about it, with another hop left and without."""
-    reply = _reply(text)
-    reading = read(phase, reply)
-    scope, hardness = _judged(phase, reply)
-    said: dict[str, object] = {"reply": str(reply), "phase": phase.value}
+    if text.startswith("HTTP "):
+        # What an interface answered; a request has no phases.
+        phase, shown, reading = Phase.DOT, text, read_line(Phase.DOT, text)
+        status, scope = judge_http(text)
+        hardness = Hardness.of(Outcome("", status, "", text, scope))
+    else:
+        reply = _reply(text)
+        shown, reading = str(reply), read(phase, reply)
+        scope, hardness = _judged(phase, reply)
+    said: dict[str, object] = {"reply": shown, "phase": phase.value}
     said |= {"about": reading.about.value, "evidence": reading.evidence, "enhanced": reading.enhanced}
     said |= {"reason": reading.reason, "source": reading.source}
     said |= {"scope": scope.value, "hardness": hardness.value}
-    if note := _note(phase, reading):
+    if note := _doubt(text) or _note(phase, reading):
         said["note"] = note
     return [said, *map(_row, dict.fromkeys(rule(scope, hardness, hops_left=left) for left in (True, False)))]
 
@@ -110,6 +117,12 @@ def _note(phase: Phase, reading: Reading) -> str:
         return "those left over follow in another transaction at once"
     if reading.about is About.QUOTA:
         return f"the provider is paused for {reading.pause:.0f} s"
+    return ""
+
+
+def _doubt(text: str) -> str:
+    if text.startswith("HTTP 5"):
+        return "once the request was sent whole, the mail is uncertain: it may have been delivered"
     return ""
 
 
