@@ -49,6 +49,15 @@ class Door:
         )
         self.sendmail = write_sendmail(directory, self.socket)
 
+    def close(self) -> None:
+        """Let no receiver run, and programs be those of a user who leaves mail in the drop directory."""
+        self.relay.configure({"localUsers": [{"login": str(CRON), "user": "app@example.com"}]})
+        with self.relay.serve():
+            pass
+        assert self.relay.mailer("pause").returncode == 0
+        drop = self.relay.spool / "drop"
+        self.sendmail = write_sendmail(self.directory, self.socket, uid=CRON, drop=drop)
+
     def run(
         self,
         *arguments: str,
@@ -64,7 +73,10 @@ class Door:
         return [path.read_bytes() for path in (self.relay.spool / "new").iterdir()]
 
     def taken(self, marker: str) -> bytes:
-        """The one queued mail that has this in it."""
+        """The one queued mail that has this in it; what waits in the drop directory is taken in before."""
+        if any((self.relay.spool / "drop").glob("*")):
+            done = self.relay.mailer_send("--once")
+            assert (done.returncode, done.stderr) == (0, "")
         (found,) = [stored for stored in self.queued() if marker.encode() in stored]
         return found
 
@@ -90,11 +102,19 @@ def header(stored: bytes) -> bytes:
     return stored.partition(b"Spool-Length: ")[2].partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n"
 
 
+up_and_down = pytest.mark.parametrize("door", ["up", pytest.param("down", marks=only_root)], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    """A door with its receiver, or, for a parameter `down`, without."""
     with TemporaryDirectory(prefix="mailer-test-") as name:
         Path(name).chmod(0o711)
         found = Door(Path(name))
+        if getattr(request, "param", "up") == "down":
+            found.close()
+            yield found
+            return
         added = found.relay.mailer(
             "user", "add", "cron", "--allow", "here.example", given="a long password\n"
         )
@@ -103,6 +123,7 @@ def door() -> Iterator[Door]:
             yield found
 
 
+@up_and_down
 def test_php_mail(door):
     headers = "From: shop@example.com\\r\\nBcc: eve@example.org"
     script = f'exit(mail("bob@example.net", "php-1", "hello\\n.\\nworld", "{headers}") ? 0 : 1);'
@@ -116,6 +137,7 @@ def test_php_mail(door):
     assert b"\r\n\r\nhello\r\n.\r\nworld\r\n" in stored
 
 
+@up_and_down
 def test_git_send_email(door):
     patch = door.directory / "0001.patch"
     patch.write_text(
@@ -138,6 +160,7 @@ def test_git_send_email(door):
     assert b"\r\n+.\r\n" in stored
 
 
+@up_and_down
 def test_mutt(door):
     settings = [
         f"set sendmail='{door.sendmail} -oem -oi'",
@@ -158,6 +181,7 @@ def test_mutt(door):
     assert b"\r\n.\r\nlast\r\n" in stored
 
 
+@up_and_down
 def test_mail_1(door):
     mailrc = door.directory / "mailrc"
     mailrc.write_text(f"set sendmail={door.sendmail}\n")
@@ -169,6 +193,7 @@ def test_mail_1(door):
     assert b"To: root@here.example\r\n" in header(stored)
 
 
+@up_and_down
 def test_nodemailers_sendmail_transport(door):
     order = {"modules": str(node_modules()), "path": str(door.sendmail), "from": "Ann <ann@example.com>"}
     order |= {"to": "bob@example.net", "bcc": "eve@example.org", "subject": "node-1"}
@@ -180,6 +205,7 @@ def test_nodemailers_sendmail_transport(door):
     assert b"\r\n\r\n.\r\n..two\r\nlast\r\n" in stored
 
 
+@up_and_down
 def test_pythons_email_through_a_pipe(door):
     """As Django's third-party back ends and countless scripts do it: `sendmail -t -oi`."""
     script = (
@@ -199,6 +225,7 @@ CRON_MAIL = (
 )
 
 
+@up_and_down
 def test_cron(door):
     done = door.run("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root", given=CRON_MAIL.format("cron-1"))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -208,10 +235,11 @@ def test_cron(door):
     assert b"From: root@here.example (Cron Daemon)\r\nTo: root@here.example\r\n" in header(stored)
 
 
+@up_and_down
 def test_a_pipe_that_writes_no_header(door):
     done = door.run("-F", "Log Watch", "-v", "bob@example.net", given="pipe-1\nTo be read\n")
     assert done.returncode == 0, done
-    assert b"Ok: queued as " in done.stderr
+    assert any(words in done.stderr for words in (b"Ok: queued as ", b"the next one takes the message in"))
     stored = door.taken("pipe-1")
     sender, recipient = envelope(stored)
     assert sender.endswith("@here.example")
@@ -542,6 +570,69 @@ def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
     done = down.run(*OURS, under=stranger, given="x\n", env={"MAILER_CONFIG": str(down.relay.config)})
     assert (done.returncode, b"does not answer at" in done.stderr) == (os.EX_TEMPFAIL, True)
     assert not down.relay.spool.exists()
+
+
+@only_root
+@pytest.mark.security_case(135)
+def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
+    """With real users: one that is mapped, one that may not send as another, and one that is not mapped."""
+    down.close()
+    drop, left = down.relay.spool / "drop", down.relay.directory
+    ann = down.sendmail
+    eve = write_sendmail(down.directory, down.socket, name="eve", uid=STRANGER, drop=drop)
+    down.relay.configure({"localUsers": [{"login": str(CRON), "user": "cron"}]})
+    added = down.relay.mailer("user", "add", "cron", "--allow", "here.example", given="a long password\n")
+    assert added.returncode == 0
+    for under, sender, subject in ((ann, "a@here.example", "hers"), (ann, "boss@example.com", "forged")):
+        done = down.run("-f", sender, "root", under=under, given=f"Subject: {subject}\n\nx\n")
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert down.run("-v", "root", under=eve, given="Subject: eve\n\nx\n").returncode == 0
+    # She sees no names, and what she knows the name of she can neither read nor move.
+    names = sorted(each.name for each in drop.iterdir())
+    for command in (
+        f"ls {drop}",
+        f"cat {drop}/{names[0]}",
+        f"mv {drop}/{names[0]} {left}/x",
+        f"rm -f {drop}/{names[0]}",
+        f"ln {drop}/{names[0]} {drop}/x",
+        f"ls {down.relay.spool}/new",
+    ):
+        denied = start(
+            ["setpriv", f"--reuid={STRANGER}", "--clear-groups", f"--regid={STRANGER}", "sh", "-c", command],
+            b"",
+            down.directory,
+        )
+        assert denied.returncode != 0, denied
+    assert sorted(each.name for each in drop.iterdir()) == names
+    with down.relay.serve() as receiver:
+        until(
+            lambda: all(each.suffix == ".refused" for each in drop.iterdir()), "each is taken in, or put by"
+        )
+        assert "User id 4712 may not submit here: localUsers maps it to no user" in receiver.output()
+    assert len(list(drop.iterdir())) == 2
+    stored = down.taken("Subject: hers")
+    assert b"Spool-User: cron\r\nSpool-Peer: unix:4711\r\n" in stored
+    assert len(down.queued()) == 1
+
+
+@only_root
+@pytest.mark.parametrize("how", ["full", "closed", "not set up", "gone"])
+def test_what_the_drop_directory_does_not_take_is_not_half_there(down, how):
+    down.close()
+    drop = down.relay.spool / "drop"
+    match how:
+        case "closed":
+            drop.chmod(0o700)
+        case "not set up":
+            drop.chmod(0o777)
+        case "gone":
+            drop.rmdir()
+    limit = ["prlimit", "--fsize=1000"] if how == "full" else []
+    done = start([*limit, str(down.sendmail), "root"], b"x\n" * 2000, down.directory)
+    assert done.returncode == os.EX_TEMPFAIL, done
+    words = b"does not answer at" if how == "gone" else b"drop does not take the message: "
+    assert words in done.stderr
+    assert how == "gone" or list(drop.iterdir()) == []
 
 
 def test_a_receiver_that_restarts_is_waited_for(relay: Relay, tmp_path: Path) -> None:

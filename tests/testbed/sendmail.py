@@ -6,9 +6,11 @@ from pathlib import Path
 from testbed.tools import TESTBED, MissingToolError
 
 _SCRIPT = """#!{python}
-import os, sys
+import ctypes, os, sys
 os.environ["MAILER_SUBMIT_SOCKET"] = {socket!r}
-from mailer.sendmail import main, relay
+if {drop!r}:
+    os.environ["MAILER_DROP"] = {drop!r}
+from mailer.sendmail import drop, main, relay
 main._RESTART = {patience}
 if {uid}:
     os.setgroups([])
@@ -19,7 +21,13 @@ sys.exit(main.main())
 
 
 def write_sendmail(
-    directory: Path, socket: Path, *, name: str = "sendmail", uid: int = 0, patience: float = 0
+    directory: Path,
+    socket: Path,
+    *,
+    name: str = "sendmail",
+    uid: int = 0,
+    patience: float = 0,
+    drop: Path | None = None,
 ) -> Path:
     """Write a program that is what pip makes of the console script, for a socket at an uncustomary place.
 
@@ -29,9 +37,12 @@ def write_sendmail(
         name: the program's.
         uid: whose program it becomes once it is loaded; our Python may lie where others cannot read it.
         patience: seconds for a receiver that is not there.
+        drop: the drop directory.
     """
     path = directory / name
-    text = _SCRIPT.format(python=sys.executable, socket=str(socket), uid=uid, patience=patience)
+    text = _SCRIPT.format(
+        python=sys.executable, socket=str(socket), uid=uid, patience=patience, drop=str(drop or "")
+    )
     path.write_text(text)
     path.chmod(0o755)
     return path
