@@ -14,6 +14,7 @@ from http_client import ask
 from sending import found, queue
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay
+from testbed.waiting import until
 
 from mailer.mail.clock import seconds
 from mailer.spool import provider_state, words
@@ -65,6 +66,23 @@ def test_mail_waits_in_new_while_a_budget_is_used_up_and_nothing_bounces(relay: 
         assert relay.mailer_send("--once").returncode == 0
         assert places(relay, later) == {"new": 30}
         assert len(server.messages) == 3
+
+
+def test_a_run_that_is_to_end_waits_for_no_budget(relay: Relay) -> None:
+    """What waits in hand goes to `retry/` at once, not back to `new/` when the grace is over."""
+    with Server() as server:
+        relay.configure({"forwardSMTP": True, "forwardProviders": [budgeted(server, maxPerMinute=1)]})
+        messages = [queue(relay.spool) for _ in range(3)]
+
+        def waiting() -> int:
+            left = [one for one in (found(relay.spool, message) for message in messages) if one]
+            return sum(event["event"] == "throttled" for one in left for event in one.events)
+
+        with relay.watch() as watch:
+            until(lambda: waiting() == 2, "two of three to wait in hand")
+            watch.stop()
+        assert len(server.messages) == 1
+        assert places(relay, messages) == {"retry": 2}
 
 
 def test_every_view_says_what_is_used_and_when_it_is_free_again(relay: Relay) -> None:

@@ -94,6 +94,8 @@ class Purse:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._waiting = 0
+        self.ends = False
+        """The run does: nothing waits in hand any more."""
 
     @property
     def terms(self) -> Terms:
@@ -162,8 +164,8 @@ class Purse:
             self._used += used
             self._saw(Room(0, now + LOOK, None), now)
             raise self._spent(now, str(busy)) from busy
-        except OSError:
-            self._used += used
+        except BaseException:
+            self._used += used  # It may be on the disk; counted twice is better than not at all.
             raise
         self._unused += count
         now = self._clocks.uptime()
@@ -178,7 +180,7 @@ class Purse:
     def _spent(self, now: float, why: str = "") -> Spent:
         room = self._room or Room(0, now + LOOK, None)
         wait = max(0.0, room.at - now)
-        short = wait <= PATIENCE and self._waiting < _MOST_WAITING
+        short = wait <= PATIENCE and self._waiting < _MOST_WAITING and not self.ends
         if not short and self.terms.when_used_up is WhenUsedUp.WAIT:
             self._booked = max(self._booked, room.at) + self.terms.pause
             wait = self._booked - now
@@ -217,6 +219,9 @@ class Purse:
                 self._used += used
                 self._unused += unused
                 self._write_soon()
+            except BaseException:
+                self._used += used
+                raise
 
     async def close(self) -> None:
         """Give back what is left, if it can be written."""
@@ -337,6 +342,11 @@ class Budgets:
                 parts.setdefault(self.of_domain(domain), []).append(recipient)
             divided += [(part, purse) for purse, part in parts.items()]
         return divided
+
+    def end_waits(self) -> None:
+        """Have messages that wait in hand go to `retry/` within a second: the run ends."""
+        for purse in self._purses.values():
+            purse.ends = True
 
     def _name(self) -> str:
         if self._holder is None:

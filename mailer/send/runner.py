@@ -271,6 +271,8 @@ class Runner:
             self._suspect.held.release()
             self._suspect = None
         tasks = self._hands.tasks
+        if self._policy.budgets:
+            self._policy.budgets.end_waits()
         if tasks:
             self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)

@@ -147,18 +147,19 @@ def as_text(row: Row) -> str:
     if row.todo:
         said += f"\n    what to do: {row.todo}"
     if row.budget:
-        said += f"\n    used: {_used(row)}"
+        said += f"\n    used: {used_words(row)}"
     return "\n".join(printable(line, 2000) for line in said.splitlines()) + "\n"
 
 
 def domains_text(row: Domains) -> str:
-    return printable(f"mail for {row.domains}: {_used(row)}", 2000) + "\n"
+    return printable(f"mail for {row.domains}: {used_words(row)}", 2000) + "\n"
 
 
 _EACH = {"minute": "a minute", "hour": "an hour", "day": "a day"}
 
 
-def _used(row: Row | Domains) -> str:
+def used_words(row: Row | Domains) -> str:
+    """Say what is used of a budget, and when some is free again."""
     used = ", ".join(f"{each.used:,} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
     again = max((each.free_at for each in row.budget), default="")
     return f"{used} ({row.counts})" + (f"; free again at {_second(again)}" if again else "")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mailer.cli.outlook import keeping
-from mailer.cli.providers.listing import Row, health_words, listing
+from mailer.cli.providers.listing import Row, health_words, listing, used_words
 from mailer.cli.route.subject import Subject
 from mailer.config.hops import Provider
 from mailer.config.model import Config
@@ -200,7 +200,9 @@ class _Header:
 
 
 def _health(row: Row | None) -> str:
-    return health_words(row) if row else ""
+    if row is None:
+        return ""
+    return f"{health_words(row)}; used: {used_words(row)}" if row.budget else health_words(row)
 
 
 def tls_words(hop: Hop) -> str:
