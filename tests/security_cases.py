@@ -147,4 +147,5 @@ CASES = {
     133: "what a user leaves there that is damaged, has commands in it, or changes while it is read",
     134: "a user that leaves mail without end",
     135: "leaving mail as another, seeing or removing another's, and mail of users that nobody has named",
+    136: "links, and words that look like entries, in the suppression list",
 }

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 import click
 
@@ -56,6 +56,18 @@ def _recent(spool: Spool) -> Iterator[str]:
 def providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Offer the configured providers by name, switched on or not."""
     return _beginning(incomplete, lambda: (one.label for one in _config(context).every_provider))
+
+
+def suppressed(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Offer what the suppression list has."""
+    from mailer.spool.suppression import entries  # noqa: PLC0415 - only here
+
+    def listed() -> Iterator[str]:
+        end = time.monotonic() + _PATIENCE
+        with Spool.look(_config(context).spool_dir) as spool:
+            yield from takewhile(lambda _: time.monotonic() < end, (one.address for one in entries(spool)))
+
+    return _beginning(incomplete, listed)
 
 
 def users(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

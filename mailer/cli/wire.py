@@ -196,6 +196,7 @@ _IMPORTED_LATE = (
     "mailer.send.dkim.keys",
     "mailer.send.dsn.report",
     "mailer.send.run",
+    "mailer.spool.suppression",
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner
 cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""

@@ -14,6 +14,8 @@ class EventKind(StrEnum):
     EXPIRED = "expired"
     DELAYED = "delayed"
     """An attempt ended with the recipient deferred or in doubt; it will be tried again."""
+    SUPPRESSED = "suppressed"
+    """Not sent, since the suppression list has the recipient."""
     HELD = "held"
 
 
@@ -46,6 +48,7 @@ class OnEvent(Group, frozen=True, kw_only=True):
         EventKind.BOUNCED,
         EventKind.EXPIRED,
         EventKind.DELAYED,
+        EventKind.SUPPRESSED,
     )
     fields: tuple[EventField, ...] = tuple(EventField)
     """Addresses are personal data: without `from`, `to` and `reply` an event has none."""

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from mailer.config.on_event import EventField, EventKind
+from mailer.mail.outcome import SUPPRESSION_LIST
 from mailer.maillog.ledger import Line
 
 _KINDS = {
@@ -21,7 +22,7 @@ _KINDS = {
     "uncertain": EventKind.DELAYED,
     "held": EventKind.HELD,
 }
-_FINAL = {EventKind.SENT, EventKind.BOUNCED, EventKind.EXPIRED}
+_FINAL = {EventKind.SENT, EventKind.BOUNCED, EventKind.EXPIRED, EventKind.SUPPRESSED}
 GAP, TEST = "gap", "test"
 """Events that are not about a message: some were lost before they were told; a trial."""
 _LONGEST_REPLY = 1000
@@ -53,6 +54,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
 def kind_of(line: Line) -> EventKind | None:
     """Return what kind of event a line is; None: it is none."""
+    if line.event == "bounced" and line.relay == SUPPRESSION_LIST:
+        return EventKind.SUPPRESSED
     return _KINDS.get(line.event)
 
 

@@ -67,6 +67,10 @@ class Outcome(msgspec.Struct, frozen=True):
     (RFC 3461 5.2.2), `delivered` when there is none."""
 
 
+SUPPRESSION_LIST = "suppression list"
+"""The hop of an outcome that nobody was asked for: the operator's list has the recipient, or its domain."""
+
+
 def server_of(hop: str) -> str:
     """Return the hop without our login there, where it is named with one: senders need not know that."""
     return hop.rpartition("@")[2]

@@ -10,7 +10,7 @@ import shlex
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.login_causes import cause_of
-from mailer.mail.outcome import Status
+from mailer.mail.outcome import SUPPRESSION_LIST, Status
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.journal import Standing
@@ -195,6 +195,8 @@ def special_account_trouble(reply: str, name: str) -> str:
 
 
 def _about(standing: Standing, whose: Provider | None) -> str:
+    if standing.hop == SUPPRESSION_LIST:
+        return _SUPPRESSED
     if whose and (cause := cause_of(standing.reply)):
         return cause.advice(whose.label)
     if not _REPLY.match(standing.reply):
@@ -208,6 +210,10 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     return _filled(template, _name(standing, whose), again) + once_more
 
 
+_SUPPRESSED = (
+    "It was not sent: `mailer suppress ls` says since when and why. If it is to be mailed after all: `mailer "
+    "suppress rm ADDRESS`, then `mailer spool retry {id}`."
+)
 _ONCE_MORE = " It is asked once more, since it may be their fault, and bounces if it is refused so again."
 
 _DNS = (

@@ -12,6 +12,7 @@ from mailer.send.dkim.signer import Signer
 from mailer.send.journals import Journals
 from mailer.send.routes.table import Table
 from mailer.send.staging import Staging
+from mailer.send.suppressed import Suppressed
 from mailer.send.traffic import Traffic
 from mailer.spool.clock_guard import ClockGuard
 
@@ -45,6 +46,8 @@ class Policy:
     """How much may be sent to a recipient domain; None: anything."""
     staging: Staging | None = None
     """What may leave; None: everything."""
+    suppressed: Suppressed | None = None
+    """Who gets no mail; None: everybody does."""
 
     def trusts_clock(self) -> bool:
         """Tell whether a decision by age may be made at this moment."""

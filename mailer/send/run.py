@@ -27,6 +27,7 @@ from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
+from mailer.send.suppressed import Suppressed
 from mailer.send.traffic import Traffic
 from mailer.spool import clock_guard
 from mailer.spool.claim import Claims
@@ -105,6 +106,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 traffic=traffic if Own.DIRECT in Directions(config).targets else None,
                 budgets=budgets,
                 staging=None if keeps_mail(config) else Staging.of(config),
+                suppressed=Suppressed(config, spool, clock),
             )
             terms = Terms(
                 destination(config), hostname, float(config.delay_warning), backoff.max_age, guard.trusts

@@ -149,11 +149,18 @@ class Worker:
             record.date()
             self._begin(claim, alone=alone)
             try:
-                await Attempt(record, partial(self._pause, claim.id)).run()
+                self._leave_out_suppressed(record)
+                if record.due:
+                    await Attempt(record, partial(self._pause, claim.id)).run()
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
                 record.fail_internally(defects.tell(self._policy.log, claim.id, error))
+
+    def _leave_out_suppressed(self, record: Record) -> None:
+        """Give up the recipients that are on the list; our own notifications reach everybody."""
+        if (listed := self._policy.suppressed) and not record.state.about:
+            record.outcomes(listed.outcomes(standing.address for standing in record.due))
 
     def _objection(self, claim: Claim) -> str:
         staging = self._policy.staging

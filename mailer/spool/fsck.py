@@ -21,6 +21,7 @@ from mailer.spool.layout import (
     DROP,
     FILE_MODE,
     ONCE,
+    SUPPRESSED,
     Place,
     Spool,
     Spot,
@@ -30,7 +31,7 @@ from mailer.spool.names import other_names
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
-_AT_HOME = {*DIRECTORIES, ONCE, DROP, "README.md"}
+_AT_HOME = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},

@@ -71,6 +71,8 @@ DROP = "drop"
 """Made where users may leave mail while no receiver runs: see `drop`."""
 DROP_MODE = 0o3733
 """Everybody may make files, nobody else can list them or remove another's, and each gets the group."""
+SUPPRESSED = "suppressed"
+"""Made with the first address that gets no mail: see `suppression`."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
@@ -202,10 +204,9 @@ class Spool:
                 f"the spool {self.path} is on {kind}, {why}: set spoolDir to a directory on a local "
                 "filesystem, such as ext4, XFS or btrfs",
             )
-        with suppress(FileNotFoundError):
-            self._check_directory(ONCE)
-        with suppress(FileNotFoundError):
-            self._check_directory(DROP)
+        for name in (ONCE, DROP, SUPPRESSED):
+            with suppress(FileNotFoundError):
+                self._check_directory(name)
         found = standing(self.root)
         if found is Standing.FOREIGN:
             raise SpoolError(None, f"{self.path} {no_spool(found, self.path)}")
@@ -275,6 +276,14 @@ class Spool:
         try:
             os.mkdir(name, DIRECTORY_MODE, dir_fd=self.root)
         except FileExistsError:
+            return False
+        return True
+
+    def has_directory(self, name: str) -> bool:
+        """Tell whether a directory is there that not every spool has; raises OSError."""
+        try:
+            os.stat(name, dir_fd=self.root, follow_symlinks=False)
+        except FileNotFoundError:
             return False
         return True
 
