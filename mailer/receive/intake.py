@@ -91,7 +91,7 @@ class Intake:
         """Read a message up to its dot; return the reply, or None when the connection was dropped."""
         settings = self._service.settings
         reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
-        upload, unread = message.upload, self._connection.input
+        upload = message.upload
         try:
             # Trouble with the disk or the header does not end the reading: the client listens only after its
             # dot.
@@ -109,7 +109,7 @@ class Intake:
             raise
         if reader.rest:
             upload.received -= len(reader.rest)
-            unread.unread(reader.rest)
+            self._connection.input.unread(reader.rest)
         self._connection.pause_timeout()
         return await self._finish(message, reader)
 
