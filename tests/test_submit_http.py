@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receiving import certificate
+from receiving import PASSWORD, USER, certificate, login
 from submitting import (
     BEARER,
     DESCRIPTION,
@@ -42,6 +42,9 @@ from testbed.waiting import until
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.accounts import Account, single_login
+from mailer.receive.auth import Identity
+from mailer.receive.hashes import hash_token
 from mailer.receive.inherited import Inherited
 from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.settings import Endpoint
@@ -306,6 +309,8 @@ def test_addresses_beyond_ascii_are_taken_in_both_forms(door: Door) -> None:
     assert door.post(MAIL | {"replyTo": "jörg@exämple.net"}).status == 202
     assert door.submit(path=f"{MESSAGES}?from=a@example.com&to=j%C3%B6rg@ex%C3%A4mple.net").status == 202
     assert door.submit(path=f"{MESSAGES}?from=a@example.com&to=%ff@example.net").status == 422
+    tagged = door.submit(path=f"{MESSAGES}?from=a+%C3%A4@example.com&to=j%2b%C3%B6@example.net")
+    assert told(door.ask(tagged.headers["location"]))["sender"] == "a+ä@example.com"
     for path in (door.receiver.spool / "new").iterdir():
         block = path.read_bytes().partition(b"Spool-Length")[0]
         assert b"SMTPUTF8" in block
@@ -438,7 +443,11 @@ def test_requests_that_are_unusual_and_clear_are_answered(door: Door) -> None:
     # Who may not send is told so before the message is on its way.
     stranger = waiting.replace(TOKEN.encode(), b"mt_x").replace(b"b@example.net", b"b@-example")
     assert door.exchange(stranger).status == 401
-    assert door.exchange(waiting.replace(b"b@example.net", b"b@-example")).status == 422
+    with door.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(waiting.replace(b"b@example.net", b"b@-example"))
+        assert answers.readline() == b"HTTP/1.1 422 Unprocessable Entity\r\n"
+    # Nothing comes of what ends too early, and that is said at once.
+    assert door.exchange(whole[:-1], half_close=True).status == 400
     assert len(door.receiver.messages()) == 5
 
 
@@ -477,9 +486,18 @@ def test_a_wrong_token_is_held_back_and_counted_and_the_right_one_is_not(door: D
     for token in ("mt_wrong", "correct horse", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper(), "x" * 600):
         assert door.ask(ENVELOPE, "POST", RAW | bearer(token), MESSAGE).status == 401, token
     assert door.submit().status == 202
+    # As long as after as many failed logins by SMTP; the two are counted together.
+    assert door.receiver.server._failures.note(LOOPBACK, "") > 0.5
     failed = [line for line in door.receiver.log if "login-failed" in line]
     assert len(failed) >= 4
     assert not any("wrong" in line or TOKEN[:10] in line for line in door.receiver.log)
+
+
+def test_a_password_is_not_a_token_even_where_its_hash_is_as_quick() -> None:
+    accounts = login(single_login(USER, PASSWORD), Account(Identity("shop"), hash_token(TOKEN)))
+    assert accounts.bearer(PASSWORD) is None
+    assert accounts.bearer(TOKEN) == Identity("shop")
+    accounts.close()
 
 
 def test_the_same_key_queues_a_mail_once_and_another_mail_is_refused(door: Door) -> None:

@@ -418,6 +418,30 @@ DEFECTS = (
     ),
     # Who may look, and act.
     Defect(
+        "any-page-submits",
+        "a web page that knows a token, or a name that is rebound to 127.0.0.1, sends mail",
+        "receive/web/door.py",
+        "    if not _names_us(hosts[0], asked, settings):",
+        "    if False:",
+        ("test_submit_http.py::test_a_page_in_a_browser_cannot_submit_even_with_a_token",),
+    ),
+    Defect(
+        "values-end-lines",
+        "what somebody types into a web form becomes a header field of the application's mail",
+        "receive/web/compose.py",
+        '    if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):',
+        "    if False:",
+        ("test_submit_http.py::test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason",),
+    ),
+    Defect(
+        "taken-before-it-is-durable",
+        "an application is told 202, and its mail is lost with the receiver",
+        "receive/web/dialogue.py",
+        "        return await self._expect_positive()\n\n    async def _chunk",
+        '        return Reply(250, ("2.0.0 Ok: queued as " + "0" * 26,))\n\n    async def _chunk',
+        ("test_submit_http_programs.py",),
+    ),
+    Defect(
         "any-host-name",
         "a web page whose name is rebound to 127.0.0.1 reads the queue",
         "monitor/guard.py",

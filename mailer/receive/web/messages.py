@@ -32,7 +32,7 @@ _QUEUED = re.compile(r"queued as ([0-9A-Z]{26})( \(before)?")
 _PIECE = 64 * 1024
 _SMALL = 256 * 1024
 """Octets of JSON that are gathered without asking whether there is memory."""
-_MOST_GATHERED = 128 * 2**20
+_MOST_GATHERED = 64 * 2**20
 """Octets of larger JSON documents that are in memory at once; who needs more comes again."""
 
 _REHEARSAL = Mail(
@@ -126,6 +126,8 @@ class Messages:
     async def _made(self, written: bytes) -> tuple[bytes, Envelope]:
         """Return the message and the envelope of what came as JSON."""
         mail = document.read(written)
+        # It is as large as what is made of it, and that is made with copies.
+        del written
         envelope = envelope_of(mail)
         if mail.raw is not None:
             return mail.raw, replace(envelope, size=len(mail.raw))
