@@ -110,10 +110,19 @@ def test_taken_and_then_504_is_uncertain_and_nobody_gets_it_twice_without_leave(
     with HttpApi(graph) as api:
         api.script = [Fault.SLOW_GATEWAY]
         # All are on their way before the breaker learns of the first answer.
-        at_once = {"concurrency": MANY, "maxSessionsPerHop": MANY}
-        relay.configure(through(api, tokens, uncertain=policy, sending=at_once, more=[NEVER]))
-        waiting = [queue(relay.spool, (to(n),), MESSAGE, sender=f"a@{n}.example") for n in range(MANY)]
-        assert relay.mailer_send("--once").returncode == 0
+        at_once = {"concurrency": 100, "maxSessionsPerHop": 100}
+        terms = {"uncertain": policy, "sending": at_once, "retry": {"schedule": ["1d"]}}
+        settings = through(api, tokens, more=[NEVER], **terms)
+        settings["forwardProviders"][0]["maxSessions"] = 100
+        relay.configure(settings)
+        waiting = []
+        for first in range(0, MANY, 100):
+            some = range(first, min(first + 100, MANY))
+            waiting += [queue(relay.spool, (to(n),), MESSAGE, sender=f"a@{n}.example") for n in some]
+            relay.mailer("providers", "reset", "--all")
+            api.hold, api.release_at = Event(), api.requests + len(some)
+            assert relay.mailer_send("--once").returncode == 0
+        api.hold = None
         assert api.requests == len(api.taken) == MANY
         for each in waiting:
             kinds = [event["event"] for event in journal(relay, each)]

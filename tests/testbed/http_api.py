@@ -104,6 +104,8 @@ class HttpApi:
         """The most that were open at the same time."""
         self.hold: threading.Event | None = None
         """Requests are answered once it is set."""
+        self.release_at = 0
+        """The request that sets it."""
         self._open = 0
         self._authority = trustme.CA()
         self._lock = threading.Lock()
@@ -162,6 +164,8 @@ class HttpApi:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         with self._lock:
             self.requests += 1
+            if self.hold and self.requests == self.release_at:
+                self.hold.set()
             self._open += 1
             self.at_once = max(self.at_once, self._open)
             said = self.script[0] if self.script else None
