@@ -1,5 +1,6 @@
 """Who is on the suppression list gets no mail: their sender is notified, and the others get theirs."""
 
+import itertools
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from mailer.mail.envelope import Recipient
 from mailer.send.suppressed import Suppressed
 from mailer.spool import suppression
 from mailer.spool.layout import Spool
-from mailer.spool.suppression import Entry, key
+from mailer.spool.suppression import Entry, _file_of, key
 
 NOW, LATER = "2026-11-22T12:00:00.000000Z", "2026-11-23T12:00:00.000000Z"
 
@@ -79,12 +80,17 @@ def test_an_entry_ends_when_it_says_so(spool: Spool) -> None:
 
 @pytest.mark.security_case(136)
 def test_an_entry_is_found_whatever_its_neighbours_say(spool: Spool) -> None:
-    """Reasons are anybody's words: they may look like an entry."""
+    """Reasons are anybody's words: in the same file, some look like an entry."""
+    bob = "bob@example.net"
     forged = '{"address":"bob@example.net","at":"x"}\n{"address":"bob@example.net"'
-    names = [f"user{number}@example.org" for number in range(300)]
-    suppression.add(spool, [Entry(address=name, at=NOW, reason=forged) for name in names])
-    assert suppression.find(spool, "bob@example.net", NOW) is None
+    beside = (f"user{number}@example.org" for number in itertools.count())
+    names = list(itertools.islice((name for name in beside if _file_of(name) == _file_of(bob)), 2))
+    reasons = zip(names, (forged, bob), strict=True)
+    suppression.add(spool, [Entry(address=name, at=NOW, reason=reason) for name, reason in reasons])
+    assert suppression.find(spool, bob, NOW) is None
     assert all(suppression.find(spool, name, NOW) for name in names)
+    add(spool, bob)
+    assert suppression.find(spool, bob, NOW)
 
 
 def test_the_list_is_the_same_as_a_dictionary_of_what_was_done(spool: Spool) -> None:
