@@ -1,8 +1,8 @@
 """How many connections all runners together have to one provider: a lock for each, `state/session-*`.
 
-Whoever holds the lock of one of the N files may have one connection; the kernel frees it when he dies. The
-file has a mark in it while it is in use: a lock that is free beside a mark was left by a connection that was
-not closed in order, and the other side may not know yet that it is gone.
+The lock of one of the N files is the right to one connection; the kernel frees it when its process dies.
+The file has a mark in it while it is in use: a free lock beside a mark was left by a connection that was not
+closed in order, and the other side may not know yet that it is gone.
 """
 
 import contextlib
@@ -42,7 +42,6 @@ class Slots:
         self._spool = spool
         self._name = f"session-{sha256(of.encode()).hexdigest()[:16]}"
         self._most = most
-        self._wanted: int | None = None
 
     def take(self) -> Slot | None:
         """Take a free one; None: there is none; raises OSError."""
@@ -58,7 +57,8 @@ class Slots:
                     os.close(fd)
                     raise
                 abandoned = os.fstat(fd).st_size > 0
-                os.pwrite(fd, b"in use\n", 0)
+                with contextlib.suppress(OSError):  # A full disk: the lock is what counts.
+                    os.pwrite(fd, b"in use\n", 0)
                 return Slot(fd, abandoned=abandoned)
         return None
 
