@@ -219,7 +219,7 @@ def test_a_damaged_drop_is_put_by_and_nothing_of_it_is_queued(spool: Spool, cont
     receiver.take_in()
     assert queued(spool) == []
     assert names(spool) == [f"{name}.refused"]
-    assert any(f"id={name} event=refused" in line for line in receiver.log)
+    assert any(f"id={name} event=drop-refused" in line for line in receiver.log)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_what_is_refused_for_good_is_put_by_and_nothing_of_it_is_queued(
     name = hand_over(str(spool.path / DROP), [*commands, TO], TEXT)
     receiver.take_in()
     assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
-    assert any("event=refused" in line and words in line for line in receiver.log), receiver.log
+    assert any("event=drop-refused" in line and words in line for line in receiver.log), receiver.log
     # It is tried again when the operator says so, and not before.
     receiver.log.clear()
     receiver.take_in()
@@ -301,6 +301,18 @@ def test_only_one_program_takes_a_drop_in(spool: Spool) -> None:
     taken.release()
     Receiver(spool).take_in()
     assert len(queued(spool)) == 1
+
+
+def test_what_lies_there_is_counted_and_told(spool: Spool) -> None:
+    assert drop.summary(spool).describe(0.0) == ""
+    leave(spool)
+    leave(spool, name=new_id(0) + ".refused")
+    (spool.path / DROP / "notes").touch()
+    found = drop.summary(spool)
+    assert (found.waiting, found.refused, found.odd) == (1, 1, 1)
+    said = found.describe(found.since + 7300)
+    assert said.startswith("1 left by users, for 2h: mailer serve or mailer-send takes it in; 1 refused: ")
+    assert "; 1 that mailer-sendmail has not made: " in said
 
 
 def test_unfinished_files_are_removed_when_they_are_a_day_old(spool: Spool) -> None:

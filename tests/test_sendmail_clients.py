@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from http_client import ask
 from testbed.relay import Relay
 from testbed.sendmail import unpacked, write_sendmail
 from testbed.tools import node_modules, program
@@ -609,7 +610,17 @@ def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
             lambda: all(each.suffix == ".refused" for each in drop.iterdir()), "each is taken in, or put by"
         )
         assert "User id 4712 may not submit here: localUsers maps it to no user" in receiver.output()
-    assert len(list(drop.iterdir())) == 2
+    first, _ = sorted(drop.iterdir())
+    told = down.relay.mailer("spool", "ls")
+    assert f"{drop}: 2 refused: mailer log --status drop-refused says why" in told.stderr
+    assert (
+        "cron may not send as boss@example.com" in down.relay.mailer("log", "--status", "drop-refused").stdout
+    )
+    assert "553 5.7.1" in down.relay.mailer("spool", "why", first.stem).stdout
+    assert "2 refused" in down.relay.mailer("doctor").stdout
+    with down.relay.monitor():
+        health = ask(down.relay.http_port, "/health").json["checks"]["drop"]
+        assert (health["status"], health["message"][:9]) == ("degraded", "2 refused")
     stored = down.taken("Subject: hers")
     assert b"Spool-User: cron\r\nSpool-Peer: unix:4711\r\n" in stored
     assert len(down.queued()) == 1

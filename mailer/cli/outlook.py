@@ -14,7 +14,8 @@ from mailer.mail.reply import printable
 from mailer.monitor.budgets import budgets
 from mailer.send.advice import advise, named, provider_at
 from mailer.send.routes.directions import Directions
-from mailer.spool.layout import Spool
+from mailer.spool import drop
+from mailer.spool.layout import DROP, Spool
 from mailer.spool.obstacles import Obstacle, UsedUp, obstacles
 from mailer.spool.verdict import Outlook
 
@@ -60,6 +61,12 @@ def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
         for budget in budgets(config, spool, read)
         if budget.account and budget.until is not None
     }
+
+
+def say_what_users_left(spool: Spool) -> None:
+    """Tell on standard error, beside any listing, of mail that is not in the queue yet."""
+    if said := drop.summary(spool).describe(time.time()):
+        tell(sys.stderr, f"{spool.path / DROP}: {said}\n")
 
 
 def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:

@@ -24,7 +24,7 @@ EVENTS = (
     "rejected",
     "limited",
     "repeated",
-    "refused",
+    "drop-refused",
     "login-failed",
     "attempt",
     "sent",

@@ -231,6 +231,14 @@ def _quarantine(reading: Reading, _: Config) -> Check:
     )
 
 
+def _drop(reading: Reading, _: Config) -> Check:
+    left = reading.left
+    if not (said := left.describe(reading.at)):
+        return Check(Status.OK, "nothing lies there")
+    late = left.refused or left.odd or reading.at - left.since > STALE_RUN
+    return Check(Status.DEGRADED if late else Status.OK, said)
+
+
 def _paused(reading: Reading, _: Config) -> Check:
     if reading.pause is None:
         return Check(Status.OK, "no")
@@ -310,6 +318,7 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "results": _results,
     "held": _held,
     "quarantine": _quarantine,
+    "drop": _drop,
     "providers": _providers,
     "tokens": _tokens,
     "events": _events,

@@ -12,7 +12,8 @@ from mailer.maillog.series import HOUR, Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
 from mailer.monitor.results import Stuck, stuck
-from mailer.spool import last_run, provider_state, state
+from mailer.spool import drop, last_run, provider_state, state
+from mailer.spool.drop import Summary
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import LOG, STATE, Place, Spool
 from mailer.spool.pause import Pause, read_pause
@@ -43,6 +44,8 @@ class Reading:
     """What is known of providers that do not, or did not, work; see `spool.provider_state`."""
     sent_lately: int
     """Recipients that were sent within the last hour, as far as the ledger says."""
+    left: Summary
+    """What users have left in `drop/`."""
     stuck: tuple[Stuck, ...] = ()
     """What should have left and has not; looked for only while nothing leaves."""
     ledger_trouble: str = ""
@@ -91,6 +94,7 @@ class Lookout:
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
             events=event_store.read(self._spool),
+            left=drop.summary(self._spool),
         )
 
     def points(self, span: Span) -> tuple[Point, ...]:

@@ -129,7 +129,7 @@ class Pickup:
         except OSError as error:
             self._log.warning("a drop has to wait", drop=name, error=str(error))
             return False
-        self._log.message("refused", id=name, reason=why, level=Level.WARNING)
+        self._log.message("drop-refused", id=name, reason=why, level=Level.WARNING)
         return True
 
 

@@ -19,8 +19,10 @@ was moved or linked to here from elsewhere does not, and is not read.
 """
 
 import errno
+import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
@@ -30,7 +32,7 @@ from typing import Self
 
 import msgspec
 
-from mailer.spool import idempotency
+from mailer.spool import idempotency, words
 from mailer.spool.held import lock
 from mailer.spool.ids import is_id
 from mailer.spool.layout import DROP, DROP_MODE, Spool
@@ -70,6 +72,31 @@ class Entry(msgspec.Struct, frozen=True):
     """When its inode last changed, in seconds since the epoch; its user cannot choose that."""
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """How much lies in `drop/`."""
+
+    waiting: int = 0
+    since: float = 0.0
+    """When the oldest of it came, in seconds since the epoch."""
+    refused: int = 0
+    odd: int = 0
+
+    def describe(self, now: float) -> str:
+        """Say what lies there, why, and what to do; empty: nothing does."""
+        said = []
+        if self.waiting:
+            age = words.age(max(0.0, now - self.since))
+            said.append(f"{self.waiting} left by users, for {age}: mailer serve or mailer-send takes it in")
+        if self.refused:
+            said.append(
+                f"{self.refused} refused: mailer log --status drop-refused says why; "
+                "mv drop/ID.refused drop/ID tries it again, rm drops it"
+            )
+        if self.odd:
+            said.append(f"{self.odd} that mailer-sendmail has not made: ls drop, and remove it")
+        return "; ".join(said)
+
+
 class Damaged(ValueError):
     """A file is not what `mailer-sendmail` makes; the text says why."""
 
@@ -95,6 +122,17 @@ def _seen(name: str, found: os.stat_result) -> Entry:
         elif is_id(name.removeprefix(".")):
             kind = Kind.UNFINISHED
     return Entry(name, kind, found.st_uid, found.st_size, found.st_ctime)
+
+
+def summary(spool: Spool) -> Summary:
+    """Count what lies in `drop/`; raises OSError."""
+    found: Counter[Kind] = Counter()
+    since = math.inf
+    for one in entries(spool):
+        found[one.kind] += 1
+        if one.kind is Kind.WAITING:
+            since = min(since, one.since)
+    return Summary(found[Kind.WAITING], since, found[Kind.REFUSED], found[Kind.ODD])
 
 
 def waiting(spool: Spool, each: int) -> dict[int, list[str]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.mail.finding import Finding, Grade
-from mailer.spool import last_run
+from mailer.spool import drop, last_run
 from mailer.spool.examine import ASK_OWNER, never_started
 from mailer.spool.ids import arrival
 from mailer.spool.inspect import View
-from mailer.spool.layout import Place, Spool, bucket_time
+from mailer.spool.layout import DROP, Place, Spool, bucket_time
 from mailer.spool.pause import describe, read_pause
 from mailer.spool.scan import buckets, names, spots
 
@@ -168,3 +168,8 @@ def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
             yield Finding(str(spool.path / place), place.value, grade, found, todo)
         elif place is not Place.RETRY:
             yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")
+    left = drop.summary(spool)
+    if said := left.describe(now):
+        late = left.refused or left.odd or now - left.since > _LATE
+        grade = Grade.WARNING if late else Grade.OK
+        yield Finding(str(spool.path / DROP), "drop", grade, said)

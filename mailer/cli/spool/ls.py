@@ -8,7 +8,7 @@ from itertools import islice
 import click
 
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.outlook import say_what_keeps
+from mailer.cli.outlook import say_what_keeps, say_what_users_left
 from mailer.cli.spool import records, shares
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import workplace
@@ -50,6 +50,7 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
     with workplace() as at:
         keeps = say_what_keeps(at.config, at.spool)
+        say_what_users_left(at.spool)
 
         def records_of(mine: Mine) -> Iterator[str]:
             for seen in wanted.select(at.spool, QUEUE, now, mine):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.outlook import say_what_keeps
+from mailer.cli.outlook import say_what_keeps, say_what_users_left
 from mailer.cli.spool import records
 from mailer.cli.wire import workplace
 from mailer.spool import words
@@ -40,6 +40,7 @@ def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""
     with workplace() as at:
         say_what_keeps(at.config, at.spool)
+        say_what_users_left(at.spool)
         tallies = {place: _tally(at.spool, place) for place in QUEUE}
     if as_json:
         described = {
