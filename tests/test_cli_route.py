@@ -139,6 +139,15 @@ def test_route_names_hops_health_tls_rewriting_signature_and_time(relay: Relay, 
     assert "MX lookup for d.example" in direct["hops"][0]["trouble"]
 
 
+def test_a_recipient_on_the_suppression_list_goes_nowhere(relay: Relay) -> None:
+    Spool.open(relay.spool, create=True).close()
+    assert relay.mailer("suppress", "add", ANN).returncode == 0
+    asked = relay.mailer("route", "--json", "--from", "app@example.com", "--to", ANN, "--to", BOB)
+    listed, other = map(json.loads, asked.stdout.splitlines())
+    assert (listed["hops"], [hop["name"] for hop in other["hops"]]) == ([], ["local"])
+    assert listed["reason"].startswith(f"it would bounce: 550 5.7.1 {ANN} is on this host's suppression list")
+
+
 def test_a_queued_message_is_explained_as_it_stands(relay: Relay) -> None:
     with Server({"dot": [DROP, "250 ok"]}) as one:
         relay.configure({"forwardSMTP": True, "forwardProviders": [provider("one", one)]})

@@ -23,6 +23,7 @@ from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
 from mailer.send.routes.plan import hop_of, target_name, terms_of
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
+from mailer.send.suppressed import Suppressed
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL, Spool
 from mailer.spool.obstacles import next_attempt
@@ -83,6 +84,7 @@ class Explainer:
         self._obstacles = keeping(config, spool, now)
         rows = listing(config, spool, datetime.fromtimestamp(now, UTC))
         self._rows = {(row.host, row.port, row.username): row for row in rows}
+        self._suppressed = Suppressed(config, spool, lambda: now)
         self._keeps = keeps_mail(config)
         signs = config.dkim.enabled and not self._keeps
         self._signer = Signer(config.dkim, lambda: now) if signs else None
@@ -99,6 +101,8 @@ class Explainer:
         if standing.status is Status.UNCERTAIN:
             hops = (HopTerms(name=standing.hop, kind="server", relay=standing.hop),)
             reason = objection
+        elif not subject.notifies and (listed := self._suppressed.outcomes([standing.address])):
+            hops, reason = (), objection or f"it would bounce: {listed[0].reply}"
         else:
             shares = [share for group in way.groups for share in group]
             hops = tuple([await self._hop(*share, subject, standing.address) for share in shares])
