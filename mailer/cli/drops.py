@@ -14,6 +14,7 @@ from mailer.spool import drop
 from mailer.spool.layout import DROP, Spool
 
 if TYPE_CHECKING:
+    from mailer.receive.pickup import Pickup
     from mailer.receive.service import Service
     from mailer.spool.committer import Committer
 
@@ -43,11 +44,8 @@ class Drops:
                 todo=f"as its owner: {todo}",
             )
 
-    def start(self, service: Callable[[], "Service"]) -> None:
-        """Begin to take in; args: service: that of now, with a running committer."""
-        from mailer.receive.pickup import Pickup  # noqa: PLC0415 - no sender needs it at its start
-
-        pickup = Pickup(self._spool, self._log, clocks().wall, service)
+    def start(self, pickup: "Pickup") -> None:
+        """Begin to take in."""
         self._end = pickup.end
         self._pickup = asyncio.create_task(pickup.stay())
 

@@ -31,6 +31,7 @@ from mailer.config.secrets import SecretError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
 from mailer.receive.inherited import Inherited, NotConfiguredError
+from mailer.receive.pickup import Pickup
 from mailer.receive.server import Server
 from mailer.receive.server import serve as serve_until
 from mailer.receive.service import Service
@@ -115,7 +116,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
             listen(loop, lambda: end() if terminal.gone else reloader.start())
             manager.ready(describe())
             started.enter_context(vitals.kept())
-            drops.start(lambda: reloader.service)
+            drops.start(Pickup(spool, log, clocks().wall, lambda: reloader.service))
 
         drops = Drops(spool, log)
         service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
