@@ -120,7 +120,7 @@ def test_what_a_group_has_to_say_is_said_together_before_anyone_hears_of_it(spoo
         for future in (broken, *futures):
             future.add_done_callback(lambda _: said.append("heard"))
         gate.opened.set()
-        await asyncio.wait([broken, *futures])
+        await asyncio.gather(broken, *futures, return_exceptions=True)
         committer.close()
 
     with Spool.open(spool_path, create=True) as spool:
