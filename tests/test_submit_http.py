@@ -69,7 +69,6 @@ def door(tmp_path: Path) -> Iterator[Door]:
 
 def test_every_documented_answer_is_given_as_documented(tmp_path: Path, monkeypatch) -> None:
     """No answer of the table is missing in the description, and none of that is never given."""
-    monkeypatch.setattr(http_server, "_BODY_PATIENCE", 0.05)
     seen = set()
 
     def saw(path: str, method: str, answer) -> Any:
@@ -94,7 +93,9 @@ def test_every_documented_answer_is_given_as_documented(tmp_path: Path, monkeypa
             saw(path, method, door.ask(target, method, BEARER | RAW | {"Host": "evil.example"}))
             saw(path, method, door.exchange(f"{method} {target} HTTP/1.1\r\n\r\n".encode()))
         saw(MESSAGES, "POST", door.ask(ENVELOPE, "POST", RAW, MESSAGE))
-        saw(MESSAGES, "POST", door.exchange(f"{RAW_HEAD}Content-Length: 9\r\n\r\nFrom".encode()))
+        with monkeypatch.context() as hurried:
+            hurried.setattr(http_server, "_BODY_PATIENCE", 0.05)
+            saw(MESSAGES, "POST", door.exchange(f"{RAW_HEAD}Content-Length: 9\r\n\r\nFrom".encode()))
         saw(MESSAGES, "POST", door.submit(MESSAGE + b"x" * 1000))
         saw(MESSAGES, "POST", door.submit(Content_Type="text/plain"))
         saw(MESSAGES, "POST", door.submit(Expect="something"))
@@ -546,8 +547,8 @@ def test_slow_clients_are_given_up_and_their_number_is_bounded(tmp_path: Path, m
             dripping.sendall(f"{RAW_HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
             until(lambda: not still_takes(dripping, b"1\r\nF\r\n"), "a body that drips to be given up")
         until(lambda: door.receiver.server.sessions == 0, "their connections to end")
-    monkeypatch.setattr(http_server, "HEAD_TIMEOUT", 60.0)
-    monkeypatch.setattr(http_server, "MOST", 3)
+    for name, value in (("_BODY_PATIENCE", 60.0), ("HEAD_TIMEOUT", 60.0), ("MOST", 3)):
+        monkeypatch.setattr(http_server, name, value)
     with http_running(tmp_path) as door:
         held = [door.connect() for _ in range(3)]
         until(lambda: door.receiver.server.sessions == 3, "all places to be taken")
