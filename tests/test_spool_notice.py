@@ -274,3 +274,24 @@ def awaited(root: Path) -> tuple[str, str]:
                 each.rename(root / each.name)
             return parent, told[0]
     raise AssertionError("no death left a notification in tmp/")
+
+
+def test_a_message_that_is_damaged_after_its_runner_died_keeps_no_notification_back(tmp_path: Path) -> None:
+    """It is quarantined, and never claimed again; but its journal has promised the notification."""
+    seen = 0
+    for die_at in itertools.count():
+        root = tmp_path / str(die_at)
+        parent = accept(root, b"Subject: x\r\n\r\nx\r\n", *FATES)
+        with Spool.open(root) as spool, dying_at(die_at) as boundary:
+            run(spool)
+        if not boundary.dead:
+            break
+        file = root / "cur" / parent
+        if file.exists() and b'"notified"' in file.read_bytes() and not notifications(root, parent, "new"):
+            seen += 1
+            file.write_bytes(file.read_bytes().replace(b"Subject: x", b"Subject: y"))
+            with Spool.open(root) as spool:
+                run(spool)
+            assert walk(root)[parent].place == "corrupt"
+            assert len(notifications(root, parent, "new")) == 1
+    assert seen

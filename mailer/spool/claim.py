@@ -270,8 +270,9 @@ class Claims:
     def _read(self, held: Held, *, recovered: bool, died: bool = False) -> Claim | None:
         try:
             entry = held.read(boot=self._boot)
-            held.check(entry)
+            # First: what is owed to the sender is whole, even if the message itself is damaged.
             finish(held, entry.state, recovered=recovered)
+            held.check(entry)
             if entry.state.accepted and entry.state.accepted.once:
                 idempotency.confirm(held, entry.state.accepted.once)
         except Corrupt as corrupt:
