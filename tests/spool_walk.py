@@ -65,7 +65,11 @@ class Found:
 
 
 def read(path: Path, root: Path) -> Found:
-    raw = path.read_bytes()
+    return parse(path.read_bytes(), str(path.relative_to(root)))
+
+
+def parse(raw: bytes, path: str) -> Found:
+    """Return what a file's octets say; the path is relative to the spool."""
     block, _, rest = raw.partition(b"\r\nSpool-Length: ")
     digits = rest[:10]
     length = int(digits) if digits.isdigit() else 0
@@ -80,11 +84,11 @@ def read(path: Path, root: Path) -> Found:
         if isinstance(event, dict):
             events.append(event)
     accepted = next((event for event in events if event["event"] == "accepted"), {})
-    place, *bucket = path.relative_to(root).parent.parts
+    place, *bucket, name = path.split("/")
     return Found(
         place=place,
         bucket=bucket[0] if bucket else "",
-        name=path.name,
+        name=name,
         sender=next((_address(f[1]) for f in fields if f[0] == "Spool-Sender"), ""),
         recipients=tuple(_address(f[1]) for f in fields if f[0] == "Spool-Recipient"),
         notify=dict(_notify(f[1]) for f in fields if f[0] == "Spool-Recipient" and " NOTIFY=" in f[1]),

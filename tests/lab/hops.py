@@ -1,0 +1,183 @@
+"""Next hops that answer as the story says, and keep what they heard: outside of the faulted machine."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.outgoing import Outgoing
+from mailer.send.phase import Phase
+from mailer.send.presentation import Presentation
+from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.trouble import HopTrouble
+
+HOP = "mx.example.net[192.0.2.1]:25"
+SENT, LATER, REFUSED, DOWN, LOST, CUT, DEADLY = "sent", "later", "refused", "down", "lost", "cut", "deadly"
+"""What a hop does: accept; 451; 550; break down before the dot; accept, and lose the reply; lose the dot;
+the message kills its runner."""
+
+
+class Ack(NamedTuple):
+    """What a client knows: it was told 250."""
+
+    token: str
+    at: float
+
+
+class Accepted(NamedTuple):
+    """A hop took a message for a recipient."""
+
+    token: str
+    recipient: str
+    at: float
+
+
+class Notice(NamedTuple):
+    """A notification arrived at the sender."""
+
+    name: str
+    token: str
+    recipients: tuple[str, ...]
+
+
+@dataclass
+class Log:
+    """What clients and hops know; it survives every fault."""
+
+    acks: list[Ack] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    tried: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reopened: Counter[str] = field(default_factory=Counter)
+    lost: set[tuple[str, str]] = field(default_factory=set)
+    """Whose final reply was lost."""
+    removed: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    version: int = 0
+
+    def copy(self) -> "Log":
+        return Log(
+            list(self.acks),
+            list(self.refused),
+            list(self.accepted),
+            list(self.notices),
+            Counter(self.tried),
+            Counter(self.reopened),
+            set(self.lost),
+            list(self.removed),
+            list(self.held),
+            list(self.violations),
+            self.version,
+        )
+
+    def signature(self) -> int:
+        accepted = [(one.token, one.recipient) for one in self.accepted]
+        return hash((tuple(self.acks), tuple(accepted), tuple(self.notices), frozenset(self.tried.items())))
+
+
+@dataclass(eq=False)
+class Hop:
+    """A `Route` with answers for each message and recipient, in order; the last one is repeated."""
+
+    log: Log
+    answers: dict[tuple[str, str], tuple[str, ...]]
+    contents: dict[str, bytes]
+    clock: Callable[[], float]
+    allows_again: Callable[[str, str], str]
+    """Returns why a recipient may not get a message again; empty: it may."""
+    pace: Callable[[], float]
+    die: Callable[[], None]
+    name: str = HOP
+    batch_size: int = 2
+    batch_delay: float = 0.0
+    purse: None = None
+    presentation: Presentation = field(default_factory=Presentation)
+    asks_twice: bool = False
+    attempts: int = 1000
+
+    def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
+        return [list(recipients)]
+
+    def leads_to(self, hop: str) -> bool:
+        return hop == self.name
+
+    async def deliver(
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
+    ) -> list[Outcome]:
+        content = b""
+        while piece := outgoing.read(len(content), 1000):
+            content += piece
+        token = token_of(content)
+        notice = not outgoing.envelope.sender and b"multipart/report" in content
+        answers = [SENT if notice else self._answer(token, r.address) for r in recipients]
+        self.log.version += 1
+        if self.pace():
+            await asyncio.sleep(self.pace())
+        if DEADLY in answers:
+            self.die()
+        if DOWN in answers:
+            raise HopTrouble(self.name, Phase.CONNECT, "Connection refused")
+        taken = [
+            r.address for r, answer in zip(recipients, answers, strict=True) if answer in {SENT, LOST, CUT}
+        ]
+        if not taken:
+            return [self._outcome(r, answer) for r, answer in zip(recipients, answers, strict=True)]
+        reasons = [self.allows_again(token, r) for r in taken] if not notice else []
+        on_commit([r for r in recipients if r.address in taken], self.name)
+        lost = LOST in answers or CUT in answers
+        if CUT not in answers:
+            self._take(token, content, taken, notice=notice)
+            self.log.violations += filter(None, reasons)
+        if self.pace():
+            await asyncio.sleep(self.pace())
+        if lost:
+            self.log.lost |= {(token, address) for address in taken}
+            text = "connection lost after the dot"
+            return [
+                Outcome(r.address, Status.UNCERTAIN, self.name, text, Scope.HOST)
+                if r.address in taken
+                else self._outcome(r, answer)
+                for r, answer in zip(recipients, answers, strict=True)
+            ]
+        return [self._outcome(r, answer) for r, answer in zip(recipients, answers, strict=True)]
+
+    def _answer(self, token: str, recipient: str) -> str:
+        answers = self.answers.get((token, recipient), (SENT,))
+        number = self.log.tried[token, recipient]
+        self.log.tried[token, recipient] += 1
+        return answers[min(number, len(answers) - 1)]
+
+    def _outcome(self, recipient: Recipient, answer: str) -> Outcome:
+        status, reply, scope = {
+            SENT: (Status.SENT, "250 2.0.0 Ok", Scope.RECIPIENT),
+            LATER: (Status.DEFERRED, "451 4.7.1 Later", Scope.RECIPIENT),
+            REFUSED: (Status.BOUNCED, "550 5.1.1 No such user", Scope.RECIPIENT),
+        }[answer]
+        return Outcome(recipient.address, status, self.name, reply, scope)
+
+    def _take(self, token: str, content: bytes, taken: Sequence[str], *, notice: bool) -> None:
+        log = self.log
+        log.version += 1
+        if notice:
+            name = re.search(rb"(?im)^Message-ID: (\S+)", content)
+            failed = re.findall(rb"(?im)^Final-Recipient: *rfc822; *(\S+)", content)
+            log.notices.append(
+                Notice(
+                    name.group(1).decode() if name else "", token, tuple(sorted(f.decode() for f in failed))
+                )
+            )
+            return
+        if content != self.contents.get(token):
+            log.violations.append(f"{token}: other octets were sent than came")
+        log.accepted += [Accepted(token, recipient, self.clock()) for recipient in taken]
+
+
+def token_of(content: bytes) -> str:
+    found = re.search(rb"(?m)^X-Token: (\w+)", content)
+    return found.group(1).decode() if found else ""

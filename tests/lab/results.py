@@ -1,0 +1,89 @@
+"""The page of results: what was run, with date, commit and command."""
+
+# ruff: noqa: E501, ISC004 - the rows of a table are one line each
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from seeded_defects.__main__ import PAGE as DEFECTS_PAGE
+from seeded_defects.__main__ import ROOT
+from seeded_defects.catalogue import DEFECTS
+
+PAGE = Path(__file__).with_name("RESULTS.md")
+TOTALS = ROOT / ".testbed" / "lab" / "totals.json"
+DEFECTS_FILE = ROOT / ".testbed" / "lab" / "defects.tsv"
+VERSION = 1
+"""Of the simulator: goes up when its model, its stories or its judge change, so that its figures are run anew."""
+
+_HEAD = """# The fault lab: what was run
+
+`scripts/lab --results` writes this page; `tests/test_lab.py` fails when the simulator is another version than the one
+that was run, or when a seeded defect was added or changed since. `README.md` beside it says what the simulator is,
+and what it does not show.
+
+**The promise**: what was acknowledged was delivered to each recipient, or bounced with one notification, or stands in
+the spool; nobody gets a message twice, except where its file says that the reply was lost, or in the last second before
+a power cut; what a client was refused is not delivered; the queue drains when faults stop; no file is stuck.
+
+| lab | faults | figures | command |
+| --- | --- | --- | --- |
+"""
+_LIMITS = """
+## Limits of the method
+
+- A simulated disk shows what its rules admit. The rules are those of `disk.py`: sectors of a file, its size and
+  directory entries in any order that a kind of filesystem allows. Real controllers lie in other ways.
+- "Crash points" counts system calls times the faults tried there. Points whose disk, logs and kind of fault are the
+  same are tried once; the second figure counts those on which programs were started and run to the end.
+- The receiver's SMTP, sockets, TLS and DNS, the clock guard, idempotency keys, DKIM and `state/` are not in these
+  stories; other tests have them.
+- A defect that was not run is not in the table, and one that was not caught had the time that its row says. What is seen
+  first need not be the defect's own harm: `stuck: tmp/` in story 1 (a message that is damaged while it owes a
+  notification) also appears when a defect merely changes the order of calls, and is not explained yet.
+- Of a power cut that leaves a hole in a journal (ext4 without one, ext2), a second notification about one recipient is
+  not counted as a failure: the line `notified` may be on the disk without the line `bounced` before it.
+"""
+
+
+def commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def page() -> str:
+    """Return the page from the last runs; raises OSError when there were none."""
+    totals = json.loads(TOTALS.read_text())
+    rows = [line.split("\t", 1) for line in DEFECTS_FILE.read_text().splitlines()]
+    digests = {defect.name: defect.digest for defect in DEFECTS}
+    caught = sum("not caught" not in row for _, row in rows)
+    by_tests = [line for line in DEFECTS_PAGE.read_text().splitlines() if "| test_" in line]
+    figures = (
+        f"{totals['points']:,.0f} crash points in {totals['stories']:,.0f} stories of {totals['calls']:,.0f} system "
+        f"calls; {totals['worlds']:,.0f} differ; {totals['broken']} broken promises; {3600 * totals['points'] / totals['seconds']:,.0f} "
+        f"points ({3600 * totals['worlds'] / totals['seconds']:,.0f} different ones) an hour of one processor"
+    )
+    lines = [
+        f"| simulator, version {VERSION} | power cut and kill at every system call; one program killed; EIO, ENOSPC, "
+        f"EINTR, short reads and writes, a full disk, an aborted journal, damage; races | {figures} | "
+        "`scripts/lab --minutes M` |",
+        f"| its power | {len(rows)} seeded defects of the spool, one at a time | {caught} caught | "
+        "`scripts/lab --defects` |",
+        f"| all tests' power | {len(DEFECTS)} seeded defects of all rooms | {len(by_tests)} caught | "
+        "`scripts/defects`, see `tests/seeded_defects/RESULTS.md` |",
+        "| power cuts on real filesystems | ext4 with and without a journal, XFS, btrfs: a loop device that logs writes "
+        "and flushes | 300 images for each commit | `pytest tests/test_power_cut.py`, `MAILER_POWER_CUTS=N` for more |",
+        "| kills of real programs | `kill -9` at system calls of receiver and runner | each commit | "
+        "`pytest tests/test_kill.py tests/test_send_crash.py tests/test_receive_kill.py` |",
+        "| fuzz | parsers and sessions, by coverage | each commit, in short | `scripts/fuzz SECONDS` |",
+    ]
+    when = f"Simulator: run until {totals['date']}, on commit {totals['commit']}. Written {time.strftime('%Y-%m-%d')}."
+    table = [
+        "| defect | what the simulator saw first | seed | crash points until then | processor time | of |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(f"| {name} | {row} | {digests[name]} |" for name, row in rows),
+    ]
+    return (
+        "\n".join([_HEAD + "\n".join(lines), "", when, "", "## Seeded defects", "", *table]) + "\n" + _LIMITS
+    )

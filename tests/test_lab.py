@@ -1,0 +1,66 @@
+"""The simulator: fixed stories hold, a number is one story, defects are seen, the page is of now."""
+
+from collections.abc import Iterator
+
+import pytest
+from lab.explore import Counts, Explorer, explore, shortest
+from lab.results import PAGE, VERSION
+from lab.seam import installed
+from lab.story import story_of
+from lab.threads import Worker
+from seeded_defects.catalogue import DEFECTS
+
+from mailer.spool.layout import Spool
+
+STORIES = range(8)
+FOUND = (1,)
+"""Seeds that showed a defect of the product once."""
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_are_left() -> Iterator[None]:
+    yield
+    Worker.end_all()
+
+
+@pytest.mark.parametrize("seed", sorted({*STORIES, *FOUND}))
+def test_no_promise_is_broken_wherever_a_story_ends(seed: int) -> None:
+    """At each system call: kill -9 of all programs, and power cuts; beside the story's own faults."""
+    counts = Counts()
+    assert [str(failure) for failure in explore([seed], counts)] == []
+    assert counts.worlds > 3
+
+
+def test_a_number_is_one_story() -> None:
+    def once() -> tuple[list[str], Counts]:
+        counts, trace = Counts(), []
+        with installed():
+            explorer = Explorer(story_of(5), counts, traces=True)
+            assert list(explorer.failures()) == []
+            trace += explorer.trace or []
+        return trace, counts
+
+    assert once() == once()
+
+
+def test_a_directory_that_is_not_synced_loses_mail_and_the_shortest_story_says_how(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Spool, "sync_directory", lambda *_: None)
+    failure = next(explore(range(5), Counts()))
+    assert any("lost" in wrong for wrong in failure.wrong)
+    short = shortest(failure)
+    assert len(short.story.mails) == 1
+    assert f"seed {failure.story.seed}" in str(short)
+    assert any("rename" in call for call in short.calls)
+
+
+def test_the_page_is_of_this_simulator_and_of_these_defects() -> None:
+    """After a change of the simulator: `VERSION`, scripts/lab, scripts/lab --results."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert f"simulator, version {VERSION} |" in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    shown = {row[0]: row[-1] for row in rows}
+    digests = {defect.name: defect.digest for defect in DEFECTS}
+    assert len(shown.keys() & digests.keys()) >= 15
+    assert {name: digest for name, digest in shown.items() if digests.get(name, digest) != digest} == {}
