@@ -24,6 +24,7 @@ from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.send.smtp.client import Session
 from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.places import Places
 from mailer.send.smtp.pool import Pool
 from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
@@ -86,7 +87,8 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     guard = ClockGuard(spool, clocks, on_change)
     committer, disposal = Committer(spool).start(), Disposal()
     try:
-        pool = Pool(partial(_open_session, clock=clock, say=say), limit=config.sending.max_sessions_per_hop)
+        opener = partial(_open_session, clock=clock, say=say)
+        pool = Pool(opener, limit=config.sending.max_sessions_per_hop, places=Places(clock=clock))
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
             traffic = Traffic(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)

@@ -1,7 +1,7 @@
 """How many connections all runners together have to one provider: a lock for each, `state/session-*`.
 
 The lock of one of the N files is the right to one connection; the kernel frees it when its process dies.
-The file has a mark in it while it is in use: a free lock beside a mark was left by a connection that was not
+The file names its process while it is in use: a free lock beside a name was left by a connection that was not
 closed in order, and the other side may not know yet that it is gone.
 """
 
@@ -41,7 +41,22 @@ class Slots:
         """Prepare; args: of: the provider's account; most: connections at once."""
         self._spool = spool
         self._name = f"session-{sha256(of.encode()).hexdigest()[:16]}"
+        self._of = of
         self._most = most
+
+    def __str__(self) -> str:
+        return f"{self._most} connections that maxSessions allows to {self._of}"
+
+    def users(self) -> list[str]:
+        """Return the ids of the processes that have them, as far as they are known."""
+        return sorted(filter(None, {self._user(number) for number in range(self._most)}))
+
+    def _user(self, number: int) -> str:
+        with contextlib.suppress(OSError), self._spool.directory(STATE) as directory:
+            fd = os.open(f"{self._name}-{number}", _FLAGS & ~os.O_CREAT, dir_fd=directory)
+            with os.fdopen(fd, "rb") as file:
+                return file.readline(20).decode("ascii", "replace").strip()
+        return ""
 
     def take(self) -> Slot | None:
         """Take a free one; None: there is none; raises OSError."""
@@ -58,7 +73,7 @@ class Slots:
                     raise
                 abandoned = os.fstat(fd).st_size > 0
                 with contextlib.suppress(OSError):  # A full disk: the lock is what counts.
-                    os.pwrite(fd, b"in use\n", 0)
+                    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
                 return Slot(fd, abandoned=abandoned)
         return None
 

@@ -14,7 +14,7 @@ from mailer.send.routes.providers import Breaker
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
-from mailer.send.trouble import Hardness, HopTrouble, SessionLost, rule
+from mailer.send.trouble import Hardness, HopTrouble, Resting, SessionLost, rule
 from mailer.spool.provider_state import Witness
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class ForwardRoute:
                 outcomes = await session.transact(
                     outgoing, recipients, lambda accepted: on_commit(accepted, session.label)
                 )
+        except Resting:
+            raise  # The provider was not tried.
         except HopTrouble as trouble:
             if rule(trouble.scope, trouble.hardness, hops_left=False).breaker:
                 # A session that breaks within a transaction may be that mail's doing.

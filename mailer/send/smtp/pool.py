@@ -11,10 +11,11 @@ from mailer.mail.outcome import Outcome
 from mailer.send.phase import Phase
 from mailer.send.smtp.client import Commit, Message
 from mailer.send.smtp.hop import Hop
+from mailer.send.smtp.places import LOOK, Places
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
 
 if TYPE_CHECKING:
-    from mailer.spool.slots import Slot, Slots
+    from mailer.spool.slots import Slot
 
 IDLE = 5.0
 """Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
@@ -36,14 +37,8 @@ EASED = 60.0
 EASE = 1.0
 """Seconds that it gets nothing new, after each time that it says so. More than that is the breaker's."""
 
-SLOT_LOOK = 0.1
-"""Seconds between looks for a free place among those of all runners (`Hop.slots`)."""
-
 SHARE = 1.0
 """Seconds that a session is kept busy while another runner waits for its place."""
-
-ABANDONED = 1.0
-"""Seconds until a place is used again whose session was cut: the other side may not have noticed yet."""
 
 OnWait = Callable[[str, float, int], None]
 """Called with the hop, the seconds until its next free turn, and its turns a minute."""
@@ -185,7 +180,7 @@ class _Line:
     async def open(self) -> Session:
         if self._hop.slots is None:
             return await self._open()
-        slot = await _slot(self._hop.slots)
+        slot = await self._pool.places.take(self._hop.slots, str(self._hop))
         try:
             session = await self._open()
         except BaseException:
@@ -259,7 +254,7 @@ class _Line:
 
     def _wait_until(self, end: float) -> None:
         loop = asyncio.get_running_loop()
-        end = min(end, loop.time() + SLOT_LOOK) if self._hop.slots else end
+        end = min(end, loop.time() + LOOK) if self._hop.slots else end
         self._timer = loop.call_at(end, self._expire)
 
     def _expire(self) -> None:
@@ -273,23 +268,6 @@ class _Line:
         if self._idle:
             self._wait_until(self._idle[0][1])
         self._pool.forget_if_vacant(self._hop)
-
-
-async def _slot(slots: "Slots") -> "Slot":
-    """Wait for one of the places of all runners."""
-    slot = None if slots.wanted() else slots.take()
-    if slot is None:
-        with slots.waiting():
-            while slot is None:
-                await asyncio.sleep(SLOT_LOOK)
-                slot = slots.take()
-    if slot.abandoned:
-        try:
-            await asyncio.sleep(ABANDONED)
-        except BaseException:
-            slot.release(in_order=False)
-            raise
-    return slot
 
 
 class Lease:
@@ -408,16 +386,20 @@ class Pool:
     An async context manager; on exit idle sessions end with QUIT, and those still on loan are dropped.
     """
 
-    def __init__(self, opener: Opener, *, limit: int, idle: float = IDLE) -> None:
+    def __init__(
+        self, opener: Opener, *, limit: int, idle: float = IDLE, places: Places | None = None
+    ) -> None:
         """Keep sessions that `opener` opens.
 
         Args:
             opener: `Session.open` with its time-outs.
             limit: sessions to one hop at a time, at least 1; `Hop.max_sessions` overrules it.
             idle: seconds that an unused session is kept.
+            places: takes the slots of hops that have some (`Hop.slots`).
         """
         self.opener = opener
         self.idle = idle
+        self.places = places or Places()
         self._limit = limit
         self._turns: dict[Hop, float] = {}
         """When the next transaction may begin, at hops that have a limit."""
