@@ -95,7 +95,9 @@ async def post(
             ) as response,
         ):
             return Response(response.status, response.headers.copy(), await _bounded(response.content))
-    except (TimeoutError, CallTrouble):
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {timeout:g} seconds") from None  # aiohttp's words quote the URL
+    except CallTrouble:
         raise
     except (ClientError, OSError, ValueError) as error:
         raise CallTrouble(words_of(error)) from None
@@ -143,10 +145,32 @@ def words_of(error: Exception) -> str:
     certificate = getattr(error, "certificate_error", None) or wrapped
     if isinstance(certificate, ssl.SSLCertVerificationError):
         return printable(f"its certificate is not trusted: {certificate.verify_message}", 300)
-    if isinstance(error, ValueError):
-        return "the address cannot be used"  # aiohttp's words would quote it.
+    if ours := _in_our_words(error):
+        return ours
     number = getattr(wrapped, "errno", None)
     if isinstance(number, int) and number > 0:  # those of getaddrinfo are negative
         return os.strerror(number)
     text = getattr(wrapped, "strerror", None) or str(wrapped) or type(wrapped).__name__
     return printable(str(text), 300)
+
+
+def _in_our_words(error: Exception) -> str:
+    """Say what aiohttp says with the URL or the answer in it, where a secret may be; empty: it does not."""
+    from aiohttp import (  # noqa: PLC0415 - as above
+        ClientHttpProxyError,
+        ClientPayloadError,
+        ClientResponseError,
+        ConnectionTimeoutError,
+        ServerDisconnectedError,
+    )
+
+    if isinstance(error, ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
+    words = {
+        ClientResponseError: "its answer is not HTTP",
+        ClientPayloadError: "its answer broke off",
+        ConnectionTimeoutError: "no connection in time",
+        ServerDisconnectedError: "the server closed the connection",
+        ValueError: "the address cannot be used",
+    }
+    return next((said for kind, said in words.items() if isinstance(error, kind)), "")

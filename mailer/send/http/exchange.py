@@ -57,6 +57,8 @@ class Exchange:
         self._source = (source_address, 0) if source_address else None
         self._session: ClientSession | None = None
         self._failure: BaseException | None = None
+        self._deadline = asyncio.timeout(None)
+        """Of the piece that is being written."""
         self._closing: asyncio.Task[None] | None = None
 
     async def post(self, request: Request, on_last: Callable[[], None]) -> Answer:
@@ -70,18 +72,20 @@ class Exchange:
 
         Raises:
             Broken: there is none.
-            Exception: whatever `on_last` or reading the message raised.
+            Exception: whatever `on_last` or reading the message raised, even if an answer came before it.
         """
         self.whole, self._failure = False, None
         headers = {**request.headers, "Content-Length": str(request.body.size)}
+        data = self._pieces(request, on_last)
         try:
-            return await self._ask(
-                "POST", request.url, request.body.size, headers=headers, data=self._pieces(request, on_last)
-            )
+            answer = await self._ask("POST", request.url, request.body.size, headers=headers, data=data)
         except Broken:
             if self._failure:
                 raise self._failure from None
             raise
+        if self._failure:
+            raise self._failure
+        return answer
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """Send a request without a body, and return its answer; raises Broken."""
@@ -104,6 +108,7 @@ class Exchange:
             held = b""
             for piece in request.body.pieces():
                 if held:
+                    self._expect(self._timeouts.body)
                     yield held
                 held = piece
             on_last()
@@ -111,24 +116,38 @@ class Exchange:
             self._failure = failure  # aiohttp would wrap it
             raise
         self.whole = True
+        # aiohttp's time for an answer begins when the last piece has left its buffer.
+        self._expect(self._timeouts.body + self._patience(request.body.size))
         yield held
+
+    def _expect(self, seconds: float) -> None:
+        """Give the server so much time to take what is written next: aiohttp waits for that without end."""
+        with contextlib.suppress(RuntimeError):  # It is over.
+            self._deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _ask(self, method: str, url: str, size: int, **what: Any) -> Answer:  # noqa: ANN401 - aiohttp's
         from aiohttp import ClientError  # noqa: PLC0415 - it takes 0.2 s, which no run pays without need
 
-        proxy, login = proxied(url)
+        self._deadline = asyncio.timeout(None)
         try:
-            async with self._opened().request(
-                method,
-                url,
-                allow_redirects=False,
-                proxy=proxy,
-                proxy_auth=login,
-                timeout=self._limits(size),
-                **what,
-            ) as response:
+            proxy, login = proxied(url)
+            async with (
+                self._deadline,
+                self._opened().request(
+                    method,
+                    url,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    proxy_auth=login,
+                    timeout=self._limits(size),
+                    **what,
+                ) as response,
+            ):
                 self._note_tls(response)
-                return Answer(response.status, response.headers, await self._beginning(response))
+                answer = Answer(response.status, response.headers, await self._beginning(response))
+                if "data" in what and not self.whole:
+                    response.close()  # Its connection is in the middle of a request.
+                return answer
         except (ClientError, OSError, ValueError) as error:
             raise self._broken(error) from error
 
@@ -149,7 +168,16 @@ class Exchange:
         from aiohttp import ClientTimeout  # noqa: PLC0415 - as above
 
         times = self._timeouts
-        return ClientTimeout(total=None, sock_connect=times.connect, sock_read=times.dot + size / _SLOWEST)
+        return ClientTimeout(
+            total=None,
+            connect=times.connect + times.tls,  # with what a proxy takes
+            sock_connect=times.connect,
+            sock_read=self._patience(size),
+        )
+
+    def _patience(self, size: int) -> float:
+        """Seconds for the answer to a request of so many octets."""
+        return self._timeouts.dot + size / _SLOWEST
 
     def _note_tls(self, response: "ClientResponse") -> None:
         """An answer without a body has given its connection back by now; the next one has the same."""
@@ -179,15 +207,13 @@ class Exchange:
             ConnectionTimeoutError,
         )
 
-        text = words_of(error)
+        text = "the server does not read on" if self._deadline.expired() else words_of(error)
         if self.whole:
             return Broken(text, Phase.DOT, whole=True)
         if isinstance(error, ClientConnectorCertificateError):
             return Broken(text, Phase.TLS, whole=False, temporary=False)
         if isinstance(error, ClientConnectorSSLError):
             return Broken(text, Phase.TLS, whole=False)
-        if isinstance(error, ClientHttpProxyError):
-            return Broken(f"the proxy answered {error.status}", Phase.CONNECT, whole=False)
-        if isinstance(error, (ClientConnectorError, ConnectionTimeoutError)):
+        if isinstance(error, (ClientHttpProxyError, ClientConnectorError, ConnectionTimeoutError)):
             return Broken(text, Phase.CONNECT, whole=False)
         return Broken(text, Phase.BODY, whole=False)

@@ -68,7 +68,7 @@ class HttpSession:
 
         Args:
             login: at a hop with an interface.
-            timeouts: `connect` and `dot`, which is how long an answer may take, count.
+            timeouts: `connect`, `tls`, `body` and `dot`, which is how long an answer may take, count.
             clock: what time it is.
             say: takes the lines of a transcript.
         """
@@ -224,9 +224,14 @@ class HttpSession:
             HopTrouble: it is about our account or the interface, and nobody was sent anything.
         """
         line = self._line(answer, len(batch))
+        whole = self._exchange.whole
+        self.alive = self.alive and whole
+        if answer.taken and not whole:
+            text = f"{self._line(answer)} (before the request was sent whole)"
+            raise SessionLost(self.label, Phase.BODY, text)
         if answer.taken:
             return [self._outcome(r, Status.SENT, Scope.MESSAGE, line) for r in batch]
-        if answer.failed and self._exchange.whole:
+        if answer.failed and whole:
             return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
         status, scope = judge_http(line)
         if scope in {Scope.PROVIDER, Scope.HOST}:
