@@ -161,6 +161,23 @@ def test_doubt_outlives_trouble_at_that_exchanger(relay, internet):
     assert second.sessions == []
 
 
+def test_doubt_outlives_the_exchanger_until_the_operator_lets_the_mail_go(relay, internet):
+    """A provider at port 25 that was removed looks the same: no exchanger of the domain."""
+    internet.server(MX1, {"dot": DROP})
+    second = internet.server(MX2)
+    message = run(relay, internet)
+    internet.dns.zone[("one.test", "MX")] = ["10 mx2.one.test."]
+    again(relay)
+    doubtful = found(relay.spool, message.name)
+    assert doubtful.statuses == {BOB: "uncertain"}
+    assert "is no exchanger of one.test" in doubtful.events[-1]["reply"]
+    assert second.sessions == []
+    relay.mailer("spool", "hold", message.name)
+    relay.mailer("spool", "retry", message.name)
+    relay.mailer_send("--once")
+    assert [taken.recipients for taken in second.messages] == [[BOB]]
+
+
 def test_a_domain_that_is_gone_says_nothing_of_what_its_exchanger_may_have(relay, internet):
     server = internet.server(MX1, {"dot": [DROP, None]})
     message = run(relay, internet)

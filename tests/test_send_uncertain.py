@@ -190,3 +190,25 @@ def test_max_seconds_cuts_nothing_off(relay: Relay) -> None:
         assert relay.mailer_send("--once", "--max-seconds", "500ms").returncode == 0
         assert hop.delivered() == [(TO, MESSAGE)]
     assert found(relay.spool, message) is None
+
+
+def test_mail_in_doubt_is_held_when_its_provider_is_gone(relay: Relay) -> None:
+    """To retry all that waits is no decision to send it twice; to release it is, until it arrives."""
+    with Server({"dot": DROP}) as gone, Server({"rcpt": ["450 4.2.0 greylisted", None]}) as other:
+        relay.configure(forward_to(gone))
+        message = queue(relay.spool)
+        relay.mailer_send()
+        relay.configure(forward_to(other))
+        relay.mailer("spool", "retry", "--all")
+        assert relay.mailer_send("--once").returncode == 0
+        left = found(relay.spool, message)
+        assert left is not None
+        assert (left.place, left.statuses) == ("hold", {TO: "uncertain"})
+        assert f"{at(gone)} may have delivered it" in str(left.events[-1]["reason"])
+        assert "mailer spool release" in str(left.events[-1]["reason"])
+        assert other.sessions == []
+        relay.mailer("spool", "release", message)
+        relay.mailer_send("--once")
+        relay.mailer_send("--once", under=faketime("+1h"))
+        assert other.delivered() == [(TO, MESSAGE)]
+    assert found(relay.spool, message) is None

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
+_GONE = (
+    "{hop} may have delivered it, and no route leads there any more; `mailer spool release` sends it by the "
+    "routes that there are, perhaps for the second time; to ask there again, first put that provider back"
+)
+"""Why mail in doubt is held."""
 
 
 class Attempt:
@@ -68,12 +73,14 @@ class Attempt:
         """Divide the recipients by the routes they go; the second part stays here, as its ways say.
 
         A recipient that is uncertain at a hop is given that hop alone, whatever the rules say now: a hop that
-        may have taken a message is the only one that could recognise it the second time. The direct route has
-        many hops: recipients in doubt at one hop are sent to apart from all others.
+        may have taken a message is the only one that could recognise it the second time. If no route leads
+        there any more, the operator decides. The direct route has many hops: recipients in doubt at one hop
+        are sent to apart from all others.
         """
         table = self._policy.routes
         plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
         kept: dict[Way, list[Recipient]] = {}
+        gone: dict[str, Way] = {}
         for way, standings in table.divide(self._record.claim, due).items():
             every = table.next(way)
             for standing in standings:
@@ -81,6 +88,10 @@ class Attempt:
                 if standing.status is Status.UNCERTAIN:
                     hop = standing.hop
                     known = table.leading_to(hop)
+                    if known is None and not standing.let_go:
+                        unreachable = gone.setdefault(hop, Way(hold=_GONE.format(hop=hop)))
+                        kept.setdefault(unreachable, []).append(standing.recipient)
+                        continue
                     routes = (known,) if known else every
                 if routes:
                     plan.setdefault((routes, hop), []).append(standing.recipient)
@@ -144,8 +155,7 @@ class Attempt:
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
-                on = hops_left and not (patient and not isinstance(trouble, Resting))
-                on &= not (isinstance(trouble, Resting) and trouble.waits)
+                on = hops_left and _is_passed_on(trouble, patient=patient)
                 return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             except OSError:
                 raise  # The disk's: what cannot be recorded must not be sent.
@@ -235,6 +245,11 @@ class Attempt:
         for outcome, recipients in passed_on.items():
             self._record.trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
         return [recipient for recipients in passed_on.values() for recipient in recipients]
+
+
+def _is_passed_on(trouble: HopTrouble, *, patient: bool) -> bool:
+    """Tell whether the next route is tried now; a paused hop is not given the attempts of its route."""
+    return not trouble.waits if isinstance(trouble, Resting) else not patient
 
 
 def _goes_on(outcome: Outcome, *, hops_left: bool) -> bool:

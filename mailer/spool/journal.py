@@ -146,6 +146,8 @@ class Standing(msgspec.Struct, frozen=True):
     """The attempt that this is the outcome of."""
     allowed: bool = False
     """It is uncertain, and the operator wants it tried all the same."""
+    let_go: bool = False
+    """It is uncertain, and the operator let it go after it was held: another hop may have it, too."""
     unclear: bool = False
     """It was refused for good once, and not clearly why: as `Event.unclear`."""
     action: str = ""
@@ -301,6 +303,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         hop=event.hop,
                         next=due,
                         attempt=event.attempt,
+                        let_go=known.let_go and (event.event, event.hop) == (Kind.UNCERTAIN, known.hop),
                         unclear=event.unclear or known.unclear,
                         action=event.action,
                         # A failure is reported once; that it was sent after all would be news.
@@ -358,10 +361,10 @@ def _after_notice(state: State, event: Event, standings: dict[str, Standing]) ->
     return replace(state, notices=(*state.notices, event.notice))
 
 
-def _allow_doubt(standings: dict[str, Standing]) -> None:
+def _allow_doubt(standings: dict[str, Standing], *, held: bool) -> None:
     for address, known in standings.items():
         if known.status is Status.UNCERTAIN:
-            standings[address] = replace(known, allowed=True)
+            standings[address] = replace(known, allowed=True, let_go=held or known.let_go)
 
 
 def _after_outcome(state: State, event: Event) -> State:
@@ -389,7 +392,7 @@ def _after(state: State, event: Event, standings: dict[str, Standing], boot: str
         case Kind.HELD:
             state = replace(state, held=event.reason or "held")
         case Kind.RELEASED:
-            _allow_doubt(standings)
+            _allow_doubt(standings, held=bool(state.held))
             state = replace(state, held="", released=True, recoveries=0, deaths_alone=0, hand="")
         case Kind.REQUEUED:
             state = _after_requeue(state, event, standings)
@@ -449,7 +452,7 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
             )
         elif address in event.to and not known.status.final:
             standings[address] = replace(known, next=None)
-    _allow_doubt(standings)
+    _allow_doubt(standings, held=bool(state.held))
     released = state.released or bool(state.held)
     state = replace(state, held="", released=released, recoveries=0, deaths_alone=0, hand="")
     # Whoever has waiting mail tried every hour must still see it given up one day.

@@ -127,9 +127,9 @@ class DirectRoute:
         except LookupFailed as failed:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
         tried: list[Outcome] | HopTrouble | None = None
-        async for hop in self._hops(
-            _in_doubt(outgoing, recipients, hosts), domain, demand_of(self._terms.tls_policies, domain)
-        ):
+        wanted_hosts = _in_doubt(outgoing, recipients, domain, hosts)
+        demand = demand_of(self._terms.tls_policies, domain)
+        async for hop in self._hops(wanted_hosts, domain, demand):
             if tried:
                 _tell(tried, recipients, on_trouble)
             tried = await self._try(hop, outgoing, recipients, on_commit)
@@ -142,8 +142,8 @@ class DirectRoute:
         raise tried or HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
 
     def leads_to(self, hop: str) -> bool:
-        """Take every hop at the exchangers' port for ours: which exchanger it was, the name in it says."""
-        return hop.endswith(f":{self._terms.port}")
+        """Take every hop at the exchangers' port for ours that has no login; see `_in_doubt`."""
+        return "@" not in hop and hop.endswith(f":{self._terms.port}")
 
     async def _try(
         self,
@@ -211,12 +211,28 @@ def _of_the_exchanger(outcome: Outcome) -> bool:
     return outcome.status is Status.DEFERRED and outcome.scope is Scope.HOST
 
 
-def _in_doubt(outgoing: Outgoing, recipients: Sequence[Recipient], hosts: list[str]) -> list[str]:
-    """Choose the exchangers to try: the one that may have taken the message already, as long as it is one."""
+def _in_doubt(
+    outgoing: Outgoing, recipients: Sequence[Recipient], domain: str, hosts: list[str]
+) -> list[str]:
+    """Choose the exchangers to try; for mail in doubt, only those that may have taken it.
+
+    Raises:
+        HopTrouble: none of these is an exchanger of the domain any more, or one was a provider.
+    """
     asked = {recipient.address for recipient in recipients}
-    doubted = {
-        standing.hop.partition("[")[0]
+    doubtful = [
+        standing
         for standing in outgoing.claim.entry.state.standings
         if standing.status is Status.UNCERTAIN and standing.address in asked
-    }
-    return [host for host in hosts if host in doubted] or hosts[:MAX_HOSTS]
+    ]
+    doubted = {standing.hop.partition("[")[0] for standing in doubtful}
+    if known := [host for host in hosts if host in doubted]:
+        return known
+    # A literal is its own exchanger.
+    if all(standing.let_go for standing in doubtful) or domain.startswith("["):
+        return hosts[:MAX_HOSTS]
+    text = (
+        f"{doubtful[0].hop} may have delivered it, and is no exchanger of {domain}; `mailer spool hold` and "
+        "then `mailer spool retry` send it to those that are, perhaps for the second time"
+    )
+    raise HopTrouble(domain, Phase.LOOKUP, text)
