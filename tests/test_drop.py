@@ -25,7 +25,7 @@ from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop
+from mailer.spool import drop, idempotency
 from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
 from mailer.spool.layout import DROP, ONCE, Spool
@@ -130,11 +130,17 @@ def test_whenever_the_hand_over_dies_the_message_is_whole_or_not_there(spool: Sp
     assert all(name.startswith(".") for name in names(spool))
 
 
-@pytest.mark.parametrize(("delivered_before", "torn"), [(False, True), (True, False)])
+@pytest.mark.parametrize(
+    ("delivered_before", "torn", "keyed"), [(False, True, False), (True, False, False), (True, False, True)]
+)
 def test_whenever_the_taker_dies_the_mail_is_queued_once(
-    spool_path: Path, *, delivered_before: bool, torn: bool
+    spool_path: Path, *, delivered_before: bool, torn: bool, keyed: bool
 ) -> None:
-    """Also when a runner has delivered it, and it has left the spool, before the next one takes it in."""
+    """Also when a runner has delivered it, and it has left the spool, before the next one takes it in.
+
+    And also if it has an idempotency key, whose window is over by then.
+    """
+    text = b"Idempotency-Key: k1\r\n" * keyed + TEXT
     die_at, dead = 0, True
     while dead:
         path = spool_path / str(die_at)
@@ -142,13 +148,14 @@ def test_whenever_the_taker_dies_the_mail_is_queued_once(
         path.parent.mkdir(exist_ok=True)
         with Spool.open(path, create=True) as spool:
             drop.prepare(spool, wanted=True)
-            leave(spool)
+            leave(spool, text)
             with dying_at(die_at, torn=torn) as boundary:
                 Receiver(spool).take_in()
             dead = boundary.dead
         with Spool.open(path) as spool:
             if delivered_before:
                 delivered += run(spool)
+            idempotency.forget_old(spool, time.time() + 90_000, 86_400)
             Receiver(spool).take_in()
             delivered += run(spool)
             assert len(delivered) == 1, boundary.calls
@@ -157,6 +164,14 @@ def test_whenever_the_taker_dies_the_mail_is_queued_once(
     assert "renameat2" in boundary.calls
     # The drop, durably, and then its key.
     assert [call for call in boundary.calls if call != "open"][-3:] == ["unlink", "fsync", "unlink"]
+
+
+def test_mail_that_was_submitted_under_its_key_is_not_queued_again_from_a_drop(spool: Spool) -> None:
+    text = b"Idempotency-Key: k1\r\n" + TEXT
+    receiver, _, _ = Receiver(spool), leave(spool, text), leave(spool, text)
+    receiver.take_in()
+    assert (len(queued(spool)), names(spool)) == (1, [])
+    assert any("event=repeated" in line and "Idempotency-Key" in line for line in receiver.log)
 
 
 def odd(spool: Spool, name: str, kind: str) -> None:

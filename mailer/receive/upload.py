@@ -19,7 +19,7 @@ from mailer.receive.mime_header import Unencodable
 from mailer.receive.wishes import Wishes, wishes
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
-from mailer.spool.idempotency import InUse, KeyFile, name_of
+from mailer.spool.idempotency import InUse, KeyFile, Known, name_of
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool
 
@@ -43,7 +43,7 @@ class Store:
     """This boot's id, and its clock: by them a message's age is known, should `clock` be wrong."""
     uptime: Clock = lambda: 0.0
     once: str = ""
-    """The file in `once/` for mail without an idempotency key; empty: none. See `pickup`."""
+    """The file in `once/` of the drop that is taken in, beside that of its idempotency key; or empty."""
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     """One message with long lines is encoded at a time: it is work for the processor that all share."""
 
@@ -85,7 +85,7 @@ class Upload:
         """Octets of the message so far, as they came."""
         self._wishes = Wishes()
         self._content: Content | None = None
-        """What it is known by, should it come again; None: it has no idempotency key."""
+        """What it is known by, should it come again; None: it has no idempotency key, and is no drop."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
 
@@ -197,28 +197,38 @@ class Upload:
             self._fail(error)
 
     async def _meet(self, content: Content) -> Reply | None:
-        """Look what is known of its idempotency key, and make it this message's; a reply: it ends here."""
+        """Look what is known of its keys, and make them this message's; a reply: it ends here.
+
+        A drop that has an idempotency key is known by both: that one is forgotten after `idempotencyWindow`,
+        which may be over before the drop is removed.
+        """
         incoming, origin, store = self._incoming, self._origin, self._store
         key, digest = self._wishes.key, content.digest()
-        name = name_of(origin.user, origin.peer, key) if key else store.once
+        own = name_of(origin.user, origin.peer, key) if key else ""
         try:
-            file = KeyFile.take(store.spool, name)
-            incoming.key = file
-            if file.known.id and not file.known.accepted:
-                await asyncio.to_thread(file.settle)
-            if not (first := file.known).id:
+            for name, why in ((store.once, _SAME_DROP), (own, _SAME_KEY)):
+                if name and (first := await self._known(name)).id:
+                    return self._repeated(first, digest, why)
+            for file in incoming.keys:
                 file.begin(incoming.id, digest, at=store.clock())
-                return None
         except InUse:
             return replies.KEY_IN_USE
         except OSError as error:
             self._fail(error)
-            return None
+        return None
+
+    async def _known(self, name: str) -> Known:
+        """Take a key, and return what is known of it; raises InUse, OSError."""
+        file = KeyFile.take(self._store.spool, name)
+        self._incoming.keys.append(file)
+        if file.known.id and not file.known.accepted:
+            await asyncio.to_thread(file.settle)
+        return file.known
+
+    def _repeated(self, first: Known, digest: str, why: str) -> Reply:
         if first.content != digest:
             return replies.other_mail(first.id)
-        store.log.message(
-            "repeated", id=first.id, to=self._recipients, reason=_SAME_KEY if key else _SAME_DROP
-        )
+        self._store.log.message("repeated", id=first.id, to=self._recipients, reason=why)
         return replies.repeated(first.id)
 
     @property

@@ -200,18 +200,22 @@ class KeyFile:
             os.close(fd)
 
 
-def confirm(held: Held, name: str) -> None:
-    """Make sure that a key's file says that a message was accepted, before that can leave the spool.
+def confirm(held: Held, names: str) -> None:
+    """Make sure that its keys' files say that a message was accepted, before that can leave the spool.
 
     Args:
         held: the message; its lock is ours, so its receiver has done so, or is dead.
-        name: of the key's file, as the message's journal has it; empty: it came without a key.
+        names: of the files, as the message's journal has them; empty: it came without a key.
 
     Raises:
         OSError: it cannot be recorded; the message must stay in the spool.
     """
-    if not _is_name(name):
-        return
+    for name in names.split():
+        if _is_name(name):
+            _confirm(held, name)
+
+
+def _confirm(held: Held, name: str) -> None:
     try:
         fd = _open(held.spool, name, create=False)
     except OSError as error:

@@ -50,8 +50,8 @@ class Incoming:
         self._scheduled = 0.0
         self._at = ""
         """When it was complete, as its journal says."""
-        self.key: KeyFile | None = None
-        """Of a message that came with an idempotency key: begun, and given up together with the message."""
+        self.keys: list[KeyFile] = []
+        """Of its idempotency key, and of its drop: begun, and given up together with the message."""
         self.size = 0
         """Bytes of the message so far."""
 
@@ -130,7 +130,7 @@ class Incoming:
             about=about,
             next=clock.rfc3339(scheduled) if scheduled else "",
             expires=clock.rfc3339(expires) if expires else "",
-            once=self.key.name if self.key else "",
+            once=" ".join(key.name for key in self.keys),
         )
         self._buffer += journal.encode(accepted)
         if self._flushed:
@@ -163,8 +163,8 @@ class Incoming:
 
     def sync(self) -> None:
         os.fsync(self._fd)
-        if self.key is not None:
-            self.key.sync()
+        for key in self.keys:
+            key.sync()
 
     def move(self) -> None:
         spot, moved = self._commit()
@@ -205,15 +205,14 @@ class Incoming:
 
     def sources(self) -> tuple[str, ...]:
         """Record under its key that it is durable; `tmp/` itself is synced within a second: see `Upload`."""
-        if self.key is None:
-            return ()
-        self.key.accept(self.id, at=self._at)
-        return (ONCE,)
+        for key in self.keys:
+            key.accept(self.id, at=self._at)
+        return (ONCE,) if self.keys else ()
 
     def undo(self) -> None:
         try:
-            if self.key is not None:
-                self.key.drop(at=self._at)
+            for key in self.keys:
+                key.drop(at=self._at)
         except OSError as error:
             # The next client with this key is answered that it is queued: so it must stay.
             self.release()
@@ -249,8 +248,8 @@ class Incoming:
 
     def _close(self) -> None:
         os.close(self._fd)
-        if self.key is not None:
-            self.key.release()
+        for key in self.keys:
+            key.release()
 
 
 def _open_locked(spool: Spool, name: str) -> int:

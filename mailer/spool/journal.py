@@ -88,7 +88,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: str = ""
     """With `accepted`: after this time its sender does not want it delivered any more."""
     once: str = ""
-    """With `accepted`: the file in `once/` of the idempotency key that it came with."""
+    """With `accepted`: the files in `once/` of its idempotency key and its drop, with a blank between."""
 
 
 OUTCOMES: dict[str, Status] = {
