@@ -199,6 +199,21 @@ def test_who_asks_for_a_pause_is_given_it_to_the_second(relay: Relay, tokens: To
     assert row["reason"] == "it takes no more from us for now"
 
 
+def test_one_mail_closes_its_provider_to_no_other(relay: Relay) -> None:
+    """Even if its answer says that the account may not send: the words may be a quotation of the mail."""
+    said = {"message": "policy: 'SendingPaused' was found in the subject"}
+    with HttpApi(
+        mailgun, refuses=lambda taken: (400, said) if "odd@x.example" in taken.recipients else None
+    ) as api:
+        relay.configure(by_key(api))
+        odd = queue(relay.spool, ("odd@x.example",), MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        queue(relay.spool, TO, MESSAGE)
+        assert relay.mailer_send("--once").returncode == 0
+        assert [taken.recipients for taken in api.taken] == [TO]
+    assert journal(relay, odd)[-1]["event"] == "deferred"
+
+
 def test_one_mailbox_gets_four_requests_at_once_of_all_runners(relay: Relay, tokens: TokenServer) -> None:
     with HttpApi(graph) as api:
         api.hold = Event()

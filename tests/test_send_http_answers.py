@@ -13,7 +13,7 @@ from mailer.send.replies.reader import read_line
 from mailer.send.routes import breaker
 from mailer.send.routes.breaker import Ailment, Kind
 from mailer.send.trouble import Action, Hardness, decide, judge_http, too_many
-from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.provider_state import Health, ProviderState, Witness, health
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 DATE = "Fri, 01 Jan 2027 00:00:00 GMT"
@@ -138,6 +138,28 @@ MEANINGS = [
     ),
     (gmail(400, "invalidArgument", "Invalid To header"), Scope.RECIPIENT, Action.BOUNCE, ""),
     (gmail(400, "invalidArgument", "Recipient address required"), Scope.RECIPIENT, Action.BOUNCE, ""),
+    # A mailbox may be called anything.
+    (
+        mailgun(400, "'to' parameter is not a valid address: daily@x.example"),
+        Scope.RECIPIENT,
+        Action.BOUNCE,
+        "",
+    ),
+    (
+        graph(400, "ErrorInvalidRecipients", "'daily.limit@x.example' and throttle@x.example"),
+        Scope.RECIPIENT,
+        Action.BOUNCE,
+        "",
+    ),
+    (mailgun(400, 'illegal address "too many requests"@x.example'), Scope.RECIPIENT, Action.BOUNCE, ""),
+    (
+        ses(400, "MessageRejected", "Email address is not verified: daily-report@x.example, daily@x.example"),
+        Scope.MESSAGE,
+        Action.SECOND_OPINION,
+        "",
+    ),
+    (ses(400, "X", "Daily message quota exceeded."), Scope.PROVIDER, Action.RETRY, ""),
+    (gmail(403, "x", "Daily user sending limit exceeded"), Scope.PROVIDER, Action.RETRY, ""),
 ]
 
 
@@ -183,6 +205,15 @@ def test_a_pause_is_as_long_as_was_asked(said: Answer, pause: float) -> None:
     assert health(state, end) is Health.HALF_OPEN
     again = breaker.failed(state, ailment, end)
     assert again.open_until == end + timedelta(seconds=pause if ailment.asked else min(2 * pause, 3600))
+
+
+def test_a_host_is_left_alone_as_long_as_it_asks() -> None:
+    """503 with Retry-After is about any mail: one is enough, though it answered a mail's request."""
+    mail = Witness("1", "a@x.example", ("y.example",))
+    busy = Ailment.of(Scope.HOST, answer(503, b"", Retry_After="1200").line(), mail)
+    assert breaker.failed(ProviderState(), busy, NOW).open_until == NOW + timedelta(seconds=1200)
+    without = Ailment.of(Scope.HOST, answer(503, b"").line(), mail)
+    assert breaker.failed(ProviderState(), without, NOW).open_until is None
 
 
 def test_words_of_a_server_that_looks_like_one_over_http_stay_smtp() -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say
 
 _BLOCK = 64 * 1024
+_WHATEVER_THE_MAIL = frozenset({*range(300, 400), 401, 403, 404, 407, 429, *range(500, 600)})
+"""Statuses of trouble that no mail has a part in. With another one it may be about this mail after all."""
 
 
 class Message(Source, Protocol):
@@ -234,7 +236,7 @@ class HttpSession:
         if answer.failed and whole:
             return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, line) for r in batch]
         status, scope = judge_http(line)
-        if scope in {Scope.PROVIDER, Scope.HOST}:
+        if scope in {Scope.PROVIDER, Scope.HOST} and answer.status in _WHATEVER_THE_MAIL:
             temporary = answer.status not in {401, 403, 404, 407}
             phase = Phase.AUTH if scope is Scope.PROVIDER else Phase.DOT
             raise HopTrouble(self.label, phase, self._line(answer), scope=scope, temporary=temporary)

@@ -16,6 +16,9 @@ _LINE = re.compile(
     r"HTTP (\d{3}) (.*?)(?: \(Retry-After: (\d+) s\))?(?: \(one of (\d+) recipients\))?", re.DOTALL
 )
 
+# A mailbox may be called daily, throttle or anything else; "final '@domain'" is no address.
+_ADDRESS = re.compile(r'"[^"]*"@[^\s"<>(),;\']*|[^\s"<>(),:;@\'][^\s"<>(),:;@]*@[^\s"<>(),;\']*')
+
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
@@ -38,9 +41,10 @@ TABLE = (
     _Row(
         About.QUOTA,
         "4..",
-        r"daily|ErrorExceededMessageLimit|QuotaExceeded",
+        r"dailyLimit|daily (\w+ ){0,3}(limit|quota)|ErrorExceededMessageLimit|QuotaExceeded",
         "Our allowance for the day is used up.",
-        "Gmail: 403 dailyLimitExceeded; Microsoft Graph: ErrorExceededMessageLimit, ErrorQuotaExceeded",
+        "Gmail: 403 dailyLimitExceeded; Microsoft Graph: ErrorExceededMessageLimit, ErrorQuotaExceeded; SES: "
+        "Daily message quota exceeded",
         pause=_HOUR,
     ),
     _Row(
@@ -152,7 +156,7 @@ def read_http(reply: str) -> Reading:
     if not found:
         return Reading(About.UNKNOWN, permanent=False, enhanced="", evidence="", reason="", source="")
     status, words, pause, recipients = found.groups()
-    row, evidence = _row(status, words)
+    row, evidence = _row(status, _ADDRESS.sub("@", words))
     about = row.about if row else About.UNKNOWN
     if recipients and about in {About.RECIPIENT, About.UNKNOWN}:
         return Reading(
@@ -166,7 +170,7 @@ def read_http(reply: str) -> Reading:
     permanent = status.startswith("4") and about not in {About.QUOTA, About.HOST}
     if row is None:
         return Reading(About.UNKNOWN, permanent, "", "", "It does not say what it is about.", "")
-    waits = float(pause) if pause and about is About.QUOTA else row.pause
+    waits = float(pause) if pause and about in {About.QUOTA, About.HOST} else row.pause
     return Reading(about, permanent, "", evidence, row.reason, row.source, row.here, waits)
 
 

@@ -76,8 +76,11 @@ class Ailment:
             return cls(text, Kind.LOGIN, PAUSE, mail)
         if quota := quota_of(text):
             return cls(text, Kind.QUOTA, quota.pause, mail, quota.asked)
-        about = read_line("", text).about
-        if about is About.SESSION:
+        reading = read_line("", text)
+        if reading.about is About.HOST and reading.pause:
+            # RFC 9110 10.2.3: how long the service is expected to be unavailable, for any mail.
+            return cls(text, Kind.DOWN, reading.pause, None, asked=True)
+        if reading.about is About.SESSION:
             return cls(text, Kind.HOST, PAUSE, mail)
         if scope is Scope.PROVIDER:
             return cls(text, Kind.LOGIN, PAUSE, mail)
@@ -92,7 +95,7 @@ def _opens(state: ProviderState, ailment: Ailment) -> bool:
     it takes others that met the same: where the words say that they are about us, another one is enough that
     is not of the same sender to the same domains; else they must share neither.
     """
-    if state.failures < THRESHOLD and ailment.kind in _MAY_PASS:
+    if state.failures < THRESHOLD and ailment.kind in _MAY_PASS and not ailment.asked:
         return False
     mail = ailment.mail
     if mail is None or ailment.kind is Kind.ALIKE:
