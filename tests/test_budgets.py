@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from mailer.config.pace import DomainBudget
 from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
 from mailer.mail.clock import Reading
@@ -55,6 +56,21 @@ def test_what_is_left_is_that_of_all_limits(
 ) -> None:
     room = budget.room(terms, use, now)
     assert (room.free, room.at) == (free, opens)
+
+
+@pytest.mark.parametrize(
+    ("named", "covered", "passed"),
+    [
+        ("b\u00fccher.example", ["xn--bcher-kva.example", "B\u00dccher.example"], ["x.b\u00fccher.example"]),
+        (".xn--bcher-kva.example", ["x.b\u00fccher.example"], ["b\u00fccher.example", "x.bucher.example"]),
+        ("B.example", ["b.example"], ["xb.example"]),
+    ],
+)
+def test_a_budget_covers_a_domain_in_each_of_its_spellings(
+    named: str, covered: list[str], passed: list[str]
+) -> None:
+    limits = DomainBudget(domains=(named,))
+    assert [domain for domain in covered + passed if limits.covers(domain)] == covered
 
 
 def test_a_warm_up_allows_more_each_day_and_then_what_is_usual() -> None:

@@ -51,7 +51,13 @@ def mail(sender: str = "app@example.com", *, user: str = "", header: bytes = b""
         ("*", ["a@b.example"], [""]),
         ("<>", [""], ["a@b.example"]),
         ('"a@b"@example.com', ['"a@b"@example.com'], ["b@example.com"]),
-        ("\u212aelvin.example", [], ["a@kelvin.example"]),
+        ("\u212aelvin@b.example", [], ["kelvin@b.example"]),
+        (
+            "a@b\u00fccher.example",
+            ["a@xn--bcher-kva.example", '"a"@B\u00dccher.example'],
+            ["a@bucher.example"],
+        ),
+        (".b\u00fccher.example", ["a@x.xn--bcher-kva.example"], ["a@xn--bcher-kva.example"]),
     ],
 )
 def test_a_sender_matches_as_an_address_a_domain_or_below_one(
@@ -68,6 +74,9 @@ def test_a_sender_matches_as_an_address_a_domain_or_below_one(
         (".d.example", [DAN], ["dan@d.example", "postmaster"]),
         ("*", [BOB, DAN], ["postmaster"]),
         (("a.example", ".d.example"), [ANN, DAN], [BOB]),
+        ("b\u00fccher.example", ["b@xn--bcher-kva.example", "b@B\u00dcCHER.example"], ["b@bucher.example"]),
+        ("xn--bcher-kva.example", ["b@b\u00fccher.example"], ["b@x.b\u00fccher.example"]),
+        ("*.b\u00fccher.example", ["b@x.xn--bcher-kva.example"], ["b@xn--bcher-kva.example"]),
         ("[192.0.2.1]", ["bob@[192.0.2.1]"], ["bob@192.0.2.1"]),
     ],
 )

@@ -50,6 +50,12 @@ def add(spool: Spool, *names: str, until: str = "") -> list[str]:
         ("xn--bcher-kva.example", "bob@B\u00dcCHER.example", True),
         ("j\u00f6rg@example.net", "j\u00f6rg@example.net", True),
         ('"a b"@example.net', '"a b"@example.net', True),
+        ('"a b"@example.net', r'"a\ b"@example.net', True),
+        (r'"a\"b"@example.net', r'"\a\"b"@example.net', True),
+        ("bob@example.net", '"Bob"@example.net', True),
+        ("b.ob@example.net", r'"b.\ob"@example.net', True),
+        ('"bob"@example.net', "bob@example.net", True),
+        ("bob@example.net", '"bob."@example.net', False),
         ("\u212a@example.net", "k@example.net", False),
     ],
 )
@@ -91,6 +97,23 @@ def test_an_entry_is_found_whatever_its_neighbours_say(spool: Spool) -> None:
     assert all(suppression.find(spool, name, NOW) for name in names)
     add(spool, bob)
     assert suppression.find(spool, bob, NOW)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"address": "bob@example.net", "reason": "by hand"}', "by hand"),
+        ('{"reason":"by hand","address":"bob@example.net"}\n', "by hand"),
+        ('{"address": "bob@example.net", "reason": ', "its entry cannot be read"),
+    ],
+)
+def test_a_line_that_was_added_by_hand_counts(spool: Spool, line: str, reason: str) -> None:
+    add(spool, "bob@example.net", until=NOW)
+    with (spool.path / "suppressed" / _file_of("bob@example.net")).open("a") as file:
+        file.write(line)
+    found = suppression.find(spool, "bob@example.net", LATER)
+    assert found
+    assert found.reason == reason
 
 
 def test_the_list_is_the_same_as_a_dictionary_of_what_was_done(spool: Spool) -> None:

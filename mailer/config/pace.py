@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from mailer.config.kinds import Count, Group, Limit, Name
+from mailer.mail.address import a_labels
 from mailer.mail.budget import Counted, Terms, WhenUsedUp
 
 
@@ -53,8 +54,9 @@ class DomainBudget(Pace, frozen=True, kw_only=True):
         return "domains " + " ".join(sorted(domain.lower() for domain in self.domains))
 
     def covers(self, domain: str) -> bool:
-        """Tell whether a recipient domain, in lower case, is one of these."""
+        """Tell whether a recipient domain is one of these, or below one."""
+        plain = a_labels(domain)
         return any(
-            domain == one or (one.startswith(".") and domain.endswith(one))
-            for one in map(str.lower, self.domains)
+            plain.endswith("." + a_labels(one[1:])) if one.startswith(".") else plain == a_labels(one)
+            for one in self.domains
         )

@@ -195,6 +195,28 @@ def _local_part(address: str, dot_string: re.Pattern[str]) -> str:
     return found.group()
 
 
+def unquoted(local_part: str) -> str:
+    """Return a local part without the quotes and backslashes that it does not need (RFC 5321 4.1.2)."""
+    if not _QUOTED_STRING.fullmatch(local_part):
+        return local_part
+    name = re.sub(r"\\(.)", r"\1", local_part[1:-1])
+    if _DOT_STRING.fullmatch(name):
+        return name
+    return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+
+
+def a_labels(domain: str) -> str:
+    """Return a domain as DNS has it, in lower case and A-labels (RFC 5890); what is none stays as it is."""
+    if domain.isascii():
+        return domain.lower()
+    import idna  # noqa: PLC0415 - as in `_check_international`
+
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except UnicodeError:
+        return domain
+
+
 def _check_domain(domain: str) -> None:
     if not domain:
         raise ValueError("the domain after @ is missing")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from mailer.mail.address import check_address
+from mailer.mail.address import a_labels, check_address, unquoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,9 @@ def folded(text: str) -> str:
     """Return a text with its ASCII letters in lower case, and no others."""
     # The lower() of bytes knows ASCII alone.
     return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def compared(address: str) -> str:
+    """Return the one spelling of an address that all its spellings are compared by."""
+    local, at, domain = address.rpartition("@")
+    return f"{folded(unquoted(local))}{at}{a_labels(domain)}"

@@ -6,7 +6,8 @@ and nothing is kept in memory from one to the next. *A
 million addresses: 115 MB, imported in 15 s with 190 MB of memory; a recipient, its domain included, 0.2 ms,
 and 0.04 ms with an empty list; on a busy machine.*
 
-Addresses are compared without the case of ASCII letters, in the local part, too. RFC 5321 2.4 lets a host
+Addresses are compared without the case of ASCII letters, in the local part, too, and without quotes that it
+does not need. RFC 5321 2.4 lets a host
 tell `Bob` from `bob`; hardly one does, and to mail somebody who must not be mailed is the worse mistake.
 """
 
@@ -21,7 +22,7 @@ from hashlib import sha256
 import msgspec
 
 from mailer.mail.address import check_address
-from mailer.mail.patterns import folded
+from mailer.mail.patterns import compared, folded
 from mailer.spool.layout import FILE_MODE, SUPPRESSED, Spool
 from mailer.spool.syscalls import read_at, sync_filesystem
 
@@ -47,9 +48,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return not self.until or now < self.until
 
 
-_BEGIN = b'{"address":'
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Entry)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _Entries = dict[str, Entry]
 """By address, in the order of the file."""
 
@@ -61,16 +62,11 @@ def key(text: str) -> str:
         ValueError: it is neither; the text says why.
     """
     plain = folded(text.strip())
-    local, at, domain = plain.rpartition("@")
+    local, _, domain = plain.rpartition("@")
     check_address(f"{local or 'any'}@{domain}")
     if not local and "." not in domain:
         raise ValueError("it has neither a local part nor a dot")
-    ascii_domain = domain
-    if not domain.isascii():
-        import idna  # noqa: PLC0415 - its tables cost a fifth of our start-up, and few need them
-
-        ascii_domain = idna.encode(domain, uts46=True).decode()
-    return f"{local}{at}{ascii_domain}" if local else ascii_domain
+    return compared(plain).removeprefix("@")
 
 
 def find(spool: Spool, address: str, now: str) -> Entry | None:
@@ -107,23 +103,24 @@ def _look_up(spool: Spool, name: str) -> Entry | None:
         data = read_at(fd, found.st_size, 0)
     finally:
         os.close(fd)
-    line = _line_of(data, _encoder.encode(name))
-    if not line:
-        return None
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _decoder.decode(line)
-    return Entry(address=name, reason="its entry cannot be read")
+    return _found(data, name)
 
 
-def _line_of(data: bytes, quoted: bytes) -> bytes:
-    """Return the line that begins with an address; empty: there is none."""
-    at = data.find(quoted)
+def _found(data: bytes, name: str) -> Entry | None:
+    """Return the last entry of an address: as `_read` has it, without decoding all lines."""
+    quoted = _encoder.encode(name)
+    entry, at = None, data.find(quoted)
     while at >= 0:
-        # Within a string of JSON these quotes would be escaped: it is the beginning of a line.
-        if data.endswith(_BEGIN, 0, at):
-            return data[at - len(_BEGIN) : data.find(b"\n", at)]
-        at = data.find(quoted, at + 1)
-    return b""
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        try:
+            told = _decoder.decode(data[data.rfind(b"\n", 0, at) + 1 : end])
+        except _UNREADABLE:
+            told = Entry(address=name, reason="its entry cannot be read")
+        # It may be the reason of another one.
+        entry = told if told.address == name else entry
+        at = data.find(quoted, end)
+    return entry
 
 
 def entries(spool: Spool) -> Iterator[Entry]:
@@ -198,7 +195,7 @@ def _read(directory: int, name: str) -> _Entries:
         return found
     with os.fdopen(fd, "rb") as file:
         for line in file:
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            with contextlib.suppress(*_UNREADABLE):
                 entry = _decoder.decode(line)
                 found[entry.address] = entry
     return found

@@ -6,7 +6,8 @@ from functools import partial
 
 from mailer.config.routing import HeaderMatch, RouteRule, listed
 from mailer.mail import header
-from mailer.mail.patterns import folded
+from mailer.mail.address import a_labels
+from mailer.mail.patterns import compared, folded
 
 _Test = Callable[[str], bool]
 
@@ -48,7 +49,7 @@ class Rules:
             mail: the message.
             address: one of its recipients. One without a domain (`postmaster`) matches no `recipientDomain`.
         """
-        domain = folded(address.rpartition("@")[2] if "@" in address else "")
+        domain = a_labels(address.rpartition("@")[2]) if "@" in address else ""
         for at, rule in enumerate(self._rules):
             if rule.matches(mail, domain):
                 return at
@@ -79,21 +80,21 @@ class _Rule:
 def _sender_test(pattern: str) -> _Test:
     if pattern == "<>":
         return lambda sender: not sender
-    wanted = folded(pattern)
-    if "@" in wanted.removeprefix("@"):
-        return lambda sender: folded(sender) == wanted
-    of_domain = _domain_test(wanted.removeprefix("@"))
-    return lambda sender: bool(sender) and of_domain(folded(sender.rpartition("@")[2]))
+    if "@" in pattern.removeprefix("@"):
+        wanted = compared(pattern)
+        return lambda sender: compared(sender) == wanted
+    of_domain = _domain_test(pattern.removeprefix("@"))
+    return lambda sender: bool(sender) and of_domain(a_labels(sender.rpartition("@")[2]))
 
 
 def _domain_test(pattern: str) -> _Test:
-    """Return a test of a domain in lower case."""
-    wanted = folded(pattern)
-    if wanted == "*":
+    """Return a test of a domain in A-labels."""
+    if pattern == "*":
         return lambda _: True
-    if wanted.startswith(("*.", ".")):
-        ending = wanted.removeprefix("*")
+    if pattern.startswith(("*.", ".")):
+        ending = "." + a_labels(pattern.removeprefix("*").removeprefix("."))
         return lambda domain: domain.endswith(ending)
+    wanted = a_labels(pattern)
     return lambda domain: domain == wanted
 
 
