@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from receiving import PASSWORD, USER, login
 from spool_crash import InPlace, dying_at
 from spool_runner import run_once
 from spool_walk import walk
+from testbed.capability import with_own_mounts
+from testbed.relay import USERNAME, Relay
 
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt
@@ -328,6 +331,42 @@ def test_what_lies_there_is_counted_and_told(spool: Spool) -> None:
     said = found.describe(found.since + 7300)
     assert said.startswith("1 left by users, for 2h: mailer serve or mailer-send takes it in; 1 refused: ")
     assert "; 1 that mailer-sendmail has not made: " in said
+
+
+@only_root
+@pytest.mark.security_case(133)
+def test_a_users_own_filesystem_among_the_drops_keeps_nothing_back(relay: Relay) -> None:
+    """Not even root may look at what a user has mounted there with fusermount."""
+    relay.configure({"localUsers": [{"login": str(os.getuid()), "user": USERNAME}]})
+    with Spool.open(relay.spool, create=True) as spool:
+        drop.prepare(spool, wanted=True)
+        hand_over(str(spool.path / DROP), [f"MAIL FROM:<{USERNAME}>", TO], TEXT)
+    theirs = relay.spool / DROP / new_id(0)
+    theirs.mkdir()
+    os.chown(theirs, EVE, EVE)
+    mount = Path(__file__).with_name("testbed") / "fuse_mount.py"
+    under = (*with_own_mounts(), sys.executable, str(mount), "fuse", str(theirs))
+    said = relay.mailer("spool", "ls", under=under)
+    assert (said.returncode, "1 left by users" in said.stderr) == (0, True), said.stderr
+    assert "1 that mailer-sendmail has not made" in said.stderr
+    sent = relay.mailer_send("--once", "-v", under=under)
+    assert (sent.returncode, "took a drop in" in sent.stderr) == (0, True), sent.stderr
+    assert sorted(path.name for path in (relay.spool / DROP).iterdir()) == [theirs.name]
+
+
+def test_a_drop_directory_that_cannot_be_read_is_told_of(spool: Spool) -> None:
+    (spool.path / DROP).rmdir()
+    (spool.path / DROP).symlink_to("/tmp")
+    assert drop.summary(spool).describe(0.0).startswith("it cannot be read (Not a directory)")
+
+
+def test_only_what_can_be_taken_in_waits(spool: Spool) -> None:
+    for name in ("notes", ".x"):
+        (spool.path / DROP / name).touch()
+    (spool.path / DROP / new_id(0)).mkdir()
+    assert not drop.anything_waits(spool.path)
+    leave(spool)
+    assert drop.anything_waits(spool.path)
 
 
 def test_unfinished_files_are_removed_when_they_are_a_day_old(spool: Spool) -> None:

@@ -235,7 +235,7 @@ def _drop(reading: Reading, _: Config) -> Check:
     left = reading.left
     if not (said := left.describe(reading.at)):
         return Check(Status.OK, "nothing lies there")
-    late = left.refused or left.odd or reading.at - left.since > STALE_RUN
+    late = left.refused or left.odd or left.trouble or reading.at - left.since > STALE_RUN
     return Check(Status.DEGRADED if late else Status.OK, said)
 
 

@@ -66,9 +66,10 @@ class Entry(msgspec.Struct, frozen=True):
 
     name: str
     kind: Kind
-    uid: int
-    size: int
-    since: float
+    uid: int = -1
+    """-1, and neither size nor time: nobody looked at an odd one."""
+    size: int = 0
+    since: float = 0.0
     """When its inode last changed, in seconds since the epoch; its user cannot choose that."""
 
 
@@ -80,6 +81,8 @@ class Summary(msgspec.Struct, frozen=True):
     """When the oldest of it came, in seconds since the epoch."""
     refused: int = 0
     odd: int = 0
+    trouble: str = ""
+    """Why it cannot be read, in the system's words."""
 
     def describe(self, now: float) -> str:
         """Say what lies there, why, and what to do; empty: nothing does."""
@@ -94,6 +97,8 @@ class Summary(msgspec.Struct, frozen=True):
             )
         if self.odd:
             said.append(f"{self.odd} that mailer-sendmail has not made: ls drop, and remove it")
+        if self.trouble:
+            said.append(f"it cannot be read ({self.trouble}): mend it, or move it away")
         return "; ".join(said)
 
 
@@ -107,32 +112,48 @@ def entries(spool: Spool) -> Iterator[Entry]:
         with spool.directory(DROP) as directory, os.scandir(directory) as found:
             for entry in found:
                 with suppress(FileNotFoundError):
-                    yield _seen(entry.name, entry.stat(follow_symlinks=False))
+                    yield _seen(entry)
     except FileNotFoundError:
         return
 
 
-def _seen(name: str, found: os.stat_result) -> Entry:
-    kind = Kind.ODD
-    if stat.S_ISREG(found.st_mode):
-        if is_id(name):
-            kind = Kind.WAITING
-        elif is_id(name.removesuffix(REFUSED)):
-            kind = Kind.REFUSED
-        elif is_id(name.removeprefix(".")):
-            kind = Kind.UNFINISHED
+def _seen(entry: os.DirEntry[str]) -> Entry:
+    name = entry.name
+    kind = _kind(name)
+    if kind is Kind.ODD:
+        return Entry(name, kind)
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a user's filesystem, mounted on a directory of theirs: it is for them alone
+        return Entry(name, Kind.ODD)
+    if not stat.S_ISREG(found.st_mode):
+        kind = Kind.ODD
     return Entry(name, kind, found.st_uid, found.st_size, found.st_ctime)
 
 
+def _kind(name: str) -> Kind:
+    """Tell what a name stands for, if it is a regular file's."""
+    if is_id(name):
+        return Kind.WAITING
+    if is_id(name.removesuffix(REFUSED)):
+        return Kind.REFUSED
+    return Kind.UNFINISHED if is_id(name.removeprefix(".")) else Kind.ODD
+
+
 def summary(spool: Spool) -> Summary:
-    """Count what lies in `drop/`; raises OSError."""
+    """Count what lies in `drop/`; what keeps it from being read is in the result."""
     found: Counter[Kind] = Counter()
-    since = math.inf
-    for one in entries(spool):
-        found[one.kind] += 1
-        if one.kind is Kind.WAITING:
-            since = min(since, one.since)
-    return Summary(found[Kind.WAITING], since, found[Kind.REFUSED], found[Kind.ODD])
+    since, trouble = math.inf, ""
+    try:
+        for one in entries(spool):
+            found[one.kind] += 1
+            if one.kind is Kind.WAITING:
+                since = min(since, one.since)
+    except OSError as error:
+        trouble = error.strerror or str(error)
+    return Summary(found[Kind.WAITING], since, found[Kind.REFUSED], found[Kind.ODD], trouble)
 
 
 def waiting(spool: Spool, each: int) -> dict[int, list[str]]:
@@ -150,9 +171,13 @@ def waiting(spool: Spool, each: int) -> dict[int, list[str]]:
 
 
 def anything_waits(path: Path) -> bool:
-    """Tell whether there is something to take in, for a program that has not opened the spool yet."""
+    """Tell whether there is something to take in, for a program that has not opened the spool yet.
+
+    Whoever can fill the directory decides how long it is: this ends at the first.
+    """
     try:
-        return any(is_id(found.name) for found in (path / DROP).iterdir())
+        with os.scandir(path / DROP) as found:
+            return any(is_id(entry.name) and entry.is_file(follow_symlinks=False) for entry in found)
     except OSError:
         return False
 

@@ -170,6 +170,6 @@ def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
             yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")
     left = drop.summary(spool)
     if said := left.describe(now):
-        late = left.refused or left.odd or now - left.since > _LATE
+        late = left.refused or left.odd or left.trouble or now - left.since > _LATE
         grade = Grade.WARNING if late else Grade.OK
         yield Finding(str(spool.path / DROP), "drop", grade, said)

@@ -1,7 +1,9 @@
 """Mounts a FUSE filesystem of a kind and runs a command beside it: `fuse_mount.py KIND PLACE COMMAND...`.
 
-It is an empty directory that says how it is called, and nothing more: every change fails. To be run in a
-mount namespace of its own, which takes the mount with it; the process that answers ends with the command.
+It is an empty directory that says how it is called, and nothing more: every change fails. It is for the
+directory's owner alone (others get EACCES, also root), as what a user has mounted with fusermount is. To be
+run in a mount namespace of its own, which takes the mount with it; the process that answers ends with the
+command.
 """
 
 import ctypes
@@ -11,6 +13,7 @@ import signal
 import stat
 import struct
 import sys
+from pathlib import Path
 
 LOOKUP, FORGET, GETATTR, STATFS, INIT, OPENDIR, READDIR, BATCH_FORGET = 1, 2, 3, 17, 26, 27, 28, 42
 IN, OUT = struct.Struct("=IIQQIIIHH"), struct.Struct("=IiQ")
@@ -53,7 +56,8 @@ def serve(fuse: int) -> None:
 def main() -> None:
     kind, place, *command = sys.argv[1:]
     fuse = os.open("/dev/fuse", os.O_RDWR)
-    options = f"fd={fuse},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    owner = Path(place).stat()
+    options = f"fd={fuse},rootmode=40000,user_id={owner.st_uid},group_id={owner.st_gid}"
     if libc.mount(b"test", place.encode(), kind.encode(), 0, options.encode()) != 0:
         sys.exit(f"mount: {os.strerror(ctypes.get_errno())}")
     if os.fork() == 0:
