@@ -304,6 +304,46 @@ def test_no_name_or_value_changes_who_a_mail_is_for_or_what_fields_it_has(
     assert not any(b"\r" in line or b"\n" in line for line in content.split(b"\r\n"))
 
 
+UNSUBSCRIBE = f"<https://example.com/u?token={'0123456789abcdef' * 6}>"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("List-Unsubscribe", UNSUBSCRIBE, f"List-Unsubscribe: {UNSUBSCRIBE}"),
+        ("In-Reply-To", f"<{'a' * 95}@x.example>", f"In-Reply-To: <{'a' * 95}@x.example>"),
+        ("References", f"<{'a' * 60}@x>  <{'b' * 60}@x>", f"References: <{'a' * 60}@x>\r\n  <{'b' * 60}@x>"),
+        ("X-A", "a" * 993, f"X-A: {'a' * 993}"),
+        ("Subject", "s" * 200, f"Subject: {'s' * 200}"),
+        ("X-A", "ä" * 30, "X-A: =?utf-8?b?"),
+    ],
+)
+def test_ascii_values_are_written_as_they_are_and_folded_at_blanks_alone(
+    name: str, value: str, line: str
+) -> None:
+    given = {"subject": value} if name == "Subject" else {"headers": {name: value}}
+    content = compose(Mail(from_="a@example.com", to="b@example.net", text="x", **given))  # type: ignore[arg-type]
+    assert f"\r\n{line}".encode() in content
+    assert message_from_bytes(content, policy=policy.SMTP)[name] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Sender", "(" * 900),
+        ("Message-ID", "<" * 500),
+        ("Sender", "(ä" * 900),
+        ("Message-ID", "(ä"),
+        ("X-A", "a" * 1000),
+    ],
+)
+def test_a_value_that_cannot_be_written_is_refused_by_its_fields_name(name: str, value: str) -> None:
+    with pytest.raises(Problem, match=rf"^\$\.headers\.{name}: ") as refused:
+        compose(Mail(from_="a@example.com", to="b@example.net", headers={name: value}, text="x"))
+    assert refused.value.status == 422
+    assert "list index" not in str(refused.value)
+
+
 def test_addresses_beyond_ascii_are_taken_in_both_forms(door: Door) -> None:
     assert door.post(MAIL | {"to": "Jörg <jörg@exämple.net>"}).status == 202
     assert door.post(MAIL | {"to": "jörg@exämple.net", "replyTo": "jörg@exämple.net"}).status == 202

@@ -206,6 +206,8 @@ class MailCommands(Connection):
         if chunk.last or reply is None or not reply.positive:
             self._conclude(reply)
         else:
+            # A message in small chunks is bounded by its size and its time, not as commands without one.
+            self._idle_commands -= chunk.size > 0
             self.say(reply)
 
     def _begin_message(self) -> Message | Reply:

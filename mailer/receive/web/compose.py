@@ -6,17 +6,54 @@ from collections.abc import Iterable
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
-from email.policy import SMTP
+from email.policy import EmailPolicy
 from http import HTTPStatus
+from typing import Any
 
 from mailer.mail.address import check_address
 from mailer.receive.web.dialogue import Envelope
 from mailer.receive.web.document import Attachment, Mail, several
 from mailer.receive.web.exchange import Problem
 
+_FOLD, _LONGEST = 78, 998
+"""Octets of a line of the header: those to stay below, and the most (RFC 5322 2.1.1)."""
+
+
+class _Policy(EmailPolicy):
+    """Writes ASCII values as they are, folded at their blanks.
+
+    Python's own folding makes encoded words of whatever is too long for a line, also in fields where nobody
+    decodes them: the address of `List-Unsubscribe`, the ids of `In-Reply-To`.
+    """
+
+    def header_store_parse(self, name: str, value: object) -> tuple[str, Any]:
+        name, parsed = super().header_store_parse(name, value)
+        text = value if isinstance(value, str) else str(parsed)
+        # A display name that looks like an encoded word has to be encoded itself.
+        lookalike = text is not value and "=?" in text
+        mime = name.lower().startswith(("content-", "mime-"))
+        if lookalike or mime or not text.strip(" ") or not (text.isascii() and text.isprintable()):
+            return name, parsed
+        lines = _fold(name, text.strip(" "))
+        if max(map(len, lines)) <= _LONGEST:
+            return name, "\r\n".join(lines).removeprefix(f"{name}: ")
+        if name == "Subject":
+            return name, parsed
+        raise ValueError(f"a part without blanks makes a line of more than {_LONGEST} octets")
+
+
+def _fold(name: str, text: str) -> list[str]:
+    lines = [f"{name}:"]
+    for word in re.findall(" *[^ ]+", f" {text}"):
+        if len(lines[-1]) + len(word) > _FOLD and lines != [f"{name}:"]:
+            lines.append("")
+        lines[-1] += word
+    return lines
+
+
 # Readable by every next hop, whatever it offers.
-_ASCII = SMTP.clone(cte_type="7bit")
-_UTF8 = SMTP.clone(cte_type="7bit", utf8=True)
+_ASCII = _Policy(linesep="\r\n", cte_type="7bit", refold_source="none")
+_UTF8 = _ASCII.clone(utf8=True)
 """RFC 6532, for addresses beyond ASCII, which have no other form."""
 _NAMED = re.compile(r'\s*(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*?)\s*<(?P<address>[^<>]*)>\s*')
 _FIELD = re.compile(r"[!-9;-~]{1,76}")
@@ -111,8 +148,12 @@ def _add_field(message: EmailMessage, name: str, value: str) -> None:
     _check_text(value, where)
     try:
         message[name] = value
-    except (ValueError, MessageError, IndexError) as error:
+        message.policy.fold_binary(*list(message.raw_items())[-1])
+    except (ValueError, MessageError) as error:
         raise _unfit(f"{where}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - the parsers of `email` raise what they happen to meet
+        words = f"{where}: this cannot be written in that field; correct its syntax ({type(error).__name__})"
+        raise _unfit(words) from None
 
 
 def _add_content(message: EmailMessage, mail: Mail) -> None:
