@@ -209,3 +209,14 @@ def test_what_no_connection_was_made_for_is_not_used(relay: Relay) -> None:
         relay.mailer("spool", "retry", message)
         relay.mailer_send("--once")
         assert len(server.messages) == 1
+
+
+def test_recipients_that_a_servers_limits_leave_for_later_are_not_used(relay: Relay) -> None:
+    """Six recipients, one at a time (RFC 9422), use six of an allowance of seven."""
+    with Server(extensions=("PIPELINING", "LIMITS RCPTMAX=1")) as server:
+        relay.configure({"forwardSMTP": True, "forwardProviders": [budgeted(server, maxPerDay=7)]})
+        queue(relay.spool, [f"user{number}@example.net" for number in range(6)])
+        assert relay.mailer_send("--once").returncode == 0
+        assert len(server.messages) == 6
+    [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
+    assert row["budget"][0]["used"] == 6

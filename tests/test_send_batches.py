@@ -7,7 +7,10 @@ from hostile import Server, Session
 from sending import forward_to, found, queue
 from testbed.relay import Relay
 
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
+from mailer.send.batches import Batches
 from mailer.send.smtp.extensions import Extensions, Limits
 from mailer.send.smtp.pool import HANGING
 
@@ -76,6 +79,32 @@ def test_a_server_that_says_its_limits_gets_no_more_at_once(relay: Relay) -> Non
 )
 def test_limits_are_read_as_rfc_9422_writes_them(parameters: str, limits: Limits) -> None:
     assert Extensions.of(Reply(250, ("me", f"LIMITS {parameters}"))).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("domains", "fit", "following"),
+    [
+        (["net"] * 6, 2, 2),
+        # One that fits, left out like the others, shows that it is not the domains that are too many.
+        (["net", "org", "net", "net", "net", "net"], 2, 2),
+        # A limit of domains: those of the next one may be many.
+        (["net", "org", "org", "org", "org", "org"], 1, 5),
+    ],
+)
+def test_the_next_batch_is_as_large_as_what_the_server_took(
+    domains: list[str], fit: int, following: int
+) -> None:
+    recipients = [Recipient(f"user{n}@example.{domain}") for n, domain in enumerate(domains)]
+    batches = Batches(recipients, 6)
+    batch = batches.next()
+    asked = [one for one in batch if one.address.endswith("net")][:fit]
+    batches.settle(batch, [_outcome(one, sent=one in asked) for one in batch])
+    assert len(batches.next()) == following
+
+
+def _outcome(recipient: Recipient, *, sent: bool) -> Outcome:
+    status = Status.SENT if sent else Status.PENDING
+    return Outcome(recipient.address, status, "mx.example", "as it is", Scope.RECIPIENT)
 
 
 def test_others_answers_stand_while_those_that_were_too_many_are_asked_again(relay: Relay) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send import defects
-from mailer.send.batches import Batches
+from mailer.send.batches import Batches, is_unasked
 from mailer.send.dkim.signer import SigningError
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
@@ -22,7 +22,7 @@ from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
 from mailer.spool.journal import Standing
 
 if TYPE_CHECKING:
-    from mailer.send.budgets import Purse
+    from mailer.send.budgets import Permit, Purse
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
@@ -149,9 +149,12 @@ class Attempt:
             if batches.pause:
                 await self._pause(route.batch_delay)
             try:
-                with await self._permit(purses, len(batch), hops_left=hops_left) as allowed:
-                    batch = batches.keep(batch, allowed)
+                with await self._permit(purses, len(batch), hops_left=hops_left) as permit:
+                    if permit:
+                        batch = batches.keep(batch, permit.recipients)
                     outcomes = await route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
+                    if permit:
+                        permit.unasked = sum(map(is_unasked, outcomes))
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
@@ -171,14 +174,14 @@ class Attempt:
 
     async def _permit(
         self, purses: "Sequence[Purse]", want: int, *, hops_left: bool
-    ) -> AbstractContextManager[int]:
+    ) -> "AbstractContextManager[Permit | None]":
         """Take of each budget for one transaction, after a short wait where the mail is to wait.
 
         Raises:
             Spent: there is nothing left for some time, or the next provider is to have the mail.
         """
         if not purses:
-            return nullcontext(want)
+            return nullcontext()
         from mailer.send.budgets import LOOK, Spent, permit  # noqa: PLC0415 - most runs have no budgets
 
         while True:

@@ -1,6 +1,6 @@
 """One message's recipients at one destination, cut into the batches that its server takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -18,7 +18,7 @@ class Batches:
     A server may take fewer at a time than we thought (RFC 5321 4.5.3.1.10: 452 for each RCPT too many).
     Those that were too many come first in the next batch, at once and over the same session, and from then on
     no batch is larger than what it took. Where it has said before how many it takes (RFC 9422), the session
-    leaves the others `pending`, and they follow in the same way.
+    leaves the others `pending`, and they follow in the same way. A limit of domains makes no batch smaller.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
@@ -64,8 +64,10 @@ class Batches:
         again = [recipient for recipient in batch if recipient not in settled]
         self.left = again + self.left
         self._over += len(again)
-        if not any(outcome.status is Status.PENDING for outcome in outcomes):
-            self._size = size
+        if not any(map(_left_open, outcomes)):
+            beyond = [one for one, outcome in zip(batch, outcomes, strict=True) if is_unasked(outcome)]
+            domains = settled and beyond and _are_other_domains(beyond, settled)
+            self._size = self._size if domains else size
         return [recipient for recipient, _ in decided], [outcome for _, outcome in decided]
 
     def _cut_short(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -83,5 +85,19 @@ def _left_open(outcome: Outcome) -> bool:
     return outcome.status is Status.PENDING and outcome.scope is Scope.HOST
 
 
+def is_unasked(outcome: Outcome) -> bool:
+    """Tell whether the server was not asked about a recipient, since it takes no more at once (RFC 9422)."""
+    return outcome.status is Status.PENDING and outcome.scope is not Scope.HOST
+
+
+def _are_other_domains(again: Iterable[Recipient], settled: Iterable[Recipient]) -> bool:
+    """Tell whether a limit of domains in one transaction (RFC 9422) may be why these were not asked."""
+    return {_domain(one) for one in again}.isdisjoint(map(_domain, settled))
+
+
 def _undecided(outcome: Outcome) -> bool:
     return outcome.status is Status.PENDING or too_many(outcome)
+
+
+def _domain(recipient: Recipient) -> str:
+    return recipient.address.rpartition("@")[2].lower()

@@ -238,12 +238,14 @@ class Permit:
     """What one transaction takes of each budget that concerns it, for `with`."""
 
     def __init__(self, purses: Sequence[Purse], recipients: int) -> None:
+        """Keep what was taken; args: recipients: how many."""
         self._purses = purses
-        self._recipients = recipients
+        self.recipients = recipients
+        self.unasked = 0
+        """Of these, how many the transaction was not for in the end."""
 
-    def __enter__(self) -> int:
-        """Return to how many recipients the transaction may be."""
-        return self._recipients
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -252,9 +254,11 @@ class Permit:
         unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)
         for purse in self._purses:
             if unheard:
-                purse.give_back(self._recipients)
-            else:
-                purse.settle(self._recipients)
+                purse.give_back(self.recipients)
+                continue
+            purse.settle(self.recipients - self.unasked)
+            if self.unasked and purse.terms.counted is Counted.RECIPIENTS:
+                purse.give_back(self.unasked)
 
 
 async def permit(purses: Sequence[Purse], want: int) -> Permit:
