@@ -105,6 +105,16 @@ def test_a_header_field_matches_by_its_value_unfolded(wanted: dict[str, str], he
     assert (first(rules, mail(header=head), BOB) == 0) == fits
 
 
+def test_a_header_that_is_too_large_gets_past_no_rule_that_holds_mail() -> None:
+    field, entry = HeaderMatch(name="X-Kind", value="a"), Mail("app@example.com", "", lambda: None)
+    rules = [
+        RouteRule(header=field, local=True),
+        RouteRule(header=field, recipient_domain="a.example", hold="look"),
+        RouteRule(header=field, hold="look"),
+    ]
+    assert [first(rules, entry, address) for address in (ANN, BOB)] == [1, 2]
+
+
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=12))
 def test_stars_stand_for_any_text(pattern: str, text: str) -> None:
     def slow(pattern: str, text: str) -> bool:

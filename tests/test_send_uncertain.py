@@ -176,6 +176,29 @@ def test_under_hold_the_journal_decides_and_not_the_directory(relay: Relay) -> N
         assert hop.delivered() == [(TO, MESSAGE)]
 
 
+def test_under_hold_mail_in_doubt_is_held_although_its_recipient_is_on_the_suppression_list(
+    relay: Relay,
+) -> None:
+    with Server() as hop:
+        relay.configure(forward_to(hop, uncertain="hold"))
+        message = queue(relay.spool)
+        interrupted(relay.spool, message, committing(at(hop)))
+        relay.mailer("suppress", "add", TO)
+        told = relay.mailer("route", "--id", message).stdout
+        assert f"not sent: it stays in doubt at {at(hop)}: 550 5.7.1" in told
+        assert "tried again there" not in told
+        relay.mailer_send("--once")
+        held = found(relay.spool, message)
+        assert held is not None
+        assert (held.place, held.statuses) == ("hold", {TO: "uncertain"})
+        relay.mailer("spool", "release", message)
+        relay.mailer_send("--once")
+        waiting = found(relay.spool, message)
+        assert waiting is not None
+        assert str(waiting.events[-1]["reply"]).startswith("suppression list: 550 5.7.1")
+        assert hop.messages == []
+
+
 def test_max_seconds_cuts_nothing_off(relay: Relay) -> None:
     """The time is over while the server thinks about the dot: the runner waits for its answer."""
     answering = threading.Event()

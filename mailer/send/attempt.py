@@ -60,8 +60,6 @@ class Attempt:
             OSError: as `Record` does.
         """
         record = self._record
-        if record.hold_doubt(record.doubted):
-            return  # Its runner died in doubt, or the power went.
         plan, kept = self._plan(record.due)
         await together([self._walk(*part) for part in plan])
         self._keep_back(kept)

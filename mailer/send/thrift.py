@@ -6,9 +6,9 @@ over. So
 
 1. a reply is cut to what `REPLIES` allows each recipient; the ledger has all of it;
 2. of a message to many, those who were deferred again in the same words as before share one line
-(`as-before`); 3. from `SOFT` on, every recipient that was deferred before counts as that, whatever was said,
-and servers that were
-   tried in vain are left to the ledger;
+   (`as-before`);
+3. from `SOFT` on, every recipient that was deferred before counts as that, whatever was said, and servers
+   that were tried in vain are left to the ledger;
 4. from `HARD` on, recipients that would be tried again are given up, and the sender is notified why.
 
 What one attempt can add beyond each mark is bounded by the recipients: at most some 20 MiB.

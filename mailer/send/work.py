@@ -149,7 +149,9 @@ class Worker:
             record.date()
             self._begin(claim, alone=alone)
             try:
-                self._leave_out_suppressed(record)
+                # Its runner died in doubt, or the power went: the operator decides before the list does.
+                if not record.hold_doubt(record.doubted):
+                    self._leave_out_suppressed(record)
                 if record.due:
                     await Attempt(record, partial(self._pause, claim.id)).run()
             except (OSError, asyncio.CancelledError):

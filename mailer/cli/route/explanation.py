@@ -98,11 +98,13 @@ class Explainer:
     async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
         way = self._directions.of(subject.mail, standing.address)
         hops: tuple[HopTerms, ...]
-        if standing.status is Status.UNCERTAIN:
+        if not subject.notifies and (listed := self._suppressed.outcomes([standing.address])):
+            doubtful = standing.status is Status.UNCERTAIN
+            fate = f"it stays in doubt at {standing.hop}" if doubtful else "it would bounce"
+            hops, reason = (), objection or f"{fate}: {listed[0].reply}"
+        elif standing.status is Status.UNCERTAIN:
             hops = (HopTerms(name=standing.hop, kind="server", relay=standing.hop),)
             reason = objection
-        elif not subject.notifies and (listed := self._suppressed.outcomes([standing.address])):
-            hops, reason = (), objection or f"it would bounce: {listed[0].reply}"
         else:
             shares = [share for group in way.groups for share in group]
             hops = tuple([await self._hop(*share, subject, standing.address) for share in shares])

@@ -64,7 +64,7 @@ def queued(spool: Spool, message_id: str) -> Subject:
         with View.open(spool, spot) as view:
             entry = view.entry()
             mail = mail_of(entry, partial(view.read, entry))
-            header = mail.header  # While the file is open.
+            header = mail.header or b""  # While the file is open.
     except FileNotFoundError:
         raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again") from None
     except Corrupt as corrupt:

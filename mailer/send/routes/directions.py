@@ -82,12 +82,12 @@ def mail_of(entry: Entry, read: Callable[[int, int], bytes]) -> Mail:
     )
 
 
-def _header(read: Callable[[int, int], bytes]) -> bytes:
-    """Read a header; one larger than any message needs has no field that a rule could name."""
+def _header(read: Callable[[int, int], bytes]) -> bytes | None:
+    """Read a header; None: it is larger than any message needs."""
     try:
         return read_header(read)
     except HeaderTooLarge:
-        return b""
+        return None
 
 
 def _usual(config: Config) -> tuple[Shares, ...]:

@@ -20,16 +20,17 @@ class Mail:
     """The reverse-path; empty: the null sender."""
     user: str
     """The login; empty: there was none."""
-    read_header: Callable[[], bytes]
-    """Called at most once, and only where a rule asks."""
+    read_header: Callable[[], bytes | None]
+    """Called at most once, and only where a rule asks; None: the header is too large to look into."""
     released: bool = False
     """The operator has let it go: no rule holds it again."""
     _header: bytes | None = field(default=None, init=False)
+    _is_read: bool = field(default=False, init=False)
 
     @property
-    def header(self) -> bytes:
-        if self._header is None:
-            self._header = self.read_header()
+    def header(self) -> bytes | None:
+        if not self._is_read:
+            self._header, self._is_read = self.read_header(), True
         return self._header
 
 
@@ -74,7 +75,10 @@ class _Rule:
             return False
         if self._users and mail.user not in self._users:
             return False
-        return self._header is None or _has_field(mail.header, self._header)
+        if self._header is None:
+            return True
+        # What cannot be looked into may have the field: it must not get past a rule that holds mail.
+        return self._holds if mail.header is None else _has_field(mail.header, self._header)
 
 
 def _sender_test(pattern: str) -> _Test:
