@@ -141,6 +141,25 @@ NEVER = {"host": "127.0.0.1", "port": 1, "name": "never"}
 """A provider that what is uncertain must not go to."""
 
 
+def test_a_gateway_that_never_answers_makes_one_copy_and_then_its_mail_is_held(relay: Relay) -> None:
+    """Under `retry`; each release by the operator is one more try."""
+    with HttpApi(mailgun) as api:
+        api.script = [Fault.SLOW_GATEWAY]
+        relay.configure(by_key(api, uncertain="retry"))
+        waiting = queue(relay.spool, message=MESSAGE)
+        for released, taken in ((False, 1), (False, 2), (False, 2), (True, 3)):
+            if released:
+                assert journal(relay, waiting)[-1]["event"] == "held"
+                assert relay.mailer("spool", "release", waiting).returncode == 0
+                assert relay.mailer_send("--once").returncode == 0  # It waits for its time again.
+            relay.mailer("providers", "reset", "--all")
+            relay.mailer("spool", "retry", "--all")
+            assert relay.mailer_send("--once").returncode == 0
+            assert len(api.taken) == taken
+        assert journal(relay, waiting)[-1]["event"] == "held"
+        assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
+
+
 def to(number: int) -> str:
     return f"bob@{number}.example.net"
 

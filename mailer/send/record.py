@@ -102,12 +102,23 @@ class Record:
         self.policy.log.message("held", id=self.claim.id, to=tuple(self.state.by_address), reason=reason)
 
     def hold_doubt(self, among: Collection[str]) -> bool:
-        """Under the policy `hold`, hold the message if any of these is uncertain; tell whether it is held."""
-        if not self.policy.hold_uncertain or self.state.held:
-            return bool(self.state.held)
-        if doubtful := self._uncertain(among):
-            self.hold(f"the final reply of {doubtful[0].hop} was lost: delivered or not, nobody knows")
+        """Hold the message if any of these is uncertain, as policy and route say; tell whether it is held."""
+        if self.state.held:
+            return True
+        doubtful = self._uncertain(among)
+        if not self.policy.hold_uncertain:
+            doubtful = [standing for standing in doubtful if self._is_second_doubt(standing)]
+        if doubtful:
+            lost = "lost" if self.policy.hold_uncertain else "lost twice"
+            self.hold(f"the final reply of {doubtful[0].hop} was {lost}: delivered or not, nobody knows")
         return bool(self.state.held)
+
+    def _is_second_doubt(self, standing: Standing) -> bool:
+        """Tell whether the route holds it: it had been handed over without an answer once before."""
+        if standing.address not in self.doubted or standing.address not in self.handed_over:
+            return False
+        route = self.policy.routes.leading_to(standing.hop)
+        return route is not None and route.holds_second_doubt
 
     @property
     def is_late(self) -> bool:

@@ -99,6 +99,7 @@ class Hop:
     purse: None = None
     presentation: Presentation = field(default_factory=Presentation)
     asks_twice: bool = False
+    holds_second_doubt: bool = False
     attempts: int = 1000
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:

@@ -85,6 +85,7 @@ class DirectRoute:
     name = "direct"
     presentation = AS_ACCEPTED
     asks_twice = False
+    holds_second_doubt = False
     purse: "Purse | None" = None
 
     def __init__(

@@ -54,6 +54,8 @@ class ForwardRoute:
         self._breaker = breaker
         self.presentation = presentation
         self.name = str(hop)
+        # A gateway that answers 504 does so each time, and the mail arrives each time.
+        self.holds_second_doubt = hop.api is not None
         self.batch_size = batch_size
         self.batch_delay = batch_delay
         self.purse = purse

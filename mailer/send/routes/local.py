@@ -47,6 +47,7 @@ class LocalRoute:
     attempts = 1
     presentation = Presentation(dkim=False)
     asks_twice = False
+    holds_second_doubt = False
     purse: "Purse | None" = None
 
     def __init__(self, spool: Spool, committer: Committer) -> None:

@@ -39,6 +39,8 @@ class Route(Protocol):
     """The form in which it wants messages."""
     asks_twice: bool
     """A refusal for good that is not clear is asked for once more: see `Action.SECOND_OPINION`."""
+    holds_second_doubt: bool
+    """A message that is uncertain here for the second time in a row is held, whatever the policy says."""
     attempts: int
     """Attempts at a message after which trouble with this route sends it on to the next one."""
 
