@@ -3,6 +3,7 @@
 With MAILER_PACE_HOURS=48 the provider takes 10,000 a day for two days.
 """
 
+import asyncio
 import heapq
 import os
 import random
@@ -18,8 +19,9 @@ import pytest
 from mailer.config.pace import DomainBudget
 from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
-from mailer.mail.clock import Reading
-from mailer.spool.budgets import BudgetFile, Holder, file_name
+from mailer.mail.clock import Clocks, Reading
+from mailer.send.budgets import Purse, Spent
+from mailer.spool.budgets import BudgetFile, Holder, Unavailable, file_name
 from mailer.spool.layout import STATE, Spool
 
 NOON = 1_800_000_000.0
@@ -239,6 +241,36 @@ def test_a_record_that_cannot_be_read_counts_as_used_up_and_one_that_is_gone_as_
         assert file.look().free == 0, damaged
     path.unlink()
     assert file.look().free == 30
+
+
+def test_a_record_that_the_system_does_not_let_us_read_keeps_mail_back_and_stays(spool: Spool) -> None:
+    """A loop of links stands for permissions and bad sectors, which do not keep root from reading."""
+    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=30), lambda: at(50), lambda: True)
+    holder = Holder(spool)
+    path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
+    path.symlink_to(path)
+    assert file.look().free == 0
+    for change in (lambda: file.take(holder.name, 1, [], 0), lambda: file.put(holder.name, [(1.0, 1)], 0)):
+        with pytest.raises(Unavailable, match=str(path)):
+            change()
+    assert path.is_symlink()
+    holder.close()
+
+
+def test_each_message_reads_why_nothing_may_be_taken(spool: Spool) -> None:
+    """Not only the first one, which has looked."""
+    file = BudgetFile(spool, ACCOUNT, Terms(per_day=30), lambda: at(50), lambda: True)
+    path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
+    path.symlink_to(path)
+    purse = Purse(file, "smtp.example.com", "Acme", lambda: "run", Clocks(lambda: NOON, lambda: 50.0, "one"))
+
+    async def reasons() -> list[str]:
+        raised = await asyncio.gather(*[purse.take(1) for _ in range(2)], return_exceptions=True)
+        return [one.reason for one in raised if isinstance(one, Spent)]
+
+    first, second = asyncio.run(reasons())
+    assert first == second
+    assert f"cannot be read: {path}" in first
 
 
 def test_what_a_dead_run_held_counts_as_used_when_others_run_short(spool: Spool) -> None:

@@ -19,7 +19,7 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Scope
 from mailer.send.phase import Phase
 from mailer.send.trouble import HopTrouble, Resting, SessionLost
-from mailer.spool.budgets import BudgetFile, Busy, Holder
+from mailer.spool.budgets import BudgetFile, Holder, Unavailable
 from mailer.spool.layout import Spool
 
 PATIENCE = 61.0
@@ -87,6 +87,8 @@ class Purse:
         """Not written yet."""
         self._room: Room | None = None
         """What was last seen to be left, if nothing was."""
+        self._why = ""
+        """Why nothing was, if not because it is used up."""
         self._look_at = -math.inf
         """When to ask the file again."""
         self._booked = -math.inf
@@ -160,10 +162,10 @@ class Purse:
             count, room = await asyncio.to_thread(
                 self._file.take, self._holder(), max(want, self.terms.reserve), used, self._out
             )
-        except Busy as busy:
+        except Unavailable as unavailable:
             self._used += used
-            self._saw(Room(0, now + LOOK, None), now)
-            raise self._spent(now, str(busy)) from busy
+            self._saw(Room(0, now + LOOK, None), now, str(unavailable))
+            raise self._spent(now) from unavailable
         except BaseException:
             self._used += used  # It may be on the disk; counted twice is better than not at all.
             raise
@@ -173,18 +175,19 @@ class Purse:
         if not count:
             raise self._spent(now)
 
-    def _saw(self, room: Room | None, now: float) -> None:
+    def _saw(self, room: Room | None, now: float, why: str = "") -> None:
+        self._why = why
         self._room = room if room and not room.free else None
         self._look_at = min(self._room.at, now + LOOK) if self._room else now + LOOK
 
-    def _spent(self, now: float, why: str = "") -> Spent:
+    def _spent(self, now: float) -> Spent:
         room = self._room or Room(0, now + LOOK, None)
         wait = max(0.0, room.at - now)
         short = wait <= PATIENCE and self._waiting < _MOST_WAITING and not self.ends
         if not short and self.terms.when_used_up is WhenUsedUp.WAIT:
             self._booked = max(self._booked, room.at) + self.terms.pause
             wait = self._booked - now
-        reason = why or f"the allowance of {self._name} ({room.limit}, {self.terms.counted}) is used up"
+        reason = self._why or f"the allowance of {self._name} ({room.limit}, {self.terms.counted}) is used up"
         until = self._clocks.wall() + wait
         waits = self.terms.when_used_up is WhenUsedUp.WAIT
         return Spent(self, reason, until=until, seconds=wait, waits=waits, short=short)

@@ -9,8 +9,9 @@ reservation or within some seconds. So
 - a power cut loses at most what was written last of what is used and given back. That stands there as
   reserved, and counts as used when the next boot began. It errs to the side of sending less: by what one run
   reserves at once (a hundredth of an allowance), for one window;
-- a file that cannot be read counts as a budget that was used up a moment ago. One that was removed counts as
-  unused: `rm` is how to begin anew.
+- a file whose content makes no sense counts as a budget that was used up a moment ago, and is replaced. One
+  that the system does not let us read (permissions, a bad sector, no descriptors) stays, and nothing is
+  reserved until it can be read. One that was removed counts as unused: `rm` is how to begin anew.
 
 The file is only read and replaced under the lock `budget-*.lock`. A program that was stopped (SIGSTOP) with
 it in hand keeps others from reserving: their mail waits.
@@ -39,8 +40,8 @@ _STEP, _STEPS = 0.01, 500
 _ALL = 1_000_000_000
 
 
-class Busy(OSError):
-    """Another program keeps the lock of a budget."""
+class Unavailable(OSError):
+    """The record of a budget cannot be used now: nothing may be sent, and it is not replaced."""
 
 
 def file_name(of: str) -> str:
@@ -120,7 +121,8 @@ class BudgetFile:
     def look(self) -> Room:
         """Tell what is left, without the lock; what dead runs hold is not found."""
         reading = self._read()
-        return budget.room(self.terms, self._load(reading), reading.uptime)
+        use = load(self._spool, self.of, reading, trusted=self._trusts())
+        return budget.room(self.terms, use, reading.uptime)
 
     def take(self, holder: str, want: int, used: Sequence[tuple[float, int]], left: int) -> tuple[int, Room]:
         """Reserve as many as there are, durably, and record what was used.
@@ -162,7 +164,12 @@ class BudgetFile:
             self._write(budget.settled(self._load(self._read()), holder, used, left))
 
     def _load(self, reading: Reading) -> Use:
-        return load(self._spool, self.of, reading, trusted=self._trusts())
+        try:
+            return _read(self._spool, self.of, reading, trusted=self._trusts())
+        except OSError as error:
+            path = self._spool.path / STATE / f"{self._name}.json"
+            reason = f"what was used of the budget of {self.of} cannot be read: {path}: {error.strerror}"
+            raise Unavailable(reason) from error
 
     def _write(self, use: Use) -> None:
         state.replace(self._spool, f"{self._name}.json", msgspec.json.encode(use) + b"\n")
@@ -183,16 +190,25 @@ def _lock(fd: int, of: str) -> None:
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         sleep(_STEP)
-    raise Busy(f"another program keeps the lock of the budget of {of}")
+    raise Unavailable(f"another program keeps the lock of the budget of {of}")
 
 
 def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
-    """Read what was used of a budget, as of a reading of the clocks."""
-    data = state.read(spool, f"{file_name(of)}.json")
+    """Read what was used of a budget, as of a reading of the clocks; all, if it cannot be read."""
+    try:
+        return _read(spool, of, reading, trusted=trusted)
+    except OSError:
+        return _all_used(of, reading)
+
+
+def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
+    data = state.read_if_any(spool, f"{file_name(of)}.json")
     try:
         use = Use() if data is None else msgspec.json.decode(data, type=Use)
         return replace(budget.brought_forward(use, reading, trusted=trusted), of=of)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors.
-        now = reading.uptime
-        full = Use(of=of, used=((now, _ALL),))
-        return budget.brought_forward(full, reading, trusted=trusted)
+        return _all_used(of, reading)
+
+
+def _all_used(of: str, reading: Reading) -> Use:
+    return budget.brought_forward(Use(of=of, used=((reading.uptime, _ALL),)), reading, trusted=False)

@@ -18,13 +18,20 @@ _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def read(spool: Spool, name: str) -> bytes | None:
     """Return what was last put there; None: nothing, or nothing that can be read."""
     try:
-        with (
-            spool.directory(STATE) as directory,
-            os.fdopen(os.open(name, _OLD, dir_fd=directory), "rb") as file,
-        ):
-            return file.read(_LONGEST)
+        return read_if_any(spool, name)
     except OSError:
         return None
+
+
+def read_if_any(spool: Spool, name: str) -> bytes | None:
+    """Return what was last put there; None: nothing; raises OSError: it cannot be read."""
+    with spool.directory(STATE) as directory:
+        try:
+            fd = os.open(name, _OLD, dir_fd=directory)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            return file.read(_LONGEST)
 
 
 def replace(spool: Spool, name: str, data: bytes) -> None:
