@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from http_client import read_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from receiving import PASSWORD, USER, certificate, login
@@ -57,7 +58,8 @@ from mailer.receive.web.exchange import Problem, status_of
 from mailer.spool.idempotency import KeyFile, name_of
 from mailer.spool.layout import Spool
 
-HEAD = f"POST {ENVELOPE} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+WITH_TOKEN = f"Authorization: Bearer {TOKEN}\r\n"
+HEAD = f"POST {ENVELOPE} HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}"
 RAW_HEAD = f"{HEAD}Content-Type: message/rfc822\r\n"
 
 
@@ -576,7 +578,7 @@ def answered(answer) -> Any:
 
 @pytest.mark.security_case(131)
 def test_slow_clients_are_given_up_and_their_number_is_bounded(tmp_path: Path, monkeypatch) -> None:
-    """In the head, in the body, or idle; and whoever comes when all places are taken is told when to come."""
+    """In the head, in the body, or idle; when all places are taken, the oldest without a token gives way."""
     monkeypatch.setattr(http_server, "_BODY_PATIENCE", 0.2)
     monkeypatch.setattr(http_server, "HEAD_TIMEOUT", 0.2)
     with http_running(tmp_path) as door:
@@ -590,8 +592,17 @@ def test_slow_clients_are_given_up_and_their_number_is_bounded(tmp_path: Path, m
     for name, value in (("_BODY_PATIENCE", 60.0), ("HEAD_TIMEOUT", 60.0), ("MOST", 3)):
         monkeypatch.setattr(http_server, name, value)
     with http_running(tmp_path) as door:
-        held = [door.connect() for _ in range(3)]
+        idle = [door.connect() for _ in range(3)]
         until(lambda: door.receiver.server.sessions == 3, "all places to be taken")
+        assert door.submit().status == 202
+        assert idle[0].recv(1) == b"", "the oldest gives way to one that shows a token"
+        for connection in idle:
+            connection.close()
+        until(lambda: door.receiver.server.sessions == 0, "the places to be free")
+        held = [door.connect() for _ in range(3)]
+        for connection in held:
+            connection.sendall(f"GET {MESSAGES}/X HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}\r\n".encode())
+            assert read_answer(connection).status == 404
         refused = door.exchange(b"")
         assert refused.status == 503
         assert int(refused.headers["retry-after"]) > 0
@@ -600,7 +611,7 @@ def test_slow_clients_are_given_up_and_their_number_is_bounded(tmp_path: Path, m
             connection.close()
         until(lambda: door.receiver.server.sessions == 0, "the places to be free")
         assert door.submit().status == 202
-    assert len(list((tmp_path / "spool" / "new").iterdir())) == 1
+    assert len(list((tmp_path / "spool" / "new").iterdir())) == 2
 
 
 def still_takes(connection: socket.socket, data: bytes) -> bool:

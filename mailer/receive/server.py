@@ -183,7 +183,8 @@ class Server:
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
         if self.sessions >= most:
             self._complain(f"maxConnections ({settings.max_connections}) are open")
-            if not self._strangers.make_room(local=local):
+            http = self._http
+            if not self._strangers.make_room(local=local) and not (http and http.make_room(local=local)):
                 return replies.TOO_MANY_CONNECTIONS
         if not local and self._peers[source(peer)] >= settings.max_connections_per_peer:
             self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
@@ -200,7 +201,8 @@ class Server:
 
         if self._http is not None and self._http.connections >= MOST:
             self._complain(f"{MOST} connections to submitHttp are open")
-            return replies.TOO_MANY_CONNECTIONS
+            if not self._http.make_room(local=is_local(peer)):
+                return replies.TOO_MANY_CONNECTIONS
         return self._judge(connection, peer, tls=True)
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
@@ -222,7 +224,7 @@ class Server:
     def _serve_http(self, http: "HttpServer", connection: socket.socket, peer: str, *, tls: bool) -> None:
         context = self._service.certificate.context() if tls and self._service.certificate else None
         self._count(peer)
-        http.serve(connection, context, partial(self._uncount, peer))
+        http.serve(connection, context, partial(self._uncount, peer), local=is_local(peer))
 
     def _converse(self, user: str, peer: str) -> socket.socket:
         """Begin a session for a user over a socket pair, and return the client's end of it."""

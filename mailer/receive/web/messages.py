@@ -170,7 +170,9 @@ class Messages:
         return Problem.of(refused.reply, refused=refused.recipients)
 
     async def _identify(self, asked: Asked) -> Identity:
-        return await identify(asked, self._doors.service(), self._doors.failures)
+        identity = await identify(asked, self._doors.service(), self._doors.failures)
+        asked.on_known()
+        return identity
 
     async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:
         """Read a JSON document; raises Problem for one that is too large, or for which there is no memory."""

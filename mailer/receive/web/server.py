@@ -63,7 +63,8 @@ class HttpServer:
         self._messages = messages
         self._on_defect = on_defect
         self._manager = web.Server(self._respond)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Connection] = {}
+        """In the order of arrival."""
         self._stopping = False
 
     @property
@@ -71,17 +72,41 @@ class HttpServer:
         return len(self._tasks)
 
     def serve(
-        self, connection: socket.socket, context: ssl.SSLContext | None, on_end: Callable[[], None]
+        self,
+        connection: socket.socket,
+        context: ssl.SSLContext | None,
+        on_end: Callable[[], None],
+        *,
+        local: bool,
     ) -> None:
         """Answer on an accepted connection, which is closed when `on_end` is called."""
-        task = asyncio.ensure_future(self._serve(connection, context))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        protocol = _Connection(self._manager, asyncio.get_running_loop(), local=local)
+        task = asyncio.ensure_future(self._serve(protocol, connection, context))
+        self._tasks[task] = protocol
+        task.add_done_callback(self._tasks.pop)
         task.add_done_callback(lambda _: on_end())
 
-    async def _serve(self, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+    def make_room(self, *, local: bool) -> bool:
+        """Close the oldest connection that has shown no valid token; tell whether there was one.
+
+        As with `Strangers`, those beyond this host go first, and none on it goes for one of those.
+        """
+        strangers = [pair for pair in self._tasks.items() if not pair[1].known]
+        strangers.sort(key=lambda pair: pair[1].local)
+        if not strangers or (strangers[0][1].local and not local):
+            return False
+        task, oldest = strangers[0]
+        # It ends in a moment; the next one to come needs another's place.
+        oldest.known = True
+        if oldest.transport is None:
+            task.cancel()
+        oldest.abort()
+        return True
+
+    async def _serve(
+        self, protocol: "_Connection", connection: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
         loop = asyncio.get_running_loop()
-        protocol = _Connection(self._manager, loop)
         with suppress(OSError):  # of the handshake
             await loop.connect_accepted_socket(
                 lambda: protocol,
@@ -140,9 +165,19 @@ class HttpServer:
 class _Connection(web.RequestHandler):
     """aiohttp's connection, with its head bounded in time and size, and errors in our form."""
 
-    __slots__ = ("_answered", "_ended", "_head", "_last_body", "_patience", "answering", "lost")
+    __slots__ = (
+        "_answered",
+        "_ended",
+        "_head",
+        "_last_body",
+        "_patience",
+        "answering",
+        "known",
+        "local",
+        "lost",
+    )
 
-    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, *, local: bool) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -157,6 +192,10 @@ class _Connection(web.RequestHandler):
         )
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the connection is closed."""
+        self.local = local
+        """Its client is on this host."""
+        self.known = False
+        """It has shown a valid token, or gives way already."""
         self._patience: asyncio.TimerHandle | None = None
         """Runs while a request's head is waited for that has begun, and the first one."""
         self._head = 0
@@ -218,6 +257,9 @@ class _Connection(web.RequestHandler):
         """End a body that will not come whole."""
         if body is not None and not body.is_eof():
             body.set_exception(ConnectionResetError("it ended within a request"))
+
+    def be_known(self) -> None:
+        self.known = True
 
     def end(self) -> bool:
         """It is answered; tell whether it was the last."""
@@ -297,6 +339,7 @@ def _asked(request: web.BaseRequest) -> Asked:
         query=_query(request.raw_path.partition("?")[2]),
         pieces=partial(_pieces, request),
         go_ahead=partial(_go_ahead, request),
+        on_known=cast("_Connection", request.protocol).be_known,
     )
 
 
