@@ -68,6 +68,20 @@ def test_mail_waits_in_new_while_a_budget_is_used_up_and_nothing_bounces(relay: 
         assert len(server.messages) == 3
 
 
+def test_what_a_dead_runner_had_in_hand_is_taken_over_while_a_budget_is_used_up(relay: Relay) -> None:
+    """Its recipient is on the suppression list by now: it needs no budget, and does not wait for one."""
+    with Server() as server:
+        relay.configure({"forwardSMTP": True, "forwardProviders": [budgeted(server, maxPerDay=1)]})
+        queue(relay.spool)
+        assert relay.mailer_send("--once").returncode == 0
+        left = queue(relay.spool, ["bob@example.net"])
+        assert relay.mailer("suppress", "add", "bob@example.net").returncode == 0
+        (relay.spool / "new" / left).rename(relay.spool / "cur" / left)
+        assert relay.mailer_send("--once").returncode == 0
+        assert places(relay, [left]) == {"failed": 1}
+        assert len(server.messages) == 1
+
+
 def test_a_run_that_is_to_end_waits_for_no_budget(relay: Relay) -> None:
     """What waits in hand goes to `retry/` at once, not back to `new/` when the grace is over."""
     with Server() as server:

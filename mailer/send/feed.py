@@ -5,6 +5,7 @@ runners died with repeatedly), and the due buckets of `retry/`. It is a stream, 
 with the queue, and fresh mail overtakes it at every step: a backlog does not delay a password reset.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from time import monotonic
@@ -30,6 +31,9 @@ _BEFORE_SUSPECTS = 30.0
 """Seconds that a pass gives to what is in `new/` before messages that runners died with: a poison message
 must not end every run before new mail was tried, nor a long queue keep an innocent one waiting."""
 
+_BETWEEN_RECOVERIES = 60.0
+"""Seconds between two looks for claims of dead runners, while nothing else is to be claimed."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 """Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
 
@@ -53,6 +57,9 @@ class Feed:
         self._requeued: set[str] = set()
         """Names that the pass has put into `new/` itself, and comes to: no fresh mail is to wait for them."""
         self._pass: Iterator[Claim] = iter(())
+        self._recoveries: Iterator[Claim] = iter(())
+        self._recover_again = -math.inf
+        """When `next_recovered` looks at `cur/` anew."""
         self.leave_alone: Container[str] = ()
         """Names of messages that are to stay in `new/` for now."""
         self.exhausted = True
@@ -98,6 +105,17 @@ class Feed:
         claim = next(self._pass, None)
         self.exhausted = claim is None
         return claim or self._next_fresh()
+
+    def next_recovered(self) -> Claim | None:
+        """Return the next claim of a dead runner, but for suspects: new mail is to be tried before these.
+
+        Raises:
+            OSError: as `next`.
+        """
+        if monotonic() >= self._recover_again:
+            self._recover_again = monotonic() + _BETWEEN_RECOVERIES
+            self._recoveries = self._recovered([])
+        return next(self._recoveries, None)
 
     def _next_fresh(self) -> Claim | None:
         while self._fresh:

@@ -175,7 +175,7 @@ class Runner:
                 suspect, self._suspect = self._suspect, None
                 self._start(suspect, "")
             put_back = 0
-            while self._has_room() and (claim := self._feed.next()):
+            while self._has_room() and (claim := self._next()):
                 destination = self._lanes.destination_of(claim)
                 if self._lanes.puts_back(claim, destination):
                     put_back += 1
@@ -200,9 +200,14 @@ class Runner:
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
-        if self._hands.places >= self._concurrency or self.tally.claimed == (self._limit or -1):
-            return False
-        return not self._closed_for()
+        return self._hands.places < self._concurrency and self.tally.claimed != (self._limit or -1)
+
+    def _next(self) -> Claim | None:
+        """Return the next message; while the budgets are used up, only what dead runners had in hand.
+
+        It may need no budget: a notification that is owed, or a doubt that is to be decided.
+        """
+        return self._feed.next_recovered() if self._closed_for() else self._feed.next()
 
     def _closed_for(self) -> float:
         """Return the seconds until mail may leave by some way, by the budgets; and be woken then.
