@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from spool_walk import walk
 from testbed.capability import with_own_mounts
 from testbed.relay import USERNAME, Relay
 
+from mailer.cli import drops
+from mailer.config.load import load
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import single_login
@@ -60,18 +62,25 @@ def leave(spool: Spool, text: bytes = TEXT, *, uid: int | None = None, name: str
 class Receiver:
     """What takes in, with its committer in the caller's thread."""
 
-    def __init__(self, spool: Spool, rates: RateLimiter | None = None) -> None:
+    def __init__(
+        self, spool: Spool, rates: RateLimiter | None = None, limits: Mapping[str, int] | None = None
+    ) -> None:
         self.log: list[str] = []
-        self._log = MailLog(time.time, lambda _, text, fields: self.log.append(logfmt(text, fields)))
+        self.on_line: Callable[[str], object] = lambda _: None
+        self._log = MailLog(time.time, lambda _, text, fields: self._note(logfmt(text, fields)))
         users = (LocalUser(USER, uid=os.getuid()), LocalUser(USER, uid=ANN), LocalUser("eve", uid=EVE))
         self._spool = spool
         self._service = Service(
-            Settings(port=0),
+            Settings(port=0, **(limits or {})),  # type: ignore[arg-type]
             Store(spool, InPlace(spool), self._log, time.time),
             login(single_login(USER, PASSWORD), single_login("eve", PASSWORD)),
             rates=rates,
             local_users=users,
         )
+
+    def _note(self, line: str) -> None:
+        self.log.append(line)
+        self.on_line(line)
 
     def take_in(self) -> None:
         asyncio.run(Pickup(self._spool, self._log, time.time, lambda: self._service).once())
@@ -282,6 +291,71 @@ def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spo
     assert any("a drop has to wait" in line and "451 4.7.1" in line for line in receiver.log)
 
 
+@pytest.mark.security_case(134)
+def test_a_look_takes_in_what_it_has_found_and_not_what_comes_meanwhile(spool: Spool) -> None:
+    receiver = Receiver(spool)
+    receiver.on_line = lambda line: leave(spool) if "took a drop in" in line else None
+    leave(spool)
+    receiver.take_in()
+    assert (len(queued(spool)), len(names(spool))) == (1, 1)
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_run_that_is_to_end_takes_no_other_drop_in(relay: Relay, begun: int) -> None:
+    relay.configure({"localUsers": [{"login": str(os.getuid()), "user": USERNAME}]})
+    stop, lines = asyncio.Event(), list[str]()
+
+    def on_line(_: object, text: str, __: object) -> None:
+        lines.append(text)
+        stop.set()
+
+    with Spool.open(relay.spool, create=True) as spool:
+        drop.prepare(spool, wanted=True)
+        for _ in range(20):
+            hand_over(str(spool.path / DROP), [f"MAIL FROM:<{USERNAME}>", TO], TEXT)
+        log = MailLog(time.time, on_line)
+        if not begun:
+            stop.set()
+        asyncio.run(drops.take_in(load(relay.config, {}), spool, log, stop))
+        assert begun <= len(queued(spool)) <= 3 * begun, lines
+
+
+@pytest.mark.security_case(134)
+@pytest.mark.parametrize("what", ["many recipients", "large", "name"])
+def test_a_drop_that_never_gets_better_keeps_no_later_one_back(spool: Spool, what: str) -> None:
+    receiver, to, text = Receiver(spool, limits={"max_recipients": 3, "max_message_size": 5000}), [TO], TEXT
+    match what:
+        case "many recipients":
+            to = [f"RCPT TO:<u{n}@example.net>" for n in range(4)]
+        case "large":
+            text += b"x\r\n" * 100_000
+        case "name":
+            to = ["RCPT TO:<@>"]
+    name = hand_over(str(spool.path / DROP), [f"MAIL FROM:<{USER}>", *to], text)
+    if what == "name":
+        (spool.path / DROP / f"{name}.refused").mkdir()
+    leave(spool)
+    receiver.take_in()
+    assert len(queued(spool)) == 1
+    kept = [each for each in drop.entries(spool) if each.kind is Kind.REFUSED]
+    assert len(kept) == 1
+    assert all(each.name in "".join(receiver.log) for each in kept if what == "name")
+    assert name not in names(spool)
+
+
+@pytest.mark.security_case(134)
+@pytest.mark.parametrize(("waiting", "taken"), [(4, 1), (5, 0)])
+def test_some_drops_that_have_to_wait_are_passed_over(spool: Spool, waiting: int, taken: int) -> None:
+    held = [drop.Drop.take(spool, leave(spool)) for _ in range(waiting)]
+    last = new_id(time.time() + 60)
+    leave(spool, name=last)
+    Receiver(spool).take_in()
+    assert len(queued(spool)) == taken
+    for each in held:
+        assert each is not None
+        each.release()
+
+
 @only_root
 @pytest.mark.security_case(135)
 def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> None:
@@ -352,6 +426,7 @@ def test_a_users_own_filesystem_among_the_drops_keeps_nothing_back(relay: Relay)
     sent = relay.mailer_send("--once", "-v", under=under)
     assert (sent.returncode, "took a drop in" in sent.stderr) == (0, True), sent.stderr
     assert sorted(path.name for path in (relay.spool / DROP).iterdir()) == [theirs.name]
+    assert list((relay.spool / "new").iterdir()) == []
 
 
 def test_a_drop_directory_that_cannot_be_read_is_told_of(spool: Spool) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _EVERY = 10.0
 """Seconds between the looks of a sender that stays."""
+_LONGEST = 60.0
+"""Seconds that a sender takes in before it delivers."""
 
 
 class Drops:
@@ -63,19 +65,43 @@ def prepare(path: Path) -> None:
         import mailer.receive.pickup  # noqa: F401, PLC0415 - as above
 
 
-async def take_in(loaded: Loaded, spool: Spool, log: MailLog) -> None:
-    """Take in what lies in `drop/`, if anything does; what cannot be done is logged."""
-    if not drop.anything_waits(spool.path):
-        return
+async def take_in(
+    loaded: Loaded, spool: Spool, log: MailLog, stop: asyncio.Event, within: float = _LONGEST
+) -> int:
+    """Take in what lies in `drop/`, if anything does; what cannot be done is logged.
+
+    Args:
+        loaded: the configuration.
+        spool: whose.
+        log: of the program.
+        stop: nothing is begun once it is set.
+        within: nor after so many seconds, or a minute.
+
+    Returns:
+        How many drops went; there may be more.
+    """
+    if stop.is_set() or not drop.anything_waits(spool.path):
+        return 0
     from mailer.receive.pickup import Pickup  # noqa: PLC0415 - aiosmtpd, for few runs
     from mailer.spool.committer import Committer  # noqa: PLC0415 - with it
 
     committer = Committer(spool).start()
     try:
         service = lambda: _service(loaded, spool, committer, log)  # noqa: E731 - asked once, if at all
-        await Pickup(spool, log, clocks().wall, service).once()
+        pickup = Pickup(spool, log, clocks().wall, service)
+        ending = asyncio.create_task(_end(pickup, stop, min(_LONGEST, within)))
+        try:
+            return await pickup.once()
+        finally:
+            ending.cancel()
     finally:
         committer.close()
+
+
+async def _end(pickup: "Pickup", stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    pickup.end()
 
 
 async def keep_taking_in(
@@ -83,7 +109,8 @@ async def keep_taking_in(
 ) -> None:
     """Do so until `stop`, with the configuration and the log of the time."""
     while not stop.is_set():
-        await take_in(loaded(), spool, log())
+        if await take_in(loaded(), spool, log(), stop):
+            continue
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _EVERY)
 

@@ -1,6 +1,7 @@
 """`mailer-send`: one run over the spool, or a runner that stays."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -165,15 +166,17 @@ async def _send(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exi
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await drops.take_in(loaded, spool, log)
+    began, most = loop.time(), order.max_seconds
+    # Half of the time at most: a flood there must not keep all mail from being delivered.
+    await drops.take_in(loaded, spool, log, stop, math.inf if most is None else most / 2)
     config = loaded.config
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
     marker = Marker(spool, log, time.time, order.mode)
-    began, deliverer = loop.time(), _deliverer(config, spool, log)
+    deliverer = _deliverer(config, spool, log)
     async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
-        if order.max_seconds is not None:
-            loop.call_later(order.max_seconds, runner.begin_nothing_more)
+        if most is not None:
+            loop.call_at(began + most, runner.begin_nothing_more)
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:
@@ -183,7 +186,7 @@ async def _send(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exi
     if deliverer:
         from mailer.cli.telling import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
 
-        left = AFTER_A_RUN if order.max_seconds is None else order.max_seconds - (loop.time() - began)
+        left = AFTER_A_RUN if most is None else most - (loop.time() - began)
         await tell_rest(deliverer, log, stop, left)
     return Exit.OK
 

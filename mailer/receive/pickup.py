@@ -11,6 +11,7 @@ import os
 import pwd
 import socket
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from mailer.config.secrets import SecretError
 from mailer.mail.clock import Clock
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Level, MailLog
+from mailer.receive import replies
 from mailer.receive.local_users import PeerIds
 from mailer.receive.server import serve_one
 from mailer.receive.service import Service
@@ -29,8 +31,12 @@ from mailer.spool.layout import Spool
 
 _EVERY = 10.0
 """Seconds between looks: mail comes here only while no receiver runs, or restarts."""
-_AT_ONCE = 100
-"""Drops of one user that are looked at before the directory is read again, and others get their turn."""
+_AT_ONCE = 500
+"""Drops that are taken in before the directory is read again, and the caller has its turn."""
+_PATIENCE = 5
+"""So many drops of one user have to wait, one after the other: so do the rest of theirs."""
+_TOO_MANY_RECIPIENTS = "4.5.3"
+"""A client may send to fewer; a drop stays as it is, and would wait for ever."""
 
 
 class Pickup:
@@ -58,34 +64,37 @@ class Pickup:
     async def stay(self) -> None:
         """Look every now and then, until `end`; what cannot be done is logged."""
         while not self._ending.is_set():
-            await self.once()
+            if await self.once():
+                continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), _EVERY)
 
-    async def once(self) -> None:
-        """Take in what there is, as long as that goes on; what cannot be done is logged."""
+    async def once(self) -> int:
+        """Take in what is there now, up to a bound; what cannot be done is logged.
+
+        Returns:
+            How many drops went: there may be more, also some that came meanwhile.
+        """
         try:
             await asyncio.to_thread(drop.sweep, self._spool, self._clock())
-            if found := await self._look():
-                service = self._service()
-                while found and await self._turns(service, found):
-                    found = await self._look()
+            if found := await asyncio.to_thread(drop.waiting, self._spool, _AT_ONCE):
+                return await self._turns(self._service(), found)
         except (OSError, ConfigError, SecretError) as error:
             self._log.warning("what lies in drop/ cannot be taken in", error=str(error))
-
-    async def _look(self) -> dict[int, list[str]]:
-        return await asyncio.to_thread(drop.waiting, self._spool, _AT_ONCE)
+        return 0
 
     async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
-        """Take in one of each user in turn, but of none whose mail has to wait; return how many went."""
-        gone = 0
-        while found and not self._ending.is_set():
+        """Take in one of each user in turn, until too many of theirs have to wait; return how many went."""
+        gone, waits = 0, Counter[int]()
+        while found:
             for uid, names in list(found.items()):
+                if self._ending.is_set() or gone >= _AT_ONCE:
+                    return gone
                 if await self._take(service, names.pop(0)):
-                    gone += 1
+                    gone, waits[uid] = gone + 1, 0
                 else:
-                    names.clear()
-                if not names:
+                    waits[uid] += 1
+                if not names or waits[uid] >= _PATIENCE:
                     del found[uid]
         return gone
 
@@ -106,7 +115,7 @@ class Pickup:
             return self._not_read(name, error)
         finally:
             taken.release()
-        if reply.permanent:
+        if reply.permanent or reply.enhanced == _TOO_MANY_RECIPIENTS:
             return self._refuse(name, f"user id {taken.uid}: {reply}")
         if not reply.positive:
             self._log.notice("a drop has to wait", drop=name, uid=str(taken.uid), reply=str(reply))
@@ -123,12 +132,14 @@ class Pickup:
     def _refuse(self, name: str, why: str) -> bool:
         """Put a drop by for the operator."""
         try:
-            drop.refuse(self._spool, name)
+            kept = drop.refuse(self._spool, name, self._clock())
         except FileNotFoundError:
             return True  # its user has removed it
         except OSError as error:
             self._log.warning("a drop has to wait", drop=name, error=str(error))
             return False
+        if kept != name + drop.REFUSED:
+            why = f"{why} (it is now drop/{kept}, as there was an {name}{drop.REFUSED})"
         self._log.message("drop-refused", id=name, reason=why, level=Level.WARNING)
         return True
 
@@ -139,6 +150,8 @@ async def submit(service: Service, taken: Drop) -> Reply:
     Raises:
         Damaged, OSError: it could not be read; nothing is queued.
     """
+    if taken.size > service.settings.max_message_size:
+        return replies.MESSAGE_TOO_BIG  # the session ends at such a BDAT, and its reply may be lost
     ours, theirs = socket.socketpair()
     once = replace(service, store=replace(service.store, once=taken.once))
     serving = asyncio.create_task(serve_one(once, theirs, _ids(taken.uid)))

@@ -34,7 +34,7 @@ import msgspec
 
 from mailer.spool import idempotency, words
 from mailer.spool.held import lock
-from mailer.spool.ids import is_id
+from mailer.spool.ids import is_id, new_id
 from mailer.spool.layout import DROP, DROP_MODE, Spool
 from mailer.spool.syscalls import read_at, rename_exclusive
 
@@ -270,17 +270,22 @@ class Drop:
         self._spool.sync_directory(DROP)
         idempotency.forget(self._spool, self.once)
 
-    def refuse(self) -> None:
-        """Put it by for the operator; raises OSError."""
-        refuse(self._spool, self.name)
-
     def release(self) -> None:
         os.close(self._fd)
 
 
-def refuse(spool: Spool, name: str) -> None:
-    """Put a drop by for the operator, under a name that is not taken in; raises OSError."""
-    rename_exclusive(spool.root, f"{DROP}/{name}", f"{DROP}/{name}{REFUSED}")
+def refuse(spool: Spool, name: str, now: float) -> str:
+    """Put a drop by for the operator, under a name that is not taken in; return it. Raises OSError.
+
+    It is another id's if somebody has made a file of its own: its user may, to have the drop stay.
+    """
+    kept = name + REFUSED
+    try:
+        rename_exclusive(spool.root, f"{DROP}/{name}", f"{DROP}/{kept}")
+    except FileExistsError:
+        kept = new_id(now) + REFUSED
+        rename_exclusive(spool.root, f"{DROP}/{name}", f"{DROP}/{kept}")
+    return kept
 
 
 def prepare(spool: Spool, *, wanted: bool) -> None:
