@@ -102,6 +102,20 @@ def test_the_next_batch_is_as_large_as_what_the_server_took(
     assert len(batches.next()) == following
 
 
+def test_batches_end_where_all_that_were_asked_are_too_many_and_the_others_wait() -> None:
+    """Each time the server takes three by its limits (RFC 9422), and then refuses them for their number."""
+    batches, settled = Batches([Recipient(address) for address in TEN], 10), 0
+    for _ in range(30):
+        batch = batches.next()
+        outcomes = [_outcome(one, sent=False) for one in batch]
+        outcomes[:3] = [
+            Outcome(one.address, Status.DEFERRED, "mx.example", "452 4.5.3 too many", Scope.RECIPIENT)
+            for one in batch[:3]
+        ]
+        settled += len(batches.settle(batch, outcomes)[0])
+    assert settled == len(TEN)
+
+
 def _outcome(recipient: Recipient, *, sent: bool) -> Outcome:
     status = Status.SENT if sent else Status.PENDING
     return Outcome(recipient.address, status, "mx.example", "as it is", Scope.RECIPIENT)
