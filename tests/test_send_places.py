@@ -31,6 +31,7 @@ def test_mail_waits_a_minute_for_connections_that_a_stopped_program_keeps(relay:
             assert "none of the 1 connections that maxSessions allows to " in event["reply"]
             assert event["reply"].endswith("was free for 60 s; in use by process 4711")
             assert "attempt" not in event
+        assert "in use by process 4711" in relay.mailer("spool", "why", waiting[0]).stdout
         os.close(fd)
         relay.mailer("spool", "retry", "--all")
         assert relay.mailer_send("--once").returncode == 0
