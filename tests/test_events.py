@@ -23,6 +23,7 @@ from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.cli import telling
 from mailer.config.load import load
 from mailer.config.on_event import EventField, EventKind, OnEvent
 from mailer.config.secrets import Secret
@@ -374,6 +375,18 @@ def test_what_happened_before_is_not_told_unless_it_is_asked_for(spool_path: Pat
         assert [len(b.events) for b in backlog.batches(lambda: told.spool.directory(LOG), cursor, ALL)] == [3]
 
 
+def test_what_is_to_be_told_again_is_told_by_one_that_had_nothing_to_do(spool_path: Path) -> None:
+    with hook() as made:
+        told = Told(spool_path, by_hook(made))
+        told.write("sent", "a@x.example")
+        assert told.round()
+        assert told.round()
+        again = store.Progress(cursor=backlog.since(told.deliverer._directory, NOON - 60), looked=told.now)
+        store.write(told.spool, again)
+        assert told.round()
+        assert names(made.taken) == ["sent a@x.example"] * 2
+
+
 def test_batches_of_any_size_make_the_same_story(spool_path: Path) -> None:
     """From every cursor on the way the rest follows, nothing left out."""
     told = Told(spool_path, OnEvent())
@@ -562,6 +575,42 @@ def test_a_run_that_is_stopped_or_short_of_time_leaves_a_receiver_that_hangs(rel
         made.script = [HANG] * 9
         assert relay.mailer_send("--once", "--max-seconds", "1").returncode == 0
         assert len(relay.delivered()) == 1
+        with Spool.open(relay.spool) as spool:
+            progress = store.read(spool)
+        assert progress is not None
+        assert "too slow" in progress.error
+
+
+def rest(told: Told, seconds: float) -> None:
+    log = MailLog(lambda: told.now, lambda *_: None)
+    asyncio.run(telling.tell_rest(told.deliverer, log, asyncio.Event(), seconds))
+
+
+def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_time(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert receiver.COMMAND_TIMEOUT < telling.AFTER_A_RUN
+    monkeypatch.setattr(telling, "_LEAST", 0.1)
+    monkeypatch.setattr(telling, "_LAST_WORDS", 60.0)
+    told = Told(spool_path, OnEvent(command=("sleep", "600")))
+    told.write("sent", "a@x.example")
+    for failures, seconds in ((1, 2.0), (2, 4.0)):
+        rest(told, 0.1)
+        assert "too slow" in told.progress.error
+        assert told.progress.failures == failures
+        assert told.progress.next_try == told.now + seconds
+        told.now += seconds
+
+
+def test_a_run_that_mail_has_taken_all_the_time_of_tells_a_little(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_LEAST", 60.0)
+    with hook() as made:
+        told = Told(spool_path, by_hook(made))
+        told.write("sent", "a@x.example")
+        rest(told, -5.0)
+        assert names(made.taken) == ["sent a@x.example"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

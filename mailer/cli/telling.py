@@ -19,6 +19,10 @@ _EVERY = 1.0
 _AFTER_TROUBLE = 60.0
 AFTER_A_RUN = 50.0
 """Seconds that a run goes on for the receiver's sake: cron starts the next one in a minute."""
+_LEAST = 3.0
+"""The same for a run whose time is up when it has done its own work, as it may be each time."""
+_LAST_WORDS = 5.0
+"""Seconds to write down that the receiver was too slow."""
 
 
 def deliverer(config: Config, spool: Spool, log: MailLog) -> Deliverer | None:
@@ -40,10 +44,13 @@ async def tell_rest(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds:
         made: tells.
         log: hears of trouble with the spool.
         stop: ends it at once; what is in flight is told again by the next run.
-        seconds: the same, after this time.
+        seconds: the same, after this time; a receiver that still has a batch then has failed.
     """
+    seconds = max(_LEAST, seconds)
+    made.deadline = asyncio.get_running_loop().time() + seconds
     telling, stopped = asyncio.create_task(_guarded(made, log)), asyncio.create_task(stop.wait())
-    await asyncio.wait({telling, stopped}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+    within = seconds + _LAST_WORDS
+    await asyncio.wait({telling, stopped}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
     for task in (telling, stopped):
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -64,9 +64,11 @@ class Deliverer:
         self._receiver = Receiver(on_event, now)
         self._most = backlog.BATCH
         self._said = ""
-        self._idle_at: dict[str, int] | None = None
-        """The sizes of the ledger's days when all of it had been told."""
+        self._idle_at: tuple[dict[str, int], object] | None = None
+        """The sizes of the ledger's days, and the cursor's version, when all of it had been told."""
         self._looked = 0.0
+        self.deadline: float | None = None
+        """By the loop's clock: a receiver that has not taken a batch by then has failed."""
 
     def begin(self) -> None:
         """Where nothing was told yet, tell what happens from now on; raises OSError."""
@@ -92,7 +94,8 @@ class Deliverer:
             OSError: the ledger cannot be read, or the cursor not be written; then some may be told again.
         """
         sizes = await asyncio.to_thread(backlog.sizes, self._directory)
-        if sizes == self._idle_at and abs(self._now() - self._looked) < _LATE:
+        # `mailer events replay` moves the cursor back.
+        if (sizes, store.version(self._spool)) == self._idle_at and abs(self._now() - self._looked) < _LATE:
             return True
         with store.locked(self._spool) as mine:
             if not mine:
@@ -101,7 +104,8 @@ class Deliverer:
             if now < progress.next_try <= now + LONGEST:
                 return False
             done = await self._tell_all(progress, sizes)
-        self._idle_at, self._looked = (sizes if done else None), now
+            self._idle_at = (sizes, store.version(self._spool)) if done else None
+        self._looked = now
         return done
 
     async def _tell_all(self, progress: Progress, sizes: dict[str, int]) -> bool:
@@ -129,7 +133,11 @@ class Deliverer:
     async def _give(self, batch: Batch) -> Answer:
         if not batch.events:
             return Answer(Verdict.TAKEN)
-        return await self._receiver.give(batch.events)
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                return await self._receiver.give(batch.events)
+        except TimeoutError:
+            return Answer(Verdict.LATER, "the run ended before the receiver had taken them; it is too slow")
 
     async def _tell_gap(self, progress: Progress, lost: Gap, sizes: dict[str, int]) -> Progress | None:
         what = "events were lost: days of the ledger were removed before the receiver took them"

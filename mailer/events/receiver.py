@@ -27,7 +27,8 @@ from mailer.mail.clock import Clock
 SIGNATURE = "Mailer-Signature"
 WEBHOOK_TIMEOUT = 10.0
 """Seconds for one request: a receiver should store events and answer, and do its work afterwards."""
-COMMAND_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 30.0
+"""The same for a command; less than a run of `mailer-send --once` has for it (`cli/telling`)."""
 
 
 class Verdict(Enum):

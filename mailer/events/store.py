@@ -57,6 +57,14 @@ def read(spool: Spool) -> Progress | None:
     return None
 
 
+def version(spool: Spool) -> tuple[int, int] | None:
+    """Return what changes whenever somebody writes; None: nothing was written. Raises OSError."""
+    with spool.directory(STATE) as directory, contextlib.suppress(FileNotFoundError):
+        found = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
 def write(spool: Spool, progress: Progress) -> None:
     """Put this in the place of what was there, durably; raises OSError."""
     state.replace(spool, NAME, msgspec.json.encode(progress) + b"\n")
