@@ -253,6 +253,17 @@ def test_lines_that_belong_together_are_one_write_for_each_day(
     assert days(tmp_path) == ["20261122", "20261123"]
 
 
+def test_a_line_that_cannot_be_encoded_takes_no_other_of_its_group_with_it(tmp_path: Path) -> None:
+    ledger, _ = log_of(tmp_path)
+    with ledger.together():
+        ledger.append(line("accepted"))
+        with pytest.raises(TypeError):
+            ledger.append(line("sent", reason=object()))
+        ledger.append(line("sent"))
+    ledger.close()
+    assert [found.event for found in read_day(tmp_path, "20261122")] == ["accepted", "sent"]
+
+
 def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").touch()
     (tmp_path / "20261122.jsonl").symlink_to(tmp_path / "victim")

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
+from operator import itemgetter
+from threading import RLock
 from time import monotonic
 
 import msgspec
@@ -147,26 +149,32 @@ class Ledger:
         self._fd = -1
         self._checked = 0.0
         self._failing = False
-        self._gathered: list[Line] | None = None
+        self._gathered: list[tuple[str, bytes]] | None = None
+        # Of several threads; reentrant, for `on_trouble` may append.
+        self._lock = RLock()
 
     def append(self, line: Line) -> None:
         """Write one line; never raises for trouble with the disk."""
-        if self._gathered is None:
-            self._write(_day(line), encode(line))
-        else:
-            self._gathered.append(line)
+        # Here, not at the end of a group: a line that cannot be encoded takes no other with it.
+        day, data = _day(line), encode(line)
+        with self._lock:
+            if self._gathered is None:
+                self._write(day, data)
+            else:
+                self._gathered.append((day, data))
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """Write the lines of a block at its end, those of a day at once."""
-        lines: list[Line] = []
+        lines: list[tuple[str, bytes]] = []
         self._gathered = lines
         try:
             yield
         finally:
-            self._gathered = None
-            for day, some in groupby(lines, _day):
-                self._write(day, b"".join(map(encode, some)))
+            with self._lock:
+                self._gathered = None
+                for day, some in groupby(lines, itemgetter(0)):
+                    self._write(day, b"".join(data for _, data in some))
 
     def _write(self, day: str, data: bytes) -> None:
         try:
