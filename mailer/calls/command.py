@@ -1,4 +1,4 @@
-"""A program that the operator names: run without a shell, told on its standard input, bounded in time."""
+"""A program that the operator names: run without a shell, data on standard input, bounded in time."""
 
 import asyncio
 import os

@@ -24,7 +24,7 @@ _LARGEST = 256 * 1024
 
 
 class CallTrouble(OSError):
-    """There is no answer, or one that cannot be used. The text names no URL, which may be a secret."""
+    """No usable answer came. The text never has the URL, which may be a secret."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ _for_option = click.option("--for", "lasting", type=DURATION, metavar="TIME", he
 )
 @config_option
 def suppress() -> None:
-    """Look after the suppression list: addresses and domains that get no mail, whoever sends it.
+    """Look after the suppression list: addresses and domains that get no mail from any sender.
 
     Mail for them is taken and not sent: they bounce with 550 5.7.1 when it is their turn, the sender is
     notified as of any bounce, and the other recipients get the mail. Notifications of ours and postmaster at

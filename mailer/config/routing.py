@@ -76,7 +76,7 @@ class RouteRule(Group, frozen=True, kw_only=True):
 
     @property
     def written(self) -> dict[str, object]:
-        """The conditions as they may be written, for whoever is to recognise the rule."""
+        """The conditions, written so that an operator recognises the rule."""
         demands = self.conditions
         if self.header:
             demands["header"] = {

@@ -88,7 +88,7 @@ class Deliverer:
     async def round(self) -> bool:
         """Tell what there is; return whether all of it was told.
 
-        It ends early where the receiver does not take a batch, is being left alone, or another program tells.
+        It ends early if the receiver refuses a batch or is paused, or if another program delivers.
 
         Raises:
             OSError: the ledger cannot be read, or the cursor not be written; then some may be told again.

@@ -40,7 +40,7 @@ class Verdict(Enum):
     REFUSED = auto()
     """It will hardly take it until people change something: another 4xx, a redirection, our own secret."""
     GONE = auto()
-    """410: it asks to be left alone."""
+    """410: it wants no more events."""
     TOO_LARGE = auto()
     """413: a smaller batch may be taken."""
 

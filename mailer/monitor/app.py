@@ -199,7 +199,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,  # noqa: ARG002 - as above
         message: str | None = None,  # noqa: ARG002 - as above; it repeats what the client sent
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, or what went wrong in aiohttp itself; the connection ends."""
+        """Answer what is not HTTP, or what went wrong in aiohttp itself; the connection ends."""
         self._stop_waiting()
         text = "the request cannot be read" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal error"
         response = _response(Refusal(HTTPStatus(status), text).answer(self._clock()))
