@@ -66,7 +66,7 @@ from mailer.cli.options import config_option, examples
         "explain-trouble": "Print what is done about each kind of trouble, why, and which RFC says so.",
         "user": "Look after the users file: more logins, each with its own rights.",
         "events": "See to events: what `onEvent` is told of mail that was sent, given up or...",
-        "suppress": "Look after the suppression list: addresses and domains that get no mail,...",
+        "suppress": "Look after the suppression list: addresses and domains that get no mail from...",
         "log": "Print what happened to mail, from the ledger; the earliest first, times...",
         "limits": "Show for each sender and user with a limit what they sent in the last...",
         "top": "Show queue, throughput, providers and rate limits, and keep that fresh;...",
