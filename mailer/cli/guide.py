@@ -1,4 +1,4 @@
-"""`mailer guide`: the step-by-step guides that come with mailer, on the server where they are needed."""
+"""`mailer guide`: the guides that come with mailer, on the server where they are needed."""
 
 import sys
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
     epilog=examples(
         "mailer guide                     the topics",
         "mailer guide microsoft365        from nothing to the first delivered mail",
-        "mailer guide google | less",
+        "mailer guide troubleshooting | less",
         "mailer guide --grep 5.7.139      which guide has this word, and where",
     )
 )
@@ -52,7 +52,7 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
 @json_of("topic, title; of a TOPIC the text, too; with --grep topic, line, text")
 @config_option
 def guide(topic: str | None, *, word: str | None, as_json: bool) -> Exit:
-    """Read a guide, step by step to the first delivered mail; without TOPIC list them.
+    """Read a guide: how to set something up, step by step; without TOPIC list them.
 
     On a terminal it is shown page by page ($PAGER, less), else it is written as it is: Markdown. With --grep
     the exit code is 1 when no line has the word.
@@ -68,7 +68,7 @@ def guide(topic: str | None, *, word: str | None, as_json: bool) -> Exit:
     if topic is None:
         for each in chosen:
             told = {"topic": each.topic, "title": each.title}
-            sys.stdout.write(json_line(told) if as_json else f"{each.topic:14} {each.title}\n")
+            sys.stdout.write(json_line(told) if as_json else f"{each.topic:16} {each.title}\n")
     elif as_json:
         [one] = chosen
         sys.stdout.write(json_line({"topic": one.topic, "title": one.title, "text": one.text}))

@@ -73,7 +73,7 @@ from mailer.cli.options import config_option, examples
         "config": "Look at the configuration.",
         "dkim": "Sign mail so that receivers can tell it is yours (RFC 6376).",
         "doctor": "Check the set-up: this host, the providers, and what DNS says of the...",
-        "guide": "Read a guide, step by step to the first delivered mail; without TOPIC...",
+        "guide": "Read a guide: how to set something up, step by step; without TOPIC list...",
         "completion": "Print the shell's completion script for mailer and mailer-send.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
