@@ -148,4 +148,6 @@ CASES = {
     134: "a user that leaves mail without end",
     135: "leaving mail as another, seeing or removing another's, and mail of users that nobody has named",
     136: "links, and words that look like entries, in the suppression list",
+    137: "one token that holds all places of HTTP",
+    138: "a mistyped name that becomes a user who may send as anyone",
 }

@@ -26,7 +26,7 @@ def queue(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> Queue:
         }
     )
     monkeypatch.setenv("MAILER_CONFIG", str(relay.config))
-    relay.mailer("user", "token", "shop")
+    relay.mailer("user", "token", "shop", "--allow", "*")
     relay.mailer("user", "allow", "shop", "shop.example.com")
     return Queue(relay.spool)
 

@@ -213,7 +213,7 @@ def everything(tmp_path: Path) -> Relay:
             "healthCheckPort": 8025,
         },
     )
-    assert relay.mailer("user", "token", "shop").returncode == 0
+    assert relay.mailer("user", "token", "shop", "--allow", "*").returncode == 0
     checked = relay.mailer("config", "check")
     assert checked.returncode == 0, checked.stderr
     return relay

@@ -197,7 +197,7 @@ def led_astray(log: Path, place: Path) -> list[str]:
 
 
 COMMANDS = (
-    ["user", "token", "shop"],
+    ["user", "token", "shop", "--allow", "*"],
     ["user", "rm", "shop"],
     ["dkim", "keygen", "--domain", "example.com"],
     ["dkim", "rotate", "--domain", "example.com"],
@@ -211,7 +211,7 @@ COMMANDS = (
 def test_root_changes_nothing_by_its_path(shared: Relay, tmp_path: Path, command: list[str]) -> None:
     """Security cases 104 and 116: what root made is for the service, and for nobody else."""
     if command[1] == "rm":
-        shared.mailer("user", "token", "shop")
+        shared.mailer("user", "token", "shop", "--allow", "*")
     if command[1] == "rotate":
         shared.mailer("dkim", "keygen", "--domain", "example.com")
     log = tmp_path / "calls"

@@ -268,7 +268,7 @@ def test_users_are_added_log_in_are_limited_and_removed(relay: Relay) -> None:
         "user", "add", "shop", "--allow", "shop.example.com", "--max-per-hour", "1", given="a good password\n"
     )
     assert (added.returncode, added.stderr) == (0, "")
-    token = relay.mailer("user", "token", "cron").stdout.strip()
+    token = relay.mailer("user", "token", "cron", "--allow", "*").stdout.strip()
     assert relay.mailer("user", "check", "shop", given="a good password\n").returncode == 0
     assert "good password" not in (relay.directory / "users.json").read_text()
     assert token not in (relay.directory / "users.json").read_text()
@@ -317,11 +317,23 @@ def test_each_change_of_a_user_says_what_was_done(relay: Relay) -> None:
     limited, _ = said("add", "shop", "--max-per-day", "9")
     assert limited.startswith("added shop\nlimits count from the receiver's next start or reload")
     assert said("passwd", "shop") == ("changed the password of shop\n", "")
-    for note in ("added cron;", "changed the token of cron;"):
-        token, told = said("token", "cron")
+    for note, *allowed in (("added cron;", "--allow", "*"), ("changed the token of cron;",)):
+        token, told = said("token", "cron", *allowed)
         assert told.startswith(note)
         assert len(token.split()) == 1
     assert said("rm", "shop") == ("removed shop\n", "")
+
+
+@pytest.mark.security_case(138)
+def test_no_user_that_may_send_as_anyone_is_made_by_a_mistyped_name(relay: Relay) -> None:
+    refused = relay.mailer("user", "token", "corn")
+    assert (refused.returncode, refused.stdout) == (66, "")
+    assert "there is no user corn; to add it, say what it may send as" in refused.stderr
+    assert relay.mailer("user", "token", "cron", "--allow", "cron@example.com").returncode == 0
+    again = relay.mailer("user", "token", "cron", "--allow", "*")
+    assert (again.returncode, again.stdout) == (2, "")
+    [listed] = relay.mailer("user", "ls", "--json").stdout.splitlines()
+    assert json.loads(listed)["allowedSenders"] == ["cron@example.com"]
 
 
 def test_the_first_user_is_seen_without_a_restart(relay: Relay) -> None:

@@ -614,6 +614,30 @@ def test_slow_clients_are_given_up_and_their_number_is_bounded(tmp_path: Path, m
     assert len(list((tmp_path / "spool" / "new").iterdir())) == 2
 
 
+@pytest.mark.security_case(137)
+def test_one_token_does_not_hold_all_places(tmp_path: Path, monkeypatch) -> None:
+    """An idle connection of the same user gives way; while all are busy that user has to come again."""
+    monkeypatch.setattr(http_server, "MOST_OF_ONE", 2)
+    head = f"{RAW_HEAD}Content-Length: {len(MESSAGE)}\r\n\r\n".encode()
+    with http_running(tmp_path) as door:
+        idle, *busy = (door.connect() for _ in range(3))
+        with idle, busy[0], busy[1]:
+            idle.sendall(f"GET {MESSAGES}/X HTTP/1.1\r\nHost: localhost\r\n{WITH_TOKEN}\r\n".encode())
+            assert read_answer(idle).status == 404
+            for number, connection in enumerate(busy, start=1):
+                connection.sendall(head + MESSAGE[:10])
+                until(lambda: len(door.receiver.leftovers()) == number, "the message to have begun")  # noqa: B023
+            assert idle.recv(1) == b""
+            refused = door.submit()
+            assert refused.status == 429
+            assert int(refused.headers["retry-after"]) > 0
+            assert door.ask(f"{MESSAGES}/X", headers=bearer(OTHERS_TOKEN)).status == 404
+            for connection in busy:
+                connection.sendall(MESSAGE[10:])
+                assert read_answer(connection).status == 202
+            assert door.submit().status == 202, "one that is idle again gives way"
+
+
 def still_takes(connection: socket.socket, data: bytes) -> bool:
     """Send a little, and tell whether nobody has answered yet."""
     connection.sendall(data)

@@ -27,7 +27,7 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
 @click.group(
     epilog=examples(
         "mailer user add shop --allow shop.example.com --max-per-hour 100",
-        "mailer user token cron                  a random token in place of a password",
+        "mailer user token shop                  a random token in place of a password",
         "mailer user allow crm welcome@example.com     it may send as that one, too",
         "mailer user ls",
     ),
@@ -106,23 +106,32 @@ def passwd(name: str, *, as_json: bool) -> None:
     _say(f"changed the password of {printable(name)}", done, as_json=as_json)
 
 
-@click.command(epilog=examples("mailer user token shop"))
+@click.command(epilog=examples("mailer user token shop", "mailer user token cron --allow cron@example.com"))
 @click.argument("name", shell_complete=candidates.users)
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    metavar="PATTERN",
+    help="Add the user if it is not there: an address, a domain or * that it may send as; may be repeated.",
+)
 @json_of("name, action, token")
 @config_option
-def token(name: str, *, as_json: bool) -> None:
+def token(name: str, allowed: tuple[str, ...], *, as_json: bool) -> None:
     """Give a user a random token in place of a password, and print it, this once.
 
     Nobody guesses it, and it is quick to check: the thing for programs, by SMTP
-    and by HTTP (submitHttp). A user that is not there is added.
+    and by HTTP (submitHttp). A user that is not there is added with --allow.
     """
     _check_name(name)
+    _check_patterns(allowed)
     made = hashes.new_token(os.urandom)
     with _changing() as users:
-        hashed, known = hashes.hash_token(made), name in users
-        users[name] = (
-            msgspec.structs.replace(users[name], hash=hashed) if known else User(name=name, hash=hashed)
-        )
+        known = name in users
+        if known == bool(allowed):
+            raise _token_refusal(name, known=known)
+        before = users.get(name) or User(name=name, hash="", allowed_senders=allowed)
+        users[name] = msgspec.structs.replace(before, hash=hashes.hash_token(made))
     if as_json:
         done = "token changed" if known else "added"
         sys.stdout.write(json_line({"name": name, "action": done, "token": made}))
@@ -132,6 +141,14 @@ def token(name: str, *, as_json: bool) -> None:
     sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
     sys.stderr.flush()
     sys.stdout.write(f"{made}\n")
+
+
+def _token_refusal(name: str, *, known: bool) -> Failure:
+    if known:
+        words = f"there is a user {name} already, whose senders `mailer user allow` and `deny` change"
+        return Failure(Exit.USAGE, printable(words))
+    words = f"there is no user {name}; to add it, say what it may send as: --allow DOMAIN, or --allow '*'"
+    return Failure(Exit.NO_INPUT, printable(words))
 
 
 @click.command(

@@ -48,8 +48,9 @@ class Asked:
     """Reads the body, some 64 KiB at a time; raises `Problem` when it comes too slowly, and `Gone`."""
     go_ahead: Callable[[], Awaitable[None]] = _no_need
     """Asks a client for its body that waits to be asked (RFC 9110 10.1.1)."""
-    on_known: Callable[[], None] = lambda: None
-    """Called when the client has shown a valid token: its connection does not give way to others."""
+    on_known: Callable[[str], None] = lambda _user: None
+    """Given whose valid token the client has shown: its connection does not give way to others' from then on.
+    Raises `Problem` when that user has too many connections."""
 
     def header(self, name: str) -> str:
         """Return a field's only or first value; empty when there is none."""

@@ -171,7 +171,7 @@ class Messages:
 
     async def _identify(self, asked: Asked) -> Identity:
         identity = await identify(asked, self._doors.service(), self._doors.failures)
-        asked.on_known()
+        asked.on_known(identity.user)
         return identity
 
     async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:

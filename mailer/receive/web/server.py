@@ -24,6 +24,8 @@ from mailer.receive.web.messages import Messages
 
 MOST = 512
 """Connections at once. A session of SMTP takes a mail in a moment, and so does one of these."""
+MOST_OF_ONE = MOST // 4
+"""Of them with one user's token: one program that leaks connections leaves places to the others."""
 MAX_HEAD = 32 * 1024
 """Octets of a request's head (nginx: 4 times 8 KiB)."""
 _MAX_LINE = 8190
@@ -134,10 +136,29 @@ class HttpServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
+    async def _answer(self, request: web.BaseRequest, connection: "_Connection") -> Answer:
         if self._stopping:
             raise Problem.of(SHUTTING_DOWN)
-        return await self._messages.answer(_asked(request))
+        return await self._messages.answer(_asked(request, partial(self._be_known, connection)))
+
+    def _be_known(self, connection: "_Connection", user: str) -> None:
+        """Count a connection as a user's; with too many of theirs an idle one is closed for it.
+
+        Raises:
+            Problem: none of them is idle.
+        """
+        connection.known = True
+        if connection.user == user:
+            return
+        theirs = [each for each in self._all() if each.user == user]
+        if len(theirs) >= MOST_OF_ONE:
+            # Its answer was sent: a client that pools connections opens another one.
+            idle = next((each for each in theirs if each.end_if_idle()), None)
+            if idle is None:
+                words = f"{MOST_OF_ONE} requests with this user's token are under way; let one end first"
+                raise Problem(HTTPStatus.TOO_MANY_REQUESTS, words, ("Retry-After", "1"), close=True)
+            idle.user = ""
+        connection.user = user
 
     def _all(self) -> list["_Connection"]:
         return cast("list[_Connection]", self._manager.connections)
@@ -147,7 +168,7 @@ class HttpServer:
         assert isinstance(connection, _Connection)
         connection.begin(request)
         try:
-            answer, close = await self._answer(request), False
+            answer, close = await self._answer(request, connection), False
         except Problem as problem:
             answer, close = problem.answer(), problem.close
         except Gone:
@@ -175,6 +196,7 @@ class _Connection(web.RequestHandler):
         "known",
         "local",
         "lost",
+        "user",
     )
 
     def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, *, local: bool) -> None:
@@ -196,6 +218,8 @@ class _Connection(web.RequestHandler):
         """Its client is on this host."""
         self.known = False
         """It has shown a valid token, or gives way already."""
+        self.user = ""
+        """Whose token it has shown last; empty: nobody's, or it gives way to another of theirs."""
         self._patience: asyncio.TimerHandle | None = None
         """Runs while a request's head is waited for that has begun, and the first one."""
         self._head = 0
@@ -258,17 +282,17 @@ class _Connection(web.RequestHandler):
         if body is not None and not body.is_eof():
             body.set_exception(ConnectionResetError("it ended within a request"))
 
-    def be_known(self) -> None:
-        self.known = True
-
     def end(self) -> bool:
         """It is answered; tell whether it was the last."""
         self._answered += 1
         return self._ended and self._answered == self._request_count
 
-    def end_if_idle(self) -> None:
-        if self._request_count == self._answered:
+    def end_if_idle(self) -> bool:
+        """Close it if no request is being answered; tell whether that is so."""
+        idle = self._request_count == self._answered
+        if idle:
             self.force_close()
+        return idle
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -323,7 +347,7 @@ def _response(answer: Answer) -> web.Response:
     return web.Response(body=answer.body, status=answer.status, headers=fields)
 
 
-def _asked(request: web.BaseRequest) -> Asked:
+def _asked(request: web.BaseRequest, on_known: Callable[[str], None]) -> Asked:
     headers: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for name, value in request.headers.items():
         headers[name.lower()] += (value,)
@@ -339,7 +363,7 @@ def _asked(request: web.BaseRequest) -> Asked:
         query=_query(request.raw_path.partition("?")[2]),
         pieces=partial(_pieces, request),
         go_ahead=partial(_go_ahead, request),
-        on_known=cast("_Connection", request.protocol).be_known,
+        on_known=on_known,
     )
 
 
