@@ -23,7 +23,7 @@ from testbed.waiting import until
 from mailer.config.environment import OVERRIDES
 
 PASSWORD = "correct horse at the provider"
-README = Path(__file__).resolve().parents[1] / "README.md"
+APPLICATIONS = Path(__file__).resolve().parents[1] / "mailer" / "guide" / "applications.md"
 MAILER = str(Path(sys.executable).with_name("mailer"))
 
 
@@ -143,8 +143,8 @@ def test_init_asks_six_questions_at_a_terminal_and_shows_no_password(
     assert newcomer.types("config", "check").endswith("can be used\n")
 
 
-def test_readmes_curl_line_takes_a_file_with_unix_line_ends(relay: Relay, tmp_path: Path) -> None:
-    row = next(line for line in README.read_text().splitlines() if line.startswith("| curl |"))
+def test_the_guides_curl_line_takes_a_file_with_unix_line_ends(relay: Relay, tmp_path: Path) -> None:
+    row = next(line for line in APPLICATIONS.read_text().splitlines() if line.startswith("| curl |"))
     mail = tmp_path / "mail"
     mail.write_text("From: <app@example.com>\nSubject: by curl\n\none\ntwo\n")
     login = f"{relay.server.username}:{relay.server.password}"

@@ -25,7 +25,8 @@ from mailer.sendmail import arguments as sendmail
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(?:sudo )?(mailer [^`]*)`")
 _COMMENT = re.compile(r"\s+# .*")
-GUIDES = {each.topic: each for each in guides()}
+GUIDES = {each.topic: each for each in guides("en")}
+CHINESE = {each.topic: each for each in guides("zh-CN")}
 
 
 def blocks(guide: Guide, language: str) -> list[str]:
@@ -46,7 +47,8 @@ COMMANDS = sorted({line for guide in GUIDES.values() for line in commands(guide)
 
 def test_the_wheel_has_the_guides() -> None:
     shipped = WheelBuilder(str(ROOT)).recurse_included_files()
-    assert {f"mailer/guide/{topic}.md" for topic in GUIDES} <= {each.distribution_path for each in shipped}
+    both = {f"mailer/guide/{place}{topic}.md" for topic in GUIDES for place in ("", "zh-CN/")}
+    assert both <= {each.distribution_path for each in shipped}
 
 
 def test_the_usual_topics_are_there_and_each_block_is_looked_at() -> None:
@@ -181,6 +183,37 @@ def parse(arguments: list[str]) -> None:
                 pass
 
 
+@pytest.mark.parametrize("topic", GUIDES)
+def test_the_chinese_guide_says_the_same(topic: str) -> None:
+    """The same configurations, commands and tables, and the same names of keys, commands and replies."""
+    here, there = GUIDES[topic], CHINESE[topic]
+    for language in ("json", "ini", "cron", "powershell"):
+        assert blocks(there, language) == blocks(here, language)
+    assert commands(there) == commands(here)
+    assert _headings(there.text) == _headings(here.text)
+    assert there.text.count("\n|") == here.text.count("\n|")
+    assert _quoted(there.text) == _quoted(here.text)
+
+
+def _headings(text: str) -> list[int]:
+    return [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+
+
+def _quoted(text: str) -> set[str]:
+    plain = _BLOCK.sub("", text)
+    return {" ".join(each.split()) for each in re.findall(r"`([^`]+)`", plain)}
+
+
+def test_the_readme_links_every_guide_and_nothing_that_is_not_there() -> None:
+    readmes = (ROOT / "README.md", ROOT / "mailer" / "guide" / "zh-CN" / "README.md")
+    for readme, shelf in zip(readmes, (ROOT / "mailer" / "guide", readmes[1].parent), strict=True):
+        targets = [
+            (readme.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", readme.read_text())
+        ]
+        assert [target for target in targets if not target.exists()] == []
+        assert {shelf / f"{topic}.md" for topic in GUIDES} <= set(targets)
+
+
 def test_a_wrong_command_would_be_found() -> None:
     with pytest.raises(click.UsageError):
         parse(["spool", "retry", "--everything"])
@@ -198,6 +231,11 @@ def test_guides_are_listed_shown_and_searched(relay: Relay) -> None:
     assert {hit["topic"] for hit in hits} == {"microsoft365"}
     assert all("SMTP.SendAsApp" in hit["text"] for hit in hits)
     assert relay.mailer("guide", "--grep", "no such word at all").returncode == 1
+    assert (
+        relay.mailer("guide", "printer", under=("env", "LC_ALL=zh_CN.UTF-8")).stdout
+        == CHINESE["printer"].text
+    )
+    assert relay.mailer("guide", "printer", "--language", "zh-CN").stdout == CHINESE["printer"].text
     unknown = relay.mailer("guide", "exim")
     assert unknown.returncode == 2
     assert ", microsoft365, " in unknown.stderr

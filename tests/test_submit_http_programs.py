@@ -1,4 +1,4 @@
-"""Submission by HTTP through the real programs: README's curl, kills, memory, a reload."""
+"""Submission by HTTP through the real programs: the guide's curl, kills, memory, a reload."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ from testbed.waiting import until
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
 
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parents[1] / "mailer" / "guide" / "http.md"
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def token_of(relay: Relay, user: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {made.stdout.strip()}"}
 
 
-def test_readmes_curl_lines_submit_and_their_user_learns_what_became_of_the_mail(
+def test_the_guides_curl_lines_submit_and_their_user_learns_what_became_of_the_mail(
     relay: Relay, door: int
 ) -> None:
-    lines = [line.strip() for line in README.read_text().splitlines() if "8026/v1/messages" in line]
+    lines = [line.strip() for line in GUIDE.read_text().splitlines() if "8026/v1/messages" in line]
     lines = [
         line.replace("localhost:8026", f"localhost:{door}") for line in lines if line.startswith("curl ")
     ]

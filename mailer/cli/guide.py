@@ -1,5 +1,6 @@
 """`mailer guide`: the guides that come with mailer, on the server where they are needed."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe
 
 _SHELF = Path(__file__).parents[1] / "guide"
+_DIRECTORIES = {"en": _SHELF, "zh-CN": _SHELF / "zh-CN"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,23 @@ class Guide:
         return self.text.partition("\n")[0].removeprefix("# ")
 
 
-def guides() -> list[Guide]:
-    """Return all guides by topic."""
-    return [Guide(path.stem, path.read_text("utf-8")) for path in sorted(_SHELF.glob("*.md"))]
+def guides(language: str) -> list[Guide]:
+    """Return all guides in `en` or `zh-CN`, by topic."""
+    paths = sorted(_DIRECTORIES[language].glob("*.md"))
+    return [Guide(path.stem, path.read_text("utf-8")) for path in paths if path.stem != "README"]
+
+
+def _preferred() -> str:
+    """Return the language that the environment asks for, in the order of POSIX (Base Definitions, 8.2)."""
+    asked = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return "zh-CN" if asked.startswith("zh") else "en"
 
 
 def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [
-        CompletionItem(each.topic, help=each.title) for each in guides() if each.topic.startswith(incomplete)
+        CompletionItem(each.topic, help=each.title)
+        for each in guides(_preferred())
+        if each.topic.startswith(incomplete)
     ]
 
 
@@ -45,20 +56,26 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
         "mailer guide microsoft365        from nothing to the first delivered mail",
         "mailer guide troubleshooting | less",
         "mailer guide --grep 5.7.139      which guide has this word, and where",
+        "mailer guide --language zh-CN dkim",
     )
 )
 @click.argument("topic", required=False, shell_complete=_topics)
 @click.option("--grep", "word", metavar="WORD", help="Print the lines that contain WORD, whatever its case.")
+@click.option(
+    "--language",
+    type=click.Choice(list(_DIRECTORIES)),
+    help="Instead of the one that LC_ALL, LC_MESSAGES or LANG names.",
+)
 @json_of("topic, title; of a TOPIC the text, too; with --grep topic, line, text")
 @config_option
-def guide(topic: str | None, *, word: str | None, as_json: bool) -> Exit:
+def guide(topic: str | None, *, word: str | None, language: str | None, as_json: bool) -> Exit:
     """Read a guide: how to set something up, step by step; without TOPIC list them.
 
     On a terminal it is shown page by page ($PAGER, less), else it is written as it is: Markdown. With --grep
     the exit code is 1 when no line has the word.
     """
     end_with_the_pipe()
-    chosen = _chosen(topic)
+    chosen = _chosen(topic, language or _preferred())
     if word is not None:
         found = list(_lines(chosen, word))
         for each, number, line in found:
@@ -79,8 +96,8 @@ def guide(topic: str | None, *, word: str | None, as_json: bool) -> Exit:
     return Exit.OK
 
 
-def _chosen(topic: str | None) -> list[Guide]:
-    every = guides()
+def _chosen(topic: str | None, language: str) -> list[Guide]:
+    every = guides(language)
     chosen = [each for each in every if topic is None or each.topic == topic]
     if not chosen:
         there = ", ".join(each.topic for each in every)
