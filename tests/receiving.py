@@ -14,6 +14,7 @@ from pathlib import Path
 import trustme
 from testbed.arrival import without_added
 
+from mailer.mail.reply import Reply
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
 from mailer.receive.accounts import Account, Accounts, single_login
@@ -26,7 +27,7 @@ from mailer.receive.server import Server
 from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
-from mailer.receive.upload import Store
+from mailer.receive.upload import Store, Upload
 from mailer.receive.web.messages import Lookup
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
@@ -98,6 +99,25 @@ def certificate(directory: Path, events: list[str] | None = None) -> Certificate
     return Certificate(
         *issue_certificate(directory), now=time.monotonic, on_event=lambda text, _: told.append(text)
     )
+
+
+async def finished(upload: Upload) -> Reply:
+    """Finish a message that is right as it is, as a session does; return the reply to it."""
+    reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def answer(given: Reply | Exception) -> None:
+        if isinstance(given, Exception):
+            reply.set_exception(given)
+        else:
+            reply.set_result(given)
+
+    try:
+        if (slow := upload.finish(None, encode=False, answer=answer)) is not None:
+            await slow
+        return await reply
+    except BaseException:
+        upload.discard()
+        raise
 
 
 @contextmanager

@@ -6,7 +6,6 @@ ones raise. Descriptors are closed afterwards, as the kernel closes a dead proce
 no code of ours gets to undo anything.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,14 +92,17 @@ def dying_at(die_at: int | None, *, torn: bool = False) -> Iterator[Boundary]:
 class InPlace(Committer):
     """Makes changes durable in the caller's thread, so that a death can be at any of the calls."""
 
-    def commit_in_loop(self, change: Change, then: Callable[[], None] | None = None) -> asyncio.Future[None]:
-        future = asyncio.get_running_loop().create_future()
+    def commit_and_call(
+        self,
+        change: Change,
+        answer: Callable[[Exception | None], None],
+        then: Callable[[], None] | None = None,
+    ) -> None:
         try:
             make_durable(self._spool, change)
         except OSError as error:
-            future.set_exception(error)
+            answer(error)
         else:
             if then is not None:
                 then()
-            future.set_result(None)
-        return future
+            answer(None)

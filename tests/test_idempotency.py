@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from receiving import CLOSED, PASSWORD, USER, login, running
+from receiving import CLOSED, PASSWORD, USER, finished, login, running
 from spool_crash import InPlace, dying_at
 from spool_runner import run_once
 from spool_strace import attach
@@ -187,7 +187,7 @@ def submit(spool: Spool, policy: ContentPolicy = POLICY, clock: Callable[[], flo
     async def upload() -> Reply:
         upload = Upload(store, Envelope("a@here.example", (Recipient("sent@example.net"),)), ORIGIN, policy)
         upload.take(KEYED)
-        return await upload.finish(None, encode=False)
+        return await finished(upload)
 
     return asyncio.run(upload())
 

@@ -53,13 +53,13 @@ class Gate(Committer):
         self.asked = threading.Event()
         self.open = threading.Event()
 
-    def commit_in_loop(self, change, then=None):
+    def commit_and_call(self, change, answer, then=None):
         async def later():
             await asyncio.to_thread(self.open.wait, 20)
-            await super(Gate, self).commit_in_loop(change, then)
+            super(Gate, self).commit_and_call(change, answer, then)
 
         self.asked.set()
-        return asyncio.ensure_future(later())
+        self.later = asyncio.ensure_future(later())
 
 
 @pytest.fixture

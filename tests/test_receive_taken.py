@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from receiving import finished
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog
@@ -34,7 +35,7 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
         async def submit():
             upload = Upload(store, envelope, ORIGIN, ContentPolicy())
             upload.take(b"Subject: x\r\n\r\nx\r\n")
-            return await upload.finish(None, encode=False)
+            return await finished(upload)
 
         try:
             reply = asyncio.run(submit())

@@ -111,21 +111,27 @@ def test_what_a_group_has_to_say_is_said_together_before_anyone_hears_of_it(spoo
         committer, gate = Committer(spool, together).start(), Gate()
         committer.commit(gate)
         assert gate.entered.wait(60)
-        broken = committer.commit_in_loop(
-            Broken("sync", OSError(errno.EIO, "disk")), lambda: said.append("?")
-        )
-        futures = [
-            committer.commit_in_loop(begin(spool), partial(said.append, number)) for number in range(3)
-        ]
-        for future in (broken, *futures):
-            future.add_done_callback(lambda _: said.append("heard"))
+        heard = asyncio.Event()
+
+        def last(_: Exception | None) -> None:
+            said.append("heard")
+            heard.set()
+
+        def hear(error: Exception | None) -> None:
+            said.append(error and str(error))
+
+        broken = Broken("sync", OSError(errno.EIO, "disk"))
+        committer.commit_and_call(broken, hear, lambda: said.append("?"))
+        for number in range(3):
+            committer.commit_and_call(begin(spool), hear, partial(said.append, number))
+        committer.commit_and_call(begin(spool), last)
         gate.opened.set()
-        await asyncio.gather(broken, *futures, return_exceptions=True)
+        await heard.wait()
         committer.close()
 
     with Spool.open(spool_path, create=True) as spool:
         asyncio.run(commit(spool))
-    assert said == ["(", 0, 1, 2, ")", *["heard"] * 4]
+    assert said == ["(", 0, 1, 2, ")", "[Errno 5] disk", None, None, None, "heard"]
 
 
 @pytest.mark.parametrize("renames_are_whole", [True, False])

@@ -2,14 +2,18 @@
 
 It takes the place of aiosmtpd's transport half. That one reads DATA line by line into memory, formats secrets
 into log records, cancels a running command when the client closes its sending side, and spends 0.15 ms a
-connection in `inspect.getmembers`. Here what serves the client is never cancelled: what the connection does
-to it is said by `PeerGone`, at a place where it reads, so a commit is never interrupted.
+connection in `inspect.getmembers`.
+
+There is no task for a session. Whatever may let it go on (bytes, room for replies, the end of what it waits
+for, the server that stops) calls `go_on`, which serves what has come as far as that goes. Most commands are
+served within the call that brought them. One that has to wait holds the session (`hold`, `wait_for`) until
+what it waits for releases it. So nothing cancels what serves a client, and a commit is never interrupted.
 """
 
 import asyncio
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import cast
 
 from aiosmtpd.smtp import SMTP, syntax
@@ -19,7 +23,6 @@ from mailer.receive import replies
 from mailer.receive.input import HIGH_WATER, EndlessLine, Input, LineTooLong, PeerGone
 from mailer.receive.service import Client
 from mailer.receive.settings import Settings
-from mailer.receive.steps import Steps
 
 __all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs of the subclasses
 
@@ -53,32 +56,31 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             settings: the receiver's.
             on_end: called once when the connection is closed and its task has ended.
         """
-        # Not SMTP.__init__: see above. No StreamReader either; `Input` is told of every byte.
-        asyncio.StreamReaderProtocol.__init__(
-            self,
-            None,  # type: ignore[arg-type]  # which asyncio takes and typeshed does not know
-            loop=asyncio.get_running_loop(),
-        )
+        # Not SMTP.__init__: see above. Nor that of asyncio's StreamReaderProtocol, which makes a reader.
         self.loop = asyncio.get_running_loop()
         self.settings = settings
-        steps = Steps(self._handle_client, self.loop)
-        self.input = Input(steps.go_on)
+        self.input = Input()
         self.client = client
         self.peer = client.peer
         self.tls = ""
         """Version and cipher; empty: in clear."""
         self.closing = False
-        self.task = steps.ended
-        """Done when nothing is served any more."""
-        self._steps = steps
+        """Nothing more is served."""
+        self.ended = self.loop.create_future()
+        """Done when nothing is served any more, and what was unfinished is given up."""
+        self._takes: Callable[[], bool] = self._take_command
+        self._holds = 1
+        """Until there is a connection."""
+        self._serving = False
+        self._news: asyncio.Future[None] | None = None
+        """Of a coroutine that waits in `_more`."""
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
         self._unsent = bytearray()
-        # Not asyncio's StreamWriter: it closes its transport when STARTTLS puts another in its place.
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._writable = True
+        """The client reads its replies, as far as the transport knows."""
         self._stopping = False
         self._draining = False
         self._spoke = self.loop.time()
@@ -93,11 +95,11 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        asyncio.StreamReaderProtocol.connection_made(self, transport)
         # No isinstance: uvloop's transports are asyncio's in behaviour, not by class.
         self._attach(cast("asyncio.Transport", transport))
-        self.task.add_done_callback(self._ended)
-        self._steps.go_on()
+        self.greet()
+        self.set_timeout(self.settings.idle_timeout)
+        self.release()
         if self._giving_way:
             self.give_way()
 
@@ -112,46 +114,49 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.tls = f"{session.version()} {cipher[0]}"
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._writable = True
+        self.go_on()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return _READ if self._trusted else _READ[:_READ_BEFORE]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.input.feed(_READ[:nbytes])
+        self.data_received(_READ[:nbytes])
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         self.input.feed(data)
+        self.go_on()
+        if self._holds or not self._writable:
+            self.input.restrain()
 
     def eof_received(self) -> bool:
         """Go on answering a client that closed its sending side only; TLS cannot (it closes both)."""
         self.input.end()
+        self.go_on()
         return self._stream is not None and not self.tls
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         if self._stream is None:
             return
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._stream = None
-        self._writable.set()
+        self._writable = True
         if self._timer is not None:
             self._timer.cancel()
         self.input.clear()
-        self._ended()
-
-    def _ended(self, _: object = None) -> None:
-        if self._stream is None and self.task.done():
+        if self.ended.done():
             self._on_end(self)
+        else:
+            self.go_on()
 
     # What the server calls.
 
     def stop(self) -> None:
         """Say 421 as soon as nothing of this client is in flight."""
         self._stopping = True
-        self.input.wake()
+        self.go_on()
 
     def drain(self) -> None:
         """Do as `stop`, but after the next message of a client that is not idle."""
@@ -159,11 +164,12 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         idle_at = self._spoke + self.settings.drain_quiet
         if self.loop.time() >= idle_at:
             self.stop()
-        elif not self.task.done():
+        elif not self.ended.done():
             self.loop.call_at(idle_at, self.drain)
 
     def abort(self) -> None:
         """Drop the connection without a word."""
+        self.closing = True
         if self._stream is not None:
             self._stream.abort()
 
@@ -224,23 +230,55 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.closing = True
         self.say(reply)
 
+    def hold(self) -> None:
+        """Serve nothing until `release` is called as often."""
+        self._holds += 1
+
+    def release(self) -> None:
+        self._holds -= 1
+        self.go_on()
+
+    def wait_for(self, rest: Coroutine[object, object, None]) -> None:
+        """Serve nothing until this has ended; what it raises ends the session as what a command raises."""
+        self.hold()
+        self.loop.create_task(rest).add_done_callback(self._waited)
+
+    def _waited(self, rest: asyncio.Task[None]) -> None:
+        if error := asyncio.CancelledError() if rest.cancelled() else rest.exception():
+            self._fail(error)
+            self.go_on()
+            return
+        if self._takes == self._take_command:
+            self.set_timeout(self.settings.idle_timeout)
+        self.release()
+
+    def read_by(self, takes: Callable[[], bool] | None) -> None:
+        """Have this take what comes, instead of commands; None: commands again.
+
+        Args:
+            takes: takes of `input` what it can use, and tells whether to go on: False while there is nothing.
+        """
+        self._takes = takes or self._take_command
+        if takes is None:
+            self.set_timeout(self.settings.idle_timeout)
+
     async def flush(self) -> None:
         """Write what was said, and wait while the client does not read.
 
         Raises:
             ConnectionError: the connection is lost.
         """
-        if self._unsent and not self._written():
-            await self._writable.wait()
+        self._write()
+        while not self._writable:
+            await self._more()
         if self._stream is None:
             raise PeerGone
 
-    def _written(self) -> bool:
-        """Hand what was said to the transport; tell whether the client reads on."""
-        if self._stream is not None:
-            self._stream.write(bytes(self._unsent))
-        self._unsent.clear()
-        return self._writable.is_set()
+    def _write(self) -> None:
+        if self._unsent:
+            if self._stream is not None:
+                self._stream.write(bytes(self._unsent))
+            self._unsent.clear()
 
     async def read_line(self) -> bytes:
         """Return the next line with its line end.
@@ -250,28 +288,20 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             PeerGone: there is none, and none will come.
             Stopping: there is none yet, and the server is stopping.
         """
-        line = self.input.take_line()
-        while line is None:
-            if self._unsent and not self._written():
-                await self._writable.wait()
-            if self._stream is None:
-                raise PeerGone
+        while (line := self.input.take_line()) is None:
+            await self.flush()
             if self._stopping:
                 raise Stopping
-            await self.input.more()
-            line = self.input.take_line()
+            if self.input.ended:
+                raise PeerGone
+            self.input.want()
+            await self._more()
         return line
 
-    async def read_chunk(self) -> bytes:
-        """Return what has come, at least one byte.
-
-        Raises:
-            PeerGone: nothing more will come.
-        """
-        while not self.input.pending:
-            await self.flush()
-            await self.input.more()
-        return self.input.take()
+    async def _more(self) -> None:
+        """Wait until `go_on` is called."""
+        self._news = self.loop.create_future()
+        await self._news
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """Send what was said, and go on in TLS; what the client sent ahead in clear is forgotten.
@@ -346,58 +376,83 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Say the banner."""
 
     @abstractmethod
-    def serve(self, line: bytes) -> Awaitable[None] | None:
-        """Serve one command line, given with its line end.
-
-        Returns:
-            None: it has been served, as most are; otherwise what serves the rest of it, which has to wait.
-        """
+    def serve(self, line: bytes) -> None:
+        """Serve one command line, given with its line end, or begin to and hold the session."""
 
     @abstractmethod
     def left(self) -> None:
         """Give up what is unfinished: no more commands are served."""
 
     @abstractmethod
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Take note of a defect of ours; the client gets a 421."""
 
-    async def _handle_client(self) -> None:
+    def go_on(self) -> None:
+        """Serve what has come, as far as that goes; called when there may be something to go on with."""
+        if self._news is not None:
+            news, self._news = self._news, None
+            if not news.done():
+                news.set_result(None)
+        if self._serving or self._holds or self.ended.done():
+            return
+        self._serving = True
         try:
-            self.greet()
-            await self._serve_commands()
-        except PeerGone:
-            pass
-        except ConnectionError:
-            self.abort()
-        except Stopping:
-            self.hang_up(replies.SHUTTING_DOWN)
-        except EndlessLine:
-            self.hang_up(replies.ENDLESS_LINE)
+            self._serve_input()
         except Exception as error:  # noqa: BLE001 - a defect of ours ends one session, never the server
-            self.failed(error)
-            self.hang_up(replies.INTERNAL_ERROR)
+            self._fail(error)
         finally:
-            self.left()
-            self._close()
+            self._serving = False
+        if self.closing and not self._holds:
+            self._end()
 
-    async def _serve_commands(self) -> None:
-        while not self.closing:
-            if self._stopping:
+    def _serve_input(self) -> None:
+        most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE
+        while not (self._holds or self.closing) and self._writable:
+            if self._stopping and self._takes == self._take_command:
                 raise Stopping
-            self.set_timeout(self.settings.idle_timeout)
-            try:
-                line = await self.read_line()
-            except LineTooLong:
-                self.say(replies.LINE_TOO_LONG)
-            else:
-                if (rest := self.serve(line)) is not None:
-                    await rest
-            if len(self._unsent) > (_MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE):
-                await self.flush()
+            if not self._takes():
+                self._write()
+                if self._stream is None or self.input.ended:
+                    raise PeerGone
+                self.input.want()
+                return
+            if len(self._unsent) > most:
+                self._write()
 
-    def _close(self) -> None:
-        self.closing = True
+    def _take_command(self) -> bool:
+        try:
+            line = self.input.take_line()
+        except LineTooLong:
+            self.say(replies.LINE_TOO_LONG)
+        else:
+            if line is None:
+                return False
+            self.set_timeout(self.settings.idle_timeout)
+            self.serve(line)
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        """End the session for this reason; nothing is waited for any more."""
+        self._holds = 0
+        match error:
+            case PeerGone():
+                self.closing = True
+            case ConnectionError():
+                self.abort()
+            case Stopping():
+                self.hang_up(replies.SHUTTING_DOWN)
+            case EndlessLine():
+                self.hang_up(replies.ENDLESS_LINE)
+            case _:
+                self.failed(error)
+                self.hang_up(replies.INTERNAL_ERROR)
+
+    def _end(self) -> None:
+        self.left()
         if self._stream is not None:
             self._stream.write(bytes(self._unsent))
             self._stream.close()
             self.set_timeout(_LINGER)
+        self.ended.set_result(None)
+        if self._stream is None:
+            self._on_end(self)

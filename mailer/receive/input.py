@@ -1,9 +1,6 @@
 """What a client has sent and nobody has read yet: lines for commands, chunks for DATA, in order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-
-from mailer.receive.steps import suspended
 
 MAX_LINE = 12288 + 64
 """Octets of the longest line that is kept: an AUTH command with a full initial response (RFC 4954 4)."""
@@ -30,19 +27,13 @@ class EndlessLine(ValueError):
 class Input:
     """Bytes from one transport to one reader."""
 
-    def __init__(self, go_on: Callable[[], None]) -> None:
-        """Begin empty.
-
-        Args:
-            go_on: runs the reader on, when it waits in `more`.
-        """
+    def __init__(self) -> None:
         self.high_water = LOW_HIGH_WATER
-        self._go_on = go_on
+        self.ended = False
+        """Nothing more will come."""
         self._buffer = bytearray()
-        self._ended = False
         self._paused = False
         self._dropped = 0
-        self._waiting = False
         self._transport: asyncio.Transport | None = None
 
     def attach(self, transport: asyncio.Transport) -> None:
@@ -51,37 +42,21 @@ class Input:
 
     def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
-        if self._waiting:
-            self._waiting = False
-            self._go_on()
-        # A reader that waits has taken what it can, and wants the rest of a line.
-        busy = not self._waiting and self._transport is not None and not self._paused
-        if busy and len(self._buffer) > self.high_water:
-            assert self._transport is not None
-            self._transport.pause_reading()
-            self._paused = True
 
     def end(self) -> None:
         """Nothing more will come; what is here can still be read."""
-        self._ended = True
-        self.wake()
+        self.ended = True
 
     def clear(self) -> None:
         """Forget what nobody has read: the connection is lost, and there is nobody to answer."""
         self._buffer.clear()
-        self.end()
+        self.ended = True
 
     def discard(self) -> None:
         """Throw away what nobody has read, before somebody else reads from the transport."""
         self._buffer.clear()
         self._dropped = 0
         self._paused = False
-
-    def wake(self) -> None:
-        """Let a waiting `more` return, with or without news."""
-        if self._waiting:
-            self._waiting = False
-            self._go_on()
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""
@@ -91,28 +66,21 @@ class Input:
     def pending(self) -> bool:
         return bool(self._buffer)
 
-    @property
-    def ended(self) -> bool:
-        """Nothing more will come."""
-        return self._ended
+    def restrain(self) -> None:
+        """Have the transport pause if much is unread: the reader is busy."""
+        if len(self._buffer) > self.high_water and self._transport is not None and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
 
-    def more(self) -> Awaitable[None]:
-        """Return what waits until something was fed, or `wake` was called.
-
-        Raises:
-            PeerGone: nothing more will come.
-        """
-        if self._ended:
-            raise PeerGone
+    def want(self) -> None:
+        """Have the transport read on: the reader has taken what it can, and wants the rest of a line."""
         if self._paused:
             self._go_on_reading()
-        self._waiting = True
-        return suspended()
 
-    def take(self) -> bytes:
-        """Return all there is."""
-        data = bytes(self._buffer)
-        self._buffer.clear()
+    def take(self, most: int | None = None) -> bytes:
+        """Return what there is, at most so many octets."""
+        data = bytes(self._buffer[:most])
+        del self._buffer[:most]
         if self._paused:
             self._resume()
         return data

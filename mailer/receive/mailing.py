@@ -2,7 +2,7 @@
 
 # ruff: noqa: N802 - verbs are named as aiosmtpd names them
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
@@ -11,7 +11,7 @@ from mailer.receive import replies
 from mailer.receive.connection import Connection, syntax
 from mailer.receive.content import Origin
 from mailer.receive.failures import Failures
-from mailer.receive.intake import Intake, Message, Submission, read_chunk_argument
+from mailer.receive.intake import Intake, Submission, read_chunk_argument
 from mailer.receive.login import Login
 from mailer.receive.service import Client, Service
 from mailer.receive.settings import Settings
@@ -37,7 +37,7 @@ class MailCommands(Connection):
         self._store = service.store
         self._transaction = self._new_transaction(service.settings)
         self._login = Login(self, self.client, service, self._failures)
-        self._intake = Intake(self, service)
+        self._intake = Intake(self, service, self._conclude)
         self._helo = ""
         self._extended = False
 
@@ -52,7 +52,7 @@ class MailCommands(Connection):
             self._service, self._newer = self._newer, None
             self._store, self.settings = self._service.store, self._service.settings
             self._login.reconfigure(self._service)
-            self._intake = Intake(self, self._service)
+            self._intake = Intake(self, self._service, self._conclude)
         self._transaction = self._new_transaction(self.settings)
 
     def _new_transaction(self, settings: Settings) -> Transaction:
@@ -116,7 +116,7 @@ class MailCommands(Connection):
         "MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id] "
         "[HOLDFOR=seconds|HOLDUNTIL=time]"
     )
-    def smtp_MAIL(self, arg: str) -> Awaitable[None] | None:
+    def smtp_MAIL(self, arg: str) -> None:
         if not self._helo:
             self.say(replies.NEED_EHLO)
         elif first := self._first:
@@ -124,10 +124,9 @@ class MailCommands(Connection):
         elif self._transaction.begun:
             self.say(replies.NESTED_MAIL)
         elif (space := self._service.space) is not None and space.uncounted:
-            return self._count_and_begin(space, arg)
+            self.wait_for(self._count_and_begin(space, arg))
         else:
             self._begin_transaction(arg)
-        return None
 
     async def _count_and_begin(self, space: Space, argument: str) -> None:
         await space.count()
@@ -172,45 +171,35 @@ class MailCommands(Connection):
             self._reject(reply, _path(arg))
 
     @syntax("DATA")
-    def smtp_DATA(self, arg: str) -> Awaitable[None] | None:
-        message = replies.NO_ARGUMENT if arg else self._begin_message()
-        if isinstance(message, Reply):
-            self._reject(message)
-            if self.input.pending:
-                # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
-                # message as commands lets its author give them.
-                self.hang_up(replies.INPUT_AFTER_DATA)
-            return None
-        self.say(replies.GO_AHEAD)
-        return self._take_message(message)
-
-    async def _take_message(self, message: Message) -> None:
-        self._conclude(await self._intake.data(message))
+    def smtp_DATA(self, arg: str) -> None:
+        refusal = replies.NO_ARGUMENT if arg else self._begin_message()
+        if refusal is None:
+            self.say(replies.GO_AHEAD)
+            self._intake.read_data()
+            return
+        self._reject(refusal)
+        if self.input.pending:
+            # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
+            # message as commands lets its author give them.
+            self.hang_up(replies.INPUT_AFTER_DATA)
 
     @syntax("BDAT octets [LAST]")
-    async def smtp_BDAT(self, arg: str) -> None:
+    def smtp_BDAT(self, arg: str) -> None:
         chunk = read_chunk_argument(arg)
         if chunk is None or chunk.size > self.settings.max_message_size:
             # What follows is a message, of unknown length or longer than is worth reading: it must not be
             # read as commands.
             self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
             return
-        message = None if self._intake.in_chunks else self._begin_message()
-        if isinstance(message, Reply):
-            await self._intake.skip(chunk.size)
-            self._reject(message)
-            # The message's other chunks must not be taken for a message of their own.
-            self._clear()
+        refusal = None if self._intake.in_chunks else self._begin_message()
+        if refusal is not None:
+            self._intake.skip(chunk.size, refusal)
             return
-        reply = await self._intake.chunk(chunk, message)
-        if chunk.last or reply is None or not reply.positive:
-            self._conclude(reply)
-        else:
-            # A message in small chunks is bounded by its size and its time, not as commands without one.
-            self._idle_commands -= chunk.size > 0
-            self.say(reply)
+        # A message in small chunks is bounded by its size and its time, not as commands without one.
+        self._idle_commands -= chunk.size > 0
+        self._intake.read_chunk(chunk)
 
-    def _begin_message(self) -> Message | Reply:
+    def _begin_message(self) -> Reply | None:
         if first := self._first:
             return first
         if self._intake.in_chunks:
@@ -235,10 +224,8 @@ class MailCommands(Connection):
         )
         return self._intake.begin(Submission(envelope, origin, self._transaction.scheduled))
 
-    def _conclude(self, reply: Reply | None) -> None:
-        """Give the reply to a message; None: there is nobody to give it to."""
-        if reply is None:
-            return
+    def _conclude(self, reply: Reply) -> None:
+        """Give the reply to a message; what chunks of it are to come must not be taken for another."""
         if reply.positive:
             self.forgive()
             self._idle_commands = 0

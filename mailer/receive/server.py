@@ -164,7 +164,7 @@ class Server:
         for task in self._connecting:
             task.cancel()
         await _ended(tuple(self._connecting))
-        tasks = {session.task for session in self._sessions}
+        tasks = {session.ended for session in self._sessions}
         await _ended(tasks, within=grace_seconds)
         for session in tuple(self._sessions):
             session.abort()

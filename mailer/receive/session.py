@@ -4,7 +4,7 @@
 
 import re
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from mailer.config.receiving import Offer
@@ -45,16 +45,16 @@ class Session(MailCommands):
     def greet(self) -> None:
         self.say(Reply(220, (f"{self.settings.hostname} ESMTP mailer",)))
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         text = "".join(traceback.format_exception(error))
         self._store.log.error("a session failed", peer=self.peer, traceback=text)
 
-    def serve(self, line: bytes) -> Awaitable[None] | None:
+    def serve(self, line: bytes) -> None:
         # A bare CR or LF ends a line for some and not for others; NUL ends a string for some.
         command = line[:-2]
         if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
             self.say(replies.BAD_LINE)
-            return None
+            return
         verb, _, argument = command.partition(b" ")
         verb = verb.upper()
         method = _VERBS.get(verb)
@@ -66,8 +66,7 @@ class Session(MailCommands):
             self.hang_up(replies.TOO_MANY_COMMANDS)
         else:
             self._idle_commands += verb != b"RCPT"
-            return method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
-        return None
+            method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
 
     def _unrecognised(self, verb: bytes) -> None:
         if verb in _HTTP:
@@ -136,7 +135,7 @@ class Session(MailCommands):
         return True
 
     @syntax("AUTH mechanism [initial-response]")
-    async def smtp_AUTH(self, arg: str) -> None:
+    def smtp_AUTH(self, arg: str) -> None:
         if not (self._extended or (self._helo and not self.settings.strict_syntax)):
             self.say(replies.NEED_EHLO)
         elif not self._login_offered:
@@ -148,12 +147,15 @@ class Session(MailCommands):
         elif self._transaction.begun:
             self.say(replies.AUTH_IN_MAIL)
         else:
-            await self._login.run(arg)
-            if self._login.proved:
-                self.trust()
+            self.wait_for(self._log_in(arg))
+
+    async def _log_in(self, argument: str) -> None:
+        await self._login.run(argument)
+        if self._login.proved:
+            self.trust()
 
     @syntax("STARTTLS")
-    async def smtp_STARTTLS(self, arg: str) -> None:
+    def smtp_STARTTLS(self, arg: str) -> None:
         certificate = self._certificate
         if certificate is None:
             self.say(replies.NO_TLS)
@@ -166,8 +168,11 @@ class Session(MailCommands):
         else:
             self.say(replies.STARTING_TLS)
             self._clear()
-            await self.start_tls(certificate.context())
-            self._start_over(self._service)
+            self.wait_for(self._begin_tls(certificate))
+
+    async def _begin_tls(self, certificate: Certificate) -> None:
+        await self.start_tls(certificate.context())
+        self._start_over(self._service)
 
     @syntax("NOOP [text]")
     def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: to be ignored
@@ -196,7 +201,7 @@ class Session(MailCommands):
 
 
 # Once for the class: aiosmtpd does it for every connection.
-_VERBS: Mapping[bytes, Callable[[Session, str], Awaitable[None] | None]] = {
+_VERBS: Mapping[bytes, Callable[[Session, str], None]] = {
     name.removeprefix("smtp_").encode(): method
     for name, method in (*vars(Session).items(), *vars(MailCommands).items())
     if name.startswith("smtp_")

@@ -1,6 +1,7 @@
 """A message, from the client's bytes to a durable file: the part of a session that owns an `Incoming`."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,9 @@ _SAME_KEY = "its Idempotency-Key came again"
 _SAME_DROP = "it was taken in from drop/ before"
 _PIECE = 64 * 1024
 """Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
+
+
+Answer = Callable[[Reply | Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Upload:
         """What it is known by, should it come again; None: it has no idempotency key, and is no drop."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
+        self._answer: Answer | None = None
 
     def take(self, data: bytes) -> bool:
         """Keep the next bytes of the message, which a reader has settled, unless there is trouble already.
@@ -145,41 +150,61 @@ class Upload:
         except OSError as error:
             self._fail(error)
 
-    async def finish(self, fault: Fault | None, *, encode: bool) -> Reply:
-        """Make the message durable, or drop it; return the reply to its end.
+    def finish(
+        self, fault: Fault | None, *, encode: bool, answer: Answer
+    ) -> Coroutine[object, object, None] | None:
+        """Make the message durable, or drop it.
 
         Args:
             fault: what its reader found wrong with it.
             encode: it has a line over 998 octets, and the policy is to encode it.
+            answer: called, perhaps at once, with the reply to its end, or with what is to end the session
+                without one: NotUndone, when nobody can say what is in the spool, or a defect of ours.
 
-        Raises:
-            NotUndone: nobody can say what is in the spool; drop the connection without a reply.
+        Returns:
+            None, or what is to be run for that: it takes its time. After an exception, from here or there,
+            only `discard` makes sense.
         """
-        try:
-            if self._header is not None and self._refusal is None:
-                self._edit(self._header.finish(), b"")
-            refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
-            if refusal is None and encode and self._failure is None:
-                refusal = await self._encode()
-            if refusal is None and self._content is not None and self._failure is None:
-                refusal = await self._meet(self._content)
-            if refusal is None and self._failure is None:
-                self._seal()
-        except BaseException:
-            # A defect of ours: the client is told 421, and nothing of the message must stay.
-            self.discard()
-            raise
+        if self._header is not None and self._refusal is None:
+            self._edit(self._header.finish(), b"")
+        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+        if refusal is None and self._failure is None and (encode or self._content is not None):
+            return self._finish_slowly(answer, encode=encode)
+        self._end(refusal, answer)
+        return None
+
+    async def _finish_slowly(self, answer: Answer, *, encode: bool) -> None:
+        refusal = await self._encode() if encode else None
+        if refusal is None and self._content is not None and self._failure is None:
+            refusal = await self._meet(self._content)
+        self._end(refusal, answer)
+
+    def _end(self, refusal: Reply | None, answer: Answer) -> None:
+        if refusal is None and self._failure is None:
+            self._seal()
         if refusal is not None:
             self.discard()
-            return refusal
-        if self._failure is None:
-            await self._commit()
-        if self._failure is not None:
-            return replies.not_stored(self._failure)
-        # Its line is in the ledger, before the lock is free: no runner can report an outcome before the
-        # acceptance.
-        self._incoming.release()
-        return replies.queued(self._incoming.id)
+            answer(refusal)
+        elif self._failure is not None:
+            answer(replies.not_stored(self._failure))
+        else:
+            self._answer = answer
+            self._store.committer.commit_and_call(self._incoming, self._committed, self._tell_accepted)
+
+    def _committed(self, error: Exception | None) -> None:
+        assert self._answer is not None
+        if error is None:
+            # Soon is enough: a name that comes back beside the one in new/ is recognised (`spool.names`).
+            self._store.committer.sync_soon(Place.TMP)
+            # Its line is in the ledger, before the lock is free: no runner can report an outcome before the
+            # acceptance.
+            self._incoming.release()
+            self._answer(replies.queued(self._incoming.id))
+        elif isinstance(error, OSError) and not isinstance(error, NotUndone):
+            self._report(error)
+            self._answer(replies.not_stored(error))
+        else:
+            self._answer(error)
 
     def _seal(self) -> None:
         """Write the whole file, not yet durable."""
@@ -290,17 +315,6 @@ class Upload:
         else:
             self._store.log.notice("lines over 998 octets were encoded (longLines)", id=incoming.id)
         return None
-
-    async def _commit(self) -> None:
-        try:
-            await self._store.committer.commit_in_loop(self._incoming, self._tell_accepted)
-            # Soon is enough: a name that comes back beside the one in new/ is recognised (`spool.names`).
-            self._store.committer.sync_soon(Place.TMP)
-        except NotUndone:
-            raise
-        except OSError as error:
-            self._failure = error
-            self._report(error)
 
     def _fail(self, error: OSError) -> None:
         self._failure = error

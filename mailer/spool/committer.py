@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Self
@@ -25,7 +26,9 @@ _SOON = 0.25
 (*Measured on busy machines: with 0.9, they were durable after 1.02 to 1.06 s; with 0.5, once after 1.5.*)"""
 
 _Then = Callable[[], None] | None
-_Waiter = tuple[Future[None] | asyncio.Future[None], _Then]
+_Answer = Callable[[Exception | None], None]
+_Waiter = tuple[asyncio.AbstractEventLoop | None, _Then, _Answer]
+"""The loop that the last two are called in; without one, `_Answer` is called by the thread."""
 _Job = tuple[Change, _Waiter]
 _Task = _Job | Future[None] | str | None
 
@@ -62,22 +65,28 @@ class Committer:
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        self._jobs.put((change, (future, None)))
+        self._jobs.put((change, (None, None, partial(_tell, future))))
         return future
 
-    def commit_in_loop(self, change: Change, then: _Then = None) -> asyncio.Future[None]:
+    def commit_in_loop(self, change: Change) -> asyncio.Future[None]:
         """As `commit`, for the running event loop, which is woken once for a whole group.
 
         Who cancels the future no longer hears of the change, which is made all the same.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self.commit_and_call(change, partial(_tell, future))
+        return future
+
+    def commit_and_call(self, change: Change, answer: _Answer, then: _Then = None) -> None:
+        """As `commit_in_loop`, without a future: what waits is called in the loop. Neither call may raise.
 
         Args:
             change: what is to be durable.
-            then: called in the loop once it is, before any future of its group is resolved, and together
-                with those of the group; it raises nothing.
+            answer: called with what `commit`'s future would raise, or None.
+            then: called once it is durable, before any `answer` of its group, together with those of the
+                group.
         """
-        future = asyncio.get_running_loop().create_future()
-        self._jobs.put((change, (future, then)))
-        return future
+        self._jobs.put((change, (asyncio.get_running_loop(), then, answer)))
 
     def sync_soon(self, directory: str) -> None:
         """Make removals from a directory of the spool durable within a second, one fsync for many."""
@@ -149,10 +158,11 @@ class Committer:
         """Tell every waiter, each event loop in one go."""
         of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
         for waiter, error in told:
-            if isinstance(waiter[0], asyncio.Future):
-                of_loops.setdefault(waiter[0].get_loop(), []).append((waiter, error))
+            loop, _, answer = waiter
+            if loop is None:
+                answer(error)
             else:
-                _tell(waiter[0], error)
+                of_loops.setdefault(loop, []).append((waiter, error))
         for loop, these in of_loops.items():
             # A loop that was closed meanwhile has nobody left to tell.
             with contextlib.suppress(RuntimeError):
@@ -161,13 +171,12 @@ class Committer:
     def _tell_all(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
         try:
             with self._together() if len(told) > 1 else nullcontext():
-                for (_, then), error in told:
+                for (_, then, _), error in told:
                     if error is None and then is not None:
                         then()
         finally:
-            for (future, _), error in told:
-                if not future.done():
-                    _tell(future, error)
+            for (_, _, answer), error in told:
+                answer(error)
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
         """Sync every directory once: all destinations, and then all sources of the changes that arrived."""
@@ -224,8 +233,10 @@ def _verdict(change: Change, error: Exception | None) -> Exception | None:
     return error
 
 
-def _tell(waiter: Future[None] | asyncio.Future[None], error: Exception | None) -> None:
+def _tell(future: Future[None] | asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():
+        return
     if error is None:
-        waiter.set_result(None)
+        future.set_result(None)
     else:
-        waiter.set_exception(error)
+        future.set_exception(error)

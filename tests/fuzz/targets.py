@@ -220,8 +220,7 @@ class _Sessions:
                 await asyncio.sleep(0)
                 at += size
             session.eof_received()
-            assert session.task is not None
-            await session.task
+            await session.ended
             session.connection_lost(None)
             return bytes(wire.said)
 
