@@ -1,0 +1,1 @@
+"""Manual pages, made of what `--help` and the configuration guide say."""

@@ -1,0 +1,116 @@
+"""The part of man(7) that our pages need: sections, paragraphs, items, and what is shown as it is typed."""
+
+import re
+from collections.abc import Iterable
+
+_MARK = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\([^)]*\)")
+_ROW = re.compile(r"(?<!\\)\|")
+
+
+def escape(text: str) -> str:
+    r"""Return text that troff prints as it is: a line that begins with a dot is no request."""
+    return "\n".join(map(_no_request, _plain(text).split("\n")))
+
+
+def marked(text: str) -> str:
+    """Return a paragraph of Markdown: code and strong words in bold, of a link its text."""
+    end, pieces = 0, []
+    for each in _MARK.finditer(text):
+        code, strong, link = each.groups()
+        pieces += [
+            _plain(text[end : each.start()]),
+            rf"\fB{_plain(code or strong)}\fR" if not link else _plain(link),
+        ]
+        end = each.end()
+    return "\n".join(map(_no_request, "".join([*pieces, _plain(text[end:])]).split("\n")))
+
+
+def _plain(text: str) -> str:
+    # A hyphen stays one that can be searched for, and a long list of choices can be broken.
+    return text.replace("\\", r"\e").replace("-", r"\-").replace("|", r"|\:")
+
+
+def _no_request(line: str) -> str:
+    return rf"\&{line}" if line.startswith((".", "'")) else line
+
+
+def heading(name: str, section: int, description: str, version: str) -> str:
+    """Return the beginning of a page, whose first section whatis(1) reads."""
+    return (
+        f'.TH "{name.upper()}" "{section}" "" "mailer {version}" "mailer"\n'
+        # Names of keys and options are neither hyphenated nor spread over the line.
+        ".nh\n.ad l\n"
+        f".SH NAME\n{escape(name)} \\- {escape(description)}\n"
+    )
+
+
+def chapter(title: str) -> str:
+    return f'.SH "{escape(title.upper())}"\n'
+
+
+def part(title: str) -> str:
+    return f'.SS "{escape(title)}"\n'
+
+
+def paragraph(text: str) -> str:
+    return f".PP\n{marked(text)}\n"
+
+
+def item(term: str, text: str) -> str:
+    """Return a term, in bold, and what is said of it, which is troff's already."""
+    return f".TP\n\\fB{escape(term)}\\fR\n{text or '.br'}\n"
+
+
+def literal(lines: Iterable[str]) -> str:
+    """Return lines as they are, indented."""
+    shown = "\n".join(escape(line) for line in lines)
+    return f".PP\n.RS 4\n.nf\n{shown}\n.fi\n.RE\n"
+
+
+def of_markdown(text: str) -> str:
+    """Return the body of a guide: its chapters, paragraphs, lists, tables and blocks of code.
+
+    A row of a table becomes an item: the first cell is its term; where the second one is headed `default` and
+    not empty, it is named.
+    """
+    return "".join(map(_block, re.split(r"\n{2,}(?!    |\n)", _joined(text))))
+
+
+def _joined(text: str) -> str:
+    """Keep a fenced block in one piece: its empty lines end no paragraph."""
+    return re.sub(r"```.*?```", lambda block: re.sub(r"\n{2,}", "\n \n", block[0]), text, flags=re.DOTALL)
+
+
+def _block(text: str) -> str:
+    lines = text.strip("\n").split("\n")
+    first = lines[0]
+    if first.startswith("## "):
+        return chapter(first[3:])
+    if first.startswith("```"):
+        return literal(lines[1:-1])
+    if first.startswith("    "):
+        return literal(line[4:] for line in lines)
+    if first.startswith("| "):
+        return "".join(map(_row, lines[2:])) if "default" not in first else _with_defaults(lines[2:])
+    if first.startswith("- "):
+        points = " ".join(lines).split(" - ")
+        return "".join(f".IP \\(bu 2\n{marked(point.removeprefix('- '))}\n" for point in points)
+    return f".PP\n{marked(' '.join(lines))}\n"
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in _ROW.split(row.strip().strip("|"))]
+
+
+def _row(row: str) -> str:
+    term, *others = _cells(row)
+    return item(term.replace("`", ""), marked(": ".join(filter(None, others))))
+
+
+def _with_defaults(rows: list[str]) -> str:
+    made = []
+    for row in rows:
+        key, default, meaning = _cells(row)
+        said = f"{meaning}. Default: {default}." if default else f"{meaning}."
+        made.append(item(key.replace("`", ""), marked(said)))
+    return "".join(made)
