@@ -150,4 +150,5 @@ CASES = {
     136: "links, and words that look like entries, in the suppression list",
     137: "one token that holds all places of HTTP",
     138: "a mistyped name that becomes a user who may send as anyone",
+    139: "a server's words that would put other people's recipients on the suppression list",
 }

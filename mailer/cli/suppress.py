@@ -103,16 +103,22 @@ def import_list(file: BinaryIO, reason: str, lasting: float | None, *, as_json: 
     epilog=examples("mailer suppress ls", "mailer suppress ls example.net", "mailer suppress ls --json")
 )
 @click.argument("part", default="", metavar="[TEXT]")
-@json_of("address, at, by, reason, until")
+@json_of("address, at, by, reason, until, awaits (a second refusal, from then on; empty: it counts)")
 @config_option
 def ls(part: str, *, as_json: bool) -> None:
-    """List the entries whose address contains TEXT: since when, by whom, why, and until when."""
+    """List the entries whose address contains TEXT: since when, by whom, why, and until when.
+
+    With `suppressUnknown` servers add entries; one that says "not yet" counts once they refuse it again.
+    """
     end_with_the_pipe()
     with workplace() as at:
         found = [entry for entry in suppression.entries(at.spool) if part.lower() in entry.address]
     for entry in sorted(found, key=lambda entry: entry.address):
         if as_json:
             sys.stdout.write(json_line(entry))
+            continue
+        if entry.awaits:
+            sys.stdout.write(printable(suspicion(entry), 2000) + "\n")
             continue
         until = f", until {_second(entry.until)}" if entry.until else ""
         reason = f": {entry.reason}" if entry.reason else ""
@@ -173,10 +179,18 @@ def _row(line: bytes) -> dict[str, str]:
     if not text.startswith("{"):
         return {"address": suppression.key(text)}
     entry = msgspec.json.decode(text, type=Entry)
-    row = {name: value for name in ("at", "by", "reason", "until") if (value := getattr(entry, name))}
-    for moment in (row[name] for name in ("at", "until") if name in row):
+    row = {
+        name: value for name in ("at", "by", "reason", "until", "awaits") if (value := getattr(entry, name))
+    }
+    for moment in (row[name] for name in ("at", "until", "awaits") if name in row):
         clock.seconds(moment)
     return row | {"address": suppression.key(entry.address)}
+
+
+def suspicion(entry: Entry) -> str:
+    """Say why an entry does not count yet."""
+    told = f"{entry.address}  not yet: refused at {_second(entry.at)} by {entry.by}: {entry.reason}"
+    return f"{told}; it counts once that happens again after {_second(entry.awaits)}"
 
 
 def _key(text: str) -> str:

@@ -141,6 +141,16 @@ class Retry(Group, frozen=True, kw_only=True):
     """Since the message was accepted; recipients not reached by then expire (RFC 5321 4.5.4.1: 4-5 days)."""
 
 
+class SuppressUnknown(Group, frozen=True, kw_only=True):
+    """Whether recipients that their server does not know (5.1.1) go on the suppression list."""
+
+    enabled: bool = False
+    confirm_after: Seconds = Seconds(86_400)
+    """From the first refusal; the second one that comes later puts it there. 0: the first one does."""
+    keep_for: Seconds = Seconds(180 * 86_400)
+    """How long an entry counts; 0: until an operator removes it."""
+
+
 class Dns(Group, frozen=True, kw_only=True):
     """How names are looked up."""
 
@@ -242,6 +252,7 @@ class Config(Group, frozen=True, kw_only=True):
     """Who is told of what was given up: `sender`, `off`, or an address; see `BOUNCE_SENDER`."""
     uncertain: UncertainPolicy = UncertainPolicy.RETRY
     sending: Sending = Sending()
+    suppress_unknown: SuppressUnknown = SuppressUnknown()
     dns: Dns = Dns()
     dkim: Dkim = Dkim()
 

@@ -18,6 +18,7 @@ from mailer.spool.clock_guard import ClockGuard
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
+    from mailer.send.unknown import Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Policy:
     """What may leave; None: everything."""
     suppressed: Suppressed | None = None
     """Who gets no mail; None: everybody does."""
+    unknown: "Unknown | None" = None
+    """Adds to those; None: only operators do."""
 
     def trusts_clock(self) -> bool:
         """Tell whether a decision by age may be made at this moment."""

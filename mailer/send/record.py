@@ -71,6 +71,8 @@ class Record:
         """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
         self.handed_over: dict[str, float] = {}
         """When each recipient's final dot was about to be sent."""
+        self.refused: list[Outcome] = []
+        """What was refused for good in this attempt."""
         self._promised: dict[str, int] = {}
         """The journal bytes that are kept for the outcome of each recipient whose dot is on its way."""
 
@@ -251,6 +253,7 @@ class Record:
             )
             groups = lines if len(fresh) == len(some) else _alike(some)
             self._report.outcomes(groups, self.state, number, following, self.handed_over)
+            self.refused += [outcome for outcome in some if outcome.status is Status.BOUNCED]
 
     def _following(self, planned: float) -> str:
         """Write when those are tried again that are: what is not wanted any more then is given up in time."""

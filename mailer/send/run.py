@@ -40,6 +40,7 @@ from mailer.spool.layout import Spool, Spot
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
     from mailer.send.smtp.transcript import Say
+    from mailer.send.unknown import Unknown
 
 
 @asynccontextmanager
@@ -89,6 +90,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     try:
         opener = partial(_open_session, clock=clock, say=say)
         pool = Pool(opener, limit=config.sending.max_sessions_per_hop, places=Places(clock=clock))
+        suppressed = Suppressed(config, spool, clock)
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
             traffic = Traffic(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
@@ -108,7 +110,8 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 traffic=traffic if Own.DIRECT in Directions(config).targets else None,
                 budgets=budgets,
                 staging=None if keeps_mail(config) else Staging.of(config),
-                suppressed=Suppressed(config, spool, clock),
+                suppressed=suppressed,
+                unknown=_unknown(config, spool, clock, log, suppressed),
             )
             terms = Terms(
                 destination(config), hostname, float(config.delay_warning), backoff.max_age, guard.trusts
@@ -139,6 +142,16 @@ async def _open_session(hop: Hop, clock: Clock, say: "Say | None") -> AnySession
     from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs know SMTP alone
 
     return await HttpSession.open(hop, Timeouts(), clock, say)
+
+
+def _unknown(
+    config: Config, spool: Spool, clock: Clock, log: MailLog, suppressed: Suppressed
+) -> "Unknown | None":
+    if not config.suppress_unknown.enabled:
+        return None
+    from mailer.send.unknown import Unknown  # noqa: PLC0415 - most runs do not feed the list
+
+    return Unknown(config.suppress_unknown, spool, clock, log, suppressed.exempts)
 
 
 def _budgets(

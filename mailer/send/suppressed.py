@@ -48,9 +48,13 @@ class Suppressed:
         from mailer.spool import suppression  # noqa: PLC0415 - most spools have no list
 
         now = clock.rfc3339(self._clock())
-        asked = (address for address in addresses if folded(address) not in self._exempt)
+        asked = (address for address in addresses if not self.exempts(address))
         found = ((address, suppression.find(self._spool, address, now)) for address in asked)
         return [_refused(address, entry) for address, entry in found if entry]
+
+    def exempts(self, address: str) -> bool:
+        """Tell whether the list does not concern an address."""
+        return folded(address) in self._exempt
 
     def _is_there(self) -> bool:
         if (now := monotonic()) < self._none_until:

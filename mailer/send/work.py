@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from mailer.mail.outcome import Status
 from mailer.send import defects
 from mailer.send.attempt import Attempt
 from mailer.send.policy import Policy
@@ -154,6 +155,7 @@ class Worker:
                     self._leave_out_suppressed(record)
                 if record.due:
                     await Attempt(record, partial(self._pause, claim.id)).run()
+                    await self._learn(record)
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
@@ -163,6 +165,18 @@ class Worker:
         """Give up the recipients that are on the list; our own notifications reach everybody."""
         if (listed := self._policy.suppressed) and not record.state.about:
             record.outcomes(listed.outcomes(standing.address for standing in record.due))
+
+    async def _learn(self, record: Record) -> None:
+        """Have the list learn of recipients that do not exist, or do after all."""
+        if self._policy.unknown is None or not self._policy.trusts_clock():
+            return
+        from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
+
+        ended = (each for each in record.state.by_address.values() if each.attempt == record.attempt)
+        sent = [standing.address for standing in ended if standing.status is Status.SENT]
+        refused = [outcome for outcome in record.refused if says_unknown(outcome)]
+        if sent or refused:
+            await asyncio.to_thread(self._policy.unknown.learn, refused, sent)
 
     def _objection(self, claim: Claim) -> str:
         staging = self._policy.staging

@@ -43,9 +43,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     until: str = ""
     """Empty: for ever."""
+    awaits: str = ""
+    """A server has refused it once; a second refusal from this time on completes the entry, which counts for
+    nothing until then. Empty: it is complete."""
 
     def counts(self, now: str) -> bool:
-        return not self.until or now < self.until
+        return not self.awaits and (not self.until or now < self.until)
 
 
 _encoder = msgspec.json.Encoder()
@@ -85,12 +88,13 @@ def find(spool: Spool, address: str, now: str) -> Entry | None:
     except ValueError:
         plain = folded(address)
     for name in (plain, plain.rpartition("@")[2]):
-        if (entry := _look_up(spool, name)) and entry.counts(now):
+        if (entry := look_up(spool, name)) and entry.counts(now):
             return entry
     return None
 
 
-def _look_up(spool: Spool, name: str) -> Entry | None:
+def look_up(spool: Spool, name: str) -> Entry | None:
+    """Return the entry of this very name, as `key` has it, whether it counts or not; raises OSError."""
     try:
         fd = os.open(f"{SUPPRESSED}/{_file_of(name)}", _OLD, dir_fd=spool.root)
     except FileNotFoundError:
@@ -151,6 +155,33 @@ def add(spool: Spool, new: Iterable[Entry]) -> list[Entry]:
 
     _change(spool, by_file, added)
     return fresh
+
+
+def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str], Entry | None]) -> None:
+    """Replace entries, durably.
+
+    Args:
+        spool: whose list.
+        names: of the entries, as `key` has them.
+        how: given the one that is there, and its name, returns what it becomes; None: there is none.
+
+    Raises:
+        OSError: some may have been replaced.
+    """
+    if spool.make_directory(SUPPRESSED):
+        os.fsync(spool.root)
+    by_file: dict[str, list[str]] = {}
+    for name in names:
+        by_file.setdefault(_file_of(name), []).append(name)
+
+    def amended(known: _Entries, file: str) -> None:
+        for name in by_file[file]:
+            if entry := how(known.get(name), name):
+                known[name] = entry
+            else:
+                known.pop(name, None)
+
+    _change(spool, by_file, amended)
 
 
 def remove(spool: Spool, names: Iterable[str]) -> list[str]:

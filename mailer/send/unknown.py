@@ -1,0 +1,124 @@
+"""Puts addresses on the suppression list that servers say do not exist (`suppressUnknown`).
+
+An entry stops the mail of every sender on this host, so a refusal counts only where nothing else can be
+meant. A server gave it, with the code 5.1.1, for good, and `replies/` reads it as one of the recipient: what
+is about our account or its standing is not, and words without the code are not enough. And it takes two, a
+day apart, without a delivery in between: a provider whose directory is out of order says 5.1.1 of everybody
+(Gmail did so for hours on 15 December 2020).
+
+A runner that dies before it has written an entry leaves it to the next refusal.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from mailer.config.model import SuppressUnknown
+from mailer.mail import clock
+from mailer.mail.clock import Clock
+from mailer.mail.outcome import Outcome, Status, was_asked
+from mailer.mail.reply import printable
+from mailer.maillog.events import MailLog
+from mailer.send.replies.reading import About
+from mailer.send.trouble import reading_of
+from mailer.spool import suppression
+from mailer.spool.layout import Spool
+from mailer.spool.suppression import Entry
+
+_CODE = "5.1.1"
+"""Bad destination mailbox address (RFC 3463 3.2). X.1.2 and X.1.10 are the domain's, X.2.1 may be mended."""
+_LONGEST = 300
+"""Characters of a reply: senders are shown it with each refusal."""
+
+
+def says_unknown(outcome: Outcome) -> bool:
+    """Tell whether an outcome is a server's clear word that the recipient does not exist."""
+    if outcome.status is not Status.BOUNCED or not was_asked(outcome.hop):
+        return False
+    reading = reading_of(outcome)
+    return (
+        reading.permanent
+        and reading.about is About.RECIPIENT
+        and reading.enhanced == _CODE
+        and not reading.here
+    )
+
+
+class Unknown:
+    """Learns from what became of recipients."""
+
+    def __init__(
+        self,
+        terms: SuppressUnknown,
+        spool: Spool,
+        clock: Clock,
+        log: MailLog,
+        exempt: Callable[[str], bool],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            terms: as configured.
+            spool: whose list.
+            clock: what time it is.
+            log: told of each new entry.
+            exempt: whether the list does not concern an address.
+        """
+        self._terms = terms
+        self._spool = spool
+        self._clock = clock
+        self._log = log
+        self._exempt = exempt
+
+    def learn(self, refused: Sequence[Outcome], sent: Iterable[str]) -> None:
+        """Write down what an attempt says of its recipients; what cannot be written is logged.
+
+        Args:
+            refused: outcomes that say so, as `says_unknown` has it.
+            sent: the recipients that were delivered: a refusal before that was a mistake.
+        """
+        try:
+            self._forget({name for address in sent if (name := self._suspected(address))})
+            news = {name: outcome for outcome in refused if (name := self._name(outcome.address))}
+            if news:
+                suppression.amend(self._spool, news, lambda known, name: self._entry(known, news[name], name))
+        except OSError as error:
+            self._log.warning("the suppression list was not changed", error=error.strerror or str(error))
+
+    def _name(self, address: str) -> str:
+        """Return an address as the list has it; empty: it cannot be there."""
+        try:
+            return "" if self._exempt(address) else suppression.key(address)
+        except ValueError:
+            return ""
+
+    def _suspected(self, address: str) -> str:
+        name = self._name(address)
+        known = suppression.look_up(self._spool, name) if name else None
+        return name if known and known.awaits else ""
+
+    def _forget(self, names: Collection[str]) -> None:
+        if names:
+            suppression.amend(self._spool, names, lambda known, _: None if known and known.awaits else known)
+
+    def _entry(self, known: Entry | None, outcome: Outcome, name: str) -> Entry:
+        """Return what an entry becomes by a refusal."""
+        now = self._clock()
+        at = clock.rfc3339(now)
+        if known and known.until and known.until <= at:
+            known = None
+        if known and (not known.awaits or at < known.awaits):
+            return known
+        complete = known is not None or not self._terms.confirm_after
+        self._log.notice(
+            "on the suppression list" if complete else "on the suppression list if it is refused again",
+            address=name,
+            relay=outcome.hop,
+            reply=outcome.reply,
+        )
+        return Entry(
+            address=name,
+            at=at,
+            by=printable(outcome.hop, _LONGEST),
+            reason=printable(outcome.reply, _LONGEST),
+            until=clock.rfc3339(now + self._terms.keep_for) if self._terms.keep_for else "",
+            awaits="" if complete else clock.rfc3339(now + self._terms.confirm_after),
+        )
