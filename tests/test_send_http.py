@@ -160,6 +160,33 @@ def test_a_gateway_that_never_answers_makes_one_copy_and_then_its_mail_is_held(r
         assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["504", "killed"])
+def test_a_runner_that_is_killed_in_the_second_hand_over_makes_no_third_copy(
+    relay: Relay, *, answers: bool
+) -> None:
+    """Under `retry`; its journal ends with `committing`, and the one before ends so, or with the answer."""
+    with HttpApi(mailgun) as api:
+        api.script = [Fault.SLOW_GATEWAY]
+        relay.configure(by_key(api, uncertain="retry"))
+        waiting = queue(relay.spool, message=MESSAGE)
+        if answers:
+            assert relay.mailer_send("--once").returncode == 0
+            relay.mailer("providers", "reset", "--all")
+            relay.mailer("spool", "retry", waiting)
+        api.hold = Event()
+        for copies in range(len(api.taken) + 1, 3):
+            with relay.watch() as runner:
+                until(lambda copies=copies: api.whole == copies, f"request {copies}")
+                runner.kill()
+        api.hold.set()
+        until(lambda: len(api.taken) == 2, "both requests to be read")
+        api.hold, api.script = None, []
+        assert relay.mailer_send("--once").returncode == 0
+    assert (api.requests, len(api.taken)) == (2, 2)
+    assert [event["event"] for event in journal(relay, waiting)].count("committing") == 2
+    assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
+
+
 def to(number: int) -> str:
     return f"bob@{number}.example.net"
 

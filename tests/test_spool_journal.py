@@ -258,3 +258,29 @@ def test_a_notification_is_of_the_end_or_of_the_delay_as_the_recipient_stands_wh
     assert folded(*again, at(5, Kind.SENT, BOB)).standings[0].notice == ""
     ended = folded(*lines, at(4, Kind.EXPIRED, EVE), at(5, Kind.NOTIFIED, EVE, notice=second))
     assert [(s.notice, s.warned) for s in ended.standings] == [(first, ""), (second, first)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "handovers"),
+    [
+        ("committing 1", 1),
+        ("uncertain 1", 1),
+        ("committing 1, uncertain 1", 1),
+        # One attempt may ask twice, for instance with the recipients divided.
+        ("committing 1, committing 1", 1),
+        ("committing 1, committing 2", 2),
+        ("committing 1, uncertain 1, committing 2", 2),
+        ("committing 1, uncertain 1, uncertain 2, committing 3", 2),
+        ("committing 1, deferred 1, committing 2", 1),
+        ("committing 1, uncertain 1, trouble 1, committing 2", 1),
+        ("committing 1, uncertain 1, committing 2, deferred 2", 0),
+        ("committing 1, uncertain 1, expired 2", 0),
+    ],
+)
+def test_attempts_that_may_have_delivered_are_counted_until_the_hop_answers(
+    lines: str, handovers: int
+) -> None:
+    parts = [line.split() for line in lines.split(", ")]
+    state = folded(*(at(1, kind, BOB, attempt=int(number), hop="hop") for kind, number in parts))
+    assert state.by_address[BOB].handovers == handovers
+    assert state.by_address[EVE].handovers == 0

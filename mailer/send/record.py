@@ -116,8 +116,8 @@ class Record:
         return bool(self.state.held)
 
     def _is_second_doubt(self, standing: Standing) -> bool:
-        """Tell whether the route holds it: it had been handed over without an answer once before."""
-        if standing.address not in self.doubted or standing.address not in self.handed_over:
+        """Tell whether the route holds it: it has been handed over without an answer twice."""
+        if standing.handovers < 2:
             return False
         route = self.policy.routes.leading_to(standing.hop)
         return route is not None and route.holds_second_doubt

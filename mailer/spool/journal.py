@@ -148,6 +148,8 @@ class Standing(msgspec.Struct, frozen=True):
     """It is uncertain, and the operator wants it tried all the same."""
     let_go: bool = False
     """It is uncertain, and the operator let it go after it was held: another hop may have it, too."""
+    handovers: int = 0
+    """If uncertain: the attempts since a hop last answered that handed it over; each may have delivered."""
     unclear: bool = False
     """It was refused for good once, and not clearly why: as `Event.unclear`."""
     action: str = ""
@@ -304,6 +306,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         next=due,
                         attempt=event.attempt,
                         let_go=known.let_go and (event.event, event.hop) == (Kind.UNCERTAIN, known.hop),
+                        handovers=_handovers(known, event) if outcome is Status.UNCERTAIN else 0,
                         unclear=event.unclear or known.unclear,
                         action=event.action,
                         # A failure is reported once; that it was sent after all would be news.
@@ -322,6 +325,13 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
         else:
             state = _after(state, event, standings, boot)
     return replace(state, by_address=standings)
+
+
+def _handovers(known: Standing, event: Event) -> int:
+    """Count the attempts that may have delivered: a dead runner's last line of one is `committing`."""
+    of_this_attempt = known.status is Status.UNCERTAIN and known.attempt == event.attempt
+    again = event.event == Kind.COMMITTING and not of_this_attempt
+    return max(1, known.handovers + again)
 
 
 def _defer_again(standings: dict[str, Standing], event: Event) -> None:

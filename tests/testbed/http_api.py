@@ -100,6 +100,8 @@ class HttpApi:
         self.complaints: list[str] = []
         self.requests = 0
         """That may send."""
+        self.whole = 0
+        """Of these, those that were read to their end."""
         self.at_once = 0
         """The most that were open at the same time."""
         self.hold: threading.Event | None = None
@@ -127,8 +129,12 @@ class HttpApi:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Listener(ThreadingHTTPServer):
+            # Its usual 5 are full when a hundred requests come at once, and the host then looks to be down.
+            request_queue_size = 1024
+            daemon_threads = True
+
+        self._server = Listener(("127.0.0.1", 0), Handler)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
         if self.tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -186,6 +192,8 @@ class HttpApi:
         posted = Posted(
             request.path, request.headers, request.rfile.read(int(request.headers["Content-Length"]))
         )
+        with self._lock:
+            self.whole += 1
         if self.hold:
             self.hold.wait()
         if said is Fault.REDIRECT:
