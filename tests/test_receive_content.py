@@ -131,6 +131,14 @@ def test_patterns_are_addresses_domains_or_everybody():
     assert AddressPatterns.of(("*",)).match("whoever")
 
 
+def test_a_pattern_covers_a_domain_in_each_of_its_spellings():
+    some = AddressPatterns.of(("a@b\u00fccher.example", "xn--mller-kva.example"))
+    taken = ["a@B\u00dcCHER.example", '"A"@xn--bcher-kva.example', "x@m\u00fcller.example"]
+    assert [address for address in taken if not some.match(address)] == []
+    passed = ["b@b\u00fccher.example", "a@bucher.example", "x@y.m\u00fcller.example"]
+    assert [address for address in passed if some.match(address)] == []
+
+
 def test_a_pattern_that_nobody_could_mean_is_told_from_one_that_can_match():
     can = (
         "*",

@@ -157,6 +157,8 @@ def test_those_who_wait_for_a_black_hole_learn_of_it_with_the_first() -> None:
 DEMANDS = [
     TlsPolicy(destination="Plain.example", level=TlsLevel.NONE),
     TlsPolicy(destination=".bank.example", level=TlsLevel.VERIFY),
+    TlsPolicy(destination="b\u00fccher.example", level=TlsLevel.VERIFY),
+    TlsPolicy(destination=".b\u00fccher.example", level=TlsLevel.NONE),
     TlsPolicy(destination="*", level=TlsLevel.ENCRYPT),
 ]
 
@@ -168,6 +170,10 @@ DEMANDS = [
         ("a.b.bank.example", TlsLevel.VERIFY),
         ("bank.example", TlsLevel.ENCRYPT),
         ("notbank.example", TlsLevel.ENCRYPT),
+        # A domain is the same in each of its spellings.
+        ("xn--bcher-kva.example", TlsLevel.VERIFY),
+        ("m\u00fcller.b\u00fccher.example", TlsLevel.NONE),
+        ("xn--mller-kva.XN--BCHER-KVA.example", TlsLevel.NONE),
     ],
 )
 def test_the_first_policy_that_matches_counts(destination: str, level: TlsLevel) -> None:

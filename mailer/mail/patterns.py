@@ -8,10 +8,7 @@ from mailer.mail.address import a_labels, check_address, unquoted
 
 @dataclass(frozen=True, slots=True)
 class AddressPatterns:
-    """A set of addresses; compared without the case of ASCII letters, because people write it as they like.
-
-    Of no others: the lower case of KELVIN SIGN is `k`, and whose mailbox that is nobody knows.
-    """
+    """A set of addresses, compared as `compared` has it."""
 
     everybody: bool
     members: frozenset[str]
@@ -19,12 +16,12 @@ class AddressPatterns:
     @classmethod
     def of(cls, patterns: tuple[str, ...]) -> Self:
         """Read patterns; `@example.com` means the same as `example.com`."""
-        return cls("*" in patterns, frozenset(folded(pattern).removeprefix("@") for pattern in patterns))
+        return cls("*" in patterns, frozenset(compared(pattern).removeprefix("@") for pattern in patterns))
 
     def match(self, address: str) -> bool:
         if self.everybody:
             return True
-        plain = folded(address)
+        plain = compared(address)
         return plain in self.members or plain.rpartition("@")[2] in self.members
 
 
@@ -49,6 +46,10 @@ def folded(text: str) -> str:
 
 
 def compared(address: str) -> str:
-    """Return the one spelling of an address that all its spellings are compared by."""
+    """Return the one spelling of an address, or of a domain, that all its spellings are compared by.
+
+    People write ASCII letters in either case. In a local part no others are folded: the lower case of KELVIN
+    SIGN is `k`, and whose mailbox that is nobody knows. A domain is compared as DNS has it.
+    """
     local, at, domain = address.rpartition("@")
     return f"{folded(unquoted(local))}{at}{a_labels(domain)}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mailer.config.hops import TlsLevel, TlsPolicy
+from mailer.mail.address import a_labels
 from mailer.send.smtp.hop import StartTls
 
 DEFAULT = TlsPolicy(destination="*", level=TlsLevel.MAY)
@@ -17,9 +18,10 @@ STARTTLS = {
 
 def demand_of(policies: Sequence[TlsPolicy], destination: str) -> TlsPolicy:
     """Return the first policy that matches a recipient domain or a provider's host; without one, `may`."""
-    name = destination.lower()
-    return next((policy for policy in policies if _matches(policy.destination.lower(), name)), DEFAULT)
+    name = a_labels(destination)
+    return next((policy for policy in policies if _matches(policy.destination, name)), DEFAULT)
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return pattern in {"*", name} or (pattern.startswith(".") and name.endswith(pattern))
+    below = pattern.startswith(".") and name.endswith("." + a_labels(pattern[1:]))
+    return below or pattern == "*" or a_labels(pattern) == name
