@@ -159,6 +159,13 @@ def test_a_queued_message_is_explained_as_it_stands(relay: Relay) -> None:
         assert (told["rule"], [hop["relay"] for hop in told["hops"]]) == ("", [f"{LOOPBACK}:{one.port}"])
         assert told["next"]
         assert "tried again there and nowhere else" in relay.mailer("route", "--id", doubtful).stdout
+        relay.configure({"forwardProviders": [provider("two", free_port())]})
+        gone = relay.mailer("route", "--id", doubtful).stdout
+        assert f"not sent: it would be held: {LOOPBACK}:{one.port} may have delivered it" in gone
+        assert "tried again there" not in gone
+        relay.mailer("spool", "hold", doubtful)
+        relay.mailer("spool", "release", doubtful)
+        assert "1. local" in relay.mailer("route", "--id", doubtful).stdout
         waiting = relay.mailer("route", "--id", held).stdout
         assert "not sent: held by" in waiting
         assert "after `mailer spool release`" in waiting

@@ -15,7 +15,7 @@ from mailer.send.batches import Batches, is_unasked
 from mailer.send.dkim.signer import SigningError
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
-from mailer.send.routes.directions import Way
+from mailer.send.routes.directions import Way, unreachable
 from mailer.send.routes.route import Route
 from mailer.send.together import together
 from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 _DESTINATIONS = 20
 """Destinations of one message that are tried at the same time."""
-_GONE = (
-    "{hop} may have delivered it, and no route leads there any more; `mailer spool release` sends it by the "
-    "routes that there are, perhaps for the second time; to ask there again, first put that provider back"
-)
-"""Why mail in doubt is held."""
 
 
 class Attempt:
@@ -87,8 +82,8 @@ class Attempt:
                     hop = standing.hop
                     known = table.leading_to(hop)
                     if known is None and not standing.let_go:
-                        unreachable = gone.setdefault(hop, Way(hold=_GONE.format(hop=hop)))
-                        kept.setdefault(unreachable, []).append(standing.recipient)
+                        away = gone.setdefault(hop, unreachable(hop))
+                        kept.setdefault(away, []).append(standing.recipient)
                         continue
                     routes = (known,) if known else every
                 if routes:

@@ -18,9 +18,9 @@ from mailer.send.presentation import AS_ACCEPTED, Presentation
 from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.demand import demand_of
 from mailer.send.routes.direct import domain_of, hop_to
-from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail
+from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail, unreachable
 from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
-from mailer.send.routes.plan import hop_of, target_name, terms_of
+from mailer.send.routes.plan import hop_of, leads_to, target_name, terms_of
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
@@ -97,14 +97,17 @@ class Explainer:
 
     async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
         way = self._directions.of(subject.mail, standing.address)
+        known = self._is_known(standing)
         hops: tuple[HopTerms, ...]
         if not subject.notifies and (listed := self._suppressed.outcomes([standing.address])):
             doubtful = standing.status is Status.UNCERTAIN
             fate = f"it stays in doubt at {standing.hop}" if doubtful else "it would bounce"
             hops, reason = (), objection or f"{fate}: {listed[0].reply}"
-        elif standing.status is Status.UNCERTAIN:
+        elif known:
             hops = (HopTerms(name=standing.hop, kind="server", relay=standing.hop),)
             reason = objection
+        elif standing.status is Status.UNCERTAIN and not standing.let_go:
+            hops, reason = (), objection or f"it would be held: {unreachable(standing.hop).hold}"
         else:
             shares = [share for group in way.groups for share in group]
             hops = tuple([await self._hop(*share, subject, standing.address) for share in shares])
@@ -113,13 +116,19 @@ class Explainer:
         after = "after `mailer spool release`"
         return Explanation(
             address=standing.address,
-            rule=way.rule if standing.status is not Status.UNCERTAIN else "",
+            rule="" if known else way.rule,
             conditions=self._conditions(way),
             reason=subject.held or reason,
             hops=hops,
             next=rfc3339(standing.next) if standing.next is not None and not subject.held else "",
             next_attempt=f"next {after}: it is held" if subject.held else expected.words(self._now),
         )
+
+    def _is_known(self, standing: Standing) -> bool:
+        """Tell whether it is in doubt at a hop that a route leads to: then no other is tried."""
+        if standing.status is not Status.UNCERTAIN:
+            return False
+        return any(leads_to(target, standing.hop, self._config) for target in self._directions.targets)
 
     def _conditions(self, way: Way) -> dict[str, object]:
         rules = dict(zip(self._directions.ways, self._config.routes, strict=False))

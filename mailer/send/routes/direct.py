@@ -50,6 +50,10 @@ class Terms:
     insecure_skip_verify: bool = False
     sessions: Sessions = _unlimited
 
+    def may_name(self, hop: str) -> bool:
+        """Take every hop at the exchangers' port for ours that has no login; see `_in_doubt`."""
+        return "@" not in hop and hop.endswith(f":{self.port}")
+
 
 def domain_of(address: str, terms: Terms) -> str:
     """Return what is behind the last @, in lower case; a bare `postmaster` is ours (RFC 5321 4.1.1.3)."""
@@ -143,8 +147,7 @@ class DirectRoute:
         raise tried or HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
 
     def leads_to(self, hop: str) -> bool:
-        """Take every hop at the exchangers' port for ours that has no login; see `_in_doubt`."""
-        return "@" not in hop and hop.endswith(f":{self._terms.port}")
+        return self._terms.may_name(hop)
 
     async def _try(
         self,

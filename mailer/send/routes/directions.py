@@ -70,6 +70,15 @@ class Directions:
         return tuple(dict.fromkeys(target for way in self.ways for target in way.targets))
 
 
+def unreachable(hop: str) -> Way:
+    """Return the way of mail that a hop may have delivered, and that no route leads to any more."""
+    return Way(
+        hold=f"{hop} may have delivered it, and no route leads there any more; `mailer spool release` sends "
+        "it by the routes that there are, perhaps for the second time; to ask there again, first put that "
+        "provider back"
+    )
+
+
 def keeps_mail(config: Config) -> bool:
     """Tell whether all mail stays here, in the local Maildir."""
     return all(target is Own.LOCAL for target in Directions(config).targets)

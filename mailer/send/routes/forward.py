@@ -136,16 +136,7 @@ class ForwardRoute:
         }
 
     def leads_to(self, hop: str) -> bool:
-        """Compare login, name and port; the address in `name[address]:port` may differ from day to day.
-
-        A hop without a login was the only one at its name and port then.
-        """
-        login, at, server = hop.rpartition("@")
-        name, _, port = server.rpartition(":")
-        ours = self._hop
-        return (name.partition("[")[0], port) == (ours.name, str(ours.port)) and (
-            not at or login == ours.login
-        )
+        return self._hop.is_named(hop)
 
 
 def _witness(outgoing: Outgoing, addresses: Iterable[str]) -> Witness:

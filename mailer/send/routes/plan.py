@@ -83,6 +83,17 @@ def target_name(target: Target, config: Config) -> str:
     return str(hop_of(target, config)) if isinstance(target, Provider) else target.value
 
 
+def leads_to(target: Target, hop: str, config: Config) -> bool:
+    """Tell of a target what `Route.leads_to` does of its route, without making anything."""
+    match target:
+        case Own.LOCAL:
+            return hop == target.value
+        case Own.DIRECT:
+            return terms_of(config, "").may_name(hop)
+        case Provider():
+            return hop_of(target, config).is_named(hop)
+
+
 def _direct(config: Config, means: Means) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415

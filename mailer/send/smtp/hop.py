@@ -100,6 +100,16 @@ class Hop:
         """The username, as a line can have it."""
         return printable(self.username, 200)
 
+    def is_named(self, hop: str) -> bool:
+        """Tell whether an outcome names this hop, at whatever address it was then: see `at`.
+
+        A hop without a login was the only one at its name and port then.
+        """
+        login, at, server = hop.rpartition("@")
+        name, _, port = server.rpartition(":")
+        same = (name.partition("[")[0], port) == (self.name, str(self.port))
+        return same and (not at or login == self.login)
+
 
 def is_loopback(address: str) -> bool:
     """Whether an IP address, as a socket gives it, is this machine: what is sent there crosses no wire."""
