@@ -195,7 +195,8 @@ class Server:
 
     def __enter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self.listener = socket.create_server((self.host, self.port), family=family, backlog=128)
+        # 64 runners come at once with 20 sessions each, and a full queue looks like a host that is down.
+        self.listener = socket.create_server((self.host, self.port), family=family, backlog=4096)
         if "body" in self.script:
             # Else a whole message, final dot included, may be in the kernel before the step happens.
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)

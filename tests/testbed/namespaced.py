@@ -6,6 +6,7 @@ places hold what it wants; nothing outside changes.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -59,6 +60,23 @@ tls_advertise_hosts = *
 tls_certificate = {chain}
 tls_privatekey = {chain}
 """
+
+_EXIM_BEARERS = r"""
+begin authenticators
+xoauth2:
+  driver = plaintext
+  public_name = XOAUTH2
+  server_prompts = :
+  server_condition = ${{if match{{$auth1}}{{\N^user=[^\x01]+\x01auth=Bearer {token}\x01\x01$\N}}}}
+  server_set_id = ${{sg{{$auth1}}{{\N(?s)^user=([^\x01]+)\x01.*$\N}}{{\$1}}}}
+oauthbearer:
+  driver = plaintext
+  public_name = OAUTHBEARER
+  server_prompts = :
+  server_condition = ${{if match{{$auth1}}{{\N^n,a=[^,]+,\x01host=.*\x01auth=Bearer {token}\x01\x01$\N}}}}
+  server_set_id = ${{sg{{$auth1}}{{\N(?s)^n,a=([^,]+),\x01.*$\N}}{{\$1}}}}
+"""
+_JWT = r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+"
 
 _OPENSMTPD = """\
 listen on {host} port {port}
@@ -149,10 +167,23 @@ class Exim(_Namespaced):
 
     package = "exim"
 
-    def __init__(self, onward: int, chain: bytes = b"", *, keep: bool = False) -> None:
-        """With a chain (key and certificates, PEM) it takes mail over TLS only, by STARTTLS."""
+    def __init__(self, onward: int, chain: bytes = b"", *, bearers: bool = False, keep: bool = False) -> None:
+        """
+        Args:
+            onward: as `_Namespaced` has it.
+            chain: key and certificates, PEM, with which it takes mail over TLS only, by STARTTLS.
+            bearers: it takes mail after a login by XOAUTH2 or OAUTHBEARER only, with any JWT as the token.
+            keep: as `_Namespaced` has it.
+        """
         super().__init__(onward, keep=keep)
         self._chain = chain
+        self._bearers = bearers
+
+    def logins(self) -> list[str]:
+        """Mechanism and user of each message that was taken."""
+        assert self._base is not None
+        log = (self._base / "spool" / "mainlog").read_text()
+        return re.findall(r" <= .* A=(\S+)", log)
 
     def configure(self, base: Path) -> str:
         (base / "spool").mkdir()
@@ -166,8 +197,16 @@ class Exim(_Namespaced):
             host=LOOPBACK,
             onward=self.onward,
             tls=_EXIM_TLS.format(chain=chain) if self._chain else "tls_advertise_hosts =",
-            taken="accept encrypted = *" if self._chain else "accept",
+            taken=" ".join(
+                [
+                    "accept",
+                    *(["encrypted = *"] if self._chain else []),
+                    *(["\n  authenticated = *"] if self._bearers else []),
+                ]
+            ),
         )
+        if self._bearers:
+            text += _EXIM_BEARERS.format(token=_JWT)
         (base / "exim.conf").write_text(text)
         when = "-odq" if self._keep else "-odi"
         return f"exec /usr/sbin/exim4 -C {base}/exim.conf -bdf {when} -oX {LOOPBACK}.{self.port}"

@@ -79,12 +79,12 @@ def prometheus_program(name: str) -> str:
 
 
 def node_modules() -> Path:
-    """The directory that holds nodemailer and smtp-server.
+    """The directory that holds nodemailer, smtp-server and oauth2-mock-server.
 
     Raises:
         MissingToolError: `npm install` has not put them there.
     """
-    for package in ("nodemailer", "smtp-server"):
+    for package in ("nodemailer", "smtp-server", "oauth2-mock-server"):
         if not (NODE_MODULES / package).is_dir():
             raise MissingToolError(package)
     return NODE_MODULES
