@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
 import pytest
 from sending import SENDER, forward_to, queue
 from testbed.http_api import REGION, HttpApi, ses
+from testbed.moto import Moto
 from testbed.relay import Relay
 
 from mailer.send.http.sigv4 import Keys, Signer, signed
@@ -137,6 +139,31 @@ def test_ses_gets_the_bytes_that_were_accepted_signed_by_whatever_keys_there_are
     said += sent_by(relay, api, "AKIDOFENV")
     seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir()) + said
     assert not any(secret in seen for secret in (SECRET, SESSION, api.keys["AKIDOFENV"]))
+
+
+def test_moto_takes_the_same_bytes_with_a_signature_that_botocore_makes_as_well(
+    relay: Relay, tmp_path: Path
+) -> None:
+    """It keeps text, and adds the addresses of To to the destinations: the message has none, and is UTF-8."""
+    message = "From: <app@example.com>\r\nSubject: sch\u00f6n\r\n\r\n\u20ac.\r\n..\r\nno end".encode()
+    with Moto(tmp_path, REGION, SENDER) as moto:
+        provider = {
+            "api": "ses",
+            "region": REGION,
+            "apiUrl": moto.url,
+            "name": "aws",
+            "username": moto.key_id,
+        }
+        for secret, sent in (("wrong", 0), (moto.secret, 1)):
+            relay.configure(forward_to(forwardProviders=[provider | {"password": secret}]))
+            queue(relay.spool, TO, message)
+            relay.mailer("providers", "reset", "--all")
+            assert relay.mailer_send("--once").returncode == 0
+            assert len(moto.taken()) == sent
+        assert '"reply":"HTTP 403 ' in relay.mailer("log", "--json").stdout
+        [taken] = moto.taken()
+    assert taken["raw_data"].encode() == message
+    assert (taken["source"], tuple(taken["destinations"])) == (SENDER, TO)
 
 
 def test_the_instances_role_signs_and_its_keys_are_renewed(

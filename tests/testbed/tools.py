@@ -9,6 +9,7 @@ UNPACKED_POSTFIX = TESTBED / "postfix"
 UNPACKED_EXIM = TESTBED / "exim" / "usr" / "sbin" / "exim4"
 UNPACKED_NSD = TESTBED / "nsd" / "usr" / "sbin" / "nsd"
 UNPACKED_PROMETHEUS = TESTBED / "prometheus" / "usr" / "bin"
+MOTO = TESTBED / "moto" / "bin" / "moto_server"
 NODE_MODULES = TESTBED / "node" / "node_modules"
 
 
