@@ -27,6 +27,13 @@ SESSIONS = 3
 ESTABLISHED = b"\x01"
 
 
+def established(server: Server) -> int:
+    """Count the connections that neither end has closed."""
+    with server._lock:
+        states = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) for sock in server._open]
+    return states.count(ESTABLISHED)
+
+
 class Strict:
     """Takes 30 recipients in any minute of the fast clock, from 3 sessions; notes what it refuses."""
 
@@ -37,15 +44,10 @@ class Strict:
         self.server = Server({"banner": self._greet, "rcpt": self._count})
 
     def _greet(self, _session: Session, _line: bytes) -> str | None:
-        with self.server._lock:
-            alive = [
-                sock
-                for sock in self.server._open
-                if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == ESTABLISHED
-            ]
-        if len(alive) <= SESSIONS:
+        alive = established(self.server)
+        if alive <= SESSIONS:
             return None
-        self.throttled.append(f"{len(alive)} sessions")
+        self.throttled.append(f"{alive} sessions")
         return "421 4.7.0 Too many concurrent connections"
 
     def _count(self, _session: Session, _line: bytes) -> str | None:

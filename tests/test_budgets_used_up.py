@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,7 +13,10 @@ from pathlib import Path
 import pytest
 from hostile import Server
 from http_client import ask
-from sending import found, queue
+from internet import Internet
+from sending import TO, found, queue
+from test_budgets_together import established
+from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
@@ -192,7 +197,10 @@ def test_a_domains_budget_keeps_back_its_recipients_alone(relay: Relay) -> None:
             {
                 "forwardSMTP": True,
                 "forwardProviders": [budgeted(server)],
-                "domainBudgets": [{"domains": ["gmail.example", ".mail.example"], "maxPerHour": 2}],
+                "domainBudgets": [
+                    {"domains": ["elsewhere.example"], "maxSessions": 1},
+                    {"domains": ["gmail.example", ".mail.example"], "maxPerHour": 2},
+                ],
             }
         )
         limited = ["a@gmail.example", "b@GMAIL.example", "c@eu.mail.example"]
@@ -204,6 +212,56 @@ def test_a_domains_budget_keeps_back_its_recipients_alone(relay: Relay) -> None:
     assert left is not None
     assert (left.place, left.statuses[limited[2]]) == ("retry", "deferred")
     assert "gmail.example, .mail.example (2 an hour, recipients)" in left.events[-1]["reply"]
+    order = ("route", "--json", "--from", "app@example.com", "--to", "x@eu.mail.example", "--to", TO)
+    limited_too, other = map(json.loads, relay.mailer(*order).stdout.splitlines())
+    used, _, again = limited_too["budget"].partition("; free again at ")
+    assert used == "mail for gmail.example, .mail.example: 2 of 2 an hour (recipients)"
+    assert 0 < seconds(again) - time.time() < 3600
+    assert other["budget"] == ""
+    assert f"\n    {used}; free again at {again}\n" in relay.mailer(*order[:1], *order[2:]).stdout
+
+
+def test_a_warm_up_allows_more_on_its_second_day(relay: Relay) -> None:
+    with Server() as server:
+        relay.configure(
+            {"forwardSMTP": True, "forwardProviders": [budgeted(server, warmUp=[2, 4], maxPerDay=100)]}
+        )
+        for day, sent in ((0, 2), (1, 6), (2, 7)):
+            under = faketime(f"+{day * 25}h")
+            messages = [queue(relay.spool) for _ in range(7 if day == 0 else 0)]
+            relay.mailer("spool", "retry", "--all")
+            assert relay.mailer_send("--once", under=under).returncode == 0
+            assert len(server.messages) == sent
+            [row] = relay.mailer("providers", "--json", under=under).stdout.splitlines()
+            [use] = json.loads(row)["budget"]
+            assert (use["per"], use["allowed"], use["used"]) == ("day", *((2, 2), (4, 4), (100, 1))[day])
+            assert bool(use["freeAt"]) is (day < 2)
+    assert places(relay, messages) == {}
+
+
+def test_all_runners_together_have_so_many_connections_to_a_domain(relay: Relay) -> None:
+    """Its exchanger sees no more of them, however much mail there is; another domain's does."""
+    zone = {("one.test", "MX"): ["10 mx.one.test."], ("mx.one.test", "A"): ["127.0.0.2"]}
+    zone |= {("two.test", "MX"): ["10 mx.two.test."], ("mx.two.test", "A"): ["127.0.0.3"]}
+    answer, seen = threading.Event(), list[int]()
+    with Internet.of(zone) as internet:
+        # A destination gets more connections once it has taken something.
+        hold = {"mail": [None, None, lambda _session, _line: answer.wait() and None]}
+        limited = internet.server(
+            "127.0.0.2", hold | {"banner": lambda _session, _line: seen.append(established(limited))}
+        )
+        other = internet.server("127.0.0.3", hold)
+        budget = {"domains": ["one.test"], "maxSessions": 2}
+        relay.configure(internet.settings() | {"domainBudgets": [budget]})
+        for number in range(8):
+            queue(relay.spool, [f"{number}@one.test"])
+            queue(relay.spool, [f"{number}@two.test"])
+        with relay.watch(), relay.watch():
+            until(lambda: established(other) >= 3, "three connections to the other")
+            until(lambda: established(limited) == 2, "two connections")
+            answer.set()
+            until(lambda: len(limited.messages) == len(other.messages) == 8, "all of them")
+    assert max(seen) <= 2
 
 
 def test_what_no_connection_was_made_for_is_not_used(relay: Relay) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mailer.cli.outlook import keeping
-from mailer.cli.providers.listing import Row, health_words, listing, used_words
+from mailer.cli.providers.listing import Row, domains, health_words, listing, used_words
 from mailer.cli.route.subject import Subject
 from mailer.config.hops import Provider
 from mailer.config.model import Config
@@ -67,6 +67,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Why it would not be sent; empty: it would be."""
     hops: tuple[HopTerms, ...]
     """In the order in which they are tried."""
+    budget: str
+    """What is used of its domain's allowance, and when some is free again; empty: it has none."""
     next: str
     """When it is due, as the journal writes it; empty: now, or when the operator says so."""
     next_attempt: str
@@ -84,6 +86,7 @@ class Explainer:
         self._obstacles = keeping(config, spool, now)
         rows = listing(config, spool, datetime.fromtimestamp(now, UTC))
         self._rows = {(row.host, row.port, row.username): row for row in rows}
+        self._used = {row.domains: used_words(row) for row in domains(config, spool)}
         self._suppressed = Suppressed(config, spool, lambda: now)
         self._keeps = keeps_mail(config)
         signs = config.dkim.enabled and not self._keeps
@@ -120,6 +123,7 @@ class Explainer:
             conditions=self._conditions(way),
             reason=subject.held or reason,
             hops=hops,
+            budget=self._budget(standing.address),
             next=rfc3339(standing.next) if standing.next is not None and not subject.held else "",
             next_attempt=f"next {after}: it is held" if subject.held else expected.words(self._now),
         )
@@ -133,6 +137,12 @@ class Explainer:
     def _conditions(self, way: Way) -> dict[str, object]:
         rules = dict(zip(self._directions.ways, self._config.routes, strict=False))
         return rules[way].written if way in rules else {}
+
+    def _budget(self, address: str) -> str:
+        domain = address.rpartition("@")[2]
+        limits = (each for each in self._config.domain_budgets if each.terms and each.covers(domain))
+        first = next(limits, None)
+        return f"mail for {first.label}: {self._used[first.label]}" if first else ""
 
     async def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopTerms:
         match target:

@@ -15,6 +15,8 @@ def as_text(told: Explanation) -> str:
         lines.append(f"    not sent: {told.reason}")
     for at, hop in enumerate(told.hops, start=1):
         lines += [f"    {at}. {_title(hop)}", *(f"       {line}" for line in _details(hop))]
+    if told.budget:
+        lines.append(f"    {told.budget}")
     lines.append(f"    {told.next_attempt}")
     return "".join(f"{printable(line, 2000)}\n" for line in lines)
 
