@@ -36,8 +36,25 @@ def main() -> int:
 
 
 def _send(order: Order) -> int:
+    sender, recipients, message = prepared(order, read(0, dot_ends=order.dot_ends))
+    queued = _handed_over(order, sender, recipients, message)
+    if order.verbose:
+        _say(queued)
+    return os.EX_OK
+
+
+def prepared(order: Order, data: bytes) -> tuple[str, list[str], Message]:
+    """Return who sends, to whom, and the message, which has a From field then.
+
+    Args:
+        order: the command line.
+        data: what came on standard input.
+
+    Raises:
+        Failure: EX_USAGE or EX_DATAERR.
+    """
     recipients = [address for text in order.recipients for address in addresses(text)]
-    message = Message(read(0, dot_ends=order.dot_ends))
+    message = Message(data)
     if order.from_header:
         recipients += message.recipients()
     if not recipients:
@@ -47,10 +64,7 @@ def _send(order: Order) -> int:
     sender = _sender(order)
     if not message.has(b"from"):
         message.fields.insert(0, _author(order, sender))
-    queued = _handed_over(order, sender, recipients, message)
-    if order.verbose:
-        _say(queued)
-    return os.EX_OK
+    return sender, recipients, message
 
 
 def _handed_over(order: Order, sender: str, recipients: list[str], message: Message) -> str:
