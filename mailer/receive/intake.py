@@ -70,11 +70,6 @@ class Intake:
         self._deadline = 0.0
         self._answer: Reply | Exception | None = None
 
-    @property
-    def in_chunks(self) -> bool:
-        """The first chunk of a message has come, and not the last."""
-        return isinstance(self._reader, ChunkReader)
-
     def begin(self, submission: Submission) -> Reply | None:
         """Open a file for a message and count it against the limits; or say why not."""
         service, user, sender = self._service, submission.origin.user, submission.envelope.sender

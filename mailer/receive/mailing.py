@@ -13,6 +13,7 @@ from mailer.receive.content import Origin
 from mailer.receive.failures import Failures
 from mailer.receive.intake import Intake, Submission, read_chunk_argument
 from mailer.receive.login import Login
+from mailer.receive.order import IN_TRANSACTION, REFUSALS, Stage
 from mailer.receive.service import Client, Service
 from mailer.receive.settings import Settings
 from mailer.receive.space import Space
@@ -40,6 +41,7 @@ class MailCommands(Connection):
         self._intake = Intake(self, service, self._conclude)
         self._helo = ""
         self._extended = False
+        self._stage = Stage.CONNECTED
 
     def reconfigure(self, service: Service) -> None:
         """Work with this from the next transaction on; who has logged in stays so."""
@@ -54,6 +56,7 @@ class MailCommands(Connection):
             self._login.reconfigure(self._service)
             self._intake = Intake(self, self._service, self._conclude)
         self._transaction = self._new_transaction(self.settings)
+        self._stage = self._outside
 
     def _new_transaction(self, settings: Settings) -> Transaction:
         # sendmail(8) knows logins: at `submitSocket` they are addresses, whatever SMTP demands elsewhere.
@@ -67,7 +70,7 @@ class MailCommands(Connection):
         self._intake.drop()
 
     def _reject(self, reply: Reply, recipient: str = "") -> None:
-        begun, upload = self._transaction.begun, self._intake.taken
+        begun, upload = self._stage >= IN_TRANSACTION, self._intake.taken
         refused = Refused(
             peer=self.peer,
             user=self._user,
@@ -99,16 +102,16 @@ class MailCommands(Connection):
         return self.client.terms.starttls is Offer.REQUIRED and not self.tls
 
     @property
-    def _first(self) -> Reply | None:
-        """What is to be done before mail is taken; where a transaction has begun, that was done."""
-        if self._transaction.begun:
-            return None
+    def _outside(self) -> Stage:
+        """The stage of a session without a transaction."""
+        if not self._helo:
+            return Stage.CONNECTED
         if self._must_encrypt:
-            return replies.NEED_STARTTLS
+            return Stage.PLAINTEXT
         if not self._must_log_in:
-            return None
+            return Stage.READY
         # Without TLS, AUTH is not offered to a client from elsewhere.
-        return replies.NEED_AUTH if self.client.local or self.tls else replies.NEED_TLS_AND_AUTH
+        return Stage.UNKNOWN if self.client.local or self.tls else Stage.PLAINTEXT_ELSEWHERE
 
     # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
 
@@ -117,12 +120,9 @@ class MailCommands(Connection):
         "[HOLDFOR=seconds|HOLDUNTIL=time]"
     )
     def smtp_MAIL(self, arg: str) -> None:
-        if not self._helo:
-            self.say(replies.NEED_EHLO)
-        elif first := self._first:
-            self._reject(first)
-        elif self._transaction.begun:
-            self.say(replies.NESTED_MAIL)
+        if refusal := REFUSALS["MAIL"].get(self._stage):
+            # 503 is about the client's commands. What the operator should see is mail that is not taken.
+            (self.say if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
         elif (space := self._service.space) is not None and space.uncounted:
             self.wait_for(self._count_and_begin(space, arg))
         else:
@@ -136,6 +136,7 @@ class MailCommands(Connection):
         reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
         refusal = self._no_more_mail() if reply.positive else reply
         if refusal is None:
+            self._stage = Stage.MAIL
             self.trust()
             self.say(reply)
         else:
@@ -158,21 +159,18 @@ class MailCommands(Connection):
 
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
     def smtp_RCPT(self, arg: str) -> None:
-        if first := self._first:
-            self._reject(first)
-            return
-        if self._intake.in_chunks:
-            self.say(replies.CHUNKS_BEGUN)
-            return
-        reply = self._transaction.add_recipient(arg, extended=self._extended)
+        reply = REFUSALS["RCPT"].get(self._stage) or self._transaction.add_recipient(
+            arg, extended=self._extended
+        )
         if reply.positive:
+            self._stage = Stage.RCPT
             self.say(reply)
         else:
             self._reject(reply, _path(arg))
 
     @syntax("DATA")
     def smtp_DATA(self, arg: str) -> None:
-        refusal = replies.NO_ARGUMENT if arg else self._begin_message()
+        refusal = replies.NO_ARGUMENT if arg else REFUSALS["DATA"].get(self._stage) or self._begin_message()
         if refusal is None:
             self.say(replies.GO_AHEAD)
             self._intake.read_data()
@@ -191,23 +189,18 @@ class MailCommands(Connection):
             # read as commands.
             self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
             return
-        refusal = None if self._intake.in_chunks else self._begin_message()
+        refusal = REFUSALS["BDAT"].get(self._stage)
+        if refusal is None and self._stage is not Stage.CHUNKS:
+            refusal = self._begin_message()
         if refusal is not None:
             self._intake.skip(chunk.size, refusal)
             return
+        self._stage = Stage.CHUNKS
         # A message in small chunks is bounded by its size and its time, not as commands without one.
         self._idle_commands -= chunk.size > 0
         self._intake.read_chunk(chunk)
 
     def _begin_message(self) -> Reply | None:
-        if first := self._first:
-            return first
-        if self._intake.in_chunks:
-            return replies.CHUNKS_BEGUN
-        if not self._transaction.begun:
-            return replies.NEED_MAIL
-        if not self._transaction.has_recipients:
-            return replies.NEED_RCPT
         envelope, identity = self._transaction.envelope(), self._login.identity
         origin = Origin(
             helo=self._helo,

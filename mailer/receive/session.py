@@ -15,6 +15,7 @@ from mailer.receive.certificate import Certificate
 from mailer.receive.connection import Connection, syntax
 from mailer.receive.failures import Failures
 from mailer.receive.mailing import MailCommands
+from mailer.receive.order import REFUSALS
 from mailer.receive.service import Client, Service
 
 _MAX_COMMAND = 512
@@ -136,16 +137,14 @@ class Session(MailCommands):
 
     @syntax("AUTH mechanism [initial-response]")
     def smtp_AUTH(self, arg: str) -> None:
-        if not (self._extended or (self._helo and not self.settings.strict_syntax)):
+        if not self._extended and self.settings.strict_syntax:
             self.say(replies.NEED_EHLO)
-        elif not self._login_offered:
+        elif self._helo and not self._login_offered:
             self.say(replies.NO_AUTH)
-        elif self._must_encrypt:
-            self.say(replies.NEED_STARTTLS)
+        elif refusal := REFUSALS["AUTH"].get(self._stage):
+            self.say(refusal)
         elif not self._may_log_in:
             self.say(replies.NEED_TLS)
-        elif self._transaction.begun:
-            self.say(replies.AUTH_IN_MAIL)
         else:
             self.wait_for(self._log_in(arg))
 
@@ -153,6 +152,7 @@ class Session(MailCommands):
         await self._login.run(argument)
         if self._login.proved:
             self.trust()
+            self._stage = self._outside
 
     @syntax("STARTTLS")
     def smtp_STARTTLS(self, arg: str) -> None:
@@ -163,6 +163,8 @@ class Session(MailCommands):
             self.say(replies.NO_ARGUMENT)
         elif self.tls:
             self.say(replies.TLS_TWICE)
+        elif refusal := REFUSALS["STARTTLS"].get(self._stage):
+            self.say(refusal)
         elif not self._extended:
             self.say(replies.NEED_EHLO)
         else:

@@ -26,10 +26,6 @@ class Transaction:
         """When the client wants the message tried first, in seconds since the epoch; 0: at once."""
 
     @property
-    def begun(self) -> bool:
-        return self._mail is not None
-
-    @property
     def sender(self) -> str:
         return self._sender
 
@@ -48,10 +44,6 @@ class Transaction:
         """The recipients that were taken so far, as the client gave them."""
         kept = (r.address for r in self._recipients.values() if r.address != self._settings.redirect_all_to)
         return (*self._redirected, *kept)
-
-    @property
-    def has_recipients(self) -> bool:
-        return bool(self._recipients)
 
     def begin(self, argument: str, now: float, *, extended: bool) -> Reply:
         """Take the text after `MAIL `; nothing changes unless the reply is positive.
@@ -90,8 +82,7 @@ class Transaction:
         An address that is already there counts once, with what it was first given: the domain compares
         without case, the local part byte by byte (RFC 5321 2.4).
         """
-        if self._mail is None:
-            return replies.NEED_MAIL
+        assert self._mail is not None
         if argument[:3].upper() != "TO:":
             return replies.RCPT_SYNTAX
         try:
