@@ -87,7 +87,7 @@ async def take_in(
 
     committer = Committer(spool).start()
     try:
-        service = lambda: _service(loaded, spool, committer, log)  # noqa: E731 - asked once, if at all
+        service = lambda: service_for(loaded, spool, committer, log)  # noqa: E731 - asked once, if at all
         pickup = Pickup(spool, log, clocks().wall, service)
         ending = asyncio.create_task(_end(pickup, stop, min(_LONGEST, within)))
         try:
@@ -115,7 +115,13 @@ async def keep_taking_in(
             await asyncio.wait_for(stop.wait(), _EVERY)
 
 
-def _service(loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog) -> "Service":
+def service_for(loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog) -> "Service":
+    """Make what a session works with that is not the receiver's own.
+
+    Raises:
+        ConfigError: a receiver would not start with this configuration.
+        SecretError, OSError: as `receiver.service`.
+    """
     from mailer.cli import receiver  # noqa: PLC0415 - as above
     from mailer.config import checks  # noqa: PLC0415 - as above
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above

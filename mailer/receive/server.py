@@ -341,9 +341,13 @@ async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -
         with connection:
             connection.sendall(replies.wire(refusal))
         return
+    await converse(service, connection, Client(ids.peer, local=True, user=user_of(ids, service.local_users)))
+
+
+async def converse(service: Service, connection: socket.socket, client: Client) -> None:
+    """Serve one client on a connected socket, whoever it is, and return when it has gone; see `serve_one`."""
     logging.getLogger("mail").setLevel(logging.ERROR)
     gone = asyncio.Event()
-    client = Client(ids.peer, local=True, user=user_of(ids, service.local_users))
     session = Session(client, service, Failures(monotonic), lambda _: gone.set())
     connection.setblocking(False)
     await asyncio.get_running_loop().connect_accepted_socket(lambda: session, connection)

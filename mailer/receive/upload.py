@@ -27,7 +27,7 @@ from mailer.spool.layout import Place, Spool
 _BEGINNING = 8 * 1024
 """Octets in which a damaged message's Subject and Message-ID are looked for."""
 _SAME_KEY = "its Idempotency-Key came again"
-_SAME_DROP = "it was taken in from drop/ before"
+_SAME_DROP = "it was taken in before"
 _PIECE = 64 * 1024
 """Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
 
@@ -47,7 +47,7 @@ class Store:
     """This boot's id, and its clock: by them a message's age is known, should `clock` be wrong."""
     uptime: Clock = lambda: 0.0
     once: str = ""
-    """The file in `once/` of the drop that is taken in, beside that of its idempotency key; or empty."""
+    """The file in `once/` of what is taken in from `drop/` or imported, beside that of its own key."""
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     """One message with long lines is encoded at a time: it is work for the processor that all share."""
 

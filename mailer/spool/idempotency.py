@@ -95,6 +95,14 @@ def name_of_drop(uid: int, name: str) -> str:
     return _OF_DROP + sha256(f"{uid}\0{name}".encode()).hexdigest()
 
 
+def name_of_import(queue: str, name: str, content: bytes) -> str:
+    """Name the file of mail that is imported from another relay's queue, which is its own key."""
+    digest = sha256(content).hexdigest()
+    return (
+        _OF_DROP + sha256(f"import\0{queue}\0{name}\0{digest}".encode("utf-8", "surrogateescape")).hexdigest()
+    )
+
+
 def forget(spool: Spool, name: str) -> None:
     """Remove a key's file, after what it is the key of cannot come again; raises OSError."""
     with suppress(FileNotFoundError):

@@ -436,7 +436,7 @@ DEFECTS = (
     Defect(
         "taken-before-it-is-durable",
         "an application is told 202, and its mail is lost with the receiver",
-        "receive/web/dialogue.py",
+        "receive/dialogue.py",
         "        return await self._expect_positive()\n\n    async def _chunk",
         '        return Reply(250, ("2.0.0 Ok: queued as " + "0" * 26,))\n\n    async def _chunk',
         ("test_submit_http_programs.py",),

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from mailer.mail.address import check_address
-from mailer.receive.web.dialogue import Envelope
+from mailer.receive.dialogue import Envelope
 from mailer.receive.web.document import Attachment, Mail, several
 from mailer.receive.web.exchange import Problem
 

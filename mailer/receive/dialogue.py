@@ -7,7 +7,7 @@ It is said nothing that was not looked at here: no word of an address can become
 import asyncio
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -15,7 +15,6 @@ from typing import Self
 from mailer.mail.address import check_address
 from mailer.mail.reply import Reply
 from mailer.receive.replies import SHUTTING_DOWN
-from mailer.receive.web.exchange import Pieces
 
 _GROUP = 50
 """Recipients that are named before their replies are read: the session gathers 64 KiB of those."""
@@ -102,7 +101,7 @@ class Dialogue:
         if refused:
             raise Refused(next(iter(refused.values())), dict(list(refused.items())[:_MOST_REFUSED]))
 
-    async def message(self, pieces: Pieces, size: int | None) -> Reply:
+    async def message(self, pieces: AsyncIterable[bytes], size: int | None) -> Reply:
         """Hand the message over, and return the reply that says that it is durable.
 
         Args:

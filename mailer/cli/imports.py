@@ -1,0 +1,187 @@
+"""`mailer import`: take over what another relay has queued, each message once."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.output import json_line
+from mailer.cli.wire import acting_as_owner, configuration, make_spool, open_log, operator_name, tell
+from mailer.config.load import Loaded
+from mailer.mail.reply import Reply, printable
+from mailer.maillog.events import Level
+from mailer.spool.idempotency import forget, name_of_import
+from mailer.spool.layout import Spool
+
+if TYPE_CHECKING:
+    from mailer.imports.queue import Queue, Queued
+    from mailer.receive.service import Service
+
+_DIRECTORY = click.Path(path_type=Path)
+_DONE, _REFUSED, _WAITS, _WOULD = "queued", "refused", "waits", "would queue"
+
+
+@click.command(
+    "import",
+    epilog=examples(
+        "mailer import --from-go /opt/relay/emails --dry-run",
+        "mailer import --from-go /opt/relay/emails",
+        "mailer import --from-nullmailer /var/spool/nullmailer",
+        "mailer import --from-msmtpq ~/.msmtp.queue",
+        "postfix stop; mailer import --from-postfix",
+    ),
+)
+@click.option("--from-go", type=_DIRECTORY, metavar="DIR", help="The Go relay's directory emails.")
+@click.option("--from-postfix", is_flag=True, help="The queue of this host's Postfix, or of $MAIL_CONFIG.")
+@click.option("--from-nullmailer", type=_DIRECTORY, metavar="DIR", help="Such as /var/spool/nullmailer.")
+@click.option("--from-msmtpq", type=_DIRECTORY, metavar="DIR", help="Such as ~/.msmtp.queue.")
+@click.option("--dry-run", is_flag=True, help="Say what would be imported, and change nothing.")
+@json_of("name, action (queued, refused, waits, would queue), sender, recipients, reply")
+@config_option
+def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None) -> Exit:
+    """Take over the mail that another relay has accepted and not delivered; stop that relay first.
+
+    Each message is queued for the recipients who have not got it, and is then taken out of the other queue:
+    its files are moved to a directory `imported` beside them, and Postfix removes its own. A message that was
+    queued is not queued again, whatever was killed in between. Senders' rights and rate limits do not count.
+
+    What is refused, or cannot be read, stays where it is and is named. Exit code 0 when nothing was left, 65
+    when something was refused, 75 when something should be tried again.
+    """
+    chosen = [(name, source) for name, source in sources.items() if source]
+    if len(chosen) != 1:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sources)
+        raise Failure(Exit.USAGE, f"name one queue, by one of {options}")
+    loaded = configuration()
+    try:
+        queue = _queue(*chosen[0])
+        names = queue.names()
+    except OSError as error:
+        raise Failure(Exit.UNAVAILABLE, f"the queue cannot be read: {error}") from error
+    listing = _Listing(as_json=as_json)
+    if dry_run:
+        for name in names:
+            listing.show(name, *_looked_at(queue, name))
+    else:
+        asyncio.run(_take_over(loaded, queue, names, listing))
+    return listing.end()
+
+
+def _queue(option: str, source: object) -> "Queue":
+    """Open the queue that an option names; raises OSError."""
+    from mailer.imports.go_relay import GoRelay  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.imports.msmtpq import Msmtpq  # noqa: PLC0415 - as above
+    from mailer.imports.nullmailer import Nullmailer  # noqa: PLC0415 - as above
+    from mailer.imports.postfix import Postfix  # noqa: PLC0415 - as above
+
+    if not isinstance(source, Path):
+        return Postfix()
+    match option:
+        case "from_go":
+            return GoRelay(source)
+        case "from_nullmailer":
+            return Nullmailer(source)
+        case _:
+            return Msmtpq(source)
+
+
+class _Listing:
+    """What became of each message, as lines, and of all, as the exit code."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._counts = Counter[str]()
+
+    def show(self, name: str, action: str, queued: "Queued | None", reply: str) -> None:
+        self._counts[action] += 1
+        sender, recipients = (queued.sender, queued.recipients) if queued else ("", ())
+        if self._as_json:
+            record = {
+                "name": name,
+                "action": action,
+                "sender": sender,
+                "recipients": recipients,
+                "reply": reply,
+            }
+            tell(sys.stdout, json_line(record))
+        else:
+            whom = f"  <{sender}> to {', '.join(recipients)}" if queued else ""
+            tell(sys.stdout, printable(f"{name}: {action}{whom}{': ' if reply else ''}{reply}", 2000) + "\n")
+
+    def end(self) -> Exit:
+        if not self._as_json:
+            said = ", ".join(f"{count:,} {action}" for action, count in sorted(self._counts.items()))
+            tell(sys.stdout, f"{said or 'the queue is empty'}\n")
+        if self._counts[_WAITS]:
+            return Exit.TEMPORARY
+        return Exit.DATA if self._counts[_REFUSED] else Exit.OK
+
+
+def _looked_at(queue: "Queue", name: str) -> "tuple[str, Queued | None, str]":
+    """Read a message, and change nothing."""
+    from mailer.imports.queue import Unreadable  # noqa: PLC0415 - as above
+
+    try:
+        return _WOULD, queue.look(name), ""
+    except Unreadable as error:
+        return _REFUSED, None, str(error)
+    except OSError as error:
+        return _WAITS, None, error.strerror or str(error)
+
+
+async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: _Listing) -> None:
+    from mailer.cli.drops import service_for  # noqa: PLC0415 - as above
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
+
+    config = loaded.config
+    # The other queue is read as who we are, and ours written as its owner.
+    with acting_as_owner(config.spool_dir):
+        spool = make_spool(config.spool_dir)
+    with spool:
+        with acting_as_owner(config.spool_dir):
+            log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
+            committer = Committer(spool).start()
+            service = service_for(loaded, spool, committer, log)
+        try:
+            for name in names:
+                listing.show(name, *await _take(loaded, spool, service, queue, name))
+        finally:
+            committer.close()
+
+
+async def _take(
+    loaded: Loaded, spool: Spool, service: "Service", queue: "Queue", name: str
+) -> "tuple[str, Queued | None, str]":
+    """Queue one message, and take it out of the other queue."""
+    from mailer.imports.queue import Unreadable  # noqa: PLC0415 - as above
+    from mailer.receive.transfer import transfer  # noqa: PLC0415 - as above
+
+    queued = None
+    try:
+        queued = queue.read(name)
+        once = name_of_import(queue.identity, name, queued.content)
+        with acting_as_owner(loaded.config.spool_dir):
+            reply: Reply = await transfer(
+                service,
+                queued.sender,
+                queued.recipients,
+                queued.content,
+                once=once,
+                operator=operator_name(os.environ),
+            )
+        if reply.positive:
+            queue.finish(name)
+            with acting_as_owner(loaded.config.spool_dir):
+                forget(spool, once)
+    except Unreadable as error:
+        return _REFUSED, queued, str(error)
+    except OSError as error:
+        return _WAITS, queued, error.strerror or str(error)
+    action = _DONE if reply.positive else _REFUSED if reply.permanent else _WAITS
+    return action, queued, str(reply)
