@@ -26,6 +26,7 @@ from testbed.relay import PASSWORD, Relay
 from testbed.terminal import Terminal
 
 from mailer.cli.doctor.clock import clock_findings
+from mailer.cli.doctor.files import sendmail_findings
 from mailer.cli.doctor.signing import unsigned
 from mailer.config.load import load
 from mailer.mail.finding import Grade
@@ -224,6 +225,26 @@ def test_a_certificate_that_is_fine_says_for_how_long(relay: Relay) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("name", "content", "grade", "words"),
+    [
+        ("mailer-sendmail", b"\x7fELF...", Grade.OK, "compiled"),
+        ("mailer-sendmail", b"#!/opt/mailer/bin/python", Grade.OK, "scripts/front compiles a faster one"),
+        ("postfix", b"\x7fELF...", Grade.SKIPPED, "another program"),
+        ("", b"", Grade.SKIPPED, "No such file"),
+    ],
+)
+def test_doctor_says_which_program_is_sendmail(
+    relay: Relay, tmp_path: Path, name, content, grade, words
+) -> None:
+    relay.configure({"submitSocket": str(tmp_path / "submit.sock"), "localUsers": []})
+    if name:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "sendmail").symlink_to(tmp_path / (name or "gone"))
+    (found,) = sendmail_findings(load(relay.config, {}).config, tmp_path / "sendmail")
+    assert (found.grade, words in found.found) == (grade, True)
+
+
 def test_root_looks_with_the_eyes_of_the_spools_owner() -> None:
     """What root can read says nothing about what the programs can."""
     with TemporaryDirectory(prefix="mailer-test-") as name:

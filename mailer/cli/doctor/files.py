@@ -22,6 +22,7 @@ _LARGEST = 2**20
 """Bytes of a chain of certificates; a wrong path must not fill the memory."""
 _SOON = 14
 """Days before its end at which a certificate should have been renewed."""
+_SENDMAIL = Path("/usr/sbin/sendmail")
 
 
 def broken_configuration(error: ConfigError) -> list[Finding]:
@@ -52,6 +53,7 @@ def file_findings(loaded: Loaded) -> Iterator[Finding]:
     yield from _users(config, home)
     yield from _keys(config, home)
     yield from _certificate(config, home)
+    yield from sendmail_findings(config)
 
 
 def _readable(path: Path, what: str) -> Finding:
@@ -134,3 +136,27 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
     words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
     todo = "" if grade is Grade.OK else "renew it; it is taken up without a restart"
     yield Finding(str(certificate), "tls", grade, words, todo)
+
+
+def sendmail_findings(config: Config, path: Path = _SENDMAIL) -> Iterator[Finding]:
+    """Say what programs get that call sendmail(8), if local programs may submit here."""
+    if config.submit_socket is None:
+        return
+    about, todo = str(path), "scripts/install --sendmail puts mailer-sendmail there"
+    try:
+        program = path.resolve(strict=True)
+        with program.open("rb") as file:
+            compiled = file.read(4) == b"\x7fELF"
+    except OSError as error:
+        words = f"programs that call it cannot: {error.strerror}"
+        yield Finding(about, "sendmail", Grade.SKIPPED, words, todo)
+        return
+    if program.name != "mailer-sendmail":
+        yield Finding(
+            about, "sendmail", Grade.SKIPPED, f"is another program: {printable(str(program))}", todo
+        )
+    elif compiled:
+        yield Finding(about, "sendmail", Grade.OK, "is mailer-sendmail, compiled")
+    else:
+        words = "is mailer-sendmail, which starts Python for each mail; scripts/front compiles a faster one"
+        yield Finding(about, "sendmail", Grade.OK, words)
