@@ -1,7 +1,7 @@
 """The power-cut lab: real programs on real file systems, on a disk that logs, cut off at any moment.
 
     power_cut.py record SCENE FILESYSTEM DIRECTORY    into an empty directory
-    power_cut.py check DIRECTORY COUNT SEED           prints a JSON object for each finding, and one more
+    power_cut.py check DIRECTORY COUNT SEED [NUMBER]  prints a JSON object for each finding, and one more
     power_cut.py image DIRECTORY COUNT SEED NUMBER FILE    what the disk had after one of these cuts
 
 Each runs as root in namespaces of its own (`in_namespaces`): its mounts, its loop devices and whatever it
@@ -9,6 +9,7 @@ started are gone when it ends, however it ends, and its ports are nobody else's.
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from power_cut_books import Books
 from power_cut_image import Cut, Recording, copy
+from power_cut_mail import have_runs_loaded
 from power_cut_scenes import SCENES
 from testbed.filesystem import FILE_SYSTEMS
 from testbed.tools import program
@@ -37,7 +39,7 @@ def in_namespaces(*arguments: str) -> list[str]:
     """The command line that runs this lab, and ends it with the process that started it."""
     flags = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
     # Before the other work of a busy machine: some promises are kept within a second.
-    first = (program("nice"), "-n", "-10") if arguments[0] == "record" else ()
+    first = (program("nice"), "-n", str(-10 - os.nice(0))) if arguments[0] == "record" else ()
     unshare = (program("setpriv"), "--pdeathsig", "KILL", program("unshare"), *flags)
     return [*first, *unshare, sys.executable, __file__, *arguments]
 
@@ -84,14 +86,15 @@ def _watching_time(books: Books) -> Iterator[None]:
         thread.join()
 
 
-def check(directory: Path, count: int, seed: int) -> None:
-    """Make the images of so many cuts, start the programs on each, and judge."""
+def check(directory: Path, count: int, seed: int, only: int | None = None) -> None:
+    """Make the images of so many cuts, or of one of them, start the programs on each, and judge."""
     recording = Recording(directory)
     # Another boot than the recording's.
     (WORK / "boot").write_text(f"{uuid.uuid4()}\n")
     boot = Path("/proc/sys/kernel/random/boot_id")
     subprocess.run([program("mount"), "--bind", str(WORK / "boot"), str(boot)], check=True)
-    cuts = recording.cuts(count, seed)
+    have_runs_loaded()
+    cuts = [cut for cut in recording.cuts(count, seed) if only in {None, cut.number}]
     for cut in cuts:
         _check(recording, cut)
     _say(cuts=len(cuts), until=recording.span[1] - recording.span[0])
@@ -140,8 +143,8 @@ def _main(verb: str, *arguments: str) -> None:
         recording = Recording(Path(directory))
         recording.build(recording.cuts(int(count), int(seed))[int(number)], Path(image))
     else:
-        directory, count, seed = arguments
-        check(Path(directory), int(count), int(seed))
+        directory, *numbers = arguments
+        check(Path(directory), *map(int, numbers))
 
 
 if __name__ == "__main__":

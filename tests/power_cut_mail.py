@@ -15,16 +15,21 @@ from typing import Any
 
 from power_cut_books import SENDER, Books, Event
 from power_cut_image import Cut
+from power_cut_promises import RATIONED, broken, listener
 from power_cut_verdict import Aftermath, Finding, Judge, Run, look
 from power_cut_world import MaildirWatcher, destinations, kept
 from testbed.faketime import faketime
+from testbed.forked import Program, Spec, have_all_loaded
 from testbed.process import ServerProcess
 from testbed.relay import Relay
+from testbed.sendmail import write_sendmail
 
 MINUTE_AT = 11.0
 """Seconds into a recording at which the programs' clock begins a minute: what was deferred is due then."""
 _AHEAD = 600.0
 """Seconds by which the programs' clock is ahead when they drain: all that was deferred is due."""
+KEYED = "keyed"
+"""Begins the tokens of messages with an Idempotency-Key, which is the token."""
 _ALSO_RECEIVE = 8
 """After one cut of so many the receiver is started too, and takes one more message."""
 
@@ -71,9 +76,10 @@ class Stage:
         """Let time pass until so many seconds after the beginning: the cut may come at any of them."""
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
 
-    def submit(self, token: str, *to: str) -> None:
+    def submit(self, token: str, *to: str, key: str = "") -> None:
         """Submit one message, and note its 250."""
-        message = f"From: <{SENDER}>\r\nSubject: {token}\r\n\r\n" + f"{token} says hello.\r\n" * 20
+        keyed = f"Idempotency-Key: {key}\r\n" if key else ""
+        message = f"From: <{SENDER}>\r\n{keyed}Subject: {token}\r\n\r\n" + f"{token} says hello.\r\n" * 20
         with self.relay.connect() as client:
             client.mail(SENDER)
             for recipient in to:
@@ -82,6 +88,23 @@ class Stage:
             assert code == 250, reply
             self._ids[token] = reply.split()[-1].decode()
             self.books.note("accepted", token, to, self._ids[token])
+
+    def leave(self, token: str, to: str) -> None:
+        """Have a user leave one message in `drop/`, and note that the program ended with 0."""
+        sendmail = write_sendmail(
+            self.relay.directory, self.relay.directory / "no.sock", uid=USER, drop=self.relay.spool / "drop"
+        )
+        text = f"From: <{SENDER}>\nSubject: {token}\n\n{token} says hello.\n"
+        argv = [*self.clock, str(sendmail), "-f", SENDER, to]
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        self.books.note("accepted", token, [to])
+
+    def suppress(self, address: str) -> None:
+        """Have the operator put an address on the suppression list."""
+        self.books.note("asked", address, what="suppress")
+        assert self.relay.mailer("suppress", "add", address, under=self.clock).returncode == 0
+        self.books.note("done", address, what="suppress")
 
     def once(self) -> None:
         """Have a run begin, as cron does."""
@@ -135,6 +158,10 @@ class Stage:
             process.kill()
 
 
+USER = 4711
+"""Who leaves mail in `drop/`."""
+
+
 @dataclass(frozen=True)
 class MailScene:
     """A configuration, and what happens with it."""
@@ -144,6 +171,8 @@ class MailScene:
     script: Callable[[Stage], None]
     seconds: float = 34.0
     """How long it is recorded: longer than any kernel's interval of writing back."""
+    promises: bool = False
+    """There are an allowance, events, keys and a suppression list; see `power_cut_promises`."""
 
     @property
     def local(self) -> bool:
@@ -164,6 +193,8 @@ class MailScene:
         """Have it happen."""
         with destinations(books, willing=False), ExitStack() as running:
             relay = self.relay(directory, mount)
+            if self.promises:
+                relay.configure(running.enter_context(listener(books)))
             if self.local:
                 watcher = MaildirWatcher(relay.spool / "local", books)
                 running.callback(watcher.end)
@@ -186,29 +217,47 @@ class MailScene:
         relay = self.relay(directory, mount)
         relay.configure({"batchDelay": 0})
         books, clock = Books(), clock_ahead(_AHEAD)
-        with destinations(books, willing=True):
+        with destinations(books, willing=True), ExitStack() as beside:
+            if self.promises:
+                relay.configure(beside.enter_context(listener(books)))
             if cut.number % _ALSO_RECEIVE == 0:
                 with ExitStack() as running:
                     stage = Stage(relay, books, running, clock)
                     stage.serve()
                     stage.submit("afterwards", "zoe@one.test")
-            runs = list(_drain(relay, clock))
-        aftermath = Aftermath(cut, promised, books.events, runs, look(relay.spool), archived=self.archived)
+                    for event in promised:
+                        # A client that had no answer, or does not remember it, comes again.
+                        if event.kind == "accepted" and event.token.startswith(KEYED):
+                            stage.submit(event.token, *event.to, key=event.token)
+            runs = list(_drain(relay))
+        left = look(relay.spool)
+        aftermath = Aftermath(cut, promised, books.events, runs, left, archived=self.archived)
+        further = []
+        if self.promises:
+            aftermath.rationed = RATIONED
+            further += broken(aftermath, relay.spool)
         if self.local:
             aftermath.maildir = Counter(kept(relay.spool / "local"))
         printed = "\n".join(f"mailer-send --once ended with {run.status}:\n{run.output}" for run in runs)
-        return Judge(aftermath).findings(), printed
+        return [*Judge(aftermath).findings(), *further], printed
 
 
-def _drain(relay: Relay, clock: Sequence[str]) -> list[Run]:
+def have_runs_loaded() -> None:
+    """Start the process that runs on images are forked from: its clock is theirs."""
+    have_all_loaded(dict(word.split("=", 1) for word in clock_ahead(_AHEAD) if "=" in word))
+
+
+def _drain(relay: Relay) -> list[Run]:
     """Run once; and again, if anything is left, for that run says why."""
     runs: list[Run] = []
     while len(runs) < 2:
+        output, env = relay.directory / f"run-{len(runs)}.log", {"MAILER_CONFIG": str(relay.config)}
+        run = Program(Spec(("mailer-send", "--once"), relay.directory, output, env))
         try:
-            done = relay.mailer_send("--once", under=clock)
-        except subprocess.TimeoutExpired as error:
-            return [*runs, Run(None, str(error.stderr))]
-        runs.append(Run(done.returncode, done.stdout + done.stderr))
+            status = run.wait()
+        except AssertionError:
+            return [*runs, Run(None, run.said)]
+        runs.append(Run(status, run.said))
         if not any(file.place in {"new", "cur", "retry"} for file in look(relay.spool)):
             break
     return runs

@@ -6,11 +6,13 @@ few moments, and nothing between them.
 
 from typing import Any
 
-from power_cut_mail import MailScene, Stage
+from power_cut_mail import USER, MailScene, Stage
+from power_cut_promises import ALLOWED, RATIONED, SUPPRESSED
 from power_cut_toy import ToyScene
 from power_cut_world import DNS_PORT, ONE, SMTP_PORT
 from sending import forward_to
 from testbed.ports import LOOPBACK
+from testbed.relay import USERNAME
 
 _COMMON: dict[str, Any] = {
     "bounce": "sender",
@@ -104,14 +106,46 @@ def _quiet(stage: Stage) -> None:
     stage.submit("fourth", "eve@two.test")
 
 
+def _promises(stage: Stage) -> None:
+    """Users' drops, keys, an allowance, the suppression list, and somebody who is told of all."""
+    with stage.relay.serve(under=stage.clock):
+        pass
+    stage.at(1)
+    stage.leave("drop-one", "ann@one.test")
+    stage.leave("drop-two", "bob@two.test")
+    stage.at(3)
+    stage.once()
+    stage.at(6)
+    stage.leave("drop-three", "cat@one.test")
+    stage.serve()
+    stage.watch()
+    stage.submit("keyed-one", "dan@one.test", key="keyed-one")
+    stage.submit("rationed-one", "eve@few.test", "fay@few.test")
+    stage.submit("before", SUPPRESSED)
+    stage.at(10)
+    stage.suppress(SUPPRESSED)
+    stage.submit("after", SUPPRESSED)
+    stage.submit("keyed-two", "later.gus@one.test", key="keyed-two")
+    stage.at(15)
+    stage.submit("rationed-two", "hal@few.test", "ida@few.test", "jim@few.test")
+    stage.submit("keyed-three", "kim@two.test", key="keyed-three")
+    stage.at(22)
+    stage.submit("rationed-three", "lea@few.test")
+
+
 _DIRECT = {"directDelivery": {"enabled": True, "port": SMTP_PORT, "allowPrivate": True}, "batchDelay": 0}
 _FORWARD = forward_to(forwardProviders=[{"host": ONE, "port": SMTP_PORT}])
 _ONE_BY_ONE = {"batchSize": 1, "batchDelay": 500, "security": {"logAllEmails": True}}
+_RATIONED = {
+    "domainBudgets": [{"domains": [RATIONED], "maxPerDay": ALLOWED}],
+    "localUsers": [{"login": str(USER), "user": USERNAME}],
+}
 MAIL = (
     MailScene("traffic", _COMMON | _DIRECT, _traffic),
     MailScene("quiet", _COMMON | _DIRECT, _quiet),
     MailScene("campaign", _COMMON | _FORWARD | _ONE_BY_ONE, _campaign),
     MailScene("local", _COMMON | {"forwardSMTP": False}, _local),
+    MailScene("promises", _COMMON | _DIRECT | _RATIONED, _promises, promises=True),
 )
 TOYS = (ToyScene("careful"), ToyScene("careless"))
 SCENES = {scene.name: scene for scene in (*MAIL, *TOYS)}

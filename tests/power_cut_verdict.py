@@ -43,6 +43,7 @@ class Left:
     place: str
     name: str
     links: int
+    to: tuple[str, ...]
     lines: str
     """Its journal's events and their recipients."""
 
@@ -70,6 +71,8 @@ class Aftermath:
     """Copies by token and recipient; None where mail does not go there."""
     archived: bool = False
     """Delivered mail is to be in `sent/`."""
+    rationed: str = "nowhere"
+    """The domain of which an allowance may keep mail waiting."""
 
 
 def look(spool: Path) -> list[Left]:
@@ -78,9 +81,10 @@ def look(spool: Path) -> list[Left]:
     for place in _LOOKED_INTO:
         for directory, _, names in os.walk(spool / place):
             for path in (Path(directory, name) for name in sorted(names)):
-                lines = [f"{e['event']} {e.get('to', '')}" for e in spool_walk.read(path, spool).events]
-                where = str(path.relative_to(spool))
-                found.append(Left(where, place, path.name, path.lstat().st_nlink, "; ".join(lines)))
+                message = spool_walk.read(path, spool)
+                lines = "; ".join(f"{e['event']} {e.get('to', '')}" for e in message.events)
+                where, links = str(path.relative_to(spool)), path.lstat().st_nlink
+                found.append(Left(where, place, path.name, links, message.recipients, lines))
     return found
 
 
@@ -142,11 +146,18 @@ class Judge:
         if "corrupt" in places:
             return "corrupt"
         # What nobody was told of may lie in `tmp/` until it is a day old.
-        if places & _EMPTY or ("tmp" in places and mail):
+        if places & _EMPTY and not self._waits(files[0].to):
+            return "stuck"
+        # That it left `tmp/` is durable within a second; by then it may have been delivered, and be gone.
+        if "tmp" in places and mail and mail.at < self._at - self._allowed():
             return "stuck"
         if "hold" in places and (not mail or self._orders[mail.token] not in {"hold", "either"}):
             return "held by nobody"
         return ""
+
+    def _waits(self, recipients: Sequence[str]) -> bool:
+        """A message to these may wait for its destination's allowance."""
+        return all(to.endswith(self._all.rationed) for to in recipients)
 
     def _of_promises(self) -> Iterator[Finding]:
         places = {file.name: file.place for file in self._all.left}
@@ -157,7 +168,7 @@ class Judge:
                 yield Finding("hold undone", f"it lies {place}. {self._life(mail)}")
             elif order == "rm" and place != "nowhere":
                 yield Finding("rm undone", f"it lies {place}. {self._life(mail)}")
-            elif not order:
+            elif not order and not self._waits(mail.to):
                 yield from self._of_one(mail, place)
                 if self._all.archived and place not in {"sent", "failed"}:
                     yield Finding("not archived", f"it lies {place}. {self._life(mail)}")
@@ -222,7 +233,7 @@ class Judge:
         return [e.at for e in seen if (e.kind, e.token) == (kind, token) and to in e.to]
 
     def _of_strangers(self) -> Iterator[Finding]:
-        for event in self._all.drained:
+        for event in (e for e in self._all.drained if e.kind in {"delivered", "told"}):
             mail = self._mail.get(event.token)
             if not mail or set(event.to) - set(mail.to):
                 yield Finding("stranger", f"{event.kind} {event.token} to {event.to}")

@@ -14,8 +14,8 @@ from testbed.name_server import NameServer
 # Each recording and each drain has a network of its own, so that ports can be fixed.
 SMTP_PORT = 2525
 DNS_PORT = 5353
-ONE, TWO, TARPIT, SLOW = "127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14"
-_HOSTS = {"one.test": ONE, "two.test": TWO, "tarpit.test": TARPIT, "slow.test": SLOW}
+ONE, TWO, TARPIT, SLOW, FEW = (f"127.0.0.{last}" for last in range(11, 16))
+_HOSTS = {"one.test": ONE, "two.test": TWO, "tarpit.test": TARPIT, "slow.test": SLOW, "few.test": FEW}
 _SILENCES: dict[str, dict[str, Any]] = {TARPIT: {"banner": HANG}, SLOW: {"dot": HANG}}
 """A destination that never says a word, and one that never answers the final dot."""
 _LOOK_EVERY = 0.02

@@ -1,6 +1,8 @@
 """Where a power cut may tear a rename, no instant of a message's life leaves it without a durable name."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,6 +193,36 @@ def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
         for held in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
             held.release()
         committer.close()
+
+
+def test_a_journal_for_which_no_descriptor_was_left_is_synced_when_there_is_one(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [accept(spool_path, b"mail", "sent@example.net") for _ in range(2)]
+    dup, refused = os.dup, list[int]()
+
+    def none_left(fd: int) -> int:
+        if len(refused) < 3:
+            refused.append(fd)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dup(fd)
+
+    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[Held]:
+        journals, claims = Journals(committer), claims_of(spool, NOW)
+        taken = [claim.held for name in names if (claim := claims.take(name))]
+        for held in taken:
+            journals.changed(held)
+        while not set(names) <= {Path(path).name for path in syncs.paths}:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.01)
+        return taken
+
+    monkeypatch.setattr(os, "dup", none_left)
+    with Spool.open(spool_path) as spool:
+        committer = Committer(spool).start()
+        for held in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
+            held.release()
+        committer.close()
+    assert len(refused) == 3
 
 
 def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:

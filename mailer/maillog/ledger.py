@@ -1,8 +1,8 @@
 """The ledger: one JSON line per mail event, in `log/YYYYMMDD.jsonl` by the UTC date of the line itself.
 
 Every program appends whole lines, one or several, with one write(2), so lines of several programs never mix.
-It is not synced: a power cut may take its last second, and then the journals of the messages still know. A
-ledger that cannot be written never stops mail.
+It is not synced: a power cut may take its last half minute (as long as the kernel keeps what nobody syncs),
+and then the journals of the messages still know. A ledger that cannot be written never stops mail.
 """
 
 import errno

@@ -62,10 +62,17 @@ class Journals:
             syncing.add_done_callback(partial(self._settle, tuple(self._taken)))
         changed, self._changed = self._changed, {}
         for held in changed:
-            if held.fd >= 0:
-                syncing = self._committer.commit_in_loop(_Sync(held))
-                # A failure stays with the message: it cannot be settled any more (`Held.sync`).
-                syncing.add_done_callback(lambda future: future.cancelled() or future.exception())
+            if held.fd < 0:
+                continue
+            try:
+                change = _Sync(held)
+            except OSError:
+                # No descriptor is left: there will be some as deliveries end.
+                self.changed(held)
+                continue
+            syncing = self._committer.commit_in_loop(change)
+            # A failure stays with the message: it cannot be settled any more (`Held.sync`).
+            syncing.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def _settle(self, taken: Sequence[Held], syncing: asyncio.Future[None]) -> None:
         """Remove the other names of the messages that are still in hand."""

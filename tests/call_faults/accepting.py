@@ -96,6 +96,7 @@ def leave(world: World, _scene: Scene) -> None:
     world.run("mailer-send", "--once")
     with Spool.open(world.spool) as spool:
         drop.prepare(spool, wanted=True)
+    # `USER` opens files in it.
     world.directory.chmod(0o711)
     given = world.directory / "given"
     given.write_bytes(b"From: app@example.com\nSubject: left\n\nhello\n")
@@ -116,7 +117,6 @@ def leave(world: World, _scene: Scene) -> None:
 
 
 def take_in(world: World, _scene: Scene) -> None:
-
     world.run("mailer-send", "--once")
     with Spool.open(world.spool) as spool:
         drop.prepare(spool, wanted=True)

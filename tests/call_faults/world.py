@@ -91,6 +91,7 @@ class World:
         """Run the program that meets the fault, from its first step."""
         short = self.point.number if self.point and self.point.fault == SHORT else 0
         program = self.program(*argv, gate=True, short=short, **more)
+        program.await_gate()
         with self.watched(program):
             program.begin()
             self.ended(program)

@@ -10,9 +10,12 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
+
+from testbed.waiting import until
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["testbed.all_loaded"])
@@ -78,13 +81,20 @@ class Program:
     def running(self) -> bool:
         return self._process.exitcode is None
 
+    def await_gate(self) -> None:
+        """Return when it stands at the gate: all that it does from now on is the program's doing."""
+        assert self.spec.gate
+        until(_ready(self.spec.gate).exists, "a program to stand at its gate")
+
     def begin(self) -> None:
         """Open the gate."""
         assert self.spec.gate
         os.close(os.open(self.spec.gate, os.O_WRONLY))
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        """Send it a signal; nothing happens if it has already ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def wait(self) -> int:
         """Return its exit status, negative if a signal ended it.
@@ -106,6 +116,10 @@ class Program:
         return self.spec.output.read_text(errors="replace") if self.spec.output.exists() else ""
 
 
+def _ready(gate: Path) -> Path:
+    return gate.with_suffix(".ready")
+
+
 def _run(spec: Spec) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -115,6 +129,9 @@ def _run(spec: Spec) -> None:
     _stream(1, os.open(spec.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
     os.dup2(1, 2)
     sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in enumerate("rww"))  # noqa: SIM115
+    if spec.gate:
+        # While we may write there.
+        _ready(spec.gate).touch()
     if spec.uid is not None:
         os.setgroups([])
         os.setresgid(spec.uid, spec.uid, spec.uid)
