@@ -196,7 +196,11 @@ def test_mail_1(door):
 
 @up_and_down
 def test_nodemailers_sendmail_transport(door):
-    order = {"modules": str(node_modules()), "path": str(door.sendmail), "from": "Ann <ann@example.com>"}
+    order = {
+        "modules": str(node_modules("nodemailer")),
+        "path": str(door.sendmail),
+        "from": "Ann <ann@example.com>",
+    }
     order |= {"to": "bob@example.net", "bcc": "eve@example.org", "subject": "node-1"}
     script = TESTBED / "sendmail_with_nodemailer.cjs"
     done = start([program("node"), str(script)], json.dumps(order).encode(), door.directory)

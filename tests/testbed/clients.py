@@ -122,7 +122,7 @@ def with_nodemailer(server: Server, submission: Submission, directory: Path) -> 
         "from": submission.sender,
         "to": submission.recipients,
         "message": str(message),
-        "modules": str(node_modules()),
+        "modules": str(node_modules("nodemailer")),
     }
     return _run(program("node"), str(_NODEMAILER), given=json.dumps(order).encode())
 

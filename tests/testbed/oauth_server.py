@@ -33,7 +33,7 @@ class OAuthServer:
         return f"https://localhost:{self._port}"
 
     def start(self) -> None:
-        main = node_modules() / "oauth2-mock-server" / "dist" / "oauth2-mock-server.mjs"
+        main = node_modules("oauth2-mock-server") / "oauth2-mock-server" / "dist" / "oauth2-mock-server.mjs"
         argv = [program("node"), str(main), "-a", LOOPBACK, "-p", str(self._port)]
         argv += ["-k", str(self._key), "-c", str(self._certificate)]
         self._process = ServerProcess(argv, self._directory / "oauth-output", env=os.environ)

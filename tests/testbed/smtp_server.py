@@ -30,7 +30,7 @@ class SmtpServer:
         self._kept = directory
         self._kept.mkdir(parents=True)
         order = {
-            "modules": str(node_modules()),
+            "modules": str(node_modules("smtp-server")),
             "directory": str(directory),
             "chain": str(chain),
             "host": LOOPBACK,

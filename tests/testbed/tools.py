@@ -79,13 +79,13 @@ def prometheus_program(name: str) -> str:
     return str(unpacked) if unpacked.exists() else program(name)
 
 
-def node_modules() -> Path:
-    """The directory that holds nodemailer, smtp-server and oauth2-mock-server.
+def node_modules(*packages: str) -> Path:
+    """The directory that holds npm packages.
 
     Raises:
-        MissingToolError: `npm install` has not put them there.
+        MissingToolError: `npm install` has not put one of these there.
     """
-    for package in ("nodemailer", "smtp-server", "oauth2-mock-server"):
+    for package in packages:
         if not (NODE_MODULES / package).is_dir():
             raise MissingToolError(package)
     return NODE_MODULES
