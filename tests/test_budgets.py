@@ -1,10 +1,11 @@
 """Budgets: never more than is allowed, however the provider counts, and hardly less.
 
-With MAILER_PACE_HOURS=48 the provider takes 10,000 a day for two days.
+With MAILER_PACE_HOURS=48 the provider takes 10,000 a day for two days, 30 a minute, from 3 sessions.
 """
 
 import asyncio
 import heapq
+import math
 import os
 import random
 import tempfile
@@ -21,10 +22,13 @@ from mailer.mail import budget
 from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
 from mailer.mail.clock import Clocks, Reading
 from mailer.send.budgets import Purse, Spent
+from mailer.send.smtp.places import ABANDONED
 from mailer.spool.budgets import BudgetFile, Holder, Unavailable, file_name
 from mailer.spool.layout import STATE, Spool
+from mailer.spool.slots import Slot, Slots
 
 NOON = 1_800_000_000.0
+SESSIONS = 3
 ACCOUNT = "smtp.example.com:587 as app@example.com"
 
 
@@ -117,6 +121,15 @@ def test_no_clock_that_is_set_and_no_reboot_multiplies_an_allowance(
     assert budget.room(Terms(per_minute=10), use, reading.uptime).free == left
 
 
+def test_what_was_written_by_a_clock_that_was_not_believed_is_put_back_by_the_uptime_alone() -> None:
+    """Though it is believed now: it may have been years behind then."""
+    written = budget.brought_forward(Use(used=((999.0, 10),)), at(1000, wall=NOON - 9 * DAY), trusted=False)
+    assert written.at == ""
+    for uptime, left in ((30, 0), (61, 10)):
+        use = budget.brought_forward(written, at(uptime, boot="two", wall=NOON), trusted=True)
+        assert budget.room(Terms(per_minute=10), use, uptime).free == left
+
+
 def test_instants_that_are_merged_are_never_counted_for_less_time() -> None:
     """Of 100,000 instants some thousand are kept, and no window counts fewer, or a percent more."""
     drawn = random.Random(1)
@@ -149,6 +162,16 @@ class Host:
     booted: float = 0.0
     """Seconds of the true time at which `uptime` was 0."""
 
+    reboot: float = math.inf
+    """When it restarts; after that the wall clock is set every now and then."""
+
+    def wait_until(self, moment: float, drawn: random.Random) -> None:
+        self.uptime = moment - self.booted
+        if moment > self.reboot:
+            self.reboot, self.boot, self.booted, self.uptime = math.inf, "two", moment - 1.0, 1.0
+        elif self.boot == "two" and drawn.random() < 0.01:
+            self.off = drawn.choice((0.0, 0.0, -3650 * DAY, 3650 * DAY))
+
     def read(self) -> Reading:
         return Reading(NOON + self.booted + self.uptime + self.off, self.boot, self.uptime)
 
@@ -162,8 +185,19 @@ class Provider:
     """Counts what it sees, at some instant of each transaction, and throttles."""
 
     limits: dict[float, int]
+    sessions: int
     seen: deque[float] = field(default_factory=deque)
     throttled: int = 0
+    _ends: dict[int, float] = field(default_factory=dict)
+    """When it hears of the end of each session, by its number."""
+
+    def open(self, number: int, moment: float) -> None:
+        self._ends = {known: end for known, end in self._ends.items() if end > moment}
+        self.throttled += len(self._ends) >= self.sessions
+        self._ends[number] = math.inf
+
+    def close(self, number: int, moment: float) -> None:
+        self._ends[number] = moment
 
     def take(self, moment: float) -> None:
         for window, most in self.limits.items():
@@ -176,46 +210,90 @@ class Provider:
         self.seen.append(moment)
 
 
-def simulate(spool: Spool, terms: Terms, hours: float, drawn: random.Random) -> Provider:
-    """Have 8 runs with more mail than they may send share a budget, by a clock that is told the time.
+class Run:
+    """One of those that share a budget and its sessions, in file objects of its own as in a process."""
 
-    Each dies about every 150 takes; the wall clock is set every now and then, and once the host restarts.
+    def __init__(self, spool: Spool, terms: Terms, host: Host) -> None:
+        self._spool = spool
+        self._file = BudgetFile(spool, ACCOUNT, terms, host.read, lambda: host.off == 0.0)
+        self._slots = Slots(spool, ACCOUNT, SESSIONS)
+        self._holder = Holder(spool)
+        self._used: list[tuple[float, int]] = []
+        self._place: Slot | None = None
+        self.session = 0
+        """Of its sessions the last, by its number."""
+
+    def end(self, uptime: float) -> None:
+        self._used.append((uptime, 1))
+
+    def close(self, *, died: bool) -> bool:
+        """Give its place up; tell whether it had one."""
+        place, self._place = self._place, None
+        if died:
+            os.close(self._holder._fd)
+            self._holder, self._used = Holder(self._spool), []
+        if place:
+            place.release(in_order=not died)
+        return place is not None
+
+    def begin(self) -> tuple[float | None, float]:
+        """Take a place and one of the budget.
+
+        Returns:
+            In how many seconds its session begins, or None; and the instant to ask again at, 0: soon.
+        """
+        place = self._slots.take()
+        if place is None:
+            return None, 0.0
+        granted, room = self._file.take(self._holder.name, 1, self._used, 0)
+        self._used = []
+        if not granted:
+            place.release(in_order=not place.abandoned)
+            return None, room.at
+        self._place = place
+        return (ABANDONED if place.abandoned else 0.0), 0.0
+
+
+def simulate(spool: Spool, terms: Terms, hours: float, drawn: random.Random) -> Provider:
+    """Have 8 runs with more mail than they may send share what is allowed, by a clock that is told the time.
+
+    Each dies about every 150 takes.
     """
-    host = Host()
-    provider = Provider({MINUTE: terms.per_minute, DAY: terms.per_day})
-    # Each in its own file object, as in processes of their own.
-    files = [BudgetFile(spool, ACCOUNT, terms, host.read, lambda: host.off == 0.0) for _ in range(8)]
-    holders = [Holder(spool) for _ in files]
-    pending: list[list[tuple[float, int]]] = [[] for _ in files]
+    host = Host(reboot=hours * HOUR / 2)
+    provider = Provider({MINUTE: terms.per_minute, DAY: terms.per_day}, SESSIONS)
+    runs = [Run(spool, terms, host) for _ in range(8)]
     tie = count()
-    events: list[tuple[float, int, str, int]] = [(host.now, next(tie), "take", run) for run in range(8)]
-    reboot = hours * HOUR / 2
+    events: list[tuple[float, int, str, Run]] = [(host.now, next(tie), "take", run) for run in runs]
+
+    def at(moment: float, what: str, run: Run) -> None:
+        heapq.heappush(events, (moment, next(tie), what, run))
+
     while events[0][0] < hours * HOUR:
-        moment, _, what, run = heapq.heappop(events)
-        host.uptime = moment - host.booted
+        moment, number, what, run = heapq.heappop(events)
+        host.wait_until(moment, drawn)
         if what == "seen":
             provider.take(moment)
             continue
-        if drawn.random() < 0.01:
-            host.off = drawn.choice((0.0, 0.0, -3650 * DAY, 3650 * DAY))
-        if moment > reboot:
-            reboot, host.boot, host.booted, host.uptime = float("inf"), "two", moment - 1.0, 1.0
-        if drawn.random() < 1 / 150:
-            os.close(holders[run]._fd)
-            holders[run], pending[run] = Holder(spool), []
-        if what == "end":
-            pending[run].append((host.uptime, 1))
-        granted, room = files[run].take(holders[run].name, 1, pending[run], 0)
-        pending[run] = []
-        if not granted:
-            again = host.booted + room.at + drawn.uniform(0.0, 0.2)
-            heapq.heappush(events, (again, next(tie), "take", run))
+        if what == "open":
+            provider.open(run.session, moment)
             continue
-        lasts = drawn.uniform(0.02, 0.4)
-        heapq.heappush(events, (moment + drawn.uniform(0.0, lasts), next(tie), "seen", run))
-        heapq.heappush(events, (moment + lasts, next(tie), "end", run))
-    for holder in holders:
-        holder.close()
+        if what == "end":
+            run.end(host.uptime)
+        died = drawn.random() < 1 / 150
+        if run.close(died=died):
+            # The system closes a dead run's connection, and the provider hears of it a little later.
+            provider.close(run.session, moment + (drawn.uniform(0.0, ABANDONED) if died else 0.0))
+        begins, again = run.begin()
+        if begins is None:
+            at(max(moment, host.booted + again) + drawn.uniform(0.0, 0.2), "take", run)
+            continue
+        run.session = number
+        begins, lasts = moment + begins, drawn.uniform(0.02, 0.4)
+        at(begins, "open", run)
+        at(begins + drawn.uniform(0.0, lasts), "seen", run)
+        at(begins + lasts, "end", run)
+    for run in runs:
+        run.close(died=True)
     return provider
 
 
@@ -224,7 +302,7 @@ def test_8_runs_with_kills_use_98_percent_of_an_allowance_and_never_more(spool: 
     hours = float(os.environ.get("MAILER_PACE_HOURS", "25"))
     terms = Terms(per_minute=30, per_day=10_000 if hours > 25 else 930)
     provider = simulate(spool, terms, hours, random.Random(2))
-    assert provider.throttled == 0
+    assert provider.throttled == 0, "too many in a minute, in a day, or at once"
     within = sum(moment < 100 + HOUR / 2 for moment in provider.seen)
     assert within >= 0.98 * 30 * 30
     days = hours / 24

@@ -116,7 +116,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uptime: float = 0.0
     """The boot clock when this was written."""
     at: str = ""
-    """The wall clock then, as the ledger writes times."""
+    """The wall clock then, as the ledger writes times; empty: it was not believed."""
     began: float | None = None
     """When the warm-up began."""
     used: tuple[tuple[float, int], ...] = ()
@@ -157,9 +157,9 @@ def brought_forward(use: Use, reading: Reading, *, trusted: bool) -> Use:
         trusted: the wall clock is believed.
     """
     now = reading.uptime
-    if use.at and (use.boot != reading.boot or now < use.uptime):
+    if use.uptime and (use.boot != reading.boot or now < use.uptime):
         passed = now
-        if trusted:
+        if trusted and use.at:
             passed = max(passed, reading.wall - clock.seconds(use.at))
         shift = now - passed - use.uptime
         used = [(instant + shift, number) for instant, number in use.used]
@@ -172,7 +172,7 @@ def brought_forward(use: Use, reading: Reading, *, trusted: bool) -> Use:
         use,
         boot=reading.boot,
         uptime=now,
-        at=clock.rfc3339(reading.wall),
+        at=clock.rfc3339(reading.wall) if trusted else "",
         used=tuple(_merged(kept, now) if len(kept) > _MOST else kept),
     )
 
