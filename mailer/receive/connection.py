@@ -414,7 +414,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 self._write()
                 if self._stream is None or self.input.ended:
                     raise PeerGone
-                self.input.want()
+                if self.input.paused:
+                    self.input.want()
                 return
             if len(self._unsent) > most:
                 self._write()
@@ -429,7 +430,9 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 return False
             self.set_timeout(self.settings.idle_timeout)
             self.serve(line)
-        return True
+        # Nothing is waited for, and nothing written, while a command holds the session: after 220 to STARTTLS
+        # nothing may be read before the handshake. What takes the rest instead may need no more of it.
+        return self.input.pending or self._holds > 0 or self.closing or self._takes != self._take_command
 
     def _fail(self, error: BaseException) -> None:
         """End the session for this reason; nothing is waited for any more."""

@@ -32,7 +32,8 @@ class Input:
         self.ended = False
         """Nothing more will come."""
         self._buffer = bytearray()
-        self._paused = False
+        self.paused = False
+        """The transport was told to."""
         self._dropped = 0
         self._transport: asyncio.Transport | None = None
 
@@ -56,7 +57,7 @@ class Input:
         """Throw away what nobody has read, before somebody else reads from the transport."""
         self._buffer.clear()
         self._dropped = 0
-        self._paused = False
+        self.paused = False
 
     def unread(self, data: bytes) -> None:
         """Put bytes back, to be read next."""
@@ -68,20 +69,20 @@ class Input:
 
     def restrain(self) -> None:
         """Have the transport pause if much is unread: the reader is busy."""
-        if len(self._buffer) > self.high_water and self._transport is not None and not self._paused:
+        if len(self._buffer) > self.high_water and self._transport is not None and not self.paused:
             self._transport.pause_reading()
-            self._paused = True
+            self.paused = True
 
     def want(self) -> None:
         """Have the transport read on: the reader has taken what it can, and wants the rest of a line."""
-        if self._paused:
+        if self.paused:
             self._go_on_reading()
 
     def take(self, most: int | None = None) -> bytes:
         """Return what there is, at most so many octets."""
         data = bytes(self._buffer[:most])
         del self._buffer[:most]
-        if self._paused:
+        if self.paused:
             self._resume()
         return data
 
@@ -101,7 +102,7 @@ class Input:
             return None
         line = bytes(self._buffer[:end])
         del self._buffer[:end]
-        if self._paused:
+        if self.paused:
             self._resume()
         if self._dropped or end > MAX_LINE:
             self._dropped = 0
@@ -111,7 +112,7 @@ class Input:
     def _drop(self) -> None:
         self._dropped += len(self._buffer)
         self._buffer.clear()
-        if self._paused:
+        if self.paused:
             self._resume()
         if self._dropped > MAX_ENDLESS:
             raise EndlessLine
@@ -122,5 +123,5 @@ class Input:
 
     def _go_on_reading(self) -> None:
         if self._transport is not None:
-            self._paused = False
+            self.paused = False
             self._transport.resume_reading()
