@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).with_name("fuzz")))
-from targets import SEEDS, TARGETS
+import peers
+import targets
 
-CASES = [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]
+TARGETS = targets.TARGETS | peers.TARGETS
+CASES = [(name, seed) for of in (targets, peers) for name, seeds in of.SEEDS.items() for seed in seeds]
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)

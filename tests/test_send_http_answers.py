@@ -70,6 +70,8 @@ def ses(status: int, name: str, message: str = "words") -> Answer:
         ),
         (graph(429, "TooMany", Retry_After="soon"), "HTTP 429 TooMany: words"),
         (graph(429, "TooMany", Retry_After="-5"), "HTTP 429 TooMany: words"),
+        (graph(429, "TooMany", Retry_After=f"Fri, 01 Jan {10**19} 00:02:00 GMT"), "HTTP 429 TooMany: words"),
+        (gmail(429, "x", "Retry after 2027-13-01T00:10:00Z"), "HTTP 429 x: Retry after 2027-13-01T00:10:00Z"),
     ],
 )
 def test_an_answer_is_one_line(said: Answer, line: str) -> None:

@@ -75,6 +75,6 @@ def _fields(data: bytes) -> dict[str, Any]:
 def _moment(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return moment.timestamp() if moment.tzinfo else None

@@ -6,8 +6,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["mailer"]):
-    from targets import SEEDS, TARGETS
+    import peers
+    import targets
 
+SEEDS, TARGETS = targets.SEEDS | peers.SEEDS, targets.TARGETS | peers.TARGETS
 name, corpus = sys.argv[1], Path(sys.argv[2])
 corpus.mkdir(parents=True, exist_ok=True)
 for number, seed in enumerate(SEEDS[name]):

@@ -7,6 +7,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -72,7 +73,8 @@ class Answer:
             return float(value[:9])
         then = _moment(value)
         if then is None and (found := _RETRY_AFTER.search(self._said()[1])):
-            then = datetime.fromisoformat(f"{found[1]}+00:00")
+            with suppress(ValueError):
+                then = datetime.fromisoformat(f"{found[1]}+00:00")
         now = _moment(self.headers.get("Date", ""))
         return max(0.0, (then - now).total_seconds()) if then and now else None
 
@@ -125,6 +127,6 @@ def _is_text(headers: Mapping[str, str]) -> bool:
 def _moment(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return moment if moment.tzinfo else None
