@@ -291,6 +291,24 @@ def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spo
     assert any("a drop has to wait" in line and "451 4.7.1" in line for line in receiver.log)
 
 
+@only_root
+@pytest.mark.security_case(134)
+def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: Spool) -> None:
+    receiver, nobody, now = Receiver(spool), 4799, [1e9]
+    for _ in range(25):
+        leave(spool, uid=nobody)
+    leave(spool, uid=ANN)
+    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._service)
+    counts = []
+    for seconds in (0, 3599, 2):
+        now[0] += seconds
+        asyncio.run(pickup.once())
+        refused = [line for line in receiver.log if "event=drop-refused" in line]
+        counts.append((len(refused), drop.summary(spool).waiting))
+    assert counts == [(20, 5), (20, 5), (25, 0)]
+    assert len(queued(spool)) == 1
+
+
 @pytest.mark.security_case(134)
 def test_a_look_takes_in_what_it_has_found_and_not_what_comes_meanwhile(spool: Spool) -> None:
     receiver = Receiver(spool)
@@ -468,6 +486,11 @@ def test_others_pass_to_the_drop_directory_while_it_is_open_and_see_nothing_else
     with Spool.open(spool_path, create=True) as spool:
         assert mode(spool_path) == 0o711
         assert {mode(each) for each in spool_path.iterdir() if each.is_dir()} == {0o700, 0o3733}
+        # Without these bits users could remove each other's mail, and none would be taken in.
+        (spool_path / DROP).chmod(0o733)
+        assert "chmod 3733 drop" in drop.summary(spool).describe(0.0)
+        drop.prepare(spool, wanted=True)
+        assert (mode(spool_path / DROP), drop.summary(spool).describe(0.0)) == (0o3733, "")
         # What the operator has made narrower stays so.
         (spool_path / DROP).chmod(0o3730)
         drop.prepare(spool, wanted=True)

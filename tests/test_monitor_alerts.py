@@ -21,6 +21,8 @@ from testbed.waiting import until
 from mailer.config.monitoring import Alerts
 from mailer.config.secrets import Secret
 from mailer.config.units import Seconds
+from mailer.events import store as event_store
+from mailer.events.store import Cursor, Progress
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting, Means
@@ -196,6 +198,21 @@ def test_a_value_that_swings_about_its_threshold_is_told_once(spool_path: Path, 
     watched.fail_some(3)
     watched.look()
     assert pager.statuses[2:] == [("failedMoreThan", "firing")]
+
+
+def test_a_receiver_of_events_that_is_dead_for_an_hour_is_told_of(spool_path: Path, pager: Pager) -> None:
+    watched = Watched(spool_path, Alerts(events_older_than=Seconds(3600), command=pager.command))
+    waiting = Progress(
+        cursor=Cursor(positions={}), looked=watched.now, failures=9, waiting_since=clock.rfc3339(watched.now)
+    )
+    event_store.write(watched.queue.spool, waiting)
+    watched.now += 3599
+    assert watched.look() == frozenset()
+    watched.now += 2
+    assert watched.look() == {"eventsOlderThan"}
+    event_store.write(watched.queue.spool, Progress(cursor=Cursor(positions={}), looked=watched.now))
+    assert watched.look() == frozenset()
+    assert pager.statuses == [("eventsOlderThan", "firing"), ("eventsOlderThan", "resolved")]
 
 
 def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(

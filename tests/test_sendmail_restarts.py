@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from sendmail_callers import BCC, CALLERS, TO, cron
+from sendmail_callers import BCC, CALLERS, TO, Call, cron
 from spool_strace import attach
 from testbed.process import ServerProcess
 from testbed.relay import PASSWORD, USERNAME, Relay
@@ -151,6 +151,25 @@ def test_each_delivers_while_no_receiver_runs(host: Host, whose: str) -> None:
         assert (each.returncode == 0, host.count(name)) == (taken, int(taken)), each
         if not taken:
             assert b"TransportException" in each.stderr + each.stdout
+
+
+@only_root
+@pytest.mark.parametrize(("option", "given"), [("-bv", b""), ("-bs", b"EHLO x\r\nQUIT\r\n")])
+def test_what_needs_an_answer_gets_one_without_a_receiver_for_who_may_write_to_the_spool(
+    host: Host, option: str, given: bytes
+) -> None:
+    with host.relay.serve():
+        pass
+    drop = host.relay.spool / "drop"
+    env = {"MAILER_CONFIG": str(host.relay.config)}
+    to = ["root"] if option == "-bv" else []
+    roots = write_sendmail(host.directory, host.socket, name="roots")
+    anns = write_sendmail(host.directory, host.socket, name="anns", uid=ANN, drop=drop)
+    done = Call([str(roots), option, *to], given, env).run(host.directory)
+    assert (done.returncode, b"250" in done.stdout) == (0, True), done
+    done = Call([str(anns), option, *to], given, env).run(host.directory)
+    assert (done.returncode, done.stdout) == (os.EX_TEMPFAIL, b"")
+    assert b"Is `mailer serve` running, with submitSocket set?" in done.stderr
 
 
 @only_root

@@ -14,6 +14,8 @@ class Alerts(Group, frozen=True, kw_only=True):
     """More messages than this lie in `failed/`; none: never."""
     no_run_for: Seconds = Seconds(0)
     """No run of mailer-send has succeeded for this long; 0: never."""
+    events_older_than: Seconds = Seconds(0)
+    """An event waits for longer than this since `onEvent` does not take it; 0: never."""
     command: tuple[Name, ...] = ()
     """A program and its arguments, run without a shell, with the alert as JSON on its standard input."""
     webhook: Secret = Secret("")

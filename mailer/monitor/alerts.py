@@ -17,12 +17,13 @@ from mailer.calls.post import JSON, post
 from mailer.config.monitoring import Alerts
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
-from mailer.monitor.reading import Reading
+from mailer.monitor.reading import Reading, lag
 from mailer.spool import state
 from mailer.spool.layout import Place, Spool
 
-_QUEUE, _FAILED, _NO_RUN = NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor")
+NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan")
 """The alerts are called as their keys are."""
+_QUEUE, _FAILED, _NO_RUN, _EVENTS = NAMES
 _SAVED = "alerts.json"
 _END_AT = 0.8
 """Share of the threshold at which an alert ends."""
@@ -86,6 +87,10 @@ def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
         ago = max(0.0, reading.at - max(reading.last_run or 0.0, began))
         text = f"mailer-send has not done its work for {ago:.0f} s"
         found[_NO_RUN] = _Value(ago, alerts.no_run_for, text)
+    if alerts.events_older_than:
+        waited = lag(reading)
+        text = f"the oldest event has waited {waited:.0f} s for onEvent's receiver"
+        found[_EVENTS] = _Value(waited, alerts.events_older_than, text)
     return found
 
 

@@ -6,7 +6,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from enum import StrEnum
 from http import HTTPStatus
 from time import monotonic
@@ -19,7 +18,7 @@ from mailer.maillog.totals import Totals
 from mailer.monitor import results
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
-from mailer.monitor.reading import Reading
+from mailer.monitor.reading import Reading, lag
 from mailer.monitor.service import Service
 from mailer.spool import state, words
 from mailer.spool.layout import Place, Spool
@@ -235,7 +234,7 @@ def _drop(reading: Reading, _: Config) -> Check:
     left = reading.left
     if not (said := left.describe(reading.at)):
         return Check(Status.OK, "nothing lies there")
-    late = left.refused or left.odd or left.trouble or reading.at - left.since > STALE_RUN
+    late = left.refused or left.odd or left.trouble or left.unsafe or reading.at - left.since > STALE_RUN
     return Check(Status.DEGRADED if late else Status.OK, said)
 
 
@@ -282,16 +281,6 @@ def _events(reading: Reading, config: Config) -> Check:
         return Check(Status.OK, "the receiver takes them")
     said = f"events wait, the first for {_time(lag(reading))}: {told.error}"
     return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
-
-
-def lag(reading: Reading) -> float:
-    """Return for how many seconds the oldest event has waited that the receiver did not take; 0: none has."""
-    told = reading.events
-    if told is None or not told.failures:
-        return 0.0
-    with suppress(ValueError):
-        return max(0.0, reading.at - clock.seconds(told.waiting_since))
-    return 0.0
 
 
 def _ends(left: float) -> str:

@@ -19,9 +19,8 @@ from mailer.maillog.totals import Totals
 from mailer.monitor.alerts import NAMES
 from mailer.monitor.budgets import Budget
 from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
-from mailer.monitor.health import lag
 from mailer.monitor.providers import Provider, providers
-from mailer.monitor.reading import Reading
+from mailer.monitor.reading import Reading, lag
 from mailer.monitor.service import Service
 
 _TEXT = ("text/plain", "application/openmetrics-text")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -119,6 +120,16 @@ class Lookout:
             return os.stat(name, dir_fd=self._spool.root, follow_symlinks=False).st_mtime
         except OSError:
             return 0.0
+
+
+def lag(reading: Reading) -> float:
+    """Return for how many seconds the oldest event has waited that the receiver did not take; 0: none has."""
+    told = reading.events
+    if told is None or not told.failures:
+        return 0.0
+    with suppress(ValueError):
+        return max(0.0, reading.at - clock.seconds(told.waiting_since))
+    return 0.0
 
 
 def _ended(run: LastRun | None) -> float | None:

@@ -35,6 +35,10 @@ _AT_ONCE = 500
 """Drops that are taken in before the directory is read again, and the caller has its turn."""
 _PATIENCE = 5
 """So many drops of one user have to wait, one after the other: so do the rest of theirs."""
+_REFUSALS = 20
+"""Drops of one user that are refused for good within `_WINDOW`, each with a line in the ledger; then the rest
+of theirs wait: the ledger, and the operator's list, are not for any user of the host to fill."""
+_WINDOW = 3600.0
 _TOO_MANY_RECIPIENTS = "4.5.3"
 """A client may send to fewer; a drop stays as it is, and would wait for ever."""
 
@@ -56,6 +60,8 @@ class Pickup:
         self._clock = clock
         self._service = service
         self._ending = asyncio.Event()
+        self._refused, self._refused_since = Counter[int](), clock()
+        """Drops of each user within the window, and when that began."""
 
     def end(self) -> None:
         """Begin nothing more."""
@@ -86,11 +92,16 @@ class Pickup:
     async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
         """Take in one of each user in turn, until too many of theirs have to wait; return how many went."""
         gone, waits = 0, Counter[int]()
+        if not 0 <= self._clock() - self._refused_since < _WINDOW:
+            self._refused, self._refused_since = Counter(), self._clock()
         while found:
             for uid, names in list(found.items()):
                 if self._ending.is_set() or gone >= _AT_ONCE:
                     return gone
-                if await self._take(service, names.pop(0)):
+                if self._refused[uid] >= _REFUSALS:
+                    del found[uid]
+                    continue
+                if await self._take(service, uid, names.pop(0)):
                     gone, waits[uid] = gone + 1, 0
                 else:
                     waits[uid] += 1
@@ -98,12 +109,12 @@ class Pickup:
                     del found[uid]
         return gone
 
-    async def _take(self, service: Service, name: str) -> bool:
-        """Take one drop in, or put it by; False: it has to wait."""
+    async def _take(self, service: Service, uid: int, name: str) -> bool:
+        """Take one drop of a user in, or put it by; False: it has to wait."""
         try:
             taken = await asyncio.to_thread(Drop.take, self._spool, name)
         except (Damaged, OSError) as error:
-            return self._not_read(name, error)
+            return self._not_read(uid, name, error)
         if taken is None:
             return False
         try:
@@ -112,25 +123,26 @@ class Pickup:
                 await asyncio.to_thread(taken.remove)
                 self._log.notice("took a drop in", drop=name, uid=str(taken.uid), reply=str(reply))
         except (Damaged, OSError) as error:
-            return self._not_read(name, error)
+            return self._not_read(uid, name, error)
         finally:
             taken.release()
         if reply.permanent or reply.enhanced == _TOO_MANY_RECIPIENTS:
-            return self._refuse(name, f"user id {taken.uid}: {reply}")
+            return self._refuse(uid, name, f"user id {taken.uid}: {reply}")
         if not reply.positive:
             self._log.notice("a drop has to wait", drop=name, uid=str(taken.uid), reply=str(reply))
         return reply.positive
 
-    def _not_read(self, name: str, error: Damaged | OSError) -> bool:
+    def _not_read(self, uid: int, name: str, error: Damaged | OSError) -> bool:
         if isinstance(error, Damaged):
-            return self._refuse(name, str(error))
+            return self._refuse(uid, name, str(error))
         if error.errno == errno.EACCES:
-            return self._refuse(name, "its user has taken the right to read it away")
+            return self._refuse(uid, name, "its user has taken the right to read it away")
         self._log.warning("a drop has to wait", drop=name, error=str(error))
         return False
 
-    def _refuse(self, name: str, why: str) -> bool:
+    def _refuse(self, uid: int, name: str, why: str) -> bool:
         """Put a drop by for the operator."""
+        self._refused[uid] += 1
         try:
             kept = drop.refuse(self._spool, name, self._clock())
         except FileNotFoundError:

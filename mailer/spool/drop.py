@@ -49,6 +49,8 @@ _PIECE = 64 * 1024
 _NOBODY = 65_534
 """Whom the kernel shows for a user that our user namespace does not have (proc(5), overflowuid)."""
 _ALL_USERS = 2**32 - 1
+_SHARED = stat.S_ISVTX | stat.S_ISGID
+"""Without the first, users could remove each other's mail; without the second, none counts as made here."""
 
 
 class Kind(StrEnum):
@@ -83,6 +85,13 @@ class Summary(msgspec.Struct, frozen=True):
     odd: int = 0
     trouble: str = ""
     """Why it cannot be read, in the system's words."""
+    mode: int = DROP_MODE
+    """Of the directory."""
+
+    @property
+    def unsafe(self) -> bool:
+        """It is open, and lacks the bits that keep users from each other's mail."""
+        return bool(self.mode & 0o077) and self.mode & _SHARED != _SHARED
 
     def describe(self, now: float) -> str:
         """Say what lies there, why, and what to do; empty: nothing does."""
@@ -99,6 +108,11 @@ class Summary(msgspec.Struct, frozen=True):
             said.append(f"{self.odd} that mailer-sendmail has not made: ls drop, and remove it")
         if self.trouble:
             said.append(f"it cannot be read ({self.trouble}): mend it, or move it away")
+        if self.unsafe:
+            said.append(
+                f"its mode is {self.mode:04o}, so that users leave none, or remove each other's: "
+                f"chmod {self.mode | _SHARED:04o} drop (RestrictSUIDSGID= keeps a unit from doing so)"
+            )
         return "; ".join(said)
 
 
@@ -145,7 +159,10 @@ def _kind(name: str) -> Kind:
 def summary(spool: Spool) -> Summary:
     """Count what lies in `drop/`; what keeps it from being read is in the result."""
     found: Counter[Kind] = Counter()
-    since, trouble = math.inf, ""
+    since, trouble, mode = math.inf, "", DROP_MODE
+    with suppress(OSError):
+        state = os.stat(DROP, dir_fd=spool.root, follow_symlinks=False)
+        mode = stat.S_IMODE(state.st_mode) if stat.S_ISDIR(state.st_mode) else mode
     try:
         for one in entries(spool):
             found[one.kind] += 1
@@ -153,7 +170,7 @@ def summary(spool: Spool) -> Summary:
                 since = min(since, one.since)
     except OSError as error:
         trouble = error.strerror or str(error)
-    return Summary(found[Kind.WAITING], since, found[Kind.REFUSED], found[Kind.ODD], trouble)
+    return Summary(found[Kind.WAITING], since, found[Kind.REFUSED], found[Kind.ODD], trouble, mode)
 
 
 def waiting(spool: Spool, each: int) -> dict[int, list[str]]:
@@ -291,7 +308,7 @@ def refuse(spool: Spool, name: str, now: float) -> str:
 def prepare(spool: Spool, *, wanted: bool) -> None:
     """Make the drop directory where it is wanted, or close it; what lies in it stays.
 
-    A mode that the operator has made narrower is kept.
+    A mode that the operator has made narrower is kept, but for the sticky and the setgid bit.
 
     Raises:
         OSError: the system does not let us; a hardened unit may not set this mode (RestrictSUIDSGID=).
@@ -303,6 +320,8 @@ def prepare(spool: Spool, *, wanted: bool) -> None:
             mode = stat.S_IMODE(os.fstat(directory).st_mode)
             if wanted and not mode & 0o077:
                 os.fchmod(directory, DROP_MODE)
+            elif wanted and mode & _SHARED != _SHARED:
+                os.fchmod(directory, mode | _SHARED)
             elif not wanted and mode & 0o077:
                 os.fchmod(directory, 0o700)
     except FileNotFoundError:
