@@ -10,6 +10,7 @@ import pytest
 from call_faults.faults import Point
 from call_faults.rows import ROWS
 from call_faults.trial import try_at
+from fault_runs import page
 
 pytestmark = [pytest.mark.fault_row(1, 4, 5, 6, 7, 8), pytest.mark.usefixtures("unmeasured")]
 
@@ -34,6 +35,10 @@ POINTS = {
     "budgets": ("kill:renameat2:1",),
     "events": ("EIO:fsync:1",),
 }
+
+
+def test_the_page_of_the_long_runs_is_that_of_their_figures() -> None:
+    assert page.PAGE.read_text() == page.page(), "run scripts/faults page"
 
 
 def test_every_command_has_its_turn() -> None:

@@ -73,10 +73,10 @@ def page() -> str:
         f"| all tests' power | {len(DEFECTS)} seeded defects of all rooms | {len(by_tests)} caught | "
         "`scripts/defects`, see `tests/seeded_defects/RESULTS.md` |",
         "| power cuts on real filesystems | ext4 with and without a journal, XFS, btrfs: a loop device that logs writes "
-        "and flushes | 300 images for each commit | `pytest tests/test_power_cut.py`, `MAILER_POWER_CUTS=N` for more |",
-        "| kills of real programs | `kill -9` at system calls of receiver and runner | each commit | "
-        "`pytest tests/test_kill.py tests/test_send_crash.py tests/test_receive_kill.py` |",
-        "| fuzz | parsers and sessions, by coverage | each commit, in short | `scripts/fuzz SECONDS` |",
+        "and flushes | 300 images for each commit, more in `tests/fault_runs/RESULTS.md` | `scripts/faults power-cuts` |",
+        "| faults at system calls of real programs | kills, errors, short writes, delays, of 19 commands | each commit, in "
+        "short; more there | `scripts/faults calls` |",
+        "| fuzz | parsers and sessions, by coverage | each commit, in short; more there | `scripts/fuzz SECONDS` |",
     ]
     when = f"Simulator: run until {totals['date']}, on commit {totals['commit']}. Written {time.strftime('%Y-%m-%d')}."
     table = [
