@@ -24,10 +24,11 @@ class Status(StrEnum):
     @property
     def final(self) -> bool:
         """Nothing more will be tried for it, unless the operator says so."""
-        return self in _FINAL
+        return self in FINAL
 
 
-_FINAL = frozenset({Status.SENT, Status.BOUNCED, Status.EXPIRED})
+FINAL = frozenset({Status.SENT, Status.BOUNCED, Status.EXPIRED})
+"""As `Status.final`, for those that ask it of each recipient of each message."""
 
 
 class Scope(StrEnum):

@@ -43,7 +43,7 @@ class Reply(msgspec.Struct, frozen=True):
         The enhanced code, which each line of a reply repeats (RFC 2034 4), is said once.
         """
         first, rest = self.lines[:1], self.lines[1:]
-        if status := self.enhanced:
+        if rest and (status := self.enhanced):
             rest = tuple(line.removeprefix(f"{status} ") for line in rest)
         return printable(" ".join((str(self.code), *first, *rest)).rstrip())
 

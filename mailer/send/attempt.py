@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,6 +12,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send import defects
 from mailer.send.batches import Batches, is_unasked
 from mailer.send.dkim.signer import SigningError
+from mailer.send.outgoing import Outgoing
 from mailer.send.presenter import Presenter
 from mailer.send.record import Record
 from mailer.send.routes.directions import Way, unreachable
@@ -22,6 +22,8 @@ from mailer.send.trouble import Action, Hardness, HopTrouble, Resting, decide
 from mailer.spool.journal import Standing
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from mailer.send.budgets import Permit, Purse
 
 _DESTINATIONS = 20
@@ -42,23 +44,33 @@ class Attempt:
         self._policy = record.policy
         self._pause = pause
         self._presenter = Presenter(record.claim, record.policy.signer)
-        self._room = asyncio.Semaphore(_DESTINATIONS)
+        self._room: asyncio.Semaphore | None = None
+        """Limits the destinations at a time; None: there is one."""
         self._tried: set[str] = set()
         """The recipients for whom some hop was tried and gave trouble; a paused hop is not tried."""
         self._rest = math.inf
         """When the first of the paused hops may be tried again."""
 
-    async def run(self) -> None:
-        """Try every due recipient.
+    async def run(self, due: Sequence[Standing]) -> None:
+        """Try recipients.
+
+        Args:
+            due: which, at least one.
 
         Raises:
             OSError: as `Record` does.
         """
         record = self._record
-        plan, kept = self._plan(record.due)
-        await together([self._walk(*part) for part in plan])
-        self._keep_back(kept)
-        record.hold_doubt(record.handed_over)
+        plan, kept = self._plan(due)
+        if len(plan) == 1:
+            await self._walk(*plan[0])
+        else:
+            self._room = asyncio.Semaphore(_DESTINATIONS)
+            await together([self._walk(*part) for part in plan])
+        if kept:
+            self._keep_back(kept)
+        if record.handed_over:
+            record.hold_doubt(record.handed_over)
 
     def _plan(
         self, due: Sequence[Standing]
@@ -114,19 +126,21 @@ class Attempt:
         self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
     ) -> list[Recipient]:
         """Send to all destinations, some at a time: a slow one does not hold up the others."""
-
-        async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:
-            purses = tuple(filter(None, (budget, route.purse)))
-            async with self._room:
-                return await self._try(route, group, purses, hops_left=hops_left)
-
         budgets = self._policy.budgets
         divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
+        if len(divided) == 1 and self._room is None:
+            return await self._try(route, *divided[0], hops_left=hops_left)
+        room = self._room = self._room or asyncio.Semaphore(_DESTINATIONS)
+
+        async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:
+            async with room:
+                return await self._try(route, group, budget, hops_left=hops_left)
+
         results = await together([one(*part) for part in divided])
         return [recipient for passed_on in results for recipient in passed_on]
 
     async def _try(
-        self, route: Route, recipients: Sequence[Recipient], purses: "Sequence[Purse]", *, hops_left: bool
+        self, route: Route, recipients: Sequence[Recipient], budget: "Purse | None", *, hops_left: bool
     ) -> list[Recipient]:
         """Send to one destination's recipients, in batches; return those that the next route shall have."""
         try:
@@ -135,6 +149,7 @@ class Attempt:
             self._wait(recipients, error.reason)  # Never unsigned by accident.
             return []
         outgoing = replace(made, on_wait=self._record.throttled)
+        purses = [purse for purse in (budget, route.purse) if purse]
         passed_on: list[Recipient] = []
         patient = self._record.attempt < route.attempts
         batches = Batches(recipients, route.batch_size)
@@ -142,12 +157,13 @@ class Attempt:
             if batches.pause:
                 await self._pause(route.batch_delay)
             try:
-                with await self._permit(purses, len(batch), hops_left=hops_left) as permit:
-                    if permit:
+                if purses:
+                    with await self._permit(purses, len(batch), hops_left=hops_left) as permit:
                         batch = batches.keep(batch, permit.recipients)
-                    outcomes = await route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
-                    if permit:
+                        outcomes = await self._deliver(route, outgoing, batch)
                         permit.unasked = sum(map(is_unasked, outcomes))
+                else:
+                    outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
                 # What stops this batch would stop the ones after it too.
                 left = [*batch, *batches.left]
@@ -161,20 +177,29 @@ class Attempt:
                 return passed_on
             settled = batches.settle(batch, outcomes)
             if route.asks_twice and not hops_left:
-                settled = settled[0], [self._second_opinion(outcome) for outcome in settled[1]]
+                settled = (
+                    settled[0],
+                    [
+                        self._second_opinion(one) if one.status is Status.BOUNCED else one
+                        for one in settled[1]
+                    ],
+                )
             passed_on += self._judge(*settled, hops_left=hops_left, patient=patient)
         return passed_on
 
+    def _deliver(
+        self, route: Route, outgoing: Outgoing, batch: Sequence[Recipient]
+    ) -> Awaitable[list[Outcome]]:
+        return route.deliver(outgoing, batch, self._record.commit, self._record.go_on)
+
     async def _permit(
         self, purses: "Sequence[Purse]", want: int, *, hops_left: bool
-    ) -> "AbstractContextManager[Permit | None]":
+    ) -> "AbstractContextManager[Permit]":
         """Take of each budget for one transaction, after a short wait where the mail is to wait.
 
         Raises:
             Spent: there is nothing left for some time, or the next provider is to have the mail.
         """
-        if not purses:
-            return nullcontext()
         from mailer.send.budgets import LOOK, Spent, permit  # noqa: PLC0415 - most runs have no budgets
 
         while True:
@@ -214,8 +239,8 @@ class Attempt:
         return []
 
     def _second_opinion(self, outcome: Outcome) -> Outcome:
-        """Defer who was refused for good for the first time, if it is not clear why."""
-        if outcome.status is not Status.BOUNCED or self._record.state.by_address[outcome.address].unclear:
+        """Defer a recipient that was refused for good for the first time, if it is not clear why."""
+        if self._record.state.by_address[outcome.address].unclear:
             return outcome
         if decide(outcome.scope, Hardness.of(outcome), hops_left=False) is not Action.SECOND_OPINION:
             return outcome
@@ -227,12 +252,15 @@ class Attempt:
         """Record what a transaction decided; return the recipients that another hop may still take."""
         passed_on: dict[Outcome, list[Recipient]] = {}
         decided: list[Outcome] = []
-        self._tried.update(recipient.address for recipient in batch)
+        self._tried.update([recipient.address for recipient in batch])
         for recipient, outcome in zip(batch, outcomes, strict=True):
+            if outcome.status is Status.SENT:
+                decided.append(outcome)
+                continue
             # What may pass is given the route's attempts; a refusal for good (5yz) is not.
             waits = outcome.status is Status.DEFERRED and not outcome.reply.startswith("5")
             on = hops_left and not (patient and waits)
-            if _goes_on(outcome, hops_left=on):
+            if decide(outcome.scope, Hardness.of(outcome), hops_left=on) is Action.NEXT_HOP:
                 passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
             else:
                 decided.append(outcome)
@@ -246,9 +274,3 @@ class Attempt:
 def _is_passed_on(trouble: HopTrouble, *, patient: bool) -> bool:
     """Tell whether the next route is tried now; a paused hop is not given the attempts of its route."""
     return not trouble.waits if isinstance(trouble, Resting) else not patient
-
-
-def _goes_on(outcome: Outcome, *, hops_left: bool) -> bool:
-    if outcome.status is Status.SENT:
-        return False
-    return decide(outcome.scope, Hardness.of(outcome), hops_left=hops_left) is Action.NEXT_HOP

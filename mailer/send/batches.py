@@ -11,6 +11,8 @@ from mailer.send.trouble import too_many
 _MOST_ENDED = 5
 """Sessions that a server may end, with a 421 about one recipient, before the other ones wait as well."""
 
+_MAY_BE_OPEN = {Status.PENDING, Status.DEFERRED}
+
 
 class Batches:
     """Gives one batch after the other.
@@ -53,6 +55,8 @@ class Batches:
 
         Each time somebody's case is decided, or the next batch is smaller: it comes to an end.
         """
+        if not [outcome for outcome in outcomes if outcome.status in _MAY_BE_OPEN]:
+            return list(batch), list(outcomes)
         outcomes = self._cut_short(outcomes)
         pairs = zip(batch, outcomes, strict=True)
         decided = [(recipient, outcome) for recipient, outcome in pairs if not _undecided(outcome)]

@@ -38,7 +38,8 @@ class Journals:
         Where a rename may be torn, each message that was claimed has some; it is to be seen in one place.
         """
         if held.also:
-            self._begin()
+            if not self._timed:
+                self._begin()
             self._taken[held] = None
 
     def leaving(self, held: Held) -> None:
@@ -47,13 +48,13 @@ class Journals:
 
     def changed(self, held: Held) -> None:
         """Have a journal synced soon, unless its message has moved on by then (with a sync, or for good)."""
-        self._begin()
+        if not self._timed:
+            self._begin()
         self._changed[held] = None
 
     def _begin(self) -> None:
-        if not self._timed:
-            self._timed = True
-            asyncio.get_running_loop().call_later(_SOON, self._sync)
+        self._timed = True
+        asyncio.get_running_loop().call_later(_SOON, self._sync)
 
     def _sync(self) -> None:
         self._timed = False

@@ -36,17 +36,14 @@ class Lanes:
         self._most = most
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
-        self._names: set[str] = set()
+        self.names: set[str] = set()
+        """Of the messages that wait, and are to be left in `new/`."""
         self.missed = False
         """Some wait no longer, and only a pass will find them."""
 
-    def __contains__(self, name: object) -> bool:
-        """Tell whether a message waits, and is to be left in `new/`."""
-        return name in self._names
-
     def puts_back(self, claim: Claim, destination: str) -> bool:
         """Put a message back if its destination has enough to do; it is not the caller's any more, then."""
-        if not self._in_hand[destination] or claim.recovered or len(self._names) >= _MOST:
+        if not self._in_hand[destination] or claim.recovered or len(self.names) >= _MOST:
             return False
         if not destination or not self._traffic or not self._full(destination, self._traffic):
             return False
@@ -57,7 +54,7 @@ class Lanes:
         with contextlib.suppress(OSError):
             claim.held.settle()
         claim.held.release()
-        self._names.add(claim.id)
+        self.names.add(claim.id)
         self._waiting.setdefault(destination, deque()).append(claim.id)
         return True
 
@@ -77,14 +74,14 @@ class Lanes:
         if not waiting:
             return []
         if self._traffic and self._traffic.dead(destination):
-            self._names.difference_update(self._waiting.pop(destination))
+            self.names.difference_update(self._waiting.pop(destination))
             self.missed = True
             return []
         count = _FOLLOW if self._in_hand[destination] else len(waiting)
         names = [waiting.popleft() for _ in range(min(count, len(waiting)))]
         if not waiting:
             del self._waiting[destination]
-        self._names.difference_update(names)
+        self.names.difference_update(names)
         return names
 
     def waits(self, destination: str, seconds: float) -> bool:

@@ -33,7 +33,8 @@ class Presentation:
     def to(cls, provider: Provider) -> "Presentation":
         # Where To and Cc are written anew for each batch a signature would break; such providers sign.
         dkim = provider.dkim and not (provider.api and provider.api.by_header)
-        return cls(provider.sender, provider.rewrite_from, dkim, provider.bounce_from)
+        wanted = cls(provider.sender, provider.rewrite_from, dkim, provider.bounce_from)
+        return AS_ACCEPTED if wanted == AS_ACCEPTED else wanted
 
     def envelope(self, accepted: Envelope) -> Envelope:
         """Return the envelope whose sender the hop gets in MAIL; its recipients come from `recipients`."""

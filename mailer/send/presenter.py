@@ -5,7 +5,7 @@ import asyncio
 from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
-from mailer.send.presentation import Presentation
+from mailer.send.presentation import AS_ACCEPTED, Presentation
 from mailer.spool.claim import Claim
 
 _SIGNED_HERE = 256 * 1024
@@ -34,6 +34,8 @@ class Presenter:
             SigningError: it must wait; also when it is asked for again.
             OSError: it cannot be read.
         """
+        if presentation is AS_ACCEPTED and self._signer is None:
+            return Outgoing(self._claim)
         async with self._making:
             if presentation not in self._made:
                 try:

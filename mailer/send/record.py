@@ -62,7 +62,8 @@ class Record:
         self._report = Report(policy.log, claim, self._began)
         self._delay = policy.backoff.delay(self.attempt, policy.random)
         self._was_overdue = self.state.overdue
-        self.doubted = {s.address: s.hop for s in self.state.open if s.status is Status.UNCERTAIN}
+        standings = self.state.by_address.items()
+        self.doubted = {address: s.hop for address, s in standings if s.status is Status.UNCERTAIN}
         """The hop that may have taken a recipient's copy in an earlier attempt."""
         self._waited = False
         """The journal says that it waits for its turn in this attempt."""
@@ -89,7 +90,9 @@ class Record:
     def date(self) -> None:
         """Record since when the message waits, if it came or was requeued by a clock that was wrong."""
         guard, accepted = self.policy.guard, self.state.accepted
-        if guard is None or accepted is None or not self._believed or self.state.scheduled is not None:
+        if guard is None or accepted is None or not self._believed:
+            return
+        if accepted.next and self.state.scheduled is not None:
             return
         told = self.state.since
         first = accepted if clock.rfc3339(told) == accepted.at else Event(at="", event="")
@@ -151,7 +154,7 @@ class Record:
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
-        to = tuple(recipient.address for recipient in recipients)
+        to = tuple([recipient.address for recipient in recipients])
         now = self.policy.clock()
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         own = len(journal.encode(event))
@@ -172,11 +175,16 @@ class Record:
         One reply settles all. It makes two lines where some of them want to hear of success and some do not,
         or are in doubt at another hop and some are not.
         """
-        room = {r.address: 2 * len(r.address.encode()) + 8 for r in recipients}
-        hops = [self.doubted.get(address, hop) for address in room]
-        lines = len({(at, r.wants("SUCCESS")) for at, r in zip(hops, recipients, strict=True)})
-        longest = max(2 * len(each.encode()) for each in (hop, *hops))
-        room[recipients[0].address] += lines * (_ROOM_FOR_LINE + longest)
+        room: dict[str, int] = {}
+        lines: set[tuple[str, bool]] = set()
+        longest = 2 * len(hop.encode())
+        for recipient in recipients:
+            address = recipient.address
+            at = self.doubted.get(address, hop)
+            room[address] = 2 * len(address.encode()) + 8
+            lines.add((at, recipient.wants("SUCCESS")))
+            longest = max(longest, 2 * len(at.encode()))
+        room[recipients[0].address] += len(lines) * (_ROOM_FOR_LINE + longest)
         return room
 
     def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
@@ -240,12 +248,16 @@ class Record:
         if resting_until is not None:
             number = self.state.attempts
             delay = self.policy.backoff.within(resting_until - now, self.policy.random)
-        following = self._following(now + delay)
-        settled = [self._still_in_doubt(outcome) for outcome in outcomes]
+        if self.doubted:
+            outcomes = [self._still_in_doubt(outcome) for outcome in outcomes]
         if gives_up:
-            settled = [self._aged(outcome) for outcome in settled]
-        for some in self._promised_first(settled):
-            fresh = [outcome for outcome in some if resting_until is not None or not self._repeats(outcome)]
+            outcomes = [self._aged(one) if one.status in _TRIED_AGAIN else one for one in outcomes]
+        again = not _TRIED_AGAIN.isdisjoint([outcome.status for outcome in outcomes])
+        following = self._following(now + delay) if again else ""
+        for some in self._promised_first(outcomes):
+            fresh = some
+            if again and resting_until is None:
+                fresh = [outcome for outcome in some if not self._repeats(outcome)]
             lines = _alike(fresh)
             self._append(
                 [self._event(outcome, to, number, now, following) for outcome, to in lines.items()],
@@ -270,7 +282,7 @@ class Record:
 
     def _give_back(self, addresses: Collection[str]) -> int:
         """Take what was kept for these recipients; what is written next may use it."""
-        return sum(self._promised.pop(address, 0) for address in addresses)
+        return sum([self._promised.pop(address, 0) for address in addresses]) if self._promised else 0
 
     def finish(self) -> None:
         """End the attempt: write the one line for those who were deferred with nothing new to say.
@@ -311,8 +323,11 @@ class Record:
         return self.claim.held.size - entry.offset - entry.length
 
     def _uncertain(self, among: Collection[str]) -> list[Standing]:
-        doubtful = [s for s in self.state.open if s.status is Status.UNCERTAIN and not s.allowed]
-        return [standing for standing in doubtful if standing.address in among]
+        return [
+            standing
+            for address, standing in self.state.by_address.items()
+            if standing.status is Status.UNCERTAIN and not standing.allowed and address in among
+        ]
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
         """Keep a doubt of an earlier attempt until its hop says yes or no: trouble and DNS answer nothing.
@@ -326,13 +341,13 @@ class Record:
         return replace(outcome, status=Status.UNCERTAIN, hop=hop, reply=reply)
 
     def _aged(self, outcome: Outcome) -> Outcome:
-        """Give up on what has been tried for too long, but never on one reading of the clock."""
-        if outcome.status in _TRIED_AGAIN and self.is_late:
+        """Give up on what would be tried again for too long, but never on one reading of the clock."""
+        if self.is_late:
             last = f"; last: {outcome.reply}" if outcome.reply else ""
             return replace(outcome, status=Status.EXPIRED, reply=f"{LATE}{last}")
-        if outcome.status in _TRIED_AGAIN and self._was_overdue and self._is_overdue():
+        if self._was_overdue and self._is_overdue():
             return replace(outcome, status=Status.EXPIRED)
-        if outcome.status in _TRIED_AGAIN and self._thrift.is_spent(self._length):
+        if self._thrift.is_spent(self._length):
             return replace(outcome, status=Status.EXPIRED, reply=f"{SPENT}; last: {outcome.reply}")
         return outcome
 
@@ -351,7 +366,7 @@ class Record:
             attempt=number,
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
-            tls=printable(outcome.tls, _LONGEST_TLS),
+            tls=outcome.tls and printable(outcome.tls, _LONGEST_TLS),
             unclear=outcome.unclear,
             action=outcome.action,
         )
@@ -363,7 +378,7 @@ class Record:
             return
         held.append(*events, of_promise=of_promise)
         self.state = journal.advance(self.state, events)
-        if self.policy.journals and any(event.event in _DURABLE for event in events):
+        if self.policy.journals and not _DURABLE.isdisjoint([event.event for event in events]):
             self.policy.journals.changed(held)
 
     def _at(self) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mailer.mail.outcome import Outcome, Status
+from mailer.mail.outcome import FINAL, Outcome, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.events import Delivery, MailLog, Times
 from mailer.spool.claim import Claim
@@ -12,6 +12,9 @@ from mailer.spool.journal import State
 
 _Groups = Mapping[Outcome, Sequence[str]]
 """The recipients by what they have in common, which is an outcome, whatever its address."""
+
+
+_TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -34,13 +37,15 @@ class Report(msgspec.Struct, frozen=True):
             following: when those are tried again that are.
             handed_over: when each recipient's final dot was about to be sent, if it was.
         """
+        received = self._received
         for number, (outcome, to) in enumerate(groups.items(), start=1):
             self._tell(
                 outcome,
                 tuple(to),
+                received=received,
                 attempt=attempt,
-                next=following if outcome.status in {Status.DEFERRED, Status.UNCERTAIN} else "",
-                times=Times(self._received, state.since, self.begun, handed_over.get(to[0])),
+                next=following if outcome.status in _TRIED_AGAIN else "",
+                times=Times(received, state.since, self.begun, handed_over.get(to[0])),
                 message=_came_to(state) if number == len(groups) else "",
             )
 
@@ -63,15 +68,21 @@ class Report(msgspec.Struct, frozen=True):
                 groups.setdefault(outcome, []).append(standing.address)
         for number, (outcome, to) in enumerate(groups.items(), start=1):
             message = _came_to(state) if number == len(groups) else ""
-            self._tell(outcome, tuple(to), attempt=state.attempts, message=message, again=True)
+            self._tell(
+                outcome,
+                tuple(to),
+                received=self._received,
+                attempt=state.attempts,
+                message=message,
+                again=True,
+            )
 
     def _tell(self, outcome: Outcome, to: tuple[str, ...], **more: object) -> None:
-        entry = self.claim.entry
+        block = self.claim.entry.block
         self.log.delivery(
             Delivery(
-                id=entry.id,
-                sender=entry.envelope.sender,
-                received=self._received,
+                id=block.id,
+                sender=block.envelope.sender,
                 to=to,
                 outcome=outcome,
                 dsn=enhanced_status(outcome.reply),
@@ -82,6 +93,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def _came_to(state: State) -> str:
     """Say what the whole message came to; empty while it goes on."""
-    if any(not standing.status.final for standing in state.by_address.values()):
-        return ""  # As nearly always while there are others: not all are looked at each time.
-    return "delivered" if all(s.status is Status.SENT for s in state.standings) else "failed"
+    for standing in state.by_address.values():
+        if standing.status not in FINAL:
+            return ""  # As nearly always while there are others: not all are looked at each time.
+    return "delivered" if state.is_sent else "failed"

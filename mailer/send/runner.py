@@ -68,7 +68,7 @@ class Runner:
         self._given_up = GivenUp(monotonic)
         self._feed = Feed(spool, claims, policy, self._given_up)
         self._lanes = Lanes(policy.traffic, concurrency, policy.routes.goes_direct)
-        self._feed.leave_alone = self._lanes
+        self._feed.leave_alone = self._lanes.names
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
         self._alone: Claim | None = None

@@ -75,11 +75,14 @@ class Settler:
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
-            left = dict.fromkeys((*left_behind(claim.held.spot), *claim.held.leave()))
-            claim.held.move(Move.FINISH)
+            held = claim.held
+            left = left_behind(held.spot)
+            if held.also:
+                left = tuple(dict.fromkeys((*left, *held.leave())))
+            held.move(Move.FINISH)
             for directory in left:
                 self._committer.sync_soon(directory)
-            self._disposal.close(claim.held.surrender())
+            self._disposal.close(held.surrender())
         else:
             await self._committer.commit_in_loop(change)
         return disposition

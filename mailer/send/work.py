@@ -17,7 +17,7 @@ from mailer.send.policy import Policy
 from mailer.send.record import Record
 from mailer.send.settle import Settler
 from mailer.spool.claim import POISON_AFTER, Claim, Claims
-from mailer.spool.journal import Disposition
+from mailer.spool.journal import Disposition, Standing
 from mailer.spool.layout import SPOOL_WIDE, Place
 
 
@@ -142,29 +142,23 @@ class Worker:
             record.report_again()
         if claim.poison:
             record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
-        elif record.due and (objection := self._objection(claim)):
+        elif not (due := record.due):
+            return
+        elif objection := self._objection(claim):
             record.hold(objection)
-        elif record.due and record.is_late:
+        elif record.is_late:
             record.expire()
-        elif record.due:
+        else:
             record.date()
             self._begin(claim, alone=alone)
             try:
-                # Its runner died in doubt, or the power went: the operator decides before the list does.
-                if not record.hold_doubt(record.doubted):
-                    self._leave_out_suppressed(record)
-                if record.due:
-                    await Attempt(record, partial(self._pause, claim.id)).run()
+                if left := self._left_to_try(record, due):
+                    await Attempt(record, partial(self._pause, claim.id)).run(left)
                     await self._learn(record)
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
                 record.fail_internally(defects.tell(self._policy.log, claim.id, error))
-
-    def _leave_out_suppressed(self, record: Record) -> None:
-        """Give up the recipients that are on the list; our own notifications reach everybody."""
-        if (listed := self._policy.suppressed) and not record.state.about:
-            record.outcomes(listed.outcomes(standing.address for standing in record.due))
 
     async def _learn(self, record: Record) -> None:
         """Have the list learn of recipients that do not exist, or do after all."""
@@ -181,6 +175,19 @@ class Worker:
     def _objection(self, claim: Claim) -> str:
         staging = self._policy.staging
         return staging.objection(claim.entry.envelope) if staging else ""
+
+    def _left_to_try(self, record: Record, due: tuple[Standing, ...]) -> tuple[Standing, ...]:
+        """Return the recipients that are due and not on the list; our own notifications reach everybody."""
+        # Its runner died in doubt, or the power went: the operator decides before the list does.
+        if record.doubted and record.hold_doubt(record.doubted):
+            return ()
+        listed = self._policy.suppressed
+        if not listed or record.state.about:
+            return due
+        if given_up := listed.outcomes([standing.address for standing in due]):
+            record.outcomes(given_up)
+            return record.due
+        return due
 
     def _begin(self, claim: Claim, *, alone: bool) -> None:
         """Write what the next runner must know if this one dies: that the message was alone, or in hand."""

@@ -51,7 +51,7 @@ class Claim:
 
     @property
     def id(self) -> str:
-        return self.entry.id
+        return self.held.id
 
     @property
     def suspect(self) -> bool:
@@ -243,7 +243,7 @@ class Claims:
             else:
                 self._on_skip(spot, str(unsafe))
             return None
-        if is_met_earlier(spot.place, held.also):
+        if held.also and is_met_earlier(spot.place, held.also):
             held.release()
             return None
         return held
@@ -270,8 +270,9 @@ class Claims:
     def _read(self, held: Held, *, recovered: bool, died: bool = False) -> Claim | None:
         try:
             entry = held.read(boot=self._boot)
-            # First: what is owed to the sender is whole, even if the message itself is damaged.
-            finish(held, entry.state, recovered=recovered)
+            if entry.state.notices:
+                # First: what is owed to the sender is whole, even if the message itself is damaged.
+                finish(held, entry.state, recovered=recovered)
             held.check(entry)
             if entry.state.accepted and entry.state.accepted.once:
                 idempotency.confirm(held, entry.state.accepted.once)

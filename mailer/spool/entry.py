@@ -149,15 +149,21 @@ def parse_block(data: bytes) -> Block:
         Corrupt: it is not ours, of a later format, or damaged.
     """
     try:
-        lines = [line.partition(": ") for line in data.decode().split("\r\n")]
+        lines = data.decode().split("\r\n")
     except UnicodeDecodeError as error:
         raise Corrupt("the envelope is not UTF-8") from error
-    single = {name: value for name, _, value in lines}
-    if lines[0][0] != "Spool-Format":
+    if lines[0].partition(": ")[0] != "Spool-Format":
         raise Corrupt("it does not begin with Spool-Format")
+    single: dict[str, str] = {}
+    addressed: list[str] = []
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "Spool-Recipient":
+            addressed.append(value)
+        else:
+            single[name] = value
     if single["Spool-Format"] != FORMAT:
         raise Corrupt(f"format {single['Spool-Format'][:20]!r} is not known to this version")
-    recipients = [_recipient(value) for name, _, value in lines if name == "Spool-Recipient"]
     try:
         options = _parameters(single["Spool-Options"])
         block = Block(
@@ -167,7 +173,7 @@ def parse_block(data: bytes) -> Block:
             peer=single["Spool-Peer"],
             envelope=Envelope(
                 sender=_path(single["Spool-Sender"])[0],
-                recipients=tuple(recipients),
+                recipients=tuple(map(_recipient, addressed)),
                 body=options.get("BODY", ""),
                 smtputf8="SMTPUTF8" in options,
                 ret=options.get("RET", ""),
@@ -180,7 +186,7 @@ def parse_block(data: bytes) -> Block:
         raise Corrupt(str(error)) from error
     if not is_id(block.id):
         raise Corrupt("Spool-Id is not an id")
-    if not recipients:
+    if not addressed:
         raise Corrupt("it has no recipient")
     return block
 
@@ -243,7 +249,8 @@ def read_entry(
         raise Corrupt(f"its Spool-Id is {block.id}")
     offset, length = end.end(), int(end.group(1))
     lines = _read_journal(fd, head, offset + length, size)
-    state = journal.fold(block.envelope.recipients, journal.decode(lines), boot=boot)
+    events = journal.decode_whole(lines) or journal.decode(lines)
+    state = journal.fold(block.envelope.recipients, events, boot=boot)
     if state.accepted is None:
         raise Corrupt("it is incomplete: no accepted line follows the message")
     if state.accepted.envelope != sha256(head[:offset]).hexdigest():

@@ -68,6 +68,7 @@ class Held:
     def __init__(self, spool: Spool, spot: Spot, fd: int, size: int, also: tuple[str, ...] = ()) -> None:
         self.spool = spool
         self.spot = spot
+        self.id = spot.name
         self.fd = fd
         self.also = also
         """Other paths of ours that name the same file: where it was before a move that is not durable yet, or
@@ -96,10 +97,11 @@ class Held:
             Unsafe: it is nothing that the spool would have written.
             OSError: as open(2), such as EMFILE.
         """
+        path = spot.path
         try:
-            fd = os.open(spot.path, _FLAGS, dir_fd=spool.root)
+            fd = os.open(path, _FLAGS, dir_fd=spool.root)
         except FileNotFoundError as error:
-            raise Gone(spot.path) from error
+            raise Gone(path) from error
         except OSError as error:
             raise _unsafe(error) from error
         try:
@@ -108,10 +110,6 @@ class Held:
             os.close(fd)
             raise
         return cls(spool, spot, fd, size, also)
-
-    @property
-    def id(self) -> str:
-        return self.spot.name
 
     @property
     def size(self) -> int:
@@ -157,7 +155,7 @@ class Held:
         Raises:
             OSError: some of the lines may be missing, or torn; they do not count then.
         """
-        lines = b"".join(map(journal.encode, events))
+        lines = journal.encode(*events)
         if self._torn is None:
             size = self.size
             self._torn = size > 0 and os.pread(self.fd, 1, size - 1) != b"\n"
@@ -225,10 +223,13 @@ class Held:
             self.leave()
             os.unlink(self.spot.path, dir_fd=self.spool.root)
             return None
-        spot = Spot(place, self.spot.name, bucket)
-        # It may have been moved there before, by a runner that died, or that is about to give it back.
-        stays = spot.path in self.also or self._rename(spot)
-        others = tuple(path for path in self.also if path != spot.path)
+        spot = Spot(place, self.id, bucket)
+        if self.also:
+            # It may have been moved there before, by a runner that died, or that is about to give it back.
+            stays = spot.path in self.also or self._rename(spot)
+            others = tuple(path for path in self.also if path != spot.path)
+        else:
+            stays, others = self._rename(spot), ()
         self.also = (*others, self.spot.path) if stays else others
         self.spot = spot
         return spot
@@ -259,7 +260,7 @@ class Held:
                 os.unlink(path, dir_fd=self.spool.root)
         self.also = ()
         self._durable = self.spot.path
-        return tuple(path.rpartition("/")[0] for path in left)
+        return tuple([path.rpartition("/")[0] for path in left])
 
     def settle(self) -> None:
         """Remove the file's other names now, after a move that is not made durable together with others.

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Status
+from mailer.mail.outcome import FINAL, Status
 from mailer.spool.ids import is_id
 
 
@@ -106,9 +106,11 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep nesting."""
 
 
-def encode(event: Event) -> bytes:
-    """Write one line, CRLF included."""
-    return _encoder.encode(event) + b"\r\n"
+def encode(*events: Event) -> bytes:
+    """Write lines, each with its CRLF."""
+    if len(events) == 1:
+        return _encoder.encode(events[0]) + b"\r\n"
+    return b"".join([_encoder.encode(event) + b"\r\n" for event in events])
 
 
 def decode(journal: bytes) -> Iterator[Event]:
@@ -241,7 +243,7 @@ class State(msgspec.Struct, frozen=True):
     @property
     def open(self) -> tuple[Standing, ...]:
         """The recipients that still wait for their final status."""
-        return tuple([s for s in self.by_address.values() if not s.status.final])
+        return tuple([s for s in self.by_address.values() if s.status not in FINAL])
 
     @property
     def next(self) -> float | None:
@@ -255,6 +257,11 @@ class State(msgspec.Struct, frozen=True):
         """When the message is to be tried first, while that is still to come; None: at once."""
         return next((s.next for s in self.open if s.scheduled), None)
 
+    @property
+    def is_sent(self) -> bool:
+        """All recipients were sent."""
+        return not [s for s in self.by_address.values() if s.status is not Status.SENT]
+
     def due(self, now: float, horizon: float) -> tuple[Standing, ...]:
         """Return the open recipients to be tried now.
 
@@ -263,15 +270,15 @@ class State(msgspec.Struct, frozen=True):
             horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
                 wrong then or is wrong now, and counts as due, unless its sender wants it so.
         """
-        return tuple([s for s in self.open if s.is_due(now, horizon)])
+        # Asked of each message several times, and of nearly all at once: their next is None.
+        return tuple([s for s in self.open if s.next is None or s.is_due(now, horizon)])
 
     def disposition(self, now: float, horizon: float) -> Disposition:
         """Decide what is to be done; arguments as `due`."""
         if self.held:
             return Disposition.HOLD
         if not self.open:
-            sent = all(s.status is Status.SENT for s in self.by_address.values())
-            return Disposition.FINISH if sent else Disposition.FAIL
+            return Disposition.FINISH if self.is_sent else Disposition.FAIL
         return Disposition.ATTEMPT if self.due(now, horizon) else Disposition.WAIT
 
 
@@ -294,7 +301,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
     standings = dict(state.by_address)
     for event in events:
         if outcome := OUTCOMES.get(event.event):
-            due = _time(event.next)
+            due = _time(event.next) if event.next else None
             for address in event.to:
                 # Sent is sent: no later line, however it came there, may mail anybody twice.
                 if (known := standings.get(address)) and known.status is not Status.SENT:
@@ -418,11 +425,12 @@ def _in_hand(state: State, event: Event, boot: str) -> State:
 
 def _after_acceptance(state: State, event: Event, standings: dict[str, Standing]) -> State:
     at = _time(event.at) or 0.0
-    if (scheduled := _time(event.next)) is not None:
+    if event.next and (scheduled := _time(event.next)) is not None:
         for address, known in standings.items():
             standings[address] = replace(known, next=scheduled)
         at = max(at, scheduled)
-    return replace(state, accepted=event, since=at, expires=_time(event.expires))
+    expires = _time(event.expires) if event.expires else None
+    return replace(state, accepted=event, since=at, expires=expires)
 
 
 def _after_death(state: State, event: Event, boot: str) -> State:

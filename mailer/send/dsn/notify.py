@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import MailLog
-from mailer.send.dsn.owed import Action, Destination, Told, owed
+from mailer.send.dsn.owed import Action, Destination, Told, may_owe, owed
 from mailer.spool import journal
 from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
@@ -64,6 +64,8 @@ class Notifier:
                 claim finishes it or begins anew; at no time are there two notifications that can be sent.
                 (After a defect of ours no notification is made; the message's file, in `failed/`, says so.)
         """
+        if not may_owe(state):
+            return state
         to = self._terms.destination(claim.entry.envelope.sender)
         delay_warning = self._terms.delay_warning if self._terms.trusts_clock() else 0.0
         told = owed(state, now, delay_warning) if to else ()

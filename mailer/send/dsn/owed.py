@@ -33,6 +33,11 @@ class Told:
     action: Action
 
 
+def may_owe(state: State) -> bool:
+    """Tell whether `owed` may return anything: not of what everybody was sent and nobody asked to hear of."""
+    return bool([s for s in state.by_address.values() if s.action or s.status is not Status.SENT])
+
+
 def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:
     """Return what the sender is still to be notified of.
 

@@ -11,7 +11,7 @@ from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls, utf8
 from mailer.send.smtp.body import DotStuffer
 from mailer.send.smtp.events import Answered, Broken, GoAhead, Settled, Verdict
-from mailer.send.smtp.extensions import Extensions, mail_command, rcpt_command
+from mailer.send.smtp.extensions import NO_LIMITS, Extensions, mail_command, rcpt_command
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.smtp.login import Login, TokenRefused, fetch
 from mailer.send.smtp.machine import State
@@ -59,6 +59,8 @@ class Session:
         self._wire = wire
         self._dialogue = wire.dialogue
         self.hop = wire.hop
+        self.label = wire.label
+        """The next hop as `Outcome.hop` has it."""
         self.extensions = Extensions()
         self.worn = False
         """The last transaction got nothing through for what may be this session's trouble, see `worn`."""
@@ -112,11 +114,6 @@ class Session:
         return session
 
     @property
-    def label(self) -> str:
-        """The next hop as `Outcome.hop` has it."""
-        return self._wire.label
-
-    @property
     def tls(self) -> str:
         """TLS version and cipher; `none: REASON` if it was given up; empty if it was not tried."""
         return self._wire.tls or self._without_tls
@@ -133,7 +130,7 @@ class Session:
     @property
     def alive(self) -> bool:
         """Another transaction may begin."""
-        return self._ready and not self.used_up
+        return self._wire.broken is None and self._dialogue.state is State.READY and not self.used_up
 
     @property
     def used_up(self) -> bool:
@@ -170,22 +167,19 @@ class Session:
         After any exception, cancellation included, the session is dead; unless `on_commit` had returned,
         nothing was sent to anyone.
         """
-        fits = self.extensions.limits.take([recipient.address for recipient in recipients])
-        outcomes = [
-            self._unfit(message, recipient) if fit else self._beyond(recipient)
-            for recipient, fit in zip(recipients, fits, strict=True)
-        ]
-        asked = [place for place, outcome in enumerate(outcomes) if outcome is None]
-        if asked:
-            batch = [recipients[place] for place in asked]
-            try:
-                answered = await self._attempt(message, batch, on_commit)
-            except BaseException:
-                self._wire.abort()
-                raise
-            for place, outcome in zip(asked, answered, strict=True):
-                outcomes[place] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        implied = self._implied(message, recipients)
+        asked = [one for one in recipients if one.address not in implied] if implied else recipients
+        if not asked:
+            return [implied[recipient.address] for recipient in recipients]
+        try:
+            answered = await self._attempt(message, asked, on_commit)
+        except BaseException:
+            self._wire.abort()
+            raise
+        if not implied:
+            return answered
+        known = implied | {outcome.address: outcome for outcome in answered}
+        return [known[recipient.address] for recipient in recipients]
 
     async def close(self) -> None:
         """Say QUIT if there is a session to end, wait a little for the reply, and close. Never raises."""
@@ -284,30 +278,43 @@ class Session:
 
     # A transaction.
 
-    def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
-        """The refusal that the hop's EHLO reply already implies: it is not asked, so no words are its own."""
-        limit = self.extensions.size_limit
-        if limit and message.size > limit:  # RFC 1870 6.1
-            text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
-            return self._implied(recipient, Scope.MESSAGE, text)
-        if not self.extensions.smtputf8:  # RFC 6531 3.2
+    def _implied(self, message: Message, recipients: Sequence[Recipient]) -> dict[str, Outcome]:
+        """Return what the hop's EHLO reply already implies, by address: it is not asked about these."""
+        offered = self.extensions
+        implied: dict[str, Outcome] = {}
+        if offered.limits is not NO_LIMITS:
+            fits = offered.limits.take([recipient.address for recipient in recipients])
+            beyond = [one for one, fit in zip(recipients, fits, strict=True) if not fit]
+            implied = {recipient.address: self._beyond(recipient) for recipient in beyond}
+        if offered.size_limit and message.size > offered.size_limit:  # RFC 1870 6.1
+            most, size = offered.size_limit, message.size
+            text = f"552 5.3.4 message of {size} octets exceeds the limit of {most} at {self.label}"
+            return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
+        if not offered.smtputf8:  # RFC 6531 3.2
             # The name stands first: behind "not offered by" an address would read as a complaint about ours.
             text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
             if utf8.indispensable(message):
-                return self._implied(recipient, Scope.MESSAGE, text)
-            if not recipient.address.isascii():
-                return self._implied(recipient, Scope.RECIPIENT, text)
-        return None
+                return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
+            if impossible := [one for one in recipients if not one.address.isascii()]:
+                return self._refused_unasked(impossible, Scope.RECIPIENT, text) | implied
+        return implied
 
     def _beyond(self, recipient: Recipient) -> Outcome:
         text = f"more at once than {self.label} takes (RFC 9422)"
         return Outcome(recipient.address, Status.PENDING, self.label, text, Scope.RECIPIENT)
 
-    def _implied(self, recipient: Recipient, scope: Scope, text: str) -> Outcome:
+    def _refused_unasked(
+        self, recipients: Sequence[Recipient], scope: Scope, text: str
+    ) -> dict[str, Outcome]:
         host = f"[{self.hop.name}]" if ":" in self.hop.name else self.hop.name
-        return Outcome(recipient.address, Status.BOUNCED, host, text, scope, self.tls)
+        return {
+            one.address: Outcome(one.address, Status.BOUNCED, host, text, scope, self.tls)
+            for one in recipients
+        }
 
-    async def _attempt(self, message: Message, batch: list[Recipient], on_commit: Commit) -> list[Outcome]:
+    async def _attempt(
+        self, message: Message, batch: Sequence[Recipient], on_commit: Commit
+    ) -> list[Outcome]:
         wire, offered, envelope = self._wire, self.extensions, message.envelope
         self.worn = False
         self._transactions += 1
@@ -322,7 +329,7 @@ class Session:
         event = await wire.event()
         if isinstance(event, GoAhead):
             refused = event.refused
-            accepted = [r for r, no in zip(batch, refused, strict=True) if not no]
+            accepted = [one for one, no in zip(batch, refused, strict=True) if not no]
             handed_over = await self._send(message, accepted, on_commit)
             event = await wire.event()
             if handed_over and isinstance(event, Broken):
@@ -336,7 +343,7 @@ class Session:
         self.worn = worn(event.verdicts)
         return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
 
-    def _ended(self, batch: list[Recipient], ended: Broken) -> list[Outcome]:
+    def _ended(self, batch: Sequence[Recipient], ended: Broken) -> list[Outcome]:
         """Say what the end of the session within a transaction means: nobody has got anything.
 
         Raises:
@@ -389,8 +396,8 @@ class Session:
     def _outcome(
         self, recipient: Recipient, status: Status, scope: Scope, reply: str, phase: str = ""
     ) -> Outcome:
-        ours = status is Status.SENT and recipient.wants("SUCCESS") and not self.extensions.dsn
-        action = "relayed" if ours else ""
+        wanted = status is Status.SENT and recipient.notify and recipient.wants("SUCCESS")
+        action = "relayed" if wanted and not self.extensions.dsn else ""
         return Outcome(recipient.address, status, self.label, reply, scope, self.tls, phase, action=action)
 
     # Trouble.

@@ -41,6 +41,7 @@ class Limits:
         return taken
 
 
+NO_LIMITS = Limits()
 _LIMIT = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4: six digits at most
 
 
@@ -59,7 +60,7 @@ class Extensions:
     """Octets; 0: none, or not announced."""
     auth: tuple[str, ...] = ()
     """Mechanisms, upper case, in the server's order."""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     @classmethod
     def of(cls, reply: Reply) -> "Extensions":
@@ -79,7 +80,7 @@ class Extensions:
             sizes="SIZE" in offered,
             size_limit=int(limit) if limit.isascii() and limit.isdigit() and len(limit) <= 20 else 0,
             auth=tuple(dict.fromkeys(offered.get("AUTH", []))),
-            limits=Limits.of(offered.get("LIMITS", [])),
+            limits=Limits.of(offered["LIMITS"]) if "LIMITS" in offered else NO_LIMITS,
         )
 
 

@@ -62,6 +62,10 @@ class Hop:
     shared: bool = False
     """Another login is used at the same name and port: only with its own is this hop named unmistakably."""
 
+    def __hash__(self) -> int:
+        # Not of all fields: it is looked up several times for each message.
+        return hash((self.name, self.port, self.address))
+
     def __str__(self) -> str:
         return self.at(self.address)
 

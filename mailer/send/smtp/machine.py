@@ -205,8 +205,12 @@ class Dialogue:
         events: list[Event] = []
         self._reader.feed(data)
         try:
-            while not self.over and (reply := self._reader.next(_FOR_US.get(self.phase, 0))):
-                if event := self._take(reply):
+            while self.state is not State.OVER:
+                phase = self.phase
+                reply = self._reader.next(_FOR_US.get(phase, 0))
+                if reply is None:
+                    break
+                if event := self._take(phase, reply):
                     events.append(event)
         except BadReply as bad:
             events.append(self._break(str(bad)))
@@ -247,9 +251,8 @@ class Dialogue:
         self.state = State.OVER
         return broken
 
-    def _take(self, reply: Reply) -> Event | None:
-        """One complete reply."""
-        phase = self.phase
+    def _take(self, phase: Phase, reply: Reply) -> Event | None:
+        """One complete reply, when the phase was this."""
         # To the final dot a 421 is a proper answer: refused, for now, and surely so.
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
             if phase not in _COMMANDS or not self._awaited:

@@ -2,12 +2,13 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mailer.mail.envelope import Recipient
-from mailer.mail.outcome import Outcome
+from mailer.mail.outcome import Outcome, Status
 from mailer.send.phase import Phase
 from mailer.send.smtp.client import Commit, Message
 from mailer.send.smtp.hop import Hop
@@ -98,7 +99,9 @@ class _Line:
         """Leases that hold a session or wait for one."""
         self.turnless = 0
         """Of these, those that wait for a place before they get their turn (`Hop.per_minute`)."""
-        self.free = asyncio.Semaphore(limit)
+        self._vacancies = limit
+        self._queue: deque[asyncio.Future[None]] = deque()
+        """Those that wait for a place."""
         self._pool = pool
         self._hop = hop
         self._opening: list[float] = []
@@ -135,8 +138,8 @@ class _Line:
             more, self.limit = self._full - self.limit, self._full
             paid, self._owed = min(more, self._owed), max(0, self._owed - more)
             for _ in range(more - paid):
-                self.free.release()
-        await self.free.acquire()
+                self._vacate()
+        await self._occupy()
         try:
             if (pause := self._told + EASE - asyncio.get_running_loop().time()) > 0:
                 await asyncio.sleep(pause)
@@ -149,7 +152,39 @@ class _Line:
         if self._owed:
             self._owed -= 1
         else:
-            self.free.release()
+            self._vacate()
+
+    def take_at_once(self) -> Session | None:
+        """Return an idle session, and take a place for it; None: there is none, or there may be a pause."""
+        if not self._idle or not self._vacancies or self._told > -math.inf:
+            return None
+        self._vacancies -= 1
+        session, _ = self._idle.pop()
+        self._leased.add(session)
+        return session
+
+    async def _occupy(self) -> None:
+        """Take a place; those that wait for one get it in the order in which they came."""
+        if self._vacancies:
+            self._vacancies -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self._vacate()
+            raise
+
+    def _vacate(self) -> None:
+        """Give a place to the first that waits, if it still does."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._vacancies += 1
 
     @property
     def hangs(self) -> bool:
@@ -210,20 +245,22 @@ class _Line:
     def put(self, session: Session) -> None:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
-        if session.used_up or (session.alive and (self._owed or self._is_wanted(session))):
-            self._retire(session)
-        elif session.alive:
+        if session.alive and not self._owed and not self._is_wanted(session):
             end = asyncio.get_running_loop().time() + self._pool.idle
             self._idle.append((session, end))
             if self._timer is None:
                 self._wait_until(end)
+        elif session.alive or session.used_up:
+            self._retire(session)
         else:
             self._abort(session)
 
     def _is_wanted(self, session: Session) -> bool:
         """Tell whether another runner waits for the place of a session that has had it for long enough."""
+        if self._hop.slots is None:
+            return False
         _, since = self._slots.get(session, (None, math.inf))
-        if self._hop.slots is None or asyncio.get_running_loop().time() - since < SHARE:
+        if asyncio.get_running_loop().time() - since < SHARE:
             return False
         return self._hop.slots.wanted()
 
@@ -287,8 +324,11 @@ class Lease:
         self._served = False
 
     async def __aenter__(self) -> Self:
-        self._line = self._pool.line(self._hop)
-        self._line.users += 1
+        self._line = line = self._pool.line(self._hop)
+        line.users += 1
+        if not self._hop.per_minute and (session := line.take_at_once()):
+            self._session, self._served = session, True
+            return self
         since = asyncio.get_running_loop().time()
         try:
             await self._place()
@@ -343,7 +383,7 @@ class Lease:
             HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
         """
         outcomes = await self._transact(message, recipients, on_commit)
-        if any(slows_down(outcome) for outcome in outcomes):
+        if [one for one in outcomes if one.status is Status.DEFERRED and slows_down(one)]:
             self._line.ease()
         return outcomes
 
@@ -368,7 +408,8 @@ class Lease:
 
     def _leave(self) -> None:
         self._line.users -= 1
-        self._pool.forget_if_vacant(self._hop)
+        if not self._line.users:
+            self._pool.forget_if_vacant(self._hop)
 
 
 async def _close(session: Session, slot: "Slot | None") -> None:

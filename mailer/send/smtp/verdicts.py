@@ -14,7 +14,7 @@ def worn(verdicts: Sequence[Verdict]) -> bool:
 
     Servers end a session's credit with a 4yz to MAIL or DATA as often as with the 421 of RFC 5321 3.8.
     """
-    if any(verdict.phase is Phase.DOT for verdict in verdicts):
+    if Phase.DOT in [verdict.phase for verdict in verdicts]:
         return False
     return any(
         (verdict.phase is not Phase.RCPT and not verdict.reply.permanent)
