@@ -122,14 +122,23 @@ class Attempt:
             if not recipients:
                 return
 
-    async def _try_groups(
+    def _try_groups(
         self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
-    ) -> list[Recipient]:
+    ) -> Awaitable[list[Recipient]]:
         """Send to all destinations, some at a time: a slow one does not hold up the others."""
         budgets = self._policy.budgets
         divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
         if len(divided) == 1 and self._room is None:
-            return await self._try(route, *divided[0], hops_left=hops_left)
+            return self._try(route, *divided[0], hops_left=hops_left)
+        return self._try_at_once(route, divided, hops_left=hops_left)
+
+    async def _try_at_once(
+        self,
+        route: Route,
+        divided: "Sequence[tuple[Sequence[Recipient], Purse | None]]",
+        *,
+        hops_left: bool,
+    ) -> list[Recipient]:
         room = self._room = self._room or asyncio.Semaphore(_DESTINATIONS)
 
         async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:

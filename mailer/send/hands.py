@@ -7,6 +7,7 @@ A message that only waits, for a silent server or for `batchDelay` to pass, take
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any
 
 from mailer.send.lanes import Lanes
@@ -49,7 +50,7 @@ class Hands:
     def longest(self) -> float:
         """Seconds that the one that has been in hand for longest has been so; there must be one."""
         _, since = next(iter(self.tasks.values()))
-        return asyncio.get_running_loop().time() - since
+        return monotonic() - since
 
     def take(
         self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
@@ -63,7 +64,7 @@ class Hands:
         """
         loop = asyncio.get_running_loop()
         task = loop.create_task(work)
-        self.tasks[task] = destination, loop.time()
+        self.tasks[task] = destination, monotonic()
         self._lanes.begin(destination)
         if not self._ticking:
             self._ticking = True
@@ -88,7 +89,7 @@ class Hands:
     def _tick(self) -> None:
         """Count anew who only waits, while anything is in hand."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         waits = [self._lanes.waits(destination, now - since) for destination, since in self.tasks.values()]
         self._waiting = min(sum(waits), _MOST_WAITING)
         self._ticking = bool(self.tasks)

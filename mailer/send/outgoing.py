@@ -29,7 +29,7 @@ class Outgoing(msgspec.Struct, frozen=True):
 
     @property
     def envelope(self) -> Envelope:
-        return self.shown or self.claim.entry.envelope
+        return self.shown or self.claim.entry.block.envelope
 
     @property
     def size(self) -> int:

@@ -227,7 +227,7 @@ class Runner:
 
     def _is_paused(self) -> bool:
         """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if now >= self._look_for_pause:
             self._look_for_pause = now + PAUSE_SEEN
             before, self._paused = self._paused, is_paused(self._spool)
@@ -307,7 +307,7 @@ class Runner:
             return PAUSE_SEEN
         if not self._feed.exhausted:
             return None
-        return look_again - asyncio.get_running_loop().time()
+        return look_again - monotonic()
 
     async def _rest(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):

@@ -97,11 +97,10 @@ class Held:
             Unsafe: it is nothing that the spool would have written.
             OSError: as open(2), such as EMFILE.
         """
-        path = spot.path
         try:
-            fd = os.open(path, _FLAGS, dir_fd=spool.root)
+            fd = os.open(spot.path, _FLAGS, dir_fd=spool.root)
         except FileNotFoundError as error:
-            raise Gone(path) from error
+            raise Gone(spot.path) from error
         except OSError as error:
             raise _unsafe(error) from error
         try:

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Outcome, Scope
@@ -49,7 +50,7 @@ class Providers:
 
     def look(self) -> None:
         """Read the file again, unless that was just done."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if now - self._looked >= _LOOK and not self._unwritten:
             self._looked = now
             self._states = provider_state.read(self._spool)

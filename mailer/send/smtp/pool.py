@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -123,14 +124,14 @@ class _Line:
 
     @property
     def _eased(self) -> bool:
-        return asyncio.get_running_loop().time() < self._told + EASED
+        return monotonic() < self._told + EASED
 
     def ease(self) -> None:
         """Give the hop half as many sessions, and a pause: it has told us to slow down."""
         less = max(1, self.limit // 2)
         self._owed += self.limit - less
         self.limit = less
-        self._told = asyncio.get_running_loop().time()
+        self._told = monotonic()
 
     async def place(self) -> None:
         """Wait for one of the places, and for the end of a pause."""
@@ -141,7 +142,7 @@ class _Line:
                 self._vacate()
         await self._occupy()
         try:
-            if (pause := self._told + EASE - asyncio.get_running_loop().time()) > 0:
+            if (pause := self._told + EASE - monotonic()) > 0:
                 await asyncio.sleep(pause)
         except BaseException:
             self.leave_place()
@@ -191,7 +192,7 @@ class _Line:
         """There is no session, and one has been waited for in vain for long."""
         if not self._opening or self._leased or self._idle:
             return False
-        return asyncio.get_running_loop().time() - self._opening[0] > HANGING
+        return monotonic() - self._opening[0] > HANGING
 
     async def take(self, since: float) -> tuple[Session, bool]:
         """A session, and whether it has served before; such a one may have died meanwhile.
@@ -221,17 +222,16 @@ class _Line:
         except BaseException:
             slot.release(in_order=False)
             raise
-        self._slots[session] = slot, asyncio.get_running_loop().time()
+        self._slots[session] = slot, monotonic()
         return session
 
     async def _open(self) -> Session:
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        began = monotonic()
         self._opening.append(began)
         try:
             session = await self._pool.opener(self._hop)
         except HopTrouble as trouble:
-            if (now := clock()) - began > SLOW:
+            if (now := monotonic()) - began > SLOW:
                 self._failure = now, trouble
             if trouble.reply is not None and not trouble.reply.permanent:
                 self.ease()  # Too many connections, most often.
@@ -246,7 +246,7 @@ class _Line:
         """Take a session back; one that is not ready for another transaction is dropped."""
         self._leased.discard(session)
         if session.alive and not self._owed and not self._is_wanted(session):
-            end = asyncio.get_running_loop().time() + self._pool.idle
+            end = monotonic() + self._pool.idle
             self._idle.append((session, end))
             if self._timer is None:
                 self._wait_until(end)
@@ -260,7 +260,7 @@ class _Line:
         if self._hop.slots is None:
             return False
         _, since = self._slots.get(session, (None, math.inf))
-        if asyncio.get_running_loop().time() - since < SHARE:
+        if monotonic() - since < SHARE:
             return False
         return self._hop.slots.wanted()
 
@@ -290,14 +290,13 @@ class _Line:
         self._idle.clear()
 
     def _wait_until(self, end: float) -> None:
-        loop = asyncio.get_running_loop()
-        end = min(end, loop.time() + LOOK) if self._hop.slots else end
-        self._timer = loop.call_at(end, self._expire)
+        end = min(end, monotonic() + LOOK) if self._hop.slots else end
+        self._timer = asyncio.get_running_loop().call_later(end - monotonic(), self._expire)
 
     def _expire(self) -> None:
         """Close whose time is over, and all if another runner waits for their places."""
         self._timer = None
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if self._idle and self._hop.slots and self._hop.slots.wanted():
             now = math.inf
         while self._idle and self._idle[0][1] <= now:
@@ -329,7 +328,7 @@ class Lease:
         if not self._hop.per_minute and (session := line.take_at_once()):
             self._session, self._served = session, True
             return self
-        since = asyncio.get_running_loop().time()
+        since = monotonic()
         try:
             await self._place()
             try:
@@ -478,7 +477,7 @@ class Pool:
 
     async def turn(self, hop: Hop) -> None:
         """Wait until the next transaction may begin by `Hop.per_minute`; they are spread evenly."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if len(self._turns) > _TURNS:
             self._turns = {other: turn for other, turn in self._turns.items() if turn > now}
         turn = max(now, self._turns.get(hop, now))
@@ -488,7 +487,7 @@ class Pool:
 
     def until_turn(self, hop: Hop, before: int) -> float:
         """Seconds until a turn that `before` others get theirs before."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         return max(0.0, self._turns.get(hop, now) - now) + before * 60 / hop.per_minute
 
     def forget_if_vacant(self, hop: Hop) -> None:

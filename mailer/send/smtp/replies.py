@@ -65,6 +65,8 @@ class ReplyReader:
                 line = self._conceal.octets(line) if self._conceal else line
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
             code, mark, text = found.groups(b"")
+            if self._conceal is None and not self._lines and mark != b"-":
+                return Reply(int(code), (decode(text),))  # As nearly all are.
             conceal = None if int(code[:1]) == verbatim else self._conceal
             reply = self._line(int(code), more=mark == b"-", text=conceal.octets(text) if conceal else text)
             if reply and conceal and len(reply.lines) > 1:

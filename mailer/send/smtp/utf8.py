@@ -33,7 +33,8 @@ def indispensable(message: Readable) -> bool:
     undeliverable at such a hop. Nor are 8-bit bytes in a header alone: real mail has them, undeclared, and it
     passes.
     """
-    return not message.envelope.sender.isascii() or (message.envelope.smtputf8 and not _ascii_header(message))
+    envelope = message.envelope
+    return not envelope.sender.isascii() or (envelope.smtputf8 and not _ascii_header(message))
 
 
 def _ascii_header(message: Readable) -> bool:

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from mailer.mail.outcome import Scope
@@ -223,7 +224,7 @@ class Wire(asyncio.BufferedProtocol):
         One timer serves all phases: it is replaced only for an earlier deadline, and one that comes too early
         goes to sleep again. Most transactions touch no timer at all.
         """
-        self._deadline = self._loop.time() + self._timeouts.of(phase)
+        self._deadline = monotonic() + self._timeouts.of(phase)
         if self._timer is None or self._timer.when() > self._deadline:
             if self._timer:
                 self._timer.cancel()
@@ -233,7 +234,7 @@ class Wire(asyncio.BufferedProtocol):
         self._timer = None
         if not self._waiter:
             return
-        if self._loop.time() < self._deadline:
+        if monotonic() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._tick)
         else:
             self._break(Broken(TIMED_OUT, self.dialogue.phase))
