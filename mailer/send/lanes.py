@@ -37,7 +37,7 @@ class Lanes:
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
         self.names: set[str] = set()
-        """Of the messages that wait, and are to be left in `new/`."""
+        """Of the messages that wait, and are to stay in `new/`."""
         self.missed = False
         """Some wait no longer, and only a pass will find them."""
 

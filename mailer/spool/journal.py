@@ -270,7 +270,7 @@ class State(msgspec.Struct, frozen=True):
             horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
                 wrong then or is wrong now, and counts as due, unless its sender wants it so.
         """
-        # Asked of each message several times, and of nearly all at once: their next is None.
+        # Nearly every recipient is due at once, and this is asked twice for each message.
         return tuple([s for s in self.open if s.next is None or s.is_due(now, horizon)])
 
     def disposition(self, now: float, horizon: float) -> Disposition:
