@@ -225,6 +225,37 @@ def test_a_journal_for_which_no_descriptor_was_left_is_synced_when_there_is_one(
     assert len(refused) == 3
 
 
+def test_a_journal_in_hand_whose_sync_failed_is_not_synced_again(
+    spool_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel has dropped what it could not write: a second sync would say that all is well."""
+    name = accept(spool_path, b"mail", "sent@example.net")
+
+    async def change_twice(spool: Spool, committer: Committer, syncs: Fsyncs) -> Held:
+        journals, claim = Journals(committer), claims_of(spool, NOW).take(name)
+        assert claim is not None
+        syncs.failing |= {f"new/{name}", f"cur/{name}"}
+        journals.changed(claim.held)
+        while claim.held.lost is None:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.01)
+        syncs.failing.clear()
+        journals.changed(claim.held)
+        while claim.held in journals._changed:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.01)
+        await asyncio.wrap_future(committer.answer())
+        return claim.held
+
+    with Spool.open(spool_path) as spool:
+        committer = Committer(spool).start()
+        syncs = Fsyncs(monkeypatch)
+        held = asyncio.run(asyncio.wait_for(change_twice(spool, committer, syncs), 60))
+        committer.close()
+        assert len([path for path in syncs.paths if path.endswith(name)]) == 1
+        with pytest.raises(OSError, match="Input/output error"):
+            held.sync()
+        held.release()
+
+
 def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
     """When `cur/` is synced, for all that were claimed meanwhile; the order is `Torn`'s to judge."""
     names = [accept(spool_path, b"mail", "sent@example.net") for _ in range(20)]

@@ -123,7 +123,9 @@ class _Sync:
 
     def sync(self) -> None:
         try:
-            os.fdatasync(self._fd)
+            # After a failure a second one would say that all is well.
+            if self._held.lost is None:
+                os.fdatasync(self._fd)
         except OSError as error:
             self._held.lost = error
             raise
