@@ -5,20 +5,22 @@
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from seeded_defects.__main__ import ROOT, copy_of_the_product
 from seeded_defects.catalogue import DEFECTS
 
 from lab.explore import Counts, Failure, explore, shortest
-from lab.results import DEFECTS_FILE, PAGE, TOTALS, commit, page
+from lab.results import DEFECTS_FILE, PAGE, TOTALS, VERSION, commit, page
 
-_SEEN = ("spool/", "send/record.py", "send/work.py")
+_SEEN = ("spool/", "send/record.py", "send/work.py", "send/journals.py")
 """Where the defects are that a simulated disk could show."""
 
 
@@ -34,8 +36,13 @@ def _tell(failure: Failure) -> None:
 
 
 def _explore(first: int, minutes: float) -> int:
+    """Go on from a number, or from where the last run stopped; totals are kept every ten seconds."""
     totals = json.loads(TOTALS.read_text()) if TOTALS.exists() else {}
+    if totals.get("version") != VERSION:
+        totals = {}  # The figures of another simulator say nothing of this one.
     first = first or int(totals.get("next", 0))
+    # Its threads take turns: on one processor they hand over in half the time.
+    os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
     counts, began, last = Counts(), time.process_time(), time.monotonic()
 
     def seeds() -> Iterator[int]:
@@ -49,21 +56,38 @@ def _explore(first: int, minutes: float) -> int:
                     f"({counts.points / used:.0f} and {counts.worlds / used:.0f} a second of processor)",
                     flush=True,
                 )
+                so_far = dict(totals)
+                _add(so_far, counts, used, first)
+                _keep(so_far)
             yield seed
 
-    failure = next(explore(seeds(), counts), None)
+    failure = None
+    try:
+        failure = next(explore(seeds(), counts), None)
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on from here")
     used = time.process_time() - began
-    for name, value in (asdict(counts) | {"seconds": used}).items():
-        totals[name] = round(totals.get(name, 0) + value, 1)
+    _add(totals, counts, used, first)
     totals["broken"] = totals.get("broken", 0) + (failure is not None)
-    totals["next"] = first + counts.stories
-    totals["commit"], totals["date"] = commit(), f"{time.strftime('%Y-%m-%d', time.gmtime())}"
-    TOTALS.parent.mkdir(parents=True, exist_ok=True)
-    TOTALS.write_text(json.dumps(totals, indent=1) + "\n")
+    _keep(totals)
     print(f"{counts}, {used:.0f} s of processor; in all: {totals}")
     if failure:
         _tell(failure)
     return 1 if failure else 0
+
+
+def _add(totals: dict[str, Any], counts: Counts, used: float, first: int) -> None:
+    for name, value in (asdict(counts) | {"seconds": used}).items():
+        totals[name] = round(totals.get(name, 0) + value, 1)
+    totals["next"] = first + counts.stories
+    totals.setdefault("broken", 0)
+
+
+def _keep(totals: dict[str, Any]) -> None:
+    """Write what was done so far, so that a run that is ended loses the last seconds only."""
+    totals |= {"version": VERSION, "commit": commit(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    TOTALS.parent.mkdir(parents=True, exist_ok=True)
+    TOTALS.write_text(json.dumps(totals, indent=1) + "\n")
 
 
 _SEARCH = """
@@ -77,7 +101,7 @@ def seeds():
     while time.process_time() - began < float(sys.argv[2]):
         yield seed
         seed += 1
-for failure in explore(seeds(), counts):
+for failure in explore(seeds(), counts, most=40):
     used = time.process_time() - began
     print(f"{failure.wrong[0]} | {failure.story.seed} | {counts.points} | {used:.1f} s")
     break
@@ -85,9 +109,7 @@ for failure in explore(seeds(), counts):
 
 
 def _defects(names: Sequence[str], seconds: float) -> int:
-    rows: dict[str, str] = {}
-    if DEFECTS_FILE.exists():
-        rows = dict(line.split("\t", 1) for line in DEFECTS_FILE.read_text().splitlines())
+    """Plant each defect by itself, and search, at most 40 worlds of a story; each row is kept at once."""
     wanted = [d for d in DEFECTS if (d.name in names if names else d.module.startswith(_SEEN))]
     for defect in wanted:
         with copy_of_the_product() as copy:
@@ -104,13 +126,20 @@ def _defects(names: Sequence[str], seconds: float) -> int:
         said = ran.stdout.strip()
         if ran.returncode:
             said = f"**not caught**: {ran.stderr.strip().splitlines()[-1][:90]} | | |"
-        rows[defect.name] = said or f"**not caught** | | | {seconds:.0f} s"
-        print(f"{defect.name}: {rows[defect.name]}", flush=True)
-    known = [defect.name for defect in DEFECTS]
-    lines = [f"{name}\t{row}" for name, row in sorted(rows.items(), key=lambda one: known.index(one[0]))]
+        row = said or f"**not caught** | | | {seconds:.0f} s"
+        print(f"{defect.name}: {row}", flush=True)
+        _keep_row(defect.name, row)
+    return 0
+
+
+def _keep_row(name: str, row: str) -> None:
+    rows: dict[str, str] = {}
+    if DEFECTS_FILE.exists():
+        rows = dict(line.split("\t", 1) for line in DEFECTS_FILE.read_text().splitlines())
+    rows[name] = row
+    lines = [f"{defect.name}\t{rows[defect.name]}" for defect in DEFECTS if defect.name in rows]
     DEFECTS_FILE.parent.mkdir(parents=True, exist_ok=True)
     DEFECTS_FILE.write_text("\n".join(lines) + "\n")
-    return 0
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ reach the disk in any order that the profile admits.
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -72,17 +73,22 @@ class Inode:
         "durable",
         "durable_entries",
         "entries",
+        "errors",
         "links",
         "lock",
         "mode",
         "mtime",
         "number",
-        "opened",
+        "owner",
         "writes",
     )
 
-    def __init__(self, number: int, mode: int, *, directory: bool) -> None:
+    def __init__(self, number: int, mode: int, *, directory: bool, owner: int = -1) -> None:
         self.number = number
+        self.owner = owner
+        """The user id; -1: ours."""
+        self.errors = 0
+        """How often a write of it was refused: each open file hears of that once, from its next sync."""
         self.mode = mode
         self.entries: dict[str, int] | None = {} if directory else None
         self.durable_entries: dict[str, int] = {}
@@ -93,7 +99,6 @@ class Inode:
         self.mtime = self.ctime = 0.0
         self.allocated = 0
         self.lock: object = None
-        self.opened = 0
 
 
 def put(data: bytes, write: Write) -> bytes:
@@ -124,10 +129,12 @@ class Disk:
 
     # What programs do.
 
-    def make(self, parent: Inode, name: str, mode: int, *, directory: bool) -> Inode:
+    def make(self, parent: Inode, name: str, mode: int, *, directory: bool = False, owner: int = -1) -> Inode:
+        """Make a file or a directory; a mode that has a type makes something else, such as a link."""
         if self.full:
             raise trouble(errno.ENOSPC, name)
-        node = Inode(self._next, mode | (0o40000 if directory else 0o100000), directory=directory)
+        kind = stat.S_IFMT(mode) or (stat.S_IFDIR if directory else stat.S_IFREG)
+        node = Inode(self._next, kind | stat.S_IMODE(mode), directory=directory, owner=owner)
         self._next += 1
         self.inodes[node.number] = node
         self._set([(parent, name, node)])
@@ -214,7 +221,25 @@ class Disk:
     def lose(self, node: Inode) -> None:
         """A sync that fails drops what it should have written: the next one has nothing to say of it."""
         self.version += 1
+        node.errors += 1
         node.writes.clear()
+
+    def plant(self, path: str, data: bytes, mode: int = 0o600, owner: int = -1) -> Inode:
+        """Put a file where a hand made it, durably; directories on its way, too."""
+        *way, name = path.strip("/").split("/")
+        parent = self.inodes[1]
+        for part in way:
+            there = (parent.entries or {}).get(part)
+            parent = self.inodes[there] if there else self._plant(parent, part, stat.S_IFDIR | 0o700, -1)
+        node = self._plant(parent, name, mode, owner)
+        node.data = node.durable = data
+        return node
+
+    def _plant(self, parent: Inode, name: str, mode: int, owner: int) -> Inode:
+        node = self.make(parent, name, mode, directory=stat.S_ISDIR(mode), owner=owner)
+        parent.durable_entries[name] = node.number
+        self.changes.pop()
+        return node
 
     def _with_partners(self, changes: list[Change]) -> list[Change]:
         """Where renames are whole, what removes an old name brings the new one with it.
@@ -284,7 +309,7 @@ class Disk:
 
     @staticmethod
     def _copy(node: Inode) -> Inode:
-        copy = Inode(node.number, node.mode, directory=node.entries is not None)
+        copy = Inode(node.number, node.mode, directory=node.entries is not None, owner=node.owner)
         copy.mtime, copy.ctime, copy.allocated = node.mtime, node.ctime, node.allocated
         return copy
 

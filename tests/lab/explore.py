@@ -2,22 +2,28 @@
 
 import gc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from lab import judge
-from lab.disk import Disk, Write, put
+from lab.disk import PROFILES, Disk, Write, put
 from lab.hops import Log, token_of
-from lab.programs import ROUNDS, drain, operator, receiver, runner
+from lab.operating import first_token, operator, plant, rotate
+from lab.programs import ROUNDS, drain, runner
 from lab.seam import installed
-from lab.story import LATER_RUN, Story, story_of
+from lab.story import LATER_RUN, Story
+from lab.submitting import make_spool, receiver, user
+from lab.telling import teller
+from lab.themes import story_of
 from lab.threads import Stuck
-from lab.world import World, new_disk
+from lab.world import BEGIN, World
 
 KILLED, CUT, END = "kill -9 of all programs", "power cut", "no fault"
 _LATER = 5.0
 """Seconds after the last program has ended: what is not durable then never was to be."""
 _LATE_CUTS = 6
+_AGAIN = 0.15
+"""How often programs that were started on what was left are ended, too."""
 _CUTS = 3
 """Subsets of what was not synced that are tried at a point, beside the empty one."""
 
@@ -55,7 +61,10 @@ class Image(World):
     """What a fault left, and the programs that are started on it."""
 
     def waiting(self) -> bool:
-        return any(path.split("/")[0] in {"new", "cur", "retry"} for path, _ in judge.messages(self.disk))
+        return any(
+            path.split("/")[0] in {"new", "cur", "retry"} and path.rpartition("/")[2] not in self.log.planted
+            for path, _ in judge.messages(self.disk)
+        ) or any(path.startswith(f"{judge.SPOOL}drop/") for path in self.disk.tree())
 
     def in_tmp(self) -> bool:
         return any(path.startswith("tmp/") for path, _ in judge.messages(self.disk))
@@ -64,17 +73,26 @@ class Image(World):
 class Main(Image):
     """The world of the story."""
 
-    def __init__(self, story: Story, disk: Disk) -> None:
-        super().__init__(story, disk, Log(), start=1.0, random=Random(f"run {story.seed}"))
+    def __init__(self, story: Story, disk: Disk, log: Log) -> None:
+        super().__init__(story, disk, log, start=BEGIN, random=Random(f"run {story.seed}"))
         self.scheduler._eagerness = story.eagerness
         self.pace = story.pace
         self.faults = bool(story.faults)
-        for number in sorted({mail.receiver for mail in story.mails}):
-            self.start(f"receiver {number}", receiver([m for m in story.mails if m.receiver == number]))
+        submitted = [mail for mail in story.mails if not mail.user]
+        for number in sorted({mail.receiver for mail in submitted}):
+            self.start(f"receiver {number}", receiver([m for m in submitted if m.receiver == number]))
+        for number in sorted({mail.user for mail in story.mails} - {0}):
+            self.start(f"user {number}", user([m for m in story.mails if m.user == number]), user=number)
         for number, after in enumerate(story.runners):
             self.start(f"runner {number}", runner, after)
         if story.commands:
-            self.start("operator 0", operator(sorted(story.commands, key=lambda c: c.after)))
+            self.start("operator 0", operator(story.commands))
+        if story.plants:
+            self.start("another user", plant(sorted(story.plants, key=lambda p: p.after)))
+        for number, after in enumerate((0.1, *story.runners) if story.events else ()):
+            self.start(f"teller {number}", teller(3, every=1.0), after)
+        for number, after in enumerate(story.rotations):
+            self.start(f"rotation {number}", rotate, after)
 
     def restart(self, name: str, after: float) -> None:
         if name.startswith("runner"):
@@ -88,18 +106,21 @@ class Main(Image):
 class Explorer:
     """Explores one story."""
 
-    def __init__(self, story: Story, counts: Counts, *, traces: bool = False) -> None:
+    def __init__(
+        self, story: Story, counts: Counts, *, traces: bool = False, most: int | None = None
+    ) -> None:
+        """Args: most: how many of its worlds are tried, by chance; None: all."""
         self._story = story
+        self._most = most
         self.trace: list[str] | None = [] if traces else None
         self._counts = counts
         self._random = Random(f"cuts {story.seed}")
         self._seen: set[tuple[int, int, int]] = set()
         self._images: list[tuple[str, int, float, Disk, Log]] = []
         self._last: tuple[int, int] | None = None
-        self._fresh = 0
 
     def failures(self) -> Iterator[Failure]:
-        main = self._main = Main(self._story, new_disk(self._story))
+        main = self._main = _begin(self._story)
         main.on_call = self._at_call
         main.trace = self.trace
         try:
@@ -110,8 +131,11 @@ class Explorer:
         self._counts.stories += 1
         self._counts.calls += main.calls
         self._end(main)
-        for fault, at, now, disk, log in self._images:
-            if wrong := self._judged(fault, now, disk, log):
+        images = list(enumerate(self._images))
+        if self._most is not None and len(images) > self._most:
+            images = self._random.sample(images, self._most)
+        for number, (fault, at, now, disk, log) in images:
+            if wrong := self._judged(number, fault, now, disk, log):
                 calls = [line for line in self.trace or () if int(line.split()[0]) < at]
                 yield Failure(self._story, fault, at, tuple(wrong), tuple(calls))
 
@@ -149,35 +173,84 @@ class Explorer:
             self._seen.add(key)
             self._images.append((fault, at, main.scheduler.now, disk, main.log.copy()))
 
-    def _judged(self, fault: str, now: float, disk: Disk, log: Log) -> list[str]:
+    def _judged(self, number: int, fault: str, now: float, disk: Disk, log: Log) -> list[str]:
+        """Start programs on what a fault has left; now and then, end these as well, and start others."""
+        story, random = self._story, Random(f"image {self._story.seed} {number}")
         self._counts.worlds += 1
-        world = Image(self._story, disk, log, start=now, random=Random(f"image {self._story.seed}"))
-        world.boot = "boot" if fault != CUT else "another boot"
-        world.excused = fault != END
-        if fault == CUT:
-            world.cut_at = world.wall()
-        rotten = _let_rot(disk, self._random) if self._story.rot and fault == KILLED else ""
-        if self._story.deadly:
-            for number in range(ROUNDS):
-                world.start("mailer-send", runner, 1.5 + number * LATER_RUN)
-        else:
-            world.start("mailer-send", drain, 1.5)
+        world = self._world(fault, now, disk, log, random, ())
+        rotten = _let_rot(disk, random) if story.rot and fault == KILLED else ""
+        deaths = len(story.kills) + (fault == KILLED)
+        if random.random() < _AGAIN and not rotten:
+            world.ends_at = random.randint(10, 400)
         try:
             world.run()
+            if world.ended:
+                deaths += 1
+                fault, disk, cuts = self._again(fault, world, random)
+                world = self._world(fault, world.scheduler.now, disk, log, random, cuts)
+                world.excused = True
+                world.run()
         except Stuck as stuck:
             return [f"the programs wait for ever: {stuck}"]
         if world.ended_by:
             return world.ended_by
-        story = self._story
         terms = judge.Terms(
             {mail.token: (mail.sender, mail.recipients) for mail in story.mails},
-            may_hold=story.hold_uncertain or len(story.kills) + (fault == KILLED) > 2,
-            cut=fault == CUT,
+            may_hold=story.hold_uncertain or deaths > 2,
+            cut=bool(world.cuts),
             holes=not disk.profile.size_after_data,
             rotten=rotten,
             deadly=story.deadly,
+            told=story.events and not story.faults and not world.cuts,
         )
         return judge.verdict(disk, log, terms)
+
+    def _again(self, fault: str, world: World, random: Random) -> tuple[str, Disk, tuple[float, ...]]:
+        """End a second world; by no power cut if what died before it left its last second not durable."""
+        if fault != CUT or self._story.deadly or random.random() < 0.5:
+            return KILLED, world.disk.as_seen(), world.cuts
+        return CUT, world.disk.after_power_cut(random), (*world.cuts, world.wall())
+
+    def _world(
+        self, fault: str, now: float, disk: Disk, log: Log, random: Random, cuts: tuple[float, ...]
+    ) -> Image:
+        """Make a world in which no call fails."""
+        story = self._story
+        world = Image(story, disk, log, start=now, random=random)
+        world.boot = "boot" if fault != CUT else f"boot {now}"
+        world.excused = fault != END
+        world.cuts = (*cuts, world.wall()) if fault == CUT and not cuts else cuts
+        log.violations += judge.pause_of(disk, log)
+        log.paused[0] = None
+        unheard = {mail.token for mail in story.mails if mail.key} - {ack.token for ack in log.acks}
+        if unheard:
+            mails = [replace(mail, after=0.0) for mail in story.mails if mail.token in unheard]
+            world.start("receiver", receiver(mails), random.uniform(0.0, 3.0))
+            world.start("mailer-send", drain, 30.0)
+        if unheard and random.random() < 0.5:
+            pass  # Else another one is at work while they submit.
+        elif story.deadly:
+            for number in range(ROUNDS):
+                world.start("mailer-send", runner, 1.5 + number * LATER_RUN)
+        else:
+            world.start("mailer-send", drain, 1.5)
+        if story.events:
+            world.start("teller", teller(), (ROUNDS + 2) * LATER_RUN)
+        return world
+
+
+def _begin(story: Story) -> Main:
+    """Make the story's world, with the spool as its first start leaves it."""
+    disk, log = Disk(PROFILES[story.profile]), Log()
+    first = World(story, disk, log, start=0.0, random=Random(0))
+    first.start("init", make_spool(drops=any(mail.user for mail in story.mails)))
+    if story.rotations:
+        first.start("login", first_token, 0.5)
+    if story.events:
+        first.start("teller", teller(1), 0.5)
+    first.run()
+    disk.sync_all()
+    return Main(story, disk, log)
 
 
 def _let_rot(disk: Disk, random: Random) -> str:
@@ -197,13 +270,15 @@ def _let_rot(disk: Disk, random: Random) -> str:
     return token
 
 
-def explore(seeds: Iterable[int], counts: Counts, *, traces: bool = False) -> Iterator[Failure]:
-    """Explore story after story; the caller stops when it has enough."""
+def explore(
+    seeds: Iterable[int], counts: Counts, *, traces: bool = False, most: int | None = None
+) -> Iterator[Failure]:
+    """Explore story after story, at `most` so many worlds of each; the caller stops when it has enough."""
     with installed():
         gc.disable()
         try:
             for number, seed in enumerate(seeds):
-                yield from Explorer(story_of(seed), counts, traces=traces).failures()
+                yield from Explorer(story_of(seed), counts, traces=traces, most=most).failures()
                 if number % 20 == 19:
                     gc.collect()
         finally:

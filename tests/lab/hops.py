@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,9 +45,17 @@ class Notice(NamedTuple):
     recipients: tuple[str, ...]
 
 
+class Planted(NamedTuple):
+    """Something that does not belong into the spool."""
+
+    kind: str
+    path: str
+    inode: int
+
+
 @dataclass
 class Log:
-    """What clients and hops know; it survives every fault."""
+    """What clients, hops and others outside know; it survives every fault."""
 
     acks: list[Ack] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -56,29 +65,40 @@ class Log:
     reopened: Counter[str] = field(default_factory=Counter)
     lost: set[tuple[str, str]] = field(default_factory=set)
     """Whose final reply was lost."""
+    unsure: set[str] = field(default_factory=set)
+    """Messages that the disk refused to write: no power cut need leave what programs see of them."""
     removed: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    """Of these the command said that it had removed them."""
     held: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
+    """Of these the command said that it held them, and nobody has released them."""
+    copies: Counter[str] = field(default_factory=Counter)
+    """How often a message was copied by hand."""
+    planted: dict[str, Planted] = field(default_factory=dict)
+    """What others have put into the spool, by its name."""
+    paused: list[bool | None] = field(default_factory=lambda: [False])
+    """What the operator last wanted; None: that is not certain, for a command has not ended."""
+    tokens: list[str] = field(default_factory=list)
+    """The refresh tokens that a server gave; each ends the one before."""
+    stored: list[str] = field(default_factory=list)
+    """Those that were said to be durable."""
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+    """Events that were taken: message, recipient, kind."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """The ids under which hops saw messages."""
     violations: list[str] = field(default_factory=list)
     version: int = 0
 
     def copy(self) -> "Log":
-        return Log(
-            list(self.acks),
-            list(self.refused),
-            list(self.accepted),
-            list(self.notices),
-            Counter(self.tried),
-            Counter(self.reopened),
-            set(self.lost),
-            list(self.removed),
-            list(self.held),
-            list(self.violations),
-            self.version,
-        )
+        return Log(**{name: copy(value) for name, value in vars(self).items()})
 
     def signature(self) -> int:
-        accepted = [(one.token, one.recipient) for one in self.accepted]
-        return hash((tuple(self.acks), tuple(accepted), tuple(self.notices), frozenset(self.tried.items())))
+        accepted = tuple((one.token, one.recipient) for one in self.accepted)
+        others = (len(self.stored), len(self.tokens), self.paused[0], len(self.told))
+        commands = frozenset(self.gone), frozenset(self.kept)
+        tried = frozenset(self.tried.items())
+        return hash((tuple(self.acks), accepted, tuple(self.notices), tried, others, commands))
 
 
 @dataclass(eq=False)
@@ -93,6 +113,8 @@ class Hop:
     """Returns why a recipient may not get a message again; empty: it may."""
     pace: Callable[[], float]
     die: Callable[[], None]
+    earliest: dict[str, float]
+    """When a message may be sent, by the wall clock."""
     name: str = HOP
     batch_size: int = 2
     batch_delay: float = 0.0
@@ -133,6 +155,8 @@ class Hop:
         on_commit([r for r in recipients if r.address in taken], self.name)
         lost = LOST in answers or CUT in answers
         if CUT not in answers:
+            if not notice:
+                self.log.ids[token] = outgoing.claim.id
             self._take(token, content, taken, notice=notice)
             self.log.violations += filter(None, reasons)
         if self.pace():
@@ -174,11 +198,22 @@ class Hop:
                 )
             )
             return
-        if content != self.contents.get(token):
+        expected = self.contents.get(token, b"")
+        if not content.endswith(expected) or not _RECEIVED.fullmatch(content.removesuffix(expected)):
             log.violations.append(f"{token}: other octets were sent than came")
+        if self.clock() < self.earliest.get(token, 0.0) and not log.reopened[token]:
+            log.violations.append(f"{token}: sent before the time that its sender has named")
+        if token in log.gone and not log.copies[token]:
+            log.violations.append(f"{token}: sent, though the operator had removed it")
+        if token in log.kept and not log.copies[token]:
+            log.violations.append(f"{token}: sent, though the operator holds it")
         log.accepted += [Accepted(token, recipient, self.clock()) for recipient in taken]
 
 
 def token_of(content: bytes) -> str:
     found = re.search(rb"(?m)^X-Token: (\w+)", content)
     return found.group(1).decode() if found else ""
+
+
+_RECEIVED = re.compile(rb"Received: [^\r]*\r\n(?:[ \t][^\r]*\r\n)*")
+"""What is added to a message that has a date and an id."""

@@ -3,12 +3,15 @@
 It shares no code with the product.
 """
 
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spool_walk import GIVEN_UP, Found, parse
 
 from lab.disk import Disk, Inode
+from lab.forged import HOME, message
 from lab.hops import Log, token_of
 
 SPOOL = "/spool/"
@@ -31,7 +34,7 @@ def file_of(disk: Disk, token: str) -> Found | None:
     """Return the message's file, as programs see it now."""
     marker = f"X-Token: {token}\r\n".encode()
     for path, node in messages(disk):
-        if marker not in node.data or path.startswith("tmp/"):
+        if marker not in node.data or path.startswith("tmp/") or node.entries is not None:
             continue
         if b"multipart/report" not in (found := parse(node.data, path)).message:
             return found
@@ -50,13 +53,15 @@ def in_doubt(file: Found, recipient: str) -> bool:
                 handed_over = True
             case "uncertain":
                 doubt, handed_over = True, False
+            case "sent":
+                return False
             case kind if kind in _OUTCOMES:
                 handed_over = False
     return doubt or handed_over
 
 
 def objection(
-    disk: Disk, log: Log, token: str, recipient: str, *, cut_at: float | None, excused: bool
+    disk: Disk, log: Log, token: str, recipient: str, *, cuts: tuple[float, ...], excused: bool
 ) -> str:
     """Say why a recipient may not get a message again; empty: it may, or it is the first time.
 
@@ -65,13 +70,14 @@ def objection(
         log: what clients and hops know.
         token: the message.
         recipient: who is about to get it.
-        cut_at: when the power failed last; None: it never did.
+        cuts: when the power failed.
         excused: programs died, or the disk failed, so that a reply may have been lost on our side.
     """
     times = [one.at for one in log.accepted if (one.token, one.recipient) == (token, recipient)]
-    if not times:
+    if not times or log.copies[token]:
         return ""
-    if cut_at is not None and times[-1] <= cut_at and cut_at - times[-1] <= LAST_SECOND:
+    last_second = any(times[-1] <= cut and cut - times[-1] <= LAST_SECOND for cut in cuts)
+    if last_second or (cuts and token in log.unsure):
         return ""
     file = file_of(disk, token)
     if file is None:
@@ -99,9 +105,11 @@ class Terms:
     """The message whose octets the disk has changed."""
     deadly: str = ""
     """The message that kills its runners."""
+    told: bool = False
+    """No fault of the disk took a line of the ledger, and all that became of mail was told."""
 
 
-def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:  # noqa: C901 - one rule after the other
+def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
     """Return what is wrong once all faults have stopped and programs have run until nothing was left to do.
 
     Args:
@@ -110,69 +118,156 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:  # noqa: C901 - on
         terms: what the story admits.
     """
     wrong = list(log.violations)
-    files: dict[str, Found] = {}
-    nodes: dict[str, int] = {}
+    files: dict[str, list[tuple[Found, int]]] = {}
     for path, node in messages(disk):
-        place = path.split("/")[0]
-        if place in {"new", "cur", "retry"} or (place == "tmp" and not terms.deadly):
-            wrong.append(f"stuck: {place}/ has a message when nothing is left to do")
-        if place == "corrupt" and terms.rotten and terms.rotten == token_of(node.data):
-            continue
-        if place == "corrupt":
-            wrong.append("a message was quarantined")
-        if place == "tmp":
-            continue
-        file = parse(node.data, path)
-        if not file.intact:
-            wrong.append(f"{place}/ has a message that is not whole")
-        name = file.name if b"multipart/report" in file.message else token_of(file.message)
-        if name in files:
-            wrong.append(f"{name}: " + ("two names" if nodes[name] == node.number else "two files"))
-        files[name], nodes[name] = file, node.number
-        if place == "hold" and name not in {*log.held, terms.deadly} and not terms.may_hold:
-            wrong.append(f"{name}: held by nobody")
+        if path.rpartition("/")[2] not in log.planted:
+            wrong += _of_file(path, node, terms, log, files)
+    for name, found in files.items():
+        if len(found) > 1 and not log.copies[name]:
+            wrong.append(f"{name}: " + ("two names" if found[0][1] == found[1][1] else "two files"))
     accepted = Counter((one.token, one.recipient) for one in log.accepted)
     told = Counter((n.token, r) for n in set(log.notices) for r in n.recipients)
-    reports = b"".join(file.message for file in files.values() if file.place == "hold")
+    reports = b"".join(f.message for found in files.values() for f, _ in found if f.place == "hold")
+    taken = {one.token for one in log.accepted}
     wrong += [
-        f"{t}: refused, and delivered"
-        for t in log.refused
-        if not terms.cut
-        for a in log.accepted
-        if a.token == t
+        f"{token}: refused, and delivered"
+        for token in log.refused
+        if token in taken and not terms.cut and not log.copies[token]
     ]
+    wrong += [f"{t}: not submitted, and delivered" for t in taken if t not in terms.tokens]
     for ack in log.acks:
         if ack.token == terms.rotten:
             continue
         sender, recipients = terms.tokens[ack.token]
-        wrong += _of_acknowledged(ack.token, sender, recipients, files, accepted, told, log, reports)
+        here = [file for file, _ in files.get(ack.token, ())]
+        wrong += _of_acknowledged(ack.token, sender, recipients, here, accepted, told, log, reports)
     for (token, recipient), times in told.items():
         # A file with a hole in it may say `notified` and not `bounced`.
-        if times > 1 + log.reopened[token] + (terms.cut and terms.holes):
+        excused = terms.cut and (terms.holes or token in log.unsure)
+        if times > 1 + log.reopened[token] + log.copies[token] + excused:
             wrong.append(f"{token} {recipient}: its sender was told {times} times")
-    return sorted(set(wrong))
+    wrong += [f"{token}: removed, and here again" for token in log.gone if files.get(token)]
+    return sorted({*wrong, *_of_planted(disk, log, terms), *_of_state(disk, log), *_of_events(log, terms)})
+
+
+def _of_file(
+    path: str, node: Inode, terms: Terms, log: Log, files: dict[str, list[tuple[Found, int]]]
+) -> Iterator[str]:
+    """Look at one file; what is a message of somebody's is put to those of its name."""
+    place = path.partition("/")[0]
+    token = token_of(node.data)
+    if place in {"new", "cur", "retry"} and not log.copies[token]:
+        yield f"stuck: {place}/ has a message when nothing is left to do"
+    if place == "tmp" and not terms.deadly:
+        yield "stuck: tmp/ has a message when nothing is left to do"
+    if place == "corrupt" and terms.rotten and terms.rotten == token:
+        return
+    if place == "corrupt":
+        yield "a message was quarantined"
+    if place == "tmp":
+        return
+    file = parse(node.data, path)
+    if not file.intact:
+        yield f"{place}/ has a message that is not whole"
+    name = file.name if b"multipart/report" in file.message else token_of(file.message)
+    files.setdefault(name, []).append((file, node.number))
+    if place == "hold" and name not in {*log.held, terms.deadly} and not terms.may_hold:
+        yield f"{name}: held by nobody"
+
+
+def _of_planted(disk: Disk, log: Log, terms: Terms) -> Iterator[str]:
+    """What is not a file goes to corrupt/; another's file, and one with a foreign link, stay."""
+    torn = terms.cut and terms.holes
+    there = {path for path, _ in messages(disk)} | set(_directories(disk))
+    for name, planted in log.planted.items():
+        movable = planted.kind in {"link", "directory", "fifo"}
+        wanted = f"corrupt/{name}" if movable else planted.path
+        if wanted not in there:  # A power cut may have left another name beside it.
+            where = [path.split("/")[0] for path in there if path.endswith(f"/{name}")]
+            if movable and torn and not where:
+                continue  # It is no mail: its rename may be torn.
+            yield f"a {planted.kind} that was put to {planted.path.split('/')[0]}/ is in {where}"
+        outside = disk.tree().get(f"{HOME}/{name}")
+        if outside is not None and outside.data != message(name):
+            yield f"the file outside of the spool behind a {planted.kind} was written to"
+
+
+def _directories(disk: Disk) -> Iterator[str]:
+    spool = disk.inodes[(disk.inodes[1].entries or {})["spool"]]
+    for place in PLACES:
+        number = (spool.entries or {}).get(place)
+        for name, inode in (disk.inodes[number].entries or {}).items() if number else ():
+            if disk.inodes[inode].entries is not None:
+                yield f"{place}/{name}"
+
+
+def _of_state(disk: Disk, log: Log) -> Iterator[str]:
+    """A file in state/ is whole, and what was said to be durable there is."""
+    refresh = ""
+    for path, node in disk.tree().items():
+        if not path.startswith(f"{SPOOL}state/") or not path.endswith(".json"):
+            continue
+        try:
+            content = json.loads(node.data)
+        except ValueError:
+            yield f"{path.rpartition('/')[2]} is not whole"
+        else:
+            if "/token-" in path:
+                refresh = content.get("refresh", "")
+    yield from token_of_account(log, refresh)
+
+
+def token_of_account(log: Log, refresh: str) -> list[str]:
+    """Say whether the refresh token that is there is older than what was said to be durable."""
+    if not log.stored or refresh in log.tokens[log.tokens.index(log.stored[-1]) :]:
+        return []
+    return [f"the refresh token {log.stored[-1]} was stored durably, and there is {refresh or 'none'}"]
+
+
+def _of_events(log: Log, terms: Terms) -> Iterator[str]:
+    """What became of a recipient is told at least once, in the order in which it happened."""
+    if not terms.told:
+        return
+    first = list(dict.fromkeys(log.told))
+    for at, (name, to, kind) in enumerate(first):
+        if kind == "delayed" and (name, to, "sent") in first[:at]:
+            yield f"{name} {to}: told to be delayed after it was told to be sent"
+    final = {(name, to) for name, to, kind in first if kind in {"sent", "bounced", "expired"}}
+    for one in log.accepted:
+        if (one.token, one.recipient) not in log.lost and (log.ids[one.token], one.recipient) not in final:
+            yield f"{one.token} {one.recipient}: nobody was told what became of it"
+
+
+def pause_of(disk: Disk, log: Log) -> list[str]:
+    """Say whether the operator's last word is durable."""
+    paused = f"{SPOOL}state/paused" in disk.tree()
+    if log.paused[0] in {None, paused}:
+        return []
+    return [f"the operator {'paused' if log.paused[0] else 'resumed'} the runners, and that was lost"]
 
 
 def _of_acknowledged(  # noqa: PLR0917
     token: str,
     sender: str,
     recipients: tuple[str, ...],
-    files: dict[str, Found],
+    files: list[Found],
     accepted: Counter[tuple[str, str]],
     told: Counter[tuple[str, str]],
     log: Log,
     reports: bytes,
-) -> list[str]:
-    wrong: list[str] = []
-    file = files.get(token)
+) -> Iterator[str]:
+    if token in log.removed:
+        return
     for recipient in recipients:
-        if accepted[token, recipient] or token in log.removed:
+        if accepted[token, recipient] + len(files) <= log.copies[token]:
+            yield f"{token} {recipient}: lost (there are no two of it, after it was copied)"
+        if accepted[token, recipient] or log.copies[token]:
             continue
+        file = files[0] if files else None
         status = file.statuses.get(recipient) if file else "in no file"
-        if file and file.place == "hold":
-            continue
+        if file and (file.place == "hold" or (file.place == "failed" and log.reopened[token])):
+            continue  # The operator's, or its `retry` has not ended, and is to be given again.
         if status not in GIVEN_UP:
-            wrong.append(f"{token} {recipient}: lost ({status})")
+            yield f"{token} {recipient}: lost ({status})"
         elif sender and not told[token, recipient] and f"X-Token: {token}".encode() not in reports:
-            wrong.append(f"{token} {recipient}: given up, and its sender was not told")
-    return wrong
+            yield f"{token} {recipient}: given up, and its sender was not told"

@@ -3,112 +3,31 @@
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+import stat
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 from lab.disk import Disk, Inode, Write, trouble
+from lab.status import Entries, Entry, Room, Stat
 
 FIRST = 1_000_000
 """Descriptors from here on are ours; smaller ones are the real system's."""
 ROOT = "/lab"
 """Paths from here on are ours."""
-DEVICE = 0x7FFF01
 _WRITABLE = os.O_WRONLY | os.O_RDWR
-_UID = os.geteuid()
-
-
-class Stat:
-    """What fstat(2) says."""
-
-    __slots__ = (
-        "st_ctime",
-        "st_dev",
-        "st_gid",
-        "st_ino",
-        "st_mode",
-        "st_mtime",
-        "st_nlink",
-        "st_size",
-        "st_uid",
-    )
-
-    def __init__(self, node: Inode) -> None:
-        self.st_mode = node.mode
-        self.st_ino = node.number
-        self.st_dev = DEVICE
-        self.st_nlink = node.links
-        self.st_uid = self.st_gid = _UID
-        self.st_size = len(node.data)
-        self.st_mtime, self.st_ctime = node.mtime, node.ctime
-
-
-class Room(NamedTuple):
-    """What fstatvfs(3) says, as far as it is asked."""
-
-    f_bavail: int = 1 << 20
-    f_frsize: int = 4096
-    f_favail: int = 1 << 20
-    f_files: int = 1 << 21
 
 
 class Open:
     """An open file description: what dup(2) shares, and flock(2) belongs to."""
 
-    __slots__ = ("flags", "node", "references")
+    __slots__ = ("heard", "node", "references")
 
-    def __init__(self, node: Inode, flags: int) -> None:
+    def __init__(self, node: Inode) -> None:
         self.node = node
-        self.flags = flags
+        self.heard = node.errors
+        """The errors of its file that it was told of, or that were before it."""
         self.references = 1
-
-
-class Entry:
-    """One entry of a directory that is read."""
-
-    __slots__ = ("_node", "name")
-
-    def __init__(self, name: str, node: Inode) -> None:
-        self.name = name
-        self._node = node
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        return self._node.entries is not None
-
-    def is_file(self, *, follow_symlinks: bool = True) -> bool:
-        return self._node.entries is None
-
-    def is_symlink(self) -> bool:
-        return False
-
-    def inode(self) -> int:
-        return self._node.number
-
-    def stat(self, *, follow_symlinks: bool = True) -> Stat:
-        return Stat(self._node)
-
-
-class Entries:
-    """A directory that is read, as os.scandir gives it; its end is met by whoever reads on."""
-
-    def __init__(self, entries: list[Entry], between: Callable[[], object]) -> None:
-        self._entries = iter(entries)
-        self._between = between
-
-    def __iter__(self) -> Iterator[Entry]:
-        return self
-
-    def __next__(self) -> Entry:
-        self._between()
-        return next(self._entries)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Kernel:
@@ -127,6 +46,13 @@ class Kernel:
         self._first = Kernel.next_number
         self.owner: object = None
         """The program that runs."""
+        self._refused: set[tuple[object, Inode]] = set()
+        self.on_refusal: Callable[..., None] = lambda _node, *, again: None
+        """Called when the disk refuses to sync a file, and when a program that was told so tries `again`."""
+        self.renamed_by: object = None
+        """The program that last gave a file another name."""
+        self.user = -1
+        """Its user id; -1: ours."""
 
     # Descriptors.
 
@@ -174,7 +100,7 @@ class Kernel:
         else:
             assert dir_fd is not None
             node = self._file(dir_fd).node
-        parts = [part for part in text.split("/") if part and part != "."]
+        parts = _parts(text)
         if not parts:
             return node, "", node
         inodes = self.disk.inodes
@@ -198,17 +124,21 @@ class Kernel:
         if node is None:
             if not flags & os.O_CREAT or not parent.links:
                 raise trouble(errno.ENOENT, str(path))
-            node = self.disk.make(parent, name, mode & 0o7777, directory=False)
+            node = self.disk.make(parent, name, mode & 0o7777, owner=self.user)
             node.mtime = node.ctime = parent.ctime = parent.mtime = self._clock()
         elif flags & os.O_CREAT and flags & os.O_EXCL:
             raise trouble(errno.EEXIST, str(path))
+        if stat.S_ISLNK(node.mode):
+            if flags & os.O_NOFOLLOW:
+                raise trouble(errno.ELOOP, str(path))
+            return self.open(node.data.decode(), flags, mode)
         if node.entries is None and flags & os.O_DIRECTORY:
             raise trouble(errno.ENOTDIR, str(path))
         if node.entries is not None and flags & _WRITABLE:
             raise trouble(errno.EISDIR, str(path))
         if flags & os.O_TRUNC and node.data:
             self.disk.change_data(node, Write(0, None))
-        return self._number(Open(node, flags))
+        return self._number(Open(node))
 
     def close(self, fd: int) -> None:
         if fd < self._first or fd in self._gone:
@@ -268,12 +198,21 @@ class Kernel:
         self._sync(fd, "fsync")
 
     def _sync(self, fd: int, name: str) -> None:
-        node = self._file(fd).node
+        file = self._file(fd)
+        node = file.node
         try:
             self._enter(name, node)
         except OSError:
             self.disk.lose(node)
+            file.heard = node.errors
+            self.on_refusal(node, again=False)
+            self._refused.add((self.owner, node))
             raise
+        if (self.owner, node) in self._refused and node.entries is None:
+            self.on_refusal(node, again=True)
+        if file.heard != node.errors:
+            file.heard = node.errors
+            raise trouble(errno.EIO)
         self.disk.sync(node)
 
     def fstat(self, fd: int) -> Stat:
@@ -288,6 +227,8 @@ class Kernel:
         _, _, node = self._resolve(path, dir_fd)
         if node is None:
             raise trouble(errno.ENOENT, str(path))
+        if follow_symlinks and stat.S_ISLNK(node.mode):
+            return self.stat(node.data.decode())
         return Stat(node)
 
     def fchmod(self, fd: int, mode: int) -> None:
@@ -341,6 +282,7 @@ class Kernel:
             raise trouble(errno.ENOENT, str(source))
         if there is not None:
             raise trouble(errno.EEXIST, str(target))
+        self.renamed_by = self.owner
         self.disk.link(node, parent, name)
         parent.ctime = parent.mtime = node.ctime = self._clock()
 
@@ -366,6 +308,7 @@ class Kernel:
             return
         if self.disk.full and there is None and old is not new:
             raise trouble(errno.ENOSPC, str(target))
+        self.renamed_by = self.owner
         self.disk.rename(old, old_name, new, new_name)
         old.ctime = old.mtime = new.ctime = new.mtime = node.ctime = self._clock()
 
@@ -422,3 +365,8 @@ class Kernel:
         node = self._file(fd).node
         self._enter("read", node)
         return node.data
+
+
+@lru_cache(4096)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part and part != ".")

@@ -25,6 +25,8 @@ from lab.kernel import FIRST, ROOT, Kernel, trouble
 from lab.threads import Future, Present, Queue, Threading
 
 _MOUNT = 7
+EPOCH = 1_795_000_000.0
+"""When worlds begin: an evening in November 2026."""
 
 
 class At:
@@ -84,6 +86,14 @@ def _scandir(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _listdir(real: Callable[..., Any]) -> Callable[..., Any]:
+    def call(path: Any = ".") -> Any:
+        ours = path >= FIRST if isinstance(path, int) else _is_ours(path)
+        return [entry.name for entry in At.kernel.scandir(path)] if ours else real(path)
+
+    return call
+
+
 class _Raw(io.RawIOBase):
     """A small file that is read or written as a whole, by os.fdopen."""
 
@@ -136,7 +146,7 @@ class _Libc:
     def sync_file_range(self, *_: Any) -> int:
         return 0
 
-    def syncfs(self, _: int) -> int:
+    def syncfs(self, _fd: int) -> int:
         return _told(At.kernel.syncfs)
 
     def fstatfs(self, *_: Any) -> int:
@@ -163,7 +173,7 @@ def _open(path: Any, *rest: Any, **named: Any) -> Any:
 
 
 def _modules() -> Iterator[Any]:
-    for room in ("mail", "spool", "maillog", "send"):
+    for room in ("mail", "spool", "maillog", "send", "events"):
         for info in pkgutil.walk_packages([f"{mailer.__path__[0]}/{room}"], f"mailer.{room}."):
             importlib.import_module(info.name)
     for name, module in list(sys.modules.items()):
@@ -205,6 +215,7 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
     names = {
         id(monotonic): lambda: Present.scheduler.now,
         id(time.thread_time): lambda: 0.0,
+        id(time.time): lambda: EPOCH + Present.scheduler.now,
         id(queue.SimpleQueue): Queue,
         id(futures.Future): Future,
         id(sys.modules["threading"]): Threading,
@@ -217,6 +228,7 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
         for name in _TWO_PATHS:
             put(os, name, _of_two_paths(name))
         put(os, "scandir", _scandir(os.scandir))
+        put(os, "listdir", _listdir(os.listdir))
         put(os, "fdopen", _fdopen(os.fdopen))
         put(os, "closerange", _of_first_descriptor("closerange"))
         put(os, "urandom", lambda n: At.random.randbytes(n))  # noqa: PLW0108 - of the world that is at work
@@ -228,6 +240,7 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
             lambda fd, *rest: At.kernel.dup(fd) if fd >= FIRST else real_fcntl(fd, *rest),
         )
         put(fcntl, "ioctl", _no_ioctl)
+        put(ctypes, "CDLL", lambda *_, **__: _Libc())
         for module in modules:
             for name, value in list(vars(module).items()):
                 if (other := names.get(id(value))) is not None:

@@ -1,22 +1,13 @@
-"""A story: what happens in one world, as plain values that a number gives, and that can be made shorter."""
+"""A story: what happens in one world, as plain values that can be made shorter; `themes` makes them."""
 
 from dataclasses import dataclass, replace
-from random import Random
+from typing import ClassVar
 
 from lab.disk import PROFILES
-from lab.hops import CUT, DEADLY, DOWN, LATER, LOST, REFUSED, SENT
+from lab.hops import DEADLY
 
 LATER_RUN = 1900.0
 """Seconds after which what was deferred is due."""
-FAULTS = ("EIO", "EIO", "ENOSPC", "EINTR", "short", "full", "full", "abort")
-CALLS = {
-    "abort": ("fsync", "fdatasync"),
-    "EIO": ("fdatasync", "fdatasync", "fsync", "write", "pread", "open", "rename", "fallocate", "unlink"),
-    "ENOSPC": ("creat", "write", "rename", "link", "mkdir", "fallocate"),
-    "EINTR": ("fallocate",),
-    "short": ("write", "pwrite", "pread"),
-    "full": ("write", "fallocate", "creat"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +21,12 @@ class Mail:
     after: float
     """Seconds from the beginning."""
     receiver: int = 0
+    key: bool = False
+    """It has an Idempotency-Key, and its client submits it again until it hears a reply."""
+    user: int = 0
+    """It is left in `drop/` by this user."""
+    wait: float = 0.0
+    """Its sender wants it to be tried no earlier than so many seconds from the beginning; 0: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +46,29 @@ class Kill:
     program: str
     number: int
     back_after: float
+    tears: bool = False
+    """It dies in the middle of the first write from there on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The operator's: `retry`, `hold`, `release`, `rm` of a message."""
+    """The operator's: `retry`, `hold`, `release`, `rm` of a message, `copy` by hand; `pause`, `resume`."""
 
     verb: str
     token: str
     after: float
+    to: str = ""
+    """Where to it is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """Something that another user put into the spool: a `foreign` file, a symbolic `link`, and so on."""
+
+    kind: str
+    place: str
+    after: float
+    KINDS: ClassVar = ("foreign", "link", "hardlink", "directory", "fifo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +85,19 @@ class Story:
     commands: tuple[Command, ...] = ()
     faults: tuple[Fault, ...] = ()
     kills: tuple[Kill, ...] = ()
+    plants: tuple[Plant, ...] = ()
+    rotations: tuple[float, ...] = ()
+    """When a program gets another refresh token in place of the one it has."""
     pace: float = 0.0
     """Seconds that a hop takes to answer, at most."""
+    batch: int = 2
+    """Recipients that a hop takes at once."""
     archive: bool = False
     hold_uncertain: bool = False
     rot: bool = False
     """The disk changes an octet of a message that lies there when all programs have died."""
+    events: bool = False
+    """Somebody wants to be told what becomes of mail, and cannot always take it."""
 
     def __str__(self) -> str:
         lines = [
@@ -90,16 +108,21 @@ class Story:
             )
         ]
         for mail in self.mails:
+            how = f"user {mail.user} leaves in drop/" if mail.user else f"client {mail.receiver} submits"
             lines.append(
-                f"  {mail.after:.2f} s: client {mail.receiver} submits {mail.token} ({mail.size} octets) of "
-                f"<{mail.sender}>"
+                f"  {mail.after:.2f} s: {how} {mail.token} ({mail.size} octets) of "
+                f"<{mail.sender}>{', under a key' if mail.key else ''}"
+                f"{f', for {mail.wait:.0f} s' if mail.wait else ''}"
             )
             lines += [f"    to {to}: {', '.join(a)}" for token, to, a in self.answers if token == mail.token]
         lines += [f"  {at:.2f} s: mailer-send --once" for at in self.runners]
-        lines += [f"  {c.after:.2f} s: mailer spool {c.verb} {c.token}" for c in self.commands]
+        lines += [f"  {at:.2f} s: a refresh token is rotated" for at in self.rotations]
+        lines += [f"  {c.after:.2f} s: {c.verb} {c.token} {c.to}".rstrip() for c in self.commands]
+        lines += [f"  {p.after:.2f} s: another user puts a {p.kind} into {p.place}/" for p in self.plants]
         lines += [f"  {f.kind} at {f.call} {f.number}, {f.lasts} call(s)" for f in self.faults]
         lines += [
-            f"  kill -9 {k.program} at its call {k.number}; again {k.back_after:.2f} s later"
+            f"  kill -9 {k.program} {'in a write after' if k.tears else 'at'} its call {k.number}; again "
+            f"{k.back_after:.2f} s later"
             for k in self.kills
         ]
         return "\n".join(lines)
@@ -112,11 +135,7 @@ class Story:
     @property
     def keeps_promises(self) -> bool:
         """No fault takes more than the last second's record of what was sent."""
-        return (
-            not self.kills
-            and not self.deadly
-            and all(f.call == "fdatasync" and f.kind == "EIO" for f in self.faults)
-        )
+        return not self.kills and not self.deadly and all(f.call == "fdatasync" for f in self.faults)
 
     @property
     def loses_replies(self) -> bool:
@@ -125,10 +144,10 @@ class Story:
             self.kills or self.deadly or any(f.kind not in {"full", "short", "EINTR"} for f in self.faults)
         )
 
-    def shorter(self) -> "list[Story]":  # noqa: C901 - one kind of part after the other
+    def shorter(self) -> "list[Story]":
         """Return every story with one part less."""
         found: list[Story] = []
-        for name in ("kills", "faults", "commands", "runners", "mails"):
+        for name in ("kills", "faults", "plants", "rotations", "commands", "runners", "mails"):
             parts = getattr(self, name)
             found += [replace(self, **{name: (*parts[:n], *parts[n + 1 :])}) for n in range(len(parts))]
         for n, mail in enumerate(self.mails):
@@ -136,86 +155,13 @@ class Story:
                 fewer = replace(mail, recipients=(*mail.recipients[:m], *mail.recipients[m + 1 :]))
                 if fewer.recipients:
                     found.append(replace(self, mails=(*self.mails[:n], fewer, *self.mails[n + 1 :])))
+        tokens = {mail.token for mail in self.mails}
         for n, (token, to, answers) in enumerate(self.answers):
-            if len(answers) > 1:
+            if len(answers) > 1 and token in tokens:
                 fewer_answers = (token, to, answers[1:])
                 found.append(
                     replace(self, answers=(*self.answers[:n], fewer_answers, *self.answers[n + 1 :]))
                 )
-        if self.pace:
-            found.append(replace(self, pace=0.0))
-        if self.eagerness:
-            found.append(replace(self, eagerness=0.0))
-        if self.rot:
-            found.append(replace(self, rot=False))
-        if self.archive:
-            found.append(replace(self, archive=False))
+        plain = {"pace": 0.0, "eagerness": 0.0, "rot": False, "archive": False, "events": False}
+        found += [replace(self, **{name: value}) for name, value in plain.items() if getattr(self, name)]  # type: ignore[arg-type]
         return found
-
-
-def story_of(seed: int) -> Story:
-    """Make the story that a number stands for."""
-    random = Random(f"story {seed}")
-    mails: list[Mail] = []
-    answers: list[tuple[str, str, tuple[str, ...]]] = []
-    span = random.choice((0.0, 0.02, 0.5, 3.0))
-    for number in range(1, random.choice((1, 1, 2, 2, 3, 4)) + 1):
-        token = f"m{number}"
-        recipients = tuple(f"r{n}@example.net" for n in range(1, random.choice((1, 1, 2, 3)) + 1))
-        sender = random.choice(("app@example.com", "app@example.com", ""))
-        size = random.choice((200, 200, 900, 3000))
-        mails.append(Mail(token, sender, recipients, size, random.uniform(0, span), random.randint(0, 1)))
-        answers += [(token, to, _answers(random)) for to in recipients]
-    runners = tuple(
-        random.choice((span, random.uniform(0, span))) for _ in range(random.choice((1, 1, 2, 3)))
-    )
-    runners += (LATER_RUN,) * random.choice((0, 0, 1, 2))
-    if random.random() < 0.04:
-        answers[0] = (*answers[0][:2], (DEADLY,))
-    commands = tuple(
-        Command(
-            random.choice(("retry", "hasten", "hold", "release", "rm")),
-            random.choice(mails).token,
-            random.uniform(0, span + 1),
-        )
-        for _ in range(random.choice((0, 0, 0, 1, 2)))
-    )
-    return Story(
-        seed,
-        random.randrange(len(PROFILES)),
-        random.choice((0.0, 0.03, 0.1, 0.4)),
-        tuple(mails),
-        tuple(answers),
-        runners,
-        commands,
-        _faults(random),
-        tuple(
-            Kill(
-                random.choice(("runner", "receiver", "operator")) + " 0",
-                random.randint(20, 160),
-                random.uniform(0, 1),
-            )
-            for _ in range(random.choice((0, 0, 0, 1, 2)))
-        ),
-        random.choice((0.0, 0.0, 0.3, 2.0)),
-        archive=random.random() < 0.2,
-        hold_uncertain=random.random() < 0.15,
-        rot=random.random() < 0.1,
-    )
-
-
-def _answers(random: Random) -> tuple[str, ...]:
-    before = random.choices((LATER, DOWN, LOST, CUT), (4, 2, 2, 1), k=random.choice((0, 0, 0, 1, 1, 2)))
-    return (*before, random.choice((SENT, SENT, SENT, REFUSED)))
-
-
-def _faults(random: Random) -> tuple[Fault, ...]:
-    found: list[Fault] = []
-    for _ in range(random.choice((0, 0, 0, 0, 1, 1, 2))):
-        kind = random.choice(FAULTS)
-        call = random.choice(CALLS[kind])
-        number = random.randint(1, 40)
-        found.append(
-            Fault(kind, call, number, random.randint(1, 60) if kind == "full" else random.choice((1, 1, 3)))
-        )
-    return tuple(found)

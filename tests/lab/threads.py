@@ -184,6 +184,9 @@ class Scheduler:
         if task is not None:
             task.ready = True
 
+    def programs(self) -> list[Any]:
+        return list({id(task.program): task.program for task in self._tasks}.values())
+
     def wake_all_of(self, program: Any) -> None:
         for task in self._tasks:
             if task.program is program:
@@ -308,6 +311,27 @@ class Loop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return Present.scheduler.now
 
+    def run_in_executor(self, _executor: Any, call: Callable[..., Any], *args: Any) -> Any:
+        """Have another thread of the program do it."""
+        future: asyncio.Future[Any] = self.create_future()
+
+        def settle(settle: Callable[[Any], None], value: Any) -> None:
+            if not future.done():
+                settle(value)
+
+        def work() -> None:
+            try:
+                result = call(*args)
+            except Exception as error:  # noqa: BLE001 - the caller's
+                self.call_soon_threadsafe(settle, future.set_exception, error)
+            else:
+                self.call_soon_threadsafe(settle, future.set_result, result)
+
+        scheduler = Present.scheduler
+        assert scheduler.current is not None
+        scheduler.spawn(scheduler.current.program, work)
+        return future
+
     def _process_events(self, events: list[Any]) -> None:
         pass
 
@@ -317,11 +341,11 @@ class Loop(asyncio.BaseEventLoop):
 
 
 def run(main: Any) -> Any:
-    """As asyncio.run; a killed program leaves its loop as it was, until `bury`."""
+    """As asyncio.run; a program that ends otherwise leaves its loop as it was, until `bury`."""
     loop = Loop()
     try:
         result = loop.run_until_complete(main)
-    except Killed:
+    except BaseException:
         _dead.append(loop)
         raise
     loop.close()

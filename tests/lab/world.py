@@ -8,14 +8,14 @@ from typing import Any
 
 from lab import judge
 from lab.disk import Disk, Inode, trouble
-from lab.hops import Hop, Log
+from lab.hops import Hop, Log, token_of
 from lab.kernel import ROOT, Kernel
-from lab.seam import At
+from lab.seam import EPOCH, At
 from lab.story import Story
 from lab.threads import Killed, Present, Scheduler, Stuck, bury, run
 
-EPOCH = 1_795_000_000.0
-"""When worlds begin: an evening in November 2026."""
+BEGIN = 1.0
+"""Seconds after that, when the programs of a story begin."""
 CALL = 2e-5
 """Seconds that a system call takes."""
 
@@ -29,10 +29,15 @@ _QUIET = {"close", "dup", "fstat", "getdents", "stat", "pread", "removexattr", "
 class Program:
     """A process."""
 
-    def __init__(self, name: str, pid: int) -> None:
+    def __init__(self, name: str, pid: int, user: int) -> None:
         self.name = name
         self.pid = pid
+        self.user = user
+        """Its user id; -1: the spool's owner."""
         self.dead = False
+        self.tears = False
+        """It dies in the middle of its next write."""
+        self.torn = False
         self.calls = 0
 
     def __str__(self) -> str:
@@ -47,15 +52,22 @@ class World:
         self.disk = disk
         self.log = log
         self.random = random
+        self.begun = EPOCH + start
         self.scheduler = Scheduler(random, 0.0, start)
         self.scheduler.on_switch = self._switched
         self.kernel = Kernel(disk, self.enter, self.wall)
-        self.cut_at: float | None = None
+        self.kernel.on_refusal = self._refused
+        self.cuts: tuple[float, ...] = ()
         """When the power failed before this world began, by `wall`."""
         self.boot = "boot"
         self.excused = False
         """Programs died before this world began: what hops answered them may be lost."""
         self.calls = 0
+        self.ends_at = MOST_CALLS
+        """The call at which all programs die, or are stopped as they do not come to an end."""
+        self.ended = False
+        """They did."""
+        self._back_after = 0.0
         self.on_call: Callable[[], None] | None = None
         """Called before each call has its effect."""
         self._names: Counter[str] = Counter()
@@ -83,6 +95,8 @@ class World:
             self._objection,
             lambda: self.random.uniform(0, pace) if pace else 0.0,
             self._die,
+            {mail.token: EPOCH + BEGIN + mail.wait for mail in self.story.mails if mail.wait},
+            batch_size=self.story.batch,
         )
 
     def _objection(self, token: str, to: str) -> str:
@@ -91,9 +105,16 @@ class World:
             self.log,
             token,
             to,
-            cut_at=self.cut_at,
+            cuts=self.cuts,
             excused=self.excused or self.story.loses_replies,
         )
+
+    def _refused(self, node: Inode, *, again: bool) -> None:
+        if again:
+            # The kernel has dropped what it could not write, and now says that all is well.
+            self.log.violations.append("a file is synced again after its sync has failed")
+        elif node.entries is None:
+            self.log.unsure.add(token_of(node.data))
 
     def _die(self) -> None:
         assert self.scheduler.current is not None
@@ -105,10 +126,12 @@ class World:
         self.kernel.end(program)
         self.scheduler.wake_all_of(program)
 
-    def start(self, name: str, main: Callable[["World"], Awaitable[None]], after: float = 0.0) -> None:
+    def start(
+        self, name: str, main: Callable[["World"], Awaitable[None]], after: float = 0.0, user: int = -1
+    ) -> None:
         """Have a program begin; trouble with the disk ends it, as it would end the real one."""
         self._programs += 1
-        program = Program(name, 1000 + self._programs)
+        program = Program(name, 1000 + self._programs, user)
 
         def body() -> None:
             if after:
@@ -135,44 +158,66 @@ class World:
             bury()
 
     def _switched(self, task: Any) -> None:
-        self.kernel.owner = task.program
+        self.kernel.owner, self.kernel.user = task.program, task.program.user
         At.pid = task.program.pid
 
     def enter(self, name: str, node: Inode | None, *names: object) -> str:
         """A call begins: look whether it is one to fail, to die at, or to let others go first."""
         scheduler = self.scheduler
         task = scheduler.current
-        if task is None:
-            raise Killed
-        program = task.program
-        if program.dead:
+        if task is None or task.program.dead:
             raise Killed
         self.calls += 1
+        scheduler.now += CALL
+        if self.on_call is None and self.trace is None and self.calls < self.ends_at:
+            return ""  # Nearly every call of all worlds.
+        return self._enter(task.program, name, node, *names)
+
+    def _enter(self, program: Program, name: str, node: Inode | None, *names: object) -> str:
+        scheduler = self.scheduler
         if self.calls > MOST_CALLS and scheduler.failure is None:
             scheduler.failure = Stuck(f"{MOST_CALLS} calls, and no end: {program}")
             program.dead = True
             raise Killed
-        scheduler.now += CALL
         if self.trace is not None and name not in _QUIET:
             about = " ".join(map(str, names or ([f"inode {node.number}"] if node else [])))
             self.trace.append(f"{self.calls:5} {scheduler.now:9.5f} {program}: {name} {about}")
-        if self.on_call is not None:
-            self.on_call()
-            program.calls += 1
-            self._kill_if_due(program)
-            scheduler.at_call()
-            if program.dead:
-                raise Killed
-            if self.faults:
-                return self._fail_if_due(name)
-        return ""
+        if self.on_call is None:
+            if self.calls == self.ends_at < MOST_CALLS:
+                self.end_all()
+            return ""
+        self.on_call()
+        program.calls += 1
+        if program.torn:
+            self._end(program, self._back_after)
+        self._kill_if_due(program)
+        scheduler.at_call()
+        if program.dead:
+            raise Killed
+        if program.tears and name == "write":
+            program.torn = True
+            return "short"
+        return self._fail_if_due(name) if self.faults else ""
 
     def _kill_if_due(self, program: Program) -> None:
         for kill in self.story.kills:
             if kill.program == program.name and kill.number == program.calls:
-                self._kill(program)
-                self.restart(program.name, kill.back_after)
-                raise Killed
+                if kill.tears:
+                    program.tears, self._back_after = True, kill.back_after
+                else:
+                    self._end(program, kill.back_after)
+
+    def _end(self, program: Program, back_after: float) -> None:
+        self._kill(program)
+        self.restart(program.name, back_after)
+        raise Killed
+
+    def end_all(self) -> None:
+        """Have all programs die now."""
+        self.ended = True
+        for program in self.scheduler.programs():
+            self._kill(program)
+        raise Killed
 
     def restart(self, name: str, after: float) -> None:
         """What brings a dead program back; nothing does, here."""
@@ -186,6 +231,12 @@ class World:
                 begun = self._names[fault.call] >= fault.number
                 self.disk.full |= begun and self._names["all"] < fault.lasts
                 self._names["all"] += begun
+            elif fault.call == "aimed":
+                if name in {"fsync", "fdatasync"} and self._renamed_by_another():
+                    self._names["aimed"] += 1
+                    if self._names["aimed"] == fault.number:
+                        self.disk.aborted = True
+                        raise trouble(errno.EIO)
             elif fault.call == name and fault.number <= number < fault.number + fault.lasts:
                 if fault.kind == "short":
                     return "short"
@@ -195,24 +246,18 @@ class World:
                 raise trouble(getattr(errno, fault.kind))
         return ""
 
+    def _renamed_by_another(self) -> bool:
+        return bool(self.disk.changes) and self.kernel.renamed_by is not self.kernel.owner
+
 
 def content_of(token: str, size: int) -> bytes:
-    head = f"From: <app@example.com>\r\nSubject: hello\r\nX-Token: {token}\r\n\r\n".encode()
+    """Return a message that has all fields that a receiver would add."""
+    head = (
+        f"Date: Sun, 22 Nov 2026 21:45:00 +0000\r\nMessage-ID: <{token}@example.com>\r\n"
+        f"From: <app@example.com>\r\nSubject: hello\r\nX-Token: {token}\r\n\r\n"
+    ).encode()
     line = b"Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod.\r\n"
     return head + line * max(1, (size - len(head)) // len(line))
-
-
-def new_disk(story: Story) -> Disk:
-    """Make an empty spool, as its first start leaves it."""
-    from lab.disk import PROFILES  # noqa: PLC0415
-    from lab.programs import make_spool  # noqa: PLC0415
-
-    disk = Disk(PROFILES[story.profile])
-    world = World(story, disk, Log(), start=0.0, random=Random(0))
-    world.start("init", make_spool)
-    world.run()
-    disk.sync_all()
-    return disk
 
 
 SPOOL = f"{ROOT}/spool"
