@@ -24,7 +24,7 @@ from testbed.waiting import until
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 ANN = 4711
 ALL = os.environ.get("MAILER_CLIENT_KILLS") == "all"
-CALLS = ("accept4", "openat", "flock", "write", "fsync", "renameat2", "sendto")
+CALLS = ("accept4", "openat", "flock", "write", "fsync", "renameat2")
 KILLS = [(name, call, 1000) for name in CALLERS for call in CALLS]
 """Which program, at which of the receiver's system calls, and up to the how-manieth such call."""
 DOWN = CALLERS.keys()
@@ -119,7 +119,8 @@ def test_each_mail_is_there_once_or_its_program_fails_whenever_the_receiver_is_k
             with host.relay.serve():
                 done = running.result()
         assert host.count(subject) in ({1} if done.returncode == 0 else {0, 1}), done
-        if done.returncode and name not in {"php", "symfony_by_smtp"}:
+        # These do not show what sendmail says.
+        if done.returncode and name not in {"php", "nodemailer", "symfony_by_smtp"}:
             assert b"it may have it, or not" in done.stderr + done.stdout, done
     assert number > 1 or died, "the hand-over needs this call"
 
