@@ -30,7 +30,7 @@ from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop, idempotency
+from mailer.spool import drop, due, idempotency
 from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
 from mailer.spool.layout import DROP, ONCE, Spool
@@ -457,9 +457,9 @@ def test_only_what_can_be_taken_in_waits(spool: Spool) -> None:
     for name in ("notes", ".x"):
         (spool.path / DROP / name).touch()
     (spool.path / DROP / new_id(0)).mkdir()
-    assert not drop.anything_waits(spool.path)
+    assert not due.any_drop(spool.path)
     leave(spool)
-    assert drop.anything_waits(spool.path)
+    assert due.any_drop(spool.path)
 
 
 def test_unfinished_files_are_removed_when_they_are_a_day_old(spool: Spool) -> None:

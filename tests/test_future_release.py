@@ -21,6 +21,7 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.monitor.queue import QueueView
 from mailer.receive.parameters import ParameterError, mail_parameters
 from mailer.spool.changes import make_durable
+from mailer.spool.due import due_buckets
 from mailer.spool.glance import Glance, glances, of_seen
 from mailer.spool.incoming import Incoming
 from mailer.spool.inspect import listing
@@ -28,7 +29,7 @@ from mailer.spool.journal import Disposition
 from mailer.spool.layout import Place, Spool, bucket_for, full_minute, scheduled_bucket_for
 from mailer.spool.operate import Operator
 from mailer.spool.scan import find
-from mailer.spool.sweep import due_buckets, requeue_due
+from mailer.spool.sweep import requeue_due
 
 TO = "bob@example.net"
 DAY = 86_400.0

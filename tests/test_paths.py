@@ -62,7 +62,7 @@ ALLOWED = {
     ("mailer.cli.hangup", "os.open('/dev/tty')"): "the terminal that controls us, if there is one",
     ("mailer.spool.probe", "os.open(directory)"): "mkdtemp made it, in the spool, for its owner alone",
     ("mailer.config.trust", "os.open(_ROOT)"): "nobody can move it",
-    ("mailer.spool.claim", "path.read_text"): "the boot id, in /proc",
+    ("mailer.spool.syscalls", "path.read_bytes"): "the boot id, in /proc",
     ("mailer.spool.syscalls", "open(mountinfo)"): "of /proc",
     ("mailer.cli.spool.shares", "open(fd)"): "a descriptor",
     ("mailer.spool.syscalls", "os.removexattr(fd)"): "a descriptor",

@@ -13,7 +13,8 @@ from testbed.faketime import clock_set, faketime
 from testbed.relay import Relay
 
 from mailer.spool import archive
-from mailer.spool.archive import days_to_prune, prune
+from mailer.spool.archive import prune
+from mailer.spool.due import days_to_prune
 from mailer.spool.layout import DIRECTORY_MODE, Spool, day_for
 
 DAY = 86_400.0

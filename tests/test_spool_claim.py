@@ -14,11 +14,12 @@ from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
 from mailer.spool import held
-from mailer.spool.claim import POISON_AFTER, Claims, boot_id
+from mailer.spool.claim import POISON_AFTER, Claims
 from mailer.spool.held import Busy, Gone, Held
 from mailer.spool.journal import Disposition, Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.operate import Operator
+from mailer.spool.syscalls import boot_id
 
 HOLDER = """
 import sys

@@ -13,8 +13,8 @@ from spool_runner import attempt, claims_of, settle
 from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import walk
 
+from mailer.spool.due import due_buckets
 from mailer.spool.layout import Place, Spool, SpoolError, Spot, bucket_for, bucket_time, day_for
-from mailer.spool.sweep import due_buckets
 from mailer.spool.words import until
 
 YEAR = 365 * 86400.0
@@ -45,7 +45,7 @@ def test_buckets_sort_by_time(one: float, other: float) -> None:
     "name", ["", "20261122", "20261122T2145", "tomorrow", "20261322T2145Z", "01JD0M3Q5V8Z7X2C4B6N8M0K1J"]
 )
 def test_other_directories_in_retry_are_no_buckets(spool_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="time data"):
+    with pytest.raises(ValueError, match=r"not a minute|must be in"):
         bucket_time(name)
     with Spool.open(spool_path, create=True) as spool:
         (spool_path / "retry" / name).mkdir(exist_ok=True)

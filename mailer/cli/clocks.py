@@ -4,7 +4,7 @@ import ctypes
 import time
 
 from mailer.mail.clock import Clocks
-from mailer.spool.claim import boot_id
+from mailer.spool.syscalls import boot_id
 
 _UNSYNCHRONIZED = 5
 """TIME_ERROR of adjtimex(2)."""

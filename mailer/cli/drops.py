@@ -11,6 +11,7 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
 from mailer.spool import drop
+from mailer.spool.due import any_drop
 from mailer.spool.layout import DROP, Spool
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Drops:
 
 def prepare(path: Path) -> None:
     """Import what taking in needs, before root becomes the spool's owner, who may not be able to."""
-    if drop.anything_waits(path):
+    if any_drop(path):
         import mailer.cli.receiver  # noqa: PLC0415 - aiosmtpd, for few runs
         import mailer.receive.pickup  # noqa: F401, PLC0415 - as above
 
@@ -80,7 +81,7 @@ async def take_in(
     Returns:
         How many drops went; there may be more.
     """
-    if stop.is_set() or not drop.anything_waits(spool.path):
+    if stop.is_set() or not any_drop(spool.path):
         return 0
     from mailer.receive.pickup import Pickup  # noqa: PLC0415 - aiosmtpd, for few runs
     from mailer.spool.committer import Committer  # noqa: PLC0415 - with it

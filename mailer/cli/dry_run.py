@@ -19,12 +19,12 @@ from mailer.send.routes.directions import Directions, Way, keeps_mail, mail_of
 from mailer.send.routes.plan import target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
+from mailer.spool.due import due_buckets
 from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.obstacles import next_attempt
 from mailer.spool.scan import names
-from mailer.spool.sweep import due_buckets
 
 ORPHANED, NEW, DUE = "orphaned", "new", "due"
 """Why a message would be taken: its runner died; it is there to be tried; its time has come."""
@@ -46,7 +46,7 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     """Print one line for each message that a run would take, in the order of the run."""
     directions = Directions(config)
     staging = None if keeps_mail(config) else Staging.of(config)
-    horizon = Backoff(config.retry.schedule, config.retry.max_age).horizon
+    horizon = Backoff.of(config.retry).horizon
     keeps = say_what_keeps(config, spool)
     taken = islice(_taken(spool, now, horizon, staging), limit)
 

@@ -1,5 +1,6 @@
 """How each program of ours begins and ends: the umask first, and every end a sentence and an exit code."""
 
+import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -27,6 +28,8 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _code(command, name, arguments)
     outlet.finish()
+    # What is left is the system's to free: looking through it for cycles takes 6 ms.
+    gc.freeze()
     sys.exit(code)
 
 

@@ -6,7 +6,6 @@ for two, set it. Without the variable nothing is sent.
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import MutableMapping
 from typing import Self
@@ -79,6 +78,8 @@ class ServiceManager:
     def _notify(self, *lines: str) -> None:
         if not self.address:
             return
+        import socket  # noqa: PLC0415 - few runs of cron have a manager
+
         # A manager that is gone, or does not read, must not stop the mail.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
             to.setblocking(False)

@@ -1,14 +1,14 @@
 """What is missing or wrong in a provider with `api`; see `provider_checks`, which asks."""
 
-import re
 from collections.abc import Iterator
 
 from mailer.config.hops import Api, AuthMechanism, Provider
 from mailer.config.oauth_checks import bad_url
+from mailer.mail.late import compile_late
 
-_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+_DOMAIN = compile_late(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
+_REGION = compile_late(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
 
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:

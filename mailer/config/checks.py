@@ -23,22 +23,23 @@ from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.host_name import is_loopback
+from mailer.mail.late import compile_late
 from mailer.mail.reply import printable
 
 NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
 """What to type for a password that nobody guesses."""
 
 # Those of our example and of the Go relay's examples, and their like: nobody chose them.
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = compile_late(
     r"change[-_ ]?(this|me)([-_ ]?password)?|your[-_ ].*password|x{3,}|\*+", re.IGNORECASE
 )
 # Chosen, and badly. A configuration that runs today must run with us, so these only get a warning.
-_GUESSABLE = re.compile(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
+_GUESSABLE = compile_late(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
 _NEEDS_CERTIFICATE = 'needs tls.certificatePath and tls.privateKeyPath; without TLS, set it to "none"'
 
-_WEB = re.compile(r"https?://[^/]", re.IGNORECASE)
-_WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
+_WEB = compile_late(r"https?://[^/]", re.IGNORECASE)
+_WITH_PORT = compile_late(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
 
 
 def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:

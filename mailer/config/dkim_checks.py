@@ -1,21 +1,21 @@
 """What is wrong with the DKIM part of a configuration that loads; see `checks`, which asks."""
 
 import os
-import re
 from collections.abc import Iterator
 
 from mailer.config.model import Config, DkimKey
 from mailer.config.problem import Problem
 from mailer.config.trust import Owners, Untrusted, open_trusted, owners_of
+from mailer.mail.late import compile_late
 from mailer.mail.reply import printable
 
 MAX_NAME = 253
 """Characters of a domain name in DNS, dots included (RFC 1035 2.3.4: 255 octets on the wire)."""
 
 # Host names have no underscore, but names of records have it.
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_LABEL = compile_late(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # ftext of RFC 5322 3.6.8, less the semicolon, which would end the list of names in h=.
-_FIELD_NAME = re.compile(r"[!-9<-~]+")
+_FIELD_NAME = compile_late(r"[!-9<-~]+")
 _NEVER_SIGNED = {"bcc", "dkim-signature", "received", "resent-bcc", "return-path"}
 """RFC 6376 5.4: fields that change or vanish on the way; signing one breaks every signature."""
 

@@ -1,6 +1,5 @@
 """What is missing or wrong in a provider's `auth` of type oauth2; see `provider_checks`, which asks."""
 
-import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -8,9 +7,10 @@ from mailer.config.hops import Provider
 from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
+from mailer.mail.late import compile_late
 
 _NO_URL = "is not an address; write it as https://login.example.com/token"
-_BLANKS = re.compile(r"\s")
+_BLANKS = compile_late(r"\s")
 
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:

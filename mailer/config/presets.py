@@ -5,18 +5,18 @@ lists of Microsoft 365 addresses for each cloud; Google, "OAuth 2.0 Mechanism" (
 for Server to Server Applications", "Choose Gmail API scopes".
 """
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mailer.config.hops import Api
 from mailer.config.oauth import Grant, Preset
+from mailer.mail.late import compile_late
 
 GMAIL_SCOPE = "https://mail.google.com/"
 """The only one that SMTP takes."""
 _GMAIL_API_SCOPE = "https://www.googleapis.com/auth/gmail.send"
 
-TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+TENANT = compile_late(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 class _Cloud(NamedTuple):

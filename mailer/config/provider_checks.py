@@ -12,13 +12,14 @@ from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.address import check_address
 from mailer.mail.host_name import fault, is_address, is_loopback
+from mailer.mail.late import compile_late
 from mailer.mail.reply import printable
 
 _SUBMISSIONS = 465
 """TLS from the first byte (RFC 8314 3.3)."""
 _STARTTLS = frozenset({25, 587, 2525})
 """Where servers begin in clear (RFC 6409 3.1); 2525 is what many providers have beside 587."""
-_HOST = re.compile(r"[A-Za-z0-9_.-]+")
+_HOST = compile_late(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)

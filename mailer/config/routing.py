@@ -1,16 +1,16 @@
 """The part of the model that says which mail goes which way: `routes`, the first rule that matches counts."""
 
-import re
 from typing import Annotated, Any
 
 import msgspec
 
 from mailer.config.kinds import Group, Name
+from mailer.mail.late import compile_late
 
 Names = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
 """One pattern, or a list of which one must match."""
 
-_HEADER = re.compile(r"[!-9;-~]+")
+_HEADER = compile_late(r"[!-9;-~]+")
 """RFC 5322 2.2: printable characters but the colon."""
 
 

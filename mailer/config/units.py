@@ -3,8 +3,9 @@
 Each unit is a type of its own, so that a type checker sees seconds given to what takes milliseconds.
 """
 
-import re
 from typing import NewType
+
+from mailer.mail.late import compile_late
 
 Seconds = NewType("Seconds", float)
 Milliseconds = NewType("Milliseconds", int)
@@ -17,10 +18,10 @@ LARGEST = 2**63 - 1
 
 # At most three digits after the point: every duration is then a whole number of microseconds, sums are exact.
 # At most twelve before: no string makes `int` work on a megabyte of digits.
-_PART = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|w) *")
-_DURATION = re.compile(rf"(?:{_PART.pattern})+")
-_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
-_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,3}))? *(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
+_PART = compile_late(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|w) *")
+_DURATION = compile_late(rf"(?:{_PART.pattern})+")
+_NUMBER = compile_late(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
+_SIZE = compile_late(r"([0-9]{1,19})(?:\.([0-9]{1,3}))? *(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)")
 
 _MICROSECONDS = {
     "ms": 1_000,

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from mailer.mail.late import compile_late
+
 EVERY_NAME = "*"
 """In `aliases`, the name that stands for all that are not there."""
 MAX_LOCAL_PART = 64
@@ -28,18 +30,18 @@ UTF8_NON_ASCII = "\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
 _NO_TEXT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _ATEXT = rf'[^ "(),.:;<>@\[\\\]{_NO_TEXT}]'
 # Each alternative starts with a character that no other one takes, so that matching never backs up.
-_DOT_STRING = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+_DOT_STRING = compile_late(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 # Mobile operators handed out mailboxes such as `a..b.@docomo.ne.jp`; RFC 5321 would have them quoted.
-_ODD_DOT_STRING = re.compile(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*")
+_ODD_DOT_STRING = compile_late(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*")
 # With a domain behind them some servers pass `a%b` and `b!a` on to b; `SIZE=9` is a forgotten address.
-_NO_NAME = re.compile(r'[!%"=]')
-_QUOTED_STRING = re.compile(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
+_NO_NAME = compile_late(r'[!%"=]')
+_QUOTED_STRING = compile_late(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
 # RFC 1123 does not allow the underscore, but names of real hosts have it.
-_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_LABEL = compile_late(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 # Nearly every path there is, in one look: ASCII, a dot-string, a domain without `xn--`, lengths well within
 # the limits. What it takes, the rules below take too; what it does not, they judge.
-_COMMON = re.compile(
+_COMMON = compile_late(
     r"<((?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*"
     r"@(?:(?![Xx][Nn]--)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.(?!>)|(?=>)))+)>"
 )

@@ -13,7 +13,6 @@ therefore keeps mail back, and never multiplies an allowance.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -48,8 +47,7 @@ class WhenUsedUp(StrEnum):
     """The next provider gets it; it waits only when there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """What may be used in one window."""
 
     per: str
@@ -66,8 +64,7 @@ class Limit:
         return f"{self.most:,} a {self.per}" if self.per != "hour" else f"{self.most:,} an hour"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What is allowed; 0: without limit."""
 
     per_minute: int = 0
@@ -134,8 +131,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return count
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """What is left."""
 
     free: int
@@ -234,8 +230,7 @@ def forfeited(use: Use, dead: Iterable[str], now: float) -> Use:
     return use
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True):
     """One limit, as it is shown."""
 
     limit: Limit

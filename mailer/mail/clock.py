@@ -5,16 +5,16 @@ turn it back a year (a host whose battery died does).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+
+import msgspec
 
 Clock = Callable[[], float]
 """Returns seconds since the epoch, as `time.time` does; it may jump."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One look at this host's clocks."""
 
     wall: float
@@ -27,8 +27,7 @@ class Reading:
     """Seconds of these without suspended time (CLOCK_MONOTONIC); None: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(msgspec.Struct, frozen=True):
     """Where readings come from."""
 
     wall: Clock

@@ -1,9 +1,10 @@
 """Host names as receivers judge them in EHLO (RFC 5321 4.1.1.1, 4.1.4): full ones, that DNS may have."""
 
 import ipaddress
-import re
 
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+from mailer.mail.late import compile_late
+
+_LABEL = compile_late(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # RFC 6761 6.3, RFC 6762 22.1, RFC 9476; ICANN has set `internal` aside; the others are what routers hand out.
 _PRIVATE = frozenset({"localhost", "localdomain", "local", "internal", "lan", "home", "alt", "invalid"})
 _REFUSED = "and receivers refuse it in EHLO"

@@ -4,7 +4,6 @@ Whatever a value contains, it stays in its field and on its line: nobody can wri
 line end into an address.
 """
 
-import re
 import sys
 from enum import StrEnum
 
@@ -12,6 +11,7 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
+from mailer.mail.late import compile_late
 from mailer.mail.reply import printable
 from mailer.maillog import outlet
 from mailer.maillog.events import Fields, Level, Sink
@@ -66,7 +66,7 @@ _EMPTY: tuple[object, ...] = ("", None, (), False)
 
 
 # What needs neither escapes nor quotes, as most values do: one look at it is quicker than all the rest.
-_BARE = re.compile(r"[!#-<>-~]{1,1000}")
+_BARE = compile_late(r"[!#-<>-~]{1,1000}")
 
 
 def _value(value: object) -> str:

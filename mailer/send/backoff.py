@@ -1,20 +1,28 @@
 """When a message is tried again, and when it is given up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+
+from mailer.config.model import Retry
 
 JITTER = 0.1
 """Share of a delay that is added at random, so that what failed together does not come back together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """A schedule of delays; the last one repeats."""
 
     delays: tuple[float, ...]
     """Seconds after the first, second, ... attempt; at least one."""
     max_age: float
     """Seconds from acceptance until a message that still fails is given up."""
+
+    @classmethod
+    def of(cls, retry: Retry) -> Self:
+        """Return what the configuration says."""
+        return cls(tuple(map(float, retry.schedule)), float(retry.max_age))
 
     @property
     def horizon(self) -> float:

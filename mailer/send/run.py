@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mailer.config.model import Config, UncertainPolicy
 from mailer.mail.clock import Clock, Clocks
 from mailer.maillog.events import Level, MailLog
+from mailer.send import idle
 from mailer.send.backoff import Backoff
 from mailer.send.dkim.signer import Signer
 from mailer.send.dsn.notify import Notifier, Terms
@@ -30,9 +31,8 @@ from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
 from mailer.send.traffic import Traffic
-from mailer.spool import clock_guard
 from mailer.spool.claim import Claims
-from mailer.spool.clock_guard import ClockGuard, Doubt
+from mailer.spool.clock_guard import ClockGuard
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
@@ -71,7 +71,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     """
     clock = clocks.wall
     signer = Signer(config.dkim, clock) if config.dkim.enabled and not keeps_mail(config) else None
-    backoff = Backoff(delays=tuple(map(float, config.retry.schedule)), max_age=float(config.retry.max_age))
+    backoff = Backoff.of(config.retry)
 
     def on_quarantine(spot: Spot, reason: str) -> None:
         log.message("quarantined", id=spot.name, reason=reason, level=Level.ERROR)
@@ -79,13 +79,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     def on_skip(spot: Spot, reason: str) -> None:
         log.warning("left alone", path=spot.path, reason=reason)
 
-    def on_change(doubt: Doubt | None) -> None:
-        if doubt:
-            log.warning(clock_guard.describe(doubt))
-        else:
-            log.notice("the clock is believed: what is too old is given up and deleted again")
-
-    guard = ClockGuard(spool, clocks, on_change)
+    guard = idle.guard(spool, clocks, log)
     committer, disposal = Committer(spool).start(), Disposal()
     try:
         opener = partial(_open_session, clock=clock, say=say)

@@ -1,16 +1,15 @@
 """The copies in `sent/`: when the days of it that are old enough are deleted."""
 
 from mailer.spool.claim import Report
+from mailer.spool.due import days_to_prune
 from mailer.spool.held import Held, Missed, Unsafe
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, day_for, is_day
-from mailer.spool.scan import buckets, names
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.scan import names
 from mailer.spool.sweep import remove_if_empty
 from mailer.spool.transitions import Move
 
 AT_ONCE = 1000
 """Copies that one call deletes, at most: the day that follows a million of them must not hold up the mail."""
-
-_DAY = 86_400.0
 
 
 def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _spot, _reason: None) -> int:
@@ -38,12 +37,6 @@ def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _sp
             deleted += _delete(spool, Spot(Place.SENT, name, day), on_skip)
         remove_if_empty(spool, f"{Place.SENT}/{day}")
     return deleted
-
-
-def days_to_prune(spool: Spool, now: float, max_age: float) -> list[str]:
-    """Name the days of `sent/` that are over for longer than `max_age` seconds."""
-    last = day_for(now - max_age - _DAY)
-    return [day for day in buckets(spool, Place.SENT) if day <= last and is_day(day)]
 
 
 def _delete(spool: Spool, spot: Spot, on_skip: Report) -> bool:

@@ -8,7 +8,6 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from mailer.mail import clock
@@ -325,11 +324,3 @@ def _is_given_back(held: Held) -> bool:
 
 def _tail(fd: int) -> bytes:
     return os.pread(fd, _TAIL, max(0, os.fstat(fd).st_size - _TAIL))
-
-
-def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return this boot's id; empty where the kernel tells none."""
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

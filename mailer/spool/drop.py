@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -185,18 +184,6 @@ def waiting(spool: Spool, each: int) -> dict[int, list[str]]:
                 del names[each:]
     oldest = sorted((sorted(names)[:each], uid) for uid, names in found.items())
     return {uid: names for names, uid in oldest}
-
-
-def anything_waits(path: Path) -> bool:
-    """Tell whether there is something to take in, for a program that has not opened the spool yet.
-
-    Whoever can fill the directory decides how long it is: this ends at the first.
-    """
-    try:
-        with os.scandir(path / DROP) as found:
-            return any(is_id(entry.name) and entry.is_file(follow_symlinks=False) for entry in found)
-    except OSError:
-        return False
 
 
 def sweep(spool: Spool, now: float) -> None:

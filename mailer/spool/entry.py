@@ -21,13 +21,13 @@ digest of the block, so that a flipped bit in a recipient mails nobody else.
 """
 
 import os
-import re
 from hashlib import sha256
 
 import msgspec
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
+from mailer.mail.late import compile_late
 from mailer.spool import journal
 from mailer.spool.ids import is_id
 from mailer.spool.journal import State
@@ -39,7 +39,7 @@ LENGTH_DIGITS = 10
 LENGTH_WIDTH = LENGTH_DIGITS + 2
 """With its line end: what is written last, into its place."""
 BEFORE_LENGTH = b"\r\n" + _LENGTH_FIELD
-_END = re.compile(BEFORE_LENGTH + rb"(\d{10})\r\n")
+_END = compile_late(BEFORE_LENGTH + rb"(\d{10})\r\n")
 
 _FIRST_READ = 16 * 1024
 """Enough for the block, the message and the journal of nearly every mail, in one read."""
@@ -49,9 +49,9 @@ needs less."""
 _LARGEST_JOURNAL = 256 * 1024 * 1024
 """Bytes. Runners give a message up at an eighth of it (`send.thrift`); earlier versions did not."""
 
-_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+_UNSAFE = compile_late(r"[\x00-\x09\x0b-\x1f\x7f]")
 """Control characters, less the LF, which is counted."""
-_PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
+_PATH = compile_late(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
 
 
 class Corrupt(ValueError):

@@ -29,6 +29,7 @@ from typing import Self
 import msgspec
 
 from mailer.mail import clock
+from mailer.spool.due import SWEEP_EVERY, SWEPT, is_older
 from mailer.spool.held import Held, lock, write_all
 from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool
 from mailer.spool.scan import QUEUE, find
@@ -46,9 +47,6 @@ _OF_DROP = "drop-"
 _DROP_KEPT = 30 * 86_400.0
 """Seconds for which a drop is known to have been taken in, if nobody could remove it since; the window that
 is configured is for keys."""
-_SWEPT = "swept"
-"""Its modification time is when `once/` was last swept; older than `_EVERY` seconds, it is swept again."""
-_EVERY = 3600.0
 _AT_ONCE = 1000
 """Keys that one sweep forgets, at most; the next one goes on. Mail must not wait for it."""
 
@@ -254,7 +252,7 @@ def forget_old(spool: Spool, now: float, window: float) -> int:
     """
     try:
         with spool.directory(ONCE) as directory:
-            if not _is_older(directory, _SWEPT, now, _EVERY):
+            if not is_older(directory, SWEPT, now, SWEEP_EVERY):
                 return 0
             with os.scandir(directory) as entries:
                 old = (
@@ -273,14 +271,14 @@ def _forget(directory: int, name: str, now: float, window: float) -> bool:
     if name.startswith(_OF_DROP):
         window = max(window, _DROP_KEPT)
     try:
-        if not _is_older(directory, name, now, window):
+        if not is_older(directory, name, now, window):
             return False
         fd = os.open(name, _FLAGS, dir_fd=directory)
     except OSError:
         return False
     try:
         # A receiver that has just opened it sees, once it has the lock, that it has no name any more.
-        if not lock(fd) or not _is_older(directory, name, now, window):
+        if not lock(fd) or not is_older(directory, name, now, window):
             return False
         os.unlink(name, dir_fd=directory)
     except OSError:
@@ -290,20 +288,11 @@ def _forget(directory: int, name: str, now: float, window: float) -> bool:
     return True
 
 
-def _is_older(directory: int, name: str, now: float, age: float) -> bool:
-    """Tell whether a file is as old, or was written by a clock that was as far ahead, or is not there."""
-    try:
-        written = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
-    except FileNotFoundError:
-        return True
-    return abs(now - written) >= age
-
-
 def _touch(directory: int, now: float) -> None:
     """Note that all was looked at; where that cannot be noted, all is looked at again."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(OSError):
-        fd = os.open(_SWEPT, flags, FILE_MODE, dir_fd=directory)
+        fd = os.open(SWEPT, flags, FILE_MODE, dir_fd=directory)
         try:
             os.utime(fd, (now, now))
         finally:

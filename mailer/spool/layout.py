@@ -123,7 +123,12 @@ def bucket_time(name: str) -> float:
     Raises:
         ValueError: no bucket is called that.
     """
-    return datetime.strptime(name.removesuffix(_SCHEDULED), _BUCKET).replace(tzinfo=UTC).timestamp()
+    minute = name.removesuffix(_SCHEDULED)
+    # Not strptime(3): importing Python's takes as long as all else that a run without work does.
+    digits = f"{minute[:8]}{minute[9:13]}"
+    if len(minute) != 14 or minute[8] + minute[13] != "TZ" or not (digits.isascii() and digits.isdigit()):
+        raise ValueError(f"not a minute: {name!r}")
+    return datetime.fromisoformat(minute).timestamp()
 
 
 def day_for(moment: float) -> str:

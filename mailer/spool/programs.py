@@ -15,9 +15,10 @@ from typing import Self
 
 import msgspec
 
+from mailer.mail.late import compile_late
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 
-_NAME = re.compile(r"program-\d{1,10}-\d{1,20}", re.ASCII)
+_NAME = compile_late(r"program-\d{1,10}-\d{1,20}", re.ASCII)
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST = 64 * 1024
 

@@ -29,7 +29,7 @@ def _ledger(spool: Spool) -> Iterator[float]:
         for entry in entries:
             day = entry.name.partition(".")[0]
             if is_day(day):
-                yield datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).timestamp()
+                yield datetime(int(day[:4]), int(day[4:6]), int(day[6:]), tzinfo=UTC).timestamp()
                 try:
                     yield entry.stat(follow_symlinks=False).st_mtime
                 except FileNotFoundError:

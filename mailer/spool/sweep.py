@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mailer.spool.claim import Claims, Report
+from mailer.spool.due import due_buckets
 from mailer.spool.held import Held, Missed, Unsafe
-from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot, bucket_time, is_scheduled
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.notice import is_awaited
 from mailer.spool.nursery import HOME
-from mailer.spool.scan import buckets, names
+from mailer.spool.scan import names
 
 STALE = 24 * 3600.0
 """Age in seconds from which an unlocked file in `tmp/` is litter.
@@ -24,28 +25,6 @@ A receiver holds the lock of what it writes; the day is for clocks that jump.
 _TOGETHER = 50
 """Messages that are moved before the two directories are synced: few, for nothing else is done meanwhile, and
 each is open until then."""
-
-
-def due_buckets(spool: Spool, now: float, horizon: float, *, scheduled: bool = True) -> list[str]:
-    """Name the retry buckets that are due.
-
-    Args:
-        spool: where.
-        now: seconds since the epoch.
-        horizon: the longest back-off, in seconds. A bucket further ahead than that was named by a wrong clock
-            (or this one is), and is due at once: better a try too many than a mail that waits ten years. What
-            its sender has scheduled may lie further ahead.
-        scheduled: those too that senders have scheduled. Not while the clock is doubted: a try too many does
-            no harm, but what was sent too early cannot be called back.
-    """
-    # A bucket may be named up to a minute after its last message is due.
-    last = now + horizon + 60
-    found = ((name, bucket_time(name)) for name in buckets(spool, Place.RETRY))
-    return [
-        name
-        for name, due in found
-        if (scheduled and due <= now if is_scheduled(name) else not now < due <= last)
-    ]
 
 
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 _RENAME_NOREPLACE = 1
@@ -160,3 +161,11 @@ def _mount(field: int, wanted: str, mountinfo: str) -> Mount:
     except (OSError, ValueError):
         pass
     return Mount()
+
+
+def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
+    """Return this boot's id; empty where the kernel tells none."""
+    try:
+        return path.read_bytes().decode("ascii").strip()
+    except OSError:
+        return ""

@@ -12,12 +12,14 @@ from mailer.cli.wire import Workplace, tell, workplace
 from mailer.send.backoff import Backoff
 from mailer.spool import clock_guard, words
 from mailer.spool.archive import prune
-from mailer.spool.claim import Claims, Report, boot_id
+from mailer.spool.claim import Claims, Report
 from mailer.spool.clock_guard import ClockGuard
+from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import Place, Spot
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp, due_buckets, requeue_some
+from mailer.spool.sweep import clean_tmp, requeue_some
+from mailer.spool.syscalls import boot_id
 
 
 @click.command(

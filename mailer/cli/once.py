@@ -1,0 +1,62 @@
+"""One run of `mailer-send` that has work to do."""
+
+import asyncio
+import math
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from mailer.cli import drops
+from mailer.cli.clocks import clocks
+from mailer.cli.exits import Exit
+from mailer.cli.send import Order
+from mailer.config.load import Loaded
+from mailer.config.model import Config
+from mailer.config.own_name import own_name
+from mailer.maillog.events import MailLog
+from mailer.send.marker import Marker
+from mailer.send.run import open_runner
+from mailer.send.runner import Stopped
+from mailer.spool.layout import Spool
+
+if TYPE_CHECKING:
+    from mailer.events.deliverer import Deliverer
+
+
+async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit:
+    """Work until nothing is ready, or a signal says to end, or the time is up."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    began, most = loop.time(), order.max_seconds
+    # Half of the time at most: a flood there must not keep all mail from being delivered.
+    await drops.take_in(loaded, spool, log, stop, math.inf if most is None else most / 2)
+    config = loaded.config
+    hostname = own_name(config)
+    grace = float(config.sending.shutdown_grace)
+    marker = Marker(spool, log, time.time, order.mode)
+    deliverer = _deliverer(config, spool, log)
+    async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
+        if most is not None:
+            loop.call_at(began + most, runner.begin_nothing_more)
+        try:
+            await runner.once(stop, grace)
+        except Stopped as stopped:
+            log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
+            return Exit.TEMPORARY
+        marker.set(runner.tally)
+    if deliverer:
+        from mailer.cli.telling import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
+
+        left = AFTER_A_RUN if most is None else most - (loop.time() - began)
+        await tell_rest(deliverer, log, stop, left)
+    return Exit.OK
+
+
+def _deliverer(config: Config, spool: Spool, log: MailLog) -> "Deliverer | None":
+    """Return what tells events; None: nobody is to be told. What the run does is told, however it ends."""
+    if not config.on_event.enabled:
+        return None
+    from mailer.cli.telling import deliverer  # noqa: PLC0415 - few hosts tell events
+
+    return deliverer(config, spool, log)

@@ -1,0 +1,115 @@
+"""`mailer-send`, from its configuration to its exit code."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mailer.cli.clocks import clocks
+from mailer.cli.exits import Exit, Failure
+from mailer.cli.hangup import postpone
+from mailer.cli.program import system_words
+from mailer.cli.send import ONCE, WATCH, Order
+from mailer.cli.service_manager import ServiceManager
+from mailer.cli.wire import (
+    acting_as_owner,
+    become_owner,
+    configuration,
+    make_spool,
+    program_log,
+    say_if_paused,
+    uses_http,
+    workplace,
+)
+from mailer.config.checks import refuse_to_send
+from mailer.config.load import Loaded
+from mailer.config.problem import ConfigError
+from mailer.maillog import outlet
+from mailer.maillog.events import Level
+from mailer.send.idle import is_idle
+from mailer.send.marker import Marker
+from mailer.spool.layout import SpoolError
+
+
+def dry_run(limit: int | None, *, as_json: bool) -> Exit:
+    """Print what a run would try."""
+    from mailer.cli import dry_run  # noqa: PLC0415 - a run needs none of it
+
+    loaded = _configuration()
+    with _try_again_later(), workplace(loaded) as at:
+        dry_run.dry_run(loaded.config, at.spool, time.time(), limit=limit, as_json=as_json)
+    return Exit.OK
+
+
+def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
+    """Deliver what is in the spool, once or until a signal says to end.
+
+    Args:
+        order: what the command line asks for.
+        parent: the process without which to end; None: no other.
+        verbose: say what becomes of each message.
+    """
+    outlet.install()
+    if order.mode == WATCH:
+        postpone()
+    manager = ServiceManager.of(os.environ)
+    loaded = _configuration()
+    config, level = loaded.config, Level.INFO if verbose or order.mode == WATCH else Level.WARNING
+    if order.mode == ONCE and _was_idle(loaded, level):
+        return Exit.OK
+    # Imported here: most runs of cron were idle.
+    import asyncio  # noqa: PLC0415
+
+    from mailer.cli import drops  # noqa: PLC0415
+    from mailer.cli.once import once  # noqa: PLC0415
+    from mailer.cli.parent import end_with  # noqa: PLC0415
+
+    drops.prepare(config.spool_dir)
+    become_owner(config.spool_dir, http=uses_http(config), events=config.on_event.enabled)
+    with _try_again_later():
+        opened = make_spool(config.spool_dir)
+    with opened as spool:
+        end_with(parent)
+        if order.mode == ONCE and sys.stderr.isatty():  # cron would mail it each minute
+            say_if_paused(spool)
+        log = program_log(config, spool, level)
+        if order.mode == ONCE:
+            return asyncio.run(once(loaded, spool, log, order))
+        from mailer.cli.watch import Watch  # noqa: PLC0415 - for one that stays
+
+        asyncio.run(Watch(loaded, spool, log, manager).run())
+        log.notice("ended")
+        return Exit.OK
+
+
+def _configuration() -> Loaded:
+    loaded = configuration()
+    if problems := refuse_to_send(loaded):
+        raise ConfigError(problems)
+    return loaded
+
+
+def _was_idle(loaded: Loaded, level: Level) -> bool:
+    """Tell whether there was nothing to do; if so, this was a run. Root looks as the spool's owner."""
+    config = loaded.config
+    with _try_again_later(), acting_as_owner(config.spool_dir), make_spool(config.spool_dir) as spool:
+        log = program_log(config, spool, level)
+        marker = Marker(spool, log, time.time, ONCE)
+        idle = is_idle(config, spool, log, clocks())
+        if idle:
+            marker.set()
+        return idle
+
+
+@contextmanager
+def _try_again_later() -> Iterator[None]:
+    """Have a spool that cannot be used end a run with 75, as trouble in the middle of it does."""
+    try:
+        yield
+    except SpoolError as error:
+        raise Failure(Exit.TEMPORARY, system_words(error)) from error
+    except Failure as failure:
+        if failure.code is not Exit.CANNOT_CREATE:
+            raise
+        raise Failure(Exit.TEMPORARY, str(failure)) from failure
