@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import smtplib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,14 +119,18 @@ def test_msmtpqs_queue(relay: Relay, tmp_path: Path) -> None:
         ("2026-11-29-19.07.34", "-oi -f app@example.com -a work -- joe@example.net ann@example.net"),
         ("2026-11-29-19.07.35", "-t --from=other@example.com"),
         ("2026-11-29-19.07.36", "bob@example.net"),
+        ("2026-11-29-19.07.38", "--account work --from one@example.com -oem -- eve@example.net"),
+        ("2026-11-29-19.07.39", "--unheard-of work -- eve@example.net"),
     ):
         (tmp_path / f"{name}.mail").write_bytes(CONTENT)
         (tmp_path / f"{name}.msmtp").write_text(f"{arguments}\n")
     (tmp_path / "2026-11-29-19.07.37.mail").write_bytes(CONTENT)  # it is being written
-    assert relay.mailer("import", "--from-msmtpq", str(tmp_path)).returncode == 0
+    done = relay.mailer("import", "--from-msmtpq", str(tmp_path))
+    assert (done.returncode, "option --unheard-of is not known" in done.stdout) == (65, True)
     assert queued(relay) == [
         ("app@example.com", ("bob@example.net",)),
         ("app@example.com", ("joe@example.net", "ann@example.net")),
+        ("one@example.com", ("eve@example.net",)),
         ("other@example.com", ("bob@example.net",)),
     ]
 
@@ -141,19 +146,76 @@ def test_a_real_postfixs_queue(relay: Relay, postfix: Postfix) -> None:
     with smtplib.SMTP(postfix.host, postfix.port) as client:
         client.sendmail("app@example.com", ["bob@example.net", "ann@example.net"], CONTENT)
         client.sendmail("", ["joe@example.net"], CONTENT)
-    until(lambda: len(list((postfix.queue / "deferred").rglob("*[0-9A-F]"))) >= 2, "both are deferred")
+        client.sendmail("app@example.com", ["held@example.net"], CONTENT)
+    until(lambda: len(deferred(postfix)) == 3, "all are deferred")
     environment = postfix_environment() | {"MAIL_CONFIG": str(postfix.configuration)}
     sbin = postfix_root() / "usr" / "sbin"
     under = ["env", *(f"{key}={value}" for key, value in environment.items() if key != "PATH")]
     under.append(f"PATH={sbin}:{os.environ['PATH']}")
+    running = relay.mailer("import", "--from-postfix", under=under)
+    assert (running.returncode, "postfix stop" in running.stderr) == (69, True)
+    [held] = [path.name for path in deferred(postfix) if b"held@example.net" in path.read_bytes()]
+    for command in (("postsuper", "-h", held), ("postfix", "stop")):
+        subprocess.run(
+            [sbin / command[0], *command[1:]],
+            check=True,
+            env={**os.environ, **environment},
+            capture_output=True,
+        )
+    # Without postlogd each program writes there itself, as Postfix's own user.
+    (postfix.queue.parent / "maillog").chmod(0o666)
     done = relay.mailer("import", "--from-postfix", under=under)
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert (done.returncode, f"{held}: refused: it is on hold" in done.stdout) == (65, True), done
     assert queued(relay) == [
         ("", ("joe@example.net",)),
         ("app@example.com", ("ann@example.net", "bob@example.net")),
     ]
     again = relay.mailer("import", "--from-postfix", under=under)
-    assert (again.returncode, again.stdout) == (0, "the queue is empty\n")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (65, "1 refused")
+
+
+def deferred(postfix: Postfix) -> list[Path]:
+    return [path for path in (postfix.queue / "deferred").rglob("*") if path.is_file()]
+
+
+def test_whose_queue_it_is_cannot_have_other_files_moved_or_read(relay: Relay, tmp_path: Path) -> None:
+    """Root imports from a directory of another user."""
+    victim = tmp_path / "etc"
+    victim.mkdir()
+    (victim / "passwd").write_text("root:x:0:0\n")
+    (victim / "secret").write_bytes(b"a@example.com\nb@example.net\n\n" + CONTENT)
+    directory = tmp_path / "null"
+    (directory / "queue").mkdir(parents=True)
+    (directory / "queue" / "passwd").write_bytes(b"a@example.com\nb@example.net\n\n" + CONTENT)
+    (directory / "queue" / "linked").hardlink_to(victim / "secret")
+    (directory / "imported").symlink_to(victim)
+    refused = relay.mailer("import", "--from-nullmailer", str(directory))
+    assert refused.returncode == 69
+    assert (victim / "passwd").read_text() == "root:x:0:0\n"
+    assert queued(relay) == []
+    (directory / "imported").unlink()
+    done = relay.mailer("import", "--from-nullmailer", str(directory))
+    assert (done.returncode, "queue/linked: refused" in done.stdout) == (65, True)
+    assert (victim / "secret").exists()
+    (directory / "imported").chmod(0o777)
+    assert "another user" in relay.mailer("import", "--from-nullmailer", str(directory)).stderr
+    (directory / "queue").rename(directory / "moved")
+    (directory / "queue").symlink_to(victim)
+    assert relay.mailer("import", "--from-nullmailer", str(directory)).returncode == 69
+
+
+def test_what_is_kept_is_not_replaced_by_a_file_of_the_same_name(relay: Relay, emails: Path) -> None:
+    write(emails / "same.json", "app@example.com", ["bob@example.net"])
+    write(emails / "failed" / "same.json", "app@example.com", ["ann@example.net"])
+    assert relay.mailer("import", "--from-go", str(emails)).returncode == 0
+    kept = {path.name: json.loads(path.read_text())["To"] for path in (emails / "imported").glob("same*")}
+    assert kept == {"same.json": ["ann@example.net"], "same.json.2": ["bob@example.net"]}
+
+
+def test_more_recipients_than_are_taken_are_a_refusal(relay: Relay, emails: Path) -> None:
+    write(emails / "many.json", "app@example.com", [f"n{number}@example.net" for number in range(1001)])
+    done = relay.mailer("import", "--from-go", str(emails))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (65, "2 queued, 1 refused")
 
 
 @pytest.mark.parametrize("call", ["rename,renameat", "unlinkat", "fsync", "renameat2"])

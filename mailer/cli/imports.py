@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mailer.receive.service import Service
 
 _DIRECTORY = click.Path(path_type=Path)
+_TOO_MANY_RECIPIENTS = "4.5.3"
+"""A client would send to fewer; a queued message stays as it is."""
 _DONE, _REFUSED, _WAITS, _WOULD = "queued", "refused", "waits", "would queue"
 
 
@@ -48,7 +50,7 @@ def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None)
     """Take over the mail that another relay has accepted and not delivered; stop that relay first.
 
     Each message is queued for the recipients who have not got it, and is then taken out of the other queue:
-    its files are moved to a directory `imported` beside them, and Postfix removes its own. A message that was
+    its files are moved to a directory `imported` in it, and Postfix removes its own. A message that was
     queued is not queued again, whatever was killed in between. Senders' rights and rate limits do not count.
 
     What is refused, or cannot be read, stays where it is and is named. Exit code 0 when nothing was left, 65
@@ -62,6 +64,8 @@ def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None)
     try:
         queue = _queue(*chosen[0])
         names = queue.names()
+        if names and not dry_run:
+            queue.prepare()
     except OSError as error:
         raise Failure(Exit.UNAVAILABLE, f"the queue cannot be read: {error}") from error
     listing = _Listing(as_json=as_json)
@@ -103,11 +107,11 @@ class _Listing:
         sender, recipients = (queued.sender, queued.recipients) if queued else ("", ())
         if self._as_json:
             record = {
-                "name": name,
+                "name": printable(name, 500),
                 "action": action,
-                "sender": sender,
-                "recipients": recipients,
-                "reply": reply,
+                "sender": printable(sender, 500),
+                "recipients": [printable(each, 500) for each in recipients],
+                "reply": printable(reply, 2000),
             }
             tell(sys.stdout, json_line(record))
         else:
@@ -164,7 +168,7 @@ async def _take(
 
     queued = None
     try:
-        queued = queue.read(name)
+        queued = queue.look(name)
         once = name_of_import(queue.identity, name, queued.content)
         with acting_as_owner(loaded.config.spool_dir):
             reply: Reply = await transfer(
@@ -183,5 +187,7 @@ async def _take(
         return _REFUSED, queued, str(error)
     except OSError as error:
         return _WAITS, queued, error.strerror or str(error)
-    action = _DONE if reply.positive else _REFUSED if reply.permanent else _WAITS
-    return action, queued, str(reply)
+    if reply.positive:
+        return _DONE, queued, str(reply)
+    final = reply.permanent or reply.enhanced == _TOO_MANY_RECIPIENTS
+    return _REFUSED if final else _WAITS, queued, str(reply)

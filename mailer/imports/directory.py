@@ -1,4 +1,8 @@
-"""A queue that is a directory with a file, or some files, for each message."""
+"""A queue that is a directory with a file, or some files, for each message.
+
+The directory may belong to a user whom the operator, root perhaps, does not trust. So each directory is
+opened once, and no name is followed: what that user exchanges meanwhile is at worst one of their files.
+"""
 
 import os
 import stat
@@ -13,40 +17,58 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DirectoryQueue(Queue):
-    """Files relative to one descriptor: whose directory it is may change it, and leads nobody elsewhere."""
+    """Files by bare names, relative to descriptors of their directories."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the directory; raises OSError."""
-        self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, path: Path, *places: str) -> None:
+        """Open the directory.
+
+        Args:
+            path: the queue's; not a symbolic link.
+            places: the directories in it that have messages, where they are there; `.` is itself.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._root = os.open(path, _DIRECTORY)
         self.identity = os.fsdecode(os.path.realpath(path))
+        self._places: dict[str, int] = {}
+        for place in places:
+            try:
+                self._places[place] = os.open(place, _DIRECTORY, dir_fd=self._root)
+            except FileNotFoundError:
+                continue
+        self._imported = -1
 
-    def files(self, place: str) -> list[str]:
-        """Return the names of regular files in a directory of the queue, sorted; an absent one has none."""
-        try:
-            fd = os.open(place, _DIRECTORY, dir_fd=self._root)
-        except FileNotFoundError:
-            return []
-        try:
-            with os.scandir(fd) as entries:
-                return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
-        finally:
-            os.close(fd)
+    def files(self) -> list[str]:
+        """Return the regular files as PLACE/NAME, in the order of places and names; raises OSError."""
+        found = []
+        for place, directory in self._places.items():
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+            found += [f"{place}/{name}" for name in names]
+        return found
 
     def content(self, path: str) -> bytes:
         """Return what a file has; raises Unreadable, OSError."""
-        fd = os.open(path, _FLAGS, dir_fd=self._root)
+        place, name = path.rsplit("/", 1)
+        directory = self._places[place]
+        fd = os.open(name, _FLAGS, dir_fd=directory)
         with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
             state = os.fstat(fd)
             if not stat.S_ISREG(state.st_mode):
                 raise Unreadable("it is not a file")
+            if state.st_nlink != 1 or state.st_uid not in {0, os.fstat(directory).st_uid}:
+                # The owner of the directory may have linked it to here, without the right to read it.
+                raise Unreadable("it has another name as well, or belongs to another user than its directory")
             if state.st_size > MAX_FILE:
                 raise Unreadable(f"it has more than {MAX_FILE} octets")
             return file.read(MAX_FILE + 1)
 
-    def put_by(self, *paths: str) -> None:
-        """Move files, durably, to where they are kept as imported; raises OSError.
+    def prepare(self) -> None:
+        """Open `imported`, which is made if it is not there, and may be nobody else's to change.
 
-        The last path is that by which the message is found in the queue.
+        Raises:
+            OSError: there is something else of that name, or it is another user's.
         """
         try:
             os.mkdir(IMPORTED, 0o700, dir_fd=self._root)
@@ -54,15 +76,29 @@ class DirectoryQueue(Queue):
             pass
         else:
             os.fsync(self._root)
-        for path in paths:
-            place, _, name = path.rpartition("/")
-            os.rename(path, f"{IMPORTED}/{name}", src_dir_fd=self._root, dst_dir_fd=self._root)
-            for directory in (IMPORTED, place or "."):
-                self._sync(directory)
+        self._imported = os.open(IMPORTED, _DIRECTORY, dir_fd=self._root)
+        state = os.fstat(self._imported)
+        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+            os.close(self._imported)
+            raise PermissionError(f"{self.identity}/{IMPORTED} is another user's: move it away")
 
-    def _sync(self, directory: str) -> None:
-        fd = os.open(directory, _DIRECTORY, dir_fd=self._root)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def put_by(self, *paths: str) -> None:
+        """Move files, durably, to where they are kept as imported, after `prepare`; raises OSError.
+
+        The last path is that by which the message is found in the queue.
+        """
+        for path in paths:
+            place, name = path.rsplit("/", 1)
+            directory = self._places[place]
+            os.rename(name, self._free(name), src_dir_fd=directory, dst_dir_fd=self._imported)
+            os.fsync(self._imported)
+            os.fsync(directory)
+
+    def _free(self, name: str) -> str:
+        """Return a name that no file in `imported` has; nobody else makes files there."""
+        with os.scandir(self._imported) as entries:
+            taken, number = {entry.name for entry in entries}, 1
+        while name in taken:
+            number += 1
+            name = f"{name.removesuffix(f'.{number - 1}')}.{number}"
+        return name

@@ -7,8 +7,6 @@ import msgspec
 from mailer.imports.directory import DirectoryQueue
 from mailer.imports.queue import Queued, Unreadable, with_crlf
 
-_PLACES = ("failed", ".")
-
 
 class _Record(msgspec.Struct, frozen=True):
     """One file, by the names of its keys."""
@@ -24,12 +22,10 @@ class GoRelay(DirectoryQueue):
     def __init__(self, path: Path) -> None:
         """Open the directory, or the `emails` in it; raises OSError."""
         inner = path / "emails"
-        super().__init__(inner if inner.is_dir() else path)
+        super().__init__(inner if inner.is_dir() else path, "failed", ".")
 
     def names(self) -> list[str]:
-        return [
-            f"{place}/{name}" for place in _PLACES for name in self.files(place) if name.endswith(".json")
-        ]
+        return [name for name in self.files() if name.endswith(".json")]
 
     def look(self, name: str) -> Queued:
         try:

@@ -10,8 +10,27 @@ from mailer.imports.directory import DirectoryQueue
 from mailer.imports.queue import Queued, Unreadable, with_crlf
 
 _MAIL, _ARGUMENTS = ".mail", ".msmtp"
-_WITH_VALUE = frozenset("aCfFNRV")
-"""Options of one letter that have a value (msmtp(1)), in the same word or the next one."""
+# Of msmtp(1) and sendmail(8). A word that is none of these may be a value or a recipient: nobody can tell.
+_ALONE = frozenset({"-t", "-i", "-m", "-n", "-U", "-v", "-P", "-d", "-G", "-S"})
+_SENDER = frozenset({"-f", "-r", "--from"})
+_WITH_VALUE = frozenset(
+    (
+        *("-a", "--account", "-C", "--file", "-F", "-N", "--dsn-notify", "-R", "--dsn-return", "-X"),
+        *("--host", "--port", "--timeout", "--protocol", "--domain", "--user", "--passwordeval"),
+        *("--proxy-host", "--proxy-port", "--socket", "--source-ip", "--logfile", "--logfile-time-format"),
+        *("--tls-trust-file", "--tls-crl-file", "--tls-fingerprint", "--tls-key-file", "--tls-cert-file"),
+        *("--tls-priorities", "--tls-host-override"),
+    )
+)
+_OPTIONAL = frozenset(
+    f"--{each}"
+    for each in (
+        *("auth", "tls", "tls-starttls", "tls-certcheck", "syslog", "auto-from", "remove-bcc-headers"),
+        *("add-missing-from-header", "add-missing-date-header", "undisclosed-recipients"),
+        *("read-recipients", "pretend", "debug"),
+    )
+)
+_TUNING = ("-o", "-O", "-B", "-L", "-b")
 
 
 class Msmtpq(DirectoryQueue):
@@ -19,11 +38,11 @@ class Msmtpq(DirectoryQueue):
 
     def __init__(self, path: Path) -> None:
         """Open the directory; raises OSError."""
-        super().__init__(path)
+        super().__init__(path, ".")
 
     def names(self) -> list[str]:
         """Return the messages with both files: msmtpq writes the arguments last."""
-        there = set(self.files("."))
+        there = set(self.files())
         return sorted(name for name in there if name.endswith(_MAIL) and _arguments_of(name) in there)
 
     def look(self, name: str) -> Queued:
@@ -47,22 +66,25 @@ def _arguments_of(name: str) -> str:
 
 
 def _read(words: list[str]) -> tuple[str, list[str], bool]:
-    """Return the sender or nothing, the recipients, and whether to take those of the header."""
+    """Return the sender or nothing, the recipients, and whether to take those of the header.
+
+    Raises:
+        Unreadable: there is an option of which this does not know whether a value follows.
+    """
     sender, recipients, of_header, rest = "", list[str](), False, iter(words)
     for word in rest:
+        option, equals, value = word.partition("=") if word.startswith("--") else (word[:2], "", word[2:])
         if word == "--":
             recipients += rest
-        elif word.startswith("--"):
-            option, _, value = word.partition("=")
-            sender = value if option == "--from" else sender
-            of_header |= option == "--read-recipients"
-        elif word.startswith("-"):
-            letter = word[1:2]
-            value = (word[2:] or next(rest, "")) if letter in _WITH_VALUE else ""
-            sender = value if letter == "f" else sender
-            of_header |= word == "-t"
-        else:
+        elif not word.startswith("-"):
             recipients.append(word)
+        elif option in _WITH_VALUE | _SENDER:
+            value = value if equals or value else next(rest, "")
+            sender = value if option in _SENDER else sender
+        elif word in _ALONE or option in _OPTIONAL:
+            of_header |= word in {"-t", "--read-recipients"}
+        elif not (option in _TUNING and value):
+            raise Unreadable(f"msmtp's option {word} is not known here: submit the message by hand")
     return sender, recipients, of_header
 
 

@@ -11,10 +11,10 @@ class Nullmailer(DirectoryQueue):
 
     def __init__(self, path: Path) -> None:
         """Open the directory; raises OSError."""
-        super().__init__(path)
+        super().__init__(path, "queue")
 
     def names(self) -> list[str]:
-        return [f"queue/{name}" for name in self.files("queue")]
+        return self.files()
 
     def look(self, name: str) -> Queued:
         head, separator, message = self.content(name).partition(b"\n\n")

@@ -29,39 +29,49 @@ class Postfix(Queue):
     identity = "postfix"
 
     def __init__(self) -> None:
-        self._listed: dict[str, _Listed] = {}
+        self._listed: dict[str, _Listed | str] = {}
+        """By id; or why a line cannot be read."""
 
     def names(self) -> list[str]:
-        lines = _run("postqueue", "-j").splitlines()
-        listed = [msgspec.json.decode(line, type=_Listed) for line in lines]
-        self._listed = {each.queue_id: each for each in listed}
+        """As `Queue.names`; raises OSError too while Postfix runs: it would deliver what is imported."""
+        if _call("postfix", "status").returncode == 0:
+            raise OSError("Postfix is running; stop it first: postfix stop")
+        for number, line in enumerate(_run("postqueue", "-j").splitlines(), start=1):
+            try:
+                listed = msgspec.json.decode(line, type=_Listed)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self._listed[f"line {number} of postqueue -j"] = str(error)
+            else:
+                self._listed[listed.queue_id] = listed
         return list(self._listed)
 
     def look(self, name: str) -> Queued:
         listed = self._listed[name]
+        if isinstance(listed, str):
+            raise Unreadable(listed)
+        if listed.queue_name == "hold":
+            raise Unreadable("it is on hold in Postfix; if it is to be sent: postsuper -H, and import again")
         content = _run("postcat", "-qbh", name)
         sender = "" if listed.sender == "MAILER-DAEMON" else listed.sender
         return Queued(sender, tuple(each.address for each in listed.recipients), with_crlf(content))
-
-    def read(self, name: str) -> Queued:
-        """Put it on hold first, so that Postfix does not deliver it meanwhile."""
-        if self._listed[name].queue_name == "active":
-            raise Unreadable("Postfix is delivering it at this moment: stop Postfix, and import again")
-        _run("postsuper", "-h", name)
-        return self.look(name)
 
     def finish(self, name: str) -> None:
         _run("postsuper", "-d", name)
 
 
-def _run(*argv: str) -> bytes:
-    """Run one of Postfix's programs; raises OSError when it cannot be run, or fails."""
+def _call(*argv: str) -> subprocess.CompletedProcess[bytes]:
+    """Run one of Postfix's programs to its end; raises OSError when it cannot be run."""
     try:
-        done = subprocess.run(  # noqa: S603 - no shell, and an id is Postfix's own
+        return subprocess.run(  # noqa: S603 - no shell, and an id is Postfix's own
             argv, check=False, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{argv[0]} took longer than {_SECONDS:g} seconds") from error
+
+
+def _run(*argv: str) -> bytes:
+    """Return what one of Postfix's programs prints; raises OSError when it fails."""
+    done = _call(*argv)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise OSError(f"{argv[0]} ended with {done.returncode}: {said[-1] if said else 'without a word'}")

@@ -43,9 +43,8 @@ class Queue(ABC):
             OSError: it cannot be read.
         """
 
-    def read(self, name: str) -> Queued:
-        """Read one message that is imported next, and keep its relay from delivering it; as `look`."""
-        return self.look(name)
+    def prepare(self) -> None:  # noqa: B027 - a queue that needs nothing
+        """Make ready to finish messages, before the first is imported; raises OSError: none can be."""
 
     @abstractmethod
     def finish(self, name: str) -> None:
