@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hostile import Server
 from sending import forward_to, found, queue
+from testbed.faketime import faketime
 from testbed.http_api import DOMAIN, MAILBOX, Fault, HttpApi, Reader, gmail, graph, mailgun
 from testbed.ports import free_port
 from testbed.relay import Relay
@@ -160,6 +161,29 @@ def test_a_gateway_that_never_answers_makes_one_copy_and_then_its_mail_is_held(r
             assert len(api.taken) == taken
         assert journal(relay, waiting)[-1]["event"] == "held"
         assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
+
+
+def test_a_release_lasts_over_an_attempt_that_does_not_reach_the_interface(relay: Relay) -> None:
+    """Under `retry`: the mail is handed over once more, without a second word from the operator."""
+    with HttpApi(mailgun) as api:
+        api.script = [Fault.SLOW_GATEWAY]
+        relay.configure(by_key(api, uncertain="retry"))
+        waiting = queue(relay.spool, message=MESSAGE)
+        for _ in range(2):
+            relay.mailer("providers", "reset", "--all")
+            relay.mailer("spool", "retry", "--all")
+            assert relay.mailer_send("--once").returncode == 0
+        assert journal(relay, waiting)[-1]["event"] == "held"
+    assert relay.mailer("spool", "release", waiting).returncode == 0
+    relay.mailer("providers", "reset", "--all")
+    relay.mailer("spool", "retry", waiting)
+    assert relay.mailer_send("--once").returncode == 0
+    assert "refused" in journal(relay, waiting)[-1]["reply"]
+    with HttpApi(mailgun, port=api.port) as back:
+        relay.mailer("providers", "reset", "--all")
+        assert relay.mailer_send("--once", under=faketime("+1d")).returncode == 0
+        assert (len(api.taken), len(back.taken)) == (2, 1)
+    assert found(relay.spool, waiting) is None
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["504", "killed"])

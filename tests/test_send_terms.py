@@ -158,6 +158,7 @@ DEMANDS = [
     TlsPolicy(destination="Plain.example", level=TlsLevel.NONE),
     TlsPolicy(destination=".bank.example", level=TlsLevel.VERIFY),
     TlsPolicy(destination="b\u00fccher.example", level=TlsLevel.VERIFY),
+    TlsPolicy(destination="Host_1.b\u00fccher.example", level=TlsLevel.VERIFY),
     TlsPolicy(destination=".b\u00fccher.example", level=TlsLevel.NONE),
     TlsPolicy(destination="*", level=TlsLevel.ENCRYPT),
 ]
@@ -174,6 +175,8 @@ DEMANDS = [
         ("xn--bcher-kva.example", TlsLevel.VERIFY),
         ("m\u00fcller.b\u00fccher.example", TlsLevel.NONE),
         ("xn--mller-kva.XN--BCHER-KVA.example", TlsLevel.NONE),
+        ("host_1.B\u00dcCHER.example", TlsLevel.VERIFY),
+        ("b\u00fccher.example.", TlsLevel.VERIFY),
     ],
 )
 def test_the_first_policy_that_matches_counts(destination: str, level: TlsLevel) -> None:

@@ -284,3 +284,13 @@ def test_attempts_that_may_have_delivered_are_counted_until_the_hop_answers(
     state = folded(*(at(1, kind, BOB, attempt=int(number), hop="hop") for kind, number in parts))
     assert state.by_address[BOB].handovers == handovers
     assert state.by_address[EVE].handovers == 0
+
+
+def test_what_the_operator_allows_lasts_until_it_is_handed_over_again() -> None:
+    doubt = at(1, Kind.UNCERTAIN, BOB, attempt=2, hop="hop")
+    trouble = at(4, Kind.UNCERTAIN, BOB, attempt=3, hop="hop", reply="connection refused")
+    allowed = (doubt, at(2, Kind.HELD), at(3, Kind.RELEASED), trouble)
+    assert folded(*allowed).by_address[BOB].allowed
+    again = at(5, Kind.COMMITTING, BOB, attempt=4, hop="hop")
+    for more in ((again,), (again, at(6, Kind.UNCERTAIN, BOB, attempt=4, hop="hop"))):
+        assert not folded(*allowed, *more).by_address[BOB].allowed

@@ -208,7 +208,11 @@ def unquoted(local_part: str) -> str:
 
 
 def a_labels(domain: str) -> str:
-    """Return a domain as DNS has it, in lower case and A-labels (RFC 5890); what is none stays as it is."""
+    """Return a domain as DNS has it, in lower case and A-labels (RFC 5890), without its final dot.
+
+    What IDNA cannot encode, such as an underscore beside an umlaut, is only folded.
+    """
+    domain = domain.removesuffix(".")
     if domain.isascii():
         return domain.lower()
     import idna  # noqa: PLC0415 - as in `_check_international`
@@ -216,7 +220,7 @@ def a_labels(domain: str) -> str:
     try:
         return idna.encode(domain, uts46=True).decode()
     except UnicodeError:
-        return domain
+        return domain.lower()
 
 
 def _check_domain(domain: str) -> None:

@@ -147,7 +147,7 @@ class Standing(msgspec.Struct, frozen=True):
     attempt: int = 0
     """The attempt that this is the outcome of."""
     allowed: bool = False
-    """It is uncertain, and the operator wants it tried all the same."""
+    """It is uncertain, and the operator wants it handed over once more all the same."""
     let_go: bool = False
     """It is uncertain, and the operator let it go after it was held: another hop may have it, too."""
     handovers: int = 0
@@ -312,6 +312,8 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         hop=event.hop,
                         next=due,
                         attempt=event.attempt,
+                        # What the operator allows is one more hand-over, not one more attempt to connect.
+                        allowed=known.allowed and event.event == Kind.UNCERTAIN,
                         let_go=known.let_go and (event.event, event.hop) == (Kind.UNCERTAIN, known.hop),
                         handovers=_handovers(known, event) if outcome is Status.UNCERTAIN else 0,
                         unclear=event.unclear or known.unclear,

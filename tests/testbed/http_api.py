@@ -81,6 +81,7 @@ class HttpApi:
         bearers: Callable[[str], bool] = bool,
         refuses: Callable[[Taken], Any] = lambda _: None,
         tls: bool = False,
+        port: int = 0,
     ) -> None:
         """
         Args:
@@ -88,11 +89,13 @@ class HttpApi:
             bearers: which access tokens are taken.
             refuses: a status and an object for what is not taken.
             tls: with a certificate of `trust`.
+            port: where it listens; 0: at a free one.
         """
         self.read = read
         self.refuses = refuses
         self.bearers = bearers
         self.tls = tls
+        self._port = port
         self.keys: dict[str, str] = {}
         """Secret access keys by their ids, for `ses`."""
         self.script: list[Any] = []
@@ -134,7 +137,7 @@ class HttpApi:
             request_queue_size = 1024
             daemon_threads = True
 
-        self._server = Listener(("127.0.0.1", 0), Handler)
+        self._server = Listener(("127.0.0.1", self._port), Handler)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
         if self.tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
