@@ -255,7 +255,7 @@ DEFECTS = (
     Defect(
         "clock-ahead-strands",
         "mail that was deferred while the clock was ten years ahead waits for ten years",
-        "spool/sweep.py",
+        "spool/due.py",
         "not now < due <= last)",
         "due <= now)",
         ("test_spool_sweep.py",),
