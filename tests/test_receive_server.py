@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from receiving import CLOSED, OPEN, PASSWORD, USER, running
 
+from mailer.receive.session import Session
 from mailer.receive.sockets import UnsafeSettingsError
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
@@ -356,3 +357,19 @@ def test_an_address_in_use_is_an_oserror(tmp_path):
         other.mkdir()
         with pytest.raises(OSError, match="in use"), running(other, replace(OPEN, port=receiver.address[1])):
             pass
+
+
+def test_a_defect_at_the_end_of_a_session_ends_it_alone(tmp_path, monkeypatch):
+    def broken(_):
+        raise ValueError("broken")
+
+    with running(tmp_path) as receiver, connect(receiver) as one, connect(receiver) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "left", broken)
+            one.sendall(b"QUIT\r\n")
+            assert everything(one).startswith(b"221 ")
+        until_data(other)
+        other.sendall(MAIL + b".\r\n")
+        assert other.recv(1000).startswith(b"250 ")
+        receiver.stop(5)
+        assert [line for line in receiver.log if "ValueError: broken" in line]

@@ -7,12 +7,13 @@ import socket
 import ssl
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from receiving import CLOSED, OPEN, PASSWORD, USER, certificate, issue_certificate, running
+from spool_gate import Gate
 from testbed.capability import tracer
 from testbed.ports import free_port
 from testbed.relay import PASSWORD as RELAY_PASSWORD
@@ -24,6 +25,8 @@ from testbed.waiting import until
 from mailer.receive.certificate import Certificate
 from mailer.receive.settings import Endpoint
 from mailer.receive.sockets import UnsafeSettingsError
+from mailer.spool.committer import Committer
+from mailer.spool.layout import Spool
 
 MAIL = "Subject: test\r\n\r\nbody\r\n"
 
@@ -364,3 +367,57 @@ def test_a_sighup_during_the_start_ends_nothing_and_is_obeyed(relay: Relay, tmp_
     with relay.starting("serve", under=(tracer(), "-D", "-f", "-qq", "-o", "/dev/null", *hangup)) as server:
         server.await_port(relay.port)
         until(lambda: "the configuration was read again" in server.output(), "the new configuration")
+
+
+class Counting(Committer):
+    """A committer that counts what is handed in."""
+
+    def __init__(self, spool):
+        super().__init__(spool)
+        self.handed_in = 0
+
+    def commit_and_call(self, change, answer, then=None):
+        super().commit_and_call(change, answer, then)
+        self.handed_in += 1
+
+
+def begin_data(client):
+    client.ehlo()
+    client.mail("a@example.com")
+    client.rcpt("b@example.net")
+    assert client.docmd("DATA")[0] == 354
+
+
+def test_what_comes_after_quit_in_tls_harms_nobody(tmp_path):
+    """Closing a TLS connection delivers what had come; here that is within the answers to a group.
+
+    How much is delivered when QUIT is served depends on how it came: so there are several clients.
+    """
+    gate, body = Gate(), b"Subject: x\r\n\r\nbody\r\n.\r\n"
+    defects = []
+    noop = b"NOOP " + b"x" * 295 + b"\r\n"
+    with Spool.open(tmp_path / "spool", create=True) as spool, ExitStack() as clients:
+        committer = Counting(spool)
+        committer.commit(gate)
+        receiver = clients.enter_context(
+            running(tmp_path, certificate=certificate(tmp_path), committer=committer)
+        )
+        clients.callback(gate.opened.set)
+        receiver.loop.set_exception_handler(lambda _, context: defects.append(context))
+        for sent, count in enumerate((50, 100, 200, 300, 400, 430, 600), 1):
+            client = smtplib.SMTP("localhost", receiver.address[1], timeout=60)
+            clients.callback(client.close)
+            client.starttls(context=receiver.trust)
+            begin_data(client)
+            client.sock.sendall(body + noop * count + b"QUIT\r\n" + b"junk\r\n" * 60_000)
+            until(lambda sent=sent: committer.handed_in == sent, "the message")
+        other = smtplib.SMTP(*receiver.address, timeout=60)
+        clients.callback(other.close)
+        begin_data(other)
+        other.sock.sendall(body)
+        until(lambda: committer.handed_in == sent + 1, "the message")
+        gate.opened.set()
+        assert other.getreply()[0] == 250
+        receiver.stop(5)
+        assert len(receiver.messages()) == sent + 1
+    assert not defects

@@ -134,6 +134,36 @@ def test_what_a_group_has_to_say_is_said_together_before_anyone_hears_of_it(spoo
     assert said == ["(", 0, 1, 2, ")", "[Errno 5] disk", None, None, None, "heard"]
 
 
+def test_a_waiter_that_raises_is_reported_and_the_others_hear(spool_path: Path) -> None:
+    heard: list[object] = []
+    reported: list[object] = []
+
+    async def commit(spool: Spool) -> None:
+        loop, last = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
+        committer, gate = Committer(spool).start(), Gate()
+        committer.commit(gate)
+        assert gate.entered.wait(60)
+
+        def fail(why: str, *_: object) -> None:
+            raise ValueError(why)
+
+        def hear(error: Exception | None) -> None:
+            heard.append(error)
+            last.set()
+
+        committer.commit_and_call(begin(spool), partial(fail, "answer"), partial(fail, "then"))
+        committer.commit_and_call(begin(spool), hear, partial(heard.append, "then"))
+        gate.opened.set()
+        await last.wait()
+        committer.close()
+
+    with Spool.open(spool_path, create=True) as spool:
+        asyncio.run(asyncio.wait_for(commit(spool), 60))
+    assert heard == ["then", None]
+    assert reported == ["then", "answer"]
+
+
 @pytest.mark.parametrize("renames_are_whole", [True, False])
 def test_in_a_mixed_group_every_destination_is_durable_before_any_source(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch, *, renames_are_whole: bool

@@ -54,7 +54,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         Args:
             client: who is at the other end.
             settings: the receiver's.
-            on_end: called once when the connection is closed and its task has ended.
+            on_end: called once when the connection is closed and nothing is served any more.
         """
         # Not SMTP.__init__: see above. Nor that of asyncio's StreamReaderProtocol, which makes a reader.
         self.loop = asyncio.get_running_loop()
@@ -400,10 +400,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._serve_input()
         except Exception as error:  # noqa: BLE001 - a defect of ours ends one session, never the server
             self._fail(error)
-        finally:
-            self._serving = False
         if self.closing and not self._holds:
             self._end()
+        else:
+            self._serving = False
 
     def _serve_input(self) -> None:
         most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE
@@ -447,11 +447,24 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             case EndlessLine():
                 self.hang_up(replies.ENDLESS_LINE)
             case _:
-                self.failed(error)
+                self._note(error)
                 self.hang_up(replies.INTERNAL_ERROR)
 
+    def _note(self, error: BaseException) -> None:
+        try:
+            self.failed(error)
+        except Exception as worse:  # noqa: BLE001 - the session has to end all the same
+            self.loop.call_exception_handler({"message": "a defect was not logged", "exception": worse})
+
     def _end(self) -> None:
-        self.left()
+        """Close the connection, once: `_serving` stays set.
+
+        TLS delivers within `close` what had come before, and so calls `go_on`.
+        """
+        try:
+            self.left()
+        except Exception as error:  # noqa: BLE001 - the server waits for `ended` when it stops
+            self._note(error)
         if self._stream is not None:
             self._stream.write(bytes(self._unsent))
             self._stream.close()

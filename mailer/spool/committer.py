@@ -78,7 +78,9 @@ class Committer:
         return future
 
     def commit_and_call(self, change: Change, answer: _Answer, then: _Then = None) -> None:
-        """As `commit_in_loop`, without a future: what waits is called in the loop. Neither call may raise.
+        """As `commit_in_loop`, without a future: what waits is called in the loop.
+
+        What a call raises goes to the loop's exception handler, and to nobody else of the group.
 
         Args:
             change: what is to be durable.
@@ -171,12 +173,18 @@ class Committer:
     def _tell_all(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
         try:
             with self._together() if len(told) > 1 else nullcontext():
-                for (_, then, _), error in told:
+                for (loop, then, _), error in told:
                     if error is None and then is not None:
-                        then()
+                        try:
+                            then()
+                        except Exception as defect:  # noqa: BLE001 - the others of the group are called too
+                            _report(loop, defect)
         finally:
-            for (_, _, answer), error in told:
-                answer(error)
+            for (loop, _, answer), error in told:
+                try:
+                    answer(error)
+                except Exception as defect:  # noqa: BLE001 - as above
+                    _report(loop, defect)
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
         """Sync every directory once: all destinations, and then all sources of the changes that arrived."""
@@ -231,6 +239,11 @@ def _verdict(change: Change, error: Exception | None) -> Exception | None:
         worse.__cause__ = error
         return worse
     return error
+
+
+def _report(loop: asyncio.AbstractEventLoop | None, defect: Exception) -> None:
+    assert loop is not None
+    loop.call_exception_handler({"message": "what waits for a commit failed", "exception": defect})
 
 
 def _tell(future: Future[None] | asyncio.Future[None], error: Exception | None) -> None:
