@@ -259,3 +259,20 @@ def test_the_receiver_takes_its_syntax_from_the_configuration():
     assert settings(Config(aliases=aliases), None).aliases == {"root": "Ops@example.com"}
     strict = settings(Config(strict_syntax=True, origin_domain="example.com"), None)
     assert (strict.strict_syntax, strict.origin_domain) == (True, "example.com")
+
+
+@pytest.mark.parametrize(
+    ("terms", "wrong"),
+    [
+        ({"confirmAfter": "1d", "keepFor": "1d"}, ["keepFor"]),
+        ({"confirmAfter": "1d", "keepFor": "30m"}, ["keepFor"]),
+        ({"confirmAfter": "1d", "keepFor": "36500d"}, []),
+        ({"confirmAfter": 0, "keepFor": 0}, []),
+        ({}, []),
+    ],
+)
+def test_times_by_which_no_entry_of_the_list_would_count_are_refused(loaded, terms, wrong):
+    sound = loaded({**QUIET, "suppressUnknown": {"enabled": True} | terms})
+    found = [f"$.suppressUnknown.{name}" for name in wrong]
+    assert paths(refuse_to_send(sound)) == paths(warnings(sound)) == found
+    assert refuse_to_send(loaded({**QUIET, "suppressUnknown": {"enabled": False} | terms})) == ()

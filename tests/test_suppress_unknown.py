@@ -1,6 +1,8 @@
 """Recipients that their servers do not know get on the suppression list, and nobody else does."""
 
+import fcntl
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +12,11 @@ from sending import forward_to, queue
 from testbed.relay import Relay
 
 from mailer.cli.suppress import suspicion
-from mailer.config.model import SuppressUnknown
+from mailer.config.model import Config, SuppressUnknown
 from mailer.mail.clock import rfc3339
 from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
 from mailer.maillog.events import MailLog
+from mailer.send.suppressed import Suppressed
 from mailer.send.unknown import Unknown, says_unknown
 from mailer.spool import suppression
 from mailer.spool.layout import Spool
@@ -34,7 +37,12 @@ def refusal(reply: str, *, hop: str = HOP, phase: str = "rcpt", status: Status =
         (refusal(NOBODY), True),
         (refusal("550 5.1.1 The email account that you tried to reach does not exist."), True),
         (refusal("554 5.1.1 no such user here"), True),
-        (refusal("550 5.1.1 no such user", phase="dot"), True),
+        (refusal("550 5.1.1"), True),
+        (refusal("550 5.1.1 Bad destination mailbox address"), True),
+        # What settles all recipients of a transaction means nobody in particular.
+        (refusal("550 5.1.1 no such user", phase="data"), False),
+        (refusal("550 5.1.1 no such user", phase="dot"), False),
+        (refusal("550 5.1.1 no such user", phase=""), False),
         # Words without the code, and codes of something else.
         (refusal("550 No such user here"), False),
         (refusal("550 5.2.1 The account is disabled"), False),
@@ -48,6 +56,19 @@ def refusal(reply: str, *, hop: str = HOP, phase: str = "rcpt", status: Status =
         (refusal("550 5.1.1 Sending quota exceeded"), False),
         (refusal("550 5.1.1 Your IP 192.0.2.9 is listed at bl.example"), False),
         (refusal("550 5.1.1 Recipient is blacklisted here"), False),
+        # The code, with words of something else.
+        (refusal("550 5.1.1 Mailbox full"), False),
+        (refusal("550 5.1.1 over quota"), False),
+        (refusal("550 5.1.1 temporarily unavailable, try later"), False),
+        (refusal("550 5.1.1 mail from this domain is refused by recipient"), False),
+        (refusal("550 5.1.1 One or more recipients rejected"), False),
+        (refusal("550 5.1.1 Host unknown"), False),
+        (refusal("550 5.1.1 Recipient address rejected: Domain not found"), False),
+        (refusal("550 5.1.1 unrouteable address"), False),
+        (refusal("550 5.1.1 Only members may post"), False),
+        (refusal("550 5.1.1 content rejected: virus"), False),
+        (refusal("550 5.1.1 Message rejected"), False),
+        (refusal("550 5.1.1 User unknown, or its mailbox is full"), False),
         # Not for good, or not a server's word.
         (refusal("450 4.1.1 user unknown"), False),
         (refusal(NOBODY, status=Status.DEFERRED), False),
@@ -57,7 +78,30 @@ def refusal(reply: str, *, hop: str = HOP, phase: str = "rcpt", status: Status =
 )  # fmt: skip
 @pytest.mark.security_case(139)
 def test_only_a_servers_clear_word_about_the_recipient_counts(outcome: Outcome, *, counts: bool) -> None:
-    assert says_unknown(outcome) == counts
+    assert says_unknown(outcome, alone=False) == counts
+
+
+def test_words_to_the_final_dot_count_where_there_is_one_recipient() -> None:
+    assert says_unknown(refusal(NOBODY, phase="dot"), alone=True)
+    assert not says_unknown(refusal("550 5.1.1 Message rejected", phase="dot"), alone=True)
+
+
+_NOT_OF_A_MAILBOX = (
+    "pleine", "overquota", "over quota", "is full", "quota violation", "recipient rejected", "inactive email",
+    "not accepting", "techie.example", "not configured", "no longer available", "Address Error",
+    "Mailbox delivery", "Not our Customer", "have authorization",
+)  # fmt: skip
+"""What real refusals of recipients with this code have that need not mean that the mailbox does not exist."""
+
+
+def test_real_refusals_of_unknown_mailboxes_count_and_others_do_not() -> None:
+    read = map(json.loads, (Path(__file__).parent / "data" / "replies.jsonl").read_text().splitlines())
+    texts = [row["text"] for row in read if row["phase"] == "rcpt" and row["about"] == "recipient"]
+    lines = [f"{text[:3]} " + " ".join(line[4:] for line in text.split("\n")) for text in texts]
+    coded = [line for line in lines if re.search(r"\b5\.1\.1\b", line)]
+    count = [line for line in coded if says_unknown(refusal(line), alone=False)]
+    assert len(count) > 20
+    assert count == [line for line in coded if not any(words in line for words in _NOT_OF_A_MAILBOX)]
 
 
 @dataclass
@@ -69,10 +113,10 @@ class Feed:
     now: float = 1e9
     said: list[str] = field(default_factory=list)
 
-    def learn(self, *refused: Outcome, sent: tuple[str, ...] = ()) -> None:
+    def learn(self, *refused: Outcome, sent: tuple[str, ...] = (), dated: bool = True) -> None:
         log = MailLog(lambda: self.now, lambda _level, text, _fields: self.said.append(text))
         exempt = {"postmaster@example.com"}.__contains__
-        Unknown(self.terms, self.spool, lambda: self.now, log, exempt).learn(refused, sent)
+        Unknown(self.terms, self.spool, lambda: self.now, log, exempt).learn(refused, sent, dated=dated)
 
     def listed(self) -> Entry | None:
         return suppression.find(self.spool, "bob@example.net", rfc3339(self.now))
@@ -117,6 +161,35 @@ def test_a_delivery_in_between_makes_the_first_refusal_a_mistake(feed: Feed) -> 
     assert feed.listed()
 
 
+def test_a_delivery_counts_and_a_refusal_does_not_while_the_clock_is_doubted(feed: Feed) -> None:
+    feed.learn(refusal(NOBODY), dated=False)
+    assert list(suppression.entries(feed.spool)) == []
+    feed.learn(refusal(NOBODY))
+    feed.learn(sent=("bob@example.net",), dated=False)
+    assert list(suppression.entries(feed.spool)) == []
+
+
+def test_a_list_that_an_operators_command_has_locked_is_not_waited_for(feed: Feed) -> None:
+    feed.learn(refusal(NOBODY))
+    feed.now += 2 * DAY
+    with feed.spool.directory("suppressed") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        feed.learn(refusal(NOBODY))
+        assert feed.said[-1] == "the suppression list was not changed"
+        assert feed.listed() is None
+    feed.learn(refusal(NOBODY))
+    assert feed.listed()
+
+
+def test_our_own_addresses_are_left_out_in_every_spelling(feed: Feed) -> None:
+    config = Config(origin_domain="bücher.example", bounce="Ops@münchen.example")
+    listed = Suppressed(config, feed.spool, lambda: feed.now)
+    assert listed.exempts("postmaster@xn--bcher-kva.example")
+    assert listed.exempts("PostMaster@bücher.example")
+    assert listed.exempts("ops@xn--mnchen-3ya.example")
+    assert not listed.exempts("eve@xn--mnchen-3ya.example")
+
+
 def test_an_operators_entry_stays_as_it_is_and_our_own_addresses_are_left_out(feed: Feed) -> None:
     by_hand = Entry(address="bob@example.net", at=rfc3339(feed.now), by="alice", reason="said no")
     suppression.add(feed.spool, [by_hand])
@@ -155,3 +228,16 @@ def test_mail_to_a_recipient_that_does_not_exist_ends_at_home(relay: Relay) -> N
         queue(relay.spool, ["bob@example.net"])
         relay.mailer_send("--once")
         assert len(server.sessions) > asked
+
+
+def test_a_refusal_of_data_suppresses_none_of_several_recipients(relay: Relay) -> None:
+    with Server({"data": b"550 5.1.1 User unknown\r\n"}) as server:
+        told = {"suppressUnknown": {"enabled": True, "confirmAfter": 0}}
+        relay.configure(forward_to(server) | told | {"bounce": "off"})
+        queue(relay.spool, ["bob@example.net", "eve@example.net"])
+        relay.mailer_send("--once")
+        assert relay.mailer("suppress", "ls", "--json").stdout == ""
+        queue(relay.spool, ["bob@example.net"])
+        relay.mailer_send("--once")
+        [row] = map(json.loads, relay.mailer("suppress", "ls", "--json").stdout.splitlines())
+        assert row["address"] == "bob@example.net"

@@ -62,6 +62,7 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
         *provider_checks.refusals(loaded.config),
         *route_checks.refusals(loaded.config),
         *_on_event(loaded.config),
+        *_suppress_unknown(loaded.config),
     )
 
 
@@ -102,6 +103,7 @@ def warnings(loaded: Loaded) -> tuple[Problem, ...]:
         *_admin_token(config),
         *_alerts(config),
         *_on_event(config),
+        *_suppress_unknown(config),
         *_retention(config),
         *_limits(config),
     )
@@ -412,6 +414,16 @@ def _on_event(config: Config) -> Iterator[Problem]:
     if told.webhook.reference is None and not told.webhook.empty and (why := bad_url(told.webhook.reveal())):
         yield Problem(told.webhook.key, why)
     yield from file_checks.program("$.onEvent.command", told.command, config)
+
+
+def _suppress_unknown(config: Config) -> Iterator[Problem]:
+    """Times by which a suspicion ends before it can be confirmed."""
+    terms = config.suppress_unknown
+    if terms.enabled and 0 < terms.keep_for <= terms.confirm_after:
+        yield Problem(
+            "$.suppressUnknown.keepFor",
+            "is not longer than confirmAfter, so that no entry would ever count; make it longer, or 0",
+        )
 
 
 def _secrets(value: object) -> Iterator[Secret]:

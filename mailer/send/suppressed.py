@@ -14,7 +14,7 @@ from mailer.config.own_name import own_name
 from mailer.mail import clock
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
-from mailer.mail.patterns import folded
+from mailer.mail.patterns import compared
 from mailer.mail.reply import printable
 from mailer.spool.layout import SUPPRESSED, Spool
 
@@ -31,7 +31,7 @@ class Suppressed:
     def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
         postmasters = {f"postmaster@{name}" for name in (own_name(config), config.origin_domain) if name}
         told = set() if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else {config.bounce}
-        self._exempt = frozenset(map(folded, postmasters | told))
+        self._exempt = frozenset(map(compared, postmasters | told))
         """Our own addresses, which get their mail whatever the list says."""
         self._spool = spool
         self._clock = clock
@@ -54,7 +54,7 @@ class Suppressed:
 
     def exempts(self, address: str) -> bool:
         """Tell whether the list does not concern an address."""
-        return folded(address) in self._exempt
+        return compared(address) in self._exempt
 
     def _is_there(self) -> bool:
         if (now := monotonic()) < self._none_until:

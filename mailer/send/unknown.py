@@ -2,14 +2,20 @@
 
 An entry stops the mail of every sender on this host, so a refusal counts only where nothing else can be
 meant. A server gave it, with the code 5.1.1, for good, and `replies/` reads it as one of the recipient: what
-is about our account or its standing is not, and words without the code are not enough. And it takes two, a
-day apart, without a delivery in between: a provider whose directory is out of order says 5.1.1 of everybody
+is about our account or its standing is not, and words without the code are not enough. Nor is the code
+beside other words: servers say 5.1.1 of full mailboxes and of spam. It answered RCPT, or the mail has no
+other recipient, since a refusal of DATA or of the final dot settles all of them. And it takes two, a day
+apart, without a delivery in between: a provider whose directory is out of order says 5.1.1 of everybody
 (Gmail did so for hours on 15 December 2020).
 
-A runner that dies before it has written an entry leaves it to the next refusal.
+A runner that dies before it has written an entry leaves it to the next refusal, and so does one that finds
+the list locked.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
+from re import Pattern
+from threading import Lock
 
 from mailer.config.model import SuppressUnknown
 from mailer.mail import clock
@@ -17,7 +23,10 @@ from mailer.mail.clock import Clock
 from mailer.mail.outcome import Outcome, Status, was_asked
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
+from mailer.send.phase import Phase
 from mailer.send.replies.reading import About
+from mailer.send.replies.row import phrases
+from mailer.send.replies.words import plain
 from mailer.send.trouble import reading_of
 from mailer.spool import suppression
 from mailer.spool.layout import Spool
@@ -27,11 +36,37 @@ _CODE = "5.1.1"
 """Bad destination mailbox address (RFC 3463 3.2). X.1.2 and X.1.10 are the domain's, X.2.1 may be mended."""
 _LONGEST = 300
 """Characters of a reply: senders are shown it with each refusal."""
+_MAILBOX = "(user|recipient|mailbox|mail box|address|addressee|alias|account|person|destinataire|usuario)"
+_ABSENT = """(unknown|not known|not found|not exist|doesn't exist|does not exist|no longer exists|nonexistent|
+    couldn't be found|could not be found|unallocated|inconnu|desconocido)"""
+_NOBODY = f"""
+    {_MAILBOX} (\\S+ ){{0,5}}{_ABSENT}
+    (unknown|no such|invalid|nonexistent|non existent) ((local|email|e mail|mail) )?{_MAILBOX}
+    unknown or illegal {_MAILBOX}
+    no (\\S+ )?{_MAILBOX} (\\S+ )?(by|with|of) (that|this) name
+    (recipnotfound|recipientnotfound)
+    not a valid (email |e mail |mail )?{_MAILBOX}
+    bad destination mailbox address
+    """
+"""The mailbox does not exist: RFC 3463's own words are the last."""
+_SOMETHING_ELSE = f"""
+    (full|quota|overquota|exceed*|temporar*|later|again|policy|spam|virus|content|disabled|members)
+    (sender|senders|blocked|denied|greylist*|verification|syntax)
+    (host|domain|mx|dns|route) (\\S+ ){{0,3}}{_ABSENT}
+    (unknown|no such|invalid) (host|domain)
+    """
 
 
-def says_unknown(outcome: Outcome) -> bool:
-    """Tell whether an outcome is a server's clear word that the recipient does not exist."""
+def says_unknown(outcome: Outcome, *, alone: bool) -> bool:
+    """Tell whether an outcome is a server's clear word that the recipient does not exist.
+
+    Args:
+        outcome: of one recipient.
+        alone: the message has no other recipient, so that what is said of it can mean nobody else.
+    """
     if outcome.status is not Status.BOUNCED or not was_asked(outcome.hop):
+        return False
+    if outcome.phase != Phase.RCPT and not alone:
         return False
     reading = reading_of(outcome)
     return (
@@ -39,7 +74,20 @@ def says_unknown(outcome: Outcome) -> bool:
         and reading.about is About.RECIPIENT
         and reading.enhanced == _CODE
         and not reading.here
+        and _says_nobody(outcome.reply.partition(" ")[2])
     )
+
+
+def _says_nobody(text: str) -> bool:
+    """Tell whether the words beside the code say what it says; none leave it at that."""
+    nobody, something_else = _phrases()
+    words = plain(text)
+    return not words.strip() or (nobody.search(words) is not None and something_else.search(words) is None)
+
+
+@cache
+def _phrases() -> tuple[Pattern[str], Pattern[str]]:
+    return phrases(_NOBODY), phrases(_SOMETHING_ELSE)
 
 
 class Unknown:
@@ -67,21 +115,28 @@ class Unknown:
         self._clock = clock
         self._log = log
         self._exempt = exempt
+        self._writing = Lock()
+        """Held by one thread of this run, which waits for no other program."""
 
-    def learn(self, refused: Sequence[Outcome], sent: Iterable[str]) -> None:
+    def learn(self, refused: Sequence[Outcome], sent: Iterable[str], *, dated: bool = True) -> None:
         """Write down what an attempt says of its recipients; what cannot be written is logged.
 
         Args:
             refused: outcomes that say so, as `says_unknown` has it.
             sent: the recipients that were delivered: a refusal before that was a mistake.
+            dated: the clock is right. Otherwise nothing is added, for entries have times.
         """
         try:
-            self._forget({name for address in sent if (name := self._suspected(address))})
-            news = {name: outcome for outcome in refused if (name := self._name(outcome.address))}
-            if news:
-                suppression.amend(self._spool, news, lambda known, name: self._entry(known, news[name], name))
+            with self._writing:
+                self._write(refused if dated else (), sent)
         except OSError as error:
             self._log.warning("the suppression list was not changed", error=error.strerror or str(error))
+
+    def _write(self, refused: Sequence[Outcome], sent: Iterable[str]) -> None:
+        self._forget({name for address in sent if (name := self._suspected(address))})
+        news = {name: outcome for outcome in refused if (name := self._name(outcome.address))}
+        if news:
+            suppression.amend(self._spool, news, lambda known, name: self._entry(known, news[name], name))
 
     def _name(self, address: str) -> str:
         """Return an address as the list has it; empty: it cannot be there."""

@@ -162,15 +162,17 @@ class Worker:
 
     async def _learn(self, record: Record) -> None:
         """Have the list learn of recipients that do not exist, or do after all."""
-        if self._policy.unknown is None or not self._policy.trusts_clock():
+        if self._policy.unknown is None:
             return
         from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
 
         ended = (each for each in record.state.by_address.values() if each.attempt == record.attempt)
         sent = [standing.address for standing in ended if standing.status is Status.SENT]
-        refused = [outcome for outcome in record.refused if says_unknown(outcome)]
+        alone = len(record.state.by_address) == 1
+        refused = [outcome for outcome in record.refused if says_unknown(outcome, alone=alone)]
         if sent or refused:
-            await asyncio.to_thread(self._policy.unknown.learn, refused, sent)
+            dated = self._policy.trusts_clock()
+            await asyncio.to_thread(self._policy.unknown.learn, refused, sent, dated=dated)
 
     def _objection(self, claim: Claim) -> str:
         staging = self._policy.staging

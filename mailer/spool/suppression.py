@@ -158,7 +158,7 @@ def add(spool: Spool, new: Iterable[Entry]) -> list[Entry]:
 
 
 def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str], Entry | None]) -> None:
-    """Replace entries, durably.
+    """Replace entries, durably, without waiting for another program that changes the list.
 
     Args:
         spool: whose list.
@@ -166,7 +166,7 @@ def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str],
         how: given the one that is there, and its name, returns what it becomes; None: there is none.
 
     Raises:
-        OSError: some may have been replaced.
+        OSError: some may have been replaced; none, if another program has the list locked.
     """
     if spool.make_directory(SUPPRESSED):
         os.fsync(spool.root)
@@ -181,7 +181,7 @@ def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str],
             else:
                 known.pop(name, None)
 
-    _change(spool, by_file, amended)
+    _change(spool, by_file, amended, waits=False)
 
 
 def remove(spool: Spool, names: Iterable[str]) -> list[str]:
@@ -199,9 +199,14 @@ def remove(spool: Spool, names: Iterable[str]) -> list[str]:
     return gone
 
 
-def _change(spool: Spool, names: Collection[str], how: Callable[[_Entries, str], None]) -> None:
+def _change(
+    spool: Spool, names: Collection[str], how: Callable[[_Entries, str], None], *, waits: bool = True
+) -> None:
     with spool.directory(SUPPRESSED) as directory:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise BlockingIOError(errno.EAGAIN, "another program has it locked", SUPPRESSED) from None
         changed = []
         for name in names:
             known = _read(directory, name)
