@@ -2,8 +2,9 @@
 
 import sys
 import time
-from dataclasses import replace
 from functools import partial
+
+import msgspec
 
 from mailer.cli.clocks import clocks
 from mailer.cli.wire import tell
@@ -54,7 +55,7 @@ def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
     }
 
     def read() -> Reading:
-        return replace(clocks().read(), wall=now)
+        return msgspec.structs.replace(clocks().read(), wall=now)
 
     return {
         budget.account: UsedUp(budget.until, budget.waits and budget.account not in shared, budget.words)
