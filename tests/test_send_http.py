@@ -160,7 +160,7 @@ def test_a_gateway_that_never_answers_makes_one_copy_and_then_its_mail_is_held(r
             assert relay.mailer_send("--once").returncode == 0
             assert len(api.taken) == taken
         assert journal(relay, waiting)[-1]["event"] == "held"
-        assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
+        assert "a second hand-over there did not settle it" in journal(relay, waiting)[-1]["reason"]
 
 
 def test_a_release_lasts_over_an_attempt_that_does_not_reach_the_interface(relay: Relay) -> None:
@@ -207,10 +207,13 @@ def test_a_runner_that_is_killed_in_the_second_hand_over_makes_no_third_copy(
         api.hold.set()
         until(lambda: len(api.taken) == 2, "both requests to be read")
         api.hold, api.script = None, []
+        for told in (relay.mailer("route", "--id", waiting), relay.mailer_send("--dry-run")):
+            assert f"would be held: the final reply of 127.0.0.1:{api.port} was lost" in told.stdout
+        assert "It is not handed over there a third time" in relay.mailer("spool", "why", waiting).stdout
         assert relay.mailer_send("--once").returncode == 0
     assert (api.requests, len(api.taken)) == (2, 2)
     assert [event["event"] for event in journal(relay, waiting)].count("committing") == 2
-    assert "was lost twice" in journal(relay, waiting)[-1]["reason"]
+    assert "a second hand-over there did not settle it" in journal(relay, waiting)[-1]["reason"]
 
 
 def to(number: int) -> str:

@@ -16,7 +16,7 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.send.backoff import Backoff
 from mailer.send.routes.directions import Directions, Way, keeps_mail, mail_of
-from mailer.send.routes.plan import target_name
+from mailer.send.routes.plan import held_in_doubt, target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
 from mailer.spool.due import due_buckets
@@ -48,7 +48,7 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff.of(config.retry).horizon
     keeps = say_what_keeps(config, spool)
-    taken = islice(_taken(spool, now, horizon, staging), limit)
+    taken = islice(_taken(spool, now, horizon, staging, config), limit)
 
     def courses(one: Taken) -> list[Course]:
         return _courses(one, spool, directions, config)
@@ -65,7 +65,9 @@ def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_j
     sys.stdout.write(f"{words.count(count, 'message')} would be taken{when}; nothing was touched\n")
 
 
-def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) -> Iterator[Taken]:
+def _taken(
+    spool: Spool, now: float, horizon: float, staging: Staging | None, config: Config
+) -> Iterator[Taken]:
     for why, spot in _spots(spool, now, horizon):
         seen = look(spool, spot)
         if seen is None or seen.in_hand:
@@ -73,6 +75,8 @@ def _taken(spool: Spool, now: float, horizon: float, staging: Staging | None) ->
         state = seen.entry.state if seen.entry else None
         due = state.due(now, horizon) if state and not state.held else ()
         objection = staging.objection(seen.entry.envelope) if staging and seen.entry and due else ""
+        if state and due and not objection:
+            objection = held_in_doubt(state.standings, config)
         yield Taken(why, seen, () if objection else due, objection)
 
 

@@ -104,6 +104,11 @@ def _uncertain(config: Config, standing: Standing, whose: Provider | None) -> st
     name = _name(standing, whose)
     if config.uncertain == "hold":
         return f"Ask {name} whether they have it: rm it if so; if not, `mailer spool release {{id}}`."
+    if whose and whose.api and standing.doubted_twice:
+        return (
+            f"It is not handed over there a third time by itself. {name} knows whether they have it: rm it "
+            "if so; if not, `mailer spool release {id}`."
+        )
     if whose and whose.api:
         return (
             "It is tried again there once, and may arrive twice; without an answer again it is held. "

@@ -14,6 +14,7 @@ from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.mail.reply import printable
 from mailer.send.policy import Policy
 from mailer.send.report import Report
+from mailer.send.routes.directions import lost_reply
 from mailer.send.thrift import SPENT, Thrift
 from mailer.spool import journal
 from mailer.spool.claim import Claim
@@ -114,13 +115,12 @@ class Record:
         if not self.policy.hold_uncertain:
             doubtful = [standing for standing in doubtful if self._is_second_doubt(standing)]
         if doubtful:
-            lost = "lost" if self.policy.hold_uncertain else "lost twice"
-            self.hold(f"the final reply of {doubtful[0].hop} was {lost}: delivered or not, nobody knows")
+            self.hold(lost_reply(doubtful[0].hop, again=not self.policy.hold_uncertain))
         return bool(self.state.held)
 
     def _is_second_doubt(self, standing: Standing) -> bool:
-        """Tell whether the route holds it: it has been handed over without an answer twice."""
-        if standing.handovers < 2:
+        """Tell whether the route holds it, as `plan.held_in_doubt` does of a configuration."""
+        if not standing.doubted_twice:
             return False
         route = self.policy.routes.leading_to(standing.hop)
         return route is not None and route.holds_second_doubt

@@ -151,7 +151,7 @@ class Standing(msgspec.Struct, frozen=True):
     let_go: bool = False
     """It is uncertain, and the operator let it go after it was held: another hop may have it, too."""
     handovers: int = 0
-    """If uncertain: the attempts since a hop last answered that handed it over; each may have delivered."""
+    """If uncertain: the attempts that handed it over since the doubt began, also those that were deferred."""
     unclear: bool = False
     """It was refused for good once, and not clearly why: as `Event.unclear`."""
     action: str = ""
@@ -178,6 +178,11 @@ class Standing(msgspec.Struct, frozen=True):
         if self.next is None or self.next <= now:
             return True
         return self.next > now + horizon and not self.scheduled
+
+    @property
+    def doubted_twice(self) -> bool:
+        """It was handed over once more when it was in doubt, is so still, and the operator allows no more."""
+        return self.status is Status.UNCERTAIN and not self.allowed and self.handovers > 1
 
     @property
     def handed_to(self) -> str:

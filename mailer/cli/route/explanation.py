@@ -20,7 +20,7 @@ from mailer.send.routes.demand import demand_of
 from mailer.send.routes.direct import domain_of, hop_to
 from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail, unreachable
 from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
-from mailer.send.routes.plan import hop_of, leads_to, target_name, terms_of
+from mailer.send.routes.plan import held_in_doubt, hop_of, leads_to, target_name, terms_of
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
@@ -96,7 +96,10 @@ class Explainer:
         """Explain where a mail would go, for each recipient that is to be tried."""
         staging = None if self._keeps else Staging.of(self._config)
         objection = staging.objection(subject.envelope) if staging else ""
-        return [await self._recipient(subject, standing, objection) for standing in subject.standings]
+        told = [await self._recipient(subject, standing, objection) for standing in subject.standings]
+        if objection or subject.held or not (doubt := held_in_doubt(subject.standings, self._config)):
+            return told
+        return [msgspec.structs.replace(one, hops=(), reason=f"it would be held: {doubt}") for one in told]
 
     async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
         way = self._directions.of(subject.mail, standing.address)

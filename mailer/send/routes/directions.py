@@ -79,6 +79,12 @@ def unreachable(hop: str) -> Way:
     )
 
 
+def lost_reply(hop: str, *, again: bool) -> str:
+    """Say why mail in doubt is held; args: again: it was handed over a second time, too."""
+    then = ", and a second hand-over there did not settle it" if again else ""
+    return f"the final reply of {hop} was lost{then}: delivered or not, nobody knows"
+
+
 def keeps_mail(config: Config) -> bool:
     """Tell whether all mail stays here, in the local Maildir."""
     return all(target is Own.LOCAL for target in Directions(config).targets)

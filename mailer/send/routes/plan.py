@@ -1,7 +1,7 @@
 """From the configuration to the routes of a run."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,10 @@ from mailer.config.hops import DirectDelivery, IpVersion, Provider, TlsLevel
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
 from mailer.mail.clock import Clock
+from mailer.mail.outcome import Status
 from mailer.send.presentation import Presentation
 from mailer.send.routes.demand import STARTTLS, demand_of
-from mailer.send.routes.directions import Directions, Own, Target
+from mailer.send.routes.directions import Directions, Own, Target, lost_reply
 from mailer.send.routes.forward import ForwardRoute
 from mailer.send.routes.local import LocalRoute
 from mailer.send.routes.providers import Breaker, Providers
@@ -22,6 +23,7 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.traffic import Traffic
 from mailer.spool import identity
 from mailer.spool.committer import Committer
+from mailer.spool.journal import Standing
 from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
@@ -92,6 +94,24 @@ def leads_to(target: Target, hop: str, config: Config) -> bool:
             return terms_of(config, "").may_name(hop)
         case Provider():
             return hop_of(target, config).is_named(hop)
+
+
+def held_in_doubt(standings: Iterable[Standing], config: Config) -> str:
+    """Return why the next run holds the message of these recipients, for a doubt; empty: it does not."""
+    for standing in standings:
+        if standing.status is not Status.UNCERTAIN or standing.allowed:
+            continue
+        if config.uncertain == "hold":
+            return lost_reply(standing.hop, again=False)
+        if standing.doubted_twice and _holds_second_doubt(standing.hop, config):
+            return lost_reply(standing.hop, again=True)
+    return ""
+
+
+def _holds_second_doubt(hop: str, config: Config) -> bool:
+    known = (target for target in Directions(config).targets if leads_to(target, hop, config))
+    target = next(known, None)
+    return isinstance(target, Provider) and target.api is not None
 
 
 def _direct(config: Config, means: Means) -> Route:
