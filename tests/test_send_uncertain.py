@@ -196,6 +196,7 @@ def test_under_hold_mail_in_doubt_is_held_although_its_recipient_is_on_the_suppr
         waiting = found(relay.spool, message)
         assert waiting is not None
         assert str(waiting.events[-1]["reply"]).startswith("suppression list: 550 5.7.1")
+        assert "not sent: it stays in doubt" in relay.mailer("route", "--id", message).stdout
         assert hop.messages == []
 
 
