@@ -373,3 +373,45 @@ def test_a_defect_at_the_end_of_a_session_ends_it_alone(tmp_path, monkeypatch):
         assert other.recv(1000).startswith(b"250 ")
         receiver.stop(5)
         assert [line for line in receiver.log if "ValueError: broken" in line]
+
+
+@pytest.mark.parametrize("command", ["DATA", "BDAT"])
+def test_a_client_that_sends_large_pieces_or_meets_a_slow_disk_does_not_stall(tmp_path, monkeypatch, command):
+    """Its clock is set forward by more than half of what it may take, after and within each write."""
+    pieces, piece = 4, (b"x" * 78 + b"\r\n") * 1024
+    written = threading.Semaphore(0)
+    with running(tmp_path, replace(OPEN, stall_timeout=1000, data_timeout=2500)) as receiver:
+        loop, clock, ahead = receiver.loop, receiver.loop.time, 0
+        monkeypatch.setattr(loop, "time", lambda: clock() + ahead)
+        write = Incoming.write
+
+        def slow(incoming, data):
+            nonlocal ahead
+            if len(data) < 64 * 1024:
+                write(incoming, data)  # The rest, by the loop itself.
+                return
+            ahead += 3000
+            # The loop looks at its clock before the write has ended.
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+            write(incoming, data)
+            written.release()
+
+        monkeypatch.setattr(Incoming, "write", slow)
+        with connect(receiver) as connection:
+            if command == "DATA":
+                until_data(connection)
+            else:
+                size = len(MAIL) + pieces * len(piece)
+                connection.sendall(b"EHLO x\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n")
+                connection.sendall(b"BDAT %d LAST\r\n" % size)
+            connection.sendall(MAIL)
+            for _ in range(pieces):
+                connection.sendall(piece)
+                assert written.acquire(timeout=60)
+                ahead += 600
+            if command == "DATA":
+                connection.sendall(b".\r\n")
+            received = b""
+            while b"queued as" not in received and b"421" not in received:
+                received += connection.recv(4096)
+            assert b"queued as" in received

@@ -5,8 +5,10 @@ import hmac
 import json
 import os
 import smtplib
+import threading
 import time
 from base64 import b64decode, b64encode
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from mailer.config.receiving import RateLimits
 from mailer.config.users import User, changing_users, read_users
 from mailer.receive import hashes
 from mailer.receive.accounts import REMEMBER, Account, Accounts, single_login
-from mailer.receive.auth import Credentials, Identity, plain_credentials
+from mailer.receive.auth import Credentials, Identity, NotJudged, plain_credentials
 from mailer.receive.failures import MAX_DELAY, MAX_FROM_AFAR, WINDOW, Failures
 from mailer.receive.user_list import UserList
 
@@ -161,6 +163,47 @@ def test_every_refusal_costs_one_hash_whoever_it_is_for(monkeypatch, name):
     assert ask(judge, name, "wrong") is None
     assert counting.count == 1
     judge.close()
+
+
+class Gone:
+    gone = silent = True
+
+
+def test_a_password_that_nobody_waits_for_is_not_judged(monkeypatch):
+    counting = Counting(monkeypatch)
+    judge = accounts(Account(Identity("shop"), HASH))
+    with pytest.raises(NotJudged):
+        asyncio.run(judge.authenticate(Credentials("shop", "right password", Gone())))
+    assert counting.count == 0
+    judge.close()
+
+
+def test_a_login_that_waits_when_the_server_stops_gets_421(tmp_path, monkeypatch):
+    """Not 535: the application would take its password for wrong."""
+    go_on, matches = threading.Event(), hashes.matches
+
+    def slow(password, hashed):
+        assert go_on.wait(60)
+        return matches(password, hashed)
+
+    monkeypatch.setattr(hashes, "matches", slow)
+    with (
+        running(tmp_path, CLOSED, login(Account(Identity("shop"), HASH))) as receiver,
+        ExitStack() as clients,
+    ):
+        judge = receiver.server._service.authenticator
+        for waiting, password in enumerate((b"wrong", b"wrong, too", b"right password"), 1):
+            client = smtplib.SMTP(*receiver.address, timeout=60)
+            clients.callback(client.close)
+            client.ehlo()
+            client.putcmd("AUTH PLAIN " + b64encode(b"\0shop\0" + password).decode())
+            until(lambda waiting=waiting: len(judge._computing) == waiting, "the login")
+        stopping = asyncio.run_coroutine_threadsafe(receiver.server.stop(60), receiver.loop)
+        until(lambda: all(each.gone for each in tuple(receiver.server._sessions)), "the end")
+        go_on.set()
+        assert client.getreply()[0] == 421
+        stopping.result(60)
+        assert sum("login" in line for line in receiver.log) <= 2
 
 
 def test_the_loop_serves_others_while_a_password_is_hashed(tmp_path):

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 
 from mailer.receive import hashes
-from mailer.receive.auth import Credentials, Identity, Waiter
+from mailer.receive.auth import Credentials, Identity, NotJudged, Waiter
 from mailer.receive.turns import Turns
 
 REMEMBER = 60.0
@@ -134,12 +134,14 @@ class Accounts:
             computing.add_done_callback(lambda _: self._computed(digest))
         self._waiters[digest].append(credentials.waiter)
         right = await asyncio.shield(computing)
+        if right is None:
+            raise NotJudged
         if right:
             self._right[whose] = digest
-        elif right is not None:
+        else:
             self._forget_some()
             self._wrong[digest] = self._now() + REMEMBER
-        return bool(right)
+        return right
 
     def _computed(self, digest: bytes) -> None:
         del self._computing[digest], self._waiters[digest]

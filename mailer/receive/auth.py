@@ -11,6 +11,10 @@ MAX_RESPONSE = 12288
 """Octets of base64 in one response; RFC 4954 4."""
 
 
+class NotJudged(Exception):
+    """Everybody who waited for a judgement was gone before its turn came."""
+
+
 class Waiter(Protocol):
     """Who waits for a judgement."""
 
@@ -48,7 +52,11 @@ class Authenticator(Protocol):
     """Judges credentials. May take its time (hashing belongs in an executor); never blocks the event loop."""
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
-        """Return who it is, or None, in the same time for an unknown user as for a wrong password."""
+        """Return who it is, or None, in the same time for an unknown user as for a wrong password.
+
+        Raises:
+            NotJudged: nobody knows whether the password is right.
+        """
         ...
 
     def anybody(self) -> bool:

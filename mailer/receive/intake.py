@@ -186,8 +186,17 @@ class Intake:
         upload.came(data)
         gathered = upload.take(reader.feed(data))
         if gathered:
-            self._connection.wait_for(upload.write())
+            self._connection.pause_timeout()
+            self._connection.wait_for(self._write(upload))
         return gathered
+
+    async def _write(self, upload: Upload) -> None:
+        """Write what is gathered; the time that our disk takes is not the client's."""
+        clock = self._connection.loop.time
+        begun = clock()
+        await upload.write()
+        self._deadline += clock() - begun
+        self._await_more()
 
     def _await_more(self) -> None:
         left = self._deadline - self._connection.loop.time()

@@ -13,9 +13,11 @@ from mailer.receive.auth import (
     MAX_RESPONSE,
     Credentials,
     Identity,
+    NotJudged,
     decode_response,
     plain_credentials,
 )
+from mailer.receive.connection import Stopping
 from mailer.receive.failures import Failures
 from mailer.receive.input import LineTooLong
 from mailer.receive.service import Client, Service
@@ -98,7 +100,10 @@ class Login:
         # What was answered before goes out now: hashing may take its time.
         await self._channel.flush()
         asked = replace(credentials, waiter=self._channel)
-        return credentials.username, await self._authenticator.authenticate(asked)
+        try:
+            return credentials.username, await self._authenticator.authenticate(asked)
+        except NotJudged:
+            raise Stopping from None
 
     async def _fail(self, username: str) -> None:
         self._failures.tell(self._log, self._client.peer, username)
