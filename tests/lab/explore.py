@@ -201,7 +201,8 @@ class Explorer:
             holes=not disk.profile.size_after_data,
             rotten=rotten,
             deadly=story.deadly,
-            told=story.events and not story.faults and not world.cuts,
+            # What is held in doubt has no end yet, and `held` is not told unless it is asked for.
+            told=story.events and not (story.faults or world.cuts or story.hold_uncertain),
         )
         return judge.verdict(disk, log, terms)
 
