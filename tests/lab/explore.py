@@ -22,6 +22,8 @@ KILLED, CUT, END = "kill -9 of all programs", "power cut", "no fault"
 _LATER = 5.0
 """Seconds after the last program has ended: what is not durable then never was to be."""
 _LATE_CUTS = 6
+_WRITTEN_BACK = 60.0
+"""Seconds after which all that was written is durable, whoever has died meanwhile."""
 _AGAIN = 0.15
 """How often programs that were started on what was left are ended, too."""
 _CUTS = 3
@@ -76,6 +78,7 @@ class Main(Image):
     def __init__(self, story: Story, disk: Disk, log: Log) -> None:
         super().__init__(story, disk, log, start=BEGIN, random=Random(f"run {story.seed}"))
         self.scheduler._eagerness = story.eagerness
+        self.scheduler.on_wait = self._waited
         self.pace = story.pace
         self.faults = bool(story.faults)
         submitted = [mail for mail in story.mails if not mail.user]
@@ -93,6 +96,11 @@ class Main(Image):
             self.start(f"teller {number}", teller(3, every=1.0), after)
         for number, after in enumerate(story.rotations):
             self.start(f"rotation {number}", rotate, after)
+
+    def _waited(self, seconds: float) -> None:
+        """Have the kernel write back what nobody has synced (vm.dirty_expire_centisecs)."""
+        if seconds > _WRITTEN_BACK:
+            self.disk.sync_all()
 
     def restart(self, name: str, after: float) -> None:
         if name.startswith("runner"):
