@@ -272,6 +272,25 @@ def test_whichever_sync_fails_the_mail_is_queued_once(
     assert delivered == [id_in(reply)]
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_mail_is_queued_once_if_its_receiver_died_while_it_took_a_key_back(
+    tmp_path: Path, *, removed: bool
+) -> None:
+    """The key's file says `dropped` before the message is removed: it may be there, or not."""
+    delivered: list[str] = []
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        first = submit(spool)
+        file = KeyFile.take(spool, name_of("app", LOOPBACK, "order-4711"))
+        file.drop(at="2026-11-22T21:45:01Z")
+        file.release()
+        if removed:
+            (spool.path / "new" / id_in(first)).unlink()
+        again = submit(spool)
+        run(spool, delivered)
+    assert (id_in(again) == id_in(first)) is not removed
+    assert delivered == [id_in(again)]
+
+
 def test_a_full_disk_that_takes_all_of_the_line_but_its_end_loses_no_mail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

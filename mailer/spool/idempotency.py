@@ -62,7 +62,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 BEGUN, ACCEPTED, DROPPED = "begun", "accepted", "dropped"
-"""`dropped`: after `accepted`, which could not be made durable; the message is not in the spool."""
+"""`dropped`: after `accepted`, which could not be made durable; the message is about to be removed."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)
@@ -193,7 +193,7 @@ class KeyFile:
         if self.known.accepted:
             self._append(Line(at, DROPPED, self.known.id))
             os.fsync(self._fd)
-            self.known = Known()
+            self.known = msgspec.structs.replace(self.known, accepted=False)
 
     def _append(self, line: Line) -> None:
         torn = (size := os.fstat(self._fd).st_size) and os.pread(self._fd, 1, size - 1) != b"\n"
@@ -332,5 +332,6 @@ def _fold(data: bytes) -> Known:
             elif line.event == ACCEPTED and line.id == known.id:
                 known = msgspec.structs.replace(known, accepted=True)
             elif line.event == DROPPED and line.id == known.id:
-                known = Known()
+                # As after `begun`: its receiver may have died before it removed the message.
+                known = msgspec.structs.replace(known, accepted=False)
     return known
