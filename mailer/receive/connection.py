@@ -400,6 +400,11 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._serve_input()
         except Exception as error:  # noqa: BLE001 - a defect of ours ends one session, never the server
             self._fail(error)
+        except BaseException:
+            # The process is to end, and says no more: what waits for this session waits no longer.
+            self._unsent.clear()
+            self._close()
+            raise
         if self.closing and not self._holds:
             self._end()
         else:
@@ -465,6 +470,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.left()
         except Exception as error:  # noqa: BLE001 - the server waits for `ended` when it stops
             self._note(error)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
         if self._stream is not None:
             self._stream.write(bytes(self._unsent))
             self._stream.close()
