@@ -1,6 +1,7 @@
 """Access tokens of an OAuth 2.0 server by others, shown to SMTP servers by others that demand them."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,12 @@ def age(relay: Relay, seconds: float) -> None:
     file.write_text(json.dumps(older))
 
 
+def await_another_token() -> None:
+    """Wait for the next second: the server's tokens differ by that alone."""
+    then = int(time.time())
+    until(lambda: int(time.time()) > then, "the next second")
+
+
 def send(relay: Relay) -> str:
     message = queue(relay.spool)
     relay.mailer("providers", "reset", "--all")
@@ -89,6 +96,7 @@ def test_first_login_refresh_withdrawal_and_a_server_that_is_down(
         send(relay)
         assert kept(relay)["access"] == first["access"], "the second run asks nobody"
 
+        await_another_token()
         age(relay, 3300)
         send(relay)
         second = kept(relay)
@@ -96,6 +104,7 @@ def test_first_login_refresh_withdrawal_and_a_server_that_is_down(
         if grant == "refreshToken":
             assert second["refresh"] != first["refresh"] != GRANTS[grant]["refreshToken"]
 
+        await_another_token()
         server.revoke(second["access"])
         age(relay, 300)
         send(relay)
