@@ -134,9 +134,11 @@ class MailCommands(Connection):
 
     def _begin_transaction(self, argument: str) -> None:
         reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
-        refusal = self._no_more_mail() if reply.positive else reply
+        refusal: Reply | None = reply
+        if reply.positive:
+            # Also where this mail is refused now: the ledger names its sender.
+            self._stage, refusal = Stage.MAIL, self._no_more_mail()
         if refusal is None:
-            self._stage = Stage.MAIL
             self.trust()
             self.say(reply)
         else:
