@@ -23,6 +23,7 @@ from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
 from mailer.mail.clock import Clocks, Reading
 from mailer.send.budgets import Purse, Spent
 from mailer.send.smtp.places import ABANDONED
+from mailer.spool import state
 from mailer.spool.budgets import BudgetFile, Holder, Unavailable, file_name
 from mailer.spool.layout import STATE, Spool
 from mailer.spool.slots import Slot, Slots
@@ -318,6 +319,22 @@ def test_a_record_that_cannot_be_read_counts_as_used_up_and_one_that_is_gone_as_
         path.write_bytes(damaged)
         assert file.look().free == 0, damaged
     path.unlink()
+    assert file.look().free == 30
+
+
+def test_a_record_whose_name_a_power_cut_took_counts_under_the_name_that_it_was_written_by(
+    spool: Spool,
+) -> None:
+    """Seen on ext4 without a journal: the old inode was gone before the directory had the new one."""
+    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=30), lambda: at(50), lambda: True)
+    holder = Holder(spool)
+    assert file.take(holder.name, 10, [], 0)[0] == 10
+    holder.close()
+    name = f"{file_name(ACCOUNT)}.json"
+    (spool.path / STATE / name).rename(spool.path / STATE / f".{name}.38")
+    (spool.path / STATE / f".{name}.39").touch()
+    assert file.look().free == 20
+    assert state.remove(spool, name) is False
     assert file.look().free == 30
 
 

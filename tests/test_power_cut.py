@@ -26,10 +26,8 @@ from testbed.write_log_disk import FLUSH, WRITE, WriteLogDisk, read_log
 
 pytestmark = pytest.mark.fault_row(2, 27, 28)
 
-_CUTS = int(os.environ.get("MAILER_POWER_CUTS", "300"))
-# The scene of drop/, keys, budgets and lists finds what is not mended yet, and is for the long form alone.
-_SCENES = [scene.name for scene in MAIL if not scene.promises or "MAILER_POWER_CUTS" in os.environ]
-_EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(_SCENES)))
+_CUTS = int(os.environ.get("MAILER_POWER_CUTS", "400"))
+_EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
 _EACH_AT_LEAST = 15
 """Different images of a recording: more than 200 of them all."""
 _TOY_CUTS = 12
@@ -52,7 +50,7 @@ def powers() -> None:
 def test_power_cuts_lose_nothing_strand_nothing_and_double_only_the_last_second(
     system: str, tmp_path: Path
 ) -> None:
-    found = in_the_lab(system, _SCENES, _EACH, tmp_path)
+    found = in_the_lab(system, [scene.name for scene in MAIL], _EACH, tmp_path)
     assert not found, story(found)
 
 

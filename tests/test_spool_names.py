@@ -138,6 +138,21 @@ def test_a_name_that_came_back_to_another_files_inode_is_removed_and_the_file_st
     assert (spool_path / "state" / "last-run.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("elsewhere", ["once/drop-4711", "state/last-run.json", f"new/{'0' * 26}"])
+def test_mail_whose_inode_was_a_removed_files_is_sent_and_that_name_goes(
+    spool_path: Path, elsewhere: str
+) -> None:
+    """The reverse: the other file's name came back, and what it names is the message."""
+    name = accept(spool_path, b"x", "sent@example.net")
+    (spool_path / elsewhere).parent.mkdir(exist_ok=True)
+    (spool_path / elsewhere).hardlink_to(spool_path / "new" / name)
+    with Spool.open(spool_path) as spool:
+        told = [each.problem for each in findings(spool, NOW) if each.path == f"new/{name}"]
+    assert [elsewhere in each and "brought back" in each for each in told] == [True]
+    assert drain(spool_path) == ["sent@example.net"]
+    assert not (spool_path / elsewhere).exists()
+
+
 def test_damaged_mail_with_a_foreign_link_keeps_its_name(tmp_path: Path, spool_path: Path) -> None:
     """No other file of the spool has its inode, so it is the message: to delete its name would lose it."""
     name = accept(spool_path)

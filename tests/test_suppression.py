@@ -173,6 +173,13 @@ def test_our_own_postmaster_gets_mail_whatever_the_list_says(spool: Spool) -> No
     assert [outcome.address for outcome in listed.outcomes(addresses)] == addresses[3:]
 
 
+def test_an_entry_counts_from_the_next_attempt_on_also_the_first_of_all(spool: Spool) -> None:
+    listed = Suppressed(Config(), spool, lambda: 0.0)
+    assert listed.outcomes(["bob@example.net"]) == []
+    add(spool, "bob@example.net")
+    assert [outcome.address for outcome in listed.outcomes(["bob@example.net"])] == ["bob@example.net"]
+
+
 def test_the_listed_bounce_once_and_the_others_get_the_mail(relay: Relay) -> None:
     """The sender is on the list, too, and is notified all the same; `why`, the log and an event tell it."""
     with Server() as server, hook() as made:

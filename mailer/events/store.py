@@ -52,8 +52,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 
 def read(spool: Spool) -> Progress | None:
     """Return what was last written; None: nothing, or nothing that can be read."""
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(state.read(spool, NAME) or b"", type=Progress)
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(state.read_last(spool, NAME) or b"", type=Progress)
     return None
 
 

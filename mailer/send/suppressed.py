@@ -6,7 +6,6 @@ clients that would give up all of them for one 550.
 """
 
 from collections.abc import Iterable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
@@ -21,9 +20,6 @@ from mailer.spool.layout import SUPPRESSED, Spool
 if TYPE_CHECKING:
     from mailer.spool.suppression import Entry
 
-_LOOK_EVERY = 1.0
-"""Seconds between looks whether there is a list: where there is none, mail costs nothing more."""
-
 
 class Suppressed:
     """The list of a spool."""
@@ -35,7 +31,6 @@ class Suppressed:
         """Our own addresses, which get their mail whatever the list says."""
         self._spool = spool
         self._clock = clock
-        self._none_until = 0.0
 
     def outcomes(self, addresses: Iterable[str]) -> list[Outcome]:
         """Return what becomes of those of some recipients that are on the list.
@@ -43,7 +38,7 @@ class Suppressed:
         Raises:
             OSError: it cannot be looked up; then none must be mailed.
         """
-        if not self._is_there():
+        if not self._spool.has_directory(SUPPRESSED):
             return []
         from mailer.spool import suppression  # noqa: PLC0415 - most spools have no list
 
@@ -55,14 +50,6 @@ class Suppressed:
     def exempts(self, address: str) -> bool:
         """Tell whether the list does not concern an address."""
         return compared(address) in self._exempt
-
-    def _is_there(self) -> bool:
-        if (now := monotonic()) < self._none_until:
-            return False
-        if self._spool.has_directory(SUPPRESSED):
-            return True
-        self._none_until = now + _LOOK_EVERY
-        return False
 
 
 def _refused(address: str, entry: "Entry") -> Outcome:

@@ -202,7 +202,7 @@ def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
 
 
 def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
-    data = state.read_if_any(spool, f"{file_name(of)}.json")
+    data = state.read_last(spool, f"{file_name(of)}.json")
     try:
         use = Use() if data is None else msgspec.json.decode(data, type=Use)
         return replace(budget.brought_forward(use, reading, trusted=trusted), of=of)

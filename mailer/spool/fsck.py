@@ -27,7 +27,7 @@ from mailer.spool.layout import (
     Spot,
     is_day,
 )
-from mailer.spool.names import other_names
+from mailer.spool.names import foreign_names, other_names
 from mailer.spool.scan import is_bucket
 from mailer.spool.sweep import STALE
 
@@ -125,6 +125,8 @@ def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterato
         if len(also := other_names(spool, spot.path, state)) == state.st_nlink - 1:
             if also and not _is_in_hand(spool, spot):
                 yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
+        elif len(also) + len(foreign := foreign_names(spool, state, spot.name)) == state.st_nlink - 1:
+            yield f"is also {', '.join(foreign)}, which a power cut brought back; the next run removes a name"
         else:
             links = f"has {state.st_nlink} links"
             yield f"{links}: a path outside of the spool names the same file, so no run sends it"

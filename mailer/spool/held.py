@@ -18,7 +18,7 @@ from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
-from mailer.spool.names import is_named_otherwise, other_names
+from mailer.spool.names import foreign_names, other_names
 from mailer.spool.renaming import rename_whole
 from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve
 from mailer.spool.transitions import Move, target
@@ -327,10 +327,15 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
         raise Unsafe(f"it belongs to user {opened.st_uid}", movable=False)
     also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
     if len(also) < opened.st_nlink - 1:
-        if not _is_message(fd, spot.name) and is_named_otherwise(spool, opened, spot.name):
-            # A power cut brought the name back when its inode had become another file's, which has its own.
-            os.unlink(spot.path, dir_fd=spool.root)
+        foreign = foreign_names(spool, opened, spot.name)
+        # A power cut brought a name back when its inode had become another file's, which has its own.
+        back = foreign if _is_message(fd, spot.name) else [spot.path] if foreign else []
+        for path in back:
+            os.unlink(path, dir_fd=spool.root)
+        if spot.path in back:
             raise Gone(spot.path)
+        if len(also) + len(back) == opened.st_nlink - 1:
+            return opened.st_size, also
         raise Unsafe(
             f"it has {opened.st_nlink} links: a path outside of the spool names the same file", movable=False
         )

@@ -41,19 +41,22 @@ def other_names(spool: Spool, path: str, opened: os.stat_result) -> tuple[str, .
     return tuple(found)
 
 
-def is_named_otherwise(spool: Spool, opened: os.stat_result, name: str) -> bool:
-    """Tell whether this spool has a file of this inode that is called something else than `name`.
+def foreign_names(spool: Spool, opened: os.stat_result, name: str) -> list[str]:
+    """Return the paths in this spool of an inode that are called something else than `name`.
 
-    It reads every directory, for a file that has two links and does not begin as its name says: few do.
+    A power cut brings a removed file's name back, and its inode may be another file's by then: a message's,
+    named as a key in `once/` too, or the reverse. It reads every directory, for a file with two links that
+    are not explained by `other_names`: few have.
 
     Raises:
         OSError: a directory cannot be read.
     """
-    for _, _, files, directory in os.fwalk(".", dir_fd=spool.root):
-        for each in files:
-            if each != name and _is_same(each, opened, directory):
-                return True
-    return False
+    return [
+        f"{path}/{each}"
+        for path, _, files, directory in os.fwalk(".", dir_fd=spool.root)
+        for each in files
+        if each != name and _is_same(each, opened, directory)
+    ]
 
 
 _EARLIER = {Place.NEW: ("cur/",), Place.RETRY: ("cur/", "new/")}

@@ -34,6 +34,46 @@ def read_if_any(spool: Spool, name: str) -> bytes | None:
             return file.read(_LONGEST)
 
 
+def read_last(spool: Spool, name: str) -> bytes | None:
+    """As `read_if_any`; where a power cut took the name, return what was written for it last.
+
+    Without a journal the old file's inode may be gone from the disk before the directory names the new one:
+    then neither has the name, and the new one still has that under which it was written and synced (seen on
+    ext4). For what must not be forgotten.
+    """
+    if (found := read_if_any(spool, name)) is not None:
+        return found
+    with spool.directory(STATE) as directory:
+        written: list[tuple[float, bytes]] = []
+        for each in _unrenamed(directory, name):
+            with contextlib.suppress(FileNotFoundError):  # It has got its name, or is gone with its program.
+                fd = os.open(each, _OLD, dir_fd=directory)
+                with os.fdopen(fd, "rb") as file:
+                    written.append((os.fstat(fd).st_mtime, file.read(_LONGEST)))
+    return max((each for each in written if each[1]), default=(0.0, None))[1]
+
+
+def remove(spool: Spool, name: str) -> bool:
+    """Remove a file, also what `read_last` would find for it; tell whether it was there. Raises OSError.
+
+    It is durable once `state/` is synced.
+    """
+    with spool.directory(STATE) as directory:
+        for each in _unrenamed(directory, name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(each, dir_fd=directory)
+        try:
+            os.unlink(name, dir_fd=directory)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _unrenamed(directory: int, name: str) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.name.startswith(f".{name}.")]
+
+
 def replace(spool: Spool, name: str, data: bytes) -> None:
     """Replace a file as a whole, safe against others that do the same at this moment.
 

@@ -48,8 +48,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 def read(spool: Spool, account: str) -> Tokens:
     """Return what is kept; nothing where that cannot be read."""
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(state.read(spool, _name(account)) or b"", type=Tokens)
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(state.read_last(spool, _name(account)) or b"", type=Tokens)
     return Tokens()
 
 
@@ -62,13 +62,9 @@ def write(spool: Spool, account: str, tokens: Tokens) -> None:
 
 def forget(spool: Spool, account: str) -> bool:
     """Remove what is kept, durably; tell whether there was anything. Raises OSError."""
-    with spool.directory(STATE) as directory:
-        try:
-            os.unlink(_name(account), dir_fd=directory)
-        except FileNotFoundError:
-            return False
+    removed = state.remove(spool, _name(account))
     spool.sync_directory(STATE)
-    return True
+    return removed
 
 
 @contextlib.contextmanager
