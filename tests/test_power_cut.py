@@ -30,6 +30,9 @@ _CUTS = int(os.environ.get("MAILER_POWER_CUTS", "400"))
 _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
 _EACH_AT_LEAST = 15
 """Different images of a recording: more than 200 of them all."""
+_AT_ONCE = 3
+"""Recordings. With five, beside five of another test, two processors were so busy with programs that start that
+a runner's timer came 2.7 s late, and with it what is promised within a second."""
 _TOY_CUTS = 12
 _SEED = 1
 _NEEDED = ("/dev/fuse", "/dev/loop-control")
@@ -64,12 +67,14 @@ def test_the_lab_sees_that_a_program_syncs_nothing_and_that_another_syncs_what_i
 
 
 def in_the_lab(system: str, scenes: Sequence[str], cuts: int, directory: Path) -> list[dict[str, Any]]:
-    """Record scenes, each on a disk of its own and all at once; then cut. Gives what is wrong."""
+    """Record scenes, each on a disk of its own, a few at once; then cut all. Gives what is wrong."""
     at = {scene: directory / scene for scene in scenes}
     for each in at.values():
         each.mkdir()
-    with _all({s: ("record", s, system, str(at[s])) for s in scenes}, directory) as said:
-        assert not any(said.values()), said
+    for first in range(0, len(scenes), _AT_ONCE):
+        few = scenes[first : first + _AT_ONCE]
+        with _all({s: ("record", s, system, str(at[s])) for s in few}, directory) as said:
+            assert not any(said.values()), said
     found = []
     with _all({s: ("check", str(at[s]), str(cuts), str(_SEED)) for s in scenes}, directory) as said:
         for scene in scenes:

@@ -371,7 +371,7 @@ def test_each_change_of_a_user_says_what_was_done(relay: Relay) -> None:
 def test_no_user_that_may_send_as_anyone_is_made_by_a_mistyped_name(relay: Relay) -> None:
     refused = relay.mailer("user", "token", "corn")
     assert (refused.returncode, refused.stdout) == (66, "")
-    assert "there is no user corn; to add it, say what it may send as" in refused.stderr
+    assert "the user corn does not exist; to add it, name its senders" in refused.stderr
     assert relay.mailer("user", "token", "cron", "--allow", "cron@example.com").returncode == 0
     again = relay.mailer("user", "token", "cron", "--allow", "*")
     assert (again.returncode, again.stdout) == (2, "")

@@ -147,7 +147,7 @@ def _token_refusal(name: str, *, known: bool) -> Failure:
     if known:
         words = f"there is a user {name} already, whose senders `mailer user allow` and `deny` change"
         return Failure(Exit.USAGE, printable(words))
-    words = f"there is no user {name}; to add it, say what it may send as: --allow DOMAIN, or --allow '*'"
+    words = f"the user {name} does not exist; to add it, name its senders: --allow DOMAIN, or --allow '*'"
     return Failure(Exit.NO_INPUT, printable(words))
 
 
@@ -270,7 +270,7 @@ def _changing() -> AbstractContextManager[dict[str, User]]:
 def _known(name: str) -> User:
     users = _read()
     if name not in users:
-        raise Failure(Exit.NO_INPUT, f"there is no user {printable(name)}; see `mailer user ls`")
+        raise Failure(Exit.NO_INPUT, f"the user {printable(name)} does not exist; see `mailer user ls`")
     return users[name]
 
 

@@ -345,7 +345,7 @@ async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -
 
 
 async def converse(service: Service, connection: socket.socket, client: Client) -> None:
-    """Serve one client on a connected socket, whoever it is, and return when it has gone; see `serve_one`."""
+    """Serve a client on a connected socket, without a look at who it is; otherwise as `serve_one`."""
     logging.getLogger("mail").setLevel(logging.ERROR)
     gone = asyncio.Event()
     session = Session(client, service, Failures(monotonic), lambda _: gone.set())

@@ -1,7 +1,7 @@
 """Messages that another relay has accepted: a submission session is told of each, as of any mail.
 
-So they are edited, checked and recorded as all mail is. The login, users' senders and rate limits are left
-out: the other relay's client is gone, and nobody would get the refusal.
+So they are edited, checked and recorded as all mail is. The login, users' senders and rate limits do not
+apply: the client that submitted the message to the other relay cannot be told of a refusal any more.
 """
 
 import asyncio
