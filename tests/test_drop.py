@@ -82,8 +82,8 @@ class Receiver:
         self.log.append(line)
         self.on_line(line)
 
-    def take_in(self) -> None:
-        asyncio.run(Pickup(self._spool, self._log, time.time, lambda: self._service).once())
+    def take_in(self, clock: Callable[[], float] = time.time) -> int:
+        return asyncio.run(Pickup(self._spool, self._log, clock, lambda: self._service).once())
 
 
 def names(spool: Spool) -> list[str]:
@@ -307,6 +307,60 @@ def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: 
         counts.append((len(refused), drop.summary(spool).waiting))
     assert counts == [(20, 5), (20, 5), (25, 0)]
     assert len(queued(spool)) == 1
+
+
+@only_root
+@pytest.mark.security_case(134)
+def test_all_runs_together_refuse_no_more_of_one_user(spool: Spool) -> None:
+    for _ in range(45):
+        leave(spool, uid=4799)
+    # Of other programs: each has counters of its own.
+    assert [Receiver(spool).take_in() for _ in range(3)] == [20, 0, 0]
+    leave(spool, uid=ANN)
+    assert Receiver(spool).take_in() == 1
+    assert Receiver(spool).take_in(lambda: time.time() + 3601) == 20
+    # The operator, who has mended the cause, has the refused tried again.
+    for name in names(spool):
+        (spool.path / DROP / name).rename(spool.path / DROP / name.removesuffix(".refused"))
+    assert Receiver(spool).take_in() == 20
+
+
+@only_root
+@pytest.mark.security_case(134)
+def test_runs_of_cron_together_refuse_no_more_of_one_user(relay: Relay) -> None:
+    with Spool.open(relay.spool, create=True) as spool:
+        drop.prepare(spool, wanted=True)
+        for _ in range(25):
+            leave(spool, uid=4799)
+        for _ in range(2):
+            assert relay.mailer_send("--once").returncode == 0
+        told = relay.mailer("log", "--status", "drop-refused", "--json").stdout.splitlines()
+        assert (len(told), drop.summary(spool).waiting) == (20, 5)
+
+
+@only_root
+@pytest.mark.security_case(134)
+def test_a_sender_that_stays_refuses_no_more_of_a_user_who_removes_the_refused(relay: Relay) -> None:
+    relay.configure({"localUsers": [{"login": str(os.getuid()), "user": USERNAME}]})
+    stop, refused = asyncio.Event(), list[Path]()
+
+    def on_line(_: object, text: str, fields: Mapping[str, str]) -> None:
+        if "took a drop in" in text:
+            stop.set()
+        if fields.get("event") == "drop-refused":
+            refused.append(directory / f"{fields['id']}.refused")
+            refused[-1].unlink()
+            if len(refused) == 20:  # the next look takes this one in, after the user's turn
+                hand_over(str(directory), [f"MAIL FROM:<{USERNAME}>", TO], TEXT)
+
+    with Spool.open(relay.spool, create=True) as spool:
+        directory = spool.path / DROP
+        drop.prepare(spool, wanted=True)
+        for _ in range(25):
+            leave(spool, uid=4799)
+        loaded, log = load(relay.config, {}), MailLog(time.time, on_line)
+        asyncio.run(drops.keep_taking_in(lambda: loaded, spool, lambda: log, stop))
+        assert (len(refused), drop.summary(spool).waiting) == (20, 5)
 
 
 @pytest.mark.security_case(134)

@@ -10,6 +10,7 @@ from mailer.cli.clocks import clocks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
+from mailer.receive.refusals import Refusals
 from mailer.spool import drop
 from mailer.spool.due import any_drop
 from mailer.spool.layout import DROP, Spool
@@ -67,7 +68,12 @@ def prepare(path: Path) -> None:
 
 
 async def take_in(
-    loaded: Loaded, spool: Spool, log: MailLog, stop: asyncio.Event, within: float = _LONGEST
+    loaded: Loaded,
+    spool: Spool,
+    log: MailLog,
+    stop: asyncio.Event,
+    within: float = _LONGEST,
+    refusals: Refusals | None = None,
 ) -> int:
     """Take in what lies in `drop/`, if anything does; what cannot be done is logged.
 
@@ -77,6 +83,7 @@ async def take_in(
         log: of the program.
         stop: nothing is begun once it is set.
         within: nor after so many seconds, or a minute.
+        refusals: of a program that does this several times.
 
     Returns:
         How many drops went; there may be more.
@@ -89,7 +96,7 @@ async def take_in(
     committer = Committer(spool).start()
     try:
         service = lambda: service_for(loaded, spool, committer, log)  # noqa: E731 - asked once, if at all
-        pickup = Pickup(spool, log, clocks().wall, service)
+        pickup = Pickup(spool, log, clocks().wall, service, refusals)
         ending = asyncio.create_task(_end(pickup, stop, min(_LONGEST, within)))
         try:
             return await pickup.once()
@@ -109,8 +116,9 @@ async def keep_taking_in(
     loaded: Callable[[], Loaded], spool: Spool, log: Callable[[], MailLog], stop: asyncio.Event
 ) -> None:
     """Do so until `stop`, with the configuration and the log of the time."""
+    refusals = Refusals(clocks().wall)
     while not stop.is_set():
-        if await take_in(loaded(), spool, log(), stop):
+        if await take_in(loaded(), spool, log(), stop, refusals=refusals):
             continue
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _EVERY)

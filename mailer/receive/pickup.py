@@ -23,6 +23,7 @@ from mailer.mail.reply import Reply
 from mailer.maillog.events import Level, MailLog
 from mailer.receive import replies
 from mailer.receive.local_users import PeerIds
+from mailer.receive.refusals import Refusals
 from mailer.receive.server import serve_one
 from mailer.receive.service import Service
 from mailer.spool import drop
@@ -35,10 +36,6 @@ _AT_ONCE = 500
 """Drops that are taken in before the directory is read again, and the caller has its turn."""
 _PATIENCE = 5
 """So many drops of one user have to wait, one after the other: so do the rest of theirs."""
-_REFUSALS = 20
-"""Drops of one user that are refused for good within `_WINDOW`, each with a line in the ledger; then the rest
-of theirs wait: the ledger, and the operator's list, are not for any user of the host to fill."""
-_WINDOW = 3600.0
 _TOO_MANY_RECIPIENTS = "4.5.3"
 """A client may send to fewer; a drop stays as it is, and would wait for ever."""
 
@@ -46,7 +43,14 @@ _TOO_MANY_RECIPIENTS = "4.5.3"
 class Pickup:
     """Takes in what users have left in one spool's `drop/`. Any number of programs may do so at once."""
 
-    def __init__(self, spool: Spool, log: MailLog, clock: Clock, service: Callable[[], Service]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        log: MailLog,
+        clock: Clock,
+        service: Callable[[], Service],
+        refusals: Refusals | None = None,
+    ) -> None:
         """Look at nothing yet.
 
         Args:
@@ -54,14 +58,14 @@ class Pickup:
             log: told of what is taken in, and what is not.
             clock: what time it is.
             service: asked when something waits; its store has a running committer.
+            refusals: of a program that makes several of these; None: it makes this one.
         """
         self._spool = spool
         self._log = log
         self._clock = clock
         self._service = service
         self._ending = asyncio.Event()
-        self._refused, self._refused_since = Counter[int](), clock()
-        """Drops of each user within the window, and when that began."""
+        self._refusals = refusals or Refusals(clock)
 
     def end(self) -> None:
         """Begin nothing more."""
@@ -84,6 +88,7 @@ class Pickup:
         try:
             await asyncio.to_thread(drop.sweep, self._spool, self._clock())
             if found := await asyncio.to_thread(drop.waiting, self._spool, _AT_ONCE):
+                await asyncio.to_thread(self._refusals.look, self._spool)
                 return await self._turns(self._service(), found)
         except (OSError, ConfigError, SecretError) as error:
             self._log.warning("what lies in drop/ cannot be taken in", error=str(error))
@@ -92,13 +97,11 @@ class Pickup:
     async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
         """Take in one of each user in turn, until too many of theirs have to wait; return how many went."""
         gone, waits = 0, Counter[int]()
-        if not 0 <= self._clock() - self._refused_since < _WINDOW:
-            self._refused, self._refused_since = Counter(), self._clock()
         while found:
             for uid, names in list(found.items()):
                 if self._ending.is_set() or gone >= _AT_ONCE:
                     return gone
-                if self._refused[uid] >= _REFUSALS:
+                if self._refusals.too_many(uid):
                     del found[uid]
                     continue
                 if await self._take(service, uid, names.pop(0)):
@@ -142,7 +145,7 @@ class Pickup:
 
     def _refuse(self, uid: int, name: str, why: str) -> bool:
         """Put a drop by for the operator."""
-        self._refused[uid] += 1
+        self._refusals.add(uid)
         try:
             kept = drop.refuse(self._spool, name, self._clock())
         except FileNotFoundError:
