@@ -31,8 +31,8 @@ _EACH = -(-_CUTS // (len(FILE_SYSTEMS) * len(MAIL)))
 _EACH_AT_LEAST = 15
 """Different images of a recording: more than 200 of them all."""
 _AT_ONCE = 3
-"""Recordings. With five, beside five of another test, two processors were so busy with programs that start that
-a runner's timer came 2.7 s late, and with it what is promised within a second."""
+"""Recordings. With five, beside five of another test, two processors were so busy with programs that start
+that a runner's timer came 2.7 s late, and with it what is promised within a second."""
 _TOY_CUTS = 12
 _SEED = 1
 _NEEDED = ("/dev/fuse", "/dev/loop-control")
