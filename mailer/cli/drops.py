@@ -10,13 +10,13 @@ from mailer.cli.clocks import clocks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.maillog.events import MailLog
-from mailer.receive.refusals import Refusals
 from mailer.spool import drop
 from mailer.spool.due import any_drop
 from mailer.spool.layout import DROP, Spool
 
 if TYPE_CHECKING:
     from mailer.receive.pickup import Pickup
+    from mailer.receive.refusals import Refusals
     from mailer.receive.service import Service
     from mailer.spool.committer import Committer
 
@@ -73,7 +73,7 @@ async def take_in(
     log: MailLog,
     stop: asyncio.Event,
     within: float = _LONGEST,
-    refusals: Refusals | None = None,
+    refusals: "Refusals | None" = None,
 ) -> int:
     """Take in what lies in `drop/`, if anything does; what cannot be done is logged.
 
@@ -116,6 +116,8 @@ async def keep_taking_in(
     loaded: Callable[[], Loaded], spool: Spool, log: Callable[[], MailLog], stop: asyncio.Event
 ) -> None:
     """Do so until `stop`, with the configuration and the log of the time."""
+    from mailer.receive.refusals import Refusals  # noqa: PLC0415 - only for a sender that stays
+
     refusals = Refusals(clocks().wall)
     while not stop.is_set():
         if await take_in(loaded(), spool, log(), stop, refusals=refusals):
