@@ -151,4 +151,5 @@ CASES = {
     137: "one token that holds all places of HTTP",
     138: "a mistyped name that becomes a user who may send as anyone",
     139: "a server's words that would put other people's recipients on the suppression list",
+    140: "messages that SMTP on standard input might read as commands while no receiver runs",
 }

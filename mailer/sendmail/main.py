@@ -5,7 +5,7 @@ import pwd
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 
 from mailer import __version__
@@ -141,16 +141,30 @@ def _verify(order: Order) -> int:
 
 
 def _smtp(_: Order) -> int:
-    """Speak SMTP on standard input and output: pass everything on, both ways."""
+    """Speak SMTP on standard input and output: pass everything on, both ways, or leave drops."""
+    try:
+        with _connected() as connection:
+            _pass_on(connection)
+    except Down:
+        from mailer.sendmail import drop  # noqa: PLC0415 - only without a receiver
+
+        if (place := drop.place()) is None:
+            raise
+        from mailer.sendmail.session import Session  # noqa: PLC0415 - as above
+
+        with suppress(BrokenPipeError):  # who hangs up has heard what became of each message
+            Session(0, 1, place).serve()
+    return os.EX_OK
+
+
+def _pass_on(connection: socket.socket) -> None:
     from mailer.sendmail.relay import relay  # noqa: PLC0415 - few need it
 
-    with _connected() as connection:
-        try:
-            relay(connection, 0, 1)
-        except ConnectionError as error:
-            words = f"the receiver has closed the connection: {error.strerror}"
-            raise Unreachable(os.EX_TEMPFAIL, words) from error
-    return os.EX_OK
+    try:
+        relay(connection, 0, 1)
+    except ConnectionError as error:
+        words = f"the receiver has closed the connection: {error.strerror}"
+        raise Unreachable(os.EX_TEMPFAIL, words) from error
 
 
 def _command(*arguments: str) -> Callable[[Order], int]:

@@ -18,7 +18,7 @@ def relay(connection: socket.socket, source: int, sink: int) -> None:
         ConnectionError: the other end has closed before it took everything.
     """
     # The receiver turns away who speaks before its banner, and what we were given may all be there already.
-    _write(sink, connection.recv(_PIECE))
+    write(sink, connection.recv(_PIECE))
     connection.setblocking(False)
     unsent, ended = b"", False
     while True:
@@ -26,7 +26,7 @@ def relay(connection: socket.socket, source: int, sink: int) -> None:
         if can_receive:
             if not (data := connection.recv(_PIECE)):
                 break
-            _write(sink, data)
+            write(sink, data)
         if can_read:
             unsent = os.read(source, _PIECE)
             if not unsent:
@@ -39,7 +39,7 @@ def relay(connection: socket.socket, source: int, sink: int) -> None:
                 # It has closed, and may have said why.
                 connection.setblocking(True)
                 while data := connection.recv(_PIECE):
-                    _write(sink, data)
+                    write(sink, data)
                 raise
     if unsent:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -57,6 +57,7 @@ def _wait(connection: socket.socket, source: int | None, unsent: bytes) -> tuple
     return bool(about & ~select.POLLOUT), bool(about & select.POLLOUT), source in happened
 
 
-def _write(sink: int, data: bytes) -> None:
+def write(sink: int, data: bytes) -> None:
+    """Write all of it, however much is taken at once."""
     while data:
         data = data[os.write(sink, data) :]
