@@ -24,7 +24,9 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.cli import telling
+from mailer.cli.events import status
 from mailer.config.load import load
+from mailer.config.model import Config
 from mailer.config.on_event import EventField, EventKind, OnEvent
 from mailer.config.secrets import Secret
 from mailer.events import backlog, receiver, store
@@ -35,13 +37,14 @@ from mailer.events.receiver import Answer, Verdict
 from mailer.events.store import Cursor
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
-from mailer.maillog.ledger import Line, encode
+from mailer.maillog.ledger import LOST, Line, encode
 from mailer.maillog.lines import decode
 from mailer.spool.layout import LOG, Spool
 
 DAY = 86_400.0
 NOON = clock.seconds("2026-11-22T12:00:00Z")
 ALL = Choice(frozenset(EventKind), tuple(EventField))
+CONFIG = Config(on_event=OnEvent(command=("true",)))
 
 
 class Told:
@@ -385,6 +388,33 @@ def test_what_is_to_be_told_again_is_told_by_one_that_had_nothing_to_do(spool_pa
         store.write(told.spool, again)
         assert told.round()
         assert names(made.taken) == ["sent a@x.example"] * 2
+
+
+def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path: Path) -> None:
+    with hook() as made:
+        told = Told(spool_path, by_hook(made, events=(EventKind.SENT,)))
+        told.write("sent", "1@x.example")
+        told.write("lost", id="", since="2026-11-22T12:00:01.500000Z")
+        told.write("sent", "2@x.example")
+        shown = status.status_of(CONFIG, told.spool, told.now)
+        assert (shown.waiting, shown.gap_since, shown.losing_since) == (3, "2026-11-22T12:00:01.500000Z", "")
+        made.script = [500]
+        assert not told.round()
+        told.now += 60
+        assert told.round()
+        assert names(made.taken) == ["sent 1@x.example", "gap ", "sent 2@x.example"]
+        gap = made.taken[1]
+        assert (gap["since"], gap["until"]) == ("2026-11-22T12:00:01.500000Z", "2026-11-22T12:00:02.000000Z")
+        assert len({event["id"] for event in made.seen}) == 3
+        told.write("sent", "3@x.example")
+        told.now += 60
+        told.restart()
+        assert told.round()
+        (told.log / LOST).touch()
+        shown = status.status_of(CONFIG, told.spool, told.now)
+        said = status.as_text(shown)
+        assert "gap: events between 2026-11-22 12:00:01Z and 2026-11-22 12:00:02Z are lost" in said
+        assert "are lost until the ledger can be written again" in said
 
 
 def test_batches_of_any_size_make_the_same_story(spool_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The ledger's directory is full, or gone, and mail flows through every program all the same."""
 
 import json
+import re
 import shutil
+import sys
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sending import SENDER, TO, queue
@@ -64,6 +67,32 @@ def test_the_runner_delivers_while_the_ledger_is_full(spooled: Relay, mode: str)
             until(lambda: len(spooled.delivered()) == 3, "all mail to be delivered")
     assert len(spooled.delivered()) == 3
     assert walk(spooled.spool) == {}
+
+
+def test_a_run_after_the_outage_tells_what_the_runs_in_it_have_lost_as_a_gap(
+    spooled: Relay, tmp_path: Path
+) -> None:
+    told, steps = tmp_path / "told", tmp_path / "steps.sh"
+    spooled.configure({"onEvent": {"command": ["/bin/sh", "-c", f"cat >>{told}"]}})
+    assert spooled.mailer_send("--once").returncode == 0
+    queue(spooled.spool)
+    mailer = f"{sys.executable} -m mailer"
+    steps.write_text(
+        f'"$@" && {mailer} events status; echo "exit $?"\n'
+        f"rm {spooled.spool}/log/filler; {mailer} pause; {mailer} resume\n"
+        f'"$@" && {mailer} events status; echo "exit $?"\n{mailer} log'
+    )
+    done = spooled.mailer_send("--once", under=(*full(spooled), "sh", str(steps)))
+    during, after, log = re.split(r"exit \d\n", done.stdout)
+    assert re.findall(r"exit (\d)\n", done.stdout) == ["1", "0"], done
+    assert "all is told\nevents since " in during
+    assert "are lost until the ledger can be written again" in during
+    assert "all is told\nlast taken " in after
+    assert "gap: events between " in after
+    (event,) = map(json.loads, told.read_text().splitlines())
+    assert event["event"] == "gap"
+    assert event["since"] < event["until"] == event["at"]
+    assert [line.split()[3] for line in log.splitlines()] == ["lost", "paused", "resumed"], log
 
 
 def test_the_operators_commands_work_while_the_ledger_is_full(spooled: Relay) -> None:

@@ -20,7 +20,7 @@ from mailer.mail import clock
 from mailer.maillog import files
 from mailer.maillog import ledger as ledger_module
 from mailer.maillog.events import Level
-from mailer.maillog.ledger import Ledger, Line, encode
+from mailer.maillog.ledger import Ledger, Line, encode, losing_since
 from mailer.maillog.lines import decode
 from mailer.maillog.search import Query, find
 from mailer.spool.layout import Spool
@@ -69,10 +69,11 @@ from functools import partial
 from pathlib import Path
 from log_directory import opened
 from mailer.maillog.ledger import Ledger, Line
-log, events = Path(sys.argv[1]), []
+log, names, events = Path(sys.argv[1]), [], []
 ledger = Ledger(partial(opened, log), on_trouble=lambda error: events.append(f"trouble: {error.strerror}"))
 def append(name):
-    ledger.append(Line(at="2026-11-22T21:45:01Z", event=name, reply="x" * 300))
+    names.append(name)
+    ledger.append(Line(at=f"2026-11-22T21:45:0{len(names)}Z", event=name, reply="x" * 300))
     events.append(name)
 append("one")
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
@@ -167,7 +168,49 @@ def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, str(tmp_path)], check=True, capture_output=True, text=True, env=HERE
     )
     assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
-    assert [found.event for found in read_day(tmp_path, "20261122")] == ["one", "four"]
+    written = read_day(tmp_path, "20261122")
+    assert [found.event for found in written] == ["one", "lost", "four"]
+    assert written[1] == line("lost", at="2026-11-22T21:45:04Z", since="2026-11-22T21:45:02.000000Z")
+    assert [path.name for path in tmp_path.iterdir()] == ["20261122.jsonl"]
+
+
+@pytest.mark.fault_row(26)
+def test_what_a_program_has_lost_the_next_one_says(tmp_path: Path) -> None:
+    """A run of cron's ends while the disk is full; later lines are lost for the same reason."""
+    for at in ("2026-11-22T21:45:02.000000Z", "2026-11-22T21:46:02.000000Z"):
+        full, trouble = log_of(tmp_path)
+        (tmp_path / "20261122.jsonl").mkdir(exist_ok=True)
+        full.append(line("sent", at))
+        full.close()
+        assert len(trouble) == 1
+    with opened(tmp_path) as fd:
+        assert losing_since(fd) == "2026-11-22T21:45:02.000000Z"
+    (tmp_path / "20261122.jsonl").rmdir()
+    after = "2026-11-22T22:00:00.000000Z"
+    for _ in range(2):
+        ledger, _ = log_of(tmp_path)
+        ledger.append(line("bounced", after))
+        ledger.close()
+    lost = line("lost", after, since="2026-11-22T21:45:02.000000Z")
+    assert read_day(tmp_path, "20261122") == [lost, line("bounced", after), line("bounced", after)]
+    with opened(tmp_path) as fd:
+        assert losing_since(fd) == ""
+
+
+def test_a_program_that_goes_on_losing_lines_leaves_word_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one, which can write, has said so for both meanwhile, and then the first one ends."""
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", 0.0)
+    here, (first, trouble), (second, _) = tmp_path / "20261122.jsonl", log_of(tmp_path), log_of(tmp_path)
+    here.mkdir()
+    first.append(line("sent"))
+    second.append(line("sent", "2026-11-23T00:00:00.000000Z"))
+    first.append(line("sent"))
+    assert len(trouble) == 1
+    second.append(line("sent", "2026-11-23T00:00:01.000000Z"))
+    assert [found.event for found in read_day(tmp_path, "20261123")] == ["lost", "sent"] * 2
+    assert [path.name for path in tmp_path.iterdir() if path != here] == ["20261123.jsonl"]
 
 
 def test_a_log_directory_that_goes_and_comes_back_is_used_again(
@@ -181,8 +224,9 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     assert [error.strerror for error in trouble] == ["No such file or directory"]
     log.mkdir()
     ledger.append(line("first"))
+    assert [found.event for found in read_day(log, "20261122")] == ["lost", "first"]
     shutil.rmtree(log)
-    ledger.append(line("lost"))
+    ledger.append(line("not there"))
     assert len(trouble) == 2
     log.mkdir()
     ledger.append(line("second"))
@@ -191,7 +235,7 @@ def test_a_log_directory_that_goes_and_comes_back_is_used_again(
     ledger.append(line("third"))
     ledger.close()
     assert [found.event for found in read_day(log, "20261122")] == ["third"]
-    assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["second"]
+    assert [found.event for found in read_day(tmp_path / "moved", "20261122")] == ["lost", "second"]
 
 
 @pytest.mark.security_case(89)
@@ -207,12 +251,12 @@ def test_the_ledger_stays_in_its_spool_when_another_takes_its_path(
         log.message("held", id=ID)
         shutil.rmtree(tmp_path / "ours/log")
         (tmp_path / "ours/log").symlink_to(tmp_path / "spool/log")
-        log.message("lost", id=ID)
+        log.message("requeued", id=ID)
         (tmp_path / "ours/log").unlink()
         (tmp_path / "ours/log").mkdir()
         log.message("released", id=ID)
     (day,) = days(tmp_path / "ours/log")
-    assert [found.event for found in read_day(tmp_path / "ours/log", day)] == ["released"]
+    assert [found.event for found in read_day(tmp_path / "ours/log", day)] == ["lost", "released"]
     assert days(tmp_path / "spool/log") == []
 
 

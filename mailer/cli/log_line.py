@@ -66,6 +66,8 @@ def _where(line: Line, name: Callable[[str], str]) -> list[str]:
         said.append(f"at {name(line.relay)}")
     if line.attempt > 1:
         said.append(f"attempt {line.attempt}")
+    if line.since:
+        said.append(f"lines since {words.moment_of(line.since)}")
     if line.delay is not None:
         said.append(f"after {words.duration(line.delay)}" if line.delay >= 10 else f"after {line.delay:.1f}s")
     return said

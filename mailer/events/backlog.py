@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mailer.config.on_event import EventField, EventKind
-from mailer.events.event import Event, events_of, kind_of
+from mailer.events.event import Event, events_of, is_told
 from mailer.events.store import Cursor, Progress
 from mailer.mail import clock
+from mailer.maillog import ledger
 from mailer.maillog.files import days, file_of, open_day
 from mailer.maillog.ledger import OpenDirectory
 from mailer.maillog.lines import decode
@@ -77,7 +78,7 @@ def batches(directory: OpenDirectory, cursor: Cursor, choice: Choice, most: int 
     tail, gathered = Tail(directory, cursor.positions), list[Event]()
     for day, behind, raw in tail.lines():
         line = decode(raw)
-        if line is not None and kind_of(line) in choice.kinds:
+        if line is not None and is_told(line, choice.kinds):
             told = cursor.told if cursor.day == day else 0
             for number, event in enumerate(events_of(line, choice.fields), start=1):
                 if number <= told:
@@ -97,6 +98,12 @@ def _behind(cursor: Cursor, day: str, position: Position) -> Cursor:
     """Go on behind a line; another day's line that was told in part stays so."""
     partly = ("", 0) if cursor.day == day else (cursor.day, cursor.told)
     return Cursor(positions=cursor.positions | {day: position}, day=partly[0], told=partly[1])
+
+
+def losing_since(directory: OpenDirectory) -> str:
+    """Return since when lines have been lost that the ledger does not tell of yet, or ""; raises OSError."""
+    with directory() as fd:
+        return ledger.losing_since(fd)
 
 
 def sizes(directory: OpenDirectory) -> dict[str, int]:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from mailer.config.on_event import OnEvent
 from mailer.events import backlog, store
 from mailer.events.backlog import Batch, Choice, Gap
-from mailer.events.event import GAP, Event, unique
+from mailer.events.event import GAP, gap
 from mailer.events.receiver import Answer, Receiver, Verdict
 from mailer.events.store import Cursor, Progress
 from mailer.mail import clock
@@ -142,13 +142,7 @@ class Deliverer:
     async def _tell_gap(self, progress: Progress, lost: Gap, sizes: dict[str, int]) -> Progress | None:
         what = "events were lost: days of the ledger were removed before the receiver took them"
         self._log.error(what, since=lost.since, until=lost.until)
-        event = Event(
-            id=unique(GAP, lost.since, lost.until),
-            event=GAP,
-            at=clock.rfc3339(self._now()),
-            since=lost.since,
-            until=lost.until,
-        )
+        event = gap(lost.since, lost.until, clock.rfc3339(self._now()))
         batch = Batch((event,), backlog.without(progress.cursor, sizes))
         answer = await self._give(batch)
         if answer.verdict is Verdict.TAKEN:
@@ -162,7 +156,9 @@ class Deliverer:
         if idle and abs(now - progress.looked) < (_SOON if batch.cursor != progress.cursor else _LATE):
             return replace(progress, cursor=batch.cursor)
         taken = now if batch.events else progress.taken
-        after = Progress(cursor=batch.cursor, looked=now, taken=taken)
+        gaps = [(event.since, event.until) for event in batch.events if event.event == GAP]
+        since, until = gaps[-1] if gaps else (progress.gap_since, progress.gap_until)
+        after = Progress(cursor=batch.cursor, looked=now, taken=taken, gap_since=since, gap_until=until)
         backlog.make_durable(self._directory, progress.cursor, batch.cursor)
         store.write(self._spool, after)
         if progress.failures:

@@ -12,7 +12,7 @@ import msgspec
 
 from mailer.config.on_event import EventField, EventKind
 from mailer.mail.outcome import SUPPRESSION_LIST
-from mailer.maillog.ledger import Line
+from mailer.maillog.ledger import LOST, Line
 
 _KINDS = {
     "sent": EventKind.SENT,
@@ -52,6 +52,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     until: str = ""
 
 
+def is_told(line: Line, kinds: Collection[EventKind]) -> bool:
+    """Tell whether a line makes events, where these kinds are chosen; a gap is always told."""
+    return line.event == LOST or kind_of(line) in kinds
+
+
 def kind_of(line: Line) -> EventKind | None:
     """Return what kind of event a line is; None: it is none."""
     if line.event == "bounced" and line.relay == SUPPRESSION_LIST:
@@ -60,12 +65,15 @@ def kind_of(line: Line) -> EventKind | None:
 
 
 def events_of(line: Line, fields: Collection[EventField]) -> Iterator[Event]:
-    """Make the events of a line whose kind is one, in the order of its recipients.
+    """Make the events of a line that has some, in the order of its recipients.
 
     Args:
         line: of the ledger.
         fields: those that are told.
     """
+    if line.event == LOST:
+        yield gap(line.since, line.at, line.at)
+        return
     kind = kind_of(line)
     assert kind is not None
     told = {field.value: _value(line, field) for field in fields if field is not EventField.RECIPIENT}
@@ -74,6 +82,11 @@ def events_of(line: Line, fields: Collection[EventField]) -> Iterator[Event]:
     for address in line.to:
         to = address if EventField.RECIPIENT in fields else ""
         yield Event(id=_id(line, kind, address), event=kind, at=line.at, queue_id=line.id, to=to, **told)  # type: ignore[arg-type]  # as the fields are declared
+
+
+def gap(since: str, until: str, at: str) -> Event:
+    """Make the event that others are lost, those after one time and up to another."""
+    return Event(id=unique(GAP, since, until), event=GAP, at=at, since=since, until=until)
 
 
 def unique(*parts: object) -> str:

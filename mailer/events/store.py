@@ -48,6 +48,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     next_try: float = 0.0
     waiting_since: str = ""
     """When the first event that waits happened, as of the last try."""
+    gap_since: str = ""
+    """Of the last gap that was told; empty: none was."""
+    gap_until: str = ""
 
 
 def read(spool: Spool) -> Progress | None:

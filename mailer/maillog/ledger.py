@@ -2,24 +2,30 @@
 
 Every program appends whole lines, one or several, with one write(2), so lines of several programs never mix.
 It is not synced: a power cut may take its last half minute (as long as the kernel keeps what nobody syncs),
-and then the journals of the messages still know. A ledger that cannot be written never stops mail.
+and then the journals of the messages still know. A ledger that cannot be written never stops mail: its lines
+are lost, and the first one that can be written follows a line that says so (`lost`).
 """
 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import groupby
-from operator import itemgetter
 from threading import RLock
 from time import monotonic
 
 import msgspec
 
+from mailer.mail import clock
+
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CHECK_EVERY = 1.0
 """Seconds between looks whether the open file is still the one in the directory."""
 
+
+LOST = "lost"
+"""The event of lines that could not be written. A file of this name lies beside the days meanwhile, since the
+program may end: it is empty, as a full disk has no room for more, and its time is that of the first line."""
 
 EVENTS = (
     "accepted",
@@ -44,6 +50,7 @@ EVENTS = (
     "provider",
     "paused",
     "resumed",
+    LOST,
 )
 """What a line can be about; `spool/README.md` says what each means."""
 
@@ -94,6 +101,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The message's own, with its brackets."""
     more: int = 0
     """Failed logins that this line stands for beside its own."""
+    since: str = ""
+    """When the first line was lost; those up to this one may be lost as well."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -124,12 +133,31 @@ def _write_lines(fd: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _day(line: Line) -> str:
-    return line.at[:10].replace("-", "")
+def _day(at: str) -> str:
+    return at[:10].replace("-", "")
 
 
 OpenDirectory = Callable[[], AbstractContextManager[int]]
 """Opens the log directory anew for as long as a block runs; raises OSError while there is none."""
+
+
+def losing_since(directory: int) -> str:
+    """Return since when lines have been lost, or "", given a descriptor of the directory."""
+    try:
+        return clock.rfc3339(os.stat(LOST, dir_fd=directory, follow_symlinks=False).st_mtime)
+    except FileNotFoundError:
+        return ""
+
+
+def _remember_loss(directory: int, since: str) -> None:
+    """Leave word for the next program, unless somebody has."""
+    with suppress(FileExistsError):
+        fd = os.open(LOST, _FLAGS | os.O_EXCL, 0o600, dir_fd=directory)
+        try:
+            moment = clock.seconds(since)
+            os.utime(fd, (moment, moment))
+        finally:
+            os.close(fd)
 
 
 class Ledger:
@@ -149,6 +177,8 @@ class Ledger:
         self._fd = -1
         self._checked = 0.0
         self._failing = False
+        self._lost = ""
+        """Since when lines have been lost, by any program; empty: the ledger says so, or none was."""
         self._gathered: list[tuple[str, bytes]] | None = None
         # Of several threads; reentrant, for `on_trouble` may append.
         self._lock = RLock()
@@ -156,12 +186,12 @@ class Ledger:
     def append(self, line: Line) -> None:
         """Write one line; never raises for trouble with the disk."""
         # Here, not at the end of a group: a line that cannot be encoded takes no other with it.
-        day, data = _day(line), encode(line)
+        at, data = line.at, encode(line)
         with self._lock:
             if self._gathered is None:
-                self._write(day, data)
+                self._write(at, data)
             else:
-                self._gathered.append((day, data))
+                self._gathered.append((at, data))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -173,19 +203,31 @@ class Ledger:
         finally:
             with self._lock:
                 self._gathered = None
-                for day, some in groupby(lines, itemgetter(0)):
-                    self._write(day, b"".join(data for _, data in some))
+                for _, some in groupby(lines, lambda each: _day(each[0])):
+                    first, *others = some
+                    self._write(first[0], b"".join([first[1], *(data for _, data in others)]))
 
-    def _write(self, day: str, data: bytes) -> None:
+    def _write(self, at: str, data: bytes) -> None:
+        """Write lines of one day, the first of this time."""
         try:
-            _write_lines(self._file(day), data)
+            fd = self._file(_day(at))
+            if self._lost:
+                data = encode(Line(at=at, event=LOST, since=self._lost)) + data
+            _write_lines(fd, data)
         except OSError as error:
             self.close()
+            self._lost = self._lost or at
+            with suppress(OSError), self.directory() as directory:
+                _remember_loss(directory, self._lost)
             if not self._failing:
                 self._failing = True
                 self._on_trouble(error)
         else:
             self._failing = False
+            if self._lost:
+                self._lost = ""
+                with suppress(OSError), self.directory() as directory:
+                    os.unlink(LOST, dir_fd=directory)
 
     def _file(self, day: str) -> int:
         now = monotonic()
@@ -196,6 +238,7 @@ class Ledger:
             if self._fd < 0 or day != self._day or not self._is_named(name, directory):
                 self.close()
                 self._fd = os.open(name, _FLAGS, 0o600, dir_fd=directory)
+            self._lost = min(filter(None, (self._lost, losing_since(directory))), default="")
         self._day, self._checked = day, now
         return self._fd
 

@@ -77,8 +77,12 @@ def _events(config: Config, now: float) -> list[Finding]:
     except OSError as error:
         words = f"the spool cannot be looked at: {error.strerror}"
         return [Finding("onEvent", "events", Grade.SKIPPED, words)]
-    grade = Grade.WARNING if found.failures else Grade.OK if found.began else Grade.SKIPPED
-    todo = "mend the receiver, then: mailer events test" if found.failures else ""
+    grade = Grade.OK if found.began else Grade.SKIPPED
+    todo = ""
+    if found.failures:
+        grade, todo = Grade.WARNING, "mend the receiver, then: mailer events test"
+    elif found.losing_since:
+        grade, todo = Grade.WARNING, "free space where the spool's log/ is, and see who may write there"
     words = as_text(found).strip().replace("\n", "; ")
     return [Finding("onEvent", "events", grade, words, todo)]
 

@@ -43,7 +43,10 @@ def replay(*, since: float, as_json: bool) -> Exit:
             raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
         with store.locked(at.spool, wait=True):
             cursor = backlog.since(partial(at.spool.directory, LOG), since)
-            store.write(at.spool, store.Progress(cursor=cursor, looked=time.time()))
+            known = store.read(at.spool)
+            gap = (known.gap_since, known.gap_until) if known else ("", "")
+            again = store.Progress(cursor=cursor, looked=time.time(), gap_since=gap[0], gap_until=gap[1])
+            store.write(at.spool, again)
     shown = clock.rfc3339(since)
     told = {"since": shown, "days": len(cursor.positions)}
     said = f"what happened since {shown[:19].replace('T', ' ')}Z is told again, from the next run on\n"

@@ -13,6 +13,7 @@ from mailer.cli.output import json_line
 from mailer.cli.wire import end_with_the_pipe, workplace
 from mailer.config.model import Config
 from mailer.events import backlog, store
+from mailer.events.event import GAP
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.spool.layout import LOG, Spool
@@ -39,35 +40,48 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_try: str
     next_try: str
     last_taken: str
+    gap_since: str
+    """Of the last gap: events after this time, and up to the other, are lost."""
+    gap_until: str
+    losing_since: str
+    """Since when the ledger cannot be written, as far as is known: what happens meanwhile becomes a gap."""
 
 
 @click.command(epilog=examples("mailer events status", "mailer events status --json | jq .lag"))
-@json_of("enabled, began, waiting, waitingSince, lag (s), failures, error, lastTry, nextTry, lastTaken")
+@json_of(
+    "enabled, began, waiting, waitingSince, lag (s), failures, error, lastTry, nextTry, lastTaken, gapSince, "
+    "gapUntil, losingSince"
+)
 @config_option
 def status(*, as_json: bool) -> Exit:
     """Show how many events wait to be told, since when, and why the receiver did not take the last.
 
-    Exit code 0 when all is told or about to be, 1 while the receiver does not take events.
+    Events are lost when the ledger cannot be written (a full disk), or is removed before they were told: the
+    last such gap is shown. Exit code 0 when all is told or about to be, 1 while the receiver does not take
+    events, or the ledger loses them.
     """
     end_with_the_pipe()
     with workplace() as at:
         found = status_of(at.config, at.spool, time.time())
     sys.stdout.write(json_line(found) if as_json else as_text(found))
-    return Exit.FINDINGS if found.failures else Exit.OK
+    return Exit.FINDINGS if found.failures or found.losing_since else Exit.OK
 
 
 def status_of(config: Config, spool: Spool, now: float) -> Status:
     """Read the cursor, and the ledger from there on; raises OSError."""
     progress, told = store.read(spool), config.on_event
-    waiting, since = 0, ""
+    known = progress or store.Progress(cursor=store.Cursor(positions={}), looked=0.0)
+    waiting, since, gap = 0, "", (known.gap_since, known.gap_until)
+    directory = partial(spool.directory, LOG)
     if progress and told.enabled:
         choice = backlog.Choice(frozenset(told.events), ())
-        for batch in backlog.batches(partial(spool.directory, LOG), progress.cursor, choice):
+        for batch in backlog.batches(directory, progress.cursor, choice):
             since = since or (batch.events[0].at if batch.events else "")
+            gaps = [(each.since, each.until) for each in batch.events if each.event == GAP]
+            gap = gaps[-1] if gaps else gap
             waiting += len(batch.events)
             if waiting >= _MOST:
                 break
-    known = progress or store.Progress(cursor=store.Cursor(positions={}), looked=0.0)
     return Status(
         enabled=told.enabled,
         began=progress is not None,
@@ -79,6 +93,9 @@ def status_of(config: Config, spool: Spool, now: float) -> Status:
         last_try=_written(known.tried),
         next_try=_written(known.next_try),
         last_taken=_written(known.taken),
+        gap_since=gap[0],
+        gap_until=gap[1],
+        losing_since=backlog.losing_since(directory) if told.enabled else "",
     )
 
 
@@ -99,6 +116,14 @@ def as_text(found: Status) -> str:
             f"{found.failures} tries in a row failed, the last {_second(found.last_try)}: {found.error}"
         )
         lines.append(f"the next try is at {_second(found.next_try)}; `mailer events test` makes one now")
+    if found.gap_since:
+        between = f"between {_second(found.gap_since)} and {_second(found.gap_until)}"
+        lines.append(f"gap: events {between} are lost: the ledger could not be written, or was removed")
+    if found.losing_since:
+        lines.append(
+            f"events since {_second(found.losing_since)} are lost until the ledger can be written again: "
+            "mailer doctor says why"
+        )
     return "\n".join(printable(line, 2000) for line in lines) + "\n"
 
 
