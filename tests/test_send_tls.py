@@ -10,11 +10,12 @@ from hostile import DROP, HANG, RESET, Server, drip
 from outgoing import LONG, Letter, Password, hop_to, send
 from test_send_client import only
 
+from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope, Status
 from mailer.send.phase import Phase
 from mailer.send.smtp import tls
 from mailer.send.smtp.client import Session
-from mailer.send.smtp.hop import StartTls, is_loopback
+from mailer.send.smtp.hop import StartTls
 from mailer.send.trouble import HopTrouble
 
 pytestmark = pytest.mark.fault_row(19)
@@ -199,6 +200,11 @@ def test_credentials_go_in_clear_to_loopback_only():
         ("127.9.9.9", True),
         ("::1", True),
         ("::ffff:127.0.0.1", True),
+        ("::ffff:7f00:1", True),
+        ("localhost", True),
+        ("LocalHost.", True),
+        ("127.example", False),
+        ("localhost.example", False),
         ("192.0.2.1", False),
         ("::ffff:192.0.2.1", False),
         ("fe80::1%eth0", False),

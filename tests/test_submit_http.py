@@ -505,6 +505,7 @@ def test_a_page_in_a_browser_cannot_submit_even_with_a_token(door: Door) -> None
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Host": f"rebound.example:{door.port}"}, 403),
         ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "127.evil.example"}, 403),
         ({"Content-Type": "text/plain"}, 415),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": "multipart/form-data; boundary=x"}, 415),

@@ -22,7 +22,7 @@ from testbed.tools import MissingToolError, program
 from testbed.waiting import until
 
 from mailer.config.environment import OVERRIDES
-from mailer.send.smtp.hop import is_loopback
+from mailer.mail.host_name import is_loopback
 
 MESSAGE = (
     b"From: <app@example.com>\r\n"

@@ -36,5 +36,15 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, as it is written, is this one: `localhost`, or a loopback address."""
-    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+    """Tell whether a host, as it is written or as a socket names it, is this one.
+
+    That is `localhost` (RFC 6761 6.3), or a loopback address; one of IPv4 that is written as IPv6 counts.
+    """
+    name = host.lower().removesuffix(".")
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

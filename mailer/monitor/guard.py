@@ -5,11 +5,11 @@ name this server as its host (else a name that was rebound to 127.0.0.1 would do
 origin, and, when it acts, must present `adminToken` where there is one.
 """
 
-import ipaddress
 import re
 from http import HTTPStatus
 
 from mailer.config.secrets import Secret
+from mailer.mail.host_name import is_loopback
 from mailer.monitor.exchange import Asked, Refusal
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?", re.ASCII)
@@ -22,7 +22,7 @@ def check(asked: Asked) -> None:
     Raises:
         Refusal: 400 for a request without one clear Host, 403 for one that is not ours to answer.
     """
-    if not _is_loopback(asked.peer):
+    if not is_loopback(asked.peer):
         raise Refusal(HTTPStatus.FORBIDDEN, "only this host may ask")
     hosts = asked.headers.get("host", ())
     if len(hosts) != 1 or not hosts[0]:
@@ -56,20 +56,11 @@ def is_authorised(asked: Asked, token: Secret) -> bool:
     return scheme.lower() == "bearer" and token.matches(presented.strip())
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
-
-
 def _names_us(host: str) -> bool:
     found = _HOST.fullmatch(host.lower())
     name = found.group(1).strip("[]") if found else ""
     # The port may be another one: the end of an ssh tunnel.
-    return name == "localhost" or _is_loopback(name)
+    return is_loopback(name)
 
 
 def _same_site(asked: Asked) -> bool:

@@ -2,16 +2,15 @@
 
 import ipaddress
 
+from mailer.mail.host_name import is_loopback
+
 UNIX = "unix"
 """The peer's name on a Unix socket, which has no address; `unix:UID` where it is asked who connects."""
 
 
 def is_local(peer: str) -> bool:
-    """Tell whether a peer is on this host: a Unix socket, or loopback as the kernel writes it.
-
-    IPv4 addresses that are written as IPv6 count.
-    """
-    return peer == "::1" or peer.partition(":")[0] == UNIX or peer.removeprefix("::ffff:").startswith("127.")
+    """Tell whether a peer, as the kernel names it, is on this host: at a Unix socket, or at loopback."""
+    return peer.partition(":")[0] == UNIX or is_loopback(peer)
 
 
 def source(peer: str) -> str:

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from http import HTTPStatus
 
+from mailer.mail.host_name import is_loopback
 from mailer.receive.auth import Identity
 from mailer.receive.failures import WINDOW, Failures
 from mailer.receive.peers import is_local
@@ -65,7 +66,7 @@ def _names_us(host: str, asked: Asked, settings: Settings) -> bool:
     if name in {settings.hostname.lower(), *(each.lower() for each in settings.http_names)}:
         return True
     if is_local(asked.local_address):
-        return name == "localhost" or is_local(name)
+        return is_loopback(name)
     try:
         return ipaddress.ip_address(name) == ipaddress.ip_address(asked.local_address.partition("%")[0])
     except ValueError:

@@ -1,11 +1,11 @@
 """A next hop: where to connect, and on what terms. Whoever finds the hop (provider, MX) fills it in."""
 
-import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mailer.config.hops import Api
+from mailer.mail.host_name import is_loopback
 from mailer.mail.reply import printable
 from mailer.send.smtp.sasl import Secret, Tokens
 
@@ -86,10 +86,7 @@ class Hop:
         (RFC 6761 6.3: /etc/hosts has it); where a resolver does ask, the address that was connected to must
         be loopback as well.
         """
-        try:
-            return is_loopback(self.name)
-        except ValueError:
-            return self.name.lower().removesuffix(".") == "localhost"
+        return is_loopback(self.name)
 
     @property
     def opportunistic(self) -> bool:
@@ -113,9 +110,3 @@ class Hop:
         name, _, port = server.rpartition(":")
         same = (name.partition("[")[0], port) == (self.name, str(self.port))
         return same and (not at or login == self.login)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an IP address, as a socket gives it, is this machine: what is sent there crosses no wire."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

@@ -11,13 +11,14 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import tls
 from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.events import Broken, Event
-from mailer.send.smtp.hop import Hop, is_loopback
+from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.machine import Dialogue, State
 from mailer.send.smtp.read_first import ReadFirst
 from mailer.send.trouble import HopTrouble
