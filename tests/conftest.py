@@ -66,8 +66,9 @@ def _is_of_tests(name: str) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, after hypothesis's own plug-in has chosen its own."""
-    # A shell that starts us in the background has SIGINT ignored, and so would all programs that tests start.
+    # What a shell in the background or nohup has us ignore, all programs that tests start would ignore as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     in_ci = settings.get_profile("ci") is settings.default
     settings.load_profile("mailer-ci" if in_ci else "mailer")
 
