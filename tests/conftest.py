@@ -66,7 +66,7 @@ def _is_of_tests(name: str) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the profile, after hypothesis's own plug-in has chosen its own."""
-    # What a shell in the background or nohup has us ignore, all programs that tests start would ignore as well.
+    # What nohup or a shell in the background has us ignore, all programs that tests start would ignore, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     in_ci = settings.get_profile("ci") is settings.default

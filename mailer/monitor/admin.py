@@ -59,7 +59,9 @@ class _Admin:
         """
         now = asyncio.get_running_loop().time()
         if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._service.token):
-            return _done(f"done {_span(int(now - self._retried))} ago; ask again in {_span(int(_PAUSE))}")
+            return _done(
+                f"done {words.duration(now - self._retried)} ago; ask again in {words.duration(_PAUSE)}"
+            )
         self._retried = now
         await asyncio.to_thread(self._end_pauses)
         failed = await self._each(Place.FAILED, "requeued", self._retry)
@@ -98,7 +100,9 @@ class _Admin:
         removed = await self._each(
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
         )
-        return _done(f"{words.count(removed, 'failed message')} deleted that arrived over {_span(age)} ago")
+        return _done(
+            f"{words.count(removed, 'failed message')} deleted that arrived over {words.duration(age)} ago"
+        )
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._service.config))
@@ -165,11 +169,3 @@ class _Admin:
 
 def _done(text: str) -> Answer:
     return json({"status": "ok", "message": text})
-
-
-def _span(age: float) -> str:
-    """Write a duration as a person would: in the largest unit that leaves no remainder."""
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if age >= size and age % size == 0:
-            return words.count(int(age // size), unit)
-    return words.count(int(age), "second")

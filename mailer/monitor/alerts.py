@@ -18,7 +18,7 @@ from mailer.config.monitoring import Alerts
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.reading import Reading, lag
-from mailer.spool import state
+from mailer.spool import state, words
 from mailer.spool.layout import Place, Spool
 
 NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan")
@@ -77,7 +77,7 @@ def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
     found: dict[str, _Value] = {}
     if alerts.queue_older_than:
         age = reading.queue.waiting_age(reading.at)
-        text = f"the oldest message has waited {age:.0f} s"
+        text = f"the oldest message has waited {words.duration(age)}"
         found[_QUEUE] = _Value(age, alerts.queue_older_than, text)
     if alerts.failed_more_than is not None:
         count = reading.queue[Place.FAILED].count
@@ -85,11 +85,11 @@ def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
         found[_FAILED] = _Value(count, alerts.failed_more_than, text)
     if alerts.no_run_for:
         ago = max(0.0, reading.at - max(reading.last_run or 0.0, began))
-        text = f"mailer-send has not done its work for {ago:.0f} s"
+        text = f"mailer-send has not done its work for {words.duration(ago)}"
         found[_NO_RUN] = _Value(ago, alerts.no_run_for, text)
     if alerts.events_older_than:
         waited = lag(reading)
-        text = f"the oldest event has waited {waited:.0f} s for onEvent's receiver"
+        text = f"the oldest event has waited {words.duration(waited)} for onEvent's receiver"
         found[_EVENTS] = _Value(waited, alerts.events_older_than, text)
     return found
 

@@ -176,16 +176,24 @@ def _oldest_message(reading: Reading, config: Config) -> Check:
     oldest = reading.queue.waiting_age(reading.at)
     limit = config.alerts.queue_older_than
     if limit and oldest > limit:
-        return Check(Status.DEGRADED, f"the oldest message has waited {_time(oldest)}, over queueOlderThan")
+        return Check(
+            Status.DEGRADED, f"the oldest message has waited {words.duration(oldest)}, over queueOlderThan"
+        )
     if waited > STALE_RUN and reading.pause is None:
-        return Check(Status.DEGRADED, f"a message that arrived {_time(waited)} ago waits to be tried")
-    return Check(Status.OK, f"the oldest message is {_time(oldest)} old" if oldest else "no message waits")
+        return Check(
+            Status.DEGRADED, f"a message that arrived {words.duration(waited)} ago waits to be tried"
+        )
+    return Check(
+        Status.OK, f"the oldest message is {words.duration(oldest)} old" if oldest else "no message waits"
+    )
 
 
 def _last_run(reading: Reading, _: Config) -> Check:
     waited = reading.queue[Place.NEW].age(reading.at) or 0.0
     ago = None if reading.last_run is None else max(0.0, reading.at - reading.last_run)
-    said = "no run of mailer-send is known" if ago is None else f"mailer-send last ran {_time(ago)} ago"
+    said = (
+        "no run of mailer-send is known" if ago is None else f"mailer-send last ran {words.duration(ago)} ago"
+    )
     if reading.pause is not None:
         return Check(Status.OK, said)
     if min(waited, waited if ago is None else ago) > NO_RUN:
@@ -199,7 +207,7 @@ def _results(reading: Reading, config: Config) -> Check:
     if reading.sent_lately:
         return Check(Status.OK, f"{words.count(reading.sent_lately, 'recipient')} sent within the last hour")
     if not reading.stuck or reading.pause is not None:
-        return Check(Status.OK, f"no mail has waited for over {_time(results.NOTHING_SENT)}")
+        return Check(Status.OK, f"no mail has waited for over {words.duration(results.NOTHING_SENT)}")
     said = f"the oldest has waited {results.describe(reading.stuck)}"
     if results.only_theirs(reading.stuck, config):
         return Check(Status.DEGRADED, f"only mail that its recipients' servers put off waits; {said}")
@@ -279,12 +287,12 @@ def _events(reading: Reading, config: Config) -> Check:
         return Check(Status.OK, "nobody is told (onEvent)")
     if told is None or not told.failures:
         return Check(Status.OK, "the receiver takes them")
-    said = f"events wait, the first for {_time(lag(reading))}: {told.error}"
+    said = f"events wait, the first for {words.duration(lag(reading))}: {told.error}"
     return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
 
 
 def _ends(left: float) -> str:
-    return f"ends in {_time(left)}" if left > 0 else f"ended {_time(-left)} ago"
+    return f"ends in {words.duration(left)}" if left > 0 else f"ended {words.duration(-left)} ago"
 
 
 def _ledger(reading: Reading, _: Config) -> Check:
@@ -296,7 +304,9 @@ def _ledger(reading: Reading, _: Config) -> Check:
 def _clock(reading: Reading, _: Config) -> Check:
     ahead = max(reading.changed, reading.last_run or 0.0) - reading.at
     if ahead > _CLOCK_SLACK:
-        return Check(Status.DEGRADED, f"the clock has gone back: the spool changed {_time(ahead)} from now")
+        return Check(
+            Status.DEGRADED, f"the clock has gone back: the spool changed {words.duration(ahead)} from now"
+        )
     return Check(Status.OK, "it has not gone back")
 
 
@@ -315,11 +325,3 @@ _CHECKS: dict[str, Callable[[Reading, Config], Check]] = {
     "ledger": _ledger,
     "clock": _clock,
 }
-
-
-def _time(seconds: float) -> str:
-    """Write a duration for a human: `42 s`, `12 min`, `3.4 h`, `2.1 d`."""
-    for unit, size in (("d", 86_400), ("h", 3_600)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

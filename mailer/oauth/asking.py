@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from mailer.config.oauth import Grant, OAuth2
 from mailer.config.secrets import Secret, SecretError
 from mailer.oauth.trouble import TokenTrouble, described, from_server, ours
+from mailer.spool import words
 
 if TYPE_CHECKING:
     from mailer.oauth.post import Answer
@@ -164,7 +165,7 @@ def _skew(theirs: float | None, now: float) -> str:
     if theirs is None or math.fabs(theirs - now) < _SKEW:
         return ""
     way = "behind" if theirs > now else "ahead of"
-    return f"; this host's clock is {math.fabs(theirs - now):.0f} s {way} theirs"
+    return f"; this host's clock is {words.duration(math.fabs(theirs - now))} {way} theirs"
 
 
 def _sendable(token: str) -> bool:

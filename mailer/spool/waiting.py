@@ -15,6 +15,7 @@ from mailer.spool.inspect import View
 from mailer.spool.layout import DROP, Place, Spool, bucket_time
 from mailer.spool.pause import describe, read_pause
 from mailer.spool.scan import buckets, names, spots
+from mailer.spool.words import duration
 
 _LATE = 300.0
 """Seconds after which a message that is ready should be in a runner's hands: five runs by cron."""
@@ -87,8 +88,8 @@ def judge(signs: Signs, about: str) -> Finding:
     """Say whether anybody sends."""
 
     def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
-        ran = "no run yet" if signs.idle is None else f"last run {_age(signs.idle)} ago"
-        waits = f"; something is ready for {_age(signs.late)}" if signs.late else ""
+        ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
+        waits = f"; something is ready for {duration(signs.late)}" if signs.late else ""
         return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} in hand{waits}{words}", todo)
 
     at_work = signs.in_hand > 0 or (signs.idle is not None and signs.idle <= _LATE)
@@ -102,13 +103,6 @@ def judge(signs: Signs, about: str) -> Finding:
     if signs.idle is None:
         return found(Grade.SKIPPED, "", _START)
     return found(Grade.WARNING, ": nobody would send now", _START)
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{int(seconds)} seconds"
 
 
 def _ready_since(spool: Spool) -> Iterator[float]:
@@ -164,7 +158,7 @@ def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
         for spot in spots(spool, (place,)):
             count, oldest = count + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
         if count:
-            found = f"{count} {words}; the oldest came {_age(max(0.0, now - arrival(oldest)))} ago"
+            found = f"{count} {words}; the oldest came {duration(max(0.0, now - arrival(oldest)))} ago"
             yield Finding(str(spool.path / place), place.value, grade, found, todo)
         elif place is not Place.RETRY:
             yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")
