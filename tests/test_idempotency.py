@@ -272,6 +272,40 @@ def test_whichever_sync_fails_the_mail_is_queued_once(
     assert delivered == [id_in(reply)]
 
 
+@pytest.mark.parametrize("scheduled", [0, 1, 9])
+def test_what_a_failed_commit_removed_is_durably_gone_before_its_key_names_another(
+    tmp_path: Path, scheduled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would bring it back, and both would be delivered."""
+    order: list[str] = []
+    buckets = [f"20261224T060{number}Z-scheduled" for number in range(scheduled)]
+    with Spool.open(tmp_path / "spool", create=True) as spool:
+        spool.make_directory(ONCE)
+        for bucket in buckets:
+            spool.make_directory(f"retry/{bucket}")
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "fsync", failing(4))
+            assert submit(spool).code == 451
+        fsync, ftruncate, syncfs = os.fsync, os.ftruncate, idempotency.sync_filesystem
+        for module, name, call, what in (
+            (os, "fsync", fsync, ""),
+            (os, "ftruncate", ftruncate, "begun"),
+            (idempotency, "sync_filesystem", syncfs, "all"),
+        ):
+            monkeypatch.setattr(module, name, noting(order, call, what))
+        assert submit(spool).code == 250
+    before = order[: order.index("begun")]
+    assert before == (["new", *buckets, "retry"] if scheduled < 9 else ["all"])
+
+
+def noting(order: list[str], call: Callable[..., object], what: str) -> Callable[..., object]:
+    def noted(fd: int, *rest: int) -> object:
+        order.append(what or Path(f"/proc/self/fd/{fd}").readlink().name)
+        return call(fd, *rest)
+
+    return noted
+
+
 @pytest.mark.parametrize("removed", [False, True])
 def test_mail_is_queued_once_if_its_receiver_died_while_it_took_a_key_back(
     tmp_path: Path, *, removed: bool

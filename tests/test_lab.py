@@ -17,7 +17,7 @@ from mailer.spool.layout import Spool
 
 STORIES = (1, 2, 3, 4, 8, 10, 12, 13, 20, 23, 25)
 """One of each theme: those that take the least time."""
-FOUND = (7,)
+FOUND = (7, 268)
 """Seeds that showed a defect of the product once."""
 
 

@@ -15,7 +15,8 @@ order:
 4. the client gets its 250, and both locks are given up.
 
 After a death between 1 and 3 the file says `begun`. Then the message was accepted if and only if it is in the
-spool. The runner that claims it does step 3 for it (`confirm`) before it tries the message.
+spool. The runner that claims it does step 3 for it (`confirm`) before it tries the message. Before the key
+names another message, it is made durable that this one is not there (`settle`).
 """
 
 import errno
@@ -31,9 +32,9 @@ import msgspec
 from mailer.mail import clock
 from mailer.spool.due import SWEEP_EVERY, SWEPT, is_older
 from mailer.spool.held import Held, lock, write_all
-from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool
-from mailer.spool.scan import QUEUE, find
-from mailer.spool.syscalls import read_at
+from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool, is_scheduled
+from mailer.spool.scan import QUEUE, buckets, find
+from mailer.spool.syscalls import read_at, sync_filesystem
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST = 64 * 1024
@@ -47,6 +48,8 @@ _OF_DROP = "drop-"
 _DROP_KEPT = 30 * 86_400.0
 """Seconds for which a drop is known to have been taken in, if nobody could remove it since; the window that
 is configured is for keys."""
+_FEW = 8
+"""Directories that are synced one by one. For more the whole filesystem is."""
 _AT_ONCE = 1000
 """Keys that one sweep forgets, at most; the next one goes on. Mail must not wait for it."""
 
@@ -143,7 +146,7 @@ class KeyFile:
         """Find out whether a message that was begun was queued, if a receiver has died with it.
 
         Raises:
-            OSError: it cannot be found out, or not be made durable.
+            OSError: it cannot be found out, or not be made durable, also that it was not.
         """
         if self.known.id and not self.known.accepted:
             if spots := find(self._spool, self.known.id, (*QUEUE, Place.SENT)):
@@ -152,7 +155,22 @@ class KeyFile:
             # A runner that took it meanwhile has recorded it before it left.
             self.known = _fold(read_at(self._fd, _MOST, 0))
             if not self.known.accepted:
+                self._keep_out()
                 self.known = Known()
+
+    def _keep_out(self) -> None:
+        """Make durable that the message is not in the spool; raises OSError.
+
+        Its receiver may have removed it a moment ago, for a commit that failed. A power cut would bring it
+        back, beside the one that is queued in its place.
+        """
+        spool = self._spool
+        scheduled = [f"{Place.RETRY}/{name}" for name in buckets(spool, Place.RETRY) if is_scheduled(name)]
+        if len(scheduled) > _FEW and sync_filesystem(spool.root):
+            return
+        # retry/ last: a bucket that a sweep has removed is durably gone then.
+        for directory in (Place.NEW, *scheduled, Place.RETRY):
+            spool.sync_directory(directory)
 
     def confirm(self, directory: str) -> None:
         """Do what the receiver of a message that was begun has left undone; raises OSError.
