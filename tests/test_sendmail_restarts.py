@@ -24,7 +24,11 @@ from testbed.waiting import until
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 ANN = 4711
 ALL = os.environ.get("MAILER_CLIENT_KILLS") == "all"
-CALLS = ("accept4", "openat", "flock", "write", "fsync", "renameat2")
+CALLS = (
+    *("accept4", "openat", "flock", "write", "fsync", "renameat2"),
+    # These change nothing that outlives the receiver, but each is a moment of its own.
+    *("read", "close", "newfstatat", "epoll_pwait", "futex"),
+)
 KILLS = [(name, call, 1000) for name in CALLERS for call in CALLS]
 """Which program, at which of the receiver's system calls, and up to the how-manieth such call."""
 DOWN = CALLERS.keys()
