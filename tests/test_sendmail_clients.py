@@ -398,6 +398,20 @@ def test_mailq_lists_and_newaliases_has_nothing_to_make(door, tmp_path):
 
 
 @only_root
+@pytest.mark.parametrize("option", ["-bp", "-q"])
+@pytest.mark.parametrize("closed", ["file", "directory"])
+def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, closed):
+    stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
+    private = door.directory / closed
+    private.mkdir(exist_ok=True, mode=0o711 if closed == "file" else 0o700)
+    config = private / "config.json"
+    config.touch(mode=0o600)
+    done = door.run(option, under=stranger, env={"MAILER_CONFIG": str(config)})
+    assert (done.returncode, done.stdout) == (os.EX_NOPERM, b"")
+    assert b"stranger: only root and the spool's owner see the queue" in done.stderr
+
+
+@only_root
 def test_each_program_submits_as_who_it_is(door):
     mapped = write_sendmail(door.directory, door.socket, name="mapped", uid=CRON)
     stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)

@@ -169,6 +169,11 @@ def _pass_on(connection: socket.socket) -> None:
 
 def _command(*arguments: str) -> Callable[[Order], int]:
     def run(_: Order) -> int:
+        from mailer.sendmail.standin import is_closed  # noqa: PLC0415 - no mail needs it
+
+        if is_closed():
+            words = "only root and the spool's owner see the queue: this user may not read the configuration"
+            raise Failure(os.EX_NOPERM, words)
         # -P: not what lies in the current directory, which may be anybody's.
         os.execv(sys.executable, [sys.executable, "-P", "-m", "mailer", *arguments])  # noqa: S606 - no shell is the point
 

@@ -15,11 +15,27 @@ _PLACES = ("/etc/mailer/config.json", "/etc/mailer/config.toml")
 
 def configuration() -> str | None:
     """Return where the configuration is that this user can read; None: it is not for us, or nowhere."""
+    return next((path for path in _places() if os.access(path, os.R_OK)), None)
+
+
+def is_closed() -> bool:
+    """Tell whether there is a configuration, and this user may not read it."""
+    if configuration() is not None:
+        return False
+    for path in _places():
+        try:
+            os.stat(path)  # noqa: PTH116 - no pathlib here
+        except PermissionError:
+            return True
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _places() -> tuple[str, ...]:
     named = os.environ.get("MAILER_CONFIG")
-    for path in (named,) if named else _PLACES:
-        if os.access(path, os.R_OK):
-            return path
-    return None
+    return (named,) if named else _PLACES
 
 
 @contextmanager
