@@ -91,8 +91,12 @@ def symfony_by_smtp(sendmail: Path, subject: str) -> Call:
     return Call([program("php"), str(_TESTBED / "sendmail_with_symfony.php"), f"{sendmail} -bs", subject])
 
 
+def django(sendmail: Path, subject: str) -> Call:
+    return Call(["/usr/bin/python3", str(_TESTBED / "sendmail_with_django.py"), str(sendmail), subject])
+
+
 def python(sendmail: Path, subject: str) -> Call:
-    """As back ends for Django and countless scripts do it."""
+    """As countless scripts do it."""
     script = (
         "import subprocess, sys; from email.message import EmailMessage\n"
         f"m = EmailMessage(); m['From'] = 'ann@example.com'; m['To'] = '{TO}'; m['Bcc'] = '{BCC}'\n"
@@ -109,7 +113,8 @@ def pipe(sendmail: Path, subject: str) -> Call:
 
 
 CALLERS: dict[str, Callable[[Path, str], Call]] = {
-    each.__name__: each for each in (php, mutt, mail, git, nodemailer, symfony, symfony_by_smtp, python, pipe)
+    each.__name__: each
+    for each in (php, mutt, mail, git, nodemailer, symfony, symfony_by_smtp, django, python, pipe)
 }
 
 
