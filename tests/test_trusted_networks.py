@@ -275,6 +275,19 @@ def test_doctor_says_what_a_network_opens(tmp_path: Path) -> None:
     assert "--max-per-hour" in found[2].todo
 
 
+def test_doctor_shows_a_network_also_where_all_is_well(relay: Relay) -> None:
+    """What is well is only counted otherwise."""
+    users = relay.directory / "users.json"
+    with changing_users(users) as known:
+        known["printers"] = User(name="printers", hash="", allowed_senders=("a@lan.example",), max_per_day=9)
+    network = {"cidr": "10.7.3.0/24", "user": "printers"}
+    listener = {"host": "10.7.0.1", "port": 2525, "trustedNetworks": [network]}
+    relay.configure({"usersFile": str(users), "listeners": [listener], "security": {"allowLocalOnly": False}})
+    told = relay.mailer("doctor", "--offline").stdout
+    assert "  ok      trusted    10.7.0.1:2525: 256 addresses (10.7.3.0/24) may send as printers" in told
+    assert " checks: " in told
+
+
 def test_a_printer_sends_and_the_ledger_says_who_it_was(tmp_path: Path, elsewhere: str) -> None:
     port = free_port()
     listener = {"host": elsewhere, "port": port, "trustedNetworks": [{"cidr": elsewhere, "user": "printers"}]}

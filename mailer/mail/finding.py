@@ -29,3 +29,5 @@ class Finding:
     grade: Grade
     found: str
     todo: str = ""
+    always_shown: bool = False
+    """Also where it is well: something that the operator has opened to others."""

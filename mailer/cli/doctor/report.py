@@ -81,7 +81,9 @@ def _summary(kept: Sequence[tuple[str, Finding]]) -> Iterator[str]:
         for _, finding in kept:
             if finding.grade is grade and not (blamed and servers_in(finding.found)):
                 yield _text(finding)
-    fine = [title for title, finding in kept if finding.grade is Grade.OK]
+    well = [(title, finding) for title, finding in kept if finding.grade is Grade.OK]
+    yield from (_text(finding) for _, finding in well if finding.always_shown)
+    fine = [title for title, finding in well if not finding.always_shown]
     if fine:
         yield f"  {Grade.OK:<{_WIDTH}} {len(fine)} checks: {', '.join(map(printable, dict.fromkeys(fine)))}"
         yield " (--all shows each)\n"
