@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -191,8 +192,9 @@ def test_a_job_of_debians_cron_is_mailed(host: Host, when: str) -> None:
     assert f"\r\n\r\n{text}\r\n".encode() in stored
 
 
-def test_monit_keeps_its_alerts_while_the_receiver_is_down(host: Host) -> None:
-    """It speaks SMTP, and has a queue of its own for that: `set eventqueue`."""
+@contextmanager
+def monit(host: Host) -> Iterator[None]:
+    """It speaks SMTP, and has a queue of its own for alerts that nobody takes: `set eventqueue`."""
     place = host.directory
     lines = [
         "set daemon 1",
@@ -210,8 +212,35 @@ def test_monit_keeps_its_alerts_while_the_receiver_is_down(host: Host) -> None:
     settings.write_text("\n".join(lines) + "\n")
     argv = [unpacked("monit", "usr/bin/monit"), "-I", "-c", str(settings)]
     with ServerProcess(argv, place / "monit.out", cwd=place):
-        until(lambda: any((place / "events").glob("*")), "an alert to wait")
+        yield
+
+
+def alerts(host: Host) -> int:
+    """The whole alerts in the spool."""
+    found = host.stored() if (host.relay.spool / "new").exists() else []
+    assert all(b"Spool-Recipient: <bob@example.net>" in each for each in found)
+    return sum(b"Does not exist gone" in each for each in found)
+
+
+def test_monit_keeps_its_alerts_while_the_receiver_is_down(host: Host) -> None:
+    with monit(host):
+        until(lambda: any((host.directory / "events").glob("*")), "an alert to wait")
         with host.relay.serve():
-            until(lambda: (host.relay.spool / "new").exists() and host.stored(), "the alert")
-    assert all(b"Spool-Recipient: <bob@example.net>" in each for each in host.stored())
-    assert any(b"Does not exist gone" in each for each in host.stored())
+            until(lambda: alerts(host) == 1, "the alert")
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["renameat2:1", "fsync:2"] if not ALL else [f"{call}:{number}" for call in CALLS for number in (1, 2, 3)],
+)
+def test_monit_loses_no_alert_whenever_the_receiver_is_killed(host: Host, when: str) -> None:
+    call, number = when.split(":")
+    with host.relay.serve() as receiver:
+        inject = f"{call}:signal=KILL:when={number}"
+        watcher = attach(receiver.pid, host.directory / "trace", inject=(inject,), trace=call)
+        with monit(host):
+            until(lambda: not receiver.running or alerts(host) > 0, "the alert, or the receiver's death")
+            receiver.kill()
+            watcher.communicate()
+            with host.relay.serve():
+                until(lambda: alerts(host) >= 1, "the alert")
