@@ -14,15 +14,19 @@ import pytest
 from hostile import Server
 from http_client import ask
 from internet import Internet
+from runs import Cron
 from sending import TO, found, queue
 from test_budgets_together import established
-from testbed.faketime import faketime
+from testbed.faketime import faketime, fast_clock
+from testbed.http_api import DOMAIN, HttpApi, mailgun
 from testbed.ports import LOOPBACK
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
 from mailer.mail.clock import seconds
-from mailer.spool import provider_state, words
+from mailer.send import unbudgeted
+from mailer.spool import provider_state, suppression, words
+from mailer.spool.ids import SHARES
 from mailer.spool.layout import STATE, Spool
 from mailer.spool.obstacles import UsedUp, obstacles
 from mailer.spool.provider_state import ProviderState
@@ -85,6 +89,89 @@ def test_what_a_dead_runner_had_in_hand_is_taken_over_while_a_budget_is_used_up(
         assert relay.mailer_send("--once").returncode == 0
         assert places(relay, [left]) == {"failed": 1}
         assert len(server.messages) == 1
+
+
+def ends(relay: Relay, message: str) -> list[object]:
+    """What the journal says became of it, once it has failed."""
+    one = found(relay.spool, message)
+    return [event["event"] for event in one.events] if one and one.place == "failed" else []
+
+
+def test_mail_that_is_too_old_or_suppressed_waits_for_no_budget(relay: Relay) -> None:
+    """By a fast clock, and by a runner that stays: what came before the budget was used up, and after."""
+    with Server() as server, fast_clock(200) as fast:
+        mine = budgeted(server, maxPerDay=1, budgetCounts="messages")
+        relay.configure(
+            {
+                "forwardSMTP": True,
+                "forwardProviders": [mine],
+                "retry": {"schedule": ["5m"], "maxAge": "30m"},
+                "bounce": "off",
+            }
+        )
+        before = [queue(relay.spool) for _ in range(3)]
+        with relay.watch(under=fast):
+            until(lambda: server.messages, "the first message")
+            listed, after = queue(relay.spool, ["eve@example.org"]), queue(relay.spool)
+            assert relay.mailer("suppress", "add", "eve@example.org").returncode == 0
+            until(lambda: "bounced" in ends(relay, listed), "the suppressed one to bounce")
+            until(lambda: "expired" in ends(relay, after), "one that came later to expire")
+            until(lambda: sum("expired" in ends(relay, m) for m in before) == 2, "the others to expire")
+        assert len(server.messages) == 1
+
+
+def test_only_mail_that_needs_no_budget_is_claimed_while_all_are_used_up(relay: Relay) -> None:
+    """The rest stays in `new/`, and what is due in `retry/`."""
+    with Server() as server:
+        relay.configure(
+            {
+                "forwardSMTP": True,
+                "forwardProviders": [budgeted(server, maxPerDay=2)],
+                "retry": {"schedule": ["1m"], "maxAge": "2h"},
+            }
+        )
+        two = [queue(relay.spool, ["a@example.net", "b@example.net"]) for _ in range(2)]
+        assert relay.mailer_send("--once", under=faketime("+0h")).returncode == 0
+        assert places(relay, two) == {"retry": 1}
+        [due] = [message for message in two if found(relay.spool, message)]
+        listed, usual = queue(relay.spool, ["eve@example.org"]), queue(relay.spool)
+        assert relay.mailer("suppress", "add", "eve@example.org").returncode == 0
+        soon = faketime("+3m")
+        assert relay.mailer_send("--once", under=soon).returncode == 0
+        assert places(relay, [listed]) == {"failed": 1}
+        assert (places(relay, [usual]), places(relay, [due])) == ({"new": 1}, {"retry": 1})
+        assert relay.mailer("suppress", "add", "a@example.net").returncode == 0
+        assert relay.mailer_send("--once", under=soon).returncode == 0
+        left = found(relay.spool, due)
+        assert left is not None
+        assert (left.place, left.statuses["a@example.net"]) == ("retry", "bounced")
+        assert left.statuses["b@example.net"] == "deferred"
+        for later in ("+3h", "+185m"):  # No mail is given up on one reading of the clock.
+            assert relay.mailer_send("--once", under=faketime(later)).returncode == 0
+        assert places(relay, [usual, due]) == {"failed": 2}
+        assert len(server.messages) == 1
+
+
+def test_of_a_long_queue_each_look_reads_a_share_and_half_an_hour_of_looks_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minute by minute, as cron runs it."""
+    monkeypatch.setattr(unbudgeted, "_ALL_OF", 0)
+    with Server() as server:
+        settings = {"forwardSMTP": True, "forwardProviders": [budgeted(server, maxPerDay=1)]}
+        cron = Cron(tmp_path, settings | {"retry": {"maxAge": "1d"}})
+        cron.queue("app@example.com", ["bob@example.net"])
+        cron.run()
+        assert len(server.messages) == 1
+        waiting = [cron.queue("app@example.com", ["eve@example.org"]) for _ in range(70)]
+        with Spool.open(cron.spool) as spool:
+            suppression.add(spool, [suppression.Entry(address="eve@example.org")])
+        left = []
+        for _ in range(SHARES):
+            cron.run(after=60.0)
+            left.append(sum(each.place == "new" for each in cron.found().values()))
+        assert left[0] > 0 == left[-1]
+        assert {each.place for name, each in cron.found().items() if name in waiting} == {"failed"}
 
 
 def test_a_run_that_is_to_end_waits_for_no_budget(relay: Relay) -> None:
@@ -281,6 +368,27 @@ def test_what_no_connection_was_made_for_is_not_used(relay: Relay) -> None:
         relay.mailer("spool", "retry", message)
         relay.mailer_send("--once")
         assert len(server.messages) == 1
+
+
+def test_a_request_that_is_answered_429_uses_nothing_and_one_without_an_answer_does(relay: Relay) -> None:
+    """When it may be asked again the interface says itself; after 504 the mail may have been sent."""
+    with HttpApi(mailgun) as api:
+        provider = {
+            "api": "mailgun",
+            "apiUrl": api.url,
+            "username": DOMAIN,
+            "password": "key",
+            "maxPerDay": 9,
+        }
+        relay.configure({"forwardSMTP": True, "forwardProviders": [provider]})
+        for said, used in ((429, 0), (504, 2)):
+            api.script = [(said, {"message": "no"}, {"Retry-After": "60"})]
+            queue(relay.spool, ["a@example.net", "b@example.net"])
+            relay.mailer("providers", "reset", "--all")
+            assert relay.mailer_send("--once").returncode == 0
+            [row] = map(json.loads, relay.mailer("providers", "--json").stdout.splitlines())
+            assert row["budget"][0]["used"] == used
+        assert api.requests == 2
 
 
 def test_recipients_that_a_servers_limits_leave_for_later_are_not_used(relay: Relay) -> None:

@@ -253,7 +253,9 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What broke before MAIL was not counted by anybody.
+        # What broke before MAIL was not counted by anybody. A request that an interface refused for our
+        # account (429 among others) may have been, and then it asks for a pause, which is kept. Counted here
+        # as well, a few of them would use up a day's recipients though nobody was sent anything.
         unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)
         for purse in self._purses:
             if unheard:

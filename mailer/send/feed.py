@@ -14,11 +14,12 @@ from mailer.send.given_up import GivenUp, advice, what_failed
 from mailer.send.policy import Policy
 from mailer.spool.archive import prune
 from mailer.spool.claim import Claim, Claims, Suspicion, once
+from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
 from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp, requeue_some
+from mailer.spool.sweep import clean_tmp, remove_if_empty, requeue, requeue_some
 
 _HEARD = 10_000
 """Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
@@ -31,8 +32,8 @@ _BEFORE_SUSPECTS = 30.0
 """Seconds that a pass gives to what is in `new/` before messages that runners died with: a poison message
 must not end every run before new mail was tried, nor a long queue keep an innocent one waiting."""
 
-_BETWEEN_RECOVERIES = 60.0
-"""Seconds between two looks for claims of dead runners, while nothing else is to be claimed."""
+_BETWEEN_LOOKS = 60.0
+"""Seconds between two looks for mail that needs no budget, while no other is to be claimed."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 """Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
@@ -57,9 +58,11 @@ class Feed:
         self._requeued: set[str] = set()
         """Names that the pass has put into `new/` itself, and comes to: no fresh mail is to wait for them."""
         self._pass: Iterator[Claim] = iter(())
-        self._recoveries: Iterator[Claim] = iter(())
-        self._recover_again = -math.inf
-        """When `next_recovered` looks at `cur/` anew."""
+        self._looks: Iterator[Claim | None] = iter(())
+        self._look_again = -math.inf
+        """When `next_without_budget` looks at everything anew."""
+        self.is_looking = False
+        """`next_without_budget` has not come to the end of its look."""
         self.leave_alone: Container[str] = ()
         """Names of messages that are to stay in `new/` for now."""
         self.exhausted = True
@@ -106,16 +109,23 @@ class Feed:
         self.exhausted = claim is None
         return claim or self._next_fresh()
 
-    def next_recovered(self) -> Claim | None:
-        """Return the next claim of a dead runner, but for suspects: new mail is to be tried before these.
+    def next_without_budget(self) -> Claim | None:
+        """Return the next message that something may become of while all budgets are used up.
+
+        None: there is none, or, while `is_looking`, it has read enough for one turn of the event loop.
 
         Raises:
             OSError: as `next`.
         """
-        if monotonic() >= self._recover_again:
-            self._recover_again = monotonic() + _BETWEEN_RECOVERIES
-            self._recoveries = self._recovered([])
-        return next(self._recoveries, None)
+        if not self.is_looking and monotonic() >= self._look_again:
+            self._look_again = monotonic() + _BETWEEN_LOOKS
+            self._looks = self._without_budget()
+            self.is_looking = True
+        try:
+            return next(self._looks)
+        except StopIteration:
+            self.is_looking = False
+            return None
 
     def _next_fresh(self) -> Claim | None:
         while self._fresh:
@@ -160,6 +170,32 @@ class Feed:
             for spot in some:
                 self._requeued.discard(spot.name)
                 yield spot
+
+    def _without_budget(self) -> Iterator[Claim | None]:
+        """Give out what dead runners had in hand, but for suspects: new mail is to be tried before these.
+
+        Then the mail of `new/` and `retry/` that has its end without a budget; after some names, None.
+        """
+        from mailer.send.unbudgeted import Unbudgeted  # noqa: PLC0415 - most runs have no budgets
+
+        yield from self._recovered([])
+        chosen = Unbudgeted(self._spool, self._policy)
+        new = (name for name in names(self._spool, Place.NEW.value) if not self._is_left(name))
+        for some in chosen.among(Spot(Place.NEW, name) for name in new):
+            yield from self._taken(some)
+        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
+        for bucket in due_buckets(self._spool, self._clock(), horizon, scheduled=believed):
+            directory = f"{Place.RETRY}/{bucket}"
+            waiting = (Spot(Place.RETRY, name, bucket) for name in names(self._spool, directory))
+            for some in chosen.among(waiting):
+                yield from self._taken(requeue(self._spool, self._claims, some) if some else [])
+            remove_if_empty(self._spool, directory)
+
+    def _taken(self, spots: Iterable[Spot]) -> Iterator[Claim | None]:
+        for spot in spots:
+            if claim := self._claim(self._claims.take, spot.name):
+                yield claim
+        yield None
 
     def _recovered(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
         """Take over from dead runners; name the suspects, which may end this run too, and are tried later."""

@@ -110,7 +110,7 @@ class Runner:
             while not stop.is_set() and self._trouble is None:
                 self._wake.clear()
                 self._fill()
-                if self._busy:
+                if self._busy or self._looks_on:
                     await self._wake.wait()
                 elif self._closing or self.tally.claimed == (self._limit or -1):
                     break  # No more is wanted.
@@ -190,6 +190,8 @@ class Runner:
                     self._start(claim, destination)
         except OSError as error:
             self._trouble = error
+        if self._looks_on:
+            asyncio.get_running_loop().call_soon(self._wake.set)
         for name, pause in self._feed.locked():
             asyncio.get_running_loop().call_later(pause, self._hear, [name])
 
@@ -203,11 +205,13 @@ class Runner:
         return self._hands.places < self._concurrency and self.tally.claimed != (self._limit or -1)
 
     def _next(self) -> Claim | None:
-        """Return the next message; while the budgets are used up, only what dead runners had in hand.
+        """Return the next message; while the budgets are used up, only such as may need none."""
+        return self._feed.next_without_budget() if self._closed_for() else self._feed.next()
 
-        It may need no budget: a notification that is owed, or a doubt that is to be decided.
-        """
-        return self._feed.next_recovered() if self._closed_for() else self._feed.next()
+    @property
+    def _looks_on(self) -> bool:
+        """What may need no budget is looked for, and that goes on in the next turn of the loop."""
+        return self._feed.is_looking and self._has_room() and self._closed_for() > 0
 
     def _closed_for(self) -> float:
         """Return the seconds until mail may leave by some way, by the budgets; and be woken then.

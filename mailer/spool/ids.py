@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 _PUT_BACK = 3600.0
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+SHARES = len(_DIGITS)
 _LENGTH = 26
 _ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
@@ -50,3 +51,8 @@ def arrival(message_id: str) -> float:
     for digit in message_id[:10]:
         value = value << 5 | _DIGITS.index(digit)
     return value / 1000
+
+
+def share_of(message_id: str) -> int:
+    """Return which of `SHARES` equal shares of all messages an id is in: its last digit is random."""
+    return _DIGITS.index(message_id[-1])

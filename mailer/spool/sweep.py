@@ -47,12 +47,16 @@ def requeue_some(
         directory = f"{Place.RETRY}/{bucket}"
         found = names(spool, directory)
         while some := list(islice(found, _TOGETHER)):
-            yield _requeue(spool, claims, [Spot(Place.RETRY, name, bucket) for name in some])
+            yield requeue(spool, claims, [Spot(Place.RETRY, name, bucket) for name in some])
         remove_if_empty(spool, directory)
 
 
-def _requeue(spool: Spool, claims: Claims, spots: list[Spot]) -> list[Spot]:
-    """Move messages of one bucket to `new/`, durably; return those that were moved."""
+def requeue(spool: Spool, claims: Claims, spots: list[Spot]) -> list[Spot]:
+    """Move messages of one bucket to `new/`, durably; return those that were moved.
+
+    Raises:
+        OSError: as `requeue_some`.
+    """
     moved: dict[Spot, Held] = {}
     try:
         for spot in spots:
