@@ -25,7 +25,7 @@ from mailer.config.load import load
 from mailer.config.oauth import OAuth2
 from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
-from mailer.oauth.source import TokenSource, key_of
+from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
 from mailer.spool import token_store
 from mailer.spool.layout import Spool
@@ -138,6 +138,29 @@ def test_a_refresh_token_that_is_replaced_is_kept_and_used_from_then_on(bench: B
         assert token(bench.source(**keys)) in bench.server.access
         assert bench.kept.refresh == bench.server.refresh[-1]
     assert len({form["refresh_token"] for form in bench.server.forms}) == 3
+
+
+@pytest.mark.parametrize(
+    ("days", "replaced", "told"), [(0, True, False), (7, True, False), (7, False, True), (90, True, True)]
+)
+def test_the_end_of_a_refresh_token_is_kept_where_its_server_says_it(
+    bench: Bench, days: float, *, replaced: bool, told: bool
+) -> None:
+    """One that lasts for days and is replaced at each use ends only where no mail is sent."""
+    keys = {"grant": "refreshToken", "refreshToken": bench.server.new_refresh_token(), "clientSecret": SECRET}
+    for turn in range(3):
+        bench.ahead = 4000.0 * turn
+        answer = {"access_token": f"a-{turn}", "expires_in": 3600, "refresh_token_expires_in": days * 86_400}
+        bench.server.script = [(200, answer | ({"refresh_token": f"r-{turn}"} if replaced else {}))]
+        token(bench.source(**keys))
+    [ending] = token_store.endings(bench.spool).values()
+    assert bool(ending.refresh) is told
+    if told:
+        assert abs(ending.refresh - bench.clock() - days * 86_400) < 1000
+        bench.server.script = [(200, {"access_token": "a", "expires_in": 3600})]
+        bench.ahead += 4000.0
+        token(bench.source(**keys))
+        assert [*token_store.endings(bench.spool).values()] == [ending], "what is not said again stays"
 
 
 def test_another_refresh_token_in_the_configuration_counts_more_than_the_one_that_is_kept(
@@ -308,7 +331,7 @@ def test_what_a_netrc_has_for_the_server_is_not_sent(bench: Bench, monkeypatch: 
 def test_a_program_that_stands_still_while_it_asks_stops_nobody_who_has_a_token(bench: Bench) -> None:
     first = token(bench.source())
     bench.ahead = 3300
-    with token_store.locked(bench.spool, key_of(bench.auth(**USUAL), ACCOUNT)) as mine:
+    with token_store.locked(bench.spool, bench.auth(**USUAL).record(ACCOUNT)) as mine:
         assert mine
         assert token(bench.source()) == first
     assert token(bench.source()) != first

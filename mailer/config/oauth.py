@@ -84,6 +84,10 @@ class OAuth2(Group, frozen=True, kw_only=True):
     expires: str = ""
     """The day on which the secret or the certificate ends, `2027-01-31`: where only the operator knows."""
 
+    def record(self, account: str) -> str:
+        """Return what its tokens are kept by: the same account may be logged in to in two ways."""
+        return f"{account} {self.grant} {self.token_url} {self.client_id} {self.scope}"
+
     @property
     def ends(self) -> float | None:
         """When that day begins, in seconds since the epoch; None: it is not written, or is not a day."""

@@ -150,7 +150,7 @@ CAUSES = (
     _cause(
         "tokenServerDown",
         rf"""{NO_TOKEN}.*(refused|timed out|in time|unreachable|no route|reset|disconnected|answered 5\d\d|"""
-        "answered 429|temporarily_unavailable)",
+        "answered 429|the proxy answered|temporarily_unavailable)",
         "the token server does not answer",
         """Does a firewall let this host out to port 443, or does it need a proxy (HTTPS_PROXY in the runner's
         environment)? Once it answers, {by itself}""",

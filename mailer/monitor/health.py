@@ -266,18 +266,22 @@ def _providers(reading: Reading, config: Config) -> Check:
 
 
 def _tokens(reading: Reading, config: Config) -> Check:
-    """Warn of secrets that end soon, as far as the operator wrote down when they do."""
-    users = [(each.label, each.oauth) for each in config.providers if each.oauth]
+    """Warn of what ends soon of that which tokens are asked for with, as far as its end is known."""
+    users = sum(each.oauth is not None for each in config.providers)
     if not users:
         return Check(Status.OK, "no provider uses tokens")
-    ends = sorted((end, label) for label, oauth in users if (end := oauth.ends) is not None)
-    soon = [(end, label) for end, label in ends if end - reading.at < _SECRET_ENDS_SOON]
-    if not soon:
-        return Check(Status.OK, f"{words.count(len(users), 'provider')} in use with tokens")
-    said = "; ".join(
-        f"{label}: the secret or certificate {_ends(end - reading.at)} (auth.expires)" for end, label in soon
+    soon = sorted(
+        (each.end, each.name)
+        for each in providers(reading, config)
+        if each.end and each.end.at - reading.at < _SECRET_ENDS_SOON
     )
-    return Check(Status.DEGRADED, f"{said}: make a new one, and type mailer reload")
+    if not soon:
+        return Check(Status.OK, f"{words.count(users, 'provider')} in use with tokens")
+    said = "; ".join(
+        f"{name}: {end.what} {_ends(end.at - reading.at)} ({end.known_from}): {end.todo}"
+        for end, name in soon
+    )
+    return Check(Status.DEGRADED, said)
 
 
 def _events(reading: Reading, config: Config) -> Check:

@@ -123,8 +123,8 @@ class _Collector(Collector):
         firing = {name: name in self._shown.firing for name in NAMES}
         up = {provider.name: provider.up for provider in self._shown.providers}
         yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")
-        ends = {p.name: p.secret_ends for p in self._shown.providers if p.secret_ends is not None}
-        text = "When a provider's secret or certificate ends (auth.expires)."
+        ends = {p.name: p.end.at for p in self._shown.providers if p.end}
+        text = "When a provider's secret, certificate or refresh token ends, as far as that is known."
         yield _gauge("mailer_provider_secret_end_timestamp_seconds", text, ends, "provider")
         yield from _budgets(self._shown.budgets)
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")

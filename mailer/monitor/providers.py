@@ -1,13 +1,28 @@
 """The configured providers, by names that are fit to be labels, and how runners found them."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from mailer.config import hops
 from mailer.config.model import Config
+from mailer.config.oauth import Grant
 from mailer.monitor.reading import Reading
 from mailer.spool import words
 from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.token_store import Ending
+
+
+class End(NamedTuple):
+    """When something ends that a provider's tokens are asked for with."""
+
+    at: float
+    """Seconds since the epoch."""
+    what: str
+    known_from: str
+    todo: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +32,8 @@ class Provider:
     name: str
     """What the operator calls it, with a number if several are called so; no login, which is an address."""
     state: ProviderState
-    secret_ends: float | None = None
-    """When its secret or certificate ends, in seconds since the epoch; None: nobody has written it down."""
+    end: End | None = None
+    """What ends first of what it logs in with; None: nobody has written it down, and no server has said."""
 
     @property
     def up(self) -> bool:
@@ -52,5 +67,23 @@ def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
         called[each.label] += 1
         name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
         state = reading.providers.get(each.account, ProviderState())
-        found.append(Provider(name, state, each.oauth.ends if each.oauth else None))
+        found.append(Provider(name, state, _end(each, name, reading)))
     return tuple(found)
+
+
+def _end(provider: hops.Provider, name: str, reading: Reading) -> End | None:
+    oauth = provider.oauth
+    if oauth is None:
+        return None
+    ending = reading.endings.get(oauth.record(provider.account), Ending())
+    new = "make a new one, and type mailer reload"
+    tried = f"{new}; mailer auth test {shlex.quote(name)} tries it"
+    renew = f"mailer auth login {shlex.quote(name)}"
+    if oauth.grant is Grant.REFRESH_TOKEN:
+        renew = "have its user agree again, write the new one into refreshToken, and type mailer reload"
+    ends = [
+        End(oauth.ends or 0.0, "the secret or certificate", "auth.expires", new),
+        End(ending.certificate, "the certificate", "it says so itself", tried),
+        End(ending.refresh, "the refresh token", "its server says so", renew),
+    ]
+    return min((end for end in ends if end.at), default=None)

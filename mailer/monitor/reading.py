@@ -2,8 +2,9 @@
 
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from mailer.events import store as event_store
@@ -13,12 +14,13 @@ from mailer.maillog.series import HOUR, Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
 from mailer.monitor.results import Stuck, stuck
-from mailer.spool import drop, last_run, provider_state, state
+from mailer.spool import drop, last_run, provider_state, state, token_store
 from mailer.spool.drop import Summary
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import LOG, STATE, Place, Spool
 from mailer.spool.pause import Pause, read_pause
 from mailer.spool.provider_state import States
+from mailer.spool.token_store import Ending
 
 _SAVED = "totals.json"
 """The counters, in `state/`: days that retention has removed from the ledger stay counted."""
@@ -53,6 +55,8 @@ class Reading:
     """Why the counters may be old."""
     events: event_store.Progress | None = None
     """How telling others what became of mail goes; None: nobody was told yet."""
+    endings: Mapping[str, Ending] = field(default_factory=dict)
+    """When certificates and refresh tokens end, by the account that `OAuth2.record` names."""
 
 
 class Lookout:
@@ -96,6 +100,7 @@ class Lookout:
             ledger_trouble=trouble,
             events=event_store.read(self._spool),
             left=drop.summary(self._spool),
+            endings=token_store.endings(self._spool),
         )
 
     def points(self, span: Span) -> tuple[Point, ...]:

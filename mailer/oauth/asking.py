@@ -18,6 +18,8 @@ _SKEW = 240.0
 """Seconds between two clocks from which a signed request may be refused for it."""
 _UNSAID = 600.0
 """Seconds that a token is taken to last when its server does not say."""
+_REFRESH_LASTS = ("refresh_token_expires_in", "refresh_expires_in")
+"""Google's name for it, and Keycloak's, which says 0 of a token without an end; RFC 6749 has none."""
 _LONGEST_TOKEN = 16 * 1024
 """Octets. RFC 7628 sets no limit, and RFC 4954 4 takes 12,288 in base64."""
 
@@ -45,6 +47,8 @@ class Granted:
     """Seconds."""
     refresh: str = field(repr=False)
     """A refresh token in place of the last one; empty: that one stays."""
+    refresh_lasts: float = 0.0
+    """Seconds that the refresh token works from now on; 0: its server does not say."""
 
 
 def terms_of(auth: OAuth2, username: str) -> Terms:
@@ -137,7 +141,9 @@ def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
     if len(token) > _LONGEST_TOKEN or not _sendable(token):
         raise from_server(terms.host, "it gives a token that no SMTP server can be shown")
     lasts = answer.number("expires_in")
-    return Granted(token, _UNSAID if lasts is None else lasts, answer.text("refresh_token"))
+    told = filter(None, map(answer.number, _REFRESH_LASTS))
+    refresh = answer.text("refresh_token")
+    return Granted(token, _UNSAID if lasts is None else lasts, refresh, next(told, 0.0))
 
 
 def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> TokenTrouble:

@@ -56,6 +56,11 @@ def by_certificate(pem: str, algorithm: Algorithm, client_id: str, audience: str
     return _signed({"x5t#S256": thumbprint}, claims, algorithm, _key(data), now)
 
 
+def end_of(pem: str) -> float:
+    """Return when a certificate that has signed ends, in seconds since the epoch."""
+    return load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp()
+
+
 def by_service_account(key_file: str, user: str, scope: str, audience: str, now: float) -> str:
     """Make the assertion that is a grant (RFC 7523 2.1): the service account acts as `user`.
 

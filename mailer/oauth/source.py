@@ -53,7 +53,7 @@ class TokenSource:
         """
         self._auth = auth
         self._username = username
-        self._account = key_of(auth, account)
+        self._account = auth.record(account)
         self._spool = spool
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
@@ -181,12 +181,17 @@ class TokenSource:
         answer = await post(self._auth.token_url, form)
         made = granted(terms, form, answer, self._clock())
         new = self._made(terms, made, kept, used="refresh_token" in form)
+        if "client_assertion" in form:
+            new = replace(new, certificate_ends=_end_of(terms.secrets["certificate"]))
         self._write(new)
         return new
 
     def _made(self, terms: Terms, made: Granted, before: Tokens, *, used: bool) -> Tokens:
         """Return what is kept after a grant; args: used: the refresh token was, or has just come."""
         now = self._clock()
+        refresh_ends = 0.0 if made.refresh else before.refresh_ends
+        if made.refresh_lasts:
+            refresh_ends = now + made.refresh_lasts
         return Tokens(
             account=self._account,
             made_for=_digest(terms),
@@ -195,6 +200,8 @@ class TokenSource:
             ends=now + made.lasts,
             refresh=made.refresh or before.refresh,
             refreshed=now if used else before.refreshed,
+            refresh_ends=refresh_ends,
+            replaced=bool(made.refresh and before.refresh) if used else before.replaced,
         )
 
     def _write(self, tokens: Tokens) -> None:
@@ -222,9 +229,10 @@ class TokenSource:
             await asyncio.sleep(_LOOK)
 
 
-def key_of(auth: OAuth2, account: str) -> str:
-    """Return what tokens are kept by: the same account may be logged in to in two ways."""
-    return f"{account} {auth.grant} {auth.token_url} {auth.client_id} {auth.scope}"
+def _end_of(certificate: str) -> float:
+    from mailer.oauth.assertion import end_of  # noqa: PLC0415 - it has just signed
+
+    return end_of(certificate)
 
 
 def _digest(terms: Terms) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 
@@ -21,6 +21,10 @@ ROOM = 2**20
 """Bytes that must be free before a server is asked: what it gives may never be given again."""
 
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_PREFIX, _SUFFIX = "token-", ".json"
+_OFTEN = 28 * 86_400.0
+"""Seconds. A refresh token that lasts for less, and is replaced whenever it is used, has its end put off
+before anybody need be warned of it."""
 _Moment = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -36,6 +40,12 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     refresh: str = ""
     refreshed: _Moment = 0.0
     """When the refresh token came or was last used."""
+    refresh_ends: _Moment = 0.0
+    """When it ends, as its server said last; 0: it does not say."""
+    replaced: bool = False
+    """When it was last used it was replaced, which puts the end off."""
+    certificate_ends: _Moment = 0.0
+    """When the certificate ends by which the access token was asked for; 0: none was."""
     failed: _Moment = 0.0
     """When a server was last asked in vain; 0: not since the access token came."""
     failure: str = ""
@@ -46,11 +56,40 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
         return f"Tokens(account={self.account!r})"
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """When what an account logs in with ends, in seconds since the epoch; 0: nobody has said."""
+
+    certificate: float = 0.0
+    refresh: float = 0.0
+
+    @classmethod
+    def of(cls, kept: Tokens) -> Self:
+        """Take what is kept of it."""
+        put_off = kept.replaced and kept.refresh_ends - kept.refreshed < _OFTEN
+        return cls(kept.certificate_ends, 0.0 if put_off else kept.refresh_ends)
+
+
 def read(spool: Spool, account: str) -> Tokens:
     """Return what is kept; nothing where that cannot be read."""
+    return _read(spool, _name(account))
+
+
+def _read(spool: Spool, name: str) -> Tokens:
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(state.read_last(spool, _name(account)) or b"", type=Tokens)
+        return msgspec.json.decode(state.read_last(spool, name) or b"", type=Tokens)
     return Tokens()
+
+
+def endings(spool: Spool) -> dict[str, Ending]:
+    """Return, by account, when what each logs in with ends; what cannot be read is left out.
+
+    Raises:
+        OSError: no file of `state/` can be seen.
+    """
+    with spool.directory(STATE) as directory, os.scandir(directory) as entries:
+        known = [each.name for each in entries if each.name.startswith(_PREFIX)]
+    kept = (_read(spool, name) for name in known if name.endswith(_SUFFIX))
+    return {each.account: Ending.of(each) for each in kept if each.account}
 
 
 def write(spool: Spool, account: str, tokens: Tokens) -> None:
@@ -79,9 +118,9 @@ def locked(spool: Spool, account: str) -> Iterator[bool]:
 
 
 def _name(account: str) -> str:
-    return f"{_stem(account)}.json"
+    return f"{_stem(account)}{_SUFFIX}"
 
 
 def _stem(account: str) -> str:
     """Name an account's files: an account holds a host and a login, which no file name need take."""
-    return f"token-{hashlib.sha256(account.encode()).hexdigest()[:20]}"
+    return f"{_PREFIX}{hashlib.sha256(account.encode()).hexdigest()[:20]}"

@@ -56,6 +56,8 @@ class TokenServer:
         """Refresh tokens that work, the newest last."""
         self.device_codes: dict[str, bool] = {}
         """Whether the user has agreed."""
+        self.refresh_lasts = 0.0
+        """Seconds that it says a refresh token lasts; 0: it does not say."""
         self.token_size = 40
         self.skew = 0.0
         """Seconds by which its clock is ahead."""
@@ -182,7 +184,11 @@ class TokenServer:
         token = f"a-{secrets.token_hex(self.token_size)}"[: self.token_size]
         self.access.add(token)
         given = {"access_token": token, "token_type": "Bearer", "expires_in": self.lasts}
-        return 200, given | ({"refresh_token": refresh} if refresh else {})
+        if refresh:
+            given["refresh_token"] = refresh
+        if refresh and self.refresh_lasts:
+            given["refresh_token_expires_in"] = self.refresh_lasts
+        return 200, given
 
     def _device(self) -> Answer:
         code = secrets.token_hex(8)

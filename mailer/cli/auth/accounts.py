@@ -45,8 +45,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     refresh_token: bool
     """A refresh token is kept here."""
     refresh_token_used: str
+    refresh_token_ends: str
+    """As its server says."""
     secret_ends: str
     """As `expires` says."""
+    certificate_ends: str
     failed_at: str
     failure: str
     """Why the last request had no token; empty: it had one."""
@@ -82,7 +85,8 @@ def chosen(config: Config, name: str) -> Provider:
 @click.command(epilog=examples("mailer auth status", "mailer auth status --json"))
 @json_of(
     "name, username, grant, tokenObtained, tokenEnds, usable, "
-    "refreshToken, refreshTokenUsed, secretEnds, failedAt, failure, cause, todo"
+    "refreshToken, refreshTokenUsed, refreshTokenEnds, secretEnds, certificateEnds, "
+    "failedAt, failure, cause, todo"
 )
 @config_option
 def status(*, as_json: bool) -> None:
@@ -116,7 +120,9 @@ async def _row(provider: Provider, at: Workplace) -> Row:
         usable=bool(kept.access) and time.time() < kept.ends,
         refresh_token=bool(kept.refresh),
         refresh_token_used=_written(kept.refreshed),
+        refresh_token_ends=_written(kept.refresh_ends),
         secret_ends=terms.expires,
+        certificate_ends=_written(kept.certificate_ends),
         failed_at=_written(kept.failed),
         failure=failure,
         cause=cause.name if cause else "",
@@ -132,9 +138,12 @@ def _text(row: Row) -> str:
     token = f"token until {words.moment_of(row.token_ends)}" if row.usable else "no token"
     lines = [f"{row.name}: {row.username}, {row.grant}, {token}"]
     if row.refresh_token:
-        lines.append(f"    refresh token last used {words.moment_of(row.refresh_token_used)}")
+        ends = f", ends {words.moment_of(row.refresh_token_ends)}" if row.refresh_token_ends else ""
+        lines.append(f"    refresh token last used {words.moment_of(row.refresh_token_used)}{ends}")
     if row.secret_ends:
         lines.append(f"    secret or certificate ends {row.secret_ends}")
+    if row.certificate_ends:
+        lines.append(f"    certificate ends {words.moment_of(row.certificate_ends)}")
     if row.failure:
         at = f" {words.moment_of(row.failed_at)}" if row.failed_at else ""
         lines.append(f"    last trouble{at}: {row.failure}")
