@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from base64 import b64encode
 from collections import Counter
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 from hostile import Server
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from sending import forward_to, found, queue
+from test_send_http_header import KNOWN, fields
 from testbed.faketime import faketime
 from testbed.http_api import DOMAIN, MAILBOX, Fault, HttpApi, Reader, gmail, graph, mailgun
 from testbed.ports import free_port
@@ -21,12 +25,13 @@ from testbed.relay import Relay
 from testbed.token_server import TokenServer
 from testbed.waiting import until
 
+BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 KEY = "key-3ax6xnjp29jd6fds4gc373sgvjxteol0"
 SECRET = "s3cret~of-the.application"
 MESSAGE = b"From: <app@example.com>\r\nTo: Bob <bob@example.net>\r\nSubject: hello\r\n\r\nhello\r\n"
 TO = ("bob@example.net", "eve@example.org")
 MANY = int(os.environ.get("MAILER_HTTP_MAILS", "50"))
-"""Mails in the test of lost answers; `MAILER_HTTP_MAILS=1000` for more."""
+"""Mails in the tests of lost answers and of headers; `MAILER_HTTP_MAILS=1000` for more."""
 AT_ONCE = 25
 """Of them in one run: none is answered before all have come, and a runner gives a silent server 10 s."""
 
@@ -103,6 +108,43 @@ def test_a_token_that_is_withdrawn_is_exchanged_once(relay: Relay, tokens: Token
             kept.write_text(json.dumps(older))
         assert len(api.taken) == 2
         assert (api.requests, tokens.asked()) == (3, 2)
+
+
+def generated() -> list[tuple[bytes, list[str]]]:
+    """Headers and envelopes that differ, `MANY` of them."""
+    made: list[tuple[bytes, list[str]]] = []
+
+    @settings(max_examples=4 * MANY, database=None, phases=[Phase.generate], deadline=None)
+    @given(
+        st.lists(fields(), max_size=6).map(b"".join),
+        st.lists(st.sampled_from(KNOWN), min_size=1, unique=True),
+    )
+    def make(header: bytes, recipients: list[str]) -> None:
+        # What has a bare CR or LF is sent nowhere.
+        if not BARE.search(header) and len(made) < MANY:
+            made.append((header, recipients))
+
+    make()
+    return made
+
+
+@pytest.mark.parametrize(("read", "name"), [(graph, "graph"), (gmail, "gmail")])
+def test_no_header_widens_the_recipients(relay: Relay, tokens: TokenServer, read: Reader, name: str) -> None:
+    """By the real runs: each mail reaches its envelope's recipients, each once and nobody else."""
+    mails = generated()
+    with HttpApi(read) as api:
+        relay.configure(through(api, tokens, name))
+        for number, (header, recipients) in enumerate(mails):
+            queue(relay.spool, recipients, header + b"X-Number: %d\r\n\r\n%d\r\n" % (number, number))
+        assert relay.mailer_send("--once").returncode == 0
+        assert api.complaints == []
+    reached: dict[int, list[str]] = {}
+    for taken in api.taken:
+        number = int(taken.message.rstrip().rpartition(b"\n")[2])
+        reached.setdefault(number, []).extend(taken.recipients)
+    assert len(mails) == MANY
+    for number, (_, recipients) in enumerate(mails):
+        assert sorted(map(str.lower, reached[number])) == sorted(recipients)
 
 
 @pytest.mark.parametrize(("policy", "most"), [("hold", 1), ("retry", 2)])
