@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from cli_queue import Queue
 from http_client import ask
+from msgspec.structs import replace
 from sending import queue
 from testbed.relay import Relay
 from testbed.waiting import until
 
+from mailer.config.hops import Provider
+from mailer.config.model import Config
 from mailer.config.monitoring import Alerts
+from mailer.config.oauth import Grant, Kind, OAuth2
 from mailer.config.secrets import Secret
 from mailer.config.units import Seconds
 from mailer.events import store as event_store
@@ -27,11 +31,12 @@ from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting, Means
 from mailer.monitor.reading import Lookout
-from mailer.spool import last_run
+from mailer.spool import last_run, token_store
 from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
 from mailer.spool.operate import Operator
 from mailer.spool.scan import spots
+from mailer.spool.token_store import Tokens
 
 NOTE = """
 import os, sys
@@ -80,13 +85,20 @@ class Watched:
         self.queue = Queue(path)
         self.now = time.time()
         self.said: list[str] = []
-        self._alerts = alerts
+        self._config = Config(alerts=alerts)
         self.restart()
+
+    def provider(self, auth: OAuth2) -> Provider:
+        """Have one provider, with such a login."""
+        made = Provider(host="smtp.example.com", name="cloud", auth=auth)
+        self._config = replace(self._config, forward_smtp=True, forward_providers=(made,))
+        self.restart()
+        return made
 
     def restart(self) -> None:
         spool = self.queue.spool
         self._log = MailLog(lambda: self.now, lambda _level, *said: self.said.append(repr(said)))
-        self._alerting = Alerting(spool, self._log, Means(self._alerts, "relay.example.com"))
+        self._alerting = Alerting(spool, self._log, Means(self._config, "relay.example.com"))
 
     def look(self) -> frozenset[str]:
         lookout = Lookout(self.queue.spool, lambda: self.now)
@@ -213,6 +225,30 @@ def test_a_receiver_of_events_that_is_dead_for_an_hour_is_told_of(spool_path: Pa
     event_store.write(watched.queue.spool, Progress(cursor=Cursor(positions={}), looked=watched.now))
     assert watched.look() == frozenset()
     assert pager.statuses == [("eventsOlderThan", "firing"), ("eventsOlderThan", "resolved")]
+
+
+def test_what_ends_within_14_days_is_told_once_and_once_when_there_is_a_new_one(
+    spool_path: Path, pager: Pager
+) -> None:
+    """By the date that the operator wrote down, unless something ends before it, as a server has said."""
+    watched = Watched(spool_path, Alerts(command=pager.command))
+    auth = OAuth2(type=Kind.OAUTH2, grant=Grant.REFRESH_TOKEN, client_id="app", expires="2027-01-31")
+    watched.provider(auth)
+    day = 86_400.0
+    watched.now = clock.seconds("2027-01-31T00:00:00.000000Z") - 14.1 * day
+    assert watched.look() == frozenset()
+    watched.now += 0.2 * day
+    for _ in range(2):
+        assert watched.look() == {"secretEndsWithin"}
+    assert pager.statuses == [("secretEndsWithin", "firing")]
+    assert "cloud: the secret or certificate ends 2027-01-31" in pager.told[0]["message"]
+    newer = replace(auth, expires="2028-01-31")
+    account = newer.record(watched.provider(newer).account)
+    assert watched.look() == frozenset()
+    kept = Tokens(account=account, refresh="r", refresh_ends=watched.now + day)
+    token_store.write(watched.queue.spool, kept.account, kept)
+    assert watched.look() == {"secretEndsWithin"}
+    assert "cloud: the refresh token ends" in pager.told[-1]["message"]
 
 
 def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(

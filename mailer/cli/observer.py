@@ -113,7 +113,7 @@ class _Observer:
             clock=time.time,
             lookout=self._lookout,
             runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
-            alerting=Alerting(spool, log, Means(config.alerts, own_name(config))),
+            alerting=Alerting(spool, log, Means(config, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
             doubt=partial(known_doubt, spool, clocks()),

@@ -16,6 +16,8 @@ class Alerts(Group, frozen=True, kw_only=True):
     """No run of mailer-send has succeeded for this long; 0: never."""
     events_older_than: Seconds = Seconds(0)
     """An event waits for longer than this since `onEvent` does not take it; 0: never."""
+    secret_ends_within: Seconds = Seconds(14 * 86_400)
+    """Less than this is left until something ends that a provider's tokens are asked for with; 0: never."""
     command: tuple[Name, ...] = ()
     """A program and its arguments, run without a shell, with the alert as JSON on its standard input."""
     webhook: Secret = Secret("")

@@ -1,6 +1,6 @@
 """Alerts: what the operator is told without being asked, once, and again when it is over.
 
-An alert fires when its value passes the threshold, and ends when it has fallen to four fifths of it: a value
+An alert fires when its value passes the threshold, and ends when it has come back by a fifth: a value
 that swings about the threshold is told once. What was told is kept in the spool, so that a restart does not
 repeat it; what could not be told is tried again until it is, or is over.
 """
@@ -14,19 +14,21 @@ import msgspec
 
 from mailer.calls import command
 from mailer.calls.post import JSON, post
+from mailer.config.model import Config
 from mailer.config.monitoring import Alerts
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
+from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.spool import state, words
 from mailer.spool.layout import Place, Spool
 
-NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan")
+NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan", "secretEndsWithin")
 """The alerts are called as their keys are."""
-_QUEUE, _FAILED, _NO_RUN, _EVENTS = NAMES
+_QUEUE, _FAILED, _NO_RUN, _EVENTS, _SECRET = NAMES
 _SAVED = "alerts.json"
 _END_AT = 0.8
-"""Share of the threshold at which an alert ends."""
+"""Share of the threshold at which an alert ends; of the value, where a low one is what it tells of."""
 _TIMEOUT = 30.0
 """Seconds for the command or the webhook."""
 _AGAIN = 60.0
@@ -64,15 +66,23 @@ class _Value(msgspec.Struct, frozen=True):
     value: float
     threshold: float
     text: str
+    low: bool = False
+    """It fires below the threshold."""
+
+    def fires(self, *, again: bool) -> bool:
+        """Tell whether it does; args: again: it did at the last look."""
+        share = _END_AT if again else 1.0
+        return self.value * share < self.threshold if self.low else self.value > self.threshold * share
 
 
-def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
+def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> dict[str, _Value]:
     """Say how what is watched stands; what is not configured is left out.
 
     Args:
         alerts: the operator's.
         reading: how things are.
         began: when the watching began: a host that was off for a night has not been without a run since then.
+        config: with the providers.
     """
     found: dict[str, _Value] = {}
     if alerts.queue_older_than:
@@ -91,6 +101,12 @@ def values(alerts: Alerts, reading: Reading, began: float) -> dict[str, _Value]:
         waited = lag(reading)
         text = f"the oldest event has waited {words.duration(waited)} for onEvent's receiver"
         found[_EVENTS] = _Value(waited, alerts.events_older_than, text)
+    ends = [(each.end, each.name) for each in providers(reading, config) if each.end]
+    if alerts.secret_ends_within and ends:
+        end, name = min(ends)
+        left = end.at - reading.at
+        text = f"{name}: {end.what} ends {clock.rfc3339(end.at)}: {end.todo}"
+        found[_SECRET] = _Value(left, alerts.secret_ends_within, text, low=True)
     return found
 
 
@@ -99,8 +115,7 @@ def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) ->
     judged = {}
     for name, each in found.items():
         before = known.get(name)
-        firing = each.value > (each.threshold * _END_AT if before and not before.over else each.threshold)
-        if firing:
+        if each.fires(again=before is not None and not before.over):
             judged[name] = msgspec.structs.replace(before, over=False) if before else _Known(now)
         elif before and before.told:
             judged[name] = msgspec.structs.replace(before, over=True)
@@ -111,8 +126,12 @@ def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) ->
 class Means:
     """How to tell, and by what name."""
 
-    alerts: Alerts
+    config: Config
     host: str
+
+    @property
+    def alerts(self) -> Alerts:
+        return self.config.alerts
 
 
 class Alerting:
@@ -133,7 +152,7 @@ class Alerting:
     async def consider(self, reading: Reading) -> None:
         """Judge one reading, and tell what is new."""
         self._began = reading.at if self._began is None else min(self._began, reading.at)
-        found = values(self._means.alerts, reading, self._began)
+        found = values(self._means.alerts, reading, self._began, self._means.config)
         self._keep(judge(self._known, clock.rfc3339(reading.at), found))
         for name, known in list(self._known.items()):
             if (known.over or not known.told) and monotonic() >= self._next_try.get(name, 0.0):
