@@ -245,10 +245,12 @@ def test_what_ends_within_14_days_is_told_once_and_once_when_there_is_a_new_one(
     newer = replace(auth, expires="2028-01-31")
     account = newer.record(watched.provider(newer).account)
     assert watched.look() == frozenset()
-    kept = Tokens(account=account, refresh="r", refresh_ends=watched.now + day)
+    unused = watched.now - 77 * day
+    kept = Tokens(account=account, refreshed=unused, refresh_ends=unused + 90 * day, replaced=True)
     token_store.write(watched.queue.spool, kept.account, kept)
     assert watched.look() == {"secretEndsWithin"}
     assert "cloud: the refresh token ends" in pager.told[-1]["message"]
+    assert "mailer auth test cloud puts that off" in pager.told[-1]["message"]
 
 
 def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(

@@ -160,7 +160,23 @@ def test_the_end_of_a_refresh_token_is_kept_where_its_server_says_it(
         bench.server.script = [(200, {"access_token": "a", "expires_in": 3600})]
         bench.ahead += 4000.0
         token(bench.source(**keys))
-        assert [*token_store.endings(bench.spool).values()] == [ending], "what is not said again stays"
+        [later] = token_store.endings(bench.spool).values()
+        assert later.refresh == ending.refresh, "what is not said again stays"
+
+
+@pytest.mark.parametrize(("preset", "told"), [("microsoft365", True), ("google", False)])
+def test_microsoft_ends_a_refresh_token_that_is_not_used_for_90_days(
+    bench: Bench, preset: str, *, told: bool
+) -> None:
+    first = bench.server.new_refresh_token()
+    keys = {"grant": "refreshToken", "refreshToken": first, "clientSecret": SECRET, "preset": preset}
+    for turn in range(2):
+        bench.ahead = 4000.0 * turn
+        token(bench.source(**keys))
+    [ending] = token_store.endings(bench.spool).values()
+    assert (bool(ending.refresh), ending.put_off) == (told, True)
+    if told:
+        assert abs(ending.refresh - bench.clock() - 90 * 86_400) < 1000
 
 
 def test_another_refresh_token_in_the_configuration_counts_more_than_the_one_that_is_kept(

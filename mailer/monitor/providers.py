@@ -79,11 +79,13 @@ def _end(provider: hops.Provider, name: str, reading: Reading) -> End | None:
     new = "make a new one, and type mailer reload"
     tried = f"{new}; mailer auth test {shlex.quote(name)} tries it"
     renew = f"mailer auth login {shlex.quote(name)}"
-    if oauth.grant is Grant.REFRESH_TOKEN:
+    if ending.put_off:
+        renew = f"it was long not used; mailer auth test {shlex.quote(name)} puts that off"
+    elif oauth.grant is Grant.REFRESH_TOKEN:
         renew = "have its user agree again, write the new one into refreshToken, and type mailer reload"
     ends = [
         End(oauth.ends or 0.0, "the secret or certificate", "auth.expires", new),
         End(ending.certificate, "the certificate", "it says so itself", tried),
-        End(ending.refresh, "the refresh token", "its server says so", renew),
+        End(ending.refresh, "the refresh token", "as its server has it", renew),
     ]
     return min((end for end in ends if end.at), default=None)

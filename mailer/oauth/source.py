@@ -32,6 +32,9 @@ PAUSE = 15.0
 """Seconds after a server was asked in vain for which no runner asks it again."""
 WAIT = 60.0
 """The same while the token that is kept still works."""
+_UNUSED = 90 * 86_400.0
+"""Seconds after which Microsoft ends a refresh token that was not used ("Refresh tokens in the Microsoft
+identity platform"). Its answers do not say so."""
 _PATIENCE = 60.0
 """Seconds to wait for another program that asks; it has 30 for its request."""
 _LOOK = 0.05
@@ -190,8 +193,11 @@ class TokenSource:
         """Return what is kept after a grant; args: used: the refresh token was, or has just come."""
         now = self._clock()
         refresh_ends = 0.0 if made.refresh else before.refresh_ends
-        if made.refresh_lasts:
-            refresh_ends = now + made.refresh_lasts
+        lasts = made.refresh_lasts
+        if made.refresh and not lasts and self._auth.preset and self._auth.preset.microsoft:
+            lasts = _UNUSED
+        if lasts:
+            refresh_ends = now + lasts
         return Tokens(
             account=self._account,
             made_for=_digest(terms),

@@ -61,12 +61,16 @@ class Ending(msgspec.Struct, frozen=True):
 
     certificate: float = 0.0
     refresh: float = 0.0
+    put_off: bool = False
+    """Each use of the refresh token puts its end off."""
 
     @classmethod
     def of(cls, kept: Tokens) -> Self:
         """Take what is kept of it."""
-        put_off = kept.replaced and kept.refresh_ends - kept.refreshed < _OFTEN
-        return cls(kept.certificate_ends, 0.0 if put_off else kept.refresh_ends)
+        short = kept.refresh_ends - kept.refreshed < _OFTEN
+        return cls(
+            kept.certificate_ends, 0.0 if kept.replaced and short else kept.refresh_ends, kept.replaced
+        )
 
 
 def read(spool: Spool, account: str) -> Tokens:

@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A refresh token is kept here."""
     refresh_token_used: str
     refresh_token_ends: str
-    """As its server says."""
+    """As its server has it."""
     secret_ends: str
     """As `expires` says."""
     certificate_ends: str
