@@ -30,7 +30,7 @@ from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop, due, idempotency
+from mailer.spool import drop, drop_file, due, idempotency
 from mailer.spool.drop import Kind
 from mailer.spool.ids import new_id
 from mailer.spool.layout import DROP, ONCE, Spool
@@ -418,7 +418,7 @@ def test_a_drop_that_never_gets_better_keeps_no_later_one_back(spool: Spool, wha
 @pytest.mark.security_case(134)
 @pytest.mark.parametrize(("waiting", "taken"), [(4, 1), (5, 0)])
 def test_some_drops_that_have_to_wait_are_passed_over(spool: Spool, waiting: int, taken: int) -> None:
-    held = [drop.Drop.take(spool, leave(spool)) for _ in range(waiting)]
+    held = [drop_file.Drop.take(spool, leave(spool)) for _ in range(waiting)]
     last = new_id(time.time() + 60)
     leave(spool, name=last)
     Receiver(spool).take_in()
@@ -443,14 +443,14 @@ def test_a_user_that_nobody_has_mapped_is_told_of_by_number(spool: Spool) -> Non
 def test_a_drop_that_is_cut_while_it_is_read_is_put_by(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     text = TEXT + b"x" * 70 + b"\r\n" * 50_000
     receiver, name = Receiver(spool), leave(spool, text)
-    real = drop.Drop.read
+    real = drop_file.Drop.read
 
-    def read(self: drop.Drop) -> Iterator[bytes]:
+    def read(self: drop_file.Drop) -> Iterator[bytes]:
         for piece in real(self):
             os.truncate(spool.path / DROP / name, 10)
             yield piece
 
-    monkeypatch.setattr(drop.Drop, "read", read)
+    monkeypatch.setattr(drop_file.Drop, "read", read)
     receiver.take_in()
     assert (queued(spool), names(spool)) == ([], [f"{name}.refused"])
     assert list((spool.path / "tmp").iterdir()) == []
@@ -458,7 +458,7 @@ def test_a_drop_that_is_cut_while_it_is_read_is_put_by(spool: Spool, monkeypatch
 
 def test_only_one_program_takes_a_drop_in(spool: Spool) -> None:
     name = leave(spool)
-    taken = drop.Drop.take(spool, name)
+    taken = drop_file.Drop.take(spool, name)
     assert taken is not None
     Receiver(spool).take_in()
     assert (queued(spool), names(spool)) == ([], [name])

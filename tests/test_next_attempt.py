@@ -17,7 +17,8 @@ from sending import queue
 from testbed.relay import ADMIN_TOKEN, Relay
 from testbed.waiting import until
 
-from mailer.cli.outlook import keeping, outlook
+from mailer.cli.keeping import keeping
+from mailer.cli.outlook import outlook
 from mailer.cli.spool.ls import line
 from mailer.cli.spool.records import record
 from mailer.config.load import load

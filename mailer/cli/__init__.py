@@ -6,7 +6,10 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run `mailer`."""
-    from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415 - mailer-send needs it not
-    from mailer.cli.program import run  # noqa: PLC0415 - as above
+    from mailer.cli.unexamined import unexamined  # noqa: PLC0415 - mailer-send needs it not
+
+    with unexamined():
+        from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415 - as above
+        from mailer.cli.program import run  # noqa: PLC0415 - as above
 
     run(cli, "mailer", arguments_of_today(sys.argv[1:]))

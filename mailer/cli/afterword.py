@@ -11,6 +11,7 @@ from itertools import islice
 from mailer.cli.our_refusals import ours
 from mailer.cli.outlook import outlook
 from mailer.cli.wire import Workplace
+from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
@@ -18,7 +19,7 @@ from mailer.maillog.search import Query, find
 from mailer.monitor import history
 from mailer.spool import words
 from mailer.spool.inspect import look
-from mailer.spool.layout import LOG
+from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import spots
 
 _RECENT = 86_400.0
@@ -39,8 +40,7 @@ _NEVER_CAME = (
 class Afterword:
     """Notes lines as they are printed, and then says what follows from them."""
 
-    def __init__(self, at: Workplace, query: Query) -> None:
-        self._at = at
+    def __init__(self, query: Query) -> None:
         self._query = query
         self._newest = ""
         self._redirected = False
@@ -62,27 +62,32 @@ class Afterword:
             if len(self._ids) > _MESSAGES:
                 del self._ids[next(iter(self._ids))]
 
-    def lines(self) -> list[str]:
+    def lines(self, at: Workplace) -> list[str]:
         """Say it, for people."""
-        told = [*self._stand(), *self._went_astray(), *self._was_refused(), *self._unnamed()]
+        told = [
+            *self._stand(at),
+            *self._went_astray(at.config),
+            *self._was_refused(),
+            *self._unnamed(at.spool),
+        ]
         if not told and not self._newest:
-            told = [*self._not_in_the_ledger()] or [_NEVER_CAME]
+            told = [*self._not_in_the_ledger(at)] or [_NEVER_CAME]
         return [printable(line, 4000) for line in told]
 
-    def _stand(self) -> Iterator[str]:
-        how = outlook(self._at.config, self._at.spool, time.time())
+    def _stand(self, at: Workplace) -> Iterator[str]:
+        how = outlook(at.config, at.spool, time.time())
         for message_id in self._ids:
             try:
-                story = history.tell(self._at.spool, message_id, how, self._asked)
+                story = history.tell(at.spool, message_id, how, self._asked)
             except history.NoStory:
                 continue
             yield f"next: {message_id}: {' '.join(story.gist)}"
 
-    def _not_in_the_ledger(self) -> Iterator[str]:
+    def _not_in_the_ledger(self, at: Workplace) -> Iterator[str]:
         """Say how mail stands that is in the spool, and of which the ledger has no line."""
         if not self._query.to:
             return
-        waits = (look(self._at.spool, spot) for spot in islice(spots(self._at.spool), _OPENED))
+        waits = (look(at.spool, spot) for spot in islice(spots(at.spool), _OPENED))
         meant = (
             seen.id
             for seen in waits
@@ -94,13 +99,13 @@ class Afterword:
                 "the log has no line of it: files in log/ of the spool were removed, or could not be written "
                 "(`mailer doctor`); the message itself is there"
             )
-            yield from self._stand()
+            yield from self._stand(at)
 
     def _asked(self, address: str) -> bool:
         return (self._query.to or "").lower() in address.lower()
 
-    def _went_astray(self) -> Iterator[str]:
-        if self._redirected and (to := self._at.config.redirect_all_to):
+    def _went_astray(self, config: Config) -> Iterator[str]:
+        if self._redirected and (to := config.redirect_all_to):
             yield (
                 f"next: all mail goes to {to} instead of its recipients (redirectAllTo), for staging: "
                 "if this is none, take that key out, then: mailer reload; what came until then was for "
@@ -111,7 +116,7 @@ class Afterword:
         if self._refused and (meant := ours(self._refused.reply or self._refused.reason)):
             yield f"next: refused by this relay: {meant.meaning}; {meant.todo}"
 
-    def _unnamed(self) -> Iterator[str]:
+    def _unnamed(self, spool: Spool) -> Iterator[str]:
         """Say how many submissions were refused that nobody can assign: before they named a recipient.
 
         Of the time that was asked for, or of the last day; after the newest that was found, if it is old.
@@ -127,7 +132,7 @@ class Afterword:
                 }  # Anybody's: what was looked for has been found, perhaps.
             since = max(since, found)
         asked = Query(events=events, since=since, until=self._query.until)
-        lines = [line for line, _ in find(partial(self._at.spool.directory, LOG), asked) if not line.to]
+        lines = [line for line, _ in find(partial(spool.directory, LOG), asked) if not line.to]
         if not lines:
             return
         last = lines[-1]

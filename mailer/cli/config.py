@@ -11,8 +11,9 @@ from mailer.cli.eyes import unreadable
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
+from mailer.cli.reader import end_with_the_pipe
 from mailer.cli.start import obstacles
-from mailer.cli.wire import acting_as_owner, configuration, end_with_the_pipe
+from mailer.cli.wire import acting_as_owner, configuration
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError, Problem

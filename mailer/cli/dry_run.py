@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
-from mailer.cli.outlook import say_what_keeps
+from mailer.cli.keeping import say_what_keeps
 from mailer.cli.spool import records
 from mailer.config.model import Config
 from mailer.mail.outcome import Status

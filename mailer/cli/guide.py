@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import end_with_the_pipe
+from mailer.cli.reader import end_with_the_pipe
 
 _SHELF = Path(__file__).parents[1] / "guide"
 _DIRECTORIES = {"en": _SHELF, "zh-CN": _SHELF / "zh-CN"}

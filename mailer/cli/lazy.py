@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mailer.cli.unexamined import unexamined
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -52,7 +54,8 @@ class LazyGroup(click.Group):
         if place is None:
             return None
         module, _, attribute = place.partition(":")
-        command = getattr(import_module(module), attribute)
+        with unexamined():
+            command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 

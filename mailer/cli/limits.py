@@ -9,7 +9,8 @@ import click
 from mailer.cli import receiver
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
-from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.wire import workplace
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog

@@ -9,27 +9,30 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from mailer.cli import synonyms
-from mailer.cli.afterword import Afterword
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.log_line import in_words
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
+from mailer.cli.reader import end_with_the_pipe
 from mailer.cli.synonyms import Word
-from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.cli.wire import workplace
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, OpenDirectory
 from mailer.maillog.lines import decode, whole
 from mailer.maillog.search import Found, Query, find
 from mailer.maillog.tail import Tail
-from mailer.send.advice import named
+from mailer.send.hop_names import named
 from mailer.spool.ids import earliest, is_prefix
 from mailer.spool.layout import LOG
+
+if TYPE_CHECKING:
+    from mailer.cli.afterword import Afterword
 
 _PAUSE = 0.25
 """Seconds between looks at a ledger that is followed: three system calls."""
@@ -135,18 +138,19 @@ def log(  # noqa: PLR0913 - one parameter for each option
     )
     if lines is None and follow and since is None and not message_id:
         lines = _FIRST
+    after = _afterword(query) if not as_json and not events else None
     with workplace() as at:
         search = _Search(partial(at.spool.directory, LOG), query)
         known = False
-        name, after = partial(named, at.config), Afterword(at, query)
+        name = partial(named, at.config)
         for found in search.lines(lines):
             known = True
-            after.note(found.line)
+            if after:
+                after.note(found.line)
             _print(found, name, as_json=as_json)
         if follow:
             search.follow(name, as_json=as_json)
-        about_mail = any(wanted is not None for wanted in (to, sender, subject, msgid))
-        said = after.lines() if about_mail and not as_json and not events else []
+        said = after.lines(at) if after else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
     if not known and not as_json and lines != 0:
@@ -155,6 +159,15 @@ def log(  # noqa: PLR0913 - one parameter for each option
     sys.stdout.flush()
     sys.stderr.writelines(f"{line}\n" for line in said)
     return Exit.OK
+
+
+def _afterword(query: Query) -> "Afterword | None":
+    """Prepare to say how mail stands that is searched for; None: the search names none."""
+    if all(wanted is None for wanted in (query.to, query.sender, query.subject, query.message_id)):
+        return None
+    from mailer.cli.afterword import Afterword  # noqa: PLC0415 - the verdict and advice, for those who search
+
+    return Afterword(query)
 
 
 def _name_the_option(text: str) -> NoReturn:

@@ -19,9 +19,10 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
 from mailer.cli.outlook import outlook
+from mailer.cli.reader import tell
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.vitals import Vitals
-from mailer.cli.wire import program_log, tell
+from mailer.cli.wire import program_log
 from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.own_name import own_name

@@ -1,23 +1,12 @@
-"""What listings, `why` and the status page know beside a message: what keeps it back, and what to advise."""
+"""What `why` and the status page know beside a message: what keeps it back, and what to advise."""
 
-import sys
-import time
 from functools import partial
 
-import msgspec
-
-from mailer.cli.clocks import clocks
-from mailer.cli.wire import tell
-from mailer.config.hops import Provider
+from mailer.cli.keeping import keeping
 from mailer.config.model import Config
-from mailer.mail.clock import Reading
-from mailer.mail.reply import printable
-from mailer.monitor.budgets import budgets
-from mailer.send.advice import advise, named, provider_at
-from mailer.send.routes.directions import Directions
-from mailer.spool import drop
-from mailer.spool.layout import DROP, Spool
-from mailer.spool.obstacles import Obstacle, UsedUp, obstacles
+from mailer.send.advice import advise
+from mailer.send.hop_names import named
+from mailer.spool.layout import Spool
 from mailer.spool.verdict import Outlook
 
 
@@ -30,49 +19,3 @@ def outlook(config: Config, spool: Spool, now: float) -> Outlook:
         name=partial(named, config),
         advise=partial(advise, config),
     )
-
-
-def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
-    """Find what keeps all mail back that could be tried now."""
-    targets = Directions(config).targets
-    providers = [each for each in targets if isinstance(each, Provider)]
-    ways = {each.account: each.label for each in providers} if len(providers) == len(targets) else {}
-
-    def account_at(hop: str) -> str:
-        whose = provider_at(config, hop)
-        return whose.account if whose else ""
-
-    return obstacles(spool, ways, now, account_at, _used_up(config, spool, now) if ways else None)
-
-
-def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
-    """Find the providers' budgets that are; those who share mail by weight keep back their share alone."""
-    shared = {
-        provider.account
-        for equals in config.providers_by_priority.values()
-        for provider in equals
-        if len(equals) > 1 and any(one.weight is not None for one in equals)
-    }
-
-    def read() -> Reading:
-        return msgspec.structs.replace(clocks().read(), wall=now)
-
-    return {
-        budget.account: UsedUp(budget.until, budget.waits and budget.account not in shared, budget.words)
-        for budget in budgets(config, spool, read)
-        if budget.account and budget.until is not None
-    }
-
-
-def say_what_users_left(spool: Spool) -> None:
-    """Tell on standard error, beside any listing, of mail that is not in the queue yet."""
-    if said := drop.summary(spool).describe(time.time()):
-        tell(sys.stderr, f"{spool.path / DROP}: {said}\n")
-
-
-def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
-    """Tell on standard error, beside any listing, what keeps all mail back; return it."""
-    found = keeping(config, spool, time.time())
-    for each in found:
-        tell(sys.stderr, f"{printable(each.said, 2000)}\n")
-    return found

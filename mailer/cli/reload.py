@@ -11,7 +11,8 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
-from mailer.cli.wire import configuration, tell, workplace
+from mailer.cli.reader import tell
+from mailer.cli.wire import configuration, workplace
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.mail.reply import printable

@@ -13,7 +13,8 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import DURATION, config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import end_with_the_pipe, tell, workplace
+from mailer.cli.reader import end_with_the_pipe, tell
+from mailer.cli.wire import workplace
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.spool import suppression

@@ -3,19 +3,19 @@
 import math
 import os
 import pwd
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_path, log_format
+from mailer.cli.reader import tell
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
 from mailer.mail.reply import printable
@@ -26,8 +26,7 @@ from mailer.spool.layout import LOG, Spool, SpoolError
 from mailer.spool.pause import describe, read_pause
 
 
-@dataclass(frozen=True, slots=True)
-class Workplace:
+class Workplace(msgspec.Struct, frozen=True):
     """What a command at the spool works with."""
 
     config: Config
@@ -187,6 +186,7 @@ _IMPORTED_LATE = (
     "subprocess",
     "traceback",
     "mailer.cli.dry_run",
+    "mailer.cli.route.direct",
     "mailer.config.local_checks",
     "mailer.send.marker",
     "mailer.send.replies.ourselves",
@@ -196,6 +196,8 @@ _IMPORTED_LATE = (
     "mailer.send.dkim.keys",
     "mailer.send.dsn.report",
     "mailer.send.run",
+    "mailer.spool.committer",
+    "mailer.spool.lock",
     "mailer.spool.suppression",
 )
 """What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner
@@ -223,8 +225,7 @@ def uses_http(config: Config) -> bool:
     return any(provider.oauth or provider.api for provider in config.providers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
+class _Owner(msgspec.Struct, frozen=True):
     """The user that a spool belongs to, if that is not root."""
 
     uid: int
@@ -256,28 +257,7 @@ class _Owner:
         )
 
 
-def end_with_the_pipe() -> None:
-    """Let `| head` end a command that prints, quietly, as it ends every Unix filter.
-
-    Not for commands that change something, which use `tell`, nor for programs with sockets: there the signal
-    would kill them for a client that hung up.
-    """
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
 def say_if_paused(spool: Spool) -> None:
     """Tell on standard error, beside any listing, that the operator has paused the runners."""
     if paused := read_pause(spool):
         tell(sys.stderr, f"{describe(paused)}\n")
-
-
-def tell(stream: TextIO, text: str) -> None:
-    """Print for a command that must finish its work even when nobody reads on."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:
-        # What is buffered still, and all that follows, goes nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from functools import lru_cache
 
+from mailer.mail.late import compile_late
+
 MAX_HEADER = 512 * 1024
 """Octets. Exim: 1 MiB; Gmail: 500 KB. A To field with 10,000 addresses fits."""
 MAX_FIELDS = 10_000
@@ -20,12 +22,12 @@ MAX_RECEIVED = 100
 _BLOCK = 64 * 1024
 _END = b"\r\n\r\n"
 # RFC 5322 2.2: printable characters but the colon; 4.5.3 lets old software put blanks before the colon.
-_NAMES = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
+_NAMES = compile_late(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 
 
 # A line up to its colon, unless it goes on with the field before; names of ours are short.
-_NEARLY = re.compile(rb"^(?![ \t])([^:\n]{4,80}):", re.MULTILINE)
-_NOISE = re.compile(rb"[^!-~]+")
+_NEARLY = compile_late(rb"^(?![ \t])([^:\n]{4,80}):", re.MULTILINE)
+_NOISE = compile_late(rb"[^!-~]+")
 
 
 class HeaderTooLarge(ValueError):

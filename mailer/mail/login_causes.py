@@ -11,7 +11,10 @@ Server to Server Applications", "Resolve errors" (of the Gmail API); RFC 6749 5.
 
 import re
 import shlex
-from dataclasses import dataclass
+
+import msgspec
+
+from mailer.mail.late import compile_late
 
 NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
 """How a text begins when there was nothing to log in with; it goes on with ` from HOST: WHY`."""
@@ -23,8 +26,7 @@ _AGAIN = "then type `mailer providers reset {typed}` and `mailer spool retry --a
 _BY_ITSELF = "mail goes on by itself."
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """One cause."""
 
     name: str
@@ -42,7 +44,7 @@ class Cause:
 
 def _cause(name: str, sign: str, what: str, todo: str) -> Cause:
     text = " ".join(todo.split()).replace("{again}", _AGAIN).replace("{by itself}", _BY_ITSELF)
-    return Cause(name, re.compile(sign, re.IGNORECASE), what, text)
+    return Cause(name, compile_late(sign, re.IGNORECASE), what, text)
 
 
 def _clock_skew(sign: str) -> Cause:

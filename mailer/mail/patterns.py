@@ -1,13 +1,13 @@
 """Sets of addresses as the operator writes them: `bob@example.com`, `example.com`, or `*` for all."""
 
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from mailer.mail.address import a_labels, check_address, unquoted
 
 
-@dataclass(frozen=True, slots=True)
-class AddressPatterns:
+class AddressPatterns(msgspec.Struct, frozen=True):
     """A set of addresses, compared as `compared` has it."""
 
     everybody: bool

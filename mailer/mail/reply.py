@@ -4,8 +4,10 @@ import re
 
 import msgspec
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
-_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
+from mailer.mail.late import compile_late
+
+_UNPRINTABLE = compile_late(r"[^\x20-\x7e]+")
+_ENHANCED = compile_late(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
 
 
 class Reply(msgspec.Struct, frozen=True):

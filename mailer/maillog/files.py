@@ -10,15 +10,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mailer.mail import clock
+from mailer.mail.late import compile_late
 
-_NAME = re.compile(r"(\d{8})\.jsonl", re.ASCII)
+_NAME = compile_late(r"(\d{8})\.jsonl", re.ASCII)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
 """A link, a socket, a device."""
 _BLOCK = 256 * 1024
 _GLANCE = 4096
 """Bytes in which a line's beginning is looked for: most lines are a tenth of it."""
-_TIME = re.compile(rb'\{"at":"([0-9TZ:.-]{20,27})"')
+_TIME = compile_late(rb'\{"at":"([0-9TZ:.-]{20,27})"')
 
 
 def days(directory: int) -> list[str]:

@@ -6,7 +6,6 @@ and only lines that have them are decoded.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from mailer.mail import clock
+from mailer.mail.late import compile_late
 from mailer.maillog import files
 from mailer.maillog.files import Piece
 from mailer.maillog.ledger import Line, OpenDirectory
@@ -27,7 +27,7 @@ _AFTERWARDS = 60.0
 """Seconds after a message's last delivery in which more of its events may be logged."""
 _NEVER = 253_402_300_799.0
 """The last second that `datetime` knows."""
-_NOT_AS_IT_STANDS = re.compile(r'[^!-~]|["\\]')
+_NOT_AS_IT_STANDS = compile_late(r'[^!-~]|["\\]')
 """Characters that JSON escapes, or whose other case has other bytes."""
 
 

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from mailer.config.model import Config
 from mailer.mail import budget
@@ -13,8 +14,7 @@ from mailer.spool import words
 from mailer.spool.layout import Spool
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """One budget as it is now."""
 
     name: str

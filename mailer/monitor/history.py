@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 
+import msgspec
 from msgspec.structs import replace
 
 from mailer.maillog import search
@@ -45,8 +45,7 @@ class Moving(NoStory):
     """It moves on faster than it can be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Story:
+class Story(msgspec.Struct, frozen=True):
     """What is known of one message."""
 
     id: str

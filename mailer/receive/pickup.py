@@ -27,7 +27,7 @@ from mailer.receive.refusals import Refusals
 from mailer.receive.server import serve_one
 from mailer.receive.service import Service
 from mailer.spool import drop
-from mailer.spool.drop import Damaged, Drop
+from mailer.spool.drop_file import Damaged, Drop
 from mailer.spool.layout import Spool
 
 _EVERY = 10.0

@@ -9,16 +9,18 @@ import shlex
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
+from mailer.mail.late import compile_late
 from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import SUPPRESSION_LIST, Status
+from mailer.send.hop_names import provider_at
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
 from mailer.spool.verdict import NOTHING_TO_DO
 
-_REPLY = re.compile(r"[245]\d\d[ -]|HTTP \d")
-_THEIR_ID = re.compile(
+_REPLY = compile_late(r"[245]\d\d[ -]|HTTP \d")
+_THEIR_ID = compile_late(
     r"(?:queued(?: mail for delivery)?(?: as)?|message-?id|id)[ =:<]+([\w.@+-]{6,})|\b([\w-]*\d[\w.-]{9,})",
     re.IGNORECASE,
 )
@@ -43,22 +45,6 @@ def advise(config: Config, standing: Standing) -> str:
         case _ if standing.reply:
             return _about(standing, whose)
     return ""
-
-
-def provider_at(config: Config, hop: str) -> Provider | None:
-    """Return the provider that a hop, as the journal names it, belongs to; None: none of ours."""
-    plain = re.sub(r"\[[^\]]*\](?=:\d+$)", "", hop)
-    login, _, at = plain.rpartition("@")
-    for each in config.providers:
-        if at == f"{each.host}:{each.port}" and login in {"", each.username}:
-            return each
-    return None
-
-
-def named(config: Config, hop: str) -> str:
-    """Write a hop with the provider's name, where that says more than the address."""
-    whose = provider_at(config, hop)
-    return f"{whose.label} ({hop})" if whose and whose.name and whose.name not in hop else hop
 
 
 def _name(standing: Standing, whose: Provider | None) -> str:
@@ -332,7 +318,7 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
 """What we say ourselves: words in it, and what to do when it is a provider, and when it is not."""
 
 
-_ADDRESS_6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.IGNORECASE)
+_ADDRESS_6 = compile_late(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.IGNORECASE)
 
 
 def _no_reply(standing: Standing, whose: Provider | None) -> str:

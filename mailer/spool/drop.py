@@ -15,10 +15,9 @@ ID.refused, for the operator.
 
 Everybody may make files here, nobody but the spool's owner can list them, and none but their owners remove
 or change them (mode 3733). A file belongs to the directory's group from its birth, and to no other: one that
-was moved or linked to here from elsewhere does not, and is not read.
+was moved or linked to here from elsewhere does not, and is not read. `drop_file` reads one.
 """
 
-import errno
 import math
 import os
 import stat
@@ -27,27 +26,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
 from itertools import islice
-from typing import Self
 
 import msgspec
 
-from mailer.spool import idempotency, words
-from mailer.spool.held import lock
+from mailer.spool import words
 from mailer.spool.ids import is_id, new_id
 from mailer.spool.layout import DROP, DROP_MODE, Spool
-from mailer.spool.syscalls import read_at, rename_exclusive
+from mailer.spool.syscalls import rename_exclusive
 
 REFUSED = ".refused"
-_FIRST_LINE = b"mailer-drop 1\r\n"
-_MOST_HEAD = 2**20
-"""Octets in front of the message: some thousands of recipients."""
 _LITTER = 86_400.0
 """Seconds after which an unfinished file is removed, as in `tmp/`."""
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PIECE = 64 * 1024
-_NOBODY = 65_534
-"""Whom the kernel shows for a user that our user namespace does not have (proc(5), overflowuid)."""
-_ALL_USERS = 2**32 - 1
 _SHARED = stat.S_ISVTX | stat.S_ISGID
 """Without the first, users could remove each other's mail; without the second, none counts as made here."""
 
@@ -113,10 +102,6 @@ class Summary(msgspec.Struct, frozen=True):
                 f"chmod {self.mode | _SHARED:04o} drop (RestrictSUIDSGID= keeps a unit from doing so)"
             )
         return "; ".join(said)
-
-
-class Damaged(ValueError):
-    """A file is not what `mailer-sendmail` makes; the text says why."""
 
 
 def entries(spool: Spool) -> Iterator[Entry]:
@@ -194,90 +179,6 @@ def sweep(spool: Spool, now: float) -> None:
             os.unlink(f"{DROP}/{one.name}", dir_fd=spool.root)
 
 
-class Drop:
-    """One drop, open and locked: nobody else takes it in."""
-
-    def __init__(self, spool: Spool, name: str, fd: int) -> None:
-        """Take over a descriptor; raises Damaged, OSError."""
-        self._spool = spool
-        self._fd = fd
-        self.name = name
-        found = os.fstat(fd)
-        self.uid = found.st_uid
-        self._check(found)
-        head = read_at(fd, _MOST_HEAD, 0)
-        *commands, last = _head(head).decode("utf-8", "surrogateescape").split("\r\n")
-        self._begin = found.st_size - _announced(last)
-        self.commands = tuple(commands)
-        """MAIL and RCPT."""
-        self.size = found.st_size - self._begin
-        """Octets of the message."""
-        if self._begin != len(_FIRST_LINE) + len(_head(head)) + 2:
-            raise Damaged("it is shorter or longer than it says")
-
-    @classmethod
-    def take(cls, spool: Spool, name: str) -> Self | None:
-        """Open a drop; None: it is gone, or in another program's hands.
-
-        Raises:
-            Damaged: it is none.
-            OSError: it cannot be read.
-        """
-        try:
-            fd = os.open(f"{DROP}/{name}", _FLAGS, dir_fd=spool.root)
-        except FileNotFoundError:
-            return None
-        try:
-            if lock(fd) and os.fstat(fd).st_nlink:
-                return cls(spool, name, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
-
-    def _check(self, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
-            raise Damaged("it is no file")
-        if found.st_nlink > 1:
-            raise Damaged("it has another name as well")
-        with self._spool.directory(DROP) as directory:
-            if found.st_gid != os.fstat(directory).st_gid:
-                raise Damaged("it was not made here: its group is not the directory's")
-        if self.uid == _NOBODY and _users_here() < _ALL_USERS:
-            raise OSError(errno.EPERM, "its user is not known in this user namespace (PrivateUsers=)")
-
-    @property
-    def once(self) -> str:
-        """Name its file in `once/`."""
-        return idempotency.name_of_drop(self.uid, self.name)
-
-    def read(self) -> Iterator[bytes]:
-        """Read the message in pieces, once: its user may write to the file at any time.
-
-        Raises:
-            Damaged: it has become shorter.
-            OSError: it cannot be read.
-        """
-        left, at = self.size, self._begin
-        while left:
-            data = os.pread(self._fd, min(left, _PIECE), at)
-            if not data:
-                raise Damaged("it was cut while it was read")
-            left, at = left - len(data), at + len(data)
-            yield data
-
-    def remove(self) -> None:
-        """Remove it durably, now that its message is in the spool; raises OSError."""
-        with suppress(FileNotFoundError):
-            os.unlink(f"{DROP}/{self.name}", dir_fd=self._spool.root)
-        self._spool.sync_directory(DROP)
-        idempotency.forget(self._spool, self.once)
-
-    def release(self) -> None:
-        os.close(self._fd)
-
-
 def refuse(spool: Spool, name: str, now: float) -> str:
     """Put a drop by for the operator, under a name that is not taken in; return it. Raises OSError.
 
@@ -314,28 +215,3 @@ def prepare(spool: Spool, *, wanted: bool) -> None:
     except FileNotFoundError:
         return
     spool.let_others_through()
-
-
-def _head(data: bytes) -> bytes:
-    """Return the commands of a drop that begins like this, BDAT the last, without the last line end."""
-    end = data.find(b"\r\n", data.find(b"\r\nBDAT ") + 2)
-    if not data.startswith(_FIRST_LINE) or b"\r\nBDAT " not in data or end < 0:
-        raise Damaged("it does not begin like a drop")
-    head = data[len(_FIRST_LINE) : end]
-    mail, *to = head.split(b"\r\n")[:-1] or [b""]
-    if not (mail.startswith(b"MAIL FROM:") and to and all(each.startswith(b"RCPT TO:") for each in to)):
-        raise Damaged("it has no sender, or no recipient")
-    return head
-
-
-def _announced(bdat: str) -> int:
-    size = bdat.removeprefix("BDAT ").removesuffix(" LAST")
-    if not (size.isascii() and size.isdigit() and len(size) <= 12):
-        raise Damaged("it does not say how long it is")
-    return int(size)
-
-
-def _users_here() -> int:
-    """Return how many user ids this process's user namespace has."""
-    with open("/proc/self/uid_map") as lines:  # noqa: PTH123 - no path of ours
-        return sum(int(line.split()[2]) for line in lines)

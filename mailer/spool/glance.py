@@ -15,6 +15,7 @@ from hashlib import sha256
 import msgspec
 
 from mailer.mail import clock
+from mailer.mail.late import compile_late
 from mailer.mail.outcome import Status
 from mailer.spool import journal
 from mailer.spool.entry import BEFORE_LENGTH, FORMAT, LENGTH_WIDTH
@@ -36,7 +37,7 @@ may ask for that; at another's file we give up."""
 _ORDINARY = {Place.NEW, Place.RETRY, Place.HOLD, Place.FAILED, Place.SENT}
 """Where a message's line needs no more than its file says."""
 
-_BLOCK = re.compile(
+_BLOCK = compile_late(
     rf"Spool-Format: {FORMAT}\r\n"
     r"Spool-Id: ([0-9A-Z]{26})\r\n"
     r"Spool-Received: ([-0-9T:.]{26}Z)\r\n"
@@ -48,7 +49,7 @@ _BLOCK = re.compile(
     r'((?:Spool-Recipient: <[^<>"\r\n]+>(?: [^\r\n]*)?\r\n)*)'
     r"Spool-Length: ([0-9]{10})\r\n"
 )
-_ADDRESS = re.compile(r"^Spool-Recipient: <([^>]+)>", re.MULTILINE)
+_ADDRESS = compile_late(r"^Spool-Recipient: <([^>]+)>", re.MULTILINE)
 
 
 class Glance(msgspec.Struct, frozen=True, gc=False):

@@ -1,10 +1,4 @@
-"""Locks on spool files: who holds one owns the message.
-
-The lock is flock(2) on the message's own inode. There is no lock litter, no time-out and no lease: the kernel
-frees a dead process's locks at once, and a stopped process keeps its own. (Measured 4 us a lock, against
-80-190 us for lock files.) A process that holds locks must not fork without exec: the child's exit would
-free them.
-"""
+"""Locked spool files: the holder of a file's lock owns the message. `lock` says what kind of lock it is."""
 
 import errno
 import os
@@ -12,15 +6,14 @@ import stat
 from contextlib import suppress
 from typing import Self
 
-from filelock import lock_descriptor
-
 from mailer.spool import journal
 from mailer.spool.entry import Entry, check_message, read_beginning, read_entry
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, Spool, Spot
+from mailer.spool.lock import lock
 from mailer.spool.names import foreign_names, other_names
 from mailer.spool.renaming import rename_whole
-from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve
+from mailer.spool.syscalls import begin_writing, read_at, rename_exclusive, reserve, write_all
 from mailer.spool.transitions import Move, target
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,18 +38,6 @@ class Unsafe(Exception):
         super().__init__(reason)
         self.movable = movable
         """It can be quarantined by name; False for a file that another path or owner may be using."""
-
-
-def lock(fd: int) -> bool:
-    """Try to lock an open file; it stays locked until the descriptor is closed."""
-    return lock_descriptor(fd, blocking=False)
-
-
-def write_all(fd: int, data: bytes | bytearray) -> None:
-    """Write everything, however often write(2) stops short (a signal, a nearly full disk)."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 class Held:

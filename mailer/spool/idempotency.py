@@ -31,10 +31,11 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.spool.due import SWEEP_EVERY, SWEPT, is_older
-from mailer.spool.held import Held, lock, write_all
+from mailer.spool.held import Held
 from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool, is_scheduled
+from mailer.spool.lock import lock
 from mailer.spool.scan import QUEUE, buckets, find
-from mailer.spool.syscalls import read_at, sync_filesystem
+from mailer.spool.syscalls import read_at, sync_filesystem, write_all
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST = 64 * 1024

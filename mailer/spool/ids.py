@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Callable
 
+from mailer.mail.late import compile_late
+
 _PUT_BACK = 3600.0
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 SHARES = len(_DIGITS)
 _LENGTH = 26
-_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
+_ID = compile_late(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.ASCII)
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
 
 Random = Callable[[int], bytes]

@@ -9,12 +9,12 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Self, TypeVar
+
+import msgspec
 
 from mailer.spool import journal
 from mailer.spool.entry import Corrupt, Entry, check_message, read_entry
-from mailer.spool.held import lock
 from mailer.spool.journal import Event
 from mailer.spool.layout import BUCKETED, SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, batches, buckets, names
@@ -98,6 +98,8 @@ class View:
         message busy, and would take it in its next pass. The kernel's list of locks says nothing about the
         processes of other containers.
         """
+        from mailer.spool.lock import lock  # noqa: PLC0415 - listings find few messages in hand, mostly none
+
         again = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return not lock(again)
@@ -114,8 +116,7 @@ class View:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """A message as one look showed it."""
 
     spot: Spot

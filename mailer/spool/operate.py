@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from mailer.mail import clock
 from mailer.spool.changes import Change, DurableMove, Removal, Written, make_durable
-from mailer.spool.committer import Committer
 from mailer.spool.held import Held, Unsafe, remove_quarantined
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
@@ -51,6 +50,8 @@ def finish_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None
     if sync_filesystem(spool.root):
         for each in begun:
             each.held.is_synced = True
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - asyncio, for one message in many
+
     committer = Committer(spool).start()
     try:
         futures = [committer.commit(each.change) for each in begun]

@@ -92,6 +92,13 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
     return data
 
 
+def write_all(fd: int, data: bytes | bytearray) -> None:
+    """Write everything, however often write(2) stops short (a signal, a nearly full disk); raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def begin_writing(fd: int) -> None:
     """Start writing a file's bytes to the disk, and do not wait; only an fsync makes them durable.
 

@@ -14,8 +14,8 @@ from typing import Annotated, Self
 import msgspec
 
 from mailer.spool import state
-from mailer.spool.held import lock
 from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.lock import lock
 
 ROOM = 2**20
 """Bytes that must be free before a server is asked: what it gives may never be given again."""

@@ -17,7 +17,7 @@ from mailer.receive.content import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
-from mailer.spool import drop
+from mailer.spool import drop, drop_file
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
@@ -136,8 +136,8 @@ async def take_in(world: World, spool: Spool, committer: Committer, log: MailLog
 
 async def _take_one(store: Store, name: str) -> None:
     try:
-        taken = drop.Drop.take(store.spool, name)
-    except drop.Damaged:
+        taken = drop_file.Drop.take(store.spool, name)
+    except drop_file.Damaged:
         drop.refuse(store.spool, name, store.clock())
         return
     if taken is None:

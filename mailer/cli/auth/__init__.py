@@ -20,6 +20,12 @@ from mailer.cli.options import examples
         "test": "mailer.cli.auth.accounts:test",
         "logout": "mailer.cli.auth.accounts:logout",
     },
+    summaries={
+        "status": "Show every provider with tokens: how it logs in, until when, and what was...",
+        "login": "Log in as a user, for a provider whose grant is `deviceCode`.",
+        "test": "Ask for a new token and log in with it, as a run would; no mail is sent.",
+        "logout": "Forget the tokens that are kept here.",
+    },
 )
 def auth() -> None:
     """Log in to providers whose `auth` is of type oauth2, and see how that goes.

@@ -13,7 +13,8 @@ from mailer.cli.doctor.report import Report
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import Workplace, configuration, end_with_the_pipe, tell, workplace
+from mailer.cli.reader import end_with_the_pipe, tell
+from mailer.cli.wire import Workplace, configuration, workplace
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2

@@ -11,7 +11,8 @@ from mailer.cli.auth.accounts import chosen, provider_argument, source_of
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import Workplace, configuration, tell, workplace
+from mailer.cli.reader import tell
+from mailer.cli.wire import Workplace, configuration, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.oauth import Grant

@@ -4,7 +4,7 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
-from mailer.cli.wire import end_with_the_pipe
+from mailer.cli.reader import end_with_the_pipe
 
 
 @click.group(
@@ -19,6 +19,13 @@ from mailer.cli.wire import end_with_the_pipe
         "rotate": "mailer.cli.dkim.keys:rotate",
         "check": "mailer.cli.dkim.dns:check",
         "verify": "mailer.cli.dkim.dns:verify",
+    },
+    summaries={
+        "keygen": "Make a private key (mode 0600) and print the DNS record that goes with it.",
+        "record": "Print the TXT record of each key: split for zone files, and in one piece for...",
+        "rotate": "Make a successor for each key of a domain, and say what to do with it and when.",
+        "check": "Compare the published keys with ours, and look at SPF, DMARC and MX.",
+        "verify": "Verify the signatures of a message in a file, or on standard input with `-`:...",
     },
 )
 @config_option

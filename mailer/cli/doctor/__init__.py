@@ -1,6 +1,5 @@
 """`mailer doctor`: is everything here, and everything around, as mail needs it?"""
 
-import asyncio
 import ipaddress
 
 import click
@@ -8,8 +7,6 @@ import click
 from mailer.cli.exits import Exit
 from mailer.cli.name_server import resolver_option
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.wire import become_owner, configuration, uses_http
-from mailer.config.problem import ConfigError
 
 
 def _domains(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,10 +64,14 @@ def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **as
     """
     # Imported here: --help needs none of it. And before root becomes the spool's owner: root's Python may
     # lie where that one cannot read.
+    import asyncio  # noqa: PLC0415
+
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
     from mailer.cli.doctor.network import Asked  # noqa: PLC0415
     from mailer.cli.doctor.report import Report  # noqa: PLC0415
     from mailer.cli.start import obstacles  # noqa: PLC0415
+    from mailer.cli.wire import become_owner, configuration, uses_http  # noqa: PLC0415
+    from mailer.config.problem import ConfigError  # noqa: PLC0415
 
     report = Report(as_json=as_json, everything=everything)
     try:

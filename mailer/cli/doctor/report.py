@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mailer.cli.exits import Exit
 from mailer.cli.output import json_line
-from mailer.cli.wire import tell
+from mailer.cli.reader import tell
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.send.checks.name_trouble import servers_in, todo

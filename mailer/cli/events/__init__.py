@@ -18,6 +18,11 @@ from mailer.cli.options import examples
         "test": "mailer.cli.events.test:test",
         "replay": "mailer.cli.events.replay:replay",
     },
+    summaries={
+        "status": "Show how many events wait to be told, since when, and why the receiver did...",
+        "test": "Give the receiver one event of the kind `test`, as `mailer-send` would, and...",
+        "replay": "Have the next run tell everything again that happened since a time, as far...",
+    },
 )
 def events() -> None:
     """See to events: what `onEvent` is told of mail that was sent, given up or delayed.

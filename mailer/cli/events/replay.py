@@ -10,7 +10,8 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.log import MOMENT
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import tell, workplace
+from mailer.cli.reader import tell
+from mailer.cli.wire import workplace
 from mailer.events import backlog, store
 from mailer.mail import clock
 from mailer.spool.layout import LOG

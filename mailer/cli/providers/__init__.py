@@ -8,7 +8,8 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.wire import end_with_the_pipe, workplace
+from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.wire import workplace
 
 
 @click.group(
@@ -38,7 +39,7 @@ def providers(context: click.Context, *, as_json: bool) -> None:
         if as_json:
             raise click.UsageError("--json goes with the list")
         return
-    from mailer.cli.outlook import say_what_keeps  # noqa: PLC0415 - not for `reset --help`
+    from mailer.cli.keeping import say_what_keeps  # noqa: PLC0415 - not for `reset --help`
     from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()

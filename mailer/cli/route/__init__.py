@@ -1,6 +1,5 @@
 """`mailer route`: where a mail would go, and on what terms, without sending it."""
 
-import asyncio
 import sys
 import time
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from mailer.cli import candidates
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import configuration, end_with_the_pipe, workplace
+from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.wire import configuration, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.problem import ConfigError
 from mailer.mail.address import check_address
@@ -70,6 +70,8 @@ def route(**asked: object) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
+    import asyncio  # noqa: PLC0415 - not for `--help`
+
     from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not for `--help`
     from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
     from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above

@@ -5,22 +5,17 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mailer.cli.outlook import keeping
+from mailer.cli.keeping import keeping
 from mailer.cli.providers.listing import Row, domains, health_words, listing, used_words
 from mailer.cli.route.subject import Subject
 from mailer.config.hops import Provider
 from mailer.config.model import Config
-from mailer.config.own_name import own_name
 from mailer.mail.clock import rfc3339
 from mailer.mail.outcome import Status
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.presentation import AS_ACCEPTED, Presentation
-from mailer.send.resolver import DnsResolver, LookupFailed
-from mailer.send.routes.demand import demand_of
-from mailer.send.routes.direct import domain_of, hop_to
 from mailer.send.routes.directions import Directions, Own, Target, Way, keeps_mail, unreachable
-from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
-from mailer.send.routes.plan import held_in_doubt, hop_of, leads_to, target_name, terms_of
+from mailer.send.routes.plan import held_in_doubt, hop_of, leads_to, target_name
 from mailer.send.smtp.hop import Hop, StartTls
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
@@ -175,30 +170,19 @@ class Explainer:
         )
 
     async def _direct(self, subject: Subject, address: str) -> HopTerms:
-        terms = terms_of(self._config, own_name(self._config))
-        domain = domain_of(address, terms)
-        hosts, trouble = await self._exchangers(domain)
+        from mailer.cli.route.direct import onward  # noqa: PLC0415 - dnspython, where mail goes out directly
+
+        hop, hosts, trouble = await onward(self._config, address)
         keys, unsigned = self._keys(subject, AS_ACCEPTED)
-        hop = hop_to(terms, hosts[0] if hosts else domain, "", demand_of(self._config.tls_policies, domain))
         return HopTerms(
             name=Own.DIRECT.value,
             kind=Own.DIRECT.value,
             tls=tls_words(hop),
             sender=subject.envelope.sender,
             dkim=keys,
-            exchangers=tuple(f"{host}:{terms.port}" for host in hosts),
+            exchangers=hosts,
             trouble=unsigned or trouble,
         )
-
-    async def _exchangers(self, domain: str) -> tuple[list[str], str]:
-        dns = self._config.dns
-        try:
-            resolver = DnsResolver(dns.nameservers, float(dns.timeout))
-            return (await exchangers(resolver, domain, lambda _: None))[:MAX_HOSTS], ""
-        except Undeliverable as final:
-            return [], f"it would bounce: {final.reply}"
-        except LookupFailed as failed:
-            return [], f"MX lookup for {domain}: {failed}"
 
     def _keys(self, subject: Subject, shown: Presentation) -> tuple[tuple[str, ...], str]:
         """Return the keys that would sign, by signing the header; or why the mail would wait."""

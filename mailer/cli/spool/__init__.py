@@ -4,7 +4,7 @@ import click
 
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples
-from mailer.cli.wire import end_with_the_pipe
+from mailer.cli.reader import end_with_the_pipe
 
 _READING = {"ls", "show", "why", "stats", "fsck"}
 """The commands that `| head` may end. The others do all of their work when nobody reads on."""

@@ -7,8 +7,8 @@ from itertools import islice
 
 import click
 
+from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.outlook import say_what_keeps, say_what_users_left
 from mailer.cli.spool import records, shares
 from mailer.cli.spool.selection import Filter, filters
 from mailer.cli.wire import workplace

@@ -1,10 +1,10 @@
 """Which messages a command means: ids that may be shortened, and filters."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION
@@ -45,8 +45,7 @@ def ambiguous(prefix: str, ids: list[str]) -> Failure:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """What `--state`, `--sender`, `--recipient` and `--older` ask for; all of them must hold."""
 
     states: tuple[Place, ...] = ()

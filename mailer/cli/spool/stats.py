@@ -3,12 +3,12 @@
 import os
 import sys
 import time
-from dataclasses import dataclass
 
 import click
+import msgspec
 
+from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.outlook import say_what_keeps, say_what_users_left
 from mailer.cli.spool import records
 from mailer.cli.wire import workplace
 from mailer.spool import words
@@ -17,8 +17,7 @@ from mailer.spool.layout import Place, Spool
 from mailer.spool.scan import QUEUE, spots
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """One state's messages."""
 
     count: int = 0

@@ -7,8 +7,9 @@ import click
 
 from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.reader import tell
 from mailer.cli.spool import records
-from mailer.cli.wire import Workplace, tell, workplace
+from mailer.cli.wire import Workplace, workplace
 from mailer.send.backoff import Backoff
 from mailer.spool import clock_guard, words
 from mailer.spool.archive import prune

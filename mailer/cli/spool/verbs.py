@@ -17,9 +17,10 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.program import system_words
+from mailer.cli.reader import tell
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
-from mailer.cli.wire import Workplace, tell, workplace
+from mailer.cli.wire import Workplace, workplace
 from mailer.mail.reply import printable
 from mailer.spool import provider_state, words
 from mailer.spool.entry import Corrupt

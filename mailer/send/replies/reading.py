@@ -1,7 +1,8 @@
 """The values of this room: what a reply can be about, and a reading with the evidence that decided it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class About(StrEnum):
@@ -29,8 +30,7 @@ class About(StrEnum):
     """It does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What one reply says."""
 
     about: About

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+from mailer.mail.late import compile_late
 from mailer.send.replies.enhanced import without_enhanced
 
 LIMIT = 2000
@@ -14,19 +15,19 @@ _LISTS = (
     r"ipcheck\.proofpoint\.com|mail-abuse\.com|abuseat\.org|senderscore\.org)|support\.proofpoint\.com/dnsbl|"
     r"sender\.office\.com|csi\.cloudmark\.com|www\.barracudanetworks\.com/reputation"
 )
-_LOOKUP = re.compile(rf"(?:https?:)?//(?:{_LISTS})[^\s<>\"]*", re.ASCII)
-_URL = re.compile(r"(?:https?:/+|www\.)[^\s<>\"]*", re.ASCII)
-_TAG = re.compile(r"</?(?:a|br|b|p)(?: [^<>]{0,200})?>", re.ASCII)
+_LOOKUP = compile_late(rf"(?:https?:)?//(?:{_LISTS})[^\s<>\"]*", re.ASCII)
+_URL = compile_late(r"(?:https?:/+|www\.)[^\s<>\"]*", re.ASCII)
+_TAG = compile_late(r"</?(?:a|br|b|p)(?: [^<>]{0,200})?>", re.ASCII)
 _PART = r"[^\s<>()\[\]\":;,=@]"
-_ADDRESS = re.compile(rf"(?<!{_PART}){_PART}+@{_PART}+")
-_IP = re.compile(
+_ADDRESS = compile_late(rf"(?<!{_PART}){_PART}+@{_PART}+")
+_IP = compile_late(
     r"(?<![\w.])(?:(?:\d{1,3}|x{1,3}|#)\.){3}(?:\d{1,3}|x{1,3}|#)(?![\w]|\.\d)|(?:[0-9a-f]{1,4}:){3,7}[0-9a-f:]+",
     re.ASCII,
 )
 _APOSTROPHES = str.maketrans("\u2019\u2018`\u00b4", "''''")
-_SEPARATORS = re.compile(r"[^\w@<>']+|_")
-_NUMBER = re.compile(r"(?<![^ ])[^ ]*\d[^ ]*")
-_QUOTES = re.compile(r"(?<![^\W\d_])'|'(?![^\W\d_])")
+_SEPARATORS = compile_late(r"[^\w@<>']+|_")
+_NUMBER = compile_late(r"(?<![^ ])[^ ]*\d[^ ]*")
+_QUOTES = compile_late(r"(?<![^\W\d_])'|'(?![^\W\d_])")
 
 
 def plain(text: str) -> str:

@@ -5,9 +5,10 @@ groups, those of a group sharing the mail by weight; `plan` makes routes of them
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+
+import msgspec
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
@@ -31,8 +32,7 @@ Shares = tuple[tuple[Target, int], ...]
 """With the weight of each; all zero: in this order."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class Way(msgspec.Struct, frozen=True, eq=False):
     """Where mail goes; each is itself and equal to no other."""
 
     rule: str = ""

@@ -1,7 +1,6 @@
 """Which rule of `routes` a recipient's mail goes by: plain values in, a position out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from mailer.config.routing import HeaderMatch, RouteRule, listed
@@ -12,25 +11,32 @@ from mailer.mail.patterns import compared, folded
 _Test = Callable[[str], bool]
 
 
-@dataclass(slots=True)
 class Mail:
     """What rules look at, beside the recipient."""
 
-    sender: str
-    """The reverse-path; empty: the null sender."""
-    user: str
-    """The login; empty: there was none."""
-    read_header: Callable[[], bytes | None]
-    """Called at most once, and only where a rule asks; None: the header is too large to look into."""
-    released: bool = False
-    """The operator has let it go: no rule holds it again."""
-    _header: bytes | None = field(default=None, init=False)
-    _is_read: bool = field(default=False, init=False)
+    def __init__(
+        self, sender: str, user: str, read_header: Callable[[], bytes | None], *, released: bool = False
+    ) -> None:
+        """Take the values.
+
+        Args:
+            sender: the reverse-path; empty: the null sender.
+            user: the login; empty: there was none.
+            read_header: called at most once, and only where a rule asks; None: the header is too large to
+                look into.
+            released: the operator has let it go: no rule holds it again.
+        """
+        self.sender = sender
+        self.user = user
+        self.released = released
+        self._read_header = read_header
+        self._header: bytes | None = None
+        self._is_read = False
 
     @property
     def header(self) -> bytes | None:
         if not self._is_read:
-            self._header, self._is_read = self.read_header(), True
+            self._header, self._is_read = self._read_header(), True
         return self._header
 
 
