@@ -1,5 +1,6 @@
 """The ledger: every program appends whole lines, and no trouble with its disk ever reaches the mail."""
 
+import errno
 import fcntl
 import json
 import os
@@ -14,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_directory import opened
+from testbed.capability import forbidden
+from testbed.filesystem import FILE_SYSTEMS, FileSystem
 
 from mailer.cli.wire import open_log
 from mailer.mail import clock
@@ -195,6 +198,52 @@ def test_what_a_program_has_lost_the_next_one_says(tmp_path: Path) -> None:
     assert read_day(tmp_path, "20261122") == [lost, line("bounced", after), line("bounced", after)]
     with opened(tmp_path) as fd:
         assert losing_since(fd) == ""
+
+
+def fill(directory: Path) -> Path:
+    """Take all the room of a file system; return the file that has it."""
+    filler, size, at = directory / "filler", 2**30, 0
+    with filler.open("wb", buffering=0) as file:
+        while size >= 4096:
+            try:
+                os.posix_fallocate(file.fileno(), at, size)
+                at += size
+            except OSError:
+                size //= 2
+    return filler
+
+
+@pytest.mark.fault_row(26)
+@pytest.mark.parametrize("kind", FILE_SYSTEMS.values(), ids=lambda kind: kind.name)
+def test_a_full_disk_of_every_kind_has_room_to_say_that_lines_are_lost(
+    tmp_path: Path, kind: FileSystem
+) -> None:
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        forbidden("mount file systems", "that takes root, and /dev/loop-control")
+    kind.create(tmp_path / "image")
+    with kind.mounted(tmp_path / "image", tmp_path / "disk") as disk:
+        (disk / "log").mkdir()
+        ledger, trouble = log_of(disk / "log")
+        ledger.append(line("sent"))
+        filler, at = fill(disk), 1_763_848_000.0
+        while not trouble:
+            at += 1
+            ledger.append(line("sent", clock.rfc3339(at), reply="x" * 1000))
+        ledger.close()
+        assert [error.errno for error in trouble] == [errno.ENOSPC]
+        with opened(disk / "log") as fd:
+            assert losing_since(fd)
+        filler.unlink()
+        os.sync()
+        ledger, trouble = log_of(disk / "log")
+        after = clock.rfc3339(at + 1)
+        ledger.append(line("bounced", after))
+        ledger.close()
+        assert [each.event for each in read_day(disk / "log", after[:10].replace("-", ""))][-2:] == [
+            "lost",
+            "bounced",
+        ]
+        assert not (disk / "log" / "lost").exists()
 
 
 def test_a_program_that_goes_on_losing_lines_leaves_word_again(

@@ -150,14 +150,22 @@ def losing_since(directory: int) -> str:
 
 
 def _remember_loss(directory: int, since: str) -> None:
-    """Leave word for the next program, unless somebody has."""
-    with suppress(FileExistsError):
+    """Leave word for the next program, unless somebody has; raises OSError."""
+    try:
         fd = os.open(LOST, _FLAGS | os.O_EXCL, 0o600, dir_fd=directory)
-        try:
-            moment = clock.seconds(since)
-            os.utime(fd, (moment, moment))
-        finally:
-            os.close(fd)
+    except FileExistsError:
+        return
+    except OSError:
+        # A full XFS makes no file, not even an empty one, and does make a second name: of the last day, which
+        # was last written when the line before those that are lost was.
+        newest = max(name for name in os.listdir(directory) if name.endswith(".jsonl"))
+        os.link(newest, LOST, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        return
+    try:
+        moment = clock.seconds(since)
+        os.utime(fd, (moment, moment))
+    finally:
+        os.close(fd)
 
 
 class Ledger:
@@ -217,7 +225,7 @@ class Ledger:
         except OSError as error:
             self.close()
             self._lost = self._lost or at
-            with suppress(OSError), self.directory() as directory:
+            with suppress(OSError, ValueError), self.directory() as directory:
                 _remember_loss(directory, self._lost)
             if not self._failing:
                 self._failing = True
