@@ -13,6 +13,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 from testbed.capability import network_of_its_own
 
@@ -205,3 +206,40 @@ def test_the_debian_package_is_installed_upgraded_removed_and_purged(release: Pa
     )
     assert done.returncode == 0, done.stdout
     assert "All of it works." in done.stdout
+
+
+CONTAINER = REPOSITORY / "scripts" / "docker"
+
+
+def test_the_containers_files_agree_with_one_another(tmp_path: Path) -> None:
+    """What is copied and mounted is there; its example of a configuration can be used."""
+    recipe = (CONTAINER / "Dockerfile").read_text()
+    for names in re.findall(r"^COPY (?!--from)(.*) \S+$", recipe, re.MULTILINE):
+        assert [name for name in names.split() if not (REPOSITORY / name).exists()] == []
+    composed = yaml.safe_load((CONTAINER / "compose.yaml").read_text())
+    for service in composed["services"].values():
+        for volume in service.get("volumes", ()):
+            place = volume.split(":")[0]
+            known = (CONTAINER / place).exists() or place in {"./etc", *composed["volumes"]}
+            assert known, volume
+    relay = composed["services"]["mailer"]
+    assert {"127.0.0.1:25:25", "127.0.0.1:8025:8025"} <= set(relay["ports"])
+    assert (relay["read_only"], relay["cap_drop"]) == (True, ["ALL"])
+    example = json.loads((CONTAINER / "config.json").read_text())
+    [subnet] = [each["subnet"] for each in composed["networks"]["apps"]["ipam"]["config"]]
+    assert example["listeners"][0]["trustedNetworks"][0]["cidr"] == subnet
+    example["spoolDir"] = str(tmp_path / "spool")
+    for name in ("submission", "provider"):
+        secret = tmp_path / "keys" / name
+        secret.parent.mkdir(exist_ok=True)
+        secret.touch(mode=0o600)
+        secret.write_text("kq3X-9vT_aL2")
+    (tmp_path / "config.json").write_text(json.dumps(example))
+    argv = [str(Path(sys.executable).with_name("mailer")), "config", "check", "--json"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=tmp_path, env=own(tmp_path))
+    told = json.loads(done.stdout)
+    assert (told["errors"], told["warnings"]) == ([], [])
+
+
+def own(directory: Path) -> dict[str, str]:
+    return os.environ | {"MAILER_CONFIG": str(directory / "config.json")}
