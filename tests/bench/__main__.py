@@ -15,13 +15,15 @@ from testbed.tools import MissingToolError
 from bench import growth, limits, report
 from bench.load import Load
 from bench.report import Figures, Row
+from bench.servers import Again
 from bench.works import Work, works
 
 _HELP = """\
 Measures mailer against Postfix, and beside them Exim, on the same work in one run, taking turns in fresh
-directories; then the machine's own limits; with --growth also how our figures change with the depth of the
-queue and the number of clients. Prints Markdown; progress goes to standard error. It needs root, as Postfix
-does.
+directories: what is done in each second of processor time, which holds on a busy machine as well, and the
+rate. Mailer takes part twice: how far the two lie apart is how little a difference may mean. Then the
+machine's own limits; with --growth also how our figures change with the depth of the queue and the number of
+clients. Prints Markdown; progress goes to standard error. It needs root, as Postfix does.
 """
 _EXAMPLES = """\
 examples:
@@ -83,7 +85,8 @@ def _race(chosen: list[Work], parent: Path, rounds: int) -> Iterator[Row]:
     for number, work in enumerate(chosen, start=1):
         samples = {kind: [] for kind in work.contestants}
         for turn in range(rounds):
-            for kind in list(samples):
+            # In turns, and the next time the other way round: a machine gets faster or slower meanwhile.
+            for kind in list(samples)[:: -1 if turn % 2 else 1]:
                 _say(f"{number}/{len(chosen)} {work.name}, round {turn + 1}/{rounds}: {kind.name}")
                 try:
                     samples[kind].append(work.measure(kind, parent))
@@ -92,11 +95,14 @@ def _race(chosen: list[Work], parent: Path, rounds: int) -> Iterator[Row]:
                     del samples[kind]
         figures = {}
         for kind, measured in samples.items():
-            _say(f"{number}/{len(chosen)} {work.name}, what it takes: {kind.name}")
-            wanted = work.rest is not None and kind.traceable
+            wanted = work.rest is not None and kind.traceable and kind is not Again
+            if wanted:
+                _say(f"{number}/{len(chosen)} {work.name}, what it takes: {kind.name}")
             figures[kind.name] = Figures(measured, work.rest(kind, parent) if wanted else None)
         row = Row(work, figures)
-        _say(f"{work.name}: {row.ratio():.2f} times Postfix")
+        compared = row.per_core_second("mailer")
+        by_core = f", {compared[0]:.2f} times for each core-second" if compared else ""
+        _say(f"{work.name}: {row.ratio():.2f} times Postfix{by_core}")
         yield row
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def processor_seconds(pid: int) -> float:
     wanted = set(tree(pid))
     # From utime on: utime, stime, cutime, cstime (proc(5), of which the first two fields are cut off).
     return sum(sum(map(int, fields[11:15])) for process, fields in _processes() if process in wanted) / TICKS
+
+
+def reaped_seconds() -> float:
+    """Return the user and system time of the processes that we have waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _processes() -> Iterator[tuple[int, list[str]]]:

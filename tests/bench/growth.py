@@ -47,11 +47,12 @@ def by_depth(parent: Path, depths: tuple[int, ...], say: Say) -> Iterator[Point]
             fill_retry(mailer.relay.spool, depth)
             say(f"measuring behind {depth:,} deferred messages")
             yield Point("idle run of mailer-send --once", "s", depth, _idle(mailer), IDLE_CEILING)
-            yield Point("mailer spool ls", "s", depth, mailer.list_into(directory / "listing"))
+            yield Point("mailer spool ls", "s", depth, mailer.list_into(directory / "listing").seconds)
             load = Load(2000, reuse=True)
             with mailer.accepting() as running:
                 yield Point("accept", "messages/s", depth, load.messages / load.submit(running.port))
-            yield Point("deliver", "messages/s", depth, load.messages / mailer.deliver(sink, load.messages))
+            delivered = mailer.deliver(sink, load.messages)
+            yield Point("deliver", "messages/s", depth, load.messages / delivered.seconds)
             yield from _watching(mailer, sink, load.messages, depth)
 
 

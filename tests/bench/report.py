@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench.growth import Point
+from bench.servers import Again
 from bench.works import Sample, Work
 
 _BAR = 40
@@ -44,20 +45,31 @@ class Figures:
     """One contestant at one work."""
 
     samples: Sequence[Sample]
+    """In the order of the rounds."""
     rest: Sample | None
 
     @property
     def rate(self) -> float:
         return median(sample.rate for sample in self.samples)
 
+    @property
+    def processor(self) -> float | None:
+        """Seconds for one unit; None: it was less than the system counts (10 ms in all)."""
+        return median(s.processor for s in self.samples if s.processor is not None) or None
+
+    @property
+    def per_core_second(self) -> float | None:
+        """Units for a second of processor time."""
+        return self.processor and 1 / self.processor
+
     def as_json(self) -> dict[str, Any]:
         rates = [sample.rate for sample in self.samples]
-        processor = [s.processor for s in self.samples if s.processor is not None]
         return {
+            "per_core_second": self.per_core_second,
+            "cpu_us_each": self.processor and self.processor * 1e6,
             "median": self.rate,
             "min": min(rates),
             "max": max(rates),
-            "cpu_us_per_message": median(processor) * 1e6 if processor else None,
             "pss_bytes": self.rest.memory if self.rest else None,
             "syncs_per_message": self.rest.syncs if self.rest else None,
         }
@@ -71,46 +83,75 @@ class Row:
     figures: dict[str, Figures]
 
     def ratio(self) -> float:
-        """Ours to Postfix's."""
+        """Our rate to Postfix's."""
         return self.figures["mailer"].rate / self.figures["Postfix"].rate
 
     @property
     def reached(self) -> bool:
         return self.ratio() >= self.work.wanted
 
+    def per_core_second(self, name: str) -> tuple[float, float, float] | None:
+        """Compare how much is done in a core-second with how much Postfix does, or for itself, we do.
+
+        Returns:
+            The median, the least and the largest ratio of the pairs, one of each round; None: some figure is
+            too small for the system to count.
+        """
+        pairs = zip(self.figures[name].samples, self.figures["Postfix"].samples, strict=True)
+        if name == Again.name:
+            pairs = zip(self.figures[name].samples, self.figures["mailer"].samples, strict=True)
+        known = [(one.processor, other.processor) for one, other in pairs]
+        ratios = [theirs / ours for ours, theirs in known if ours and theirs]
+        return (median(ratios), min(ratios), max(ratios)) if ratios else None
+
     def as_json(self) -> dict[str, Any]:
         return {
             "work": self.work.name,
             "unit": self.work.unit,
             "ratio": self.ratio(),
+            "ratio_per_core_second": self.per_core_second("mailer"),
+            "control": self.per_core_second(Again.name),
             "wanted": self.work.wanted,
             "reached": self.reached,
             "contestants": {name: figures.as_json() for name, figures in self.figures.items()},
         }
 
 
+_HEADINGS = (
+    *("work", "who", "**each core-second**", "ratio to Postfix", "CPU each"),
+    *("rate: median (least to most)", "ratio to Postfix", "PSS", "syncs a message"),
+)
+
+
 def works_table(rows: Sequence[Row]) -> str:
     """The comparison, as Markdown."""
     lines = [
-        "| work | who | median (least to most) | CPU a message | PSS | syncs a message | ratio to Postfix |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "The headline is what a second of one processor does: messages made durable, delivered or listed, or",
+        "MB. Its ratios are of pairs, one of each round: the median, and from least to most. The control is",
+        f"`{Again.name}`, whose ratio is to ourselves: what it is away from 1, no other ratio can show.",
+        "",
+        f"| {' | '.join(_HEADINGS)} |",
+        f"|{' --- |' * len(_HEADINGS)}",
     ]
     for row in rows:
-        for name, figures in row.figures.items():
-            known = figures.as_json()
-            cpu, memory, syncs = known["cpu_us_per_message"], known["pss_bytes"], known["syncs_per_message"]
-            wanted = f"**{row.ratio():.2f}** of {row.work.wanted:g} {'' if row.reached else '(not reached)'}"
-            cells = (
-                row.work.name if name == "mailer" else "",
-                name,
-                f"{known['median']:,.0f} ({known['min']:,.0f} to {known['max']:,.0f}) {row.work.unit}",
-                f"{cpu:.0f} us" if cpu else "",
-                f"{memory / 1e6:.0f} MB" if memory else "",
-                f"{syncs:.2f}" if syncs is not None else "",
-                wanted.rstrip() if name == "mailer" else f"{figures.rate / row.figures['Postfix'].rate:.2f}",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
+        lines += [f"| {' | '.join(_cells(row, name, figures))} |" for name, figures in row.figures.items()]
     return "\n".join(lines)
+
+
+def _cells(row: Row, name: str, figures: Figures) -> Iterator[str]:
+    unit, known, ours = row.work.unit, figures.as_json(), name == "mailer"
+    each, cpu, memory = known["per_core_second"], known["cpu_us_each"], known["pss_bytes"]
+    compared = row.per_core_second(name)
+    yield row.work.name if ours else ""
+    yield name
+    yield f"**{each:,.0f}** {unit}" if each else ""
+    yield f"{compared[0]:.2f} ({compared[1]:.2f} to {compared[2]:.2f})" if compared else ""
+    yield f"{cpu:,.0f} us" if cpu else ""
+    yield f"{known['median']:,.0f} ({known['min']:,.0f} to {known['max']:,.0f}) {unit}/s"
+    wanted = f"**{row.ratio():.2f}** of {row.work.wanted:g}{'' if row.reached else ' (not reached)'}"
+    yield wanted if ours else f"{figures.rate / row.figures['Postfix'].rate:.2f}"
+    yield f"{memory / 1e6:.0f} MB" if memory else ""
+    yield f"{known['syncs_per_message']:.2f}" if known["syncs_per_message"] is not None else ""
 
 
 def curves(points: Iterable[Point], what: str) -> str:

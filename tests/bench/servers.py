@@ -22,6 +22,7 @@ from testbed.process import ServerProcess
 from testbed.relay import PASSWORD, USERNAME, Relay, mailer_send_command
 from testbed.tools import postfix_environment, program
 
+from bench.costs import processor_seconds, reaped_seconds
 from bench.load import Load, Login, Sink
 
 LOGIN = Login(USERNAME, PASSWORD)
@@ -34,6 +35,23 @@ class Running:
     port: int
     pid: int
     """Of the process whose descendants do the work."""
+    beside: tuple[int, ...] = ()
+    """Processes that do a part of it and are none of these."""
+
+    @property
+    def processor(self) -> float:
+        """Seconds of processor time that it has used so far."""
+        return sum(map(processor_seconds, (self.pid, *self.beside)))
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What a piece of work took, in seconds."""
+
+    seconds: float
+    """By the clock."""
+    processor: float
+    """Of all its processes."""
 
 
 class Server(ABC):
@@ -75,12 +93,12 @@ class Queueing(Server):
             Load(messages, reuse=True, login=LOGIN if self.login else None).submit(running.port)
 
     @abstractmethod
-    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
-        """Send a queue that `fill` made; return the seconds from the command to the last arrival."""
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> Took:
+        """Send a queue that `fill` made; what it took from the command to the last arrival."""
 
     @abstractmethod
-    def list_into(self, file: Path) -> float:
-        """List the queue into a file; return the seconds that the command took."""
+    def list_into(self, file: Path) -> Took:
+        """List the queue into a file."""
 
     @abstractmethod
     def queued(self) -> int:
@@ -113,8 +131,8 @@ class Mailer(Queueing):
         with self.relay.up() as process:
             yield Running(self.relay.port, process.pid)
 
-    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
-        began = time.perf_counter()
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> Took:
+        began, before = time.perf_counter(), reaped_seconds()
         with ExitStack() as running:
             processes = [running.enter_context(self.run(number)) for number in range(runners)]
             sink.await_taken(messages)
@@ -122,20 +140,26 @@ class Mailer(Queueing):
             for process in processes:
                 assert process.wait() == 0, process.output()
         assert self.queued() == 0
-        return took
+        return Took(took, reaped_seconds() - before)
 
     def run(self, number: int = 0) -> ServerProcess:
         """Start `mailer-send --once`."""
         argv = [*mailer_send_command(), "--once", "--config", str(self.relay.config)]
         return ServerProcess(argv, self.directory / f"run-{number}.log")
 
-    def list_into(self, file: Path) -> float:
+    def list_into(self, file: Path) -> Took:
         argv = [sys.executable, "-m", "mailer", "spool", "ls", "--config", str(self.relay.config)]
         return _timed(argv, file)
 
     def queued(self) -> int:
         places = (self.relay.spool / place for place in ("new", "cur", "failed", "hold", "corrupt"))
         return sum(1 for place in places for _ in place.glob("*"))
+
+
+class Again(Mailer):
+    """The same once more: how far two figures of one program lie apart in this run."""
+
+    name = "mailer again"
 
 
 _POSTFIX_SERVICES = """\
@@ -152,6 +176,7 @@ class OfPostfix(Queueing):
     def __init__(self, directory: Path, *, login: bool = False, sign: bool = False, onward: int = 0) -> None:
         super().__init__(directory, login=login, sign=sign, onward=onward)
         self.postfix: Postfix | None = None
+        self._beside: tuple[int, ...] = ()
         self._until_delivered = ExitStack()
 
     @contextmanager
@@ -168,6 +193,7 @@ class OfPostfix(Queueing):
             if self.sign:
                 milter = beside.enter_context(OpenDkim(self.directory, "example.com"))
                 everything |= {"smtpd_milters": f"inet:{LOOPBACK}:{milter.port}"}
+                self._beside = (milter.pid,)
             with Postfix(everything, services=_POSTFIX_SERVICES, under=under, **login) as postfix:
                 self.postfix = postfix
                 yield postfix
@@ -176,26 +202,31 @@ class OfPostfix(Queueing):
     def accepting(self, under: Sequence[str] = ()) -> Iterator[Running]:
         hold = {"smtpd_recipient_restrictions": "check_client_access static:HOLD"}
         with self._running(hold, under) as postfix:
-            yield Running(postfix.port, postfix.pid)
+            yield self._now(postfix)
 
     @contextmanager
     def relaying(self) -> Iterator[Running]:
         with self._running({}) as postfix:
-            yield Running(postfix.port, postfix.pid)
+            yield self._now(postfix)
+
+    def _now(self, postfix: Postfix) -> Running:
+        return Running(postfix.port, postfix.pid, self._beside)
 
     def fill(self, messages: int) -> None:
         """Put messages into its hold queue; it runs until `deliver` has sent them."""
         running = self._until_delivered.enter_context(self.accepting())
         Load(messages, reuse=True, login=LOGIN if self.login else None).submit(running.port)
 
-    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> float:
+    def deliver(self, sink: Sink, messages: int, runners: int = 1) -> Took:
         assert runners == 1, "it has one queue manager"
+        assert self.postfix is not None
         with self._until_delivered:
             self.control("postsuper", "-H", "ALL")
-            began = time.perf_counter()
+            running = self._now(self.postfix)
+            began, before = time.perf_counter(), running.processor
             self.control("postqueue", "-f")
             sink.await_taken(messages)
-            return time.perf_counter() - began
+            return Took(time.perf_counter() - began, running.processor - before)
 
     def control(self, name: str, *arguments: str) -> None:
         """Run one of Postfix's commands on this Postfix."""
@@ -208,8 +239,13 @@ class OfPostfix(Queueing):
         assert self.postfix is not None
         return [program(name), "-c", str(self.postfix.configuration), *arguments]
 
-    def list_into(self, file: Path) -> float:
-        return _timed(self._command("postqueue", "-p"), file, env=postfix_environment())
+    def list_into(self, file: Path) -> Took:
+        assert self.postfix is not None
+        running = self._now(self.postfix)
+        before = running.processor
+        took = _timed(self._command("postqueue", "-p"), file, env=postfix_environment())
+        # Its showq, which reads the queue, is a process of the running Postfix.
+        return Took(took.seconds, took.processor + running.processor - before)
 
     def queued(self) -> int:
         assert self.postfix is not None
@@ -235,11 +271,12 @@ class OfExim(Server):
             yield Running(process.port, process.pid)
 
 
-def _timed(argv: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> float:
+def _timed(argv: Sequence[str], output: Path, env: Mapping[str, str] | None = None) -> Took:
     with output.open("wb") as file:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), reaped_seconds()
         subprocess.run(argv, stdout=file, env=env, check=True)
-        return time.perf_counter() - began
+        return Took(time.perf_counter() - began, reaped_seconds() - before)
 
 
-EVERYBODY: tuple[type[Server], ...] = (Mailer, OfPostfix, OfExim)
+US_AND_POSTFIX: tuple[type[Server], ...] = (Mailer, OfPostfix, Again)
+EVERYBODY: tuple[type[Server], ...] = (*US_AND_POSTFIX, OfExim)

@@ -13,10 +13,10 @@ from typing import Any
 
 from testbed.ports import free_port
 
-from bench.costs import peak_memory, processor_seconds, syncs, traced
+from bench.costs import peak_memory, syncs, traced
 from bench.deep import fill_postfix, fill_retry
 from bench.load import RECIPIENT, Load, Sink
-from bench.servers import EVERYBODY, LOGIN, Mailer, OfPostfix, Queueing, Server
+from bench.servers import EVERYBODY, LOGIN, US_AND_POSTFIX, Mailer, OfPostfix, Queueing, Server, Took
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,18 @@ class Sample:
     """What one measurement gave; what was not measured is None."""
 
     rate: float
-    """In the work's unit, the more the better."""
+    """In the work's unit a second, the more the better."""
     processor: float | None = None
-    """Seconds of processor time of the server per message."""
+    """Seconds of processor time of the server for one unit."""
     memory: int | None = None
     """Bytes, at most, of all its processes (PSS)."""
     syncs: float | None = None
     """System calls per message that make data durable."""
+
+    @classmethod
+    def of(cls, amount: float, took: Took, memory: int | None = None) -> "Sample":
+        """Args: amount: what was done, in the work's unit."""
+        return cls(amount / took.seconds, took.processor / amount, memory)
 
 
 Measure = Callable[[type[Server], Path], Sample]
@@ -57,15 +62,14 @@ class Accept:
                 server.accepting() as running,
                 peak_memory(running.pid, wanted=self.watch_memory) as peak,
             ):
-                before = processor_seconds(running.pid)
+                before = running.processor
                 seconds = self.load.submit(running.port)
-                processor = processor_seconds(running.pid) - before
+                took = Took(seconds, running.processor - before)
                 if isinstance(server, Queueing):
                     assert server.queued() == self.load.messages, "mail was acknowledged and is not there"
-        rate = self.load.messages / seconds
-        if self.load.size >= 2**20:
-            rate *= self.load.size / 1e6
-        return Sample(rate, processor / self.load.messages, peak.bytes or None)
+        large = self.load.size >= 2**20
+        amount = self.load.messages * (self.load.size / 1e6 if large else 1)
+        return Sample.of(amount, took, peak.bytes or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,8 @@ class Deliver:
             server = kind(directory, sign=self.sign, onward=sink.port)
             assert isinstance(server, Queueing)
             server.fill(self.messages)
-            seconds = server.deliver(sink, self.messages, self.runners if kind is Mailer else 1)
-        return Sample(self.messages / seconds)
+            runners = self.runners if issubclass(kind, Mailer) else 1
+            return Sample.of(self.messages, server.deliver(sink, self.messages, runners))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +120,13 @@ class EndToEnd:
                 server.relaying() as running,
                 peak_memory(running.pid, wanted=self.watch_memory) as peak,
             ):
-                before = processor_seconds(running.pid)
+                before = running.processor
                 seconds = self.load.submit(running.port, also=lambda: sink.await_taken(self.load.messages))
-                processor = processor_seconds(running.pid) - before
-        return Sample(self.load.messages / seconds, processor / self.load.messages, peak.bytes or None)
+                took = Took(seconds, running.processor - before)
+        return Sample.of(self.load.messages, took, peak.bytes or None)
 
 
-_REASONS: dict[type[Server], str] = {Mailer: "451 4.7.1 Greylisted", OfPostfix: "Connection refused"}
+_OUR_REASON, _POSTFIXS_REASON = "451 4.7.1 Greylisted", "Connection refused"
 """Why what lies in a deep queue was deferred."""
 
 
@@ -136,22 +140,22 @@ class Listing:
         with directory_in(parent) as directory:
             # Into a file: what a reader does with it is not measured.
             printed = directory / "listing"
-            if kind is Mailer:
-                mailer = Mailer(directory)
+            if issubclass(kind, Mailer):
+                mailer = kind(directory)
                 fill_retry(mailer.relay.spool, self.messages)
-                seconds = mailer.list_into(printed)
+                took, reason = mailer.list_into(printed), _OUR_REASON
             else:
                 # Nothing listens there, so that what it lists is deferred for a reason, as ours is.
                 server = OfPostfix(directory, onward=free_port())
                 with server.relaying() as running:
                     Load(1).submit(running.port)
                     fill_postfix(server, self.messages)
-                    seconds = server.list_into(printed)
+                    took, reason = server.list_into(printed), _POSTFIXS_REASON
             text = printed.read_text()
-        for shown in (RECIPIENT, _REASONS[kind]):
+        for shown in (RECIPIENT, reason):
             listed = text.count(shown)
             assert listed >= self.messages, f"{listed} of {self.messages} were listed with {shown}"
-        return Sample(self.messages / seconds)
+        return Sample.of(self.messages, took)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +164,13 @@ class Work:
 
     name: str
     unit: str
+    """What is counted: messages, or MB."""
     measure: Measure
     wanted: float
     """The ratio to Postfix that is to be reached."""
     rest: Measure | None = None
     """Measures once what would disturb the clock: memory, or system calls."""
-    contestants: tuple[type[Server], ...] = (Mailer, OfPostfix)
+    contestants: tuple[type[Server], ...] = US_AND_POSTFIX
 
 
 def works(scale: float) -> tuple[Work, ...]:
@@ -182,17 +187,17 @@ def works(scale: float) -> tuple[Work, ...]:
     few = Load(max(20, int(200 * scale)), reuse=True)
     queue = max(20, int(8000 * scale))
     return (
-        Work("accept, a connection each", "messages/s", Accept(new), 2.0, Durability(few)),
-        Work("accept, connections reused", "messages/s", Accept(reused), 3.0, Durability(few), EVERYBODY),
-        Work("accept, a connection each, login", "messages/s", Accept(new_login), 2.0),
-        Work("accept, connections reused, login", "messages/s", Accept(reused_login), 3.0),
-        Work("deliver, one runner", "messages/s", Deliver(queue), 3.0),
-        Work("deliver, two runners", "messages/s", Deliver(queue, runners=2), 4.0),
-        Work("end to end, a connection each", "messages/s", EndToEnd(new), 2.5),
-        Work("end to end", "messages/s", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True)),
-        Work("end to end, login", "messages/s", EndToEnd(reused_login), 2.5),
-        Work("end to end, DKIM", "messages/s", EndToEnd(signed, sign=True), 3.0),
-        Work("end to end, DKIM, login", "messages/s", EndToEnd(signed_login, sign=True), 3.0),
-        Work("10 MB messages, 4 clients", "MB/s", Accept(large), 1.5, Accept(large, watch_memory=True)),
-        Work("list a deep queue", "messages/s", Listing(max(50, int(100_000 * scale))), 2.0),
+        Work("accept, a connection each", "messages", Accept(new), 2.0, Durability(few)),
+        Work("accept, connections reused", "messages", Accept(reused), 3.0, Durability(few), EVERYBODY),
+        Work("accept, a connection each, login", "messages", Accept(new_login), 2.0),
+        Work("accept, connections reused, login", "messages", Accept(reused_login), 3.0),
+        Work("deliver, one runner", "messages", Deliver(queue), 3.0),
+        Work("deliver, two runners", "messages", Deliver(queue, runners=2), 4.0),
+        Work("end to end, a connection each", "messages", EndToEnd(new), 2.5),
+        Work("end to end", "messages", EndToEnd(reused), 2.5, EndToEnd(reused, watch_memory=True)),
+        Work("end to end, login", "messages", EndToEnd(reused_login), 2.5),
+        Work("end to end, DKIM", "messages", EndToEnd(signed, sign=True), 3.0),
+        Work("end to end, DKIM, login", "messages", EndToEnd(signed_login, sign=True), 3.0),
+        Work("10 MB messages, 4 clients", "MB", Accept(large), 1.5, Accept(large, watch_memory=True)),
+        Work("list a deep queue", "messages", Listing(max(50, int(100_000 * scale))), 2.0),
     )
