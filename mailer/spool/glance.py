@@ -41,12 +41,12 @@ _BLOCK = compile_late(
     rf"Spool-Format: {FORMAT}\r\n"
     r"Spool-Id: ([0-9A-Z]{26})\r\n"
     r"Spool-Received: ([-0-9T:.]{26}Z)\r\n"
-    r"Spool-User: [^\r\n]*\r\n"
-    r"Spool-Peer: [^\r\n]*\r\n"
-    r"Spool-Options: [^\r\n]*\r\n"
-    r'Spool-Sender: <([^<>"\r\n]*)>\r\n'
-    r'Spool-Recipient: <([^<>"\r\n]+)>(?: [^\r\n]*)?\r\n'
-    r'((?:Spool-Recipient: <[^<>"\r\n]+>(?: [^\r\n]*)?\r\n)*)'
+    r"Spool-User: [^\r\n]*+\r\n"
+    r"Spool-Peer: [^\r\n]*+\r\n"
+    r"Spool-Options: [^\r\n]*+\r\n"
+    r'Spool-Sender: <([^<>"\r\n]*+)>\r\n'
+    r'Spool-Recipient: <([^<>"\r\n]++)>(?: [^\r\n]*+)?\r\n'
+    r'((?:Spool-Recipient: <[^<>"\r\n]++>(?: [^\r\n]*+)?\r\n)*)'
     r"Spool-Length: ([0-9]{10})\r\n"
 )
 _ADDRESS = compile_late(r"^Spool-Recipient: <([^>]+)>", re.MULTILINE)
@@ -102,7 +102,9 @@ def _at_a_glance(directory: int, place: Place, name: str) -> Glance | None:
 
 def _columns(fd: int, place: Place, name: str) -> Glance | None:
     """Take the columns from an open file; None, or a ValueError, when it is not ordinary."""
-    head = _read(fd, 0)
+    head = os.pread(fd, _READ, 0)
+    if len(head) < _READ and len(head) % _PAGE == 0:
+        return None  # It may go on behind a bad sector.
     offset = head.find(BEFORE_LENGTH) + len(BEFORE_LENGTH) + LENGTH_WIDTH
     block = head[:offset]
     found = _BLOCK.fullmatch(block.decode())
@@ -115,7 +117,7 @@ def _columns(fd: int, place: Place, name: str) -> Glance | None:
     if (
         not events
         or called != name
-        or events[0].event != Kind.ACCEPTED
+        or events[0].event != _ACCEPTED
         or events[0].envelope != sha256(block).hexdigest()
     ):
         return None
@@ -145,7 +147,7 @@ def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
         if kind in OUTCOMES:
             attempts = max(attempts, event.attempt)
             for address in event.to:
-                if address in last and ((known := last[address]) is None or known.event != Kind.SENT):
+                if address in last and ((known := last[address]) is None or known.event != _SENT):
                     last[address] = event
         elif kind == Kind.HELD:
             held = event.reason or "held"
@@ -159,15 +161,23 @@ def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
 
 def _stand(outcomes: Iterable[Event | None], first: str) -> tuple[list[Status], float | None, str]:
     """Tell from each recipient's last outcome how it stands, when the first is due, and what was said."""
-    statuses, times, said = [], [], []
+    statuses: list[Status] = []
+    waiting, given_up = "", ""
+    times = []
     for event in outcomes:
-        status = OUTCOMES[event.event] if event else Status.PENDING
+        if event is None:
+            statuses.append(_PENDING)
+            times.append(first)
+            continue
+        status = OUTCOMES[event.event]
         statuses.append(status)
         if status not in _FINAL:
-            times.append(event.next if event else first)
-        said.append(event.reply if event else "")
+            times.append(event.next)
+            waiting = waiting or event.reply
+        elif status is not _SENT_STATUS:
+            given_up = given_up or event.reply
     due = min(map(_seconds, times)) if times and all(times) else None
-    return statuses, due, _telling(statuses, said)
+    return statuses, due, waiting or given_up
 
 
 def _telling(statuses: Iterable[Status], replies: Iterable[str]) -> str:
@@ -195,6 +205,9 @@ _SAY_NOTHING_HERE = {
 }
 """Lines that change no column; trouble may, where it takes a doubt away."""
 _FINAL = {status for status in Status if status.final}
+_ACCEPTED, _SENT = Kind.ACCEPTED, Kind.SENT
+_PENDING, _SENT_STATUS = Status.PENDING, Status.SENT
+"""By names of their own: Python 3.11 looks a member up in its class by calling Python."""
 
 
 def _seconds(text: str) -> float:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 import msgspec
@@ -14,7 +15,7 @@ from mailer.spool import words
 from mailer.spool.glance import Glance
 from mailer.spool.inspect import Seen
 from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
-from mailer.spool.layout import Place
+from mailer.spool.layout import Place, full_minute
 from mailer.spool.obstacles import Obstacle, next_attempt
 
 
@@ -144,9 +145,10 @@ def situation(glance: Glance, now: float, keeps: Collection[Obstacle] = ()) -> s
         now: seconds since the epoch.
         keeps: what keeps all mail back.
     """
+    if glance.place in _WAITING:
+        tried = glance.attempts or glance.next is not None or keeps
+        return _waiting(glance, now, tuple(keeps)) if tried else ""
     match glance.place:
-        case Place.NEW | Place.RETRY if glance.attempts or glance.next is not None or keeps:
-            return _waiting(glance, now, keeps)
         case Place.CUR:
             hand = turn(glance.throttled) if glance.throttled else "in a runner's hands"
             return hand if glance.in_hand else "its runner died; the next run takes it over"
@@ -165,11 +167,23 @@ def turn(throttled: Event) -> str:
     return printable(f"waits for its turn at {throttled.hop}, about {when}: {throttled.reason}", 500)
 
 
-def _waiting(glance: Glance, now: float, keeps: Collection[Obstacle]) -> str:
-    if glance.next is not None and glance.next > now and not glance.attempts:
-        return words.scheduled(glance.next, now)
-    expected = next_attempt(glance.next, keeps).words(now)
-    return f"{expected}, {words.count(glance.attempts, 'attempt')}"
+_WAITING = frozenset({Place.NEW, Place.RETRY})
+
+
+def _waiting(glance: Glance, now: float, keeps: tuple[Obstacle, ...]) -> str:
+    due = glance.next
+    if due is None:
+        return _expected(None, glance.attempts, now, keeps)
+    if due > now and not glance.attempts:
+        return words.scheduled(due, now)
+    return _expected(full_minute(due), glance.attempts, now, keeps)
+
+
+# Thousands of messages wait in one bucket: to say the same of each anew takes longer than to read the file.
+@lru_cache(maxsize=1024)
+def _expected(minute: int | None, attempts: int, now: float, keeps: tuple[Obstacle, ...]) -> str:
+    """Say when messages are tried that are due at a full minute: at that, as their bucket says."""
+    return f"{next_attempt(minute, keeps).words(now)}, {words.count(attempts, 'attempt')}"
 
 
 def outcome(standing: Standing) -> str:

@@ -13,6 +13,7 @@ from mailer.spool.layout import full_minute
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _PUNCTUAL = 120.0
 """Seconds after which a due message is late: cron runs each minute."""
+_PENDING = Status.PENDING
 _LONGEST_REPLY = 300
 """Characters of a reply in a listing; `show` and `why` have all of it."""
 
@@ -37,9 +38,15 @@ def _duration(left: int) -> str:
 
 def age(seconds: float) -> str:
     """Write a duration in its largest unit, at most four characters wide for 27 years."""
+    return _age(int(seconds))
+
+
+# A long listing has messages of many ages, most of them of some that it has just had.
+@lru_cache(maxsize=4096)
+def _age(seconds: int) -> str:
     for size, unit in _UNITS:
         if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
+            return f"{seconds // size}{unit}"
     return "0s"
 
 
@@ -111,7 +118,7 @@ def recipients(first: str, statuses: Sequence[Status]) -> str:
     first = address(first)
     if len(statuses) == 1:
         status = statuses[0]
-        return first if status is Status.PENDING else f"{first} [{status}]"
+        return first if status is _PENDING else f"{first} [{status.value}]"
     named = f"{first} +{len(statuses) - 1}"
     counts = Counter(statuses)
     if set(counts) == {Status.PENDING}:

@@ -88,6 +88,9 @@ def line(found: Seen | Glance, now: float, keeps: Collection[Obstacle] = ()) -> 
     older, size = words.age(now - glance.received), words.size(glance.length)
     sender = words.address(glance.sender)
     recipients = words.recipients(glance.recipients[0], glance.statuses)
-    columns = f"{glance.id} {glance.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
-    said = (columns, story.situation(glance, now, keeps), words.reply(glance.reply))
-    return "; ".join(filter(None, said)) + "\n"
+    situation = story.situation(glance, now, keeps)
+    reply = words.reply(glance.reply)
+    return (
+        f"{glance.id} {glance.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
+        f"{'; ' if situation else ''}{situation}{'; ' if reply else ''}{reply}\n"
+    )

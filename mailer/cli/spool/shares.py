@@ -39,7 +39,7 @@ def processes_for(spool: Spool, places: Iterable[Place]) -> int:
 
 
 def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str]:
-    """Stream all lines, some at a time and in no particular order.
+    """Stream all lines, in no particular order.
 
     Args:
         lines: as above.
@@ -143,7 +143,9 @@ def _merged(fds: Iterable[int]) -> Iterator[str]:
             data = os.read(fd, _PIPE)
             whole, end, cut[fd] = (cut[fd] + data).rpartition(b"\n")
             if end:
-                yield (whole + end).decode("utf-8", "surrogateescape")
+                # Not splitlines: a line ends at LF alone.
+                for line in whole.decode("utf-8", "surrogateescape").split("\n"):
+                    yield f"{line}\n"
             if not data:
                 ready.unregister(fd)
                 del cut[fd]
