@@ -514,4 +514,22 @@ DEFECTS = (
         "min(ailment.pause, LONGEST_ASKED) if not ailment.asked else",
         ("test_send_http_answers.py",),
     ),
+    Defect(
+        "old-mail-waits-for-a-budget",
+        "nobody is told for days that a mail was not delivered",
+        "send/unbudgeted.py",
+        "        if self._is_overdue(state.since):\n            return True",
+        "        if self._is_overdue(state.since):\n            return False",
+        ("test_budgets_used_up.py::test_only_mail_that_needs_no_budget_is_claimed_while_all_are_used_up",),
+    ),
+    Defect(
+        "refused-request-uses-a-budget",
+        "some 429 use up a day's allowance, and its mail waits",
+        "send/budgets.py",
+        "        unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)",
+        "        unheard = False",
+        (
+            "test_budgets_used_up.py::test_a_request_that_is_answered_429_uses_nothing_and_one_without_an_answer_does",
+        ),
+    ),
 )
