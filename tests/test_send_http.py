@@ -18,7 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sending import forward_to, found, queue
 from test_send_http_header import KNOWN, fields
-from testbed.faketime import faketime
+from testbed.faketime import faketime, fast_clock
 from testbed.http_api import DOMAIN, MAILBOX, Fault, HttpApi, Reader, gmail, graph, mailgun
 from testbed.ports import free_port
 from testbed.relay import Relay
@@ -365,6 +365,22 @@ def test_what_becomes_of_a_mail(relay: Relay, tokens: TokenServer, script: list[
         waiting = queue(relay.spool, message=MESSAGE + body)
         assert relay.mailer_send("--once").returncode == 0
     assert journal(relay, waiting)[-1]["event"] == last, journal(relay, waiting)
+
+
+def test_a_request_that_is_not_answered_in_time_is_uncertain_and_goes_nowhere_else(relay: Relay) -> None:
+    """Its ten minutes pass by a fast clock; the interface has the whole request."""
+    with HttpApi(mailgun) as api, Server() as second, fast_clock(200) as fast:
+        api.hold = Event()
+        settings = by_key(api, uncertain="retry")
+        settings["forwardProviders"].append({"host": "127.0.0.1", "port": second.port})
+        relay.configure(settings)
+        waiting = queue(relay.spool, message=MESSAGE)
+        assert relay.mailer_send("--once", under=fast).returncode == 0
+        api.hold.set()
+        assert (api.requests, second.delivered()) == (1, [])
+    last = journal(relay, waiting)[-1]
+    assert last["event"] == "uncertain"
+    assert "the request had been sent whole" in last["reply"]
 
 
 def test_without_an_answer_the_next_provider_gets_it(relay: Relay, tokens: TokenServer) -> None:
