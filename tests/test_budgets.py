@@ -368,6 +368,36 @@ def test_each_message_reads_why_nothing_may_be_taken(spool: Spool) -> None:
     assert f"cannot be read: {path}" in first
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_longer(
+    spool: Spool, *, damaged: bool
+) -> None:
+    """All that is allowed at a time was in the hands of a run that was killed; or nobody knows."""
+    clock, dead, run = [100.0], Holder(spool), Holder(spool)
+    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=2), lambda: at(clock[0]), lambda: True)
+    assert file.take(dead.name, 2, [], 0)[0] == 2
+    os.close(dead._fd)
+    if damaged:
+        (spool.path / STATE / f"{file_name(ACCOUNT)}.json").write_bytes(bytes(100))
+    purse = Purse(
+        file, "smtp.example.com", "Acme", lambda: run.name, Clocks(lambda: NOON, lambda: clock[0], "one")
+    )
+
+    async def taken() -> int:
+        try:
+            return await purse.take(1)
+        except Spent:
+            return 0
+
+    assert purse.closed_for == 0.0
+    assert asyncio.run(taken()) == 0
+    assert purse.closed_for == 60.0
+    clock[0] = 160.5
+    assert purse.closed_for == 0.0
+    assert asyncio.run(taken()) == 1
+    run.close()
+
+
 def test_what_a_dead_run_held_counts_as_used_when_others_run_short(spool: Spool) -> None:
     terms, clock = Terms(per_minute=10), [100.0]
     file = BudgetFile(spool, ACCOUNT, terms, lambda: at(clock[0]), lambda: True)

@@ -119,10 +119,26 @@ class BudgetFile:
         self._trusts = trusts
 
     def look(self) -> Room:
-        """Tell what is left, without the lock; what dead runs hold is not found."""
+        """Tell what is left, without the lock.
+
+        What dead runs hold is not given back here, and a record that makes no sense is not replaced. If
+        nothing is left for such a reason the answer is to ask again at once, with `take`, which does both;
+        else mail would wait for as long as the record stands.
+        """
         reading = self._read()
-        use = load(self._spool, self.of, reading, trusted=self._trusts())
-        return budget.room(self.terms, use, reading.uptime)
+        try:
+            use, makes_sense = _read(self._spool, self.of, reading, trusted=self._trusts())
+        except OSError:
+            use, makes_sense = _all_used(self.of, reading), True
+        left_over = budget.room(self.terms, use, reading.uptime)
+        if left_over.free or (makes_sense and not self._any_dead(use)):
+            return left_over
+        return replace(left_over, at=reading.uptime)
+
+    def _any_dead(self, use: Use) -> bool:
+        with contextlib.suppress(OSError), self._spool.directory(STATE) as directory:
+            return any(_is_dead(directory, name) for name in use.held)
+        return False
 
     def take(self, holder: str, want: int, used: Sequence[tuple[float, int]], left: int) -> tuple[int, Room]:
         """Reserve as many as there are, durably, and record what was used.
@@ -165,11 +181,14 @@ class BudgetFile:
 
     def _load(self, reading: Reading) -> Use:
         try:
-            return _read(self._spool, self.of, reading, trusted=self._trusts())
+            use, makes_sense = _read(self._spool, self.of, reading, trusted=self._trusts())
         except OSError as error:
             path = self._spool.path / STATE / f"{self._name}.json"
             reason = f"what was used of the budget of {self.of} cannot be read: {path}: {error.strerror}"
             raise Unavailable(reason) from error
+        if not makes_sense:
+            self._write(use)
+        return use
 
     def _write(self, use: Use) -> None:
         state.replace(self._spool, f"{self._name}.json", msgspec.json.encode(use) + b"\n")
@@ -196,18 +215,19 @@ def _lock(fd: int, of: str) -> None:
 def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
     """Read what was used of a budget, as of a reading of the clocks; all, if it cannot be read."""
     try:
-        return _read(spool, of, reading, trusted=trusted)
+        return _read(spool, of, reading, trusted=trusted)[0]
     except OSError:
         return _all_used(of, reading)
 
 
-def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
+def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> tuple[Use, bool]:
+    """Return what was used, and whether the record makes sense; raises OSError: it cannot be read."""
     data = state.read_last(spool, f"{file_name(of)}.json")
     try:
         use = Use() if data is None else msgspec.json.decode(data, type=Use)
-        return replace(budget.brought_forward(use, reading, trusted=trusted), of=of)
+        return replace(budget.brought_forward(use, reading, trusted=trusted), of=of), True
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors.
-        return _all_used(of, reading)
+        return _all_used(of, reading), False
 
 
 def _all_used(of: str, reading: Reading) -> Use:
