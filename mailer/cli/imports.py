@@ -1,6 +1,5 @@
 """`mailer import`: take over what another relay has queued, each message once."""
 
-import asyncio
 import os
 import sys
 from collections import Counter
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mailer.cli import loop
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
@@ -74,7 +74,7 @@ def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None)
         for name in names:
             listing.show(name, *_looked_at(queue, name))
     else:
-        asyncio.run(_take_over(loaded, queue, names, listing))
+        loop.run(_take_over(loaded, queue, names, listing))
     return listing.end()
 
 

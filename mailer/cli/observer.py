@@ -18,6 +18,7 @@ from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.limits import uses
+from mailer.cli.loop import run as run_loop
 from mailer.cli.outlook import outlook
 from mailer.cli.reader import tell
 from mailer.cli.service_manager import ServiceManager
@@ -60,6 +61,8 @@ def bound(port: int) -> Site:
             raise Failure(
                 Exit.NO_PERMISSION, f"{where}. Ports below 1024 are root's; set healthCheckPort"
             ) from error
+        if error.errno == errno.EMFILE:
+            raise
         raise Failure(Exit.UNAVAILABLE, where) from error
 
 
@@ -74,7 +77,7 @@ def _allow_descriptors() -> None:
 def run(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManager) -> None:
     """Answer until SIGTERM or SIGINT."""
     _allow_descriptors()
-    asyncio.run(_serve(loaded, spool, site, manager))
+    run_loop(_serve(loaded, spool, site, manager))
 
 
 async def _serve(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManager) -> None:

@@ -1,5 +1,6 @@
 """How each program of ours begins and ends: the umask first, and every end a sentence and an exit code."""
 
+import errno
 import gc
 import os
 import sys
@@ -100,7 +101,13 @@ def system_words(error: OSError) -> str:
     """Say what the system said, `No space left on device` for instance, and about which file."""
     if not error.strerror:
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if error.errno != errno.EMFILE:
+        return said
+    from resource import RLIMIT_NOFILE, getrlimit  # noqa: PLC0415 - as above
+
+    most = getrlimit(RLIMIT_NOFILE)[0]
+    return f"{said}; this program may have {most}: raise `ulimit -n`, or LimitNOFILE= of its unit"
 
 
 def _complain(name: str, text: str) -> None:

@@ -59,9 +59,7 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
     if order.mode == ONCE and _was_idle(loaded, level):
         return Exit.OK
     # Imported here: most runs of cron were idle.
-    import asyncio  # noqa: PLC0415
-
-    from mailer.cli import drops  # noqa: PLC0415
+    from mailer.cli import drops, loop  # noqa: PLC0415
     from mailer.cli.once import once  # noqa: PLC0415
     from mailer.cli.parent import end_with  # noqa: PLC0415
 
@@ -75,10 +73,10 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
             say_if_paused(spool)
         log = program_log(config, spool, level)
         if order.mode == ONCE:
-            return asyncio.run(once(loaded, spool, log, order))
+            return loop.run(once(loaded, spool, log, order))
         from mailer.cli.watch import Watch  # noqa: PLC0415 - for one that stays
 
-        asyncio.run(Watch(loaded, spool, log, manager).run())
+        loop.run(Watch(loaded, spool, log, manager).run())
         log.notice("ended")
         return Exit.OK
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mailer.cli import receiver
+from mailer.cli import loop, receiver
 from mailer.cli.activation import inherited
 from mailer.cli.clocks import clocks
 from mailer.cli.drops import Drops
@@ -61,9 +61,9 @@ def run(port: int | None, parent: int | None) -> Exit:
         spool = make_spool(loaded.config.spool_dir)
         word = identity.made(spool)
     settings = replace(receiver.settings(loaded.config, port), identity=word)
-    with spool, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with spool:
         try:
-            runner.run(_serve(loaded, settings, spool, Beginning(parent, manager, sockets)))
+            loop.run(_serve(loaded, settings, spool, Beginning(parent, manager, sockets)), _loop_factory())
         except (UnsafeSettingsError, NotConfiguredError) as error:
             raise Failure(Exit.CONFIG, str(error)) from error
     return Exit.OK
@@ -81,14 +81,14 @@ class Beginning:
 
 async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginning) -> None:
     config, stop, manager = loaded.config, asyncio.Event(), begun.manager
-    loop = asyncio.get_running_loop()
+    running_loop = asyncio.get_running_loop()
 
     def end() -> None:
         manager.stopping()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        running_loop.add_signal_handler(number, end)
     log = program_log(config, spool, Level.INFO)
     committer = Committer(spool, log.together)
     host, terminal = clocks(), Terminal()
@@ -113,7 +113,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
 
             vitals = Vitals(manager, spool, log, describe, committer.answer)
             reloader = Reloader(server, service, loaded, entry, manager, drops)
-            listen(loop, lambda: end() if terminal.gone else reloader.start())
+            listen(running_loop, lambda: end() if terminal.gone else reloader.start())
             manager.ready(describe())
             started.enter_context(vitals.kept())
             drops.start(Pickup(spool, log, clocks().wall, lambda: reloader.service))

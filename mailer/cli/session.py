@@ -1,6 +1,5 @@
 """`mailer session`: one SMTP session on standard input, without a daemon; `mailer-sendmail` starts it."""
 
-import asyncio
 import os
 import socket
 import time
@@ -24,7 +23,8 @@ def session() -> Exit:
     Only root and the spool's owner can. The program is who this process is, and `localUsers` says whose its
     mail is, with the same limits.
     """
-    from mailer.config import checks  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.cli import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.config import checks  # noqa: PLC0415 - as above
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
 
     try:
@@ -39,7 +39,7 @@ def session() -> Exit:
         with acting_as_owner(loaded.config.spool_dir):
             spool = make_spool(loaded.config.spool_dir)
         with spool:
-            asyncio.run(_serve(loaded, spool, connection, ids))
+            loop.run(_serve(loaded, spool, connection, ids))
     return Exit.OK
 
 

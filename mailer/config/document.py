@@ -1,5 +1,6 @@
 """From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
 
+from errno import EMFILE, ENFILE
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ def read(path: Path) -> tuple[bytes, int]:
     Raises:
         ConfigError: it cannot be read, is larger than `LARGEST`, or another user could change it: it may name
             commands to run.
+        OSError: it could be read another time: the program, or the host, has no descriptor for it.
     """
     try:
         data, state = read_trusted(path, LARGEST + 1)
@@ -41,6 +43,8 @@ def read(path: Path) -> tuple[bytes, int]:
         hidden = "" if path.parent.exists() else _hidden(path)
         raise _unusable(path, f"cannot be read: {error.strerror}{hidden}") from None
     except OSError as error:
+        if error.errno in {EMFILE, ENFILE}:
+            raise
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     if len(data) > LARGEST:
         raise _unusable(path, f"is larger than {LARGEST} bytes; is it the configuration?")

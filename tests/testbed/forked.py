@@ -6,6 +6,7 @@ opened, so that strace sees it from its first step.
 
 import multiprocessing
 import os
+import resource
 import signal
 import stat
 import sys
@@ -49,6 +50,7 @@ class Spec:
         given: a file with its standard input.
         uid: the user who runs it; ours if None.
         short: the number of the write to a file of which only the first half is written; 0: none.
+        descriptors: how many it may have; 0: as many as we.
     """
 
     argv: Sequence[str]
@@ -59,6 +61,7 @@ class Spec:
     given: Path = Path(os.devnull)
     uid: int | None = None
     short: int = 0
+    descriptors: int = 0
 
 
 class Program:
@@ -142,6 +145,8 @@ def _run(spec: Spec) -> None:
     sys.argv = [name, *arguments]
     if spec.gate:
         os.close(os.open(spec.gate, os.O_RDONLY))
+    if spec.descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spec.descriptors, spec.descriptors))
     sys.exit(_main_of(name)())
 
 
