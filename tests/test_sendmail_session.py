@@ -11,7 +11,7 @@ from test_receive_smuggling import SEQUENCES
 
 from mailer.sendmail import session
 from mailer.sendmail.session import Session
-from mailer.spool.drop import Drop
+from mailer.spool.drop_file import Drop
 from mailer.spool.layout import DROP, DROP_MODE, Spool
 
 BEGIN = "EHLO x\r\nMAIL FROM:<a@here.example>\r\nRCPT TO:<root>\r\n"
