@@ -293,6 +293,30 @@ def test_users_take_turns_and_one_that_is_limited_keeps_no_other_back(spool: Spo
 
 @only_root
 @pytest.mark.security_case(134)
+def test_drops_that_have_to_wait_are_tried_ever_less_often(spool: Spool) -> None:
+    """By one program that stays; each try has a line in the ledger."""
+    now = [1e9]
+    rules = RateRules(users={"eve": Rate(per_hour=2)}, of_user=lambda user: Rate(per_hour=2))
+    receiver = Receiver(spool, RateLimiter(rules, lambda: now[0]))
+    for _ in range(9):
+        leave(spool, TEXT.replace(b"app@", b"eve@"), uid=EVE)
+    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._service)
+    for _ in range(359):
+        asyncio.run(pickup.once())
+        now[0] += 10
+    assert len(queued(spool)) == 2
+    assert 10 < sum("event=limited" in line for line in receiver.log) < 100
+    leave(spool, uid=ANN)
+    asyncio.run(pickup.once())
+    assert len(queued(spool)) == 3
+    for _ in range(32):
+        now[0] += 10
+        asyncio.run(pickup.once())
+    assert len(queued(spool)) == 5
+
+
+@only_root
+@pytest.mark.security_case(134)
 def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: Spool) -> None:
     receiver, nobody, now = Receiver(spool), 4799, [1e9]
     for _ in range(25):

@@ -101,14 +101,17 @@ class Pickup:
             for uid, names in list(found.items()):
                 if self._ending.is_set() or gone >= _AT_ONCE:
                     return gone
-                if self._refusals.too_many(uid):
+                if self._refusals.too_many(uid) or self._refusals.pauses.lasts(uid):
                     del found[uid]
                     continue
                 if await self._take(service, uid, names.pop(0)):
                     gone, waits[uid] = gone + 1, 0
+                    self._refusals.pauses.went(uid)
                 else:
                     waits[uid] += 1
                 if not names or waits[uid] >= _PATIENCE:
+                    if waits[uid]:
+                        self._refusals.pauses.waited(uid)
                     del found[uid]
         return gone
 

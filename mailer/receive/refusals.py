@@ -1,4 +1,7 @@
-"""How many drops of each user were refused for good lately, by this program and by all others."""
+"""Whose drops are left for later: of users with many that were refused, or with some that had to wait.
+
+Each try of a drop that is not taken makes a line in the ledger, and users leave as many drops as they like.
+"""
 
 from collections import Counter
 
@@ -11,6 +14,32 @@ _MOST = 20
 """Drops of one user that are refused for good within `_WINDOW`, each with a line in the ledger; then the rest
 of theirs wait: the ledger, and the operator's list, are not for any user of the host to fill."""
 _WINDOW = 3600.0
+_FIRST, _LONGEST = 10.0, 300.0
+"""Seconds until the next try of a user's drops that had to wait (a rate limit, a full disk), each time twice as
+many."""
+
+
+class Pauses:
+    """Until when one program leaves the drops of users alone, since the last ones had to wait."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin with none."""
+        self._clock = clock
+        self._until: dict[int, tuple[float, float]] = {}
+        """By user id: how long the pause is, and when it began."""
+
+    def waited(self, uid: int) -> None:
+        """Pause, longer than the last time."""
+        longer = 2 * self._until[uid][0] if uid in self._until else _FIRST
+        self._until[uid] = min(longer, _LONGEST), self._clock()
+
+    def went(self, uid: int) -> None:
+        """Forget that there was a pause: a drop was taken in, or put by."""
+        self._until.pop(uid, None)
+
+    def lasts(self, uid: int) -> bool:
+        length, begun = self._until.get(uid, (0.0, 0.0))
+        return 0 <= self._clock() - begun < length
 
 
 class Refusals:
@@ -26,6 +55,7 @@ class Refusals:
         self._own, self._since = Counter[int](), clock()
         """By this program, within the window that began then."""
         self._files = Counter[int]()
+        self.pauses = Pauses(clock)
 
     def look(self, spool: Spool) -> None:
         """Count the files that were refused within the last hour; raises OSError.
