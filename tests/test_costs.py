@@ -8,11 +8,13 @@ import re
 import smtplib
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from bench.deep import fill_retry
 from hostile import Server
 from receiving import running
 from sending import MESSAGE, SENDER, TO, forward_to, queue
@@ -23,6 +25,9 @@ from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
 import mailer
+from mailer.cli.spool.ls import line
+from mailer.spool.glance import glances
+from mailer.spool.layout import Spool
 
 OURS = f"{Path(mailer.__file__).parent}/"
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -182,6 +187,28 @@ def test_a_delivered_message_costs_few_calls_of_python(relay: Relay) -> None:
     few = sending_calls(relay, FEW)
     each_costs = (sending_calls(relay, MANY) - few) / (MANY - FEW)
     assert 0 < each_costs <= SENDING_CALLS, each_costs
+
+
+LISTING_CALLS = 27
+"""Of Python functions of ours, for a line about a deferred message in a listing, at most: 25 today, and fewer
+where Python inlines comprehensions. What is said of all messages of a bucket is said once."""
+
+
+def test_a_listed_message_costs_few_calls_of_python(tmp_path: Path) -> None:
+    fill_retry(tmp_path / "spool", MANY)
+    now, called = time.time() + 60, 0
+
+    def count_ours(frame: FrameType, event: str, _: object) -> None:
+        nonlocal called
+        called += event == "call" and frame.f_code.co_filename.startswith(OURS)
+
+    with Spool.open(tmp_path / "spool") as spool:
+        assert len([line(one, now) for one in glances(spool, now)]) == MANY  # what only the first needs
+        sys.setprofile(count_ours)
+        for one in glances(spool, now):
+            line(one, now)
+        sys.setprofile(None)
+    assert 0 < called / MANY <= LISTING_CALLS, called / MANY
 
 
 UNNEEDED = {
