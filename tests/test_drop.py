@@ -25,6 +25,7 @@ from mailer.receive.accounts import single_login
 from mailer.receive.local_users import LocalUser
 from mailer.receive.pickup import Pickup
 from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.refusals import Pauses
 from mailer.receive.service import Service
 from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
@@ -313,6 +314,25 @@ def test_drops_that_have_to_wait_are_tried_ever_less_often(spool: Spool) -> None
         now[0] += 10
         asyncio.run(pickup.once())
     assert len(queued(spool)) == 5
+
+
+def test_a_drop_that_goes_ends_its_users_pauses_and_a_clock_that_is_set_back_too() -> None:
+    now, tried = [1e9], list[float]()
+    pauses = Pauses(lambda: now[0])
+    for _ in range(7):
+        pauses.waited(ANN)
+        begun = now[0]
+        while pauses.lasts(ANN):
+            now[0] += 1
+        tried.append(now[0] - begun)
+    assert tried == [10, 20, 40, 80, 160, 300, 300]
+    pauses.went(ANN)
+    pauses.waited(ANN)
+    now[0] += 9
+    assert pauses.lasts(ANN)
+    assert not pauses.lasts(EVE)
+    now[0] -= 86_400
+    assert not pauses.lasts(ANN)
 
 
 @only_root
