@@ -15,8 +15,7 @@ _MOST = 20
 of theirs wait: the ledger, and the operator's list, are not for any user of the host to fill."""
 _WINDOW = 3600.0
 _FIRST, _LONGEST = 10.0, 300.0
-"""Seconds until the next try of a user's drops that had to wait (a rate limit, a full disk): twice as many each
-time."""
+"""Seconds until a user's drops that had to wait (a rate limit, a full disk) are tried again; they double."""
 
 
 class Pauses:
