@@ -20,7 +20,7 @@ from seeded_defects.catalogue import DEFECTS
 from lab.explore import Counts, Failure, explore, shortest
 from lab.results import DEFECTS_FILE, PAGE, TOTALS, VERSION, commit, page
 
-_SEEN = ("spool/", "send/record.py", "send/work.py", "send/journals.py")
+_SEEN = ("spool/", "mail/budget.py", "send/record.py", "send/work.py", "send/journals.py")
 """Where the defects are that a simulated disk could show."""
 
 
@@ -136,7 +136,7 @@ def _keep_row(name: str, row: str) -> None:
     rows: dict[str, str] = {}
     if DEFECTS_FILE.exists():
         rows = dict(line.split("\t", 1) for line in DEFECTS_FILE.read_text().splitlines())
-    rows[name] = row
+    rows[name] = f"{row} | {VERSION}"
     lines = [f"{defect.name}\t{rows[defect.name]}" for defect in DEFECTS if defect.name in rows]
     DEFECTS_FILE.parent.mkdir(parents=True, exist_ok=True)
     DEFECTS_FILE.write_text("\n".join(lines) + "\n")

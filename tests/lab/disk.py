@@ -244,22 +244,40 @@ class Disk:
     def _with_partners(self, changes: list[Change]) -> list[Change]:
         """Where renames are whole, what removes an old name brings the new one with it.
 
-        And what names a file in a new directory brings that directory: no transaction comes before its past.
+        And what names a file in a new directory brings that directory, and the removal of a directory what
+        was moved out of it: no transaction comes before its past.
         """
         if not self.profile.whole_renames or not changes:
             return changes
-        wanted = set(changes)
-        operations = {change.operation for change in changes if change.inode is None}
+        removed = {self._named_before(change) for change in changes if change.inode is None}
+        wanted = {*changes, *(c for c in self.changes if c.directory in removed)}
+        operations = {change.operation for change in wanted if change.inode is None}
         wanted.update(c for c in self.changes if c.operation in operations and c.inode is not None)
         directories = {change.directory for change in wanted if change.inode is not None}
         wanted.update(c for c in self.changes if c.inode in directories)
         return [change for change in self.changes if change in wanted]
 
+    def _named_before(self, change: Change) -> int | None:
+        """Return the inode whose name a change removes."""
+        found = self.inodes[change.directory].durable_entries.get(change.name)
+        for other in self.changes:
+            if other is change:
+                break
+            if (other.directory, other.name) == (change.directory, change.name):
+                found = other.inode
+        return found
+
     def _keep(self, changes: list[Change]) -> None:
         for change in changes:
             _apply(self.inodes[change.directory].durable_entries, change)
         kept = set(changes)
-        self.changes = [change for change in self.changes if change not in kept]
+        # Of one name the last word counts: what came before it can have no effect any more.
+        last = {(c.directory, c.name): at for at, c in enumerate(self.changes) if c in kept}
+        self.changes = [
+            change
+            for at, change in enumerate(self.changes)
+            if change not in kept and at > last.get((change.directory, change.name), -1)
+        ]
 
     # What a fault leaves.
 

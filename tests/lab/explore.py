@@ -7,7 +7,7 @@ from random import Random
 
 from lab import judge
 from lab.disk import PROFILES, Disk, Write, put
-from lab.hops import Log, token_of
+from lab.hops import REFUSED, Log, token_of
 from lab.operating import first_token, operator, plant, rotate
 from lab.programs import ROUNDS, drain, runner
 from lab.seam import installed
@@ -88,8 +88,8 @@ class Main(Image):
             self.start(f"user {number}", user([m for m in story.mails if m.user == number]), user=number)
         for number, after in enumerate(story.runners):
             self.start(f"runner {number}", runner, after)
-        if story.commands:
-            self.start("operator 0", operator(story.commands))
+        for number in sorted({command.by for command in story.commands}):
+            self.start(f"operator {number}", operator([c for c in story.commands if c.by == number]))
         if story.plants:
             self.start("another user", plant(sorted(story.plants, key=lambda p: p.after)))
         for number, after in enumerate((0.1, *story.runners) if story.events else ()):
@@ -174,7 +174,7 @@ class Explorer:
     def _add(self, fault: str, at: int, disk: Disk) -> None:
         main = self._main
         # After a power cut it matters what was delivered before the last second.
-        since = main.wall() - judge.LAST_SECOND
+        since = main.time() - judge.LAST_SECOND
         old = sum(one.at < since for one in main.log.accepted) if fault == CUT else -1
         key = disk.fingerprint(), main.log.signature(), old
         if key not in self._seen:
@@ -185,7 +185,9 @@ class Explorer:
         """Start programs on what a fault has left; now and then, end these as well, and start others."""
         story, random = self._story, Random(f"image {self._story.seed} {number}")
         self._counts.worlds += 1
-        world = self._world(fault, now, disk, log, random, ())
+        booted = now if fault == CUT else self._main.booted
+        world = self._world(fault, now, disk, log, random, (), booted)
+        world.examines = number % 4 == 0 and story.tidy
         rotten = _let_rot(disk, random) if story.rot and fault == KILLED else ""
         deaths = len(story.kills) + (fault == KILLED)
         if random.random() < _AGAIN and not rotten:
@@ -195,7 +197,9 @@ class Explorer:
             if world.ended:
                 deaths += 1
                 fault, disk, cuts = self._again(fault, world, random)
-                world = self._world(fault, world.scheduler.now, disk, log, random, cuts)
+                now = world.scheduler.now
+                booted = now if fault == CUT else world.booted
+                world = self._world(fault, now, disk, log, random, cuts, booted)
                 world.excused = True
                 world.run()
         except Stuck as stuck:
@@ -210,6 +214,7 @@ class Explorer:
             rotten=rotten,
             deadly=story.deadly,
             # What is held in doubt has no end yet, and `held` is not told unless it is asked for.
+            refusable=_refusable(story),
             told=story.events and not (story.faults or world.cuts or story.hold_uncertain),
         )
         return judge.verdict(disk, log, terms)
@@ -218,17 +223,24 @@ class Explorer:
         """End a second world; by no power cut if what died before it left its last second not durable."""
         if fault != CUT or self._story.deadly or random.random() < 0.5:
             return KILLED, world.disk.as_seen(), world.cuts
-        return CUT, world.disk.after_power_cut(random), (*world.cuts, world.wall())
+        return CUT, world.disk.after_power_cut(random), (*world.cuts, world.time())
 
-    def _world(
-        self, fault: str, now: float, disk: Disk, log: Log, random: Random, cuts: tuple[float, ...]
+    def _world(  # noqa: PLR0917 - what a fault has left
+        self,
+        fault: str,
+        now: float,
+        disk: Disk,
+        log: Log,
+        random: Random,
+        cuts: tuple[float, ...],
+        booted: float,
     ) -> Image:
         """Make a world in which no call fails."""
         story = self._story
         world = Image(story, disk, log, start=now, random=random)
-        world.boot = "boot" if fault != CUT else f"boot {now}"
+        world.booted = booted
         world.excused = fault != END
-        world.cuts = (*cuts, world.wall()) if fault == CUT and not cuts else cuts
+        world.cuts = (*cuts, world.time()) if fault == CUT and not cuts else cuts
         log.violations += judge.pause_of(disk, log)
         log.paused[0] = None
         unheard = {mail.token for mail in story.mails if mail.key} - {ack.token for ack in log.acks}
@@ -260,6 +272,14 @@ def _begin(story: Story) -> Main:
     first.run()
     disk.sync_all()
     return Main(story, disk, log)
+
+
+def _refusable(story: Story) -> frozenset[tuple[str, str]]:
+    listed = {command.to for command in story.commands if command.verb == "suppress"}
+    refused = {(token, to) for token, to, answers in story.answers if REFUSED in answers}
+    return frozenset(
+        refused | {(mail.token, to) for mail in story.mails for to in mail.recipients if to in listed}
+    )
 
 
 def _let_rot(disk: Disk, random: Random) -> str:

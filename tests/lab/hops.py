@@ -4,17 +4,21 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.budgets import Purse
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.presentation import Presentation
 from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.smtp.places import Places
 from mailer.send.trouble import HopTrouble
+from mailer.spool.slots import Slots
 
 HOP = "mx.example.net[192.0.2.1]:25"
 SENT, LATER, REFUSED, DOWN, LOST, CUT, DEADLY = "sent", "later", "refused", "down", "lost", "cut", "deadly"
@@ -85,6 +89,10 @@ class Log:
     """Those that were said to be durable."""
     told: list[tuple[str, str, str]] = field(default_factory=list)
     """Events that were taken: message, recipient, kind."""
+    listed: dict[str, float | None] = field(default_factory=dict)
+    """Addresses that are suppressed, and when the command said so; None: that is not certain."""
+    used: list[float] = field(default_factory=list)
+    """When a recipient was accepted, also of a notification: a provider counts these."""
     ids: dict[str, str] = field(default_factory=dict)
     """The ids under which hops saw messages."""
     violations: list[str] = field(default_factory=list)
@@ -95,10 +103,11 @@ class Log:
 
     def signature(self) -> int:
         accepted = tuple((one.token, one.recipient) for one in self.accepted)
-        others = (len(self.stored), len(self.tokens), self.paused[0], len(self.told))
+        others = (len(self.stored), len(self.tokens), self.paused[0], len(self.told), len(self.used))
         commands = frozenset(self.gone), frozenset(self.kept)
+        listed = frozenset((address, at is None) for address, at in self.listed.items())
         tried = frozenset(self.tried.items())
-        return hash((tuple(self.acks), accepted, tuple(self.notices), tried, others, commands))
+        return hash((tuple(self.acks), accepted, tuple(self.notices), tried, others, commands, listed))
 
 
 @dataclass(eq=False)
@@ -111,6 +120,10 @@ class Hop:
     clock: Callable[[], float]
     allows_again: Callable[[str, str], str]
     """Returns why a recipient may not get a message again; empty: it may."""
+    waits: Callable[[str, str], float]
+    """Returns until when, by its file, a recipient is not to be tried; 0: it may be."""
+    began: float
+    """When the machine did."""
     pace: Callable[[], float]
     die: Callable[[], None]
     earliest: dict[str, float]
@@ -118,7 +131,12 @@ class Hop:
     name: str = HOP
     batch_size: int = 2
     batch_delay: float = 0.0
-    purse: None = None
+    purse: Purse | None = None
+    limits: Sequence[tuple[float, int]] = ()
+    """Seconds of a window, and how many recipients it accepts in each."""
+    places: Places | None = None
+    slots: Slots | None = None
+    session: Callable[[], AbstractContextManager[None]] = nullcontext
     presentation: Presentation = field(default_factory=Presentation)
     asks_twice: bool = False
     holds_second_doubt: bool = False
@@ -133,7 +151,19 @@ class Hop:
     async def deliver(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
-        content = b""
+        if self.places is None or self.slots is None:
+            return await self._transact(outgoing, recipients, on_commit)
+        slot = await self.places.take(self.slots, self.name)
+        try:
+            with self.session():
+                return await self._transact(outgoing, recipients, on_commit)
+        finally:
+            slot.release(in_order=True)
+
+    async def _transact(
+        self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit
+    ) -> list[Outcome]:
+        content, begun = b"", self.clock()
         while piece := outgoing.read(len(content), 1000):
             content += piece
         token = token_of(content)
@@ -157,7 +187,7 @@ class Hop:
         if CUT not in answers:
             if not notice:
                 self.log.ids[token] = outgoing.claim.id
-            self._take(token, content, taken, notice=notice)
+            self._take(token, content, taken, begun, notice=notice)
             self.log.violations += filter(None, reasons)
         if self.pace():
             await asyncio.sleep(self.pace())
@@ -175,6 +205,8 @@ class Hop:
     def _answer(self, token: str, recipient: str) -> str:
         answers = self.answers.get((token, recipient), (SENT,))
         number = self.log.tried[token, recipient]
+        if number and not self.log.copies[token] and self.clock() < self.waits(token, recipient):
+            self.log.violations.append(f"{token} {recipient}: tried before its pause was over")
         self.log.tried[token, recipient] += 1
         return answers[min(number, len(answers) - 1)]
 
@@ -186,9 +218,10 @@ class Hop:
         }[answer]
         return Outcome(recipient.address, status, self.name, reply, scope)
 
-    def _take(self, token: str, content: bytes, taken: Sequence[str], *, notice: bool) -> None:
+    def _take(self, token: str, content: bytes, taken: Sequence[str], begun: float, *, notice: bool) -> None:
         log = self.log
         log.version += 1
+        self._count(len(taken))
         if notice:
             name = re.search(rb"(?im)^Message-ID: (\S+)", content)
             failed = re.findall(rb"(?im)^Final-Recipient: *rfc822; *(\S+)", content)
@@ -207,7 +240,24 @@ class Hop:
             log.violations.append(f"{token}: sent, though the operator had removed it")
         if token in log.kept and not log.copies[token]:
             log.violations.append(f"{token}: sent, though the operator holds it")
+        for recipient in taken:
+            at = log.listed.get(recipient)
+            # An entry counts from the next attempt on.
+            if at is not None and (at <= self.began or begun - at > _LONGEST_ATTEMPT):
+                log.violations.append(f"{token} {recipient}: sent, though the address was suppressed")
         log.accepted += [Accepted(token, recipient, self.clock()) for recipient in taken]
+
+    def _count(self, recipients: int) -> None:
+        """Keep account as a provider does, in windows that may lie anyhow."""
+        log, now = self.log, self.clock()
+        log.used += [now] * recipients
+        for window, most in self.limits:
+            if (seen := sum(now - at < window for at in log.used)) > most:
+                log.violations.append(f"{seen} recipients in {window:.0f} s, and the hop allows {most}")
+
+
+_LONGEST_ATTEMPT = 60.0
+"""Seconds, with the time that all hops of a story take."""
 
 
 def token_of(content: bytes) -> str:

@@ -5,8 +5,9 @@ It shares no code with the product.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from spool_walk import GIVEN_UP, Found, parse
 
@@ -89,6 +90,22 @@ def objection(
     return f"{token} {recipient}: delivered again, and its file says {file.statuses.get(recipient)}"
 
 
+def waits_until(disk: Disk, token: str, recipient: str) -> float:
+    """Return until when a recipient is not to be tried, by the message's file; 0: it may be."""
+    file = file_of(disk, token)
+    until = 0.0
+    for event in file.events if file else ():
+        if event["event"] in {"requeued", "released"}:
+            until = 0.0
+        elif recipient in event.get("to", ()):  # type: ignore[operator]
+            until = _seconds(event) if event["event"] == "deferred" else 0.0
+    return until
+
+
+def _seconds(event: Mapping[str, object]) -> float:
+    return datetime.fromisoformat(str(event["next"])).timestamp() if "next" in event else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a story admits."""
@@ -105,6 +122,8 @@ class Terms:
     """The message whose octets the disk has changed."""
     deadly: str = ""
     """The message that kills its runners."""
+    refusable: frozenset[tuple[str, str]] = frozenset()
+    """Messages and recipients that a hop, or the suppression list, has refused."""
     told: bool = False
     """No fault of the disk took a line of the ledger, and all that became of mail was told."""
 
@@ -123,7 +142,7 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
         if path.rpartition("/")[2] not in log.planted:
             wrong += _of_file(path, node, terms, log, files)
     for name, found in files.items():
-        if len(found) > 1 and not log.copies[name]:
+        if len(found) > 1 and not log.copies[name] and not _was_being_held(name, found, log):
             wrong.append(f"{name}: " + ("two names" if found[0][1] == found[1][1] else "two files"))
     accepted = Counter((one.token, one.recipient) for one in log.accepted)
     told = Counter((n.token, r) for n in set(log.notices) for r in n.recipients)
@@ -135,6 +154,11 @@ def verdict(disk: Disk, log: Log, terms: Terms) -> list[str]:
         if token in taken and not terms.cut and not log.copies[token]
     ]
     wrong += [f"{t}: not submitted, and delivered" for t in taken if t not in terms.tokens]
+    wrong += [
+        f"{token} {recipient}: given up, and nobody has refused it"
+        for token, recipient in told
+        if (token, recipient) not in terms.refusable
+    ]
     for ack in log.acks:
         if ack.token == terms.rotten:
             continue
@@ -156,7 +180,7 @@ def _of_file(
     """Look at one file; what is a message of somebody's is put to those of its name."""
     place = path.partition("/")[0]
     token = token_of(node.data)
-    if place in {"new", "cur", "retry"} and not log.copies[token]:
+    if place in {"new", "cur", "retry"} and not log.copies[token] and not _waits_in_doubt(path, node, log):
         yield f"stuck: {place}/ has a message when nothing is left to do"
     if place == "tmp" and not terms.deadly:
         yield "stuck: tmp/ has a message when nothing is left to do"
@@ -173,6 +197,22 @@ def _of_file(
     files.setdefault(name, []).append((file, node.number))
     if place == "hold" and name not in {*log.held, terms.deadly} and not terms.may_hold:
         yield f"{name}: held by nobody"
+
+
+def _was_being_held(name: str, found: list[tuple[Found, int]], log: Log) -> bool:
+    """Tell whether a `hold` of failed mail did not end: both names stay until the operator goes on."""
+    places = {file.place for file, _ in found}
+    return name in log.held and name not in log.kept and places == {"failed", "hold"}
+
+
+def _waits_in_doubt(path: str, node: Inode, log: Log) -> bool:
+    """Tell whether all that is open are addresses that may have the mail, and were suppressed after that.
+
+    Nobody sends to them, and nobody says that they were refused, until the message is too old.
+    """
+    statuses = parse(node.data, path).statuses.items()
+    left = {recipient for recipient, status in statuses if status not in {*GIVEN_UP, "sent"}}
+    return bool(left) and all(r in log.listed and dict(statuses)[r] == "uncertain" for r in left)
 
 
 def _of_planted(disk: Disk, log: Log, terms: Terms) -> Iterator[str]:
@@ -265,6 +305,8 @@ def _of_acknowledged(  # noqa: PLR0917
             continue
         file = files[0] if files else None
         status = file.statuses.get(recipient) if file else "in no file"
+        if status == "uncertain" and recipient in log.listed:
+            continue  # See `_waits_in_doubt`.
         if file and (file.place == "hold" or (file.place == "failed" and log.reopened[token])):
             continue  # The operator's, or its `retry` has not ended, and is to be given again.
         if status not in GIVEN_UP:

@@ -49,6 +49,8 @@ class Kernel:
         self._refused: set[tuple[object, Inode]] = set()
         self.on_refusal: Callable[..., None] = lambda _node, *, again: None
         """Called when the disk refuses to sync a file, and when a program that was told so tries `again`."""
+        self.block: Callable[[], None] = lambda: None
+        """Called while a program waits for a lock: others go on."""
         self.renamed_by: object = None
         """The program that last gave a file another name."""
         self.user = -1
@@ -345,10 +347,12 @@ class Kernel:
         if operation & fcntl.LOCK_UN:
             if file.node.lock is file:
                 file.node.lock = None
-        elif file.node.lock not in {None, file}:
-            raise trouble(errno.EWOULDBLOCK)
-        else:
-            file.node.lock = file
+            return
+        while file.node.lock not in {None, file}:
+            if operation & fcntl.LOCK_NB:
+                raise trouble(errno.EWOULDBLOCK)
+            self.block()
+        file.node.lock = file
 
     # Those that Python lacks.
 

@@ -13,7 +13,7 @@ from lab.status import UID
 from lab.story import Command, Plant
 from lab.submitting import open_spool
 from lab.world import World
-from mailer.spool import pause, token_store
+from mailer.spool import fsck, pause, suppression, token_store
 from mailer.spool.entry import Corrupt
 from mailer.spool.held import Missed, Unsafe
 from mailer.spool.layout import Spool
@@ -36,6 +36,10 @@ def operator(commands: Iterable[Command]) -> Callable[[World], Awaitable[None]]:
                 world.log.version += 1
                 if command.verb == "copy":
                     _copy(world, command)
+                elif command.verb == "fsck":
+                    examine(world, spool)
+                elif command.verb in {"suppress", "restore"}:
+                    _list(world, spool, command)
                 elif not command.token:
                     _switch(world, spool, command.verb)
                 else:
@@ -79,6 +83,25 @@ def _switch(world: World, spool: Spool, verb: str) -> None:
             pause.resume(spool)
         world.log.paused[0] = verb == "pause"
     world.log.version += 1
+
+
+def _list(world: World, spool: Spool, command: Command) -> None:
+    """Put an address on the suppression list, or take it off."""
+    log, address = world.log, command.to
+    log.listed[address] = None
+    with suppress(OSError):
+        if command.verb == "suppress":
+            suppression.add(spool, [suppression.Entry(address=suppression.key(address))])
+            log.listed[address] = world.time()
+        else:
+            suppression.remove(spool, [suppression.key(address)])
+    log.version += 1
+
+
+def examine(world: World, spool: Spool) -> None:
+    """Run `fsck`: mail in motion, and what faults leave once runs have ended, is no finding."""
+    found = [f"fsck: {finding.path} {finding.problem}" for finding in fsck.findings(spool, world.wall())]
+    world.log.violations += found
 
 
 def _copy(world: World, command: Command) -> None:

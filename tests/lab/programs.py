@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from lab.hops import HOP, Hop
+from lab.operating import examine
 from lab.submitting import log_of, open_spool, take_in
 from lab.world import World
 from mailer.config.model import Config
+from mailer.mail.budget import Terms as Allowance
 from mailer.maillog.events import MailLog
+from mailer.send import idle
 from mailer.send.backoff import Backoff
+from mailer.send.budgets import Budgets
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.journals import Journals
 from mailer.send.policy import Policy
@@ -18,14 +23,19 @@ from mailer.send.routes.directions import Directions, Own
 from mailer.send.routes.table import Table
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
+from mailer.send.smtp.places import Places
+from mailer.send.suppressed import Suppressed
 from mailer.spool.claim import Claims
+from mailer.spool.clock_guard import ClockGuard
 from mailer.spool.committer import Committer
 from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool
 from mailer.spool.pause import is_paused, resume
+from mailer.spool.slots import Slots
 from mailer.spool.sweep import clean_tmp
 
-_DIRECTIONS = Directions(Config())
+_CONFIG = Config()
+_DIRECTIONS = Directions(_CONFIG)
 _DELAY = 600.0
 _ROUND = 1900.0
 """Seconds from one run to the next: longer than a message ever waits, and the minute of its bucket."""
@@ -36,8 +46,11 @@ ROUNDS = 8
 async def _runners(world: World, spool: Spool) -> AsyncIterator["Runners"]:
     log = log_of(world, spool)
     committer, disposal = Committer(spool).start(), Disposal()
+    clocks = world.clocks()
+    guard = idle.guard(spool, clocks, log) if world.story.jumps or world.story.limits else None
     try:
-        yield Runners(world, spool, log, committer, disposal)
+        async with Budgets(_CONFIG, spool, clocks, guard.trusts if guard else lambda: True) as budgets:
+            yield Runners(world, spool, log, committer, disposal, budgets, guard)
     finally:
         committer.close()
         disposal.finish()
@@ -46,14 +59,21 @@ async def _runners(world: World, spool: Spool) -> AsyncIterator["Runners"]:
 class Runners:
     """All that surrounds a run, as `mailer.send.run` puts it together; the routes are the story's."""
 
-    def __init__(
-        self, world: World, spool: Spool, log: MailLog, committer: Committer, disposal: Disposal
+    def __init__(  # noqa: PLR0917 - as `mailer.send.run`
+        self,
+        world: World,
+        spool: Spool,
+        log: MailLog,
+        committer: Committer,
+        disposal: Disposal,
+        budgets: Budgets,
+        guard: ClockGuard | None,
     ) -> None:
         self._spool = spool
         self._take_in = partial(take_in, world, spool, committer, log)
         backoff = Backoff((_DELAY,), 30 * 86400.0)
         self._policy = Policy(
-            routes=Table(_DIRECTIONS, {Own.LOCAL: world.hop()}, world.random.random),
+            routes=Table(_DIRECTIONS, {Own.LOCAL: _hop(world, spool, budgets)}, world.random.random),
             backoff=backoff,
             hold_uncertain=world.story.hold_uncertain,
             log=log,
@@ -61,6 +81,10 @@ class Runners:
             random=world.random.random,
             journals=Journals(committer),
             archive_max_age=300 * 86400.0,
+            idempotency_window=7 * 86400.0,
+            guard=guard,
+            budgets=budgets if world.story.limits else None,
+            suppressed=Suppressed(_CONFIG, spool, world.wall),
         )
         self._claims = Claims(spool, world.wall, world.boot, lambda *_: None, lambda *_: None)
         terms = Terms(lambda sender: sender, "relay.example.com", 0.0, backoff.max_age)
@@ -76,6 +100,15 @@ class Runners:
         await self._take_in()
         runner = Runner(self._spool, self._claims, self._policy, self._settler, concurrency=10)
         await runner.once(asyncio.Event(), 60.0)
+
+
+def _hop(world: World, spool: Spool, budgets: Budgets) -> Hop:
+    hop, story = world.hop(), world.story
+    allowed = Allowance(per_minute=story.per_minute, per_hour=story.per_hour)
+    hop.purse = budgets.purse("account", allowed, HOP, "the hop")
+    if story.sessions:
+        hop.places, hop.slots = Places(clock=world.wall), Slots(spool, "account", story.sessions)
+    return hop
 
 
 async def runner(world: World) -> None:
@@ -94,7 +127,8 @@ async def drain(world: World) -> None:
             if world.in_tmp() and world.random.random() < 0.3:
                 # Another program's sweep, long after.
                 clean_tmp(spool, math.inf)
-            for _ in range(ROUNDS):
+            # What is allowed in an hour is used up once in two runs.
+            for _ in range(ROUNDS if not world.story.limits else 5 * ROUNDS):
                 await runners.once()
                 if not world.waiting():
                     break
@@ -102,3 +136,5 @@ async def drain(world: World) -> None:
             await asyncio.sleep(1.0)
             if world.in_tmp():
                 clean_tmp(spool, math.inf)
+        if world.examines:
+            examine(world, spool)

@@ -215,6 +215,7 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
     names = {
         id(monotonic): lambda: Present.scheduler.now,
         id(time.thread_time): lambda: 0.0,
+        id(time.sleep): _sleep,
         id(time.time): lambda: EPOCH + Present.scheduler.now,
         id(queue.SimpleQueue): Queue,
         id(futures.Future): Future,
@@ -261,6 +262,13 @@ def installed() -> Iterator[None]:  # noqa: C901, PLR0912 - one list of what is 
 
 
 _MISSING = object()
+
+
+def _sleep(seconds: float) -> None:
+    scheduler = Present.scheduler
+    until = scheduler.now + seconds
+    while scheduler.now < until:
+        scheduler.wait(until)
 
 
 def _no_ioctl(*_: Any) -> int:

@@ -52,13 +52,26 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The operator's: `retry`, `hold`, `release`, `rm` of a message, `copy` by hand; `pause`, `resume`."""
+    """The operator's: `retry`, `hold`, `release`, `rm` of a message, `copy` by hand; `pause`, `resume`;
+    `suppress` and `restore` an address; `fsck`."""
 
     verb: str
     token: str
     after: float
     to: str = ""
-    """Where to it is copied."""
+    """Where to it is copied; or the address."""
+    by: int = 0
+    """Which operator gives it: each one's come one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """The wall clock is wrong for a while."""
+
+    after: float
+    by: float
+    """Seconds by which it is ahead."""
+    lasts: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,12 @@ class Story:
     hold_uncertain: bool = False
     rot: bool = False
     """The disk changes an octet of a message that lies there when all programs have died."""
+    per_minute: int = 0
+    per_hour: int = 0
+    """Recipients that the hop allows in a window; 0: any number."""
+    sessions: int = 0
+    """Connections that the hop allows at a time; 0: any number."""
+    jumps: tuple[Jump, ...] = ()
     events: bool = False
     """Somebody wants to be told what becomes of mail, and cannot always take it."""
 
@@ -117,7 +136,16 @@ class Story:
             lines += [f"    to {to}: {', '.join(a)}" for token, to, a in self.answers if token == mail.token]
         lines += [f"  {at:.2f} s: mailer-send --once" for at in self.runners]
         lines += [f"  {at:.2f} s: a refresh token is rotated" for at in self.rotations]
-        lines += [f"  {c.after:.2f} s: {c.verb} {c.token} {c.to}".rstrip() for c in self.commands]
+        lines += [
+            f"  {c.after:.2f} s: {f'operator {c.by}: ' * bool(c.by)}{c.verb} {c.token} {c.to}".rstrip()
+            for c in self.commands
+        ]
+        lines += [
+            f"  {j.after:.2f} s: the clock is {j.by:+.0f} s wrong for {j.lasts:.0f} s" for j in self.jumps
+        ]
+        if self.limits or self.sessions:
+            allowed = [f"{most} recipients in {window:.0f} s" for window, most in self.limits]
+            lines.append(f"  the hop allows {', '.join(allowed)}; {self.sessions or 'any'} sessions")
         lines += [f"  {p.after:.2f} s: another user puts a {p.kind} into {p.place}/" for p in self.plants]
         lines += [f"  {f.kind} at {f.call} {f.number}, {f.lasts} call(s)" for f in self.faults]
         lines += [
@@ -126,6 +154,18 @@ class Story:
             for k in self.kills
         ]
         return "\n".join(lines)
+
+    @property
+    def limits(self) -> tuple[tuple[float, int], ...]:
+        """What the hop allows: seconds of a window, and recipients in each."""
+        found = ((60.0, self.per_minute), (3600.0, self.per_hour))
+        return tuple((window, most) for window, most in found if most)
+
+    @property
+    def tidy(self) -> bool:
+        """Nothing puts into the spool what does not belong there, or damages what does."""
+        moved = any(command.verb in {"copy", "hold"} for command in self.commands)
+        return not (self.plants or moved or self.rot or self.deadly or self.faults)
 
     @property
     def deadly(self) -> str:
@@ -147,7 +187,7 @@ class Story:
     def shorter(self) -> "list[Story]":
         """Return every story with one part less."""
         found: list[Story] = []
-        for name in ("kills", "faults", "plants", "rotations", "commands", "runners", "mails"):
+        for name in ("kills", "faults", "plants", "rotations", "jumps", "commands", "runners", "mails"):
             parts = getattr(self, name)
             found += [replace(self, **{name: (*parts[:n], *parts[n + 1 :])}) for n in range(len(parts))]
         for n, mail in enumerate(self.mails):
@@ -163,5 +203,6 @@ class Story:
                     replace(self, answers=(*self.answers[:n], fewer_answers, *self.answers[n + 1 :]))
                 )
         plain = {"pace": 0.0, "eagerness": 0.0, "rot": False, "archive": False, "events": False}
+        plain |= {"per_minute": 0, "per_hour": 0, "sessions": 0}
         found += [replace(self, **{name: value}) for name, value in plain.items() if getattr(self, name)]  # type: ignore[arg-type]
         return found

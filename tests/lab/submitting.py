@@ -66,7 +66,8 @@ def receiver(mails: Iterable[Mail]) -> Main:
 
 
 def _store(world: World, spool: Spool, committer: Committer, log: MailLog) -> Store:
-    return Store(spool, committer, log, world.wall, world.boot, lambda: world.scheduler.now)
+    clocks = world.clocks()
+    return Store(spool, committer, log, world.wall, clocks.boot, clocks.uptime)
 
 
 async def _submit(world: World, store: Store, mail: Mail) -> None:
@@ -79,7 +80,7 @@ async def _submit(world: World, store: Store, mail: Mail) -> None:
         scheduled = world.begun + mail.wait if mail.wait else 0.0
         reply = await _upload(store, envelope, content, "app", scheduled)
         if reply is not None and reply.positive:
-            world.log.acks.append(Ack(mail.token, world.wall()))
+            world.log.acks.append(Ack(mail.token, world.time()))
             world.log.version += 1
             return
         if mail.key:
@@ -118,7 +119,7 @@ def user(mails: Iterable[Mail]) -> Main:
             commands = [f"MAIL FROM:<{mail.sender}>", *(f"RCPT TO:<{to}>" for to in mail.recipients)]
             with suppress(Failure):
                 hand_over(f"{SPOOL}/drop", commands, content_of(mail.token, mail.size))
-                world.log.acks.append(Ack(mail.token, world.wall()))
+                world.log.acks.append(Ack(mail.token, world.time()))
                 world.log.version += 1
 
     return main

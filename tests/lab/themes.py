@@ -1,11 +1,13 @@
 """The story that a number stands for: of any kind, or with more of what seldom meets by chance."""
 
 from dataclasses import replace
+from hashlib import sha256
+from itertools import count
 from random import Random
 
 from lab.disk import PROFILES
 from lab.hops import CUT, DEADLY, DOWN, LATER, LOST, REFUSED, SENT
-from lab.story import LATER_RUN, Command, Fault, Kill, Mail, Plant, Story
+from lab.story import LATER_RUN, Command, Fault, Jump, Kill, Mail, Plant, Story
 
 _FAULTS = ("EIO", "EIO", "ENOSPC", "EINTR", "short", "full", "full", "abort")
 _CALLS = {
@@ -108,7 +110,9 @@ def _retries(story: Story, random: Random) -> Story:
         replace(mail, wait=random.uniform(5, 3000)) if random.random() < 0.2 else mail for mail in story.mails
     )
     story = replace(story, mails=mails, answers=answers, commands=commands, faults=(), kills=())
-    return replace(story, runners=(*story.runners, LATER_RUN), rot=False)
+    # Some runs before the pause is over: nothing is tried at these.
+    early = tuple(random.uniform(600.0, 660.0) for _ in range(random.choice((0, 3))))
+    return replace(story, runners=(*story.runners, *early, LATER_RUN), rot=False)
 
 
 def _long_in_hand(story: Story, random: Random) -> Story:
@@ -199,7 +203,100 @@ def _events(story: Story, random: Random) -> Story:
     return replace(story, events=True, rot=False, commands=())
 
 
-_THEMES = (
+def _scheduled_keys(story: Story, random: Random) -> Story:
+    """The same, and the sender names a time."""
+    mails = tuple(
+        replace(mail, wait=random.uniform(5, 3000)) if random.random() < 0.4 else mail for mail in story.mails
+    )
+    return _keys(replace(story, mails=mails), random)
+
+
+def _allowances(story: Story, random: Random) -> Story:
+    """The hop allows so many recipients in a window, or so many sessions at a time."""
+    begun, most = random.uniform(0.0, 1.0), random.choice((1, 2, 2))
+    kind = random.choice(("minute", "hour", "hour", "sessions"))
+    mails = [
+        replace(mail, recipients=mail.recipients[:2], after=random.uniform(0.0, begun))
+        for mail in story.mails[:3]
+    ]
+    if len(mails) == 1:
+        mails.append(replace(mails[0], token="m2", after=random.uniform(0.0, begun)))
+    return replace(
+        story,
+        mails=tuple(mails),
+        per_minute=most if kind == "minute" else 0,
+        per_hour=most if kind == "hour" else 0,
+        sessions=1 if kind == "sessions" or random.random() < 0.3 else 0,
+        runners=(*story.runners[:1], begun, begun + random.uniform(0.0, 0.003)),
+        pace=random.choice((0.0, 0.3, 2.0)) if kind != "sessions" else 2.0,
+        eagerness=random.choice((0.03, 0.1, 0.4)),
+        commands=(),
+        faults=(),
+        rot=False,
+    )
+
+
+def _clocks(story: Story, random: Random) -> Story:
+    """The wall clock jumps, and is put right."""
+    by = random.choices((10 * _YEAR, -_YEAR, 40 * _DAY, 7200.0, -7200.0, 300.0), (4, 2, 2, 1, 1, 1), k=2)
+    jumps = tuple(
+        Jump(random.uniform(0.0, 2.0), one, random.choice((0.5, 60.0, 4000.0)))
+        for one in by[: random.choice((1, 1, 2))]
+    )
+    answers = tuple(
+        (token, to, (random.choice((LATER, DOWN)), *given) if random.random() < 0.7 else given)
+        for token, to, given in story.answers
+    )
+    runners = (*story.runners, random.uniform(0.0, 3.0), random.uniform(3.0, 600.0), LATER_RUN)
+    story = replace(story, jumps=jumps, answers=answers, runners=runners, faults=(), rot=False)
+    if random.random() < 0.5:
+        return story
+    # A client hears no reply, and comes again: by a wrong clock its key would be forgotten.
+    mails = (replace(story.mails[0], after=0.0, receiver=0, key=True),)
+    jumps = (replace(jumps[0], after=random.uniform(0.1, 2.0), lasts=4000.0),)
+    kills = (Kill("receiver 0", random.randint(20, 90), 1.0),)
+    return replace(story, mails=mails, jumps=jumps, kills=kills)
+
+
+def _suppressed(story: Story, random: Random) -> Story:
+    """Two operators change the suppression list, and look whether the spool is whole."""
+    first = [Command("suppress", "", random.uniform(0.0, 1.0), "r1@example.net", by=1)]
+    if random.random() < 0.5:
+        first.append(Command("suppress", "", random.uniform(0.0, 2.0), "r2@example.net", by=1))
+    verbs = random.choices(("suppress", "restore"), k=2)
+    other = [Command(verb, "", first[0].after, BESIDE, by=2) for verb in verbs]
+    other += [Command("fsck", "", random.uniform(0.0, 3.0), by=3) for _ in range(2)]
+    return replace(
+        story,
+        commands=(*story.commands, *first, *other),
+        answers=tuple(
+            (t, to, (random.choice((LATER, DOWN)), *a) if random.random() < 0.5 else a)
+            for t, to, a in story.answers
+        ),
+        runners=(*story.runners, 70.0, LATER_RUN),
+        eagerness=random.choice((0.1, 0.4)),
+        kills=(),
+        faults=(),
+        rot=False,
+    )
+
+
+_DAY = 86_400.0
+_YEAR = 365 * _DAY
+
+
+def _file_of(address: str) -> str:
+    return sha256(address.encode()).hexdigest()[:3]
+
+
+BESIDE = next(
+    address
+    for number in count(10)
+    if _file_of(address := f"r{number}@example.net") == _file_of("r1@example.net")
+)
+"""An address that stands in the same file of the suppression list as the first recipient."""
+
+_FIRST = (
     None,
     _retries,
     _keys,
@@ -215,3 +312,6 @@ _THEMES = (
     _state,
     _events,
 )
+_OTHERS = {2: _scheduled_keys, 5: _allowances, 11: _clocks, 19: _suppressed, 22: _allowances, 25: _clocks}
+"""What others of twice as many numbers have. Seeds that are known by their failures keep their stories."""
+_THEMES = tuple(_OTHERS.get(number, theme) for number, theme in enumerate(_FIRST + _FIRST))

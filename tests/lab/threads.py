@@ -14,6 +14,9 @@ from queue import Empty
 from random import Random
 from typing import Any, ClassVar
 
+TURN = 1e-7
+"""Seconds that a turn of an event loop takes."""
+
 
 class Killed(BaseException):
     """The program is dead; no call of it has an effect any more."""
@@ -290,6 +293,7 @@ class _Selector:
             raise Killed
         self.task = scheduler.current
         if timeout is not None and timeout <= 0:
+            scheduler.now += TURN  # Who waits for less than the loop's resolution shall not wait for ever.
             scheduler.at_call()
         else:
             deadline = None if timeout is None else scheduler.now + timeout

@@ -2,7 +2,8 @@
 
 import errno
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -13,11 +14,14 @@ from lab.kernel import ROOT, Kernel
 from lab.seam import EPOCH, At
 from lab.story import Story
 from lab.threads import Killed, Present, Scheduler, Stuck, bury, run
+from mailer.mail.clock import Clocks
 
 BEGIN = 1.0
 """Seconds after that, when the programs of a story begin."""
 CALL = 2e-5
 """Seconds that a system call takes."""
+LOOK = 0.01
+"""Seconds between two looks at a lock that another program has."""
 
 
 MOST_CALLS = 20_000
@@ -57,9 +61,15 @@ class World:
         self.scheduler.on_switch = self._switched
         self.kernel = Kernel(disk, self.enter, self.wall)
         self.kernel.on_refusal = self._refused
+        self.kernel.block = lambda: self.scheduler.wait(self.scheduler.now + LOOK)
         self.cuts: tuple[float, ...] = ()
-        """When the power failed before this world began, by `wall`."""
-        self.boot = "boot"
+        """When the power failed before this world began, by `time`."""
+        self.booted = 0.0
+        """When this machine's kernel began."""
+        self.examines = False
+        """Somebody runs `fsck` at its end."""
+        self._sessions: list[Program] = []
+        """Of the hop, those that are open, by the program that has them."""
         self.excused = False
         """Programs died before this world began: what hops answered them may be lost."""
         self.calls = 0
@@ -80,8 +90,35 @@ class World:
         self.ended_by: list[str] = []
         """The trouble with the disk that programs ended with."""
 
-    def wall(self) -> float:
+    @property
+    def boot(self) -> str:
+        return f"boot {self.booted}"
+
+    def time(self) -> float:
+        """What the time is, in seconds since the epoch."""
         return EPOCH + self.scheduler.now
+
+    def wall(self) -> float:
+        """What the machine's clock says of that."""
+        now = self.scheduler.now - BEGIN
+        wrong = (jump.by for jump in self.story.jumps if jump.after <= now < jump.after + jump.lasts)
+        return self.time() + sum(wrong)
+
+    def clocks(self) -> Clocks:
+        return Clocks(self.wall, lambda: self.scheduler.now - self.booted, self.boot)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep account of the sessions with the hop."""
+        assert self.scheduler.current is not None
+        program = self.scheduler.current.program
+        self._sessions.append(program)
+        if (count := sum(not one.dead for one in self._sessions)) > self.story.sessions:
+            self.log.violations.append(f"{count} sessions, and the hop allows {self.story.sessions}")
+        try:
+            yield
+        finally:
+            self._sessions.remove(program)
 
     def hop(self) -> Hop:
         answers = {(token, to): given for token, to, given in self.story.answers}
@@ -91,13 +128,21 @@ class World:
             self.log,
             answers,
             contents,
-            self.wall,
+            self.time,
             self._objection,
+            self._waits,
+            self.begun,
             lambda: self.random.uniform(0, pace) if pace else 0.0,
             self._die,
             {mail.token: EPOCH + BEGIN + mail.wait for mail in self.story.mails if mail.wait},
             batch_size=self.story.batch,
+            limits=self.story.limits,
+            session=self.session,
         )
+
+    def _waits(self, token: str, to: str) -> float:
+        # By a clock that jumps a pause may end at any time.
+        return 0.0 if self.story.jumps else judge.waits_until(self.disk, token, to)
 
     def _objection(self, token: str, to: str) -> str:
         return judge.objection(

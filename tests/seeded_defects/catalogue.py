@@ -369,6 +369,14 @@ DEFECTS = (
     ),
     # What goes out.
     Defect(
+        "removed-message-comes-back",
+        "a message that the client was refused comes back after a power cut, beside its repetition",
+        "spool/idempotency.py",
+        "                self._keep_out()\n",
+        "",
+        ("test_idempotency.py",),
+    ),
+    Defect(
         "dots-not-stuffed",
         "a line with one dot ends the message, and the rest is read as commands",
         "send/smtp/body.py",
@@ -472,6 +480,64 @@ DEFECTS = (
         "        return Verdict(feed=not (mendable and passed), words=",
         "        return Verdict(feed=True, words=",
         ("test_service_manager.py",),
+    ),
+    # Allowances and the suppression list.
+    Defect(
+        "reservation-not-durable",
+        "after a power cut more is sent than a provider allows",
+        "spool/budgets.py",
+        "                if granted:\n                    os.fsync(directory)\n",
+        "",
+        ("test_lab.py::test_no_promise_is_broken_wherever_a_story_ends",),
+    ),
+    Defect(
+        "dead-runs-use-forgotten",
+        "what a killed run may have sent is not counted, and the provider refuses mail",
+        "mail/budget.py",
+        "        use = settled(use, name, [(now, use.held[name])], 0)",
+        "        use = settled(use, name, [], 0)",
+        ("test_budgets.py",),
+    ),
+    Defect(
+        "use-before-a-reboot-forgotten",
+        "what was under way when the power failed is not counted, and the provider refuses mail",
+        "mail/budget.py",
+        "            used.append((0.0, lost))",
+        "            pass",
+        ("test_budgets.py",),
+    ),
+    Defect(
+        "slot-not-locked",
+        "runners make more connections than a provider allows, and it refuses them",
+        "spool/slots.py",
+        "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "                except BlockingIOError:",
+        "                    pass\n                except BlockingIOError:",
+        ("test_send_places.py", "test_budgets_used_up.py"),
+    ),
+    Defect(
+        "suppression-not-durable",
+        "an address that must not be mailed is mailed after a power cut",
+        "spool/suppression.py",
+        "src_dir_fd=directory, dst_dir_fd=directory)\n        os.fsync(directory)\n",
+        "src_dir_fd=directory, dst_dir_fd=directory)\n",
+        ("test_suppression.py",),
+    ),
+    Defect(
+        "suppression-list-not-synced",
+        "a power cut leaves an empty file of the suppression list",
+        "spool/suppression.py",
+        '                _sync(directory, f".{name}")',
+        "                pass",
+        ("test_suppression.py",),
+    ),
+    Defect(
+        "suppression-without-a-lock",
+        "of two addresses that are suppressed at once, one is mailed",
+        "spool/suppression.py",
+        "            fcntl.flock(directory, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))",
+        "            pass",
+        ("test_suppress_unknown.py",),
     ),
     # Interfaces over HTTP.
     Defect(
