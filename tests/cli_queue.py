@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
-from mailer.spool.held import Held
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot, bucket_for
+from mailer.spool.locked import LockedMessage
 from mailer.spool.mark import MARK
-from mailer.spool.operate import Operator
+from mailer.spool.run.operate import Operator
 from mailer.spool.transitions import Move
 
 BODY = b"Subject: hello\r\n\r\nA line.\r\n"
@@ -38,12 +38,12 @@ class Queue:
         incoming.release()
         return incoming.id
 
-    def claim(self, id: str) -> Held:
+    def claim(self, id: str) -> LockedMessage:
         """Take a message into `cur/`, as a runner does; it stays locked until it is released."""
-        held = Held.take(self.spool, Spot(Place.NEW, id))
-        held.move(Move.CLAIM)
-        held.leave()
-        return held
+        locked = LockedMessage.take(self.spool, Spot(Place.NEW, id))
+        locked.move(Move.CLAIM)
+        locked.leave()
+        return locked
 
     @contextmanager
     def in_hand(self, id: str) -> Iterator[None]:
@@ -66,30 +66,30 @@ class Queue:
             refused: the address of another recipient, which it refused for good.
         """
         due = time.time() + seconds
-        with self.claim(id) as held:
+        with self.claim(id) as locked:
             if refused:
-                held.append(_event(Kind.BOUNCED, refused, reply="550 5.1.1 unknown"))
-            held.append(_event(Kind.DEFERRED, *to, reply=reply, next=clock.rfc3339(due)))
-            held.move(Move.DEFER, bucket_for(due))
-            held.leave()
+                locked.append(_event(Kind.BOUNCED, refused, reply="550 5.1.1 unknown"))
+            locked.append(_event(Kind.DEFERRED, *to, reply=reply, next=clock.rfc3339(due)))
+            locked.move(Move.DEFER, bucket_for(due))
+            locked.leave()
         return due
 
     def fail(self, id: str, reply: str, *to: str) -> None:
         """Have a recipient refused for good."""
-        with self.claim(id) as held:
-            held.append(_event(Kind.BOUNCED, *to, reply=reply))
-            held.move(Move.FAIL)
-            held.leave()
+        with self.claim(id) as locked:
+            locked.append(_event(Kind.BOUNCED, *to, reply=reply))
+            locked.move(Move.FAIL)
+            locked.leave()
 
     def lose_the_reply(self, id: str, *to: str) -> None:
         """Have a runner die after it handed the message over, before the reply came."""
-        with self.claim(id) as held:
-            held.append(_event(Kind.COMMITTING, *to))
+        with self.claim(id) as locked:
+            locked.append(_event(Kind.COMMITTING, *to))
 
     def finish(self, id: str) -> None:
         """Have it sent to everybody; the file is gone."""
-        with self.claim(id) as held:
-            held.move(Move.FINISH)
+        with self.claim(id) as locked:
+            locked.move(Move.FINISH)
 
     def hold(self, id: str, reason: str) -> None:
         Operator(self.spool, "alice").hold(Spot(Place.NEW, id), time.time(), reason)
@@ -98,9 +98,9 @@ class Queue:
         """Flip a byte of the message, and have a runner put it away."""
         path = self.spool.path / "new" / id
         path.write_bytes(path.read_bytes().replace(b"A line.", b"B line."))
-        with self.claim(id) as held:
-            held.move(Move.QUARANTINE)
-            held.leave()
+        with self.claim(id) as locked:
+            locked.move(Move.QUARANTINE)
+            locked.leave()
 
     def files(self) -> dict[str, tuple[bytes, float]]:
         """Everything in the spool but its ledger and mark, with contents and times."""

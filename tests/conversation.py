@@ -14,12 +14,12 @@ from receiving import login
 
 from mailer.maillog.events import MailLog
 from mailer.maillog.ledger import Ledger
-from mailer.receive.accounts import single_login
-from mailer.receive.failures import Failures
 from mailer.receive.service import Client, Service
-from mailer.receive.session import Session
 from mailer.receive.settings import Settings
+from mailer.receive.smtp.session import Session
 from mailer.receive.upload import Store
+from mailer.receive.users.accounts import single_login
+from mailer.receive.users.failures import Failures
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 

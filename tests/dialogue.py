@@ -36,7 +36,7 @@ from receiving import CLOSED, OPEN, Receiver
 
 from mailer.config.receiving import LongLines, RewriteFrom
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.content import ContentPolicy
+from mailer.receive.content.header_policy import ContentPolicy
 from mailer.receive.settings import Settings
 
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|\{(\d+):([^}]*)\}|(.))")

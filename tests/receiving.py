@@ -17,17 +17,17 @@ from testbed.arrival import without_added
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
-from mailer.receive.accounts import Account, Accounts, single_login
-from mailer.receive.auth import Authenticator
-from mailer.receive.certificate import Certificate
-from mailer.receive.inherited import Inherited
-from mailer.receive.local_users import LocalUser
-from mailer.receive.rates import RateLimiter
+from mailer.receive.listen.certificate import Certificate
+from mailer.receive.listen.inherited import Inherited
 from mailer.receive.server import Server
 from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store, Upload
+from mailer.receive.users.accounts import Account, Accounts, single_login
+from mailer.receive.users.auth import Authenticator
+from mailer.receive.users.local_users import LocalUser
+from mailer.receive.users.rates import RateLimiter
 from mailer.receive.web.messages import Lookup
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool

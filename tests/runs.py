@@ -20,9 +20,9 @@ from mailer.mail.clock import Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.maillog.ledger import Ledger
 from mailer.send.run import open_runner
-from mailer.spool import provider_state
 from mailer.spool.layout import LOG, Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import ProviderState
 
 HOUR = 3600.0
 

@@ -20,7 +20,7 @@ from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Spool, Spot
-from mailer.spool.sweep import clean_tmp, requeue_due
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 
 _PR_SET_PTRACER = 0x59616D61
 

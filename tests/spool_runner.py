@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from mailer.mail.clock import rfc3339
 from mailer.spool.changes import DurableMove, make_durable
-from mailer.spool.claim import Claim, Claims
 from mailer.spool.journal import Disposition, Event
 from mailer.spool.layout import Place, Spool, bucket_for
+from mailer.spool.run.claim import Claim, Claims
 from mailer.spool.scan import names
 from mailer.spool.transitions import Move
 
@@ -26,8 +26,8 @@ def attempt(claim: Claim, now: float, deliver: Callable[[str, str], None] = lamb
     due = claim.entry.state.due(now, HORIZON)
     addresses = tuple(standing.address for standing in due)
     number = claim.entry.state.attempts + 1
-    claim.held.reserve(1024)
-    claim.held.append(
+    claim.locked.reserve(1024)
+    claim.locked.append(
         Event(at=rfc3339(now), event="committing", to=addresses, hop="mx.example.net", attempt=number)
     )
     for address in addresses:
@@ -38,31 +38,31 @@ def attempt(claim: Claim, now: float, deliver: Callable[[str, str], None] = lamb
         if to:
             following = rfc3339(now + DELAY) if kind == "deferred" else ""
             outcomes.append(Event(at=rfc3339(now), event=kind, to=to, attempt=number, next=following))
-    claim.held.append(*outcomes)
+    claim.locked.append(*outcomes)
 
 
 def settle(spool: Spool, claim: Claim, now: float) -> Disposition:
     """Read the journal again and make the move that it asks for; ATTEMPT stays in `cur/`."""
-    state = claim.held.read(boot="boot-1").state
+    state = claim.locked.read(boot="boot-1").state
     disposition = state.disposition(now, HORIZON)
     match disposition:
         case Disposition.FINISH:
-            claim.held.move(Move.FINISH)
-            claim.held.release()
+            claim.locked.move(Move.FINISH)
+            claim.locked.release()
             spool.sync_directory(Place.CUR.value)
         case Disposition.ATTEMPT:
             return disposition
         case _:
             make_durable(spool, _lasting(claim, disposition, state.next))
-            claim.held.release()
+            claim.locked.release()
     return disposition
 
 
 def _lasting(claim: Claim, disposition: Disposition, due: float | None) -> DurableMove:
     if disposition is Disposition.WAIT:
         assert due is not None
-        return DurableMove(claim.held, Move.DEFER, bucket_for(due))
-    return DurableMove(claim.held, Move.HOLD if disposition is Disposition.HOLD else Move.FAIL)
+        return DurableMove(claim.locked, Move.DEFER, bucket_for(due))
+    return DurableMove(claim.locked, Move.HOLD if disposition is Disposition.HOLD else Move.FAIL)
 
 
 def run_once(spool: Spool, now: float, deliver: Callable[[str, str], None] = lambda *_: None) -> None:

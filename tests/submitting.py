@@ -18,11 +18,11 @@ from testbed.ports import LOOPBACK
 
 from mailer.cli.submitted import look_up
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.accounts import Account
-from mailer.receive.auth import Identity
-from mailer.receive.hashes import hash_token
-from mailer.receive.inherited import HTTP
+from mailer.receive.listen.inherited import HTTP
 from mailer.receive.settings import Endpoint, Settings
+from mailer.receive.users.accounts import Account
+from mailer.receive.users.auth import Identity
+from mailer.receive.users.hashes import hash_token
 from mailer.spool.layout import Spool
 
 TOKEN, OTHERS_TOKEN, LIMITED_TOKEN = "mt_" + "a" * 43, "mt_" + "b" * 43, "mt_" + "c" * 43

@@ -45,7 +45,7 @@ BAD = [
     "a",
     "@d.example",
     "a@",
-    "a@@d.example",
+    "ad.example",
     "a@b@d.example",
     ".a@d.example",
     "a.@d.example",

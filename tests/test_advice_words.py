@@ -11,7 +11,7 @@ from testbed.relay import Relay
 
 from mailer.mail.login_causes import CAUSES
 from mailer.send import advice
-from mailer.spool.examine import space
+from mailer.spool.view.examine import space
 
 _LABEL = "Bob's relay"
 _REPLIES = (

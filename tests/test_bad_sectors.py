@@ -22,9 +22,9 @@ from testbed.relay import Relay
 from testbed.write_log_disk import WriteLogDisk
 
 from mailer.mail import clock
-from mailer.spool.held import Held
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 
 _FIBMAP = 1
 _BLOCK = 4096
@@ -103,10 +103,10 @@ def put(relay: Relay, size: int) -> str:
     now = clock.rfc3339(time.time())
     trouble = Event(at=now, event=Kind.TROUBLE, to=MANY[1:3], hop="other.example:25", reply="gone " * 100)
     sent = Event(at=now, event=Kind.SENT, to=MANY[:1], hop="other.example:25", reply="250 ok", attempt=1)
-    with Spool.open(relay.spool) as spool, Held.take(spool, Spot(Place.NEW, message_id)) as held:
-        held.append(*[trouble] * (2 if size == SMALL else 6))
-        held.append(sent)
-        held.sync()
+    with Spool.open(relay.spool) as spool, LockedMessage.take(spool, Spot(Place.NEW, message_id)) as locked:
+        locked.append(*[trouble] * (2 if size == SMALL else 6))
+        locked.append(sent)
+        locked.sync()
     return message_id
 
 

@@ -23,10 +23,10 @@ from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
 from mailer.mail.clock import Clocks, Reading
 from mailer.send.budgets import Purse, Spent
 from mailer.send.smtp.places import ABANDONED
-from mailer.spool import state
-from mailer.spool.budgets import BudgetFile, Holder, Unavailable, file_name
 from mailer.spool.layout import STATE, Spool
-from mailer.spool.slots import Slot, Slots
+from mailer.spool.state import small_files
+from mailer.spool.state.budgets import BudgetFile, Holder, Unavailable, file_name
+from mailer.spool.state.slots import Slot, Slots
 
 NOON = 1_800_000_000.0
 SESSIONS = 3
@@ -334,7 +334,7 @@ def test_a_record_whose_name_a_power_cut_took_counts_under_the_name_that_it_was_
     (spool.path / STATE / name).rename(spool.path / STATE / f".{name}.38")
     (spool.path / STATE / f".{name}.39").touch()
     assert file.look().free == 20
-    assert state.remove(spool, name) is False
+    assert small_files.remove(spool, name) is False
     assert file.look().free == 30
 
 

@@ -25,11 +25,12 @@ from testbed.waiting import until
 
 from mailer.mail.clock import seconds
 from mailer.send import unbudgeted
-from mailer.spool import provider_state, suppression, words
+from mailer.spool import words
 from mailer.spool.ids import SHARES
 from mailer.spool.layout import STATE, Spool
-from mailer.spool.obstacles import UsedUp, obstacles
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import provider_state, suppression
+from mailer.spool.state.provider_state import ProviderState
+from mailer.spool.view.obstacles import UsedUp, obstacles
 
 
 def budgeted(server: Server, name: str = "Acme", **keys) -> dict[str, object]:

@@ -19,9 +19,9 @@ from testbed.waiting import until
 
 from mailer.cli.spool.ls import line
 from mailer.mail.envelope import Recipient
-from mailer.spool.inspect import listing
-from mailer.spool.operate import Operator
+from mailer.spool.run.operate import Operator
 from mailer.spool.scan import find
+from mailer.spool.view.inspect import listing
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_a_spool_that_cannot_be_made_is_73(relay: Relay) -> None:
 def test_a_defect_is_one_clear_line_a_traceback_and_70(relay: Relay) -> None:
     Queue(relay.spool)
     broken = (
-        "import mailer.cli.wire as wire\n"
+        "import mailer.cli.setup as wire\n"
         "def broken(*_): raise RuntimeError('out of cheese')\n"
         "wire.operator_name = broken\n"
         "import mailer.cli; mailer.cli.main()"
@@ -281,7 +281,7 @@ def test_what_only_names_commands_loads_none(elsewhere: Path, asked: tuple[str, 
     assert done.stdout.startswith(answer)
     loaded = set(done.stderr.split())
     assert not {"asyncio", "ssl", "aiosmtpd", "mailer.cli.serve", "mailer.cli.spool.ls"} & loaded
-    assert not {"msgspec", "mailer.cli.wire"} & loaded
+    assert not {"msgspec", "mailer.cli.setup"} & loaded
 
 
 @pytest.mark.parametrize("words", [[], ["spool"], ["dkim"], ["auth"], ["events"]])

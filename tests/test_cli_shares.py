@@ -18,8 +18,8 @@ from testbed.proc import children, opened
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.cli.spool.shares import _LONG, listed
-from mailer.spool.inspect import Mine
+from mailer.cli.spool.parallel import _LONG, listed
+from mailer.spool.view.inspect import Mine
 
 TWO = 2
 NAMES = [f"{number:05}" for number in range(60_000)]

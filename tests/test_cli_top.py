@@ -17,8 +17,8 @@ from testbed.terminal import INTERRUPT, Terminal
 from testbed.waiting import until
 
 from mailer.cli.top.frame import fit
-from mailer.spool import provider_state
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import ProviderState
 
 ALTERNATE, BACK, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 

@@ -10,10 +10,10 @@ from sending import queue
 
 from mailer.mail import clock
 from mailer.mail.clock import Clocks, Reading
-from mailer.spool import clock_guard, last_run
-from mailer.spool.clock_guard import ClockGuard, Doubt, Mark, believed, describe, judge, trust
-from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
+from mailer.spool.state import clock_guard, last_run
+from mailer.spool.state.clock_guard import ClockGuard, Doubt, Mark, believed, describe, judge, trust
+from mailer.spool.state.last_run import LastRun
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 NOW = 1_800_000_000.0

@@ -26,8 +26,8 @@ from testbed.relay import Relay
 
 import mailer
 from mailer.cli.spool.ls import line
-from mailer.spool.glance import glances
 from mailer.spool.layout import Spool
+from mailer.spool.view.summary import summaries
 
 OURS = f"{Path(mailer.__file__).parent}/"
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -203,9 +203,9 @@ def test_a_listed_message_costs_few_calls_of_python(tmp_path: Path) -> None:
         called += event == "call" and frame.f_code.co_filename.startswith(OURS)
 
     with Spool.open(tmp_path / "spool") as spool:
-        assert len([line(one, now) for one in glances(spool, now)]) == MANY  # what only the first needs
+        assert len([line(one, now) for one in summaries(spool, now)]) == MANY  # what only the first needs
         sys.setprofile(count_ours)
-        for one in glances(spool, now):
+        for one in summaries(spool, now):
             line(one, now)
         sys.setprofile(None)
     assert 0 < called / MANY <= LISTING_CALLS, called / MANY

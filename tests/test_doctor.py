@@ -31,9 +31,9 @@ from mailer.cli.doctor.signing import unsigned
 from mailer.config.load import load
 from mailer.mail.finding import Grade
 from mailer.send.resolver import DnsResolver
-from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import ProviderState
 
 SECRET = "open sesame, and nobody else"
 PAST = dt.datetime(2001, 1, 1, tzinfo=dt.UTC)

@@ -21,14 +21,14 @@ from mailer.cli import drops
 from mailer.config.load import load
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt
-from mailer.receive.accounts import single_login
-from mailer.receive.local_users import LocalUser
 from mailer.receive.pickup import Pickup
-from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.refusals import Pauses
 from mailer.receive.service import Service
 from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
+from mailer.receive.users.accounts import single_login
+from mailer.receive.users.local_users import LocalUser
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
 from mailer.spool import drop, drop_file, due, idempotency

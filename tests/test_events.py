@@ -23,7 +23,7 @@ from testbed.faketime import faketime
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.cli import telling
+from mailer.cli import event_delivery
 from mailer.cli.events import status
 from mailer.config.load import load
 from mailer.config.model import Config
@@ -613,15 +613,15 @@ def test_a_run_that_is_stopped_or_short_of_time_leaves_a_receiver_that_hangs(rel
 
 def rest(told: Told, seconds: float) -> None:
     log = MailLog(lambda: told.now, lambda *_: None)
-    asyncio.run(telling.tell_rest(told.deliverer, log, asyncio.Event(), seconds))
+    asyncio.run(event_delivery.tell_rest(told.deliverer, log, asyncio.Event(), seconds))
 
 
 def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_time(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert receiver.COMMAND_TIMEOUT < telling.AFTER_A_RUN
-    monkeypatch.setattr(telling, "_LEAST", 0.1)
-    monkeypatch.setattr(telling, "_LAST_WORDS", 60.0)
+    assert receiver.COMMAND_TIMEOUT < event_delivery.AFTER_A_RUN
+    monkeypatch.setattr(event_delivery, "_LEAST", 0.1)
+    monkeypatch.setattr(event_delivery, "_LAST_WORDS", 60.0)
     told = Told(spool_path, OnEvent(command=("sleep", "600")))
     told.write("sent", "a@x.example")
     for failures, seconds in ((1, 2.0), (2, 4.0)):
@@ -635,7 +635,7 @@ def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_t
 def test_a_run_that_mail_has_taken_all_the_time_of_tells_a_little(
     spool_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "_LEAST", 60.0)
+    monkeypatch.setattr(event_delivery, "_LEAST", 60.0)
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         told.write("sent", "a@x.example")

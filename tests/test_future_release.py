@@ -19,17 +19,17 @@ from testbed.relay import USERNAME, Relay
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.monitor.queue import QueueView
-from mailer.receive.parameters import ParameterError, mail_parameters
+from mailer.receive.smtp.parameters import ParameterError, mail_parameters
 from mailer.spool.changes import make_durable
 from mailer.spool.due import due_buckets
-from mailer.spool.glance import Glance, glances, of_seen
 from mailer.spool.incoming import Incoming
-from mailer.spool.inspect import listing
 from mailer.spool.journal import Disposition
 from mailer.spool.layout import Place, Spool, bucket_for, full_minute, scheduled_bucket_for
-from mailer.spool.operate import Operator
+from mailer.spool.run.operate import Operator
+from mailer.spool.run.sweep import requeue_due
 from mailer.spool.scan import find
-from mailer.spool.sweep import requeue_due
+from mailer.spool.view.inspect import listing
+from mailer.spool.view.summary import Summary, of_seen, summaries
 
 TO = "bob@example.net"
 DAY = 86_400.0
@@ -129,9 +129,9 @@ def test_nothing_is_early_however_far_ahead_and_a_wrong_clock_of_ours_still_is(t
         assert state.disposition(NOW, HORIZON) is Disposition.WAIT
         assert state.disposition(due, HORIZON) is Disposition.ATTEMPT
         # A listing takes it from the file's bytes, and says the same.
-        (glance,) = glances(spool, time.time() + DAY)
-        assert isinstance(glance, Glance)
-        assert glance == of_seen(seen)
+        (summary,) = summaries(spool, time.time() + DAY)
+        assert isinstance(summary, Summary)
+        assert summary == of_seen(seen)
         # It counts as mail that waits, and is not late: no alert is for it.
         queue = QueueView(spool, time.time).snapshot()
         assert (queue.waiting, queue.waiting_age(due), queue.due) == (1, 0.0, ((full_minute(due), 1),))

@@ -20,11 +20,11 @@ from testbed.relay import Relay
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
-from mailer.receive.accounts import single_login
-from mailer.receive.content import ContentPolicy, Origin
-from mailer.receive.idempotency import Content, key_of
-from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.content.header_policy import ContentPolicy, Origin
+from mailer.receive.content.idempotency import Content, key_of
 from mailer.receive.upload import Store, Upload
+from mailer.receive.users.accounts import single_login
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.spool import idempotency
 from mailer.spool.changes import NotUndone
 from mailer.spool.idempotency import InUse, KeyFile, forget_old, name_of

@@ -11,7 +11,7 @@ from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339, seconds
 from mailer.receive import replies
-from mailer.receive.wishes import Wishes, wishes
+from mailer.receive.content.wishes import Wishes, wishes
 
 NOW = seconds("2026-11-22T08:00:00Z")
 HOUR = 3600.0

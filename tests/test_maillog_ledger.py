@@ -18,7 +18,7 @@ from log_directory import opened
 from testbed.capability import forbidden
 from testbed.filesystem import FILE_SYSTEMS, FileSystem
 
-from mailer.cli.wire import open_log
+from mailer.cli.setup import open_log
 from mailer.mail import clock
 from mailer.maillog import files
 from mailer.maillog import ledger as ledger_module

@@ -31,12 +31,12 @@ from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.alerts import Alerting, Means
 from mailer.monitor.reading import Lookout
-from mailer.spool import last_run, token_store
-from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
-from mailer.spool.operate import Operator
+from mailer.spool.run.operate import Operator
 from mailer.spool.scan import spots
-from mailer.spool.token_store import Tokens
+from mailer.spool.state import last_run, token_store
+from mailer.spool.state.last_run import LastRun
+from mailer.spool.state.token_store import Tokens
 
 NOTE = """
 import os, sys

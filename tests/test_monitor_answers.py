@@ -22,10 +22,10 @@ from testbed.tools import prometheus_program
 from testbed.waiting import until
 
 from mailer.mail import clock
-from mailer.spool import last_run, provider_state
-from mailer.spool.last_run import LastRun
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import last_run, provider_state
+from mailer.spool.state.last_run import LastRun
+from mailer.spool.state.provider_state import ProviderState
 
 TEXT = {"Accept": "text/plain"}
 

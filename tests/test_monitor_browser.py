@@ -15,8 +15,8 @@ from testbed.browser import Browser, Tab
 from testbed.relay import ADMIN_TOKEN, Relay
 
 from mailer.mail import clock
-from mailer.spool import provider_state
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import ProviderState
 
 REFUSED = "550 5.1.1 <b>no such user</b>"
 

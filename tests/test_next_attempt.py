@@ -24,14 +24,15 @@ from mailer.cli.spool.records import record
 from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.mail import clock
-from mailer.spool import pause, provider_state, words
-from mailer.spool.inspect import look
+from mailer.spool import words
 from mailer.spool.journal import Event, Kind
 from mailer.spool.layout import Place, full_minute
-from mailer.spool.obstacles import next_attempt
-from mailer.spool.provider_state import ProviderState
 from mailer.spool.scan import spots
-from mailer.spool.verdict import verdict
+from mailer.spool.state import pause, provider_state
+from mailer.spool.state.provider_state import ProviderState
+from mailer.spool.view.inspect import look
+from mailer.spool.view.obstacles import next_attempt
+from mailer.spool.view.verdict import verdict
 
 NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC)
 SOON, LATER = NOW + timedelta(minutes=7), NOW + timedelta(minutes=31)

@@ -27,9 +27,9 @@ from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
-from mailer.spool import token_store
 from mailer.spool.layout import Spool
-from mailer.spool.token_store import Tokens
+from mailer.spool.state import token_store
+from mailer.spool.state.token_store import Tokens
 
 USER, SECRET, ACCOUNT = "relay@example.com", "s3cret~of-the.application", "smtp.example.com:587"
 USUAL = {"grant": "clientCredentials", "clientSecret": SECRET}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailer.config.receiving import LongLines
-from mailer.receive.data import DataReader, Fault
+from mailer.receive.content.data import DataReader, Fault
 
 ALPHABET = [b"\r", b"\n", b".", b"\0", b"a"]
 END = b"\r\n.\r\n"

@@ -13,9 +13,9 @@ from dialogue import Dialogue, check_after, play, read, unescape
 from receiving import PASSWORD, USER, certificate, login, running
 
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.accounts import single_login
-from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.settings import Endpoint
+from mailer.receive.users.accounts import single_login
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 
 DIALOGUES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 SMUGGLING = [path for path in DIALOGUES if path.name.startswith("smuggling")]

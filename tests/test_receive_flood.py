@@ -23,9 +23,9 @@ from testbed.relay import USERNAME, Relay
 from testbed.waiting import until
 
 from mailer.maillog.events import MailLog
-from mailer.receive.failures import Failures
 from mailer.receive.peers import source
-from mailer.receive.strangers import MOST_IN_TLS
+from mailer.receive.smtp.strangers import MOST_IN_TLS
+from mailer.receive.users.failures import Failures
 
 HOSTILE = 4096
 

@@ -17,7 +17,7 @@ from testbed.tools import program
 from testbed.waiting import until
 
 from mailer.config.receiving import LongLines
-from mailer.receive.data import DataReader
+from mailer.receive.content.data import DataReader
 from mailer.send.smtp.body import DotStuffer
 
 IDLE, SLOW = 2000, 100

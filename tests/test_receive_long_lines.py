@@ -25,9 +25,9 @@ from testbed.relay import USERNAME, Relay
 
 from mailer.config.receiving import LongLines
 from mailer.mail.envelope import Envelope, Recipient
-from mailer.receive import long_lines, mime_header
-from mailer.receive.mime_header import Unencodable
-from mailer.receive.quoted_printable import QuotedPrintable
+from mailer.receive.content import long_lines, mime_header
+from mailer.receive.content.mime_header import Unencodable
+from mailer.receive.content.quoted_printable import QuotedPrintable
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Spool
 

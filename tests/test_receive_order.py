@@ -7,8 +7,8 @@ import pytest
 from conversation import Conversations
 
 from mailer.receive import replies
-from mailer.receive.order import REFUSALS, Stage
 from mailer.receive.settings import Settings
+from mailer.receive.smtp.order import REFUSALS, Stage
 
 LOGIN = b"AUTH PLAIN " + b64encode(b"\0app\0secret") + b"\r\n"
 COMMANDS = {

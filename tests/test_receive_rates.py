@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.receive.rates import DAY, HOUR, Rate, RateLimiter, RateRules, Sent
+from mailer.receive.users.rates import DAY, HOUR, Rate, RateLimiter, RateRules, Sent
 
 
 class Clock:

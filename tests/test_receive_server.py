@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from receiving import CLOSED, OPEN, PASSWORD, USER, running
 
-from mailer.receive.session import Session
-from mailer.receive.sockets import UnsafeSettingsError
+from mailer.receive.listen.sockets import UnsafeSettingsError
+from mailer.receive.smtp.session import Session
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming

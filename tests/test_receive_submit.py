@@ -22,11 +22,11 @@ from mailer.config.load import load
 from mailer.config.model import Config
 from mailer.config.receiving import Listener
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.accounts import Account
-from mailer.receive.auth import Identity
-from mailer.receive.local_users import LocalUser, PeerIds, peer_ids, user_of
-from mailer.receive.rates import Rate, RateLimiter, RateRules
 from mailer.receive.settings import Endpoint
+from mailer.receive.users.accounts import Account
+from mailer.receive.users.auth import Identity
+from mailer.receive.users.local_users import LocalUser, PeerIds, peer_ids, user_of
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 CRON, WEB, MEMBER, STRANGER = 4711, 4712, 4713, 4714

@@ -8,11 +8,11 @@ from receiving import finished
 
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog
-from mailer.receive.content import ContentPolicy, Origin
+from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.spool.committer import Committer
-from mailer.spool.held import Held
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 
 ORIGIN = Origin("x", "127.0.0.1", "here.example", extended=True, user="app", smtputf8=False)
 
@@ -45,4 +45,4 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
         assert told == ([] if also_errors else ["a message was taken, and could not be logged"])
         (path,) = (spool.path / "new").iterdir()
         # Its lock is free: a runner may have it at once.
-        Held.take(spool, Spot(Place.NEW, path.name)).release()
+        LockedMessage.take(spool, Spot(Place.NEW, path.name)).release()

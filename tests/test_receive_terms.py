@@ -13,8 +13,8 @@ from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME, Relay
 
 from mailer.config.receiving import Offer
-from mailer.receive.accounts import single_login
 from mailer.receive.settings import Terms
+from mailer.receive.users.accounts import single_login
 
 REQUIRED, OFFERED, NONE = Offer.REQUIRED, Offer.OFFERED, Offer.NONE
 

@@ -22,9 +22,9 @@ from testbed.relay import Relay
 from testbed.tools import program
 from testbed.waiting import until
 
-from mailer.receive.certificate import Certificate
+from mailer.receive.listen.certificate import Certificate
+from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.settings import Endpoint
-from mailer.receive.sockets import UnsafeSettingsError
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
 

@@ -19,11 +19,11 @@ from testbed.waiting import until
 from mailer.config.problem import ConfigError
 from mailer.config.receiving import RateLimits
 from mailer.config.users import User, changing_users, read_users
-from mailer.receive import hashes
-from mailer.receive.accounts import REMEMBER, Account, Accounts, single_login
-from mailer.receive.auth import Credentials, Identity, NotJudged, plain_credentials
-from mailer.receive.failures import MAX_DELAY, MAX_FROM_AFAR, WINDOW, Failures
-from mailer.receive.user_list import UserList
+from mailer.receive.users import hashes
+from mailer.receive.users.accounts import REMEMBER, Account, Accounts, single_login
+from mailer.receive.users.auth import Credentials, Identity, NotJudged, plain_credentials
+from mailer.receive.users.failures import MAX_DELAY, MAX_FROM_AFAR, WINDOW, Failures
+from mailer.receive.users.user_list import UserList
 
 HASH = hashes.hash_password("right password", os.urandom)
 

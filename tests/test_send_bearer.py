@@ -28,7 +28,7 @@ from mailer.send.smtp.login import TokenRefused
 from mailer.send.smtp.machine import Dialogue
 from mailer.send.smtp.sasl import OAuthBearer, XOAuth2, bearers
 from mailer.send.trouble import HopTrouble
-from mailer.spool.provider_state import ProviderState
+from mailer.spool.state.provider_state import ProviderState
 
 USER, TOKEN = "relay@example.com", "ya29.a-token~of.some+length/that=="
 SECRET = "s3cret~of-the.application"

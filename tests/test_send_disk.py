@@ -18,9 +18,9 @@ from testbed.filesystem import FileSystem
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.spool.held import Held
 from mailer.spool.journal import Event, Kind, encode
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 
 NO_SPACE = "No space left on device"
 
@@ -286,28 +286,31 @@ def test_what_was_promised_to_an_outcome_is_taken_by_no_other_line(tmp_path: Pat
     with small_disk(tmp_path) as small:
         message = queue(small / "spool")
         filler = fill(small, 16 * 1024)
-        with Spool.open(small / "spool") as spool, Held.take(spool, Spot(Place.NEW, message)) as held:
+        with (
+            Spool.open(small / "spool") as spool,
+            LockedMessage.take(spool, Spot(Place.NEW, message)) as locked,
+        ):
             file = small / "spool" / "new" / message
-            held.reserve(length)
-            held.reserve(length)
+            locked.reserve(length)
+            locked.reserve(length)
             rest = small / "rest"
             with rest.open("wb", buffering=0) as taken, contextlib.suppress(OSError):
                 while taken.write(b"x" * 1024):
                     os.fsync(taken.fileno())
             before = file.read_bytes()
             with pytest.raises(OSError, match=NO_SPACE):
-                held.reserve(length)
+                locked.reserve(length)
             with pytest.raises(OSError, match=NO_SPACE):
-                held.append(line)
+                locked.append(line)
             assert file.read_bytes() == before
-            held.append(line, of_promise=length)
-            held.append(line, of_promise=length)
-            held.sync()
+            locked.append(line, of_promise=length)
+            locked.append(line, of_promise=length)
+            locked.sync()
             assert file.read_bytes() == before + 2 * encode(line)
             with pytest.raises(OSError, match=NO_SPACE):
-                held.reserve(length)
+                locked.reserve(length)
             filler.unlink()
-            held.append(line)
+            locked.append(line)
 
 
 @pytest.mark.parametrize("words", ["\U0001f4ec", '"', "\\", "\x1b", "\u202e"])

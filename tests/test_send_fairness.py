@@ -17,9 +17,9 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.mail.outcome import Scope
-from mailer.send import traffic as rules
+from mailer.send import destination_status as rules
+from mailer.send.destination_status import DestinationStatus
 from mailer.send.phase import Phase
-from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble
 
 HERE, SILENT, LOST = "127.0.0.11", "127.0.66.1", "127.0.66.2"
@@ -113,8 +113,8 @@ class Clock:
         return self.now
 
 
-def attempt(traffic: Traffic, clock: Clock, seconds: float, *, fails: bool) -> None:
-    with traffic.towards("one.test"):
+def attempt(destinations: DestinationStatus, clock: Clock, seconds: float, *, fails: bool) -> None:
+    with destinations.towards("one.test"):
         clock.now += seconds
         if fails:
             raise HopTrouble("mx[192.0.2.1]:25", Phase.CONNECT, "Connection timed out", scope=Scope.HOST)
@@ -122,37 +122,37 @@ def attempt(traffic: Traffic, clock: Clock, seconds: float, *, fails: bool) -> N
 
 def test_who_took_long_to_be_found_dead_is_not_asked_again_for_a_while() -> None:
     clock = Clock()
-    traffic = Traffic(clock)
+    destinations = DestinationStatus(clock)
     with pytest.raises(HopTrouble):
-        attempt(traffic, clock, rules.SLOW, fails=True)
+        attempt(destinations, clock, rules.SLOW, fails=True)
     began = clock.now
     with pytest.raises(HopTrouble, match="Connection timed out"):
-        attempt(traffic, clock, 100, fails=False)
+        attempt(destinations, clock, 100, fails=False)
     assert clock.now == began
     clock.now += rules.DEAD
-    attempt(traffic, clock, 0, fails=False)
-    assert traffic.answered("one.test")
+    attempt(destinations, clock, 0, fails=False)
+    assert destinations.answered("one.test")
 
 
 def test_who_refuses_at_once_may_as_well_be_asked_again() -> None:
     clock = Clock()
-    traffic = Traffic(clock)
+    destinations = DestinationStatus(clock)
     for _ in range(3):
         with pytest.raises(HopTrouble):
-            attempt(traffic, clock, 0.1, fails=True)
-    attempt(traffic, clock, 0.1, fails=False)
+            attempt(destinations, clock, 0.1, fails=True)
+    attempt(destinations, clock, 0.1, fails=False)
 
 
 def test_a_stuck_destination_has_only_so_many_waiting() -> None:
     clock = Clock()
-    traffic = Traffic(clock)
+    destinations = DestinationStatus(clock)
     with ExitStack() as under_way:
         for _ in range(rules.WAITING):
-            under_way.enter_context(traffic.towards("one.test"))
-        assert not traffic.stuck("one.test")
+            under_way.enter_context(destinations.towards("one.test"))
+        assert not destinations.stuck("one.test")
         clock.now += rules.STALL + 0.1
-        assert traffic.stuck("one.test")
+        assert destinations.stuck("one.test")
         with pytest.raises(HopTrouble, match="does not answer"):
-            under_way.enter_context(traffic.towards("one.test"))
-        under_way.enter_context(traffic.towards("two.test"))
-    assert not traffic.stuck("one.test")
+            under_way.enter_context(destinations.towards("one.test"))
+        under_way.enter_context(destinations.towards("two.test"))
+    assert not destinations.stuck("one.test")

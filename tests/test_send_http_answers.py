@@ -13,7 +13,7 @@ from mailer.send.replies.reader import read_line
 from mailer.send.routes import breaker
 from mailer.send.routes.breaker import Ailment, Kind
 from mailer.send.trouble import Action, Hardness, decide, judge_http, too_many
-from mailer.spool.provider_state import Health, ProviderState, Witness, health
+from mailer.spool.state.provider_state import Health, ProviderState, Witness, health
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 DATE = "Fri, 01 Jan 2027 00:00:00 GMT"

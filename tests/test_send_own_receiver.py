@@ -7,8 +7,8 @@ from hostile import Server
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from testbed.relay import PASSWORD, USERNAME, Relay
 
-from mailer.spool import identity
 from mailer.spool.layout import Spool
+from mailer.spool.state import identity
 
 WORDS = "this is mailer's own receiver"
 

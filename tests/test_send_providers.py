@@ -25,9 +25,9 @@ from mailer.send.routes import breaker
 from mailer.send.routes.breaker import Ailment
 from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
-from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import Health, ProviderState, Witness
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import Health, ProviderState, Witness
 
 REFUSED = "535 5.7.8 bad credentials"
 LATER = faketime("+3m")

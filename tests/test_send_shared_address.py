@@ -11,9 +11,9 @@ from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339
-from mailer.spool.held import Held
 from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 
 LOGINS = ("ann@example.com", "bob")
 
@@ -58,8 +58,8 @@ def test_a_hop_that_an_older_journal_names_without_a_login_is_still_found(relay:
     with Server(auth="PLAIN") as server, Server() as other:
         relay.configure(accounts(server, *LOGINS))
         message = queue(relay.spool)
-        with Spool.open(relay.spool) as spool, Held.take(spool, Spot(Place.NEW, message)) as held:
-            held.append(Event(at=rfc3339(0), event="committing", to=(TO,), hop=at(server), attempt=1))
+        with Spool.open(relay.spool) as spool, LockedMessage.take(spool, Spot(Place.NEW, message)) as locked:
+            locked.append(Event(at=rfc3339(0), event="committing", to=(TO,), hop=at(server), attempt=1))
         both = accounts(server, *LOGINS)
         first = {"host": LOOPBACK, "port": other.port}
         relay.configure(both | {"forwardProviders": [first, *both["forwardProviders"]]})  # type: ignore[misc]

@@ -13,9 +13,9 @@ from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339
-from mailer.spool.held import Held
 from mailer.spool.journal import Event
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 
 ANN, BOB = "ann@example.net", "bob@example.net"
 NEXT_RUN = faketime("+3m")
@@ -140,8 +140,8 @@ def test_the_ledger_tells_of_doubt_as_the_journal_does(relay: Relay) -> None:
 
 def interrupted(spool: Path, message_id: str, *events: Event) -> None:
     """Leave a message in `new/` as a power cut may: with these lines, and its claim undone."""
-    with Spool.open(spool) as opened, Held.take(opened, Spot(Place.NEW, message_id)) as held:
-        held.append(*events)
+    with Spool.open(spool) as opened, LockedMessage.take(opened, Spot(Place.NEW, message_id)) as locked:
+        locked.append(*events)
 
 
 def committing(hop: str) -> Event:
@@ -167,9 +167,9 @@ def test_under_hold_the_journal_decides_and_not_the_directory(relay: Relay) -> N
         message = queue(relay.spool)
         interrupted(relay.spool, message, committing(at(hop)))
         relay.mailer_send("--once")
-        held = found(relay.spool, message)
-        assert held is not None
-        assert held.place == "hold"
+        locked = found(relay.spool, message)
+        assert locked is not None
+        assert locked.place == "hold"
         assert hop.messages == []
         relay.mailer("spool", "release", message)
         relay.mailer_send("--once")
@@ -188,9 +188,9 @@ def test_under_hold_mail_in_doubt_is_held_although_its_recipient_is_on_the_suppr
         assert f"not sent: it would be held: the final reply of {at(hop)} was lost" in told
         assert "tried again there" not in told
         relay.mailer_send("--once")
-        held = found(relay.spool, message)
-        assert held is not None
-        assert (held.place, held.statuses) == ("hold", {TO: "uncertain"})
+        locked = found(relay.spool, message)
+        assert locked is not None
+        assert (locked.place, locked.statuses) == ("hold", {TO: "uncertain"})
         relay.mailer("spool", "release", message)
         relay.mailer_send("--once")
         waiting = found(relay.spool, message)

@@ -26,9 +26,9 @@ from mailer.cli.activation import inherited, passed_on
 from mailer.cli.exits import Failure
 from mailer.config.checks import refuse_to_serve
 from mailer.config.load import load
-from mailer.receive.inherited import Inherited, NotConfiguredError, Waiting
+from mailer.receive.listen.inherited import Inherited, NotConfiguredError, Waiting
+from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.settings import Address, Endpoint
-from mailer.receive.sockets import UnsafeSettingsError
 
 MESSAGE = b"From: <app@example.com>\r\nSubject: hello\r\n\r\nOne line.\r\n"
 MAIL = Submission(USERNAME, ("bob@example.net",), MESSAGE)

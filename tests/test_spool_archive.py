@@ -12,10 +12,10 @@ from spool_walk import walk
 from testbed.faketime import clock_set, faketime
 from testbed.relay import Relay
 
-from mailer.spool import archive
-from mailer.spool.archive import prune
 from mailer.spool.due import days_to_prune
 from mailer.spool.layout import DIRECTORY_MODE, Spool, day_for
+from mailer.spool.run import archive
+from mailer.spool.run.archive import prune
 
 DAY = 86_400.0
 MIDNIGHT = NOW - NOW % DAY
@@ -93,11 +93,11 @@ def test_intruders_stay_and_are_reported_and_do_not_keep_the_others(spool: Spool
 
 
 def test_a_copy_that_somebody_holds_is_left_for_the_next_time(spool: Spool) -> None:
-    from mailer.spool.held import Held  # noqa: PLC0415 - only here
     from mailer.spool.layout import Place, Spot  # noqa: PLC0415 - only here
+    from mailer.spool.locked import LockedMessage  # noqa: PLC0415 - only here
 
     (copy,) = kept(spool, "20200101")
-    with Held.take(spool, Spot(Place.SENT, copy.name, "20200101")):
+    with LockedMessage.take(spool, Spot(Place.SENT, copy.name, "20200101")):
         assert prune(spool, NOW, DAY) == 0
     assert prune(spool, NOW, DAY) == 1
 

@@ -13,12 +13,12 @@ from spool_strategies import NOW, accept
 from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
-from mailer.spool import held
-from mailer.spool.claim import POISON_AFTER, Claims
-from mailer.spool.held import Busy, Gone, Held
+from mailer.spool import locked
 from mailer.spool.journal import Disposition, Event, Kind
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator
+from mailer.spool.locked import Busy, Gone, LockedMessage
+from mailer.spool.run.claim import POISON_AFTER, Claims
+from mailer.spool.run.operate import Operator
 from mailer.spool.syscalls import boot_id
 
 HOLDER = """
@@ -57,11 +57,11 @@ def test_a_claim_moves_to_cur_and_is_verified(spool_path: Path) -> None:
     with Spool.open(spool_path) as spool:
         claim = claims_of(spool, NOW).take(name)
         assert claim
-        with claim.held:
+        with claim.locked:
             assert (claim.id, claim.recovered, claim.suspect, claim.poison) == (name, False, False, False)
-            assert claim.held.read_message(claim.entry, 0, 100) == b"hello"
-            assert claim.held.read_message(claim.entry, 3, 100) == b"lo"
-            assert claim.held.read_message(claim.entry, 5, 100) == b""
+            assert claim.locked.read_message(claim.entry, 0, 100) == b"hello"
+            assert claim.locked.read_message(claim.entry, 3, 100) == b"lo"
+            assert claim.locked.read_message(claim.entry, 5, 100) == b""
             assert [found.name for found in only(spool_path, "cur")] == [name]
 
 
@@ -71,7 +71,7 @@ def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
 ) -> None:
     """Who has the lock of what the path does not name any more has nothing: it may name another file."""
     name = accept(spool_path, b"x", "sent@example.net")
-    path, lock = spool_path / "new" / name, held.lock
+    path, lock = spool_path / "new" / name, locked.lock
 
     def moved_first(fd: int) -> bool:
         path.rename(spool_path / "hold" / name)
@@ -81,9 +81,9 @@ def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
             path.write_text("another's")
         return lock(fd)
 
-    monkeypatch.setattr(held, "lock", moved_first)
+    monkeypatch.setattr(locked, "lock", moved_first)
     with Spool.open(spool_path) as spool, pytest.raises(Gone):
-        Held.take(spool, Spot(Place.NEW, name))
+        LockedMessage.take(spool, Spot(Place.NEW, name))
     assert path.exists() == bool(other)
 
 
@@ -93,12 +93,12 @@ def test_a_file_that_shrinks_while_it_is_sent_is_no_end_of_the_message(spool_pat
     with Spool.open(spool_path) as spool:
         claim = claims_of(spool, NOW).take(name)
         assert claim
-        with claim.held:
+        with claim.locked:
             os.truncate(spool_path / "cur" / name, 40_000)
-            assert len(claim.held.read_message(claim.entry, 0, 1_000)) == 1_000
+            assert len(claim.locked.read_message(claim.entry, 0, 1_000)) == 1_000
             for offset in (39_000, 50_000):
                 with pytest.raises(OSError, match="shorter than its message"):
-                    claim.held.read_message(claim.entry, offset, 10_000)
+                    claim.locked.read_message(claim.entry, offset, 10_000)
 
 
 def test_what_has_moved_on_is_simply_not_to_be_had(spool_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_has_moved_on_is_simply_not_to_be_had(spool_path: Path) -> None:
         assert claim
         assert claims.take(name) is None
         assert claims.recover(name) is None, "its runner lives: it is us"
-        claim.held.release()
+        claim.locked.release()
 
 
 def test_a_file_that_moved_between_opening_and_locking_is_gone(
@@ -129,7 +129,7 @@ def test_a_file_that_moved_between_opening_and_locking_is_gone(
     with Spool.open(spool_path) as spool:
         monkeypatch.setattr(os, "open", slow_open)
         with pytest.raises(Gone):
-            Held.take(spool, Spot(Place.NEW, name))
+            LockedMessage.take(spool, Spot(Place.NEW, name))
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_gone(
@@ -146,7 +146,7 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_gone(
     with Spool.open(spool_path) as spool:
         monkeypatch.setattr(os, "open", slow_open)
         with pytest.raises(Gone):
-            Held.take(spool, Spot(Place.NEW, name))
+            LockedMessage.take(spool, Spot(Place.NEW, name))
 
 
 @pytest.mark.fault_row(12)
@@ -185,7 +185,7 @@ def test_a_killed_runners_claim_is_free_at_once(spool_path: Path) -> None:
         assert claim
         assert claim.recovered
         assert only(spool_path, "cur")[0].kinds == ["accepted", "recovered"]
-        claim.held.release()
+        claim.locked.release()
 
 
 def test_a_message_that_kills_every_runner_is_tried_alone_and_then_held(spool_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_a_message_that_kills_every_runner_is_tried_alone_and_then_held(spool_pa
             assert claim.suspect == (deaths >= 2)
             if claim.suspect:
                 claims.mark_alone(claim)
-            claim.held.release()  # The runner died.
+            claim.locked.release()  # The runner died.
             deaths += 1
             claim = claims.recover(name)
             assert claim
         assert deaths == 2 + POISON_AFTER
-        claim.held.append(Event(at="2026-11-22T21:45:01Z", event=Kind.HELD, reason="poison"))
+        claim.locked.append(Event(at="2026-11-22T21:45:01Z", event=Kind.HELD, reason="poison"))
         assert settle(spool, claim, NOW) is Disposition.HOLD
     assert only(spool_path, "hold")[0].events[-1]["reason"] == "poison"
 
@@ -216,14 +216,14 @@ def test_deaths_in_another_boot_do_not_count(spool_path: Path) -> None:
     with Spool.open(spool_path) as spool:
         first = claims_of(spool, NOW).take(name)
         assert first
-        first.held.release()
+        first.locked.release()
         for boot in range(5):
             claims = Claims(spool, lambda: NOW, f"boot {boot}", lambda *_: None, lambda *_: None)
             claim = claims.recover(name)
             assert claim
             assert not claim.suspect
             claims.mark_alone(claim)
-            claim.held.release()
+            claim.locked.release()
 
 
 def test_a_runner_does_not_call_itself_dead_because_the_disk_was_full(
@@ -244,12 +244,12 @@ def test_a_runner_does_not_call_itself_dead_because_the_disk_was_full(
             with monkeypatch.context() as patch:
                 patch.setattr(os, "write", full)
                 claims.give_back(claim)
-            claim.held.release()
+            claim.locked.release()
         assert only(spool_path, "cur")[0].kinds == ["accepted"]
         other = claims_of(spool, NOW).recover(name)
         assert other
         assert other.died
-        other.held.release()
+        other.locked.release()
 
 
 def test_appending_after_a_torn_line_ends_that_line_first(spool_path: Path) -> None:
@@ -265,13 +265,13 @@ def test_appending_after_a_torn_line_ends_that_line_first(spool_path: Path) -> N
         attempt(claim, NOW)
         found = only(spool_path, "cur")[0]
         assert found.kinds == ["accepted", "committing", "sent"]
-        claim.held.release()
+        claim.locked.release()
         # And by somebody who has not read the file first, as recovery does.
         with (spool_path / "cur" / name).open("ab") as file:
             file.write(b"{")
         recovered = claims_of(spool, NOW).recover(name)
         assert recovered
-        recovered.held.release()
+        recovered.locked.release()
     assert only(spool_path, "cur")[0].kinds == ["accepted", "committing", "sent", "recovered"]
 
 
@@ -295,7 +295,7 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_by_the_next(
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full_disk)
             with pytest.raises(OSError, match="No space left"):
-                claim.held.append(deferred)
+                claim.locked.append(deferred)
         attempt(claim, NOW)
         assert only(spool_path, "cur")[0].kinds == ["accepted", "committing", "sent"]
         settle(spool, claim, NOW)
@@ -314,9 +314,9 @@ def test_a_copy_in_cur_does_not_stop_the_runner(spool_path: Path) -> None:
         assert [spot for spot, _ in skipped] == [Spot(Place.NEW, name)]
         claim = claims.take(other)
         assert claim
-        claim.held.release()
+        claim.locked.release()
         # Its lock was given up again.
-        Held.take(spool, Spot(Place.NEW, name)).release()
+        LockedMessage.take(spool, Spot(Place.NEW, name)).release()
 
 
 def test_a_copy_in_corrupt_does_not_stop_the_runner(spool_path: Path) -> None:
@@ -357,10 +357,10 @@ def test_releasing_twice_closes_nothing_else(spool_path: Path) -> None:
     """A descriptor number is reused at once: a second close would free somebody else's lock."""
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        held = Held.take(spool, Spot(Place.NEW, name))
-        held.release()
+        locked = LockedMessage.take(spool, Spot(Place.NEW, name))
+        locked.release()
         reused = os.open(spool_path, os.O_RDONLY)
-        held.release()
+        locked.release()
         os.fstat(reused)
         os.close(reused)
 
@@ -376,7 +376,7 @@ def test_after_a_sync_that_failed_no_later_one_is_believed(
 ) -> None:
     """The kernel drops what it could not write and says so once: a second sync would succeed, and lie."""
     name = accept(spool_path)
-    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as message:
+    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as message:
         message.append(Event(at="2026-11-22T21:45:01Z", event=Kind.HELD, reason="look at it"))
         fsyncs = Fsyncs(monkeypatch)
         fsyncs.failing.add(f"new/{name}")

@@ -16,9 +16,9 @@ from spool_walk import only, walk
 
 from mailer.spool.changes import DurableMove, NotUndone, make_durable
 from mailer.spool.committer import Committer
-from mailer.spool.held import Held
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 from mailer.spool.transitions import Move
 
 
@@ -92,9 +92,9 @@ def test_the_lock_is_held_until_the_receiver_gives_it_up(spool_path: Path) -> No
         committer.commit(incoming).result(60)
         spot = Spot(Place.NEW, incoming.id)
         with pytest.raises(Exception, match=spot.path):
-            Held.take(spool, spot)
+            LockedMessage.take(spool, spot)
         incoming.release()
-        Held.take(spool, spot).release()
+        LockedMessage.take(spool, spot).release()
         committer.close()
 
 
@@ -172,19 +172,19 @@ def test_in_a_mixed_group_every_destination_is_durable_before_any_source(
     names = [accept(spool_path) for _ in range(3)]
     with Spool.open(spool_path) as spool:
         spool.renames_are_whole = renames_are_whole
-        held = [Held.take(spool, Spot(Place.NEW, name)) for name in names]
-        for one in held:
+        locked = [LockedMessage.take(spool, Spot(Place.NEW, name)) for name in names]
+        for one in locked:
             one.move(Move.CLAIM)
         fsyncs = Fsyncs(monkeypatch)
         with gathered(spool) as committer:
             futures = [
-                committer.commit(DurableMove(held[0], Move.FAIL)),
-                committer.commit(DurableMove(held[1], Move.DEFER, "20261122T2200Z")),
-                committer.commit(DurableMove(held[2], Move.HOLD)),
+                committer.commit(DurableMove(locked[0], Move.FAIL)),
+                committer.commit(DurableMove(locked[1], Move.DEFER, "20261122T2200Z")),
+                committer.commit(DurableMove(locked[2], Move.HOLD)),
             ]
         for future in futures:
             future.result(60)
-        for one in held:
+        for one in locked:
             one.release()
     order = fsyncs.paths[fsyncs.paths.index("state") + 1 :]
     directories = [path for path in order if len(Path(path).name) < 26]
@@ -304,7 +304,10 @@ def test_a_durable_move_that_fails_leaves_the_message_in_one_of_two_places(
     with Spool.open(spool_path) as spool:
         fsyncs = Fsyncs(monkeypatch)
         fsyncs.failing.add("hold")
-        with Held.take(spool, Spot(Place.NEW, name)) as held, pytest.raises(OSError, match="Input/output"):
-            make_durable(spool, DurableMove(held, Move.HOLD))
+        with (
+            LockedMessage.take(spool, Spot(Place.NEW, name)) as locked,
+            pytest.raises(OSError, match="Input/output"),
+        ):
+            make_durable(spool, DurableMove(locked, Move.HOLD))
     assert [found.intact for found in only(spool_path, "hold")] == [True]
     assert "new" not in fsyncs.paths, "the source is not made durable without the destination"

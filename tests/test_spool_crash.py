@@ -14,9 +14,9 @@ from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import Found, walk
 
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator
+from mailer.spool.run.operate import Operator
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find
-from mailer.spool.sweep import clean_tmp, requeue_due
 
 LATER = NOW + 2 * DELAY
 
@@ -46,7 +46,7 @@ def resting_in(place: str, root: Path) -> str:
         elif place == "cur":
             claim = claims_of(spool, NOW).take(name)
             assert claim
-            claim.held.release()  # Its runner died.
+            claim.locked.release()  # Its runner died.
     return name
 
 
@@ -218,7 +218,7 @@ def test_claims_that_died_with_outcomes_are_not_tried_again(spool_path: Path) ->
         claim = claims_of(spool, NOW).take(name)
         assert claim
         attempt(claim, NOW)
-        claim.held.release()
+        claim.locked.release()
         recovered = claims_of(spool, NOW).recover(name)
         assert recovered
         settle(spool, recovered, NOW)

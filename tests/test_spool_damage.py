@@ -29,7 +29,7 @@ def whole(spool_path: Path) -> tuple[str, bytes]:
         claim = claims_of(spool, NOW).take(name)
         assert claim
         attempt(claim, NOW)
-        claim.held.release()
+        claim.locked.release()
     path = spool_path / "cur" / name
     raw = path.read_bytes()
     path.unlink()
@@ -47,14 +47,14 @@ def check_take(root: Path, name: str, raw: bytes) -> None:
             assert (root / "corrupt" / name).read_bytes() == raw
             (root / "corrupt" / name).unlink()
             return
-        with claim.held:
-            assert claim.held.read_message(claim.entry, 0, len(raw)) == MESSAGE
+        with claim.locked:
+            assert claim.locked.read_message(claim.entry, 0, len(raw)) == MESSAGE
             assert [recipient.address for recipient in claim.entry.envelope.recipients] == RECIPIENTS
             assert claim.entry.envelope.sender == "app@example.com"
             assert [standing.address for standing in claim.entry.state.standings] == RECIPIENTS
             # Whoever appends to it now is understood.
             attempt(claim, NOW)
-            assert claim.held.read().state.attempts >= 1
+            assert claim.locked.read().state.attempts >= 1
     (root / "cur" / name).unlink()
 
 
@@ -102,7 +102,7 @@ def test_damage_in_the_journal_mails_nobody_who_was_not_accepted_nor_anyone_whos
         claim = claims_of(spool, NOW).take(name)
         assert claim
         attempt(claim, NOW)
-        claim.held.release()
+        claim.locked.release()
         path = root / "cur" / name
         raw = path.read_bytes()
         sent = raw.index(b"{", raw.index(b'"event":"committing"'))

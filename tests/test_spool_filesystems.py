@@ -10,7 +10,7 @@ from testbed.capability import with_own_mounts
 from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
-from mailer.spool import probe
+from mailer.spool.checks import probe
 from mailer.spool.filesystems import LOCAL, filesystem_of, refusal
 from mailer.spool.layout import Spool
 from mailer.spool.syscalls import mount_at

@@ -10,12 +10,12 @@ from spool_runner import claims_of, run_once
 from spool_strategies import NOW, accept, envelope, receive
 from spool_walk import only, walk
 
-from mailer.spool.held import Unsafe
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator
+from mailer.spool.locked import Unsafe
+from mailer.spool.run.operate import Operator
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import QUEUE, spots
-from mailer.spool.sweep import clean_tmp, requeue_due
 
 DAY = 86400.0
 

@@ -11,7 +11,7 @@ from spool_strategies import NOW, accept
 from spool_walk import only, walk
 
 from mailer.spool.layout import Place, Spool
-from mailer.spool.sweep import clean_tmp, requeue_due
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 
 pytestmark = pytest.mark.fault_row(1)
 

@@ -25,16 +25,16 @@ from spool_strategies import NOW, envelope, receive
 from spool_walk import Found, walk
 
 from mailer.spool.entry import read_entry
-from mailer.spool.held import Busy
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator
+from mailer.spool.locked import Busy
+from mailer.spool.run.operate import Operator
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import find, names, spots
-from mailer.spool.sweep import clean_tmp, requeue_due
 
 pytestmark = pytest.mark.fault_row(36)
 
 if TYPE_CHECKING:
-    from mailer.spool.claim import Claim
+    from mailer.spool.run.claim import Claim
 
 ADDRESSES = ("sent@example.net", "deferred@example.net", "bounced@example.net")
 FINAL = {"sent", "bounced"}
@@ -85,7 +85,7 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for claim in self.claims.values():
-            claim.held.release()
+            claim.locked.release()
         self.spool.close()
         shutil.rmtree(self.root.parent)
 
@@ -115,7 +115,7 @@ class Lives(RuleBasedStateMachine):
 
     def bury(self, name: str) -> None:
         if claim := self.claims.pop(name, None):
-            claim.held.release()
+            claim.locked.release()
 
     @precondition(lambda self: len(self.model) < 3)
     @rule(
@@ -164,7 +164,7 @@ class Lives(RuleBasedStateMachine):
                 self.claims[name] = claim
 
     def due(self, name: str) -> set[str]:
-        state = self.claims[name].held.read().state
+        state = self.claims[name].locked.read().state
         return {standing.address for standing in state.due(self.now, HORIZON)}
 
     @precondition(lambda self: self.claims)
@@ -185,7 +185,7 @@ class Lives(RuleBasedStateMachine):
                 way.append(replace(known, statuses=way[-1].statuses | fate))
         claim = self.claims[name]
         with self.operation(death, name, *way):
-            attempt(replace(claim, entry=claim.held.read()), self.now)
+            attempt(replace(claim, entry=claim.locked.read()), self.now)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), death=deaths)

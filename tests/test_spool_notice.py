@@ -1,4 +1,4 @@
-"""Bounces exactly once, in the order of `mailer.spool.notice`: death at every system call, and what follows.
+"""Bounces exactly once, in the order of `spool/run/notice.py`: death at every system call, and what follows.
 
 The real notifier, with a committer that does each change at once; death as in `spool_crash`.
 """
@@ -21,12 +21,12 @@ from spool_walk import Found, in_two_places, untold, walk
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.spool.changes import Change, make_durable
-from mailer.spool.claim import Claim
+from mailer.spool.inode_spread import HOME
 from mailer.spool.journal import Disposition, Event
 from mailer.spool.layout import Place, Spool
-from mailer.spool.nursery import HOME
+from mailer.spool.run.claim import Claim
+from mailer.spool.run.sweep import clean_tmp
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp
 
 MUCH_LATER = 4e9
 FATES = ("sent@example.net", "bounced@example.net", "bounced-too@example.net")
@@ -64,7 +64,7 @@ def finish(spool: Spool, claim: Claim) -> None:
     terms = Terms(lambda sender: sender, "relay.example.com", 0, 432_000)
     log = MailLog(lambda: NOW, lambda *_: None)
     notifier = Notifier(spool, AtOnce(spool), terms, log)  # type: ignore[arg-type]
-    state = claim.held.read(boot="boot-1").state
+    state = claim.locked.read(boot="boot-1").state
     asyncio.run(notifier.notify(claim, state, NOW))
     settle(spool, claim, NOW)
 
@@ -166,11 +166,11 @@ def test_a_journal_that_names_what_is_no_notification_moves_nothing(tmp_path: Pa
         claim = claims_of(spool, NOW).take(parent)
         assert claim
         for notice in ("../../etc/passwd", "", link):
-            claim.held.append(Event(at="", event="notified", to=("deferred@example.net",), notice=notice))
-        claim.held.release()
+            claim.locked.append(Event(at="", event="notified", to=("deferred@example.net",), notice=notice))
+        claim.locked.release()
         recovered = claims_of(spool, NOW).recover(parent)
         assert recovered
-        recovered.held.release()
+        recovered.locked.release()
     assert (tmp_path / "tmp" / link).is_symlink()
     assert secret.read_text() == "secret"
     assert set(walk(tmp_path)) == {parent}
@@ -207,7 +207,7 @@ def test_a_recovered_notification_is_durable_before_its_message_moves_on(
         with Spool.open(spool_path) as spool:
             claim = claims_of(spool, NOW).recover(parent)
             assert claim
-            claim.held.release()
+            claim.locked.release()
         assert syncs.paths == ([] if died_after_the_move else [f"cur/{parent}"]) + ["new", "tmp"]
         assert [(spool_path / place / notice).exists() for place in ("new", "tmp")] == [True, False]
 

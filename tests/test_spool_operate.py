@@ -11,10 +11,10 @@ from spool_walk import only, walk
 from test_spool_intruders import INTRUDERS
 
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Busy, Held, Unsafe
 from mailer.spool.ids import new_id
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator, Refused
+from mailer.spool.locked import Busy, LockedMessage, Unsafe
+from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find
 from mailer.spool.transitions import TRANSITIONS, Move, target
 
@@ -129,7 +129,7 @@ def test_a_message_in_a_runners_hands_answers_busy(spool_path: Path) -> None:
         ):
             with pytest.raises(Busy):
                 verb()
-        claim.held.release()
+        claim.locked.release()
 
 
 def test_a_damaged_message_is_neither_retried_nor_written_to(spool_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_move_that_is_not_there_changes_nothing(spool_path: Path, move: Move, 
         claim = claims_of(spool, NOW).take(name)
         assert claim
         with pytest.raises(ValueError, match=r"no move|no defer|no fail"):
-            claim.held.move(move, bucket)
+            claim.locked.move(move, bucket)
         assert [found.name for found in only(spool_path, "cur")] == [name]
         attempt(claim, NOW)
         settle(spool, claim, NOW)
@@ -190,10 +190,10 @@ def test_a_move_that_is_not_there_changes_nothing(spool_path: Path, move: Move, 
 def test_nothing_is_moved_without_its_lock(spool_path: Path) -> None:
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        held = Held.take(spool, Spot(Place.NEW, name))
-        held.release()
+        locked = LockedMessage.take(spool, Spot(Place.NEW, name))
+        locked.release()
         with pytest.raises(ValueError, match="no lock"):
-            held.move(Move.CLAIM)
+            locked.move(Move.CLAIM)
     assert [found.name for found in only(spool_path, "new")] == [name]
 
 

@@ -10,13 +10,14 @@ from testbed.capability import tracer, with_own_mounts
 from testbed.relay import Relay
 
 from mailer.mail.finding import Grade
-from mailer.spool import probe, waiting
-from mailer.spool.examine import directories, space
+from mailer.spool.checks import probe
+from mailer.spool.checks.probe import PREFIX
 from mailer.spool.layout import Spool
-from mailer.spool.pause import pause
-from mailer.spool.probe import PREFIX
+from mailer.spool.state.pause import pause
 from mailer.spool.syscalls import Mount, mount_of
-from mailer.spool.waiting import Signs, judge, queue
+from mailer.spool.view import waiting
+from mailer.spool.view.examine import directories, space
+from mailer.spool.view.waiting import Signs, judge, queue
 
 MiB = 2**20
 

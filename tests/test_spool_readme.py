@@ -9,7 +9,7 @@ import pytest
 from mailer.mail.clock import seconds
 from mailer.mail.outcome import Status
 from mailer.maillog.ledger import EVENTS, Line
-from mailer.receive.content import Arrival, ContentPolicy, Origin, received_field
+from mailer.receive.content.header_policy import Arrival, ContentPolicy, Origin, received_field
 from mailer.spool.entry import check_message, read_entry
 from mailer.spool.journal import Disposition, Kind
 from mailer.spool.layout import LOCAL, LOG, STATE, Place, bucket_for

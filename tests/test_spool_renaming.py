@@ -18,14 +18,14 @@ from mailer.maillog.events import MailLog
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.journals import Journals
 from mailer.send.settle import Settler
+from mailer.spool.background_close import BackgroundClose
 from mailer.spool.changes import DurableMove, make_durable
+from mailer.spool.checks.fsck import findings
 from mailer.spool.committer import Committer
-from mailer.spool.disposal import Disposal
-from mailer.spool.fsck import findings
-from mailer.spool.held import Held
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator
-from mailer.spool.sweep import requeue_due
+from mailer.spool.locked import LockedMessage
+from mailer.spool.run.operate import Operator
+from mailer.spool.run.sweep import requeue_due
 from mailer.spool.transitions import Move
 
 LATER = NOW + 2 * DELAY
@@ -39,28 +39,28 @@ def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool 
     assert claim
     if settled or recovered:
         spool.sync_directory(Place.CUR)
-        claim.held.leave()
+        claim.locked.leave()
     if recovered:
-        claim.held.release()
+        claim.locked.release()
         claim = claims.recover(name)
         assert claim
     settler = Settler(
         Committer(spool),
-        Disposal(),
+        BackgroundClose(),
         Notifier(spool, Committer(spool), TERMS, MailLog(lambda: NOW, lambda *_: None)),
         horizon=HORIZON,
         archive=False,
     )
     settler.put_back(claim)
-    claim.held.release()
+    claim.locked.release()
     assert walk(spool.path)[name].place == "new"
 
 
 def archive(spool: Spool, name: str) -> None:
     claim = claims_of(spool, NOW).take(name)
     assert claim
-    make_durable(spool, DurableMove(claim.held, Move.ARCHIVE, "20261122"))
-    claim.held.release()
+    make_durable(spool, DurableMove(claim.locked, Move.ARCHIVE, "20261122"))
+    claim.locked.release()
 
 
 def damage(spool: Spool, name: str) -> None:
@@ -141,12 +141,12 @@ def test_a_rename_is_seen_to_leave_a_message_without_a_durable_name(spool_path: 
 def test_no_move_replaces_a_file(spool_path: Path, *, renames_are_whole: bool) -> None:
     """Whichever of the two is the message, neither is lost."""
     name = accept(spool_path, b"mail", "sent@example.net")
-    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as held:
+    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as locked:
         spool.renames_are_whole = renames_are_whole
         there = spool_path / "hold" / name
         there.write_bytes(b"somebody's copy")
         with pytest.raises(FileExistsError):
-            held.move(Move.HOLD)
+            locked.move(Move.HOLD)
         assert there.read_bytes() == b"somebody's copy"
         assert (spool_path / "new" / name).read_bytes().endswith(b"\r\n")
 
@@ -161,12 +161,12 @@ def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -
         assert list(findings(spool, NOW)) == []
         for other in (claims_of(spool, NOW).take, claims_of(spool, NOW).recover):
             assert other(name) is None
-        claim.held.release()
+        claim.locked.release()
         assert claims_of(spool, NOW).take(name) is None, "its runner has died: it is recovered in cur/"
         recovered = claims_of(spool, NOW).recover(name)
         assert recovered
         settle(spool, recovered, NOW)
-        recovered.held.release()
+        recovered.locked.release()
 
 
 def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
@@ -174,11 +174,11 @@ def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
 ) -> None:
     claimed, changed = (accept(spool_path, b"mail", "sent@example.net") for _ in range(2))
 
-    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[Held]:
+    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[LockedMessage]:
         busy = Gate()
         committer.commit(busy)
         journals, claims, loop = Journals(committer), claims_of(spool, NOW), asyncio.get_running_loop()
-        first, second = (claim.held for name in (claimed, changed) if (claim := claims.take(name)))
+        first, second = (claim.locked for name in (claimed, changed) if (claim := claims.take(name)))
         journals.taken(first)
         # Timers run in order: when that of the claim has, and its sync waits for the committer.
         loop.call_later(1.0, journals.changed, second)
@@ -190,8 +190,8 @@ def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
     with Spool.open(spool_path) as spool:
         spool.renames_are_whole = False
         committer = Committer(spool).start()
-        for held in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
-            held.release()
+        for locked in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
+            locked.release()
         committer.close()
 
 
@@ -207,11 +207,11 @@ def test_a_journal_for_which_no_descriptor_was_left_is_synced_when_there_is_one(
             raise OSError(errno.EMFILE, "Too many open files")
         return dup(fd)
 
-    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[Held]:
+    async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[LockedMessage]:
         journals, claims = Journals(committer), claims_of(spool, NOW)
-        taken = [claim.held for name in names if (claim := claims.take(name))]
-        for held in taken:
-            journals.changed(held)
+        taken = [claim.locked for name in names if (claim := claims.take(name))]
+        for locked in taken:
+            journals.changed(locked)
         while not set(names) <= {Path(path).name for path in syncs.paths}:  # noqa: ASYNC110 - as below
             await asyncio.sleep(0.01)
         return taken
@@ -219,8 +219,8 @@ def test_a_journal_for_which_no_descriptor_was_left_is_synced_when_there_is_one(
     monkeypatch.setattr(os, "dup", none_left)
     with Spool.open(spool_path) as spool:
         committer = Committer(spool).start()
-        for held in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
-            held.release()
+        for locked in asyncio.run(asyncio.wait_for(change(spool, committer, Fsyncs(monkeypatch)), 60)):
+            locked.release()
         committer.close()
     assert len(refused) == 3
 
@@ -231,42 +231,42 @@ def test_a_journal_in_hand_whose_sync_failed_is_not_synced_again(
     """The kernel has dropped what it could not write: a second sync would say that all is well."""
     name = accept(spool_path, b"mail", "sent@example.net")
 
-    async def change_twice(spool: Spool, committer: Committer, syncs: Fsyncs) -> Held:
+    async def change_twice(spool: Spool, committer: Committer, syncs: Fsyncs) -> LockedMessage:
         journals, claim = Journals(committer), claims_of(spool, NOW).take(name)
         assert claim is not None
         syncs.failing |= {f"new/{name}", f"cur/{name}"}
-        journals.changed(claim.held)
-        while claim.held.lost is None:  # noqa: ASYNC110 - as below
+        journals.changed(claim.locked)
+        while claim.locked.lost is None:  # noqa: ASYNC110 - as below
             await asyncio.sleep(0.01)
         syncs.failing.clear()
-        journals.changed(claim.held)
-        while claim.held in journals._changed:  # noqa: ASYNC110 - as below
+        journals.changed(claim.locked)
+        while claim.locked in journals._changed:  # noqa: ASYNC110 - as below
             await asyncio.sleep(0.01)
         await asyncio.wrap_future(committer.answer())
-        return claim.held
+        return claim.locked
 
     with Spool.open(spool_path) as spool:
         committer = Committer(spool).start()
         syncs = Fsyncs(monkeypatch)
-        held = asyncio.run(asyncio.wait_for(change_twice(spool, committer, syncs), 60))
+        locked = asyncio.run(asyncio.wait_for(change_twice(spool, committer, syncs), 60))
         committer.close()
         assert len([path for path in syncs.paths if path.endswith(name)]) == 1
         with pytest.raises(OSError, match="Input/output error"):
-            held.sync()
-        held.release()
+            locked.sync()
+        locked.release()
 
 
 def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
     """When `cur/` is synced, for all that were claimed meanwhile; the order is `Torn`'s to judge."""
     names = [accept(spool_path, b"mail", "sent@example.net") for _ in range(20)]
 
-    async def hold(spool: Spool, committer: Committer) -> list[Held]:
+    async def hold(spool: Spool, committer: Committer) -> list[LockedMessage]:
         journals, claims = Journals(committer), claims_of(spool, NOW)
-        taken = [claim.held for name in names if (claim := claims.take(name))]
-        for held in taken:
-            journals.taken(held)
+        taken = [claim.locked for name in names if (claim := claims.take(name))]
+        for locked in taken:
+            journals.taken(locked)
         journals.leaving(taken[0])
-        while any(held.also for held in taken[1:]):  # noqa: ASYNC110 - the loop's timer is what is tested
+        while any(locked.also for locked in taken[1:]):  # noqa: ASYNC110 - the loop's timer is what is tested
             await asyncio.sleep(0.01)
         return taken
 
@@ -275,6 +275,6 @@ def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
         taken = asyncio.run(hold(spool, committer))
         committer.close()
         assert in_two_places(spool_path) == names[:1], "of one that moves on, the names are the mover's"
-        for held in taken:
-            held.release()
+        for locked in taken:
+            locked.release()
     assert torn.lost == []

@@ -14,11 +14,11 @@ from spool_syncs import Fsyncs
 from spool_walk import only, walk
 
 from mailer.spool import incoming as incoming_module
-from mailer.spool.held import Held
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool, Spot, bucket_time
+from mailer.spool.locked import LockedMessage
+from mailer.spool.run.sweep import clean_tmp, requeue_due
 from mailer.spool.scan import count, find, spots
-from mailer.spool.sweep import clean_tmp, requeue_due
 from mailer.spool.transitions import Move
 
 DAY = 86400.0
@@ -95,7 +95,7 @@ def test_a_busy_message_stays_in_its_bucket_and_the_bucket_stays_with_it(spool_p
     with Spool.open(spool_path) as spool:
         run_once(spool, NOW)
         (spot,) = find(spool, names[0])
-        with Held.take(spool, spot):
+        with LockedMessage.take(spool, spot):
             assert sweep(spool, NOW + 2 * DELAY) == [names[1]]
         assert [found.name for found in only(spool_path, "retry")] == [names[0]]
         assert sweep(spool, NOW + 2 * DELAY) == [names[0]]
@@ -103,11 +103,11 @@ def test_a_busy_message_stays_in_its_bucket_and_the_bucket_stays_with_it(spool_p
 
 def test_a_bucket_that_is_not_there_or_was_swept_away_is_made(spool_path: Path) -> None:
     name = accept(spool_path)
-    with Spool.open(spool_path) as spool, Held.take(spool, Spot(Place.NEW, name)) as held:
-        held.move(Move.CLAIM)
-        held.leave()
-        held.move(Move.DEFER, "20261122T2200Z")
-        held.leave()
+    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as locked:
+        locked.move(Move.CLAIM)
+        locked.leave()
+        locked.move(Move.DEFER, "20261122T2200Z")
+        locked.leave()
     assert [found.bucket for found in only(spool_path, "retry")] == ["20261122T2200Z"]
 
 
@@ -150,11 +150,11 @@ def test_a_receiver_whose_new_file_a_sweep_holds_just_then_refuses_the_message(
 ) -> None:
     """Without its lock a runner could have the message before it is durable, or the sweep the file."""
     with Spool.open(spool_path, create=True) as spool:
-        looking: list[Held] = []
+        looking: list[LockedMessage] = []
 
         def sweep_first(fd: int) -> bool:
             (name,) = names_in(spool_path / "tmp")
-            looking.append(Held.take(spool, Spot(Place.TMP, name)))
+            looking.append(LockedMessage.take(spool, Spot(Place.TMP, name)))
             return real_lock(fd)
 
         real_lock = incoming_module.lock

@@ -22,11 +22,11 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Status
 from mailer.send.advice import advise
 from mailer.send.smtp.client import OwnReceiver
-from mailer.spool.inspect import look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spot
-from mailer.spool.verdict import Outlook
-from mailer.spool.verdict import verdict as verdict_of
+from mailer.spool.view.inspect import look
+from mailer.spool.view.verdict import Outlook
+from mailer.spool.view.verdict import verdict as verdict_of
 
 LOGIN = {"username": "relay", "password": "wrong"}
 

@@ -43,14 +43,14 @@ from testbed.waiting import until
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.accounts import Account, single_login
-from mailer.receive.auth import Identity
-from mailer.receive.hashes import hash_token
-from mailer.receive.inherited import Inherited
-from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.listen.inherited import Inherited
+from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.settings import Endpoint
-from mailer.receive.sockets import UnsafeSettingsError
 from mailer.receive.space import Space
+from mailer.receive.users.accounts import Account, single_login
+from mailer.receive.users.auth import Identity
+from mailer.receive.users.hashes import hash_token
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
 from mailer.receive.web import server as http_server
 from mailer.receive.web.compose import compose
 from mailer.receive.web.document import Mail

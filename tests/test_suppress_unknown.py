@@ -18,9 +18,9 @@ from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send.suppressed import Suppressed
 from mailer.send.unknown import Unknown, says_unknown
-from mailer.spool import suppression
 from mailer.spool.layout import Spool
-from mailer.spool.suppression import Entry
+from mailer.spool.state import suppression
+from mailer.spool.state.suppression import Entry
 
 DAY = 86_400.0
 HOP = "mx1.example.net[192.0.2.1]:25"

@@ -16,9 +16,9 @@ from testbed.relay import Relay
 from mailer.config.model import Config
 from mailer.mail.envelope import Recipient
 from mailer.send.suppressed import Suppressed
-from mailer.spool import suppression
 from mailer.spool.layout import Spool
-from mailer.spool.suppression import Entry, _file_of, key
+from mailer.spool.state import suppression
+from mailer.spool.state.suppression import Entry, _file_of, key
 
 NOW, LATER = "2026-11-22T12:00:00.000000Z", "2026-11-23T12:00:00.000000Z"
 

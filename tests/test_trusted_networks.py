@@ -23,13 +23,13 @@ from mailer.config.receiving import Listener
 from mailer.config.receiving import TrustedNetwork as Configured
 from mailer.config.users import User, changing_users
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive import hashes
-from mailer.receive.accounts import Account
-from mailer.receive.auth import Identity
-from mailer.receive.inherited import Inherited
-from mailer.receive.rates import Rate, RateLimiter, RateRules
+from mailer.receive.listen.inherited import Inherited
 from mailer.receive.settings import Endpoint, Settings
-from mailer.receive.trusted import TrustedNetwork, user_at
+from mailer.receive.users import hashes
+from mailer.receive.users.accounts import Account
+from mailer.receive.users.auth import Identity
+from mailer.receive.users.rates import Rate, RateLimiter, RateRules
+from mailer.receive.users.trusted import TrustedNetwork, user_at
 
 MESSAGE = "From: scan@lan.example\r\n\r\nhello\r\n"
 PRINTERS = Account(Identity("printers", AddressPatterns.of(("lan.example",))), "no hash")

@@ -5,7 +5,7 @@ import socket
 from collections.abc import MutableMapping
 
 from mailer.cli.exits import Exit, Failure
-from mailer.receive.inherited import Inherited
+from mailer.receive.listen.inherited import Inherited
 
 FIRST = 3
 """The descriptor of the first: those before are standard input, output and error."""

@@ -10,7 +10,7 @@ from itertools import islice
 
 from mailer.cli.our_refusals import ours
 from mailer.cli.outlook import outlook
-from mailer.cli.wire import Workplace
+from mailer.cli.setup import Workplace
 from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.mail.reply import printable
@@ -18,9 +18,9 @@ from mailer.maillog.ledger import Line
 from mailer.maillog.search import Query, find
 from mailer.monitor import history
 from mailer.spool import words
-from mailer.spool.inspect import look
 from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import spots
+from mailer.spool.view.inspect import look
 
 _RECENT = 86_400.0
 """Seconds back from now in which refusals are looked for when no time is asked for."""

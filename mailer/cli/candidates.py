@@ -14,7 +14,7 @@ from itertools import islice, takewhile
 
 import click
 
-from mailer.cli.wire import configuration
+from mailer.cli.setup import configuration
 from mailer.config.model import Config
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, spots
@@ -60,7 +60,7 @@ def providers(context: click.Context, _: click.Parameter, incomplete: str) -> li
 
 def suppressed(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Offer what the suppression list has."""
-    from mailer.spool.suppression import entries  # noqa: PLC0415 - only here
+    from mailer.spool.state.suppression import entries  # noqa: PLC0415 - only here
 
     def listed() -> Iterator[str]:
         end = time.monotonic() + _PATIENCE

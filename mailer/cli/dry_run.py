@@ -20,11 +20,11 @@ from mailer.send.routes.plan import held_in_doubt, target_name
 from mailer.send.staging import Staging
 from mailer.spool import words
 from mailer.spool.due import due_buckets
-from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.obstacles import next_attempt
 from mailer.spool.scan import names
+from mailer.spool.view.inspect import Seen, View, look
+from mailer.spool.view.obstacles import next_attempt
 
 ORPHANED, NEW, DUE = "orphaned", "new", "due"
 """Why a message would be taken: its runner died; it is there to be tried; its time has come."""

@@ -16,7 +16,7 @@ from mailer.send.hop_names import provider_at
 from mailer.send.routes.directions import Directions
 from mailer.spool import drop
 from mailer.spool.layout import DROP, Spool
-from mailer.spool.obstacles import Obstacle, UsedUp, obstacles
+from mailer.spool.view.obstacles import Obstacle, UsedUp, obstacles
 
 
 def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:

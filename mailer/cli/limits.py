@@ -10,12 +10,12 @@ from mailer.cli import receiver
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
 from mailer.monitor.limits import Use
-from mailer.receive.rates import DAY, HOUR, RateLimiter
+from mailer.receive.users.rates import DAY, HOUR, RateLimiter
 from mailer.spool.layout import Spool
 
 

@@ -19,8 +19,8 @@ from mailer.cli.log_line import in_words
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
 from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.setup import workplace
 from mailer.cli.synonyms import Word
-from mailer.cli.wire import workplace
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import EVENTS, OpenDirectory

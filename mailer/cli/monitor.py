@@ -11,7 +11,7 @@ from mailer.cli.options import config_option, examples, log_format_option, paren
 from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.wire import acting_as_owner, become_owner, configuration, workplace
+from mailer.cli.setup import acting_as_owner, become_owner, configuration, workplace
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
@@ -72,7 +72,7 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     if only_link:
         return _print_link(loaded, config.health_check_port if port is None else port)
     # Imported here: a shell that completes our commands needs none of it. *0.2 s of the start's 0.3.*
-    from mailer.cli import observer  # noqa: PLC0415
+    from mailer.cli import monitor_setup  # noqa: PLC0415
 
     with acting_as_owner(config.spool_dir):
         try:
@@ -81,15 +81,15 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
             # 75, so that a service manager starts it again: the receiver may be making it now.
             raise Failure(Exit.TEMPORARY, system_words(error)) from error
     with spool:
-        site = observer.bound(config.health_check_port if port is None else port)
+        site = monitor_setup.bound(config.health_check_port if port is None else port)
         become_owner(config.spool_dir)
         end_with(parent)
-        observer.run(loaded, spool, site, manager)
+        monitor_setup.run(loaded, spool, site, manager)
     return Exit.OK
 
 
 def _print_link(loaded: Loaded, port: int) -> Exit:
-    from mailer.cli.observer import link  # noqa: PLC0415 - as above
+    from mailer.cli.monitor_setup import link  # noqa: PLC0415 - as above
     from mailer.config.secrets import Secret  # noqa: PLC0415 - as above
     from mailer.monitor.token import known  # noqa: PLC0415 - as above
 

@@ -14,7 +14,7 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
 from mailer.maillog.events import MailLog
-from mailer.send.marker import Marker
+from mailer.send.heartbeat import Heartbeat
 from mailer.send.run import open_runner
 from mailer.send.runner import Stopped
 from mailer.spool.layout import Spool
@@ -34,7 +34,7 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
     config = loaded.config
     hostname = own_name(config)
     grace = float(config.sending.shutdown_grace)
-    marker = Marker(spool, log, time.time, order.mode)
+    heartbeat = Heartbeat(spool, log, time.time, order.mode)
     deliverer = _deliverer(config, spool, log)
     async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
         if most is not None:
@@ -44,9 +44,9 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
         except Stopped as stopped:
             log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
             return Exit.TEMPORARY
-        marker.set(runner.tally)
+        heartbeat.set(runner.tally)
     if deliverer:
-        from mailer.cli.telling import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
+        from mailer.cli.event_delivery import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
 
         left = AFTER_A_RUN if most is None else most - (loop.time() - began)
         await tell_rest(deliverer, log, stop, left)
@@ -57,6 +57,6 @@ def _deliverer(config: Config, spool: Spool, log: MailLog) -> "Deliverer | None"
     """Return what tells events; None: nobody is to be told. What the run does is told, however it ends."""
     if not config.on_event.enabled:
         return None
-    from mailer.cli.telling import deliverer  # noqa: PLC0415 - few hosts tell events
+    from mailer.cli.event_delivery import deliverer  # noqa: PLC0415 - few hosts tell events
 
     return deliverer(config, spool, log)

@@ -7,7 +7,7 @@ from mailer.config.model import Config
 from mailer.send.advice import advise
 from mailer.send.hop_names import named
 from mailer.spool.layout import Spool
-from mailer.spool.verdict import Outlook
+from mailer.spool.view.verdict import Outlook
 
 
 def outlook(config: Config, spool: Spool, now: float) -> Outlook:

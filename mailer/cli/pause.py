@@ -8,9 +8,9 @@ import click
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.mail.reply import printable
-from mailer.spool import pause as flag
+from mailer.spool.state import pause as flag
 
 
 @click.command(

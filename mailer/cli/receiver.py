@@ -17,18 +17,18 @@ from mailer.mail import clock
 from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
 from mailer.maillog.search import Query, find
-from mailer.receive.accounts import Accounts, single_login
-from mailer.receive.certificate import Certificate
-from mailer.receive.content import ContentPolicy
-from mailer.receive.inherited import HTTP, SUBMIT
-from mailer.receive.local_users import LocalUser
-from mailer.receive.rates import DAY, Rate, RateLimiter, RateRules, Sent
+from mailer.receive.content.header_policy import ContentPolicy
+from mailer.receive.listen.certificate import Certificate
+from mailer.receive.listen.inherited import HTTP, SUBMIT
 from mailer.receive.service import Service
 from mailer.receive.settings import Endpoint, Settings, Terms
 from mailer.receive.space import Space
-from mailer.receive.trusted import TrustedNetwork
 from mailer.receive.upload import Store
-from mailer.receive.user_list import UserList
+from mailer.receive.users.accounts import Accounts, single_login
+from mailer.receive.users.local_users import LocalUser
+from mailer.receive.users.rates import DAY, Rate, RateLimiter, RateRules, Sent
+from mailer.receive.users.trusted import TrustedNetwork
+from mailer.receive.users.user_list import UserList
 from mailer.spool.layout import LOG, Spool
 
 _ACCEPTED = frozenset({"accepted"})

@@ -12,12 +12,12 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.wire import configuration, workplace
+from mailer.cli.setup import configuration, workplace
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.mail.reply import printable
 from mailer.spool.layout import Spool
-from mailer.spool.programs import Program, running
+from mailer.spool.state.programs import Program, running
 
 _PATIENCE = 60.0
 """Seconds; a secret's command may take 30."""

@@ -12,7 +12,7 @@ from mailer.cli.hangup import postpone
 from mailer.cli.program import system_words
 from mailer.cli.send import ONCE, WATCH, Order
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.wire import (
+from mailer.cli.setup import (
     acting_as_owner,
     become_owner,
     configuration,
@@ -27,8 +27,8 @@ from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
+from mailer.send.heartbeat import Heartbeat
 from mailer.send.idle import is_idle
-from mailer.send.marker import Marker
 from mailer.spool.layout import SpoolError
 
 
@@ -93,10 +93,10 @@ def _was_idle(loaded: Loaded, level: Level) -> bool:
     config = loaded.config
     with _try_again_later(), acting_as_owner(config.spool_dir), make_spool(config.spool_dir) as spool:
         log = program_log(config, spool, level)
-        marker = Marker(spool, log, time.time, ONCE)
+        heartbeat = Heartbeat(spool, log, time.time, ONCE)
         idle = is_idle(config, spool, log, clocks())
         if idle:
-            marker.set()
+            heartbeat.set()
         return idle
 
 

@@ -20,9 +20,9 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import Terminal, listen, postpone
 from mailer.cli.parent import end_with
 from mailer.cli.service_manager import ServiceManager
+from mailer.cli.setup import acting_as_owner, become_owner, configuration, make_spool, program_log
 from mailer.cli.start import obstacles
-from mailer.cli.vitals import Vitals
-from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, program_log
+from mailer.cli.watchdog import Vitals
 from mailer.config import checks
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
@@ -30,18 +30,18 @@ from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
-from mailer.receive.inherited import Inherited, NotConfiguredError
+from mailer.receive.listen.inherited import Inherited, NotConfiguredError
+from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.pickup import Pickup
 from mailer.receive.server import Server
 from mailer.receive.server import serve as serve_until
 from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
-from mailer.receive.sockets import UnsafeSettingsError
 from mailer.receive.upload import Store
-from mailer.spool import identity
 from mailer.spool.committer import Committer
 from mailer.spool.layout import Spool
-from mailer.spool.programs import Registration, running
+from mailer.spool.state import identity
+from mailer.spool.state.programs import Registration, running
 
 
 def run(port: int | None, parent: int | None) -> Exit:

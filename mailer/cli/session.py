@@ -8,7 +8,7 @@ import click
 
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples
-from mailer.cli.wire import acting_as_owner, become_owner, configuration, make_spool, open_log
+from mailer.cli.setup import acting_as_owner, become_owner, configuration, make_spool, open_log
 from mailer.config.load import Loaded
 from mailer.spool.layout import Spool
 
@@ -48,9 +48,9 @@ async def _serve(
 ) -> None:
     from mailer.cli import receiver  # noqa: PLC0415 - as above
     from mailer.maillog.events import Level  # noqa: PLC0415 - as above
-    from mailer.receive.local_users import PeerIds  # noqa: PLC0415 - as above
     from mailer.receive.server import serve_one  # noqa: PLC0415 - as above
     from mailer.receive.upload import Store  # noqa: PLC0415 - as above
+    from mailer.receive.users.local_users import PeerIds  # noqa: PLC0415 - as above
     from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
     log, committer = open_log(spool, Level.WARNING), Committer(spool)

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mailer.cli.eyes import unreadable, user
+from mailer.cli.readability import unreadable, user
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -19,8 +19,8 @@ from mailer.config.problem import ConfigError, Problem
 from mailer.config.trust import Untrusted, open_trusted, owners_of, trusted_directory
 from mailer.config.users import read_users
 from mailer.mail.reply import printable
-from mailer.receive.certificate import load_context
-from mailer.receive.inherited import Inherited
+from mailer.receive.listen.certificate import load_context
+from mailer.receive.listen.inherited import Inherited
 from mailer.spool.layout import foreign
 
 

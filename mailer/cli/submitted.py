@@ -9,10 +9,10 @@ from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
 from mailer.monitor.history import of_ledger
 from mailer.spool.ids import earliest
-from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.verdict import last_standings
+from mailer.spool.view.inspect import Seen, look
+from mailer.spool.view.verdict import last_standings
 
 _PASSES = 10
 """How often a message is looked for anew when it moves on before it could be read."""

@@ -14,11 +14,11 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import DURATION, config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.mail import clock
 from mailer.mail.reply import printable
-from mailer.spool import suppression
-from mailer.spool.suppression import Entry
+from mailer.spool.state import suppression
+from mailer.spool.state.suppression import Entry
 
 _PLACE = "mailer.cli.suppress"
 _reason_option = click.option("--reason", default="", metavar="TEXT", help="Senders are told.")

@@ -13,12 +13,12 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import configuration
+from mailer.cli.setup import configuration
 from mailer.config.trust import owners_of, programs_group
 from mailer.config.users import User, changing_users, read_users
 from mailer.mail.patterns import can_match
 from mailer.mail.reply import printable
-from mailer.receive import hashes
+from mailer.receive.users import hashes
 
 _PLACE = "mailer.cli.user"
 _NO_LIMIT = click.IntRange(0, 1_000_000_000)

@@ -12,8 +12,8 @@ from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.hangup import Terminal, listen
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.vitals import Vitals
-from mailer.cli.wire import program_log
+from mailer.cli.setup import program_log
+from mailer.cli.watchdog import Vitals
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded, load
 from mailer.config.model import Config
@@ -21,12 +21,12 @@ from mailer.config.own_name import own_name
 from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog.events import Level, MailLog
-from mailer.send.marker import Marker
+from mailer.send.heartbeat import Heartbeat
 from mailer.send.run import open_runner
 from mailer.send.runner import Runner  # noqa: TC001 - with the others of its room
-from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.programs import Registration
+from mailer.spool.state import provider_state
+from mailer.spool.state.programs import Registration
 
 MODE = "watch"
 
@@ -145,13 +145,13 @@ class Watch:
     async def _shift(self, loaded: Loaded, log: MailLog, ready: asyncio.Event) -> None:
         config = loaded.config
         hostname = own_name(config)
-        marker = Marker(self._spool, log, time.time, MODE)
+        heartbeat = Heartbeat(self._spool, log, time.time, MODE)
         async with open_runner(config, self._spool, log, clocks(), hostname=hostname) as runner:
             log.notice("watching the spool", path=self._spool.path)
             self._runner = runner
             self._tell(config, log)
             ready.set()
-            async with marker.kept_fresh(runner):
+            async with heartbeat.kept_fresh(runner):
                 await runner.watch(self._stop, float(config.sending.shutdown_grace))
 
     def _tell(self, config: Config, log: MailLog) -> None:
@@ -159,7 +159,7 @@ class Watch:
             self._telling.cancel()
             self._telling = None
         if config.on_event.enabled:
-            from mailer.cli.telling import deliverer, tell_on  # noqa: PLC0415 - few hosts tell events
+            from mailer.cli.event_delivery import deliverer, tell_on  # noqa: PLC0415 - few hosts tell events
 
             if made := deliverer(config, self._spool, log):
                 self._telling = asyncio.create_task(tell_on(made, log))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from mailer.config.hops import Api, AuthMechanism, Provider
 from mailer.config.oauth_checks import bad_url
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _DOMAIN = compile_late(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 

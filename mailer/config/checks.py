@@ -23,7 +23,7 @@ from mailer.config.trust import owners_of
 from mailer.config.users import read_users
 from mailer.mail.address import check_address
 from mailer.mail.host_name import is_loopback
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mailer.config.model import Config, DkimKey
 from mailer.config.problem import Problem
 from mailer.config.trust import Owners, Untrusted, open_trusted, owners_of
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 MAX_NAME = 253

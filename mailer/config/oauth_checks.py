@@ -7,7 +7,7 @@ from mailer.config.hops import Provider
 from mailer.config.oauth import Grant, OAuth2, Preset
 from mailer.config.presets import TENANT
 from mailer.mail.host_name import is_loopback
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _NO_URL = "is not an address; write it as https://login.example.com/token"
 _BLANKS = compile_late(r"\s")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mailer.config.hops import Api
 from mailer.config.oauth import Grant, Preset
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 GMAIL_SCOPE = "https://mail.google.com/"
 """The only one that SMTP takes."""

@@ -12,7 +12,7 @@ from mailer.config.problem import Problem
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.address import check_address
 from mailer.mail.host_name import fault, is_address, is_loopback
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 _SUBMISSIONS = 465

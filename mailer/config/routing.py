@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from mailer.config.kinds import Group, Name
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 Names = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
 """One pattern, or a list of which one must match."""

@@ -5,7 +5,7 @@ Each unit is a type of its own, so that a type checker sees seconds given to wha
 
 from typing import NewType
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 Seconds = NewType("Seconds", float)
 Milliseconds = NewType("Milliseconds", int)

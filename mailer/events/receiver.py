@@ -28,7 +28,7 @@ SIGNATURE = "Mailer-Signature"
 WEBHOOK_TIMEOUT = 10.0
 """Seconds for one request: a receiver should store events and answer, and do its work afterwards."""
 COMMAND_TIMEOUT = 30.0
-"""The same for a command; less than a run of `mailer-send --once` has for it (`cli/telling`)."""
+"""The same for a command; less than a run of `mailer-send --once` has for it (`cli/event_delivery`)."""
 
 
 class Verdict(Enum):

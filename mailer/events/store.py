@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import msgspec
 
 from mailer.maillog.tail import Position
-from mailer.spool import state
 from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.state import small_files
 
 NAME, _LOCK = "events.json", "events.lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,7 +56,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 def read(spool: Spool) -> Progress | None:
     """Return what was last written; None: nothing, or nothing that can be read."""
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(state.read_last(spool, NAME) or b"", type=Progress)
+        return msgspec.json.decode(small_files.read_last(spool, NAME) or b"", type=Progress)
     return None
 
 
@@ -70,7 +70,7 @@ def version(spool: Spool) -> tuple[int, int] | None:
 
 def write(spool: Spool, progress: Progress) -> None:
     """Put this in the place of what was there, durably; raises OSError."""
-    state.replace(spool, NAME, msgspec.json.encode(progress) + b"\n")
+    small_files.replace(spool, NAME, msgspec.json.encode(progress) + b"\n")
     spool.sync_directory(STATE)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 EVERY_NAME = "*"
 """In `aliases`, the name that stands for all that are not there."""

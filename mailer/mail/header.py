@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from functools import lru_cache
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 MAX_HEADER = 512 * 1024
 """Octets. Exim: 1 MiB; Gmail: 500 KB. A To field with 10,000 addresses fits."""

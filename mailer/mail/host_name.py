@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _LABEL = compile_late(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # RFC 6761 6.3, RFC 6762 22.1, RFC 9476; ICANN has set `internal` aside; the others are what routers hand out.

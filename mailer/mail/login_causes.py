@@ -14,7 +14,7 @@ import shlex
 
 import msgspec
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
 """How a text begins when there was nothing to log in with; it goes on with ` from HOST: WHY`."""

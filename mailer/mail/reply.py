@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _UNPRINTABLE = compile_late(r"[^\x20-\x7e]+")
 _ENHANCED = compile_late(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mailer.mail import clock
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _NAME = compile_late(r"(\d{8})\.jsonl", re.ASCII)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

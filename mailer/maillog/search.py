@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from mailer.mail import clock
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.maillog import files
 from mailer.maillog.files import Piece
 from mailer.maillog.ledger import Line, OpenDirectory

@@ -11,7 +11,7 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.clock import Clock
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 from mailer.maillog import outlet
 from mailer.maillog.events import Fields, Level, Sink

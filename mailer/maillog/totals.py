@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Status
+from mailer.maillog.deduplication import Deduplication
 from mailer.maillog.ledger import OpenDirectory
 from mailer.maillog.lines import UNREADABLE
-from mailer.maillog.lookback import Lookback
 from mailer.maillog.rows import Row, rows
 from mailer.maillog.series import Counts, Flow, Point, Series, Span
 from mailer.maillog.tail import Position, Tail
@@ -204,8 +204,8 @@ class TotalsFold:
         self._totals = tally.added_to(self._totals)
 
     def _uncounted(self, block: Iterable[Row]) -> list[Row]:
-        lookback = Lookback(self._directory)
-        return [lookback.fresh(row) if row.again else row for row in block]
+        deduplication = Deduplication(self._directory)
+        return [deduplication.fresh(row) if row.again else row for row in block]
 
 
 class _Tally:

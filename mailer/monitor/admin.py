@@ -12,16 +12,17 @@ from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
-from mailer.spool import clock_guard, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Missed, Unsafe
 from mailer.spool.ids import arrival
-from mailer.spool.inspect import recipients_of
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
-from mailer.spool.operate import Operator, Refused
-from mailer.spool.pause import is_paused, pause, resume
-from mailer.spool.provider_state import end_pauses
+from mailer.spool.locked import Missed, Unsafe
+from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import spots
+from mailer.spool.state import clock_guard
+from mailer.spool.state.pause import is_paused, pause, resume
+from mailer.spool.state.provider_state import end_pauses
+from mailer.spool.view.inspect import recipients_of
 
 _PAUSE = 10.0
 """Seconds between two `retry_failed` of callers without the token."""

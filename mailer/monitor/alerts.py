@@ -20,8 +20,9 @@ from mailer.mail import clock
 from mailer.maillog.events import MailLog
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
-from mailer.spool import state, words
+from mailer.spool import words
 from mailer.spool.layout import Place, Spool
+from mailer.spool.state import small_files
 
 NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan", "secretEndsWithin")
 """The alerts are called as their keys are."""
@@ -202,14 +203,14 @@ class Alerting:
             return
         self._known = known
         try:
-            state.replace(self._spool, _SAVED, msgspec.json.encode(known) + b"\n")
+            small_files.replace(self._spool, _SAVED, msgspec.json.encode(known) + b"\n")
         except OSError as error:
             self._log.warning("what was told cannot be written down", error=error.strerror)
 
 
 def _load(spool: Spool) -> dict[str, _Known]:
     try:
-        return msgspec.json.decode(state.read(spool, _SAVED) or b"{}", type=dict[str, _Known])
+        return msgspec.json.decode(small_files.read(spool, _SAVED) or b"{}", type=dict[str, _Known])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}
 

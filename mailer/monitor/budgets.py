@@ -9,9 +9,9 @@ from mailer.config.model import Config
 from mailer.mail import budget
 from mailer.mail.budget import Counted, Spent, Terms, WhenUsedUp
 from mailer.mail.clock import Reading
-from mailer.spool import budgets as records
 from mailer.spool import words
 from mailer.spool.layout import Spool
+from mailer.spool.state import budgets as records
 
 
 class Budget(msgspec.Struct, frozen=True):

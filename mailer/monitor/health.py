@@ -20,9 +20,10 @@ from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
 from mailer.monitor.service import Service
-from mailer.spool import state, words
+from mailer.spool import words
 from mailer.spool.layout import Place, Spool
-from mailer.spool.pause import describe
+from mailer.spool.state import small_files
+from mailer.spool.state.pause import describe
 
 STALE_RUN = 300.0
 """Seconds without a run after which something is wrong; cron and the timer start one each minute."""
@@ -80,7 +81,7 @@ class Probe:
     async def _try(self) -> Check:
         began = monotonic()
         try:
-            await asyncio.to_thread(state.replace, self._spool, "probe", b"mailer monitor wrote this\n")
+            await asyncio.to_thread(small_files.replace, self._spool, "probe", b"mailer monitor wrote this\n")
         except OSError as error:
             return Check(Status.FAILING, f"the spool cannot be written: {error.strerror}")
         return Check(Status.OK, f"written durably in {1000 * (monotonic() - began):.1f} ms")

@@ -12,14 +12,22 @@ from msgspec.structs import replace
 from mailer.maillog import search
 from mailer.maillog.by_id import lines_of
 from mailer.maillog.ledger import Line
-from mailer.spool import clock_guard, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import earliest
-from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Event, Standing
 from mailer.spool.layout import LOG, Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
-from mailer.spool.verdict import Outlook, gist, gist_of_ledger, last_standings, verdict, verdict_of_ledger
+from mailer.spool.state import clock_guard
+from mailer.spool.view.inspect import Seen, View, look
+from mailer.spool.view.verdict import (
+    Outlook,
+    gist,
+    gist_of_ledger,
+    last_standings,
+    verdict,
+    verdict_of_ledger,
+)
 
 _PASSES = 10
 """How often a message is looked for anew when it moves on before it could be read."""

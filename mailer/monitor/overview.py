@@ -12,7 +12,7 @@ from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Lookout, Reading
 from mailer.spool import words
 from mailer.spool.layout import Place
-from mailer.spool.obstacles import Obstacle, next_attempt
+from mailer.spool.view.obstacles import Obstacle, next_attempt
 
 MEANINGS = {
     Place.NEW: "ready to be sent",

@@ -11,8 +11,8 @@ from mailer.config.model import Config
 from mailer.config.oauth import Grant
 from mailer.monitor.reading import Reading
 from mailer.spool import words
-from mailer.spool.provider_state import Health, ProviderState, health
-from mailer.spool.token_store import Ending
+from mailer.spool.state.provider_state import Health, ProviderState, health
+from mailer.spool.state.token_store import Ending
 
 
 class End(NamedTuple):

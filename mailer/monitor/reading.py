@@ -14,13 +14,14 @@ from mailer.maillog.series import HOUR, Point, Span
 from mailer.maillog.totals import Totals, TotalsFold
 from mailer.monitor.queue import QueueView, Snapshot
 from mailer.monitor.results import Stuck, stuck
-from mailer.spool import drop, last_run, provider_state, state, token_store
+from mailer.spool import drop
 from mailer.spool.drop import Summary
-from mailer.spool.last_run import LastRun
 from mailer.spool.layout import LOG, STATE, Place, Spool
-from mailer.spool.pause import Pause, read_pause
-from mailer.spool.provider_state import States
-from mailer.spool.token_store import Ending
+from mailer.spool.state import last_run, provider_state, small_files, token_store
+from mailer.spool.state.last_run import LastRun
+from mailer.spool.state.pause import Pause, read_pause
+from mailer.spool.state.provider_state import States
+from mailer.spool.state.token_store import Ending
 
 _SAVED = "totals.json"
 """The counters, in `state/`: days that retention has removed from the ledger stay counted."""
@@ -67,7 +68,7 @@ class Lookout:
         self._spool = spool
         self._clock = clock
         self._queue = QueueView(spool, clock)
-        self._fold = TotalsFold(partial(spool.directory, LOG), clock, state.read(spool, _SAVED))
+        self._fold = TotalsFold(partial(spool.directory, LOG), clock, small_files.read(spool, _SAVED))
         self._lock = threading.Lock()
         self._saved = self._fold.saved()
 
@@ -117,7 +118,7 @@ class Lookout:
         with self._lock:
             saved = self._fold.saved()
         if saved != self._saved:
-            state.replace(self._spool, _SAVED, saved)
+            small_files.replace(self._spool, _SAVED, saved)
             self._saved = saved
 
     def _modified(self, name: str) -> float:

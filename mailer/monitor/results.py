@@ -10,9 +10,9 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.queue import WAITING, Snapshot
 from mailer.spool import words
-from mailer.spool.inspect import Seen, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool
+from mailer.spool.view.inspect import Seen, look
 
 NOTHING_SENT = 3600.0
 """Seconds that mail has waited, and none has left, after which it does not go out."""

@@ -14,9 +14,9 @@ from mailer.monitor.budgets import Budget
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
 from mailer.monitor.runs import Runs
-from mailer.spool.clock_guard import Doubt
 from mailer.spool.layout import Spool
-from mailer.spool.verdict import Outlook
+from mailer.spool.state.clock_guard import Doubt
+from mailer.spool.view.verdict import Outlook
 
 _EVERY = 5.0
 """Seconds between looks that nobody asked for. *0.2 % of a core, with 100,000 messages queued.*"""

@@ -9,8 +9,8 @@ import secrets
 from contextlib import suppress
 
 from mailer.config.secrets import Secret
-from mailer.spool import state
 from mailer.spool.layout import STATE, Spool
+from mailer.spool.state import small_files
 
 _NAME = "monitor-token"
 _LEAST = 32
@@ -20,7 +20,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def known(spool: Spool) -> str:
     """Return the token that a monitor has made; empty: none has."""
-    found = (state.read(spool, _NAME) or b"").decode("ascii", "replace").strip()
+    found = (small_files.read(spool, _NAME) or b"").decode("ascii", "replace").strip()
     return found if len(found) >= _LEAST and found.isascii() else ""
 
 
@@ -47,4 +47,4 @@ def _make(spool: Spool) -> None:
         finally:
             os.close(fd)
     if not known(spool):
-        state.replace(spool, _NAME, made)
+        small_files.replace(spool, _NAME, made)

@@ -20,9 +20,9 @@ from mailer.config.oauth import OAuth2
 from mailer.mail.clock import Clock
 from mailer.oauth.asking import Granted, Terms, form_of, granted, terms_of
 from mailer.oauth.trouble import TokenTrouble, ours
-from mailer.spool import token_store
 from mailer.spool.layout import Spool
-from mailer.spool.token_store import Tokens
+from mailer.spool.state import token_store
+from mailer.spool.state.token_store import Tokens
 
 MARGIN = 600.0
 """Seconds before its end from which a token is renewed: Microsoft may refuse it from ten minutes before."""

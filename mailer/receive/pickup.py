@@ -22,10 +22,10 @@ from mailer.mail.clock import Clock
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Level, MailLog
 from mailer.receive import replies
-from mailer.receive.local_users import PeerIds
 from mailer.receive.refusals import Refusals
 from mailer.receive.server import serve_one
 from mailer.receive.service import Service
+from mailer.receive.users.local_users import PeerIds
 from mailer.spool import drop
 from mailer.spool.drop_file import Damaged, Drop
 from mailer.spool.layout import Spool

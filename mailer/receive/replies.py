@@ -10,8 +10,8 @@ from functools import lru_cache
 from mailer.mail.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply, printable
-from mailer.receive.data import MAX_LINE, Fault
-from mailer.receive.rates import HOUR, Full
+from mailer.receive.content.data import MAX_LINE, Fault
+from mailer.receive.users.rates import HOUR, Full
 from mailer.spool.words import duration
 
 BYE = Reply(221, ("2.0.0 Bye",))

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.connection import HANDSHAKE_TIMEOUT
-from mailer.receive.failures import Failures
-from mailer.receive.inherited import Inherited
-from mailer.receive.listener import Listener
-from mailer.receive.local_users import PeerIds, peer_ids, user_of
+from mailer.receive.listen.inherited import Inherited
+from mailer.receive.listen.listener import Listener
+from mailer.receive.listen.sockets import Bound, bind, check
 from mailer.receive.peers import is_local, source
 from mailer.receive.service import Client, Service
-from mailer.receive.session import Session
 from mailer.receive.settings import Endpoint
-from mailer.receive.sockets import Bound, bind, check
-from mailer.receive.strangers import Strangers
-from mailer.receive.trusted import user_at
+from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT
+from mailer.receive.smtp.session import Session
+from mailer.receive.smtp.strangers import Strangers
+from mailer.receive.users.failures import Failures
+from mailer.receive.users.local_users import PeerIds, peer_ids, user_of
+from mailer.receive.users.trusted import user_at
 
 if TYPE_CHECKING:
-    from mailer.receive.connection import Connection
     from mailer.receive.settings import Address
+    from mailer.receive.smtp.connection import Connection
     from mailer.receive.web.messages import Lookup
     from mailer.receive.web.server import HttpServer
 

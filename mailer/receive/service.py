@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from mailer.receive.auth import Authenticator
-from mailer.receive.certificate import Certificate
-from mailer.receive.local_users import LocalUser
-from mailer.receive.rates import RateLimiter
+from mailer.receive.listen.certificate import Certificate
 from mailer.receive.settings import Settings, Terms
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
+from mailer.receive.users.auth import Authenticator
+from mailer.receive.users.local_users import LocalUser
+from mailer.receive.users.rates import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from mailer.config.receiving import LongLines, Offer
 from mailer.mail.patterns import AddressPatterns
-from mailer.receive.content import ContentPolicy
-from mailer.receive.trusted import TrustedNetwork
+from mailer.receive.content.header_policy import ContentPolicy
+from mailer.receive.users.trusted import TrustedNetwork
 
 MiB = 1024 * 1024
 

@@ -11,13 +11,14 @@ from mailer.mail.envelope import Envelope
 from mailer.mail.header import HeaderReader, HeaderTooLarge
 from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
-from mailer.receive import long_lines, replies
-from mailer.receive.content import Arrival, ContentPolicy, Origin, added_message_id, top
-from mailer.receive.data import Fault
-from mailer.receive.headline import Headline, headline
-from mailer.receive.idempotency import Content
-from mailer.receive.mime_header import Unencodable
-from mailer.receive.wishes import Wishes, wishes
+from mailer.receive import replies
+from mailer.receive.content import long_lines
+from mailer.receive.content.data import Fault
+from mailer.receive.content.header_policy import Arrival, ContentPolicy, Origin, added_message_id, top
+from mailer.receive.content.headline import Headline, headline
+from mailer.receive.content.idempotency import Content
+from mailer.receive.content.mime_header import Unencodable
+from mailer.receive.content.wishes import Wishes, wishes
 from mailer.spool.changes import NotUndone
 from mailer.spool.committer import Committer
 from mailer.spool.idempotency import InUse, KeyFile, Known, name_of

@@ -9,7 +9,7 @@ import shlex
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.login_causes import cause_of
 from mailer.mail.outcome import SUPPRESSION_LIST, Status
 from mailer.send.hop_names import provider_at
@@ -17,7 +17,7 @@ from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL
-from mailer.spool.verdict import NOTHING_TO_DO
+from mailer.spool.view.verdict import NOTHING_TO_DO
 
 _REPLY = compile_late(r"[245]\d\d[ -]|HTTP \d")
 _THEIR_ID = compile_late(

@@ -19,8 +19,8 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Scope
 from mailer.send.phase import Phase
 from mailer.send.trouble import HopTrouble, Resting, SessionLost
-from mailer.spool.budgets import BudgetFile, Holder, Unavailable
 from mailer.spool.layout import Spool
+from mailer.spool.state.budgets import BudgetFile, Holder, Unavailable
 
 PATIENCE = 61.0
 """Seconds that a message waits in hand for its budget at most, a minute's window with what rounding adds."""

@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 
 from mailer.spool.committer import Committer
-from mailer.spool.held import Held
 from mailer.spool.layout import Place
+from mailer.spool.locked import LockedMessage
 
 _SOON = 0.25
 """Seconds until a line is handed to the disk: promised to be durable within one, of which the sync wants its
@@ -27,30 +27,30 @@ class Journals:
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
-        self._changed: dict[Held, None] = {}
-        self._taken: dict[Held, None] = {}
+        self._changed: dict[LockedMessage, None] = {}
+        self._taken: dict[LockedMessage, None] = {}
         self._timed = False
         """They are looked at within `_SOON`."""
 
-    def taken(self, held: Held) -> None:
+    def taken(self, locked: LockedMessage) -> None:
         """Have a message lose its other names, once that in `cur/` is durable: soon, together with others.
 
         Where a rename may be torn, each message that was claimed has some; it is to be seen in one place.
         """
-        if held.also:
+        if locked.also:
             if not self._timed:
                 self._begin()
-            self._taken[held] = None
+            self._taken[locked] = None
 
-    def leaving(self, held: Held) -> None:
+    def leaving(self, locked: LockedMessage) -> None:
         """A message is about to be moved: its names are the mover's from here on."""
-        self._taken.pop(held, None)
+        self._taken.pop(locked, None)
 
-    def changed(self, held: Held) -> None:
+    def changed(self, locked: LockedMessage) -> None:
         """Have a journal synced soon, unless its message has moved on by then (with a sync, or for good)."""
         if not self._timed:
             self._begin()
-        self._changed[held] = None
+        self._changed[locked] = None
 
     def _begin(self) -> None:
         self._timed = True
@@ -62,29 +62,29 @@ class Journals:
             syncing = self._committer.commit_in_loop(_Claimed())
             syncing.add_done_callback(partial(self._settle, tuple(self._taken)))
         changed, self._changed = self._changed, {}
-        for held in changed:
-            if held.fd < 0:
+        for locked in changed:
+            if locked.fd < 0:
                 continue
             try:
-                change = _Sync(held)
+                change = _Sync(locked)
             except OSError:
                 # No descriptor is left: there will be some as deliveries end.
-                self.changed(held)
+                self.changed(locked)
                 continue
             syncing = self._committer.commit_in_loop(change)
             # A failure stays with the message: it cannot be settled any more (`Held.sync`).
             syncing.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def _settle(self, taken: Sequence[Held], syncing: asyncio.Future[None]) -> None:
+    def _settle(self, taken: Sequence[LockedMessage], syncing: asyncio.Future[None]) -> None:
         """Remove the other names of the messages that are still in hand."""
         durable = not syncing.cancelled() and syncing.exception() is None
-        for held in taken:
-            if held in self._taken:
-                del self._taken[held]
+        for locked in taken:
+            if locked in self._taken:
+                del self._taken[locked]
                 if durable:
                     # What is left is removed when the message moves on.
                     with suppress(OSError):
-                        held.leave()
+                        locked.leave()
 
 
 class _Claimed:
@@ -112,11 +112,11 @@ class _Claimed:
 class _Sync:
     """A `Change` that moves nothing."""
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
+    def __init__(self, locked: LockedMessage) -> None:
+        self._held = locked
         # Of its own: the message may be released before the disk is done, and its descriptor be another
         # file's.
-        self._fd = os.dup(held.fd)
+        self._fd = os.dup(locked.fd)
 
     def begin_sync(self) -> None:
         """It is one sync in half a second; nothing is gained."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from mailer.mail.envelope import Envelope
-from mailer.spool.claim import Claim
+from mailer.spool.run.claim import Claim
 
 
 def _ignore(*_: object) -> None:
@@ -39,4 +39,4 @@ class Outgoing(msgspec.Struct, frozen=True):
         """Return at most `length` octets from `offset`; fewer only at the end."""
         top = self.on_top[offset : offset + length]
         start = offset + len(top) - len(self.on_top) + self.skip
-        return top + self.claim.held.read_message(self.claim.entry, start, length - len(top))
+        return top + self.claim.locked.read_message(self.claim.entry, start, length - len(top))

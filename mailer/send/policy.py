@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from mailer.mail.clock import Clock
 from mailer.maillog.events import MailLog
 from mailer.send.backoff import Backoff
+from mailer.send.destination_status import DestinationStatus
 from mailer.send.dkim.signer import Signer
 from mailer.send.journals import Journals
 from mailer.send.routes.table import Table
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
-from mailer.send.traffic import Traffic
-from mailer.spool.clock_guard import ClockGuard
+from mailer.spool.state.clock_guard import ClockGuard
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
@@ -41,7 +41,7 @@ class Policy:
     """Knows whether the clock is one to delete and to give up by; None: it is."""
     journals: Journals | None = None
     """Makes durable what is recorded of messages in hand; None: nobody does."""
-    traffic: Traffic | None = None
+    destinations: DestinationStatus | None = None
     """How the direct route's destinations do; None: it is off."""
     budgets: "Budgets | None" = None
     """How much may be sent to a recipient domain; None: anything."""

@@ -6,7 +6,7 @@ from mailer.mail.header import HeaderTooLarge, read_header
 from mailer.send.dkim.signer import NoKey, Signer, SigningError
 from mailer.send.outgoing import Outgoing
 from mailer.send.presentation import AS_ACCEPTED, Presentation
-from mailer.spool.claim import Claim
+from mailer.spool.run.claim import Claim
 
 _SIGNED_HERE = 256 * 1024
 """Octets of a message that is signed without a thread: about a millisecond."""

@@ -12,13 +12,13 @@ from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.mail.reply import printable
+from mailer.send.journal_bound import SPENT, JournalBound
 from mailer.send.policy import Policy
 from mailer.send.report import Report
 from mailer.send.routes.directions import lost_reply
-from mailer.send.thrift import SPENT, Thrift
 from mailer.spool import journal
-from mailer.spool.claim import Claim
 from mailer.spool.journal import OVERDUE, Event, Kind, Standing
+from mailer.spool.run.claim import Claim
 
 _KINDS = {
     Status.SENT: Kind.SENT,
@@ -68,7 +68,7 @@ class Record:
         """The hop that may have taken a recipient's copy in an earlier attempt."""
         self._waited = False
         """The journal says that it waits for its turn in this attempt."""
-        self._thrift = Thrift(len(self.state.by_address))
+        self._bound = JournalBound(len(self.state.by_address))
         self._as_before: set[str] = set()
         """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
         self.handed_over: dict[str, float] = {}
@@ -160,14 +160,14 @@ class Record:
         own = len(journal.encode(event))
         promised = self._room(recipients, hop)
         # An earlier exchanger may have refused recipients that are in doubt at another hop.
-        self.claim.held.give_back(self._give_back(to))
-        self.claim.held.reserve(own + sum(promised.values()))
+        self.claim.locked.give_back(self._give_back(to))
+        self.claim.locked.reserve(own + sum(promised.values()))
         self._promised |= promised
         self._append([event], of_promise=own)
         self.handed_over.update(dict.fromkeys(to, now))
         if self.policy.hold_uncertain:
             # Only this policy needs the line after a power cut; under `retry` it would change nothing.
-            self.claim.held.sync()
+            self.claim.locked.sync()
 
     def _room(self, recipients: Sequence[Recipient], hop: str) -> dict[str, int]:
         """Tell how many journal bytes the outcome of one final dot may take, by recipient.
@@ -221,11 +221,11 @@ class Record:
             event=Kind.TROUBLE,
             to=to,
             hop=hop,
-            reply=self._thrift.cut(text),
+            reply=self._bound.cut(text),
             scope=whose,
             attempt=number,
         )
-        left_out = self._thrift.leaves_out_trouble(self.state.by_address, to, self._length)
+        left_out = self._bound.leaves_out_trouble(self.state.by_address, to, self._length)
         self._append([] if left_out else [event], of_promise=self._give_back(to))
         self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
@@ -311,7 +311,7 @@ class Record:
     def _repeats(self, outcome: Outcome) -> bool:
         """Tell whether an outcome says nothing new; then `finish` writes it."""
         known = self.state.by_address[outcome.address]
-        if not self._thrift.as_before(outcome, known, self._length):
+        if not self._bound.as_before(outcome, known, self._length):
             return False
         self._as_before.add(outcome.address)
         return True
@@ -320,7 +320,7 @@ class Record:
     def _length(self) -> int:
         """Of the journal, in octets."""
         entry = self.claim.entry
-        return self.claim.held.size - entry.offset - entry.length
+        return self.claim.locked.size - entry.offset - entry.length
 
     def _uncertain(self, among: Collection[str]) -> list[Standing]:
         return [
@@ -347,7 +347,7 @@ class Record:
             return replace(outcome, status=Status.EXPIRED, reply=f"{LATE}{last}")
         if self._was_overdue and self._is_overdue():
             return replace(outcome, status=Status.EXPIRED)
-        if self._thrift.is_spent(self._length):
+        if self._bound.is_spent(self._length):
             return replace(outcome, status=Status.EXPIRED, reply=f"{SPENT}; last: {outcome.reply}")
         return outcome
 
@@ -361,7 +361,7 @@ class Record:
             event=_KINDS[outcome.status],
             to=tuple(to),
             hop=outcome.hop,
-            reply=printable(self._thrift.cut(outcome.reply), _LONGEST_REPLY),
+            reply=printable(self._bound.cut(outcome.reply), _LONGEST_REPLY),
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
             attempt=number,
             next=following if again else "",
@@ -372,7 +372,7 @@ class Record:
         )
 
     def _append(self, events: Sequence[Event], *, of_promise: int = 0) -> None:
-        held = self.claim.held
+        held = self.claim.locked
         if not events:
             held.give_back(of_promise)
             return

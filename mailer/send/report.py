@@ -7,8 +7,8 @@ import msgspec
 from mailer.mail.outcome import FINAL, Outcome, Status
 from mailer.mail.reply import enhanced_status
 from mailer.maillog.events import Delivery, MailLog, Times
-from mailer.spool.claim import Claim
 from mailer.spool.journal import State
+from mailer.spool.run.claim import Claim
 
 _Groups = Mapping[Outcome, Sequence[str]]
 """The recipients by what they have in common, which is an outcome, whatever its address."""

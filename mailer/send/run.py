@@ -12,6 +12,7 @@ from mailer.mail.clock import Clock, Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.send import idle
 from mailer.send.backoff import Backoff
+from mailer.send.destination_status import DestinationStatus
 from mailer.send.dkim.signer import Signer
 from mailer.send.dsn.notify import Notifier, Terms
 from mailer.send.dsn.owed import destination
@@ -30,12 +31,11 @@ from mailer.send.smtp.pool import Pool
 from mailer.send.smtp.pool import Session as AnySession
 from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
-from mailer.send.traffic import Traffic
-from mailer.spool.claim import Claims
-from mailer.spool.clock_guard import ClockGuard
+from mailer.spool.background_close import BackgroundClose
 from mailer.spool.committer import Committer
-from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool, Spot
+from mailer.spool.run.claim import Claims
+from mailer.spool.state.clock_guard import ClockGuard
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
@@ -80,15 +80,15 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         log.warning("left alone", path=spot.path, reason=reason)
 
     guard = idle.guard(spool, clocks, log)
-    committer, disposal = Committer(spool).start(), Disposal()
+    committer, background = Committer(spool).start(), BackgroundClose()
     try:
         opener = partial(_open_session, clock=clock, say=say)
         pool = Pool(opener, limit=config.sending.max_sessions_per_hop, places=Places(clock=clock))
         suppressed = Suppressed(config, spool, clock)
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
-            traffic = Traffic(asyncio.get_running_loop().time)
+            destinations = DestinationStatus(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
-            means = Means(spool, committer, pool, providers, traffic, hostname, clock, budgets)
+            means = Means(spool, committer, pool, providers, destinations, hostname, clock, budgets)
             policy = Policy(
                 routes=plan(config, means),
                 backoff=backoff,
@@ -101,7 +101,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 idempotency_window=float(config.idempotency_window),
                 guard=guard,
                 journals=Journals(committer),
-                traffic=traffic if Own.DIRECT in Directions(config).targets else None,
+                destinations=destinations if Own.DIRECT in Directions(config).targets else None,
                 budgets=budgets,
                 staging=None if keeps_mail(config) else Staging.of(config),
                 suppressed=suppressed,
@@ -116,7 +116,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 policy,
                 Settler(
                     committer,
-                    disposal,
+                    background,
                     Notifier(spool, committer, terms, log),
                     horizon=backoff.horizon,
                     archive=config.security.log_all_emails,
@@ -126,7 +126,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
             )
     finally:
         committer.close()
-        disposal.finish()
+        background.finish()
 
 
 async def _open_session(hop: Hop, clock: Clock, say: "Say | None") -> AnySession:

@@ -4,17 +4,17 @@ import asyncio
 import contextlib
 from time import monotonic
 
-from mailer.send.feed import Feed
+from mailer.send.active import ActiveMessages
+from mailer.send.destination_queues import DestinationQueues
 from mailer.send.given_up import GivenUp
-from mailer.send.hands import Hands
-from mailer.send.lanes import Lanes
 from mailer.send.policy import Policy
+from mailer.send.queue_scan import QueueScan
 from mailer.send.settle import Settler
-from mailer.send.work import Tally, Worker
-from mailer.spool.arrivals import Arrivals
-from mailer.spool.claim import Claim, Claims
+from mailer.send.worker import Tally, Worker
 from mailer.spool.layout import SPOOL_WIDE, Spool
-from mailer.spool.pause import is_paused
+from mailer.spool.run.arrivals import Arrivals
+from mailer.spool.run.claim import Claim, Claims
+from mailer.spool.state.pause import is_paused
 
 PAUSE = 30.0
 """Seconds that a runner that stays waits after trouble with the disk."""
@@ -66,9 +66,9 @@ class Runner:
         self._concurrency = concurrency
         self._limit = limit
         self._given_up = GivenUp(monotonic)
-        self._feed = Feed(spool, claims, policy, self._given_up)
-        self._lanes = Lanes(policy.traffic, concurrency, policy.routes.goes_direct)
-        self._feed.leave_alone = self._lanes.names
+        self._scan = QueueScan(spool, claims, policy, self._given_up)
+        self._queues = DestinationQueues(policy.destinations, concurrency, policy.routes.goes_direct)
+        self._scan.leave_alone = self._queues.names
         self._suspect: Claim | None = None
         """Waits until nothing else is in hand, to be tried alone."""
         self._alone: Claim | None = None
@@ -83,14 +83,14 @@ class Runner:
         self._opens: asyncio.TimerHandle | None = None
         """Wakes the run when a budget has something left again; None: nothing waits for that."""
         self._wake = asyncio.Event()
-        self._hands = Hands(self._lanes, self._wake.set)
+        self._active = ActiveMessages(self._queues, self._wake.set)
         self.tally = Tally()
         self._worker = Worker(
             claims,
             policy,
             settler,
             self.tally,
-            pause=self._hands.pause,
+            pause=self._active.pause,
             on_trouble=self._troubled_by,
         )
 
@@ -114,13 +114,13 @@ class Runner:
                     await self._wake.wait()
                 elif self._closing or self.tally.claimed == (self._limit or -1):
                     break  # No more is wanted.
-                elif 0 < self._closed_for() <= _TURN and self._feed.is_something_new:
+                elif 0 < self._closed_for() <= _TURN and self._scan.is_something_new:
                     await self._wake.wait()  # What is to be sent next has its turn within this minute.
-                elif self.tally.claimed == claimed_before and not self._feed.missed:
+                elif self.tally.claimed == claimed_before and not self._scan.missed:
                     break  # A whole pass found nothing.
                 else:
                     claimed_before = self.tally.claimed
-                    self._feed.begin_pass()
+                    self._scan.begin_pass()
         finally:
             stopping.cancel()
             await self._drain(grace)
@@ -148,9 +148,9 @@ class Runner:
         try:
             while not stop.is_set() and (self._busy or not self._closing):
                 self._wake.clear()
-                if self._feed.exhausted and (self._feed.missed or loop.time() >= look_again):
+                if self._scan.exhausted and (self._scan.missed or loop.time() >= look_again):
                     look_again = loop.time() + (self._until_minute() if arrivals else POLL)
-                    self._feed.begin_pass()
+                    self._scan.begin_pass()
                 self._fill()
                 if self._trouble is not None:
                     await self._pause(self._trouble, stop)
@@ -166,7 +166,7 @@ class Runner:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._hands or self._suspect)
+        return bool(self._active or self._suspect)
 
     def _fill(self) -> None:
         """Start attempts while there is room and something is ready."""
@@ -176,8 +176,8 @@ class Runner:
                 self._start(suspect, "")
             put_back = 0
             while self._has_room() and (claim := self._next()):
-                destination = self._lanes.destination_of(claim)
-                if self._lanes.puts_back(claim, destination):
+                destination = self._queues.destination_of(claim)
+                if self._queues.puts_back(claim, destination):
                     put_back += 1
                     if put_back < AT_ONCE:
                         continue
@@ -192,26 +192,26 @@ class Runner:
             self._trouble = error
         if self._looks_on:
             asyncio.get_running_loop().call_soon(self._wake.set)
-        for name, pause in self._feed.locked():
+        for name, pause in self._scan.locked():
             asyncio.get_running_loop().call_later(pause, self._hear, [name])
 
     def _hear(self, names: list[str] | None) -> None:
-        self._feed.heard(names)
+        self._scan.heard(names)
         self._wake.set()
 
     def _has_room(self) -> bool:
         if self._suspect or self._alone or self._trouble or self._closing or self._is_paused():
             return False
-        return self._hands.places < self._concurrency and self.tally.claimed != (self._limit or -1)
+        return self._active.places < self._concurrency and self.tally.claimed != (self._limit or -1)
 
     def _next(self) -> Claim | None:
         """Return the next message; while the budgets are used up, only such as may need none."""
-        return self._feed.next_without_budget() if self._closed_for() else self._feed.next()
+        return self._scan.next_without_budget() if self._closed_for() else self._scan.next()
 
     @property
     def _looks_on(self) -> bool:
         """What may need no budget is looked for, and that goes on in the next turn of the loop."""
-        return self._feed.is_looking and self._has_room() and self._closed_for() > 0
+        return self._scan.is_looking and self._has_room() and self._closed_for() > 0
 
     def _closed_for(self) -> float:
         """Return the seconds until mail may leave by some way, by the budgets; and be woken then.
@@ -240,15 +240,15 @@ class Runner:
         return self._paused
 
     def _start(self, claim: Claim, destination: str) -> None:
-        alone = claim.suspect and not self._hands
+        alone = claim.suspect and not self._active
         if alone:
             self._alone = claim
             asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
-        self._hands.take(self._worker.work(claim, alone=alone), destination, self._done)
+        self._active.take(self._worker.work(claim, alone=alone), destination, self._done)
 
     def _must_wait(self, claim: Claim) -> bool:
         """A suspect waits until it can be alone, but not for what has long been in hand: that may hang."""
-        return claim.suspect and bool(self._hands) and self._hands.longest < ALONE
+        return claim.suspect and bool(self._active) and self._active.longest < ALONE
 
     def _accompany(self, claim: Claim) -> None:
         """Let others in beside a suspect: that we are here shows that it waits, for a server or the disk."""
@@ -261,15 +261,15 @@ class Runner:
             asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
 
     def _done(self, released: list[str]) -> None:
-        self._feed.heard(released)
-        self._feed.missed |= self._lanes.missed
-        self._lanes.missed = False
+        self._scan.heard(released)
+        self._scan.missed |= self._queues.missed
+        self._queues.missed = False
         self._alone = None
         self._wake.set()
 
     def _troubled_by(self, name: str, error: OSError) -> None:
         if error.errno not in SPOOL_WIDE:
-            self._feed.give_up(name, error)
+            self._scan.give_up(name, error)
         if error.errno in SPOOL_WIDE or self._given_up.full:
             self._trouble = error
 
@@ -277,9 +277,9 @@ class Runner:
         """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""
         if self._suspect:
             self._settler.put_back(self._suspect)
-            self._suspect.held.release()
+            self._suspect.locked.release()
             self._suspect = None
-        tasks = self._hands.tasks
+        tasks = self._active.tasks
         if self._policy.budgets:
             self._policy.budgets.end_waits()
         if tasks:
@@ -309,7 +309,7 @@ class Runner:
         """Seconds to rest unless something happens; None: only what is in flight can change anything."""
         if self._paused:
             return PAUSE_SEEN
-        if not self._feed.exhausted:
+        if not self._scan.exhausted:
             return None
         return look_again - monotonic()
 
@@ -326,7 +326,7 @@ class Runner:
             async with asyncio.timeout(PAUSE):
                 await stop.wait()
         self._trouble = None
-        self._feed.missed = True
+        self._scan.missed = True
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -3,12 +3,12 @@
 import contextlib
 
 from mailer.send.dsn.notify import Notifier
+from mailer.spool.background_close import BackgroundClose
 from mailer.spool.changes import Change, DurableMove, left_behind
-from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
-from mailer.spool.disposal import Disposal
 from mailer.spool.journal import Disposition, State
 from mailer.spool.layout import Place, bucket_for, day_for, scheduled_bucket_for
+from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 
 
@@ -18,17 +18,17 @@ def _durable_move(
     """Return the move that must be made durable; None: the message's move need not be."""
     match disposition:
         case Disposition.FINISH if archive:
-            return DurableMove(claim.held, Move.ARCHIVE, day_for(now))
+            return DurableMove(claim.locked, Move.ARCHIVE, day_for(now))
         case Disposition.WAIT:
             assert state.next is not None
             name = bucket_for if state.scheduled is None else scheduled_bucket_for
-            return DurableMove(claim.held, Move.DEFER, name(state.next))
+            return DurableMove(claim.locked, Move.DEFER, name(state.next))
         case Disposition.FAIL:
-            return DurableMove(claim.held, Move.FAIL)
+            return DurableMove(claim.locked, Move.FAIL)
         case Disposition.HOLD:
-            return DurableMove(claim.held, Move.HOLD)
+            return DurableMove(claim.locked, Move.HOLD)
         case Disposition.ATTEMPT:
-            return DurableMove(claim.held, Move.UNCLAIM)
+            return DurableMove(claim.locked, Move.UNCLAIM)
     return None
 
 
@@ -38,7 +38,7 @@ class Settler:
     def __init__(
         self,
         committer: Committer,
-        disposal: Disposal,
+        background: BackgroundClose,
         notifier: Notifier,
         *,
         horizon: float,
@@ -48,13 +48,13 @@ class Settler:
 
         Args:
             committer: makes the moves durable, many at once.
-            disposal: closes what is removed.
+            background: closes what is removed.
             notifier: tells senders, before the message moves.
             horizon: the longest back-off, in seconds.
             archive: keep a copy of what was sent.
         """
         self._committer = committer
-        self._disposal = disposal
+        self._background = background
         self._notifier = notifier
         self._horizon = horizon
         self._archive = archive
@@ -75,14 +75,14 @@ class Settler:
         disposition = state.disposition(now, self._horizon)
         change = _durable_move(claim, state, disposition, now=now, archive=self._archive)
         if change is None:
-            held = claim.held
-            left = left_behind(held.spot)
-            if held.also:
-                left = tuple(dict.fromkeys((*left, *held.leave())))
-            held.move(Move.FINISH)
+            locked = claim.locked
+            left = left_behind(locked.spot)
+            if locked.also:
+                left = tuple(dict.fromkeys((*left, *locked.leave())))
+            locked.move(Move.FINISH)
             for directory in left:
                 self._committer.sync_soon(directory)
-            self._disposal.close(held.surrender())
+            self._background.close(locked.surrender())
         else:
             await self._committer.commit_in_loop(change)
         return disposition
@@ -92,8 +92,8 @@ class Settler:
 
         In `cur/` it would look as if its runner had died, and a disk that stays full would make it poison.
         """
-        if claim.held.spot.place is Place.CUR:
+        if claim.locked.spot.place is Place.CUR:
             with contextlib.suppress(OSError):
-                claim.held.sync()
-                claim.held.move(Move.UNCLAIM)
-                claim.held.settle()
+                claim.locked.sync()
+                claim.locked.move(Move.UNCLAIM)
+                claim.locked.settle()

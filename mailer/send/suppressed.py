@@ -18,7 +18,7 @@ from mailer.mail.reply import printable
 from mailer.spool.layout import SUPPRESSED, Spool
 
 if TYPE_CHECKING:
-    from mailer.spool.suppression import Entry
+    from mailer.spool.state.suppression import Entry
 
 
 class Suppressed:
@@ -40,7 +40,7 @@ class Suppressed:
         """
         if not self._spool.has_directory(SUPPRESSED):
             return []
-        from mailer.spool import suppression  # noqa: PLC0415 - most spools have no list
+        from mailer.spool.state import suppression  # noqa: PLC0415 - most spools have no list
 
         now = clock.rfc3339(self._clock())
         asked = (address for address in addresses if not self.exempts(address))

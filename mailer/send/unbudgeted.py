@@ -11,8 +11,8 @@ from itertools import islice
 from mailer.send.policy import Policy
 from mailer.spool.entry import Entry
 from mailer.spool.ids import SHARES, arrival, share_of
-from mailer.spool.inspect import look
 from mailer.spool.layout import SPOOL_WIDE, Spool, Spot
+from mailer.spool.view.inspect import look
 
 _TOGETHER = 100
 """Names between two turns of the event loop: to read so many files takes some hundredths of a second."""

@@ -28,9 +28,9 @@ from mailer.send.replies.reading import About
 from mailer.send.replies.row import phrases
 from mailer.send.replies.words import plain
 from mailer.send.trouble import reading_of
-from mailer.spool import suppression
 from mailer.spool.layout import Spool
-from mailer.spool.suppression import Entry
+from mailer.spool.state import suppression
+from mailer.spool.state.suppression import Entry
 
 _CODE = "5.1.1"
 """Bad destination mailbox address (RFC 3463 3.2). X.1.2 and X.1.10 are the domain's, X.2.1 may be mended."""

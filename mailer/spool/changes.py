@@ -9,8 +9,8 @@ They are values with steps so that the committer can do each step for many messa
 
 from typing import Protocol
 
-from mailer.spool.held import Held
 from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage
 from mailer.spool.transitions import Move
 
 
@@ -54,11 +54,11 @@ class NotUndone(OSError):
 class DurableMove:
     """A message leaves its place for good: deferred, failed, held, archived."""
 
-    def __init__(self, held: Held, move: Move, bucket: str = "") -> None:
-        self._held = held
+    def __init__(self, locked: LockedMessage, move: Move, bucket: str = "") -> None:
+        self._held = locked
         self._move = move
         self._bucket = bucket
-        self._sources = left_behind(held.spot)
+        self._sources = left_behind(locked.spot)
 
     def begin_sync(self) -> None:
         self._held.begin_sync()
@@ -84,8 +84,8 @@ class DurableMove:
 class Removal(DurableMove):
     """The operator deletes a message."""
 
-    def __init__(self, held: Held) -> None:
-        super().__init__(held, Move.REMOVE)
+    def __init__(self, locked: LockedMessage) -> None:
+        super().__init__(locked, Move.REMOVE)
 
     def begin_sync(self) -> None:
         """What is in it does not matter any more."""
@@ -107,8 +107,8 @@ class Removal(DurableMove):
 class Written:
     """A message stays where it is, and its journal is made durable."""
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
+    def __init__(self, locked: LockedMessage) -> None:
+        self._held = locked
 
     def begin_sync(self) -> None:
         self._held.begin_sync()

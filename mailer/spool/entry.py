@@ -27,7 +27,7 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.envelope import Envelope, Recipient
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.spool import journal
 from mailer.spool.ids import is_id
 from mailer.spool.journal import State

@@ -31,9 +31,9 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.spool.due import SWEEP_EVERY, SWEPT, is_older
-from mailer.spool.held import Held
 from mailer.spool.layout import FILE_MODE, ONCE, Place, Spool, is_scheduled
 from mailer.spool.lock import lock
+from mailer.spool.locked import LockedMessage
 from mailer.spool.scan import QUEUE, buckets, find
 from mailer.spool.syscalls import read_at, sync_filesystem, write_all
 
@@ -225,11 +225,11 @@ class KeyFile:
             os.close(fd)
 
 
-def confirm(held: Held, names: str) -> None:
+def confirm(locked: LockedMessage, names: str) -> None:
     """Make sure that its keys' files say that a message was accepted, before that can leave the spool.
 
     Args:
-        held: the message; its lock is ours, so its receiver has done so, or is dead.
+        locked: the message; its lock is ours, so its receiver has done so, or is dead.
         names: of the files, as the message's journal has them; empty: it came without a key.
 
     Raises:
@@ -237,20 +237,20 @@ def confirm(held: Held, names: str) -> None:
     """
     for name in names.split():
         if _is_name(name):
-            _confirm(held, name)
+            _confirm(locked, name)
 
 
-def _confirm(held: Held, name: str) -> None:
+def _confirm(locked: LockedMessage, name: str) -> None:
     try:
-        fd = _open(held.spool, name, create=False)
+        fd = _open(locked.spool, name, create=False)
     except OSError as error:
         if error.errno in _ABSENT:
             return
         raise
-    file = KeyFile(held.spool, name, fd)
+    file = KeyFile(locked.spool, name, fd)
     try:
-        if file.known.id == held.id and not file.known.accepted:
-            file.confirm(held.spot.directory)
+        if file.known.id == locked.id and not file.known.accepted:
+            file.confirm(locked.spot.directory)
     finally:
         file.release()
 

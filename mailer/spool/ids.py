@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 _PUT_BACK = 3600.0
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -20,9 +20,9 @@ from typing import Self
 import msgspec
 
 from mailer.spool.filesystems import filesystem_of, refusal
+from mailer.spool.inode_spread import InodeSpread
 from mailer.spool.journalling import renames_are_whole
 from mailer.spool.mark import MARK, Standing, mark, standing
-from mailer.spool.nursery import Nursery
 from mailer.spool.syscalls import check_takes_changes
 
 DIRECTORY_MODE = 0o700
@@ -153,7 +153,7 @@ class Spool:
     def __init__(self, path: Path, root: int) -> None:
         self.path = path
         self.root = root
-        self._nursery = Nursery(root)
+        self._inode_spread = InodeSpread(root)
         self._kept: dict[str, int] = {}
 
     @cached_property
@@ -355,7 +355,7 @@ class Spool:
 
     def create(self, spot: Spot, flags: int) -> int:
         """Open a file that is not there yet; `flags` as for open(2). Raises OSError, such as EEXIST."""
-        return self._nursery.create(spot.path, flags, FILE_MODE)
+        return self._inode_spread.create(spot.path, flags, FILE_MODE)
 
     def free_bytes(self) -> int:
         """Return the room that is left to us on the spool's filesystem, in bytes."""
@@ -363,7 +363,7 @@ class Spool:
         return state.f_bavail * state.f_frsize
 
     def close(self) -> None:
-        self._nursery.close()
+        self._inode_spread.close()
         while self._kept:
             os.close(self._kept.popitem()[1])
         os.close(self.root)

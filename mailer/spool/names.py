@@ -10,8 +10,8 @@ lock owns it under all of its names, and removes all but one when the message mo
 import os
 from collections.abc import Iterator
 
+from mailer.spool.inode_spread import HOME
 from mailer.spool.layout import BUCKETED, Place, Spool
-from mailer.spool.nursery import HOME
 from mailer.spool.scan import buckets
 
 _NEAR = (Place.CUR, Place.NEW, Place.TMP, Place.HOLD, Place.FAILED, Place.CORRUPT)

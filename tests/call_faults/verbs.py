@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from call_faults.scene import Scene, queued
 from call_faults.world import World, due
-from mailer.spool import suppression
 from mailer.spool.layout import Spool
+from mailer.spool.state import suppression
 
 
 def verb(world: World, _scene: Scene, verb: str) -> None:

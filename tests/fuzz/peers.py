@@ -16,7 +16,7 @@ from mailer.sendmail.failure import Failure
 from mailer.sendmail.message import Message
 from mailer.spool.entry import Block, Corrupt, encode_block, parse_block
 from mailer.spool.journal import Kind, decode, decode_whole, encode, fold
-from mailer.spool.suppression import key
+from mailer.spool.state.suppression import key
 
 _CR_LF = b"\r\n"
 

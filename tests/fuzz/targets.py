@@ -19,16 +19,16 @@ from mailer.mail.author import mailboxes
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
-from mailer.receive.accounts import Accounts, single_login
-from mailer.receive.data import MAX_LINE, ChunkReader, DataReader
-from mailer.receive.failures import Failures
-from mailer.receive.long_lines import encode
-from mailer.receive.mime_header import Unencodable
-from mailer.receive.parameters import ParameterError, mail_parameters, rcpt_parameters
+from mailer.receive.content.data import MAX_LINE, ChunkReader, DataReader
+from mailer.receive.content.long_lines import encode
+from mailer.receive.content.mime_header import Unencodable
 from mailer.receive.service import Client, Service
-from mailer.receive.session import Session
 from mailer.receive.settings import Settings
+from mailer.receive.smtp.parameters import ParameterError, mail_parameters, rcpt_parameters
+from mailer.receive.smtp.session import Session
 from mailer.receive.upload import Store
+from mailer.receive.users.accounts import Accounts, single_login
+from mailer.receive.users.failures import Failures
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Spool

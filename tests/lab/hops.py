@@ -18,7 +18,7 @@ from mailer.send.presentation import Presentation
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.places import Places
 from mailer.send.trouble import HopTrouble
-from mailer.spool.slots import Slots
+from mailer.spool.state.slots import Slots
 
 HOP = "mx.example.net[192.0.2.1]:25"
 SENT, LATER, REFUSED, DOWN, LOST, CUT, DEADLY = "sent", "later", "refused", "down", "lost", "cut", "deadly"

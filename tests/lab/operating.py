@@ -13,13 +13,14 @@ from lab.status import UID
 from lab.story import Command, Plant
 from lab.submitting import open_spool
 from lab.world import World
-from mailer.spool import fsck, pause, suppression, token_store
+from mailer.spool.checks import fsck
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Missed, Unsafe
 from mailer.spool.layout import Spool
-from mailer.spool.operate import Operator, Refused
+from mailer.spool.locked import Missed, Unsafe
+from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import find
-from mailer.spool.token_store import Tokens
+from mailer.spool.state import pause, suppression, token_store
+from mailer.spool.state.token_store import Tokens
 
 ACCOUNT = "login.example.net"
 

@@ -25,14 +25,14 @@ from mailer.send.runner import Runner
 from mailer.send.settle import Settler
 from mailer.send.smtp.places import Places
 from mailer.send.suppressed import Suppressed
-from mailer.spool.claim import Claims
-from mailer.spool.clock_guard import ClockGuard
+from mailer.spool.background_close import BackgroundClose
 from mailer.spool.committer import Committer
-from mailer.spool.disposal import Disposal
 from mailer.spool.layout import Spool
-from mailer.spool.pause import is_paused, resume
-from mailer.spool.slots import Slots
-from mailer.spool.sweep import clean_tmp
+from mailer.spool.run.claim import Claims
+from mailer.spool.run.sweep import clean_tmp
+from mailer.spool.state.clock_guard import ClockGuard
+from mailer.spool.state.pause import is_paused, resume
+from mailer.spool.state.slots import Slots
 
 _CONFIG = Config()
 _DIRECTIONS = Directions(_CONFIG)
@@ -45,15 +45,15 @@ ROUNDS = 8
 @asynccontextmanager
 async def _runners(world: World, spool: Spool) -> AsyncIterator["Runners"]:
     log = log_of(world, spool)
-    committer, disposal = Committer(spool).start(), Disposal()
+    committer, background = Committer(spool).start(), BackgroundClose()
     clocks = world.clocks()
     guard = idle.guard(spool, clocks, log) if world.story.jumps or world.story.limits else None
     try:
         async with Budgets(_CONFIG, spool, clocks, guard.trusts if guard else lambda: True) as budgets:
-            yield Runners(world, spool, log, committer, disposal, budgets, guard)
+            yield Runners(world, spool, log, committer, background, budgets, guard)
     finally:
         committer.close()
-        disposal.finish()
+        background.finish()
 
 
 class Runners:
@@ -65,7 +65,7 @@ class Runners:
         spool: Spool,
         log: MailLog,
         committer: Committer,
-        disposal: Disposal,
+        background: BackgroundClose,
         budgets: Budgets,
         guard: ClockGuard | None,
     ) -> None:
@@ -90,7 +90,7 @@ class Runners:
         terms = Terms(lambda sender: sender, "relay.example.com", 0.0, backoff.max_age)
         self._settler = Settler(
             committer,
-            disposal,
+            background,
             Notifier(spool, committer, terms, log),
             horizon=backoff.horizon,
             archive=world.story.archive,

@@ -13,7 +13,7 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.ledger import Ledger
-from mailer.receive.content import ContentPolicy, Origin
+from mailer.receive.content.header_policy import ContentPolicy, Origin
 from mailer.receive.upload import Store, Upload
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure

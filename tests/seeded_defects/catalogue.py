@@ -99,15 +99,15 @@ DEFECTS = (
     Defect(
         "sweep-not-synced",
         "due mail is in no directory after a power cut",
-        "spool/sweep.py",
-        "                spool.sync_directory(Place.NEW)\n                for held in moved.values():",
-        "                for held in moved.values():",
+        "spool/run/sweep.py",
+        "                spool.sync_directory(Place.NEW)\n                for locked in moved.values():",
+        "                for locked in moved.values():",
         ("test_spool_sweep.py",),
     ),
     Defect(
         "swept-bucket-not-synced",
         "mail that was sent comes back in its bucket after a power cut",
-        "spool/sweep.py",
+        "spool/run/sweep.py",
         "                spool.sync_directory(spots[0].directory)\n",
         "                pass\n",
         ("test_spool_sweep.py",),
@@ -115,7 +115,7 @@ DEFECTS = (
     Defect(
         "state-not-synced",
         "a power cut leaves an empty file in state/",
-        "spool/state.py",
+        "spool/state/small_files.py",
         "                os.fsync(fd)\n",
         "",
         ("test_spool_durable.py", "test_clock_guard.py"),
@@ -123,7 +123,7 @@ DEFECTS = (
     Defect(
         "failed-sync-forgotten",
         "a second fsync says that all is well, and the journal is lost",
-        "spool/held.py",
+        "spool/locked.py",
         "            self.lost = error\n            raise",
         "            raise",
         ("test_spool_claim.py::test_after_a_sync_that_failed_no_later_one_is_believed",),
@@ -156,7 +156,7 @@ DEFECTS = (
     Defect(
         "no-lock",
         "two runners send the same message",
-        "spool/held.py",
+        "spool/locked.py",
         "    if not lock(fd):\n        raise Busy(spot.path)\n",
         "    lock(fd)\n",
         ("test_spool_claim.py", "test_spool_many.py"),
@@ -164,7 +164,7 @@ DEFECTS = (
     Defect(
         "no-look-after-the-lock",
         "a runner sends a message that another one has just finished",
-        "spool/held.py",
+        "spool/locked.py",
         "    if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) or opened.st_nlink == 0:\n"
         "        raise Gone(spot.path)\n",
         "",
@@ -173,7 +173,7 @@ DEFECTS = (
     Defect(
         "others-files",
         "a file that another user put into the spool is sent",
-        "spool/held.py",
+        "spool/locked.py",
         "    if opened.st_uid != os.geteuid():",
         "    if False:",
         ("test_spool_intruders.py", "test_spool_claim.py"),
@@ -181,7 +181,7 @@ DEFECTS = (
     Defect(
         "symlinks-followed",
         "a link in the spool has another file read as mail",
-        "spool/held.py",
+        "spool/locked.py",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC",
         ("test_spool_intruders.py", "test_spool_claim.py"),
@@ -214,7 +214,7 @@ DEFECTS = (
     Defect(
         "torn-line-joined",
         "a line that a crash tore takes the next one with it",
-        "spool/held.py",
+        "spool/locked.py",
         "        if self._torn:\n            lines",
         "        if False:\n            lines",
         ("test_spool_claim.py", "test_spool_crash.py"),
@@ -224,29 +224,29 @@ DEFECTS = (
         "a crash behind the final dot is not seen, and the message is sent again by another provider",
         "send/record.py",
         "        self._append([event], of_promise=own)\n        self.handed_over",
-        "        self.claim.held.give_back(own)\n        self.handed_over",
+        "        self.claim.locked.give_back(own)\n        self.handed_over",
         ("test_send_crash.py", "test_send_uncertain.py"),
     ),
     Defect(
         "no-room-for-the-outcome",
         "a full disk makes what was delivered unknown",
         "send/record.py",
-        "        self.claim.held.reserve(own + sum(promised.values()))\n",
-        "        self.claim.held._promised += own + sum(promised.values())\n",
+        "        self.claim.locked.reserve(own + sum(promised.values()))\n",
+        "        self.claim.locked._promised += own + sum(promised.values())\n",
         ("test_send_disk.py",),
     ),
     Defect(
         "deaths-not-recorded",
         "a message that kills its runner does so for ever, and no other mail is sent",
-        "spool/claim.py",
-        "                self._append(held, Kind.RECOVERED)\n",
+        "spool/run/claim.py",
+        "                self._append(locked, Kind.RECOVERED)\n",
         "",
         ("test_spool_claim.py",),
     ),
     Defect(
         "poison-never-held",
         "a message that kills its runner is tried for ever",
-        "send/work.py",
+        "send/worker.py",
         "        if claim.poison:",
         "        if False:",
         ("test_send_crash.py::test_a_message_that_kills_its_runners_is_tried_alone_and_then_held",),
@@ -271,7 +271,7 @@ DEFECTS = (
     Defect(
         "clock-believed",
         "a clock that is wrong for a minute expires the whole queue",
-        "spool/clock_guard.py",
+        "spool/state/clock_guard.py",
         "        return moved if abs(moved) > _EVEN else 0.0",
         "        return 0.0",
         ("test_clock_guard.py",),
@@ -279,15 +279,15 @@ DEFECTS = (
     Defect(
         "awaited-notification-removed",
         "a sender is never told that mail was given up",
-        "spool/sweep.py",
-        " or is_awaited(spool, held)):",
+        "spool/run/sweep.py",
+        " or is_awaited(spool, locked)):",
         "):",
         ("test_spool_notice.py", "test_spool_sweep.py"),
     ),
     Defect(
         "notification-before-the-line",
         "a crash makes a second bounce",
-        "spool/notice.py",
+        "spool/run/notice.py",
         '        """Nothing moves: that its name is durable where it is, is the point."""\n\n'
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
         "        self._notification.move_whole()\n\n"
@@ -306,7 +306,7 @@ DEFECTS = (
     Defect(
         "bare-line-ends-taken",
         "one message is read as two by the next server (SMTP smuggling)",
-        "receive/data.py",
+        "receive/content/data.py",
         "        if has_bare_line_end(body):\n            self.fault = Fault.BARE_LINE_END\n",
         "",
         ("test_receive_data.py", "test_receive_smuggling.py"),
@@ -314,7 +314,7 @@ DEFECTS = (
     Defect(
         "dots-not-unstuffed",
         "a line that begins with a dot has one more",
-        "receive/data.py",
+        "receive/content/data.py",
         'body = body.replace(b"\\r\\n.", b"\\r\\n")',
         "pass",
         ("test_receive_data.py",),
@@ -338,7 +338,7 @@ DEFECTS = (
     Defect(
         "limit-not-counted-at-once",
         "a hundred sessions together pass a sender's limit",
-        "receive/rates.py",
+        "receive/users/rates.py",
         "        at = self._clock()\n        self._count(user, sender, at)\n        return at",
         "        return self._clock()",
         ("test_receive_rates.py",),
@@ -346,7 +346,7 @@ DEFECTS = (
     Defect(
         "from-not-checked",
         "a user sends as somebody else",
-        "receive/content.py",
+        "receive/content/header_policy.py",
         "            if not origin.may_send_as.match(address):",
         "            if False:",
         ("test_our_refusals.py", "test_receive_dialogues.py"),
@@ -354,7 +354,7 @@ DEFECTS = (
     Defect(
         "acts-as-another",
         "a user who logs in with PLAIN acts as another one",
-        "receive/auth.py",
+        "receive/users/auth.py",
         'Credentials(authcid, password) if authzid in {"", authcid} else None',
         "Credentials(authzid or authcid, password)",
         ("test_receive_users.py::test_who_logs_in_with_plain_acts_for_nobody_else",),
@@ -362,8 +362,8 @@ DEFECTS = (
     Defect(
         "key-confirmed-late",
         "a submission that is repeated after a crash is queued twice",
-        "spool/claim.py",
-        "                idempotency.confirm(held, entry.state.accepted.once)",
+        "spool/run/claim.py",
+        "                idempotency.confirm(locked, entry.state.accepted.once)",
         "                pass",
         ("test_idempotency.py",),
     ),
@@ -436,7 +436,7 @@ DEFECTS = (
     Defect(
         "any-page-submits",
         "a web page that knows a token, or a name that is rebound to 127.0.0.1, sends mail",
-        "receive/web/door.py",
+        "receive/web/access.py",
         "    if not _names_us(hosts[0], asked, settings):",
         "    if False:",
         ("test_submit_http.py::test_a_page_in_a_browser_cannot_submit_even_with_a_token",),
@@ -476,7 +476,7 @@ DEFECTS = (
     Defect(
         "watchdog-fed-blindly",
         "a receiver that holds a spool which is not there any more is never restarted",
-        "cli/vitals.py",
+        "cli/watchdog.py",
         "        return Verdict(feed=not (mendable and passed), words=",
         "        return Verdict(feed=True, words=",
         ("test_service_manager.py",),
@@ -485,7 +485,7 @@ DEFECTS = (
     Defect(
         "reservation-not-durable",
         "after a power cut more is sent than a provider allows",
-        "spool/budgets.py",
+        "spool/state/budgets.py",
         "                if granted:\n                    os.fsync(directory)\n",
         "",
         ("test_lab.py::test_no_promise_is_broken_wherever_a_story_ends",),
@@ -509,7 +509,7 @@ DEFECTS = (
     Defect(
         "slot-not-locked",
         "runners make more connections than a provider allows, and it refuses them",
-        "spool/slots.py",
+        "spool/state/slots.py",
         "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "                except BlockingIOError:",
         "                    pass\n                except BlockingIOError:",
@@ -518,7 +518,7 @@ DEFECTS = (
     Defect(
         "suppression-not-durable",
         "an address that must not be mailed is mailed after a power cut",
-        "spool/suppression.py",
+        "spool/state/suppression.py",
         "src_dir_fd=directory, dst_dir_fd=directory)\n        os.fsync(directory)\n",
         "src_dir_fd=directory, dst_dir_fd=directory)\n",
         ("test_suppression.py",),
@@ -526,7 +526,7 @@ DEFECTS = (
     Defect(
         "suppression-list-not-synced",
         "a power cut leaves an empty file of the suppression list",
-        "spool/suppression.py",
+        "spool/state/suppression.py",
         '                _sync(directory, f".{name}")',
         "                pass",
         ("test_suppression.py",),
@@ -534,7 +534,7 @@ DEFECTS = (
     Defect(
         "suppression-without-a-lock",
         "of two addresses that are suppressed at once, one is mailed",
-        "spool/suppression.py",
+        "spool/state/suppression.py",
         "            fcntl.flock(directory, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))",
         "            pass",
         ("test_suppress_unknown.py",),

@@ -14,7 +14,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
-from mailer.cli.wire import Workplace, configuration, workplace
+from mailer.cli.setup import Workplace, configuration, workplace
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
@@ -28,7 +28,7 @@ from mailer.oauth.trouble import TokenTrouble
 from mailer.send.checks.provider import check_provider, look_up
 from mailer.send.routes.plan import hop_of
 from mailer.spool import words
-from mailer.spool.token_store import Tokens
+from mailer.spool.state.token_store import Tokens
 
 provider_argument = click.argument("name", metavar="PROVIDER", shell_complete=candidates.providers)
 

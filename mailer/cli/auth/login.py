@@ -12,7 +12,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.wire import Workplace, configuration, workplace
+from mailer.cli.setup import Workplace, configuration, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.oauth import Grant
@@ -21,7 +21,8 @@ from mailer.mail.login_causes import cause_of
 from mailer.mail.reply import printable
 from mailer.oauth.device import Prompt, begin, wait
 from mailer.oauth.trouble import TokenTrouble
-from mailer.spool import provider_state, words
+from mailer.spool import words
+from mailer.spool.state import provider_state
 
 
 @click.command(epilog=examples("mailer auth login cloud", "mailer auth login cloud --json"))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from mailer.cli.dkim.chosen import chosen, domain_option, key_file, selector_option, surroundings
+from mailer.cli.dkim.key_options import chosen, domain_option, key_file, selector_option, surroundings
 from mailer.cli.exits import Exit, Failure
-from mailer.cli.eyes import unreadable
 from mailer.cli.name_server import name_servers, resolver_option
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import become_owner
+from mailer.cli.readability import unreadable
+from mailer.cli.setup import become_owner
 from mailer.config.model import Config, DkimKey
 from mailer.config.trust import owners_of
 from mailer.mail.finding import Finding, Grade

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mailer.cli.dkim.chosen import (
+from mailer.cli.dkim.key_options import (
     chosen,
     configured,
     domain_option,

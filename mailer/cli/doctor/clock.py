@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mailer.cli.clocks import clocks, synchronized
 from mailer.mail.finding import Finding, Grade
-from mailer.spool import clock_guard
 from mailer.spool.layout import Spool, foreign
+from mailer.spool.state import clock_guard
 
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 

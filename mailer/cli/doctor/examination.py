@@ -15,10 +15,10 @@ from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.problem import ConfigError
 from mailer.mail.finding import Finding, Grade
-from mailer.spool import examine as spool
+from mailer.spool.checks.probe import probe
 from mailer.spool.layout import Spool, foreign
-from mailer.spool.probe import probe
-from mailer.spool.waiting import queue
+from mailer.spool.view import examine as spool
+from mailer.spool.view.waiting import queue
 
 _LOOK_EVERY = 0.2
 """Seconds between two looks at what has come in."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mailer.cli.doctor.certificate import days_left
-from mailer.cli.eyes import unreadable
+from mailer.cli.readability import unreadable
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.model import Config, DkimKey
@@ -16,7 +16,7 @@ from mailer.config.trust import read_trusted
 from mailer.config.users import read_users
 from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
-from mailer.receive.certificate import load_context
+from mailer.receive.listen.certificate import load_context
 
 _LARGEST = 2**20
 """Bytes of a chain of certificates; a wrong path must not fill the memory."""

@@ -28,9 +28,9 @@ from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.directions import keeps_mail
 from mailer.send.routes.plan import hop_of, rules_of, tokens_of
 from mailer.send.smtp.hop import Hop
-from mailer.spool import identity, provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import ProviderState, States
+from mailer.spool.state import identity, provider_state
+from mailer.spool.state.provider_state import ProviderState, States
 
 LONGEST = 60.0
 """Seconds that one group of checks may take. A server that answers at all needs one or two."""

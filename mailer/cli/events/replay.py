@@ -11,7 +11,7 @@ from mailer.cli.log import MOMENT
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.events import backlog, store
 from mailer.mail import clock
 from mailer.spool.layout import LOG

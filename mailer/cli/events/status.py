@@ -11,7 +11,7 @@ from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.config.model import Config
 from mailer.events import backlog, store
 from mailer.events.event import GAP

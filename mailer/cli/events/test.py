@@ -9,7 +9,7 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
-from mailer.cli.wire import become_owner, configuration
+from mailer.cli.setup import become_owner, configuration
 from mailer.config.checks import refuse_to_send
 from mailer.config.problem import ConfigError
 from mailer.mail import clock

@@ -9,7 +9,7 @@ import click
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 
 
 @click.group(

@@ -12,9 +12,9 @@ from mailer.config.model import Config
 from mailer.mail.clock import rfc3339
 from mailer.mail.reply import printable
 from mailer.monitor.budgets import Budget, budgets
-from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import Health, ProviderState, health
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

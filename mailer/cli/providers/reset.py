@@ -9,9 +9,9 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.wire import workplace
+from mailer.cli.setup import workplace
 from mailer.mail.reply import printable
-from mailer.spool import provider_state
+from mailer.spool.state import provider_state
 
 
 @click.command(

@@ -12,7 +12,7 @@ from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.wire import configuration, workplace
+from mailer.cli.setup import configuration, workplace
 from mailer.config.checks import refuse_to_send
 from mailer.config.problem import ConfigError
 from mailer.mail.address import check_address

@@ -21,7 +21,7 @@ from mailer.send.staging import Staging
 from mailer.send.suppressed import Suppressed
 from mailer.spool.journal import Standing
 from mailer.spool.layout import LOCAL, Spool
-from mailer.spool.obstacles import next_attempt
+from mailer.spool.view.obstacles import next_attempt
 
 _TAGS = re.compile(rb"\bd=([^;]+);\s+s=([^;]+);")
 

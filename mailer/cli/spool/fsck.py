@@ -7,11 +7,11 @@ import click
 
 from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.setup import workplace
 from mailer.cli.spool import records
-from mailer.cli.wire import workplace
 from mailer.mail.reply import printable
 from mailer.spool import words
-from mailer.spool.fsck import findings
+from mailer.spool.checks.fsck import findings
 
 
 @click.command(

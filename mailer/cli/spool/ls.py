@@ -9,15 +9,16 @@ import click
 
 from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.spool import records, shares
+from mailer.cli.setup import workplace
+from mailer.cli.spool import parallel, records
 from mailer.cli.spool.selection import Filter, filters
-from mailer.cli.wire import workplace
-from mailer.spool import story, words
-from mailer.spool.glance import Glance, of_seen
-from mailer.spool.inspect import Mine, Seen
+from mailer.spool import words
 from mailer.spool.layout import Place
-from mailer.spool.obstacles import Obstacle
 from mailer.spool.scan import QUEUE
+from mailer.spool.view import story
+from mailer.spool.view.inspect import Mine, Seen
+from mailer.spool.view.obstacles import Obstacle
+from mailer.spool.view.summary import Summary, of_seen
 
 _SORTED = 200_000
 """Lines, of some 200 octets each."""
@@ -57,11 +58,13 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
                 yield records.encode(records.record(seen, keeps))
 
         def lines_of(mine: Mine) -> Iterator[str]:
-            for found in wanted.glance(at.spool, QUEUE, now, mine):
+            for found in wanted.summary(at.spool, QUEUE, now, mine):
                 yield line(found, now, keeps)
 
-        processes = 1 if limit else shares.processes_for(at.spool, wanted.states or QUEUE)
-        lines = shares.listed(records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents)
+        processes = 1 if limit else parallel.processes_for(at.spool, wanted.states or QUEUE)
+        lines = parallel.listed(
+            records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents
+        )
         lines = islice(_by_arrival(lines), limit)
         if not as_json and (first := next(lines, "")):
             sys.stdout.write(_HEADING + first)
@@ -74,7 +77,7 @@ def _by_arrival(lines: Iterator[str]) -> Iterator[str]:
     yield from lines
 
 
-def line(found: Seen | Glance, now: float, keeps: Collection[Obstacle] = ()) -> str:
+def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = ()) -> str:
     """Describe a message in one line of aligned columns.
 
     Args:
@@ -82,15 +85,15 @@ def line(found: Seen | Glance, now: float, keeps: Collection[Obstacle] = ()) -> 
         now: seconds since the epoch.
         keeps: what keeps all mail back.
     """
-    if (glance := of_seen(found)) is None:
+    if (summary := of_seen(found)) is None:
         assert isinstance(found, Seen)
         return f"{found.id} {found.spot.place:7} {'-':>4} {'-':>5}  {story.unreadable(found)}\n"
-    older, size = words.age(now - glance.received), words.size(glance.length)
-    sender = words.address(glance.sender)
-    recipients = words.recipients(glance.recipients[0], glance.statuses)
-    situation = story.situation(glance, now, keeps)
-    reply = words.reply(glance.reply)
+    older, size = words.age(now - summary.received), words.size(summary.length)
+    sender = words.address(summary.sender)
+    recipients = words.recipients(summary.recipients[0], summary.statuses)
+    situation = story.situation(summary, now, keeps)
+    reply = words.reply(summary.reply)
     return (
-        f"{glance.id} {glance.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
+        f"{summary.id} {summary.place:7} {older:>4} {size:>5}  {sender} -> {recipients}"
         f"{'; ' if situation else ''}{situation}{'; ' if reply else ''}{reply}\n"
     )

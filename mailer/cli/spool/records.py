@@ -7,10 +7,10 @@ import msgspec
 
 from mailer.mail import clock
 from mailer.mail.reply import printable_json
-from mailer.spool.inspect import Seen
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place
-from mailer.spool.obstacles import Obstacle, next_attempt
+from mailer.spool.view.inspect import Seen
+from mailer.spool.view.obstacles import Obstacle, next_attempt
 
 _WAIT = {Place.NEW, Place.RETRY}
 _AT_REST = {Place.HOLD, Place.FAILED, Place.CORRUPT, Place.SENT}

@@ -9,10 +9,10 @@ import msgspec
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION
 from mailer.cli.synonyms import STATES, Word
-from mailer.spool.glance import Glance, glances, of_seen
-from mailer.spool.inspect import Mine, Seen, everything, listing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE, find
+from mailer.spool.view.inspect import Mine, Seen, everything, listing
+from mailer.spool.view.summary import Summary, of_seen, summaries
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -70,25 +70,25 @@ class Filter(msgspec.Struct, frozen=True):
         found = listing(spool, now, self.states or places, mine)
         return (seen for seen in found if self.matches(of_seen(seen), now))
 
-    def glance(
+    def summary(
         self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
-    ) -> Iterator[Seen | Glance]:
+    ) -> Iterator[Seen | Summary]:
         """Stream the same messages with the columns of a listing only."""
-        found = glances(spool, now, self.states or places, mine)
+        found = summaries(spool, now, self.states or places, mine)
         if not self.asks_for_contents:
             return found
         return (one for one in found if self.matches(of_seen(one), now))
 
-    def matches(self, glance: Glance | None, now: float) -> bool:
+    def matches(self, summary: Summary | None, now: float) -> bool:
         """Tell whether a message is meant; one that cannot be read (None) matches by its state alone."""
-        if glance is None:
+        if summary is None:
             return not self.asks_for_contents
-        if self.older is not None and now - glance.received < self.older:
+        if self.older is not None and now - summary.received < self.older:
             return False
-        if self.sender is not None and not _matches(self.sender, glance.sender):
+        if self.sender is not None and not _matches(self.sender, summary.sender):
             return False
         wanted = self.recipient
-        return wanted is None or any(_matches(wanted, address) for address in glance.recipients)
+        return wanted is None or any(_matches(wanted, address) for address in summary.recipients)
 
 
 def _matches(wanted: str, address: str) -> bool:

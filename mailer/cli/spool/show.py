@@ -8,17 +8,17 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples
+from mailer.cli.setup import workplace
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
-from mailer.cli.wire import workplace
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.spool import words
 from mailer.spool.entry import Corrupt, Entry
-from mailer.spool.inspect import Seen, View, look
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE
+from mailer.spool.view.inspect import Seen, View, look
 
 _LONGEST_HEADER = 64 * 1024
 """Bytes of the header that are shown; `--raw` has all of it."""

@@ -9,8 +9,8 @@ import msgspec
 
 from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_of
+from mailer.cli.setup import workplace
 from mailer.cli.spool import records
-from mailer.cli.wire import workplace
 from mailer.spool import words
 from mailer.spool.ids import arrival
 from mailer.spool.layout import Place, Spool

@@ -8,18 +8,19 @@ import click
 from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.reader import tell
+from mailer.cli.setup import Workplace, workplace
 from mailer.cli.spool import records
-from mailer.cli.wire import Workplace, workplace
 from mailer.send.backoff import Backoff
-from mailer.spool import clock_guard, words
-from mailer.spool.archive import prune
-from mailer.spool.claim import Claims, Report
-from mailer.spool.clock_guard import ClockGuard
+from mailer.spool import words
 from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import Place, Spot
+from mailer.spool.run.archive import prune
+from mailer.spool.run.claim import Claims, Report
+from mailer.spool.run.sweep import clean_tmp, requeue_some
 from mailer.spool.scan import names
-from mailer.spool.sweep import clean_tmp, requeue_some
+from mailer.spool.state import clock_guard
+from mailer.spool.state.clock_guard import ClockGuard
 from mailer.spool.syscalls import boot_id
 
 

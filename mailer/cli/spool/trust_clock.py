@@ -7,11 +7,11 @@ import click
 from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.reader import tell
+from mailer.cli.setup import workplace
 from mailer.cli.spool import records
-from mailer.cli.wire import workplace
 from mailer.mail import clock
 from mailer.spool import words
-from mailer.spool.clock_guard import trust
+from mailer.spool.state.clock_guard import trust
 
 
 @click.command(

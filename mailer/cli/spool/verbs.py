@@ -18,17 +18,18 @@ from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.program import system_words
 from mailer.cli.reader import tell
+from mailer.cli.setup import Workplace, workplace
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
-from mailer.cli.wire import Workplace, workplace
 from mailer.mail.reply import printable
-from mailer.spool import provider_state, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Busy, Gone, Unsafe
-from mailer.spool.inspect import recipients_of
 from mailer.spool.layout import Place, Spot, is_scheduled
-from mailer.spool.operate import Begun, Operator, Refused, finish_together
+from mailer.spool.locked import Busy, Gone, Unsafe
+from mailer.spool.run.operate import Begun, Operator, Refused, finish_together
 from mailer.spool.scan import QUEUE
+from mailer.spool.state import provider_state
+from mailer.spool.view.inspect import recipients_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Begin = Callable[[Operator, Spot, float], Begun | None]

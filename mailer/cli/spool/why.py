@@ -10,11 +10,11 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.outlook import outlook
+from mailer.cli.setup import workplace
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
-from mailer.cli.wire import workplace
 from mailer.monitor import history
-from mailer.spool import story
+from mailer.spool.view import story
 
 
 @click.command(

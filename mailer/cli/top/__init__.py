@@ -14,10 +14,10 @@ from mailer.cli.keeping import keeping
 from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
+from mailer.cli.setup import Workplace, workplace
 from mailer.cli.spool.records import time_or_none
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
-from mailer.cli.wire import Workplace, workplace
 from mailer.mail.clock import rfc3339
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.overview import MEANINGS, Flow, Overview, overview

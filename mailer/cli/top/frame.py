@@ -11,7 +11,7 @@ from mailer.monitor.limits import Use
 from mailer.monitor.overview import MEANINGS, Flow, Overview
 from mailer.monitor.providers import Provider
 from mailer.spool import words
-from mailer.spool.obstacles import next_attempt
+from mailer.spool.view.obstacles import next_attempt
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#@"

@@ -8,7 +8,7 @@ import click
 from mailer.cli import candidates
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import DURATION, config_option, examples, json_option
-from mailer.cli.wire import configuration
+from mailer.cli.setup import configuration
 from mailer.config.model import Config
 from mailer.mail.address import check_address
 from mailer.mail.reply import printable

@@ -19,8 +19,8 @@ import msgspec
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.outlook import outlook
+from mailer.cli.setup import become_owner, open_log, operator_name, uses_http
 from mailer.cli.trial import Order, mail
-from mailer.cli.wire import become_owner, open_log, operator_name, uses_http
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.load import Loaded

@@ -10,15 +10,15 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.other_end import PRIVILEGED, stranger
 from mailer.cli.outlook import outlook
+from mailer.cli.setup import workplace
 from mailer.cli.trial import Order, mail
-from mailer.cli.wire import workplace
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.monitor import history
 from mailer.monitor.history import Story
 from mailer.spool.layout import Place
-from mailer.spool.pause import is_paused
+from mailer.spool.state.pause import is_paused
 
 _LOOK_EVERY = 0.1
 """Seconds."""

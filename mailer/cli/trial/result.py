@@ -8,9 +8,9 @@ from mailer.cli.spool.why import record
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor.history import Story
-from mailer.spool import story
 from mailer.spool.journal import Event
 from mailer.spool.layout import LOCAL
+from mailer.spool.view import story
 
 _CODES = {Status.SENT: Exit.OK, Status.BOUNCED: Exit.FINDINGS, Status.EXPIRED: Exit.FINDINGS}
 

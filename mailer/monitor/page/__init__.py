@@ -2,7 +2,7 @@
 
 from mailer.monitor.exchange import Route
 from mailer.monitor.page import actions, assets, events, listing, message, overview, search
-from mailer.monitor.page.door import Door
+from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import Sessions
 from mailer.monitor.service import Service
 

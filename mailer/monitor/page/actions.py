@@ -10,21 +10,23 @@ from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor import history
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
-from mailer.monitor.page.door import Door
 from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import page, see_other
+from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import FIELD, Sessions
 from mailer.monitor.service import Service
-from mailer.spool import provider_state, story, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt
-from mailer.spool.held import Busy, Gone, Unsafe
 from mailer.spool.ids import is_id
-from mailer.spool.inspect import recipients_of
 from mailer.spool.journal import State
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.operate import Operator, Refused
+from mailer.spool.locked import Busy, Gone, Unsafe
+from mailer.spool.run.operate import Operator, Refused
 from mailer.spool.scan import QUEUE, find
+from mailer.spool.state import provider_state
+from mailer.spool.view import story
+from mailer.spool.view.inspect import recipients_of
 
 _BY = "status page"
 """Who did it, for journals and the ledger."""

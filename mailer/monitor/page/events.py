@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
-from mailer.monitor.page.door import Door
+from mailer.monitor.page.login import Door
 from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
 

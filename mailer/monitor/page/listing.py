@@ -8,18 +8,19 @@ from urllib.parse import urlencode
 
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.overview import MEANINGS
-from mailer.monitor.page.door import Door
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
+from mailer.monitor.page.login import Door
 from mailer.monitor.queue import WAITING
 from mailer.monitor.service import Service
-from mailer.spool import story, words
-from mailer.spool.glance import of_seen
+from mailer.spool import words
 from mailer.spool.ids import is_id
-from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import Place, Spool, Spot
-from mailer.spool.obstacles import Obstacle
 from mailer.spool.scan import spots
+from mailer.spool.view import story
+from mailer.spool.view.inspect import Seen, look
+from mailer.spool.view.obstacles import Obstacle
+from mailer.spool.view.summary import of_seen
 
 _SHOWN = 50
 """Messages on one page."""
@@ -114,11 +115,11 @@ def items(chosen: list[Seen], now: float, keeps: Collection[Obstacle], *, with_p
 
 
 def _item(seen: Seen, now: float, keeps: Collection[Obstacle], *, with_place: bool) -> Markup:
-    glance = of_seen(seen)
+    summary = of_seen(seen)
     place = f", in {seen.spot.place}" if with_place else ""
-    said = story.situation(glance, now, keeps) if glance else story.unreadable(seen)
+    said = story.situation(summary, now, keeps) if summary else story.unreadable(seen)
     situation = fill('<span class="situation">{said}</span>\n', said=said) if said else NOTHING
-    if glance is None:
+    if summary is None:
         return fill(
             '<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{place}</span>\n'
             "{situation}</li>\n",
@@ -126,15 +127,15 @@ def _item(seen: Seen, now: float, keeps: Collection[Obstacle], *, with_place: bo
             place=place,
             situation=situation,
         )
-    reply = words.reply(glance.reply)
+    reply = words.reply(summary.reply)
     return fill(
         _ITEM,
         id=seen.id,
-        age=words.age(now - glance.received),
-        size=words.size(glance.length),
+        age=words.age(now - summary.received),
+        size=words.size(summary.length),
         place=place,
-        sender=words.address(glance.sender),
-        recipients=words.recipients(glance.recipients[0], glance.statuses),
+        sender=words.address(summary.sender),
+        recipients=words.recipients(summary.recipients[0], summary.statuses),
         situation=situation,
         reply=fill('<span class="reply">{reply}</span>\n', reply=reply) if reply else NOTHING,
     )

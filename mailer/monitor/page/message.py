@@ -11,16 +11,17 @@ from mailer.monitor import history
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.history import Story
 from mailer.monitor.page.actions import ACTIONS, Action
-from mailer.monitor.page.door import Door
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
+from mailer.monitor.page.login import Door
 from mailer.monitor.service import Service
-from mailer.spool import story, words
+from mailer.spool import words
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
-from mailer.spool.inspect import View
 from mailer.spool.layout import Spool, Spot
-from mailer.spool.story import Step
+from mailer.spool.view import story
+from mailer.spool.view.inspect import View
+from mailer.spool.view.story import Step
 
 _LONGEST_HEADER = 16 * 1024
 """Octets that are searched for the fields."""

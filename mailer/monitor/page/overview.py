@@ -8,15 +8,15 @@ from mailer.monitor.health import Status
 from mailer.monitor.limits import Use
 from mailer.monitor.overview import AT_REST, MEANINGS, Overview, overview
 from mailer.monitor.page.charts import figure
-from mailer.monitor.page.door import Door
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
+from mailer.monitor.page.login import Door
 from mailer.monitor.page.search import recent
 from mailer.monitor.providers import Provider
 from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.layout import Place
-from mailer.spool.obstacles import sentences
+from mailer.spool.view.obstacles import sentences
 
 _MOST_LIMITS = 20
 _RECENT = 10

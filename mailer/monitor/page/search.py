@@ -11,17 +11,18 @@ from mailer.maillog import search
 from mailer.maillog.ledger import Line
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.history import of_ledger
-from mailer.monitor.page.door import Door
 from mailer.monitor.page.html import Markup, fill, join
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items
+from mailer.monitor.page.login import Door
 from mailer.monitor.service import Service
-from mailer.spool import story, words
+from mailer.spool import words
 from mailer.spool.ids import is_id, is_prefix
-from mailer.spool.inspect import Seen, look
 from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import QUEUE, spots
-from mailer.spool.verdict import Outlook
+from mailer.spool.view import story
+from mailer.spool.view.inspect import Seen, look
+from mailer.spool.view.verdict import Outlook
 
 _SHOWN = 50
 """Messages of each kind."""

@@ -11,15 +11,15 @@ from http import HTTPStatus
 from importlib.resources import files
 
 from mailer.mail.reply import Reply
-from mailer.receive.auth import Identity
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
-from mailer.receive.failures import Failures
 from mailer.receive.replies import TOO_MANY_CONNECTIONS
 from mailer.receive.service import Service
+from mailer.receive.users.auth import Identity
+from mailer.receive.users.failures import Failures
 from mailer.receive.web import document
+from mailer.receive.web.access import check, identify
 from mailer.receive.web.compose import compose, envelope_of
 from mailer.receive.web.document import Attachment, Mail
-from mailer.receive.web.door import check, identify
 from mailer.receive.web.exchange import JSON, Answer, Asked, Pieces, Problem, json
 from mailer.spool.ids import is_id
 

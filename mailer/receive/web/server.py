@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from aiohttp import ClientError, StreamReader, web
 
-from mailer.receive.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.replies import SHUTTING_DOWN
+from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.web.exchange import Answer, Asked, Gone, Pieces, Problem
 from mailer.receive.web.messages import Messages
 

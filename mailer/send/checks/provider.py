@@ -16,7 +16,7 @@ from mailer.send.routes.breaker import Kind
 from mailer.send.smtp.client import OwnReceiver, Session
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
-from mailer.spool.provider_state import Health, ProviderState, health
+from mailer.spool.state.provider_state import Health, ProviderState, health
 from mailer.spool.words import moment
 
 TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, dot=15, quit=5)

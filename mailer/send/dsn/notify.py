@@ -14,12 +14,12 @@ from mailer.mail.envelope import Envelope, Recipient
 from mailer.maillog.events import MailLog
 from mailer.send.dsn.owed import Action, Destination, Told, may_owe, owed
 from mailer.spool import journal
-from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
 from mailer.spool.incoming import Incoming
 from mailer.spool.journal import Event, Kind, State
 from mailer.spool.layout import Spool
-from mailer.spool.notice import Sent, Written
+from mailer.spool.run.claim import Claim
+from mailer.spool.run.notice import Sent, Written
 
 if TYPE_CHECKING:
     from mailer.send.dsn.subject import Subject
@@ -85,9 +85,9 @@ class Notifier:
         try:
             await asyncio.wrap_future(self._committer.commit(Written(notification)))
             # From here on it is not taken back: the line may be there, whatever the system says of the write.
-            claim.held.append(event)
+            claim.locked.append(event)
             self._log.notified(id=claim.id, to=addresses, notice=notification.id, addressee=to, size=size)
-            await asyncio.wrap_future(self._committer.commit(Sent(claim.held, notification)))
+            await asyncio.wrap_future(self._committer.commit(Sent(claim.locked, notification)))
         finally:
             notification.release()
         return journal.advance(state, [event])
@@ -124,7 +124,7 @@ class Notifier:
         failed = any(each.action is Action.FAILED for each in told)
         # RFC 3461 4.3: RET is about failures; a notification without a failure has the header only.
         whole = failed and entry.envelope.ret != "HDRS" and entry.length <= LARGEST_COPY
-        copy = claim.held.read_message(entry, 0, LARGEST_COPY)
+        copy = claim.locked.read_message(entry, 0, LARGEST_COPY)
         return Subject(
             id=claim.id,
             envelope=entry.envelope,

@@ -6,7 +6,7 @@ end, as `(#5.7.1)`, `#5.3.4`, `[5.1.1]` or `5.7.1:`, and its class differs.
 
 import re
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 
 # Not a part of an IPv4 address, a version or a longer number; 4 and 5 only: others are not refusals.
 _CODE = compile_late(r"(?<![\w.#])#?([45]\.\d{1,3}\.\d{1,3})(?![\w]|\.\d)", re.ASCII)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from mailer.mail.late import compile_late
+from mailer.mail.lazy_pattern import compile_late
 from mailer.send.replies.enhanced import without_enhanced
 
 LIMIT = 2000

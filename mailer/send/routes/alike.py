@@ -14,7 +14,7 @@ from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.send.replies.reading import About
 from mailer.send.replies.words import plain
 from mailer.send.trouble import Hardness, reading_of
-from mailer.spool.provider_state import (
+from mailer.spool.state.provider_state import (
     MOST_DOMAINS,
     MOST_REFUSALS,
     MOST_WITNESSES,

@@ -20,7 +20,7 @@ from mailer.mail.outcome import Scope
 from mailer.send.quota import quota_of
 from mailer.send.replies.reader import read_line
 from mailer.send.replies.reading import About
-from mailer.spool.provider_state import (
+from mailer.spool.state.provider_state import (
     LONGEST,
     LONGEST_ASKED,
     MOST_TRIPS,

@@ -10,6 +10,7 @@ from msgspec import structs
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
+from mailer.send.destination_status import DestinationStatus
 from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.presentation import AS_ACCEPTED
@@ -19,12 +20,11 @@ from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliver
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
-from mailer.send.traffic import Traffic
 from mailer.send.trouble import HopTrouble, without_account
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Purse
-    from mailer.spool.slots import Slots
+    from mailer.spool.state.slots import Slots
 
 Sessions = Callable[[str], "tuple[Slots | None, int]"]
 """Tells of a domain what counts the sessions of all runners, and how many there may be; 0: as usual."""
@@ -93,10 +93,10 @@ class DirectRoute:
     purse: "Purse | None" = None
 
     def __init__(
-        self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, traffic: Traffic
+        self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, destinations: DestinationStatus
     ) -> None:
         self._terms = terms
-        self._traffic = traffic
+        self._destinations = destinations
         self._pool = pool
         self._resolver = resolver
         self._shuffle = shuffle
@@ -118,7 +118,7 @@ class DirectRoute:
 
         All recipients are of one domain.
         """
-        with self._traffic.towards(domain_of(recipients[0].address, self._terms)):
+        with self._destinations.towards(domain_of(recipients[0].address, self._terms)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
 
     async def _exchange(

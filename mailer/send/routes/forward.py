@@ -15,7 +15,7 @@ from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import Hardness, HopTrouble, Resting, SessionLost, rule
-from mailer.spool.provider_state import Witness
+from mailer.spool.state.provider_state import Witness
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Purse

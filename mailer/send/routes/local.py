@@ -20,9 +20,9 @@ from mailer.send.presentation import Presentation
 from mailer.send.routes.route import OnCommit, OnTrouble
 from mailer.send.trouble import HopTrouble
 from mailer.spool.changes import NotUndone
-from mailer.spool.claim import Claim
 from mailer.spool.committer import Committer
 from mailer.spool.layout import FILE_MODE, LOCAL, Spool
+from mailer.spool.run.claim import Claim
 from mailer.spool.syscalls import rename_exclusive
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class LocalRoute:
         if not (tried_before and self._was_read(delivery.name)):
             room = _ROOM_FOR_LINE + 2 * len(reply.encode())
             room = _LINES * room + sum(2 * len(r.address.encode()) + 8 for r in recipients)
-            claim.held.reserve(room)
+            claim.locked.reserve(room)
             try:
                 await self._commit(delivery)
             finally:
                 # Nothing comes between this and the outcome, which finds the room where it was.
-                claim.held.give_back(room)
+                claim.locked.give_back(room)
         return [
             Outcome(
                 address=recipient.address,
@@ -142,7 +142,7 @@ class _Delivery:
 
     def _copy_to(self, write: Callable[[bytes], object]) -> None:
         offset, carried = 0, b""
-        while chunk := self._claim.held.read_message(self._claim.entry, offset, _CHUNK):
+        while chunk := self._claim.locked.read_message(self._claim.entry, offset, _CHUNK):
             offset += len(chunk)
             chunk = carried + chunk
             # A CR at the end of a chunk waits for what follows it.

@@ -10,6 +10,7 @@ from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
 from mailer.mail.clock import Clock
 from mailer.mail.outcome import Status
+from mailer.send.destination_status import DestinationStatus
 from mailer.send.presentation import Presentation
 from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.directions import Directions, Own, Target, lost_reply
@@ -20,18 +21,17 @@ from mailer.send.routes.route import Route
 from mailer.send.routes.table import Table
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
-from mailer.send.traffic import Traffic
-from mailer.spool import identity
 from mailer.spool.committer import Committer
 from mailer.spool.journal import Standing
 from mailer.spool.layout import Spool
+from mailer.spool.state import identity
 
 if TYPE_CHECKING:
     from mailer.oauth.source import TokenSource
     from mailer.send.budgets import Budgets
     from mailer.send.routes.direct import Terms
     from mailer.send.routes.mx import Rules
-    from mailer.spool.slots import Slots
+    from mailer.spool.state.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Means:
     """Keeps sessions."""
     providers: Providers
     """Keeps how the providers do."""
-    traffic: Traffic
+    destinations: DestinationStatus
     """Keeps how the direct route's destinations do."""
     ehlo_domain: str
     """What we call ourselves to others."""
@@ -121,7 +121,7 @@ def _direct(config: Config, means: Means) -> Route:
 
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
     terms = replace(terms_of(config, means.ehlo_domain), sessions=_sessions(config, means.spool))
-    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.traffic)
+    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.destinations)
 
 
 def terms_of(config: Config, ehlo_domain: str) -> "Terms":
@@ -161,7 +161,7 @@ def _slots(spool: Spool, of: str, most: int) -> "Slots | None":
     """Return what counts the sessions of all runners; None: their number is not limited."""
     if not most:
         return None
-    from mailer.spool.slots import Slots  # noqa: PLC0415 - most runs have no such limit
+    from mailer.spool.state.slots import Slots  # noqa: PLC0415 - most runs have no such limit
 
     return Slots(spool, of, most)
 

@@ -18,9 +18,9 @@ from mailer.send.routes import alike, breaker
 from mailer.send.routes.breaker import Ailment, Kind
 from mailer.send.smtp.pool import HANGING
 from mailer.send.trouble import Resting
-from mailer.spool import provider_state
 from mailer.spool.layout import Spool
-from mailer.spool.provider_state import Health, ProviderState, States, Witness, health
+from mailer.spool.state import provider_state
+from mailer.spool.state.provider_state import Health, ProviderState, States, Witness, health
 
 _LOOK = 1.0
 """Seconds between looks at the file while a provider is not well: another runner or the operator may know

@@ -8,8 +8,8 @@ from mailer.send.routes.directions import Directions, Own, Target, Way, mail_of
 from mailer.send.routes.route import Route
 from mailer.send.routes.rules import Mail
 from mailer.send.routes.turns import Turns
-from mailer.spool.claim import Claim
 from mailer.spool.journal import Standing
+from mailer.spool.run.claim import Claim
 
 
 class Table:
@@ -67,4 +67,4 @@ class Table:
 
 
 def _mail(claim: Claim) -> Mail:
-    return mail_of(claim.entry, partial(claim.held.read_message, claim.entry))
+    return mail_of(claim.entry, partial(claim.locked.read_message, claim.entry))

@@ -10,7 +10,7 @@ from mailer.mail.reply import printable
 from mailer.send.smtp.sasl import Secret, Tokens
 
 if TYPE_CHECKING:
-    from mailer.spool.slots import Slots
+    from mailer.spool.state.slots import Slots
 
 
 class StartTls(StrEnum):

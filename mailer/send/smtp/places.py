@@ -11,7 +11,7 @@ from mailer.send.phase import Phase
 from mailer.send.trouble import Resting
 
 if TYPE_CHECKING:
-    from mailer.spool.slots import Slot, Slots
+    from mailer.spool.state.slots import Slot, Slots
 
 LOOK = 0.1
 """Seconds between looks for a free slot."""

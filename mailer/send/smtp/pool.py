@@ -17,7 +17,7 @@ from mailer.send.smtp.places import LOOK, Places
 from mailer.send.trouble import HopTrouble, SessionLost, slows_down
 
 if TYPE_CHECKING:
-    from mailer.spool.slots import Slot
+    from mailer.spool.state.slots import Slot
 
 IDLE = 5.0
 """Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual

@@ -1,0 +1,1 @@
+"""What becomes of a message's bytes on their way in."""

@@ -1,0 +1,196 @@
+"""What becomes of a message's header on the way in: the fields that are added, dropped or refused.
+
+Fields are added at the top and dropped whole; no other byte changes, so that signatures of the application's
+own survive. The policy, field by field:
+
+    Received            added
+    Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
+    Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
+    Idempotency-Key     dropped: it is between the application and us, see `idempotency`
+    Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
+    From, Sender, Reply-To, To, Cc, and those with Resent-
+                        at `submitSocket`, names without a domain get `originDomain` (`mail.completion`)
+    From, Reply-To      as `rewriteFrom` says, which also makes a From where there is none; two From fields
+                        are refused, because readers and signers choose different ones
+    X-Original-To       added, one for each recipient that `redirectAllTo` took the mail from
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
+
+import msgspec
+
+from mailer.config.receiving import RewriteFrom
+from mailer.mail import header
+from mailer.mail.author import mailboxes
+from mailer.mail.completion import completed
+from mailer.mail.from_field import new_author
+from mailer.mail.header import HeaderTooLarge
+from mailer.mail.patterns import AddressPatterns
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.content import idempotency
+from mailer.receive.peers import UNIX
+
+_DROPPED = (b"return-path", b"bcc", b"resent-bcc", idempotency.FIELD)
+_LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
+
+
+class ContentPolicy(msgspec.Struct, frozen=True):
+    """What the operator decides about headers."""
+
+    hide_client: bool = False
+    """Received does not say which client it came from."""
+    rewrite_from: RewriteFrom = RewriteFrom.KEEP
+    from_address: str = ""
+    """The address for `rewrite_from`."""
+    log_headline: bool = False
+    """Subject and Message-ID go into the ledger."""
+    obey_keys: bool = True
+    """Mail that comes again under its Idempotency-Key is queued once."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """How a message came in."""
+
+    helo: str
+    """As the client gave it; `?` stands for what no host name or address literal has."""
+    peer: str
+    """The client's IP address, `unix`, or `unix:UID`."""
+    hostname: str
+    """Our own name."""
+    extended: bool
+    """The client said EHLO."""
+    user: str
+    """Who authenticated; empty: nobody did."""
+    smtputf8: bool
+    by_network: bool = False
+    """No login said so, but the network that it came from."""
+    tls: str = ""
+    """TLS version and cipher, or empty."""
+    may_send_as: AddressPatterns | None = None
+    """Whom the user may name in From; None: anybody."""
+    redirected: tuple[str, ...] = ()
+    """The recipients that the client gave and that get nothing."""
+    origin_domain: str = ""
+    """Completes names in the header; empty: they stay as they are."""
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """What is known of one message before its first byte is stored."""
+
+    origin: Origin
+    policy: ContentPolicy
+    id: str
+    """The spool's."""
+    at: float
+    """Seconds since the epoch."""
+
+
+_AUTHORS = ("From", "Sender", "Resent-From", "Resent-Sender")
+"""Fields that a receiver may show as whose mail it is."""
+
+
+def top(arrival: Arrival, head: bytes) -> bytes | Reply:
+    """Return what is stored in place of the header, or the reply to the dot that refuses the message.
+
+    Args:
+        arrival: whose header it is.
+        head: as the client sent it, without the empty line.
+    """
+    try:
+        fields = header.counts(head, _LOOKED_FOR)
+    except HeaderTooLarge:
+        return replies.HEADER_TOO_LARGE
+    if arrival.origin.origin_domain:
+        head = completed(head, arrival.origin.origin_domain)
+    if refusal := _refusal(fields, arrival.origin, head):
+        return refusal
+    added = [received_field(arrival)]
+    if not fields[b"message-id"]:
+        added.append(f"Message-ID: {added_message_id(arrival)}\r\n".encode())
+    if not fields[b"date"]:
+        added.append(f"Date: {_date(arrival.at)}\r\n".encode())
+    added += [f"X-Original-To: {address}\r\n".encode() for address in arrival.origin.redirected]
+    dropped: tuple[bytes, ...] = _DROPPED
+    policy = arrival.policy
+    if policy.rewrite_from is not RewriteFrom.KEEP:
+        answered = policy.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
+        added.append(new_author(head, policy.from_address, reply_to=answered))
+        dropped = (*_DROPPED, b"from")
+    if any(map(fields.get, dropped)):
+        head = header.without(head, dropped)
+    if head.startswith((b" ", b"\t")):
+        # It would go on with the last field of ours: now with one that says nothing.
+        added.append(b"X-First-Line:\r\n")
+    return b"".join([*added, head])
+
+
+def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply | None:
+    if fields[b"from"] > 1:
+        return replies.TWO_FROMS
+    if fields[b"received"] >= header.MAX_RECEIVED:
+        return replies.LOOP
+    return None if origin.may_send_as is None else _not_allowed(origin, head)
+
+
+def added_message_id(arrival: Arrival) -> str:
+    """Return what a message is called that came without a Message-ID."""
+    return f"<{arrival.id}@{arrival.origin.hostname}>"
+
+
+def received_field(arrival: Arrival) -> bytes:
+    """Write the trace field of RFC 5321 4.4, folded, with CRLF line ends.
+
+    It names no recipient: a blind copy must stay blind.
+    """
+    origin = arrival.origin
+    client = "" if arrival.policy.hide_client else f"from {origin.helo} ({_address(origin.peer)})\r\n\t"
+    return (
+        f"Received: {client}by {origin.hostname} with {_protocol(origin)} id {arrival.id};\r\n"
+        f"\t{_date(arrival.at)}\r\n"
+    ).encode()
+
+
+def _address(peer: str) -> str:
+    kind, _, uid = peer.partition(":")
+    if kind == UNIX:
+        return f"local socket, uid {uid}" if uid else "local socket"
+    return f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"
+
+
+def _date(at: float) -> str:
+    return _second(int(at))
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return format_datetime(datetime.fromtimestamp(at, UTC))
+
+
+def _protocol(origin: Origin) -> str:
+    """The `with` keyword (RFC 3848, RFC 6531 4.3)."""
+    if not origin.extended:
+        return "SMTP"
+    name = "UTF8SMTP" if origin.smtputf8 else "ESMTP"
+    return name + "S" * bool(origin.tls) + "A" * bool(origin.user and not origin.by_network)
+
+
+def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
+    assert origin.may_send_as is not None
+    found = [(name, value) for name in _AUTHORS for value in header.values(head, name.lower().encode())]
+    if not any(name == "From" for name, _ in found):
+        return replies.unreadable_sender(origin.user, "a message without a From field")
+    if header.resembles(head, _AUTHORS):
+        return replies.unreadable_sender(origin.user, "a line that some would read as a From or Sender field")
+    for name, value in found:
+        authors = mailboxes(value)
+        if authors is None or any("=?" in address for _, address in authors):
+            return replies.unreadable_sender(origin.user, f"a {name} field that cannot be read")
+        for _, address in authors:
+            if not origin.may_send_as.match(address):
+                where = f"the {name} field"
+                return replies.not_allowed_sender(origin.user, origin.may_send_as, address, where)
+    return None

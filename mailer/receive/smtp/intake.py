@@ -1,0 +1,245 @@
+"""Messages on their way in over one session: DATA in one piece, or BDAT in chunks (RFC 3030)."""
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from mailer.mail.envelope import Envelope
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.content.data import ChunkReader, DataReader
+from mailer.receive.content.header_policy import Origin
+from mailer.receive.service import Service
+from mailer.receive.smtp.connection import Connection
+from mailer.receive.upload import Upload
+from mailer.spool.changes import NotUndone
+
+_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """An envelope that is ready for its message."""
+
+    envelope: Envelope
+    origin: Origin
+    scheduled: float = 0.0
+    """When the client wants it tried first, in seconds since the epoch; 0: at once."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """The argument of BDAT."""
+
+    size: int
+    last: bool
+
+
+def read_chunk_argument(text: str) -> Chunk | None:
+    """Read what follows `BDAT `; None: bad syntax."""
+    found = _CHUNK.fullmatch(text)
+    return Chunk(int(found[1]), found[2] is not None) if found else None
+
+
+_NO_CHUNK = Chunk(0, last=False)
+
+
+class Intake:
+    """Takes one session's messages, one after the other."""
+
+    def __init__(self, connection: Connection, service: Service, conclude: Callable[[Reply], None]) -> None:
+        """Make ready.
+
+        Args:
+            connection: where they come from.
+            service: where they go.
+            conclude: called with the reply to a message, or to the chunk with which it is over.
+        """
+        self._connection = connection
+        self._service = service
+        self._conclude = conclude
+        self._submission: Submission | None = None
+        """Of the message that is begun, and not yet concluded."""
+        self._reader: DataReader | ChunkReader | None = None
+        self._counted = 0.0
+        """When it was counted against the limits, to be given back if it is not accepted."""
+        self.taken: Upload | None = None
+        """The message of this transaction, as far as it came."""
+        self._chunk = _NO_CHUNK
+        self._left = 0
+        """Octets of it that are to come."""
+        self._deadline = 0.0
+        self._answer: Reply | Exception | None = None
+
+    def begin(self, submission: Submission) -> Reply | None:
+        """Open a file for a message and count it against the limits; or say why not."""
+        service, user, sender = self._service, submission.origin.user, submission.envelope.sender
+        if service.rates is not None and (full := service.rates.full(user, sender)):
+            return replies.rate_exceeded(full)
+        try:
+            self.taken = Upload(
+                service.store,
+                submission.envelope,
+                submission.origin,
+                service.settings.content,
+                scheduled=submission.scheduled,
+            )
+        except OSError as error:
+            service.store.log.warning(
+                "a message could not be stored", peer=submission.origin.peer, error=str(error)
+            )
+            return replies.not_stored(error)
+        self._submission = submission
+        self._counted = service.rates.take(user, sender) if service.rates else 0.0
+        self._deadline = self._connection.loop.time() + service.settings.data_timeout
+        return None
+
+    def read_data(self) -> None:
+        """Read the message that is begun up to its dot."""
+        settings = self._service.settings
+        self._reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
+        self._await_more()
+        self._connection.read_by(self._take_data)
+
+    def _take_data(self) -> bool:
+        connection, reader, upload = self._connection, self._reader, self.taken
+        assert isinstance(reader, DataReader)
+        assert upload is not None
+        if not reader.done:
+            if not connection.input.pending:
+                return False
+            # Trouble with the disk or the header does not end the reading: the client listens only after its
+            # dot.
+            if self._feed(connection.input.take()):
+                return True
+        if not reader.done:
+            self._await_more()
+        else:
+            if reader.rest:
+                upload.received -= len(reader.rest)
+                connection.input.unread(reader.rest)
+            self._finish()
+        return True
+
+    def read_chunk(self, chunk: Chunk) -> None:
+        """Read a chunk of the message that is begun.
+
+        Args:
+            chunk: as the client announced it, with at most as many octets as a message may have.
+        """
+        if self._reader is None:
+            settings = self._service.settings
+            self._reader = ChunkReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
+        self._chunk, self._left = chunk, chunk.size
+        self._await_more()
+        self._connection.read_by(self._take_chunk)
+
+    def _take_chunk(self) -> bool:
+        reader, upload = self._reader, self.taken
+        assert isinstance(reader, ChunkReader)
+        assert upload is not None
+        if self._left:
+            if not self._connection.input.pending:
+                return False
+            data = self._connection.input.take(self._left)
+            self._left -= len(data)
+            if not self._feed(data):
+                self._await_more()
+        elif self._chunk.last:
+            upload.take(reader.feed(b"", last=True))
+            self._finish()
+        else:
+            self._connection.read_by(None)
+            if reader.fault is not None:
+                self._conclude(replies.REFUSED_DATA[reader.fault])
+            else:
+                self._connection.say(Reply(250, (f"2.0.0 {self._chunk.size} octets received",)))
+        return True
+
+    def skip(self, octets: int, refusal: Reply) -> None:
+        """Read and forget a chunk that belongs to nothing, and conclude with this."""
+        self._left, self._answer = octets, refusal
+        self._deadline = self._connection.loop.time() + self._service.settings.data_timeout
+        self._await_more()
+        self._connection.read_by(self._take_nothing)
+
+    def _take_nothing(self) -> bool:
+        if not self._left:
+            return self._reply()
+        if not self._connection.input.pending:
+            return False
+        self._left -= len(self._connection.input.take(self._left))
+        self._await_more()
+        return True
+
+    def drop(self) -> None:
+        """Forget a message that is not concluded; without one do nothing."""
+        upload, self.taken, self._reader = self.taken, None, None
+        if upload is not None and self._submission is not None:
+            upload.discard()
+            self._give_back()
+
+    def _feed(self, data: bytes) -> bool:
+        """Keep a piece of the message; tell whether it has to be written first."""
+        reader, upload = self._reader, self.taken
+        assert reader is not None
+        assert upload is not None
+        upload.came(data)
+        gathered = upload.take(reader.feed(data))
+        if gathered:
+            self._connection.pause_timeout()
+            self._connection.wait_for(self._write(upload))
+        return gathered
+
+    async def _write(self, upload: Upload) -> None:
+        """Write what is gathered; the time that our disk takes is not the client's."""
+        clock = self._connection.loop.time
+        begun = clock()
+        await upload.write()
+        self._deadline += clock() - begun
+        self._await_more()
+
+    def _await_more(self) -> None:
+        left = self._deadline - self._connection.loop.time()
+        self._connection.set_timeout(max(0.001, min(left, self._service.settings.stall_timeout)))
+
+    def _finish(self) -> None:
+        reader, upload = self._reader, self.taken
+        assert reader is not None
+        assert upload is not None
+        self._reader = None
+        self._connection.pause_timeout()
+        self._connection.read_by(self._reply)
+        self._connection.hold()
+        slow = upload.finish(reader.fault, encode=reader.must_be_encoded, answer=self._answered)
+        if slow is not None:
+            self._connection.wait_for(slow)
+
+    def _answered(self, answer: Reply | Exception) -> None:
+        self._answer = answer
+        self._connection.release()
+
+    def _reply(self) -> bool:
+        answer, self._answer = self._answer, None
+        if isinstance(answer, NotUndone):
+            self._submission = None
+            self._service.store.log.error(
+                "a failed commit could not be undone", peer=self._connection.peer, error=str(answer)
+            )
+            self._connection.abort()
+            return True
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None
+        if not answer.positive or isinstance(answer, replies.Repeated):
+            self._give_back()
+        elif self._service.space is not None:
+            self._service.space.accepted()
+        self._submission = None
+        self._connection.read_by(None)
+        self._conclude(answer)
+        return True
+
+    def _give_back(self) -> None:
+        submission, self._submission = self._submission, None
+        if submission is not None and self._service.rates is not None:
+            self._service.rates.give_back(submission.origin.user, submission.envelope.sender, self._counted)

@@ -1,0 +1,246 @@
+"""The commands of a mail transaction, MAIL, RCPT, DATA, RSET (RFC 5321) and BDAT (RFC 3030)."""
+
+# ruff: noqa: N802 - verbs are named as aiosmtpd names them
+
+from collections.abc import Callable
+
+from mailer.config.receiving import Offer
+from mailer.mail.reply import Reply
+from mailer.maillog.events import Refused
+from mailer.receive import replies
+from mailer.receive.content.header_policy import Origin
+from mailer.receive.service import Client, Service
+from mailer.receive.settings import Settings
+from mailer.receive.smtp.connection import Connection, syntax
+from mailer.receive.smtp.intake import Intake, Submission, read_chunk_argument
+from mailer.receive.smtp.login import Login
+from mailer.receive.smtp.order import IN_TRANSACTION, REFUSALS, Stage
+from mailer.receive.smtp.transaction import Transaction
+from mailer.receive.space import Space
+from mailer.receive.users.failures import Failures
+
+
+class MailCommands(Connection):
+    """What a client that has introduced itself does."""
+
+    def __init__(
+        self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
+    ) -> None:
+        super().__init__(client, service.settings, on_end)
+        self._failures = failures
+        self._idle_commands = 0
+        self._newer: Service | None = None
+        self._start_over(service)
+
+    def _start_over(self, service: Service) -> None:
+        """Know nothing of the client: at the beginning, and after STARTTLS (RFC 3207 4.2)."""
+        self._service = service
+        self._store = service.store
+        self._transaction = self._new_transaction(service.settings)
+        self._login = Login(self, self.client, service, self._failures)
+        self._intake = Intake(self, service, self._conclude)
+        self._helo = ""
+        self._extended = False
+        self._stage = Stage.CONNECTED
+
+    def reconfigure(self, service: Service) -> None:
+        """Work with this from the next transaction on; who has logged in stays so."""
+        self._newer = service
+
+    def _clear(self) -> None:
+        """End the transaction, whatever came of it."""
+        self._intake.drop()
+        if self._newer is not None:
+            self._service, self._newer = self._newer, None
+            self._store, self.settings = self._service.store, self._service.settings
+            self._login.reconfigure(self._service)
+            self._intake = Intake(self, self._service, self._conclude)
+        self._transaction = self._new_transaction(self.settings)
+        self._stage = self._outside
+
+    def _new_transaction(self, settings: Settings) -> Transaction:
+        # sendmail(8) knows logins: at `submitSocket` they are addresses, whatever SMTP demands elsewhere.
+        return Transaction(settings, names=bool(self.client.user))
+
+    @property
+    def known(self) -> bool:
+        return self._trusted and not self._must_log_in
+
+    def left(self) -> None:
+        self._intake.drop()
+
+    def _reject(self, reply: Reply, recipient: str = "") -> None:
+        begun, upload = self._stage >= IN_TRANSACTION, self._intake.taken
+        refused = Refused(
+            peer=self.peer,
+            user=self._user,
+            sender=self._transaction.sender if begun else None,
+            to=(recipient,) if recipient else self._transaction.given,
+            # What came says more than what was announced at MAIL.
+            size=(upload.received if upload else self._transaction.size) or None,
+            subject=upload.headline.subject if upload else "",
+            message_id=upload.headline.message_id if upload else "",
+        )
+        if isinstance(reply, replies.RateExceeded):
+            self._store.log.limited(refused, str(reply))
+        else:
+            self._store.log.rejected(refused, str(reply))
+        self.say(reply)
+
+    @property
+    def _user(self) -> str:
+        return self._login.identity.user if self._login.identity else ""
+
+    @property
+    def _must_log_in(self) -> bool:
+        asked = self.client.terms.auth
+        required = self.settings.require_auth if asked is None else asked is Offer.REQUIRED
+        return required and self._login.identity is None
+
+    @property
+    def _must_encrypt(self) -> bool:
+        return self.client.terms.starttls is Offer.REQUIRED and not self.tls
+
+    @property
+    def _outside(self) -> Stage:
+        """The stage of a session without a transaction."""
+        if not self._helo:
+            return Stage.CONNECTED
+        if self._must_encrypt:
+            return Stage.PLAINTEXT
+        if not self._must_log_in:
+            return Stage.READY
+        # Without TLS, AUTH is not offered to a client from elsewhere.
+        return Stage.UNKNOWN if self.client.local or self.tls else Stage.PLAINTEXT_ELSEWHERE
+
+    # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
+
+    @syntax(
+        "MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id] "
+        "[HOLDFOR=seconds|HOLDUNTIL=time]"
+    )
+    def smtp_MAIL(self, arg: str) -> None:
+        if refusal := REFUSALS["MAIL"].get(self._stage):
+            # 503 is about the client's commands. What the operator should see is mail that is not taken.
+            (self.say if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
+        elif (space := self._service.space) is not None and space.uncounted:
+            self.wait_for(self._count_and_begin(space, arg))
+        else:
+            self._begin_transaction(arg)
+
+    async def _count_and_begin(self, space: Space, argument: str) -> None:
+        await space.count()
+        self._begin_transaction(argument)
+
+    def _begin_transaction(self, argument: str) -> None:
+        reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
+        refusal: Reply | None = reply
+        if reply.positive:
+            # Also where this mail is refused now: the ledger names its sender.
+            self._stage, refusal = Stage.MAIL, self._no_more_mail()
+        if refusal is None:
+            self.trust()
+            self.say(reply)
+        else:
+            self._reject(refusal)
+            self._clear()
+
+    def _no_more_mail(self) -> Reply | None:
+        """Say why no message from this sender is taken now, however good it may be."""
+        sender, identity, service = self._transaction.sender, self._login.identity, self._service
+        allowed = identity.may_send_as if identity else None
+        if identity and allowed and sender and not allowed.match(sender):
+            return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")
+        if service.rates is not None and (full := service.rates.full(self._user, sender)):
+            return replies.rate_exceeded(full)
+        if service.space is None:
+            return None
+        if shortage := service.space.shortage(self._transaction.size):
+            return replies.no_space(shortage)
+        return replies.QUEUE_FULL if service.space.queue_is_full() else None
+
+    @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
+    def smtp_RCPT(self, arg: str) -> None:
+        reply = REFUSALS["RCPT"].get(self._stage) or self._transaction.add_recipient(
+            arg, extended=self._extended
+        )
+        if reply.positive:
+            self._stage = Stage.RCPT
+            self.say(reply)
+        else:
+            self._reject(reply, _path(arg))
+
+    @syntax("DATA")
+    def smtp_DATA(self, arg: str) -> None:
+        refusal = replies.NO_ARGUMENT if arg else REFUSALS["DATA"].get(self._stage) or self._begin_message()
+        if refusal is None:
+            self.say(replies.GO_AHEAD)
+            self._intake.read_data()
+            return
+        self._reject(refusal)
+        if self.input.pending:
+            # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
+            # message as commands lets its author give them.
+            self.hang_up(replies.INPUT_AFTER_DATA)
+
+    @syntax("BDAT octets [LAST]")
+    def smtp_BDAT(self, arg: str) -> None:
+        chunk = read_chunk_argument(arg)
+        if chunk is None or chunk.size > self.settings.max_message_size:
+            # What follows is a message, of unknown length or longer than is worth reading: it must not be
+            # read as commands.
+            self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
+            return
+        refusal = REFUSALS["BDAT"].get(self._stage)
+        if refusal is None and self._stage is not Stage.CHUNKS:
+            refusal = self._begin_message()
+        if refusal is not None:
+            self._intake.skip(chunk.size, refusal)
+            return
+        self._stage = Stage.CHUNKS
+        # A message in small chunks is bounded by its size and its time, not as commands without one.
+        self._idle_commands -= chunk.size > 0
+        self._intake.read_chunk(chunk)
+
+    def _begin_message(self) -> Reply | None:
+        envelope, identity = self._transaction.envelope(), self._login.identity
+        origin = Origin(
+            helo=self._helo,
+            peer=self.peer,
+            hostname=self.settings.hostname,
+            extended=self._extended,
+            user=self._user,
+            by_network=bool(self.client.network_user) and not self._login.proved,
+            smtputf8=envelope.smtputf8,
+            tls=self.tls,
+            may_send_as=identity.may_send_as if identity else None,
+            redirected=self._transaction.redirected,
+            origin_domain=self.settings.origin_domain if self.client.user else "",
+        )
+        return self._intake.begin(Submission(envelope, origin, self._transaction.scheduled))
+
+    def _conclude(self, reply: Reply) -> None:
+        """Give the reply to a message; what chunks of it are to come must not be taken for another."""
+        if reply.positive:
+            self.forgive()
+            self._idle_commands = 0
+            self.say(reply)
+        else:
+            self._reject(reply)
+        self._clear()
+
+    @syntax("RSET")
+    def smtp_RSET(self, arg: str) -> None:
+        if arg:
+            self.say(replies.NO_ARGUMENT)
+        else:
+            self._clear()
+            self.say(replies.OK)
+
+
+def _path(argument: str) -> str:
+    """What a client wrote for an address, however wrong it is, without the `TO:<...>` around it."""
+    _, bracket, path = argument.partition("<")
+    if not bracket:
+        return argument
+    return path.rpartition(">")[0] if ">" in path else path

@@ -1,0 +1,215 @@
+"""A submission session (RFC 5321, RFC 6409): its greeting, login and TLS; `mailing` has the transactions."""
+
+# ruff: noqa: N802 - verbs are named as aiosmtpd names them
+
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from mailer.config.receiving import Offer
+from mailer.mail.reply import Reply
+from mailer.receive import replies
+from mailer.receive.listen.certificate import Certificate
+from mailer.receive.service import Client, Service
+from mailer.receive.smtp.connection import Connection, syntax
+from mailer.receive.smtp.mail_commands import MailCommands
+from mailer.receive.smtp.order import REFUSALS
+from mailer.receive.users.auth import MAX_RESPONSE
+from mailer.receive.users.failures import Failures
+
+_MAX_COMMAND = 512
+"""Octets with CRLF; RFC 5321 4.5.3.1.4."""
+# What extensions add to it: SIZE 26 (RFC 1870), BODY 17 (RFC 6152), SMTPUTF8 10 (RFC 6531), AUTH 500
+# (RFC 4954), ENVID and ORCPT 100 and 500 (RFC 3461), HOLDUNTIL 34 (RFC 4865),
+# and a little for RET and NOTIFY.
+_LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 740, b"RCPT": _MAX_COMMAND + 600, b"AUTH": MAX_RESPONSE + 32}
+
+_MAX_UNKNOWN = 6
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:%_-]{1,253}\]")
+# Windows sends what its owner called the machine, in the bytes of its code page. RFC 5321 4.1.4 lets nobody
+# refuse mail for a wrong name; control characters are no name at all.
+_ODD_HOST = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
+_NOT_IN_HOST = re.compile(r"[^A-Za-z0-9._-]")
+_HTTP = {b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
+
+
+class Session(MailCommands):
+    """Serves one client. aiosmtpd's verbs are all replaced, and its handler hooks are not used."""
+
+    def __init__(
+        self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
+    ) -> None:
+        super().__init__(client, service, failures, on_end)
+        self._unknown = 0
+
+    def greet(self) -> None:
+        self.say(Reply(220, (f"{self.settings.hostname} ESMTP mailer",)))
+
+    def failed(self, error: BaseException) -> None:
+        text = "".join(traceback.format_exception(error))
+        self._store.log.error("a session failed", peer=self.peer, traceback=text)
+
+    def serve(self, line: bytes) -> None:
+        # A bare CR or LF ends a line for some and not for others; NUL ends a string for some.
+        command = line[:-2]
+        if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
+            self.say(replies.BAD_LINE)
+            return
+        verb, _, argument = command.partition(b" ")
+        verb = verb.upper()
+        method = _VERBS.get(verb)
+        if len(line) > _LONGER_COMMANDS.get(verb, _MAX_COMMAND):
+            self.say(replies.LINE_TOO_LONG)
+        elif method is None:
+            self._unrecognised(verb)
+        elif self._idle_commands >= self.settings.max_idle_commands:
+            self.hang_up(replies.TOO_MANY_COMMANDS)
+        else:
+            self._idle_commands += verb != b"RCPT"
+            method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
+
+    def _unrecognised(self, verb: bytes) -> None:
+        if verb in _HTTP:
+            # A browser or a web application was made to talk to us; what follows is its header, not commands.
+            self.hang_up(replies.NOT_HTTP)
+        else:
+            self._unknown += 1
+            if self._unknown < _MAX_UNKNOWN:
+                self.say(replies.UNKNOWN_COMMAND)
+            else:
+                self.hang_up(replies.TOO_MANY_UNKNOWN)
+
+    @property
+    def _may_log_in(self) -> bool:
+        """A password in clear does not leave this host."""
+        return self._login_offered and not self._must_encrypt and (self.client.local or bool(self.tls))
+
+    @property
+    def _login_offered(self) -> bool:
+        return self.client.terms.auth is not Offer.NONE and bool(self._login.mechanisms)
+
+    @property
+    def _certificate(self) -> Certificate | None:
+        """For STARTTLS. Whom the kernel vouches for is at a Unix socket, which has no name to verify."""
+        offered = not self.client.user and self.client.terms.starttls is not Offer.NONE
+        return self._service.certificate if offered else None
+
+    # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
+
+    @syntax("EHLO host")
+    def smtp_EHLO(self, hostname: str) -> None:
+        if self._introduce(hostname, extended=True):
+            lines = [
+                f"{self.settings.hostname} {self.settings.identity}".rstrip(),
+                "PIPELINING",
+                f"SIZE {self.settings.max_message_size}",
+                "8BITMIME",
+                "SMTPUTF8",
+                "ENHANCEDSTATUSCODES",
+                "DSN",
+                "CHUNKING",
+            ]
+            if most := self.settings.max_future_release:
+                # RFC 4865 3: the most seconds, and the last time.
+                last = datetime.fromtimestamp(int(self._store.clock()) + most, UTC)
+                lines.append(f"FUTURERELEASE {most} {last:%Y-%m-%dT%H:%M:%SZ}")
+            if self._certificate is not None and not self.tls:
+                lines.append("STARTTLS")
+            if self._may_log_in:
+                lines.append(" ".join(("AUTH", *self._login.mechanisms)))
+            self.say(Reply(250, (*lines, "HELP")))
+
+    @syntax("HELO host")
+    def smtp_HELO(self, hostname: str) -> None:
+        if self._introduce(hostname, extended=False):
+            self.say(Reply(250, (self.settings.hostname,)))
+
+    def _introduce(self, hostname: str, *, extended: bool) -> bool:
+        if not _HOST.fullmatch(hostname):
+            if self.settings.strict_syntax or not _ODD_HOST.fullmatch(hostname):
+                self.say(replies.BAD_NAME)
+                return False
+            hostname = _NOT_IN_HOST.sub("?", hostname)
+        self._helo, self._extended = hostname, extended
+        self._clear()
+        return True
+
+    @syntax("AUTH mechanism [initial-response]")
+    def smtp_AUTH(self, arg: str) -> None:
+        if not self._extended and self.settings.strict_syntax:
+            self.say(replies.NEED_EHLO)
+        elif self._helo and not self._login_offered:
+            self.say(replies.NO_AUTH)
+        elif refusal := REFUSALS["AUTH"].get(self._stage):
+            self.say(refusal)
+        elif not self._may_log_in:
+            self.say(replies.NEED_TLS)
+        else:
+            self.wait_for(self._log_in(arg))
+
+    async def _log_in(self, argument: str) -> None:
+        await self._login.run(argument)
+        if self._login.proved:
+            self.trust()
+            self._stage = self._outside
+
+    @syntax("STARTTLS")
+    def smtp_STARTTLS(self, arg: str) -> None:
+        certificate = self._certificate
+        if certificate is None:
+            self.say(replies.NO_TLS)
+        elif arg:
+            self.say(replies.NO_ARGUMENT)
+        elif self.tls:
+            self.say(replies.TLS_TWICE)
+        elif refusal := REFUSALS["STARTTLS"].get(self._stage):
+            self.say(refusal)
+        elif not self._extended:
+            self.say(replies.NEED_EHLO)
+        else:
+            self.say(replies.STARTING_TLS)
+            self._clear()
+            self.wait_for(self._begin_tls(certificate))
+
+    async def _begin_tls(self, certificate: Certificate) -> None:
+        await self.start_tls(certificate.context())
+        self._start_over(self._service)
+
+    @syntax("NOOP [text]")
+    def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: to be ignored
+        self.say(replies.OK)
+
+    @syntax("VRFY address")
+    def smtp_VRFY(self, arg: str) -> None:
+        self.say(replies.CANNOT_VERIFY if arg else replies.NEED_ARGUMENT)
+
+    @syntax("EXPN list")
+    def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - whatever the list
+        self.say(replies.NO_EXPN)
+
+    @syntax("HELP [command]")
+    def smtp_HELP(self, arg: str) -> None:
+        verb = arg.upper()
+        texts = [_SYNTAX[verb]] if verb in _SYNTAX else _SYNTAX.values()
+        self.say(Reply(214, tuple(f"2.0.0 {text}" for text in texts)))
+
+    @syntax("QUIT")
+    def smtp_QUIT(self, arg: str) -> None:
+        if arg:
+            self.say(replies.NO_ARGUMENT)
+        else:
+            self.hang_up(replies.BYE)
+
+
+# Once for the class: aiosmtpd does it for every connection.
+_VERBS: Mapping[bytes, Callable[[Session, str], None]] = {
+    name.removeprefix("smtp_").encode(): method
+    for name, method in (*vars(Session).items(), *vars(MailCommands).items())
+    if name.startswith("smtp_")
+}
+_SYNTAX = {
+    verb.decode(): str(getattr(method, "__smtp_syntax__"))  # noqa: B009 - no type checker knows what `syntax` set
+    for verb, method in _VERBS.items()
+    if hasattr(method, "__smtp_syntax__")
+}

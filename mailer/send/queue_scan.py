@@ -1,0 +1,252 @@
+"""Where the runner's next message comes from: what has just arrived, then what was there, then what is due.
+
+A pass looks once at everything that may be ready: claims of dead runners, `new/`, suspects (claims that
+runners died with repeatedly), and the due buckets of `retry/`. It is a stream, so its memory does not grow
+with the queue, and fresh mail overtakes it at every step: a backlog does not delay a password reset.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
+from time import monotonic
+
+from mailer.send.given_up import GivenUp, advice, what_failed
+from mailer.send.policy import Policy
+from mailer.spool.due import due_buckets
+from mailer.spool.idempotency import forget_old
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.run.archive import prune
+from mailer.spool.run.claim import Claim, Claims, Suspicion, once
+from mailer.spool.run.sweep import clean_tmp, remove_if_empty, requeue, requeue_some
+from mailer.spool.scan import names
+from mailer.spool.view.inspect import look
+
+_HEARD = 10_000
+"""Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
+
+
+_FRESH_SHARE = 8
+"""Fresh messages in a row before the pass gets its turn: a steady stream must not starve what was there."""
+
+_BEFORE_SUSPECTS = 30.0
+"""Seconds that a pass gives to what is in `new/` before messages that runners died with: a poison message
+must not end every run before new mail was tried, nor a long queue keep an innocent one waiting."""
+
+_BETWEEN_LOOKS = 60.0
+"""Seconds between two looks for mail that needs no budget, while no other is to be claimed."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
+"""Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
+
+
+class QueueScan:
+    """Gives out claims, one at a time."""
+
+    def __init__(self, spool: Spool, claims: Claims, policy: Policy, given_up: GivenUp) -> None:
+        self._spool = spool
+        self._claims = claims
+        self._policy = policy
+        self._clock = policy.clock
+        self._log = policy.log
+        self._given_up = given_up
+        self._left_alone = once(lambda spot, why: self._log.warning("left alone", path=spot.path, reason=why))
+        self._fresh: deque[str] = deque()
+        self._pauses: dict[str, float] = {}
+        """How long each arrival that is still locked is to be left."""
+        self._locked: list[str] = []
+        self._in_a_row = 0
+        self._requeued: set[str] = set()
+        """Names that the pass has put into `new/` itself, and comes to: no fresh mail is to wait for them."""
+        self._pass: Iterator[Claim] = iter(())
+        self._looks: Iterator[Claim | None] = iter(())
+        self._look_again = -math.inf
+        """When `next_without_budget` looks at everything anew."""
+        self.is_looking = False
+        """`next_without_budget` has not come to the end of its look."""
+        self.leave_alone: Container[str] = ()
+        """Names of messages that are to stay in `new/` for now."""
+        self.exhausted = True
+        """The last pass has come to its end."""
+        self.missed = True
+        """Something may have arrived that no pass has looked at yet."""
+
+    def heard(self, names: Iterable[str] | None) -> None:
+        """Take names of mail that has just arrived; None: some arrived whose names are not known."""
+        if names is None or len(self._fresh) >= _HEARD:
+            self.missed = True
+        else:
+            self._fresh.extend(name for name in names if name not in self._requeued)
+
+    def locked(self) -> list[tuple[str, float]]:
+        """Name the arrivals found locked since the last call, and in how many seconds to hear of each again.
+
+        A receiver holds its message until `new/` is synced, and we hear of it when it is renamed.
+        """
+        locked, self._locked = self._locked, []
+        return [(name, self._pauses[name]) for name in locked]
+
+    @property
+    def is_something_new(self) -> bool:
+        """Tell whether anything lies in `new/` that is not to stay there."""
+        return any(not self._is_left(name) for name in names(self._spool, Place.NEW.value))
+
+    def begin_pass(self) -> None:
+        """Look at everything anew."""
+        self.missed = self.exhausted = False
+        self._pass = self._everything()
+
+    def next(self) -> Claim | None:
+        """Return the next message to try; None when nothing is left.
+
+        Raises:
+            OSError: the spool cannot be worked with.
+        """
+        if self._in_a_row < _FRESH_SHARE and (claim := self._next_fresh()):
+            self._in_a_row += 1
+            return claim
+        self._in_a_row = 0
+        claim = next(self._pass, None)
+        self.exhausted = claim is None
+        return claim or self._next_fresh()
+
+    def next_without_budget(self) -> Claim | None:
+        """Return the next message that something may become of while all budgets are used up.
+
+        None: there is none, or, while `is_looking`, it has read enough for one turn of the event loop.
+
+        Raises:
+            OSError: as `next`.
+        """
+        if not self.is_looking and monotonic() >= self._look_again:
+            self._look_again = monotonic() + _BETWEEN_LOOKS
+            self._looks = self._without_budget()
+            self.is_looking = True
+        try:
+            return next(self._looks)
+        except StopIteration:
+            self.is_looking = False
+            return None
+
+    def _next_fresh(self) -> Claim | None:
+        while self._fresh:
+            name = self._fresh.popleft()
+            if self._is_left(name):
+                continue
+            if claim := self._claim(self._claims.take, name):
+                self._pauses.pop(name, None)
+                return claim
+            self._leave(name)
+        return None
+
+    def _leave(self, name: str) -> None:
+        """Come back to an arrival that is locked; one that stays so for long is left to the passes."""
+        pause = 2 * self._pauses.pop(name, _FIRST_PAUSE / 2)
+        if pause <= _LONGEST_PAUSE and look(self._spool, Spot(Place.NEW, name)):
+            self._pauses[name] = pause
+            self._locked.append(name)
+
+    def _everything(self) -> Iterator[Claim]:
+        suspects = list[tuple[Suspicion, str]]()
+        yield from self._recovered(suspects)
+        until = monotonic() + _BEFORE_SUSPECTS
+        for name in names(self._spool, Place.NEW.value):
+            if self._is_left(name):
+                continue
+            if suspects and monotonic() > until:
+                yield from self._tried_last(suspects)
+            if claim := self._claim(self._claims.take, name):
+                yield claim
+        yield from self._tried_last(suspects)
+        for spot in self._due():
+            if claim := self._claim(self._claims.take, spot.name):
+                yield claim
+        self._delete_what_is_old()
+
+    def _due(self) -> Iterator[Spot]:
+        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
+        due = requeue_some(self._spool, self._claims, self._clock(), horizon, scheduled=believed)
+        for some in due:
+            self._requeued = {spot.name for spot in some}
+            for spot in some:
+                self._requeued.discard(spot.name)
+                yield spot
+
+    def _without_budget(self) -> Iterator[Claim | None]:
+        """Give out what dead runners had in hand, but for suspects: new mail is to be tried before these.
+
+        Then the mail of `new/` and `retry/` that has its end without a budget; after some names, None.
+        """
+        from mailer.send.unbudgeted import Unbudgeted  # noqa: PLC0415 - most runs have no budgets
+
+        yield from self._recovered([])
+        chosen = Unbudgeted(self._spool, self._policy)
+        new = (name for name in names(self._spool, Place.NEW.value) if not self._is_left(name))
+        for some in chosen.among(Spot(Place.NEW, name) for name in new):
+            yield from self._taken(some)
+        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
+        for bucket in due_buckets(self._spool, self._clock(), horizon, scheduled=believed):
+            directory = f"{Place.RETRY}/{bucket}"
+            waiting = (Spot(Place.RETRY, name, bucket) for name in names(self._spool, directory))
+            for some in chosen.among(waiting):
+                yield from self._taken(requeue(self._spool, self._claims, some) if some else [])
+            remove_if_empty(self._spool, directory)
+
+    def _taken(self, spots: Iterable[Spot]) -> Iterator[Claim | None]:
+        for spot in spots:
+            if claim := self._claim(self._claims.take, spot.name):
+                yield claim
+        yield None
+
+    def _recovered(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
+        """Take over from dead runners; name the suspects, which may end this run too, and are tried later."""
+        for name in names(self._spool, Place.CUR.value):
+            if name in self._given_up:
+                continue
+            if len(suspects) < _HEARD and (suspicion := self._claims.suspicion(name)):
+                suspects.append((suspicion, name))
+            elif claim := self._recover(name):
+                yield claim
+
+    def _tried_last(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
+        """Take the suspects over, the one with the least against it first; none is left."""
+        for _, name in sorted(suspects):
+            if claim := self._recover(name):
+                yield claim
+        suspects.clear()
+
+    def _recover(self, name: str) -> Claim | None:
+        claim = self._claim(self._claims.recover, name)
+        if claim and claim.died:
+            to = tuple(claim.entry.state.by_address)
+            self._log.message("recovered", id=name, to=to, reason="its runner died")
+        return claim
+
+    def _is_left(self, name: str) -> bool:
+        return name in self.leave_alone or name in self._given_up
+
+    def _delete_what_is_old(self) -> None:
+        """Delete what nobody waits for; for its age only while the clock is believed."""
+        guard, now = self._policy.guard, self._clock()
+        trusted = guard is None or guard.observe() is None
+        for name in clean_tmp(self._spool, now if trusted else None, self._left_alone):
+            self._log.notice("removed an unfinished message that was never acknowledged", id=name)
+        if trusted:
+            prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
+            forget_old(self._spool, now, self._policy.idempotency_window)
+            self._log.forget_old_days()
+
+    def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:
+        try:
+            return take(name)
+        except OSError as error:
+            if error.errno in SPOOL_WIDE:
+                raise
+            self.give_up(name, error)
+            if self._given_up.full:
+                raise
+            return None
+
+    def give_up(self, name: str, error: OSError) -> None:
+        """Leave a message where it is, for trouble that is its own, and tell the operator."""
+        again = self._given_up.again(self._given_up.add(name, error))
+        self._log.error("left alone", id=name, error=what_failed(error), to_do=advice(error), again=again)

@@ -1,0 +1,217 @@
+"""The work on one message, from claim to settlement.
+
+Nothing that goes wrong with one stops the others, save trouble with the disk: what cannot be recorded must
+not be sent.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from mailer.mail.outcome import Status
+from mailer.send import defects
+from mailer.send.attempt import Attempt
+from mailer.send.policy import Policy
+from mailer.send.record import Record
+from mailer.send.settle import Settler
+from mailer.spool.journal import Disposition, Standing
+from mailer.spool.layout import SPOOL_WIDE, Place
+from mailer.spool.run.claim import POISON_AFTER, Claim, Claims
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did, in messages."""
+
+    claimed: int = 0
+    dispositions: Counter[Disposition] = field(default_factory=Counter)
+
+    @property
+    def finished(self) -> int:
+        return self.dispositions[Disposition.FINISH]
+
+    @property
+    def deferred(self) -> int:
+        return self.dispositions[Disposition.WAIT]
+
+    @property
+    def failed(self) -> int:
+        return self.dispositions[Disposition.FAIL]
+
+    @property
+    def held(self) -> int:
+        return self.dispositions[Disposition.HOLD]
+
+
+class Worker:
+    """Works on any number of messages at once, each in a task of its own."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        policy: Policy,
+        settler: Settler,
+        tally: Tally,
+        *,
+        pause: Callable[[str, float], Awaitable[None]],
+        on_trouble: Callable[[str, OSError], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            claims: this runner's claims.
+            policy: how to try a message.
+            settler: how to move it on.
+            tally: where what became of each is counted.
+            pause: sleeps for so many seconds between the batches of the message of that name.
+            on_trouble: called when the message of that name cannot be written or moved; if the trouble is
+                SPOOL_WIDE, none can.
+        """
+        self._claims = claims
+        self._policy = policy
+        self._settler = settler
+        self._tally = tally
+        self._pause = pause
+        self._on_trouble = on_trouble
+        self._alone: Claim | None = None
+        """The one whose journal says that it is the only one in hand."""
+        self._attempts: set[asyncio.Task[None]] = set()
+        """Those that `interrupt` cuts off."""
+        self._interrupted = False
+
+    async def work(self, claim: Claim, *, alone: bool) -> None:
+        """Take one message from claim to settlement; never raises.
+
+        Args:
+            claim: it.
+            alone: it is a suspect, and nothing else is in hand (until `accompany`).
+        """
+        record = Record(claim, self._policy)
+        if self._policy.journals:
+            self._policy.journals.taken(claim.locked)
+        try:
+            await self._interruptibly(claim, record, alone=alone)
+            record.finish()
+            if self._policy.journals:
+                self._policy.journals.leaving(claim.locked)
+            disposition = await self._settler.settle(claim, record.state, self._policy.clock())
+            self._tally.dispositions[disposition] += 1
+        except OSError as error:
+            self._note(error, claim, record)
+        finally:
+            claim.locked.release()
+
+    def interrupt(self) -> None:
+        """Cut off every attempt; each records what it leaves open."""
+        self._interrupted = True
+        for attempt in self._attempts:
+            attempt.cancel()
+
+    def accompany(self) -> bool:
+        """Record that the one that is alone will be so no longer; tell whether that is on record."""
+        claim, self._alone = self._alone, None
+        if claim is None:
+            return True
+        try:
+            self._claims.mark_accompanied(claim)
+        except OSError:
+            self._alone = claim
+        return self._alone is None
+
+    async def _interruptibly(self, claim: Claim, record: Record, *, alone: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._attempts.add(task)
+        try:
+            await self._try(claim, record, alone=alone)
+        except asyncio.CancelledError:
+            if not self._interrupted or task.uncancel():
+                raise
+            record.abandon("interrupted before the final reply")
+            if self._alone is claim:
+                self._claims.give_back(claim)
+        finally:
+            self._attempts.discard(task)
+            if self._alone is claim:
+                self._alone = None
+
+    async def _try(self, claim: Claim, record: Record, *, alone: bool) -> None:
+        if claim.died:
+            record.report_again()
+        if claim.poison:
+            record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
+        elif not (due := record.due):
+            return
+        elif objection := self._objection(claim):
+            record.hold(objection)
+        elif record.is_late:
+            record.expire()
+        else:
+            record.date()
+            self._begin(claim, alone=alone)
+            try:
+                if left := self._left_to_try(record, due):
+                    await Attempt(record, partial(self._pause, claim.id)).run(left)
+                    await self._learn(record)
+            except (OSError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
+                record.fail_internally(defects.tell(self._policy.log, claim.id, error))
+
+    async def _learn(self, record: Record) -> None:
+        """Have the list learn of recipients that do not exist, or do after all."""
+        if self._policy.unknown is None:
+            return
+        from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
+
+        ended = (each for each in record.state.by_address.values() if each.attempt == record.attempt)
+        sent = [standing.address for standing in ended if standing.status is Status.SENT]
+        alone = len(record.state.by_address) == 1
+        refused = [outcome for outcome in record.refused if says_unknown(outcome, alone=alone)]
+        if sent or refused:
+            dated = self._policy.trusts_clock()
+            await asyncio.to_thread(self._policy.unknown.learn, refused, sent, dated=dated)
+
+    def _objection(self, claim: Claim) -> str:
+        staging = self._policy.staging
+        return staging.objection(claim.entry.envelope) if staging else ""
+
+    def _left_to_try(self, record: Record, due: tuple[Standing, ...]) -> tuple[Standing, ...]:
+        """Return the recipients that are due and not on the list; our own notifications reach everybody."""
+        # Its runner died in doubt, or the power went: the operator decides before the list does.
+        if record.doubted and record.hold_doubt(record.doubted):
+            return ()
+        listed = self._policy.suppressed
+        if not listed or record.state.about:
+            return due
+        if given_up := listed.outcomes([standing.address for standing in due]):
+            record.outcomes(given_up)
+            return record.due
+        return due
+
+    def _begin(self, claim: Claim, *, alone: bool) -> None:
+        """Write what the next runner must know if this one dies: that the message was alone, or in hand."""
+        if alone:
+            self._claims.mark_alone(claim)
+            self._alone = claim
+        elif claim.returned:
+            self._claims.mark_accompanied(claim)
+
+    def _note(self, error: OSError, claim: Claim, record: Record) -> None:
+        """Leave the message where its journal, which says how far it got, lets the next run go on."""
+        if self._policy.journals:
+            self._policy.journals.leaving(claim.locked)
+        if error.errno not in SPOOL_WIDE:
+            self._claims.give_back(claim)
+            self._on_trouble(claim.id, error)
+            return
+        self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
+        self._on_trouble(claim.id, error)
+        if claim.suspect:
+            self._claims.give_back(claim)
+        if record.untried:
+            self._settler.put_back(claim)
+        if claim.locked.spot.place is Place.CUR:
+            self._claims.give_back(claim)

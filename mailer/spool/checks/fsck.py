@@ -1,0 +1,188 @@
+"""Checking a spool against what it promises, without changing anything.
+
+A running system is in motion: messages in hand, or moved during the check, are not findings.
+What is in `corrupt/` has been dealt with; only its kind of file is looked at there.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+from mailer.spool.entry import Corrupt, Entry
+from mailer.spool.ids import is_id
+from mailer.spool.journal import Disposition
+from mailer.spool.layout import (
+    BUCKETED,
+    DIRECTORIES,
+    DIRECTORY_MODE,
+    DROP,
+    FILE_MODE,
+    ONCE,
+    SUPPRESSED,
+    Place,
+    Spool,
+    Spot,
+    is_day,
+)
+from mailer.spool.names import foreign_names, other_names
+from mailer.spool.run.sweep import STALE
+from mailer.spool.scan import is_bucket
+from mailer.spool.view.inspect import View
+
+_AT_HOME = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, "README.md"}
+
+_FITS = {
+    Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},
+    Place.RETRY: {Disposition.ATTEMPT, Disposition.WAIT},
+    Place.HOLD: {Disposition.HOLD},
+    Place.FAILED: {Disposition.FAIL},
+    Place.SENT: {Disposition.FINISH},
+}
+"""What a journal may say of a message at rest in a place. In `cur/` it may say anything: its runner may have
+died at any point, and the next one finishes what the journal says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    path: str
+    """Relative to the spool directory."""
+    problem: str
+
+
+def findings(spool: Spool, now: float) -> Iterator[Finding]:
+    """Walk the whole spool, every byte of every message, and stream what is wrong.
+
+    Args:
+        spool: where; its own directories were put right when it was opened.
+        now: seconds since the epoch.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(spool.root) as entries:
+        for entry in entries:
+            if entry.name not in _AT_HOME and not entry.name.startswith("."):
+                yield Finding(entry.name, "does not belong to a spool")
+    for place in Place:
+        if place in BUCKETED:
+            yield from _buckets(spool, place, now)
+        else:
+            yield from _directory(spool, place, "", now)
+
+
+def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
+    with spool.directory(place.value) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            path = f"{place}/{entry.name}"
+            named_well = is_bucket(entry.name) if place is Place.RETRY else is_day(entry.name)
+            if not named_well or not entry.is_dir(follow_symlinks=False):
+                yield Finding(path, f"is not a directory that {place}/ has")
+                continue
+            mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+            if mode != DIRECTORY_MODE:
+                yield Finding(path, f"has mode {mode:04o}, not {DIRECTORY_MODE:04o}")
+            yield from _directory(spool, place, entry.name, now)
+
+
+def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[Finding]:
+    directory = f"{place}/{bucket}" if bucket else place.value
+    try:
+        with spool.directory(directory) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if is_id(entry.name):
+                    yield from _file(spool, Spot(place, entry.name, bucket), now)
+                else:
+                    yield Finding(
+                        f"{directory}/{entry.name}", "is not named like a message; nothing reads it"
+                    )
+    except FileNotFoundError:
+        return  # A sweep has emptied the bucket.
+
+
+def _file(spool: Spool, spot: Spot, now: float) -> Iterator[Finding]:
+    try:
+        state = os.stat(spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(state.st_mode):
+        for problem in _status_problems(spool, spot, state):
+            yield Finding(spot.path, problem)
+    if spot.place is Place.CORRUPT:
+        return
+    if problem := _content_problem(spool, spot, now):
+        yield Finding(spot.path, problem)
+
+
+def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterator[str]:
+    mode = stat.S_IMODE(state.st_mode)
+    if mode != FILE_MODE:
+        yield f"has mode {mode:04o}, not {FILE_MODE:04o}"
+    if state.st_nlink > 1:
+        if len(also := other_names(spool, spot.path, state)) == state.st_nlink - 1:
+            if also and not _is_in_hand(spool, spot):
+                yield f"is also {', '.join(also)}, as a power cut may leave it; the next run keeps one name"
+        elif len(also) + len(foreign := foreign_names(spool, state, spot.name)) == state.st_nlink - 1:
+            yield f"is also {', '.join(foreign)}, which a power cut brought back; the next run removes a name"
+        else:
+            links = f"has {state.st_nlink} links"
+            yield f"{links}: a path outside of the spool names the same file, so no run sends it"
+    if state.st_uid != os.geteuid():
+        yield f"belongs to user {state.st_uid}, so no run sends it"
+
+
+def _is_in_hand(spool: Spool, spot: Spot) -> bool:
+    """Tell whether a message is being moved, or was when it was looked at."""
+    try:
+        with View.open(spool, spot) as view:
+            return view.in_hand() or view.status.st_nlink == 1
+    except (FileNotFoundError, Corrupt):
+        return True
+
+
+def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
+    try:
+        with View.open(spool, spot) as view:
+            problem = _stale(view, now) if spot.place is Place.TMP else _unfit(view)
+            # Its owner may be between the journal line and the move; or it was when we read.
+            if problem and (view.in_hand() or _moved(spool, view)):
+                return ""
+            return problem
+    except FileNotFoundError:
+        return ""
+    except Corrupt as corrupt:
+        return f"unreadable: {corrupt}"
+
+
+def _stale(view: View, now: float) -> str:
+    if now - view.status.st_mtime > STALE:
+        return "was left behind by a program that died; `mailer spool sweep` removes it"
+    return ""
+
+
+def _unfit(view: View) -> str:
+    try:
+        entry = view.entry()
+        view.check(entry)
+    except Corrupt as corrupt:
+        return f"unreadable: {corrupt}"
+    return _misfiled(view.spot.place, entry)
+
+
+def _misfiled(place: Place, entry: Entry) -> str:
+    disposition = entry.state.disposition(now=0.0, horizon=inf)
+    fitting = _FITS.get(place)
+    if fitting is None or disposition in fitting:
+        return ""
+    return f"misfiled: it is in {place}/, and its journal says {disposition}"
+
+
+def _moved(spool: Spool, view: View) -> bool:
+    try:
+        named = os.stat(view.spot.path, dir_fd=spool.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return named.st_ino != view.status.st_ino

@@ -1,0 +1,56 @@
+"""The copies in `sent/`: when the days of it that are old enough are deleted."""
+
+from mailer.spool.due import days_to_prune
+from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
+from mailer.spool.locked import LockedMessage, Missed, Unsafe
+from mailer.spool.run.claim import Report
+from mailer.spool.run.sweep import remove_if_empty
+from mailer.spool.scan import names
+from mailer.spool.transitions import Move
+
+AT_ONCE = 1000
+"""Copies that one call deletes, at most: the day that follows a million of them must not hold up the mail."""
+
+
+def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _spot, _reason: None) -> int:
+    """Delete copies of which the youngest of their day is older than `max_age`.
+
+    It reads the names of the days, and opens only what is to go. Anything else in there stays.
+
+    Args:
+        spool: where.
+        now: seconds since the epoch.
+        max_age: seconds.
+        on_skip: called for each file that cannot be deleted; it stops none of the others.
+
+    Returns:
+        How many were deleted; `AT_ONCE`: the rest is for the next call.
+
+    Raises:
+        OSError: the spool cannot be worked with.
+    """
+    deleted = 0
+    for day in days_to_prune(spool, now, max_age):
+        for name in names(spool, f"{Place.SENT}/{day}"):
+            if deleted >= AT_ONCE:
+                return deleted
+            deleted += _delete(spool, Spot(Place.SENT, name, day), on_skip)
+        remove_if_empty(spool, f"{Place.SENT}/{day}")
+    return deleted
+
+
+def _delete(spool: Spool, spot: Spot, on_skip: Report) -> bool:
+    try:
+        with LockedMessage.take(spool, spot) as locked:
+            locked.move(Move.PRUNE)
+    except Missed:
+        return False
+    except Unsafe as unsafe:
+        on_skip(spot, str(unsafe))
+        return False
+    except OSError as error:
+        if error.errno in SPOOL_WIDE:
+            raise
+        on_skip(spot, f"it cannot be deleted: {error.strerror}")
+        return False
+    return True

@@ -1,0 +1,188 @@
+"""What the operator does to single messages: retry, hold, release, remove.
+
+Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is not touched.
+"""
+
+import errno
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from mailer.mail import clock
+from mailer.spool.changes import Change, DurableMove, Removal, Written, make_durable
+from mailer.spool.journal import Event, Kind
+from mailer.spool.layout import Place, Spool, Spot
+from mailer.spool.locked import LockedMessage, Unsafe, remove_quarantined
+from mailer.spool.syscalls import sync_filesystem
+from mailer.spool.transitions import TRANSITIONS, Move
+
+_FEW = 8
+"""Messages that are finished one by one. For more the whole filesystem is synced, which may have much else to
+write."""
+
+
+class Refused(ValueError):
+    """The message's place does not allow that; the text says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What was decided about a message, and written into its journal; its lock is held until `finish`."""
+
+    locked: LockedMessage
+    change: Change
+
+    def finish(self) -> None:
+        """Make it durable; raises OSError: the message is in one of two places, and its journal decides."""
+        with self.locked:
+            make_durable(self.locked.spool, self.change)
+
+
+def finish_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
+    """Finish what was begun with many messages, with few syncs; return what went wrong with each.
+
+    There are few enough for that many files to be open.
+    """
+    if len(begun) <= _FEW:
+        return [_trouble(each.finish) for each in begun]
+    if sync_filesystem(spool.root):
+        for each in begun:
+            each.locked.is_synced = True
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - asyncio, for one message in many
+
+    committer = Committer(spool).start()
+    try:
+        futures = [committer.commit(each.change) for each in begun]
+        return [_trouble(future.result) for future in futures]
+    finally:
+        committer.close()
+        for each in begun:
+            each.locked.release()
+
+
+def _trouble(step: Callable[[], None]) -> OSError | None:
+    try:
+        step()
+    except OSError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _begun(spool: Spool, spot: Spot) -> Iterator[LockedMessage]:
+    """Take a message's lock, and give it up if the block fails."""
+    locked = LockedMessage.take(spool, spot)
+    try:
+        yield locked
+    except BaseException:
+        locked.release()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody at the command line or the admin page."""
+
+    spool: Spool
+    name: str
+    """Who it is, for the journal."""
+
+    def retry(self, spot: Spot, now: float) -> None:
+        """Try a message's open and failed recipients at the next run, and begin its maximum age anew.
+
+        Raises:
+            Refused: it is quarantined.
+            Missed, Unsafe, Corrupt, OSError: it could not be taken, read or moved; it is where it was.
+        """
+        self.retrying(spot, now).finish()
+
+    def hasten(self, spot: Spot, now: float) -> None:
+        """Try a message's open recipients at the next run; if it has none, do as `retry`; raises as that.
+
+        It is for many messages at once. Who wants waiting mail tried does not mean those that were refused
+        meanwhile: their sender has been notified.
+        """
+        self.hastening(spot, now).finish()
+
+    def retrying(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `retry`, for the caller to finish, and as all these raises what that raises."""
+        return self._requeue(spot, now, reopen=True)
+
+    def hastening(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `hasten`."""
+        return self._requeue(spot, now, reopen=False)
+
+    def _requeue(self, spot: Spot, now: float, *, reopen: bool) -> "Begun":
+        ready = spot.place in {Place.NEW, Place.CUR}
+        if not ready:
+            self._allow(Move.REQUEUE, spot)
+        with _begun(self.spool, spot) as locked:
+            state = locked.read().state
+            to = () if reopen else tuple(standing.address for standing in state.open)
+            locked.append(replace(self._event(Kind.REQUEUED, now), to=to))
+            return Begun(locked, Written(locked) if ready else DurableMove(locked, Move.REQUEUE))
+
+    def hold(self, spot: Spot, now: float, reason: str = "") -> None:
+        """Keep a message from being sent until it is released or retried; raises as `retry`."""
+        self.holding(spot, now, reason).finish()
+
+    def holding(self, spot: Spot, now: float, reason: str = "") -> "Begun":
+        """Begin to `hold`."""
+        self._allow(Move.HOLD, spot)
+        with _begun(self.spool, spot) as locked:
+            locked.read()
+            locked.append(self._event(Kind.HELD, now, reason or f"held by {self.name}"))
+            return Begun(locked, DurableMove(locked, Move.HOLD))
+
+    def release(self, spot: Spot, now: float) -> None:
+        """Let a held message go on as it was; raises as `retry`."""
+        self.releasing(spot, now).finish()
+
+    def releasing(self, spot: Spot, now: float) -> "Begun":
+        """Begin to `release`."""
+        if spot.place is not Place.HOLD:
+            raise Refused(f"it is not held: it is in {spot.place}/")
+        with _begun(self.spool, spot) as locked:
+            locked.read()
+            locked.append(self._event(Kind.RELEASED, now))
+            return Begun(locked, DurableMove(locked, Move.REQUEUE))
+
+    def remove(self, spot: Spot) -> None:
+        """Delete a message for good, or whatever else was quarantined.
+
+        Raises:
+            Refused, Missed, Unsafe, OSError: it is where it was.
+        """
+        begun = self.removing(spot)
+        if begun:
+            begun.finish()
+
+    def removing(self, spot: Spot) -> "Begun | None":
+        """Begin to `remove`; None: it is done, for it was not a file."""
+        self._allow(Move.REMOVE, spot)
+        try:
+            with _begun(self.spool, spot) as locked:
+                return Begun(locked, Removal(locked))
+        except Unsafe as unsafe:
+            if spot.place is not Place.CORRUPT or not unsafe.movable:
+                raise
+            self._remove_quarantined(spot)
+            self.spool.sync_directory(spot.directory)
+            return None
+
+    def _remove_quarantined(self, spot: Spot) -> None:
+        try:
+            remove_quarantined(self.spool, spot)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise Refused("it is a directory that is not empty: see what is in it, and remove it") from error
+
+    def _allow(self, move: Move, spot: Spot) -> None:
+        if spot.place not in TRANSITIONS[move][0]:
+            raise Refused(f"it is in {spot.place}/, and from there it cannot be moved")
+
+    def _event(self, kind: Kind, now: float, reason: str = "") -> Event:
+        return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)

@@ -1,0 +1,1 @@
+"""Small files in `state/` and `suppressed/`: what programs leave for one another."""

@@ -1,0 +1,77 @@
+"""The operator's pause: while `state/paused` is there, runners claim nothing. Mail is still accepted."""
+
+import os
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.mail.reply import printable
+from mailer.spool.layout import STATE, Spool
+from mailer.spool.state import small_files
+
+_NAME = "paused"
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Who paused the runners, and when; empty where that is not known."""
+
+    at: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+def pause(spool: Spool, now: float, by: str, reason: str = "") -> bool:
+    """Have runners claim nothing from now on; what is in flight is finished.
+
+    Returns:
+        Whether they were not paused before; a pause keeps its first author.
+
+    Raises:
+        OSError: it could not be written down; nothing is paused.
+    """
+    if is_paused(spool):
+        return False
+    small_files.replace(spool, _NAME, msgspec.json.encode(Pause(clock.rfc3339(now), by, reason)) + b"\n")
+    spool.sync_directory(STATE)
+    return True
+
+
+def resume(spool: Spool) -> bool:
+    """Let runners claim again; tell whether they were paused.
+
+    Raises:
+        OSError: they still are.
+    """
+    try:
+        os.unlink(f"{STATE}/{_NAME}", dir_fd=spool.root)
+    except FileNotFoundError:
+        return False
+    spool.sync_directory(STATE)
+    return True
+
+
+def is_paused(spool: Spool) -> bool:
+    """Tell whether runners are paused; one system call."""
+    try:
+        os.stat(f"{STATE}/{_NAME}", dir_fd=spool.root, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def describe(paused: Pause) -> str:
+    """Say in a sentence that the runners are paused, by whom and since when."""
+    by = f" by {paused.by}" if paused.by else ""
+    since = f" since {paused.at}" if paused.at else ""
+    why = f" ({paused.reason})" if paused.reason else ""
+    return printable(f"paused{by}{since}{why}: nothing is sent until `mailer resume`", 500)
+
+
+def read_pause(spool: Spool) -> Pause | None:
+    """Say who paused the runners; None: nobody. An empty file made by hand pauses too."""
+    if not is_paused(spool):
+        return None
+    try:
+        return msgspec.json.decode(small_files.read(spool, _NAME) or b"", type=Pause)
+    except msgspec.MsgspecError:
+        return Pause()

@@ -1,0 +1,130 @@
+"""Access and refresh tokens in `state/`, one file for each account, shared by all programs that send.
+
+A refresh token that a server gave in place of another may be the only way back to the account: it is durable
+when `write` returns, and a file is only ever replaced by a whole one. Who asks a server for tokens holds the
+account's lock, so that many runners ask once.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+import msgspec
+
+from mailer.spool.layout import FILE_MODE, STATE, Spool
+from mailer.spool.lock import lock
+from mailer.spool.state import small_files
+
+ROOM = 2**20
+"""Bytes that must be free before a server is asked: what it gives may never be given again."""
+
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_PREFIX, _SUFFIX = "token-", ".json"
+_OFTEN = 28 * 86_400.0
+"""Seconds. A refresh token that lasts for less, and is replaced whenever it is used, has its end put off
+before anybody need be warned of it."""
+_Moment = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What is kept of one account; moments are seconds since the epoch."""
+
+    account: str = ""
+    made_for: str = ""
+    """A digest of the terms that they were made for; under other terms they are not used."""
+    access: str = ""
+    obtained: _Moment = 0.0
+    ends: _Moment = 0.0
+    refresh: str = ""
+    refreshed: _Moment = 0.0
+    """When the refresh token came or was last used."""
+    refresh_ends: _Moment = 0.0
+    """When it ends, as its server said last; 0: it does not say."""
+    replaced: bool = False
+    """When it was last used it was replaced, which puts the end off."""
+    certificate_ends: _Moment = 0.0
+    """When the certificate ends by which the access token was asked for; 0: none was."""
+    failed: _Moment = 0.0
+    """When a server was last asked in vain; 0: not since the access token came."""
+    failure: str = ""
+    for_people: bool = False
+    """Only people can mend that."""
+
+    def __repr__(self) -> str:
+        return f"Tokens(account={self.account!r})"
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """When what an account logs in with ends, in seconds since the epoch; 0: nobody has said."""
+
+    certificate: float = 0.0
+    refresh: float = 0.0
+    put_off: bool = False
+    """Each use of the refresh token puts its end off."""
+
+    @classmethod
+    def of(cls, kept: Tokens) -> Self:
+        """Take what is kept of it."""
+        short = kept.refresh_ends - kept.refreshed < _OFTEN
+        return cls(
+            kept.certificate_ends, 0.0 if kept.replaced and short else kept.refresh_ends, kept.replaced
+        )
+
+
+def read(spool: Spool, account: str) -> Tokens:
+    """Return what is kept; nothing where that cannot be read."""
+    return _read(spool, _name(account))
+
+
+def _read(spool: Spool, name: str) -> Tokens:
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(small_files.read_last(spool, name) or b"", type=Tokens)
+    return Tokens()
+
+
+def endings(spool: Spool) -> dict[str, Ending]:
+    """Return, by account, when what each logs in with ends; what cannot be read is left out.
+
+    Raises:
+        OSError: no file of `state/` can be seen.
+    """
+    with spool.directory(STATE) as directory, os.scandir(directory) as entries:
+        known = [each.name for each in entries if each.name.startswith(_PREFIX)]
+    kept = (_read(spool, name) for name in known if name.endswith(_SUFFIX))
+    return {each.account: Ending.of(each) for each in kept if each.account}
+
+
+def write(spool: Spool, account: str, tokens: Tokens) -> None:
+    """Keep these, durably; raises OSError, and then what was kept is still there."""
+    data = msgspec.json.format(msgspec.json.encode(tokens), indent=2) + b"\n"
+    small_files.replace(spool, _name(account), data)
+    spool.sync_directory(STATE)
+
+
+def forget(spool: Spool, account: str) -> bool:
+    """Remove what is kept, durably; tell whether there was anything. Raises OSError."""
+    removed = small_files.remove(spool, _name(account))
+    spool.sync_directory(STATE)
+    return removed
+
+
+@contextlib.contextmanager
+def locked(spool: Spool, account: str) -> Iterator[bool]:
+    """Try to take the account's lock for the block, and say whether that worked; raises OSError."""
+    with spool.directory(STATE) as directory:
+        fd = os.open(f"{_stem(account)}.lock", _LOCK, FILE_MODE, dir_fd=directory)
+    try:
+        yield lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _name(account: str) -> str:
+    return f"{_stem(account)}{_SUFFIX}"
+
+
+def _stem(account: str) -> str:
+    """Name an account's files: an account holds a host and a login, which no file name need take."""
+    return f"{_PREFIX}{hashlib.sha256(account.encode()).hexdigest()[:20]}"

@@ -1,0 +1,377 @@
+"""How a message stands: what keeps it, whose turn it is, what to do first, and until when.
+
+The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+import msgspec
+
+from mailer.mail import clock
+from mailer.mail.envelope import Recipient
+from mailer.mail.outcome import Status
+from mailer.mail.reply import printable
+from mailer.spool import words
+from mailer.spool.entry import Entry
+from mailer.spool.journal import OUTCOMES, Event, Kind, Standing
+from mailer.spool.layout import LOCAL, Place
+from mailer.spool.view.inspect import Seen
+from mailer.spool.view.obstacles import Obstacle, next_attempt, sentences
+from mailer.spool.view.story import outcome, turn
+
+NOTHING_TO_DO = "nothing to do, wait for the next attempt."
+"""The end of the advice for what is usual; it is not given while the next attempt is overdue."""
+_ADVICE = 3
+"""Pieces of advice; recipients of one message mostly meet the same trouble."""
+_HOPS = 8
+"""Hops of the last attempt that are named."""
+
+
+def _no_advice(_: Standing) -> str:
+    return ""
+
+
+def _not_known(_: str) -> Standing | None:
+    return None
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides beside the message itself how it goes on."""
+
+    now: float
+    """Seconds since the epoch."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """What keeps all mail that could be tried from being so."""
+    max_age: float = 0.0
+    """Seconds until a message is given up, `retry.maxAge`; 0: not known."""
+    fate: Callable[[str], Standing | None] = _not_known
+    """How the notification with this id stands; None: nobody knows."""
+    name: Callable[[str], str] = str
+    """Writes a hop with the name that the operator gave it."""
+    advise: Callable[[Standing], str] = _no_advice
+    """Says what to do about how a recipient stands; empty: nothing is known."""
+
+
+def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
+    """Say how a message in the spool stands, and what the operator can do; the most important first.
+
+    Args:
+        seen: the message.
+        events: its journal.
+        outlook: what else decides.
+    """
+    if seen.entry is None:
+        what = f"Unreadable: {seen.reason}. It is never sent; the file is {seen.spot.path} in the spool."
+        return [f"{what} Have its application hand it in again; find what damages files (disk, program)."]
+    entry = seen.entry
+    state = entry.state
+    told = [
+        _stands(seen, entry, events, outlook),
+        *([_is_about(state.about)] if state.about else []),
+        *(_standing(standing, entry, outlook) for standing in state.standings),
+        *_other_hops(entry, events, outlook),
+        *_deaths(events, seen.spot.place),
+        *_timely(advice((*state.standings, *_elsewhere(entry, events)), outlook, seen.id), entry, outlook),
+    ]
+    return [printable(line, 4000) for line in told]
+
+
+def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
+    """Say what keeps a message from these recipients, and what to do first: `verdict` without their list."""
+    if seen.entry is None:
+        return verdict(seen, events, outlook)
+    asked = _asked(seen.entry.state.standings, whom)
+    settled = seen.spot.place in _LIVE and all(each.status.final for each in asked)
+    stands = (
+        [f"{outcome(asked[0])}; others of the same message still wait."]
+        if settled
+        else [
+            _stands(seen, seen.entry, events, outlook),
+            *_other_hops(seen.entry, events, outlook),
+            *_deaths(events, seen.spot.place),
+        ]
+    )
+    others = [] if settled else _elsewhere(seen.entry, events)
+    told = _timely(advice((*asked, *others), outlook, seen.id), seen.entry, outlook)
+    return [printable(line, 4000) for line in (*stands, *told)]
+
+
+def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
+    """Choose those that were asked about; all, if the envelope names others (`redirectAllTo`)."""
+    return [each for each in standings if whom(each.address)] or standings
+
+
+def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
+    late = words.is_late(entry.state.next, outlook.now)
+    return [line for line in lines if not (late and line.endswith(NOTHING_TO_DO))]
+
+
+def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
+    """Say what to do first; stuck recipients come before those that have the mail."""
+    order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
+    said = dict.fromkeys(filter(None, map(outlook.advise, order)))
+    return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
+
+
+def _is_about(message_id: str) -> str:
+    return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
+
+
+_LIVE = {Place.NEW, Place.CUR, Place.RETRY}
+
+
+def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
+    state = entry.state
+    attempts = words.count(state.attempts, "attempt")
+    if (
+        any(each.until is None for each in outlook.obstacles)
+        and seen.spot.place in _LIVE
+        and not seen.in_hand
+    ):
+        attempted = f"after {attempts}" if state.attempts else "not tried yet"
+        return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
+    if seen.spot.place in {Place.NEW, Place.RETRY}:
+        return _waiting(entry, events, outlook)
+    died = "Its runner died with it; the next run takes it over at once."
+    held = state.held or "its journal does not say why"
+    return {
+        Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else died,
+        Place.HOLD: f"{_kept_back(held)}. `mailer spool release {seen.id}` lets it go on.",
+        Place.FAILED: f"Failed: given up after {attempts}. `mailer spool retry {seen.id}` tries it again.",
+        Place.SENT: _sent(
+            {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
+        ),
+        Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
+    }[seen.spot.place]
+
+
+def _kept_back(reason: str) -> str:
+    """Say why a message is held; without a reason of theirs the journal names the operator."""
+    return f"H{reason[1:]}" if reason.startswith("held by ") else f"Held: {reason}"
+
+
+_HANGS = 3600.0
+"""Seconds after which a runner that has recorded nothing is more likely stopped than waiting for a server."""
+
+
+def _in_hand(seen: Seen, throttled: Event | None, now: float) -> str:
+    since = max(seen.changed, _time(throttled.next) if throttled else 0.0)
+    if now - since > _HANGS:
+        return (
+            f"In a runner's hands, and nothing has happened since {words.moment(since)}: look whether its "
+            "mailer-send is stopped (ps -C mailer-send -o pid,stat,lstart) and end it; nothing is lost, the "
+            "next run takes the message over."
+        )
+    if throttled:
+        return f"In a runner's hands; it {turn(throttled)}."
+    return "In a runner's hands at this moment."
+
+
+def _time(text: str) -> float:
+    try:
+        return clock.seconds(text)
+    except ValueError:
+        return 0.0
+
+
+def _sent(hops: Collection[str], rest: str) -> str:
+    """Say where a message is that all its recipients have: what never left this host reached nobody."""
+    if set(hops) == {LOCAL}:
+        return f"Kept in the local Maildir; it has not left this host; {rest}."
+    besides = ", of whom some have it in the local Maildir only" if LOCAL in hops else ""
+    return f"Sent to every recipient{besides}; {rest}."
+
+
+_START = "start one (mailer-send --watch, or mailer-send --once by cron)"
+
+
+def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
+    state, now = entry.state, outlook.now
+    tried = state.attempts > 0 or any(event.event == Kind.COMMITTING for event in events)
+    rests = f" {sentences(outlook.obstacles)}" if outlook.obstacles else ""
+    if words.is_late(state.next, now) and not rests:
+        rests = f" No runner has taken it since: {_START}."
+    expected = next_attempt(state.next, outlook.obstacles).words(now)
+    if state.scheduled is not None and state.scheduled > now:
+        return (
+            f"Not tried yet; {words.scheduled(state.scheduled, now)}, as its sender wants it. "
+            f"`mailer spool retry {entry.id}` sends it now.{rests}"
+        )
+    if not tried and state.next is not None:
+        return f"Not tried yet; {expected}.{rests}"
+    if not tried:
+        waited = words.duration(now - entry.block.received)
+        nobody = rests or f" no runner has taken it yet: {_START}."
+        return f"Waiting for its first attempt, for {waited}:{nobody}"
+    end = min(state.since + outlook.max_age, state.expires or math.inf)
+    until = f"; given up on {words.moment(end)} unless sent before"
+    if end <= now:
+        until = f"; given up then unless sent, for its time ended on {words.moment(end)}"
+    # Whoever was refused for good, and is asked once more, is given up then: the advice says so.
+    lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
+    return (
+        f"Waiting to be tried again, after {words.count(state.attempts, 'attempt')}; "
+        f"{expected}{until if lasts else ''}.{rests}"
+    )
+
+
+_MEANINGS = {
+    Status.PENDING: "not tried yet",
+    Status.SENT: "the next hop took responsibility",
+    Status.DEFERRED: "tried, and not delivered yet",
+    Status.BOUNCED: "refused for good",
+    Status.EXPIRED: "not delivered in time",
+    Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
+}
+
+
+def _standing(standing: Standing, entry: Entry, outlook: Outlook) -> str:
+    meaning = _MEANINGS[standing.status]
+    if standing.status is Status.SENT and standing.hop == LOCAL:
+        meaning = "kept in the local Maildir"
+    elif standing.status is Status.EXPIRED and standing.handed_to:
+        meaning = _in_doubt(standing)
+    elif standing.status is Status.PENDING and (standing.reply or entry.state.attempts):
+        meaning = "to be tried again"
+    return f"{outcome(standing)} ({meaning}{_telling(standing, entry.envelope.sender, outlook)})"
+
+
+def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
+    """Say whether the sender knows."""
+    if standing.notice:
+        of_what = "" if standing.status.final else " that it had failed"
+        return f"; {_heard(standing.notice, outlook.fate(standing.notice), of_what)}"
+    if standing.status in {Status.BOUNCED, Status.EXPIRED}:
+        if not sender:
+            return "; nobody is told: it is from <> (for a provider that refuses <> there is bounceFrom)"
+        return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
+    return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
+
+
+def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
+    """Say what became of a notification, whose own failure is not reported to anybody."""
+    if stands is None:
+        return f"the sender is told{of_what} in {notice}"
+    reply = f": {stands.reply}" if stands.reply else ""
+    match stands.status:
+        case Status.SENT:
+            return f"the sender is told{of_what} in {notice}, sent to {words.address(stands.address)}"
+        case Status.BOUNCED | Status.EXPIRED:
+            return f"nobody has heard{of_what}, for notification {notice} failed at {stands.hop}{reply}"
+        case _:
+            return f"the sender is to be told{of_what} in {notice}, not delivered yet{reply}"
+
+
+def _elsewhere(entry: Entry, events: Sequence[Event]) -> list[Standing]:
+    """Return what the last attempt met at other hops than those that recipients stand with."""
+    attempt = max((event.attempt for event in events if event.event == Kind.TROUBLE), default=0)
+    if attempt < entry.state.attempts or not any(s.status is not Status.SENT for s in entry.state.standings):
+        return []
+    met = {(e.hop, e.reply) for e in events if e.event == Kind.TROUBLE and e.attempt == attempt}
+    told = sorted(met - {(standing.hop, standing.reply) for standing in entry.state.standings})
+    return [Standing(Recipient(""), Status.DEFERRED, reply, hop) for hop, reply in told]
+
+
+def _other_hops(entry: Entry, events: Sequence[Event], outlook: Outlook) -> Iterator[str]:
+    """Name every hop that the last attempt met trouble at, beside the one that a recipient stands with."""
+    met = _elsewhere(entry, events)
+    for each in met[:_HOPS]:
+        name, attempts = outlook.name(each.hop), entry.state.attempts
+        yield f"Before that, in attempt {attempts}, at {name}: {each.reply}."
+    if len(met) > _HOPS:
+        yield f"... and {len(met) - _HOPS} hops more, below."
+
+
+_UNSENT = "it was read, signed or connected for"
+
+
+def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
+    """Say how often runners died with the message since it last had an outcome, and what they were doing."""
+    died: dict[str, int] = {}
+    before = _UNSENT
+    for event in events:
+        if event.event == Kind.RECOVERED:
+            died[before] = died.get(before, 0) + 1
+        elif event.event == Kind.COMMITTING:
+            before = f"it was handed to {event.hop}"
+        elif event.event in OUTCOMES or event.event == Kind.RELEASED:
+            died, before = {}, _UNSENT
+        elif event.event == Kind.TROUBLE:
+            before = f"another hop than {event.hop} was tried"
+    if died:
+        where = "; ".join(f"{words.count(times, 'time')} while {doing}" for doing, times in died.items())
+        todo = "find in the log of mailer-send what ended the runs (out of memory, killed, a defect)"
+        then = ", then release it" if place is Place.HOLD else ""
+        yield f"Runners died with it: {where}. Do first: {todo}{then}."
+
+
+def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
+    """Say what became of a message whose file is gone, from its ledger lines in order."""
+    last = last_standings(events)
+    removed = next((event for event in reversed(events) if event.event == "removed"), None)
+    about = [_is_about(event.about) for event in events if event.about][:1]
+    if removed:
+        by = f" by {removed.by}" if removed.by else ""
+        lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]
+    elif last and all(standing.status is Status.SENT for standing in last):
+        lines = [_sent({standing.hop for standing in last}, "it has left the queue")]
+    else:
+        lines = [
+            "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
+        ]
+    doubt = _was_in_doubt(events)
+    told = (*lines, *about, *map(_last_word, last), *doubt, *advice(last, outlook, ""))
+    return [printable(line, 4000) for line in told]
+
+
+def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
+    """Say as `gist` does what became of a message whose file is gone."""
+    asked = _asked(last_standings(events), whom)
+    stands = verdict_of_ledger(events, outlook)[:1]
+    told = (*stands, *_was_in_doubt(events), *advice(asked, outlook, ""))
+    return [printable(line, 4000) for line in told]
+
+
+def last_standings(events: Iterable[Event]) -> list[Standing]:
+    """Return how each recipient stands by a message's ledger lines, in order."""
+    last: dict[str, Standing] = {}
+    for event in events:
+        if event.event in _SETTLED:
+            last |= {address: _stood(address, event, last.get(address)) for address in event.to}
+    return list(last.values())
+
+
+_SETTLED = frozenset({Kind.ACCEPTED, *(status.value for status in Status)})
+
+
+def _was_in_doubt(events: Sequence[Event]) -> Iterator[str]:
+    """Say that somebody may have it twice: the first reply was lost, and it was sent again."""
+    doubtful = {
+        address: event.hop for event in events if event.event == Kind.UNCERTAIN for address in event.to
+    }
+    twice = {
+        doubtful[address]: None
+        for event in events
+        if event.event == Kind.SENT
+        for address in event.to
+        if address in doubtful
+    }
+    for hop in twice:
+        yield f"Sent, perhaps twice: the reply of an earlier attempt at {hop} was lost."
+
+
+def _stood(address: str, event: Event, before: Standing | None) -> Standing:
+    status = Status(event.event) if event.event != Kind.ACCEPTED else Status.PENDING
+    in_doubt = status is Status.EXPIRED and before is not None and before.status is Status.UNCERTAIN
+    doubted = before.hop if before and in_doubt else ""
+    return Standing(Recipient(address), status, event.reply, event.hop, doubted=doubted)
+
+
+def _last_word(standing: Standing) -> str:
+    doubt = f" ({_in_doubt(standing)})" if standing.doubted else ""
+    return f"{outcome(standing)}{doubt}"
+
+
+def _in_doubt(standing: Standing) -> str:
+    return f"given up; was handed to {standing.handed_to}, whose answer was lost; it may have been delivered"

@@ -1,0 +1,170 @@
+"""What waits in a spool: for a runner, if there is one, or for the operator."""
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailer.mail import clock
+from mailer.mail.finding import Finding, Grade
+from mailer.spool import drop
+from mailer.spool.ids import arrival
+from mailer.spool.layout import DROP, Place, Spool, bucket_time
+from mailer.spool.scan import buckets, names, spots
+from mailer.spool.state import last_run
+from mailer.spool.state.pause import describe, read_pause
+from mailer.spool.view.examine import ASK_OWNER, never_started
+from mailer.spool.view.inspect import View
+from mailer.spool.words import duration
+
+_LATE = 300.0
+"""Seconds after which a message that is ready should be in a runner's hands: five runs by cron."""
+_START = "start mailer-send --watch, or its timer or cron line; journalctl -u mailer-send says why it ended"
+
+
+def queue(spool: Path, now: float) -> list[Finding]:
+    """Look at what waits, whether anybody sends it, and what waits for the operator.
+
+    Args:
+        spool: its directory.
+        now: seconds since the epoch.
+    """
+    try:
+        opened = Spool.look(spool)
+    except FileNotFoundError:
+        return [Finding(str(spool), "queue", Grade.SKIPPED, "there is no spool yet")]
+    except OSError as error:
+        words = f"cannot be looked at: {error.strerror}"
+        return [Finding(str(spool), "queue", Grade.PROBLEM, words, ASK_OWNER)]
+    with opened:
+        if never_started(spool):
+            return [Finding(str(spool), "queue", Grade.SKIPPED, "mailer was never started here")]
+        try:
+            return [_sending(opened, now), *_at_rest(opened, now)]
+        except OSError as error:
+            # A place that is missing is made at the next start; what stands in its way is reported above.
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                raise
+            words = f"not all of its directories are there: {error.filename}"
+            return [Finding(str(spool), "queue", Grade.SKIPPED, words)]
+
+
+def _sending(spool: Spool, now: float) -> Finding:
+    if paused := read_pause(spool):
+        return Finding(str(spool.path), "runner", Grade.WARNING, describe(paused), "type: mailer resume")
+    return judge(_signs(spool, now), str(spool.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What tells whether anybody sends. What is ready and left lying says more than what is running."""
+
+    late: float
+    """Seconds for which something has been ready to be sent; 0: nothing is."""
+    in_hand: int
+    """Messages in a living runner's hands."""
+    idle: float | None
+    """Seconds since the last run ended, or was last seen at work; None: there was none."""
+
+
+def _signs(spool: Spool, now: float) -> Signs:
+    ready = min((*_ready_since(spool), *_due_since(spool, now)), default=now)
+    return Signs(
+        late=max(0.0, now - ready),
+        in_hand=_in_hand(spool),
+        idle=_idle(spool, now),
+    )
+
+
+def _idle(spool: Spool, now: float) -> float | None:
+    last = last_run.read(spool)
+    try:
+        return None if last is None else max(0.0, now - clock.seconds(last.at))
+    except ValueError:
+        return None  # no mark of ours
+
+
+def judge(signs: Signs, about: str) -> Finding:
+    """Say whether anybody sends."""
+
+    def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
+        ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
+        waits = f"; something is ready for {duration(signs.late)}" if signs.late else ""
+        return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} in hand{waits}{words}", todo)
+
+    at_work = signs.in_hand > 0 or (signs.idle is not None and signs.idle <= _LATE)
+    if at_work and signs.late > _LATE:
+        todo = "see what holds it up: mailer spool ls; perhaps raise sending.concurrency"
+        return found(Grade.WARNING, ": it is behind", todo)
+    if at_work:
+        return found(Grade.OK)
+    if signs.late > _LATE:
+        return found(Grade.PROBLEM, ": nobody sends", _START)
+    if signs.idle is None:
+        return found(Grade.SKIPPED, "", _START)
+    return found(Grade.WARNING, ": nobody would send now", _START)
+
+
+def _ready_since(spool: Spool) -> Iterator[float]:
+    """When each message came into `new/`: a rename is a change of the inode."""
+    for name in names(spool, Place.NEW):
+        try:
+            yield os.stat(f"{Place.NEW}/{name}", dir_fd=spool.root, follow_symlinks=False).st_ctime
+        except FileNotFoundError:
+            continue
+
+
+def _due_since(spool: Spool, now: float) -> Iterator[float]:
+    """When the buckets that are due and not empty became due, the earliest first."""
+    for bucket in buckets(spool, Place.RETRY):
+        if bucket_time(bucket) > now:
+            return
+        if any(names(spool, f"{Place.RETRY}/{bucket}")):
+            yield bucket_time(bucket)
+
+
+def _in_hand(spool: Spool) -> int:
+    held = 0
+    for spot in spots(spool, (Place.CUR,)):
+        try:
+            with View.open(spool, spot) as view:
+                held += view.in_hand()
+        except (OSError, ValueError):
+            continue  # moved on, or no message
+    return held
+
+
+_WAIT_FOR_YOU = (
+    (Place.RETRY, Grade.OK, "to be tried again", ""),
+    (Place.HOLD, Grade.WARNING, "held", "look with mailer spool ls --state hold, then release or rm"),
+    (
+        Place.FAILED,
+        Grade.WARNING,
+        "given up",
+        "look with mailer spool ls --state failed, then retry or rm",
+    ),
+    (
+        Place.CORRUPT,
+        Grade.WARNING,
+        "unreadable",
+        "look with mailer spool ls --state corrupt",
+    ),
+)
+
+
+def _at_rest(spool: Spool, now: float) -> Iterator[Finding]:
+    for place, grade, words, todo in _WAIT_FOR_YOU:
+        count, oldest = 0, ""
+        for spot in spots(spool, (place,)):
+            count, oldest = count + 1, min(oldest or spot.name, spot.name)  # ids sort by arrival
+        if count:
+            found = f"{count} {words}; the oldest came {duration(max(0.0, now - arrival(oldest)))} ago"
+            yield Finding(str(spool.path / place), place.value, grade, found, todo)
+        elif place is not Place.RETRY:
+            yield Finding(str(spool.path / place), place.value, Grade.OK, f"none {words}")
+    left = drop.summary(spool)
+    if said := left.describe(now):
+        late = left.refused or left.odd or left.trouble or now - left.since > _LATE
+        grade = Grade.WARNING if late else Grade.OK
+        yield Finding(str(spool.path / DROP), "drop", grade, said)
