@@ -1,4 +1,4 @@
-"""The command line: click commands that parse arguments and wire objects; nobody imports this room."""
+"""The command line: click commands parse arguments and connect objects. No other room imports this one."""
 
 import sys
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""What `mailer log` says after its lines: how the last messages stand, and what to do first.
+"""The summary after the lines of `mailer log`: how the last messages stand, and what to do first.
 
 An operator who knows only a recipient types `mailer log --to ADDRESS`; this is to be the last command needed.
 """

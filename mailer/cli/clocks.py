@@ -1,4 +1,4 @@
-"""Where clocks are read: here, and nowhere below `cli`."""
+"""The clocks. They are read here and nowhere below `cli`, which gets them as arguments."""
 
 import ctypes
 import time

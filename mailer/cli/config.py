@@ -47,7 +47,7 @@ def check(*, as_json: bool) -> Exit:
     """Say everything that is wrong with the configuration.
 
     Exit code 0 when `mailer serve` and `mailer up` can use it, with warnings on standard error; 78 when they
-    would refuse it, with one error a line. Root looks with the eyes of the spool's owner: what that one
+    would refuse it, with one error a line. Root becomes the spool's owner for it: what that one
     cannot read, the configuration itself included, ends its `serve` with 78, too. Like `serve` it runs the
     command that `defaultPassword` may name.
     """

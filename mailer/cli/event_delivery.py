@@ -1,4 +1,4 @@
-"""Events are told by `mailer-send`, which every host has: after a run, or for as long as a runner stays.
+"""Event delivery by `mailer-send`, which every host runs: after a run, or as long as a runner stays.
 
 Mail never waits for them: a run tells when its own work is done, and whatever goes wrong here ends nothing.
 """

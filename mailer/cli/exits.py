@@ -1,4 +1,4 @@
-"""Exit codes, those of sysexits.h where it has one: what scripts, cron and systemd see of us."""
+"""Exit codes, from sysexits.h where it has a fitting one: scripts, cron and systemd read them."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""SIGHUP: read the configuration again, unless it says that our terminal has gone."""
+"""SIGHUP: reload the configuration, or end if our terminal was closed."""
 
 import os
 import signal

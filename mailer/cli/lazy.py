@@ -1,4 +1,4 @@
-"""Groups whose commands are imported when they are used: a shell starts us at each Tab."""
+"""Click groups that import a command when it is used, because a shell starts us at each Tab."""
 
 from collections.abc import Mapping
 from importlib import import_module

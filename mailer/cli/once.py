@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mailer.cli import drops
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit
-from mailer.cli.send import Order
+from mailer.cli.order import Order
 from mailer.config.load import Loaded
 from mailer.config.model import Config
 from mailer.config.own_name import own_name

@@ -1,4 +1,4 @@
-"""What the refusals of `mailer serve` mean, for somebody who pastes one into `mailer explain-trouble`."""
+"""Explanations of our own refusals, for an operator who gives one to `mailer explain-trouble`."""
 
 import re
 from typing import NamedTuple

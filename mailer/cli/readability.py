@@ -1,6 +1,6 @@
 """Can the user that the programs run as read a file, and what to type if not.
 
-A check that root starts becomes that user first (`wire.become_owner`): what root can read says nothing.
+A check that root starts becomes that user first (`setup.become_owner`): what root can read says nothing.
 """
 
 import grp

@@ -1,4 +1,4 @@
-"""`mailer reload`: have every program that stays read its configuration again, and say what came of it."""
+"""`mailer reload`: makes each running program reload its configuration, and prints each result."""
 
 import os
 import signal

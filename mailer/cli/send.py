@@ -1,6 +1,6 @@
 """`mailer-send`: one run over the spool, or a runner that stays."""
 
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -14,19 +14,8 @@ from mailer.cli.options import (
     log_format_option,
     parent_option,
 )
+from mailer.cli.order import DRY_RUN, ONCE, WATCH, Order
 from mailer.cli.program import run
-
-ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
-
-
-class Order(NamedTuple):
-    """What the command line asks for."""
-
-    mode: str
-    limit: int | None
-    """Messages to try, at most; None: all."""
-    max_seconds: float | None
-    """After that nothing is begun; None: no end."""
 
 
 def main() -> NoReturn:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.hangup import postpone
+from mailer.cli.order import ONCE, WATCH, Order
 from mailer.cli.program import system_words
-from mailer.cli.send import ONCE, WATCH, Order
 from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import (
     acting_as_owner,

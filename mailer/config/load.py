@@ -1,4 +1,4 @@
-"""Find the configuration, read it, and give it whole or say everything that is wrong with it."""
+"""Finds and reads the configuration; returns it, or every problem in it at once."""
 
 import os
 from collections.abc import Mapping

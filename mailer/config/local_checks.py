@@ -1,4 +1,4 @@
-"""What this host's own programs submit: contradictions in how they are known; see `checks`, which asks."""
+"""Contradictions in `localUsers` and `submitSocket`; called by `checks`."""
 
 import shlex
 from collections.abc import Iterator

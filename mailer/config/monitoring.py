@@ -1,4 +1,4 @@
-"""The part of the model that says when the monitor calls somebody, and how."""
+"""The part of the model that configures alerts."""
 
 from mailer.config.kinds import Group, Name
 from mailer.config.secrets import Secret

@@ -1,4 +1,4 @@
-"""The part of the model that says who is told what became of mail, and how."""
+"""The part of the model that configures event delivery (`onEvent`)."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Who may read a file that holds a secret, and the command that puts it right."""
+"""Modes of files that hold secrets, and the command that corrects them."""
 
 import stat
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: where, and what was expected; never the value (it may be a secret)."""
+"""A problem in a configuration: its place and what was expected, never the value, which may be a secret."""
 
 from pathlib import Path
 

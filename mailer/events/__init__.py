@@ -1,1 +1,1 @@
-"""Telling others what became of mail: a cursor over the ledger, and what is sent from there."""
+"""Event delivery: a cursor over the ledger, and the requests that are made from the lines behind it."""

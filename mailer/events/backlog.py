@@ -1,4 +1,4 @@
-"""What the ledger has that was not told yet, in batches, each with the cursor behind it.
+"""The events that the ledger has behind the cursor, in batches, each with the cursor behind it.
 
 The ledger is the queue: nothing is copied. A batch is read again until the receiver has taken it.
 """

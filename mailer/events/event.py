@@ -1,4 +1,4 @@
-"""From a line of the ledger to what is told: one event for each recipient.
+"""Makes events from lines of the ledger: one for each recipient.
 
 An event's id is the same whenever it is told, and also when a runner tells again what a dead one may have
 told: what is final for a recipient is known by the message, the attempt and the address; what happens more

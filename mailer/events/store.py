@@ -1,4 +1,4 @@
-"""How far the ledger was told, and how that goes: `state/events.json`.
+"""The position of event delivery in the ledger, and its last failure: `state/events.json`.
 
 The cursor is durable when `write` returns. A file that is lost or cannot be read is as if nothing had ever
 been told: what happens from then on is.

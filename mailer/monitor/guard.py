@@ -1,4 +1,4 @@
-"""Who may ask: this host's programs, and no page of another site in a browser on this host.
+"""Access to the monitor: for programs of this host, and for no other site's page in a browser on it.
 
 A browser sends requests wherever a page tells it to, with the page's own origin beside it. So a request must
 name this server as its host (else a name that was rebound to 127.0.0.1 would do), must come from no other

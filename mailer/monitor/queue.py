@@ -1,4 +1,4 @@
-"""How much is where, and how old: a view of the queue that costs what has changed, not what is queued.
+"""A view of the queue, counts and ages by state, whose cost depends on changes and not on its length.
 
 A directory is counted anew when its modification time has changed, which every rename into or out of it does.
 Of a large one that changes all the time the last count serves for a while: counts take at most a fiftieth of

@@ -1,4 +1,4 @@
-"""Who is this host itself."""
+"""Peers: whether one is on this host, and what limits count as one peer."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""Taking in what lies in `drop/`: a submission session is told of each, as by its owner at `submitSocket`.
+"""Takes in what lies in `drop/`, through a submission session, as its owner at `submitSocket` would.
 
 So the same senders, limits and records hold. A drop is removed once its message is durable; its key in
 `once/` keeps a death in between from queueing it twice. What is refused for good is put by for the operator.

@@ -1,4 +1,4 @@
-"""What the receiver is told: values only, so that it runs the same from any configuration, or none."""
+"""The settings of a receiver: values only, so that it runs the same from any configuration, or none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

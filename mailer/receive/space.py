@@ -1,4 +1,4 @@
-"""Whether there is room for more mail: on the spool's filesystem, and below the cap of the queue."""
+"""Checks that there is room for more mail: on the spool's filesystem, and below the cap of the queue."""
 
 import asyncio
 import os

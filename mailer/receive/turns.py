@@ -1,4 +1,4 @@
-"""Who is next for a scarce thing: one of each party after the other, however many of one wait."""
+"""A queue for a scarce resource that serves the parties in turn, however many of one party wait."""
 
 import asyncio
 from collections import deque

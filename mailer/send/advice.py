@@ -1,4 +1,4 @@
-"""What to do about how a recipient stands: whose turn it is, and what first.
+"""What to do about a recipient that is not delivered: who has to act, and how to begin.
 
 A table by what a reply is about (`replies`), whether it is final, and whose server said it. It knows the
 configuration, so that what it says can be typed; it decides nothing.

@@ -2,7 +2,8 @@
 
 A destination is a recipient domain of the direct route. Three rules:
 
-1. Until it has answered once, it gets one message at a time; the others wait in `new/` (see `lanes`).
+1. Until it has answered once, it gets one message at a time; the others wait in `new/`, as
+   `destination_queues` has it.
 2. When nothing has come to an end there for `STALL` seconds it is *stuck*: what it has in hand no longer
    counts against `sending.concurrency`, and what comes after waits in `new/` until something ends.
 3. When an attempt has taken `SLOW` seconds or more to find that nobody answers, that is the answer for `DEAD`

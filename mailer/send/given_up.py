@@ -1,4 +1,4 @@
-"""What a run has given up: messages whose files cannot be moved or written, for a reason of their own.
+"""Messages that a run has given up because their files cannot be moved or written.
 
 Taken over again at once, such a message would keep the run busy for ever, and grow by a line each time; and
 a second fsync of a file whose first one failed would succeed and lie.

@@ -1,4 +1,4 @@
-"""A run that has nothing to do, which is what most runs of cron are: told before anything heavy is imported.
+"""Finds out that a run has no work, as most runs by cron have, before anything heavy is imported.
 
 Such a run costs a quarter of the processor time of one that imports what sends mail.
 """

@@ -1,4 +1,4 @@
-"""What a run goes by: made once from the configuration, the same for every message."""
+"""The policy of a run: made once from the configuration, the same for every message."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Where the runner's next message comes from: what has just arrived, then what was there, then what is due.
+"""The order of the runner's messages: what has just arrived, then what was there, then what is due.
 
 A pass looks once at everything that may be ready: claims of dead runners, `new/`, suspects (claims that
 runners died with repeatedly), and the due buckets of `retry/`. It is a stream, so its memory does not grow

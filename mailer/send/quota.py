@@ -1,4 +1,4 @@
-"""What providers say when we have used up what they allow us, in whatever code they say it.
+"""Recognizes the replies that say that our quota at a provider is used up, whatever their code.
 
 Such a reply is about our account or our address, never about the mail: the same mail goes through tomorrow,
 or through another provider. The words are in `send/replies/quotas`.

@@ -1,4 +1,4 @@
-"""After an attempt: move the file where its journal says it belongs, durably."""
+"""Moves a message, after an attempt, to where its journal says that it belongs, durably."""
 
 import contextlib
 

@@ -58,7 +58,7 @@ class BackgroundClose:
             return
         if not self._threads:
             self._threads = [
-                threading.Thread(target=self._run, name="disposal", daemon=True) for _ in range(_THREADS)
+                threading.Thread(target=self._run, name="closer", daemon=True) for _ in range(_THREADS)
             ]
             for thread in self._threads:
                 thread.start()

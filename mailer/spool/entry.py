@@ -47,7 +47,7 @@ LARGEST_BLOCK = 24 * 1024 * 1024
 """Bytes; what is larger is neither written nor read. `maxRecipients` at its most, each with the longest RCPT,
 needs less."""
 _LARGEST_JOURNAL = 256 * 1024 * 1024
-"""Bytes. Runners give a message up at an eighth of it (`send.thrift`); earlier versions did not."""
+"""Bytes. Runners give a message up at an eighth of it (`send.journal_bound`); earlier versions did not."""
 
 _UNSAFE = compile_late(r"[\x00-\x09\x0b-\x1f\x7f]")
 """Control characters, less the LF, which is counted."""

@@ -29,7 +29,8 @@ _FILES = 256
 _NEVER = -1
 _SLOW = 8.0
 """Times what the quickest file took, in processor time. One that takes longer was searched a place, and
-halves what its ward still makes. (*Measured on a busy disk: 60 us a file, and 100 where wards are kept.*)
+halves what its directory still makes. (*Measured on a busy disk: 60 us a file, and 100 where no
+directory is left early.*)
 """
 
 _AS_NEW = os.O_CREAT | os.O_EXCL
@@ -47,7 +48,7 @@ class InodeSpread:
         """Make nothing yet; `root` is the spool's descriptor, which stays the caller's."""
         self._root = root
         self._left = _FEW
-        self._ward = ""
+        self._scratch = ""
         """The directory in use; empty: none."""
         self._quickest = math.inf
         """Seconds of processor."""
@@ -64,34 +65,34 @@ class InodeSpread:
             if not self._left:
                 self._move_on()
             self._left -= 1
-            if self._ward:
+            if self._scratch:
                 try:
-                    return self._bear(path, flags, mode)
+                    return self._create_and_rename(path, flags, mode)
                 except OSError:
-                    # Another program's start has swept the ward away, or worse, of which the ordinary way has
+                    # Another program's start has removed it, or worse, of which the ordinary way has
                     # the better words.
                     self._leave()
         return os.open(path, flags | _AS_NEW, mode, dir_fd=self._root)
 
-    def _bear(self, path: str, flags: int, mode: int) -> int:
-        born = f"{self._ward}/{path[path.rfind('/') + 1 :]}"
+    def _create_and_rename(self, path: str, flags: int, mode: int) -> int:
+        scratch_name = f"{self._scratch}/{path[path.rfind('/') + 1 :]}"
         began = thread_time()
-        fd = os.open(born, flags | _AS_NEW, mode, dir_fd=self._root)
+        fd = os.open(scratch_name, flags | _AS_NEW, mode, dir_fd=self._root)
         took = thread_time() - began
         self._quickest = min(self._quickest, took)
         if took > _SLOW * self._quickest:
             self._left //= 2
         try:
-            rename_exclusive(self._root, born, path)
+            rename_exclusive(self._root, scratch_name, path)
         except BaseException:
             os.close(fd)
             with contextlib.suppress(OSError):
-                os.unlink(born, dir_fd=self._root)
+                os.unlink(scratch_name, dir_fd=self._root)
             raise
         return fd
 
     def _move_on(self) -> None:
-        """Begin another ward; without one, the next files are made the ordinary way."""
+        """Begin another scratch directory; without one, the next files are made the ordinary way."""
         self._leave()
         self._left = _FILES
         with contextlib.suppress(OSError):
@@ -100,12 +101,12 @@ class InodeSpread:
                     self._left = _NEVER
                     return
                 self._open()
-            ward = f"{HOME}/{os.urandom(8).hex()}"
-            os.mkdir(ward, 0o700, dir_fd=self._root)
-            self._ward = ward
+            scratch = f"{HOME}/{os.urandom(8).hex()}"
+            os.mkdir(scratch, 0o700, dir_fd=self._root)
+            self._scratch = scratch
 
     def _open(self) -> None:
-        """Make the wards' parent, and sweep away what dead programs left."""
+        """Make the parent of scratch directories, and remove what dead programs left."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(HOME, 0o700, dir_fd=self._root)
         home = os.open(HOME, _DIRECTORY, dir_fd=self._root)
@@ -115,31 +116,31 @@ class InodeSpread:
                 fcntl.ioctl(home, _GET_FLAGS, flags)
                 (before,) = struct.unpack("l", flags)
                 fcntl.ioctl(home, _SET_FLAGS, struct.pack("l", before | _SPREAD_SUBDIRECTORIES))
-            with os.scandir(home) as wards:
-                for ward in wards:
-                    _sweep(ward.name, home)
+            with os.scandir(home) as entries:
+                for scratch in entries:
+                    _sweep(scratch.name, home)
         finally:
             os.close(home)
         self._opened = True
 
     def _leave(self) -> None:
-        ward, self._ward = self._ward, ""
-        if ward:
+        scratch, self._scratch = self._scratch, ""
+        if scratch:
             with contextlib.suppress(OSError):
-                os.rmdir(ward, dir_fd=self._root)
+                os.rmdir(scratch, dir_fd=self._root)
 
     def close(self) -> None:
         """Leave nothing behind; the spool's descriptor is still open."""
         self._leave()
 
 
-def _sweep(ward: str, home: int) -> None:
-    """Remove a ward, and files in it that are still empty; a living program makes its own anew elsewhere.
+def _sweep(scratch: str, home: int) -> None:
+    """Remove a scratch directory and empty files in it; a living program makes its own anew elsewhere.
 
     One with content is a message: a power cut may show it under its old name beside the new one.
     """
     with contextlib.suppress(OSError):
-        fd = os.open(ward, _DIRECTORY, dir_fd=home)
+        fd = os.open(scratch, _DIRECTORY, dir_fd=home)
         try:
             with os.scandir(fd) as litter:
                 for each in litter:
@@ -147,4 +148,4 @@ def _sweep(ward: str, home: int) -> None:
                         os.unlink(each.name, dir_fd=fd)
         finally:
             os.close(fd)
-        os.rmdir(ward, dir_fd=home)
+        os.rmdir(scratch, dir_fd=home)

@@ -1,4 +1,4 @@
-"""Whether a filesystem makes a rename between two directories durable as a whole, or may keep half of it."""
+"""Whether a power cut may leave half of a rename between two directories, by filesystem."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where things are in a spool directory, and the one object that holds it open.
+"""The layout of a spool directory, and the object that holds it open.
 
 Every path below is relative to the descriptor of the spool directory, opened once: swapping a parent
 directory later changes nothing for us.

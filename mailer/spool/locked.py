@@ -1,4 +1,4 @@
-"""Locked spool files: the holder of a file's lock owns the message. `lock` says what kind of lock it is."""
+"""Locks on spool files: the program that holds the lock owns the message."""
 
 import errno
 import os

@@ -75,11 +75,11 @@ def _paths(spool: Spool, name: str) -> Iterator[str]:
             yield f"{place}/{bucket}/{name}"
     try:
         with spool.directory(HOME) as home, os.scandir(home) as entries:
-            wards = [entry.name for entry in entries]
+            scratches = [entry.name for entry in entries]
     except OSError:
         return  # There is none, as nearly everywhere.
-    for ward in wards:
-        yield f"{HOME}/{ward}/{name}"
+    for scratch in scratches:
+        yield f"{HOME}/{scratch}/{name}"
 
 
 def _is_same(path: str, opened: os.stat_result, directory: int) -> bool:

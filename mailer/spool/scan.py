@@ -1,4 +1,4 @@
-"""Looking into the spool: which messages are where, streamed, so that memory does not grow with the queue."""
+"""Enumerates messages by place, as a stream, so that memory does not grow with the queue."""
 
 import os
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Which keys a command is about, and the options that say so."""
+"""The options by which a DKIM command selects keys, and the keys that they select."""
 
 import os
 from pathlib import Path

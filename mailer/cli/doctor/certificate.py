@@ -1,4 +1,4 @@
-"""How long a certificate lasts. Python's own `ssl` tells that only of one that somebody presents."""
+"""Reads a certificate's expiry from a file; Python's `ssl` can do so only for a peer's certificate."""
 
 from datetime import UTC, datetime
 

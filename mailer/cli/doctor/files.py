@@ -1,4 +1,4 @@
-"""The configuration and the files that it names: right, readable for us, and for nobody else."""
+"""Checks the configuration and the files that it names: valid, and readable by us and no other user."""
 
 import os
 import stat

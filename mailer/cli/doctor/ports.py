@@ -1,4 +1,4 @@
-"""Who answers where we should: the receiver's listeners, and the monitor."""
+"""Checks that our listeners and the monitor answer, and that no other program does in their place."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Which mail gets a DKIM signature, and what becomes of that which no key is for."""
+"""Checks which mail is signed with DKIM, and what happens to mail that no key matches."""
 
 from mailer.config.model import Config, MissingKey
 from mailer.config.receiving import RewriteFrom

@@ -1,4 +1,4 @@
-"""`mailer events`: how telling others what became of mail goes."""
+"""`mailer events`: the state of event delivery (`onEvent`)."""
 
 import click
 

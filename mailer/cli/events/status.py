@@ -1,4 +1,4 @@
-"""`mailer events status`: how much waits to be told, since when, and why."""
+"""`mailer events status`: how many events are undelivered, since when, and why."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`mailer events test`: one event now, and what the receiver says to it."""
+"""`mailer events test`: sends one event now, and prints what the receiver answered."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""`mailer spool stats`: how much is where, without opening a file."""
+"""`mailer spool stats`: number, size and age of the messages in each state, without opening a file."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""How `mailer test` ends: the story, what it means, and what to type next."""
+"""The result of `mailer test`: what happened, what it means, and which command to type next."""
 
 import sys
 

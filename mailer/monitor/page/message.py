@@ -1,4 +1,4 @@
-"""`/message/ID`: what `mailer spool why` says, the header's main fields, and what can be done about it."""
+"""`/message/ID`: the story of one message, its main header fields, and the actions on it."""
 
 import asyncio
 import re

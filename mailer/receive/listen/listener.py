@@ -1,4 +1,4 @@
-"""Accepting connections, also when there is no descriptor left to accept them with.
+"""Accepts connections, also when no descriptor is left to accept them with.
 
 asyncio's own accept loop, when a process has no descriptor left, logs a traceback and sets a timer up to
 `backlog` times in a row, and leaves the clients waiting. This one keeps a descriptor in reserve to tell them.

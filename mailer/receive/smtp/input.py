@@ -1,4 +1,4 @@
-"""What a client has sent and nobody has read yet: lines for commands, chunks for DATA, in order."""
+"""The input buffer of a session: lines for commands, chunks for DATA, in the order of arrival."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Everybody who may log in: the configuration's own login, and the users of the users file.
+"""The accounts that may log in: the login of the configuration, and the users of the users file.
 
 Slow hashes are computed by two threads of low priority, never by the event loop. A password that was right is
 right without its hash for as long as the account stays as it is, because applications log in anew for each

@@ -1,4 +1,4 @@
-"""Who is at the other end of `submitSocket`, by the kernel's word, and whose mail that is (`localUsers`).
+"""Identifies a client of `submitSocket` by the uid that the kernel gives, and its user by `localUsers`.
 
 A connection shows the user and groups that its program had when it connected (unix(7), SO_PEERCRED), and no
 program can show others than its own. So nothing is asked of it, and no password lies in a file.

@@ -1,4 +1,4 @@
-"""The users file as the receiver sees it: read again when it changes, kept when the new one is no good."""
+"""The users file, read again when it changes; a version that cannot be used is not loaded."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may ask: programs that present a user's token, and no page of another site in a browser.
+"""Access to submission over HTTP: by a user's token, and for no other site's page in a browser.
 
 A browser sends requests wherever a page has it send them. So a request must name this server as its host
 (else a name that was made to mean 127.0.0.1 would do), must come from no page at all, and must carry a token,

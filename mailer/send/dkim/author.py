@@ -1,4 +1,4 @@
-"""Whose mail it is: the domain of the From field (RFC 5322 3.6.2), which DMARC aligns signatures with."""
+"""The domain of the author (From field, RFC 5322 3.6.2), with which DMARC aligns signatures."""
 
 import re
 

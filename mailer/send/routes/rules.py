@@ -1,4 +1,4 @@
-"""Which rule of `routes` a recipient's mail goes by: plain values in, a position out."""
+"""Matches a recipient against the rules of `routes`: plain values in, the position of a rule out."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

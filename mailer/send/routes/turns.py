@@ -1,4 +1,4 @@
-"""Which route is tried first: by priority, and among equals by turns, each as often as its weight says."""
+"""The order of routes: by priority; among equals in turn, as often as the weight of each says."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A socket whose peer's last words are heard, although it has reset the connection."""
+"""A socket that still returns the peer's last data after the peer has reset the connection."""
 
 import socket
 from typing import TYPE_CHECKING, Any

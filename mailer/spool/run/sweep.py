@@ -104,7 +104,7 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
             with LockedMessage.take(spool, spot) as locked:
                 state = os.fstat(locked.fd)
                 # With another name it was accepted: a power cut brought this one back, or its runner died.
-                # The name in a ward says nothing: every file begins there.
+                # The name in a scratch directory says nothing: every file begins there.
                 accepted = any(not path.startswith(f"{HOME}/") for path in locked.also)
                 if not accepted and (not _is_stale(state, now) or is_awaited(spool, locked)):
                     continue

@@ -1,4 +1,4 @@
-"""Who a spool's programs are: a random word, by which a runner knows its own receiver.
+"""The spool's identity: a random word, by which a runner recognizes its own receiver.
 
 Names do not tell: cloned machines share theirs, and one receiver has several. The receiver says the word in
 its EHLO reply (where RFC 5321 4.1.1.1 has room for a greeting), and so a provider that leads back to us is

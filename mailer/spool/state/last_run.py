@@ -1,4 +1,4 @@
-"""When a runner last did its work: `state/last-run.json`, read to find out whether runners run at all."""
+"""The last run: `state/last-run.json`, from which it is known whether runners run at all."""
 
 import msgspec
 
@@ -28,7 +28,7 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def read(spool: Spool) -> LastRun | None:
-    """Return the last run; None: there was none, or its marker cannot be read."""
+    """Return the last run; None: there was none, or its file cannot be read."""
     try:
         return msgspec.json.decode(small_files.read(spool, _NAME) or b"", type=LastRun)
     except (msgspec.MsgspecError, UnicodeDecodeError):

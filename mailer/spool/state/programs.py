@@ -1,4 +1,4 @@
-"""The programs that stay, as each says itself: `state/program-PID-NAMESPACE`, locked for as long as it runs.
+"""The programs that stay: each keeps `state/program-PID-NAMESPACE` locked for as long as it runs.
 
 `mailer reload` finds by it which processes to signal, and reads what became of that. A file whose lock is
 free is of a program that died; the first to find it removes it.

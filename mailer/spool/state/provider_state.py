@@ -1,4 +1,4 @@
-"""How the providers do, as runners found out: `state/providers.json`, so that the next run knows.
+"""The state of the providers as runners found it: `state/providers.json`, for the next run.
 
 It holds present and past trouble only. Nothing depends on it but the order of attempts: a
 file that is lost or damaged means that every provider is tried.

@@ -1,4 +1,4 @@
-"""Signs of life: when something happened in a spool, by the wall clock of then. Each is a hint, no more."""
+"""Times at which something happened in a spool, by the clock of then: hints for the clock guard."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What keeps all mail from being tried, and so when a message is tried next: one answer for all that show it.
+"""What keeps all mail from being tried, and when a message is tried next: the one answer that all show.
 
 A message's journal says when it is due. Listings, `why`, the dry run, the status page and `mailer top` ask
 here what that comes to while the operator or the providers' state keeps everything back.

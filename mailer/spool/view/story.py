@@ -1,4 +1,4 @@
-"""A message's life in plain words: what each line of its journal, or of the ledger, says.
+"""The story of a message: what each line of its journal, or of the ledger, means in plain words.
 
 `verdict` says what it all comes to.
 """

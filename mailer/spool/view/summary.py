@@ -1,9 +1,9 @@
-"""A glance at a message: what one line of a listing shows, for a third of what `look` costs.
+"""The summary of a message: what one line of a listing shows, for a third of what `look` costs.
 
 An operator lists a hundred thousand messages to find one. Nearly all of them are ordinary files: their block
 is as we write it, no address is quoted, each line of the journal counts. Of such a file the few columns are
 taken straight from its bytes. Whatever is not ordinary (damage, a link, a dead runner's message, an
-operator's requeue) is left to `look`, which knows all cases: a glance may give up, and is never wrong.
+operator's requeue) is left to `look`, which knows all cases: a summary may give up, and is never wrong.
 """
 
 import os
@@ -81,7 +81,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
 def summaries(
     spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
 ) -> Iterator[Seen | Summary]:
-    """Stream what `inspect.listing` does, at a glance where that is enough; arguments and errors as there."""
+    """Stream what `inspect.listing` does, summed up where that is enough; arguments, errors as there."""
     return join_scans(spool, now, places, _at_a_glance, mine)
 
 
@@ -223,7 +223,7 @@ def _minute(text: str) -> int:
 
 
 def of_seen(seen: Seen | Summary) -> Summary | None:
-    """Make of a full look what a glance would have shown; None: the message cannot be read."""
+    """Make of a full look what a summary would have shown; None: the message cannot be read."""
     if isinstance(seen, Summary):
         return seen
     entry = seen.entry

@@ -1,4 +1,4 @@
-"""How a message stands: what keeps it, whose turn it is, what to do first, and until when.
+"""The state of a message for the operator: what keeps it, who has to act, how to begin, until when.
 
 The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
 """
