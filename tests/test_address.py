@@ -45,7 +45,7 @@ BAD = [
     "a",
     "@d.example",
     "a@",
-    "ad.example",
+    "a@@d.example",
     "a@b@d.example",
     ".a@d.example",
     "a.@d.example",

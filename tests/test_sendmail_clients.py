@@ -144,7 +144,7 @@ def test_git_send_email(door):
     patch.write_text(
         "From 1234567890123456789012345678901234567890 Mon Sep 17 00:00:00 2001\n"
         "From: Ann <ann@example.com>\nDate: Sun, 29 Nov 2026 09:00:00 +0000\nSubject: [PATCH] git-1\n\n"
-        "Why.\n---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n -0,0 +1 \n+.\n"
+        "Why.\n---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+.\n"
     )
     command = [unpacked("git-email", "usr/lib/git-core/git-send-email"), f"--sendmail-cmd={door.sendmail}"]
     command += ["--from=ann@example.com", "--to=bob@example.net", "--cc=eve@example.org", "--suppress-cc=all"]
