@@ -90,8 +90,15 @@ class Watched:
 
     def provider(self, auth: OAuth2) -> Provider:
         """Have one provider, with such a login."""
-        made = Provider(host="smtp.example.com", name="cloud", auth=auth)
-        self._config = replace(self._config, forward_smtp=True, forward_providers=(made,))
+        [made] = self.providers(cloud=auth)
+        return made
+
+    def providers(self, **logins: OAuth2) -> tuple[Provider, ...]:
+        """Have these providers, by name."""
+        made = tuple(
+            Provider(host=f"smtp.{name}.example", name=name, auth=auth) for name, auth in logins.items()
+        )
+        self._config = replace(self._config, forward_smtp=True, forward_providers=made)
         self.restart()
         return made
 
@@ -164,7 +171,17 @@ def test_an_alert_is_told_once_by_command_and_seen_everywhere_restart_or_not(
     assert {key: alert[key] for key in ("alert", "status", "value", "threshold")} == {
         "alert": "failedMoreThan", "status": "firing", "value": 1, "threshold": 0
     }  # fmt: skip
-    assert alert.keys() == {"alert", "status", "value", "threshold", "since", "at", "host", "message"}
+    assert alert.keys() == {
+        "alert",
+        "about",
+        "status",
+        "value",
+        "threshold",
+        "since",
+        "at",
+        "host",
+        "message",
+    }
     assert "'MAILER_ALERT': 'failedMoreThan', 'MAILER_ALERT_STATUS': 'firing'" in pager.environment
     assert "MAILER_CONFIG" not in pager.environment
     assert not list(pager.path.parent.glob("**/shell"))
@@ -251,6 +268,74 @@ def test_what_ends_within_14_days_is_told_once_and_once_when_there_is_a_new_one(
     assert watched.look() == {"secretEndsWithin"}
     assert "cloud: the refresh token ends" in pager.told[-1]["message"]
     assert "mailer auth test cloud puts that off" in pager.told[-1]["message"]
+
+
+def ending(day: str) -> OAuth2:
+    return OAuth2(type=Kind.OAUTH2, grant=Grant.REFRESH_TOKEN, client_id="app", expires=day)
+
+
+def at(day: str) -> float:
+    return clock.seconds(f"{day}T00:00:00.000000Z")
+
+
+def test_each_end_is_told_of_whatever_else_ends_before_it(spool_path: Path, pager: Pager) -> None:
+    """One that has ended and is not renewed hides no other; each is over when it itself is renewed."""
+    watched = Watched(spool_path, Alerts(command=pager.command))
+    watched.providers(first=ending("2027-01-10"), second=ending("2027-01-20"))
+
+    def told() -> list[tuple[str, str]]:
+        return [(each["about"].partition(":")[0], each["status"]) for each in pager.told]
+
+    for day, expected in (
+        ("2026-12-20", []),
+        ("2026-12-28", [("first", "firing")]),
+        ("2027-01-07", [("first", "firing"), ("second", "firing")]),
+        ("2027-01-12", [("first", "firing"), ("second", "firing")]),
+    ):
+        watched.now = at(day)
+        for _ in range(2):
+            watched.look()
+            watched.restart()
+        assert told() == expected
+    watched.providers(first=ending("2028-01-10"), second=ending("2027-01-20"))
+    assert watched.look() == {"secretEndsWithin"}
+    assert told()[2:] == [("first", "resolved")]
+    watched.providers(first=ending("2028-01-10"), second=ending("2028-01-20"))
+    assert watched.look() == frozenset()
+    assert told()[3:] == [("second", "resolved")]
+    assert {each["alert"] for each in pager.told} == {"secretEndsWithin"}
+
+
+def test_all_ends_of_one_provider_are_told_of(spool_path: Path, pager: Pager) -> None:
+    watched = Watched(spool_path, Alerts(command=pager.command))
+    auth = ending("2027-01-10")
+    [made] = watched.providers(cloud=auth)
+    account, watched.now = auth.record(made.account), at("2027-01-09")
+    kept = Tokens(account=account, refreshed=watched.now, refresh_ends=at("2027-01-12"))
+    token_store.write(watched.queue.spool, account, kept)
+    watched.look()
+    assert [each["about"] for each in pager.told] == [
+        "cloud: the secret or certificate", "cloud: the refresh token"
+    ]  # fmt: skip
+
+
+def test_an_end_that_was_put_off_for_days_only_is_told_of_again_once_the_first_is_past(
+    spool_path: Path, pager: Pager
+) -> None:
+    watched = Watched(spool_path, Alerts(command=pager.command))
+    watched.provider(ending("2027-01-10"))
+    for day, renewed, ends in (
+        ("2027-01-07", "2027-01-10", ["2027-01-10"]),
+        ("2027-01-08", "2027-01-18", ["2027-01-10"]),
+        ("2027-01-11", "2027-01-18", ["2027-01-10", "2027-01-18"]),
+        ("2027-01-19", "2027-01-18", ["2027-01-10", "2027-01-18"]),
+    ):
+        watched.provider(ending(renewed))
+        watched.now = at(day)
+        assert watched.look() == {"secretEndsWithin"}
+        assert [
+            end for each, end in zip(pager.told, ends, strict=True) if f"ends {end}" in each["message"]
+        ] == ends
 
 
 def test_a_host_without_runs_is_told_of_and_one_that_was_off_for_a_night_is_not(

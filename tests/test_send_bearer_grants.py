@@ -252,4 +252,4 @@ def test_what_ends_within_14_days_is_told_though_nobody_wrote_it_down(
         metrics = ask(one.relay.http_port, "/metrics", headers={"Accept": "text/plain"}).body.decode()
     assert check["status"] == "degraded"
     assert f"cloud: {what} ends in" in check["message"]
-    assert 'mailer_provider_secret_end_timestamp_seconds{provider="cloud"}' in metrics
+    assert f'mailer_provider_secret_end_timestamp_seconds{{provider="cloud",what="{what}"}}' in metrics

@@ -1,8 +1,9 @@
 """Alerts: what the operator is told without being asked, once, and again when it is over.
 
 An alert fires when its value passes the threshold, and ends when it has come back by a fifth: a value
-that swings about the threshold is told once. What was told is kept in the spool, so that a restart does not
-repeat it; what could not be told is tried again until it is, or is over.
+that swings about the threshold is told once. Of what ends, each end is an alert of its own. What was told is
+kept in the spool, so that a restart does not repeat it; what could not be told is tried again until it is, or
+is over.
 """
 
 import asyncio
@@ -41,6 +42,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     alert: str
     """One of `NAMES`."""
+    about: str = ""
+    """What tells it from others of its name; empty: there is one."""
     status: str
     """`firing` or `resolved`."""
     value: float
@@ -59,6 +62,8 @@ class _Known(msgspec.Struct, frozen=True):
     told: bool = False
     """That it fires."""
     over: bool = False
+    end: float = 0.0
+    """As `_Value.end`, when that was told."""
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -69,6 +74,10 @@ class _Value(msgspec.Struct, frozen=True):
     text: str
     low: bool = False
     """It fires below the threshold."""
+    about: str = ""
+    """As `Alert.about`."""
+    end: float = 0.0
+    """The moment that the value counts down to, in seconds since the epoch; 0: it counts down to none."""
 
     def fires(self, *, again: bool) -> bool:
         """Tell whether it does; args: again: it did at the last look."""
@@ -102,13 +111,21 @@ def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> di
         waited = lag(reading)
         text = f"the oldest event has waited {words.duration(waited)} for onEvent's receiver"
         found[_EVENTS] = _Value(waited, alerts.events_older_than, text)
-    ends = [(each.end, each.name) for each in providers(reading, config) if each.end]
-    if alerts.secret_ends_within and ends:
-        end, name = min(ends)
-        left = end.at - reading.at
-        text = f"{name}: {end.what} ends {clock.rfc3339(end.at)}: {end.todo}"
-        found[_SECRET] = _Value(left, alerts.secret_ends_within, text, low=True)
+    if alerts.secret_ends_within:
+        for each in providers(reading, config):
+            for end in each.ends:
+                left = end.at - reading.at
+                about = f"{each.name}: {end.what}"
+                text = f"{about} ends {clock.rfc3339(end.at)}: {end.todo}"
+                found[f"{_SECRET} {end.what} of {each.login}"] = _Value(
+                    left, alerts.secret_ends_within, text, low=True, about=about, end=end.at
+                )
     return found
+
+
+def _kind(name: str) -> str:
+    """Return which of `NAMES` an alert is, of which there may be several, told apart by what follows."""
+    return name.partition(" ")[0]
 
 
 def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) -> dict[str, _Known]:
@@ -117,10 +134,22 @@ def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) ->
     for name, each in found.items():
         before = known.get(name)
         if each.fires(again=before is not None and not before.over):
-            judged[name] = msgspec.structs.replace(before, over=False) if before else _Known(now)
+            if before is None or _is_later(each, before):
+                judged[name] = _Known(now, end=each.end)
+            else:
+                judged[name] = msgspec.structs.replace(before, over=False)
         elif before and before.told:
             judged[name] = msgspec.structs.replace(before, over=True)
     return judged
+
+
+def _is_later(value: _Value, before: _Known) -> bool:
+    """Tell whether the end that was told is past, and what ended has a new end that was not told.
+
+    It was renewed for so short a time that the alert was never over.
+    """
+    now = value.end - value.value
+    return 0.0 < before.end < min(value.end, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +177,7 @@ class Alerting:
 
     @property
     def firing(self) -> frozenset[str]:
-        return frozenset(name for name, known in self._known.items() if not known.over)
+        return frozenset(_kind(name) for name, known in self._known.items() if not known.over)
 
     async def consider(self, reading: Reading) -> None:
         """Judge one reading, and tell what is new."""
@@ -165,7 +194,8 @@ class Alerting:
 
     def _alert(self, name: str, known: _Known, found: _Value, now: float) -> Alert:
         return Alert(
-            alert=name,
+            alert=_kind(name),
+            about=found.about,
             status="resolved" if known.over else "firing",
             value=round(found.value, 3),
             threshold=found.threshold,

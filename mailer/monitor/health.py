@@ -272,9 +272,10 @@ def _tokens(reading: Reading, config: Config) -> Check:
     if not users:
         return Check(Status.OK, "no provider uses tokens")
     soon = sorted(
-        (each.end, each.name)
+        (end, each.name)
         for each in providers(reading, config)
-        if each.end and each.end.at - reading.at < _SECRET_ENDS_SOON
+        for end in each.ends
+        if end.at - reading.at < _SECRET_ENDS_SOON
     )
     if not soon:
         return Check(Status.OK, f"{words.count(users, 'provider')} in use with tokens")

@@ -123,11 +123,19 @@ class _Collector(Collector):
         firing = {name: name in self._shown.firing for name in NAMES}
         up = {provider.name: provider.up for provider in self._shown.providers}
         yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")
-        ends = {p.name: p.end.at for p in self._shown.providers if p.end}
-        text = "When a provider's secret, certificate or refresh token ends, as far as that is known."
-        yield _gauge("mailer_provider_secret_end_timestamp_seconds", text, ends, "provider")
+        yield _ends(self._shown.providers)
         yield from _budgets(self._shown.budgets)
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
+
+
+def _ends(providers: Sequence[Provider]) -> Metric:
+    text = "When a provider's secret, certificate or refresh token ends, as far as that is known."
+    name = "mailer_provider_secret_end_timestamp_seconds"
+    family = GaugeMetricFamily(name, text, labels=["provider", "what"])
+    for provider in providers:
+        for end in provider.ends:
+            family.add_metric([provider.name, end.what], end.at)
+    return family
 
 
 def _budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:

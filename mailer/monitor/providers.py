@@ -32,8 +32,10 @@ class Provider:
     name: str
     """What the operator calls it, with a number if several are called so; no login, which is an address."""
     state: ProviderState
-    end: End | None = None
-    """What ends first of what it logs in with; None: nobody has written it down, and no server has said."""
+    ends: tuple[End, ...] = ()
+    """What ends of what it logs in with, as far as somebody has written it down or a server has said."""
+    login: str = ""
+    """What its tokens are kept by; empty: it uses none. Not to be shown, as it has a username."""
 
     @property
     def up(self) -> bool:
@@ -67,14 +69,15 @@ def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
         called[each.label] += 1
         name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
         state = reading.providers.get(each.account, ProviderState())
-        found.append(Provider(name, state, _end(each, name, reading)))
+        login = each.oauth.record(each.account) if each.oauth else ""
+        found.append(Provider(name, state, _ends(each, name, reading), login))
     return tuple(found)
 
 
-def _end(provider: hops.Provider, name: str, reading: Reading) -> End | None:
+def _ends(provider: hops.Provider, name: str, reading: Reading) -> tuple[End, ...]:
     oauth = provider.oauth
     if oauth is None:
-        return None
+        return ()
     ending = reading.endings.get(oauth.record(provider.account), Ending())
     new = "make a new one, and type mailer reload"
     tried = f"{new}; mailer auth test {shlex.quote(name)} tries it"
@@ -88,4 +91,4 @@ def _end(provider: hops.Provider, name: str, reading: Reading) -> End | None:
         End(ending.certificate, "the certificate", "it says so itself", tried),
         End(ending.refresh, "the refresh token", "as its server has it", renew),
     ]
-    return min((end for end in ends if end.at), default=None)
+    return tuple(end for end in ends if end.at)
