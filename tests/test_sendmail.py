@@ -1,6 +1,7 @@
 """What mailer-sendmail makes of a command line and of the message on its standard input: plain values."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ def test_the_programs_name_says_what_to_do():
         ("a@[IPv6:2001:db8::1]", ["a@[IPv6:2001:db8::1]"]),
         ("=?utf-8?q?a=40evil=2Eexample=2C?= <b@x>", ["b@x"]),
         ("-oQ/tmp@x", ["-oQ/tmp@x"]),
+        ("a@x <a@x>, A -> B <b@x>", ["a@x", "b@x"]),
+        ("mailto:a@x, mailto:b@x", ["a@x", "b@x"]),
+        ('"a@y": <b@x> (Bee);', ["b@x"]),
         ("", []),
     ],
 )
@@ -105,6 +109,31 @@ def test_what_has_no_end_or_a_control_character_is_refused(text):
     with pytest.raises(Failure) as failed:
         addresses(text)
     assert failed.value.code == os.EX_DATAERR
+
+
+UNCLEAR = [
+    "Foo <a@x> <b@x>", "a@x:b@x", "<a@x>: b@x", "<a@x> b@x", "<a@x> root", "<a@x> (Ann) b@x, c@x",
+    "a@x> <b@x>", "Team: a@x:b@x;", '<a@x> "b"@x', '"a"@x:b@x', "c@x, <><a@x>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNCLEAR)
+def test_no_address_of_an_unclear_list_is_lost(text):
+    with pytest.raises(Failure, match="not clear which addresses are meant") as failed:
+        addresses(text)
+    assert failed.value.code == os.EX_DATAERR
+
+
+@given(st.text("ab@<>,:; ", max_size=30))
+@example("a@b:a@b")
+@example("a@b <a@b> a@b")
+def test_each_at_sign_is_in_an_address_or_in_the_name_of_one(text):
+    try:
+        found = addresses(text)
+    except Failure:
+        return
+    names = re.sub(r"[^,;:]*(?=<)", "", text)
+    assert names.count("@") <= sum(each.count("@") for each in found)
 
 
 @given(st.text(st.sampled_from('ab@<>,;:"()\\ \r\n\t\0') | st.characters(codec="utf-8"), max_size=60))

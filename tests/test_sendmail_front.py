@@ -55,6 +55,15 @@ def test_the_usual_mail_needs_no_python(made, tmp_path, arguments, given):
     assert peer.taken == [by_python(arguments, given)]
 
 
+@pytest.mark.parametrize("text", ["Foo <a@x> <b@x>", "a@x:b@x", "<a@x> b@x", "a@x b@x", "a@y <a@x>"])
+def test_a_list_without_one_reading_is_for_python(made, tmp_path, text):
+    with Peer(tmp_path / "s").listening() as peer:
+        done = run(
+            made / "recording/sendmail", peer.path, ["-t", "-i"], f"From: a@x\nTo: {text}\n\n".encode()
+        )
+    assert (done.returncode, peer.taken) == (GAVE_WAY, [])
+
+
 def mostly(usual: list[str], odd: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """One of the usual ones, and one time in twelve something else."""
     return st.integers(0, 11).flatmap(lambda number: odd if number == 11 else st.sampled_from(usual))

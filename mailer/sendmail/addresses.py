@@ -1,7 +1,9 @@
 """The addresses of a To field, or of an argument: display names, comments and groups left away.
 
 What comes out is what stood there, quotes of a local part included; nothing is decoded, so that no encoded
-word turns into another address. Linear in the text.
+word turns into another address. Where a recipient could be lost by reading on, the whole list is refused. An
+address in front of one in brackets, `ann@x <ann@x>`, is a display name, as every mail server has it. Linear
+in the text.
 """
 
 import os
@@ -18,11 +20,12 @@ def addresses(text: str) -> list[str]:
         text: unfolded.
 
     Raises:
-        Failure: EX_DATAERR: a quote, a comment or a bracket does not end, or there is a control character.
+        Failure: EX_DATAERR: a quote, a comment or a bracket does not end, there is a control character, or
+            no comma stands between two addresses.
     """
     found: list[str] = []
     word, angle, at = "", None, 0  # type: str, str | None, int
-    inside = False
+    bare, inside = "", False  # the word without what is quoted
     while at < len(text):
         letter = text[at]
         end = at + 1
@@ -32,16 +35,19 @@ def addresses(text: str) -> list[str]:
         elif letter == "(":
             end = _comment(text, at)
         elif letter == "<" and not inside:
-            word, inside = "", True
+            _leave_away(angle, bare if ">" in bare else "", text)
+            word, bare, inside = "", "", True
         elif letter == ">" and inside:
             angle, word, inside = word.strip(" \t"), "", False
         elif letter in ",;" and not inside:
             _add(found, angle, word)
-            word, angle = "", None
+            word, bare, angle = "", "", None
         elif letter == ":" and not inside and "[" not in word:
-            word = ""
+            _leave_away(angle, bare, text)
+            word, bare = "", ""
         else:
             word += letter
+            bare += letter
         at = end
     if inside:
         raise Failure(os.EX_DATAERR, f"an angle bracket is not closed: {_shown(text)}")
@@ -50,7 +56,11 @@ def addresses(text: str) -> list[str]:
 
 
 def _add(found: list[str], angle: str | None, word: str) -> None:
-    address = word.strip(" \t") if angle is None else angle
+    address = word.strip(" \t")
+    if angle is not None:
+        if address:
+            raise _unclear(f"<{angle}> {address}")
+        address = angle
     if not _CONTROLS.isdisjoint(address):
         raise Failure(os.EX_DATAERR, f"an address has a control character: {_shown(address)}")
     if address or angle is not None:
@@ -74,6 +84,17 @@ def _comment(text: str, at: int) -> int:
     if depth:
         raise Failure(os.EX_DATAERR, f"a comment is not closed: {_shown(text)}")
     return end
+
+
+def _leave_away(angle: str | None, name: str, text: str) -> None:
+    """Pass a name that is no recipient; raises Failure if there is one in front of it, or in it."""
+    if angle is not None or "@" in name:
+        raise _unclear(text)
+
+
+def _unclear(text: str) -> Failure:
+    words = f"it is not clear which addresses are meant, write a comma between two of them: {_shown(text)}"
+    return Failure(os.EX_DATAERR, words)
 
 
 def _shown(text: str) -> str:
