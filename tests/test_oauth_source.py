@@ -1,7 +1,9 @@
 """Access tokens: asked for as each grant has it, kept for all, renewed in time, and never lost to trouble."""
 
 import asyncio
+import errno
 import gc
+import hashlib
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from mailer.config.load import load
 from mailer.config.oauth import OAuth2
 from mailer.mail.login_causes import CAUSES, cause_of
 from mailer.oauth import source
+from mailer.oauth.asking import Granted
 from mailer.oauth.source import TokenSource
 from mailer.oauth.trouble import TokenTrouble
 from mailer.spool.layout import Spool
@@ -307,6 +311,113 @@ def test_a_refresh_token_that_could_not_be_written_is_written_later(bench: Bench
     in_the_way.rmdir()
     assert token(asker) in bench.server.access
     assert bench.kept.refresh == bench.server.refresh[-1] != before.refresh
+
+
+def rotating(bench: Bench) -> tuple[TokenSource, dict[str, str]]:
+    """A runner, and its configuration; the server takes no refresh token that it has replaced."""
+    keys = {"grant": "refreshToken", "refreshToken": bench.server.new_refresh_token(), "clientSecret": SECRET}
+    return bench.source(**keys), keys
+
+
+@contextmanager
+def disk_full(bench: Bench) -> Iterator[None]:
+    """Nothing can be written for the account."""
+    name = hashlib.sha256(bench.auth(grant="refreshToken", refreshToken="-").record(ACCOUNT).encode())
+    in_the_way = bench.directory / "spool" / "state" / f".token-{name.hexdigest()[:20]}.json.{os.getpid()}"
+    in_the_way.mkdir()
+    yield
+    in_the_way.rmdir()
+
+
+def test_a_failure_that_could_not_be_noted_replaces_no_newer_refresh_token(bench: Bench) -> None:
+    """Another runner may have renewed it, or somebody logged in, before the disk takes anything again."""
+    first, keys = rotating(bench)
+    token(first)
+    bench.ahead = 4000.0
+    bench.server.script = [(503, {})]
+    with disk_full(bench):
+        assert "answered 503" in trouble(first)
+    bench.server.script = []
+    bench.ahead += source.PAUSE
+    made = token(bench.source(**keys))
+    kept = bench.kept
+    assert token(first) == made
+    assert bench.kept == kept
+    del bench.server.refresh[:-1]
+    bench.ahead += 4000.0
+    assert token(first) in bench.server.access
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_a_new_refresh_token_that_could_not_be_written_outlives_what_others_meet_with_the_old_one(
+    bench: Bench, *, had: bool
+) -> None:
+    first, keys = rotating(bench)
+    if had:
+        token(first)
+        bench.ahead = 4000.0
+    with disk_full(bench):
+        assert "cannot be kept" in trouble(first)
+    del bench.server.refresh[:-1]
+    bench.ahead += source.PAUSE
+    assert "invalid_grant" in trouble(bench.source(**keys))
+    assert bench.kept.failure
+    assert token(first) in bench.server.access
+    assert bench.kept.refresh == bench.server.refresh[-1]
+    assert not bench.kept.failure
+    bench.ahead += 4000.0
+    assert token(bench.source(**keys)) in bench.server.access
+
+
+def test_a_refresh_token_that_could_not_be_written_replaces_no_login_that_was_made_since(
+    bench: Bench,
+) -> None:
+    first, keys = rotating(bench)
+    token(first)
+    bench.ahead = 4000.0
+    with disk_full(bench):
+        assert "cannot be kept" in trouble(first)
+    login = Granted("by-login", 3600.0, bench.server.new_refresh_token())
+    asyncio.run(bench.source(**keys).keep(login))
+    assert token(first) == "by-login"
+    assert bench.kept.refresh == login.refresh
+
+
+def test_a_directory_that_could_not_be_synced_is_synced_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was replaced: it is durable before the token is used, and nobody is asked for another."""
+    first, _ = rotating(bench)
+    token(first)
+    bench.ahead = 4000.0
+    sync, synced = Spool.sync_directory, list[str]()
+
+    def fails(_: Spool, name: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+
+    def counts(spool: Spool, name: str) -> None:
+        sync(spool, name)
+        synced.append(name)
+
+    monkeypatch.setattr(Spool, "sync_directory", fails)
+    assert "cannot be kept" in trouble(first)
+    asked = bench.server.asked()
+    monkeypatch.setattr(Spool, "sync_directory", counts)
+    assert token(first) in bench.server.access
+    assert synced == ["state"]
+    assert bench.server.asked() == asked
+
+
+def test_a_mistake_in_the_configuration_that_is_undone_costs_no_login(bench: Bench) -> None:
+    first, keys = rotating(bench)
+    token(first)
+    del bench.server.refresh[:-1]
+    wrong = bench.source(**keys | {"refreshToken": "mistyped"})
+    for _ in range(2):
+        assert "invalid_grant" in trouble(wrong)
+    assert bench.server.asked() == 2, "it was asked again at once"
+    bench.ahead = 4000.0
+    assert token(bench.source(**keys)) in bench.server.access
 
 
 def test_a_failure_that_only_people_can_mend_is_one_for_all_programs(bench: Bench) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import replace
@@ -41,6 +42,25 @@ _LOOK = 0.05
 """Seconds between two looks at a lock that another program holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """A grant that a full or broken disk did not take. Its refresh token may be the only way back."""
+
+    tokens: Tokens
+    before: Tokens
+    """What the file had when it was asked for."""
+
+    def outlives(self, now: Tokens) -> bool:
+        """Tell whether it is newer than what the file has now.
+
+        It is while the file has the grant that it was asked with; a failure that another program noted there
+        is no grant, and may be what the used-up refresh token met. It is the same where the file was replaced
+        and only the directory's sync failed. Any other grant in the file came later: from a server that takes
+        a replaced token once more, or by a login. After a logout the file has none.
+        """
+        return now.grant in {self.before.grant, self.tokens.grant}
+
+
 class TokenSource:
     """One provider's."""
 
@@ -61,7 +81,9 @@ class TokenSource:
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._terms: Terms | None = None
-        self._unwritten: Tokens | None = None
+        self._owed: _Owed | None = None
+        self._noted: Tokens | None = None
+        """The last failure, where the file has no note of it."""
 
     async def token(self, refused: str = "") -> str:
         """Return an access token.
@@ -75,7 +97,10 @@ class TokenSource:
         """
         async with self._one_at_a_time:
             terms = await self.terms()
-            await self._write_what_is_owed()
+            if self._owed:
+                with suppress(TokenTrouble):
+                    async with self._alone(0.0):
+                        self._write_what_is_owed()
             kept = self._kept(terms)
             if not self._due(kept, refused):
                 return kept.access
@@ -97,7 +122,7 @@ class TokenSource:
         """Keep what a login gave, durably, in place of all before; raises TokenTrouble."""
         terms = await self.terms()
         async with self._alone():
-            self._write(self._made(terms, made, Tokens(), used=True))
+            self._write(self._made(terms, made, Tokens(), used=True), self._read())
 
     def check_room(self) -> None:
         """Look whether what a server gives can be kept; raises TokenTrouble."""
@@ -121,9 +146,16 @@ class TokenSource:
         return self._terms
 
     def _kept(self, terms: Terms) -> Tokens:
-        kept = self._unwritten or token_store.read(self._spool, self._account)
-        digest = _digest(terms)
-        return kept if kept.made_for == digest else Tokens(account=self._account, made_for=digest)
+        kept, digest = self._read(), _digest(terms)
+        if self._owed and self._owed.outlives(kept):
+            kept = self._owed.tokens
+        if kept.made_for != digest:
+            kept = Tokens(account=self._account, made_for=digest)
+        noted = self._noted
+        return noted if noted and noted.grant == kept.grant and noted.failed > kept.failed else kept
+
+    def _read(self) -> Tokens:
+        return token_store.read(self._spool, self._account)
 
     def _works(self, kept: Tokens, refused: str) -> bool:
         return bool(kept.access) and kept.access != refused and self._lasts(kept)
@@ -155,30 +187,41 @@ class TokenSource:
             try:
                 return await self._ask(terms, kept)
             except TokenTrouble as trouble:
-                # Beside what could not be written, if there is such: it may be the only way back.
-                noted = replace(
-                    self._kept(terms),
-                    failed=self._clock(),
-                    failure=trouble.text,
-                    for_people=not trouble.temporary,
-                )
-                with suppress(TokenTrouble):
-                    self._write(noted)
+                self._note(terms, trouble)
                 raise
 
-    async def _write_what_is_owed(self) -> None:
-        """Write what a disk that was full or broken did not take, if it does now."""
-        if self._unwritten:
-            with suppress(TokenTrouble):
-                async with self._alone(0.0):
-                    self._write(self._unwritten)
+    def _note(self, terms: Terms, trouble: TokenTrouble) -> None:
+        """Note a failure for all programs, with the lock held; in memory, where the file must not change.
+
+        That is so while a grant could not be written, and where the refresh token of other terms is kept: a
+        login is not lost to a mistake in the configuration that is undone.
+        """
+        self._noted = noted = replace(
+            self._kept(terms), failed=self._clock(), failure=trouble.text, for_people=not trouble.temporary
+        )
+        before = self._read()
+        if self._owed or (before.refresh and before.made_for != noted.made_for):
+            return
+        with suppress(OSError):
+            token_store.write(self._spool, self._account, noted)
+            self._noted = None
+
+    def _write_what_is_owed(self) -> None:
+        """Write, with the lock held, what the disk did not take; raises TokenTrouble: it still does not.
+
+        It is dropped where another program has got tokens meanwhile, or somebody has logged in or out.
+        """
+        if owed := self._owed:
+            if owed.outlives(self._read()):
+                self._write(owed.tokens, owed.before)
+            self._owed = None
 
     async def _ask(self, terms: Terms, kept: Tokens) -> Tokens:
         """Ask the server, with the lock held; what it gives is durable before anybody uses it."""
         from mailer.oauth.post import post  # noqa: PLC0415 - most runs find a token that lasts
 
-        if self._unwritten:
-            self._write(self._unwritten)
+        self._write_what_is_owed()
+        before = self._read()
         self.check_room()
         form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
         answer = await post(self._auth.token_url, form)
@@ -186,7 +229,7 @@ class TokenSource:
         new = self._made(terms, made, kept, used="refresh_token" in form)
         if "client_assertion" in form:
             new = replace(new, certificate_ends=_end_of(terms.secrets["certificate"]))
-        self._write(new)
+        self._write(new, before)
         return new
 
     def _made(self, terms: Terms, made: Granted, before: Tokens, *, used: bool) -> Tokens:
@@ -210,13 +253,14 @@ class TokenSource:
             replaced=bool(made.refresh and before.refresh) if used else before.replaced,
         )
 
-    def _write(self, tokens: Tokens) -> None:
+    def _write(self, tokens: Tokens, before: Tokens) -> None:
+        """Keep a grant durably, in place of what the file has; raises TokenTrouble, and then it is owed."""
         try:
             token_store.write(self._spool, self._account, tokens)
         except OSError as error:
-            self._unwritten = tokens if tokens.access else None
+            self._owed = _Owed(tokens, before)
             raise ours(f"it cannot be kept in the spool's state/: {error.strerror}", local=True) from error
-        self._unwritten = None
+        self._owed = self._noted = None
 
     @asynccontextmanager
     async def _alone(self, patience: float = _PATIENCE) -> AsyncIterator[None]:

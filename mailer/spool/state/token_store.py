@@ -52,6 +52,13 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     for_people: bool = False
     """Only people can mend that."""
 
+    @property
+    def grant(self) -> tuple[str, str, str, float]:
+        """What was granted, without what is noted of failures since."""
+        if not (self.access or self.refresh):
+            return "", "", "", 0.0
+        return self.made_for, self.access, self.refresh, self.obtained
+
     def __repr__(self) -> str:
         return f"Tokens(account={self.account!r})"
 
