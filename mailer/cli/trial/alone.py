@@ -11,10 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace
 
 from mailer.cli.clocks import clocks
 from mailer.cli.exits import Exit, Failure
@@ -69,7 +68,8 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         if told.seen is not None and told.seen.spot.place is not Place.SENT:
             log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
     # What is due is not tried: nothing of this mail is left.
-    return replace(told, steps=tuple(msgspec.structs.replace(step, next="") for step in told.steps))
+    steps = tuple(replace(step, next="") for step in told.steps)
+    return replace(told, steps=steps)
 
 
 def _temporary() -> str | None:
@@ -82,20 +82,18 @@ def _restricted(config: Config, order: Order) -> Config:
 
     Without a bounce, for which nobody waits; what was sent is kept in this command's spool, to be reported.
     """
-    kept = msgspec.structs.replace(config.security, log_all_emails=True)
-    config = msgspec.structs.replace(config, bounce=BOUNCE_OFF, security=kept)
+    kept = replace(config.security, log_all_emails=True)
+    config = replace(config, bounce=BOUNCE_OFF, security=kept)
     if order.direct or order.provider:
-        config = msgspec.structs.replace(config, routes=())
+        config = replace(config, routes=())
     direct = config.direct_delivery
     if order.direct:
-        on = msgspec.structs.replace(direct, enabled=True)
-        return msgspec.structs.replace(config, direct_delivery=on, forward_smtp=False)
+        on = replace(direct, enabled=True)
+        return replace(config, direct_delivery=on, forward_smtp=False)
     if order.provider:
-        off = msgspec.structs.replace(direct, enabled=False)
+        off = replace(direct, enabled=False)
         chosen = _provider(config, order.provider)
-        return msgspec.structs.replace(
-            config, direct_delivery=off, forward_smtp=True, forward_providers=(chosen,)
-        )
+        return replace(config, direct_delivery=off, forward_smtp=True, forward_providers=(chosen,))
     return config
 
 
