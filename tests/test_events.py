@@ -297,11 +297,11 @@ def test_a_cursor_is_never_ahead_of_what_is_durable_in_the_ledger(
 ) -> None:
     """A power cut may take a ledger's last second; what is written there afterwards is told all the same."""
     order: list[str] = []
-    sync, replace = os.fdatasync, store.state.replace
+    sync, replace = os.fdatasync, store.small_files.replace
     monkeypatch.setattr(
         os, "fdatasync", lambda fd: (order.append(Path(f"/proc/self/fd/{fd}").readlink().name), sync(fd))
     )
-    monkeypatch.setattr(store.state, "replace", lambda *args: (order.append("cursor"), replace(*args)))
+    monkeypatch.setattr(store.small_files, "replace", lambda *args: (order.append("cursor"), replace(*args)))
     with hook() as made:
         told = Told(spool_path, by_hook(made))
         order.clear()
