@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import msgspec
 import pytest
@@ -517,6 +518,24 @@ def test_what_a_server_answers_names_its_cause(bench: Bench, answer: Any, cause:
     assert SECRET not in text + bench.kept.failure
     assert "trace" not in text
     assert text.isprintable()
+
+
+@pytest.mark.parametrize("encoded", [str, quote_plus, lambda text: quote_plus(quote_plus(text)), json.dumps])
+def test_a_server_that_quotes_what_was_posted_makes_no_secret_known(
+    bench: Bench, encoded: Callable[[str], str]
+) -> None:
+    """Google's refresh tokens begin with `1//`, and secrets in base64 have `+`, `/` and `=`."""
+    secret, refresh = "S3cr/et+va lue=99", "1//0gAbCdEf-GhIjKl/MnOpQrStUvWxYz_0123"
+    form = f"client_id=app&client_secret={encoded(secret)}&refresh_token={encoded(refresh)}"
+    for error in ({"error": form}, {"error": "invalid_client", "error_description": f"not this: {form}"}):
+        bench.server.script = [(400, error)]
+        bench.ahead += source.PAUSE
+        text = trouble(bench.source(grant="refreshToken", refreshToken=refresh, clientSecret=secret))
+        assert "client_id=app&client_secret=" in text
+        assert "***" in text
+        for part in ("S3cr", "lue", "0gAb", "0123"):
+            assert part not in text
+            assert part not in bench.kept.failure
 
 
 def test_a_clock_that_is_wrong_is_named(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
+from urllib.parse import quote_plus
 
 import pytest
 from sending import SENDER, forward_to, queue
@@ -139,6 +140,32 @@ def test_ses_gets_the_bytes_that_were_accepted_signed_by_whatever_keys_there_are
     said += sent_by(relay, api, "AKIDOFENV")
     seen = "".join(path.read_text(errors="replace") for path in (relay.spool / "log").iterdir()) + said
     assert not any(secret in seen for secret in (SECRET, SESSION, api.keys["AKIDOFENV"]))
+
+
+def test_an_answer_that_quotes_the_canonical_request_makes_no_key_known(
+    relay: Relay, api: HttpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SignatureDoesNotMatch has the session token in it, as one of the headers that are signed."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION)
+    canonical = f"POST\n/v2/email/outbound-emails\n\nx-amz-security-token:{SESSION}\n\nhost by {SECRET}"
+    words = f"The signature does not match. The Canonical String should have been '{canonical}'"
+    # Words are cut off at 600 characters, here within the token's first ones.
+    cut = f"{'-' * (600 - len('InvalidSignatureException: ') - 14)}{SESSION}"
+    for message in (words, f"not {quote_plus(SESSION)}", cut):
+        api.script = [(403, {"message": message}, {"x-amzn-ErrorType": "InvalidSignatureException"})]
+        relay.configure(through(api))
+        waiting = queue(relay.spool, TO, MESSAGE)
+        relay.mailer("providers", "reset", "--all")
+        done = relay.mailer_send("--once")
+        assert done.returncode == 0
+        seen = done.stderr + relay.mailer("log", "--json").stdout
+        seen += relay.mailer("spool", "why", waiting).stdout + relay.mailer("providers", "--json").stdout
+        seen += "".join(path.read_text(errors="replace") for path in relay.spool.rglob("*") if path.is_file())
+        assert "HTTP 403 InvalidSignatureException: " in seen
+        assert not any(secret[:8] in seen for secret in (SESSION, SECRET, quote_plus(SESSION)))
+        relay.mailer("spool", "rm", waiting)
 
 
 def test_moto_takes_the_same_bytes_with_a_signature_that_botocore_makes_as_well(

@@ -1,18 +1,13 @@
 """The exception for a missing access token: why, in words of `mail/login_causes`, without any secret."""
 
-import re
 from collections.abc import Iterable
 
 from mailer.mail.login_causes import NO_TOKEN
+from mailer.mail.masking import masked
 from mailer.mail.reply import printable
 
-MASK = "***"
 _LONGEST = 400
 """Characters of a description; Microsoft's go on with trace ids after the first line."""
-_SHORTEST_SECRET = 6
-"""Characters; less is a syllable of honest words."""
-_BEGINNING = 16
-"""Characters of a long secret that are as good as all of it: a server may quote its beginning only."""
 
 
 class TokenTrouble(Exception):
@@ -46,8 +41,4 @@ def described(error: str, description: str, secrets: Iterable[str]) -> str:
     """Return a server's error in one line, without the secrets that it may quote."""
     first = description.strip().splitlines()[0] if description.strip() else ""
     text = f"{error}: {first}" if first and first != error else error
-    for secret in sorted(set(secrets), key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            beginning = re.escape(secret[:_BEGINNING]) + r"\S*" * (len(secret) > _BEGINNING)
-            text = re.sub(beginning, MASK, text, flags=re.IGNORECASE)
-    return printable(text, _LONGEST)
+    return printable(masked(text, secrets), _LONGEST)

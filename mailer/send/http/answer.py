@@ -6,7 +6,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,17 +45,18 @@ class Answer:
         """It, or a gateway in front of it, did not come to an end; nobody knows how far it came."""
         return self.status >= 500
 
-    def line(self, recipients: int = 1) -> str:
+    def line(self, recipients: int = 1, hide: Callable[[str], str] = str) -> str:
         """Return it as one line.
 
         Args:
             recipients: of the request; more than one are named, for a refusal may be about any of them.
+            hide: returns words without the login that they may quote, before any of them are cut off.
         """
         code, words = self._said()
         said = ": ".join(filter(None, (code, words))) or _EMPTY.get(self.status, "no reason is given")
-        line = f"HTTP {self.status} {printable(said, _LONGEST)}"
+        line = f"HTTP {self.status} {printable(hide(said), _LONGEST)}"
         if self.taken and (theirs := self._id()):
-            line += f" id={printable(theirs, 200)}"
+            line += f" id={printable(hide(theirs), 200)}"
         if (pause := self.pause) is not None:
             line += f" (Retry-After: {pause:.0f} s)"
         if recipients > 1 and not self.taken:

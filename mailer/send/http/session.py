@@ -18,6 +18,7 @@ from mailer.config.hops import Api
 from mailer.mail.clock import Clock
 from mailer.mail.envelope import Envelope, Recipient
 from mailer.mail.header import HeaderReader, HeaderTooLarge
+from mailer.mail.masking import masked
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import printable
 from mailer.send.http.addressed import addressed
@@ -29,7 +30,6 @@ from mailer.send.http.sigv4 import Keys, Signer, signed
 from mailer.send.phase import Phase, Timeouts
 from mailer.send.smtp import utf8
 from mailer.send.smtp.client import Commit
-from mailer.send.smtp.concealment import MASK
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.login import Login, fetch
 from mailer.send.trouble import HopTrouble, SessionLost, judge_http
@@ -86,8 +86,8 @@ class HttpSession:
         self._clock = clock
         self._say = say
         self._keys: Keys | None = None
-        self._shown = ""
-        """The login as the last request had it, which an answer may quote."""
+        self._shown: set[str] = set()
+        """What requests had to log in with, which an answer may quote."""
 
     @classmethod
     async def open(
@@ -193,7 +193,8 @@ class HttpSession:
 
     async def _post(self, copy: Source, sender: str, batch: list[Recipient], on_commit: Commit) -> Answer:
         made = await self._request(copy, sender, [recipient.address for recipient in batch])
-        self._shown = made.headers["Authorization"].partition(" ")[2]
+        login = made.headers["Authorization"].partition(" ")[2]
+        self._shown |= {login, login.rpartition("Signature=")[2]}
         self._tell(f"C: POST {made.url} ({made.body.size} octets)")
         answer = await self._exchange.post(made, lambda: on_commit(batch))
         self.tls = self._exchange.tls
@@ -204,9 +205,11 @@ class HttpSession:
         secret = self._login.token
         if self.hop.password and not self._keys:
             secret = await asyncio.to_thread(self.hop.password.reveal)  # it may be a command's output
+        self._shown.add(secret)
         made = request(self.hop, Errand(copy, recipients, sender, secret, secrets.token_hex(16)))
         if self._keys is None:
             return made
+        self._shown |= {self._keys.secret, self._keys.session}
         # In a thread: the whole body is read, for the signature goes before it.
         digest = await asyncio.to_thread(made.body.digest)
         signer = Signer(self._keys, self.hop.region, "ses")
@@ -243,8 +246,11 @@ class HttpSession:
         return [self._outcome(r, status, scope, line) for r in batch]
 
     def _line(self, answer: Answer, recipients: int = 1) -> str:
-        line = answer.line(recipients).replace(self._shown, MASK)
-        return self._login.conceal.words(line) if self._login.conceal else line
+        return answer.line(recipients, self._hide)
+
+    def _hide(self, words: str) -> str:
+        words = masked(words, self._shown)
+        return self._login.conceal.words(words) if self._login.conceal else words
 
     def _trouble(self, broken: Broken) -> HopTrouble:
         kind = SessionLost if broken.phase is Phase.BODY else HopTrouble
