@@ -206,6 +206,41 @@ def test_the_debian_package_is_installed_upgraded_removed_and_purged(release: Pa
     assert "All of it works." in done.stdout
 
 
+@pytest.mark.parametrize("fault", ["", "mail", "unread", "overlooked", "elsewhere"])
+def test_a_purge_removes_a_spool_only_where_it_has_seen_that_no_mail_is_in_it(
+    tmp_path: Path, fault: str
+) -> None:
+    """`find` fails, as on a disk that cannot be read, or does not see a message; the spool is a link."""
+    text = (REPOSITORY / "scripts/debian/postrm").read_text()
+    script = tmp_path / "postrm"
+    script.write_text(re.sub(r"(?<![\w$\"/>])/(?=(etc|var|run)/)", f"{tmp_path}/", text))
+    spool = tmp_path / "var/spool/mailer"
+    home = tmp_path / "elsewhere" if fault == "elsewhere" else spool
+    for name in ("new", "failed", "retry/20261122T2145Z", "local/new", "log", "state", "tmp"):
+        (home / name).mkdir(parents=True)
+    (home / ".mailer-spool").touch()
+    (home / "state/alerts.json").touch()
+    if home != spool:
+        spool.parent.mkdir(parents=True)
+        spool.symlink_to(home)
+    if fault:
+        (home / "failed/01JD0000000000000000000000").touch()
+    find = tmp_path / "bin/find"
+    find.parent.mkdir()
+    if fault in {"unread", "overlooked"}:
+        real, last = shutil.which("find"), "exit 1" if fault == "unread" else "exit 0"
+        find.write_text(f'#!/bin/sh\n{real} "$@" | grep -v /failed/\n{last}\n')
+        find.chmod(0o755)
+    path = f"{find.parent}:{os.environ['PATH']}"
+    argv = ["sh", str(script), "purge"]
+    done = subprocess.run(argv, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert spool.exists() is bool(fault)
+    assert ("has mail, and stays" in done.stdout) is bool(fault), done.stdout
+    if fault:
+        assert (home / "failed/01JD0000000000000000000000").exists()
+
+
 CONTAINER = REPOSITORY / "scripts" / "docker"
 
 
