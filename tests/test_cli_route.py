@@ -94,6 +94,21 @@ def test_mail_goes_where_route_says(relay: Relay, seed: int) -> None:
     assert done == said
 
 
+def test_route_says_that_an_interface_is_always_verified(relay: Relay) -> None:
+    """Also without a username: the keys may be of the environment or of the instance's role."""
+    there, here = {"api": "ses", "region": "eu-central-1"}, f"http://{LOOPBACK}:{free_port()}"
+    keys = {"username": "AKIAEXAMPLE", "password": "pw-correct-horse"}
+    for interface, said in (
+        (there, "ses over HTTPS; the certificate must be valid for email.eu-central-1.amazonaws.com"),
+        (there | keys, "ses over HTTPS; the certificate must be valid for email.eu-central-1.amazonaws.com"),
+        (there | keys | {"apiUrl": here}, "ses over HTTP, in clear"),
+    ):
+        relay.configure({"forwardSMTP": True, "forwardProviders": [interface]})
+        Spool.open(relay.spool, create=True).close()
+        asked = relay.mailer("route", "--from", "app@example.com", "--to", BOB, "--json")
+        assert json.loads(asked.stdout)["hops"][0]["tls"] == said
+
+
 def test_route_names_hops_health_tls_rewriting_signature_and_time(relay: Relay, tmp_path: Path) -> None:
     key = write_key(tmp_path, "mail", KeyType.ED25519).private_key_path
     bulk = {

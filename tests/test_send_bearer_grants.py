@@ -253,3 +253,15 @@ def test_what_ends_within_14_days_is_told_though_nobody_wrote_it_down(
     assert check["status"] == "degraded"
     assert f"cloud: {what} ends in" in check["message"]
     assert f'mailer_provider_secret_end_timestamp_seconds{{provider="cloud",what="{what}"}}' in metrics
+
+
+def test_a_refresh_token_that_its_grant_does_not_use_is_shown_without_a_time(
+    cloud: Callable[[str], Cloud],
+) -> None:
+    """Some servers give one with a grant that needs none."""
+    one = cloud("secret")
+    assert one.send() == ""
+    [file] = (one.relay.spool / "state").glob("token-*.json")
+    assert "refreshed" not in one.kept
+    file.write_text(json.dumps(one.kept | {"refresh": "r-1"}))
+    assert "    refresh token not used\n" in one.relay.mailer("auth", "status").stdout

@@ -140,7 +140,10 @@ def _text(row: Row) -> str:
     lines = [f"{row.name}: {row.username}, {row.grant}, {token}"]
     if row.refresh_token:
         ends = f", ends {words.moment_of(row.refresh_token_ends)}" if row.refresh_token_ends else ""
-        lines.append(f"    refresh token last used {words.moment_of(row.refresh_token_used)}{ends}")
+        last = (
+            f"last used {words.moment_of(row.refresh_token_used)}" if row.refresh_token_used else "not used"
+        )
+        lines.append(f"    refresh token {last}{ends}")
     if row.secret_ends:
         lines.append(f"    secret or certificate ends {row.secret_ends}")
     if row.certificate_ends:

@@ -220,10 +220,13 @@ def _health(row: Row | None) -> str:
 def tls_words(hop: Hop) -> str:
     """Say what TLS a hop is spoken to with, and whether its certificate must be valid."""
     if hop.api:
-        how = f"{hop.api.value} over {hop.api_url.partition(':')[0].upper()}"
-    elif hop.opportunistic:
+        if hop.api_url.startswith("http://"):
+            return f"{hop.api.value} over HTTP, in clear"  # To this host alone.
+        # `Exchange` always verifies, also where the keys are not the provider's username: from a role, say.
+        return f"{hop.api.value} over HTTPS; the certificate must be valid for {hop.name}"
+    if hop.opportunistic:
         return "STARTTLS when it is offered, with any certificate, and in clear when it fails"
-    elif hop.implicit_tls:
+    if hop.implicit_tls:
         how = "TLS from the first byte"
     elif hop.starttls is StartTls.NEVER and not (hop.username and not hop.here):
         return "in clear"
