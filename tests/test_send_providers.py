@@ -1,9 +1,11 @@
 """Providers that give trouble are left alone for a while, by all runs; no mail is lost or bounced by it."""
 
 import json
+import os
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from testbed.relay import Relay
 
 from mailer.mail.outcome import Scope, Status
 from mailer.mail.reply import Reply
+from mailer.maillog.events import MailLog
 from mailer.send.phase import Phase
 from mailer.send.quota import quota_of
-from mailer.send.routes import breaker
+from mailer.send.routes import breaker, providers
 from mailer.send.routes.breaker import Ailment
 from mailer.send.routes.turns import Turns
 from mailer.send.trouble import judge
@@ -403,6 +406,28 @@ def test_a_state_that_cannot_be_written_stops_no_mail(relay: Relay) -> None:
         assert "the providers' state cannot be written" in done.stderr
         assert len(first.sessions) <= 3
         assert all(found(relay.spool, message) for message in ids) or len(second.messages) == 3
+
+
+def test_a_reset_is_seen_by_a_run_that_could_not_write_what_it_found(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file had nothing of that provider; until then the run goes by what it knows."""
+    monkeypatch.setattr(providers, "_LOOK", 0.0)
+    relay.configure(forward_to(forwardProviders=[{"name": "acme", "host": LOOPBACK, "port": 9}]))
+    account, said = f"{LOOPBACK}:9", list[str]()
+    with Spool.open(relay.spool, create=True) as spool:
+        log = MailLog(NOW.timestamp, lambda _level, text, _fields: said.append(text))
+        run = providers.Providers(spool, log, NOW.timestamp)
+        in_the_way = relay.spool / "state" / f".providers.json.{os.getpid()}"
+        in_the_way.mkdir()  # This process cannot write; the operator's can.
+        ailment = Ailment.of(Scope.PROVIDER, REFUSED, None)
+        run.change(account, "acme", partial(breaker.failed, ailment=ailment, now=NOW))
+        assert said[0] == "the providers' state cannot be written"
+        run.look()
+        assert run.state(account).open_until
+        assert relay.mailer("providers", "reset", "acme").returncode == 0
+        run.look()
+        assert run.state(account) == ProviderState()
 
 
 def test_explain_trouble_prints_the_table_and_what_it_says_of_a_reply(relay: Relay) -> None:

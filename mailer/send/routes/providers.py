@@ -41,6 +41,8 @@ class Providers:
         self._states: States = provider_state.read(spool)
         self._looked = 0.0
         self._unwritten = False
+        self._stamp: tuple[int, int] | None = None
+        """The file's, since when changes are known to this run alone."""
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -49,11 +51,19 @@ class Providers:
         return self._states.get(account, _WELL)
 
     def look(self) -> None:
-        """Read the file again, unless that was just done."""
+        """Read the file again, unless that was just done.
+
+        What could not be written is kept until the file is written by another runner, which found out for
+        itself, or by the operator, who resets a provider.
+        """
         now = monotonic()
-        if now - self._looked >= _LOOK and not self._unwritten:
-            self._looked = now
-            self._states = provider_state.read(self._spool)
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        if self._unwritten and provider_state.stamp(self._spool) == self._stamp:
+            return
+        self._unwritten = False
+        self._states = provider_state.read(self._spool)
 
     def change(self, account: str, name: str, how: Callable[[ProviderState], ProviderState]) -> None:
         """Change a provider's state, here and on disk, and tell of it."""
@@ -66,6 +76,7 @@ class Providers:
             self._states[account] = how(before)
             if not self._unwritten:
                 self._log.warning("the providers' state cannot be written", error=error.strerror)
+                self._stamp = provider_state.stamp(self._spool)
             self._unwritten = True
         after = self.state(account)
         was, known = health(before, now), health(after, now)

@@ -5,6 +5,7 @@ file that is lost or damaged means that every provider is tried.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailer.mail.login_causes import Cause, cause_of
-from mailer.spool.layout import Spool
+from mailer.spool.layout import STATE, Spool
 from mailer.spool.state import small_files
 
 NAME = "providers.json"
@@ -137,6 +138,16 @@ def read(spool: Spool) -> States:
     return decode(small_files.read(spool, NAME) or b"")
 
 
+def stamp(spool: Spool) -> tuple[int, int] | None:
+    """Return what changes whenever somebody has written the file; None: there is none."""
+    try:
+        with spool.directory(STATE) as directory:
+            seen = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns
+
+
 def decode(data: bytes) -> States:
     """Read what can be read; an entry that cannot is as if there were none."""
     found: States = {}
@@ -177,12 +188,14 @@ def end_pauses(spool: Spool, now: datetime) -> None:
 
 
 def forget(spool: Spool, accounts: Collection[str]) -> None:
-    """Forget what is known of some providers: they are as good as new; raises OSError."""
+    """Forget what is known of some providers: they are as good as new; raises OSError.
+
+    The file is written also when it had nothing of them: a runner may know what it could not write, and reads
+    the file again once that is another one (see `stamp`).
+    """
     with small_files.alone(spool):
-        before = read(spool)
-        after = {account: known for account, known in before.items() if account not in accounts}
-        if after != before:
-            write(spool, after)
+        kept = {account: known for account, known in read(spool).items() if account not in accounts}
+        write(spool, kept)
 
 
 def write(spool: Spool, states: States) -> None:
