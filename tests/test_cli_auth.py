@@ -93,6 +93,43 @@ def test_what_is_no_login_is_said_in_a_sentence(
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
+def test_each_of_two_mailboxes_at_one_host_can_be_named_as_it_is_shown(
+    relay: Relay, tokens: TokenServer
+) -> None:
+    """Neither has a `name`: the second is `HOST #2` wherever a provider is shown or named, or its login."""
+    settings = through(9, tokens, grant="clientCredentials", clientSecret="s3cret")
+    first = settings["forwardProviders"][0] | {"name": ""}
+    second = first | {"username": "second@example.com"}
+    rule = {"sender": "app@example.com", "provider": "127.0.0.1 #2"}
+    relay.configure(settings | {"forwardProviders": [first, second], "routes": [rule]})
+    waiting = queue(relay.spool)
+
+    def done(*arguments: str) -> tuple[int, str]:
+        one = relay.mailer(*arguments)
+        return one.returncode, one.stdout + one.stderr
+
+    none = "no tokens were kept\n"
+    assert done("auth", "logout", "127.0.0.1 #2") == (0, f"127.0.0.1 #2: {none}")
+    assert done("auth", "logout", "second@example.com@127.0.0.1") == (0, f"127.0.0.1 #2: {none}")
+    assert done("auth", "logout", "127.0.0.1") == (0, f"127.0.0.1: {none}")
+    code, said = done("auth", "login", "127.0.0.1 #2")
+    assert (code, "mailer auth test '127.0.0.1 #2'" in said) == (78, True), said
+    code, said = done("auth", "test", "127.0.0.1:9")
+    assert (code, "several: 127.0.0.1, 127.0.0.1 #2" in said) == (2, True), said
+    code, said = done("auth", "test", "127.0.0.1 #2")
+    assert (code, "127.0.0.1 #2" in said) == (1, True), said
+    rows = [json.loads(line)["name"] for line in done("auth", "status", "--json")[1].splitlines()]
+    shown = [json.loads(line)["name"] for line in done("providers", "--json")[1].splitlines()]
+    assert rows == shown == ["127.0.0.1", "127.0.0.1 #2"]
+    well = ": as if there had been no trouble\n"
+    assert done("providers", "reset", "127.0.0.1 #2") == (0, f"127.0.0.1 #2{well}")
+    assert done("providers", "reset", "127.0.0.1:9") == (0, f"127.0.0.1{well}127.0.0.1 #2{well}")
+    assert done("providers", "reset", "127.0.0.1 #3")[0] == 66
+    code, said = done("route", "--from", "app@example.com", "--to", "bob@example.net")
+    assert (code, "127.0.0.1 #2" in said) == (0, True), said
+    assert found(relay.spool, waiting) is not None
+
+
 # The device grant, with no time passing.
 
 

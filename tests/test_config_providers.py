@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mailer.config.checks import warnings
+from mailer.config.hops import Provider, by_name, called
 from mailer.config.load import load
 from mailer.config.own_name import system_name
 from mailer.mail.host_name import fault
@@ -164,3 +165,31 @@ def test_the_systems_full_name_is_found_without_asking_anybody(tmp_path, kernel,
         if text is not None:
             (tmp_path / file).write_text(text, encoding="latin-1")
     assert system_name(tmp_path, kernel) == name
+
+
+def test_each_provider_has_a_name_of_its_own_and_an_address_names_all_there():
+    first, second = (Provider(host="smtp.example.com", username=f"{who}@example.com") for who in "ab")
+    other, misleading = (
+        Provider(host="smtp.example.com", port=25),
+        Provider(host="x", name="smtp.example.com #2"),
+    )
+    every = (first, second, other, misleading)
+    host = "smtp.example.com"
+    assert by_name(every) == {
+        host: first,
+        f"{host} #3": second,
+        f"{host} #4": other,
+        f"{host} #2": misleading,
+    }
+    for text, meant in (
+        (host, [first]),
+        (f"{host} #3", [second]),
+        (f"{host} #2", [misleading]),
+        (f"{host}:587", [first, second]),
+        (f"b@example.com@{host}", [second]),
+        (f"b@example.com@{host}:587", [second]),
+        ("x:587", [misleading]),
+        (f"{host} #5", []),
+        ("b@example.com", []),
+    ):
+        assert [*called(every, text).values()] == meant

@@ -15,6 +15,7 @@ from itertools import islice, takewhile
 import click
 
 from mailer.cli.setup import configuration
+from mailer.config.hops import by_name
 from mailer.config.model import Config
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, spots
@@ -55,7 +56,7 @@ def _recent(spool: Spool) -> Iterator[str]:
 
 def providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Offer the configured providers by name, switched on or not."""
-    return _beginning(incomplete, lambda: (one.label for one in _config(context).every_provider))
+    return _beginning(incomplete, lambda: by_name(_config(context).every_provider))
 
 
 def suppressed(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

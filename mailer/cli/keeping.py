@@ -23,7 +23,9 @@ def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
     """Find what keeps all mail back that could be tried now."""
     targets = Directions(config).targets
     providers = [each for each in targets if isinstance(each, Provider)]
-    ways = {each.account: each.label for each in providers} if len(providers) == len(targets) else {}
+    ways = (
+        {each.account: config.name_of(each) for each in providers} if len(providers) == len(targets) else {}
+    )
 
     def account_at(hop: str) -> str:
         whose = provider_at(config, hop)

@@ -118,7 +118,14 @@ class Provider(Pace, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
+        """What it is called; others may be called so, too: see `by_name`."""
         return self.name or self.host
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """What it may be named by, alone or with others, beside its name."""
+        at = {self.host, f"{self.host}:{self.port}"}
+        return frozenset(at | {f"{self.username}@{each}" for each in at if self.username})
 
     @property
     def oauth(self) -> OAuth2 | None:
@@ -165,6 +172,31 @@ class Sending(Group, frozen=True, kw_only=True):
     """Transactions that one runner begins in a minute at one next hop; 0: no limit."""
     shutdown_grace: Seconds = Seconds(30)
     """How long a runner or receiver that is to stop may finish what is in flight."""
+
+
+def by_name(providers: tuple[Provider, ...]) -> dict[str, Provider]:
+    """Name each provider by its label, the second one of a label `LABEL #2`, and so on, in their order.
+
+    Programs print these names, and commands take them: two mailboxes at one host often have no `name`.
+    """
+    named: dict[str, Provider] = {}
+    labels = {each.label for each in providers}
+    for each in providers:
+        name, number = each.label, 1
+        while name in named or (number > 1 and name in labels):
+            number += 1
+            name = f"{each.label} #{number}"
+        named[name] = each
+    return named
+
+
+def called(providers: tuple[Provider, ...], text: str) -> dict[str, Provider]:
+    """Return by name which providers an operator means: one by its name as above, else all by an address.
+
+    An address is HOST, HOST:PORT, USERNAME@HOST or USERNAME@HOST:PORT.
+    """
+    named = by_name(providers)
+    return {text: named[text]} if text in named else {n: p for n, p in named.items() if text in p.addresses}
 
 
 def by_priority(providers: tuple[Provider, ...]) -> dict[int, tuple[Provider, ...]]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_priority
+from mailer.config.hops import DirectDelivery, Provider, Sending, TlsPolicy, by_name, by_priority
 from mailer.config.kinds import Count, Group, Limit, Name, Port, Some
 from mailer.config.monitoring import Alerts
 from mailer.config.on_event import OnEvent
@@ -321,6 +321,11 @@ class Config(Group, frozen=True, kw_only=True):
     def every_provider(self) -> tuple[Provider, ...]:
         """As `providers`, also while the forward route is switched off."""
         return tuple(provider for equals in self._ranked.values() for provider in equals)
+
+    def name_of(self, provider: Provider) -> str:
+        """Return what a provider is called where several may have the same label: see `by_name`."""
+        named = by_name(self.every_provider)
+        return next((name for name, each in named.items() if each == provider), provider.label)
 
     @property
     def _ranked(self) -> dict[int, tuple[Provider, ...]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mailer.config.hops import by_name
 from mailer.config.model import Config
 from mailer.config.problem import Problem
 from mailer.config.routing import RouteRule, listed
@@ -11,7 +12,7 @@ from mailer.mail.reply import printable
 
 def refusals(config: Config) -> Iterator[Problem]:
     """Say which rules cannot be followed."""
-    known = {provider.label for provider in config.every_provider}
+    known = {*by_name(config.every_provider)}
     for at, rule in enumerate(config.routes):
         where = f"$.routes[{at}]"
         yield from _destination(rule, where, known)

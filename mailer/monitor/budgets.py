@@ -1,10 +1,10 @@
 """What is used of the budgets, by names that are fit to be labels, and when something is free again."""
 
-from collections import Counter
 from collections.abc import Callable
 
 import msgspec
 
+from mailer.config.hops import by_name
 from mailer.config.model import Config
 from mailer.mail import budget
 from mailer.mail.budget import Counted, Spent, Terms, WhenUsedUp
@@ -42,10 +42,7 @@ class Budget(msgspec.Struct, frozen=True):
 def budgets(config: Config, spool: Spool, read: Callable[[], Reading]) -> tuple[Budget, ...]:
     """Look at every budget, those of providers first; args: read: reads the clocks."""
     found: list[Budget] = []
-    called: Counter[str] = Counter()
-    for each in config.providers:
-        called[each.label] += 1
-        name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
+    for name, each in by_name(config.providers).items():
         if each.terms:
             spent = _spent(spool, each.account, each.terms, read())
             found.append(_budget(name, each.account, each.terms, spent))

@@ -1,7 +1,6 @@
 """The configured providers, by names that are fit to be labels, and how runners found them."""
 
 import shlex
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -64,10 +63,7 @@ class Provider:
 def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
     """Say how each provider is, in the order in which they are tried."""
     found: list[Provider] = []
-    called: Counter[str] = Counter()
-    for each in config.providers:
-        called[each.label] += 1
-        name = f"{each.label} #{called[each.label]}" if called[each.label] > 1 else each.label
+    for name, each in hops.by_name(config.providers).items():
         state = reading.providers.get(each.account, ProviderState())
         login = each.oauth.record(each.account) if each.oauth else ""
         found.append(Provider(name, state, _ends(each, name, reading), login))

@@ -7,6 +7,8 @@ configuration, so that what it says can be typed; it decides nothing.
 import re
 import shlex
 
+import msgspec
+
 from mailer.config.hops import Provider
 from mailer.config.model import Config
 from mailer.mail.lazy_pattern import compile_late
@@ -34,6 +36,8 @@ def advise(config: Config, standing: Standing) -> str:
     if standing.hop == LOCAL and standing.status is Status.SENT:
         return _kept(config)
     whose = provider_at(config, standing.hop)
+    if whose:
+        whose = msgspec.structs.replace(whose, name=config.name_of(whose))  # What is typed names it alone.
     moved = _left_behind(config, standing) if standing.hop not in {"", LOCAL} else ""
     match standing.status:
         case Status.SENT | Status.DEFERRED | Status.PENDING if moved:

@@ -19,4 +19,4 @@ def provider_at(config: Config, hop: str) -> Provider | None:
 def named(config: Config, hop: str) -> str:
     """Write a hop with the provider's name, where that says more than the address."""
     whose = provider_at(config, hop)
-    return f"{whose.label} ({hop})" if whose and whose.name and whose.name not in hop else hop
+    return f"{config.name_of(whose)} ({hop})" if whose and whose.name and whose.name not in hop else hop

@@ -30,5 +30,5 @@ from mailer.cli.options import examples
 def auth() -> None:
     """Log in to providers whose `auth` is of type oauth2, and see how that goes.
 
-    PROVIDER is what `mailer providers` shows first, or HOST:PORT.
+    PROVIDER is what `mailer providers` shows first, or USERNAME@HOST.
     """

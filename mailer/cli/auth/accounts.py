@@ -15,7 +15,7 @@ from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
 from mailer.cli.setup import Workplace, configuration, workplace
-from mailer.config.hops import Provider
+from mailer.config.hops import Provider, by_name, called
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
 from mailer.config.own_name import own_name
@@ -67,19 +67,22 @@ def source_of(provider: Provider, at: Workplace) -> tuple[OAuth2, TokenSource]:
 
 
 def chosen(config: Config, name: str) -> Provider:
-    """Return the provider that a command names.
+    """Return the provider that a command names, with the name that tells it from all others.
 
     Raises:
-        Failure: there is none, or it has no tokens.
+        Failure: there is none, it has no tokens, or an address is that of several.
     """
-    known = [each for each in config.providers if each.oauth]
-    for each in config.providers:
-        if name in {each.label, f"{each.host}:{each.port}"}:
-            if each.oauth:
-                return each
-            why = "logs in without tokens: its auth is not of type oauth2"
-            raise Failure(Exit.CONFIG, printable(f"{name} {why}"))
-    there = ", ".join(each.label for each in known) or "none"
+    found = called(config.providers, name)
+    with_tokens = {each: one for each, one in found.items() if one.oauth}
+    if len(with_tokens) == 1:
+        [(label, one)] = with_tokens.items()
+        return msgspec.structs.replace(one, name=label)
+    if with_tokens:
+        raise Failure(Exit.USAGE, printable(f"{name} is the address of several: {', '.join(with_tokens)}"))
+    if found:
+        why = "logs in without tokens: its auth is not of type oauth2"
+        raise Failure(Exit.CONFIG, printable(f"{name} {why}"))
+    there = ", ".join(each for each, one in by_name(config.providers).items() if one.oauth) or "none"
     raise Failure(Exit.NO_INPUT, printable(f"{name}: no such provider; those with tokens: {there}"))
 
 
@@ -97,13 +100,14 @@ def status(*, as_json: bool) -> None:
     """
     end_with_the_pipe()
     with workplace() as at:
-        rows = [asyncio.run(_row(each, at)) for each in at.config.providers if each.oauth]
+        known = by_name(at.config.providers)
+        rows = [asyncio.run(_row(name, each, at)) for name, each in known.items() if each.oauth]
     if not rows and not as_json:
         sys.stdout.write("no provider logs in with tokens: none has auth of type oauth2\n")
     sys.stdout.writelines(json_line(row) if as_json else _text(row) for row in rows)
 
 
-async def _row(provider: Provider, at: Workplace) -> Row:
+async def _row(name: str, provider: Provider, at: Workplace) -> Row:
     terms, source = source_of(provider, at)
     kept, failure = Tokens(), ""
     try:
@@ -113,7 +117,7 @@ async def _row(provider: Provider, at: Workplace) -> Row:
         failure = trouble.text
     cause = cause_of(failure)
     return Row(
-        name=provider.label,
+        name=name,
         username=provider.username,
         grant=terms.grant.value,
         token_obtained=_written(kept.obtained),
@@ -127,7 +131,7 @@ async def _row(provider: Provider, at: Workplace) -> Row:
         failed_at=_written(kept.failed),
         failure=failure,
         cause=cause.name if cause else "",
-        todo=cause.advice(provider.label) if cause else "",
+        todo=cause.advice(name) if cause else "",
     )
 
 

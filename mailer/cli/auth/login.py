@@ -47,7 +47,7 @@ def login(name: str, *, as_json: bool) -> None:
         assert provider.oauth is not None
         if provider.oauth.grant is not Grant.DEVICE_CODE:
             why = f"its grant, {provider.oauth.grant}, asks no user; try it with mailer auth test"
-            raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {provider.label}"))
+            raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {shlex.quote(provider.label)}"))
         try:
             asyncio.run(_log_in(provider, at, as_json=as_json))
         except TokenTrouble as trouble:

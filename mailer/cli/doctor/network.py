@@ -80,7 +80,9 @@ def sections(config: Config, asked: Asked) -> Iterator[Section]:
     states = _provider_states(config)
     for provider, hop in zip(config.providers, hops, strict=True):
         state = states.get(provider.account, ProviderState())
-        yield Section(f"provider {provider.label}", partial(_provider, config, provider, hop, state))
+        yield Section(
+            f"provider {config.name_of(provider)}", partial(_provider, config, provider, hop, state)
+        )
     try:
         resolver = name_servers(config, asked.resolver)
     except (LookupFailed, ValueError) as error:
@@ -132,7 +134,7 @@ def _provider_states(config: Config) -> States:
 
 
 async def _provider(config: Config, provider: Provider, hop: Hop, state: ProviderState) -> list[Finding]:
-    now, name = time.time(), provider.label
+    now, name = time.time(), config.name_of(provider)
     looked_up, addresses = await provider_check.look_up(hop)
     found = await _login(config, provider, hop) if addresses else []
     return [looked_up, *found, provider_check.standing(hop, name, state, datetime.fromtimestamp(now, UTC))]
@@ -141,11 +143,11 @@ async def _provider(config: Config, provider: Provider, hop: Hop, state: Provide
 async def _login(config: Config, provider: Provider, hop: Hop) -> list[Finding]:
     """Log in as a run would: with a token that is kept in the spool, or that is then."""
     if provider.oauth is None:
-        return await provider_check.check_provider(hop, provider.label, time.time())
+        return await provider_check.check_provider(hop, config.name_of(provider), time.time())
     try:
         with Spool.look(config.spool_dir) as spool:
             hop = replace(hop, tokens=tokens_of(provider, spool, time.time))
-            return await provider_check.check_provider(hop, provider.label, time.time())
+            return await provider_check.check_provider(hop, config.name_of(provider), time.time())
     except OSError as error:
         words = f"its access token is kept in the spool, which cannot be used: {error.strerror}"
         return [Finding(str(hop), "login", Grade.SKIPPED, words)]

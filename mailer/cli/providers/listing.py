@@ -76,7 +76,8 @@ def listing(config: Config, spool: Spool, now: datetime) -> list[Row]:
         for provider in equals:
             weight = (1 if provider.weight is None else provider.weight) if shared else 0
             state = states.get(provider.account, ProviderState())
-            row = _row(provider, state, now, priority=priority, weight=weight)
+            name = config.name_of(provider)
+            row = _row(name, provider, state, now, priority=priority, weight=weight)
             rows.append(_with_budget(row, spent.get(provider.account)))
     return rows
 
@@ -103,9 +104,11 @@ def _uses(budget: Budget) -> tuple[Use, ...]:
     )
 
 
-def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: int, weight: int) -> Row:
+def _row(
+    name: str, provider: Provider, state: ProviderState, now: datetime, *, priority: int, weight: int
+) -> Row:
     return Row(
-        name=provider.label,
+        name=name,
         host=provider.host,
         port=provider.port,
         api=provider.api.value if provider.api else "",
@@ -120,7 +123,7 @@ def _row(provider: Provider, state: ProviderState, now: datetime, *, priority: i
         trouble_at=_written(state.at),
         failures=state.failures,
         cause=state.cause.name if state.cause else "",
-        todo=state.cause.advice(provider.label) if state.cause else "",
+        todo=state.cause.advice(name) if state.cause else "",
         counts="",
         budget=(),
     )

@@ -156,7 +156,7 @@ class Explainer:
         row = self._rows.get((provider.host, provider.port, provider.username))
         keys, trouble = self._keys(subject, shown)
         return HopTerms(
-            name=provider.label,
+            name=self._config.name_of(provider),
             kind="provider",
             relay=target_name(provider, self._config),
             username=provider.username,

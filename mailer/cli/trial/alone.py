@@ -21,7 +21,7 @@ from mailer.cli.outlook import outlook
 from mailer.cli.setup import become_owner, open_log, operator_name, uses_http
 from mailer.cli.trial import Order, mail
 from mailer.config.checks import refuse_to_send
-from mailer.config.hops import Provider
+from mailer.config.hops import Provider, by_name, called
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, Config
 from mailer.config.own_name import own_name
@@ -99,10 +99,12 @@ def _restricted(config: Config, order: Order) -> Config:
 
 def _provider(config: Config, name: str) -> Provider:
     known = config.every_provider
-    for provider in known:
-        if name in {provider.name, provider.host, provider.label}:
-            return provider
-    names = ", ".join(provider.label for provider in known) or "none is configured (forwardProviders)"
+    found = called(known, name)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise Failure(Exit.USAGE, f"{name} is the address of several providers: {', '.join(found)}")
+    names = ", ".join(by_name(known)) or "none is configured (forwardProviders)"
     raise Failure(Exit.USAGE, f"there is no provider {name}; there are: {names}")
 
 

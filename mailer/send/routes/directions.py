@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from mailer.config.hops import Provider
+from mailer.config.hops import Provider, by_name
 from mailer.config.model import Config
 from mailer.config.routing import RouteRule
 from mailer.mail.header import HeaderTooLarge, read_header
@@ -143,11 +143,9 @@ def _without(first: tuple[Shares, ...], usual: tuple[Shares, ...]) -> tuple[Shar
 
 
 def _named(label: str, config: Config) -> tuple[Shares, ...]:
-    """Return the providers of one name; two accounts at one host may have the same."""
+    """Return the providers of one label, which two accounts at one host may have; else the one of a name."""
+    meant = [each for each in config.providers if each.label == label]
+    meant = meant or [each for name, each in by_name(config.providers).items() if name == label]
     groups = [_shares(equals) for equals in config.providers_by_priority.values()]
-    named = [tuple(share for share in group if _is_called(share[0], label)) for group in groups]
+    named = [tuple(share for share in group if share[0] in meant) for group in groups]
     return tuple(group for group in named if group)
-
-
-def _is_called(target: Target, label: str) -> bool:
-    return isinstance(target, Provider) and target.label == label

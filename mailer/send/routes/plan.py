@@ -193,7 +193,7 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
             tokens=tokens_of(provider, means.spool, means.clock),
         ),
         means.pool,
-        Breaker(means.providers, provider.account, provider.label),
+        Breaker(means.providers, provider.account, config.name_of(provider)),
         Presentation.to(provider),
         batch_size=largest,
         batch_delay=config.batch_delay / 1000,
