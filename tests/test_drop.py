@@ -29,6 +29,7 @@ from mailer.receive.upload import Store
 from mailer.receive.users.accounts import single_login
 from mailer.receive.users.local_users import LocalUser
 from mailer.receive.users.rates import Rate, RateLimiter, RateRules
+from mailer.sendmail import drop as sendmail_drop
 from mailer.sendmail.drop import hand_over
 from mailer.sendmail.failure import Failure
 from mailer.spool import drop, drop_file, due, idempotency
@@ -114,6 +115,14 @@ def test_a_drop_is_submitted_as_its_user_and_removed(spool: Spool) -> None:
     (told,) = [line for line in receiver.log if "took a drop in" in line]
     assert f"drop={name} uid={os.getuid()}" in told
     assert stored.name in told
+
+
+def test_an_envelope_that_would_not_be_read_is_not_left(spool: Spool) -> None:
+    many = [f"RCPT TO:<{number:0200}@example.net>" for number in range(5000)]
+    with pytest.raises(Failure, match="5000 recipients are too many") as failed:
+        hand_over(str(spool.path / DROP), [MAIL, *many], TEXT)
+    assert (failed.value.code, names(spool)) == (os.EX_DATAERR, [])
+    assert drop_file._MOST_HEAD == sendmail_drop._MOST_HEAD
 
 
 def dying(spool: Spool, act: Callable[[], object]) -> Iterator[list[str]]:

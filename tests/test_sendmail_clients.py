@@ -264,6 +264,25 @@ def test_resent_fields_decide_to_whom(door):
     assert b"To: first@example.net\r\n" in header(stored)
 
 
+@up_and_down
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "words"),
+    [
+        (["a@b.example", "bad@@b"], "Subject: x\n\nx\n", os.EX_NOUSER, "<bad@@b>: "),
+        (["-t"], "To: a@b.example,\n c d@b.example\n\nx\n", os.EX_NOUSER, "<c d@b.example>: "),
+        (["-f", "ann@@b.example", "a@b.example"], "Subject: x\n\nx\n", os.EX_DATAERR, "malformed label"),
+        (["-V", "x" * 101, "a@b.example"], "Subject: x\n\nx\n", os.EX_DATAERR, "ENVID must be"),
+        (["a@b.example"], "Subject: x\n\n\0\n", os.EX_DATAERR, "NUL character"),
+        (["a@b.example"], "Subject: x\n\nx\rx\n", os.EX_DATAERR, "bare CR or LF"),
+    ],
+)
+def test_what_no_receiver_takes_is_refused_with_and_without_one(door, arguments, given, code, words):
+    before = door.queued()
+    done = door.run(*arguments, given=given)
+    assert (done.returncode, words in done.stderr.decode()) == (code, True), done
+    assert (door.queued(), list((door.relay.spool / "drop").iterdir())) == (before, [])
+
+
 def test_what_dsn_and_the_null_sender_ask_for_arrives(door):
     options = ("-N", "success,failure", "-R", "hdrs", "-V", "id+1", "-f", "<>")
     assert door.run(*options, "bob@example.net", given="Subject: dsn-1\n\nx\n").returncode == 0

@@ -110,6 +110,8 @@ def test_nothing_in_a_message_is_read_as_commands(place: Place, sequence: bytes)
         ("EHLO x\r\nMAIL TO:<a>\r\nMAIL FROM:\r\nMAIL FROM:<a\r\n", "220 250 501 501 501", 0),
         ("EHLO x\r\nMAIL FROM:<a> =\r\nMAIL FROM:<a><b>SIZE=1\r\n", "220 250 501 501", 0),
         ("EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<j\xf6rg@x>\r\n", "220 250 250 553", 0),
+        ("EHLO x\r\nMAIL FROM:<a@@b>\r\nMAIL FROM:<a> SIZE=x\r\nMAIL FROM:<a> RET=full ret=full\r\n",
+         "220 250 501 501 501", 0),
         ("EHLO x\nNOOP\r\nNO\0OP\r\nNO\rOP\r\nSTARTTLS\r\n", "220 500 250 500 500 500", 0),
         ("NOOP " + "x" * 3000 + "\r\nNOOP " + "x" * 300_000 + "\r\nNOOP\r\n", "220 500 500 250", 0),
     ],
@@ -119,6 +121,26 @@ def test_what_is_not_taken_is_answered_and_nothing_of_it_is_left(
 ) -> None:
     assert codes(place.serve(said)) == heard
     assert len(place.left()) == left
+
+
+def test_a_recipient_that_no_receiver_takes_is_refused_and_the_others_get_it(place: Place) -> None:
+    good = ["a@b.example", '"c>, <"@[192.0.2.1]', "root"]
+    bad = [
+        "bad@@b",
+        "d e@b.example",
+        "",
+        "f@b..example",
+        "g@b.example> NOTIFY=<BOGUS",
+        "h@b.example> ORCPT=<h",
+    ]
+    to = "".join(f"RCPT TO:<{each}>\r\n" for pair in zip(bad, good * 2, strict=True) for each in pair)
+    replies = place.serve(f"EHLO x\r\nMAIL FROM:<a@b.example> AUTH=<>  RET=full\r\n{to}DATA\r\n{HEADER}.\r\n")
+    assert codes(replies) == "220 250 250" + " 501 250" * 6 + " 354 250"
+    [(commands, _)] = place.left()
+    assert commands == [
+        "MAIL FROM:<a@b.example> AUTH=<> RET=full",
+        *(f"RCPT TO:<{each}>" for each in good * 2),
+    ]
 
 
 def test_more_recipients_than_a_receiver_takes_are_refused_and_the_others_get_it(place: Place) -> None:

@@ -17,6 +17,8 @@ from mailer.sendmail.failure import Failure
 PLACES = ("/run/mailer-drop", "/var/spool/mailer/drop")
 """Where it is; `$MAILER_DROP` names another place. The first is a link, for a spool that is elsewhere."""
 _FIRST_LINE = "mailer-drop 1"
+_MOST_HEAD = 2**20
+"""Octets in front of the message, as many as are read when it is taken in."""
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _MIN_FREE = 16 * 2**20
 _MIN_INODES = 1000
@@ -53,9 +55,15 @@ def hand_over(path: str, commands: list[str], text: bytes) -> str:
         text: the message, with CRLF line ends.
 
     Raises:
-        Failure: EX_TEMPFAIL: it is not there; or nobody knows, and then the text says so.
+        Failure: EX_TEMPFAIL: it is not there; or nobody knows, and then the text says so. EX_DATAERR: its
+            envelope is too long for a drop.
     """
     head = "\r\n".join([_FIRST_LINE, *commands, f"BDAT {len(text)} LAST", ""])
+    if len(head) > _MOST_HEAD:
+        words = (
+            f"no receiver runs, and without one {len(commands) - 1} recipients are too many for one message"
+        )
+        raise Failure(os.EX_DATAERR, words)
     left = ""
     try:
         with _opened(path) as directory:

@@ -91,9 +91,27 @@ def _drop(order: Order, sender: str, recipients: list[str], message: Message) ->
     if not message.has(b"date"):
         message.fields.insert(0, drop.dated())
     text = message.text()
+    _check_form(order, sender, recipients, text)
     envelope = commands(sender, recipients, _parameters(order, text), order.notify)
     name = drop.hand_over(place, envelope, text)
     return f"no receiver runs: the next one takes the message in from {place}/{name}"
+
+
+def _check_form(order: Order, sender: str, recipients: list[str], text: bytes) -> None:
+    """Refuse what no receiver takes: of a drop that it refuses, the caller is not told."""
+    from mailer.sendmail.form import (  # noqa: PLC0415 - only without a receiver
+        wrong_address,
+        wrong_parameters,
+        wrong_text,
+    )
+
+    if sender and (wrong := wrong_address(sender)):
+        raise Failure(os.EX_DATAERR, f"the sender <{_shown(sender)}>: {wrong}")
+    if wrong := wrong_parameters(_parameters(order, text)) or wrong_text(text):
+        raise Failure(os.EX_DATAERR, wrong)
+    for recipient in recipients:
+        if wrong := wrong_address(recipient):
+            raise Failure(os.EX_NOUSER, f"<{_shown(recipient)}>: {wrong}; nothing was sent to anybody")
 
 
 def _parameters(order: Order, text: bytes) -> list[str]:
@@ -122,8 +140,12 @@ def _check_recipient(recipient: str, reply: tuple[int, str]) -> None:
     try:
         check(reply, os.EX_NOUSER)
     except Failure as failure:
-        shown = recipient if recipient.isprintable() else ascii(recipient)
-        raise type(failure)(failure.code, f"<{shown}>: {failure}; nothing was sent to anybody") from None
+        words = f"<{_shown(recipient)}>: {failure}; nothing was sent to anybody"
+        raise type(failure)(failure.code, words) from None
+
+
+def _shown(address: str) -> str:
+    return address if address.isprintable() else ascii(address)
 
 
 def _verify(order: Order) -> int:

@@ -1,7 +1,8 @@
 """SMTP on standard input while no receiver runs (`-bs`): each message becomes a drop of its own.
 
-Only the form of an address is looked at. Whether this user may send as it, and to whom, is decided when the
-drop is taken in, as for every drop: a refusal then reaches the operator, and not this client.
+Only the form of addresses and parameters is checked (`form`). Whether this user may send as it, and to whom,
+is decided when the drop is taken in, as for every drop: a refusal then is one of the whole message, and
+reaches the operator, and not this client.
 """
 
 import os
@@ -10,6 +11,7 @@ import socket
 
 from mailer.sendmail import drop
 from mailer.sendmail.failure import Failure
+from mailer.sendmail.form import wrong_address, wrong_parameters, wrong_text
 from mailer.sendmail.message import MOST, Message
 from mailer.sendmail.relay import write
 
@@ -19,9 +21,14 @@ _LONGEST_LINE = 2048
 _MOST_RECIPIENTS = 1000
 """As the receiver has it by default (`maxRecipients`)."""
 _END = b"\r\n.\r\n"
-_ARGUMENT = re.compile(r"(<.*>|[^<>\s]+)((?: +[A-Za-z0-9-]+(?:=[^ =]+)?)*)")
+_ARGUMENT = re.compile(
+    r'(<(?:"(?:[^"\\]|\\.)*")?[^>]*>|(?:"(?:[^"\\]|\\.)*")?[^<>\s]+)((?: +[A-Za-z0-9-]+(?:=[^ =]+)?)*)'
+)
+"""An address, within brackets or without, and parameters; in quotes there may be brackets and blanks."""
 _PARAMETERS = {"MAIL": {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"}, "RCPT": {"NOTIFY", "ORCPT"}}
 """Without those of FUTURERELEASE: a drop is taken in later, and HOLDFOR would count from then."""
+_WRONG = {"MAIL": "5.1.7", "RCPT": "5.1.3"}
+"""The status of an address that is malformed, as the receiver has it."""
 _EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN")
 _OK = "250 2.0.0 Ok"
 
@@ -102,14 +109,23 @@ class Session:
         found = _ARGUMENT.fullmatch(argument[len(word) :].strip(" "))
         if not argument.upper().startswith(word) or found is None:
             return f"501 5.5.4 The syntax is {verb} {word}<address>, then parameters"
-        address, parameters = found.groups()
-        for each in parameters.split():
+        address, parameters = found[1], [each for each in found[2].split(" ") if each]
+        refusal = self._malformed(verb, address, parameters)
+        if not refusal and not (argument.isascii() or self._utf8):
+            refusal = "553 5.6.7 An address beyond ASCII needs MAIL with SMTPUTF8"
+        if not refusal:
+            self._envelope.append(" ".join([f"{verb} {word}{address}", *parameters]))
+        return refusal
+
+    def _malformed(self, verb: str, address: str, parameters: list[str]) -> str:
+        path = address[1:-1] if address.startswith("<") else address
+        if (path or verb == "RCPT") and (wrong := wrong_address(path)):
+            return f"501 {_WRONG[verb]} {wrong}"
+        for each in parameters:
             if (name := each.partition("=")[0].upper()) not in _PARAMETERS[verb]:
                 return f"555 5.5.4 {verb} parameter {name} is not known while no receiver runs"
-        if not (address.isascii() or self._utf8):
-            return "553 5.6.7 An address beyond ASCII needs MAIL with SMTPUTF8"
-        self._envelope.append(f"{verb} {word}{address}{parameters}")
-        return ""
+        wrong = wrong_parameters(parameters)
+        return f"501 5.5.4 {wrong}" if wrong else ""
 
     def _data(self, argument: str) -> str:
         refusal = ""
@@ -134,10 +150,8 @@ class Session:
         """Leave a message as a drop, and say so, or why not."""
         if text is None:
             return f"552 5.3.4 The message is larger than {MOST} octets"
-        if b"\0" in text:
-            return "554 5.6.0 The message has a NUL character; encode binary parts in base64"
-        if not text.count(b"\r\n") == text.count(b"\n") == text.count(b"\r"):
-            return "550 5.5.2 The message has a bare CR or LF; every line must end with CR LF"
+        if wrong := wrong_text(text):
+            return wrong
         if not Message(text).has(b"date"):
             text = drop.dated().replace(b"\n", b"\r\n") + text
         try:
