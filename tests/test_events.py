@@ -410,7 +410,7 @@ def test_what_the_ledger_could_not_take_is_told_as_a_gap_in_its_place(spool_path
         told.now += 60
         told.restart()
         assert told.round()
-        (told.log / LOST).touch()
+        (told.log / f"{LOST}.2026-11-22T12:05:00.000000Z").touch()
         shown = status.status_of(CONFIG, told.spool, told.now)
         said = status.as_text(shown)
         assert "gap: events between 2026-11-22 12:00:01Z and 2026-11-22 12:00:02Z are lost" in said

@@ -3,10 +3,12 @@
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from mailer.mail import clock
 from mailer.maillog import files
 from mailer.maillog import ledger as ledger_module
 from mailer.maillog.events import Level
-from mailer.maillog.ledger import Ledger, Line, encode, losing_since
+from mailer.maillog.ledger import Ledger, Line, _remember_loss, encode, losing_since
 from mailer.maillog.lines import decode
 from mailer.maillog.search import Query, find
 from mailer.spool.layout import Spool
@@ -173,7 +175,7 @@ def test_a_full_disk_loses_lines_is_told_once_and_mends(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["one", "trouble: No space left on device", "two", "three", "four"]
     written = read_day(tmp_path, "20261122")
     assert [found.event for found in written] == ["one", "lost", "four"]
-    assert written[1] == line("lost", at="2026-11-22T21:45:04Z", since="2026-11-22T21:45:02.000000Z")
+    assert written[1] == line("lost", at="2026-11-22T21:45:04Z", since="2026-11-22T21:45:02Z")
     assert [path.name for path in tmp_path.iterdir()] == ["20261122.jsonl"]
 
 
@@ -232,7 +234,7 @@ def test_a_full_disk_of_every_kind_has_room_to_say_that_lines_are_lost(
         ledger.close()
         assert [error.errno for error in trouble] == [errno.ENOSPC]
         with opened(disk / "log") as fd:
-            assert losing_since(fd)
+            assert losing_since(fd) == clock.rfc3339(at)
         filler.unlink()
         os.sync()
         ledger, trouble = log_of(disk / "log")
@@ -243,7 +245,68 @@ def test_a_full_disk_of_every_kind_has_room_to_say_that_lines_are_lost(
             "lost",
             "bounced",
         ]
-        assert not (disk / "log" / "lost").exists()
+        assert list((disk / "log").glob("lost*")) == []
+
+
+@pytest.mark.fault_row(26)
+@pytest.mark.parametrize("makes_files", [True, False])
+def test_a_gap_contains_the_lost_line_also_when_others_write_before_they_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, makes_files: bool
+) -> None:
+    """A full XFS makes no file, so that the mark is a second name of the day that the others write to."""
+    ends, goes_on = log_of(tmp_path)[0], log_of(tmp_path)[0]
+    for each in (ends, goes_on):
+        each.append(line("sent", "2026-11-22T21:45:01.000000Z"))
+    with monkeypatch.context() as full:
+        full.setattr(ledger_module, "_write_lines", failing)
+        full.setattr(os, "open", os.open if makes_files else makes_no_file(os.open))
+        ends.append(line("sent", "2026-11-22T21:45:02.000000Z"))
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", math.inf)
+    goes_on.append(line("bounced", "2026-11-22T21:45:02.500000Z"))
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", 0.0)
+    goes_on.append(line("bounced", "2026-11-22T21:45:04.000000Z"))
+    *_, lost, _ = read_day(tmp_path, "20261122")
+    assert lost == line("lost", "2026-11-22T21:45:04.000000Z", since="2026-11-22T21:45:02.000000Z")
+    assert [path.name for path in tmp_path.iterdir()] == ["20261122.jsonl"]
+
+
+def failing(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def makes_no_file(opens: Callable[..., int]) -> Callable[..., int]:
+    def unless_it_makes_one(path: str, flags: int, *arguments: int, **names: int) -> int:
+        if flags & os.O_EXCL:
+            failing()
+        return opens(path, flags, *arguments, **names)
+
+    return unless_it_makes_one
+
+
+@pytest.mark.fault_row(26)
+def test_a_mark_stays_until_the_ledger_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of an earlier line, by a program that was slower to leave it; what is no mark is not touched."""
+    monkeypatch.setattr(ledger_module, "_CHECK_EVERY", 0.0)
+    times = [f"2026-11-22T21:45:0{second}.000000Z" for second in range(5)]
+    other = tmp_path / "lost.and found"
+    other.touch()
+    writes = ledger_module._write_lines
+
+    def meanwhile(fd: int, data: bytes) -> None:
+        with opened(tmp_path) as directory:
+            _remember_loss(directory, times[1])
+        monkeypatch.setattr(ledger_module, "_write_lines", writes)
+        writes(fd, data)
+
+    with opened(tmp_path) as directory:
+        _remember_loss(directory, times[2])
+    monkeypatch.setattr(ledger_module, "_write_lines", meanwhile)
+    ledger, _ = log_of(tmp_path)
+    for at in times[3:]:
+        ledger.append(line("sent", at))
+    lost = [found.since for found in read_day(tmp_path, "20261122") if found.event == "lost"]
+    assert lost == [times[2], times[1]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20261122.jsonl", other.name]
 
 
 def test_a_program_that_goes_on_losing_lines_leaves_word_again(

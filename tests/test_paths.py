@@ -67,7 +67,6 @@ ALLOWED = {
     ("mailer.cli.spool.parallel", "open(fd)"): "a descriptor",
     ("mailer.spool.syscalls", "os.removexattr(fd)"): "a descriptor",
     ("mailer.spool.idempotency", "os.utime(fd)"): "a descriptor",
-    ("mailer.maillog.ledger", "os.utime(fd)"): "a descriptor",
     ("mailer.monitor.page.assets", "files(__name__).joinpath(name).read_bytes"): "of our own package",
     ("mailer.cli.guide", "path.read_text"): "of our own package",
     ("mailer.cli.doctor.files", "program.open('rb')"): "reads four octets, which it does not show",

@@ -8,7 +8,8 @@ are lost, and the first one that can be written follows a line that says so (`lo
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import groupby
 from threading import RLock
@@ -16,16 +17,18 @@ from time import monotonic
 
 import msgspec
 
-from mailer.mail import clock
+from mailer.mail.lazy_pattern import compile_late
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_TIME = compile_late(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 _CHECK_EVERY = 1.0
 """Seconds between looks whether the open file is still the one in the directory."""
 
 
 LOST = "lost"
-"""The event of lines that could not be written. A file of this name lies beside the days meanwhile, since the
-program may end: it is empty, as a full disk has no room for more, and its time is that of the first line."""
+"""The event of lines that could not be written. A file `lost.TIME` lies beside the days meanwhile, since the
+program may end. Its name says when the first line was lost: a full disk has no room for content, and the mark
+may be a second name of a day's file, whose time of change other programs move on."""
 
 EVENTS = (
     "accepted",
@@ -143,29 +146,28 @@ OpenDirectory = Callable[[], AbstractContextManager[int]]
 
 def losing_since(directory: int) -> str:
     """Return since when lines have been lost, or "", given a descriptor of the directory."""
-    try:
-        return clock.rfc3339(os.stat(LOST, dir_fd=directory, follow_symlinks=False).st_mtime)
-    except FileNotFoundError:
-        return ""
+    return min(_marks(directory).values(), default="")
+
+
+def _marks(directory: int) -> dict[str, str]:
+    """Return when lines were lost, by the names of the files that say so."""
+    names = [name for name in os.listdir(directory) if name.startswith(f"{LOST}.")]
+    return {name: since for name in names if _TIME.fullmatch(since := name.removeprefix(f"{LOST}."))}
 
 
 def _remember_loss(directory: int, since: str) -> None:
     """Leave word for the next program, unless somebody has; raises OSError."""
+    if "" < losing_since(directory) <= since:
+        return
+    mark = f"{LOST}.{since}"
     try:
-        fd = os.open(LOST, _FLAGS | os.O_EXCL, 0o600, dir_fd=directory)
+        os.close(os.open(mark, _FLAGS | os.O_EXCL, 0o600, dir_fd=directory))
     except FileExistsError:
         return
     except OSError:
-        # A full XFS makes no file, not even an empty one, and does make a second name: of the last day, which
-        # was last written when the line before those that are lost was.
+        # A full XFS makes no file, not even an empty one, and does make a second name.
         newest = max(name for name in os.listdir(directory) if name.endswith(".jsonl"))
-        os.link(newest, LOST, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-        return
-    try:
-        moment = clock.seconds(since)
-        os.utime(fd, (moment, moment))
-    finally:
-        os.close(fd)
+        os.link(newest, mark, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
 
 
 class Ledger:
@@ -187,6 +189,8 @@ class Ledger:
         self._failing = False
         self._lost = ""
         """Since when lines have been lost, by any program; empty: the ledger says so, or none was."""
+        self._marks: Iterable[str] = ()
+        """The files that said so at the last look; one that came later may be about an earlier line."""
         self._gathered: list[tuple[str, bytes]] | None = None
         # Of several threads; reentrant, for `on_trouble` may append.
         self._lock = RLock()
@@ -235,7 +239,9 @@ class Ledger:
             if self._lost:
                 self._lost = ""
                 with suppress(OSError), self.directory() as directory:
-                    os.unlink(LOST, dir_fd=directory)
+                    for mark in self._marks:
+                        with suppress(FileNotFoundError):
+                            os.unlink(mark, dir_fd=directory)
 
     def _file(self, day: str) -> int:
         now = monotonic()
@@ -246,7 +252,8 @@ class Ledger:
             if self._fd < 0 or day != self._day or not self._is_named(name, directory):
                 self.close()
                 self._fd = os.open(name, _FLAGS, 0o600, dir_fd=directory)
-            self._lost = min(filter(None, (self._lost, losing_since(directory))), default="")
+            self._marks = marks = _marks(directory)
+            self._lost = min(filter(None, (self._lost, *marks.values())), default="")
         self._day, self._checked = day, now
         return self._fd
 
