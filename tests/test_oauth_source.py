@@ -277,6 +277,79 @@ def test_a_damaged_file_is_as_good_as_none(bench: Bench, damage: bytes) -> None:
     assert token(bench.source()) in bench.server.access
 
 
+def test_a_login_in_a_damaged_file_is_kept_for_whoever_can_read_it(bench: Bench) -> None:
+    """A refresh token may be legible in it, and is the only way back."""
+    keys = {"grant": "deviceCode", "deviceUrl": bench.server.device_url}
+    asyncio.run(bench.source(**keys).keep(Granted("a", 3600.0, "the-only-way-back")))
+    [file] = (bench.directory / "spool" / "state").glob("token-*.json")
+    damage = file.read_bytes()[:-3]
+    file.write_bytes(damage)
+    aside = file.with_name(f"{file.name}.damaged")
+    for _ in range(2):
+        text = trouble(bench.source(**keys))
+        assert "nobody has logged in" in text
+        assert str(aside) in text
+        assert aside.read_bytes() == damage
+        bench.ahead += source.PAUSE
+    # The operator puts it right, or logs in again.
+    aside.rename(file)
+    file.write_bytes(damage + b"\n}\n")
+    assert asyncio.run(bench.source(**keys).kept()).refresh == "the-only-way-back"
+    file.write_bytes(damage)
+    asyncio.run(bench.source(**keys).keep(Granted("b", 3600.0, "another")))
+    assert aside.read_bytes() == damage
+    assert token(bench.source(**keys)) == "b"
+    assert asyncio.run(bench.source(**keys).forget())
+    assert not aside.exists()
+
+
+@contextmanager
+def unreadable(file: Path) -> Iterator[None]:
+    """A file of another user, as root leaves it that restores a backup; for root's tests we are somebody."""
+    if os.geteuid():
+        file.chmod(0)
+        yield
+        file.chmod(0o600)
+        return
+    state = file.parent
+    for path in (state.parent, state, *state.iterdir()):
+        os.chown(path, 65534, 65534)
+    os.chown(file, 0, 0)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.chown(file, 65534, 65534)
+
+
+def test_a_file_that_cannot_be_read_is_not_written_over(bench: Bench) -> None:
+    first, keys = rotating(bench)
+    made = token(first)
+    [file] = (bench.directory / "spool" / "state").glob("token-*.json")
+    kept = file.read_bytes()
+    asked = bench.server.asked()
+    asker = bench.source(**keys)
+    with unreadable(file):
+        for _ in range(2):
+            with pytest.raises(TokenTrouble) as caught:
+                token(asker)
+            assert (caught.value.temporary, caught.value.local) == (True, True)
+            assert f"chown --reference={file.parent} {file}" in caught.value.text
+            with pytest.raises(TokenTrouble):
+                asyncio.run(asker.renew())
+            with pytest.raises(OSError, match="denied"):
+                token_store.write(bench.spool, bench.auth(**keys).record(ACCOUNT), Tokens())
+        assert token_store.endings(bench.spool) == {}
+    assert file.read_bytes() == kept
+    assert bench.server.asked() == asked
+    assert token(asker) == made
+    with unreadable(file):
+        asyncio.run(asker.keep(Granted("by-login", 3600.0, "another")))
+        assert token(asker) == "by-login"
+    assert file.with_name(f"{file.name}.damaged").read_bytes() == kept
+
+
 def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,9 +361,9 @@ def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk
     asker = bench.source()
     state = bench.directory / "spool" / "state"
     [lock] = state.glob("token-*.lock")
-    blocked = state / f"{lock.stem}.json"
-    blocked.unlink(missing_ok=True)
-    blocked.mkdir()  # a rename onto it fails
+    (state / f"{lock.stem}.json").unlink(missing_ok=True)
+    blocked = state / f".{lock.stem}.json.{os.getpid()}"
+    blocked.mkdir()
     assert "cannot be kept" in trouble(asker)
     blocked.rmdir()
     made = token(asker)

@@ -9,7 +9,9 @@ missing, refused, or soon over --> the account's lock --> kept by another meanwh
 """
 
 import asyncio
+import errno
 import hashlib
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from mailer.config.oauth import OAuth2
+from mailer.config.oauth import Grant, OAuth2
 from mailer.mail.clock import Clock
 from mailer.oauth.asking import Granted, Terms, form_of, granted, terms_of
 from mailer.oauth.trouble import TokenTrouble, ours
@@ -38,6 +40,8 @@ _UNUSED = 90 * 86_400.0
 identity platform"). Its answers do not say so."""
 _PATIENCE = 60.0
 """Seconds to wait for another program that asks; it has 30 for its request."""
+_LASTING = {errno.EACCES, errno.EPERM, errno.EIO}
+"""Why a file cannot be read for as long as nobody does anything about it."""
 _LOOK = 0.05
 """Seconds between two looks at a lock that another program holds."""
 
@@ -122,7 +126,15 @@ class TokenSource:
         """Keep what a login gave, durably, in place of all before; raises TokenTrouble."""
         terms = await self.terms()
         async with self._alone():
-            self._write(self._made(terms, made, Tokens(), used=True), self._read())
+            before = Tokens()
+            try:
+                before = token_store.read(self._spool, self._account)
+            except OSError as error:
+                # What nobody can read is in the way of a new login, and is not lost to it either.
+                if error.errno in _LASTING:
+                    with suppress(OSError):
+                        token_store.set_aside(self._spool, self._account)
+            self._write(self._made(terms, made, Tokens(), used=True), before)
 
     def check_room(self) -> None:
         """Look whether what a server gives can be kept; raises TokenTrouble."""
@@ -155,7 +167,16 @@ class TokenSource:
         return noted if noted and noted.grant == kept.grant and noted.failed > kept.failed else kept
 
     def _read(self) -> Tokens:
-        return token_store.read(self._spool, self._account)
+        try:
+            return token_store.read(self._spool, self._account)
+        except OSError as error:
+            path = token_store.path_of(self._spool, self._account)
+            todo = ""
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                typed = shlex.join(["chown", f"--reference={path.parent}", str(path)])
+                todo = f": give it to the user of the programs, as root: {typed}"
+            why = f"{path} cannot be read: {error.strerror}{todo}"
+            raise ours(why, temporary=True, local=True) from error
 
     def _works(self, kept: Tokens, refused: str) -> bool:
         return bool(kept.access) and kept.access != refused and self._lasts(kept)
@@ -187,8 +208,19 @@ class TokenSource:
             try:
                 return await self._ask(terms, kept)
             except TokenTrouble as trouble:
-                self._note(terms, trouble)
-                raise
+                told = self._with_damage(kept, trouble)
+                with suppress(TokenTrouble):
+                    self._note(terms, told)
+                raise told from trouble.__cause__
+
+    def _with_damage(self, kept: Tokens, trouble: TokenTrouble) -> TokenTrouble:
+        """Add that a refresh token may be in a damaged file, where there is none but that."""
+        needs_none = self._auth.grant in {Grant.CLIENT_CREDENTIALS, Grant.SERVICE_ACCOUNT}
+        with suppress(OSError):
+            if not (needs_none or kept.refresh) and (path := token_store.damaged(self._spool, self._account)):
+                text = f"{trouble.text}; what was kept of the login is damaged: {path}"
+                return TokenTrouble(text, temporary=trouble.temporary, local=trouble.local)
+        return trouble
 
     def _note(self, terms: Terms, trouble: TokenTrouble) -> None:
         """Note a failure for all programs, with the lock held; in memory, where the file must not change.
@@ -222,6 +254,8 @@ class TokenSource:
 
         self._write_what_is_owed()
         before = self._read()
+        with suppress(OSError):
+            token_store.keep_damaged(self._spool, self._account)
         self.check_room()
         form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
         answer = await post(self._auth.token_url, form)

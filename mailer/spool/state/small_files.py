@@ -6,7 +6,7 @@ None of them is needed for mail to flow: one that is lost, or cannot be read, is
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 
@@ -34,23 +34,32 @@ def read_if_any(spool: Spool, name: str) -> bytes | None:
             return file.read(_LONGEST)
 
 
-def read_last(spool: Spool, name: str) -> bytes | None:
+def read_last(spool: Spool, name: str, whole: Callable[[bytes], bool] = bool) -> bytes | None:
     """As `read_if_any`; where a power cut took the name, return what was written for it last.
 
     Without a journal the old file's inode may be gone from the disk before the directory names the new one:
     then neither has the name, and the new one still has that under which it was written and synced (seen on
     ext4). For what must not be forgotten.
+
+    Args:
+        spool: whose file.
+        name: the file's.
+        whole: tells whether what has no name yet was written to its end.
+
+    Raises:
+        OSError: it cannot be read.
     """
     if (found := read_if_any(spool, name)) is not None:
         return found
     with spool.directory(STATE) as directory:
         written: list[tuple[float, bytes]] = []
         for each in _unrenamed(directory, name):
-            with contextlib.suppress(FileNotFoundError):  # It has got its name, or is gone with its program.
+            # It has got its name, or is gone with its program; or it is none of ours.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 fd = os.open(each, _OLD, dir_fd=directory)
                 with os.fdopen(fd, "rb") as file:
                     written.append((os.fstat(fd).st_mtime, file.read(_LONGEST)))
-    return max((each for each in written if each[1]), default=(0.0, None))[1]
+    return max((each for each in written if whole(each[1])), default=(0.0, None))[1]
 
 
 def remove(spool: Spool, name: str) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Self
 
 import msgspec
@@ -21,7 +22,7 @@ ROOM = 2**20
 """Bytes that must be free before a server is asked: what it gives may never be given again."""
 
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_PREFIX, _SUFFIX = "token-", ".json"
+_PREFIX, _SUFFIX, _ASIDE = "token-", ".json", ".damaged"
 _OFTEN = 28 * 86_400.0
 """Seconds. A refresh token that lasts for less, and is replaced whenever it is used, has its end put off
 before anybody need be warned of it."""
@@ -81,14 +82,36 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def read(spool: Spool, account: str) -> Tokens:
-    """Return what is kept; nothing where that cannot be read."""
+    """Return what is kept: nothing where there is no file, or none that can be decoded.
+
+    Raises:
+        OSError: it cannot be read. That says nothing of what it has.
+    """
     return _read(spool, _name(account))
 
 
 def _read(spool: Spool, name: str) -> Tokens:
-    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(small_files.read_last(spool, name) or b"", type=Tokens)
-    return Tokens()
+    data = small_files.read_last(spool, name, lambda written: _decoded(written) is not None)
+    return _decoded(data or b"") or Tokens()
+
+
+def _decoded(data: bytes) -> Tokens | None:
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(data, type=Tokens)
+    return None
+
+
+def path_of(spool: Spool, account: str) -> Path:
+    """Return where an account's tokens are kept."""
+    return spool.path / STATE / _name(account)
+
+
+def damaged(spool: Spool, account: str) -> Path | None:
+    """Return the file that was kept because it cannot be decoded; None: there is none. Raises OSError."""
+    with spool.directory(STATE) as directory, contextlib.suppress(FileNotFoundError):
+        os.stat(f"{_name(account)}{_ASIDE}", dir_fd=directory, follow_symlinks=False)
+        return spool.path / STATE / f"{_name(account)}{_ASIDE}"
+    return None
 
 
 def endings(spool: Spool) -> dict[str, Ending]:
@@ -99,20 +122,50 @@ def endings(spool: Spool) -> dict[str, Ending]:
     """
     with spool.directory(STATE) as directory, os.scandir(directory) as entries:
         known = [each.name for each in entries if each.name.startswith(_PREFIX)]
-    kept = (_read(spool, name) for name in known if name.endswith(_SUFFIX))
-    return {each.account: Ending.of(each) for each in kept if each.account}
+    found = {}
+    for name in known:
+        if name.endswith(_SUFFIX):
+            with contextlib.suppress(OSError):
+                kept = _read(spool, name)
+                found[kept.account] = Ending.of(kept)
+    return {account: ending for account, ending in found.items() if account}
 
 
 def write(spool: Spool, account: str, tokens: Tokens) -> None:
-    """Keep these, durably; raises OSError, and then what was kept is still there."""
+    """Keep these, durably; what is there and cannot be decoded is renamed first.
+
+    Raises:
+        OSError: what was kept is still there. It is not replaced either where it cannot be read.
+    """
+    keep_damaged(spool, account)
     data = msgspec.json.format(msgspec.json.encode(tokens), indent=2) + b"\n"
     small_files.replace(spool, _name(account), data)
     spool.sync_directory(STATE)
 
 
+def keep_damaged(spool: Spool, account: str) -> None:
+    """Rename an account's file if it cannot be decoded: a refresh token may still be legible in it.
+
+    Programs go on as if there were none: most servers take the refresh token of the configuration again, and
+    without one the operator is told of the file. Of two damaged files the newer one is kept, which has the
+    later refresh token. Raises OSError: the file cannot be read or renamed.
+    """
+    there = small_files.read_if_any(spool, _name(account))
+    if there and there.strip(b"\0 \n") and _decoded(there) is None:
+        set_aside(spool, account)
+
+
+def set_aside(spool: Spool, account: str) -> None:
+    """Rename an account's file to one that no program reads; raises OSError."""
+    name = _name(account)
+    with spool.directory(STATE) as directory:
+        os.rename(name, f"{name}{_ASIDE}", src_dir_fd=directory, dst_dir_fd=directory)
+
+
 def forget(spool: Spool, account: str) -> bool:
     """Remove what is kept, durably; tell whether there was anything. Raises OSError."""
-    removed = small_files.remove(spool, _name(account))
+    aside = small_files.remove(spool, f"{_name(account)}{_ASIDE}")
+    removed = small_files.remove(spool, _name(account)) or aside
     spool.sync_directory(STATE)
     return removed
 
