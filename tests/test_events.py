@@ -378,6 +378,69 @@ def test_what_happened_before_is_not_told_unless_it_is_asked_for(spool_path: Pat
         assert [len(b.events) for b in backlog.batches(lambda: told.spool.directory(LOG), cursor, ALL)] == [3]
 
 
+@pytest.mark.parametrize("damage", [b"{", b"", b"\0" * 40, b"[]", b'{"cursor": {}, "looked": 1}'])
+def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_less(
+    spool_path: Path, damage: bytes
+) -> None:
+    """The receiver knows the ids; an event that nobody is told of is lost."""
+    with hook() as made:
+        told = Told(spool_path, by_hook(made))
+        told.write("sent", "a@x.example")
+        assert told.round()
+        told.write("sent", "b@x.example")
+        file = spool_path / "state" / store.NAME
+        file.write_bytes(damage)
+        shown = status.status_of(CONFIG, told.spool, told.now)
+        assert shown.failures
+        assert f"{file} cannot be decoded: the whole ledger is told again" in status.as_text(shown)
+        told.restart()
+        told.deliverer.begin()
+        assert told.round()
+        assert names(made.taken) == ["sent a@x.example", "sent a@x.example", "sent b@x.example"]
+        assert made.taken[0] == made.taken[1]
+        assert any("cannot be decoded" in said for said in told.said)
+        told.write("sent", "c@x.example")
+        assert told.round()
+        assert names(made.taken)[3:] == ["sent c@x.example"]
+        assert status.as_text(status.status_of(CONFIG, told.spool, told.now)).startswith("all is told")
+
+
+def test_a_cursor_that_is_damaged_while_a_runner_tells_is_no_other_case(spool_path: Path) -> None:
+    with hook() as made:
+        told = Told(spool_path, by_hook(made))
+        told.write("sent", "a@x.example")
+        assert told.round()
+        told.write("sent", "b@x.example")
+        (spool_path / "state" / store.NAME).write_bytes(b"{")
+        assert told.round()
+        assert names(made.taken) == ["sent a@x.example", "sent a@x.example", "sent b@x.example"]
+
+
+def test_a_cursor_that_cannot_be_read_is_an_error_until_it_can_be(spool_path: Path) -> None:
+    with hook() as made:
+        told = Told(spool_path, by_hook(made))
+        told.write("sent", "a@x.example")
+        assert told.round()
+        told.write("sent", "b@x.example")
+        file = spool_path / "state" / store.NAME
+        elsewhere = file.rename(spool_path / "elsewhere")
+        file.symlink_to(elsewhere)  # no program opens one
+        told.restart()
+        with pytest.raises(OSError, match="symbolic"):
+            told.deliverer.begin()
+        with pytest.raises(OSError, match="symbolic"):
+            told.round()
+        shown = status.status_of(CONFIG, told.spool, told.now)
+        assert shown.failures
+        assert f"{file} cannot be read: " in status.as_text(shown)
+        assert "all is told" not in status.as_text(shown)
+        assert file.is_symlink()
+        assert names(made.taken) == ["sent a@x.example"]
+        elsewhere.rename(file)
+        assert told.round()
+        assert names(made.taken) == ["sent a@x.example", "sent b@x.example"]
+
+
 def test_what_is_to_be_told_again_is_told_by_one_that_had_nothing_to_do(spool_path: Path) -> None:
     with hook() as made:
         told = Told(spool_path, by_hook(made))

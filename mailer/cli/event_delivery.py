@@ -78,4 +78,6 @@ async def _guarded(made: Deliverer, log: MailLog) -> bool:
 
 
 def _say(log: MailLog, error: OSError) -> None:
-    log.error("events cannot be told: trouble with the spool", error=error.strerror or str(error))
+    why = error.strerror or str(error)
+    file = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    log.error("events cannot be told: trouble with the spool", error=f"{why}{file}")

@@ -7,6 +7,7 @@ frees when its holder dies, lets one program at a time tell.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -72,13 +73,20 @@ class Deliverer:
 
     def begin(self) -> None:
         """Where nothing was told yet, tell what happens from now on; raises OSError."""
-        if store.read(self._spool) is None:
-            with store.locked(self._spool) as mine:
-                if mine:
-                    self._known()
+        with suppress(store.Damaged):
+            if store.read(self._spool) is not None:
+                return
+        with store.locked(self._spool) as mine:
+            if mine:
+                self._known()
 
     def _known(self) -> Progress:
-        progress = store.read(self._spool)
+        try:
+            progress = store.read(self._spool)
+        except store.Damaged as damaged:
+            self._log.error(f"{damaged}: {store.AGAIN}")
+            progress = Progress(cursor=Cursor(positions={}), looked=self._now())
+            store.write(self._spool, progress)
         if progress is None:
             progress = Progress(cursor=backlog.start(self._directory), looked=self._now())
             store.write(self._spool, progress)

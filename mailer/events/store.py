@@ -1,13 +1,15 @@
 """The position of event delivery in the ledger, and its last failure: `state/events.json`.
 
-The cursor is durable when `write` returns. A file that is lost or cannot be read is as if nothing had ever
-been told: what happens from then on is.
+The cursor is durable when `write` returns. A file that was removed is as if nothing had ever been told: what
+happens from then on is. Of one that cannot be read nobody knows what it has: nothing is told until it can be.
+One that cannot be decoded means that the whole ledger is told again, for an event is told once or more.
 """
 
 import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
@@ -53,11 +55,49 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     gap_until: str = ""
 
 
+class Damaged(ValueError):
+    """The file is there, and cannot be decoded."""
+
+
+AGAIN = "the whole ledger is told again (`mailer events replay --since 0m` leaves it out)"
+"""What follows from a damaged file."""
+
+
 def read(spool: Spool) -> Progress | None:
-    """Return what was last written; None: nothing, or nothing that can be read."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.decode(small_files.read_last(spool, NAME) or b"", type=Progress)
+    """Return what was last written; None: nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it can, and cannot be decoded.
+    """
+    data = small_files.read_last(spool, NAME, lambda written: _decoded(written) is not None)
+    if data is None:
+        return None
+    if progress := _decoded(data):
+        return progress
+    raise Damaged(f"{path_of(spool)} cannot be decoded")
+
+
+def _decoded(data: bytes) -> Progress | None:
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(data, type=Progress)
     return None
+
+
+def path_of(spool: Spool) -> Path:
+    """Return where it is kept."""
+    return spool.path / STATE / NAME
+
+
+def shown(spool: Spool, now: float) -> Progress | None:
+    """As `read`, for those who only look: what keeps it from being read is a failure without a try."""
+    try:
+        return read(spool)
+    except OSError as error:
+        why = f"{path_of(spool)} cannot be read: {error.strerror}"
+    except Damaged as damaged:
+        why = f"{damaged}: {AGAIN}"
+    return Progress(cursor=Cursor(positions={}), looked=now, failures=1, error=why)
 
 
 def version(spool: Spool) -> tuple[int, int] | None:

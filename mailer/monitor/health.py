@@ -293,6 +293,8 @@ def _events(reading: Reading, config: Config) -> Check:
         return Check(Status.OK, "nobody is told (onEvent)")
     if told is None or not told.failures:
         return Check(Status.OK, "the receiver takes them")
+    if not told.tried:
+        return Check(Status.DEGRADED, f"none are told: {told.error}")
     said = f"events wait, the first for {words.duration(lag(reading))}: {told.error}"
     return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
 

@@ -99,7 +99,7 @@ class Lookout:
             sent_lately=sent_lately,
             stuck=() if sent_lately else stuck(self._spool, queue, now),
             ledger_trouble=trouble,
-            events=event_store.read(self._spool),
+            events=event_store.shown(self._spool, now),
             left=drop.summary(self._spool),
             endings=token_store.endings(self._spool),
         )

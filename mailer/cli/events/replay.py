@@ -44,7 +44,10 @@ def replay(*, since: float, as_json: bool) -> Exit:
             raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
         with store.locked(at.spool, wait=True):
             cursor = backlog.since(partial(at.spool.directory, LOG), since)
-            known = store.read(at.spool)
+            try:
+                known = store.read(at.spool)
+            except (OSError, store.Damaged):  # it is replaced in any case
+                known = None
             gap = (known.gap_since, known.gap_until) if known else ("", "")
             again = store.Progress(cursor=cursor, looked=time.time(), gap_since=gap[0], gap_until=gap[1])
             store.write(at.spool, again)

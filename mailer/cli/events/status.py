@@ -69,8 +69,8 @@ def status(*, as_json: bool) -> Exit:
 
 
 def status_of(config: Config, spool: Spool, now: float) -> Status:
-    """Read the cursor, and the ledger from there on; raises OSError."""
-    progress, told = store.read(spool), config.on_event
+    """Read the cursor, and the ledger from there on, all of it where there is none; raises OSError."""
+    progress, told = store.shown(spool, now), config.on_event
     known = progress or store.Progress(cursor=store.Cursor(positions={}), looked=0.0)
     waiting, since, gap = 0, "", (known.gap_since, known.gap_until)
     directory = partial(spool.directory, LOG)
@@ -110,9 +110,11 @@ def as_text(found: Status) -> str:
     lines = [
         f"{count} wait, the first since {_second(found.waiting_since)}" if found.waiting else "all is told"
     ]
+    if found.failures and not found.last_try:
+        lines = [found.error]
     if found.last_taken:
         lines.append(f"last taken {_second(found.last_taken)}")
-    if found.failures:
+    if found.failures and found.last_try:
         lines.append(
             f"{found.failures} tries in a row failed, the last {_second(found.last_try)}: {found.error}"
         )
