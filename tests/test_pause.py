@@ -4,6 +4,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 from cli_queue import Queue
 from hostile import Server, reached
@@ -14,6 +15,8 @@ from testbed.terminal import Terminal
 from testbed.waiting import until
 
 from mailer.send.runner import PAUSE_SEEN
+from mailer.spool.layout import Spool
+from mailer.spool.state import pause
 
 
 def test_a_paused_run_claims_nothing_and_resume_lets_it_go_on(relay: Relay) -> None:
@@ -94,6 +97,23 @@ def test_a_file_made_by_hand_pauses_too(relay: Relay) -> None:
     relay.mailer_send()
     assert relay.delivered() == []
     assert relay.mailer("spool", "stats").stderr == "paused: nothing is sent until `mailer resume`\n"
+
+
+def test_nothing_is_claimed_while_nobody_can_say_whether_there_is_a_pause(spool_path: Path) -> None:
+    with Spool.open(spool_path, create=True) as spool:
+        assert pause.pause(spool, 0.0, "somebody")
+        state = spool_path / "state"
+        state.rename(spool_path / "elsewhere")
+        state.symlink_to(state)  # ELOOP, as EIO of a bad sector
+        assert pause.is_paused(spool)
+        paused = pause.read_pause(spool)
+        assert paused is not None
+        assert "state/paused cannot be read: " in paused.reason
+        state.unlink()
+        (spool_path / "elsewhere").rename(state)
+        assert pause.resume(spool)
+        assert not pause.is_paused(spool)
+        assert pause.read_pause(spool) is None
 
 
 def test_mail_is_accepted_during_a_pause(relay: Relay) -> None:

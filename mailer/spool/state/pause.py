@@ -1,5 +1,9 @@
-"""The operator's pause: while `state/paused` is there, runners claim nothing. Mail is still accepted."""
+"""The operator's pause: while `state/paused` is there, runners claim nothing. Mail is still accepted.
 
+Where the system does not say whether it is there (a bad sector, permissions), they claim nothing either.
+"""
+
+import contextlib
 import os
 
 import msgspec
@@ -29,7 +33,7 @@ def pause(spool: Spool, now: float, by: str, reason: str = "") -> bool:
     Raises:
         OSError: it could not be written down; nothing is paused.
     """
-    if is_paused(spool):
+    if _is_there(spool):
         return False
     small_files.replace(spool, _NAME, msgspec.json.encode(Pause(clock.rfc3339(now), by, reason)) + b"\n")
     spool.sync_directory(STATE)
@@ -53,10 +57,16 @@ def resume(spool: Spool) -> bool:
 def is_paused(spool: Spool) -> bool:
     """Tell whether runners are paused; one system call."""
     try:
-        os.stat(f"{STATE}/{_NAME}", dir_fd=spool.root, follow_symlinks=False)
+        return _is_there(spool)
     except OSError:
-        return False
-    return True
+        return True
+
+
+def _is_there(spool: Spool) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(f"{STATE}/{_NAME}", dir_fd=spool.root, follow_symlinks=False)
+        return True
+    return False
 
 
 def describe(paused: Pause) -> str:
@@ -69,9 +79,11 @@ def describe(paused: Pause) -> str:
 
 def read_pause(spool: Spool) -> Pause | None:
     """Say who paused the runners; None: nobody. An empty file made by hand pauses too."""
-    if not is_paused(spool):
-        return None
     try:
-        return msgspec.json.decode(small_files.read(spool, _NAME) or b"", type=Pause)
-    except msgspec.MsgspecError:
+        if not _is_there(spool):
+            return None
+        return msgspec.json.decode(small_files.read_if_any(spool, _NAME) or b"", type=Pause)
+    except OSError as error:
+        return Pause(reason=f"{spool.path / STATE / _NAME} cannot be read: {error.strerror}")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Pause()
