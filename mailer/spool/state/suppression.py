@@ -209,11 +209,12 @@ def _change(
             raise BlockingIOError(errno.EAGAIN, "another program has it locked", SUPPRESSED) from None
         changed = []
         for name in names:
-            known = _read(directory, name)
+            unreadable: list[bytes] = []
+            known = _read(directory, name, unreadable.append)
             before = dict(known)
             how(known, name)
             if known != before:
-                _write(directory, name, known)
+                _write(directory, name, known, unreadable)
                 changed.append(name)
         if len(changed) <= _FEW or not sync_filesystem(directory):
             for name in changed:
@@ -223,7 +224,9 @@ def _change(
         os.fsync(directory)
 
 
-def _read(directory: int, name: str) -> _Entries:
+def _read(
+    directory: int, name: str, on_unreadable: Callable[[bytes], object] = lambda _line: None
+) -> _Entries:
     found: _Entries = {}
     try:
         fd = os.open(name, _OLD, dir_fd=directory)
@@ -231,19 +234,26 @@ def _read(directory: int, name: str) -> _Entries:
         return found
     with os.fdopen(fd, "rb") as file:
         for line in file:
-            with contextlib.suppress(*_UNREADABLE):
+            try:
                 entry = _decoder.decode(line)
+            except _UNREADABLE:
+                on_unreadable(line)
+            else:
                 found[entry.address] = entry
     return found
 
 
-def _write(directory: int, name: str, known: _Entries) -> None:
-    """Write what is to take a file's place beside it; nobody else does: the directory is locked."""
+def _write(directory: int, name: str, known: _Entries, unreadable: list[bytes]) -> None:
+    """Write what is to take a file's place beside it; no other program does, since the directory is locked.
+
+    Lines that cannot be read are kept, as the last ones: an address that stands in one gets no mail.
+    """
     temporary = f".{name}"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory)
     with os.fdopen(os.open(temporary, _NEW, FILE_MODE, dir_fd=directory), "wb") as file:
         file.writelines(_encoder.encode(entry) + b"\n" for entry in known.values())
+        file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in unreadable)
 
 
 def _sync(directory: int, name: str) -> None:
