@@ -156,8 +156,8 @@ def test_too_little_space_is_a_problem_and_little_a_warning(spool_path: Path) ->
     ("signs", "grade", "words"),
     [
         (Signs(late=0, in_hand=0, idle=None), Grade.SKIPPED, "no run yet"),
-        (Signs(late=0, in_hand=0, idle=30), Grade.OK, "last run 30 seconds ago"),
-        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "something is ready for 20 seconds"),
+        (Signs(late=0, in_hand=0, idle=30), Grade.OK, "last run 30s ago"),
+        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "something is ready for 20s"),
         (Signs(late=1000, in_hand=0, idle=30), Grade.WARNING, "it is behind"),
         (Signs(late=1000, in_hand=3, idle=9000), Grade.WARNING, "it is behind"),
         (Signs(late=0, in_hand=0, idle=9000), Grade.WARNING, "nobody would send"),
@@ -191,8 +191,8 @@ def test_what_waits_for_the_operator_is_counted(spool_path: Path) -> None:
     spool.hold(spool.new(received=1.8e9), "why not")
     found = {finding.what: finding for finding in queue(spool_path, 1.8e9)}
     assert (found["failed"].grade, found["hold"].grade) == (Grade.WARNING, Grade.WARNING)
-    assert found["failed"].found == "2 given up; the oldest came 9 days ago"
-    assert found["hold"].found == "1 held; the oldest came 0 seconds ago"
+    assert found["failed"].found == "2 given up; the oldest came 9d ago"
+    assert found["hold"].found == "1 held; the oldest came 0s ago"
     assert found["corrupt"].grade is Grade.OK
     assert "mailer spool ls --state failed" in found["failed"].todo
 
