@@ -200,8 +200,9 @@ class Incoming:
     def directories(self) -> tuple[str, ...]:
         spot = self._spot
         assert spot is not None
-        # The bucket itself may be new.
-        return (spot.directory, spot.place.value) if spot.bucket else (spot.directory,)
+        # The bucket may be new. Its own name comes first: a power cut in between would have fsck put a bucket
+        # without one into lost+found, and a name of the message with it that nobody can explain.
+        return (spot.place.value, spot.directory) if spot.bucket else (spot.directory,)
 
     def sources(self) -> tuple[str, ...]:
         """Record under its key that it is durable; `tmp/` itself is synced within a second: see `Upload`."""
