@@ -113,7 +113,7 @@ class _Sync:
     """A `Change` that moves nothing."""
 
     def __init__(self, locked: LockedMessage) -> None:
-        self._held = locked
+        self._locked = locked
         # Of its own: the message may be released before the disk is done, and its descriptor be another
         # file's.
         self._fd = os.dup(locked.fd)
@@ -124,10 +124,10 @@ class _Sync:
     def sync(self) -> None:
         try:
             # After a failure a second one would say that all is well.
-            if self._held.lost is None:
+            if self._locked.lost is None:
                 os.fdatasync(self._fd)
         except OSError as error:
-            self._held.lost = error
+            self._locked.lost = error
             raise
         finally:
             # Here and not in the loop: the lock is free when the last descriptor is closed.

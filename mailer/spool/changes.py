@@ -55,28 +55,28 @@ class DurableMove:
     """A message leaves its place for good: deferred, failed, held, archived."""
 
     def __init__(self, locked: LockedMessage, move: Move, bucket: str = "") -> None:
-        self._held = locked
+        self._locked = locked
         self._move = move
         self._bucket = bucket
         self._sources = left_behind(locked.spot)
 
     def begin_sync(self) -> None:
-        self._held.begin_sync()
+        self._locked.begin_sync()
 
     def sync(self) -> None:
-        self._held.sync()
+        self._locked.sync()
 
     def move(self) -> None:
-        self._held.move(self._move, self._bucket)
+        self._locked.move(self._move, self._bucket)
 
     def directories(self) -> tuple[str, ...]:
-        spot = self._held.spot
+        spot = self._locked.spot
         # The bucket may be new. Its own name comes first: a power cut in between would have fsck put a bucket
         # without one into lost+found, and a name of the message with it that nobody can explain.
         return (spot.place.value, spot.directory) if spot.bucket else (spot.directory,)
 
     def sources(self) -> tuple[str, ...]:
-        return (*self._sources, *self._held.leave())
+        return (*self._sources, *self._locked.leave())
 
     def undo(self) -> None:
         """Nothing to take back: the file is in one of two places, and its journal decides."""
@@ -95,8 +95,8 @@ class Removal(DurableMove):
         """What is in it does not matter any more."""
 
     def move(self) -> None:
-        self._sources += self._held.leave()
-        self._held.move(Move.REMOVE)
+        self._sources += self._locked.leave()
+        self._locked.move(Move.REMOVE)
 
     def directories(self) -> tuple[str, ...]:
         return self._sources
@@ -109,13 +109,13 @@ class Written:
     """A message stays where it is, and its journal is made durable."""
 
     def __init__(self, locked: LockedMessage) -> None:
-        self._held = locked
+        self._locked = locked
 
     def begin_sync(self) -> None:
-        self._held.begin_sync()
+        self._locked.begin_sync()
 
     def sync(self) -> None:
-        self._held.sync()
+        self._locked.sync()
 
     def move(self) -> None:
         """Nothing moves."""

@@ -132,7 +132,7 @@ DEFECTS = (
         "failed-sync-tried-again",
         "a second fsync of a journal in hand says that all is well, and the journal is lost",
         "send/journals.py",
-        "            if self._held.lost is None:\n",
+        "            if self._locked.lost is None:\n",
         "            if True:\n",
         ("test_spool_renaming.py::test_a_journal_in_hand_whose_sync_failed_is_not_synced_again",),
     ),
