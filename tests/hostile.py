@@ -496,3 +496,24 @@ class _Conversation:
 def _address(line: bytes) -> str:
     found = _ADDRESS.search(line)
     return found[1].decode("utf-8", "replace") if found else ""
+
+
+ESTABLISHED = b"\x01"
+
+
+def established(server: Server) -> int:
+    """Count the connections that neither end has closed."""
+    with server._lock:
+        states = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) for sock in server._open]
+    return states.count(ESTABLISHED)
+
+
+class AtMost:
+    """RCPT by RCPT: a reply of the server's for each recipient of a transaction beyond a number."""
+
+    def __init__(self, number: int, reply: str) -> None:
+        self.number, self.reply = number, reply
+
+    def __call__(self, session, _line):
+        since = max(at for at, command in enumerate(session.commands) if command.startswith(b"MAIL"))
+        return self.reply if len(session.commands) - since - 1 > self.number else None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hostile import Server
@@ -79,3 +80,7 @@ async def deliver(
 
 def send(server: Server, letter: Letter, timeouts: Timeouts = LONG, **terms: Any) -> list[Outcome]:
     return asyncio.run(deliver(hop_to(server, **terms), letter, timeouts))
+
+
+def only(**limits: float) -> Timeouts:
+    return replace(LONG, **limits)

@@ -78,3 +78,9 @@ def found(spool: Path, message_id: str) -> spool_walk.Found | None:
 def outcomes(message: spool_walk.Found) -> list[tuple[object, tuple[str, ...]]]:
     """What the journal says happened to whom, in order, without what came before the first attempt."""
     return [(event["event"], tuple(event.get("to", ()))) for event in message.events[1:]]
+
+
+USER, PASSWORD = "relay@example.com", "open sesame"
+
+
+LOGIN = {"username": USER, "password": PASSWORD}

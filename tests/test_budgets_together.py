@@ -5,13 +5,12 @@
 """
 
 import os
-import socket
 import threading
 import time
 from contextlib import ExitStack
 
 import pytest
-from hostile import Server, Session
+from hostile import Server, Session, established
 from sending import queue
 from testbed.faketime import fast_clock
 from testbed.ports import LOOPBACK
@@ -24,14 +23,6 @@ SPEED = 5 if SECONDS else 40
 RUNNERS = 8
 PER_MINUTE = 30
 SESSIONS = 3
-ESTABLISHED = b"\x01"
-
-
-def established(server: Server) -> int:
-    """Count the connections that neither end has closed."""
-    with server._lock:
-        states = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) for sock in server._open]
-    return states.count(ESTABLISHED)
 
 
 class Strict:

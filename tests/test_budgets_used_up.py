@@ -11,12 +11,11 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from hostile import Server
+from hostile import Server, established
 from http_client import ask
 from internet import Internet
 from runs import Cron
 from sending import TO, found, queue
-from test_budgets_together import established
 from testbed.faketime import faketime, fast_clock
 from testbed.http_api import DOMAIN, HttpApi, mailgun
 from testbed.ports import LOOPBACK

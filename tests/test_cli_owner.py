@@ -1,8 +1,6 @@
 """What root does at another user's spool, it does as that user."""
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +10,13 @@ from typing import Any
 
 import pytest
 from cli_queue import Queue
+from file_trees import NOBODY, give_away
 from hostile import Server
 from internet import Internet
 from signing import DOMAIN, KeyType, write_key
 from testbed.relay import Relay
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-NOBODY = pwd.getpwnam("nobody")
 LATE_IMPORTS = Path(__file__).with_name("late_imports.py")
 
 
@@ -29,12 +27,6 @@ def open_directory() -> Iterator[Path]:
         path = Path(name)
         path.chmod(0o711)
         yield path
-
-
-def give_away(*paths: Path) -> None:
-    for top in paths:
-        for path in (top, *top.rglob("*")):
-            shutil.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
 
 
 def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: Path) -> None:

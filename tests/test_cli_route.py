@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from hostile import DROP, Server
+from rule_mail import ANN, BOB, CID, DAN, provider
 from sending import MESSAGE, found, queue
 from signing import write_key
-from test_send_rules import ANN, BOB, CID, DAN, provider
 from testbed.ports import LOOPBACK, free_port
 from testbed.relay import Relay
 

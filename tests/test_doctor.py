@@ -17,10 +17,10 @@ import pytest
 import trustme
 from cli_queue import Queue
 from destinations import secure_postfix, trust_provider
+from file_trees import snapshot
 from hostile import HANG, Server
 from sending import forward_to, queue
 from signing import DOMAIN
-from test_send_command import snapshot
 from testbed.name_server import NameServer, txt
 from testbed.relay import PASSWORD, Relay
 from testbed.terminal import Terminal

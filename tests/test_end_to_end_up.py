@@ -16,19 +16,14 @@ from real_mail import hard_mail, submit
 from sending import MESSAGE, SENDER, TO, forward_to
 from spool_walk import walk
 from testbed.ports import accepts
-from testbed.proc import children, gone
+from testbed.proc import gone
 from testbed.relay import Relay
 from testbed.terminal import INTERRUPT, Terminal
 from testbed.waiting import until
+from up_programs import programs_of
 
 _LOOPS = {"with uvloop": "", "without uvloop": "import sys\nsys.modules['uvloop'] = None\n"}
 """What Python runs as it starts."""
-
-
-def programs_of(pid: int) -> dict[str, int]:
-    """The process ids of `mailer up`'s programs, by what they run."""
-    of = {Path(f"/proc/{child}/cmdline").read_bytes(): child for child in children(pid)}
-    return {"serve" if b"\0serve\0" in argv else "send": child for argv, child in of.items()}
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from cli_queue import Queue
+from file_trees import give_away
 from internet import Internet
-from test_cli_owner import give_away
 from testbed.relay import Relay
 
 pytestmark = [

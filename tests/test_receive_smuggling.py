@@ -11,15 +11,12 @@ from contextlib import contextmanager
 
 import hostile
 import pytest
+from smuggling import SEQUENCES
 from testbed.namespaced import Exim, OpenSmtpd
 from testbed.postfix import Postfix
 from testbed.relay import Relay
 from testbed.waiting import until
 
-SEQUENCES = [
-    *(b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\n", b"\r.\r\n", b"\n.\r", b"\r\n.\r"),
-    *(b"\r\n.\r\r\n", b"\r\r\n.\r\r\n", b"\r\n\0.\r\n", b"\r\n..\r\n", b"\r\n. \r\n", b"\r\n.\r\n"),
-]
 SMUGGLED = (
     b"MAIL FROM:<smuggler@example.org>\r\nRCPT TO:<v@example.org>\r\nDATA\r\nSubject: smuggled\r\n\r\n.\r\n"
 )

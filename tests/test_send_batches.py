@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from hostile import Server, Session
+from hostile import AtMost, Server, Session
 from sending import forward_to, found, queue
 from testbed.relay import Relay
 
@@ -15,17 +15,6 @@ from mailer.send.smtp.extensions import Extensions, Limits
 from mailer.send.smtp.pool import HANGING
 
 TEN = [f"user{number}@example.net" for number in range(10)]
-
-
-class AtMost:
-    """RCPT by RCPT: a reply of the server's for each recipient of a transaction beyond a number."""
-
-    def __init__(self, number: int, reply: str) -> None:
-        self.number, self.reply = number, reply
-
-    def __call__(self, session, _line):
-        since = max(at for at, command in enumerate(session.commands) if command.startswith(b"MAIL"))
-        return self.reply if len(session.commands) - since - 1 > self.number else None
 
 
 @pytest.mark.parametrize(

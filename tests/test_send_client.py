@@ -3,18 +3,17 @@
 import asyncio
 import socket
 import struct
-from dataclasses import replace
 from itertools import product
 
 import pytest
 from hostile import DROP, EXTENSIONS, HANG, RESET, Server, drip, flood, per_address
 from msgspec import structs
-from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, send
+from outgoing import LONG, TEXT, THREE, Letter, Password, deliver, hop_to, only, send
 
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
-from mailer.send.phase import Phase, Timeouts
+from mailer.send.phase import Phase
 from mailer.send.smtp.client import BLOCK, Session
 from mailer.send.smtp.events import Answered, Broken, Event
 from mailer.send.smtp.hop import Hop
@@ -38,10 +37,6 @@ class Endless(Letter):
 
     def read(self, _offset: int, length: int) -> bytes:
         return b"x" * (length - 2) + b"\r\n"
-
-
-def only(**limits: float) -> Timeouts:
-    return replace(LONG, **limits)
 
 
 def test_the_message_arrives_as_it_was_sent_in_two_writes():

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from file_trees import snapshot
 from hostile import HANG, Server, per_address
 from sending import MESSAGE, TO, arriving, at, forward_to, found, outcomes, queue
 from spool_walk import walk
@@ -16,17 +17,6 @@ from testbed.proc import gone
 from testbed.process import ServerProcess
 from testbed.relay import Relay, mailer_send_command
 from testbed.waiting import until
-
-
-def snapshot(directory: Path) -> dict[str, tuple[bytes, int]]:
-    return {
-        str(path.relative_to(directory)): (
-            path.read_bytes() if path.is_file() else b"",
-            path.stat().st_ctime_ns,
-        )
-        for path in directory.rglob("*")
-    }
-
 
 # --once
 

@@ -11,15 +11,7 @@ from hostile import DROP, HANG, Server, per_address, reached
 from internet import Internet, run, words
 from sending import found, outcomes, queue
 from testbed.capability import network_of_its_own
-
-BOB, EVE = "bob@one.test", "eve@two.test"
-MX1, MX2 = "127.0.0.11", "127.0.0.12"
-ZONE = {
-    ("one.test", "MX"): ["10 mx1.one.test.", "20 mx2.one.test."],
-    ("mx1.one.test", "A"): [MX1],
-    ("mx2.one.test", "A"): [MX2],
-    ("two.test", "A"): [MX2],
-}
+from two_domains import BOB, EVE, MX1, MX2, ZONE
 
 
 @pytest.fixture

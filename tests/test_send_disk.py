@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from disk_faults import failing, full, remounted
 from hostile import Server, Session
 from internet import Internet
 from sending import MESSAGE, TO, forward_to, found, outcomes, queue
 from spool_moves import MOVE
 from spool_walk import walk
-from testbed.capability import forbidden, tracer, with_own_mounts
+from testbed.capability import forbidden, tracer
 from testbed.filesystem import FileSystem
 from testbed.relay import Relay
 from testbed.waiting import until
@@ -23,31 +24,6 @@ from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.locked import LockedMessage
 
 NO_SPACE = "No space left on device"
-
-
-def failing(log: Path, call: str, error: str, when: str = "1+") -> tuple[str, ...]:
-    """Run a command whose n-th such system call (`when`, as strace has it) fails."""
-    inject = f"inject={call}:error={error}:when={when}"
-    return (tracer(), "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject)
-
-
-def remounted(relay: Relay, options: str) -> tuple[str, ...]:
-    """Run a command that sees the spool mounted with these options, in a namespace of its own."""
-    spool = relay.spool
-    script = f'mount --bind {spool} {spool} && mount -o remount,bind,{options} {spool} && exec "$@"'
-    return (*with_own_mounts(), "sh", "-c", script, "sh")
-
-
-def full(relay: Relay) -> tuple[str, ...]:
-    """Run a command that sees the spool on a filesystem without a free page; the end is in `spool.after`."""
-    spool, small = relay.spool, relay.directory / "small"
-    script = (
-        f"mkdir {small} && mount -t tmpfs -o size=64k none {small} && cp -a {spool}/. {small}"
-        f" && mount --bind {small} {spool}"
-        f"; dd if=/dev/zero of={spool}/filler bs=4k 2>/dev/null"
-        f'; "$@"; code=$?; rm {spool}/filler; umount {spool}; cp -a {small} {spool}.after; exit $code'
-    )
-    return (*with_own_mounts(), "sh", "-c", script, "sh")
 
 
 @pytest.mark.fault_row(4)

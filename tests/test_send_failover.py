@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import trustme
 from hostile import DROP, HANG, RESET, Server, reached
-from sending import MESSAGE, REFUSED, TO, at, forward_to, found, outcomes, queue
+from sending import LOGIN, MESSAGE, PASSWORD, REFUSED, TO, USER, at, forward_to, found, outcomes, queue
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
-USER, PASSWORD = "relay@example.com", "open sesame"
-LOGIN = {"username": USER, "password": PASSWORD}
 LOST = "connection closed by the server"
 
 

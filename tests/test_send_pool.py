@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from hostile import DROP, HANG, Server, reached
-from outgoing import LONG, Letter, hop_to
-from test_send_client import only
+from outgoing import LONG, Letter, hop_to, only
 
 from mailer.mail.outcome import Status
 from mailer.send.phase import Timeouts

@@ -13,8 +13,7 @@ import pytest
 from hostile import DROP, Server
 from hypothesis import given
 from hypothesis import strategies as st
-from sending import TO, at, forward_to, found, outcomes, queue
-from test_send_failover import LOGIN
+from sending import LOGIN, TO, at, forward_to, found, outcomes, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay

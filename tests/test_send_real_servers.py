@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import DROP, Server, Session
+from hostile import DROP, AtMost, Server, Session
 from internet import Internet
 from runs import HOUR, Cron
-from sending import MESSAGE, forward_to
-from test_send_batches import AtMost
-from test_send_failover import LOGIN
+from sending import LOGIN, MESSAGE, forward_to
 from testbed.ports import LOOPBACK
-
-MAILS = 4
-PAUSE = 5 * HOUR
-"""The longest that mail waits when a provider says yes again: its pause, and the last of `retry.schedule`."""
+from unrelated_mail import MAILS, PAUSE, bounced, strangers
 
 EHLO = {
     "Postfix 504": ("rcpt", "504 5.5.2 <vm>: Helo command rejected: need fully-qualified hostname"),
@@ -56,18 +51,6 @@ SENDERS = {
     "Microsoft": "554 5.2.252 SendAsDenied; a@example.com not allowed to send as b@example.com",
     "Aliyun": "440 mail from account doesn't conform with authentication (Auth Account: a@example.com)",
 }
-
-
-def strangers(cron: Cron, count: int = MAILS, start: int = 0) -> list[str]:
-    """Queue mails no two of which share anything."""
-    return [
-        cron.queue(f"app@{number}.example", [f"bob@{number}.example.net"])
-        for number in range(start, start + count)
-    ]
-
-
-def bounced(cron: Cron) -> list[str]:
-    return [name for name, stands in cron.statuses().items() if stands & {"bounced", "expired"}]
 
 
 @pytest.mark.parametrize("name", TO_EVERYBODY)

@@ -16,10 +16,10 @@ from pathlib import Path
 from hostile import Server, Session
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
 from runs import HOUR, Cron
 from sending import forward_to
-from test_send_real_servers import PAUSE, bounced, strangers
-from test_send_reply_readings import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
+from unrelated_mail import PAUSE, bounced, strangers
 
 from mailer.mail.reply import Reply
 from mailer.send.phase import Phase

@@ -12,15 +12,14 @@ administrators' own rules, and 80 % of 50 that others' lists of patterns give. B
 been 82 %, 64 % and 70 %. Of a last round of 58, from reports of applications and clients, it read 91 %.
 """
 
-import json
 import re
 from collections import Counter
 from itertools import chain, product
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reply_corpus import BOUNCES, CORPUS, NEVER_THE_MAILS, phase_of, reading_of, reply_of
 
 from mailer.mail.outcome import Outcome, Status
 from mailer.mail.reply import Reply
@@ -35,31 +34,8 @@ from mailer.send.replies.table import TABLE
 from mailer.send.replies.words import LIMIT, plain
 from mailer.send.trouble import Hardness, judge
 
-CORPUS = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "data" / "replies.jsonl").read_text("utf-8").splitlines()
-]
 SEEN = [entry for entry in CORPUS if not entry["held_out"]]
 HELD_OUT = [entry for entry in CORPUS if entry["held_out"]]
-
-_PHASES = {"connect": Phase.BANNER, "body": Phase.DOT}
-NEVER_THE_MAILS = {About.ACCOUNT, About.QUOTA, About.SESSION, About.HOST}
-"""A whole queue would meet the same."""
-BOUNCES = {About.RECIPIENT, About.MESSAGE}
-"""A permanent refusal that is read so is final."""
-
-
-def phase_of(entry) -> Phase:
-    return _PHASES.get(entry["phase"]) or Phase(entry["phase"])
-
-
-def reply_of(text: str) -> Reply:
-    lines = text.split("\n")
-    return Reply(int(lines[0][:3]), tuple(line[4:] for line in lines))
-
-
-def reading_of(entry):
-    return read(phase_of(entry), reply_of(entry["text"]))
 
 
 def is_right(entry) -> bool:

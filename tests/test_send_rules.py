@@ -10,6 +10,7 @@ import pytest
 from hostile import DROP, HANG, Server
 from hypothesis import given
 from hypothesis import strategies as st
+from rule_mail import ANN, BOB, CID, DAN, provider
 from sending import MESSAGE, TO, found, queue
 from testbed.faketime import faketime
 from testbed.ports import LOOPBACK, free_port
@@ -21,7 +22,6 @@ from mailer.config.load import load
 from mailer.config.routing import HeaderMatch, RouteRule
 from mailer.send.routes.rules import Mail, Rules
 
-ANN, BOB, CID, DAN = "ann@a.example", "bob@b.example", "cid@c.example", "dan@x.d.example"
 WITH_FIELD = b"X-Kind: Big\r\n Letter\r\n" + MESSAGE
 NEXT_RUN = faketime("+3m")
 LATER = faketime("+6d")
@@ -149,11 +149,6 @@ def test_all_conditions_must_hold_and_the_header_is_read_last_and_once() -> None
     assert first(rules, asked, ANN) is None
     assert first(rules, asked, ANN) is None
     assert len(reads) == 1
-
-
-def provider(name: str, server: Server | int, **more: Any) -> dict[str, Any]:
-    port = server if isinstance(server, int) else server.port
-    return {"name": name, "host": LOOPBACK, "port": port, **more}
 
 
 @contextmanager

@@ -11,11 +11,10 @@ import trustme
 from hostile import HANG, Server
 from internet import Internet
 from outgoing import LONG, Letter, hop_to
-from sending import MESSAGE, TO, at, forward_to, found, queue
-from test_send_direct import BOB, EVE, MX1, MX2, ZONE
-from test_send_failover import LOGIN
+from sending import LOGIN, MESSAGE, TO, at, forward_to, found, queue
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
+from two_domains import BOB, EVE, MX1, MX2, ZONE
 
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.outcome import Status

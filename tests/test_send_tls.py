@@ -7,8 +7,7 @@ import ssl
 import pytest
 import trustme
 from hostile import DROP, HANG, RESET, Server, drip
-from outgoing import LONG, Letter, Password, hop_to, send
-from test_send_client import only
+from outgoing import LONG, Letter, Password, hop_to, only, send
 
 from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope, Status

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_receive_smuggling import SEQUENCES
+from smuggling import SEQUENCES
 
 from mailer.sendmail import session
 from mailer.sendmail.session import Session

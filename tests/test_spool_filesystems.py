@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_spool_probe import examined
+from doctor_findings import examined
 from testbed.capability import with_own_mounts
 from testbed.relay import Relay
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from intruders import INTRUDERS
 from spool_runner import attempt, claims_of, run_once, settle
 from spool_strategies import NOW, accept
 from spool_walk import only, walk
-from test_spool_intruders import INTRUDERS
 
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import new_id

@@ -1,11 +1,11 @@
 """The spool's self-test: what a filesystem cannot do is seen, and nothing is left behind."""
 
-import json
 from pathlib import Path
 
 import pytest
 from cli_queue import Queue
-from test_send_disk import remounted
+from disk_faults import remounted
+from doctor_findings import examined
 from testbed.capability import tracer, with_own_mounts
 from testbed.relay import Relay
 
@@ -24,14 +24,6 @@ MiB = 2**20
 
 def grades(findings) -> dict[str, Grade]:
     return {finding.what: finding.grade for finding in findings}
-
-
-def examined(relay: Relay, under: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """Grade and words of each of the spool's findings, with doctor run under a command."""
-    done = relay.mailer("doctor", "--offline", "--json", under=under)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines, done.stderr
-    return {line["what"]: (line["grade"], line["found"]) for line in lines if line["group"] == "spool"}
 
 
 def test_a_disk_that_can_do_everything_is_fine_and_as_it_was(spool_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from cli_queue import Queue
+from disk_faults import full, remounted
 from hostile import DROP, HANG, Action, Server, reached
 from sending import TO, at, forward_to, queue
-from test_send_disk import full, remounted
 from testbed.faketime import faketime
 from testbed.ports import free_port
 from testbed.relay import Relay

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from http_client import ask
 from sending import MESSAGE, SENDER, TO, queue
-from test_end_to_end_up import programs_of
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 from testbed.waiting import until
+from up_programs import programs_of
 
 from mailer.maillog.outlet import Outlet
 
