@@ -1,10 +1,10 @@
-"""Durable changes to the spool, as three steps in the order that a power cut demands.
+"""Durable changes to the spool, as three steps in the order that protects against a power cut.
 
-1. `sync`: a file's own bytes. A rename that is durable before them would show a file without its end.
+1. `sync`: the file's own bytes. If the rename were durable before them, the file could lack its end.
 2. `move`: the rename.
-3. `directories`, then `sources`: fsynced, the destination first, so that no instant has the name in neither.
+3. `directories`, then `sources`: fsynced, the destination first, so that one of them always has the name.
 
-They are values with steps so that the committer can do each step for many messages at once.
+Changes are objects with separate steps so that the committer can do each step for many messages together.
 """
 
 from typing import Protocol
@@ -15,44 +15,44 @@ from mailer.spool.transitions import Move
 
 
 class Change(Protocol):
-    """Something to be made durable."""
+    """A change to be made durable."""
 
     def begin_sync(self) -> None:
-        """Have the disk begin with the file's bytes, where that helps; `sync` follows. Never raises."""
+        """Start writing the file's bytes to the disk, where that helps; `sync` follows. Never raises."""
 
     def sync(self) -> None:
         """Make the file's bytes durable; raises OSError.
 
         It is never called twice for one descriptor: after a failed fsync the kernel has dropped the pages,
-        and a second one would succeed and lie.
+        and a second one would report success for data that is lost.
         """
 
     def move(self) -> None:
-        """Rename the file; raises OSError, and the file is where it was."""
+        """Rename the file; after an OSError it is where it was."""
 
     def directories(self) -> tuple[str, ...]:
-        """Name the directories to fsync once `move` is done: those that have the file now."""
+        """Return the directories that now hold the file, to be fsynced after `move`."""
 
     def sources(self) -> tuple[str, ...]:
-        """Remove what else names the file, and name the directories that must not have it any more.
+        """Remove the file's other names, and return the directories that must no longer hold it.
 
-        Called once, when the others are durable; these are fsynced then.
+        Called once, when `directories` are durable; the returned ones are fsynced then.
 
-        That is not only where it came from: also where it was since a name of it was last made durable. A
-        claim and a requeue are not synced, so the directories before may still have the file after a power
-        cut.
+        They are the directory that the file came from, and all where it was since one of its names was last
+        made durable. A claim and a requeue are not synced, so after a power cut the directories before them
+        may still hold the file.
         """
 
     def undo(self) -> None:
-        """After a failure in any step: leave nothing half done. Raises NotUndone."""
+        """Clean up after a failure in any step, so that nothing is left half done. Raises NotUndone."""
 
 
 class NotUndone(OSError):
-    """A change failed and could not be taken back: whether it happened is open."""
+    """A change failed and could not be undone: it may or may not have happened."""
 
 
 class DurableMove:
-    """A message leaves its place for good: deferred, failed, held, archived."""
+    """A message leaves its place and is not to return there: deferred, failed, held, archived."""
 
     def __init__(self, locked: LockedMessage, move: Move, bucket: str = "") -> None:
         self._locked = locked
@@ -71,15 +71,15 @@ class DurableMove:
 
     def directories(self) -> tuple[str, ...]:
         spot = self._locked.spot
-        # The bucket may be new. Its own name comes first: a power cut in between would have fsck put a bucket
-        # without one into lost+found, and a name of the message with it that nobody can explain.
+        # The bucket may be new, so its own name is synced first. Otherwise fsck could, after a power cut, put
+        # the nameless bucket into lost+found, with an unexplained second name of the message in it.
         return (spot.place.value, spot.directory) if spot.bucket else (spot.directory,)
 
     def sources(self) -> tuple[str, ...]:
         return (*self._sources, *self._locked.leave())
 
     def undo(self) -> None:
-        """Nothing to take back: the file is in one of two places, and its journal decides."""
+        """Do nothing: the file is in one of two places, and its journal decides what follows."""
 
 
 class Removal(DurableMove):
@@ -89,10 +89,10 @@ class Removal(DurableMove):
         super().__init__(locked, Move.REMOVE)
 
     def begin_sync(self) -> None:
-        """What is in it does not matter any more."""
+        """Do nothing: the content of the file no longer matters."""
 
     def sync(self) -> None:
-        """What is in it does not matter any more."""
+        """Do nothing: the content of the file no longer matters."""
 
     def move(self) -> None:
         self._sources += self._locked.leave()
@@ -118,7 +118,7 @@ class Written:
         self._locked.sync()
 
     def move(self) -> None:
-        """Nothing moves."""
+        """Do nothing: the file does not move."""
 
     def directories(self) -> tuple[str, ...]:
         return ()
@@ -127,22 +127,22 @@ class Written:
         return ()
 
     def undo(self) -> None:
-        """The line stands."""
+        """Do nothing: the journal's line remains."""
 
 
 def left_behind(spot: Spot) -> tuple[str, ...]:
-    """Name the directories that may still have a file after a power cut when it leaves a spot now."""
+    """Return the directories that may still hold a file after a power cut if it leaves this spot now."""
     if spot.place is Place.CUR:
         return (Place.CUR.value, Place.NEW.value)
     return (spot.directory,)
 
 
 def make_durable(spool: Spool, change: Change) -> None:
-    """Do one change at once, in this thread.
+    """Make one change durable now, in this thread.
 
     Raises:
-        OSError: a step failed and was undone.
-        NotUndone: it could not be undone.
+        OSError: a step failed, and the change was undone.
+        NotUndone: a step failed, and the change could not be undone.
     """
     try:
         change.sync()

@@ -1,10 +1,10 @@
 """One thread that makes changes durable in groups.
 
-An fsync costs the same for one message as for those that arrived while the last one was running, so whatever
-has gathered meanwhile goes together: every file's write-back is begun, every file synced, every file renamed,
-and each directory synced once for all of them. (Measured with 2 KB messages: fsync inline 2 k messages/s, a
-thread per message 2.5 k/s, one committer 4 k/s. Beginning all write-back first takes an fsync from 195 us to
-60, and from 50 us of processor to 12.)
+An fsync costs the same for one message as for all that arrived while the last one was running. So the thread
+takes everything that has gathered as one group: it begins the write-back of every file, syncs every file,
+renames every file, and syncs each directory once. (Measured with 2 KB messages: fsync inline 2 k messages/s,
+a thread per message 2.5 k/s, one committer 4 k/s. Beginning all write-back first reduces an fsync from 195 us
+to 60, and its processor time from 50 us to 12.)
 """
 
 import asyncio
@@ -21,47 +21,49 @@ from typing import Self
 from mailer.spool.changes import Change
 from mailer.spool.layout import Spool
 
-_SOON = 0.25
-"""Seconds until a removal is made durable: promised within one, of which the fsync wants its share.
-(*Measured on busy machines: with 0.9, they were durable after 1.02 to 1.06 s; with 0.5, once after 1.5.*)"""
+_REMOVAL_DELAY = 0.25
+"""Seconds until removals are synced. They are to be durable within one second, and the fsync takes part of
+it. (*Measured on busy machines: with 0.9, they were durable after 1.02 to 1.06 s; with 0.5, once after
+1.5.*)"""
 
 _Then = Callable[[], None] | None
 _Answer = Callable[[Exception | None], None]
 _Waiter = tuple[asyncio.AbstractEventLoop | None, _Then, _Answer]
-"""The loop that the last two are called in; without one, `_Answer` is called by the thread."""
+"""The event loop in which the two callbacks are called; without one, the thread calls `_Answer` itself."""
 _Job = tuple[Change, _Waiter]
 _Task = _Job | Future[None] | str | None
 
 
 class Committer:
-    """Makes changes durable in the order of their arrival, as many at once as there are."""
+    """Makes changes durable in the order of their arrival, all that have gathered as one group."""
 
     def __init__(
         self, spool: Spool, together: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> None:
-        """Prepare; `together` surrounds the calls of a group's `then`: see `commit_in_loop`."""
+        """Prepare; the context `together` surrounds a group's `then` calls: see `commit_and_call`."""
         self._spool = spool
         self._together = together
         self._jobs: SimpleQueue[_Task] = SimpleQueue()
         self.committed = 0
-        """Changes that were made durable since the start."""
+        """Changes made durable since the start."""
         self._removals: dict[str, float] = {}
         self._announced: set[str] = set()
-        """The directories with removals that the thread has been asked to sync and has not begun with."""
+        """Directories with removals whose sync was requested and has not begun."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> Self:
-        """Start the thread; raises OSError where the spool's directories cannot be opened."""
+        """Start the thread; raises OSError if the spool's directories cannot be opened."""
         self._spool.keep_directories()
         self._thread.start()
         return self
 
     def commit(self, change: Change) -> Future[None]:
-        """Make a change durable, for a thread that waits.
+        """Make a change durable, for a caller that waits in a thread.
 
         Returns:
-            A future that is resolved when it is, or raises the OSError of the step that failed (the change
-            was undone), or NotUndone. It cannot be cancelled: what was handed in is done.
+            A future that is resolved when the change is durable. It raises the OSError of the step that
+            failed (the change was undone), or NotUndone. It cannot be cancelled: a submitted change is
+            carried out.
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
@@ -69,41 +71,41 @@ class Committer:
         return future
 
     def commit_in_loop(self, change: Change) -> asyncio.Future[None]:
-        """As `commit`, for the running event loop, which is woken once for a whole group.
+        """Make a change durable, for a caller in the running event loop, which is woken once for a group.
 
-        Who cancels the future no longer hears of the change, which is made all the same.
+        Cancelling the future does not stop the change.
         """
         future = asyncio.get_running_loop().create_future()
         self.commit_and_call(change, partial(_tell, future))
         return future
 
     def commit_and_call(self, change: Change, answer: _Answer, then: _Then = None) -> None:
-        """As `commit_in_loop`, without a future: what waits is called in the loop.
+        """Do as `commit_in_loop`, but call `answer` and `then` in the loop instead of resolving a future.
 
-        What a call raises goes to the loop's exception handler, and to nobody else of the group.
+        An exception from a callback goes to the loop's exception handler; the rest of the group is called.
 
         Args:
-            change: what is to be durable.
-            answer: called with what `commit`'s future would raise, or None.
-            then: called once it is durable, before any `answer` of its group, together with those of the
-                group.
+            change: the change to make durable.
+            answer: called with the error that `commit`'s future would raise, or None.
+            then: called if it is durable, together with the others of its group and before any `answer` of
+                the group.
         """
         self._jobs.put((change, (asyncio.get_running_loop(), then, answer)))
 
     def sync_soon(self, directory: str) -> None:
-        """Make removals from a directory of the spool durable within a second, one fsync for many."""
+        """Make removals from a directory of the spool durable within a second, with one fsync for many."""
         if directory not in self._announced:
             self._announced.add(directory)
             self._jobs.put(directory)
 
     def answer(self) -> Future[None]:
-        """Ask the thread for a sign of life: resolved when all that was handed in before is done."""
+        """Return a future that is resolved when everything submitted before is done, to check the thread."""
         future: Future[None] = Future()
         self._jobs.put(future)
         return future
 
     def close(self) -> None:
-        """Finish everything that was handed in, then end the thread."""
+        """Finish everything that was submitted, then end the thread."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -117,7 +119,7 @@ class Committer:
                     case None:
                         closing = True
                     case str():
-                        self._removals.setdefault(job, monotonic() + _SOON)
+                        self._removals.setdefault(job, monotonic() + _REMOVAL_DELAY)
                     case Future():
                         asked.append(job)
                     case _:
@@ -129,7 +131,7 @@ class Committer:
                 future.set_result(None)
 
     def _gather(self) -> list[_Task]:
-        """Wait for a job, or until a removal is due; then take all there are."""
+        """Wait for a job, or until a removal is due; then take all jobs there are."""
         jobs: list[_Task] = []
         try:
             if self._removals:
@@ -157,7 +159,7 @@ class Committer:
         self._settle([(waiter, _verdict(change, results.get(change))) for change, waiter in group])
 
     def _settle(self, told: list[tuple[_Waiter, Exception | None]]) -> None:
-        """Tell every waiter, each event loop in one go."""
+        """Give every waiter its result, with one wake-up for each event loop."""
         of_loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiter, Exception | None]]] = {}
         for waiter, error in told:
             loop, _, answer = waiter
@@ -166,7 +168,7 @@ class Committer:
             else:
                 of_loops.setdefault(loop, []).append((waiter, error))
         for loop, these in of_loops.items():
-            # A loop that was closed meanwhile has nobody left to tell.
+            # If the loop was closed meanwhile, its waiters are gone.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._tell_all, these)
 
@@ -187,7 +189,7 @@ class Committer:
                     _report(loop, defect)
 
     def _sync_directories(self, moved: list[Change]) -> dict[Change, Exception]:
-        """Sync every directory once: all destinations, and then all sources of the changes that arrived."""
+        """Sync each directory once: first all destinations, then all sources of changes that succeeded."""
         results = self._sync_each({change: change.directories() for change in moved})
         sources: dict[Change, tuple[str, ...]] = {}
         for change in moved:
@@ -201,7 +203,7 @@ class Committer:
     def _sync_each(self, wanted: dict[Change, tuple[str, ...]]) -> dict[Change, Exception]:
         failures: dict[str, OSError] = {}
         for name in dict.fromkeys(name for names in wanted.values() for name in names):
-            self._announced.discard(name)  # What is removed from here on is for another fsync.
+            self._announced.discard(name)  # A removal from here on may miss this fsync and needs another.
             try:
                 self._spool.sync_directory(name)
             except OSError as error:
@@ -219,22 +221,22 @@ class Committer:
             try:
                 self._spool.sync_directory(name)
             except OSError:
-                # What was removed may come back after a power cut, with its journal: it will not be sent
-                # again unless that was lost too. There is nobody left to tell.
+                # After a power cut the removed files may come back, with their journals: their mail is sent
+                # again only if the journal was lost too. No caller waits for this error.
                 continue
 
 
 def _trouble(step: Callable[[], None]) -> Exception | None:
-    """Run one step of one change, and return what went wrong."""
+    """Run one step of one change, and return its error, if any."""
     try:
         step()
-    except Exception as error:  # noqa: BLE001 - a mistake in one change must not end the thread that all wait for
+    except Exception as error:  # noqa: BLE001 - a bug in one change must not end the thread that all wait for
         return error
     return None
 
 
 def _verdict(change: Change, error: Exception | None) -> Exception | None:
-    """Undo what failed; return the error for its waiter."""
+    """Undo a change that failed; return the error for its waiter."""
     if error is not None and (worse := _trouble(change.undo)):
         worse.__cause__ = error
         return worse

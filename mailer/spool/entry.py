@@ -14,10 +14,10 @@
 
 The block's fields look like header fields, so the whole is a valid RFC 5322 message for any mail program. The
 block ends with the length, of fixed width: it is written last, into its place, when a streamed message is
-complete. What the message itself contains is opaque; `Spool-` fields inside it mean nothing.
+complete. The message itself is opaque; `Spool-` fields inside it mean nothing.
 
-`sha256` is the digest of the message, what `sha256sum` says of `mailer spool show --raw`; `envelope` is the
-digest of the block, so that a flipped bit in a recipient mails nobody else.
+`sha256` is the digest of the message, as printed by `mailer spool show ID --raw | sha256sum`. `envelope` is
+the digest of the block, so that a flipped bit in a recipient does not send the mail to another address.
 """
 
 import os
@@ -37,50 +37,50 @@ FORMAT = "1"
 _LENGTH_FIELD = b"Spool-Length: "
 LENGTH_DIGITS = 10
 LENGTH_WIDTH = LENGTH_DIGITS + 2
-"""With its line end: what is written last, into its place."""
+"""Bytes of the length with its line end, which are written last."""
 BEFORE_LENGTH = b"\r\n" + _LENGTH_FIELD
 _END = compile_late(BEFORE_LENGTH + rb"(\d{10})\r\n")
 
 _FIRST_READ = 16 * 1024
-"""Enough for the block, the message and the journal of nearly every mail, in one read."""
+"""Bytes; one read of them gets the block, the message and the journal of nearly every mail."""
 LARGEST_BLOCK = 24 * 1024 * 1024
-"""Bytes; what is larger is neither written nor read. `maxRecipients` at its most, each with the longest RCPT,
+"""Bytes; a larger block is neither written nor read. The largest `maxRecipients`, each with the longest RCPT,
 needs less."""
 _LARGEST_JOURNAL = 256 * 1024 * 1024
-"""Bytes. Runners give a message up at an eighth of it (`send.journal_bound`); earlier versions did not."""
+"""Bytes. Runners give up a message at an eighth of it (`send.journal_bound`); earlier versions did not."""
 
 _UNSAFE = compile_late(r"[\x00-\x09\x0b-\x1f\x7f]")
-"""Control characters, less the LF, which is counted."""
+"""Control characters except LF, which is checked by counting."""
 _PATH = compile_late(r'<((?:"(?:[^"\\]|\\.)*"|[^">])*)>(?: (.*))?')
 
 
 class Corrupt(ValueError):
-    """A spool file that must not be sent; the text says what is wrong with it."""
+    """A spool file must not be sent; the text says what is wrong with it."""
 
 
 class Block(msgspec.Struct, frozen=True):
-    """The envelope block: what was known when the message came in."""
+    """The envelope block: what was known when the message arrived."""
 
     id: str
     received: float
     """Seconds since the epoch, to the microsecond."""
     user: str
-    """Who authenticated; empty when nobody had to."""
+    """The authenticated user; empty if no login was required."""
     peer: str
     envelope: Envelope
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A spool file as it was read: its block, where its message lies, and the fold of its journal."""
+    """The parts of a spool file that was read: its block, the message's position, the folded journal."""
 
     block: Block
     offset: int
     length: int
     state: State
     size: int
-    """Of the file when it was read, in bytes: what follows was appended later."""
+    """The file's size in bytes when it was read; anything beyond was appended later."""
     torn: bool
-    """The file does not end in a line end: the next append ends the line first."""
+    """The file does not end in a line end, so that the next append must end the line first."""
 
     @property
     def id(self) -> str:
@@ -92,10 +92,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def encode_block(block: Block, length: int = 0) -> bytes:
-    """Write a block; the length is the last line, `LENGTH_DIGITS` wide.
+    """Encode a block; its last line is the length, `LENGTH_DIGITS` wide.
 
     Raises:
-        ValueError: a value has a control character, which no line could carry.
+        ValueError: a value has a control character, which a line cannot hold.
     """
     envelope = block.envelope
     lines = [
@@ -116,7 +116,7 @@ def encode_block(block: Block, length: int = 0) -> bytes:
 
 
 def with_length(block: bytes, length: int) -> bytes:
-    """Put another length into a block that was encoded before; nothing else changes."""
+    """Replace the length in an encoded block; nothing else changes."""
     return block[:-LENGTH_WIDTH] + _length(length)
 
 
@@ -143,10 +143,10 @@ def _recipient_line(recipient: Recipient) -> str:
 
 
 def parse_block(data: bytes) -> Block:
-    """Read a block, up to but without its length.
+    """Parse a block, up to and without its length.
 
     Raises:
-        Corrupt: it is not ours, of a later format, or damaged.
+        Corrupt: it is not a block, is of a later format, or is damaged.
     """
     try:
         lines = data.decode().split("\r\n")
@@ -201,7 +201,7 @@ def _recipient(value: str) -> Recipient:
 
 def _path(value: str) -> tuple[str, str]:
     if value[:1] == "<" and value[-1:] == ">" and '"' not in value and ">" not in value[:-1]:
-        return value[1:-1], ""  # As nearly all are; twice as quick.
+        return value[1:-1], ""  # Nearly all addresses; twice as fast as the pattern.
     found = _PATH.fullmatch(value)
     if found is None:
         raise Corrupt("an address is not in angle brackets")
@@ -215,25 +215,25 @@ def _parameters(text: str) -> dict[str, str]:
 
 
 def read_beginning(fd: int, size: int) -> bytes:
-    """Read the first octets of a spool file of that size: of nearly every mail, the whole. Raises OSError."""
+    """Read the start of a spool file of that size: all of it, for nearly every mail. Raises OSError."""
     return read_at(fd, min(_FIRST_READ, size), 0)
 
 
 def read_entry(
     fd: int, name: str, *, boot: str = "", size: int | None = None, beginning: bytes | None = None
 ) -> Entry:
-    """Read a spool file through its descriptor, without its message's bytes.
+    """Read a spool file through its descriptor, except for the message's bytes.
 
     Args:
         fd: open for reading; its offset is neither used nor changed.
         name: the file's name, which its Spool-Id must equal.
-        boot: this boot's id, for counting the runners that died over it.
-        size: the file's, as far as it is to be read, if the caller knows it.
-        beginning: what `read_beginning` has just returned, if it was called.
+        boot: this boot's id, for counting the runners that died with the message.
+        size: how many of the file's bytes to read, if the caller knows its size.
+        beginning: the result of `read_beginning`, if it was just called.
 
     Raises:
         Corrupt: the file must not be sent. The message's own digest is not checked here: see `check_message`.
-        OSError: it cannot be read; a bad sector may hold anything, and is not taken for the end of the file.
+        OSError: it cannot be read; an unreadable sector is not taken for the end of the file.
     """
     size = os.fstat(fd).st_size if size is None else size
     head = read_beginning(fd, size) if beginning is None else beginning
@@ -274,11 +274,11 @@ def check_message(fd: int, entry: Entry, *, whole: bytes = b"") -> None:
 
     Args:
         fd: open for reading.
-        entry: what was read of the file.
-        whole: the file's bytes, if they have been read already.
+        entry: the result of `read_entry` for the file.
+        whole: the file's bytes, if they were read already.
 
     Raises:
-        Corrupt: it differs, or is cut short; nothing of it may be sent.
+        Corrupt: it differs or is cut short; no part of it may be sent.
         OSError: it cannot be read.
     """
     position, end = entry.offset, entry.offset + entry.length

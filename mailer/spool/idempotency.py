@@ -1,12 +1,12 @@
-"""Mail that is queued once however often it is submitted: the files of `once/`, one for each idempotency key.
+"""Queue mail once however often it is submitted: the files of `once/`, one for each idempotency key.
 
-A key's file is named by a digest of its user and the key. It is a journal, which begins anew only while it
-names no message that was accepted:
+A key's file is named by a digest of its user and the key. It is a journal, which is started anew only while
+it names no message that was accepted:
 
     {"at":"...","event":"begun","id":"01JD...","content":"..."}
     {"at":"...","event":"accepted","id":"01JD..."}
 
-The receiver that has a message under a key locks the key's file, as it does a message's, and does in this
+The receiver that has a message under a key locks the key's file, as it locks the message's, and works in this
 order:
 
 1. `begun` names the message's id, durably, before the message is renamed into `new/`;
@@ -14,9 +14,9 @@ order:
 3. `accepted` is written and made durable, while the message's lock is still held;
 4. the client gets its 250, and both locks are given up.
 
-After a death between 1 and 3 the file says `begun`. Then the message was accepted if and only if it is in the
-spool. The runner that claims it does step 3 for it (`confirm`) before it tries the message. Before the key
-names another message, it is made durable that this one is not there (`settle`).
+If the receiver dies between 1 and 3, the file says `begun`, and the message was accepted if and only if it is
+in the spool. The runner that claims it does step 3 for it (`confirm`) before it tries the message. Before the
+key may name another message, the absence of this one is made durable (`settle`).
 """
 
 import errno
@@ -39,20 +39,21 @@ from mailer.spool.syscalls import read_at, sync_filesystem, write_all
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST = 64 * 1024
-"""Octets of a key's file that are read; it has some 500 at most."""
+"""Octets of a key's file that are read; such a file has about 500 at most."""
 _TRIES = 100
-"""How often a key's file may be removed, as too old, between being opened and locked."""
+"""How often in a row a key's file may be removed, as too old, between being opened and locked."""
 _ABSENT = {errno.ENOENT, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO}
-"""The key has no file: it was too old, or the entry is not ours. No mail waits for it."""
+"""Errors that mean that the key has no file (it was too old, or the entry is not ours): no mail waits for
+it."""
 _NAME = frozenset("0123456789abcdef")
 _OF_DROP = "drop-"
 _DROP_KEPT = 30 * 86_400.0
-"""Seconds for which a drop is known to have been taken in, if nobody could remove it since; the window that
-is configured is for keys."""
+"""Seconds for which a drop that was queued is remembered, in case its file could not be removed; the
+configured window is for keys."""
 _FEW = 8
-"""Directories that are synced one by one. For more the whole filesystem is."""
+"""Directories up to this number are synced one by one; for more, the whole filesystem is synced."""
 _AT_ONCE = 1000
-"""Keys that one sweep forgets, at most; the next one goes on. Mail must not wait for it."""
+"""The most keys that one sweep removes, so that mail does not wait for it; the next sweep continues."""
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,43 +63,43 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     event: str
     id: str
     content: str = ""
-    """With `begun`: the digest by which the same mail is known again."""
+    """In `begun`: the digest that identifies the same mail when it is submitted again."""
 
 
 BEGUN, ACCEPTED, DROPPED = "begun", "accepted", "dropped"
-"""`dropped`: after `accepted`, which could not be made durable; the message is about to be removed."""
+"""`dropped` follows an `accepted` that could not be made durable; the message is about to be removed."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Line)
 
 
 class InUse(Exception):
-    """Another session is taking a message under this key at this moment."""
+    """Another session is receiving a message under this key."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What a key's file says."""
+    """The state that a key's file folds to."""
 
     id: str = ""
-    """Of its message; empty: it has none."""
+    """The id of its message; empty if there is none."""
     content: str = ""
     accepted: bool = False
-    """Else the message was begun, and its receiver may have died before or after it was queued."""
+    """If false, the message was begun, and its receiver may have died before or after it was queued."""
 
 
 def name_of(user: str, peer: str, key: str) -> str:
-    """Name the file of a key: each user has keys of its own; without a login, each address."""
+    """Return the name of a key's file: each user, or without a login each address, has its own keys."""
     whose = f"user\0{user}" if user else f"peer\0{peer}"
     return sha256(f"{whose}\0{key}".encode()).hexdigest()
 
 
 def name_of_drop(uid: int, name: str) -> str:
-    """Name the file of mail that is taken in from `drop/`, which is its own key."""
+    """Return the file name for mail from `drop/`; the drop itself is the key."""
     return _OF_DROP + sha256(f"{uid}\0{name}".encode()).hexdigest()
 
 
 def name_of_import(queue: str, name: str, content: bytes) -> str:
-    """Name the file of mail that is imported from another relay's queue, which is its own key."""
+    """Return the file name for mail imported from another relay's queue; the mail itself is the key."""
     digest = sha256(content).hexdigest()
     return (
         _OF_DROP + sha256(f"import\0{queue}\0{name}\0{digest}".encode("utf-8", "surrogateescape")).hexdigest()
@@ -106,7 +107,7 @@ def name_of_import(queue: str, name: str, content: bytes) -> str:
 
 
 def forget(spool: Spool, name: str) -> None:
-    """Remove a key's file, after what it is the key of cannot come again; raises OSError."""
+    """Remove a key's file when its mail cannot be submitted again; raises OSError."""
     with suppress(FileNotFoundError):
         os.unlink(f"{ONCE}/{name}", dir_fd=spool.root)
 
@@ -115,7 +116,7 @@ class KeyFile:
     """A key's file, locked."""
 
     def __init__(self, spool: Spool, name: str, fd: int) -> None:
-        """Take over a descriptor; raises OSError, and then it is closed."""
+        """Take over a descriptor; after an OSError it is closed."""
         self._spool = spool
         self.name = name
         self._fd = fd
@@ -127,11 +128,11 @@ class KeyFile:
 
     @classmethod
     def take(cls, spool: Spool, name: str) -> Self:
-        """Lock the file of a key, which is made if it is not there.
+        """Lock the file of a key, and create it if it does not exist.
 
         Raises:
-            InUse: somebody else holds it.
-            OSError: it cannot be had.
+            InUse: another session holds it.
+            OSError: it cannot be opened, created or locked.
         """
         for _ in range(_TRIES):
             fd = _open(spool, name, create=True)
@@ -144,16 +145,16 @@ class KeyFile:
         raise OSError(errno.EAGAIN, "it is removed as often as it is made", f"{ONCE}/{name}")
 
     def settle(self) -> None:
-        """Find out whether a message that was begun was queued, if a receiver has died with it.
+        """Determine whether a begun message was queued, in case its receiver died.
 
         Raises:
-            OSError: it cannot be found out, or not be made durable, also that it was not.
+            OSError: this cannot be determined, or the result (queued or not) cannot be made durable.
         """
         if self.known.id and not self.known.accepted:
             if spots := find(self._spool, self.known.id, (*QUEUE, Place.SENT)):
                 self.confirm(spots[0].directory)
                 return
-            # A runner that took it meanwhile has recorded it before it left.
+            # A runner that took the message meanwhile recorded `accepted` before the message left the spool.
             self.known = _fold(read_at(self._fd, _MOST, 0))
             if not self.known.accepted:
                 self._keep_out()
@@ -162,22 +163,22 @@ class KeyFile:
     def _keep_out(self) -> None:
         """Make durable that the message is not in the spool; raises OSError.
 
-        Its receiver may have removed it a moment ago, for a commit that failed. A power cut would bring it
-        back, beside the one that is queued in its place.
+        Its receiver may have just removed it after a failed commit. Unless the removal is durable, a power
+        cut could bring it back, in addition to the message that is queued in its place.
         """
         spool = self._spool
         scheduled = [f"{Place.RETRY}/{name}" for name in buckets(spool, Place.RETRY) if is_scheduled(name)]
         if len(scheduled) > _FEW and sync_filesystem(spool.root):
             return
-        # retry/ last: a bucket that a sweep has removed is durably gone then.
+        # retry/ last, which makes the removal of a bucket by a sweep durable, too.
         for directory in (Place.NEW, *scheduled, Place.RETRY):
             spool.sync_directory(directory)
 
     def confirm(self, directory: str) -> None:
-        """Do what the receiver of a message that was begun has left undone; raises OSError.
+        """Do what the receiver of a begun message left undone; raises OSError.
 
         Args:
-            directory: where its message is. That may be in memory only.
+            directory: where its message is; that name may not be durable yet.
         """
         self._spool.sync_directory(directory)
         if parent := directory.rpartition("/")[0]:
@@ -186,14 +187,14 @@ class KeyFile:
         self._spool.sync_directory(ONCE)
 
     def begin(self, id: str, content: str, *, at: float) -> None:
-        """Name the message that is about to be queued; no other is known. Raises OSError."""
-        # However often this fails, the file stays short.
+        """Record the message that is about to be queued, in place of any other; raises OSError."""
+        # Truncated, so that the file stays short however often this fails.
         os.ftruncate(self._fd, 0)
         self._append(Line(clock.rfc3339(at), BEGUN, id, content))
         self.known = Known(id, content)
 
     def sync(self) -> None:
-        """Make durable what `begin` wrote, before the message is; raises OSError."""
+        """Make the line of `begin` durable before the message is; raises OSError."""
         os.fsync(self._fd)
         self._spool.sync_directory(ONCE)
 
@@ -202,13 +203,13 @@ class KeyFile:
 
         The file's name is durable when `once/` was synced.
         """
-        # A write that fails may have written the whole line, but for its end.
+        # Set first: a write that fails may have written the whole line except for its end.
         self.known = msgspec.structs.replace(self.known, accepted=True)
         self._append(Line(at, ACCEPTED, id))
         os.fsync(self._fd)
 
     def drop(self, *, at: str) -> None:
-        """Take `accept` back, before the message is removed; raises OSError, and then it stands."""
+        """Revoke `accept` before the message is removed; after an OSError `accepted` stands."""
         if self.known.accepted:
             self._append(Line(at, DROPPED, self.known.id))
             os.fsync(self._fd)
@@ -219,21 +220,21 @@ class KeyFile:
         write_all(self._fd, b"\n" * bool(torn) + _encoder.encode(line) + b"\n")
 
     def release(self) -> None:
-        """Give the lock up; a second call does nothing."""
+        """Give up the lock; a second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
 
 def confirm(locked: LockedMessage, names: str) -> None:
-    """Make sure that its keys' files say that a message was accepted, before that can leave the spool.
+    """Make sure that a message's key files say that it was accepted, before it can leave the spool.
 
     Args:
-        locked: the message; its lock is ours, so its receiver has done so, or is dead.
-        names: of the files, as the message's journal has them; empty: it came without a key.
+        locked: the message. Since we hold its lock, its receiver has finished or is dead.
+        names: the key files, as in the message's journal; empty if it has no key.
 
     Raises:
-        OSError: it cannot be recorded; the message must stay in the spool.
+        OSError: this cannot be recorded; the message must stay in the spool.
     """
     for name in names.split():
         if _is_name(name):
@@ -256,18 +257,18 @@ def _confirm(locked: LockedMessage, name: str) -> None:
 
 
 def forget_old(spool: Spool, now: float, window: float) -> int:
-    """Remove the files of keys that are more than `window` seconds old; look once an hour.
+    """Remove key files that are more than `window` seconds old; this looks at them once an hour.
 
     Args:
-        spool: where.
+        spool: the spool.
         now: seconds since the epoch, by a clock that is believed.
         window: seconds.
 
     Returns:
-        How many were removed.
+        The number of removed files.
 
     Raises:
-        OSError: the spool cannot be worked with.
+        OSError: the spool is unusable.
     """
     try:
         with spool.directory(ONCE) as directory:
@@ -286,7 +287,7 @@ def forget_old(spool: Spool, now: float, window: float) -> int:
 
 
 def _forget(directory: int, name: str, now: float, window: float) -> bool:
-    """Remove a key's file if it is old; what cannot be removed stays, and stops no other."""
+    """Remove a key's file if it is old; return False, without an error, if it cannot be removed."""
     if name.startswith(_OF_DROP):
         window = max(window, _DROP_KEPT)
     try:
@@ -296,7 +297,7 @@ def _forget(directory: int, name: str, now: float, window: float) -> bool:
     except OSError:
         return False
     try:
-        # A receiver that has just opened it sees, once it has the lock, that it has no name any more.
+        # A receiver that has just opened the file sees that it was unlinked once it has the lock.
         if not lock(fd) or not is_older(directory, name, now, window):
             return False
         os.unlink(name, dir_fd=directory)
@@ -308,7 +309,7 @@ def _forget(directory: int, name: str, now: float, window: float) -> bool:
 
 
 def _touch(directory: int, now: float) -> None:
-    """Note that all was looked at; where that cannot be noted, all is looked at again."""
+    """Record that all were checked; if that fails, the next sweep checks all again."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(OSError):
         fd = os.open(SWEPT, flags, FILE_MODE, dir_fd=directory)
@@ -330,7 +331,7 @@ def _open(spool: Spool, name: str, *, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-        # The first key that this spool has seen.
+        # This is the spool's first key.
         if spool.make_directory(ONCE):
             os.fsync(spool.root)
         fd = os.open(path, flags, FILE_MODE, dir_fd=spool.root)
@@ -351,6 +352,6 @@ def _fold(data: bytes) -> Known:
             elif line.event == ACCEPTED and line.id == known.id:
                 known = msgspec.structs.replace(known, accepted=True)
             elif line.event == DROPPED and line.id == known.id:
-                # As after `begun`: its receiver may have died before it removed the message.
+                # As with `begun`, the receiver may have died before it removed the message.
                 known = msgspec.structs.replace(known, accepted=False)
     return known

@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from mailer.spool.idempotency import KeyFile
 
 _BUFFER = 128 * 1024
-"""Messages up to this size reach the kernel in one write; larger ones are streamed in pieces of it."""
+"""Messages up to this size, in bytes, reach the kernel in one write; larger ones are written in such
+pieces."""
 
 # Without O_APPEND: with it, Linux would put the length at the end instead of in its place (pwrite(2), BUGS).
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Incoming:
-    """Write a message as it arrives, then hand it to the committer; afterwards `release`, or `discard`.
+    """Writes a message as it arrives, to be handed to the committer and then to `release` or `discard`.
 
-    It is a `Change`: the committer makes it durable.
+    It is a `Change`, which the committer makes durable.
     """
 
     def __init__(self, spool: Spool, id: str, head: bytes) -> None:
-        """Make the file of a block that is encoded; raises OSError, and nothing was created."""
+        """Create the file for an encoded block; if this raises OSError, nothing was created."""
         self._spool = spool
         self._head = head
         self.id = id
@@ -49,9 +50,9 @@ class Incoming:
         self._flushed = False
         self._scheduled = 0.0
         self._at = ""
-        """When it was complete, as its journal says."""
+        """When the message was complete, as its journal says."""
         self.keys: list[KeyFile] = []
-        """Of its idempotency key, and of its drop: begun, and given up together with the message."""
+        """The locked files of its idempotency key and its drop, released together with the message."""
         self.size = 0
         """Bytes of the message so far."""
 
@@ -60,14 +61,14 @@ class Incoming:
         """Open a new file in `tmp/` under a fresh id.
 
         Args:
-            spool: where to.
+            spool: the spool to write to.
             received: the time of arrival, in seconds since the epoch.
-            user: who authenticated; empty when nobody did.
+            user: the authenticated user; empty if there was no login.
             peer: the client's address, for the operator.
-            envelope: with every recipient once.
+            envelope: with each recipient once.
 
         Raises:
-            OSError: as open(2), or E2BIG: an envelope that no reader would take; nothing was created.
+            OSError: as open(2), or E2BIG if readers would refuse the envelope; nothing was created.
             ValueError: a value has a control character; nothing was created.
         """
         block = Block(new_id(received), received, user, peer, envelope)
@@ -77,7 +78,7 @@ class Incoming:
         return cls(spool, block.id, head)
 
     def write(self, chunk: bytes | bytearray) -> None:
-        """Append to the message; raises OSError, after which only `discard` makes sense."""
+        """Append to the message; after an OSError only `discard` is allowed."""
         self._digest.update(chunk)
         self.size += len(chunk)
         if self._flushed and len(chunk) >= _BUFFER:
@@ -105,18 +106,18 @@ class Incoming:
         boot: str = "",
         uptime: float = 0.0,
     ) -> None:
-        """Complete the file: the length, and the line that says it was accepted; not yet durable.
+        """Complete the file with its length and the `accepted` line; it is not durable yet.
 
         Args:
             at: now, in seconds since the epoch.
-            about: the message that this one, a notification of ours, is about.
-            scheduled: when it is to be tried first, in seconds since the epoch; 0: at once.
-            expires: when it is not to be delivered any more; 0: it always is.
-            boot: this boot's id; empty: nobody asked.
-            uptime: what its boot clock shows, should `at` be wrong.
+            about: the id of the message that this one is about, if we wrote it as a notification.
+            scheduled: the time of the first attempt, in seconds since the epoch; 0 for immediately.
+            expires: the time after which it is not to be delivered; 0 for no limit.
+            boot: this boot's id; empty if not known.
+            uptime: seconds on that boot's clock, which date the message if `at` is wrong.
 
         Raises:
-            OSError: the file is incomplete; only `discard` makes sense.
+            OSError: the file is incomplete; only `discard` is allowed.
         """
         head = with_length(self._head, self.size)
         self._at, self._scheduled = clock.rfc3339(at), scheduled
@@ -141,15 +142,15 @@ class Incoming:
         self._flush()
 
     def begin_again(self) -> "Draft":
-        """Take out what was written so far, to be read, and go on with an empty message under the same id.
+        """Return what was written so far, for reading, and start an empty message under the same id.
 
-        What was taken out has no name any more: whatever happens, nobody will find it.
+        The old file is unlinked first, so that no other program ever finds it.
 
         Returns:
-            What was written; close it.
+            What was written; the caller closes it.
 
         Raises:
-            OSError: only `discard` makes sense.
+            OSError: only `discard` is allowed.
         """
         self._flush()
         os.unlink(Spot(Place.TMP, self.id).path, dir_fd=self._spool.root)
@@ -168,17 +169,17 @@ class Incoming:
 
     def move(self) -> None:
         spot, moved = self._commit()
-        # Nobody relies on the name that it has in tmp/.
+        # No program relies on the name in tmp/, so a plain rename is enough.
         try:
             rename_exclusive(self._spool.root, spot.path, moved.path)
         except FileNotFoundError:
-            # The bucket is not there yet, or a sweep found it empty a moment ago.
+            # The bucket does not exist yet, or a sweep has just found it empty and removed it.
             self._spool.make_directory(moved.directory)
             rename_exclusive(self._spool.root, spot.path, moved.path)
         self._spot = moved
 
     def move_whole(self) -> None:
-        """As `move`, when its name in `tmp/` must not be lost; call `leave` when the new one is durable."""
+        """Do as `move`, but keep the name in `tmp/`; call `leave` when the new name is durable."""
         spot, moved = self._commit()
         if rename_whole(self._spool, spot.path, moved.path):
             self._also = spot.path
@@ -192,7 +193,7 @@ class Incoming:
         return spot, Spot(place, spot.name, scheduled_bucket_for(self._scheduled) if self._scheduled else "")
 
     def leave(self) -> None:
-        """Remove the name that the file still has in `tmp/`; raises OSError."""
+        """Remove the name that `move_whole` left in `tmp/`; raises OSError."""
         if self._also:
             os.unlink(self._also, dir_fd=self._spool.root)
             self._also = ""
@@ -200,12 +201,12 @@ class Incoming:
     def directories(self) -> tuple[str, ...]:
         spot = self._spot
         assert spot is not None
-        # The bucket may be new. Its own name comes first: a power cut in between would have fsck put a bucket
-        # without one into lost+found, and a name of the message with it that nobody can explain.
+        # The bucket may be new, so its own name is synced first. Otherwise fsck could, after a power cut, put
+        # the nameless bucket into lost+found, with an unexplained second name of the message in it.
         return (spot.place.value, spot.directory) if spot.bucket else (spot.directory,)
 
     def sources(self) -> tuple[str, ...]:
-        """Record under its key that it is durable; `tmp/` itself is synced within a second: see `Upload`."""
+        """Record in the key files that it is durable; `tmp/` is synced within a second: see `Upload`."""
         for key in self.keys:
             key.accept(self.id, at=self._at)
         return (ONCE,) if self.keys else ()
@@ -215,7 +216,7 @@ class Incoming:
             for key in self.keys:
                 key.drop(at=self._at)
         except OSError as error:
-            # The next client with this key is answered that it is queued: so it must stay.
+            # The key file says that the message is queued, and so the next client is told: it must stay.
             self.release()
             raise NotUndone(error.errno, error.strerror) from error
         try:
@@ -224,10 +225,10 @@ class Incoming:
             raise NotUndone(error.errno, error.strerror) from error
 
     def discard(self) -> None:
-        """Remove the file and give its lock up; a second call does nothing.
+        """Remove the file and give up its lock; a second call does nothing.
 
         Raises:
-            OSError: it could not be removed. The lock is given up all the same; in `tmp/` nobody reads it.
+            OSError: it could not be removed. The lock is given up all the same; no program reads `tmp/`.
         """
         if self._spot is None:
             return
@@ -235,14 +236,14 @@ class Incoming:
         try:
             os.unlink(spot.path, dir_fd=self._spool.root)
         except FileNotFoundError:
-            # Gone from tmp/ is gone; from new/, it may be on its way to somebody.
+            # In tmp/, a missing file is what we want; in new/, a runner may have taken it already.
             if spot.place is not Place.TMP:
                 raise
         finally:
             self._close()
 
     def release(self) -> None:
-        """Give the lock up, after the commit: runners may have it. A second call does nothing."""
+        """Give up the lock after the commit, so that runners may take it. A second call does nothing."""
         if self._spot is not None:
             self._spot = None
             self._close()
@@ -254,12 +255,12 @@ class Incoming:
 
 
 def _open_locked(spool: Spool, name: str) -> int:
-    """Make a new file in `tmp/`, ours alone; raises OSError, and then there is none."""
+    """Create a file in `tmp/` and lock it; after an OSError it does not exist."""
     spot = Spot(Place.TMP, name)
     fd = spool.create(spot, _FLAGS)
     try:
-        # A sweep of tmp/ may have been faster, to see how old the file is; without the lock, it or a
-        # runner could have the message before it is durable.
+        # A sweep of tmp/ may have locked it first, to check its age. Without the lock, the sweep or a runner
+        # could take the message before it is durable.
         if not lock(fd):
             raise BlockingIOError(errno.EAGAIN, "locked by a sweep", name)
     except OSError:
@@ -271,10 +272,10 @@ def _open_locked(spool: Spool, name: str) -> int:
 
 
 class Draft:
-    """A message as it was first written, in a file that has no name any more, to be read from its start."""
+    """A message as it was first written, in an unlinked file, to be read from its start."""
 
     def __init__(self, fd: int, *, start: int, size: int, sha256: bytes) -> None:
-        """Take over a descriptor, and what is known of the `size` octets of message from `start` on."""
+        """Take over a descriptor; the message is the `size` octets from `start` on, with this digest."""
         self._fd = fd
         self._start = start
         self._sha256 = sha256
@@ -286,19 +287,19 @@ class Draft:
         self._digest = sha256()
 
     def pieces(self, until: int) -> Iterator[bytes]:
-        """Read on from where the last call stopped.
+        """Yield the message from where the last call stopped.
 
         Args:
-            until: octets from the message's start.
+            until: where to stop, in octets from the message's start.
 
         Raises:
-            OSError: also when the whole was read, and is not what was written.
+            OSError: it cannot be read, or, once all of it was read, its digest differs.
         """
         while self._at < until:
             piece = os.pread(self._fd, min(_BUFFER, until - self._at), self._start + self._at)
             self._at += len(piece)
             self._digest.update(piece)
-            # A failed write-back drops pages, and what is read then is older (fsyncgate).
+            # A failed write-back drops pages, and a read then returns older data (fsyncgate).
             if not piece or (self._at == self.size and self._digest.digest() != self._sha256):
                 raise OSError(errno.EIO, "what was written cannot be read back")
             yield piece

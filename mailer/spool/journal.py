@@ -1,8 +1,8 @@
-"""The journal: the lines behind a message that tell its life, and the state they fold to.
+"""The journal: the lines after a message that record its history, and the state that they fold to.
 
-Lines are only ever appended, one JSON object each, CRLF at the end. A line that does not parse as an object
-(torn by a crash, or damaged) is ignored wherever it stands. The state of a message is the fold of its
-lines over its envelope and nothing else: the directory it lies in is only a hint.
+Lines are only ever appended: one JSON object each, ending in CRLF. A line that does not parse as an object
+(torn by a crash, or damaged) is ignored, wherever it stands. The state of a message is the fold of its
+lines over its envelope and nothing else; the directory that holds the file is only a hint.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -18,43 +18,46 @@ from mailer.spool.ids import is_id
 
 
 class Kind(StrEnum):
-    """What a line says happened."""
+    """The event that a line records."""
 
     ACCEPTED = "accepted"
-    """Received whole: the client may get its 250. It has the digests; a file without it is incomplete."""
+    """The message was received whole, and the client may get its 250. The line has the digests; a file
+    without it is incomplete."""
     COMMITTING = "committing"
-    """About to send the final dot for `to` at `hop`: until their outcome they are uncertain."""
+    """The final dot is about to be sent for `to` at `hop`; until their outcome, these are uncertain."""
     SENT = "sent"
     DEFERRED = "deferred"
     BOUNCED = "bounced"
     EXPIRED = "expired"
     UNCERTAIN = "uncertain"
-    """The final reply was lost; `next` says when it is tried again."""
+    """The final reply was lost; `next` is the time of the next attempt."""
     AS_BEFORE = "as-before"
-    """Deferred once more with nothing new to say: those in `to`, or else all who were last tried in an
-    earlier attempt and deferred. Only `attempt` and `next` change."""
+    """Deferred once more with the same replies: the recipients in `to`, or, without `to`, all that an earlier
+    attempt deferred. Only `attempt` and `next` change."""
     TROUBLE = "trouble"
-    """A next hop could not be used for `to`; the same attempt went on to another."""
+    """A next hop could not be used for `to`; the same attempt continued with another hop."""
     RECOVERED = "recovered"
-    """A runner died with the claim; this boot's runner took it over."""
+    """A runner died while it held the claim; a runner of the boot in `boot` took the message over."""
     ALONE = "alone"
-    """Recovered repeatedly: from here on it is tried with nothing else in the runner's hands."""
+    """Recovered repeatedly: from here on the runner tries it while it holds no other message."""
     ACCOMPANIED = "accompanied"
-    """From here on others may be in the runner's hands beside it: what was `alone` only waits, or what was
-    `returned` is tried again."""
+    """From here on the runner may hold other messages too: an `alone` message was found to be merely waiting,
+    or a `returned` message is tried again."""
     RETURNED = "returned"
-    """The runner gave it back in order and lives on: stopped, out of room, or unable to move this file."""
+    """The runner gave the claim back and lives on: it was stopped, had no room, or could not move this
+    file."""
     HELD = "held"
     RELEASED = "released"
     REQUEUED = "requeued"
-    """The operator wants it tried now. Those in `to` become due, nothing else changes; without `to` it begins
-    anew, refused and expired recipients are tried again too."""
+    """The operator wants it tried now. Recipients in `to` become due and nothing else changes. Without `to`
+    the message starts over, and refused and expired recipients are tried again too."""
     DATED = "dated"
-    """It came by a wall clock that was wrong; its age counts from `since`."""
+    """It was accepted by a wall clock that was wrong; its age counts from `since`."""
     THROTTLED = "throttled"
-    """In its runner's hands, it waits for its turn at `hop`, which comes about `next`; `reason` says why."""
+    """Its runner holds it until its turn at `hop`, which comes at about `next`; `reason` says why."""
     NOTIFIED = "notified"
-    """The notification `notice`, in this spool, tells the sender how `to` stand (RFC 3464)."""
+    """The notification with the id `notice`, in this spool, tells the sender the status of `to` (RFC
+    3464)."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,27 +71,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scope: str = ""
     attempt: int = 0
     next: str = ""
-    """When `to` are tried again; with `accepted`: when the message is tried first, as its sender wants it."""
+    """When `to` are tried again; in `accepted`: the time before which the sender wants no attempt."""
     tls: str = ""
     unclear: bool = False
-    """Of a deferral: it was refused for good, not clearly why, and bounces when it is refused so again."""
+    """In a deferral: the permanent refusal was ambiguous, so the next one like it bounces."""
     reason: str = ""
     by: str = ""
     boot: str = ""
     sha256: str = ""
     envelope: str = ""
     action: str = ""
-    """Of a sent recipient whose sender wants to hear of it from us: `relayed` or `delivered`."""
+    """In `sent`, when the sender asked us for a notification of success: `relayed` or `delivered`."""
     notice: str = ""
     uptime: float = 0.0
-    """With `accepted`: what the boot clock of `boot` showed; 0: not known."""
+    """In `accepted`: seconds on the boot clock of `boot`; 0 if unknown."""
     since: str = ""
     about: str = ""
-    """With `accepted`: this message is a notification of ours, about the message with this id."""
+    """In `accepted`: this message is a notification that we wrote, about the message with this id."""
     expires: str = ""
-    """With `accepted`: after this time its sender does not want it delivered any more."""
+    """In `accepted`: the time after which the sender does not want it delivered."""
     once: str = ""
-    """With `accepted`: the files in `once/` of its idempotency key and its drop, with a blank between."""
+    """In `accepted`: the files in `once/` of its idempotency key and its drop, separated by a space."""
 
 
 OUTCOMES: dict[str, Status] = {
@@ -103,18 +106,19 @@ OUTCOMES: dict[str, Status] = {
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep nesting."""
+"""The errors that decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep
+nesting."""
 
 
 def encode(*events: Event) -> bytes:
-    """Write lines, each with its CRLF."""
+    """Return the lines for these events, each with its CRLF."""
     if len(events) == 1:
         return _encoder.encode(events[0]) + b"\r\n"
     return b"".join([_encoder.encode(event) + b"\r\n" for event in events])
 
 
 def decode(journal: bytes) -> Iterator[Event]:
-    """Read the lines that count."""
+    """Yield the events of the lines that parse."""
     for line in journal.split(b"\n"):
         if line.startswith(b"{"):
             try:
@@ -124,9 +128,9 @@ def decode(journal: bytes) -> Iterator[Event]:
 
 
 def decode_whole(journal: bytes) -> list[Event]:
-    """Read a journal of which every line counts, in half the time; return nothing where some line may not.
+    """Decode a journal in which every line parses, in half the time of `decode`; otherwise return nothing.
 
-    A torn line, though ended by the writer of the next, leaves a brace open: the whole does not parse.
+    A torn line leaves a brace open, even after the next writer ended it, so the whole does not parse.
     """
     try:
         events = _decoder.decode_lines(journal)
@@ -136,33 +140,35 @@ def decode_whole(journal: bytes) -> list[Event]:
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How one recipient stands."""
+    """The status of one recipient."""
 
     recipient: Recipient
     status: Status = Status.PENDING
     reply: str = ""
     hop: str = ""
     next: float | None = None
-    """When it is due again, in seconds since the epoch; None: now. If pending, as its sender wants it."""
+    """When it is due again, in seconds since the epoch; None if now. Of a pending recipient, the time before
+    which its sender wants no attempt."""
     attempt: int = 0
-    """The attempt that this is the outcome of."""
+    """The number of the attempt that had this outcome."""
     allowed: bool = False
-    """It is uncertain, and the operator wants it handed over once more all the same."""
+    """It is uncertain, and the operator wants it sent once more all the same."""
     let_go: bool = False
-    """It is uncertain, and the operator let it go after it was held: another hop may have it, too."""
+    """It is uncertain, and the operator released it from hold: another hop may be tried, too."""
     handovers: int = 0
-    """If uncertain: the attempts that handed it over since the doubt began, also those that were deferred."""
+    """If uncertain: how many attempts sent the final dot since the first doubtful one, deferred ones
+    included."""
     unclear: bool = False
-    """It was refused for good once, and not clearly why: as `Event.unclear`."""
+    """It was once refused permanently but ambiguously: see `Event.unclear`."""
     action: str = ""
-    """Sent, and the sender asked to hear of it from us: as `Event.action`."""
+    """Set if it was sent and the sender asked us for a notification of success: see `Event.action`."""
     notice: str = ""
-    """The notification that told the sender of its final status, or of the failure before the operator had it
-    tried again; empty: none did."""
+    """The id of the notification that reported its final status, or its failure before the operator requeued
+    it; empty if none did."""
     warned: str = ""
-    """The one that reported its delay, which happens once."""
+    """The id of the notification that reported its delay, which happens once."""
     doubted: str = ""
-    """The hop that it was handed to without an answer, when it expired."""
+    """If it expired while uncertain: the hop that never confirmed it."""
 
     @property
     def address(self) -> str:
@@ -170,75 +176,77 @@ class Standing(msgspec.Struct, frozen=True):
 
     @property
     def scheduled(self) -> bool:
-        """It waits for the time that its sender has named."""
+        """Whether it waits for the time that its sender requested."""
         return self.status is Status.PENDING and self.next is not None
 
     def is_due(self, now: float, horizon: float) -> bool:
-        """As `State.due` says."""
+        """Return whether it is to be tried now; see `State.due`."""
         if self.next is None or self.next <= now:
             return True
         return self.next > now + horizon and not self.scheduled
 
     @property
     def doubted_twice(self) -> bool:
-        """It was handed over once more when it was in doubt, is so still, and the operator allows no more."""
+        """Whether it was sent again while uncertain, is so again, and the operator allows no third time."""
         return self.status is Status.UNCERTAIN and not self.allowed and self.handovers > 1
 
     @property
     def handed_to(self) -> str:
-        """The hop that may have delivered it, for all that is known; empty: none."""
+        """The hop that may have delivered it without confirming; empty if none."""
         if self.status is Status.EXPIRED:
             return self.doubted
         return self.hop if self.status is Status.UNCERTAIN else ""
 
 
 class Disposition(StrEnum):
-    """What is to be done with a message, as its journal has it."""
+    """What to do next with a message, according to its journal."""
 
     ATTEMPT = "attempt"
     """Some recipient is due."""
     WAIT = "wait"
-    """Some recipient will be tried again, none is due."""
+    """Some recipient will be tried again, but none is due."""
     FINISH = "finish"
     """All recipients were sent."""
     FAIL = "fail"
-    """None is left to try, and at least one was not sent."""
+    """No recipient is left to try, and at least one was not sent."""
     HOLD = "hold"
-    """The operator, or the poison rule, keeps it."""
+    """The operator, a rule of `routes` or the poison rule keeps it."""
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a journal folds to."""
+    """The state that a journal folds to."""
 
     by_address: Mapping[str, Standing]
-    """How each recipient stands, in the order of the envelope."""
+    """The status of each recipient, in the order of the envelope."""
     accepted: Event | None = None
     since: float = 0.0
-    """When the clock of its maximum age started: at acceptance, when it was to be tried first, or when the
-    operator requeued it."""
+    """When its age began to count, in seconds since the epoch: when it was accepted, when its first attempt
+    was scheduled for, or when the operator requeued it."""
     attempts: int = 0
     held: str = ""
-    """Why it is held; empty when it is not."""
+    """Why it is held; empty if it is not."""
     released: bool = False
-    """The operator has let it go after it was held: no rule of `routes` holds it again."""
+    """The operator released it from hold: no rule of `routes` holds it again."""
     recoveries: int = 0
-    """Dead runners since its last outcome, this boot."""
+    """Runners of this boot that died with it since its last outcome."""
     deaths_alone: int = 0
-    """Of these, those that had nothing else in hand: only these speak against the message."""
+    """How many of them held no other message: only these deaths count against the message."""
     hand: str = ""
-    """How its last runner has it in hand, or gave it back: ALONE (this boot), ACCOMPANIED or RETURNED."""
+    """How its last runner held it or gave it back: ALONE (in this boot), ACCOMPANIED or RETURNED."""
     expires: float | None = None
-    """After this time its sender does not want it delivered any more; None: whenever it can be."""
+    """The time after which its sender does not want it delivered; None for no limit."""
     overdue: bool = False
-    """It was already too old when it was last deferred: one reading of a clock expires nothing."""
+    """It was already too old when it was last deferred. A message expires only when this is found twice, so
+    that a single wrong clock reading expires nothing."""
     throttled: Event | None = None
-    """What it waits for in its runner's hands, since its last outcome; None: nothing that is known."""
+    """The last `throttled` line since its last outcome: what it waits for in its runner; None if not
+    known."""
     notices: tuple[str, ...] = ()
-    """The notifications about it, the earliest first."""
+    """The ids of the notifications about it, the earliest first."""
 
     @property
     def about(self) -> str:
-        """The message that this one is a notification about; empty: it is none of ours."""
+        """The id of the message that this one is a notification about; empty if we did not write it."""
         return self.accepted.about if self.accepted else ""
 
     @property
@@ -247,39 +255,39 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def open(self) -> tuple[Standing, ...]:
-        """The recipients that still wait for their final status."""
+        """The recipients that still have no final status."""
         return tuple([s for s in self.by_address.values() if s.status not in FINAL])
 
     @property
     def next(self) -> float | None:
-        """When the first open recipient is due; None: now (or none is open)."""
+        """When the first open recipient is due; None if now, or if none is open."""
         times = [s.next for s in self.open]
         known = [t for t in times if t is not None]
         return min(known) if known and len(known) == len(times) else None
 
     @property
     def scheduled(self) -> float | None:
-        """When the message is to be tried first, while that is still to come; None: at once."""
+        """The scheduled time of the first attempt, while it is still to come; None if there is none."""
         return next((s.next for s in self.open if s.scheduled), None)
 
     @property
     def is_sent(self) -> bool:
-        """All recipients were sent."""
+        """Whether all recipients were sent."""
         return not [s for s in self.by_address.values() if s.status is not Status.SENT]
 
     def due(self, now: float, horizon: float) -> tuple[Standing, ...]:
-        """Return the open recipients to be tried now.
+        """Return the open recipients that are to be tried now.
 
         Args:
             now: seconds since the epoch.
-            horizon: the longest back-off in seconds. What lies further ahead was written by a clock that was
-                wrong then or is wrong now, and counts as due, unless its sender wants it so.
+            horizon: the longest backoff in seconds. A later due time was written by a clock that was wrong
+                then, or is read by one that is wrong now, and counts as due, unless the sender scheduled it.
         """
-        # Nearly every recipient is due at once, and this is asked twice for each message.
+        # Nearly every recipient is due immediately, and this is called twice for each message.
         return tuple([s for s in self.open if s.next is None or s.is_due(now, horizon)])
 
     def disposition(self, now: float, horizon: float) -> Disposition:
-        """Decide what is to be done; arguments as `due`."""
+        """Return what to do next; arguments as for `due`."""
         if self.held:
             return Disposition.HOLD
         if not self.open:
@@ -293,7 +301,7 @@ def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str 
     Args:
         recipients: of the envelope, each address once.
         events: the lines in file order.
-        boot: this boot's id; deaths in other boots (a power cut) are nobody's fault and do not count.
+        boot: this boot's id; deaths in other boots (a power cut) are nothing to blame and do not count.
     """
     return advance(
         State({recipient.address: Standing(recipient) for recipient in recipients}), events, boot=boot
@@ -301,14 +309,14 @@ def fold(recipients: Sequence[Recipient], events: Iterable[Event], *, boot: str 
 
 
 def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
-    """Fold more lines over a state; arguments as `fold`."""
-    # A copy costs what its recipients do, and a message with thousands has as many lines: let it be C's.
+    """Fold more lines over a state; arguments as for `fold`."""
+    # A message with thousands of recipients has as many lines, so the dict is copied once, and in C.
     standings = dict(state.by_address)
     for event in events:
         if outcome := OUTCOMES.get(event.event):
             due = _time(event.next) if event.next else None
             for address in event.to:
-                # Sent is sent: no later line, however it came there, may mail anybody twice.
+                # Sent is final: no later line, however it came there, may send the message twice.
                 if (known := standings.get(address)) and known.status is not Status.SENT:
                     standings[address] = Standing(
                         recipient=known.recipient,
@@ -317,13 +325,13 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
                         hop=event.hop,
                         next=due,
                         attempt=event.attempt,
-                        # What the operator allows is one more hand-over, not one more attempt to connect.
+                        # The operator allows one more final dot, not just one more attempt to connect.
                         allowed=known.allowed and event.event == Kind.UNCERTAIN,
                         let_go=known.let_go and (event.event, event.hop) == (Kind.UNCERTAIN, known.hop),
                         handovers=_handovers(known, event) if outcome is Status.UNCERTAIN else 0,
                         unclear=event.unclear or known.unclear,
                         action=event.action,
-                        # A failure is reported once; that it was sent after all would be news.
+                        # A failure is reported once; if it is sent after all, that is to be reported, too.
                         notice="" if outcome is Status.SENT else known.notice,
                         warned=known.warned,
                         doubted=known.hop
@@ -342,7 +350,7 @@ def advance(state: State, events: Iterable[Event], *, boot: str = "") -> State:
 
 
 def _handovers(known: Standing, event: Event) -> int:
-    """Count the attempts that may have delivered: a dead runner's last line of one is `committing`."""
+    """Count the attempts that may have delivered; of one whose runner died, the last line is `committing`."""
     of_this_attempt = known.status is Status.UNCERTAIN and known.attempt == event.attempt
     again = event.event == Kind.COMMITTING and not of_this_attempt
     return max(1, known.handovers + again)
@@ -358,7 +366,7 @@ def _defer_again(standings: dict[str, Standing], event: Event) -> None:
 
 
 def _after_trouble(standings: dict[str, Standing], event: Event) -> None:
-    """A hop that got the whole message refused it after all, which ends the doubt."""
+    """End the doubt: a hop that got the whole message refused it after all."""
     for address in event.to:
         known = standings.get(address)
         if (
@@ -441,7 +449,7 @@ def _after_acceptance(state: State, event: Event, standings: dict[str, Standing]
 
 
 def _after_death(state: State, event: Event, boot: str) -> State:
-    """Count a death against a message only if its last runner had nothing else in hand until the end."""
+    """Count a death against a message only if its last runner held nothing else until it died."""
     if event.boot != boot:
         return replace(state, hand="")
     return replace(
@@ -453,11 +461,11 @@ def _after_death(state: State, event: Event, boot: str) -> State:
 
 
 def last_kind(tail: bytes, ignoring: Container[str]) -> str:
-    """Return what the last line of a journal is, less those to be ignored; empty: none can be read.
+    """Return the kind of a journal's last line, without those to ignore; empty if none can be read.
 
     Args:
         tail: the last bytes of a message's file, damaged or not.
-        ignoring: kinds.
+        ignoring: the kinds to skip.
     """
     for line in reversed(tail.split(b"\n")):
         for event in decode(line):
@@ -480,7 +488,7 @@ def _after_requeue(state: State, event: Event, standings: dict[str, Standing]) -
     _allow_doubt(standings, held=bool(state.held))
     released = state.released or bool(state.held)
     state = replace(state, held="", released=released, recoveries=0, deaths_alone=0, hand="")
-    # Whoever has waiting mail tried every hour must still see it given up one day.
+    # An operator may have waiting mail tried every hour; it must expire some day all the same.
     return (
         state
         if event.to

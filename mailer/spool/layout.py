@@ -1,7 +1,7 @@
 """The layout of a spool directory, and the object that holds it open.
 
-Every path below is relative to the descriptor of the spool directory, opened once: swapping a parent
-directory later changes nothing for us.
+Every path below is relative to the descriptor of the spool directory, which is opened once: replacing a
+parent directory later has no effect on a running program.
 """
 
 import errno
@@ -28,10 +28,10 @@ from mailer.spool.syscalls import check_takes_changes
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 MIN_FREE_INODES = 1000
-"""With fewer, no new mail is taken: each message is a file, and so is much else that a host needs."""
+"""With fewer, no new mail is accepted: each message is a file, and the rest of the host needs inodes, too."""
 
 SPOOL_WIDE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Trouble that the next message would have too; any other (EIO under one file) is that message's alone."""
+"""Errors that the next message would meet too; any other (EIO on one file) concerns that message alone."""
 
 _BUCKET = "%Y%m%dT%H%MZ"
 _SCHEDULED = "-scheduled"
@@ -43,7 +43,7 @@ class SpoolError(OSError):
 
 
 class NotMade(SpoolError):
-    """The spool, or a part of it, does not exist yet; programs that make spools will make it."""
+    """The spool, or a part of it, does not exist yet; `mailer serve` and `mailer-send` will make it."""
 
 
 class Place(StrEnum):
@@ -60,7 +60,7 @@ class Place(StrEnum):
 
 
 BUCKETED = {Place.RETRY, Place.SENT}
-"""Places divided further: by the minute when the message is due, by the day when it was sent."""
+"""Places with subdirectories: `retry/` by the minute when a message is due, `sent/` by the UTC day."""
 
 LOCAL = "local"
 LOG = "log"
@@ -70,14 +70,14 @@ ONCE = "once"
 DROP = "drop"
 """Made where users may leave mail while no receiver runs: see `drop`."""
 DROP_MODE = 0o3733
-"""Everybody may make files, nobody else can list them or remove another's, and each gets the group."""
+"""Any user may create files, but not list them or remove another user's; new files inherit the group."""
 SUPPRESSED = "suppressed"
-"""Made with the first address that gets no mail: see `suppression`."""
+"""Made with the first suppressed address: see `suppression`."""
 DIRECTORIES = (*(place.value for place in Place), LOCAL, LOG, STATE)
 
 
 class Spot(msgspec.Struct, frozen=True):
-    """Where a message's file is: a place, the bucket inside it if the place has buckets, and its name."""
+    """The location of a message's file: a place, the bucket inside it if there are buckets, and a name."""
 
     place: Place
     name: str
@@ -89,30 +89,30 @@ class Spot(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """The file, relative to the spool directory."""
+        """The file's path, relative to the spool directory."""
         return f"{self.place}/{self.bucket}/{self.name}" if self.bucket else f"{self.place}/{self.name}"
 
 
 def bucket_for(due: float) -> str:
-    """Name the retry bucket of a message due at this time: the minute, rounded up (nothing is early)."""
+    """Name the retry bucket of a message due at this time: the minute, rounded up so that none is early."""
     return datetime.fromtimestamp(full_minute(due), UTC).strftime(_BUCKET)
 
 
 def scheduled_bucket_for(due: float) -> str:
-    """Name the bucket of a message that its sender wants to be tried at this time, and not before.
+    """Name the bucket of a message that its sender wants tried at this time, and not before.
 
-    It has a name of its own: a due time of ours that lies too far ahead was named by a wrong clock.
+    The suffix tells it from our own due times: one of those that lies too far ahead came from a wrong clock.
     """
     return bucket_for(due) + _SCHEDULED
 
 
 def is_scheduled(bucket: str) -> bool:
-    """Tell whether `scheduled_bucket_for` named it."""
+    """Return whether `scheduled_bucket_for` named this bucket."""
     return bucket.endswith(_SCHEDULED)
 
 
 def full_minute(due: float) -> int:
-    """Return when what is due at this time is tried: at the next full minute, as its bucket says."""
+    """Return when a message due at this time is tried: at the next full minute, as its bucket says."""
     return math.ceil(due / 60) * 60
 
 
@@ -121,10 +121,10 @@ def bucket_time(name: str) -> float:
     """Return when a retry bucket is due, in seconds since the epoch.
 
     Raises:
-        ValueError: no bucket is called that.
+        ValueError: the name is not that of a retry bucket.
     """
     minute = name.removesuffix(_SCHEDULED)
-    # Not strptime(3): importing Python's takes as long as all else that a run without work does.
+    # Not strptime(3): importing Python's takes as long as everything else in a run without work.
     digits = f"{minute[:8]}{minute[9:13]}"
     if len(minute) != 14 or minute[8] + minute[13] != "TZ" or not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"not a minute: {name!r}")
@@ -132,12 +132,12 @@ def bucket_time(name: str) -> float:
 
 
 def day_for(moment: float) -> str:
-    """Name the UTC day, as `sent/` and `log/` use it."""
+    """Name the UTC day, as in `sent/` and `log/`."""
     return datetime.fromtimestamp(moment, UTC).strftime(_DAY)
 
 
 def is_day(name: str) -> bool:
-    """Tell whether `day_for` could have named it."""
+    """Return whether `day_for` could have returned this name."""
     if not (len(name) == len("20261122") and name.isascii() and name.isdigit()):
         return False
     try:
@@ -158,25 +158,25 @@ class Spool:
 
     @cached_property
     def renames_are_whole(self) -> bool:
-        """As `journalling` says of the filesystem that the spool is on."""
+        """Whether renames on the spool's filesystem survive a power cut whole: see `journalling`."""
         return renames_are_whole(self.root)
 
     @classmethod
     def open(cls, path: Path, *, create: bool = False) -> Self:
         """Open the spool at `path`; nothing is made or changed.
 
-        With `create` it is made where nothing is, or in an empty directory; the parent must exist. What an
-        existing one lacks is made, and modes are tightened to 0700.
+        With `create`, the spool is made if there is nothing at `path`, or an empty directory; the parent must
+        exist. Missing parts of an existing spool are made, and modes are tightened to 0700.
 
         Raises:
-            SpoolError: it is not there, no spool, not ours, on a network filesystem, or not to be opened.
-                Nothing was changed.
+            SpoolError: it is missing, not a spool, another user's, on a network filesystem, or cannot be
+                opened. Nothing was changed.
         """
         try:
             if create and not path.exists():
                 path.mkdir(mode=DIRECTORY_MODE)
                 _sync_parent(path)
-            # The spool may be a symbolic link to another disk; inside it, none is followed.
+            # The spool itself may be a symbolic link to another disk; inside it, none is followed.
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             kind = NotMade if isinstance(error, FileNotFoundError) else SpoolError
@@ -191,7 +191,7 @@ class Spool:
 
     @classmethod
     def look(cls, path: Path) -> Self:
-        """Open the spool at `path` to look at it: nothing is made, checked or tightened; raises OSError."""
+        """Open the spool at `path` for reading: nothing is made, checked or tightened; raises OSError."""
         return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def _prepare(self, *, create: bool) -> None:
@@ -221,7 +221,7 @@ class Spool:
             self._check_complete()
             return
         if found is Standing.OURS:
-            # A spool of an earlier version; on a full disk it is known without.
+            # A spool of an earlier version, or a full disk: the directory names identify it without the mark.
             with suppress(OSError):
                 mark(self.root)
         else:
@@ -233,7 +233,7 @@ class Spool:
 
     @property
     def mode(self) -> int:
-        """The mode of the spool directory: others pass through it to an open `drop/`, and see no names."""
+        """The mode of the spool directory: others may pass through to an open `drop/`, but not list names."""
         try:
             found = os.stat(DROP, dir_fd=self.root, follow_symlinks=False)
         except FileNotFoundError:
@@ -242,7 +242,7 @@ class Spool:
         return DIRECTORY_MODE | 0o011 if is_open else DIRECTORY_MODE
 
     def let_others_through(self) -> None:
-        """Set that mode; raises OSError."""
+        """Set the directory to that mode; raises OSError."""
         if stat.S_IMODE(os.fstat(self.root).st_mode) != self.mode:
             os.fchmod(self.root, self.mode)
 
@@ -257,14 +257,14 @@ class Spool:
                 ) from None
 
     def _check_directory(self, name: str) -> os.stat_result:
-        """Look at a directory, which must be a real one of ours; raises FileNotFoundError."""
+        """Stat a directory, which must be a real one that we own; raises FileNotFoundError, SpoolError."""
         found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
             raise SpoolError(None, f"{self.path / name} is not a directory of ours: move it away")
         return found
 
     def _make(self, name: str) -> bool:
-        """Make sure that a directory is there and 0700; tell whether it had to be made."""
+        """Make sure that a directory exists with mode 0700; return whether it had to be made."""
         made = False
         try:
             found = self._check_directory(name)
@@ -277,7 +277,7 @@ class Spool:
         return made
 
     def make_directory(self, name: str) -> bool:
-        """Make a directory of mode 0700; tell whether it was not there before."""
+        """Make a directory of mode 0700; return False if it existed."""
         try:
             os.mkdir(name, DIRECTORY_MODE, dir_fd=self.root)
         except FileExistsError:
@@ -285,7 +285,7 @@ class Spool:
         return True
 
     def has_directory(self, name: str) -> bool:
-        """Tell whether a directory is there that not every spool has; raises OSError."""
+        """Return whether an optional directory of the spool exists; raises OSError."""
         try:
             os.stat(name, dir_fd=self.root, follow_symlinks=False)
         except FileNotFoundError:
@@ -294,7 +294,7 @@ class Spool:
 
     @contextmanager
     def directory(self, name: str) -> Iterator[int]:
-        """Open a directory of the spool for as long as the block runs."""
+        """Open a directory of the spool for the duration of the block."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, dir_fd=self.root)
         try:
@@ -303,14 +303,14 @@ class Spool:
             os.close(fd)
 
     def sync_directory(self, name: str) -> None:
-        """Make what was renamed into or out of a directory durable.
+        """Make the renames into and out of a directory durable.
 
-        One that was removed meanwhile (a bucket that a sweep found empty) is durably gone when its parent is
-        synced.
+        If the directory was removed meanwhile (a bucket that a sweep found empty), its parent is synced
+        instead, which makes the removal durable.
 
         Raises:
-            OSError: it is not; or the disk has refused a write of this directory since the last call, which
-                the kernel tells once.
+            OSError: they are not durable; or a write to this directory failed since the last call, which the
+                kernel reports once.
         """
         kept = self._kept.get(name)
         if kept is not None and self._is_named(name, kept):
@@ -328,15 +328,15 @@ class Spool:
     def _sync(self, directory: int) -> None:
         os.fsync(directory)
         if self.renames_are_whole:
-            # If another process's fsync has heard that the journal cannot be written, ours says that all is
-            # well. But the filesystem takes no change any more.
+            # If another process's fsync was the one to get the journal's write error, this fsync succeeded
+            # all the same; but the filesystem then refuses every change, which this call detects.
             check_takes_changes(directory)
 
     def keep_directories(self) -> None:
-        """Keep the directories open, so that a write that the disk refuses between two syncs is not missed.
+        """Keep the directories open, so that no write error between two syncs is missed.
 
-        The kernel tells each open file once of an error since it was opened. An fsync through a descriptor
-        that is opened for it does not hear of what another program's fsync has heard before it.
+        The kernel reports a write error once to each file that was open when it happened. A descriptor that
+        is opened just for an fsync does not get an error that another program's fsync has already received.
 
         Raises:
             OSError: a directory cannot be opened.
@@ -354,11 +354,11 @@ class Spool:
             return False
 
     def create(self, spot: Spot, flags: int) -> int:
-        """Open a file that is not there yet; `flags` as for open(2). Raises OSError, such as EEXIST."""
+        """Create and open a file; `flags` as for open(2). Raises OSError, such as EEXIST."""
         return self._inode_spread.create(spot.path, flags, FILE_MODE)
 
     def free_bytes(self) -> int:
-        """Return the room that is left to us on the spool's filesystem, in bytes."""
+        """Return the bytes of the spool's filesystem that we may still use."""
         state = os.fstatvfs(self.root)
         return state.f_bavail * state.f_frsize
 
@@ -376,7 +376,7 @@ class Spool:
 
 
 def no_spool(found: Standing, path: Path) -> str:
-    """Say why a directory is not used as a spool, and what to do; its name goes before this."""
+    """Return why a directory is not used as a spool, and what to do; the caller puts its name before this."""
     if found is Standing.FREE:
         return "is not yet a spool: mailer serve, mailer up and mailer-send make one of it"
     from shlex import quote  # noqa: PLC0415 - for a message
@@ -388,7 +388,7 @@ def no_spool(found: Standing, path: Path) -> str:
 
 
 def foreign(path: Path) -> str:
-    """Say why a directory would never be used as a spool; empty: it would, or cannot be looked at."""
+    """Return why a directory would never be used as a spool; empty if it would, or cannot be read."""
     try:
         with Spool.look(path) as spool:
             found = standing(spool.root)
@@ -398,7 +398,7 @@ def foreign(path: Path) -> str:
 
 
 def _sync_parent(path: Path) -> None:
-    """Make a new spool directory durable: all mail is inside it."""
+    """Make the name of a new spool directory durable, because all mail is inside it."""
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -20,30 +20,30 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Missed(Exception):
-    """The message could not be taken; nothing is wrong with it."""
+    """The message could not be taken, though nothing is wrong with it."""
 
 
 class Gone(Missed):
-    """It is not there any more: another program moved it on."""
+    """It is not there any more: another program moved it."""
 
 
 class Busy(Missed):
-    """Somebody else holds its lock."""
+    """Another process, or another part of this one, holds its lock."""
 
 
 class Unsafe(Exception):
-    """The entry is not a spool file of ours: a link, a directory, a FIFO, a socket, another's file."""
+    """The entry is not a spool file of ours, but a link, directory, FIFO, socket, or another user's file."""
 
     def __init__(self, reason: str, *, movable: bool) -> None:
         super().__init__(reason)
         self.movable = movable
-        """It can be quarantined by name; False for a file that another path or owner may be using."""
+        """Whether it may be quarantined by name; False if another path or owner may be using the file."""
 
 
 class LockedMessage:
     """A spool file whose lock we hold, and the spot that is known to name it.
 
-    The lock is given up by `release`, or by whatever ends the process.
+    The lock is given up by `release`, or when the process ends, however it ends.
     """
 
     def __init__(self, spool: Spool, spot: Spot, fd: int, size: int, also: tuple[str, ...] = ()) -> None:
@@ -52,30 +52,30 @@ class LockedMessage:
         self.id = spot.name
         self.fd = fd
         self.also = also
-        """Other paths of ours that name the same file: where it was before a move that is not durable yet, or
-        what a power cut brought back. See `leave`."""
+        """Other paths in the spool that name the same file: its old name, while a move is not durable, or one
+        that a power cut brought back. See `leave`."""
         self._durable = "" if also else spot.path
-        """The only name that the file had. Of several, one that a dead process gave it may not be durable."""
+        """The file's only name. Of several names, one that a dead process gave it may not be durable."""
         self.lost: OSError | None = None
-        """The sync that failed: no later one can be believed."""
+        """The error of a failed sync, after which no later sync can be believed."""
         self.is_synced = False
-        """Its journal was made durable together with those of others."""
+        """Whether its journal was made durable together with those of other messages."""
         self._torn: bool | None = None
         self._end: int | None = size
-        """The file's size, unless a write failed: nobody else changes it."""
+        """The file's size in bytes; None after a failed write. No other program changes it."""
         self._promised = 0
-        """Bytes of journal behind the end that are reserved and not yet written."""
+        """Bytes of journal that are reserved beyond the end and not written yet."""
         self._whole = b""
-        """The file as it was read, if that was all of it: its message is not read again."""
+        """The file's bytes, if one read got all of them, so that the message is not read again."""
 
     @classmethod
     def take(cls, spool: Spool, spot: Spot) -> Self:
-        """Lock the file at a spot, without waiting.
+        """Lock the file at a spot without waiting.
 
         Raises:
-            Gone: it has moved on.
-            Busy: another process, or another part of this one, holds it.
-            Unsafe: it is nothing that the spool would have written.
+            Gone: it was moved on.
+            Busy: another process, or another part of this one, holds its lock.
+            Unsafe: it is something that the spool would not have written.
             OSError: as open(2), such as EMFILE.
         """
         try:
@@ -93,7 +93,7 @@ class LockedMessage:
 
     @property
     def size(self) -> int:
-        """The file's size, in octets; raises OSError."""
+        """The file's size in octets; raises OSError."""
         return os.fstat(self.fd).st_size if self._end is None else self._end
 
     def read(self, *, boot: str = "") -> Entry:
@@ -111,10 +111,10 @@ class LockedMessage:
         check_message(self.fd, entry, whole=self._whole)
 
     def read_message(self, entry: Entry, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes of the message from `offset`, fewer only at its end, where it is empty.
+        """Return `length` bytes of the message from `offset` on; fewer, or none, only at its end.
 
         Raises:
-            OSError: it cannot be read, or the file is shorter than it was: the message is damaged.
+            OSError: it cannot be read, or the file has become shorter: the message is damaged.
         """
         start, length = entry.offset + offset, max(0, min(length, entry.length - offset))
         if self._whole:
@@ -125,15 +125,15 @@ class LockedMessage:
         return data
 
     def append(self, *events: Event, of_promise: int = 0) -> None:
-        """Append lines to the journal, in one write; they survive a crash of ours, not yet a power cut.
+        """Append lines to the journal in one write; they survive a crash of ours, but not yet a power cut.
 
         Args:
             events: the lines.
-            of_promise: as many of the bytes that `reserve` promised are for these lines, and are given back.
-                What others were promised is not touched: other lines must find room beside it.
+            of_promise: how many of the bytes promised by `reserve` are for these lines; the promise shrinks
+                by them. The rest of the promise stays, and needs room in addition to these lines.
 
         Raises:
-            OSError: some of the lines may be missing, or torn; they do not count then.
+            OSError: some of the lines may be missing or torn, and then do not count.
         """
         lines = journal.encode(*events)
         if self._torn is None:
@@ -150,7 +150,7 @@ class LockedMessage:
         self._torn, self._end = False, end + len(lines)
 
     def reserve(self, length: int) -> None:
-        """Promise that `length` bytes of journal will find room, whatever else was promised.
+        """Promise room for `length` bytes of journal, in addition to what was promised before.
 
         Raises:
             OSError: as `syscalls.reserve`; nothing is promised.
@@ -159,19 +159,19 @@ class LockedMessage:
         self._promised += length
 
     def give_back(self, length: int) -> None:
-        """Promise `length` bytes fewer: they are not needed, or the caller is about to write them."""
+        """Reduce the promise by `length` bytes, which are not needed or about to be written."""
         self._promised -= length
 
     def begin_sync(self) -> None:
-        """Have the disk begin to write the journal; `sync` is still needed."""
+        """Start writing the journal to the disk; `sync` is still needed."""
         begin_writing(self.fd)
 
     def sync(self) -> None:
         """Make the journal durable.
 
         Raises:
-            OSError: it is not, or was not once before: the kernel tells of a failed write once, and drops its
-                data.
+            OSError: it is not durable, or an earlier sync failed: the kernel reports a failed write once, and
+                drops its data.
         """
         if self.lost is not None:
             raise OSError(self.lost.errno, self.lost.strerror)
@@ -184,12 +184,12 @@ class LockedMessage:
             raise
 
     def move(self, move: Move, bucket: str = "") -> Spot | None:
-        """Rename, or unlink, the file as the table of transitions says; not yet durable.
+        """Rename or unlink the file as the table of transitions says; this is not durable yet.
 
         Where a power cut may tear a rename, the file keeps its old name as well, until `leave` or `settle`.
 
         Returns:
-            Where it is now; None when it was unlinked.
+            Where the file is now; None if it was unlinked.
 
         Raises:
             ValueError: the table has no such move from here, its bucket is missing, or the lock was given up;
@@ -205,7 +205,7 @@ class LockedMessage:
             return None
         spot = Spot(place, self.id, bucket)
         if self.also:
-            # It may have been moved there before, by a runner that died, or that is about to give it back.
+            # It may have been moved there before, by a runner that died or that is about to give it back.
             stays = spot.path in self.also or self._rename(spot)
             others = tuple(path for path in self.also if path != spot.path)
         else:
@@ -218,7 +218,7 @@ class LockedMessage:
         try:
             return rename_whole(self.spool, self.spot.path, spot.path)
         except FileNotFoundError:
-            # The bucket is not there yet, or a sweep found it empty a moment ago and removed it; or somebody
+            # The bucket does not exist yet, or a sweep has just found it empty and removed it; or an operator
             # removed one of the spool's own directories.
             self.spool.make_directory(spot.place)
             if spot.bucket:
@@ -226,13 +226,13 @@ class LockedMessage:
             return rename_whole(self.spool, self.spot.path, spot.path)
 
     def leave(self) -> tuple[str, ...]:
-        """Remove the file's other names, once the one that stays is durable.
+        """Remove the file's other names, once the one that remains is durable.
 
         Returns:
-            Their directories, to be synced.
+            The directories of the removed names, which the caller syncs.
 
         Raises:
-            OSError: as unlink(2); those that are left are found, and removed, with the next move.
+            OSError: as unlink(2); names that are left are found and removed with the next move.
         """
         left = self.also
         for path in left:
@@ -243,10 +243,10 @@ class LockedMessage:
         return tuple([path.rpartition("/")[0] for path in left])
 
     def settle(self) -> None:
-        """Remove the file's other names now, after a move that is not made durable together with others.
+        """Remove the file's other names now, after a move that is not made durable in a group.
 
         Raises:
-            OSError: the new name is not durable, or another cannot be removed; both are found later.
+            OSError: the new name is not durable, or another cannot be removed; a later run finds both.
         """
         if self.also:
             if self.spot.path != self._durable:
@@ -254,15 +254,16 @@ class LockedMessage:
             self.leave()
 
     def release(self) -> None:
-        """Give the lock up; a second call does nothing.
+        """Give up the lock; a second call does nothing.
 
-        It must not: the descriptor's number is soon another file's, whose lock a second close would free.
+        A second close would be harmful: another file may have the same descriptor number by then, and the
+        close would free that file's lock.
         """
         if (fd := self.surrender()) >= 0:
             os.close(fd)
 
     def surrender(self) -> int:
-        """Give the descriptor, and the lock with it, to the caller, to be closed. Negative: there is none."""
+        """Return the descriptor, and the lock with it, for the caller to close; negative if there is none."""
         fd, self.fd = self.fd, -1
         return fd
 
@@ -274,7 +275,7 @@ class LockedMessage:
 
 
 def _unsafe(error: OSError) -> Exception:
-    """Tell what cannot be opened because of what it is from what cannot be opened just now."""
+    """Return Unsafe if the kind of the entry keeps it from being opened, and otherwise the error itself."""
     match error.errno:
         case errno.ELOOP:
             return Unsafe("it is a symbolic link", movable=True)
@@ -288,10 +289,10 @@ def _unsafe(error: OSError) -> Exception:
 
 
 def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, ...]]:
-    """Lock, then look: does the path still name this inode, and is it what we would have written?
+    """Lock, then check that the path still names this inode, and that it is a file that we would write.
 
     Returns:
-        The file's size, and its other names in the spool.
+        The file's size in bytes, and its other names in the spool.
     """
     if not lock(fd):
         raise Busy(spot.path)
@@ -309,7 +310,7 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
     also = other_names(spool, spot.path, opened) if opened.st_nlink > 1 else ()
     if len(also) < opened.st_nlink - 1:
         foreign = foreign_names(spool, opened, spot.name)
-        # A power cut brought a name back when its inode had become another file's, which has its own.
+        # A power cut brought back a name whose inode had since become that of another file with its own name.
         back = foreign if _is_message(fd, spot.name) else [spot.path] if foreign else []
         for path in back:
             os.unlink(path, dir_fd=spool.root)
@@ -324,15 +325,15 @@ def _lock_and_check(spool: Spool, spot: Spot, fd: int) -> tuple[int, tuple[str, 
 
 
 def _is_message(fd: int, name: str) -> bool:
-    """Tell whether a file begins as that of the message with this id does."""
+    """Return whether a file begins like the message with this id."""
     return f"\r\nSpool-Id: {name}\r\n".encode() in os.pread(fd, 256, 0)
 
 
 def quarantine(spool: Spool, spot: Spot) -> None:
-    """Move something that could not even be locked out of the way, by name; it is not opened.
+    """Move a file that cannot be locked to `corrupt/` by its name, without opening it.
 
     Raises:
-        OSError: as rename(2); it is where it was.
+        OSError: as rename(2); the file is where it was.
     """
     place = target(Move.QUARANTINE, spot.place)
     assert place is not None
@@ -340,10 +341,10 @@ def quarantine(spool: Spool, spot: Spot) -> None:
 
 
 def remove_quarantined(spool: Spool, spot: Spot) -> None:
-    """Remove by name what `quarantine` put away: a link and not what it names, a directory if empty.
+    """Remove by name what `quarantine` moved: a link but not its target, a directory only if empty.
 
     Raises:
-        OSError: as unlink(2) or rmdir(2), such as ENOTEMPTY; it is where it was.
+        OSError: as unlink(2) or rmdir(2), such as ENOTEMPTY; the entry is where it was.
     """
     try:
         os.unlink(spot.path, dir_fd=spool.root)

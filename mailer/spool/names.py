@@ -1,10 +1,10 @@
-"""The names of a message's file, of which a power cut may leave more than one.
+"""The names of a message's file; a power cut may leave it with more than one.
 
-A rename that was not synced out of a directory may come undone there: after the power returns, the file has
-its new name and still its old one (ext4 without a journal keeps the name that it had when it was last
-synced). Where a rename may be torn, a move makes the new name first, and a program may die before it
-removes the old one. So a second name is explained as long as it is one of ours. The holder of the file's
-lock owns it under all of its names, and removes all but one when the message moves on as its journal says.
+A rename that was not synced may be undone by a power cut in the directory that it left: the file then has its
+new name and still its old one (ext4 without a journal keeps the name that it had when it was last synced).
+Where a rename may be torn, a move makes the new name first, and a program may die before it removes the old
+one. So a second name is expected, as long as it is in this spool. The program that holds the file's lock owns
+it under all of its names, and removes all but one when it moves the message on as the journal says.
 """
 
 import os
@@ -15,19 +15,19 @@ from mailer.spool.layout import BUCKETED, Place, Spool
 from mailer.spool.scan import buckets
 
 _NEAR = (Place.CUR, Place.NEW, Place.TMP, Place.HOLD, Place.FAILED, Place.CORRUPT)
-"""Where another name is looked for first: these have no buckets."""
+"""Places that are searched first for another name, since they have no buckets."""
 
 
 def other_names(spool: Spool, path: str, opened: os.stat_result) -> tuple[str, ...]:
-    """Find the other names of a file in this spool, one of which is `path`.
+    """Find the other names, in this spool, of the file that `path` names.
 
     Args:
-        spool: where.
+        spool: the spool to search.
         path: relative to the spool.
         opened: the file's status, with its number of links.
 
     Returns:
-        The paths; fewer than `opened.st_nlink - 1` when the file has a name outside of this spool.
+        The paths; fewer than `opened.st_nlink - 1` if the file has a name outside of this spool.
 
     Raises:
         OSError: a directory cannot be read.
@@ -42,11 +42,11 @@ def other_names(spool: Spool, path: str, opened: os.stat_result) -> tuple[str, .
 
 
 def foreign_names(spool: Spool, opened: os.stat_result, name: str) -> list[str]:
-    """Return the paths in this spool of an inode that are called something else than `name`.
+    """Return the paths in this spool that link to an inode under another file name than `name`.
 
-    A power cut brings a removed file's name back, and its inode may be another file's by then: a message's,
-    named as a key in `once/` too, or the reverse. It reads every directory, for a file with two links that
-    are not explained by `other_names`: few have.
+    A power cut may bring back the name of a removed file whose inode another file uses by then: a message's
+    inode, which then has a name in `once/` too, or the reverse. This reads every directory, but only for a
+    file with links that `other_names` did not find, which is rare.
 
     Raises:
         OSError: a directory cannot be read.
@@ -63,7 +63,7 @@ _EARLIER = {Place.NEW: ("cur/",), Place.RETRY: ("cur/", "new/")}
 
 
 def is_met_earlier(place: Place, also: tuple[str, ...]) -> bool:
-    """Tell whether a run meets a file under another of its names first, and deals with it there."""
+    """Return whether a run comes first to another of the file's names, and handles the message there."""
     return any(path.startswith(_EARLIER.get(place, ())) for path in also)
 
 
@@ -77,7 +77,7 @@ def _paths(spool: Spool, name: str) -> Iterator[str]:
         with spool.directory(HOME) as home, os.scandir(home) as entries:
             scratches = [entry.name for entry in entries]
     except OSError:
-        return  # There is none, as nearly everywhere.
+        return  # Nearly every spool is without this directory.
     for scratch in scratches:
         yield f"{HOME}/{scratch}/{name}"
 

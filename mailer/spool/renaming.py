@@ -1,8 +1,9 @@
-"""Giving a message's file a name in another directory, such that no power cut leaves it without one.
+"""Rename a message's file into another directory such that a power cut never leaves it without a name.
 
-A journal makes a rename durable as a whole. Without one the kernel writes the two directories whenever it
-likes; if the old one is first, and power fails then, the file has no name (fsck puts it into `lost+found`).
-There a file is linked under its new name, and has both until the new one is durable.
+A filesystem with a journal makes a rename durable as a whole. Without one the kernel writes the two
+directories in any order; if it writes the old one first and power fails then, the file has no name (fsck puts
+it into `lost+found`). On such a filesystem the file is linked under its new name, and has both until the new
+one is durable.
 """
 
 import errno
@@ -15,18 +16,18 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 def rename_whole(spool: Spool, source: str, target: str) -> bool:
-    """Rename a file that is to outlive a power cut; not yet durable.
+    """Rename a file that must survive a power cut; this is not durable yet.
 
     Args:
-        spool: what the paths are relative to.
-        source: the file's name, durable; the caller has its lock.
-        target: one in another directory.
+        spool: the spool that the paths are relative to.
+        source: the file's durable name; the caller holds its lock.
+        target: a name in another directory.
 
     Returns:
-        Whether it has its old name still. Then remove that once the new one is durable.
+        Whether it still has its old name, which the caller removes once the new one is durable.
 
     Raises:
-        FileExistsError: there is a `target`; nothing changed.
+        FileExistsError: `target` exists; nothing changed.
         OSError: as rename(2) or link(2); nothing changed.
     """
     if not spool.renames_are_whole:

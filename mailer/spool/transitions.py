@@ -2,10 +2,10 @@
 
 A message's file is in exactly one place at any instant, and every move is one rename(2) (or one unlink(2)),
 so a crash leaves it in the old place or in the new one, never in both and never in neither. (Where a power
-cut may tear a rename, it is in both until the new one is durable: see `renaming` and `names`.) Whoever moves
-it holds the file's lock, has checked that the path names the locked inode, and has folded the journal after
-that. The journal is written before the move, and is made durable before any move out of `cur/` that it is
-needed for; recovery reads it, decides again, and finishes the same move.
+cut may tear a rename, it has both names until the new one is durable: see `renaming` and `names`.) The
+program that moves a file holds its lock, has checked that the path names the locked inode, and has folded the
+journal after that. The journal is written before the move, and is made durable before any move out of `cur/`
+that depends on it; recovery reads it, decides again, and finishes the same move.
 """
 
 from enum import StrEnum
@@ -17,31 +17,31 @@ class Move(StrEnum):
     """The names of the moves."""
 
     COMMIT = "commit"
-    """Received and durable."""
+    """It is received and durable."""
     SCHEDULE = "schedule"
-    """The same, and its sender wants it tried later."""
+    """It is received and durable, and its sender wants it tried later."""
     CLAIM = "claim"
-    """A runner takes it."""
+    """A runner claims it."""
     UNCLAIM = "unclaim"
-    """The runner stops, or its disk is full, before it tried: the message waits as if never taken."""
+    """The runner stops, or its disk is full, before any attempt: the message waits as if never claimed."""
     FINISH = "finish"
     """Every recipient was sent."""
     ARCHIVE = "archive"
-    """The same, and a copy is kept."""
+    """Every recipient was sent, and a copy is kept."""
     DEFER = "defer"
     """Some recipient will be tried again."""
     FAIL = "fail"
-    """None is left to try, at least one bounced or expired."""
+    """No recipient is left to try, and at least one bounced or expired."""
     REQUEUE = "requeue"
-    """The sweep, when due; the operator, at once."""
+    """The sweep moves it when it is due, or the operator wants it tried now."""
     HOLD = "hold"
-    """The operator, or the poison rule."""
+    """The operator, a rule of `routes` or the poison rule holds it."""
     PRUNE = "prune"
-    """A kept copy is older than copies are kept."""
+    """A kept copy is older than `archiveMaxAge`."""
     REMOVE = "remove"
     """The operator deletes it."""
     QUARANTINE = "quarantine"
-    """Unreadable: kept, never sent."""
+    """It is unreadable: kept, never sent."""
 
 
 _LIVE = frozenset({Place.NEW, Place.CUR, Place.RETRY})
@@ -62,12 +62,12 @@ TRANSITIONS: dict[Move, tuple[frozenset[Place], Place | None]] = {
     Move.REMOVE: (_LIVE | _KEPT | {Place.CORRUPT}, None),
     Move.QUARANTINE: (_LIVE | _KEPT, Place.CORRUPT),
 }
-"""From where, and to where; to None is the end. Taking over a dead runner's claim is not a move: the runner
-that gets the lock of a file in `cur/` owns it."""
+"""The allowed sources and the destination of each move; None means that the file is unlinked. Taking over a
+dead runner's claim is not a move: the runner that gets the lock of a file in `cur/` owns it."""
 
 
 def target(move: Move, place: Place) -> Place | None:
-    """Return where a move leads from a place.
+    """Return the place that a move leads to from `place`; None if the file is unlinked.
 
     Raises:
         ValueError: the table has no such move.

@@ -1,7 +1,7 @@
-"""Claiming messages: what a runner may hold, and what happens to what it may not.
+"""Claiming messages: how a runner takes them, and what happens to those that it must not send.
 
-`Claims` is the runner's view of the spool. Whatever it returns is locked, readable and verified against its
-digests; whatever it meets on the way that is not goes where it belongs.
+`Claims` is a runner's view of the spool. Each message that it returns is locked, readable, and verified
+against its digests; a file that is not is moved to `corrupt/` or skipped.
 """
 
 import errno
@@ -23,30 +23,30 @@ from mailer.spool.transitions import Move, target
 from mailer.spool.view.inspect import View
 
 SUSPECT_AFTER = 2
-"""A message that was recovered this often is tried alone: innocents beside it must not be blamed."""
+"""A message that was recovered this often is tried alone, so that no other message is blamed for a death."""
 POISON_AFTER = 3
-"""Runners that died alone with a message before it is held."""
+"""Runners that must have died with a message as their only one before it is held."""
 _TAIL = 4096
-"""Bytes at the end of a file in which its last line is looked for."""
+"""Bytes at the end of a file that are searched for its last line."""
 _BY_OPERATORS = frozenset({Kind.HELD, Kind.RELEASED, Kind.REQUEUED})
 _UNDECIDED = _BY_OPERATORS | {Kind.DATED, Kind.RECOVERED, Kind.COMMITTING, Kind.TROUBLE, Kind.NOTIFIED}
-"""What may follow when a message is tried with others beside it, until its outcome."""
+"""Kinds that may follow `accompanied` in a journal before the outcome."""
 _ROOM = 512
-"""Bytes of journal that taking a message over, and giving it back, need at most."""
+"""Bytes of journal that are enough for taking a message over and giving it back."""
 _REPORTS = 10_000
-"""Skipped files that are remembered, so that each is reported once."""
+"""The most skipped files to remember, so that each is reported once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message in a runner's hands."""
+    """A message that a runner holds."""
 
     locked: LockedMessage
     entry: Entry
     recovered: bool = False
-    """It was in `cur/`: an earlier runner had it in hand."""
+    """It was found in `cur/`: an earlier runner held it."""
     died: bool = False
-    """That runner died, instead of giving it back."""
+    """That runner died instead of giving it back."""
 
     @property
     def id(self) -> str:
@@ -54,45 +54,45 @@ class Claim:
 
     @property
     def suspect(self) -> bool:
-        """It was in hand when runners died: try it with nothing beside it."""
+        """Whether runners have died while they held it, so that it is to be tried alone."""
         return self.entry.state.recoveries >= SUSPECT_AFTER
 
     @property
     def poison(self) -> bool:
-        """Runners died of it alone: hold it."""
+        """Whether runners have died while they held nothing else, so that it is to be held."""
         return self.entry.state.deaths_alone >= POISON_AFTER
 
     @property
     def returned(self) -> bool:
-        """The last that its journal says is that a runner gave it back."""
+        """Whether the last line of its journal says that a runner gave it back."""
         unchanged = self.locked.size == self.entry.size
         return unchanged and self.entry.state.hand == Kind.RETURNED
 
 
 class Suspicion(NamedTuple):
-    """What speaks against a suspect; those with less are tried first."""
+    """How suspect a message is; the least suspect are tried first."""
 
     waited: bool
-    """It was seen to wait while it was alone: what waits for a server keeps the others waiting, too."""
+    """It was seen to wait while it was alone; one that waits for a server keeps the others waiting, too."""
     deaths: int
-    """Runners that died alone with it."""
+    """Runners that died while they held nothing else."""
 
 
 Report = Callable[[Spot, str], None]
 
 
 class Claims:
-    """Takes messages out of `new/`, and over from dead runners."""
+    """Takes messages from `new/`, and those of dead runners from `cur/`."""
 
     def __init__(self, spool: Spool, clock: Clock, boot: str, on_quarantine: Report, on_skip: Report) -> None:
-        """Look at a spool as one runner.
+        """Prepare the view of one runner.
 
         Args:
             spool: where the messages are.
-            clock: what time it is.
+            clock: returns the current time.
             boot: this boot's id (`boot_id`).
-            on_quarantine: called for each file that was moved to `corrupt/`, and why.
-            on_skip: called once for each file that was skipped because it may be in another's use.
+            on_quarantine: called with each file that was moved to `corrupt/`, and the reason.
+            on_skip: called once with each file that was skipped because another program may be using it.
         """
         self._spool = spool
         self._clock = clock
@@ -100,14 +100,14 @@ class Claims:
         self._on_quarantine = on_quarantine
         self._on_skip = once(on_skip)
         self._given_back: set[str] = set()
-        """Messages whose journal could not be told so."""
+        """Messages that were given back although their journal could not take the line."""
 
     def take(self, name: str) -> Claim | None:
-        """Claim a message from `new/`; None when it is not to be had, or not to be sent.
+        """Claim a message from `new/`; None if it cannot be taken, or must not be sent.
 
         Raises:
-            OSError: the spool cannot be worked with (read-only, full, out of descriptors); the message is in
-                `new/`, or in `cur/` for the next recovery.
+            OSError: the spool is unusable (read-only, full, out of descriptors); the message is in `new/`, or
+                in `cur/` for the next recovery.
         """
         spot = Spot(Place.NEW, name)
         locked = self._lock(spot)
@@ -128,10 +128,10 @@ class Claims:
         return None
 
     def recover(self, name: str) -> Claim | None:
-        """Take over a message in `cur/` whose runner died or gave it up; None when a runner has it.
+        """Take over a message in `cur/` whose runner died or gave it back; None if a runner holds it.
 
         Raises:
-            OSError: as `take`.
+            OSError: as for `take`.
         """
         locked = self._lock(Spot(Place.CUR, name))
         if locked is None:
@@ -140,7 +140,7 @@ class Claims:
             died = name not in self._given_back and not _is_given_back(locked)
             self._given_back.discard(name)
             if died:
-                # Before anything is parsed: if the parsing kills us, the next one must know that we tried.
+                # Written before anything is parsed: if parsing kills us, the next runner must know of it.
                 self._make_room(locked)
                 self._append(locked, Kind.RECOVERED)
             return self._read(locked, recovered=True, died=died)
@@ -153,33 +153,33 @@ class Claims:
             raise
 
     def suspicion(self, name: str) -> Suspicion | None:
-        """Tell how much speaks against a message in `cur/`, if `recover` would give it out as a suspect."""
+        """Return how suspect a message in `cur/` is; None if `recover` would not return it as a suspect."""
         try:
             with View.open(self._spool, Spot(Place.CUR, name)) as view:
                 tail = _tail(view.fd)
         except (OSError, Corrupt):
             return None
         waited = last_kind(tail, _UNDECIDED) == Kind.ACCOMPANIED
-        # No more than the last lines are read here: what kills its reader must be marked as recovered before.
+        # Only the last lines are read here: a file that may kill its reader must be marked `recovered` first.
         state = fold((), decode(tail), boot=self._boot)
         if not waited and state.recoveries + 1 < SUSPECT_AFTER:
             return None
         return Suspicion(waited, state.deaths_alone + (state.hand == Kind.ALONE))
 
     def mark_alone(self, claim: Claim) -> None:
-        """Record that from here on this message is the only one in hand; raises OSError.
+        """Record that from here on the runner holds only this message; raises OSError.
 
-        There is room for `give_back` then, or nothing is written.
+        Room for `give_back` is reserved before; if there is none, nothing is written.
         """
         self._make_room(claim.locked)
         self._append(claim.locked, Kind.ALONE)
 
     def mark_accompanied(self, claim: Claim) -> None:
-        """Record that from here on others may be in hand beside it; raises OSError."""
+        """Record that from here on the runner may hold other messages too; raises OSError."""
         self._append(claim.locked, Kind.ACCOMPANIED)
 
     def give_back(self, claim: Claim) -> None:
-        """Record, if the disk lets us, that no runner has died with this message, though none finished it."""
+        """Record, if the disk permits, that no runner died with this message, though it is not finished."""
         self._return(claim.locked)
 
     def _return(self, locked: LockedMessage) -> None:
@@ -192,21 +192,21 @@ class Claims:
 
     @staticmethod
     def _make_room(locked: LockedMessage) -> None:
-        """Have the filesystem set blocks aside for two lines; raises OSError, and nothing was written."""
+        """Have the filesystem allocate blocks for two lines; after an OSError nothing was written."""
         locked.reserve(_ROOM)
-        locked.give_back(_ROOM)  # The blocks stay; no other line need find room beside them.
+        locked.give_back(_ROOM)  # The blocks stay allocated, and other lines may use them.
 
     def _append(self, locked: LockedMessage, kind: Kind) -> None:
         locked.append(Event(at=self._now(), event=kind, boot=self._boot))
 
     def requeue_due(self, spot: Spot) -> LockedMessage | None:
-        """Move a message from a due bucket to `new/`; None: it was not moved.
+        """Move a message from a due bucket to `new/`; return None if it was not moved.
 
-        Trouble with this file alone is reported, and it stays where it was. Of one that is moved, release the
-        lock when the move is durable.
+        An error with this file alone is reported, and the file stays. The caller releases the lock of a moved
+        message when the move is durable.
 
         Raises:
-            OSError: the spool cannot be worked with.
+            OSError: the spool is unusable.
         """
         locked = None
         try:
@@ -225,7 +225,7 @@ class Claims:
         return None
 
     def quarantine(self, claim: Claim, reason: str) -> None:
-        """Put a claimed message away as unreadable; raises OSError."""
+        """Move a claimed message to `corrupt/` as unreadable; raises OSError."""
         self._put_away(claim.locked, reason)
 
     def _now(self) -> str:
@@ -248,12 +248,12 @@ class Claims:
         return locked
 
     def _move(self, locked: LockedMessage, move: Move) -> bool:
-        """Move a file; False: it stays, for a reason that is its own and says nothing about the spool."""
+        """Move a file; return False if it must stay for a reason that concerns this file alone."""
         spot = locked.spot
         try:
             locked.move(move)
         except FileExistsError:
-            # Somebody's cp: whichever of the two is the message, the other must not be sent as well.
+            # A copy made with cp: whichever of the two is the message, only one may be sent.
             self._on_skip(spot, f"the same id is already in {target(move, spot.place)}/")
             return False
         return True
@@ -270,7 +270,7 @@ class Claims:
         try:
             entry = locked.read(boot=self._boot)
             if entry.state.notices:
-                # First: what is owed to the sender is whole, even if the message itself is damaged.
+                # First, because the notification to the sender is intact even if this message is damaged.
                 finish(locked, entry.state, recovered=recovered)
             locked.check(entry)
             if entry.state.accepted and entry.state.accepted.once:
@@ -303,7 +303,7 @@ class Claims:
 
 
 def once(report: Report) -> Report:
-    """Report each file, with one reason, once: a run that goes on for weeks looks at it every minute."""
+    """Report each file once for each reason, since a run may last for weeks and look every minute."""
     told: set[tuple[Spot, str]] = set()
 
     def tell(spot: Spot, reason: str) -> None:
@@ -318,7 +318,7 @@ def once(report: Report) -> Report:
 
 
 def _is_given_back(locked: LockedMessage) -> bool:
-    """Tell whether its last runner gave it back in order; what operators write after that is ignored."""
+    """Return whether the last runner gave it back in order; lines that operators add later are ignored."""
     return last_kind(_tail(locked.fd), _BY_OPERATORS) == Kind.RETURNED
 
 
