@@ -1,8 +1,8 @@
-"""Closes removed files in the background: the last close frees their blocks, which takes time.
+"""Close unlinked files on background threads, because the last close frees their blocks, which takes time.
 
-The last close of a removed file is when the filesystem frees its blocks, and that may wait for the disk: ext4
-without a journal, mounted with `discard`, tells the device at once (measured: 60 us, and 2 ms on a busy
-disk). An event loop that closes them itself delivers nothing meanwhile.
+The filesystem frees the blocks of an unlinked file when its last descriptor is closed, and that may wait for
+the disk: ext4 without a journal, mounted with `discard`, informs the device immediately (measured: 60 us, and
+2 ms on a busy disk). An event loop that closes such files itself delivers nothing meanwhile.
 """
 
 import asyncio
@@ -12,42 +12,42 @@ from collections import deque
 from queue import SimpleQueue
 
 _THREADS = 4
-"""The waits are the device's, which takes several at a time."""
-_MOST = 128
-"""Files in the background, at most; beyond that the caller closes its own."""
-_TOGETHER = 32
-"""Files that are handed over at once: each time a thread must be woken."""
-_SOON = 0.1
-"""Seconds that one waits for others."""
+"""Several, because each close waits for the device, and devices serve parallel requests."""
+_MAX_PENDING = 128
+"""The most descriptors queued at once; beyond that, `close` closes in the caller."""
+_BATCH = 32
+"""Descriptors per wake-up of a thread."""
+_FLUSH_DELAY = 0.1
+"""Seconds a descriptor may wait for others to share its thread wake-up."""
 
 
 class BackgroundClose:
-    """Closes descriptors in threads of its own, which begin with the first one."""
+    """Closes descriptors on threads, which are started when there are descriptors to close."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[list[int] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._gathered: list[int] = []
         self._timed = False
-        """They are handed over within `_SOON`, however few they are."""
+        """Whether a timer will hand the gathered descriptors over within `_FLUSH_DELAY`, however few."""
         self._waiting = 0
         self._closed: deque[int] = deque()
-        """How many each thread has closed, until that is subtracted."""
+        """Counts of descriptors closed by the threads and not yet subtracted from `_waiting`."""
 
     def close(self, fd: int) -> None:
-        """Close a descriptor soon, together with others; an event loop must be running."""
+        """Close a descriptor soon, in a batch with others; an event loop must be running."""
         while self._closed:
             self._waiting -= self._closed.popleft()
-        if self._waiting >= _MOST:
+        if self._waiting >= _MAX_PENDING:
             os.close(fd)
             return
         self._waiting += 1
         self._gathered.append(fd)
-        if len(self._gathered) >= _TOGETHER:
+        if len(self._gathered) >= _BATCH:
             self._hand_over()
         elif not self._timed:
             self._timed = True
-            asyncio.get_running_loop().call_later(_SOON, self._time_is_up)
+            asyncio.get_running_loop().call_later(_FLUSH_DELAY, self._time_is_up)
 
     def _time_is_up(self) -> None:
         self._timed = False
@@ -72,7 +72,7 @@ class BackgroundClose:
             self._closed.append(len(job))
 
     def finish(self) -> None:
-        """Close what is left, and end the threads; call it when nothing more comes."""
+        """Close the remaining descriptors and end the threads; call it after the last `close`."""
         self._hand_over()
         for _ in self._threads:
             self._jobs.put(None)
@@ -82,9 +82,9 @@ class BackgroundClose:
 
 
 def _runs(fds: list[int]) -> list[tuple[int, int]]:
-    """Give the first and last of those that follow each other, as those of messages in a row mostly do.
+    """Return the first and last of each run of consecutive descriptors; those of one batch mostly are.
 
-    A thread that closes them one by one fights the event loop for the interpreter each time.
+    A thread that closes them one by one competes with the event loop for the interpreter lock each time.
     """
     runs: list[tuple[int, int]] = []
     for fd in sorted(fds):

@@ -1,7 +1,7 @@
-r"""The drop directory `drop/`: mail of users who may not write to the spool, left while no receiver ran.
+r"""The drop directory `drop/`: mail left, while no receiver runs, by users who may not write to the spool.
 
-`mailer-sendmail` makes each file, as its caller's user: whole and durable before it gets its name, an id. It
-holds what a session of SMTP is told, in lines that end in CRLF, and then the octets of the message:
+`mailer-sendmail` makes each file as its caller's user, whole and durable before it gets its name, which is an
+id. It holds the commands of an SMTP session, in lines that end in CRLF, and then the octets of the message:
 
     mailer-drop 1
     MAIL FROM:<ann> SIZE=123
@@ -9,13 +9,13 @@ holds what a session of SMTP is told, in lines that end in CRLF, and then the oc
     BDAT 123 LAST
     (the message)
 
-Its owner is the file's, by the kernel's word. `receive.pickup` submits it as that user, and removes it once
-the message is durable; `once/` remembers meanwhile that it was taken in. What is refused for good stays, as
-ID.refused, for the operator.
+The file's owner, as the kernel reports it, is the submitting user. `receive.pickup` submits the mail as that
+user, and removes the file once the message is durable; until then `once/` remembers that it was accepted.
+Mail that is refused permanently stays, as ID.refused, for the operator.
 
-Everybody may make files here, nobody but the spool's owner can list them, and none but their owners remove
-or change them (mode 3733). A file belongs to the directory's group from its birth, and to no other: one that
-was moved or linked to here from elsewhere does not, and is not read. `drop_file` reads one.
+Any user may create files here, only the spool's owner can list them, and only their owners can remove or
+change them (mode 3733). A file made here has the directory's group from the start. One that was moved or
+linked to here from elsewhere has another group, and is not read. `drop_file` reads one file.
 """
 
 import math
@@ -38,17 +38,17 @@ REFUSED = ".refused"
 _LITTER = 86_400.0
 """Seconds after which an unfinished file is removed, as in `tmp/`."""
 _SHARED = stat.S_ISVTX | stat.S_ISGID
-"""Without the first, users could remove each other's mail; without the second, none counts as made here."""
+"""Without the sticky bit users could remove each other's mail; without setgid no file counts as made here."""
 
 
 class Kind(StrEnum):
-    """What lies in `drop/`."""
+    """The kinds of entries in `drop/`."""
 
     WAITING = "waiting"
     REFUSED = "refused"
     UNFINISHED = "unfinished"
     ODD = "odd"
-    """Nothing that `mailer-sendmail` makes; it is not touched."""
+    """It is not a file that `mailer-sendmail` makes, and is not touched."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -57,32 +57,32 @@ class Entry(msgspec.Struct, frozen=True):
     name: str
     kind: Kind
     uid: int = -1
-    """-1, and neither size nor time: nobody looked at an odd one."""
+    """The owner; -1 for an odd entry, which was not examined and has neither size nor time."""
     size: int = 0
     since: float = 0.0
     """When its inode last changed, in seconds since the epoch; its user cannot choose that."""
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How much lies in `drop/`."""
+    """Counts of the entries in `drop/`."""
 
     waiting: int = 0
     since: float = 0.0
-    """When the oldest of it came, in seconds since the epoch."""
+    """When the oldest waiting entry came, in seconds since the epoch."""
     refused: int = 0
     odd: int = 0
     trouble: str = ""
-    """Why it cannot be read, in the system's words."""
+    """Why the directory cannot be read, in the system's words; empty if it can."""
     mode: int = DROP_MODE
-    """Of the directory."""
+    """The directory's mode."""
 
     @property
     def unsafe(self) -> bool:
-        """It is open, and lacks the bits that keep users from each other's mail."""
+        """Whether it is open to users but lacks the bits that protect their mail from each other."""
         return bool(self.mode & 0o077) and self.mode & _SHARED != _SHARED
 
     def describe(self, now: float) -> str:
-        """Say what lies there, why, and what to do; empty: nothing does."""
+        """Describe the entries, the reason and what to do; empty if there are none."""
         said = []
         if self.waiting:
             age = words.age(max(0.0, now - self.since))
@@ -105,7 +105,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def entries(spool: Spool) -> Iterator[Entry]:
-    """Stream what lies in `drop/`, in no order; nothing if there is no such directory. Raises OSError."""
+    """Yield the entries of `drop/`, in no order; none if the directory does not exist. Raises OSError."""
     try:
         with spool.directory(DROP) as directory, os.scandir(directory) as found:
             for entry in found:
@@ -124,7 +124,7 @@ def _seen(entry: os.DirEntry[str]) -> Entry:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         raise
-    except OSError:  # a user's filesystem, mounted on a directory of theirs: it is for them alone
+    except OSError:  # a mount point of a user's own filesystem (FUSE), which only that user may stat
         return Entry(name, Kind.ODD)
     if not stat.S_ISREG(found.st_mode):
         kind = Kind.ODD
@@ -132,7 +132,7 @@ def _seen(entry: os.DirEntry[str]) -> Entry:
 
 
 def _kind(name: str) -> Kind:
-    """Tell what a name stands for, if it is a regular file's."""
+    """Return the kind that a name stands for, if the entry is a regular file."""
     if is_id(name):
         return Kind.WAITING
     if is_id(name.removesuffix(REFUSED)):
@@ -141,7 +141,7 @@ def _kind(name: str) -> Kind:
 
 
 def summary(spool: Spool) -> Summary:
-    """Count what lies in `drop/`; what keeps it from being read is in the result."""
+    """Count the entries of `drop/`; an error that prevents reading it is part of the result."""
     found: Counter[Kind] = Counter()
     since, trouble, mode = math.inf, "", DROP_MODE
     with suppress(OSError):
@@ -158,7 +158,7 @@ def summary(spool: Spool) -> Summary:
 
 
 def waiting(spool: Spool, each: int) -> dict[int, list[str]]:
-    """Return the names of what waits by the user id, each the oldest first; at most `each` of one user."""
+    """Return the names of waiting entries by user id: for each user the `each` oldest, oldest first."""
     found: dict[int, list[str]] = {}
     for one in entries(spool):
         if one.kind is Kind.WAITING:
@@ -180,9 +180,12 @@ def sweep(spool: Spool, now: float) -> None:
 
 
 def refuse(spool: Spool, name: str, now: float) -> str:
-    """Put a drop by for the operator, under a name that is not taken in; return it. Raises OSError.
+    """Rename a drop so that it is kept for the operator and not picked up again; return the new name.
 
-    It is another id's if somebody has made a file of its own: its user may, to have the drop stay.
+    The name has another id if that of the drop is taken, which its user can do to prevent the rename.
+
+    Raises:
+        OSError: as rename(2).
     """
     kept = name + REFUSED
     try:
@@ -194,12 +197,12 @@ def refuse(spool: Spool, name: str, now: float) -> str:
 
 
 def prepare(spool: Spool, *, wanted: bool) -> None:
-    """Make the drop directory where it is wanted, or close it; what lies in it stays.
+    """Make the drop directory if it is wanted, or else close it to users; its entries stay.
 
-    A mode that the operator has made narrower is kept, but for the sticky and the setgid bit.
+    A narrower mode set by the operator is kept, except that the sticky and setgid bits are added.
 
     Raises:
-        OSError: the system does not let us; a hardened unit may not set this mode (RestrictSUIDSGID=).
+        OSError: the system does not permit it; a hardened unit may not set this mode (RestrictSUIDSGID=).
     """
     if wanted and spool.make_directory(DROP):
         os.fsync(spool.root)

@@ -1,6 +1,6 @@
-"""One file of `drop/`, read and checked, to be taken in; `drop` has what it looks like.
+"""One file of `drop/`, read and checked for submission; `drop` describes its format.
 
-Its user may write to it at any time: whatever is read of it is checked, and read once.
+Its user may write to it at any time, so each part of it is read only once, and checked as it was read.
 """
 
 import errno
@@ -17,11 +17,11 @@ from mailer.spool.syscalls import read_at
 
 _FIRST_LINE = b"mailer-drop 1\r\n"
 _MOST_HEAD = 2**20
-"""Octets in front of the message: some thousands of recipients."""
+"""Octets before the message that are read at most: enough for some thousands of recipients."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PIECE = 64 * 1024
 _NOBODY = 65_534
-"""Whom the kernel shows for a user that our user namespace does not have (proc(5), overflowuid)."""
+"""The user id that the kernel reports for a user outside of our user namespace (proc(5), overflowuid)."""
 _ALL_USERS = 2**32 - 1
 
 
@@ -30,7 +30,7 @@ class Damaged(ValueError):
 
 
 class Drop:
-    """One drop, open and locked: nobody else takes it in."""
+    """One drop, open and locked, so that no other program submits it."""
 
     def __init__(self, spool: Spool, name: str, fd: int) -> None:
         """Take over a descriptor; raises Damaged, OSError."""
@@ -44,18 +44,18 @@ class Drop:
         *commands, last = _head(head).decode("utf-8", "surrogateescape").split("\r\n")
         self._begin = found.st_size - _announced(last)
         self.commands = tuple(commands)
-        """MAIL and RCPT."""
+        """The MAIL and RCPT commands."""
         self.size = found.st_size - self._begin
-        """Octets of the message."""
+        """The message's size in octets."""
         if self._begin != len(_FIRST_LINE) + len(_head(head)) + 2:
             raise Damaged("it is shorter or longer than it says")
 
     @classmethod
     def take(cls, spool: Spool, name: str) -> Self | None:
-        """Open a drop; None: it is gone, or in another program's hands.
+        """Open and lock a drop; None if it is gone, or another program holds it.
 
         Raises:
-            Damaged: it is none.
+            Damaged: it does not have a drop's format.
             OSError: it cannot be read.
         """
         try:
@@ -84,14 +84,14 @@ class Drop:
 
     @property
     def once(self) -> str:
-        """Name its file in `once/`."""
+        """The name of its file in `once/`."""
         return idempotency.name_of_drop(self.uid, self.name)
 
     def read(self) -> Iterator[bytes]:
-        """Read the message in pieces, once: its user may write to the file at any time.
+        """Yield the message in pieces; call it once, since its user may write to the file at any time.
 
         Raises:
-            Damaged: it has become shorter.
+            Damaged: the file has become shorter.
             OSError: it cannot be read.
         """
         left, at = self.size, self._begin
@@ -103,7 +103,7 @@ class Drop:
             yield data
 
     def remove(self) -> None:
-        """Remove it durably, now that its message is in the spool; raises OSError."""
+        """Remove the drop durably, after its message is in the spool; raises OSError."""
         with suppress(FileNotFoundError):
             os.unlink(f"{DROP}/{self.name}", dir_fd=self._spool.root)
         self._spool.sync_directory(DROP)
@@ -114,7 +114,7 @@ class Drop:
 
 
 def _head(data: bytes) -> bytes:
-    """Return the commands of a drop that begins like this, BDAT the last, without the last line end."""
+    """Return the commands of a drop whose start this is: BDAT is the last, without its line end."""
     end = data.find(b"\r\n", data.find(b"\r\nBDAT ") + 2)
     if not data.startswith(_FIRST_LINE) or b"\r\nBDAT " not in data or end < 0:
         raise Damaged("it does not begin like a drop")
@@ -133,6 +133,6 @@ def _announced(bdat: str) -> int:
 
 
 def _users_here() -> int:
-    """Return how many user ids this process's user namespace has."""
+    """Return the number of user ids in this process's user namespace."""
     with open("/proc/self/uid_map") as lines:  # noqa: PTH123 - no path of ours
         return sum(int(line.split()[2]) for line in lines)

@@ -1,4 +1,4 @@
-"""What there is to do, by the names of files alone: no message is opened."""
+"""What there is to do, judged by file names alone, without opening a message."""
 
 import os
 from pathlib import Path
@@ -8,20 +8,20 @@ from mailer.spool.layout import DROP, ONCE, Place, Spool, bucket_time, day_for, 
 from mailer.spool.scan import buckets, names
 
 SWEPT = "swept"
-"""Its modification time is when `once/` was last swept."""
+"""A file in `once/` whose modification time is that of the last sweep."""
 SWEEP_EVERY = 3600.0
 _DAY = 86_400.0
 
 
 def any_message(spool: Spool, *places: Place) -> bool:
-    """Tell whether there is a message in one of these places."""
+    """Return whether there is a message in one of these places."""
     return any(next(names(spool, place.value), None) for place in places)
 
 
 def any_drop(path: Path) -> bool:
-    """Tell whether there is something to take in, for a program that has not opened the spool yet.
+    """Return whether there is mail in `drop/`, for a program that has not opened the spool yet.
 
-    Whoever can fill the directory decides how long it is: this ends at the first.
+    Any user who may write to the directory can make it long, so the search ends at the first file.
     """
     try:
         with os.scandir(path / DROP) as found:
@@ -31,16 +31,16 @@ def any_drop(path: Path) -> bool:
 
 
 def due_buckets(spool: Spool, now: float, horizon: float, *, scheduled: bool = True) -> list[str]:
-    """Name the retry buckets that are due.
+    """Return the names of the retry buckets that are due.
 
     Args:
-        spool: where.
+        spool: the spool.
         now: seconds since the epoch.
-        horizon: the longest back-off, in seconds. A bucket further ahead than that was named by a wrong clock
-            (or this one is), and is due at once: better a try too many than a mail that waits ten years. What
-            its sender has scheduled may lie further ahead.
-        scheduled: those too that senders have scheduled. Not while the clock is doubted: a try too many does
-            no harm, but what was sent too early cannot be called back.
+        horizon: the longest backoff, in seconds. A bucket further ahead was named by a wrong clock (or this
+            clock is wrong), and is due now: an attempt too many is better than a mail that waits ten years.
+            A bucket that senders have scheduled may lie further ahead.
+        scheduled: include buckets that senders have scheduled. False while the clock is doubted: an attempt
+            too many is harmless, but mail that was sent too early cannot be recalled.
     """
     # A bucket may be named up to a minute after its last message is due.
     last = now + horizon + 60
@@ -53,13 +53,13 @@ def due_buckets(spool: Spool, now: float, horizon: float, *, scheduled: bool = T
 
 
 def days_to_prune(spool: Spool, now: float, max_age: float) -> list[str]:
-    """Name the days of `sent/` that are over for longer than `max_age` seconds."""
+    """Return the days of `sent/` that ended more than `max_age` seconds ago."""
     last = day_for(now - max_age - _DAY)
     return [day for day in buckets(spool, Place.SENT) if day <= last and is_day(day)]
 
 
 def keys_to_sweep(spool: Spool, now: float) -> bool:
-    """Tell whether there are idempotency keys, and they were not swept for an hour."""
+    """Return whether there are idempotency keys that were not swept for an hour."""
     try:
         with spool.directory(ONCE) as directory:
             return is_older(directory, SWEPT, now, SWEEP_EVERY)
@@ -68,7 +68,7 @@ def keys_to_sweep(spool: Spool, now: float) -> bool:
 
 
 def is_older(directory: int, name: str, now: float, age: float) -> bool:
-    """Tell whether a file is as old, or was written by a clock that was as far ahead, or is not there."""
+    """Return whether a file is `age` seconds old, or dated as far in the future, or missing."""
     try:
         written = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
     except FileNotFoundError:

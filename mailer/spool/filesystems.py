@@ -1,9 +1,10 @@
-"""On which filesystems a spool may be: those of which it is known that this machine alone keeps them.
+"""Filesystems that a spool may be on: those known to be written by this machine alone.
 
-The spool rests on flock(2), on rename(2) as one step, and on fsync(2). Where another machine has the same
-files, each of them may mean something else: a lock that holds here only, a rename of which the other sees
-half, a sync that reaches a cache. A list of such filesystems is never complete, so the list is of the others.
-To allow another one, try `mailer doctor` and a power cut on it, and add it to `LOCAL`.
+The spool relies on flock(2), on rename(2) as one step, and on fsync(2). If another machine can access the
+same files, each of these may mean something else: a lock may hold only here, the other machine may see half
+of a rename, and a sync may reach only a cache. A list of such filesystems would never be complete, so this is
+a list of the local ones. To allow another one, run `mailer doctor` and a power cut on it, and add it to
+`LOCAL`.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ from mailer.spool.syscalls import Mount, mount_at, mount_of
 _DISK, _MEMORY, _STACKED, _FOREIGN, _READ_ONLY = range(5)
 
 LOCAL = {
-    # Made for this: POSIX modes, links and locks, an atomic rename, a sync that reaches the disk.
+    # Suitable: POSIX modes, links and locks, an atomic rename, and a sync that reaches the disk.
     "ext2": _DISK,
     "ext3": _DISK,
     "ext4": _DISK,
@@ -29,19 +30,19 @@ LOCAL = {
     "nilfs2": _DISK,
     "ubifs": _DISK,
     "jffs2": _DISK,
-    # True while the power is on; the doctor warns.
+    # Suitable until the power fails; `mailer doctor` warns.
     "tmpfs": _MEMORY,
     "ramfs": _MEMORY,
     "rootfs": _MEMORY,
-    # They pass each call on to the filesystem below, which is a local one in all but odd set-ups;
+    # Each call is passed on to the filesystem below, which is local in all but unusual set-ups.
     # fuse-overlayfs is the overlay of containers without root.
     "overlay": _STACKED,
     "aufs": _STACKED,
     "ecryptfs": _STACKED,
     "fuse.fuse-overlayfs": _STACKED,
     # Local disks in another system's format: locks are the kernel's own, and fsync writes. A power cut may
-    # tear a rename, and modes or links may be missing: the doctor says which. `fuseblk` is FUSE over a block
-    # device of this machine: ntfs-3g and its like.
+    # tear a rename, and modes or links may be missing; `mailer doctor` says which. `fuseblk` is FUSE over a
+    # block device of this machine, such as ntfs-3g.
     "fuseblk": _FOREIGN,
     "ntfs3": _FOREIGN,
     "ntfs": _FOREIGN,
@@ -50,7 +51,7 @@ LOCAL = {
     "msdos": _FOREIGN,
     "hfsplus": _FOREIGN,
     "udf": _FOREIGN,
-    # Nothing can be written at all, which opening the spool says better.
+    # Read-only: opening the spool for writing gives the better error message.
     "squashfs": _READ_ONLY,
     "erofs": _READ_ONLY,
     "iso9660": _READ_ONLY,
@@ -72,7 +73,7 @@ _REMOTE = {
     **dict.fromkeys(_CLUSTER.split(), "a filesystem that several machines write to"),
     **dict.fromkeys(_HOST.split(), "a directory of the machine that runs this one"),
 }
-"""Those that people do use, so that the refusal can say why."""
+"""Filesystems in common use that are refused, with the reason for the message."""
 
 _MAGIC = {
     0xEF53: "ext4",
@@ -105,15 +106,15 @@ _MAGIC = {
     0xE0F5E1E2: "erofs",
     0x9660: "iso9660",
 }
-"""What statfs(2) calls them, for a system without /proc, and mounts that it does not list."""
+"""Types by statfs(2), for a system without /proc and for mounts that are not listed there."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def filesystem_of(fd: int) -> Mount:
-    """Name the filesystem of an open file or directory: as mounted, else by what statfs(2) says.
+    """Return the filesystem of an open file or directory, from its mount or else from statfs(2).
 
-    The mount is asked for, not the device: the files of a btrfs subvolume have a device of their own.
+    The mount is used rather than the device because files of a btrfs subvolume have a device of their own.
     """
     mount = mount_at(fd)
     if not mount.kind:
@@ -122,7 +123,7 @@ def filesystem_of(fd: int) -> Mount:
 
 
 def refusal(kind: str) -> str:
-    """Say of a filesystem why no spool may be on it, as a part of a sentence; empty: one may."""
+    """Return why a spool may not be on a filesystem, as part of a sentence; empty if it may."""
     if kind in LOCAL:
         return ""
     if kind in _REMOTE:
@@ -135,6 +136,6 @@ def refusal(kind: str) -> str:
 
 
 def _magic_of(fd: int) -> int:
-    """Return f_type, the first word of struct statfs on every Linux; 0 when the system does not say."""
+    """Return f_type, the first word of struct statfs on every Linux; 0 if the call fails."""
     state = (ctypes.c_long * 32)()  # struct statfs has 120 octets.
     return int(state[0]) & 0xFFFFFFFF if _libc.fstatfs(fd, state) == 0 else 0

@@ -1,8 +1,8 @@
 """Message ids: ULIDs, 26 characters of Crockford's base 32 that sort by arrival.
 
-48 bits of milliseconds, then 80 fresh random bits each time. There is no state to share or to lose, so a
-clock that jumps back, a copied virtual machine and two hosts on one spool still never meet (2^40 ids within
-one millisecond would be needed for an even chance).
+An id has 48 bits of milliseconds, then 80 fresh random bits. There is no state to share or to lose, so a
+clock that jumps back, a copied virtual machine, or two hosts on one spool do not produce the same id (an even
+chance of a collision needs 2^40 ids within one millisecond).
 """
 
 import os
@@ -22,27 +22,27 @@ Random = Callable[[int], bytes]
 
 
 def new_id(now: float, random: Random = os.urandom) -> str:
-    """Make an id for a message that arrives at `now`, in seconds since the epoch."""
+    """Return a new id for a message that arrives at `now`, in seconds since the epoch."""
     milliseconds = int(now * 1000) & (1 << 48) - 1
     value = milliseconds << 80 | int.from_bytes(random(10))
-    # Two digits a step: 13 look-ups instead of 26.
+    # Two digits per step: 13 look-ups instead of 26.
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(name: str) -> bool:
-    """Tell whether a file's name is an id; the spool ignores all other names."""
+    """Return whether a file's name is an id; the spool ignores all other names."""
     return _ID.fullmatch(name) is not None
 
 
 def is_prefix(text: str) -> bool:
-    """Tell whether an id could begin like this: what an operator may type instead of the whole."""
+    """Return whether an id could begin like this, so that an operator may type it instead of the whole id."""
     return 0 < len(text) <= _LENGTH and set(text) <= set(_DIGITS)
 
 
 def earliest(prefix: str) -> float:
-    """Return when the first message arrived whose id may begin like this, in seconds since the epoch.
+    """Return the earliest arrival of a message whose id begins like this, in seconds since the epoch.
 
-    Less an hour, for a clock that is put back later: the search for the message's events begins here.
+    An hour is subtracted, in case the clock was set back later: the search for events starts at this time.
     """
     return max(0.0, arrival(prefix.ljust(_LENGTH, "0")) - _PUT_BACK)
 
@@ -56,5 +56,5 @@ def arrival(message_id: str) -> float:
 
 
 def share_of(message_id: str) -> int:
-    """Return which of `SHARES` equal shares of all messages an id is in: its last digit is random."""
+    """Return the number of the share, of `SHARES` equal ones, that an id is in: its random last digit."""
     return _DIGITS.index(message_id[-1])

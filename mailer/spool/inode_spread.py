@@ -1,13 +1,14 @@
-"""Where a busy spool's new files get their inodes, on ext4 without a journal.
+"""Choose where a busy spool's new files get their inodes, on ext4 without a journal.
 
-That filesystem gives a file an inode near its directory's and passes over those deleted in the last minutes,
-one by one, from the start of the block group. A spool deletes as many files as it makes, so a busy one soon
-searches past thousands for each: measured, 500-800 us of processor time a file, against 30 from here.
+That filesystem gives a file an inode near its directory's. It searches from the start of the block group and
+skips inodes that were deleted in the last minutes, one by one. A spool deletes as many files as it makes, so
+a busy one soon skips thousands for each file: measured, 500-800 us of processor time per file, against 30
+with this module.
 
-A file is therefore made in a directory of its own kind, which is replaced after some hundred files by another
-in a different part of the disk (its parent has the flag `T` of chattr(1)), and is at once renamed to where it
-was to be. A part of the disk where much was deleted lately is left early. Where all this does not work, or
-does not pay, files are made as everywhere.
+So a file is made in a scratch directory and immediately renamed to its destination. After some hundred files
+the scratch directory is replaced by another in a different part of the disk (its parent has the flag `T` of
+chattr(1)). A part of the disk with many recent deletions is left early. Where this does not work, or does not
+pay, files are made in the ordinary way.
 """
 
 import contextlib
@@ -23,14 +24,16 @@ from mailer.spool.syscalls import rename_exclusive
 
 HOME = "state/nursery"
 _FEW = 64
-"""Files that are made the ordinary way first: who makes no more needs none of this."""
+"""Files that are made in the ordinary way first: a program that makes no more does not need scratch
+directories."""
 _FILES = 256
-"""Files from one directory: few beside a block group's thousands, and many beside the cost of a mkdir."""
+"""Files from one scratch directory: few compared to the thousands of inodes of a block group, and enough to
+make the cost of a mkdir small."""
 _NEVER = -1
 _SLOW = 8.0
-"""Times what the quickest file took, in processor time. One that takes longer was searched a place, and
-halves what its directory still makes. (*Measured on a busy disk: 60 us a file, and 100 where no
-directory is left early.*)
+"""A multiple of the processor time of the quickest file. If a file takes longer, the kernel searched for an
+inode, and the directory makes only half of its remaining files. (*Measured on a busy disk: 60 us a file, and
+100 if no directory is left early.*)
 """
 
 _AS_NEW = os.O_CREAT | os.O_EXCL
@@ -42,21 +45,21 @@ _SPREAD_SUBDIRECTORIES = 0x00020000
 
 
 class InodeSpread:
-    """Makes files, for any thread; one per open spool."""
+    """Creates files, from any thread; there is one for each open spool."""
 
     def __init__(self, root: int) -> None:
-        """Make nothing yet; `root` is the spool's descriptor, which stays the caller's."""
+        """Prepare; `root` is the spool's descriptor, which remains the caller's."""
         self._root = root
         self._left = _FEW
         self._scratch = ""
-        """The directory in use; empty: none."""
+        """The scratch directory in use; empty if there is none."""
         self._quickest = math.inf
-        """Seconds of processor."""
+        """Seconds of processor time that the quickest file took."""
         self._opened = False
         self._lock = threading.Lock()
 
     def create(self, path: str, flags: int, mode: int) -> int:
-        """As `os.open` with O_CREAT and O_EXCL, relative to the spool.
+        """Open a new file as `os.open` with O_CREAT and O_EXCL does, relative to the spool.
 
         Raises:
             OSError: as open(2), such as EEXIST; nothing was created.
@@ -69,8 +72,8 @@ class InodeSpread:
                 try:
                     return self._create_and_rename(path, flags, mode)
                 except OSError:
-                    # Another program's start has removed it, or worse, of which the ordinary way has
-                    # the better words.
+                    # Another program has removed the scratch directory when it started, or there is a
+                    # worse problem, which the ordinary call below reports better.
                     self._leave()
         return os.open(path, flags | _AS_NEW, mode, dir_fd=self._root)
 
@@ -92,7 +95,7 @@ class InodeSpread:
         return fd
 
     def _move_on(self) -> None:
-        """Begin another scratch directory; without one, the next files are made the ordinary way."""
+        """Start a new scratch directory; if that fails, the next files are made in the ordinary way."""
         self._leave()
         self._left = _FILES
         with contextlib.suppress(OSError):
@@ -106,7 +109,7 @@ class InodeSpread:
             self._scratch = scratch
 
     def _open(self) -> None:
-        """Make the parent of scratch directories, and remove what dead programs left."""
+        """Make the parent of the scratch directories, and remove what dead programs left there."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(HOME, 0o700, dir_fd=self._root)
         home = os.open(HOME, _DIRECTORY, dir_fd=self._root)
@@ -130,14 +133,14 @@ class InodeSpread:
                 os.rmdir(scratch, dir_fd=self._root)
 
     def close(self) -> None:
-        """Leave nothing behind; the spool's descriptor is still open."""
+        """Remove the scratch directory; the spool's descriptor must still be open."""
         self._leave()
 
 
 def _sweep(scratch: str, home: int) -> None:
-    """Remove a scratch directory and empty files in it; a living program makes its own anew elsewhere.
+    """Remove a scratch directory and the empty files in it; a running program makes a new one.
 
-    One with content is a message: a power cut may show it under its old name beside the new one.
+    A file with content is a message: after a power cut it may have its old name as well as the new one.
     """
     with contextlib.suppress(OSError):
         fd = os.open(scratch, _DIRECTORY, dir_fd=home)

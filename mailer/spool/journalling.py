@@ -1,4 +1,4 @@
-"""Whether a power cut may leave half of a rename between two directories, by filesystem."""
+"""Whether a power cut may leave a rename between two directories half done, by filesystem."""
 
 import os
 from pathlib import Path
@@ -19,12 +19,12 @@ _WHOLE = {
     "tmpfs",
     "ramfs",
 }
-"""Journalled, copy on write, or gone with the power anyway. What is not in here is taken for one without a
-journal: that costs a link and an unlink instead of each rename."""
+"""Filesystems that are journalled, copy-on-write, or lost with the power anyway. Any other is treated as one
+without a journal, which costs a link and an unlink instead of each rename."""
 
 
 def renames_are_whole(directory: int) -> bool:
-    """Tell whether a power cut leaves a file that was renamed its old name or its new one, never neither.
+    """Return whether a renamed file has its old name or its new one after a power cut, but never neither.
 
     Args:
         directory: an open descriptor on the filesystem.
@@ -36,13 +36,13 @@ def renames_are_whole(directory: int) -> bool:
 
 
 def lacks_journal(directory: int) -> bool:
-    """Tell ext4 without a journal from everything else; if in doubt, it is something else."""
+    """Return whether this is ext4 without a journal; False in doubt."""
     ours = filesystem_of(directory).kind == "ext4"
     return ours and _journal_task(os.fstat(directory).st_dev) == "<none>"
 
 
 def _journal_task(device: int) -> str:
-    """Return what sysfs says of the thread that writes an ext4 journal; empty where it says nothing."""
+    """Return what sysfs says about the thread that writes an ext4 journal; empty if it says nothing."""
     try:
         block = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").readlink().name
         return Path(f"/sys/fs/ext4/{block}/journal_task").read_text(encoding="ascii").strip()

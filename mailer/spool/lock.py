@@ -1,8 +1,8 @@
-"""The lock on an open file, for those who own what is in it and for those who only ask who does.
+"""The lock on an open file, taken by programs that own its content and by those that check for an owner.
 
-It is flock(2) on the file itself. There is no lock litter, no time-out and no lease: the kernel frees a dead
-process's locks at once, and a stopped process keeps its own. (Measured 4 us a lock, against 80-190 us for
-lock files.) A process that holds locks must not fork without exec: the child's exit would free them.
+It is flock(2) on the file itself. There are no lock files, no time-outs and no leases: the kernel frees a
+dead process's locks immediately, and a stopped process keeps its own. (Measured 4 us per lock, against 80-190
+us for lock files.) A process that holds locks must not fork without exec: the child's exit would free them.
 """
 
 from filelock import lock_descriptor

@@ -1,7 +1,7 @@
-"""Which directory is a spool, and which may become one; in any other nothing is made, changed or tightened.
+"""Recognize a spool directory, or one that may become a spool; nothing is changed in any other directory.
 
-A spool has a mark, a file that is made before anything else in it. Those of earlier versions have none: they
-are known by directories that stand together nowhere else.
+A spool has a mark, a file that is made before everything else in it. Spools of earlier versions have no mark;
+they are recognized by a set of directories that occur together nowhere else.
 """
 
 import os
@@ -15,15 +15,16 @@ _TEXT = (
     b"This directory is a spool of mailer, which makes, tightens and removes things in it. See README.md.\n"
 )
 _TOGETHER = ("new", "cur", "tmp", "retry", "failed")
-"""A Maildir has the first three."""
+"""Directories that identify a spool without a mark; a Maildir has the first three."""
 _HARMLESS = {"README.md", ".gitignore", "lost+found"}
-"""What else may be in a directory that becomes a spool: a clone of our source, or a filesystem of its own."""
+"""Names allowed in a directory that becomes a spool: those of a clone of our source, or of a separate
+filesystem."""
 _README = b"# What you see in here\n"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Standing(StrEnum):
-    """What a directory is to us."""
+    """How a directory relates to mailer."""
 
     OURS = "a spool"
     FREE = "empty, and may become a spool"
@@ -31,17 +32,17 @@ class Standing(StrEnum):
 
 
 def standing(root: int) -> Standing:
-    """Look at a directory by its descriptor; nothing is changed."""
+    """Classify a directory by its descriptor; nothing is changed."""
     if _is(root, MARK, stat.S_ISREG) or all(_is(root, name, stat.S_ISDIR) for name in _TOGETHER):
         return Standing.OURS
-    # Such as /tmp, even when there is nothing in it.
+    # A sticky directory, such as /tmp, is never a spool, even if it is empty.
     if os.fstat(root).st_mode & stat.S_ISVTX:
         return Standing.FOREIGN
     with os.scandir(root) as entries:
         foreign = any(entry.name not in _HARMLESS for entry in entries)
     if not foreign and (not _is(root, "README.md", stat.S_ISREG) or _is_our_readme(root)):
         return Standing.FREE
-    # Another program may have begun to make it since the first look.
+    # Another program may have started to make a spool here since the first check.
     return Standing.OURS if _is(root, MARK, stat.S_ISREG) else Standing.FOREIGN
 
 

@@ -1,4 +1,4 @@
-"""Enumerates messages by place, as a stream, so that memory does not grow with the queue."""
+"""Enumerate messages by place, as a stream, so that memory does not grow with the queue."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,14 +8,14 @@ from mailer.spool.ids import is_id
 from mailer.spool.layout import BUCKETED, Place, Spool, Spot, bucket_time
 
 QUEUE = (Place.NEW, Place.CUR, Place.RETRY, Place.HOLD, Place.FAILED, Place.CORRUPT)
-"""The places that an operator means by "the queue": everything but what is being received or was sent."""
+"""The places that an operator calls "the queue": all but `tmp/` and `sent/`."""
 
 _PASSES = 10
-"""How often a message is looked for before it counts as absent: it may move while we look."""
+"""How often a message is searched for before it counts as absent, since it may move during the search."""
 
 
 def names(spool: Spool, directory: str) -> Iterator[str]:
-    """Stream the ids in a directory, in no order; nothing when the directory is gone."""
+    """Yield the ids in a directory, in no order; none if the directory does not exist."""
     try:
         with spool.directory(directory) as fd, os.scandir(fd) as entries:
             for entry in entries:
@@ -29,7 +29,7 @@ _BATCH = 500
 
 
 def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str, int, list[str]]]:
-    """Stream the ids in some places, hundreds at a time, with their place, bucket and the open directory."""
+    """Yield the ids in some places, up to 500 at a time, with their place, bucket and open directory."""
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             try:
@@ -43,7 +43,7 @@ def batches(spool: Spool, places: Iterable[Place]) -> Iterator[tuple[Place, str,
 
 
 def buckets(spool: Spool, place: Place) -> list[str]:
-    """Name the buckets of a place, the earliest first; one per minute or day, so these are few."""
+    """Return the buckets of a place, the earliest first; one per minute or day, so these are few."""
     with spool.directory(place.value) as fd, os.scandir(fd) as entries:
         found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return sorted(filter(is_bucket, found)) if place is Place.RETRY else sorted(found)
@@ -58,9 +58,9 @@ def is_bucket(name: str) -> bool:
 
 
 def spots(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Spot]:
-    """Stream the messages of some places, in no order.
+    """Yield the messages of some places, in no order.
 
-    A message that moves during the scan may be missed or be seen twice; what is at rest is seen once.
+    A message that moves during the scan may be missed or seen twice; one that does not move is seen once.
     """
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
@@ -70,10 +70,10 @@ def spots(spool: Spool, places: Iterable[Place] = QUEUE) -> Iterator[Spot]:
 
 
 def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spot]:
-    """Find the messages whose id begins with `prefix`; each is named once, where a run meets it first.
+    """Find the messages whose id begins with `prefix`; each is returned once, where a run meets it first.
 
-    "None" is said only after several passes, since a message may move from a place not yet scanned to one
-    that was. A whole id is asked for by name, which costs what there are buckets, not what is queued.
+    An empty result takes several passes, since a message may move from a place that is yet to be scanned to
+    one that was. A whole id is looked up by name, at a cost that depends on the buckets, not on the queue.
     """
     places = tuple(places)
     for _ in range(_PASSES):
@@ -88,7 +88,7 @@ def find(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> list[Spo
 
 
 def _first_met(spool: Spool, earlier: Spot | None, later: Spot) -> Spot:
-    """Choose between two names of one message, of which the first may be where it was a moment ago."""
+    """Choose between two names of one message; the earlier may be where it was a moment ago."""
     if earlier is None or later.place is Place.CUR or not _exists(spool, earlier):
         return later
     return earlier

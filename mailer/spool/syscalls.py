@@ -1,4 +1,4 @@
-"""The system calls that Python's `os` lacks, and what to do where a filesystem lacks them too."""
+"""System calls that Python's `os` lacks, and fallbacks for filesystems that lack them too."""
 
 import ctypes
 import errno
@@ -10,8 +10,8 @@ from typing import NamedTuple
 _RENAME_NOREPLACE = 1
 _FALLOC_KEEP_SIZE = 1
 _SYNC_FILE_RANGE_WRITE = 2
-_SYNCFS_TELLS = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 8)
-"""syncfs(2): before, it said that all was well when writing had failed."""
+_SYNCFS_REPORTS = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= (5, 8)
+"""Whether syncfs(2) reports failed writes; before Linux 5.8 it returned success."""
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -22,11 +22,11 @@ _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, 
 def rename_exclusive(directory: int, source: str, target: str) -> None:
     """Rename `source` to `target`, both relative to the directory descriptor; never replace a file.
 
-    On a filesystem without RENAME_NOREPLACE it looks first and renames then; the caller holds the
-    file's lock and ids are unique, so only an intruder could use that gap.
+    On a filesystem without RENAME_NOREPLACE it checks for `target` first and then renames. The caller holds
+    the file's lock and ids are unique, so only an intruder could use the gap between the two.
 
     Raises:
-        FileExistsError: there is a `target`; nothing changed.
+        FileExistsError: `target` exists; nothing changed.
         OSError: as rename(2); nothing changed.
     """
     try:
@@ -45,12 +45,12 @@ def rename_exclusive(directory: int, source: str, target: str) -> None:
 
 
 def rename_without_replacing(directory: int, source: str, target: str) -> None:
-    """Call renameat2(2) with RENAME_NOREPLACE, and nothing else; see `rename_exclusive`.
+    """Call renameat2(2) with RENAME_NOREPLACE, without a fallback; see `rename_exclusive`.
 
     Raises:
-        OSError: FileExistsError, EINVAL where the filesystem has no such flag, or as rename(2).
+        OSError: FileExistsError; EINVAL if the filesystem lacks the flag; or as rename(2).
     """
-    # os.fsencode is Python of its own, and nearly every name is an id.
+    # os.fsencode is slow Python code, and nearly every name is an ASCII id.
     old = source.encode() if source.isascii() else os.fsencode(source)
     new = target.encode() if target.isascii() else os.fsencode(target)
     if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE) != 0:
@@ -59,15 +59,15 @@ def rename_without_replacing(directory: int, source: str, target: str) -> None:
 
 
 def reserve(fd: int, offset: int, length: int) -> bool:
-    """Keep room for `length` bytes from `offset`, without changing the file's size; tell whether it did.
+    """Reserve blocks for `length` bytes from `offset`, keeping the file's size; return whether it did.
 
-    Where the filesystem cannot reserve, nothing happens: the write itself will tell.
+    On a filesystem that cannot reserve, nothing happens, and the write itself may fail later.
 
     Raises:
         OSError: ENOSPC, EDQUOT or EIO; nothing is reserved.
     """
     code = errno.EINTR
-    # PEP 475 is for `os`; here a signal is ours to bear.
+    # PEP 475 (retry after EINTR) covers only `os`, so calls interrupted by a signal are repeated here.
     while code == errno.EINTR:
         if _libc.fallocate(fd, _FALLOC_KEEP_SIZE, offset, length) == 0:
             return True
@@ -78,13 +78,13 @@ def reserve(fd: int, offset: int, length: int) -> bool:
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:
-    """Read `length` bytes from an offset; fewer only where the file ends.
+    """Read `length` bytes from an offset; fewer only at the end of the file.
 
-    One pread(2) that returns fewer does not mean the end: what comes before a bad sector is returned first,
-    and only the next call says EIO.
+    A short pread(2) does not mean the end: the bytes before a bad sector are returned first, and only the
+    next call fails with EIO.
 
     Raises:
-        OSError: as pread(2); what was read before it does not count.
+        OSError: as pread(2); bytes read before the error are discarded.
     """
     data = os.pread(fd, length, offset)
     while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
@@ -93,27 +93,27 @@ def read_at(fd: int, length: int, offset: int) -> bytes:
 
 
 def write_all(fd: int, data: bytes | bytearray) -> None:
-    """Write everything, however often write(2) stops short (a signal, a nearly full disk); raises OSError."""
+    """Write all bytes, in as many calls of write(2) as it takes; raises OSError."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def begin_writing(fd: int) -> None:
-    """Start writing a file's bytes to the disk, and do not wait; only an fsync makes them durable.
+    """Start writing a file's bytes to the disk without waiting; only an fsync makes them durable.
 
-    Where that is not possible nothing happens, and the fsync does all the work.
+    If that is not supported, nothing happens, and the fsync does all the work.
     """
     _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 def check_takes_changes(fd: int) -> None:
-    """Ask a filesystem for a change that changes nothing: that an attribute be removed that no file has.
+    """Check that a filesystem accepts changes, by removing an attribute that no file has.
 
-    Of the calls without effect, the one whose trouble every filesystem tells (fchmod(2) of ext4 does not).
+    It is the call without effect whose failure every filesystem reports (ext4's fchmod(2) does not).
 
     Raises:
-        OSError: EROFS or EIO; a journal could not be written, and nothing is from then on.
+        OSError: EROFS or EIO: the journal could not be written, and nothing will be from then on.
     """
     try:
         os.removexattr(fd, "user.mailer")
@@ -123,32 +123,33 @@ def check_takes_changes(fd: int) -> None:
 
 
 def sync_filesystem(fd: int) -> bool:
-    """Make everything that was written to a file's filesystem durable; tell whether it is.
+    """Make everything written to a file's filesystem durable; return whether that succeeded.
 
-    False if that failed, or the kernel would not report a failure (before Linux 5.8): then sync each.
+    It returns False if it failed, or if the kernel does not report failures (before Linux 5.8): the caller
+    then syncs each file and directory.
     """
-    return _SYNCFS_TELLS and _libc.syncfs(fd) == 0
+    return _SYNCFS_REPORTS and _libc.syncfs(fd) == 0
 
 
 class Mount(NamedTuple):
-    """What /proc/self/mountinfo says of a filesystem."""
+    """A filesystem as listed in /proc/self/mountinfo."""
 
     kind: str = ""
-    """Its type, such as `ext4`; empty when unknown."""
+    """Its type, such as `ext4`; empty if unknown."""
     options: frozenset[str] = frozenset()
-    """Of the mount and of the filesystem (proc_pid_mountinfo(5), fields 6 and 11)."""
+    """The options of the mount and of the filesystem (proc_pid_mountinfo(5), fields 6 and 11)."""
 
 
 _MOUNTINFO = "/proc/self/mountinfo"
 
 
 def mount_of(device: int, mountinfo: str = _MOUNTINFO) -> Mount:
-    """Find the filesystem with this device number; unknown, when it is not listed."""
+    """Find the filesystem with this device number; the result is empty if it is not listed."""
     return _mount(2, f"{os.major(device)}:{os.minor(device)}", mountinfo)
 
 
 def mount_at(fd: int, mountinfo: str = _MOUNTINFO) -> Mount:
-    """Find the filesystem that an open file is on, by its mount; unknown, when that is not listed."""
+    """Find the filesystem of an open file by its mount; the result is empty if that is not listed."""
     try:
         with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as about:  # noqa: PTH123 - procfs
             mounts = [line.split()[1] for line in about if line.startswith("mnt_id:")]
@@ -171,7 +172,7 @@ def _mount(field: int, wanted: str, mountinfo: str) -> Mount:
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:
-    """Return this boot's id; empty where the kernel tells none."""
+    """Return this boot's id; empty if the kernel does not provide it."""
     try:
         return path.read_bytes().decode("ascii").strip()
     except OSError:

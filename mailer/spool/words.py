@@ -1,4 +1,4 @@
-"""How the queue is put into words and columns for people."""
+"""Words and columns in which the queue is shown to people."""
 
 import time
 from collections import Counter
@@ -12,18 +12,18 @@ from mailer.spool.layout import full_minute
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _PUNCTUAL = 120.0
-"""Seconds after which a due message is late: cron runs each minute."""
+"""Seconds after which a due message counts as late; cron starts a run each minute."""
 _PENDING = Status.PENDING
 _LONGEST_REPLY = 300
-"""Characters of a reply in a listing; `show` and `why` have all of it."""
+"""Characters of a reply in a listing; `show` and `why` print all of it."""
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in its two largest units: `45s`, `3m20s`, `2d4h`."""
+    """Format a duration in its two largest units: `45s`, `3m20s`, `2d4h`."""
     return _duration(max(0, round(seconds)))
 
 
-# The messages of one bucket are due within the same minute.
+# Cached because the messages of one bucket are due within the same minute.
 @lru_cache(maxsize=256)
 def _duration(left: int) -> str:
     parts: list[str] = []
@@ -37,11 +37,11 @@ def _duration(left: int) -> str:
 
 
 def age(seconds: float) -> str:
-    """Write a duration in its largest unit, at most four characters wide for 27 years."""
+    """Format a duration in its largest unit, in at most four characters up to 27 years."""
     return _age(int(seconds))
 
 
-# A long listing has messages of many ages, most of them of some that it has just had.
+# Cached because in a long listing most ages occurred a few lines before.
 @lru_cache(maxsize=4096)
 def _age(seconds: int) -> str:
     for size, unit in _UNITS:
@@ -52,7 +52,7 @@ def _age(seconds: int) -> str:
 
 @lru_cache(maxsize=256)
 def size(count: int) -> str:
-    """Write a number of bytes at most five characters wide: `512B`, `1.2K`, `25M`."""
+    """Format a number of bytes in at most five characters: `512B`, `1.2K`, `25M`."""
     amount = float(count)
     for unit in "BKMGT":
         if amount < 999.5:
@@ -62,12 +62,12 @@ def size(count: int) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Write a time to the second, in UTC."""
+    """Format a time to the second, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
 def moment_of(at: str) -> str:
-    """Write a time that the journal or the ledger has; what is none, as it stands."""
+    """Format a time of the journal or the ledger; return text that is not a time unchanged."""
     try:
         return moment(clock.seconds(at))
     except ValueError:
@@ -75,7 +75,7 @@ def moment_of(at: str) -> str:
 
 
 def tried_at(due: str) -> str:
-    """Write when something is tried that the journal or the ledger calls due: at its bucket's minute."""
+    """Format when something due at `due`, in the journal or ledger, is tried: at its bucket's minute."""
     try:
         return moment(full_minute(clock.seconds(due)))
     except ValueError:
@@ -83,13 +83,13 @@ def tried_at(due: str) -> str:
 
 
 def until(seconds: float, now: float) -> str:
-    """Say when something that is due at `seconds` is tried: its bucket's minute counts."""
+    """Say in how long something due at `seconds` is tried, which is at its bucket's minute."""
     tried = full_minute(seconds)
     return f"in {duration(tried - now)}" if tried > now else "at the next run"
 
 
 def due(seconds: float, now: float) -> str:
-    """Say when something that is due at `seconds` is tried next, or since when it should have been."""
+    """Say when something due at `seconds` is tried next, or since when it is overdue."""
     return (
         f"due since {moment(full_minute(seconds))}"
         if is_late(seconds, now)
@@ -98,23 +98,23 @@ def due(seconds: float, now: float) -> str:
 
 
 def is_late(due: float | None, now: float) -> bool:
-    """Tell whether something that was due should have been tried; None: it is not due at a time."""
+    """Return whether a due message should have been tried by now; `due` is None if it has no due time."""
     return due is not None and now - full_minute(due) >= _PUNCTUAL
 
 
 def scheduled(seconds: float, now: float) -> str:
-    """Say until when a message waits because its sender wants that; this time is still to come."""
+    """Say until when a message waits because its sender scheduled it; that time must be still to come."""
     tried = full_minute(seconds)
     return f"scheduled until {moment(tried)}, in {duration(tried - now)}"
 
 
 def address(text: str) -> str:
-    """Write an address without brackets; only the null sender is written `<>`."""
+    """Format an address without brackets; only the null sender is written `<>`."""
     return printable(text, 320) or "<>"
 
 
 def recipients(first: str, statuses: Sequence[Status]) -> str:
-    """Name the first recipient, count the others, and say how they stand unless nothing was tried yet."""
+    """Format the first recipient, the number of others, and their statuses unless all are pending."""
     first = address(first)
     if len(statuses) == 1:
         status = statuses[0]
@@ -127,7 +127,7 @@ def recipients(first: str, statuses: Sequence[Status]) -> str:
 
 
 def reply(text: str) -> str:
-    """Write a reply as far as a listing has room for it."""
+    """Format a reply, cut to the length that a listing has room for."""
     return printable(text, _LONGEST_REPLY)
 
 

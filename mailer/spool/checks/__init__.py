@@ -1,1 +1,1 @@
-"""Is the filesystem fit for a spool, and is the spool as it should be? Nothing is repaired here."""
+"""Checks of whether the filesystem is fit for a spool, and the spool consistent. Nothing is repaired here."""

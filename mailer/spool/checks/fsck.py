@@ -1,7 +1,7 @@
-"""Checking a spool against what it promises, without changing anything.
+"""Check a spool's consistency without changing anything.
 
-A running system is in motion: messages in hand, or moved during the check, are not findings.
-What is in `corrupt/` has been dealt with; only its kind of file is looked at there.
+The system may be running: messages that a program holds, or moves during the check, are not findings.
+Files in `corrupt/` have been dealt with; only their status (mode, owner, links) is checked.
 """
 
 import os
@@ -31,7 +31,7 @@ from mailer.spool.run.sweep import STALE
 from mailer.spool.scan import is_bucket
 from mailer.spool.view.inspect import View
 
-_AT_HOME = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, "README.md"}
+_KNOWN_NAMES = {*DIRECTORIES, ONCE, DROP, SUPPRESSED, "README.md"}
 
 _FITS = {
     Place.NEW: {Disposition.ATTEMPT, Disposition.WAIT},
@@ -40,13 +40,13 @@ _FITS = {
     Place.FAILED: {Disposition.FAIL},
     Place.SENT: {Disposition.FINISH},
 }
-"""What a journal may say of a message at rest in a place. In `cur/` it may say anything: its runner may have
-died at any point, and the next one finishes what the journal says."""
+"""The dispositions that fit a message at rest in each place. In `cur/` any fits: its runner may have died at
+any point, and the next runner does what the journal says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One inconsistency."""
 
     path: str
     """Relative to the spool directory."""
@@ -54,10 +54,10 @@ class Finding:
 
 
 def findings(spool: Spool, now: float) -> Iterator[Finding]:
-    """Walk the whole spool, every byte of every message, and stream what is wrong.
+    """Check the whole spool, every byte of every message, and yield what is wrong.
 
     Args:
-        spool: where; its own directories were put right when it was opened.
+        spool: the spool; opening it has corrected its own directories.
         now: seconds since the epoch.
 
     Raises:
@@ -65,7 +65,7 @@ def findings(spool: Spool, now: float) -> Iterator[Finding]:
     """
     with os.scandir(spool.root) as entries:
         for entry in entries:
-            if entry.name not in _AT_HOME and not entry.name.startswith("."):
+            if entry.name not in _KNOWN_NAMES and not entry.name.startswith("."):
                 yield Finding(entry.name, "does not belong to a spool")
     for place in Place:
         if place in BUCKETED:
@@ -100,7 +100,7 @@ def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[
                         f"{directory}/{entry.name}", "is not named like a message; nothing reads it"
                     )
     except FileNotFoundError:
-        return  # A sweep has emptied the bucket.
+        return  # A sweep found the bucket empty and removed it.
 
 
 def _file(spool: Spool, spot: Spot, now: float) -> Iterator[Finding]:
@@ -135,7 +135,7 @@ def _status_problems(spool: Spool, spot: Spot, state: os.stat_result) -> Iterato
 
 
 def _is_in_hand(spool: Spool, spot: Spot) -> bool:
-    """Tell whether a message is being moved, or was when it was looked at."""
+    """Return whether a message is being moved, or was when its links were counted."""
     try:
         with View.open(spool, spot) as view:
             return view.in_hand() or view.status.st_nlink == 1
@@ -147,7 +147,7 @@ def _content_problem(spool: Spool, spot: Spot, now: float) -> str:
     try:
         with View.open(spool, spot) as view:
             problem = _stale(view, now) if spot.place is Place.TMP else _unfit(view)
-            # Its owner may be between the journal line and the move; or it was when we read.
+            # Its owner may be, or was when we read, between writing the journal line and the move.
             if problem and (view.in_hand() or _moved(spool, view)):
                 return ""
             return problem

@@ -1,7 +1,7 @@
-"""The probe of a filesystem: each call that the spool's promises rest on is tried and reported.
+"""A probe of the filesystem: try each system call that the spool relies on, and report the results.
 
-It works in a directory of its own, which it makes and removes: no message is touched, and a program that
-walks the spool meanwhile sees a name that is not an id.
+It works in a temporary directory that it makes and removes. No message is touched, and a program that reads
+the spool meanwhile ignores the directory, whose name is not an id.
 """
 
 import errno
@@ -22,24 +22,24 @@ from mailer.spool.layout import FILE_MODE, Place
 from mailer.spool.syscalls import Mount, rename_without_replacing, reserve
 
 PREFIX = ".probe-"
-"""Begins the name of the directory that is worked in."""
+"""The beginning of the temporary directory's name."""
 _ROUNDS = 9
-"""Syncs that are measured; the first one may find the disk asleep."""
+"""How many syncs are measured; the first one may have to wake up the disk."""
 _SIZE = 2048
-"""Octets in a file: a small message."""
+"""Octets in a test file: the size of a small message."""
 _SLOW = 0.05
-"""Seconds. A disk seek is 0.01; more than a few of them, and clients feel each message."""
+"""Seconds. A disk seek takes 0.01; if a sync takes more than a few of them, clients notice it per message."""
 _UNSAFE_OPTIONS = {"nobarrier", "barrier=0", "volatile"}
 """Mount options under which fsync returns before the data is safe (ext4(5), xfs(5), overlayfs)."""
 
 
 def probe(spool: Path) -> list[Finding]:
-    """Try what the spool needs on the filesystem where it is, or will be.
+    """Try what the spool needs on its filesystem, present or future.
 
     Args:
-        spool: the spool's directory; if it is not there yet, the nearest parent is looked at.
+        spool: the spool's directory; if it does not exist yet, its nearest existing parent is probed.
 
-    Everything that was made is removed again, whatever fails.
+    Everything that was made is removed again, even if a trial fails.
     """
     place = spool
     try:
@@ -103,7 +103,7 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
 
 @contextmanager
 def _workshop(place: Path) -> Iterator[int]:
-    """Give a descriptor of an empty directory of our own, and remove it with all that is in it."""
+    """Yield a descriptor of a new temporary directory, which is removed afterwards with its content."""
     directory = tempfile.mkdtemp(prefix=PREFIX, dir=place)
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -147,7 +147,7 @@ def _ms(seconds: float) -> str:
 
 
 def _accept_one(directory: int, name: str) -> float:
-    """Write a file as the receiver does, and return the seconds that making it durable took."""
+    """Write a file as the receiver does; return how many seconds it took to make it durable."""
     fd = _new_file(directory, name)
     try:
         os.write(fd, bytes(_SIZE))
@@ -214,7 +214,7 @@ def _link(fd: int) -> Outcome:
 def _modes(fd: int) -> Outcome:
     file = _new_file(fd, "mode")
     try:
-        for mode in (0o640, FILE_MODE):  # one alone could be what all files have here
+        for mode in (0o640, FILE_MODE):  # one mode alone could be the same for all files here
             os.fchmod(file, mode)
             kept = S_IMODE(os.fstat(file).st_mode)
             if kept != mode:

@@ -1,7 +1,7 @@
-"""A cheap test of whether the spool takes mail, for a program that stays, and how much waits in it.
+"""A cheap test for long-running programs: does the spool accept mail, and how much waits in it?
 
-*Measured on ext4: the test takes 0.3 ms of processor and one fsync (5 ms); to count takes 0.1 ms for a
-hundred messages, and 0.7 ms where there are more than are counted.* Watchdogs ask some times a minute.
+*Measured on ext4: the test takes 0.3 ms of processor and one fsync (5 ms). Counting takes 0.1 ms for a
+hundred messages, and 0.7 ms at the limit.* Watchdogs run it some times a minute.
 """
 
 import errno
@@ -13,24 +13,24 @@ from itertools import islice
 from mailer.spool.layout import Place, Spool
 from mailer.spool.state import small_files
 
-_MOST = 1000
-"""Messages that are counted in one place: a million names take a second to read."""
+_MAX_COUNTED = 1000
+"""The most messages to count in one place, because a million names take a second to read."""
 
 
 def self_test(spool: Spool) -> None:
     """Write a file in the spool and make it durable, as accepting a message does.
 
     Raises:
-        OSError: the disk does not take it; or (ESTALE) the directory that we hold open is not the one that
-            has its name now, so that no runner would see what we accept.
+        OSError: the disk does not accept it; or (ESTALE) the directory that we hold open no longer has its
+            path, so that no runner would see what we accept.
     """
     if not os.path.samestat(spool.path.stat(), os.fstat(spool.root)):
         raise OSError(errno.ESTALE, "the spool was replaced by another directory", str(spool.path))
     small_files.replace(spool, "probe", b"the self-test of a program that stays wrote this\n")
 
 
-def queue_in_words(spool: Spool, most: int = _MOST) -> str:
-    """Say how much mail waits, up to so many messages in one place; raises OSError."""
+def queue_in_words(spool: Spool, most: int = _MAX_COUNTED) -> str:
+    """Describe how much mail waits, counting up to `most` messages in each place; raises OSError."""
     words = ((Place.NEW, "ready"), (Place.CUR, "in hand"), (Place.RETRY, "to be tried again"))
     return ", ".join(f"{_count(spool, place, most)} {word}" for place, word in words)
 
@@ -46,6 +46,6 @@ def _names(spool: Spool, place: str) -> Iterator[str]:
             yield from (entry.name for entry in entries)
             return
         for bucket in entries:
-            # One that a sweep has found empty is gone.
+            # A bucket that a sweep found empty meanwhile is gone.
             with suppress(FileNotFoundError, NotADirectoryError):
                 yield from _names(spool, f"{place}/{bucket.name}")

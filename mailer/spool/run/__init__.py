@@ -1,1 +1,1 @@
-"""What moves messages: a runner's claims and sweeps, notifications, the archive, the operator's verbs."""
+"""What moves messages: a runner's claims and sweeps, notifications, the archive, the operator's actions."""

@@ -1,4 +1,4 @@
-"""The copies in `sent/`: when the days of it that are old enough are deleted."""
+"""Retention of the copies in `sent/`: days that are old enough are deleted."""
 
 from mailer.spool.due import days_to_prune
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
@@ -9,25 +9,25 @@ from mailer.spool.scan import names
 from mailer.spool.transitions import Move
 
 AT_ONCE = 1000
-"""Copies that one call deletes, at most: the day that follows a million of them must not hold up the mail."""
+"""The most copies that one call deletes, so that a day with a million copies does not hold up the mail."""
 
 
 def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _spot, _reason: None) -> int:
-    """Delete copies of which the youngest of their day is older than `max_age`.
+    """Delete the copies of days whose youngest copy is older than `max_age`.
 
-    It reads the names of the days, and opens only what is to go. Anything else in there stays.
+    It reads the names of the days, and opens only the copies to delete. Other entries of `sent/` stay.
 
     Args:
-        spool: where.
+        spool: the spool.
         now: seconds since the epoch.
         max_age: seconds.
-        on_skip: called for each file that cannot be deleted; it stops none of the others.
+        on_skip: called with each file that cannot be deleted; it does not stop the others.
 
     Returns:
-        How many were deleted; `AT_ONCE`: the rest is for the next call.
+        How many were deleted; if `AT_ONCE`, the next call continues.
 
     Raises:
-        OSError: the spool cannot be worked with.
+        OSError: the spool is unusable.
     """
     deleted = 0
     for day in days_to_prune(spool, now, max_age):

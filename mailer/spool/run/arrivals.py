@@ -1,7 +1,7 @@
-"""Hearing of new mail as it is renamed into `new/`, without looking for it (inotify(7)).
+"""Notice new mail as it is renamed into `new/`, without scanning (inotify(7)).
 
-What is heard is a hint: names may be missed (the kernel's queue overflows, a filesystem does not tell), so
-listeners still scan from time to time.
+A notification is only a hint. Names may be missed (the kernel's queue overflows, or a filesystem does not
+notify), so callers still scan from time to time.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from mailer.spool.layout import Place, Spool
 
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
-"""That of a link too: see `renaming`. Nothing is written in `new/` itself."""
+"""Also reported for a new link: see `renaming`. No file is written in `new/` itself."""
 _HEARD = _IN_MOVED_TO | _IN_CREATE
 _IN_Q_OVERFLOW = 0x4000
 _EVENT = struct.Struct("iIII")
@@ -23,10 +23,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Arrivals:
-    """Listens to `new/`; `fd` becomes readable when something arrived."""
+    """Watches `new/`; `fd` becomes readable when a message has arrived."""
 
     def __init__(self, spool: Spool) -> None:
-        """Start listening; raises OSError when the kernel has no more watches to give."""
+        """Start watching; raises OSError if the kernel's limit of watches is reached."""
         self.fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -37,7 +37,7 @@ class Arrivals:
                 raise OSError(code, os.strerror(code))
 
     def read(self) -> list[str] | None:
-        """Return the ids that arrived since the last call; None when some were missed: scan."""
+        """Return the ids that arrived since the last call; None if some were missed: scan then."""
         found: list[str] = []
         while True:
             try:

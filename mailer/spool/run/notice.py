@@ -1,15 +1,17 @@
-"""Notifications about a message (RFC 3464), each of which enters the queue exactly once, whatever dies when.
+"""Notifications about a message (RFC 3464), each of which is queued exactly once, whichever program dies.
 
-Whoever makes one holds the lock of the message that it is about, its parent, and goes in this order:
+A program that makes one holds the lock of the message that it is about, its parent, and proceeds in this
+order:
 
 1. the notification is complete and durable in `tmp/` (`Written`);
 2. a `notified` line in the parent's journal names it, and is durable;
-3. it moves to `new/`, durably (both are `Sent`);
+3. it moves to `new/`, durably (`Sent` does steps 2 and 3);
 4. only then the parent leaves `cur/`.
 
-Before 2 counts, a death leaves a file in `tmp/` that nobody names, and the next attempt makes another; from
-then on the next claim of the parent finds the line, and does step 3 if it is not done (`finish`). The line
-of a notification that has left `tmp/` says that it is on its way, or delivered.
+If the program dies before step 2 is done, it leaves a file in `tmp/` that no journal names, and the next
+attempt makes another notification. After that, the next claim of the parent finds the line and does step 3
+unless it is done (`finish`). A line that names a notification which has left `tmp/` means that it is queued
+or delivered.
 """
 
 import contextlib
@@ -26,11 +28,11 @@ from mailer.spool.transitions import Move
 from mailer.spool.view.inspect import View
 
 _LOOKS = 10
-"""How often a parent that moves while we look is looked for."""
+"""How often a parent is searched for if it moves during each search."""
 
 
 class Written:
-    """The first step, a `Change`."""
+    """Step 1, as a `Change`: make the notification durable in `tmp/`."""
 
     def __init__(self, notification: Incoming) -> None:
         """Args: notification: sealed."""
@@ -43,7 +45,7 @@ class Written:
         self._notification.sync()
 
     def move(self) -> None:
-        """Nothing moves: that its name is durable where it is, is the point."""
+        """Do nothing: the point is that the file's name is durable where it is."""
 
     def directories(self) -> tuple[str, ...]:
         return (Place.TMP.value,)
@@ -56,7 +58,7 @@ class Written:
 
 
 class Sent:
-    """The second and the third step, a `Change`; the parent's journal has the `notified` line already."""
+    """Steps 2 and 3, as a `Change`; the parent's journal must have the `notified` line already."""
 
     def __init__(self, parent: LockedMessage, notification: Incoming) -> None:
         self._parent = parent
@@ -79,24 +81,24 @@ class Sent:
         return (Place.TMP.value,)
 
     def undo(self) -> None:
-        """Nothing to take back: the line stands, and the next claim of the parent finishes it."""
+        """Do nothing: the line remains, and the next claim of the parent finishes it."""
 
 
 def finish(parent: LockedMessage, state: State, *, recovered: bool) -> None:
-    """Do what a runner that died has left undone of the notifications that a journal names.
+    """Queue the notifications that a journal names and that a dead runner left in `tmp/`.
 
     Args:
         parent: the message that they are about.
         state: the fold of its journal.
-        recovered: its runner died; what it had renamed may not be durable yet.
+        recovered: its runner died, so that its renames may not be durable yet.
 
     Raises:
-        OSError: it could not be done, and the parent must stay where it is.
+        OSError: this failed, and the parent must stay where it is.
     """
     spool = parent.spool
     left = [name for name in state.notices if _exists(spool, Spot(Place.TMP, name))]
     if left:
-        # The line that we read may be in memory only.
+        # The line that we read may not be durable yet.
         parent.sync()
     with contextlib.ExitStack() as moved:
         entered = [locked for name in left if (locked := _enter(spool, name, moved))]
@@ -116,24 +118,24 @@ def _exists(spool: Spool, spot: Spot) -> bool:
 
 
 def _enter(spool: Spool, name: str, moved: contextlib.ExitStack) -> LockedMessage | None:
-    """Move a notification into the queue; its lock is kept until the stack is left."""
+    """Move a notification to `new/`; its lock is held until the stack is left."""
     try:
         locked = moved.enter_context(LockedMessage.take(spool, Spot(Place.TMP, name)))
         locked.move(Move.COMMIT)
     except (Gone, Unsafe):
-        return None  # A file that is not ours is not a notification, whatever its name.
+        return None  # It is not a spool file, so it is not a notification, whatever its name.
     except FileExistsError:
-        return None  # What is in new/ already is the same one; somebody's `cp` stays behind.
+        return None  # The same notification is in new/ already; this one is a copy made by hand.
     except Busy as error:
-        # A sweep looks how old it is, for this instant.
+        # A sweep holds the lock just now, to check the file's age.
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), name) from error
     return locked
 
 
 def is_awaited(spool: Spool, locked: LockedMessage) -> bool:
-    """Tell whether a file in `tmp/` is a notification that its parent's journal names: no litter, but mail.
+    """Return whether a file in `tmp/` is a notification that its parent's journal names, and so must stay.
 
-    A parent that moves each time we would read it may name it: the file is kept, and looked at again later.
+    If the parent cannot be read because it moves each time, the file is kept, and checked again later.
 
     Raises:
         OSError: it cannot be read.
@@ -150,7 +152,7 @@ def is_awaited(spool: Spool, locked: LockedMessage) -> bool:
                 locked.id in _notices(spool, spot) for spot in find(spool, about, (*QUEUE, Place.SENT))
             )
         except FileNotFoundError:
-            continue  # The parent moved on since it was found.
+            continue  # The parent has moved since it was found.
     return True
 
 

@@ -1,6 +1,6 @@
-"""What the operator does to single messages: retry, hold, release, remove.
+"""The operator's actions on single messages: retry, hold, release, remove.
 
-Each takes the file's lock, so a message that a runner has in hand answers `Busy` and is not touched.
+Each takes the file's lock. For a message that a runner holds this raises `Busy`, and nothing is changed.
 """
 
 import errno
@@ -19,31 +19,31 @@ from mailer.spool.syscalls import sync_filesystem
 from mailer.spool.transitions import TRANSITIONS, Move
 
 _FEW = 8
-"""Messages that are finished one by one. For more the whole filesystem is synced, which may have much else to
-write."""
+"""Messages up to this number are made durable one by one. For more, the whole filesystem is synced, which may
+have much else to write."""
 
 
 class Refused(ValueError):
-    """The message's place does not allow that; the text says so."""
+    """The message's place does not allow the action; the text says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What was decided about a message, and written into its journal; its lock is held until `finish`."""
+    """An action that is recorded in a message's journal; the lock is held until `finish`."""
 
     locked: LockedMessage
     change: Change
 
     def finish(self) -> None:
-        """Make it durable; raises OSError: the message is in one of two places, and its journal decides."""
+        """Make it durable. After an OSError the message is in one of two places, and its journal decides."""
         with self.locked:
             make_durable(self.locked.spool, self.change)
 
 
 def finish_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
-    """Finish what was begun with many messages, with few syncs; return what went wrong with each.
+    """Finish the actions on many messages with few syncs; return the error of each, or None.
 
-    There are few enough for that many files to be open.
+    The messages must be few enough that all their files can be open.
     """
     if len(begun) <= _FEW:
         return [_trouble(each.finish) for each in begun]
@@ -83,35 +83,35 @@ def _begun(spool: Spool, spot: Spot) -> Iterator[LockedMessage]:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Somebody at the command line or the admin page."""
+    """An operator, at the command line or on the admin page."""
 
     spool: Spool
     name: str
-    """Who it is, for the journal."""
+    """The operator's name, for the journal."""
 
     def retry(self, spot: Spot, now: float) -> None:
-        """Try a message's open and failed recipients at the next run, and begin its maximum age anew.
+        """Try a message's open and failed recipients at the next run, and restart its maximum age.
 
         Raises:
             Refused: it is quarantined.
-            Missed, Unsafe, Corrupt, OSError: it could not be taken, read or moved; it is where it was.
+            Missed, Unsafe, Corrupt, OSError: it could not be locked, read or moved; it is where it was.
         """
         self.retrying(spot, now).finish()
 
     def hasten(self, spot: Spot, now: float) -> None:
-        """Try a message's open recipients at the next run; if it has none, do as `retry`; raises as that.
+        """Try a message's open recipients at the next run; if there are none, do as `retry`.
 
-        It is for many messages at once. Who wants waiting mail tried does not mean those that were refused
-        meanwhile: their sender has been notified.
+        This is for many messages together. An operator who wants waiting mail tried does not mean recipients
+        that were refused in the meantime: their sender has been notified. Raises as `retry`.
         """
         self.hastening(spot, now).finish()
 
     def retrying(self, spot: Spot, now: float) -> "Begun":
-        """Begin to `retry`, for the caller to finish, and as all these raises what that raises."""
+        """Record a `retry`, for the caller to finish; this and the following methods raise as `retry`."""
         return self._requeue(spot, now, reopen=True)
 
     def hastening(self, spot: Spot, now: float) -> "Begun":
-        """Begin to `hasten`."""
+        """Record a `hasten`, for the caller to finish."""
         return self._requeue(spot, now, reopen=False)
 
     def _requeue(self, spot: Spot, now: float, *, reopen: bool) -> "Begun":
@@ -129,7 +129,7 @@ class Operator:
         self.holding(spot, now, reason).finish()
 
     def holding(self, spot: Spot, now: float, reason: str = "") -> "Begun":
-        """Begin to `hold`."""
+        """Record a `hold`, for the caller to finish."""
         self._allow(Move.HOLD, spot)
         with _begun(self.spool, spot) as locked:
             locked.read()
@@ -137,11 +137,11 @@ class Operator:
             return Begun(locked, DurableMove(locked, Move.HOLD))
 
     def release(self, spot: Spot, now: float) -> None:
-        """Let a held message go on as it was; raises as `retry`."""
+        """Release a held message, which continues as before; raises as `retry`."""
         self.releasing(spot, now).finish()
 
     def releasing(self, spot: Spot, now: float) -> "Begun":
-        """Begin to `release`."""
+        """Record a `release`, for the caller to finish."""
         if spot.place is not Place.HOLD:
             raise Refused(f"it is not held: it is in {spot.place}/")
         with _begun(self.spool, spot) as locked:
@@ -150,7 +150,7 @@ class Operator:
             return Begun(locked, DurableMove(locked, Move.REQUEUE))
 
     def remove(self, spot: Spot) -> None:
-        """Delete a message for good, or whatever else was quarantined.
+        """Delete a message, or another entry that was quarantined; this cannot be undone.
 
         Raises:
             Refused, Missed, Unsafe, OSError: it is where it was.
@@ -160,7 +160,7 @@ class Operator:
             begun.finish()
 
     def removing(self, spot: Spot) -> "Begun | None":
-        """Begin to `remove`; None: it is done, for it was not a file."""
+        """Prepare to `remove`, for the caller to finish; None if it was no file, and is removed already."""
         self._allow(Move.REMOVE, spot)
         try:
             with _begun(self.spool, spot) as locked:

@@ -1,6 +1,7 @@
-"""Sweeping: what is due comes back to `new/`, what dead programs left in `tmp/` goes.
+"""The sweep: due messages return to `new/`, and what dead programs left in `tmp/` is removed.
 
-A sweep costs what is due, not what is queued: it reads the names of the buckets, and opens only the due ones.
+Its cost depends on what is due, not on what is queued: it reads the names of the buckets, and opens only due
+ones.
 """
 
 import os
@@ -16,19 +17,19 @@ from mailer.spool.run.notice import is_awaited
 from mailer.spool.scan import names
 
 STALE = 24 * 3600.0
-"""Age in seconds from which an unlocked file in `tmp/` is litter.
+"""Seconds after which an unlocked file in `tmp/` is removed.
 
-A receiver holds the lock of what it writes; the day is for clocks that jump.
+A receiver holds the lock of a file that it writes; the day is a margin for clocks that jump.
 """
 
 
-_TOGETHER = 50
-"""Messages that are moved before the two directories are synced: few, for nothing else is done meanwhile, and
-each is open until then."""
+_BATCH = 50
+"""Messages that are moved before both directories are synced. They are few because the run does nothing else
+meanwhile, and because each file is open until then."""
 
 
 def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Iterator[Spot]:
-    """Move what is due from `retry/` to `new/`, naming each message; the rest is as in `requeue_some`."""
+    """Move due messages from `retry/` to `new/`, and yield each; otherwise as `requeue_some`."""
     for some in requeue_some(spool, claims, now, horizon):
         yield from some
 
@@ -36,17 +37,17 @@ def requeue_due(spool: Spool, claims: Claims, now: float, horizon: float) -> Ite
 def requeue_some(
     spool: Spool, claims: Claims, now: float, horizon: float, *, scheduled: bool = True
 ) -> Iterator[list[Spot]]:
-    """Move what is due from `retry/` to `new/`, some at a time, durably; arguments as `due_buckets`.
+    """Move due messages from `retry/` to `new/`, durably and in batches; arguments as for `due_buckets`.
 
-    A file that cannot be opened or moved is reported by the claims, and stops none of the others.
+    A file that cannot be opened or moved is reported through `claims`, and does not stop the others.
 
     Raises:
-        OSError: the spool cannot be worked with; each message is in its old place or in its new one.
+        OSError: the spool is unusable; each message is in its old place or in its new one.
     """
     for bucket in due_buckets(spool, now, horizon, scheduled=scheduled):
         directory = f"{Place.RETRY}/{bucket}"
         found = names(spool, directory)
-        while some := list(islice(found, _TOGETHER)):
+        while some := list(islice(found, _BATCH)):
             yield requeue(spool, claims, [Spot(Place.RETRY, name, bucket) for name in some])
         remove_if_empty(spool, directory)
 
@@ -63,7 +64,7 @@ def requeue(spool: Spool, claims: Claims, spots: list[Spot]) -> list[Spot]:
             if locked := claims.requeue_due(spot):
                 moved[spot] = locked
     finally:
-        # Before any of them is sent and removed, or a power cut would bring it back in the bucket.
+        # Synced before any message is sent and removed: otherwise a power cut could restore it in the bucket.
         try:
             if moved:
                 spool.sync_directory(Place.NEW)
@@ -77,7 +78,7 @@ def requeue(spool: Spool, claims: Claims, spots: list[Spot]) -> list[Spot]:
 
 
 def remove_if_empty(spool: Spool, directory: str) -> None:
-    """Remove a bucket or a day; one that is in use again stays (a mover that finds it gone makes it anew)."""
+    """Remove a bucket or day unless it is in use again; a program that needs it later makes it anew."""
     try:
         os.rmdir(directory, dir_fd=spool.root)
     except OSError:
@@ -85,17 +86,17 @@ def remove_if_empty(spool: Spool, directory: str) -> None:
 
 
 def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _reason: None) -> list[str]:
-    """Remove what programs that died left in `tmp/`, and name it. None of it was ever acknowledged.
+    """Remove what dead programs left in `tmp/`, and return the ids. No such file was ever acknowledged.
 
-    A notification that its parent's journal names stays: the next claim of the parent will send it.
+    A notification that its parent's journal names stays: the next claim of the parent moves it to `new/`.
 
     Args:
-        spool: where.
-        now: seconds since the epoch; None: the clock is not believed, and nothing is removed for its age.
-        on_skip: called for each file that cannot be opened or removed; it stops none of the others.
+        spool: the spool.
+        now: seconds since the epoch; None if the clock is not believed, so that no file counts as old.
+        on_skip: called with each file that cannot be opened or removed; it does not stop the others.
 
     Raises:
-        OSError: the spool cannot be worked with.
+        OSError: the spool is unusable.
     """
     removed: list[str] = []
     for name in names(spool, Place.TMP.value):
@@ -103,8 +104,8 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
         try:
             with LockedMessage.take(spool, spot) as locked:
                 state = os.fstat(locked.fd)
-                # With another name it was accepted: a power cut brought this one back, or its runner died.
-                # The name in a scratch directory says nothing: every file begins there.
+                # A second name shows that it was accepted: a power cut restored this one, or its runner died.
+                # A name in a scratch directory does not count, since every file is made there.
                 accepted = any(not path.startswith(f"{HOME}/") for path in locked.also)
                 if not accepted and (not _is_stale(state, now) or is_awaited(spool, locked)):
                     continue

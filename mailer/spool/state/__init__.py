@@ -1,1 +1,1 @@
-"""Small files in `state/` and `suppressed/`: what programs leave for one another."""
+"""Small files in `state/` and `suppressed/`, through which programs share what they know."""

@@ -1,20 +1,23 @@
-"""What was used of budgets, in `state/budget-*.json`: one file for each provider's account, or for domains.
+"""Used and reserved amounts of budgets: `state/budget-*.json`, one for each account or group of domains.
 
-A run reserves before it sends: the reservation is durable (file, then directory) before the first transaction
-that it is for begins. What a run has used, and gives back, is written later, together with its next
-reservation or within some seconds. So
+A run reserves before it sends: the reservation is durable (file, then directory) before its first transaction
+begins. What a run has used, and what it returns, is written later, with its next reservation or within some
+seconds. This has the following consequences:
 
-- a run that is killed leaves a reservation, and a lock that is free (`state/budget-run-*`, held for as long
-  as the run lasts). Others who run short find it, and count all of it as used at that instant;
-- a power cut loses at most what was written last of what is used and given back. That stands there as
-  reserved, and counts as used when the next boot began. It errs to the side of sending less: by what one run
-  reserves at once (a hundredth of an allowance), for one window;
-- a file whose content makes no sense counts as a budget that was used up a moment ago, and is replaced. One
+- A run that is killed leaves a reservation, and a lock that is free (`state/budget-run-*`, held for as long
+as
+  the run lasts). Another run that finds too little left detects it, and counts the whole reservation as used
+  at that instant.
+- A power cut loses at most the last update of what was used and returned. That amount is still recorded as
+  reserved, and counts as used when the next boot began. The error is toward sending less: by what one run
+  reserves (a hundredth of an allowance), for one window.
+- A file whose content makes no sense counts as a budget that was used up a moment ago, and is replaced. A
+file
   that the system does not let us read (permissions, a bad sector, no descriptors) stays, and nothing is
-  reserved until it can be read. One that was removed counts as unused: `rm` is how to begin anew.
+  reserved until it can be read. A missing file counts as unused, so that `rm` resets the budget.
 
-The file is only read and replaced under the lock `budget-*.lock`. A program that was stopped (SIGSTOP) with
-it in hand keeps others from reserving: their mail waits.
+The file is read for a change, and replaced, only under the lock `budget-*.lock`. A program that is stopped
+(SIGSTOP) while it holds the lock keeps others from reserving: their mail waits.
 """
 
 import contextlib
@@ -36,24 +39,24 @@ from mailer.spool.state import small_files
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RUN = "budget-run-"
 _STEP, _STEPS = 0.01, 500
-"""Seconds between two looks at a lock that another program holds, and how often: it is held for one fsync."""
+"""Seconds between two attempts to get a lock, which is held for one fsync; and the number of attempts."""
 _ALL = 1_000_000_000
 
 
 class Unavailable(OSError):
-    """The record of a budget cannot be used now: nothing may be sent, and it is not replaced."""
+    """The record of a budget cannot be used now: nothing may be sent, and the record is not replaced."""
 
 
 def file_name(of: str) -> str:
-    """Name the file of a budget, without what comes behind the point."""
+    """Return the name of a budget's file, without its suffix."""
     return f"budget-{sha256(of.encode()).hexdigest()[:16]}"
 
 
 class Holder:
-    """A run, as budgets know it: a name, and a lock that is free once the run is dead."""
+    """A run as budgets know it: a name, and a lock that becomes free when the run dies."""
 
     def __init__(self, spool: Spool) -> None:
-        """Make its lock, and remove those of dead runs; raises OSError."""
+        """Create the lock, and remove those of dead runs; raises OSError."""
         self._spool = spool
         self.name = f"{_RUN}{os.urandom(8).hex()}"
         with spool.directory(STATE) as directory:
@@ -61,21 +64,21 @@ class Holder:
                 known = [entry.name for entry in entries if entry.name.startswith(_RUN)]
             for name in known:
                 _is_dead(directory, name)
-            # Under a name that starts with a dot nobody takes it for a dead one before it is locked.
+            # Made under a dotted name, so that no run takes it for a dead one before it is locked.
             temporary = f".{self.name}"
             self._fd = os.open(temporary, _FLAGS | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=directory)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             os.rename(temporary, self.name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def close(self) -> None:
-        """End it; what it still holds counts as used."""
+        """End the run; what it still has reserved counts as used."""
         with contextlib.suppress(OSError), self._spool.directory(STATE) as directory:
             os.unlink(self.name, dir_fd=directory)
         os.close(self._fd)
 
 
 def _is_dead(directory: int, holder: str) -> bool:
-    """Tell whether a run is dead; its lock is removed then."""
+    """Return whether a run is dead, and remove its lock if so."""
     if not holder.startswith(_RUN) or "/" in holder:
         return True
     try:
@@ -97,7 +100,7 @@ def _is_dead(directory: int, holder: str) -> bool:
 
 
 class BudgetFile:
-    """One budget's record. Its methods may be called in any thread, by one at a time."""
+    """One budget's record. Its methods may be called in any thread, but not concurrently."""
 
     def __init__(
         self, spool: Spool, of: str, terms: Terms, read: Callable[[], Reading], trusts: Callable[[], bool]
@@ -105,11 +108,11 @@ class BudgetFile:
         """Prepare.
 
         Args:
-            spool: where it is.
+            spool: the spool.
             of: the provider's account, or the domains.
-            terms: what is allowed.
+            terms: the budget's limits.
             read: reads the clocks.
-            trusts: tells whether the wall clock is believed.
+            trusts: returns whether the wall clock is believed.
         """
         self.of = of
         self.terms = terms
@@ -119,11 +122,11 @@ class BudgetFile:
         self._trusts = trusts
 
     def look(self) -> Room:
-        """Tell what is left, without the lock.
+        """Return what is left, without taking the lock.
 
-        What dead runs hold is not given back here, and a record that makes no sense is not replaced. If
-        nothing is left for such a reason the answer is to ask again at once, with `take`, which does both;
-        else mail would wait for as long as the record stands.
+        Reservations of dead runs are not counted as used here, and a record that makes no sense is not
+        replaced. If nothing is left for one of these reasons, the result says to ask again now, with `take`,
+        which does both; otherwise mail would wait for as long as the record stays.
         """
         reading = self._read()
         try:
@@ -141,19 +144,19 @@ class BudgetFile:
         return False
 
     def take(self, holder: str, want: int, used: Sequence[tuple[float, int]], left: int) -> tuple[int, Room]:
-        """Reserve as many as there are, durably, and record what was used.
+        """Reserve up to `want`, durably, and record what was used.
 
         Args:
-            holder: the run.
-            want: how many, at most.
-            used: how many it has used, and when.
-            left: how many it holds beside these.
+            holder: the run's name.
+            want: the most to reserve.
+            used: the times and amounts that the run has used.
+            left: what it still has reserved.
 
         Returns:
-            How many are reserved in addition, and what was left before.
+            How many were reserved in addition, and what was left before.
 
         Raises:
-            OSError: nothing is reserved or recorded.
+            OSError: nothing was reserved or recorded.
         """
         with self._locked() as directory:
             reading = self._read()
@@ -175,7 +178,7 @@ class BudgetFile:
         return granted, left_over
 
     def put(self, holder: str, used: Sequence[tuple[float, int]], left: int) -> None:
-        """Record what a run has used, and that it holds so many from here on; raises OSError."""
+        """Record what a run has used, and that it now has `left` reserved; raises OSError."""
         with self._locked():
             self._write(budget.settled(self._load(self._read()), holder, used, left))
 
@@ -213,7 +216,7 @@ def _lock(fd: int, of: str) -> None:
 
 
 def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
-    """Read what was used of a budget, as of a reading of the clocks; all, if it cannot be read."""
+    """Read what was used of a budget, brought forward to `reading`; if unreadable, all of it is used."""
     try:
         return _read(spool, of, reading, trusted=trusted)[0]
     except OSError:
@@ -221,7 +224,7 @@ def load(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> Use:
 
 
 def _read(spool: Spool, of: str, reading: Reading, *, trusted: bool) -> tuple[Use, bool]:
-    """Return what was used, and whether the record makes sense; raises OSError: it cannot be read."""
+    """Return what was used, and whether the record makes sense; raises OSError if it cannot be read."""
     data = small_files.read_last(spool, f"{file_name(of)}.json")
     try:
         use = Use() if data is None else msgspec.json.decode(data, type=Use)

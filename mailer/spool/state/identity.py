@@ -1,9 +1,10 @@
-"""The spool's identity: a random word, by which a runner recognizes its own receiver.
+"""The spool's identity: a random word by which a runner recognizes its own receiver.
 
-Names do not tell: cloned machines share theirs, and one receiver has several. The receiver says the word in
-its EHLO reply (where RFC 5321 4.1.1.1 has room for a greeting), and so a provider that leads back to us is
-found out before a message, or a password, goes there. It is not secret. A longer circle, through others, ends
-at `header.MAX_RECEIVED`: mail that comes back once may have been sent on by its recipient.
+Host names are not enough: cloned machines share them, and one receiver may have several. The receiver gives
+the word in its EHLO reply (where RFC 5321 4.1.1.1 has room for a greeting). So a provider that leads back to
+us is detected before a message or a password is sent to it. The word is not secret. A longer loop, through
+other hosts, ends at `header.MAX_RECEIVED`: mail that comes back once may have been forwarded by its
+recipient.
 """
 
 import secrets
@@ -17,13 +18,13 @@ _DIGITS = 16
 
 
 def known(spool: Spool) -> str:
-    """Return the word; empty: no receiver has made one yet."""
+    """Return the word; empty if no receiver has made one yet."""
     found = (small_files.read(spool, _NAME) or b"").decode("ascii", "replace").strip()
     return found if len(found) == _DIGITS and found.isalnum() else ""
 
 
 def made(spool: Spool) -> str:
-    """Return the word, which is made if there is none; empty: it cannot be kept (a full disk, say)."""
+    """Return the word, and make it if there is none; empty if it cannot be stored (a full disk, say)."""
     if not known(spool):
         with suppress(OSError):
             small_files.replace(spool, _NAME, secrets.token_hex(_DIGITS // 2).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""The last run: `state/last-run.json`, from which it is known whether runners run at all."""
+"""The record of the last run, `state/last-run.json`, which shows whether runners run at all."""
 
 import msgspec
 
@@ -9,13 +9,13 @@ _NAME = "last-run.json"
 
 
 class LastRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A run that could work with the spool, whatever became of the mail. Counts are messages."""
+    """A run that could use the spool, whatever the outcomes of its mail. Counts are messages."""
 
     at: str
-    """When it ended; for one that stays, when it was last seen at work. As the ledger writes times."""
+    """When it ended or, for `watch`, when it was last seen at work; in the ledger's time format."""
     began: str
     seconds: float
-    """Between the two."""
+    """Seconds from `began` to `at`."""
     mode: str
     """`once` or `watch`."""
     claimed: int = 0
@@ -24,11 +24,11 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     failed: int = 0
     held: int = 0
     version: str = ""
-    """The program's."""
+    """The program's version."""
 
 
 def read(spool: Spool) -> LastRun | None:
-    """Return the last run; None: there was none, or its file cannot be read."""
+    """Return the last run; None if there was none, or its file cannot be read."""
     try:
         return msgspec.json.decode(small_files.read(spool, _NAME) or b"", type=LastRun)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -36,5 +36,5 @@ def read(spool: Spool) -> LastRun | None:
 
 
 def write(spool: Spool, run: LastRun) -> None:
-    """Put this run in the place of the one before; raises OSError."""
+    """Replace the record of the last run; raises OSError."""
     small_files.replace(spool, _NAME, msgspec.json.encode(run) + b"\n")

@@ -1,7 +1,7 @@
-"""The programs that stay: each keeps `state/program-PID-NAMESPACE` locked for as long as it runs.
+"""Long-running programs: each keeps `state/program-PID-NAMESPACE` locked for as long as it runs.
 
-`mailer reload` finds by it which processes to signal, and reads what became of that. A file whose lock is
-free is of a program that died; the first to find it removes it.
+`mailer reload` uses the files to find the processes to signal, and reads the results there. A file whose lock
+is free belongs to a dead program; the first program that finds it removes it.
 """
 
 import contextlib
@@ -24,25 +24,25 @@ _LONGEST = 64 * 1024
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One program that runs, and how it last read its configuration."""
+    """A running program, and how it last read its configuration."""
 
     name: str
-    """What the operator calls it."""
+    """The program's name as operators know it."""
     pid: int
     namespace: int
-    """The inode of its pid namespace: in another one its number means somebody else."""
+    """The inode of its pid namespace; in another namespace its pid belongs to another process."""
     config: str
-    """The file."""
+    """The path of the configuration file."""
     reads: int = 1
-    """How often it has read its configuration, whatever came of it."""
+    """How often it has read its configuration, with or without success."""
     trouble: str = ""
-    """Why it did not take what it read last, and goes on with the one before; empty: it did."""
+    """Why it rejected the configuration it read last, and keeps the one before; empty if it did not."""
     restart: tuple[str, ...] = ()
-    """Keys that have changed and count only after a restart."""
+    """Changed keys that take effect only after a restart."""
 
     @property
     def reachable(self) -> bool:
-        """Tell whether a signal to `pid` reaches it."""
+        """Whether a signal to `pid` reaches it."""
         return self.namespace == _namespace()
 
 
@@ -54,10 +54,10 @@ def _namespace() -> int:
 
 
 class Registration:
-    """This program's own entry. What cannot be written costs nothing but that `mailer reload` misses us."""
+    """This program's own entry. If it cannot be written, `mailer reload` does not find this program."""
 
     def __init__(self, spool: Spool, name: str, config: str) -> None:
-        """Enter it."""
+        """Create the entry."""
         self._spool = spool
         self._told = Program(name=name, pid=os.getpid(), namespace=_namespace(), config=config)
         self._file = f"program-{self._told.pid}-{self._told.namespace}"
@@ -68,7 +68,7 @@ class Registration:
         self._write()
 
     def read_again(self, *, trouble: str = "", restart: tuple[str, ...] = ()) -> None:
-        """Say what became of another reading of the configuration."""
+        """Record the result of reading the configuration again."""
         reads = self._told.reads + 1
         self._told = msgspec.structs.replace(self._told, reads=reads, trouble=trouble, restart=restart)
         self._write()
@@ -94,7 +94,7 @@ class Registration:
 
 
 def running(spool: Spool) -> list[Program]:
-    """Return the programs that run, in the order of their names; raises OSError."""
+    """Return the running programs, sorted by name; raises OSError."""
     with spool.directory(STATE) as directory:
         with os.scandir(directory) as entries:
             known = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
@@ -112,7 +112,7 @@ def _living(directory: int, name: str) -> Iterator[Program]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name, dir_fd=directory)
             return
-        # A program that is writing at this moment is read at the next look.
+        # An entry that is being written just now does not parse; the next call reads it.
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
             yield msgspec.json.decode(os.pread(fd, _LONGEST, 0), type=Program)
     finally:

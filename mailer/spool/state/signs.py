@@ -1,4 +1,4 @@
-"""Times at which something happened in a spool, by the clock of then: hints for the clock guard."""
+"""Times of events in a spool, by the clock of that time, as evidence for the clock guard."""
 
 import os
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from mailer.spool.layout import LOG, STATE, Place, Spool, is_day
 from mailer.spool.scan import buckets, names
 
 _IDS = 1000
-"""Message ids that are looked at in each place, at most: a million messages must not hold up a run."""
+"""The most message ids to read in each place, so that a million messages do not hold up a run."""
 _TOUCHED = (Place.NEW, Place.CUR, Place.RETRY, LOG, STATE)
 
 
 def moments(spool: Spool) -> list[float]:
-    """Return when something happened, in seconds since the epoch, in no order.
+    """Return times at which something happened, in seconds since the epoch, in no order.
 
     Raises:
-        OSError: the spool cannot be worked with.
+        OSError: the spool is unusable.
     """
     return [*_ledger(spool), *_changes(spool), *_arrivals(spool)]
 
 
 def _ledger(spool: Spool) -> Iterator[float]:
-    """When each day of the ledger began, and was last written to."""
+    """Yield when each day of the ledger began, and when its file was last written."""
     with spool.directory(LOG) as fd, os.scandir(fd) as entries:
         for entry in entries:
             day = entry.name.partition(".")[0]
@@ -33,7 +33,7 @@ def _ledger(spool: Spool) -> Iterator[float]:
                 try:
                     yield entry.stat(follow_symlinks=False).st_mtime
                 except FileNotFoundError:
-                    continue  # Its retention ended just now.
+                    continue  # Its retention has just ended.
 
 
 def _changes(spool: Spool) -> Iterator[float]:
@@ -42,7 +42,7 @@ def _changes(spool: Spool) -> Iterator[float]:
 
 
 def _arrivals(spool: Spool) -> Iterator[float]:
-    """When some messages of each place came."""
+    """Yield when some messages of each place arrived."""
     places = [Place.NEW.value, Place.CUR.value, Place.HOLD.value, Place.FAILED.value]
     places += [f"{Place.RETRY}/{bucket}" for bucket in islice(buckets(spool, Place.RETRY), _IDS)]
     for place in places:

@@ -1,8 +1,8 @@
-"""How many connections all runners together have to one provider: a lock for each, `state/session-*`.
+"""Limit the connections that all runners together have to one provider: a lock for each, `state/session-*`.
 
-The lock of one of the N files is the right to one connection; the kernel frees it when its process dies.
-The file names its process while it is in use: a free lock beside a name was left by a connection that was not
-closed in order, and the other side may not know yet that it is gone.
+The lock on one of the N files is the right to one connection; the kernel frees it when its process dies. The
+file holds the process id while it is in use. A free lock on a file that holds one was left by a connection
+that was not closed in order, so that the server may not know yet that it is closed.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ class Slot:
     def __init__(self, fd: int, *, abandoned: bool) -> None:
         self._fd = fd
         self.abandoned = abandoned
-        """The connection before was not closed in order."""
+        """Whether the previous connection of this slot was not closed in order."""
 
     def release(self, *, in_order: bool) -> None:
-        """Give it up; args: in_order: the other side knows that the connection is closed."""
+        """Give up the slot; args: in_order: the server knows that the connection is closed."""
         if self._fd >= 0:
             if in_order:
                 with contextlib.suppress(OSError):
@@ -35,10 +35,10 @@ class Slot:
 
 
 class Slots:
-    """Those of one provider."""
+    """The slots of one provider."""
 
     def __init__(self, spool: Spool, of: str, most: int) -> None:
-        """Prepare; args: of: the provider's account; most: connections at once."""
+        """Prepare; args: of: the provider's account; most: how many connections are allowed."""
         self._spool = spool
         self._name = f"session-{sha256(of.encode()).hexdigest()[:16]}"
         self._of = of
@@ -48,7 +48,7 @@ class Slots:
         return f"{self._most} connections that maxSessions allows to {self._of}"
 
     def users(self) -> list[str]:
-        """Return the ids of the processes that have them, as far as they are known."""
+        """Return the ids of the processes that hold slots, as far as they are known."""
         return sorted(filter(None, {self._user(number) for number in range(self._most)}))
 
     def _user(self, number: int) -> str:
@@ -59,7 +59,7 @@ class Slots:
         return ""
 
     def take(self) -> Slot | None:
-        """Take a free one; None: there is none; raises OSError."""
+        """Take a free slot; None if there is none; raises OSError."""
         with self._spool.directory(STATE) as directory:
             for number in range(self._most):
                 fd = os.open(f"{self._name}-{number}", _FLAGS, FILE_MODE, dir_fd=directory)
@@ -72,14 +72,14 @@ class Slots:
                     os.close(fd)
                     raise
                 abandoned = os.fstat(fd).st_size > 0
-                with contextlib.suppress(OSError):  # A full disk: the lock is what counts.
+                with contextlib.suppress(OSError):  # The disk is full; the lock alone is enough.
                     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
                 return Slot(fd, abandoned=abandoned)
         return None
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Have others know that one is wanted, for as long as the block runs."""
+        """Signal to other runners, while the block runs, that a slot is wanted."""
         fd = self._open_wanted()
         try:
             with contextlib.suppress(BlockingIOError):
@@ -89,7 +89,7 @@ class Slots:
             os.close(fd)
 
     def wanted(self) -> bool:
-        """Tell whether somebody waits for one; raises OSError."""
+        """Return whether another runner waits for a slot; raises OSError."""
         fd = self._open_wanted()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """Access and refresh tokens in `state/`, one file for each account, shared by all programs that send.
 
-A refresh token that a server gave in place of another may be the only way back to the account: it is durable
-when `write` returns, and a file is only ever replaced by a whole one. Who asks a server for tokens holds the
-account's lock, so that many runners ask once.
+A refresh token that a server issued in place of another may be the only way back to the account. So it is
+durable when `write` returns, and a file is only ever replaced by a whole one. A program that requests tokens
+holds the account's lock, so that many runners make one request.
 """
 
 import contextlib
@@ -19,43 +19,43 @@ from mailer.spool.lock import lock
 from mailer.spool.state import small_files
 
 ROOM = 2**20
-"""Bytes that must be free before a server is asked: what it gives may never be given again."""
+"""Bytes that must be free before tokens are requested, since a server may issue a refresh token only once."""
 
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PREFIX, _SUFFIX, _ASIDE = "token-", ".json", ".damaged"
 _OFTEN = 28 * 86_400.0
-"""Seconds. A refresh token that lasts for less, and is replaced whenever it is used, has its end put off
-before anybody need be warned of it."""
+"""Seconds. A refresh token that lasts less than this, and is replaced at each use, is renewed before it ends,
+so that no warning is needed."""
 _Moment = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is kept of one account; moments are seconds since the epoch."""
+    """The tokens of one account; times are seconds since the epoch."""
 
     account: str = ""
     made_for: str = ""
-    """A digest of the terms that they were made for; under other terms they are not used."""
+    """A digest of the terms that they were issued for; under other terms they are not used."""
     access: str = ""
     obtained: _Moment = 0.0
     ends: _Moment = 0.0
     refresh: str = ""
     refreshed: _Moment = 0.0
-    """When the refresh token came or was last used."""
+    """When the refresh token was issued or last used."""
     refresh_ends: _Moment = 0.0
-    """When it ends, as its server said last; 0: it does not say."""
+    """When the refresh token ends, as its server last said; 0 if it did not say."""
     replaced: bool = False
-    """When it was last used it was replaced, which puts the end off."""
+    """Whether the refresh token was replaced at its last use, which extends its life."""
     certificate_ends: _Moment = 0.0
-    """When the certificate ends by which the access token was asked for; 0: none was."""
+    """When the certificate ends that the access token was requested with; 0 if there was none."""
     failed: _Moment = 0.0
-    """When a server was last asked in vain; 0: not since the access token came."""
+    """When the last request failed; 0 if none has failed since the access token was issued."""
     failure: str = ""
     for_people: bool = False
-    """Only people can mend that."""
+    """Whether only a person can fix the cause of the failure."""
 
     @property
     def grant(self) -> tuple[str, str, str, float]:
-        """What was granted, without what is noted of failures since."""
+        """The tokens and their terms, without the record of later failures."""
         if not (self.access or self.refresh):
             return "", "", "", 0.0
         return self.made_for, self.access, self.refresh, self.obtained
@@ -65,16 +65,16 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """When what an account logs in with ends, in seconds since the epoch; 0: nobody has said."""
+    """When an account's credentials end, in seconds since the epoch; 0 if unknown."""
 
     certificate: float = 0.0
     refresh: float = 0.0
     put_off: bool = False
-    """Each use of the refresh token puts its end off."""
+    """Whether each use of the refresh token extends its life."""
 
     @classmethod
     def of(cls, kept: Tokens) -> Self:
-        """Take what is kept of it."""
+        """Return the endings of an account's stored tokens."""
         short = kept.refresh_ends - kept.refreshed < _OFTEN
         return cls(
             kept.certificate_ends, 0.0 if kept.replaced and short else kept.refresh_ends, kept.replaced
@@ -82,10 +82,10 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def read(spool: Spool, account: str) -> Tokens:
-    """Return what is kept: nothing where there is no file, or none that can be decoded.
+    """Return the stored tokens; empty ones if there is no file, or none that can be decoded.
 
     Raises:
-        OSError: it cannot be read. That says nothing of what it has.
+        OSError: the file cannot be read; it may hold tokens all the same.
     """
     return _read(spool, _name(account))
 
@@ -102,12 +102,12 @@ def _decoded(data: bytes) -> Tokens | None:
 
 
 def path_of(spool: Spool, account: str) -> Path:
-    """Return where an account's tokens are kept."""
+    """Return the path of an account's file."""
     return spool.path / STATE / _name(account)
 
 
 def damaged(spool: Spool, account: str) -> Path | None:
-    """Return the file that was kept because it cannot be decoded; None: there is none. Raises OSError."""
+    """Return the file that was kept because it cannot be decoded; None if there is none. Raises OSError."""
     with spool.directory(STATE) as directory, contextlib.suppress(FileNotFoundError):
         os.stat(f"{_name(account)}{_ASIDE}", dir_fd=directory, follow_symlinks=False)
         return spool.path / STATE / f"{_name(account)}{_ASIDE}"
@@ -115,10 +115,10 @@ def damaged(spool: Spool, account: str) -> Path | None:
 
 
 def endings(spool: Spool) -> dict[str, Ending]:
-    """Return, by account, when what each logs in with ends; what cannot be read is left out.
+    """Return, by account, when its credentials end; files that cannot be read are left out.
 
     Raises:
-        OSError: no file of `state/` can be seen.
+        OSError: `state/` cannot be read.
     """
     with spool.directory(STATE) as directory, os.scandir(directory) as entries:
         known = [each.name for each in entries if each.name.startswith(_PREFIX)]
@@ -132,10 +132,10 @@ def endings(spool: Spool) -> dict[str, Ending]:
 
 
 def write(spool: Spool, account: str, tokens: Tokens) -> None:
-    """Keep these, durably; what is there and cannot be decoded is renamed first.
+    """Store tokens durably; a file that cannot be decoded is renamed first.
 
     Raises:
-        OSError: what was kept is still there. It is not replaced either where it cannot be read.
+        OSError: the old file is unchanged. This includes an old file that cannot be read.
     """
     keep_damaged(spool, account)
     data = msgspec.json.format(msgspec.json.encode(tokens), indent=2) + b"\n"
@@ -146,9 +146,9 @@ def write(spool: Spool, account: str, tokens: Tokens) -> None:
 def keep_damaged(spool: Spool, account: str) -> None:
     """Rename an account's file if it cannot be decoded: a refresh token may still be legible in it.
 
-    Programs go on as if there were none: most servers take the refresh token of the configuration again, and
-    without one the operator is told of the file. Of two damaged files the newer one is kept, which has the
-    later refresh token. Raises OSError: the file cannot be read or renamed.
+    Programs then continue as if there were no file: most servers accept the refresh token of the
+    configuration again, and if there is none the operator is told of the file. Of two damaged files the newer
+    one is kept, which has the later refresh token. Raises OSError if the file cannot be read or renamed.
     """
     there = small_files.read_if_any(spool, _name(account))
     if there and there.strip(b"\0 \n") and _decoded(there) is None:
@@ -156,14 +156,14 @@ def keep_damaged(spool: Spool, account: str) -> None:
 
 
 def set_aside(spool: Spool, account: str) -> None:
-    """Rename an account's file to one that no program reads; raises OSError."""
+    """Rename an account's file to a name that no program reads; raises OSError."""
     name = _name(account)
     with spool.directory(STATE) as directory:
         os.rename(name, f"{name}{_ASIDE}", src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def forget(spool: Spool, account: str) -> bool:
-    """Remove what is kept, durably; tell whether there was anything. Raises OSError."""
+    """Remove an account's files durably; return whether there were any. Raises OSError."""
     aside = small_files.remove(spool, f"{_name(account)}{_ASIDE}")
     removed = small_files.remove(spool, _name(account)) or aside
     spool.sync_directory(STATE)
@@ -172,7 +172,7 @@ def forget(spool: Spool, account: str) -> bool:
 
 @contextlib.contextmanager
 def locked(spool: Spool, account: str) -> Iterator[bool]:
-    """Try to take the account's lock for the block, and say whether that worked; raises OSError."""
+    """Try to hold the account's lock for the block, and yield whether that worked; raises OSError."""
     with spool.directory(STATE) as directory:
         fd = os.open(f"{_stem(account)}.lock", _LOCK, FILE_MODE, dir_fd=directory)
     try:
@@ -186,5 +186,5 @@ def _name(account: str) -> str:
 
 
 def _stem(account: str) -> str:
-    """Name an account's files: an account holds a host and a login, which no file name need take."""
+    """Return the stem of an account's files: a digest, since an account name may not fit a file name."""
     return f"{_PREFIX}{hashlib.sha256(account.encode()).hexdigest()[:20]}"
