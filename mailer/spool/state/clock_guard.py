@@ -1,17 +1,20 @@
-"""The clock guard: may the wall clock be believed when something is given up or deleted for its age?
+"""The clock guard: may the wall clock be believed when mail is given up, or data deleted, because of its age?
 
-That is for good, and a host whose battery is empty, or whose time server is wrong, may be ten years ahead
+Neither can be undone, and a host with an empty battery, or with a wrong time server, may be ten years ahead
 for a minute or a weekend. The evidence is `state/clock.json`, the last reading that was believed:
 
-- In the same boot the boot clock (CLOCK_BOOTTIME) tells how much time has passed. It counts suspended time,
-  NTP slews it together with the wall clock, and nothing sets it: the two part only when that is set.
-- After another boot nobody knows how long the host was off. Days of the ledger, times of directories and
-  message ids show that it was at work meanwhile; a longer silence is doubted.
+- In the same boot, the boot clock (CLOCK_BOOTTIME) says how much time has passed. It counts suspended time,
+NTP
+  slews it together with the wall clock, and no program sets it. The two diverge only when the wall clock is
+  set.
+- After another boot, it is unknown how long the host was off. Days of the ledger, times of directories and
+message
+  ids show that it was at work in the meantime; a longer gap without such a sign raises a doubt.
 
-A clock that is doubted is believed again at once when it comes right. A new time is believed once it has gone
-on evenly, by the boot clock, for as long as `_proof` says, however often it is read; or when the operator
-says so. Suspended time does not count: no time server was asked meanwhile. Until then `state/clock.json`
-keeps the reading from before.
+A clock that is doubted is believed again immediately when it agrees with the evidence. A new time is believed
+when the clock has run evenly with the boot clock for the time that `_proof` returns, however often it is
+read; or when the operator says so. Suspended time does not count, because no time server was asked during it.
+Until then `state/clock.json` keeps the earlier reading.
 """
 
 import contextlib
@@ -31,41 +34,41 @@ from mailer.spool.state.signs import moments
 NAME = "clock.json"
 
 _EVEN = 600.0
-"""Seconds by which the wall clock may have been set in one boot. Leap seconds, pauses of a virtual machine
-and the first correction of a usual clock are less; the shortest age that matters is hours."""
+"""Seconds by which the wall clock may have been set in one boot. Leap seconds, pauses of a virtual machine,
+and the first correction of an ordinary clock are smaller; the shortest age that matters is hours."""
 _GAP = 2 * 86_400.0
-"""Seconds without a sign of life that are believed after a boot: a host is off for a night, or two. Nothing
-that is kept is kept for less (the ledger is for two days), and mail is tried for five."""
+"""Seconds without a sign of activity that are accepted after a boot: a host may be off for a night or two.
+The shortest retention is no less (two days, of the ledger), and mail is tried for five."""
 _KEPT = 3600.0
-"""Seconds that are proof when a time server keeps the clock. It may be wrong itself, mostly not for long."""
+"""Seconds to wait if a time server keeps the clock. The server may be wrong, but rarely for long."""
 _OFF = 86_400.0
-"""Seconds that are proof when the host may have been off."""
+"""Seconds to wait if the host may have been off."""
 _SET = 7 * 86_400.0
-"""Seconds that are proof against the boot clock, which says that so much time has not passed, and of an
-absence that few hosts have: a wrong clock may stay unnoticed over a long weekend."""
+"""Seconds to wait if the boot clock says that this much time has not passed, or if the host would have been
+off for longer than most are. A wrong clock may stay unnoticed over a long weekend."""
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-"""Seconds since the epoch. Before this program was written; a host without a battery begins at 0."""
+"""Seconds since the epoch: before this program was written. A host without a battery starts at 0."""
 _ABSENCE = 60 * 86_400.0
-"""Seconds for which a host may have been off, and needs no more than `_OFF` as proof."""
+"""Seconds that a host may have been off without needing more than `_OFF` as proof."""
 _DAY = 86_400.0
 _WRITE_EVERY = 60.0
-"""Seconds between two writes that tell nothing new: a reference that old costs nothing after a boot."""
+"""Seconds between two writes without news; a reference that is this old does no harm after a boot."""
 
 
 class Doubt(msgspec.Struct, frozen=True, kw_only=True):
-    """A wall clock that is not believed, as last read."""
+    """A wall clock that is not believed, with its last reading."""
 
     at: str
     boot: str
     uptime: float
     off: float
-    """Seconds by which it was ahead of what was expected when the doubt began; negative: behind."""
+    """Seconds by which it was ahead of the expected time when the doubt began; negative if behind."""
     evenly: float = 0.0
-    """Seconds for which it has gone on like this, by the boot clock, while the host was not suspended."""
+    """Seconds for which it has run evenly since, by the boot clock, while the host was not suspended."""
     awake: float | None = None
-    """As `Reading.awake`, then."""
+    """`Reading.awake` at that reading."""
     set: bool = False
-    """The boot clock says that it was set; else the host may have been off."""
+    """Whether the boot clock shows that the clock was set; if not, the host may have been off."""
 
     @property
     def wall(self) -> float:
@@ -73,13 +76,13 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in `state/clock.json`."""
+    """The content of `state/clock.json`."""
 
     at: str = ""
-    """The last reading that was believed, as the ledger writes times; empty: there was none."""
+    """The last reading that was believed, in the ledger's time format; empty if there was none."""
     boot: str = ""
     booted: float = 0.0
-    """When that boot was, in seconds since the epoch, by the first reading of it that was believed."""
+    """When that boot began, in seconds since the epoch, by its first reading that was believed."""
     doubt: Doubt | None = None
 
     @property
@@ -88,20 +91,20 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def believed(reading: Reading) -> Mark:
-    """Return the mark of a reading that is to be the reference from here on."""
+    """Return a mark with this reading as the new reference."""
     return Mark(at=clock.rfc3339(reading.wall), boot=reading.boot, booted=reading.wall - reading.uptime)
 
 
 def judge(
     mark: Mark | None, reading: Reading, signs: Callable[[], Iterable[float]], *, synchronized: bool
 ) -> Mark:
-    """Take one reading; the result's `doubt` says whether it is believed.
+    """Judge one reading; it is believed if the result's `doubt` is None.
 
     Args:
-        mark: what is known; None: nothing.
-        reading: the clocks.
-        signs: when something happened in the spool, by the wall clock of then; asked for when needed.
-        synchronized: a time server keeps the wall clock.
+            mark: what is known; None if nothing is.
+            reading: the clocks.
+            signs: returns times of events in the spool, by the wall clock of each time; called when needed.
+            synchronized: whether a time server keeps the wall clock.
     """
     if mark is None or not mark.at:
         off, evenly = _judge_by_signs(tuple(signs()), reading)
@@ -130,7 +133,7 @@ def judge(
 
 
 def _proof(doubt: Doubt, *, synchronized: bool) -> float:
-    """Return for how many seconds a clock must go on evenly until it is believed."""
+    """Return for how many seconds a clock must run evenly until it is believed."""
     if synchronized:
         return _KEPT
     return _SET if doubt.set or abs(doubt.off) > _ABSENCE else _OFF
@@ -141,7 +144,7 @@ def _same_boot(mark: Mark | Doubt, reading: Reading) -> bool:
 
 
 def _off(mark: Mark, reading: Reading, signs: Callable[[], Iterable[float]]) -> float:
-    """Return by how much the wall clock is ahead of what the mark lets expect; 0: it may be right."""
+    """Return how far the wall clock is ahead of the time expected from the mark; 0 if it may be right."""
     if _same_boot(mark, reading):
         moved = reading.wall - reading.uptime - mark.booted
         return moved if abs(moved) > _EVEN else 0.0
@@ -163,11 +166,12 @@ def _has_gap(moments: Iterable[float], begin: float, end: float) -> bool:
 
 
 def _judge_by_signs(moments: tuple[float, ...], reading: Reading) -> tuple[float, float]:
-    """Judge a wall clock that no earlier reading vouches for.
+    """Judge a wall clock for which there is no earlier reading.
 
     Returns:
-        How far it is ahead of the newest sign that is apart from the signs of now, or behind most of them,
-        and for how many seconds it may have been so; 0: nothing speaks against it.
+        How far it is ahead of the newest sign that is separate from those of the present, or behind most
+        signs; and for how many seconds it may have been so. The first is 0 if there is no evidence against
+        the clock.
     """
     later = [moment for moment in moments if moment > reading.wall + _EVEN]
     if 2 * len(later) > len(moments):
@@ -175,19 +179,19 @@ def _judge_by_signs(moments: tuple[float, ...], reading: Reading) -> tuple[float
     newest = reading.wall
     for moment in sorted((moment for moment in moments if moment <= reading.wall), reverse=True):
         if newest - moment > _GAP:
-            # A day of the ledger begins before its first line.
+            # A day of the ledger starts before its first line was written.
             return reading.wall - moment, max(0.0, min(reading.wall - newest - _DAY, reading.uptime))
         newest = moment
     return 0.0, 0.0
 
 
 def _go_on(doubt: Doubt | None, reading: Reading) -> Doubt | None:
-    """Add what has passed since the last reading; None: the wall clock was set again since."""
+    """Add the time since the last reading; return None if the wall clock was set again since then."""
     if doubt is None:
         return None
     if _same_boot(doubt, reading):
         passed = reading.uptime - doubt.uptime
-        # Another writer may have been faster with a later reading.
+        # Another program may have written a later reading first.
         even = abs(reading.wall - doubt.wall - passed) <= _EVEN
         counts = passed
         if doubt.awake is not None and reading.awake is not None:
@@ -204,7 +208,7 @@ def _seconds(text: str) -> float:
 
 
 def read(spool: Spool) -> Mark | None:
-    """Return what is known, if by the last run alone; None: nothing, or nothing that can be read."""
+    """Return what is known, at least from the last run; None if there is nothing that can be read."""
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
         mark = msgspec.json.decode(small_files.read(spool, NAME) or b"", type=Mark)
         if mark.wall or mark.doubt:
@@ -217,44 +221,44 @@ OnChange = Callable[[Doubt | None], None]
 
 
 class ClockGuard:
-    """The guard of one program. Any number of programs may guard the same spool."""
+    """The clock guard of one program. Any number of programs may guard the same spool."""
 
     def __init__(self, spool: Spool, clocks: Clocks, on_change: OnChange = lambda _: None) -> None:
         """Take the first reading.
 
         Args:
-            spool: what is guarded.
-            clocks: this host's.
-            on_change: called when a doubt begins, in the program that sees it first; with None when it ends.
+            spool: the spool to guard.
+            clocks: this host's clocks.
+            on_change: called when a doubt begins, in the program that detects it; with None when it ends.
 
         Raises:
-            OSError: the spool cannot be worked with.
+            OSError: the spool is unusable.
         """
         self._spool = spool
         self._clocks = clocks
         self._on_change = on_change
         self._mark = Mark()
         self._unwritten: Mark | None = None
-        """What is known and could not be written down."""
+        """The mark that could not be written to the spool; None if it was."""
         self.observe()
 
     def trusts(self) -> bool:
-        """Tell whether the wall clock is believed at this moment; it costs no system call."""
+        """Return whether the wall clock is believed now, without a system call."""
         reading = self._clocks.read()
         if self._mark.doubt is not None and not self._mark.at:
             return False
         return _off(self._mark, reading, tuple) == 0
 
     def since(self, told: float, boot: str, uptime: float) -> float:
-        """Correct when something happened, while the wall clock is believed.
+        """Correct the time of an event, while the wall clock is believed.
 
         Args:
-            told: when, by the wall clock of then, in seconds since the epoch.
-            boot: the boot's id of then; empty: not known.
-            uptime: what its boot clock showed.
+            told: the event's time by the wall clock, in seconds since the epoch.
+            boot: the id of the boot in which it happened; empty if not known.
+            uptime: seconds on that boot's clock.
 
         Returns:
-            The same, if it may be right; else when it was; now, if that is not known.
+            The same time if it may be right; otherwise the corrected time, or now if that is not known.
         """
         reading = self._clocks.read()
         if boot and boot == reading.boot:
@@ -264,10 +268,10 @@ class ClockGuard:
         return reading.wall if cannot_be else told
 
     def observe(self) -> Doubt | None:
-        """Take a reading, and leave it for the programs after this one; None: it is believed.
+        """Take a reading and record it for later programs; return None if the clock is believed.
 
         Raises:
-            OSError: the spool cannot be worked with. (What cannot be written down is known to this program.)
+            OSError: the spool is unusable. (A reading that cannot be written is remembered by this program.)
         """
         with small_files.alone(self._spool):
             before = self._unwritten or read(self._spool)
@@ -283,8 +287,8 @@ class ClockGuard:
 
 
 def look(spool: Spool, clocks: Clocks, mark: Mark | None) -> Mark:
-    """Judge this moment by a mark and by the spool, and write nothing; raises OSError."""
-    # Whether a time server keeps it matters only to what is doubted, and is a system call.
+    """Judge the present by a mark and by the spool, and write nothing; raises OSError."""
+    # Asking for a time server is a system call, and matters only if there is a doubt.
     reading = clocks.read()
     judged = judge(mark, reading, lambda: moments(spool), synchronized=False)
     if judged.doubt is None or not clocks.synchronized():
@@ -293,19 +297,19 @@ def look(spool: Spool, clocks: Clocks, mark: Mark | None) -> Mark:
 
 
 def known_doubt(spool: Spool, clocks: Clocks) -> Doubt | None:
-    """Return why earlier runs' marks speak against this moment; None: they do not, or there are none."""
+    """Return the doubt that the marks of earlier runs raise now; None if they raise none, or are missing."""
     mark = read(spool)
     return look(spool, clocks, mark).doubt if mark else None
 
 
 def trust(spool: Spool, clocks: Clocks) -> Doubt | None:
-    """Believe the wall clock from now on: the operator has looked at it.
+    """Believe the wall clock from now on, because the operator has checked it.
 
     Returns:
-        The doubt that this ends.
+        The doubt that this ends, or None.
 
     Raises:
-        OSError: it could not be written down.
+        OSError: it could not be written.
     """
     with small_files.alone(spool):
         before = read(spool)
@@ -314,7 +318,7 @@ def trust(spool: Spool, clocks: Clocks) -> Doubt | None:
 
 
 def describe(doubt: Doubt) -> str:
-    """Say in a sentence why the wall clock is not believed, what waits, until when, and what to do."""
+    """Say in a sentence why the wall clock is not believed, what is suspended, until when, and what to do."""
     far = words.duration(abs(doubt.off))
     if doubt.set:
         why = f"was set {far} {'ahead' if doubt.off > 0 else 'back'} while this host ran"
@@ -332,7 +336,7 @@ def describe(doubt: Doubt) -> str:
 
 
 def _has_changed(before: Mark | None, after: Mark) -> bool:
-    """Tell whether a doubt has begun or ended."""
+    """Return whether a doubt has begun or ended."""
     known = before.doubt if before else None
     if known and after.doubt:
         return after.doubt.evenly < known.evenly  # It was set again.

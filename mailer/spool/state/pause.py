@@ -1,6 +1,6 @@
-"""The operator's pause: while `state/paused` is there, runners claim nothing. Mail is still accepted.
+"""The operator's pause: while `state/paused` exists, runners claim nothing. Mail is still accepted.
 
-Where the system does not say whether it is there (a bad sector, permissions), they claim nothing either.
+If the system cannot tell whether it exists (a bad sector, permissions), they claim nothing either.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _NAME = "paused"
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Who paused the runners, and when; empty where that is not known."""
+    """The operator who paused the runners, and when; fields are empty if unknown."""
 
     at: str = ""
     by: str = ""
@@ -25,13 +25,13 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 def pause(spool: Spool, now: float, by: str, reason: str = "") -> bool:
-    """Have runners claim nothing from now on; what is in flight is finished.
+    """Make runners claim nothing from now on; messages that they hold are finished.
 
     Returns:
-        Whether they were not paused before; a pause keeps its first author.
+        Whether they were running before; a pause keeps its first author.
 
     Raises:
-        OSError: it could not be written down; nothing is paused.
+        OSError: it could not be written; nothing is paused.
     """
     if _is_there(spool):
         return False
@@ -41,10 +41,10 @@ def pause(spool: Spool, now: float, by: str, reason: str = "") -> bool:
 
 
 def resume(spool: Spool) -> bool:
-    """Let runners claim again; tell whether they were paused.
+    """Let runners claim again; return whether they were paused.
 
     Raises:
-        OSError: they still are.
+        OSError: they are still paused.
     """
     try:
         os.unlink(f"{STATE}/{_NAME}", dir_fd=spool.root)
@@ -55,7 +55,7 @@ def resume(spool: Spool) -> bool:
 
 
 def is_paused(spool: Spool) -> bool:
-    """Tell whether runners are paused; one system call."""
+    """Return whether runners are paused, with one system call."""
     try:
         return _is_there(spool)
     except OSError:
@@ -70,7 +70,7 @@ def _is_there(spool: Spool) -> bool:
 
 
 def describe(paused: Pause) -> str:
-    """Say in a sentence that the runners are paused, by whom and since when."""
+    """Say in a sentence that the runners are paused, by which operator and since when."""
     by = f" by {paused.by}" if paused.by else ""
     since = f" since {paused.at}" if paused.at else ""
     why = f" ({paused.reason})" if paused.reason else ""
@@ -78,7 +78,7 @@ def describe(paused: Pause) -> str:
 
 
 def read_pause(spool: Spool) -> Pause | None:
-    """Say who paused the runners; None: nobody. An empty file made by hand pauses too."""
+    """Return the pause; None if runners are not paused. An empty file made by hand pauses, too."""
     try:
         if not _is_there(spool):
             return None

@@ -1,7 +1,7 @@
 """The state of the providers as runners found it: `state/providers.json`, for the next run.
 
-It holds present and past trouble only. Nothing depends on it but the order of attempts: a
-file that is lost or damaged means that every provider is tried.
+It holds present and past trouble only, and affects only the order of attempts. If the file is lost or
+damaged, every provider is tried.
 """
 
 import contextlib
@@ -21,29 +21,29 @@ from mailer.spool.state import small_files
 NAME = "providers.json"
 
 MOST_TRIPS = 10
-"""What `trips` is counted to; by then the longest pause is reached."""
+"""The largest value of `trips`; the longest pause is reached before it."""
 
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 MOST_WITNESSES = 8
-"""Mails that are remembered of one trouble; more would say nothing new."""
+"""The most mails to record for one trouble; more would add no information."""
 MOST_REFUSALS = 8
-"""Refusals in different words that are remembered of a provider."""
+"""The most refusals in different words to record for a provider."""
 MOST_DOMAINS = 20
-"""Recipient domains that are remembered of a mail."""
+"""The most recipient domains to record for a mail."""
 
 
 class Witness(msgspec.Struct, frozen=True):
-    """A mail that met trouble, as far as it matters for whose trouble that is."""
+    """A mail that met trouble, with what helps to find the cause of the trouble."""
 
     message: str
     sender: str
     domains: tuple[str, ...]
-    """Of the recipients concerned."""
+    """The domains of the recipients concerned."""
 
     def apart_from(self, other: "Witness") -> bool:
-        """Tell whether they share neither sender nor recipient domain: what both meet is about neither."""
+        """Return whether they share neither sender nor domain, so that trouble of both is due to neither."""
         return self.sender != other.sender and not self.shares_a_domain(other)
 
     def shares_a_domain(self, other: "Witness") -> bool:
@@ -51,45 +51,45 @@ class Witness(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A refusal that nothing was taken since."""
+    """A refusal since which the provider has accepted no mail."""
 
     words: str
-    """A digest of its phase and its words, but for addresses and ids."""
+    """A digest of its phase and its words, without addresses and ids."""
     witnesses: tuple[Witness, ...]
 
 
 class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known of one provider."""
+    """The state of one provider."""
 
     open_until: _Moment | None = None
-    """It is paused until then, and then tried with one message; None: it is in use."""
+    """Its circuit breaker is open until then, and half-open after that; None if it is closed."""
     opened: _Moment | None = None
-    """Since when."""
+    """When the breaker opened."""
     probe_until: _Moment | None = None
-    """A runner tries it with one message, and has until then to say how that went."""
+    """A runner probes it with one message, and is to report the result by then."""
     trips: Annotated[int, msgspec.Meta(ge=0, le=MOST_TRIPS)] = 0
-    """How often in a row it was found not to work, which makes the pauses longer."""
+    """How often in a row the breaker opened, which makes the pauses longer."""
     failures: int = 0
-    """Troubles in a row."""
+    """Failures in a row."""
     kind: str = ""
-    """What the last trouble was about: `down`, `login`, `quota`, `host` or `alike`."""
+    """The kind of the last trouble: `down`, `login`, `quota`, `host` or `alike`."""
     trouble: str = ""
     """The last trouble, in the words of the provider or of the system."""
     at: _Moment | None = None
-    """When that was."""
+    """The time of the last trouble."""
     witnesses: tuple[Witness, ...] = ()
-    """The mails in whose transactions it was, since the provider last answered one as it should."""
+    """The mails that met it since the provider last answered one as expected."""
     refusals: tuple[Refusal, ...] = ()
-    """What it refused, in which words, since it last took a mail."""
+    """What it refused, in which words, since it last accepted a mail."""
 
     @property
     def cause(self) -> Cause | None:
-        """Why the login does not work, where the last trouble was that and says so."""
+        """Why the login fails, if that is the last trouble and its text says why."""
         return cause_of(self.trouble) if self.kind == "login" else None
 
     @property
     def words(self) -> str:
-        """What the last trouble was about, in plain words."""
+        """The last trouble in plain words."""
         if self.cause:
             return self.cause.what
         return _WORDS.get(self.kind, "it does not work")
@@ -104,22 +104,22 @@ _WORDS = {
 
 
 class Health(StrEnum):
-    """Whether a provider gets mail."""
+    """The state of a provider's circuit breaker."""
 
     CLOSED = "closed"
-    """In use."""
+    """The provider is in use."""
     OPEN = "open"
     HALF_OPEN = "half-open"
 
 
 LONGEST = 3600.0
-"""Seconds of the longest pause; each one after a failed probe is twice the one before."""
+"""Seconds of the longest pause; after each failed probe the pause doubles."""
 LONGEST_ASKED = 86_400.0
-"""Seconds of the longest one that a provider has asked for itself, when a quota is used up."""
+"""Seconds of the longest pause that a provider may ask for, when a quota is used up."""
 
 
 def health(state: ProviderState, now: datetime) -> Health:
-    """Tell how a provider is; a pause that lies too far ahead was set by a wrong clock, and is over."""
+    """Return the breaker's state; a pause that ends too far ahead was set by a wrong clock, and is over."""
     if state.open_until is None:
         return Health.CLOSED
     longest = LONGEST_ASKED if state.kind == "quota" else LONGEST
@@ -131,7 +131,7 @@ def ahead(moment: datetime, now: datetime, most: float) -> bool:
 
 
 States = dict[str, ProviderState]
-"""By `Provider.account`."""
+"""The states of all providers, by `Provider.account`."""
 
 
 def read(spool: Spool) -> States:
@@ -139,7 +139,7 @@ def read(spool: Spool) -> States:
 
 
 def stamp(spool: Spool) -> tuple[int, int] | None:
-    """Return what changes whenever somebody has written the file; None: there is none."""
+    """Return a value that changes whenever the file is written; None if there is no file."""
     try:
         with spool.directory(STATE) as directory:
             seen = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
@@ -149,7 +149,7 @@ def stamp(spool: Spool) -> tuple[int, int] | None:
 
 
 def decode(data: bytes) -> States:
-    """Read what can be read; an entry that cannot is as if there were none."""
+    """Decode what can be decoded; an entry that cannot counts as missing."""
     found: States = {}
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         for account, raw in msgspec.json.decode(data, type=dict[str, msgspec.Raw]).items():
@@ -159,7 +159,7 @@ def decode(data: bytes) -> States:
 
 
 def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderState]) -> States:
-    """Change one provider's state from what it is now, and return all, as they are now.
+    """Change one provider's state, as it is now, and return the states of all.
 
     Raises:
         OSError: it cannot be written.
@@ -174,7 +174,7 @@ def change(spool: Spool, account: str, how: Callable[[ProviderState], ProviderSt
 
 
 def end_pauses(spool: Spool, now: datetime) -> None:
-    """Have every paused provider tried with the next message; raises OSError."""
+    """End every pause, so that each provider is probed with the next message; raises OSError."""
     with small_files.alone(spool):
         before = read(spool)
         after = {
@@ -188,10 +188,10 @@ def end_pauses(spool: Spool, now: datetime) -> None:
 
 
 def forget(spool: Spool, accounts: Collection[str]) -> None:
-    """Forget what is known of some providers: they are as good as new; raises OSError.
+    """Forget the state of some providers, which then count as new; raises OSError.
 
-    The file is written also when it had nothing of them: a runner may know what it could not write, and reads
-    the file again once that is another one (see `stamp`).
+    The file is written even if it has nothing about them: a runner may remember what it could not write, and
+    reads the file again only when it was replaced (see `stamp`).
     """
     with small_files.alone(spool):
         kept = {account: known for account, known in read(spool).items() if account not in accounts}
@@ -199,5 +199,5 @@ def forget(spool: Spool, accounts: Collection[str]) -> None:
 
 
 def write(spool: Spool, states: States) -> None:
-    """Put these in the place of what was there; raises OSError."""
+    """Replace the states of all providers; raises OSError."""
     small_files.replace(spool, NAME, msgspec.json.format(msgspec.json.encode(states), indent=2) + b"\n")

@@ -1,6 +1,6 @@
-"""Small files in `state/` that are replaced whole: what one run leaves for the next one to know.
+"""Small files in `state/` that are replaced as a whole, through which one run passes information to the next.
 
-None of them is needed for mail to flow: one that is lost, or cannot be read, is as if it was never written.
+Mail flows without any of them: a file that is lost, or cannot be read, counts as never written.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read(spool: Spool, name: str) -> bytes | None:
-    """Return what was last put there; None: nothing, or nothing that can be read."""
+    """Return a file's content; None if it does not exist or cannot be read."""
     try:
         return read_if_any(spool, name)
     except OSError:
@@ -24,7 +24,7 @@ def read(spool: Spool, name: str) -> bytes | None:
 
 
 def read_if_any(spool: Spool, name: str) -> bytes | None:
-    """Return what was last put there; None: nothing; raises OSError: it cannot be read."""
+    """Return a file's content; None if it does not exist; raises OSError if it cannot be read."""
     with spool.directory(STATE) as directory:
         try:
             fd = os.open(name, _OLD, dir_fd=directory)
@@ -35,16 +35,16 @@ def read_if_any(spool: Spool, name: str) -> bytes | None:
 
 
 def read_last(spool: Spool, name: str, whole: Callable[[bytes], bool] = bool) -> bytes | None:
-    """As `read_if_any`; where a power cut took the name, return what was written for it last.
+    """Do as `read_if_any`; if a power cut removed the name, return what was last written for it.
 
-    Without a journal the old file's inode may be gone from the disk before the directory names the new one:
-    then neither has the name, and the new one still has that under which it was written and synced (seen on
-    ext4). For what must not be forgotten.
+    On a filesystem without a journal, the old file's inode may be gone from the disk before the directory
+    names the new one. Then neither has the name, and the new one is still under the temporary name with which
+    it was written and synced (seen on ext4). This is for files that must not be lost.
 
     Args:
-        spool: whose file.
-        name: the file's.
-        whole: tells whether what has no name yet was written to its end.
+        spool: the spool.
+        name: the file's name.
+        whole: returns whether content under a temporary name was written to its end.
 
     Raises:
         OSError: it cannot be read.
@@ -54,7 +54,7 @@ def read_last(spool: Spool, name: str, whole: Callable[[bytes], bool] = bool) ->
     with spool.directory(STATE) as directory:
         written: list[tuple[float, bytes]] = []
         for each in _unrenamed(directory, name):
-            # It has got its name, or is gone with its program; or it is none of ours.
+            # It was renamed, or removed together with its program; or it is not one of our files.
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 fd = os.open(each, _OLD, dir_fd=directory)
                 with os.fdopen(fd, "rb") as file:
@@ -63,9 +63,9 @@ def read_last(spool: Spool, name: str, whole: Callable[[bytes], bool] = bool) ->
 
 
 def remove(spool: Spool, name: str) -> bool:
-    """Remove a file, also what `read_last` would find for it; tell whether it was there. Raises OSError.
+    """Remove a file, with what `read_last` would find for it; return whether it existed. Raises OSError.
 
-    It is durable once `state/` is synced.
+    The removal is durable once `state/` is synced.
     """
     with spool.directory(STATE) as directory:
         for each in _unrenamed(directory, name):
@@ -84,23 +84,23 @@ def _unrenamed(directory: int, name: str) -> list[str]:
 
 
 def replace(spool: Spool, name: str, data: bytes) -> None:
-    """Replace a file as a whole, safe against others that do the same at this moment.
+    """Replace a file as a whole, safely even if other programs do the same at this moment.
 
-    After a power cut the old one or the new one is there; the new one for certain if `state/` is synced then.
+    After a power cut either the old or the new file exists; if `state/` was synced after this, the new one.
 
     Raises:
-        OSError: it cannot be written; the old one stays.
+        OSError: it cannot be written; the old file stays.
     """
     with spool.directory(STATE) as directory:
         temporary = f".{name}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)  # Of one that was killed here, as we are numbered.
+            os.unlink(temporary, dir_fd=directory)  # Left by a killed program that had our process id.
         fd = os.open(temporary, _NEW, FILE_MODE, dir_fd=directory)
         try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
                 file.flush()
-                # Without it a power cut may leave an empty file under the name.
+                # Otherwise a power cut may leave an empty file under the name.
                 os.fsync(fd)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -111,10 +111,10 @@ def replace(spool: Spool, name: str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def alone(spool: Spool) -> Iterator[None]:
-    """Keep other programs from a change at the same time, if they let us.
+    """Keep other programs from making a change at the same time, if the lock is free.
 
-    A stopped one may keep the lock for an hour, and mail does not wait for that: the worst that happens
-    without it is that one program forgets what another one learnt.
+    A stopped program may hold the lock for an hour, and mail does not wait for that: the worst that can
+    happen without the lock is that one program overwrites what another one learned.
     """
     with spool.directory(STATE) as directory:
         with contextlib.suppress(BlockingIOError):

@@ -1,14 +1,14 @@
 """The suppression list: addresses and domains that get no mail, in 4,096 files of `suppressed/`.
 
-Each file has one JSON object a line, and is only ever replaced by a whole one, durably, by the holder of the
-directory's lock. The file of an entry is named by a digest of it, so a lookup reads a 4,096th of the list,
-and nothing is kept in memory from one to the next. *A
-million addresses: 115 MB, imported in 15 s with 190 MB of memory; a recipient, its domain included, 0.2 ms,
-and 0.04 ms with an empty list; on a busy machine.*
+Each file has one JSON object per line, and is only ever replaced by a whole one, durably, under the lock of
+the directory. An entry's file is named by a digest of the entry, so that a lookup reads a 4,096th of the
+list, and nothing is kept in memory between lookups. *A million addresses: 115 MB, imported in 15 s with 190
+MB of memory; a recipient, its domain included, takes 0.2 ms, and 0.04 ms with an empty list; on a busy
+machine.*
 
-Addresses are compared without the case of ASCII letters, in the local part, too, and without quotes that it
-does not need. RFC 5321 2.4 lets a host
-tell `Bob` from `bob`; hardly one does, and to mail somebody who must not be mailed is the worse mistake.
+Addresses are compared without regard to the case of ASCII letters, in the local part too, and without
+redundant quotes. RFC 5321 2.4 lets a host distinguish `Bob` from `bob`, but hardly any host does, and to mail
+a suppressed recipient is the worse mistake.
 """
 
 import contextlib
@@ -27,25 +27,26 @@ from mailer.spool.layout import FILE_MODE, SUPPRESSED, Spool
 from mailer.spool.syscalls import read_at, sync_filesystem
 
 _FEW = 8
-"""Files that are synced one by one. For more the whole filesystem is, which may have much else to write."""
+"""Files up to this number are synced one by one; for more, the whole filesystem, which may have much to
+write."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An address, or a domain, that gets no mail. Times are as the ledger writes them."""
+    """A suppressed address or domain. Times are in the ledger's format."""
 
     address: str
-    """As `key` returns it."""
+    """The address or domain, normalized by `key`."""
     at: str = ""
     by: str = ""
-    """The operator's login, or what a server said, for one that was added by a run."""
+    """The operator's login; or the server's reply, for an entry that a run added."""
     reason: str = ""
     until: str = ""
-    """Empty: for ever."""
+    """When the entry ends; empty if it does not."""
     awaits: str = ""
-    """A server has refused it once; a second refusal from this time on completes the entry, which counts for
-    nothing until then. Empty: it is complete."""
+    """A server has refused the address once. A second refusal from this time on completes the entry, which
+    has no effect until then. Empty if it is complete."""
 
     def counts(self, now: str) -> bool:
         return not self.awaits and (not self.until or now < self.until)
@@ -55,11 +56,11 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Entry)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _Entries = dict[str, Entry]
-"""By address, in the order of the file."""
+"""Entries by address, in the order of the file."""
 
 
 def key(text: str) -> str:
-    """Return an address or a domain as it is compared; `@example.com` is `example.com`.
+    """Return an address or a domain in its normalized form; `@example.com` becomes `example.com`.
 
     Raises:
         ValueError: it is neither; the text says why.
@@ -73,15 +74,15 @@ def key(text: str) -> str:
 
 
 def find(spool: Spool, address: str, now: str) -> Entry | None:
-    """Return the entry that keeps a recipient from being mailed, its own or its domain's.
+    """Return the entry that keeps a recipient from being mailed, for its address or its domain.
 
     Args:
-        spool: whose list.
-        address: the recipient's.
-        now: as the ledger writes times.
+        spool: the spool.
+        address: the recipient's address.
+        now: in the ledger's time format.
 
     Raises:
-        OSError: nobody knows; it must not be mailed.
+        OSError: the list cannot be read, so the recipient must not be mailed.
     """
     try:
         plain = key(address)
@@ -94,7 +95,7 @@ def find(spool: Spool, address: str, now: str) -> Entry | None:
 
 
 def look_up(spool: Spool, name: str) -> Entry | None:
-    """Return the entry of this very name, as `key` has it, whether it counts or not; raises OSError."""
+    """Return the entry with this normalized name, whether it has effect or not; raises OSError."""
     try:
         fd = os.open(f"{SUPPRESSED}/{_file_of(name)}", _OLD, dir_fd=spool.root)
     except FileNotFoundError:
@@ -103,7 +104,7 @@ def look_up(spool: Spool, name: str) -> Entry | None:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EPERM, "it is not a file: move it away", f"{SUPPRESSED}/{_file_of(name)}")
-        # Not mapped: a bad sector would end the program instead of raising EIO.
+        # Not mapped, because a bad sector would then kill the program instead of raising EIO.
         data = read_at(fd, found.st_size, 0)
     finally:
         os.close(fd)
@@ -111,7 +112,7 @@ def look_up(spool: Spool, name: str) -> Entry | None:
 
 
 def _found(data: bytes, name: str) -> Entry | None:
-    """Return the last entry of an address: as `_read` has it, without decoding all lines."""
+    """Return the last entry of an address, as `_read` would, without decoding all lines."""
     quoted = _encoder.encode(name)
     entry, at = None, data.find(quoted)
     while at >= 0:
@@ -121,24 +122,24 @@ def _found(data: bytes, name: str) -> Entry | None:
             told = _decoder.decode(data[data.rfind(b"\n", 0, at) + 1 : end])
         except _UNREADABLE:
             told = Entry(address=name, reason="its entry cannot be read")
-        # It may be the reason of another one.
+        # The text may have matched in the reason of another entry.
         entry = told if told.address == name else entry
         at = data.find(quoted, end)
     return entry
 
 
 def entries(spool: Spool) -> Iterator[Entry]:
-    """Read all entries, in no order; raises OSError."""
+    """Yield all entries, in no order; raises OSError."""
     with contextlib.suppress(FileNotFoundError), spool.directory(SUPPRESSED) as directory:
         for number in range(4096):
             yield from _read(directory, f"{number:03x}").values()
 
 
 def add(spool: Spool, new: Iterable[Entry]) -> list[Entry]:
-    """Add entries, durably; one that is there already is replaced by its new one. Returns those that are new.
+    """Add entries, durably, in place of any old ones; return those whose address is new.
 
     Raises:
-        OSError: some may have been added.
+        OSError: some entries may have been added.
     """
     if spool.make_directory(SUPPRESSED):
         os.fsync(spool.root)
@@ -161,12 +162,12 @@ def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str],
     """Replace entries, durably, without waiting for another program that changes the list.
 
     Args:
-        spool: whose list.
-        names: of the entries, as `key` has them.
-        how: given the one that is there, and its name, returns what it becomes; None: there is none.
+        spool: the spool.
+        names: the names of the entries, normalized by `key`.
+        how: takes the present entry or None, and the name; returns the new entry, or None to remove it.
 
     Raises:
-        OSError: some may have been replaced; none, if another program has the list locked.
+        OSError: some entries may have been replaced; none if another program holds the list's lock.
     """
     if spool.make_directory(SUPPRESSED):
         os.fsync(spool.root)
@@ -185,7 +186,7 @@ def amend(spool: Spool, names: Iterable[str], how: Callable[[Entry | None, str],
 
 
 def remove(spool: Spool, names: Iterable[str]) -> list[str]:
-    """Remove entries, durably, and return those that were there; raises OSError: some may be gone."""
+    """Remove entries, durably, and return those that existed; after an OSError some may be gone."""
     by_file: dict[str, list[str]] = {}
     for name in names:
         by_file.setdefault(_file_of(name), []).append(name)
@@ -244,9 +245,9 @@ def _read(
 
 
 def _write(directory: int, name: str, known: _Entries, unreadable: list[bytes]) -> None:
-    """Write what is to take a file's place beside it; no other program does, since the directory is locked.
+    """Write a file's replacement next to it; the directory is locked, so no other program does so.
 
-    Lines that cannot be read are kept, as the last ones: an address that stands in one gets no mail.
+    Lines that cannot be read are kept, after the others: an address that occurs in one gets no mail.
     """
     temporary = f".{name}"
     with contextlib.suppress(FileNotFoundError):

@@ -1,1 +1,1 @@
-"""Reading messages without owning them: listings, `show`, `why`, and what keeps mail waiting."""
+"""Reading messages without locking them: listings, `show`, `why`, and what keeps mail waiting."""

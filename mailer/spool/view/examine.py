@@ -13,7 +13,7 @@ ASK_OWNER = "run this as the spool's owner, or as root"
 
 
 def directories(spool: Path) -> list[Finding]:
-    """Look at whose the spool is, and whether others can enter it."""
+    """Check which user owns the spool, and whether others can enter it."""
     try:
         state = spool.stat()
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def directories(spool: Path) -> list[Finding]:
 
 
 def never_started(spool: Path) -> bool:
-    """True while no program has used this directory as its spool; a fresh clone has one, with a README."""
+    """Return whether no program has used this directory as its spool; a fresh clone has a README in it."""
     return not any(os.path.lexists(spool / name) for name in DIRECTORIES)
 
 
@@ -72,11 +72,11 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
 
 
 def space(spool: Path, min_free: int) -> list[Finding]:
-    """Compare what is free on the spool's filesystem with what new mail must leave free.
+    """Compare the free space of the spool's filesystem with what new mail must leave free.
 
     Args:
-        spool: its directory; if it is not there yet, the nearest parent is looked at.
-        min_free: octets.
+        spool: the spool's directory; if it does not exist yet, its nearest existing parent is checked.
+        min_free: in octets.
     """
     try:
         place = next(place for place in (spool, *spool.parents) if place.is_dir())
@@ -88,7 +88,7 @@ def space(spool: Path, min_free: int) -> list[Finding]:
     words = f"{_size(free)} free; new mail is refused (452) below {_size(min_free)} (minFreeSpace)"
     grade = Grade.PROBLEM if free < min_free else Grade.WARNING if free < 4 * min_free else Grade.OK
     findings = [Finding(str(place), "space", grade, words, "" if grade is Grade.OK else "make room")]
-    if state.f_files:  # filesystems that make inodes as needed (btrfs) say that they have none at all
+    if state.f_files:  # Filesystems that make inodes as needed (btrfs) report none at all.
         words = f"{inodes} inodes free; new mail is refused (452) below {MIN_FREE_INODES}"
         grade = Grade.OK if inodes >= 10 * MIN_FREE_INODES else Grade.WARNING
         grade = Grade.PROBLEM if inodes < MIN_FREE_INODES else grade

@@ -1,7 +1,7 @@
-"""Looking at messages without owning them: what listings, `show` and `why` read.
+"""Reading messages without locking them, for listings, `show` and `why`.
 
-Nobody's lock is taken to read a file: a journal line that is being written looks torn, and does not count.
-What is seen may be old by the time it is printed; nothing is changed by looking.
+Because the reader takes no lock, a journal line that is being written looks torn, and does not count. What
+was read may be out of date when it is printed. Nothing is changed by reading.
 """
 
 import errno
@@ -31,25 +31,25 @@ _UNOPENABLE = {
 }
 
 _SLACK = 1.0
-"""Seconds before a listing began from which a change may belong to it: file times lag the clock a little."""
+"""Seconds before a listing began in which a change may count as later: file times lag the clock a little."""
 
 
 class View:
-    """A spool file opened to be read. Use as a context manager."""
+    """A spool file opened for reading. Use as a context manager."""
 
     def __init__(self, spot: Spot, fd: int, status: os.stat_result) -> None:
         self.spot = spot
         self.fd = fd
         self.status = status
-        """As it was when the file was opened."""
+        """The file's status when it was opened."""
 
     @classmethod
     def open(cls, spool: Spool, spot: Spot) -> Self:
-        """Open what lies at a spot; it never blocks and never follows a link.
+        """Open the file at a spot, without blocking and without following a link.
 
         Raises:
-            FileNotFoundError: it has moved on.
-            Corrupt: it is not a regular file, or cannot be opened by us.
+            FileNotFoundError: it was moved on.
+            Corrupt: it is not a regular file, or we may not open it.
             OSError: as open(2), such as EMFILE.
         """
         try:
@@ -73,12 +73,12 @@ class View:
         check_message(self.fd, entry)
 
     def events(self, entry: Entry) -> list[Event]:
-        """Read the journal's lines."""
+        """Return the journal's events."""
         start = entry.offset + entry.length
         return list(journal.decode(read_at(self.fd, max(0, entry.size - start), start)))
 
     def message(self, entry: Entry) -> Iterator[bytes]:
-        """Stream exactly the message's bytes; raises OSError where they cannot be read, or are gone."""
+        """Yield exactly the message's bytes; raises OSError if they cannot be read, or are gone."""
         position, end = entry.offset, entry.offset + entry.length
         while position < end:
             chunk = read_at(self.fd, min(_CHUNK, end - position), position)
@@ -92,13 +92,13 @@ class View:
         return read_at(self.fd, max(0, min(length, entry.length - offset)), entry.offset + offset)
 
     def in_hand(self) -> bool:
-        """Tell whether somebody holds the file's lock.
+        """Return whether a program holds the file's lock.
 
-        It asks by trying the lock and giving it back at once: in that instant a runner could find the
-        message busy, and would take it in its next pass. The kernel's list of locks says nothing about the
-        processes of other containers.
+        It tries the lock and gives it up immediately. A runner that comes in that instant finds the message
+        busy, and takes it in its next pass. The kernel's list of locks cannot be used, since it does not show
+        the processes of other containers.
         """
-        from mailer.spool.lock import lock  # noqa: PLC0415 - listings find few messages in hand, mostly none
+        from mailer.spool.lock import lock  # noqa: PLC0415 - listings find few messages in `cur/`, mostly none
 
         again = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -117,17 +117,17 @@ class View:
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A message as one look showed it."""
+    """A message as it was read."""
 
     spot: Spot
     entry: Entry | None
-    """None: it cannot be read."""
+    """None if it cannot be read."""
     reason: str = ""
-    """What is wrong with it; empty when nothing is."""
+    """What is wrong with it; empty if nothing is."""
     changed: float = 0.0
     """When the file was last written or moved, in seconds since the epoch."""
     in_hand: bool = False
-    """In `cur/`: its runner is alive. A dead runner's message is taken over by the next run."""
+    """Whether a runner holds it in `cur/`; if none does, the next run takes it over."""
 
     @property
     def id(self) -> str:
@@ -135,7 +135,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def look(spool: Spool, spot: Spot) -> Seen | None:
-    """Look at what lies at a spot; None when it has moved on.
+    """Read the message at a spot; None if it was moved on.
 
     Raises:
         OSError: it cannot be read just now (EMFILE, EIO).
@@ -147,7 +147,7 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
             try:
                 entry = view.entry()
                 if spot.place is Place.CORRUPT:
-                    # The envelope is readable, so it was the message that was damaged: say so.
+                    # The envelope is readable, so the message itself was damaged: this raises the reason.
                     view.check(entry)
             except Corrupt as corrupt:
                 return Seen(spot, None, str(corrupt), changed, in_hand)
@@ -160,7 +160,7 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
 
 
 def recipients_of(spool: Spool, spot: Spot) -> tuple[str, ...]:
-    """Return a message's recipients, as far as they can be read: for the log of what becomes of it."""
+    """Return a message's recipients, as far as they can be read, for the log of what happens to it."""
     try:
         seen = look(spool, spot)
     except OSError:
@@ -169,7 +169,7 @@ def recipients_of(spool: Spool, spot: Spot) -> tuple[str, ...]:
 
 
 Mine = Callable[[str], bool]
-"""Whether the message of this name is in the caller's share, where several list one spool together."""
+"""Whether the message with this name is in the caller's share, when several processes list one spool."""
 
 
 def everything(_: str) -> bool:
@@ -179,37 +179,38 @@ def everything(_: str) -> bool:
 def listing(
     spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
 ) -> Iterator[Seen]:
-    """Stream every message in some places, each once, in no order; arguments and errors as `join_scans`."""
+    """Yield every message in some places once, in no order; arguments and errors as for `join_scans`."""
     return join_scans(spool, now, places, lambda *_: None, mine)
 
 
 _Peeked = TypeVar("_Peeked")
 
 Peek = Callable[[int, Place, str], _Peeked | None]
-"""Given the open directory, its place and a file's name in it: what is known of the file without `look`."""
+"""Takes an open directory, its place and a file name in it; returns the file's data, without `look`."""
 
 
 def join_scans(
     spool: Spool, now: float, places: Iterable[Place], peek: Peek[_Peeked], mine: Mine
 ) -> Iterator[Seen | _Peeked]:
-    """Stream every message in some places, each once, in no order.
+    """Yield every message in some places, each once, in no order.
 
-    One scan would miss what moves from a place not yet scanned to one that was. So the first scan passes over
-    what was moved or written since it began, and a second one, of the directories that have changed, lists
-    that. What is at rest costs eight bytes of memory each, and what moved its spot; nothing else is kept.
+    A single scan would miss messages that move from a place not yet scanned to one that was. So the first
+    scan skips what was moved or written since it began, and a second one, of the directories that have
+    changed, lists that. A message at rest costs eight bytes of memory, and one that moved its spot; nothing
+    else is kept.
 
-    A directory that has not changed since holds only what has lain there all the time, and was seen nowhere
-    else: of that, `peek` need not say when it changed.
+    A directory that has not changed since the scan began holds only messages that were in it all the time and
+    were seen nowhere else. For these, `peek` need not report the time of change.
 
     Args:
-        spool: where.
+        spool: the spool.
         now: seconds since the epoch.
-        places: which.
-        peek: tried before `look` where it may be; None of it means that a look is needed.
-        mine: others are left out.
+        places: the places to list.
+        peek: tried before `look` in directories at rest; if it returns None, `look` is used.
+        mine: selects the messages to list.
 
     Raises:
-        OSError: a directory cannot be read, or the trouble is one that every message has (EMFILE).
+        OSError: a directory cannot be read, or the error is one that every message would have (EMFILE).
     """
     places = tuple(places)
     began = now - _SLACK
@@ -240,7 +241,7 @@ def join_scans(
 
 
 def _look_all_the_same(spool: Spool, spot: Spot) -> Seen | None:
-    """Look as `look` does; one message on a bad sector does not hide the others."""
+    """Read a message as `look` does, but report an unreadable one (a bad sector) instead of raising."""
     try:
         return look(spool, spot)
     except OSError as error:
@@ -253,8 +254,8 @@ def _moved_since(spool: Spool, places: Iterable[Place], began: float, mine: Mine
     for place in places:
         for bucket in buckets(spool, place) if place in BUCKETED else [""]:
             directory = f"{place}/{bucket}" if bucket else place.value
-            # A rename changes both directories. (*Measured: without this look at them, the listing of a spool
-            # at rest takes a third longer.*)
+            # A rename changes both directories. (*Measured: without this check of the directories, the
+            # listing of a spool at rest takes a third longer.*)
             if _changed(spool, directory) >= began:
                 for name in filter(mine, names(spool, directory)):
                     spot = Spot(place, name, bucket)

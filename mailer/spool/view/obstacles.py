@@ -1,7 +1,7 @@
-"""What keeps all mail from being tried, and when a message is tried next: the one answer that all show.
+"""What keeps all mail from being tried, and when a message is tried next: the same answer for all displays.
 
 A message's journal says when it is due. Listings, `why`, the dry run, the status page and `mailer top` ask
-here what that comes to while the operator or the providers' state keeps everything back.
+this module when it is tried if the operator, or the providers' state, keeps everything back.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from mailer.spool.state.provider_state import Health, ProviderState, health
 from mailer.spool.view.inspect import look
 
 _IN_HAND = 500
-"""Messages in hand that are looked at; a runner has 220 at most by default."""
+"""The most messages in `cur/` to look at; a runner holds at most 220 by default."""
 _ROOM = 64 * 1024
-"""Octets. Less is too little for a few outcomes, which are reserved before anything is sent."""
+"""Octets. With less free there is no room for a few outcomes, which is reserved before anything is sent."""
 
 
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that keeps mail which could be tried from being so."""
+    """Something that keeps mail back which could otherwise be tried."""
 
     until: float | None
-    """Seconds since the epoch; None: until the operator ends it."""
+    """When it ends, in seconds since the epoch; None if only the operator ends it."""
     ends: str = ""
-    """How the operator ends it, as `next` goes on."""
+    """How the operator ends it, worded to follow "next"."""
     brief: str
     """The cause, for a line of a listing."""
     said: str
@@ -46,23 +46,24 @@ class UsedUp(msgspec.Struct, frozen=True):
     """A provider's budget that is used up."""
 
     until: float
-    """Seconds since the epoch."""
+    """When there is room again, in seconds since the epoch."""
     waits: bool
-    """All mail waits for it, as long as the provider is not paused; else the next provider gets it."""
+    """Whether all mail waits for it, unless the provider is paused; if not, the next provider gets the
+    mail."""
     words: str
-    """How much is used, of what."""
+    """How much of what is used."""
 
 
 class Next(msgspec.Struct, frozen=True):
     """When a message is tried next."""
 
     due: float | None
-    """By its journal, in seconds since the epoch; None: now."""
+    """When it is due by its journal, in seconds since the epoch; None if now."""
     obstacle: Obstacle | None = None
-    """What keeps it from being tried when it is due; None: nothing does."""
+    """What keeps it from being tried when it is due; None if nothing does."""
 
     def words(self, now: float) -> str:
-        """Say it in a few words; args: now: seconds since the epoch."""
+        """Say this in a few words; args: now: seconds since the epoch."""
         if self.obstacle is None:
             return "next at the next run" if self.due is None else words.due(self.due, now)
         if self.obstacle.until is None:
@@ -71,7 +72,7 @@ class Next(msgspec.Struct, frozen=True):
 
 
 def next_attempt(due: float | None, obstacles: Collection[Obstacle]) -> Next:
-    """Tell when a message is tried next; args: due: as `Next.due`."""
+    """Return when a message is tried next; args: due: as `Next.due`."""
     last = max(obstacles, key=_end, default=None)
     if last is None or (due is not None and full_minute(due) >= _end(last)):
         return Next(due)
@@ -89,14 +90,14 @@ def obstacles(
     account_at: Callable[[str], str],
     used_up: Mapping[str, UsedUp] | None = None,
 ) -> tuple[Obstacle, ...]:
-    """Find what keeps all mail back.
+    """Return everything that keeps all mail back.
 
     Args:
-        spool: with the state of runners and providers.
-        ways: the providers' names by their accounts; none: mail may leave without a provider.
+        spool: the spool, with the state of runners and providers.
+        ways: the providers' names by their accounts; empty if mail may leave without a provider.
         now: seconds since the epoch.
-        account_at: tells whose account a hop of the journal is; empty: nobody's.
-        used_up: the budgets that are, by account.
+        account_at: returns the account of a hop in a journal; empty if it has none.
+        used_up: the budgets that are used up, by account.
     """
     found = (
         _pause(spool),
@@ -117,7 +118,7 @@ def _pause(spool: Spool) -> Obstacle | None:
 
 
 def _disk(spool: Spool) -> Obstacle | None:
-    """Tell whether nothing can be written, for then nothing is sent: it could not be recorded."""
+    """Return an obstacle if nothing can be written: outcomes could not be recorded, so nothing is sent."""
     disk = os.fstatvfs(spool.root)
     free = disk.f_bavail * disk.f_frsize
     if disk.f_flag & os.ST_RDONLY:
@@ -132,7 +133,7 @@ def _disk(spool: Spool) -> Obstacle | None:
 
 
 def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
-    """Tell until when every provider is paused; None while one gets mail."""
+    """Return until when every provider is paused; None while one of them gets mail."""
     states, moment = provider_state.read(spool), datetime.fromtimestamp(now, UTC)
     known = [(name, states.get(account, ProviderState())) for account, name in ways.items()]
     paused = [
@@ -155,7 +156,7 @@ def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
 def _budget(
     spool: Spool, ways: Mapping[str, str], now: float, used_up: Mapping[str, UsedUp]
 ) -> Obstacle | None:
-    """Tell until when budgets keep all mail: that of the provider it waits at, or those of all."""
+    """Return until when budgets keep all mail back: that of the provider it waits for, or those of all."""
     states, moment = provider_state.read(spool), datetime.fromtimestamp(now, UTC)
     ends: dict[str, float] = {}
     for account in ways:
@@ -169,7 +170,7 @@ def _budget(
             break
     account = min(ends, key=lambda each: (ends[each], each not in used_up), default="")
     if account not in used_up:
-        return None  # They are paused, all of them, or the first to be used again is.
+        return None  # All are paused, or a paused one is the first that can be used again.
     name, until = ways[account], ends[account]
     return Obstacle(
         until=until,
@@ -182,9 +183,9 @@ def _budget(
 def _turns(
     spool: Spool, ways: Mapping[str, str], now: float, account_at: Callable[[str], str]
 ) -> Obstacle | None:
-    """Tell when the mail in hand has had its turn, if that waits for one at every provider.
+    """Return when the mail in `cur/` has had its turn, if it waits for one at every provider.
 
-    A runner takes as much in hand as may wait there; what is in `new/` comes after that.
+    A runner claims as much mail as may wait there; the mail in `new/` comes after that.
     """
     last: dict[str, tuple[float, int, Event]] = {}
     for each in _throttled(spool) if ways else ():
@@ -208,7 +209,7 @@ def _turns(
 
 
 def _throttled(spool: Spool) -> Iterator[Event]:
-    """Find what the messages in living runners' hands wait for."""
+    """Yield what the messages that running runners hold wait for."""
     for name in islice(names(spool, Place.CUR), _IN_HAND):
         with contextlib.suppress(OSError):
             seen = look(spool, Spot(Place.CUR, name))
@@ -217,5 +218,5 @@ def _throttled(spool: Spool) -> Iterator[Event]:
 
 
 def sentences(found: Sequence[Obstacle]) -> str:
-    """Say all of them, one after the other; empty: there is none."""
+    """Return all of them as sentences; empty if there are none."""
     return " ".join(f"{each.said}." for each in found)

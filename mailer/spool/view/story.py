@@ -1,6 +1,6 @@
-"""The story of a message: what each line of its journal, or of the ledger, means in plain words.
+"""The history of a message: each line of its journal, or of the ledger, in plain words.
 
-`verdict` says what it all comes to.
+`verdict` summarizes it.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,25 +20,25 @@ from mailer.spool.view.summary import Summary
 
 
 def tell(step: "Step") -> str:
-    """Say in one line when and what happened."""
+    """Format a step as one line: when and what happened."""
     return f"{words.moment_of(step.event.at)}  {what(step.event, step)}"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One line of the story: something that happened, once or several times in the same words."""
+    """One line of the history: an event, or several in a row that differ only in time and attempt."""
 
     event: Event
     """The last of them."""
     times: int = 1
     first_attempt: int = 0
     since: str = ""
-    """When the first of them was; empty: there is one."""
+    """When the first of them happened; empty if there is only one."""
 
 
 def chronicle(events: Sequence[Event]) -> list[Step]:
-    """Tell everything in order; a series of attempts that went alike is told once.
+    """Return the history in order; a series of attempts with the same result is one step.
 
-    That a message is being handed over is left out where its outcome follows.
+    A `committing` line is left out if its outcome follows.
     """
     settled = {(e.attempt, e.hop) for e in events if e.event in OUTCOMES and e.event != Kind.COMMITTING}
     kept = [e for e in events if e.event != Kind.COMMITTING or (e.attempt, e.hop) not in settled]
@@ -66,7 +66,7 @@ def _again(before: Step, now: Step) -> Step:
 
 
 def what(event: Event, step: Step | None = None) -> str:
-    """Say in one line what happened; replies and system errors are quoted as they came."""
+    """Say in one line what happened; replies and system errors are quoted verbatim."""
     text = _happening(event)
     if step and step.since:
         since = words.moment_of(step.since)
@@ -111,7 +111,7 @@ _PHRASES = {
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }
-"""What the journal's events, and those that only the ledger has, are called."""
+"""The phrases for the journal's events, and for those that occur only in the ledger."""
 _OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
 
 
@@ -138,7 +138,7 @@ def unreadable(seen: Seen) -> str:
 
 
 def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) -> str:
-    """Say what a message's state alone does not: by which user or program, until when, why.
+    """Say what a message's place alone does not: held by which user or program, until when, why.
 
     Args:
         summary: the message.
@@ -162,7 +162,7 @@ def situation(summary: Summary, now: float, keeps: Collection[Obstacle] = ()) ->
 
 
 def turn(throttled: Event) -> str:
-    """Say for what a message waits in its runner's hands."""
+    """Say what a message waits for in its runner."""
     when = words.moment_of(throttled.next)
     return printable(f"waits for its turn at {throttled.hop}, about {when}: {throttled.reason}", 500)
 
@@ -179,15 +179,15 @@ def _waiting(summary: Summary, now: float, keeps: tuple[Obstacle, ...]) -> str:
     return _expected(full_minute(due), summary.attempts, now, keeps)
 
 
-# Thousands of messages wait in one bucket: to say the same of each anew takes longer than to read the file.
+# Cached: thousands of messages wait in one bucket, and formatting takes longer than reading a file.
 @lru_cache(maxsize=1024)
 def _expected(minute: int | None, attempts: int, now: float, keeps: tuple[Obstacle, ...]) -> str:
-    """Say when messages are tried that are due at a full minute: at that, as their bucket says."""
+    """Say when messages due at a full minute, as their bucket says, are tried."""
     return f"{next_attempt(minute, keeps).words(now)}, {words.count(attempts, 'attempt')}"
 
 
 def outcome(standing: Standing) -> str:
-    """Say how one recipient stands, where, and what was said of it."""
+    """Say a recipient's status, at which hop, and with which reply."""
     at = f" at {standing.hop}" if standing.hop else ""
     reply = f": {standing.reply}" if standing.reply else ""
     return f"{words.address(standing.address)}: {standing.status}{at}{reply}"

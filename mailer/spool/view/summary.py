@@ -1,9 +1,9 @@
-"""The summary of a message: what one line of a listing shows, for a third of what `look` costs.
+"""The summary of a message: the columns of a listing, for a third of the cost of `look`.
 
-An operator lists a hundred thousand messages to find one. Nearly all of them are ordinary files: their block
-is as we write it, no address is quoted, each line of the journal counts. Of such a file the few columns are
-taken straight from its bytes. Whatever is not ordinary (damage, a link, a dead runner's message, an
-operator's requeue) is left to `look`, which knows all cases: a summary may give up, and is never wrong.
+An operator may list a hundred thousand messages to find one. Nearly all of them are ordinary files: the block
+is as we write it, no address is quoted, every line of the journal parses. For such a file the few columns are
+taken directly from its bytes. Anything else (damage, a link, a dead runner's message, an operator's requeue)
+is left to `look`, which handles all cases: a summary may give up, but is never wrong.
 """
 
 import os
@@ -25,17 +25,17 @@ from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import Mine, Seen, everything, join_scans
 
 _READ = 8 * 1024
-"""Octets of a file's beginning, and of its journal if that lies further on: enough for what is ordinary."""
+"""Octets read of a file's beginning, and of its journal if that begins later: enough for ordinary files."""
 
 _PAGE = 4096
-"""Octets. Pages may be larger: multiples of it. A read ends early at the beginning of one that is bad."""
+"""Octets. The page size, or a divisor of it: a read may end early at the beginning of a bad page."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOATIME
-"""Without the time of access: a first listing would write a hundred thousand inodes. Only the file's owner
-may ask for that; at another's file we give up."""
+"""Without updating the access time: otherwise a first listing would write a hundred thousand inodes. Only the
+file's owner may open it like this; for another user's file we give up."""
 
 _ORDINARY = {Place.NEW, Place.RETRY, Place.HOLD, Place.FAILED, Place.SENT}
-"""Where a message's line needs no more than its file says."""
+"""The places in which a message's file has everything that its line in a listing shows."""
 
 _BLOCK = compile_late(
     rf"Spool-Format: {FORMAT}\r\n"
@@ -63,25 +63,25 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     sender: str
     recipients: Sequence[str]
     statuses: Sequence[Status]
-    """How each recipient stands."""
+    """The status of each recipient."""
     attempts: int
     next: float | None
     """As `State.next`."""
     held: str
     """As `State.held`."""
     reply: str
-    """What was said of the first recipient that still waits, or else of the first that was given up."""
+    """The reply for the first recipient that still waits, or else for the first that was given up."""
     in_hand: bool = False
     reason: str = ""
-    """These two as `Seen` has them."""
+    """This and `in_hand` as in `Seen`."""
     throttled: Event | None = None
-    """As `State.throttled`, of a message in hand."""
+    """As `State.throttled`, if a runner holds the message."""
 
 
 def summaries(
     spool: Spool, now: float, places: Iterable[Place] = QUEUE, mine: Mine = everything
 ) -> Iterator[Seen | Summary]:
-    """Stream what `inspect.listing` does, summed up where that is enough; arguments, errors as there."""
+    """Yield what `inspect.listing` does, as summaries where possible; arguments and errors are the same."""
     return join_scans(spool, now, places, _at_a_glance, mine)
 
 
@@ -101,10 +101,10 @@ def _at_a_glance(directory: int, place: Place, name: str) -> Summary | None:
 
 
 def _columns(fd: int, place: Place, name: str) -> Summary | None:
-    """Take the columns from an open file; None, or a ValueError, when it is not ordinary."""
+    """Take the columns from an open file; if it is not ordinary, return None or raise ValueError."""
     head = os.pread(fd, _READ, 0)
     if len(head) < _READ and len(head) % _PAGE == 0:
-        return None  # It may go on behind a bad sector.
+        return None  # It may continue after a bad sector.
     offset = head.find(BEFORE_LENGTH) + len(BEFORE_LENGTH) + LENGTH_WIDTH
     block = head[:offset]
     found = _BLOCK.fullmatch(block.decode())
@@ -128,7 +128,7 @@ def _columns(fd: int, place: Place, name: str) -> Summary | None:
 
 
 def _read(fd: int, offset: int) -> bytes:
-    """Read `_READ` octets, or to the end of the file; raises ValueError if a bad sector may be there."""
+    """Read `_READ` octets, or up to the end of the file; raises ValueError if a bad sector may be there."""
     data = os.pread(fd, _READ, offset)
     if len(data) < _READ and (offset + len(data)) % _PAGE == 0:
         raise ValueError("it may go on")
@@ -139,7 +139,7 @@ _Folded = tuple[list[str], list[Status], int, float | None, str, str]
 
 
 def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
-    """Fold the accepted line and what follows, as `journal.advance` does, into `recipients` to `reply`."""
+    """Fold the accepted line and later ones, as `journal.advance` does, into `recipients` to `reply`."""
     last: dict[str, Event | None] = dict.fromkeys(addresses)
     attempts, held = 0, ""
     for event in events[1:]:
@@ -160,7 +160,7 @@ def _fold(addresses: list[str], events: list[Event]) -> _Folded | None:
 
 
 def _stand(outcomes: Iterable[Event | None], first: str) -> tuple[list[Status], float | None, str]:
-    """Tell from each recipient's last outcome how it stands, when the first is due, and what was said."""
+    """Return each recipient's status, when the first is due, and the reply, from the last outcomes."""
     statuses: list[Status] = []
     waiting, given_up = "", ""
     times = []
@@ -181,7 +181,7 @@ def _stand(outcomes: Iterable[Event | None], first: str) -> tuple[list[Status], 
 
 
 def _telling(statuses: Iterable[Status], replies: Iterable[str]) -> str:
-    """Choose the reply that says why a message still waits, or else why it was given up; empty: none does."""
+    """Return the reply that explains why a message waits, or else why it was given up; empty if none does."""
     first: dict[bool, str] = {}
     for status, reply in zip(statuses, replies, strict=True):
         if reply and status is not Status.SENT:
@@ -203,15 +203,15 @@ _SAY_NOTHING_HERE = {
     Kind.NOTIFIED,
     Kind.TROUBLE,
 }
-"""Lines that change no column; trouble may, where it takes a doubt away."""
+"""Lines that change no column; a `trouble` line may, if it ends a doubt."""
 _FINAL = {status for status in Status if status.final}
 _ACCEPTED, _SENT = Kind.ACCEPTED, Kind.SENT
 _PENDING, _SENT_STATUS = Status.PENDING, Status.SENT
-"""By names of their own: Python 3.11 looks a member up in its class by calling Python."""
+"""Module-level names, because Python 3.11 runs Python code to look up a member in its enum class."""
 
 
 def _seconds(text: str) -> float:
-    """Read a time as `clock.seconds` does, which takes twice as long; raises ValueError."""
+    """Parse a time as `clock.seconds` does, in half the time; raises ValueError."""
     if text[26:] != "Z":
         raise ValueError(text)
     return (_minute(text[:16]) + int(text[17:19] + text[20:26])) / 1_000_000
@@ -223,7 +223,7 @@ def _minute(text: str) -> int:
 
 
 def of_seen(seen: Seen | Summary) -> Summary | None:
-    """Make of a full look what a summary would have shown; None: the message cannot be read."""
+    """Return the summary of a message that was fully read; None if it cannot be read."""
     if isinstance(seen, Summary):
         return seen
     entry = seen.entry

@@ -1,6 +1,7 @@
-"""The state of a message for the operator: what keeps it, who has to act, how to begin, until when.
+"""The state of a message in words for the operator: what keeps it, until when, and what to do first.
 
-The words about one reply (`Outlook.advise`) come from who can read replies; this module knows the journal.
+The advice about a reply (`Outlook.advise`) comes from the caller, which can interpret replies; this module
+interprets the journal.
 """
 
 import math
@@ -21,11 +22,11 @@ from mailer.spool.view.obstacles import Obstacle, next_attempt, sentences
 from mailer.spool.view.story import outcome, turn
 
 NOTHING_TO_DO = "nothing to do, wait for the next attempt."
-"""The end of the advice for what is usual; it is not given while the next attempt is overdue."""
+"""The end of the advice for ordinary situations; it is left out while the next attempt is overdue."""
 _ADVICE = 3
-"""Pieces of advice; recipients of one message mostly meet the same trouble."""
+"""The most pieces of advice; recipients of one message mostly meet the same trouble."""
 _HOPS = 8
-"""Hops of the last attempt that are named."""
+"""The most hops of the last attempt to name."""
 
 
 def _no_advice(_: Standing) -> str:
@@ -37,28 +38,28 @@ def _not_known(_: str) -> Standing | None:
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides beside the message itself how it goes on."""
+    """What decides how a message continues, in addition to the message itself."""
 
     now: float
     """Seconds since the epoch."""
     obstacles: tuple[Obstacle, ...] = ()
-    """What keeps all mail that could be tried from being so."""
+    """What keeps back all mail that could be tried."""
     max_age: float = 0.0
-    """Seconds until a message is given up, `retry.maxAge`; 0: not known."""
+    """Seconds until a message is given up, `retry.maxAge`; 0 if not known."""
     fate: Callable[[str], Standing | None] = _not_known
-    """How the notification with this id stands; None: nobody knows."""
+    """Returns the status of the notification with this id; None if it is not known."""
     name: Callable[[str], str] = str
-    """Writes a hop with the name that the operator gave it."""
+    """Formats a hop with the name that the operator gave it."""
     advise: Callable[[Standing], str] = _no_advice
-    """Says what to do about how a recipient stands; empty: nothing is known."""
+    """Returns what to do about a recipient's status; empty if nothing is known."""
 
 
 def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
-    """Say how a message in the spool stands, and what the operator can do; the most important first.
+    """Describe the state of a message in the spool and what the operator can do; most important first.
 
     Args:
         seen: the message.
-        events: its journal.
+        events: its journal's events.
         outlook: what else decides.
     """
     if seen.entry is None:
@@ -78,7 +79,7 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
 
 
 def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
-    """Say what keeps a message from these recipients, and what to do first: `verdict` without their list."""
+    """Say what keeps a message from these recipients and what to do, without `verdict`'s list of them."""
     if seen.entry is None:
         return verdict(seen, events, outlook)
     asked = _asked(seen.entry.state.standings, whom)
@@ -98,7 +99,7 @@ def gist(seen: Seen, events: Sequence[Event], outlook: Outlook, whom: Callable[[
 
 
 def _asked(standings: Sequence[Standing], whom: Callable[[str], bool]) -> Sequence[Standing]:
-    """Choose those that were asked about; all, if the envelope names others (`redirectAllTo`)."""
+    """Return the recipients that were asked about; all if the envelope has none (`redirectAllTo`)."""
     return [each for each in standings if whom(each.address)] or standings
 
 
@@ -108,7 +109,7 @@ def _timely(lines: list[str], entry: Entry, outlook: Outlook) -> list[str]:
 
 
 def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -> list[str]:
-    """Say what to do first; stuck recipients come before those that have the mail."""
+    """Return what to do first; recipients still waiting come before those that have the mail."""
     order = sorted(standings, key=lambda standing: standing.status is Status.SENT)
     said = dict.fromkeys(filter(None, map(outlook.advise, order)))
     return [line.replace("{id}", message_id) for line in list(said)[:_ADVICE]]
@@ -147,7 +148,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
 
 
 def _kept_back(reason: str) -> str:
-    """Say why a message is held; without a reason of theirs the journal names the operator."""
+    """Say why a message is held; if an operator gave no reason, the journal says "held by" and a name."""
     return f"H{reason[1:]}" if reason.startswith("held by ") else f"Held: {reason}"
 
 
@@ -176,7 +177,7 @@ def _time(text: str) -> float:
 
 
 def _sent(hops: Collection[str], rest: str) -> str:
-    """Say where a message is that all its recipients have: what never left this host reached nobody."""
+    """Say where a message is that was sent to all recipients; in the local Maildir it has reached none."""
     if set(hops) == {LOCAL}:
         return f"Kept in the local Maildir; it has not left this host; {rest}."
     besides = ", of whom some have it in the local Maildir only" if LOCAL in hops else ""
@@ -208,7 +209,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     until = f"; given up on {words.moment(end)} unless sent before"
     if end <= now:
         until = f"; given up then unless sent, for its time ended on {words.moment(end)}"
-    # Whoever was refused for good, and is asked once more, is given up then: the advice says so.
+    # A recipient that was refused ambiguously is asked once more and then given up: the advice says so.
     lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
     return (
         f"Waiting to be tried again, after {words.count(state.attempts, 'attempt')}; "
@@ -238,7 +239,7 @@ def _standing(standing: Standing, entry: Entry, outlook: Outlook) -> str:
 
 
 def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
-    """Say whether the sender knows."""
+    """Say whether the sender was notified."""
     if standing.notice:
         of_what = "" if standing.status.final else " that it had failed"
         return f"; {_heard(standing.notice, outlook.fate(standing.notice), of_what)}"
@@ -250,7 +251,7 @@ def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
 
 
 def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
-    """Say what became of a notification, whose own failure is not reported to anybody."""
+    """Say what happened to a notification; its own failure is not reported to any sender."""
     if stands is None:
         return f"the sender is told{of_what} in {notice}"
     reply = f": {stands.reply}" if stands.reply else ""
@@ -264,7 +265,7 @@ def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
 
 
 def _elsewhere(entry: Entry, events: Sequence[Event]) -> list[Standing]:
-    """Return what the last attempt met at other hops than those that recipients stand with."""
+    """Return the trouble of the last attempt at hops other than those in the recipients' statuses."""
     attempt = max((event.attempt for event in events if event.event == Kind.TROUBLE), default=0)
     if attempt < entry.state.attempts or not any(s.status is not Status.SENT for s in entry.state.standings):
         return []
@@ -274,7 +275,7 @@ def _elsewhere(entry: Entry, events: Sequence[Event]) -> list[Standing]:
 
 
 def _other_hops(entry: Entry, events: Sequence[Event], outlook: Outlook) -> Iterator[str]:
-    """Name every hop that the last attempt met trouble at, beside the one that a recipient stands with."""
+    """Name each hop at which the last attempt met trouble, except those in the recipients' statuses."""
     met = _elsewhere(entry, events)
     for each in met[:_HOPS]:
         name, attempts = outlook.name(each.hop), entry.state.attempts
@@ -287,7 +288,7 @@ _UNSENT = "it was read, signed or connected for"
 
 
 def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
-    """Say how often runners died with the message since it last had an outcome, and what they were doing."""
+    """Say how often runners died with the message since its last outcome, and what they were doing."""
     died: dict[str, int] = {}
     before = _UNSENT
     for event in events:
@@ -307,7 +308,7 @@ def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
 
 
 def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
-    """Say what became of a message whose file is gone, from its ledger lines in order."""
+    """Describe what happened to a message whose file is gone, from its ledger lines in order."""
     last = last_standings(events)
     removed = next((event for event in reversed(events) if event.event == "removed"), None)
     about = [_is_about(event.about) for event in events if event.about][:1]
@@ -326,7 +327,7 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
 
 
 def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[str], bool]) -> list[str]:
-    """Say as `gist` does what became of a message whose file is gone."""
+    """Do as `gist` for a message whose file is gone, from its ledger lines in order."""
     asked = _asked(last_standings(events), whom)
     stands = verdict_of_ledger(events, outlook)[:1]
     told = (*stands, *_was_in_doubt(events), *advice(asked, outlook, ""))
@@ -334,7 +335,7 @@ def gist_of_ledger(events: Sequence[Event], outlook: Outlook, whom: Callable[[st
 
 
 def last_standings(events: Iterable[Event]) -> list[Standing]:
-    """Return how each recipient stands by a message's ledger lines, in order."""
+    """Return the last status of each recipient by a message's ledger lines, in order."""
     last: dict[str, Standing] = {}
     for event in events:
         if event.event in _SETTLED:
@@ -346,7 +347,7 @@ _SETTLED = frozenset({Kind.ACCEPTED, *(status.value for status in Status)})
 
 
 def _was_in_doubt(events: Sequence[Event]) -> Iterator[str]:
-    """Say that somebody may have it twice: the first reply was lost, and it was sent again."""
+    """Say that a recipient may have it twice: the first reply was lost, and it was sent again."""
     doubtful = {
         address: event.hop for event in events if event.event == Kind.UNCERTAIN for address in event.to
     }

@@ -1,4 +1,4 @@
-"""What waits in a spool: for a runner, if there is one, or for the operator."""
+"""What waits in a spool, for a runner or for the operator, and whether any runner is active."""
 
 import errno
 import os
@@ -19,15 +19,15 @@ from mailer.spool.view.inspect import View
 from mailer.spool.words import duration
 
 _LATE = 300.0
-"""Seconds after which a message that is ready should be in a runner's hands: five runs by cron."""
+"""Seconds after which a runner should have claimed a message that is ready: five runs by cron."""
 _START = "start mailer-send --watch, or its timer or cron line; journalctl -u mailer-send says why it ended"
 
 
 def queue(spool: Path, now: float) -> list[Finding]:
-    """Look at what waits, whether anybody sends it, and what waits for the operator.
+    """Check what waits for a runner, whether a runner is active, and what waits for the operator.
 
     Args:
-        spool: its directory.
+        spool: the spool's directory.
         now: seconds since the epoch.
     """
     try:
@@ -43,7 +43,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
         try:
             return [_sending(opened, now), *_at_rest(opened, now)]
         except OSError as error:
-            # A place that is missing is made at the next start; what stands in its way is reported above.
+            # Missing places are made at the next start; what would prevent that is reported elsewhere.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
             words = f"not all of its directories are there: {error.filename}"
@@ -58,14 +58,14 @@ def _sending(spool: Spool, now: float) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What tells whether anybody sends. What is ready and left lying says more than what is running."""
+    """Signs of whether a runner is active. A message that is ready and not taken says more than a process."""
 
     late: float
-    """Seconds for which something has been ready to be sent; 0: nothing is."""
+    """Seconds for which a message has been ready to be sent; 0 if none is."""
     in_hand: int
-    """Messages in a living runner's hands."""
+    """Messages that running runners hold."""
     idle: float | None
-    """Seconds since the last run ended, or was last seen at work; None: there was none."""
+    """Seconds since the last run ended, or was last seen at work; None if there was none."""
 
 
 def _signs(spool: Spool, now: float) -> Signs:
@@ -82,11 +82,11 @@ def _idle(spool: Spool, now: float) -> float | None:
     try:
         return None if last is None else max(0.0, now - clock.seconds(last.at))
     except ValueError:
-        return None  # no mark of ours
+        return None  # It was not written by us.
 
 
 def judge(signs: Signs, about: str) -> Finding:
-    """Say whether anybody sends."""
+    """Judge whether a runner is active."""
 
     def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
         ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
@@ -107,7 +107,7 @@ def judge(signs: Signs, about: str) -> Finding:
 
 
 def _ready_since(spool: Spool) -> Iterator[float]:
-    """When each message came into `new/`: a rename is a change of the inode."""
+    """Yield when each message came into `new/`: a rename changes the inode's ctime."""
     for name in names(spool, Place.NEW):
         try:
             yield os.stat(f"{Place.NEW}/{name}", dir_fd=spool.root, follow_symlinks=False).st_ctime
@@ -116,7 +116,7 @@ def _ready_since(spool: Spool) -> Iterator[float]:
 
 
 def _due_since(spool: Spool, now: float) -> Iterator[float]:
-    """When the buckets that are due and not empty became due, the earliest first."""
+    """Yield when each due bucket that is not empty became due, the earliest first."""
     for bucket in buckets(spool, Place.RETRY):
         if bucket_time(bucket) > now:
             return
@@ -131,7 +131,7 @@ def _in_hand(spool: Spool) -> int:
             with View.open(spool, spot) as view:
                 held += view.in_hand()
         except (OSError, ValueError):
-            continue  # moved on, or no message
+            continue  # It was moved on, or is not a message.
     return held
 
 
