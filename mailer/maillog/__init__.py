@@ -1,1 +1,1 @@
-"""The record of what happened to mail: one function per event, and the ledger that they write to."""
+"""The record of what happened to mail: one method per event, and the ledger that they write to."""

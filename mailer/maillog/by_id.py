@@ -1,8 +1,8 @@
-"""All that the ledger has of one message, in the order in which it was written.
+"""All ledger lines of one message, in the order in which they were written.
 
-The time in a message's id says where its lines should begin. It is a hint: a clock that was ahead when the
-message came, and was put right, wrote them to days before. So when a story lacks its beginning, its end or an
-attempt, the whole ledger is searched; and what is found is put in the order of the attempts, not of the days.
+The time in a message's id says where its lines should begin. It is only a hint: if the clock was ahead when
+the message arrived, and was then corrected, the later lines are in earlier days. So if the beginning, the end
+or an attempt is missing, the whole ledger is searched. The lines are then ordered by attempts, not by days.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,21 +14,21 @@ from mailer.maillog.ledger import Line, OpenDirectory
 from mailer.maillog.search import Found, Query, find
 
 _MANY = 10_000
-"""Lines that are put in order; the beginning of an id may be that of all messages."""
+"""The most lines to put in order, since a short prefix may be that of all ids."""
 
 
 def lines_of(
     directory: OpenDirectory, query: Query, *, ends: Mapping[str, int] | None = None
 ) -> Iterator[Found]:
-    """Stream the lines of the messages whose id begins as the query says, the earliest written first.
+    """Yield the lines of the messages whose id begins as the query says, the earliest written first.
 
     Args:
         directory: opens the spool's `log/`.
-        query: has an id, and as `nothing_before` the time that the id tells.
-        ends: as `find` takes it.
+        query: has an id, and in `nothing_before` the time from that id.
+        ends: as for `find`.
 
     Raises:
-        OSError: as `find` does.
+        OSError: as for `find`.
     """
     hinted = find(directory, query, ends=ends)
     found = list(islice(hinted, _MANY))
@@ -39,7 +39,7 @@ def lines_of(
 
 
 def _is_whole(found: Iterable[Found]) -> bool:
-    """Tell whether every message that was found has its beginning, its end, and each attempt."""
+    """Return whether every message that was found has its beginning, its end, and each attempt."""
     stories: dict[str, list[Line]] = {}
     for line, _ in found:
         stories.setdefault(line.id, []).append(line)
@@ -54,9 +54,9 @@ def _is_told(story: Sequence[Line]) -> bool:
 
 
 def _in_order(found: Sequence[Found]) -> Sequence[Found]:
-    """Order the lines of one message by its attempts: the clocks of its days may differ.
+    """Order the lines of one message by its attempts, since the clocks of its days may differ.
 
-    A line without an attempt, or one that a later run repeats, keeps its place behind the line before it.
+    A line without an attempt, or one that a later run repeats, stays after the line before it.
     """
     if len({line.id for line, _ in found}) != 1:
         return found

@@ -1,8 +1,8 @@
-"""Deduplication: which repeated outcomes their dead runner had not logged yet.
+"""Deduplicate outcomes that are logged again, because their dead runner may have logged them already.
 
-Only lines marked `again` can tell something twice, so this is the only place that has to look back, and
-counting needs no memory of what was counted. It costs a search of the ledger for each message that a dead
-runner left behind, from its end back to the message's acceptance.
+Only lines marked `again` can repeat something. So only this module has to look back in the ledger, and
+counting needs no memory of what was counted. The cost is one search of the ledger for each message that a
+dead runner left, from the end back to the message's acceptance.
 """
 
 from msgspec.structs import replace
@@ -12,16 +12,16 @@ from mailer.maillog.rows import Row
 from mailer.maillog.search import Query, find
 
 _Key = tuple[str, int, str]
-"""Event, attempt, and recipient (or, with an empty event, what the message came to)."""
+"""Event, attempt, and recipient; or an empty event, the attempt, and the result of the whole message."""
 
 
 class Deduplication:
-    """Answers for one log directory; it remembers the messages that it was asked about."""
+    """Deduplicates for one log directory; it remembers the messages that it was asked about."""
 
     def __init__(self, directory: OpenDirectory) -> None:
         self._directory = directory
         self._known: dict[str, dict[_Key, str]] = {}
-        """By id: the time of the first line with each outcome, among its repetitions; else empty."""
+        """By id and outcome: the time of the first `again` line with it; empty if another line has it."""
 
     def fresh(self, row: Row) -> Row:
         """Reduce a repeated line to the outcomes that no earlier line has; raises OSError."""
@@ -37,14 +37,14 @@ class Deduplication:
 
     def _first_told(self, message_id: str, at: str) -> dict[_Key, str]:
         known: dict[_Key, str] = {}
-        # Backwards, so the earliest of a kind is entered last.
+        # Backwards, so that the earliest line with an outcome is entered last.
         for line, _ in find(self._directory, Query(id=message_id), newest_first=True):
             for key in _keys(line):
                 if not line.again:
                     known[key] = ""
                 elif known.get(key) != "":
                     known[key] = line.at
-            # A message that came after its own events was dated by a clock that was ahead: days say nothing.
+            # If a message's acceptance is dated after its outcomes, the clock was ahead: search all days.
             if line.event == "accepted" and line.at <= at:
                 break
         return known

@@ -1,4 +1,4 @@
-"""One method per mail event: the ledger gets all, standard error what the operator should see."""
+"""The mail log, one method per event: the ledger gets all, standard error what operators should see."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ from mailer.maillog.retention import remove_old_days
 
 
 class Level(IntEnum):
-    """syslog(3)'s severities."""
+    """The severities of syslog(3)."""
 
     ERROR = 3
     WARNING = 4
@@ -30,26 +30,26 @@ class Level(IntEnum):
 
 Fields = Mapping[str, object]
 Sink = Callable[[Level, str, Fields], None]
-"""Called with the severity, the message (empty for an event, whose fields say all), and the fields."""
+"""Called with the severity, the text (empty for an event, whose fields say everything), and the fields."""
 
 
 class Times(NamedTuple):
-    """What an attempt knows of a message's time, in seconds since the epoch."""
+    """The times of a message in one attempt, in seconds since the epoch."""
 
     received: float
-    """The client began to send it."""
+    """When the client began to send it."""
     queued: float
-    """It was accepted, or the operator requeued it."""
+    """When it was accepted, or the operator requeued it."""
     begun: float
-    """This attempt began."""
+    """When this attempt began."""
     handed_over: float | None = None
-    """Its final dot was about to be sent; None: it did not come to that."""
+    """When its final dot was about to be sent; None if it was not."""
 
     def parts(self, now: float) -> tuple[float, float, float, float]:
         """Divide the time from receipt until now as Postfix divides its `delays`.
 
-        Before the queue, in the queue, setting up (looking up, connecting, logging in, the envelope), and
-        transmitting up to the final reply.
+        The parts are: before the queue, in the queue, setting up (looking up, connecting, logging in, the
+        envelope), and transmitting up to the final reply.
         """
         over = now if self.handed_over is None else self.handed_over
         return (
@@ -61,7 +61,7 @@ class Times(NamedTuple):
 
 
 def _between(earlier: float, later: float) -> float:
-    """To the millisecond; a clock that was put back makes no time negative."""
+    """Return the seconds between two times, to the millisecond; 0 if the clock was set back."""
     return round(later - earlier, 3) if later > earlier else 0.0
 
 
@@ -77,11 +77,11 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     next: str = ""
     dsn: str = ""
     times: Times | None = None
-    """None: nobody knows any more."""
+    """None if the times are no longer known."""
     message: str = ""
-    """What the whole message came to with it: `delivered` or `failed`; empty while a recipient is open."""
+    """The result of the whole message: `delivered` or `failed`; empty while a recipient is open."""
     again: bool = False
-    """The line may be a repetition; see `ledger.Line`."""
+    """Whether the line may be a repetition; see `ledger.Line`."""
 
     @property
     def status(self) -> Status:
@@ -89,16 +89,16 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """A submission that is refused, as far as it came."""
+    """A submission that is refused, as far as it had come."""
 
     peer: str
     user: str = ""
     sender: str | None = None
-    """None: there is none yet."""
+    """None if MAIL was not given yet."""
     to: tuple[str, ...] = ()
-    """The recipient that is refused, or all of the message that is."""
+    """The recipient that is refused, or all recipients of a message that is refused."""
     size: int | None = None
-    """Octets that came, or that the client announced."""
+    """Octets that were received, or that the client announced."""
     subject: str = ""
     message_id: str = ""
 
@@ -108,7 +108,7 @@ _EXPECTED = {Status.SENT, Status.DEFERRED}
 
 
 class MailLog:
-    """Where every program says what happened."""
+    """The log of what happened to mail, used by every program."""
 
     def __init__(
         self,
@@ -122,11 +122,11 @@ class MailLog:
         """Prepare.
 
         Args:
-            clock: what time it is.
-            sink: says what the operator should see.
-            ledger: gets every event; None: nobody keeps them.
+            clock: returns the current time.
+            sink: writes what the operator should see.
+            ledger: gets every event; None to keep none.
             keep: seconds that the ledger keeps a day after its end.
-            shown: the least grave that the sink shows: it is not asked about other events.
+            shown: the least severe level that the sink shows; it is not called for other events.
         """
         self._shown = shown
         self._clock = clock
@@ -150,14 +150,14 @@ class MailLog:
         """Log that a message is durable; the client gets its 250 after this.
 
         Args:
-            id: the message.
-            envelope: its, as it will be sent.
+            id: the message's id.
+            envelope: its envelope, as it will be sent.
             size: octets of the message.
-            user: who logged in.
-            peer: from where.
+            user: the authenticated user.
+            peer: the client's address.
             redirected: recipients that the client gave and that are not in the envelope.
-            scheduled: when it is to be tried first, in seconds since the epoch; 0: at once.
-            subject: decoded; empty: it has none, or it is not to be kept.
+            scheduled: the time of the first attempt, in seconds since the epoch; 0 for immediately.
+            subject: decoded; empty if there is none, or it is not to be kept.
             message_id: likewise.
         """
         to = tuple(map(_address, envelope.recipients))
@@ -177,33 +177,33 @@ class MailLog:
         )
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:
-        """Tell that a notification about some recipients of a message is on its way.
+        """Log that a notification about some recipients of a message is queued.
 
         Args:
-            id: the message.
+            id: the id of the message.
             to: its recipients that the notification is about.
             notice: the notification's own id.
             addressee: the address that the notification goes to.
-            size: of the notification.
+            size: octets of the notification.
         """
         self._event(Level.INFO, "notified", id=id, to=to, notice=notice)
         self._event(Level.INFO, "accepted", id=notice, sender="", to=(addressee,), size=size, about=id)
 
     def rejected(self, refused: "Refused", reply: str) -> None:
-        """Tell that a transaction, or one recipient of it, was refused."""
+        """Log that a transaction, or one recipient of it, was refused."""
         self._event(Level.NOTICE, "rejected", **msgspec.structs.asdict(refused), reply=reply)
 
     def limited(self, refused: "Refused", reply: str) -> None:
-        """Tell that a message was refused for now, because of a limit on how many there may be."""
+        """Log that a message was refused temporarily because of a rate limit."""
         self._event(Level.NOTICE, "limited", **msgspec.structs.asdict(refused), reply=reply)
 
     def login_failed(self, *, peer: str, user: str, more: int = 0) -> None:
-        """Args: more: failed logins from there that get no line of their own; `user` is the last one's."""
+        """Log a failed login; args: more: others from `peer` without a line; `user` is the last one's."""
         reason = f"and {more} more from there in a minute" if more else ""
         self._event(Level.WARNING, "login-failed", user=user, peer=peer, reason=reason, more=more)
 
     def delivery(self, line: Delivery) -> None:
-        """Tell what one attempt did for recipients that share an outcome."""
+        """Log the outcome of one attempt for the recipients that share it."""
         now, status = self._clock(), str(line.status)
         self._event(
             Level.INFO if status in _EXPECTED else Level.WARNING,
@@ -225,7 +225,7 @@ class MailLog:
         )
 
     def attempt(self, *, id: str, to: tuple[str, ...], relay: str, reply: str, attempt: int) -> None:
-        """Tell that one next hop was tried and decided nothing: in the same attempt another one is tried."""
+        """Log that a next hop was tried without an outcome, and that the same attempt tries another."""
         dsn = enhanced_status(reply)
         self._event(Level.INFO, "attempt", id=id, to=to, relay=relay, dsn=dsn, reply=reply, attempt=attempt)
 
@@ -239,20 +239,20 @@ class MailLog:
         by: str = "",
         level: Level = Level.NOTICE,
     ) -> None:
-        """Tell what else became of a message: held, released, requeued, recovered, quarantined, removed.
+        """Log another event of a message: held, released, requeued, recovered, quarantined, removed.
 
-        `to` is whom it is for, so that a search for one of them finds this, too.
+        `to` are the message's recipients, so that a search for one of them finds this event, too.
         """
         self._event(level, event, id=id, to=to, reason=reason, by=by)
 
     def provider(self, name: str, state: str, reason: str = "", *, level: Level = Level.NOTICE) -> None:
-        """Tell that a provider's health changed, as its breaker sees it: what it is called, and is now."""
+        """Log that a provider's health, as its circuit breaker sees it, has changed to `state`."""
         self._event(level, "provider", name=name, state=state, reason=reason)
 
     def forget_old_days(self) -> int:
         """Delete the days of the ledger that have been kept long enough; return how many.
 
-        Trouble with the directory does not concern the mail, and was logged when it was written to.
+        An error of the directory is ignored: it does not affect mail, and was logged when it was written to.
         """
         removed: list[str] = []
         if self._ledger and self._keep < math.inf:
@@ -263,7 +263,7 @@ class MailLog:
         return len(removed)
 
     def notice(self, text: str, **fields: object) -> None:
-        """Say something of the program itself; not in the ledger."""
+        """Report something about the program itself; it is not written to the ledger."""
         self._say(Level.NOTICE, text, fields)
 
     def warning(self, text: str, **fields: object) -> None:
@@ -277,7 +277,7 @@ class MailLog:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write what is said in a block at its end, at once: many lines cost little more than one."""
+        """Write what is logged in a block when it ends, with one call for all lines, to save time."""
         with self._ledger.together() if self._ledger else contextlib.nullcontext(), outlet.together():
             yield
 
@@ -291,7 +291,7 @@ class MailLog:
         told = {"id": fields.pop("id", ""), "event": event}
         if (sender := fields.pop("sender", None)) is not None:
             told["from"] = sender or "<>"
-        # Who may read the log of a service is often not meant to read mail.
+        # Users who may read the log of a service are often not meant to read mail.
         fields.pop("subject", None)
         fields.pop("message_id", None)
         self._sink(level, "", told | fields)

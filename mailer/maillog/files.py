@@ -15,15 +15,15 @@ from mailer.mail.lazy_pattern import compile_late
 _NAME = compile_late(r"(\d{8})\.jsonl", re.ASCII)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_FILE = {errno.ELOOP, errno.ENXIO, errno.ENODEV}
-"""A link, a socket, a device."""
+"""The errors of opening a symbolic link, a socket or a device."""
 _BLOCK = 256 * 1024
 _GLANCE = 4096
-"""Bytes in which a line's beginning is looked for: most lines are a tenth of it."""
+"""Bytes that are searched for the start of a line; most lines are a tenth of this."""
 _TIME = compile_late(rb'\{"at":"([0-9TZ:.-]{20,27})"')
 
 
 def days(directory: int) -> list[str]:
-    """Name the days that have a file, the earliest first, given a descriptor of the directory."""
+    """Return the days that have a file, earliest first, given a descriptor of the directory."""
     return sorted(match[1] for name in os.listdir(directory) if (match := _NAME.fullmatch(name)))
 
 
@@ -32,7 +32,7 @@ def file_of(day: str) -> str:
 
 
 def open_day(directory: int, day: str) -> int:
-    """Open a day's file to be read; it never waits.
+    """Open a day's file for reading, without blocking.
 
     Raises:
         FileNotFoundError: it does not exist, or is not a regular file.
@@ -51,12 +51,12 @@ def open_day(directory: int, day: str) -> int:
 
 
 def blocks(fd: int, offset: int = 0) -> Iterator[bytes]:
-    """Stream what a file holds from an offset on, in blocks of whole lines.
+    """Yield a file's content from an offset on, in blocks of whole lines.
 
-    A line without its end, the last one perhaps, is left out: somebody may be writing it.
+    A line without an end, perhaps the last one, is left out: a program may be writing it.
 
     Raises:
-        OSError: it cannot be read; the blocks before were given.
+        OSError: it cannot be read; the blocks before were yielded.
     """
     size = _BLOCK
     while data := _read(fd, size, offset):
@@ -68,22 +68,22 @@ def blocks(fd: int, offset: int = 0) -> Iterator[bytes]:
         elif len(data) < size:
             return
         else:
-            size *= 2  # A line longer than a block: a message to thousands of recipients.
+            size *= 2  # The line is longer than a block: a message to thousands of recipients.
 
 
 class Piece(NamedTuple):
-    """A part of a file, of whole lines, that has not been read yet."""
+    """A part of a file that consists of whole lines and has not been read yet."""
 
     start: int
     end: int
     first: float | None
-    """When its first line was written, in seconds since the epoch; None: unknown."""
+    """When its first line was written, in seconds since the epoch; None if unknown."""
     following: float | None
-    """The same of the line after it."""
+    """The same for the first line after it."""
 
 
 def pieces(fd: int, end: int) -> list[Piece]:
-    """Divide a file up to an offset, reading a glance of each piece and no more."""
+    """Divide a file, up to an offset, into pieces, reading only a few bytes of each."""
     cuts: list[tuple[int, float | None]] = [(0, _time(os.pread(fd, _GLANCE, 0)))]
     for position in range(_BLOCK, end, _BLOCK):
         glance = os.pread(fd, _GLANCE, position)
@@ -99,7 +99,7 @@ def read_piece(fd: int, piece: Piece) -> bytes:
 
 
 def _read(fd: int, length: int, offset: int) -> bytes:
-    """Read `length` bytes, fewer only where the file ends: a read may stop short of a bad sector as well."""
+    """Read `length` bytes, fewer only at the end of the file; one pread may also stop at a bad sector."""
     data = os.pread(fd, length, offset)
     while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
         data += more

@@ -1,9 +1,9 @@
 """The ledger: one JSON line per mail event, in `log/YYYYMMDD.jsonl` by the UTC date of the line itself.
 
-Every program appends whole lines, one or several, with one write(2), so lines of several programs never mix.
-It is not synced: a power cut may take its last half minute (as long as the kernel keeps what nobody syncs),
-and then the journals of the messages still know. A ledger that cannot be written never stops mail: its lines
-are lost, and the first one that can be written follows a line that says so (`lost`).
+Every program appends whole lines, one or several, with one write(2), so that lines of several programs never
+mix. The ledger is not synced: a power cut may take its last half minute (as long as the kernel keeps unsynced
+data), but the journals of the messages still have the events. A ledger that cannot be written never stops
+mail. Its lines are then lost, and the first one that can be written follows a line that says so (`lost`).
 """
 
 import errno
@@ -22,13 +22,14 @@ from mailer.mail.lazy_pattern import compile_late
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _TIME = compile_late(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", re.ASCII)
 _CHECK_EVERY = 1.0
-"""Seconds between looks whether the open file is still the one in the directory."""
+"""Seconds between checks of whether the open file is still the one in the directory."""
 
 
 LOST = "lost"
-"""The event of lines that could not be written. A file `lost.TIME` lies beside the days meanwhile, since the
-program may end. Its name says when the first line was lost: a full disk has no room for content, and the mark
-may be a second name of a day's file, whose time of change other programs move on."""
+"""The event that stands for lines that could not be written. A file `lost.TIME` in `log/` records the loss in
+the meantime, since the program may end. The time, of the first lost line, is in its name because a full disk
+has no room for content, and not in its mtime because the mark may be a second name of a day's file, which
+other programs write to."""
 
 EVENTS = (
     "accepted",
@@ -55,11 +56,11 @@ EVENTS = (
     "resumed",
     LOST,
 )
-"""What a line can be about; `spool/README.md` says what each means."""
+"""The events of ledger lines; `spool/README.md` explains each."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event. The words are Postfix's where it has one; unknown fields are ignored when read."""
+    """One event. Field names are Postfix's where it has them; unknown fields are ignored when read."""
 
     at: str
     event: str
@@ -67,7 +68,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sender: str | None = msgspec.field(name="from", default=None)
     to: tuple[str, ...] = ()
     redirected: tuple[str, ...] = ()
-    """Those that the client gave and that get nothing, because of `redirectAllTo`."""
+    """Recipients that the client gave and that get nothing, because of `redirectAllTo`."""
     size: int | None = None
     user: str = ""
     peer: str = ""
@@ -76,7 +77,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     delay: float | None = None
     """Seconds since the message was received."""
     delays: tuple[float, ...] = ()
-    """Its four parts, as Postfix has them; see `events.Delivery`."""
+    """Its four parts, as in Postfix's log; see `events.Times.parts`."""
     dsn: str = ""
     """The enhanced status code."""
     status: str = ""
@@ -87,32 +88,32 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     by: str = ""
     name: str = ""
-    """A provider's."""
+    """The name of a provider."""
     state: str = ""
-    """A provider's health."""
+    """The health of a provider."""
     message: str = ""
-    """What the whole message came to with this line: `delivered` or `failed`; empty while it goes on."""
+    """The result of the whole message, with this line: `delivered` or `failed`; empty while it is open."""
     again: bool = False
-    """A line by a runner that took over from a dead one, which may have written it already."""
+    """The line is by a runner that took over from a dead one, which may have written it already."""
     notice: str = ""
-    """The id of the notification that tells the sender of it."""
+    """The id of the notification that informs the sender."""
     about: str = ""
     """The id of the message that this one is a notification about."""
     subject: str = ""
-    """The message's, decoded."""
+    """The message's subject, decoded."""
     message_id: str = msgspec.field(name="messageId", default="")
-    """The message's own, with its brackets."""
+    """The message's Message-ID, with its brackets."""
     more: int = 0
-    """Failed logins that this line stands for beside its own."""
+    """How many further failed logins this line stands for."""
     since: str = ""
-    """When the first line was lost; those up to this one may be lost as well."""
+    """When the first line was lost; lines between then and this one may be missing."""
 
 
 _encoder = msgspec.json.Encoder()
 
 
 def encode(line: Line) -> bytes:
-    """Write one line; what a client sent that was no UTF-8 (`surrogateescape`) is escaped."""
+    """Encode one line; bytes of a client that were not UTF-8 (`surrogateescape`) are escaped."""
     try:
         return _encoder.encode(line) + b"\n"
     except UnicodeEncodeError:
@@ -131,7 +132,7 @@ def _printable(value: object) -> object:
 
 
 def _write_lines(fd: int, data: bytes) -> None:
-    """Write lines in one piece; a rest would not stay beside it, and readers skip a torn line."""
+    """Write lines with one call: the rest of a short write could end up apart, and torn lines are skipped."""
     if os.write(fd, data) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -141,7 +142,7 @@ def _day(at: str) -> str:
 
 
 OpenDirectory = Callable[[], AbstractContextManager[int]]
-"""Opens the log directory anew for as long as a block runs; raises OSError while there is none."""
+"""Opens the log directory for the duration of a block; raises OSError while there is none."""
 
 
 def losing_since(directory: int) -> str:
@@ -150,13 +151,13 @@ def losing_since(directory: int) -> str:
 
 
 def _marks(directory: int) -> dict[str, str]:
-    """Return when lines were lost, by the names of the files that say so."""
+    """Return the names of the files that record a loss, with the times in them."""
     names = [name for name in os.listdir(directory) if name.startswith(f"{LOST}.")]
     return {name: since for name in names if _TIME.fullmatch(since := name.removeprefix(f"{LOST}."))}
 
 
 def _remember_loss(directory: int, since: str) -> None:
-    """Leave word for the next program, unless somebody has; raises OSError."""
+    """Record the loss for later programs, unless it is recorded; raises OSError."""
     if "" < losing_since(directory) <= since:
         return
     mark = f"{LOST}.{since}"
@@ -165,7 +166,7 @@ def _remember_loss(directory: int, since: str) -> None:
     except FileExistsError:
         return
     except OSError:
-        # A full XFS makes no file, not even an empty one, and does make a second name.
+        # A full XFS creates no file, not even an empty one, but it does make a second name.
         newest = max(name for name in os.listdir(directory) if name.endswith(".jsonl"))
         os.link(newest, mark, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
 
@@ -174,12 +175,12 @@ class Ledger:
     """Appends to the files of a log directory."""
 
     def __init__(self, directory: OpenDirectory, on_trouble: Callable[[OSError], None]) -> None:
-        """Open nothing yet.
+        """Prepare; nothing is opened yet.
 
         Args:
             directory: opens the spool's `log/`. The files are opened relative to its descriptor, never by an
-                absolute path, in which somebody may have swapped a directory.
-            on_trouble: called once per outage, when lines begin to be lost; mail flows on.
+                absolute path, in which a directory may have been replaced.
+            on_trouble: called once per outage, when lines begin to be lost; mail continues.
         """
         self.directory = directory
         self._on_trouble = on_trouble
@@ -188,16 +189,16 @@ class Ledger:
         self._checked = 0.0
         self._failing = False
         self._lost = ""
-        """Since when lines have been lost, by any program; empty: the ledger says so, or none was."""
+        """Since when lines have been lost, by any program; empty if none were, or the ledger says so."""
         self._marks: Iterable[str] = ()
-        """The files that said so at the last look; one that came later may be about an earlier line."""
+        """The marks of a loss at the last check; a later mark may be about an earlier line."""
         self._gathered: list[tuple[str, bytes]] | None = None
-        # Of several threads; reentrant, for `on_trouble` may append.
+        # For several threads; reentrant, because `on_trouble` may append.
         self._lock = RLock()
 
     def append(self, line: Line) -> None:
-        """Write one line; never raises for trouble with the disk."""
-        # Here, not at the end of a group: a line that cannot be encoded takes no other with it.
+        """Write one line; never raises if the disk fails."""
+        # Encoded here, not at the end of a group, so that an error of one line does not lose the others.
         at, data = line.at, encode(line)
         with self._lock:
             if self._gathered is None:
@@ -207,7 +208,7 @@ class Ledger:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Write the lines of a block at its end, those of a day at once."""
+        """Write the lines of a block when it ends, those of one day with one call."""
         lines: list[tuple[str, bytes]] = []
         self._gathered = lines
         try:
@@ -220,7 +221,7 @@ class Ledger:
                     self._write(first[0], b"".join([first[1], *(data for _, data in others)]))
 
     def _write(self, at: str, data: bytes) -> None:
-        """Write lines of one day, the first of this time."""
+        """Write lines of one day, of which the first has this time."""
         try:
             fd = self._file(_day(at))
             if self._lost:
@@ -258,7 +259,7 @@ class Ledger:
         return self._fd
 
     def _is_named(self, name: str, directory: int) -> bool:
-        """Tell whether the open file is still the one in the directory; either may be moved away."""
+        """Return whether the open file is still the one in the directory; either may be moved away."""
         try:
             named = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:

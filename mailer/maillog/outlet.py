@@ -1,18 +1,18 @@
-"""Standard error of a program that serves others: writing there never waits.
+"""Standard error of a long-running program: writing to it never blocks.
 
-A pipe that nobody reads is full after 64 KiB, a terminal stops at Ctrl-S, and a plain write waits until it is
-read on: an event loop would stand still between a message's commit and its 250. What cannot be written is
-counted, and the count is written once standard error takes something again.
+A pipe that nobody reads is full after 64 KiB, a terminal stops at Ctrl-S, and a plain write then blocks until
+it is read: an event loop would stop between a message's commit and its 250. Lines that cannot be written are
+counted, and the count is written once standard error accepts data again.
 
 O_NONBLOCK is a flag of the open file description, which the shell and all programs that inherited it share.
-Setting it on descriptor 2 would change it for them; so each kind of file has a way of its own:
+Setting it on descriptor 2 would change it for them, so each kind of file is written in a different way:
 
 | standard error is | it is written by |
 | --- | --- |
-| a pipe, a terminal or another device | write(2) to an open file description of our own, with O_NONBLOCK |
+| a pipe, a terminal or another device | write(2) to our own open file description, with O_NONBLOCK |
 | a socket, such as that of systemd's journal | send(2) with MSG_DONTWAIT |
-| a regular file | write(2): a disk that is full says so at once |
-| what we may not open, being another user's | a thread that may wait, for a bounded number of lines |
+| a regular file | write(2), which fails immediately if the disk is full |
+| a file of another user that we may not open | a thread that may block, for a bounded number of lines |
 """
 
 import contextlib
@@ -30,23 +30,25 @@ from functools import partial
 
 _UNREAD = "nobody read standard error for a while"
 _PAUSE = 0.1
-"""Seconds between two attempts at a file that poll(2) calls writable and that takes nothing."""
+"""Seconds between two attempts at a file that poll(2) reports as writable but that accepts nothing."""
 _LAST_WAIT = 1.0
-"""Seconds that a program which ends waits for the last lines to be taken."""
-_ASIDE = 64 * 1024
-"""Octets that wait for the thread, where there is one: as many as a pipe holds."""
+"""Seconds that a program waits at its end for the last lines to be accepted."""
+_MAX_QUEUED = 64 * 1024
+"""Octets that may wait for the thread, if there is one: the capacity of a pipe."""
 _STDERR = 2
 _PIECE = 4096
-"""Characters of several lines that are written at once: about what a pipe takes whole or not at all."""
+"""Characters of several lines that are written with one call: about what a pipe accepts whole or not at
+all."""
 
 Put = Callable[[bytes], int]
-"""Writes; returns how many octets were taken; raises OSError: BlockingIOError where it would have to wait."""
+"""Writes and returns how many octets were accepted; raises BlockingIOError instead of blocking, or
+OSError."""
 
 
 def install() -> "Outlet":
-    """Replace `sys.stderr` by one that never waits, for all of this process: our lines, warnings, tracebacks.
+    """Replace `sys.stderr` by a stream that never blocks, for all lines, warnings and tracebacks.
 
-    To be called early: what root may open, the user that it becomes may not.
+    Call it early: the user that the program switches to may not be able to open what root can.
     """
     outlet = installed()
     if outlet is None:
@@ -56,14 +58,14 @@ def install() -> "Outlet":
 
 
 def installed() -> "Outlet | None":
-    """Return what `install` made, if this program called it."""
+    """Return the result of `install`, if this program called it."""
     stream: object = sys.stderr
     return stream if isinstance(stream, Outlet) else None
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Write the lines of a block at its end, at once, in a program that has called `install`."""
+    """Write the lines of a block when it ends, with one call, in a program that has called `install`."""
     outlet = installed()
     if outlet is None:
         yield
@@ -73,13 +75,13 @@ def together() -> Iterator[None]:
 
 
 def finish() -> None:
-    """Before the program ends: give the last lines, and the count of those that are missing, a second."""
+    """Before the program ends, write the last lines and the count of missing ones; wait at most a second."""
     if outlet := installed():
         outlet.finish(_LAST_WAIT)
 
 
 def missing(count: int, reason: str) -> str:
-    """Say that lines are missing, and where they are."""
+    """Format the line about missing lines, with where they can be found."""
     lines = "1 line was" if count == 1 else f"{count} lines were"
     return f"{lines} not written here: {reason}; the ledger has all events"
 
@@ -88,20 +90,20 @@ class Outlet(io.TextIOBase):
     """A text stream of whole lines. Any thread may write, finalizers included; nothing is raised."""
 
     def __init__(self, fd: int) -> None:
-        """Find out how to write to a descriptor, which stays the caller's."""
+        """Choose how to write to a descriptor, which remains the caller's."""
         self.note: Callable[[int, str], str] = missing
-        """Words the line about missing ones: its arguments are their number and why."""
+        """Formats the line about missing lines; the arguments are their number and the reason."""
         self._stderr = fd
         self._fd, self._put = _way(fd)
-        # A finalizer may write while its thread does: it leaves its text in the queue for the outer call.
+        # A finalizer may write while its thread does; it queues its text for the outer call.
         self._lock = threading.RLock()
         self._busy = False
         self._gathering = False
         self._queue: deque[str] = deque()
         self._begun = ""
-        """A line without its end."""
+        """The beginning of a line whose end was not written yet."""
         self._rest = b""
-        """Of a line that was taken in part: nothing else may be written before it."""
+        """The rest of a line that was accepted in part; nothing else may be written before it."""
         self._lost = 0
         self._reason = ""
         self._waiting: threading.Thread | None = None
@@ -124,7 +126,7 @@ class Outlet(io.TextIOBase):
         return True
 
     def write(self, text: str, /) -> int:
-        """Write the lines that the text completes, or count them."""
+        """Write the lines that the text completes, or count them as missing."""
         self._queue.append(text)
         if not self._gathering:
             self._work()
@@ -140,7 +142,7 @@ class Outlet(io.TextIOBase):
             self._work()
 
     def finish(self, patience: float) -> None:
-        """Write what is owed, the begun line included; wait for that at most `patience` seconds."""
+        """Write what is pending, an unfinished line included; wait at most `patience` seconds for that."""
         deadline = time.monotonic() + patience
         if self._begun:
             self.write("\n")
@@ -185,7 +187,7 @@ class Outlet(io.TextIOBase):
             self._lost += data.count(b"\n")
 
     def _catch_up(self) -> None:
-        """Write the end of the line that was cut, then the count."""
+        """Write the rest of a cut line, then the count of missing lines."""
         if rest := self._rest:
             self._rest = b""
             if not self._written(rest):
@@ -196,7 +198,7 @@ class Outlet(io.TextIOBase):
                 self._lost = 0
 
     def _written(self, data: bytes) -> bool:
-        """Write, and keep what was not taken; False when nothing was."""
+        """Write, and keep what was not accepted; return False if nothing was."""
         try:
             count = self._put(data)
         except BlockingIOError:
@@ -211,7 +213,7 @@ class Outlet(io.TextIOBase):
         return True
 
     def _begin_waiting(self) -> None:
-        """Have one thread wait for room, so that the count is written even if nothing more is said."""
+        """Start a thread that waits for room, so that the count is written even without further output."""
         self._waiting = _start(self._wait)
 
     def _wait(self) -> None:
@@ -226,7 +228,7 @@ class Outlet(io.TextIOBase):
 
 
 def _way(fd: int) -> tuple[int, Put]:
-    """Return how to write to a file without waiting, and the descriptor to poll for room."""
+    """Return a descriptor to poll for room, and a function that writes to the file without blocking."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return fd, partial(os.write, fd)
@@ -248,7 +250,7 @@ def _by_socket(fd: int) -> tuple[int, Put]:
 
 
 class _Aside:
-    """A thread that writes for us, and may wait."""
+    """A thread that writes for us, and may block."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -258,10 +260,10 @@ class _Aside:
         self._thread: threading.Thread | None = None
 
     def put(self, data: bytes) -> int:
-        """Leave it to the thread; raises BlockingIOError while too much is waiting."""
+        """Queue data for the thread; raises BlockingIOError while too much is queued."""
         with self._changed:
             self._thread = self._thread or _start(self._write)
-            if self._thread is None or (self._size and self._size + len(data) > _ASIDE):
+            if self._thread is None or (self._size and self._size + len(data) > _MAX_QUEUED):
                 raise BlockingIOError
             self._lines.append(data)
             self._size += len(data)
@@ -269,7 +271,7 @@ class _Aside:
         return len(data)
 
     def drain(self, patience: float) -> None:
-        """Wait until all is written, at most so many seconds."""
+        """Wait until all is written, at most `patience` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._size, patience)
 
@@ -294,9 +296,9 @@ def _await_room(fd: int, patience: float | None = None) -> None:
 
 
 def _start(work: Callable[[], None]) -> threading.Thread | None:
-    """Start a thread that gets no signal and keeps no program alive; None when the system has none."""
+    """Start a daemon thread that gets no signals; return None if the system refuses a thread."""
     thread = threading.Thread(target=work, name="stderr", daemon=True)
-    # It inherits the mask: a signal that it got would not end a sigwait(3) in another thread.
+    # The thread inherits the mask: a signal delivered to it would not end a sigwait(3) in another thread.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         thread.start()

@@ -1,4 +1,4 @@
-"""How long the ledger keeps its days."""
+"""Retention of the ledger: delete the days that were kept long enough."""
 
 import contextlib
 import os
@@ -10,20 +10,20 @@ from mailer.maillog.ledger import OpenDirectory
 
 _DAY = 86_400.0
 _AT_LEAST = 2 * _DAY
-"""Seconds that a day is kept after its end, whatever is asked for: a program may have a late line to write,
-and the rate limits are counted from the last day."""
+"""Seconds that a day is kept after its end, even if less is configured: a program may have a late line to
+write, and the rate limits are counted from the last day."""
 
 
 def remove_old_days(directory: OpenDirectory, now: float, keep: float) -> list[str]:
-    """Delete the days that were over more than `keep` seconds ago, and more than two days.
+    """Delete the days that ended more than `keep` seconds, and more than two days, ago.
 
-    It reads the names of the directory and opens nothing. Files with other names stay.
+    It reads the names in the directory and opens no file. Files with other names stay.
 
     Returns:
         The days that were deleted.
 
     Raises:
-        OSError: the directory cannot be read. A file that cannot be deleted stays, and stops no other.
+        OSError: the directory cannot be read. A file that cannot be deleted stays, and does not stop others.
     """
     removed = []
     with directory() as fd:

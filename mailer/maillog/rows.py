@@ -1,4 +1,4 @@
-"""The few fields of a ledger line that counting needs, read fast."""
+"""The few fields of a ledger line that are needed for counting, decoded fast."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ from mailer.maillog.lines import UNREADABLE, whole
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What counts of a line. Measured: 0.3 us to read, against 1.6 us for the whole `Line`."""
+    """The counted fields of a line. Measured: 0.3 us to decode, against 1.6 us for the whole `Line`."""
 
     at: str
     event: str
@@ -28,7 +28,7 @@ _decoder = msgspec.json.Decoder(Row)
 
 
 def rows(block: bytes) -> Sequence[Row]:
-    """Read a block of whole lines; anything else is passed over (see `lines.whole`)."""
+    """Decode a block of whole lines; anything else is skipped (see `lines.whole`)."""
     try:
         return _decoder.decode_lines(block)
     except UNREADABLE:

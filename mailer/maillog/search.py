@@ -1,8 +1,8 @@
-"""Finding lines in the ledger without reading all of it.
+"""Find lines in the ledger without reading all of it.
 
-Days and parts of days outside the time that is asked for are passed over, which for a message's id is the
-time before it arrived and after it was delivered. What is left is searched for bytes that a line must have,
-and only lines that have them are decoded.
+Days, and parts of days, outside the requested time are skipped; for a message's id that is the time before it
+arrived and after it was delivered. The rest is searched for bytes that a matching line must contain, and only
+lines that contain them are decoded.
 """
 
 import os
@@ -20,43 +20,46 @@ from mailer.maillog.ledger import Line, OpenDirectory
 from mailer.maillog.lines import decode, whole
 
 _SLACK = 60.0
-"""Seconds by which lines may be out of order: a program is kept from writing after its look at the clock."""
+"""Seconds by which lines may be out of order, if a program is delayed between reading the clock and
+writing."""
 _AHEAD = 3600.0
-"""Seconds by which the clocks of hosts that share a spool, or of a moment ago, are ahead and not wrong."""
+"""Seconds by which the clocks of hosts that share a spool may differ without being wrong."""
 _AFTERWARDS = 60.0
 """Seconds after a message's last delivery in which more of its events may be logged."""
 _NEVER = 253_402_300_799.0
-"""The last second that `datetime` knows."""
+"""The last second that `datetime` can represent."""
 _NOT_AS_IT_STANDS = compile_late(r'[^!-~]|["\\]')
-"""Characters that JSON escapes, or whose other case has other bytes."""
+"""Characters that JSON escapes, or whose other case has different bytes."""
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What lines are wanted; all of it must hold."""
+    """The conditions for a line, all of which must hold."""
 
     id: str = ""
-    """A message's, or how it begins."""
+    """A message's id, or its beginning."""
     sender: str | None = None
-    """What the sender's address contains, upper and lower case being the same; empty: the null sender."""
+    """A part of the sender's address, ignoring case; empty for the null sender."""
     to: str | None = None
-    """What a recipient's address contains."""
+    """A part of a recipient's address."""
     address: str | None = None
-    """What the sender's address, or a recipient's, contains."""
+    """A part of the sender's or a recipient's address."""
     subject: str | None = None
-    """What the subject contains, as `sender`."""
+    """A part of the subject, ignoring case."""
     message_id: str | None = None
-    """What the Message-ID contains."""
+    """A part of the Message-ID."""
     events: frozenset[str] = frozenset()
-    """One of these; none: any."""
+    """The line's event is one of these; empty for any event."""
     since: float | None = None
-    """In seconds since the epoch."""
+    """The earliest time of the line, in seconds since the epoch."""
     until: float | None = None
+    """The time before which the line must be, in seconds since the epoch."""
     nothing_before: float | None = None
-    """Nothing that is wanted was written before this, such as a message's arrival, or a minute after its end;
-    lines are not asked. It is a hint, as the clock is one; see `by_id`."""
+    """No matching line was written before this, for example because the message arrived then; in the same
+    way, none follows a minute after its end. The times of lines are not compared with it. It is only as
+    reliable as the clock was; see `by_id`."""
 
     def matches(self, line: Line) -> bool:
-        """Tell whether a line is wanted."""
+        """Return whether a line meets all conditions."""
         return (
             line.id.startswith(self.id)
             and (not self.events or line.event in self.events)
@@ -92,11 +95,11 @@ def _contains(address: str | None, wanted: str) -> bool:
 
 
 class Found(NamedTuple):
-    """A line that was wanted."""
+    """A matching line."""
 
     line: Line
     raw: bytes
-    """As it stands in the ledger, without its end."""
+    """The bytes of the line in the ledger, without its line end."""
 
 
 def find(
@@ -108,19 +111,20 @@ def find(
     go_on: Callable[[], bool] = lambda: True,
     now: float | None = None,
 ) -> Iterator[Found]:
-    """Stream the lines that are wanted, in the order in which they were written.
+    """Yield the matching lines, in the order in which they were written.
 
     Args:
         directory: opens the spool's `log/`.
-        query: what is wanted.
-        newest_first: from the last one back.
-        ends: for each day, how many bytes of its file to look at; none: all there are.
-        go_on: asked before each quarter of a megabyte; False ends the search.
-        now: seconds since the epoch. Days after it were written before, by a clock that was ahead, and come
-            first: else they would be the last ones until they come. None: days are in their own order.
+        query: the conditions.
+        newest_first: in reverse order.
+        ends: for each day, how many bytes of its file to search; None for all.
+        go_on: called before each quarter of a megabyte; False ends the search.
+        now: seconds since the epoch. Files of later days were written in the past, by a clock that was ahead,
+            and are placed first; otherwise they would be last until those days come. None: days are in date
+            order.
 
     Raises:
-        OSError: the directory, or a file, cannot be read; one that is not there is empty.
+        OSError: the directory, or a file, cannot be read; a missing one counts as empty.
     """
     scan = _Scan(query, go_on)
     with ExitStack() as open_directory:
@@ -142,7 +146,7 @@ def _as_written(days: list[str], now: float | None) -> list[str]:
 
 
 class _Scan:
-    """One search on its way through the files."""
+    """One search in progress."""
 
     def __init__(self, query: Query, go_on: Callable[[], bool]) -> None:
         self._query = query
@@ -152,13 +156,13 @@ class _Scan:
         self._until = _NEVER if query.until is None else query.until
 
     def concerns(self, day: str) -> bool:
-        """Tell whether a day may have wanted lines."""
+        """Return whether a day may have matching lines."""
         return _day(self._since) <= day <= _day(self._until)
 
     def day(
         self, directory: int, day: str, *, newest_first: bool, ends: Mapping[str, int] | None
     ) -> Iterator[Found]:
-        """Stream what is wanted of a day; one whose retention ends just now has nothing."""
+        """Yield the matching lines of a day; none if its file was just removed by retention."""
         try:
             fd = files.open_day(directory, day)
         except FileNotFoundError:
@@ -175,7 +179,7 @@ class _Scan:
             os.close(fd)
 
     def _may_hold(self, piece: Piece) -> bool:
-        """Judge a piece by both its ends: between two a clock may have been wrong, and set right again."""
+        """Judge a piece by its first line and the next piece's: in between, a clock may have been wrong."""
         if piece.first is None:
             return True
         early = piece.following is not None and max(piece.first, piece.following) < self._since - _SLACK
@@ -188,13 +192,13 @@ class _Scan:
             if line is None or not self._query.matches(line):
                 continue
             if line.message == "delivered" and line.id == self._query.id and self._query.nothing_before:
-                # The message's file is gone, so its story is at its end.
+                # The message's file is gone, so no later events are expected.
                 self._until = min(self._until, (_moment(line.at) or _NEVER) + _AFTERWARDS)
             yield Found(line, whole(raw))
 
 
 class _Sieve:
-    """The bytes that a wanted line must have, so that few others are decoded."""
+    """Selects lines by bytes that a matching line must contain, so that few others are decoded."""
 
     def __init__(self, query: Query) -> None:
         addresses = [
@@ -213,7 +217,7 @@ class _Sieve:
         self._needles = [needle.encode() for needle in needles]
 
     def lines(self, block: bytes) -> Iterator[bytes]:
-        """Stream the lines of a block, without their ends, that pass."""
+        """Yield the selected lines of a block, without their line ends."""
         match self._needles:
             case []:
                 yield from block.split(b"\n")
@@ -240,5 +244,5 @@ def _moment(at: str) -> float | None:
 
 
 def _day(moment: float) -> str:
-    # An id that somebody has typed may be of any year up to 37613, and a time of the year 0 in their zone.
+    # An id typed by an operator may be of any year up to 37613, and a local time of the year 0.
     return clock.rfc3339(min(max(moment, 0.0), _NEVER))[:10].replace("-", "")

@@ -1,4 +1,4 @@
-"""How much happened when: recipients accepted, sent, deferred and bounced, over an hour, a day and a week."""
+"""Throughput over time: recipients accepted, sent, deferred and bounced, over an hour, a day and a week."""
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
@@ -10,22 +10,22 @@ from mailer.mail import clock
 
 
 class Flow(IntEnum):
-    """What is counted, in recipients: the place in a bucket's counts."""
+    """The kinds of counts, in recipients; the value is the index in a bucket's counts."""
 
     ACCEPTED = 0
     SENT = 1
     DEFERRED = 2
-    """Attempts, including those of which nobody knows how they ended."""
+    """Attempts that did not deliver, or whose result is unknown."""
     BOUNCED = 3
-    """Given up: refused or too old."""
+    """Recipients given up: refused or too old."""
 
 
 Counts = Annotated[list[int], msgspec.Meta(min_length=len(Flow), max_length=len(Flow))]
-"""By `Flow`."""
+"""Counts indexed by `Flow`."""
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A stretch of time up to now and its resolution, both in seconds."""
+    """A length of time that ends now, and its resolution, both in seconds."""
 
     length: int
     step: int
@@ -50,23 +50,23 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Series:
-    """Counts by time, for three spans that end now."""
+    """Counts over time, for three spans that end now."""
 
     def __init__(self, saved: Iterable[Mapping[int, Counts]] = ()) -> None:
-        """Go on with what `saved` said."""
+        """Continue from the result of an earlier `saved`."""
         self._spans: dict[Span, dict[int, Counts]] = {span: {} for span in SPANS}
         for buckets, given in zip(self._spans.values(), saved, strict=False):
             buckets.update(given)
 
     def saved(self) -> list[dict[int, Counts]]:
-        """Everything, for the constructor."""
+        """Return all counts, for the constructor."""
         return list(self._spans.values())
 
     def add(self, minutes: Mapping[str, Counts], now: float) -> None:
         """Add counts by minute, each written as the first 16 characters of a ledger line's time."""
         for text, counts in minutes.items():
             if (at := _minute(text)) is None or at > now + DAY.length:
-                continue  # No time, or that of a clock that was wrong.
+                continue  # It is not a time, or was written by a clock that was wrong.
             for span, buckets in self._spans.items():
                 if at >= now - span.length - span.step:
                     bucket = buckets.setdefault(at - at % span.step, [0] * len(Flow))
@@ -77,7 +77,7 @@ class Series:
                 del buckets[at]
 
     def points(self, span: Span, now: float) -> tuple[Point, ...]:
-        """Return a span's buckets up to the one that `now` is in, empty ones too, the earliest first."""
+        """Return a span's buckets up to the present one, including empty ones, the earliest first."""
         last = int(now) - int(now) % span.step
         buckets = self._spans[span]
         starts = range(last - span.length + span.step, last + 1, span.step)

@@ -1,7 +1,7 @@
-"""What a program says on standard error: one line each, as logfmt for people or as JSON for collectors.
+"""Lines on standard error: one for each event, as logfmt for people or as JSON for collectors.
 
-Whatever a value contains, it stays in its field and on its line: nobody can write a line of ours by putting a
-line end into an address.
+Whatever a value contains stays in its field and on its line, so that a line end in an address cannot forge a
+line of ours.
 """
 
 import sys
@@ -17,21 +17,21 @@ from mailer.maillog import outlet
 from mailer.maillog.events import Fields, Level, Sink
 
 _LONGEST = 2000
-"""Characters of one value: a reply and the addresses of a message to a hundred; the ledger has all of it."""
+"""Characters of one value: a reply, or the addresses of a message to a hundred; the ledger has all of it."""
 
 
 class Format(StrEnum):
-    """How a line is written."""
+    """The format of a line."""
 
     LOGFMT = "logfmt"
     JSON = "json"
 
 
 def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, journald: bool = False) -> Sink:
-    """Write lines up to a level to standard error; with `journald`, each begins with its `<N>`.
+    """Return a sink for standard error; with `journald`, each line begins with its `<N>`.
 
-    Trouble with standard error (a full disk under a redirection, a reader that left) never stops mail; nor
-    does one that nobody reads, in a program that has called `outlet.install`.
+    Errors of standard error (a full disk under a redirection, a reader that left) never stop mail. Neither
+    does a standard error that nobody reads, in a program that has called `outlet.install`.
     """
 
     def line(severity: Level, text: str, fields: Fields) -> str:
@@ -53,7 +53,7 @@ def stderr_sink(level: Level, clock: Clock, *, form: Format = Format.LOGFMT, jou
 
 
 def logfmt(text: str, fields: Fields) -> str:
-    """Write a text and `key=value`, quoted where a reader could stumble; empty values are left out."""
+    """Format a text and `key=value` pairs, quoted where a parser needs it; empty values are left out."""
     pairs = []
     for key, value in fields.items():
         if value not in _EMPTY:
@@ -65,7 +65,7 @@ def logfmt(text: str, fields: Fields) -> str:
 _EMPTY: tuple[object, ...] = ("", None, (), False)
 
 
-# What needs neither escapes nor quotes, as most values do: one look at it is quicker than all the rest.
+# Values that need neither escapes nor quotes, as most do; this one match is faster than the other checks.
 _BARE = compile_late(r"[!#-<>-~]{1,1000}")
 
 
@@ -80,12 +80,12 @@ def _value(value: object) -> str:
 
 
 def _joined(values: tuple[object, ...]) -> str:
-    """Addresses with commas; numbers, such as `delays`, as Postfix has them."""
+    """Join addresses with commas; numbers, such as `delays`, with slashes as Postfix does."""
     return ("/" if isinstance(values[0], float) else ",").join(map(str, values))
 
 
 def as_json(severity: Level, text: str, fields: Fields, now: float) -> str:
-    """Write an object with `at`, `level`, `text` if there is one, and the fields that are not empty."""
+    """Format an object with `at`, `level`, `text` if there is one, and the fields that are not empty."""
     known = {"at": clock.rfc3339(now), "level": severity.name.lower()}
     if text:
         known["text"] = text
@@ -94,7 +94,7 @@ def as_json(severity: Level, text: str, fields: Fields, now: float) -> str:
 
 
 def _plain(value: object) -> object:
-    """Make a value one that JSON has, and printable, without lone surrogates, wherever it came from."""
+    """Return a value that JSON can hold, and that is printable and without lone surrogates."""
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value if isinstance(value, int | float | None) else printable(str(value), _LONGEST)

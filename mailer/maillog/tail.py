@@ -1,8 +1,8 @@
-"""What was appended to the ledger since the last look: whole lines, in blocks, by day.
+"""Read what was appended to the ledger since the last call: whole lines, in blocks, by day.
 
-A position is a number of bytes in a day's file, and the file's first bytes. Those, and not its inode, tell
-whether it is the file that was read before: a spool that was copied to another disk has new inodes, and a
-file made anew may get the old one's.
+A position is a byte offset in a day's file, together with the file's first bytes. These bytes, and not the
+inode, show whether it is the file that was read before: a spool copied to another disk has new inodes, and a
+new file may get the inode of the old one.
 """
 
 import os
@@ -14,14 +14,15 @@ from mailer.maillog.files import blocks, days, file_of, open_day
 from mailer.maillog.ledger import OpenDirectory
 
 _HEAD = 100
-"""Bytes by which a file is known: the time of its first line, to the microsecond, and as a rule an id."""
+"""Bytes that identify a file: the time of its first line, to the microsecond, and usually an id."""
 
 _REMEMBERED = 1000
-"""Days whose positions are kept, also without their files: a directory that is away may come back."""
+"""The most days whose positions are kept, even without their files, in case a missing directory comes
+back."""
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far a day's file was read."""
+    """The position up to which a day's file was read."""
 
     offset: int = 0
     head: str = ""
@@ -32,34 +33,34 @@ class Tail:
     """Reads each line of the ledger once."""
 
     def __init__(self, directory: OpenDirectory, positions: Mapping[str, Position] | None = None) -> None:
-        """Read nothing yet.
+        """Prepare; nothing is read yet.
 
         Args:
             directory: opens the spool's `log/`.
-            positions: where an earlier reader stopped, by day; without them every line counts as new.
+            positions: where an earlier reader stopped, by day; without them every line is new.
         """
         self._directory = directory
         self._positions = dict(positions or {})
         self._seen: dict[str, tuple[int, int, int]] = {}
-        """By day, what stat(2) said when everything had been read: an unchanged file is not opened again."""
+        """The stat(2) of each day's file after it was read: an unchanged file is not opened again."""
 
     @property
     def positions(self) -> dict[str, Position]:
-        """How far each day was read: up to the last block whose successor was asked for."""
+        """The position of each day: after the last block whose successor was requested."""
         return dict(self._positions)
 
     def blocks(self) -> Iterator[bytes]:
-        """Stream what was appended, in blocks of whole lines; a line without its end waits for the next call.
+        """Yield what was appended, in blocks of whole lines; an unfinished line is left for the next call.
 
         Raises:
-            OSError: the directory cannot be read just now, or a file; then all the others were. The next call
-                goes on from there.
+            OSError: the directory cannot be read now, or a file, in which case all others were read. The next
+                call continues from there.
         """
         for _, _, block in self._parts():
             yield block
 
     def lines(self) -> Iterator[tuple[str, Position, bytes]]:
-        """Stream what was appended line by line: its day, where the line after it begins, and the line.
+        """Yield what was appended by line: the day, the position after the line, and the line.
 
         Raises:
             OSError: as `blocks`.
@@ -71,14 +72,14 @@ class Tail:
                 yield day, Position(offset, begun.head), line
 
     def _parts(self) -> Iterator[tuple[str, Position, bytes]]:
-        """Stream blocks, each with its day and its own position."""
+        """Yield blocks, each with its day and its position."""
         trouble: OSError | None = None
         with self._directory() as directory:
             for day in days(directory):
                 try:
                     yield from self._appended(directory, day)
                 except FileNotFoundError:
-                    continue  # Its retention ended just now.
+                    continue  # Its retention has just ended.
                 except OSError as error:
                     trouble = error
         if trouble:
@@ -88,7 +89,7 @@ class Tail:
             self._seen.pop(day, None)
 
     def skip(self) -> None:
-        """Pass over everything that is there now; raises OSError."""
+        """Skip everything that is in the ledger now; raises OSError."""
         with self._directory() as directory:
             for day in days(directory):
                 try:
@@ -121,6 +122,6 @@ class Tail:
     def _resume(self, day: str, head: bytes, size: int) -> int:
         known = self._positions.get(day, Position())
         if not head.hex().startswith(known.head):
-            return 0  # Another file: the one that was read has been moved away.
-        # One that became shorter lost its end in a power cut, and what is left was read.
+            return 0  # It is another file: the one that was read has been moved away.
+        # A file that became shorter lost its end in a power cut; the rest has been read.
         return min(known.offset, size)

@@ -1,8 +1,8 @@
-"""Counters since the first line of the ledger: a fold that goes on where it stopped, so that none goes back.
+"""Counters since the first line of the ledger: an incremental fold, so that no counter ever decreases.
 
-The fold's state is small and has one owner, who saves it; days that retention has removed since stay counted.
-The counters are those of the lines read so far and of nothing else: two who fold the same ledger from the
-same state come to the same numbers.
+The fold's state is small and has one owner, which saves it; days that retention has removed since stay
+counted. The counters depend only on the lines read so far: two programs that fold the same ledger from the
+same state get the same numbers.
 """
 
 from bisect import bisect_left
@@ -27,12 +27,12 @@ DELAY_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 8
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """How long something took, in seconds."""
+    """A histogram of durations, in seconds."""
 
     counts: tuple[int, ...] = (0,) * (len(DELAY_BOUNDS) + 1)
-    """By `DELAY_BOUNDS`, each for itself (not cumulative); the last is above them all."""
+    """The count of each bucket of `DELAY_BOUNDS` (not cumulative); the last is for longer durations."""
     total: float = 0.0
-    """The sum."""
+    """The sum of all durations."""
 
     @property
     def count(self) -> int:
@@ -43,7 +43,7 @@ class Histogram(msgspec.Struct, frozen=True):
         return self.total / self.count if self.count else 0.0
 
     def cumulative(self) -> tuple[tuple[float, int], ...]:
-        """Return pairs of a bound and how many were within it, as Prometheus has it; the last is infinity."""
+        """Return pairs of a bound and the count up to it, as for Prometheus; the last bound is infinity."""
         bounds, so_far = (*DELAY_BOUNDS, float("inf")), 0
         pairs = []
         for bound, count in zip(bounds, self.counts, strict=True):
@@ -53,55 +53,55 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What has happened since the ledger began. Nothing in here ever becomes less."""
+    """What has happened since the ledger began. No counter ever decreases."""
 
     # Messages.
     accepted: int = 0
     notifications: int = 0
-    """Of `accepted`: those that we wrote ourselves, about other mail."""
+    """How many of `accepted` are notifications that we wrote about other mail."""
     delivered: int = 0
-    """Every recipient was sent."""
+    """Messages that were sent to every recipient."""
     failed: int = 0
-    """Given up with a recipient refused or expired; one that is requeued and fails again counts again."""
+    """Messages given up with a recipient refused or expired; if requeued, one may be counted again."""
     held: int = 0
     released: int = 0
     requeued: int = 0
-    """By the operator."""
+    """Messages requeued by the operator."""
     recovered: int = 0
-    """Taken over from a runner that died."""
+    """Messages taken over from a runner that died."""
     quarantined: int = 0
     removed: int = 0
-    """By the operator."""
+    """Messages removed by the operator."""
 
-    # Recipients. What happened to one recipient in one attempt counts once.
+    # Recipients. An outcome of one recipient in one attempt counts once.
     recipients: int = 0
-    """Of accepted messages."""
+    """Recipients of accepted messages."""
     sent: int = 0
     deferred: int = 0
-    """Attempts that are to be followed by another one."""
+    """Outcomes that are followed by another attempt."""
     bounced: int = 0
     expired: int = 0
     uncertain: int = 0
-    """Attempts whose final reply was lost."""
+    """Outcomes of attempts whose final reply was lost."""
 
     # Other.
     bytes: int = 0
-    """Of accepted messages."""
+    """Octets of accepted messages."""
     rejected: int = 0
-    """Transactions and recipients that were refused, save those in `limited`."""
+    """Transactions and recipients that were refused, except those in `limited`."""
     limited: int = 0
     """Messages refused because of a rate limit."""
     logins_failed: int = 0
     hop_troubles: int = 0
-    """Attempts at one next hop after which another one was tried."""
+    """Attempts at a next hop that were followed by another hop."""
     provider_changes: int = 0
 
     delay: Histogram = Histogram()
-    """From acceptance to delivery, of each recipient that was sent."""
+    """Delays from acceptance to delivery, one for each recipient that was sent."""
     attempts: int = 0
-    """Outcomes whose duration is known; recipients that shared an attempt and an outcome share one."""
+    """Outcomes with a known duration; recipients that share an attempt and an outcome count once."""
     attempt_seconds: float = 0.0
-    """How long these took, from the message's claim to the reply."""
+    """The sum of these durations, in seconds, each from the message's claim to the reply."""
 
     @property
     def mean_attempt_ms(self) -> float:
@@ -130,7 +130,7 @@ _BY_LINE = {
     "attempt": "hop_troubles",
     "provider": "provider_changes",
 }
-"""Events of which lines are counted, and the counter."""
+"""Events that are counted by lines, with their counters."""
 
 _FLOWS = {
     "accepted": Flow.ACCEPTED,
@@ -140,7 +140,7 @@ _FLOWS = {
     Status.BOUNCED.value: Flow.BOUNCED,
     Status.EXPIRED.value: Flow.BOUNCED,
 }
-"""Events of which recipients are counted, and where in the series."""
+"""Events that are counted by recipients, with their places in the series."""
 
 _OUTCOMES = tuple(event for event in _FLOWS if event != "accepted")
 
@@ -150,16 +150,16 @@ _TO_THE_MINUTE = len("2026-11-22T21:45")
 
 
 class TotalsFold:
-    """Counts the ledger. Not for several threads at once."""
+    """Counts the ledger. Not thread-safe."""
 
     def __init__(self, directory: OpenDirectory, clock: Clock, saved: bytes | None = None) -> None:
-        """Read nothing yet.
+        """Prepare; nothing is read yet.
 
         Args:
             directory: opens the spool's `log/`.
-            clock: what time it is, for the series.
-            saved: what `saved` returned to somebody before; with None, or what cannot be read, counting
-                begins with the ledger as it is now.
+            clock: returns the current time, for the series.
+            saved: the result of an earlier `saved`. If it is None, or cannot be decoded, counting starts with
+                the ledger as it is now.
         """
         state = _load(saved)
         self._directory = directory
@@ -169,13 +169,13 @@ class TotalsFold:
         self._totals = state.totals
 
     def refresh(self) -> Totals:
-        """Read what was appended since, and return the counters.
+        """Read what was appended since the last call, and return the counters.
 
-        The first time it takes a while (*measured: 0.9 million lines a second*), and a call without news
-        some system calls. Memory does not grow with what is read.
+        The first call takes a while (*measured: 0.9 million lines a second*), and a call without news takes
+        some system calls. Memory does not grow with the size of the ledger.
 
         Raises:
-            OSError: the ledger cannot be read just now; what was counted stays, and the next call goes on.
+            OSError: the ledger cannot be read now; what was counted stays, and the next call continues.
         """
         for block in self._tail.blocks():
             self._add(block)
@@ -183,7 +183,7 @@ class TotalsFold:
 
     @property
     def totals(self) -> Totals:
-        """As of the last refresh."""
+        """The counters as of the last refresh."""
         return self._totals
 
     def points(self, span: Span) -> tuple[Point, ...]:
@@ -191,7 +191,7 @@ class TotalsFold:
         return self._series.points(span, self._clock())
 
     def saved(self) -> bytes:
-        """Everything, to go on from after a restart."""
+        """Return the fold's state, from which another `TotalsFold` can continue after a restart."""
         return msgspec.json.encode(
             _Saved(positions=self._tail.positions, totals=self._totals, series=self._series.saved())
         )
@@ -209,7 +209,7 @@ class TotalsFold:
 
 
 class _Tally:
-    """What one block adds."""
+    """The counts of one block."""
 
     def __init__(self) -> None:
         self.lines: defaultdict[str, int] = defaultdict(int)
@@ -224,7 +224,7 @@ class _Tally:
         self.attempt_seconds = 0.0
 
     def count(self, block: Iterable[Row]) -> None:
-        """Add lines. This is the loop that decides how fast a large ledger is counted."""
+        """Add lines. The speed of this loop is that of counting a large ledger."""
         minute, bucket = "", [0] * len(Flow)
         for row in block:
             event = row.event
@@ -255,7 +255,7 @@ class _Tally:
             self.attempt_seconds += row.delays[2] + row.delays[3]
 
     def added_to(self, totals: Totals) -> Totals:
-        """Return totals that are larger by this."""
+        """Return `totals` plus these counts."""
         more = {counter: self.lines[event] for event, counter in _BY_LINE.items()}
         more |= {status: self.recipients[status] for status in _OUTCOMES}
         more |= {outcome: self.messages[outcome] for outcome in ("delivered", "failed")}
@@ -282,5 +282,5 @@ def _load(saved: bytes | None) -> _Saved:
         return _Saved()
     if len(state.totals.delay.counts) == len(Histogram().counts):
         return state
-    # That of a version with other bounds.
+    # It was saved by a version with other bounds.
     return replace(state, totals=replace(state.totals, delay=Histogram()))
