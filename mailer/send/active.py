@@ -1,7 +1,7 @@
-"""What a run has in hand, and how many places that takes.
+"""The active messages of a run, and how many places of `sending.concurrency` they take.
 
-A message that only waits, for a silent server or for `batchDelay` to pass, takes none:
-`sending.concurrency` bounds the messages that are worked on, and waiting is not work.
+A message that only waits, for an unresponsive server or for `batchDelay` to pass, takes no place: the limit
+bounds the messages that are worked on, and waiting costs next to nothing.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from typing import Any
 from mailer.send.destination_queues import DestinationQueues
 
 _TICK = 0.1
-"""Seconds between looks at who only waits."""
-_MOST_WAITING = 200
-"""Messages that may wait without taking a place: each has a file and a connection open, and a process has
-1,024 descriptors at first."""
+"""Seconds between counts of the messages that only wait."""
+_MAX_WAITING = 200
+"""The most messages that may wait without taking a place. Each has a file and a connection open, and a
+process has 1,024 descriptors by default."""
 
 
 class ActiveMessages:
@@ -26,13 +26,13 @@ class ActiveMessages:
         """Prepare.
 
         Args:
-            queues: where the messages go, and what must wait for them.
-            changed: called when there may be more room than before.
+            queues: the destinations of the messages, and what waits for them.
+            changed: called when more places may be free than before.
         """
         self._queues = queues
         self._changed = changed
         self.tasks: dict[asyncio.Task[None], tuple[str, float]] = {}
-        """With the destination of each, and since when."""
+        """The destination of each task, and when it began, on the monotonic clock."""
         self._waiting = 0
         self._ticking = False
         self._pausing: Counter[str] = Counter()
@@ -42,13 +42,13 @@ class ActiveMessages:
 
     @property
     def places(self) -> int:
-        """How many places are taken."""
-        # One that pauses may be counted among those who wait.
-        return len(self.tasks) - max(self._waiting, min(len(self._pausing), _MOST_WAITING))
+        """The number of places that are taken."""
+        # The maximum, not the sum: a message that pauses may be counted among the waiting ones too.
+        return len(self.tasks) - max(self._waiting, min(len(self._pausing), _MAX_WAITING))
 
     @property
     def longest(self) -> float:
-        """Seconds that the one that has been in hand for longest has been so; there must be one."""
+        """Seconds since the oldest active message was started; there must be one."""
         _, since = next(iter(self.tasks.values()))
         return monotonic() - since
 
@@ -58,9 +58,9 @@ class ActiveMessages:
         """Start the work on a message.
 
         Args:
-            work: never raises.
-            destination: as `DestinationQueues.destination_of` has it.
-            done: called at its end with the names of messages that waited for it.
+            work: the delivery; it never raises.
+            destination: what `DestinationQueues.destination_of` returned for the message.
+            done: called at the end with the names of messages that waited for this one.
         """
         loop = asyncio.get_running_loop()
         task = loop.create_task(work)
@@ -78,8 +78,8 @@ class ActiveMessages:
         task.add_done_callback(end)
 
     async def pause(self, name: str, seconds: float) -> None:
-        """Sleep, on behalf of a message that has batches left, and give its place to others meanwhile."""
-        self._pausing[name] += 1  # It may do so at several destinations at once.
+        """Sleep between two batches of a message, and give its place to others meanwhile."""
+        self._pausing[name] += 1  # A counter: a message may pause at several destinations at the same time.
         self._changed()
         try:
             await asyncio.sleep(seconds)
@@ -87,11 +87,11 @@ class ActiveMessages:
             self._pausing -= Counter({name: 1})
 
     def _tick(self) -> None:
-        """Count anew who only waits, while anything is in hand."""
+        """Count the messages that only wait; repeats while any message is active."""
         loop = asyncio.get_running_loop()
         now = monotonic()
         waits = [self._queues.waits(destination, now - since) for destination, since in self.tasks.values()]
-        self._waiting = min(sum(waits), _MOST_WAITING)
+        self._waiting = min(sum(waits), _MAX_WAITING)
         self._ticking = bool(self.tasks)
         if self._ticking:
             loop.call_later(_TICK, self._tick)

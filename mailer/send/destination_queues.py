@@ -1,7 +1,7 @@
-"""Messages by destination: which are in hand, and which a runner has put back into `new/` to wait for these.
+"""Destination queues: for each destination, the active messages and those put back into `new/` to wait.
 
-Those that wait hold no lock, no descriptor and no place in the run; other runners may take them. If this run
-ends first, they are in `new/` as if it had never seen them.
+A waiting message holds no lock, no descriptor and no place in the run, and another runner may claim it. If
+this run ends first, the message is in `new/` as if the run had never seen it.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from mailer.send.smtp.pool import HANGING
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 
-_MOST = 50_000
-"""Names that are kept; with more, messages are tried, and deferred if nobody answers."""
-_FOLLOW = 2
-"""Messages that follow one that came to its end: more than one, so that a destination that works gets up to
-speed; few, so that one that does not gets no crowd."""
+_MAX_WAITING = 50_000
+"""The most names to keep. Beyond that, messages are tried, and deferred if the server does not answer."""
+_FOLLOWERS = 2
+"""Waiting messages to release when one ends. More than one, so that the rate to a working destination grows;
+few, so that a failing destination is not given many at a time."""
 
 
 class DestinationQueues:
-    """Which messages are in hand, and which wait, by destination."""
+    """The active and the waiting messages of a run, by destination."""
 
     def __init__(
         self, destinations: DestinationStatus | None, most: int, goes_direct: Callable[[Claim, str], bool]
@@ -29,9 +29,9 @@ class DestinationQueues:
         """Prepare.
 
         Args:
-            destinations: how the direct route's destinations do; None: no mail goes that way.
-            most: messages in hand to one destination.
-            goes_direct: tells whether a message goes that way to a recipient; may raise OSError.
+            destinations: the health of the direct route's destinations; None if that route is not used.
+            most: the most active messages to one destination.
+            goes_direct: tells whether a message takes the direct route to a recipient; may raise OSError.
         """
         self._destinations = destinations
         self._goes_direct = goes_direct
@@ -39,20 +39,23 @@ class DestinationQueues:
         self._in_hand: Counter[str] = Counter()
         self._waiting: dict[str, deque[str]] = {}
         self.names: set[str] = set()
-        """Of the messages that wait, and are to stay in `new/`."""
+        """Names of the waiting messages, which must stay in `new/`."""
         self.missed = False
-        """Some wait no longer, and only a pass will find them."""
+        """Whether messages stopped waiting that only a pass will find."""
 
     def puts_back(self, claim: Claim, destination: str) -> bool:
-        """Put a message back if its destination has enough to do; it is not the caller's any more, then."""
-        if not self._in_hand[destination] or claim.recovered or len(self.names) >= _MOST:
+        """Put a message back into `new/` and release it, if its destination is full.
+
+        Returns True if that was done; the caller must not use the claim any more, then.
+        """
+        if not self._in_hand[destination] or claim.recovered or len(self.names) >= _MAX_WAITING:
             return False
         if not destination or not self._destinations or not self._full(destination, self._destinations):
             return False
         try:
             claim.locked.move(Move.UNCLAIM)
         except OSError:
-            return False  # Then it is tried, which tells what is wrong.
+            return False  # The message is tried instead, and the attempt reports what is wrong.
         with contextlib.suppress(OSError):
             claim.locked.settle()
         claim.locked.release()
@@ -64,10 +67,10 @@ class DestinationQueues:
         self._in_hand[destination] += 1
 
     def end(self, destination: str) -> list[str]:
-        """A message to a destination has come to its end; name those whose turn it is now.
+        """Record that a message to a destination is done; return the names of those to claim next.
 
-        Those for a destination that was found dead have no turn before others: they stay in `new/`, for the
-        next pass.
+        Messages for a destination that was found dead get no precedence over others: they stay in `new/` for
+        the next pass.
         """
         self._in_hand[destination] -= 1
         if not self._in_hand[destination]:
@@ -79,7 +82,7 @@ class DestinationQueues:
             self.names.difference_update(self._waiting.pop(destination))
             self.missed = True
             return []
-        count = _FOLLOW if self._in_hand[destination] else len(waiting)
+        count = _FOLLOWERS if self._in_hand[destination] else len(waiting)
         names = [waiting.popleft() for _ in range(min(count, len(waiting)))]
         if not waiting:
             del self._waiting[destination]
@@ -87,7 +90,7 @@ class DestinationQueues:
         return names
 
     def waits(self, destination: str, seconds: float) -> bool:
-        """Tell whether a message that is in hand for so long only waits, and leaves its place to others."""
+        """Tell whether a message that has been active for `seconds` only waits, and so takes no place."""
         if self._destinations is None:
             return seconds > HANGING
         return self._destinations.stuck(destination) if destination else seconds > SLOW
@@ -100,9 +103,9 @@ class DestinationQueues:
         )
 
     def destination_of(self, claim: Claim) -> str:
-        """Return the domain of the direct route that all open recipients have in common.
+        """Return the domain that all open recipients have in common, if they take the direct route.
 
-        Empty: there are several, or the message goes another way.
+        Returns an empty string if there are several domains, or the message takes another route.
         """
         if self._destinations is None:
             return ""
@@ -113,4 +116,4 @@ class DestinationQueues:
         try:
             return domain if self._goes_direct(claim, address) else ""
         except OSError:
-            return ""  # It cannot be read: the attempt will tell.
+            return ""  # The message cannot be read; the attempt will report that.

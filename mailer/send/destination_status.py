@@ -1,15 +1,15 @@
-"""How destinations do during a run, so that one that does not answer costs the others nothing.
+"""Destination status: the health of destinations during a run, so that a dead one does not delay the others.
 
-A destination is a recipient domain of the direct route. Three rules:
+A destination is a recipient domain of the direct route. There are three rules:
 
-1. Until it has answered once, it gets one message at a time; the others wait in `new/`, as
-   `destination_queues` has it.
-2. When nothing has come to an end there for `STALL` seconds it is *stuck*: what it has in hand no longer
-   counts against `sending.concurrency`, and what comes after waits in `new/` until something ends.
-3. When an attempt has taken `SLOW` seconds or more to find that nobody answers, that is the answer for `DEAD`
-   seconds to all who ask.
+1. Until it has answered once, it gets one message at a time; the others wait in `new/`, in
+   `destination_queues`.
+2. When no delivery has ended there for `STALL` seconds, the destination is *stuck*: its deliveries no longer
+   count against `sending.concurrency`, and further messages wait in `new/` until one ends.
+3. When an attempt took `SLOW` seconds or more to find that the destination does not answer, it is *dead*: for
+   `DEAD` seconds, further attempts fail immediately with the same trouble.
 
-Nothing is remembered beyond the run: the schedule of each message is.
+Nothing of this outlives the run. Across runs, each message's own retry schedule applies.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,41 +20,41 @@ from mailer.send.phase import Phase
 from mailer.send.trouble import HopTrouble, rule
 
 STALL = 0.5
-"""Seconds. A server's usual answer takes a few round trips."""
+"""Seconds without progress after which a destination is stuck. Usual replies take a few round trips."""
 SLOW = 1.0
-"""Seconds from which trouble is worth remembering; what fails at once costs nothing to ask again."""
+"""Seconds that a failed attempt must have taken to be remembered. Fast failures are cheap to repeat."""
 DEAD = 60.0
-"""Seconds, as the first step of the schedule."""
+"""Seconds that a destination stays dead; the same as the first step of the retry schedule."""
 WAITING = 8
-"""Messages that may wait for a stuck destination because they have recipients elsewhere, too."""
-_MOST = 10_000
-"""Destinations that are remembered."""
+"""The most messages that may wait for a stuck destination because they have other recipients too."""
+_MAX_KNOWN = 10_000
+"""The most destinations to remember."""
 
 
 @dataclass(slots=True)
 class _Destination:
     flying: int = 0
     moved: float = 0.0
-    """When something last ended there, or began where nothing was."""
+    """When a delivery last ended there, or began while there was no other."""
     answered: bool = False
     dead_until: float = 0.0
     trouble: HopTrouble | None = None
 
 
 class DestinationStatus:
-    """What is under way, by destination."""
+    """The health of each destination, and how many deliveries are in progress there."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Args: clock: seconds, never put back."""
+        """Prepare; `clock` is monotonic, in seconds."""
         self._clock = clock
         self._known: dict[str, _Destination] = {}
 
     @contextmanager
     def towards(self, name: str) -> Iterator[None]:
-        """Take an attempt at a destination into account while it lasts.
+        """Count an attempt at a destination while it lasts, and remember how it ended.
 
         Raises:
-            HopTrouble: it was found dead a moment ago, or it is stuck and enough wait for it.
+            HopTrouble: the destination is dead, or it is stuck and enough messages wait for it already.
         """
         one = self._known.get(name) or self._new(name)
         now = self._clock()
@@ -78,12 +78,12 @@ class DestinationStatus:
             one.moved = self._clock()
 
     def dead(self, name: str) -> bool:
-        """Tell whether it was found dead a moment ago, so that the caller need not wait to find out."""
+        """Tell whether the destination was found dead recently, so that no other attempt need wait for it."""
         one = self._known.get(name)
         return one is not None and self._dead(one, self._clock())
 
     def answered(self, name: str) -> bool:
-        """Tell whether the last that was heard from it was an answer."""
+        """Tell whether the destination answered the last attempt whose result is known."""
         one = self._known.get(name)
         return one is not None and one.answered
 
@@ -105,7 +105,7 @@ class DestinationStatus:
             one.answered, one.trouble, one.dead_until = False, trouble, now + DEAD
 
     def _new(self, name: str) -> _Destination:
-        if len(self._known) >= _MOST:
+        if len(self._known) >= _MAX_KNOWN:
             self._known = {other: one for other, one in self._known.items() if one.flying}
         made = self._known[name] = _Destination()
         return made

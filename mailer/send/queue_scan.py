@@ -1,7 +1,9 @@
-"""The order of the runner's messages: what has just arrived, then what was there, then what is due.
+"""The queue scan: decides which message a runner claims next.
 
-A pass looks once at everything that may be ready: claims of dead runners, `new/`, suspects (claims that
-runners died with repeatedly), and the due buckets of `retry/`. It is a stream, so its memory does not grow
+Mail that has just arrived comes first, then the backlog in `new/`, then retries that are due.
+
+A pass looks once at everything that may be ready: claims of dead runners, `new/`, suspects (messages that
+several runners died with), and the due buckets of `retry/`. It is a generator, so its memory does not grow
 with the queue, and fresh mail overtakes it at every step: a backlog does not delay a password reset.
 """
 
@@ -21,26 +23,25 @@ from mailer.spool.run.sweep import clean_tmp, remove_if_empty, requeue, requeue_
 from mailer.spool.scan import names
 from mailer.spool.view.inspect import look
 
-_HEARD = 10_000
-"""Names of fresh mail kept in memory; beyond that a pass over `new/` finds them just as well."""
-
+_MAX_FRESH = 10_000
+"""The most names of fresh mail to keep in memory, and of suspects; a pass over `new/` finds other fresh mail."""
 
 _FRESH_SHARE = 8
-"""Fresh messages in a row before the pass gets its turn: a steady stream must not starve what was there."""
+"""Fresh messages in a row before one from the pass: steady arrivals must not starve the backlog."""
 
-_BEFORE_SUSPECTS = 30.0
-"""Seconds that a pass gives to what is in `new/` before messages that runners died with: a poison message
-must not end every run before new mail was tried, nor a long queue keep an innocent one waiting."""
+_SUSPECTS_AFTER = 30.0
+"""Seconds that a pass spends on `new/` before it tries the suspects. A poison message must not end every run
+before new mail was tried, and a long queue must not keep an innocent suspect waiting."""
 
-_BETWEEN_LOOKS = 60.0
-"""Seconds between two looks for mail that needs no budget, while no other is to be claimed."""
+_UNBUDGETED_EVERY = 60.0
+"""Seconds between two scans for mail that needs no budget, while all budgets are used up."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
-"""Seconds until a locked arrival is tried again, at first and at most; each pause is twice the one before."""
+"""Seconds until a locked arrival is tried again: the first pause and the longest; each doubles the last."""
 
 
 class QueueScan:
-    """Gives out claims, one at a time."""
+    """Claims the messages of a run, one at a time."""
 
     def __init__(self, spool: Spool, claims: Claims, policy: Policy, given_up: GivenUp) -> None:
         self._spool = spool
@@ -52,54 +53,57 @@ class QueueScan:
         self._left_alone = once(lambda spot, why: self._log.warning("left alone", path=spot.path, reason=why))
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
-        """How long each arrival that is still locked is to be left."""
+        """The current pause, in seconds, of each arrival that was found locked."""
         self._locked: list[str] = []
         self._in_a_row = 0
         self._requeued: set[str] = set()
-        """Names that the pass has put into `new/` itself, and comes to: no fresh mail is to wait for them."""
+        """Names that the pass has moved into `new/` and will claim itself.
+
+        Their arrival is ignored, so that they do not count as fresh mail.
+        """
         self._pass: Iterator[Claim] = iter(())
         self._looks: Iterator[Claim | None] = iter(())
         self._look_again = -math.inf
-        """When `next_without_budget` looks at everything anew."""
+        """When `next_without_budget` may begin a new scan, on the monotonic clock."""
         self.is_looking = False
-        """`next_without_budget` has not come to the end of its look."""
+        """Whether the scan of `next_without_budget` is unfinished."""
         self.leave_alone: Container[str] = ()
-        """Names of messages that are to stay in `new/` for now."""
+        """Names of messages that must stay in `new/` for now."""
         self.exhausted = True
-        """The last pass has come to its end."""
+        """Whether the last pass is finished."""
         self.missed = True
-        """Something may have arrived that no pass has looked at yet."""
+        """Whether mail may have arrived that no pass has seen yet."""
 
     def heard(self, names: Iterable[str] | None) -> None:
-        """Take names of mail that has just arrived; None: some arrived whose names are not known."""
-        if names is None or len(self._fresh) >= _HEARD:
+        """Add names of mail that has just arrived; None means that some arrived whose names are unknown."""
+        if names is None or len(self._fresh) >= _MAX_FRESH:
             self.missed = True
         else:
             self._fresh.extend(name for name in names if name not in self._requeued)
 
     def locked(self) -> list[tuple[str, float]]:
-        """Name the arrivals found locked since the last call, and in how many seconds to hear of each again.
+        """Return the arrivals found locked since the last call, each with the seconds to wait before a retry.
 
-        A receiver holds its message until `new/` is synced, and we hear of it when it is renamed.
+        A receiver keeps its message locked until `new/` is synced, but the kernel reports the rename before.
         """
         locked, self._locked = self._locked, []
         return [(name, self._pauses[name]) for name in locked]
 
     @property
     def is_something_new(self) -> bool:
-        """Tell whether anything lies in `new/` that is not to stay there."""
+        """Whether `new/` has a message that need not stay there."""
         return any(not self._is_left(name) for name in names(self._spool, Place.NEW.value))
 
     def begin_pass(self) -> None:
-        """Look at everything anew."""
+        """Start a new pass over the queue."""
         self.missed = self.exhausted = False
         self._pass = self._everything()
 
     def next(self) -> Claim | None:
-        """Return the next message to try; None when nothing is left.
+        """Claim and return the next message to try; None when nothing is left.
 
         Raises:
-            OSError: the spool cannot be worked with.
+            OSError: the spool cannot be read or written.
         """
         if self._in_a_row < _FRESH_SHARE and (claim := self._next_fresh()):
             self._in_a_row += 1
@@ -110,15 +114,16 @@ class QueueScan:
         return claim or self._next_fresh()
 
     def next_without_budget(self) -> Claim | None:
-        """Return the next message that something may become of while all budgets are used up.
+        """Claim and return the next message that can be settled while all budgets are used up.
 
-        None: there is none, or, while `is_looking`, it has read enough for one turn of the event loop.
+        Returns None when there is none, or, if `is_looking` is still set, when enough was read for one
+        iteration of the event loop.
 
         Raises:
             OSError: as `next`.
         """
         if not self.is_looking and monotonic() >= self._look_again:
-            self._look_again = monotonic() + _BETWEEN_LOOKS
+            self._look_again = monotonic() + _UNBUDGETED_EVERY
             self._looks = self._without_budget()
             self.is_looking = True
         try:
@@ -139,7 +144,7 @@ class QueueScan:
         return None
 
     def _leave(self, name: str) -> None:
-        """Come back to an arrival that is locked; one that stays so for long is left to the passes."""
+        """Schedule another try at a locked arrival; one that stays locked for long is left to the passes."""
         pause = 2 * self._pauses.pop(name, _FIRST_PAUSE / 2)
         if pause <= _LONGEST_PAUSE and look(self._spool, Spot(Place.NEW, name)):
             self._pauses[name] = pause
@@ -148,7 +153,7 @@ class QueueScan:
     def _everything(self) -> Iterator[Claim]:
         suspects = list[tuple[Suspicion, str]]()
         yield from self._recovered(suspects)
-        until = monotonic() + _BEFORE_SUSPECTS
+        until = monotonic() + _SUSPECTS_AFTER
         for name in names(self._spool, Place.NEW.value):
             if self._is_left(name):
                 continue
@@ -172,9 +177,10 @@ class QueueScan:
                 yield spot
 
     def _without_budget(self) -> Iterator[Claim | None]:
-        """Give out what dead runners had in hand, but for suspects: new mail is to be tried before these.
+        """Claim what needs no budget: recovered messages first, then those that `Unbudgeted` selects.
 
-        Then the mail of `new/` and `retry/` that has its end without a budget; after some names, None.
+        Suspects are left out, because new mail must be tried before them. Yields None after each group of
+        names, so that the event loop gets a turn.
         """
         from mailer.send.unbudgeted import Unbudgeted  # noqa: PLC0415 - most runs have no budgets
 
@@ -198,17 +204,20 @@ class QueueScan:
         yield None
 
     def _recovered(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
-        """Take over from dead runners; name the suspects, which may end this run too, and are tried later."""
+        """Claim the messages of dead runners, but append suspects to `suspects`, to be tried later.
+
+        A suspect may kill this runner too.
+        """
         for name in names(self._spool, Place.CUR.value):
             if name in self._given_up:
                 continue
-            if len(suspects) < _HEARD and (suspicion := self._claims.suspicion(name)):
+            if len(suspects) < _MAX_FRESH and (suspicion := self._claims.suspicion(name)):
                 suspects.append((suspicion, name))
             elif claim := self._recover(name):
                 yield claim
 
     def _tried_last(self, suspects: list[tuple[Suspicion, str]]) -> Iterator[Claim]:
-        """Take the suspects over, the one with the least against it first; none is left."""
+        """Claim the suspects, the least suspicious first, and empty the list."""
         for _, name in sorted(suspects):
             if claim := self._recover(name):
                 yield claim
@@ -225,7 +234,10 @@ class QueueScan:
         return name in self.leave_alone or name in self._given_up
 
     def _delete_what_is_old(self) -> None:
-        """Delete what nobody waits for; for its age only while the clock is believed."""
+        """Delete unfinished files, old copies, old keys and old ledger days.
+
+        While the clock is in doubt, only what needs no age to decide is deleted.
+        """
         guard, now = self._policy.guard, self._clock()
         trusted = guard is None or guard.observe() is None
         for name in clean_tmp(self._spool, now if trusted else None, self._left_alone):
@@ -247,6 +259,6 @@ class QueueScan:
             return None
 
     def give_up(self, name: str, error: OSError) -> None:
-        """Leave a message where it is, for trouble that is its own, and tell the operator."""
+        """Stop trying a message whose own file cannot be moved or written, and log that."""
         again = self._given_up.again(self._given_up.add(name, error))
         self._log.error("left alone", id=name, error=what_failed(error), to_do=advice(error), again=again)

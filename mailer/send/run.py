@@ -1,4 +1,4 @@
-"""A run, put together from the configuration: what `mailer-send` starts."""
+"""Build a run of `mailer-send` from the configuration."""
 
 import asyncio
 import random
@@ -54,19 +54,19 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
     limit: int = 0,
     say: "Say | None" = None,
 ) -> AsyncIterator[Runner]:
-    """Make a runner; on exit its sessions are closed and its removals durable.
+    """Yield a runner; on exit, close its sessions and make its removals durable.
 
     Args:
-        config: the operator's.
-        spool: what to work on.
-        log: gets everything that happens.
-        clocks: what time it is.
-        hostname: what we call ourselves to other servers.
-        limit: messages to claim, at most; 0: all.
-        say: takes the lines of a transcript of every session.
+        config: the operator's configuration.
+        spool: the spool to work on.
+        log: receives every mail event of the run.
+        clocks: the sources of time.
+        hostname: the name to give to other servers in EHLO.
+        limit: the most messages to claim; 0 means no limit.
+        say: called with each line of a transcript of every session.
 
     Raises:
-        OSError: the local Maildir cannot be made.
+        OSError: the local Maildir cannot be created.
         ValueError: the DKIM configuration names no domain or no key.
     """
     clock = clocks.wall
@@ -130,10 +130,10 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
 
 
 async def _open_session(hop: Hop, clock: Clock, say: "Say | None") -> AnySession:
-    """Open a session in whatever way the hop takes mail; raises HopTrouble."""
+    """Open an SMTP or HTTP session, whichever the hop speaks; raises HopTrouble."""
     if hop.api is None:
         return await Session.open(hop, Timeouts(), say)
-    from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs know SMTP alone
+    from mailer.send.http.session import HttpSession  # noqa: PLC0415 - most runs use SMTP only
 
     return await HttpSession.open(hop, Timeouts(), clock, say)
 
@@ -151,7 +151,7 @@ def _unknown(
 def _budgets(
     config: Config, spool: Spool, clocks: Clocks, guard: ClockGuard
 ) -> "AbstractAsyncContextManager[Budgets | None]":
-    """Return the budgets of a run; None: there are none, and nothing of them is imported."""
+    """Return the budgets of a run; None if none are configured, in which case the module is not imported."""
     if not (config.domain_budgets or any(provider.terms for provider in config.providers)):
         return nullcontext()
     from mailer.send.budgets import Budgets  # noqa: PLC0415 - as above

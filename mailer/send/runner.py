@@ -1,4 +1,4 @@
-"""The runner: works on several messages at once, until none is ready or it is asked to stop."""
+"""The runner: delivers several messages concurrently, until none is ready or it is asked to stop."""
 
 import asyncio
 import contextlib
@@ -17,28 +17,29 @@ from mailer.spool.run.claim import Claim, Claims
 from mailer.spool.state.pause import is_paused
 
 PAUSE = 30.0
-"""Seconds that a runner that stays waits after trouble with the disk."""
+"""Seconds that a long-running runner waits after a disk error."""
 AT_ONCE = 50
-"""Messages put back for full destinations before others get their turn."""
+"""Messages put back for full destinations before control returns to the event loop."""
 POLL = 0.1
-"""Seconds between looks where the kernel does not tell of arrivals."""
+"""Seconds between scans of `new/` where inotify is not available."""
 ALONE = 5.0
-"""Seconds that a suspect is alone, or waits to be so, at most: what kills its runner takes no longer, and
-a server that does not answer must not stop all other mail."""
-_TURN = 61.0
-"""Seconds that a run which is to end when nothing is ready waits for a budget: a minute's window."""
-_BUDGET_SEEN = 1.0
-"""Seconds between looks at budgets that are used up."""
+"""The most seconds that a suspect runs alone, or waits to run alone. A message that kills its runner does so
+within that time, and a server that does not answer must not stop all other mail."""
+_BUDGET_WAIT = 61.0
+"""The most seconds that a run which ends when nothing is ready waits for a budget: a one-minute window,
+rounded up."""
+_BUDGET_POLL = 1.0
+"""Seconds between checks of budgets that are used up."""
 PAUSE_SEEN = 1.0
-"""Seconds until a runner sees that the operator has paused, or resumed."""
+"""Seconds between checks of whether the operator has paused or resumed sending."""
 
 
 class Stopped(OSError):
-    """The run ended before its work was done, because the spool could not be worked with."""
+    """The run ended early because the spool could not be read or written."""
 
 
 class Runner:
-    """One run over one spool. Any number of runners may work on the same spool at once."""
+    """One run over one spool. Any number of runners may work on the same spool concurrently."""
 
     def __init__(
         self,
@@ -53,12 +54,12 @@ class Runner:
         """Prepare a run.
 
         Args:
-            spool: what to work on.
-            claims: this runner's claims.
+            spool: the spool to work on.
+            claims: takes this runner's locks on messages.
             policy: how to try a message.
-            settler: how to move it on.
-            concurrency: messages in flight at once, at most.
-            limit: messages to claim in this run, at most; 0: all.
+            settler: moves a message after its attempt.
+            concurrency: the most messages in progress at a time.
+            limit: the most messages to claim in this run; 0 means no limit.
         """
         self._spool = spool
         self._policy = policy
@@ -70,18 +71,18 @@ class Runner:
         self._queues = DestinationQueues(policy.destinations, concurrency, policy.routes.goes_direct)
         self._scan.leave_alone = self._queues.names
         self._suspect: Claim | None = None
-        """Waits until nothing else is in hand, to be tried alone."""
+        """A claimed suspect that waits until no other message is active, so that it can be tried alone."""
         self._alone: Claim | None = None
-        """The suspect beside which nothing is started."""
+        """The suspect that is being tried alone; nothing else is started meanwhile."""
         self._trouble: OSError | None = None
         self._closing = False
         self._paused = False
         self._look_for_pause = float("-inf")
         purses = [route.purse for route in policy.routes.all]
         self._purses = [purse for purse in purses if purse] if all(purses) else []
-        """The budgets, if there is one for every way that mail may go."""
+        """One budget for each route; empty if some route has none, since mail can then always leave."""
         self._opens: asyncio.TimerHandle | None = None
-        """Wakes the run when a budget has something left again; None: nothing waits for that."""
+        """Wakes the run when a budget may have capacity again; None if nothing waits for that."""
         self._wake = asyncio.Event()
         self._active = ActiveMessages(self._queues, self._wake.set)
         self.tally = Tally()
@@ -98,11 +99,12 @@ class Runner:
         """Work until nothing is ready, or `stop` is set.
 
         Args:
-            stop: ends the run early; what is in flight is finished.
-            grace: seconds that it may take to finish.
+            stop: ends the run early; deliveries in progress are finished first.
+            grace: seconds that these may take.
 
         Raises:
-            Stopped: the spool could not be worked with; what was in flight is settled as far as it can be.
+            Stopped: the spool could not be read or written; deliveries in progress are settled as far as
+                possible.
         """
         stopping = asyncio.create_task(self._wake_on(stop))
         claimed_before = -1
@@ -113,11 +115,11 @@ class Runner:
                 if self._busy or self._looks_on:
                     await self._wake.wait()
                 elif self._closing or self.tally.claimed == (self._limit or -1):
-                    break  # No more is wanted.
-                elif 0 < self._closed_for() <= _TURN and self._scan.is_something_new:
-                    await self._wake.wait()  # What is to be sent next has its turn within this minute.
+                    break  # The run is closing, or its limit is reached.
+                elif 0 < self._closed_for() <= _BUDGET_WAIT and self._scan.is_something_new:
+                    await self._wake.wait()  # A budget will have capacity within a minute.
                 elif self.tally.claimed == claimed_before and not self._scan.missed:
-                    break  # A whole pass found nothing.
+                    break  # A complete pass found nothing.
                 else:
                     claimed_before = self.tally.claimed
                     self._scan.begin_pass()
@@ -129,17 +131,20 @@ class Runner:
         return self.tally
 
     def begin_nothing_more(self) -> None:
-        """End the run when what is in hand is done, however long that takes: cut off, it is uncertain."""
+        """Claim nothing more, and end the run when the deliveries in progress are done.
+
+        There is no time limit, because an interrupted delivery would leave its outcome uncertain.
+        """
         self._closing = True
         self._wake.set()
 
     @property
     def troubled(self) -> bool:
-        """The spool cannot be worked with just now."""
+        """Whether the last use of the spool failed, so that the runner is waiting."""
         return self._trouble is not None
 
     async def watch(self, stop: asyncio.Event, grace: float) -> Tally:
-        """Work until `stop` is set, taking new mail up as it arrives; arguments as `once`."""
+        """Work until `stop` is set, and claim new mail as it arrives; the arguments are those of `once`."""
         stopping = asyncio.create_task(self._wake_on(stop))
         self._given_up.for_good = False
         arrivals = self._listen()
@@ -169,7 +174,7 @@ class Runner:
         return bool(self._active or self._suspect)
 
     def _fill(self) -> None:
-        """Start attempts while there is room and something is ready."""
+        """Start attempts while there is a free place and a message is ready."""
         try:
             if self._suspect and not self._must_wait(self._suspect):
                 suspect, self._suspect = self._suspect, None
@@ -205,24 +210,24 @@ class Runner:
         return self._active.places < self._concurrency and self.tally.claimed != (self._limit or -1)
 
     def _next(self) -> Claim | None:
-        """Return the next message; while the budgets are used up, only such as may need none."""
+        """Return the next message; while all budgets are used up, only one that may need none."""
         return self._scan.next_without_budget() if self._closed_for() else self._scan.next()
 
     @property
     def _looks_on(self) -> bool:
-        """What may need no budget is looked for, and that goes on in the next turn of the loop."""
+        """Whether the scan for mail that needs no budget goes on in the next iteration of the event loop."""
         return self._scan.is_looking and self._has_room() and self._closed_for() > 0
 
     def _closed_for(self) -> float:
-        """Return the seconds until mail may leave by some way, by the budgets; and be woken then.
+        """Return the seconds until some route has budget left, and schedule a wake-up for then.
 
-        What is not claimed waits in `new/` and `retry/`, without a place in the run.
+        Messages that are not claimed stay in `new/` and `retry/`, and take no place in the run.
         """
         if not self._purses:
             return 0.0
         seconds = min(purse.closed_for for purse in self._purses)
         if seconds and self._opens is None:
-            self._opens = asyncio.get_running_loop().call_later(min(seconds, _BUDGET_SEEN), self._opened)
+            self._opens = asyncio.get_running_loop().call_later(min(seconds, _BUDGET_POLL), self._opened)
         return seconds
 
     def _opened(self) -> None:
@@ -230,7 +235,7 @@ class Runner:
         self._wake.set()
 
     def _is_paused(self) -> bool:
-        """Tell whether the operator wants nothing claimed; looked up once a second, not for each message."""
+        """Tell whether the operator has paused sending; looks at the spool once a second at most."""
         now = monotonic()
         if now >= self._look_for_pause:
             self._look_for_pause = now + PAUSE_SEEN
@@ -247,11 +252,18 @@ class Runner:
         self._active.take(self._worker.work(claim, alone=alone), destination, self._done)
 
     def _must_wait(self, claim: Claim) -> bool:
-        """A suspect waits until it can be alone, but not for what has long been in hand: that may hang."""
+        """Tell whether a claim is a suspect that must wait until it can be tried alone.
+
+        It does not wait for a message that has been active for `ALONE` seconds, since that one may hang.
+        """
         return claim.suspect and bool(self._active) and self._active.longest < ALONE
 
     def _accompany(self, claim: Claim) -> None:
-        """Let others in beside a suspect: that we are here shows that it waits, for a server or the disk."""
+        """Let other messages start while a suspect is active.
+
+        That the event loop got here shows that the suspect has not killed the runner, but waits for a server
+        or the disk.
+        """
         if self._alone is not claim:
             return
         if self._worker.accompany():
@@ -274,7 +286,7 @@ class Runner:
             self._trouble = error
 
     async def _drain(self, grace: float) -> None:
-        """Let what is in flight finish; interrupt what takes longer than `grace` seconds."""
+        """Let the deliveries in progress finish; interrupt those that take longer than `grace` seconds."""
         if self._suspect:
             self._settler.put_back(self._suspect)
             self._suspect.locked.release()
@@ -285,7 +297,7 @@ class Runner:
         if tasks:
             self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)
-        # In the next turn of the loop: whose final reply has just come in shall see it.
+        # In the next iteration of the loop, so that a task whose final reply has just arrived still reads it.
         asyncio.get_running_loop().call_soon(self._worker.interrupt)
         if tasks:
             await asyncio.wait(tasks)
@@ -302,11 +314,11 @@ class Runner:
         return arrivals
 
     def _until_minute(self) -> float:
-        """Seconds until the next bucket may be due: they are named by the minute."""
+        """Return the seconds until the next retry bucket may be due; buckets are named by the minute."""
         return 60.0 - self._policy.clock() % 60 + 0.05
 
     def _patience(self, look_again: float) -> float | None:
-        """Seconds to rest unless something happens; None: only what is in flight can change anything."""
+        """Return the seconds to wait for a wake-up; None means until one comes."""
         if self._paused:
             return PAUSE_SEEN
         if not self._scan.exhausted:
