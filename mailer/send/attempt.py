@@ -1,4 +1,4 @@
-"""One attempt at one message: walk the routes, and record each outcome the moment it is known."""
+"""One attempt at one message: walk the routes, and record each outcome as soon as it is known."""
 
 import asyncio
 import math
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from mailer.send.budgets import Permit, Purse
 
-_DESTINATIONS = 20
-"""Destinations of one message that are tried at the same time."""
+_MAX_PARALLEL = 20
+"""The most destinations of one message to try at the same time."""
 
 
 class Attempt:
@@ -37,25 +37,26 @@ class Attempt:
         """Prepare.
 
         Args:
-            record: of the message; the outcomes go there, and its `state` says how each recipient stands.
-            pause: sleeps for so many seconds between two batches.
+            record: takes the outcomes of the message; its `state` has the status of each recipient.
+            pause: sleeps for some seconds between two batches.
         """
         self._record = record
         self._policy = record.policy
         self._pause = pause
         self._presenter = Presenter(record.claim, record.policy.signer)
         self._room: asyncio.Semaphore | None = None
-        """Limits the destinations at a time; None: there is one."""
+        """Limits the number of destinations at a time; None while there is only one."""
         self._tried: set[str] = set()
-        """The recipients for whom some hop was tried and gave trouble; a paused hop is not tried."""
+        """The recipients for whom some hop was tried. A hop that was skipped because it is paused does not
+        count."""
         self._rest = math.inf
-        """When the first of the paused hops may be tried again."""
+        """When the first of the paused hops may be tried again, in seconds since the epoch."""
 
     async def run(self, due: Sequence[Standing]) -> None:
         """Try recipients.
 
         Args:
-            due: which, at least one.
+            due: the recipients to try; at least one.
 
         Raises:
             OSError: as `Record` does.
@@ -65,7 +66,7 @@ class Attempt:
         if len(plan) == 1:
             await self._walk(*plan[0])
         else:
-            self._room = asyncio.Semaphore(_DESTINATIONS)
+            self._room = asyncio.Semaphore(_MAX_PARALLEL)
             await together([self._walk(*part) for part in plan])
         if kept:
             self._keep_back(kept)
@@ -75,12 +76,12 @@ class Attempt:
     def _plan(
         self, due: Sequence[Standing]
     ) -> tuple[list[tuple[tuple[Route, ...], list[Recipient]]], dict[Way, list[Recipient]]]:
-        """Divide the recipients by the routes they go; the second part stays here, as its ways say.
+        """Group the recipients by route; the second result has those not to be sent now, by their way.
 
-        A recipient that is uncertain at a hop is given that hop alone, whatever the rules say now: a hop that
-        may have taken a message is the only one that could recognise it the second time. If no route leads
-        there any more, the operator decides. The direct route has many hops: recipients in doubt at one hop
-        are sent to apart from all others.
+        A recipient that is uncertain at a hop is tried only at that hop, whatever the rules say now, because
+        only a hop that may have taken the message could recognise a duplicate. If no route leads there any
+        more, the operator decides. The direct route has many hops, so recipients that are uncertain at one of
+        them are sent separately from all others.
         """
         table = self._policy.routes
         plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
@@ -105,7 +106,7 @@ class Attempt:
         return [(routes, recipients) for (routes, _), recipients in plan.items()], kept
 
     def _keep_back(self, kept: Mapping[Way, Sequence[Recipient]]) -> None:
-        """Record that recipients are not tried: hold the message, if nobody else is left to try."""
+        """Record that recipients are not tried; hold the message if no other recipient is left to try."""
         held = {recipient.address for way, some in kept.items() if way.hold for recipient in some}
         if held and all(standing.address in held for standing in self._record.state.open):
             self._record.hold(next(way.hold for way in kept if way.hold))
@@ -125,7 +126,7 @@ class Attempt:
     def _try_groups(
         self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
     ) -> Awaitable[list[Recipient]]:
-        """Send to all destinations, some at a time: a slow one does not hold up the others."""
+        """Send to several destinations in parallel, so that a slow one does not delay the others."""
         budgets = self._policy.budgets
         divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
         if len(divided) == 1 and self._room is None:
@@ -139,7 +140,7 @@ class Attempt:
         *,
         hops_left: bool,
     ) -> list[Recipient]:
-        room = self._room = self._room or asyncio.Semaphore(_DESTINATIONS)
+        room = self._room = self._room or asyncio.Semaphore(_MAX_PARALLEL)
 
         async def one(group: Sequence[Recipient], budget: "Purse | None") -> list[Recipient]:
             async with room:
@@ -151,7 +152,7 @@ class Attempt:
     async def _try(
         self, route: Route, recipients: Sequence[Recipient], budget: "Purse | None", *, hops_left: bool
     ) -> list[Recipient]:
-        """Send to one destination's recipients, in batches; return those that the next route shall have."""
+        """Send to one destination's recipients, in batches; return those to pass on to the next route."""
         try:
             made = await self._presenter.outgoing(route.presentation)
         except SigningError as error:
@@ -174,13 +175,13 @@ class Attempt:
                 else:
                     outcomes = await self._deliver(route, outgoing, batch)
             except HopTrouble as trouble:
-                # What stops this batch would stop the ones after it too.
+                # The trouble would affect the remaining batches too.
                 left = [*batch, *batches.left]
                 on = hops_left and _is_passed_on(trouble, patient=patient)
                 return [*passed_on, *self._after_trouble(trouble, left, hops_left=on)]
             except OSError:
-                raise  # The disk's: what cannot be recorded must not be sent.
-            except Exception as error:  # noqa: BLE001 - a surprise at one destination is no other's
+                raise  # A disk error: what cannot be recorded must not be sent.
+            except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
                 reason = defects.tell(self._policy.log, self._record.claim.id, error)
                 self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
                 return passed_on
@@ -204,10 +205,10 @@ class Attempt:
     async def _permit(
         self, purses: "Sequence[Purse]", want: int, *, hops_left: bool
     ) -> "AbstractContextManager[Permit]":
-        """Take of each budget for one transaction, after a short wait where the mail is to wait.
+        """Take what one transaction needs from each budget, after a short wait if the mail is to wait.
 
         Raises:
-            Spent: there is nothing left for some time, or the next provider is to have the mail.
+            Spent: a budget is used up for longer, or the mail is to go to the next provider.
         """
         from mailer.send.budgets import LOOK, Spent, permit  # noqa: PLC0415 - most runs have no budgets
 
@@ -219,11 +220,11 @@ class Attempt:
                     raise
                 self._record.waits(spent.hop, spent.seconds, spent.reason)
                 with spent.purse.waiting():
-                    # Not all of it at once: what others hold is free earlier than was known.
+                    # Not the whole time: other runs may give back what they have reserved.
                     await self._pause(min(spent.seconds, LOOK))
 
     def _wait(self, recipients: Sequence[Recipient], reason: str, *, gives_up: bool = True) -> None:
-        """Record that we, not the mail or a hop, are why these recipients are tried again later."""
+        """Defer recipients for a reason that is local, rather than the mail's or a hop's."""
         self._tried.update(recipient.address for recipient in recipients)
         waiting = [Outcome(r.address, Status.DEFERRED, "local", reason, Scope.LOCAL) for r in recipients]
         self._record.outcomes(waiting, gives_up=gives_up)
@@ -231,7 +232,7 @@ class Attempt:
     def _after_trouble(
         self, trouble: HopTrouble, recipients: Sequence[Recipient], *, hops_left: bool
     ) -> Sequence[Recipient]:
-        """Record that a hop failed; return the recipients if another hop is to be tried."""
+        """Record that a hop failed; return the recipients if another hop is to be tried for them."""
         if isinstance(trouble, Resting):
             self._rest = min(trouble.until, self._rest)
         else:
@@ -248,7 +249,7 @@ class Attempt:
         return []
 
     def _second_opinion(self, outcome: Outcome) -> Outcome:
-        """Defer a recipient that was refused for good for the first time, if it is not clear why."""
+        """Defer a recipient that was refused permanently for the first time, if the reason is unclear."""
         if self._record.state.by_address[outcome.address].unclear:
             return outcome
         if decide(outcome.scope, Hardness.of(outcome), hops_left=False) is not Action.SECOND_OPINION:
@@ -258,7 +259,7 @@ class Attempt:
     def _judge(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome], *, hops_left: bool, patient: bool
     ) -> list[Recipient]:
-        """Record what a transaction decided; return the recipients that another hop may still take."""
+        """Record the outcomes of a transaction; return the recipients that another hop may still take."""
         passed_on: dict[Outcome, list[Recipient]] = {}
         decided: list[Outcome] = []
         self._tried.update([recipient.address for recipient in batch])
@@ -266,14 +267,14 @@ class Attempt:
             if outcome.status is Status.SENT:
                 decided.append(outcome)
                 continue
-            # What may pass is given the route's attempts; a refusal for good (5yz) is not.
+            # A temporary refusal is given the route's attempts; a permanent one (5yz) is not.
             waits = outcome.status is Status.DEFERRED and not outcome.reply.startswith("5")
             on = hops_left and not (patient and waits)
             if decide(outcome.scope, Hardness.of(outcome), hops_left=on) is Action.NEXT_HOP:
                 passed_on.setdefault(replace(outcome, address=""), []).append(recipient)
             else:
                 decided.append(outcome)
-        # First what may say that it was sent: for the others there may be no room.
+        # First the outcomes that may say "sent": the disk may have no room for the others.
         self._record.outcomes(decided)
         for outcome, recipients in passed_on.items():
             self._record.trouble(outcome.hop, outcome.reply, outcome.scope, recipients)
@@ -281,5 +282,5 @@ class Attempt:
 
 
 def _is_passed_on(trouble: HopTrouble, *, patient: bool) -> bool:
-    """Tell whether the next route is tried now; a paused hop is not given the attempts of its route."""
+    """Tell whether the next route is tried now; for a paused hop its route's `attempts` do not matter."""
     return not trouble.waits if isinstance(trouble, Resting) else not patient

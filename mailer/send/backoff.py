@@ -1,4 +1,4 @@
-"""When a message is tried again, and when it is given up."""
+"""Backoff: when a message is tried again, and when it is given up."""
 
 from collections.abc import Callable
 from typing import Self
@@ -8,7 +8,7 @@ import msgspec
 from mailer.config.model import Retry
 
 JITTER = 0.1
-"""Share of a delay that is added at random, so that what failed together does not come back together."""
+"""Fraction of a delay that may be added at random, so that messages that failed together are spread out."""
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -21,28 +21,28 @@ class Backoff(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, retry: Retry) -> Self:
-        """Return what the configuration says."""
+        """Return the schedule of a configuration."""
         return cls(tuple(map(float, retry.schedule)), float(retry.max_age))
 
     @property
     def horizon(self) -> float:
-        """The longest time that a message ever waits, in seconds."""
+        """The longest delay between two attempts, in seconds."""
         return max(self.delays) * (1 + JITTER)
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait after an attempt.
 
         Args:
-            attempt: which one just failed, from 1.
-            random: gives a number in [0, 1).
+            attempt: the number of the attempt that just failed, from 1.
+            random: returns a number in [0, 1).
         """
         planned = self.delays[min(attempt, len(self.delays)) - 1]
         return planned * (1 + JITTER * random())
 
     def within(self, seconds: float, random: Callable[[], float]) -> float:
-        """Return a wait of so many seconds, one at least, and no longer than a message ever waits."""
+        """Return a delay of about `seconds`, but at least one second and no longer than the longest delay."""
         return min(max(1.0, seconds), max(self.delays)) * (1 + JITTER * random())
 
     def overdue(self, since: float, now: float) -> bool:
-        """Tell whether a message is older than it may become; both in seconds since the epoch."""
+        """Tell whether a message has exceeded its maximum age; both times are in seconds since the epoch."""
         return now - since > self.max_age

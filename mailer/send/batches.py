@@ -1,4 +1,4 @@
-"""One message's recipients at one destination, cut into the batches that its server takes."""
+"""Split one message's recipients at one destination into the batches that its server accepts."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,32 +8,33 @@ from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.send.trouble import too_many
 
-_MOST_ENDED = 5
-"""Sessions that a server may end, with a 421 about one recipient, before the other ones wait as well."""
+_MAX_ENDED = 5
+"""Sessions that a server may end, with a 421 for one recipient, before the other ones are deferred too."""
 
 _MAY_BE_OPEN = {Status.PENDING, Status.DEFERRED}
 
 
 class Batches:
-    """Gives one batch after the other.
+    """Returns one batch after another.
 
-    A server may take fewer at a time than we thought (RFC 5321 4.5.3.1.10: 452 for each RCPT too many).
-    Those that were too many come first in the next batch, at once and over the same session, and from then on
-    no batch is larger than what it took. Where it has said before how many it takes (RFC 9422), the session
-    leaves the others `pending`, and they follow in the same way. A limit of domains makes no batch smaller.
+    A server may accept fewer recipients at a time than we send (RFC 5321 4.5.3.1.10: 452 for each RCPT too
+    many). The excess ones come first in the next batch, immediately and over the same session, and later
+    batches are no larger than what the server took. If the server announced its limit (RFC 9422), the session
+    leaves the excess ones `pending`, and they follow in the same way. A limit on the number of domains does
+    not reduce the batch size.
     """
 
     def __init__(self, recipients: Sequence[Recipient], size: int) -> None:
         self.left = list(recipients)
-        """Not given out yet, or to be given out again."""
+        """Recipients that are still to be returned by `next`, for the first time or again."""
         self.pause = False
-        """`batchDelay` is due before the batch that was given out last."""
+        """Whether `batchDelay` is due before the batch that `next` returned last."""
         self._size = size
         self._begun = False
         self._ended = 0
-        """Sessions that were ended for one of the recipients."""
+        """Sessions that the server ended because of one of the recipients."""
         self._over = 0
-        """How many at the head of `left` are there again."""
+        """How many recipients at the head of `left` were put back."""
 
     def next(self) -> list[Recipient]:
         """Return the next batch; empty when there is none."""
@@ -43,7 +44,7 @@ class Batches:
         return batch
 
     def keep(self, batch: list[Recipient], count: int) -> list[Recipient]:
-        """Take back those of a batch beyond so many: they follow at once."""
+        """Return the first `count` of a batch, and put back the others, to follow without a pause."""
         self.left = batch[count:] + self.left
         self._over += len(batch) - count
         return batch[:count]
@@ -51,16 +52,16 @@ class Batches:
     def settle(
         self, batch: Sequence[Recipient], outcomes: Sequence[Outcome]
     ) -> tuple[list[Recipient], list[Outcome]]:
-        """Take back those of a batch that were too many, and return the others with their outcomes.
+        """Put back the recipients of a batch that were too many, and return the others with their outcomes.
 
-        Each time somebody's case is decided, or the next batch is smaller: it comes to an end.
+        The loop ends, since each call settles a recipient or makes the next batch smaller.
         """
         if not [outcome for outcome in outcomes if outcome.status in _MAY_BE_OPEN]:
             return list(batch), list(outcomes)
         outcomes = self._cut_short(outcomes)
         pairs = zip(batch, outcomes, strict=True)
         decided = [(recipient, outcome) for recipient, outcome in pairs if not _undecided(outcome)]
-        # None was taken: half of them, then. One that is too many alone is just deferred.
+        # If none was taken, try half of them. A single recipient that is "too many" is deferred.
         size = len(decided) or len(batch) // 2
         if len(decided) == len(batch) or not size:
             return list(batch), list(outcomes)
@@ -75,27 +76,27 @@ class Batches:
         return [recipient for recipient, _ in decided], [outcome for _, outcome in decided]
 
     def _cut_short(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Defer those whose case was left open, once their server has ended too many sessions for others."""
+        """Defer the recipients left open, once their server has ended too many sessions because of others."""
         if not any(map(_left_open, outcomes)):
             return outcomes
         self._ended += 1
-        if self._ended <= _MOST_ENDED:
+        if self._ended <= _MAX_ENDED:
             return outcomes
         return [replace(one, status=Status.DEFERRED) if _left_open(one) else one for one in outcomes]
 
 
 def _left_open(outcome: Outcome) -> bool:
-    """Tell whether the server ended the session; else the recipient was beyond its limits, and not asked."""
+    """Tell whether a recipient is open because the server ended the session, not because of its limits."""
     return outcome.status is Status.PENDING and outcome.scope is Scope.HOST
 
 
 def is_unasked(outcome: Outcome) -> bool:
-    """Tell whether the server was not asked about a recipient, since it takes no more at once (RFC 9422)."""
+    """Tell whether the server was not asked about a recipient because of its announced limit (RFC 9422)."""
     return outcome.status is Status.PENDING and outcome.scope is not Scope.HOST
 
 
 def _are_other_domains(again: Iterable[Recipient], settled: Iterable[Recipient]) -> bool:
-    """Tell whether a limit of domains in one transaction (RFC 9422) may be why these were not asked."""
+    """Tell whether a limit on domains in one transaction (RFC 9422) may be why these were not asked about."""
     return {_domain(one) for one in again}.isdisjoint(map(_domain, settled))
 
 

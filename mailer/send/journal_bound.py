@@ -1,17 +1,15 @@
-"""How long the journal of one message may become.
+"""Bound the length of one message's journal.
 
-A message to 20,000 recipients of whom none can be reached for five days would write gigabytes: a line for
-each, each with a reply of up to 1,500 octets, and one for each server that was tried in vain, sixty times
-over. So
+A message to 20,000 recipients, none of which can be reached for five days, would write gigabytes: sixty times
+a line for each recipient, with a reply of up to 1,500 octets, and a line for each server that failed. So
 
-1. a reply is cut to what `REPLIES` allows each recipient; the ledger has all of it;
-2. of a message to many, those who were deferred again in the same words as before share one line
-   (`as-before`);
-3. from `SOFT` on, every recipient that was deferred before counts as that, whatever was said, and servers
-   that were tried in vain are left to the ledger;
-4. from `HARD` on, recipients that would be tried again are given up, and the sender is notified why.
+1. a reply is cut to each recipient's share of `REPLIES`; the ledger has the whole reply;
+2. in a message to many, recipients that were deferred again with the same reply share one line (`as-before`);
+3. from `SOFT` on, every recipient that is deferred again is in that line, whatever the reply, and failed
+   servers are recorded only in the ledger;
+4. from `HARD` on, recipients that would be tried again are given up, and the notification says why.
 
-What one attempt can add beyond each mark is bounded by the recipients: at most some 20 MiB.
+What one attempt can add beyond each mark is bounded by the number of recipients: at most some 20 MiB.
 """
 
 from collections.abc import Mapping
@@ -20,32 +18,35 @@ from mailer.mail.outcome import Outcome, Status
 from mailer.spool.journal import Standing
 
 MANY = 50
-"""Recipients from which on `as-before` is written: below it, each has its own words."""
+"""The least number of recipients for which `as-before` is written; with fewer, each has its own line."""
 REPLIES = 4 * 2**20
+"""Octets that the replies of one attempt may take, shared by all recipients."""
 SHORTEST_REPLY = 200
-"""Octets that a reply is never cut below: the code and the reason."""
+"""Octets of a reply that are always kept: enough for the code and the reason."""
 SOFT = 8 * 2**20
+"""Octets of a journal from which on repeated deferrals are shortened."""
 HARD = 32 * 2**20
+"""Octets of a journal from which on no recipient is tried again."""
 
 
 class JournalBound:
-    """What may still be written about one message."""
+    """The limits of one message's journal."""
 
     def __init__(self, recipients: int) -> None:
         self._many = recipients >= MANY
         self._reply_limit = max(SHORTEST_REPLY, REPLIES // max(1, recipients))
 
     def cut(self, reply: str) -> str:
-        """Return as much of a reply as the journal keeps."""
+        """Return a reply, cut to the length that the journal keeps."""
         return reply if len(reply) <= self._reply_limit else reply[: self._reply_limit - 1] + "…"
 
     def as_before(self, outcome: Outcome, known: Standing, length: int) -> bool:
         """Tell whether a recipient's outcome says nothing that the journal does not say already.
 
         Args:
-            outcome: what the attempt came to.
-            known: how the recipient stood before.
-            length: of the journal, in octets.
+            outcome: the outcome of this attempt.
+            known: the recipient's state before.
+            length: the length of the journal, in octets.
         """
         if outcome.status is not Status.DEFERRED or known.status is not Status.DEFERRED:
             return False
@@ -57,12 +58,12 @@ class JournalBound:
 
     @staticmethod
     def leaves_out_trouble(standings: Mapping[str, Standing], to: tuple[str, ...], length: int) -> bool:
-        """Tell whether a server that was tried in vain is left to the ledger; not where it ends a doubt."""
+        """Tell whether a failed server is recorded only in the ledger; never if a recipient is uncertain."""
         return length >= SOFT and all(standings[address].status is not Status.UNCERTAIN for address in to)
 
     @staticmethod
     def is_spent(length: int) -> bool:
-        """Tell whether nobody may be tried again for want of room."""
+        """Tell whether the journal is so long that no recipient may be tried again."""
         return length >= HARD
 
 

@@ -1,10 +1,10 @@
-"""Making durable what is recorded of messages that stay in hand.
+"""Group fsync for the journals of messages that stay active for long.
 
-A message that is sent to everybody is removed, and its journal with it: syncing that would be in vain. But
-one with many recipients, or with one whose server does not answer, stays in hand for minutes. A power cut
-then must not take the record of those who have it already, nor that of a dot that was sent: they would get it
-again, perhaps from another server. So some times a second the journals with such lines are synced, all
-together.
+When a message is sent to all its recipients, its file is removed, so syncing the journal would be wasted. But
+a message with many recipients, or with one whose server does not respond, stays active for minutes. A power
+cut must then not lose the lines that say who has received it, or that the final dot was sent: the recipients
+would get it again, perhaps from another server. So a few times a second all journals with such lines are
+synced together.
 """
 
 import asyncio
@@ -17,25 +17,26 @@ from mailer.spool.committer import Committer
 from mailer.spool.layout import Place
 from mailer.spool.locked import LockedMessage
 
-_SOON = 0.25
-"""Seconds until a line is handed to the disk: promised to be durable within one, of which the sync wants its
-share."""
+_SYNC_DELAY = 0.25
+"""Seconds until a new line is synced. The promise is that it is durable within one second, and the sync takes
+part of that."""
 
 
 class Journals:
-    """The journals with lines that are not durable yet; used in one event loop."""
+    """Syncs journals that have lines which are not durable yet; for use in one event loop."""
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
         self._changed: dict[LockedMessage, None] = {}
         self._taken: dict[LockedMessage, None] = {}
         self._timed = False
-        """They are looked at within `_SOON`."""
+        """Whether a sync is scheduled within `_SYNC_DELAY`."""
 
     def taken(self, locked: LockedMessage) -> None:
-        """Have a message lose its other names, once that in `cur/` is durable: soon, together with others.
+        """Schedule the removal of a claimed message's other names, once its name in `cur/` is durable.
 
-        Where a rename may be torn, each message that was claimed has some; it is to be seen in one place.
+        Messages have other names on filesystems where a power cut may tear a rename (`spool/renaming.py`).
+        They are removed so that a message is seen in one place only.
         """
         if locked.also:
             if not self._timed:
@@ -43,18 +44,18 @@ class Journals:
             self._taken[locked] = None
 
     def leaving(self, locked: LockedMessage) -> None:
-        """A message is about to be moved: its names are the mover's from here on."""
+        """Stop tracking the names of a message: it is about to be moved, and the mover removes them."""
         self._taken.pop(locked, None)
 
     def changed(self, locked: LockedMessage) -> None:
-        """Have a journal synced soon, unless its message has moved on by then (with a sync, or for good)."""
+        """Schedule the sync of a journal, unless its message is moved (and synced) or removed before."""
         if not self._timed:
             self._begin()
         self._changed[locked] = None
 
     def _begin(self) -> None:
         self._timed = True
-        asyncio.get_running_loop().call_later(_SOON, self._sync)
+        asyncio.get_running_loop().call_later(_SYNC_DELAY, self._sync)
 
     def _sync(self) -> None:
         self._timed = False
@@ -68,27 +69,27 @@ class Journals:
             try:
                 change = _Sync(locked)
             except OSError:
-                # No descriptor is left: there will be some as deliveries end.
+                # No descriptor is free; try again, since some will be as deliveries end.
                 self.changed(locked)
                 continue
             syncing = self._committer.commit_in_loop(change)
-            # A failure stays with the message: it cannot be settled any more (`Held.sync`).
+            # A failure is kept in `LockedMessage.lost`, so the message cannot be settled any more.
             syncing.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     def _settle(self, taken: Sequence[LockedMessage], syncing: asyncio.Future[None]) -> None:
-        """Remove the other names of the messages that are still in hand."""
+        """Remove the other names of the messages that are still active."""
         durable = not syncing.cancelled() and syncing.exception() is None
         for locked in taken:
             if locked in self._taken:
                 del self._taken[locked]
                 if durable:
-                    # What is left is removed when the message moves on.
+                    # On failure, the names are removed when the message is moved.
                     with suppress(OSError):
                         locked.leave()
 
 
 class _Claimed:
-    """A `Change` that moves nothing: that claims are durable is the point."""
+    """A `Change` that moves nothing, used to sync `cur/`, which makes claims durable."""
 
     def begin_sync(self) -> None:
         """A claim writes nothing."""
@@ -110,27 +111,27 @@ class _Claimed:
 
 
 class _Sync:
-    """A `Change` that moves nothing."""
+    """A `Change` that syncs a journal and moves nothing."""
 
     def __init__(self, locked: LockedMessage) -> None:
         self._locked = locked
-        # Of its own: the message may be released before the disk is done, and its descriptor be another
-        # file's.
+        # A duplicate, because the message may be released before the sync ends, and its descriptor number
+        # reused for another file.
         self._fd = os.dup(locked.fd)
 
     def begin_sync(self) -> None:
-        """It is one sync in half a second; nothing is gained."""
+        """Starting write-back early gains nothing for so few syncs."""
 
     def sync(self) -> None:
         try:
-            # After a failure a second one would say that all is well.
+            # After a failed sync, a second one would wrongly succeed.
             if self._locked.lost is None:
                 os.fdatasync(self._fd)
         except OSError as error:
             self._locked.lost = error
             raise
         finally:
-            # Here and not in the loop: the lock is free when the last descriptor is closed.
+            # Closed here and not in the event loop: the lock is released when the last descriptor closes.
             os.close(self._fd)
 
     def move(self) -> None:
@@ -143,4 +144,4 @@ class _Sync:
         return ()
 
     def undo(self) -> None:
-        """What was not synced is still in the file; the next runner reads it there."""
+        """Lines that were not synced are still in the file, where the next runner reads them."""

@@ -1,6 +1,6 @@
-"""What an attempt writes down about a message: in its journal first, then in the ledger.
+"""Record what an attempt does: in the message's journal first, then in the ledger.
 
-The move (see `settle`) comes last; so at any instant the file itself says how its recipients stand, and a
+The move (see `settle`) comes last, so at any instant the file itself has the status of every recipient. A
 runner that takes over from a dead one decides from that alone.
 """
 
@@ -31,33 +31,33 @@ _KINDS = {
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 _DURABLE = {Kind.SENT, Kind.COMMITTING}
-"""Lines without which a power cut would have somebody mailed twice."""
+"""Lines that must be durable, because without them a power cut would lead to a duplicate delivery."""
 
-_LONGEST_REPLY = 1000
-_LONGEST_TLS = 250
-"""Characters, each printable: at most four octets in the journal, or two where JSON escapes it."""
-_ROOM_FOR_LINE = 4 * (_LONGEST_REPLY + _LONGEST_TLS) + 512
-"""Journal bytes kept free before the dot for each line of the outcome, beside its hop and its addresses. The
-rest of a line, which is names, times and numbers, takes less than 300."""
+_MAX_REPLY = 1000
+_MAX_TLS = 250
+"""Characters, all printable. Each takes at most four octets in the journal, or two if JSON escapes it."""
+_ROOM_FOR_LINE = 4 * (_MAX_REPLY + _MAX_TLS) + 512
+"""Journal octets to reserve before the final dot for each line of the outcome, in addition to its hop and its
+addresses. The rest of a line, which is names, times and numbers, takes less than 300."""
 
 LATE = "its Latest-Delivery-Time has passed"
 
 
 class Record:
-    """How a claimed message stands.
+    """The state of a claimed message, and the writer of its journal.
 
-    Every method that writes raises OSError if it cannot: then nothing may be sent, for it could not be
-    recorded. What was recorded before stands.
+    Every method that writes raises OSError if it cannot. Then nothing more may be sent, since it could not be
+    recorded. Lines written before remain valid.
     """
 
     def __init__(self, claim: Claim, policy: Policy) -> None:
-        """Begin an attempt at a message; nothing is written yet."""
+        """Begin an attempt at a message; writes nothing yet."""
         self.claim = claim
         self.policy = policy
         self.state = claim.entry.state
         """The fold of the journal, kept current as lines are appended."""
         self.attempt = self.state.attempts + 1
-        """The number of this one."""
+        """The number of this attempt, from 1."""
         self._began = policy.clock()
         self._believed = policy.trusts_clock()
         self._report = Report(policy.log, claim, self._began)
@@ -65,31 +65,31 @@ class Record:
         self._was_overdue = self.state.overdue
         standings = self.state.by_address.items()
         self.doubted = {address: s.hop for address, s in standings if s.status is Status.UNCERTAIN}
-        """The hop that may have taken a recipient's copy in an earlier attempt."""
+        """By address, the hop that may have taken the recipient's copy in an earlier attempt."""
         self._waited = False
-        """The journal says that it waits for its turn in this attempt."""
+        """Whether the journal says that the message waited for its turn in this attempt."""
         self._bound = JournalBound(len(self.state.by_address))
         self._as_before: set[str] = set()
-        """Who was deferred with nothing new to say, and shares the line that `finish` writes."""
+        """Recipients deferred for the same reason as before; they share the one line that `finish` writes."""
         self.handed_over: dict[str, float] = {}
-        """When each recipient's final dot was about to be sent."""
+        """When each recipient's final dot was about to be sent, in seconds since the epoch."""
         self.refused: list[Outcome] = []
-        """What was refused for good in this attempt."""
+        """The permanent refusals of this attempt."""
         self._promised: dict[str, int] = {}
-        """The journal bytes that are kept for the outcome of each recipient whose dot is on its way."""
+        """Journal octets reserved for the outcome of each recipient whose final dot was announced."""
 
     @property
     def due(self) -> tuple[Standing, ...]:
-        """The recipients to be tried; none when the message is held, or waits, or is done."""
+        """The recipients to be tried; empty when the message is held, waits, or is done."""
         return () if self.state.held else self.state.due(self._began, self.policy.backoff.horizon)
 
     @property
     def untried(self) -> bool:
-        """Some recipient is still to be tried, and none was handed over without its outcome on record."""
+        """Whether some recipient is due, and no outcome is missing for one that was handed over."""
         return bool(self.due) and not self._uncertain(self.handed_over)
 
     def date(self) -> None:
-        """Record since when the message waits, if it came or was requeued by a clock that was wrong."""
+        """Correct the time from which age counts, if the message came or was requeued by a wrong clock."""
         guard, accepted = self.policy.guard, self.state.accepted
         if guard is None or accepted is None or not self._believed:
             return
@@ -108,7 +108,10 @@ class Record:
         self.policy.log.message("held", id=self.claim.id, to=tuple(self.state.by_address), reason=reason)
 
     def hold_doubt(self, among: Collection[str]) -> bool:
-        """Hold the message if any of these is uncertain, as policy and route say; tell whether it is held."""
+        """Hold the message if one of these recipients is uncertain and policy or route demand it.
+
+        Returns whether the message is held.
+        """
         if self.state.held:
             return True
         doubtful = self._uncertain(among)
@@ -119,7 +122,7 @@ class Record:
         return bool(self.state.held)
 
     def _is_second_doubt(self, standing: Standing) -> bool:
-        """Tell whether the route holds it, as `plan.held_in_doubt` does of a configuration."""
+        """Tell whether the route holds a recipient that is uncertain twice; see `plan.held_in_doubt`."""
         if not standing.doubted_twice:
             return False
         route = self.policy.routes.leading_to(standing.hop)
@@ -127,53 +130,53 @@ class Record:
 
     @property
     def is_late(self) -> bool:
-        """Its sender does not want it delivered any more."""
+        """Whether the time has passed after which the sender wants no delivery (Latest-Delivery-Time)."""
         return self._believed and self.state.expires is not None and self._began > self.state.expires
 
     def expire(self) -> None:
-        """Give up the recipients that are still open, without an attempt."""
+        """Give up on the recipients that are still open, without an attempt."""
         late = [Outcome(s.address, Status.DEFERRED, s.hop, s.reply, Scope.MESSAGE) for s in self.state.open]
         self.outcomes(late, resting_until=self._began)
 
     def fail_internally(self, reason: str, among: Collection[str] | None = None) -> None:
-        """Record that we failed, not the mail: every due recipient (of these) is tried again later."""
+        """Record an internal error: defer every due recipient, or those of `among`."""
         self.abandon(reason, among)
         due = [s.address for s in self.due if among is None or s.address in among]
         self.outcomes([Outcome(address, Status.DEFERRED, "local", reason, Scope.LOCAL) for address in due])
 
     def abandon(self, reason: str, among: Collection[str] | None = None) -> None:
-        """Record what an interruption left open (for these): what may have been sent is uncertain."""
+        """Record an interruption: recipients that may have been sent (or those of `among`) are uncertain."""
         handed_over = self.handed_over if among is None else self.handed_over.keys() & set(among)
         doubtful = self._uncertain(handed_over)
         self.outcomes([Outcome(s.address, Status.UNCERTAIN, s.hop, reason, Scope.HOST) for s in doubtful])
         self.hold_doubt(handed_over)
 
     def report_again(self) -> None:
-        """Log outcomes that a dead runner may not have logged."""
+        """Log the outcomes that a dead runner may not have logged."""
         self._report.again(self.state)
 
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
-        """Before the final dot: make sure that the outcome can be written, and say that it is being sent."""
+        """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
         to = tuple([recipient.address for recipient in recipients])
         now = self.policy.clock()
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         own = len(journal.encode(event))
         promised = self._room(recipients, hop)
-        # An earlier exchanger may have refused recipients that are in doubt at another hop.
+        # An earlier exchanger's reservation may remain, for recipients that are uncertain at another hop.
         self.claim.locked.give_back(self._give_back(to))
         self.claim.locked.reserve(own + sum(promised.values()))
         self._promised |= promised
         self._append([event], of_promise=own)
         self.handed_over.update(dict.fromkeys(to, now))
         if self.policy.hold_uncertain:
-            # Only this policy needs the line after a power cut; under `retry` it would change nothing.
+            # After a power cut only this policy needs the line; under `retry` it would change nothing.
             self.claim.locked.sync()
 
     def _room(self, recipients: Sequence[Recipient], hop: str) -> dict[str, int]:
-        """Tell how many journal bytes the outcome of one final dot may take, by recipient.
+        """Return how many journal octets the outcome of one final dot may take, by recipient.
 
-        One reply settles all. It makes two lines where some of them want to hear of success and some do not,
-        or are in doubt at another hop and some are not.
+        One reply settles all recipients. It makes several lines if only some of them ask for success
+        notifications, or only some are uncertain at another hop.
         """
         room: dict[str, int] = {}
         lines: set[tuple[str, bool]] = set()
@@ -188,11 +191,11 @@ class Record:
         return room
 
     def throttled(self, hop: str, seconds: float, per_minute: int) -> None:
-        """Record that the message is to wait for its turn at a hop; see `waits`."""
+        """Record that the message waits for its turn at a hop because of `ratePerHop`; see `waits`."""
         self.waits(hop, seconds, f"at most {per_minute} a minute there (ratePerHop)")
 
     def waits(self, hop: str, seconds: float, reason: str) -> None:
-        """Record, once in an attempt, that the message is to wait for so many seconds, in hand."""
+        """Record, once per attempt, that the message waits for some seconds while it stays claimed."""
         if not self._waited:
             self._waited = True
             turn = clock.rfc3339(self.policy.clock() + seconds)
@@ -207,13 +210,16 @@ class Record:
             self._append([event])
 
     def go_on(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
-        """Record that a route tries another hop of its own; what was in doubt before stays so (`advance`)."""
+        """Record that a route goes on to another of its hops.
+
+        Recipients that were uncertain before are left out, so that they stay uncertain (`journal.advance`).
+        """
         sure = [recipient for recipient in recipients if recipient.address not in self.doubted]
         if sure:
             self.trouble(hop, text, scope, sure)
 
     def trouble(self, hop: str, text: str, scope: Scope, recipients: Sequence[Recipient]) -> None:
-        """Record that a hop failed for some recipients; another one is tried for them."""
+        """Record that a hop failed for some recipients, and that another one is tried for them."""
         to = tuple(recipient.address for recipient in recipients)
         number, whose = self.attempt, scope.value
         event = Event(
@@ -232,17 +238,17 @@ class Record:
     def outcomes(
         self, outcomes: Sequence[Outcome], *, resting_until: float | None = None, gives_up: bool = True
     ) -> None:
-        """Write outcomes to the journal and the ledger, one line for those that are alike.
+        """Write outcomes to the journal and the ledger, one line for each group of equal ones.
 
         Args:
-            outcomes: which.
-            resting_until: no hop was tried. They wait until one may be, in seconds since the epoch, as the
-                schedule allows; and that was no attempt.
-            gives_up: off: they wait for the operator, however long that takes.
+            outcomes: the outcomes, one for each recipient.
+            resting_until: set if no hop was tried: when one may be, in seconds since the epoch. Recipients
+                wait until then, within the limits of the schedule, and no attempt is counted.
+            gives_up: False if the recipients wait for the operator, however long that takes.
         """
         if not outcomes:
             return
-        # From now, not from the attempt's start: a slow one must not be due again the moment it ends.
+        # Counted from now, not from the start: a slow attempt must not be due again as soon as it ends.
         now = self.policy.clock()
         number, delay = self.attempt, self._delay
         if resting_until is not None:
@@ -268,11 +274,14 @@ class Record:
             self.refused += [outcome for outcome in some if outcome.status is Status.BOUNCED]
 
     def _following(self, planned: float) -> str:
-        """Write when those are tried again that are: what is not wanted any more then is given up in time."""
+        """Return the time of the next attempt as text, but no later than the Latest-Delivery-Time.
+
+        At that time the message is given up, instead of after it.
+        """
         return clock.rfc3339(min(planned, self.state.expires or planned))
 
     def _promised_first(self, outcomes: Sequence[Outcome]) -> Sequence[Sequence[Outcome]]:
-        """Divide outcomes into those that have their room, and those that may find none."""
+        """Split outcomes: first those with reserved journal space, then the others, whose write may fail."""
         if len(outcomes) == 1 or not self._promised:
             return [outcomes]
         parts: tuple[list[Outcome], list[Outcome]] = [], []
@@ -281,13 +290,13 @@ class Record:
         return [part for part in parts if part]
 
     def _give_back(self, addresses: Collection[str]) -> int:
-        """Take what was kept for these recipients; what is written next may use it."""
+        """End the reservations of these recipients; return their octets, for the next line to use."""
         return sum([self._promised.pop(address, 0) for address in addresses]) if self._promised else 0
 
     def finish(self) -> None:
-        """End the attempt: write the one line for those who were deferred with nothing new to say.
+        """End the attempt: write one line for all recipients that were deferred as before.
 
-        After a crash before it they are as they were: due.
+        After a crash before this line they are still due.
         """
         if not self._as_before:
             return
@@ -309,7 +318,7 @@ class Record:
         self._append([event])
 
     def _repeats(self, outcome: Outcome) -> bool:
-        """Tell whether an outcome says nothing new; then `finish` writes it."""
+        """Tell whether an outcome says nothing new; if so, leave it to the line that `finish` writes."""
         known = self.state.by_address[outcome.address]
         if not self._bound.as_before(outcome, known, self._length):
             return False
@@ -318,7 +327,7 @@ class Record:
 
     @property
     def _length(self) -> int:
-        """Of the journal, in octets."""
+        """The length of the journal, in octets."""
         entry = self.claim.entry
         return self.claim.locked.size - entry.offset - entry.length
 
@@ -330,9 +339,10 @@ class Record:
         ]
 
     def _still_in_doubt(self, outcome: Outcome) -> Outcome:
-        """Keep a doubt of an earlier attempt until its hop says yes or no: trouble and DNS answer nothing.
+        """Keep a recipient uncertain until the same hop accepts or refuses it.
 
-        Forgotten, it would let the message go to another hop while the first may have delivered it.
+        Hop trouble and DNS errors do not settle the doubt. If it were dropped, the message could go to
+        another hop although the first may have delivered it.
         """
         hop = self.doubted.get(outcome.address)
         if hop is None or (outcome.status is not Status.DEFERRED and was_asked(outcome.hop)):
@@ -341,7 +351,11 @@ class Record:
         return replace(outcome, status=Status.UNCERTAIN, hop=hop, reply=reply)
 
     def _aged(self, outcome: Outcome) -> Outcome:
-        """Give up on what would be tried again for too long, but never on one reading of the clock."""
+        """Expire an outcome that would be retried for too long.
+
+        Age counts only if two attempts in a row found it exceeded, so one wrong reading of the clock cannot
+        expire a message.
+        """
         if self.is_late:
             last = f"; last: {outcome.reply}" if outcome.reply else ""
             return replace(outcome, status=Status.EXPIRED, reply=f"{LATE}{last}")
@@ -361,12 +375,12 @@ class Record:
             event=_KINDS[outcome.status],
             to=tuple(to),
             hop=outcome.hop,
-            reply=printable(self._bound.cut(outcome.reply), _LONGEST_REPLY),
+            reply=printable(self._bound.cut(outcome.reply), _MAX_REPLY),
             scope="" if outcome.status is Status.SENT else outcome.scope.value,
             attempt=number,
             next=following if again else "",
             reason=OVERDUE if again and self._is_overdue() else "",
-            tls=outcome.tls and printable(outcome.tls, _LONGEST_TLS),
+            tls=outcome.tls and printable(outcome.tls, _MAX_TLS),
             unclear=outcome.unclear,
             action=outcome.action,
         )
@@ -386,12 +400,12 @@ class Record:
 
 
 def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:
-    """Gather the recipients by what they have in common: an outcome, whose own address says nothing.
+    """Group the recipients by equal outcomes; the address in each key is without meaning.
 
-    Sent first: should the disk be full after all, the line that prevents a duplicate is written.
+    Sent ones come first: if the disk is full after all, the line that prevents a duplicate is written.
     """
     if len(outcomes) == 1:
-        return {outcomes[0]: [outcomes[0].address]}  # As of nearly every message.
+        return {outcomes[0]: [outcomes[0].address]}  # The case of nearly every message.
     groups: dict[Outcome, list[str]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.status is not Status.SENT):
         groups.setdefault(replace(outcome, address=""), []).append(outcome.address)

@@ -1,4 +1,4 @@
-"""An attempt's outcomes as ledger lines, written after the journal has them."""
+"""Write an attempt's outcomes to the ledger, after they are in the journal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,13 @@ from mailer.spool.journal import State
 from mailer.spool.run.claim import Claim
 
 _Groups = Mapping[Outcome, Sequence[str]]
-"""The recipients by what they have in common, which is an outcome, whatever its address."""
-
+"""Recipients grouped by equal outcomes; the address in each key is without meaning."""
 
 _TRIED_AGAIN = {Status.DEFERRED, Status.UNCERTAIN}
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Tells of one claimed message."""
+    """Writes the ledger lines of one claimed message."""
 
     log: MailLog
     claim: Claim
@@ -28,13 +27,13 @@ class Report(msgspec.Struct, frozen=True):
     def outcomes(
         self, groups: _Groups, state: State, attempt: int, following: str, handed_over: Mapping[str, float]
     ) -> None:
-        """Tell of outcomes, one line for each group.
+        """Log outcomes, one line for each group.
 
         Args:
-            groups: which.
-            state: the message's, with these outcomes.
-            attempt: its number.
-            following: when those are tried again that are.
+            groups: the recipients by outcome.
+            state: the message's state, including these outcomes.
+            attempt: the number of the attempt.
+            following: when recipients that are to be tried again will be.
             handed_over: when each recipient's final dot was about to be sent, if it was.
         """
         received = self._received
@@ -51,7 +50,7 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def _received(self) -> float:
-        """When it came; if it was scheduled, when it could be sent, since its sender wished for that wait."""
+        """When the message came; if it was scheduled, when it could be sent, since the sender chose that."""
         entry = self.claim.entry
         accepted = entry.state.accepted
         return entry.state.since if accepted and accepted.next else entry.block.received
@@ -92,8 +91,8 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def _came_to(state: State) -> str:
-    """Say what the whole message came to; empty while it goes on."""
+    """Return the result for the whole message; empty while some recipient is open."""
     for standing in state.by_address.values():
         if standing.status not in FINAL:
-            return ""  # As nearly always while there are others: not all are looked at each time.
+            return ""  # An early exit: in most calls one of the first recipients is still open.
     return "delivered" if state.is_sent else "failed"

@@ -1,4 +1,4 @@
-"""Moves a message, after an attempt, to where its journal says that it belongs, durably."""
+"""Move a message, after an attempt, durably to the directory that its journal calls for."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from mailer.spool.transitions import Move
 def _durable_move(
     claim: Claim, state: State, disposition: Disposition, *, now: float, archive: bool
 ) -> Change | None:
-    """Return the move that must be made durable; None: the message's move need not be."""
+    """Return the move that must be made durable; None if the message's move need not be."""
     match disposition:
         case Disposition.FINISH if archive:
             return DurableMove(claim.locked, Move.ARCHIVE, day_for(now))
@@ -33,7 +33,7 @@ def _durable_move(
 
 
 class Settler:
-    """Moves claimed messages on."""
+    """Moves claimed messages to where they belong after an attempt."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Settler:
         """Prepare.
 
         Args:
-            committer: makes the moves durable, many at once.
-            background: closes what is removed.
-            notifier: tells senders, before the message moves.
-            horizon: the longest back-off, in seconds.
-            archive: keep a copy of what was sent.
+            committer: makes moves durable, many together.
+            background: closes the descriptors of removed files.
+            notifier: queues the notifications to senders before the message moves.
+            horizon: the longest backoff, in seconds.
+            archive: whether to keep a copy of sent messages.
         """
         self._committer = committer
         self._background = background
@@ -60,16 +60,16 @@ class Settler:
         self._archive = archive
 
     async def settle(self, claim: Claim, state: State, now: float) -> Disposition:
-        """Make the notifications that are due, and move a message as its state says.
+        """Queue the notifications that are due, and move a message as its state calls for.
 
-        Its lock stays the caller's, unless the file is removed.
+        The caller keeps the lock, unless the file is removed.
 
         Returns:
-            What was done: ATTEMPT means that it went back to `new/`, to be tried by another run.
+            What was done. ATTEMPT means that the message went back to `new/`, to be tried by another run.
 
         Raises:
-            OSError: it could not be moved. It is in `cur/`, where the next run finds it, and its journal says
-                what was to be done.
+            OSError: the message could not be moved. It is in `cur/`, where the next run finds it, and its
+                journal says what was to be done.
         """
         state = await self._notifier.notify(claim, state, now)
         disposition = state.disposition(now, self._horizon)
@@ -88,9 +88,10 @@ class Settler:
         return disposition
 
     def put_back(self, claim: Claim) -> None:
-        """Let a message that could not be tried wait in `new/`, if the disk lets us.
+        """Move a message that could not be tried back to `new/`, if the disk allows.
 
-        In `cur/` it would look as if its runner had died, and a disk that stays full would make it poison.
+        Left in `cur/`, it would look as if its runner had died, and after a few such runs on a full disk it
+        would be held as a poison message.
         """
         if claim.locked.spot.place is Place.CUR:
             with contextlib.suppress(OSError):

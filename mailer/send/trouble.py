@@ -1,12 +1,12 @@
-"""What to do about trouble: the one place that decides between another hop, another time, and a bounce.
+"""The trouble table: decides whether a failure leads to another hop, a retry, or a bounce.
 
 Three questions are kept apart. *Whose* trouble is it (`Scope`)? *How hard* is it (`Hardness`)? Is *another
 hop left* that could cure it? `judge` answers the first two for a server's reply, from what `send/replies/`
 reads in it; `decide` gives the action.
 
-The law behind the rows: a bounce tells a human that the mail cannot be delivered, so only a server that has
-said so about this message or this recipient causes one. A host that is down, a password that has expired, a
-full disk say nothing about the mail, however permanent their codes look.
+The principle behind the rows: a bounce tells a person that the mail cannot be delivered, so it takes a server
+that said so about this message or this recipient. A host that is down, an expired password or a full disk
+says nothing about the mail, however permanent the code looks.
 """
 
 from dataclasses import dataclass
@@ -27,19 +27,20 @@ class Hardness(StrEnum):
     TEMPORARY = "temporary"
     """The same hop may take it later."""
     TEMPORARY_HERE = "temporary here"
-    """This hop says later, and will hardly take it then: the sender is not this account's. Another may."""
+    """This hop asks to try later but is unlikely to take it then, since the sender is not this account's.
+    Another hop may."""
     PERMANENT = "permanent"
     """No hop will ever take it."""
     PERMANENT_HERE = "permanent here"
     """This hop never will; one with other rules, limits or abilities may (5.7.x, 5.3.4, 5.6.7)."""
     UNCLEAR = "unclear"
-    """It says never, and not clearly of what: it may be the hop's trouble, or that of the sender there."""
+    """A permanent refusal with an unclear reason: the cause may be the hop or the sender's standing there."""
     UNCERTAIN = "uncertain"
     """It may have been taken already."""
 
     @classmethod
     def of(cls, outcome: Outcome) -> "Hardness":
-        """An outcome's, from its status and from what its words are about.
+        """Return the hardness of an outcome, from its status and from what its reply is about.
 
         Raises:
             ValueError: the outcome is not a failure (sent, pending), or leaves nothing to decide (expired).
@@ -56,22 +57,22 @@ class Hardness(StrEnum):
 
 
 def reading_of(outcome: Outcome) -> Reading:
-    """Read the words of an outcome; one without a phase tells by its scope what they answered."""
+    """Read the reply of an outcome; if it has no phase, guess from its scope what the reply answered."""
     guessed = Phase.RCPT if outcome.scope is Scope.RECIPIENT else Phase.DOT
     return read_line(outcome.phase or guessed, outcome.reply)
 
 
-_SOMEBODYS = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
+_ABOUT_DELIVERY = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
 
 
 def _refusal(reading: Reading) -> Hardness:
-    """Tell whether a permanent refusal is clearly about the recipient or the mail, and would be so anywhere.
+    """Return how hard a permanent refusal is: about the mail at any hop, at this hop only, or unclear.
 
-    X.7.x is security and policy (RFC 3463 3.8), X.6.7 no SMTPUTF8 (RFC 6531): about what the hop thinks of
-    us, or about its abilities.
+    X.7.x is security and policy (RFC 3463 3.8), and X.6.7 a lack of SMTPUTF8 (RFC 6531): they are about what
+    the hop thinks of us, or about its abilities.
     """
     detail = reading.enhanced[2:]
-    if reading.about not in _SOMEBODYS:
+    if reading.about not in _ABOUT_DELIVERY:
         return Hardness.UNCLEAR
     here = reading.here or detail.startswith("7.") or detail in {"3.4", "6.7"}
     return Hardness.PERMANENT_HERE if here else Hardness.PERMANENT
@@ -83,12 +84,12 @@ class Action(StrEnum):
     RETRY = "retry"
     """Try again when the schedule says."""
     SAME_HOP = "same hop"
-    """Uncertain: the same hop or nobody, as policy `uncertain` says (`retry` or `hold`)."""
+    """Uncertain: only the same hop may be tried, or none, depending on `uncertain` (`retry` or `hold`)."""
     SECOND_OPINION = "second opinion"
     """Try once more when the schedule says, and bounce if it is refused again. The recipient's own exchanger
-    is asked once."""
+    is asked only once."""
     BOUNCE = "bounce"
-    """Tell the sender."""
+    """Give up, and notify the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,10 @@ class Rule:
     scopes: frozenset[Scope]
     hardness: frozenset[Hardness]
     hops_left: bool | None
-    """None: whether or not."""
+    """Whether another hop must be left for the row to apply; None if it does not matter."""
     action: Action
     breaker: bool
-    """It counts against the health of the hop, so that the next run knows."""
+    """Whether the failure counts toward the hop's circuit breaker, which later runs share."""
     reason: str
     source: str
 
@@ -162,23 +163,23 @@ TABLE = (
 
 
 def rule(scope: Scope, hardness: Hardness, *, hops_left: bool) -> Rule:
-    """The row that applies."""
+    """Return the row that applies."""
     return next(row for row in TABLE if row.covers(scope, hardness, hops_left=hops_left))
 
 
 def decide(scope: Scope, hardness: Hardness, *, hops_left: bool) -> Action:
-    """What to do.
+    """Return what to do about a failure.
 
     Args:
         scope: whose trouble it is.
-        hardness: of the outcome (`Hardness.of`) or of a `HopTrouble`.
-        hops_left: whether a hop is left that this kind of trouble may go to.
+        hardness: the hardness of the outcome (`Hardness.of`) or of the `HopTrouble`.
+        hops_left: whether another hop is left that may be tried after this kind of trouble.
     """
     return rule(scope, hardness, hops_left=hops_left).action
 
 
 class HopTrouble(ConnectionError):
-    """A next hop could not be used; no message was refused by it, and nothing was sent to anyone."""
+    """A next hop could not be used. It refused no message, and nothing was sent to any recipient."""
 
     def __init__(
         self,
@@ -193,12 +194,12 @@ class HopTrouble(ConnectionError):
         """Keep what the operator needs.
 
         Args:
-            hop: as `Outcome.hop` has it.
-            phase: what we were waiting for.
-            text: one printable line, the remote's words or the system's, verbatim.
+            hop: the hop, named as in `Outcome.hop`.
+            phase: what the session was waiting for.
+            text: one printable line: the server's reply or the system's error, verbatim.
             scope: HOST, PROVIDER (our account there) or LOCAL (our own resources).
-            reply: the server's, if it is one that caused this.
-            temporary: false if only people can mend it (a wrong password, an expired certificate).
+            reply: the server's reply, if one caused this.
+            temporary: False if only a person can repair it (a wrong password, an expired certificate).
         """
         super().__init__(f"{hop}: {phase}: {text}")
         self.hop = hop
@@ -213,7 +214,7 @@ class HopTrouble(ConnectionError):
         return Hardness.TEMPORARY if self.temporary else Hardness.PERMANENT
 
     def again(self) -> "HopTrouble":
-        """Return the same trouble, to be raised for somebody else."""
+        """Return a copy of this exception, to raise for another message."""
         return type(self)(
             self.hop,
             self.phase,
@@ -225,24 +226,24 @@ class HopTrouble(ConnectionError):
 
 
 class Resting(HopTrouble):
-    """The hop was not tried: it gave trouble a moment ago, and is paused for a while (see `breaker`)."""
+    """The hop was not tried, because it is paused after earlier trouble (see `breaker`)."""
 
     waits = False
-    """The mail is to wait for it, even if another hop could take the mail."""
+    """Whether the mail must wait for this hop, even if another one could take it."""
 
     def __init__(self, hop: str, phase: Phase, text: str, *, scope: Scope, until: float) -> None:
-        """Arguments as `HopTrouble`; until: when to ask again, in seconds since the epoch."""
+        """Arguments as for `HopTrouble`, and `until`: when to ask again, in seconds since the epoch."""
         super().__init__(hop, phase, text, scope=scope)
         self.until = until
 
 
 class SessionLost(HopTrouble):
-    """The session broke within a transaction, surely before the final dot: nothing was sent to anyone."""
+    """The session broke within a transaction, certainly before the final dot: no recipient was sent."""
 
 
-# Whose trouble a reading is, where it is not the recipient's or the message's. It never counts against the
+# The scope of readings that are not about the recipient or the message. Such a reply never counts against the
 # mail, however permanent its code looks.
-_WHOSE = {
+_SCOPE_OF = {
     About.ACCOUNT: Scope.PROVIDER,
     About.QUOTA: Scope.PROVIDER,
     About.SESSION: Scope.PROVIDER,
@@ -251,19 +252,19 @@ _WHOSE = {
 }
 
 
-_OF_THE_MAIL = _SOMEBODYS | {About.SENDER, About.TRANSACTION}
+_OF_THE_MAIL = _ABOUT_DELIVERY | {About.SENDER, About.TRANSACTION}
 
 
 def of_the_mail(phase: Phase, reply: Reply) -> bool:
-    """Tell whether a reply is clearly about one mail, its sender or its recipients; then the hop is well."""
+    """Tell whether a reply is clearly about one mail, its sender or recipients, so that the hop is well."""
     return read(phase, reply).about in _OF_THE_MAIL
 
 
 def too_many(outcome: Outcome) -> bool:
     """Tell whether a recipient was refused only because there were others in the same transaction.
 
-    RFC 5321 4.5.3.1.10: 452, or an old server's 552. A 452 that says no more may also mean a full disk;
-    asking again in a transaction of its own settles it.
+    RFC 5321 4.5.3.1.10: 452, or 552 from an old server. A 452 without further words may also mean a full
+    disk; asking again in a separate transaction settles it.
     """
     return (
         outcome.status is Status.DEFERRED
@@ -273,15 +274,15 @@ def too_many(outcome: Outcome) -> bool:
 
 
 def slows_down(outcome: Outcome) -> bool:
-    """Tell whether a hop said that we send too much."""
+    """Tell whether a hop said that we send too much or too fast."""
     return outcome.status is Status.DEFERRED and reading_of(outcome).about is About.QUOTA
 
 
 def without_account(outcome: Outcome) -> Outcome:
     """Return what an outcome means at a host where we have no account, such as a mail exchanger.
 
-    One that refuses to relay is not responsible for the recipient, whatever the MX record says. That it asks
-    for a login (530, 535) says nothing of the mail.
+    One that refuses to relay is not responsible for the recipient, whatever the MX record says. If it asks
+    for a login (530, 535), that says nothing about the mail.
     """
     if outcome.scope is not Scope.PROVIDER or outcome.status is not Status.DEFERRED:
         return outcome
@@ -292,27 +293,26 @@ def without_account(outcome: Outcome) -> Outcome:
 
 
 def judge(phase: Phase, reply: Reply) -> tuple[Status, Scope]:
-    """What a reply within a transaction means for a recipient whose case it decides.
+    """Return what a reply within a transaction means for a recipient that it settles.
 
-    The status is what becomes of the recipient if no other hop is tried; it is BOUNCED only where `decide`
-    can bounce.
+    The status is the recipient's if no other hop is tried; it is BOUNCED only where `decide` can bounce.
 
     Args:
-        phase: MAIL, RCPT, DATA or DOT, which the reply answers.
-        reply: 2yz (to the dot), 4yz or 5yz.
+        phase: what the reply answers: MAIL, RCPT, DATA or DOT.
+        reply: the reply: 2yz (to the dot), 4yz or 5yz.
     """
     scope = Scope.RECIPIENT if phase is Phase.RCPT else Scope.MESSAGE
     if reply.positive:
         return Status.SENT, scope
-    if whose := _WHOSE.get(read(phase, reply).about):
+    if whose := _SCOPE_OF.get(read(phase, reply).about):
         return Status.DEFERRED, whose
     return (Status.BOUNCED if reply.permanent else Status.DEFERRED), scope
 
 
 def judge_http(reply: str) -> tuple[Status, Scope]:
-    """As `judge`, what an interface's refusal means, in the line that the journal has of it."""
+    """Return what a refusal over HTTP means, as `judge` does; `reply` is the line that the journal has."""
     reading = read_line(Phase.DOT, reply)
-    if whose := _WHOSE.get(reading.about):
+    if whose := _SCOPE_OF.get(reading.about):
         return Status.DEFERRED, whose
     scope = Scope.RECIPIENT if reading.about is About.RECIPIENT else Scope.MESSAGE
     return (Status.BOUNCED if reading.permanent else Status.DEFERRED), scope

@@ -1,7 +1,7 @@
 """The work on one message, from claim to settlement.
 
-Nothing that goes wrong with one stops the others, save trouble with the disk: what cannot be recorded must
-not be sent.
+A failure of one message does not stop the others, except for a disk error: what cannot be recorded must not
+be sent.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from mailer.spool.run.claim import POISON_AFTER, Claim, Claims
 
 @dataclass(slots=True)
 class Tally:
-    """What a run did, in messages."""
+    """Counts of what a run did, in messages."""
 
     claimed: int = 0
     dispositions: Counter[Disposition] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class Tally:
 
 
 class Worker:
-    """Works on any number of messages at once, each in a task of its own."""
+    """Works on any number of messages concurrently, each in its own task."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Worker:
         """Prepare.
 
         Args:
-            claims: this runner's claims.
+            claims: the claims of this runner.
             policy: how to try a message.
-            settler: how to move it on.
-            tally: where what became of each is counted.
-            pause: sleeps for so many seconds between the batches of the message of that name.
-            on_trouble: called when the message of that name cannot be written or moved; if the trouble is
-                SPOOL_WIDE, none can.
+            settler: moves a message after its attempt.
+            tally: counts the disposition of each message.
+            pause: called with a message's name to sleep for some seconds between two of its batches.
+            on_trouble: called with a message's name when it cannot be written or moved; if the error is in
+                SPOOL_WIDE, no message can.
         """
         self._claims = claims
         self._policy = policy
@@ -76,17 +76,17 @@ class Worker:
         self._pause = pause
         self._on_trouble = on_trouble
         self._alone: Claim | None = None
-        """The one whose journal says that it is the only one in hand."""
+        """The message whose journal says that it is the only active one."""
         self._attempts: set[asyncio.Task[None]] = set()
-        """Those that `interrupt` cuts off."""
+        """The tasks that `interrupt` cancels."""
         self._interrupted = False
 
     async def work(self, claim: Claim, *, alone: bool) -> None:
         """Take one message from claim to settlement; never raises.
 
         Args:
-            claim: it.
-            alone: it is a suspect, and nothing else is in hand (until `accompany`).
+            claim: the message.
+            alone: the message is a suspect, and no other one is active (until `accompany`).
         """
         record = Record(claim, self._policy)
         if self._policy.journals:
@@ -104,13 +104,13 @@ class Worker:
             claim.locked.release()
 
     def interrupt(self) -> None:
-        """Cut off every attempt; each records what it leaves open."""
+        """Cancel every attempt; each records which outcomes it leaves open."""
         self._interrupted = True
         for attempt in self._attempts:
             attempt.cancel()
 
     def accompany(self) -> bool:
-        """Record that the one that is alone will be so no longer; tell whether that is on record."""
+        """Record that the suspect will no longer be alone; return False if that could not be written."""
         claim, self._alone = self._alone, None
         if claim is None:
             return True
@@ -161,7 +161,7 @@ class Worker:
                 record.fail_internally(defects.tell(self._policy.log, claim.id, error))
 
     async def _learn(self, record: Record) -> None:
-        """Have the list learn of recipients that do not exist, or do after all."""
+        """Update the suppression list with recipients that do not exist, or turned out to exist."""
         if self._policy.unknown is None:
             return
         from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
@@ -179,8 +179,11 @@ class Worker:
         return staging.objection(claim.entry.envelope) if staging else ""
 
     def _left_to_try(self, record: Record, due: tuple[Standing, ...]) -> tuple[Standing, ...]:
-        """Return the recipients that are due and not on the list; our own notifications reach everybody."""
-        # Its runner died in doubt, or the power went: the operator decides before the list does.
+        """Return the recipients that are due and not on the suppression list.
+
+        The list does not apply to our own notifications.
+        """
+        # The runner died before the final reply: the operator decides before the list does.
         if record.doubted and record.hold_doubt(record.doubted):
             return ()
         listed = self._policy.suppressed
@@ -192,7 +195,7 @@ class Worker:
         return due
 
     def _begin(self, claim: Claim, *, alone: bool) -> None:
-        """Write what the next runner must know if this one dies: that the message was alone, or in hand."""
+        """Write what the next runner must know if this one dies: whether the message was active alone."""
         if alone:
             self._claims.mark_alone(claim)
             self._alone = claim
@@ -200,7 +203,7 @@ class Worker:
             self._claims.mark_accompanied(claim)
 
     def _note(self, error: OSError, claim: Claim, record: Record) -> None:
-        """Leave the message where its journal, which says how far it got, lets the next run go on."""
+        """Report a disk error, and leave the message so that the next run continues from its journal."""
         if self._policy.journals:
             self._policy.journals.leaving(claim.locked)
         if error.errno not in SPOOL_WIDE:
