@@ -1,1 +1,1 @@
-"""The runner: claims messages, tries them at their next hops, records what happened, and moves them on."""
+"""The runner: claims messages, tries them at their next hops, records the outcomes, and moves the files."""

@@ -1,7 +1,7 @@
-"""What to do about a recipient that is not delivered: who has to act, and how to begin.
+"""Advice for the operator about a recipient: who has to act, and with which commands.
 
-A table by what a reply is about (`replies`), whether it is final, and whose server said it. It knows the
-configuration, so that what it says can be typed; it decides nothing.
+A table by what a reply is about (`replies`), whether it is final, and whose server gave it. It reads the
+configuration so that the commands can be typed as shown. It decides nothing.
 """
 
 import re
@@ -29,15 +29,15 @@ _THEIR_ID = compile_late(
 
 
 def advise(config: Config, standing: Standing) -> str:
-    """Return what to do about a recipient, or about many that stand alike; empty: nothing is known.
+    """Return what to do about a recipient, or about several with the same state; empty if nothing is known.
 
-    `{id}` in it stands for the message's id.
+    `{id}` in the text stands for the message's id.
     """
     if standing.hop == LOCAL and standing.status is Status.SENT:
         return _kept(config)
     whose = provider_at(config, standing.hop)
     if whose:
-        whose = msgspec.structs.replace(whose, name=config.name_of(whose))  # What is typed names it alone.
+        whose = msgspec.structs.replace(whose, name=config.name_of(whose))  # Unique, for use in commands.
     moved = _left_behind(config, standing) if standing.hop not in {"", LOCAL} else ""
     match standing.status:
         case Status.SENT | Status.DEFERRED | Status.PENDING if moved:
@@ -66,7 +66,7 @@ def _kept(config: Config) -> str:
 
 
 def _left_behind(config: Config, standing: Standing) -> str:
-    """Say that a hop was a provider and is none now; empty: it is one, or a mail exchanger."""
+    """Return advice if a hop was a provider but is none now; empty if it still is, or is an exchanger."""
     if not config.forward_smtp or config.direct_delivery.enabled or provider_at(config, standing.hop):
         return ""
     server = f"{standing.hop} is not a provider in $.forwardProviders any more"
@@ -115,7 +115,7 @@ _ONE_WAY: dict[tuple[About, bool], str] = {
     (About.TRANSACTION, False): f"Usual (recipients in one transaction): {NOTHING_TO_DO}",
     (About.HOST, False): f"{{name}} has trouble of its own: {NOTHING_TO_DO}",
 }
-"""What a reply is about, and whether it is final (5yz)."""
+"""Advice by what a reply is about and whether it is final (5yz)."""
 _EITHER_WAY: dict[About, str] = {
     About.MESSAGE: "It is about the mail itself (content, form, size): change it, send it anew.",
     About.SENDER: (
@@ -149,7 +149,7 @@ _ACCOUNT: dict[str, str] = {
         "then type `mailer reload`, `mailer providers reset {typed}` and `mailer spool retry --all`."
     ),
 }
-"""What an account's trouble may say that no other password would mend."""
+"""Advice by words in a reply about our account, for trouble that another password would not cure."""
 _TLS_FIRST = (
     "{name} wants TLS first, and offers none here: set its port with STARTTLS (587), or with `ssl` (465), in "
     "$.forwardProviders, and no $.tlsPolicies of level none for it; then type `mailer reload`; mail goes on "
@@ -177,17 +177,17 @@ def _template(reply: str, *, ours: bool) -> str:
 
 
 def account_trouble(reply: str, name: str) -> str:
-    """Say what to do about a login that is refused; args: name: the provider's."""
+    """Return what to do about a login that is refused; `name` is the provider's."""
     return special_account_trouble(reply, name) or _filled(_EITHER_WAY[About.ACCOUNT], name)
 
 
 def _filled(template: str, name: str, again: str = "") -> str:
-    """Put a provider's name into advice: as it is into sentences, quoted for a shell into commands."""
+    """Put a provider's name into advice: unchanged in sentences, quoted for the shell in commands."""
     return template.format(name=name, typed=shlex.quote(name), again=again)
 
 
 def special_account_trouble(reply: str, name: str) -> str:
-    """Say what to do about a login that no other password would mend; empty: it is not one of those."""
+    """Return what to do about a refused login that another password would not cure; empty if it might."""
     if cause := cause_of(reply):
         return cause.advice(name)
     special = next((told for sign, told in _ACCOUNT.items() if sign in reply.lower()), "")
@@ -202,7 +202,7 @@ def _about(standing: Standing, whose: Provider | None) -> str:
     if not _REPLY.match(standing.reply):
         return _no_reply(standing, whose)
     given_up = standing.status in {Status.BOUNCED, Status.EXPIRED}
-    # One that is final and still waits is asked for a second opinion: as it is, that will be the same.
+    # A permanent refusal that still waits gets a second opinion, which will be the same if nothing changes.
     final = given_up or read_line("", standing.reply).permanent
     again = "; then `mailer spool retry {id}`" if final else ""
     template = _template(standing.reply, ours=whose is not None)
@@ -319,7 +319,7 @@ _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ),
     (r"\bsign|\bkey|dkim", _SIGNING, _SIGNING),
 )
-"""What we say ourselves: words in it, and what to do when it is a provider, and when it is not."""
+"""Advice about our own error texts: words in them, what to do if the hop is a provider, and if it is not."""
 
 
 _ADDRESS_6 = compile_late(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.IGNORECASE)

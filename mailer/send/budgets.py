@@ -1,6 +1,6 @@
-"""A run's share of the budgets: reserved in small batches, used, and given back; see `mail/budget`.
+"""Send budgets of a run: capacity is reserved in small batches, used, and given back; see `mail/budget`.
 
-Mail without a budget never comes here, and costs no look at the disk.
+Mail that no budget applies to does not use this module, and costs no access to the disk.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from mailer.spool.layout import Spool
 from mailer.spool.state.budgets import BudgetFile, Holder, Unavailable
 
 PATIENCE = 61.0
-"""Seconds that a message waits in hand for its budget at most, a minute's window with what rounding adds."""
-_MOST_WAITING = 50
-"""Messages of a run that wait in hand for one budget, at most: each keeps its file open."""
+"""The most seconds that a claimed message waits for its budget: a one-minute window, rounded up."""
+_MAX_WAITING = 50
+"""The most claimed messages of a run that wait for one budget: each keeps its file open."""
 LOOK = 1.0
-"""Seconds between looks at a budget that is used up: others may give back what they did not need."""
-_FLUSH = 2.0
-"""Seconds until what was used and is not needed is written, if nothing is reserved before."""
+"""Seconds between reads of a budget that is used up: other runs may give back what they did not need."""
+_FLUSH_DELAY = 2.0
+"""Seconds until used and unneeded capacity is written to the file, if no reservation does so before."""
 
 
 class Spent(Resting):
-    """A budget is used up; nothing was tried."""
+    """A budget is used up; no hop was tried."""
 
     def __init__(
         self, purse: "Purse", reason: str, *, until: float, seconds: float, waits: bool, short: bool
@@ -41,12 +41,12 @@ class Spent(Resting):
         """Keep what the attempt needs.
 
         Args:
-            purse: of the budget.
-            reason: for the operator.
+            purse: the purse of the budget.
+            reason: why nothing is left, for the operator.
             until: when to ask again, in seconds since the epoch.
-            seconds: the same from now.
-            waits: the mail waits, even if another provider could take it.
-            short: it may wait in hand.
+            seconds: the same, in seconds from now.
+            waits: the mail must wait, even if another provider could take it.
+            short: the wait is so short that the message may stay claimed.
         """
         when = datetime.fromtimestamp(until, UTC)
         text = f"not tried before {when:%Y-%m-%d %H:%M:%SZ}, since {reason}"
@@ -59,19 +59,19 @@ class Spent(Resting):
 
 
 class Purse:
-    """What this run holds of one budget."""
+    """This run's share of one budget."""
 
     def __init__(
         self, file: BudgetFile, hop: str, name: str, holder: Callable[[], str], clocks: Clocks
     ) -> None:
-        """Prepare; nothing is read yet.
+        """Prepare; reads nothing yet.
 
         Args:
-            file: the budget's record.
-            hop: as outcomes name it.
-            name: what the operator calls it.
-            holder: names this run, see `spool.budgets.Holder`.
-            clocks: what time it is.
+            file: the budget's file in the spool.
+            hop: the name of the hop in outcomes.
+            name: the operator's name for the budget.
+            holder: returns the name of this run, see `spool.state.budgets.Holder`.
+            clocks: the sources of time.
         """
         self._file = file
         self.hop = hop
@@ -80,24 +80,24 @@ class Purse:
         self._clocks = clocks
         self._turn = asyncio.Lock()
         self._unused = 0
-        """Reserved, and in nobody's hand."""
+        """Units that are reserved and not taken by a message."""
         self._out = 0
-        """In the hands of messages."""
+        """Units that transactions in progress have taken."""
         self._used: list[tuple[float, int]] = []
-        """Not written yet."""
+        """Units used but not written to the file yet, each with its time."""
         self._room: Room | None = None
-        """What was last seen to be left, if nothing was."""
+        """The state of the budget when it was last read, if nothing was left; otherwise None."""
         self._why = ""
-        """Why nothing was, if not because it is used up."""
+        """Why nothing was left, if for another reason than that the budget is used up."""
         self._look_at = -math.inf
-        """When to ask the file again."""
+        """When to read the file again."""
         self._booked = -math.inf
-        """When the next message that cannot wait in hand has its turn, as far as this run knows."""
+        """The latest turn given to a message that goes back to the queue; the next one gets a later turn."""
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._waiting = 0
         self.ends = False
-        """The run does: nothing waits in hand any more."""
+        """Whether the run is ending, so that no claimed message may wait any more."""
 
     @property
     def terms(self) -> Terms:
@@ -105,7 +105,7 @@ class Purse:
 
     @property
     def closed_for(self) -> float:
-        """Seconds until something may be taken; 0: now. Looks at the file, at most once a second."""
+        """The seconds until something may be taken; 0 means now. Reads the file once a second at most."""
         if self._unused:
             return 0.0
         now = self._clocks.uptime()
@@ -116,11 +116,11 @@ class Purse:
         return max(0.0, self._room.at - now)
 
     async def take(self, want: int) -> int:
-        """Take as many recipients as may be sent now, one at least.
+        """Take budget for as many of `want` recipients as may be sent now, at least one; return how many.
 
         Raises:
-            Spent: none may.
-            OSError: it cannot be recorded.
+            Spent: none may be sent.
+            OSError: the reservation cannot be written.
         """
         if self.terms.counted is Counted.MESSAGES:
             await self._take(1)
@@ -137,14 +137,14 @@ class Purse:
             return count
 
     def give_back(self, recipients: int) -> None:
-        """Return what was taken for so many: their transaction did not begin."""
+        """Return what was taken for some recipients whose transaction did not begin."""
         count = self._counts(recipients)
         self._out -= count
         self._unused += count
         self._write_soon()
 
     def settle(self, recipients: int) -> None:
-        """The transaction with so many has ended."""
+        """Count what was taken for some recipients as used: their transaction has ended."""
         count = self._counts(recipients)
         self._out -= count
         self._used.append((self._clocks.uptime(), count))
@@ -167,7 +167,7 @@ class Purse:
             self._saw(Room(0, now + LOOK, None), now, str(unavailable))
             raise self._spent(now) from unavailable
         except BaseException:
-            self._used += used  # It may be on the disk; counted twice is better than not at all.
+            self._used += used  # It may be on the disk already; counting twice is better than not at all.
             raise
         self._unused += count
         now = self._clocks.uptime()
@@ -183,7 +183,7 @@ class Purse:
     def _spent(self, now: float) -> Spent:
         room = self._room or Room(0, now + LOOK, None)
         wait = max(0.0, room.at - now)
-        short = wait <= PATIENCE and self._waiting < _MOST_WAITING and not self.ends
+        short = wait <= PATIENCE and self._waiting < _MAX_WAITING and not self.ends
         if not short and self.terms.when_used_up is WhenUsedUp.WAIT:
             self._booked = max(self._booked, room.at) + self.terms.pause
             wait = self._booked - now
@@ -194,7 +194,7 @@ class Purse:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count a message among those that wait in hand."""
+        """Count a claimed message as waiting for this budget."""
         self._waiting += 1
         try:
             yield
@@ -203,14 +203,14 @@ class Purse:
 
     def _write_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_FLUSH, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_DELAY, self._flush)
 
     def _flush(self) -> None:
         self._timer = None
         self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
-        """Write what was used, and give back what nobody takes; what cannot be written is kept."""
+        """Write what was used, and give back the reserved rest; keep both for later if the write fails."""
         async with self._turn:
             if not self._used and not self._unused:
                 return
@@ -227,7 +227,7 @@ class Purse:
                 raise
 
     async def close(self) -> None:
-        """Give back what is left, if it can be written."""
+        """Give back the reserved rest, if that can be written."""
         if self._timer:
             self._timer.cancel()
         if self._writing:
@@ -238,14 +238,14 @@ class Purse:
 
 
 class Permit:
-    """What one transaction takes of each budget that concerns it, for `with`."""
+    """What one transaction has taken from each of its budgets; a context manager that settles it."""
 
     def __init__(self, purses: Sequence[Purse], recipients: int) -> None:
-        """Keep what was taken; args: recipients: how many."""
+        """Keep what was taken: budget for `recipients` recipients, from each purse."""
         self._purses = purses
         self.recipients = recipients
         self.unasked = 0
-        """Of these, how many the transaction was not for in the end."""
+        """How many of these recipients the server was not asked about in the end."""
 
     def __enter__(self) -> Self:
         return self
@@ -253,9 +253,9 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What broke before MAIL was not counted by anybody. A request that an interface refused for our
-        # account (429 among others) may have been, and then it asks for a pause, which is kept. Counted here
-        # as well, a few of them would use up a day's recipients though nobody was sent anything.
+        # A provider does not count a session that broke before MAIL. It may count a request over HTTP that it
+        # refused because of our account (429 among others), but then it asks for a pause, which is kept. If
+        # such requests were counted here too, a few would use up a day's budget although nothing was sent.
         unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)
         for purse in self._purses:
             if unheard:
@@ -267,10 +267,10 @@ class Permit:
 
 
 async def permit(purses: Sequence[Purse], want: int) -> Permit:
-    """Take of each budget as many recipients as all of them allow.
+    """Take budget for as many recipients as all the purses allow.
 
     Raises:
-        Spent: one allows none; nothing is taken.
+        Spent: one of them allows none; nothing is taken.
         OSError: as `Purse.take`.
     """
     taken: list[tuple[Purse, int]] = []
@@ -290,10 +290,10 @@ async def permit(purses: Sequence[Purse], want: int) -> Permit:
 
 
 class Budgets:
-    """The budgets of a run, as an async context manager: on exit it gives back what it holds."""
+    """The budgets of a run, as an async context manager: on exit it gives back what is reserved."""
 
     def __init__(self, config: Config, spool: Spool, clocks: Clocks, trusts: Callable[[], bool]) -> None:
-        """Prepare; nothing is opened yet."""
+        """Prepare; opens nothing yet."""
         self._spool = spool
         self._clocks = clocks
         self._trusts = trusts
@@ -313,13 +313,13 @@ class Budgets:
             self._holder.close()
 
     def purse(self, of: str, terms: Terms, hop: str, name: str) -> Purse | None:
-        """Return the purse of a budget; None: everything is allowed.
+        """Return the purse of a budget; None if the terms set no limit.
 
         Args:
-            of: what its record is kept by.
-            terms: what is allowed.
-            hop: as outcomes name it.
-            name: what the operator calls it.
+            of: the key of the budget's file.
+            terms: the limits.
+            hop: the name of the hop in outcomes.
+            name: the operator's name for the budget.
         """
         if not terms:
             return None
@@ -329,7 +329,7 @@ class Budgets:
         return self._purses[of]
 
     def of_provider(self, provider: Provider, hop: str) -> Purse | None:
-        """Return a provider's purse; args: hop: as outcomes name it."""
+        """Return a provider's purse; `hop` is its name in outcomes."""
         return self.purse(provider.account, provider.terms, hop, provider.label)
 
     def of_domain(self, domain: str) -> Purse | None:
@@ -340,7 +340,7 @@ class Budgets:
         return None
 
     def split(self, groups: Sequence[Sequence[Recipient]]) -> list[tuple[Sequence[Recipient], Purse | None]]:
-        """Divide groups of recipients so that each has one domain's budget, or none."""
+        """Divide groups of recipients so that each has one domain budget, or none."""
         if not self._domains:
             return [(group, None) for group in groups]
         divided: list[tuple[Sequence[Recipient], Purse | None]] = []
@@ -353,7 +353,7 @@ class Budgets:
         return divided
 
     def end_waits(self) -> None:
-        """Have messages that wait in hand go to `retry/` within a second: the run ends."""
+        """End the run's waits: claimed messages that wait for budget go to `retry/` within a second."""
         for purse in self._purses.values():
             purse.ends = True
 

@@ -1,12 +1,12 @@
-"""A defect of ours, described without the data that it may have handled."""
+"""Report an unexpected exception, without the data that the code was handling."""
 
 from mailer.maillog.events import MailLog
 
 
 def tell(log: MailLog, id: str, error: Exception) -> str:
-    """Tell the log of an exception that nobody expected, and return it as a reason for the journal.
+    """Log an unexpected exception, and return it as a reason for the journal.
 
-    Its type and place only: its words may hold a secret.
+    Only its type and place are written, because its message may contain a secret.
     """
     kind = type(error).__name__
     log.error("defect", id=id, error=kind, at=_place(error))
@@ -14,7 +14,7 @@ def tell(log: MailLog, id: str, error: Exception) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Name the file and line where an exception was raised; not its frames, whose values may be secret."""
+    """Return the file and line where an exception was raised, without frames, whose values may be secret."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

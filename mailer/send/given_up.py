@@ -1,16 +1,16 @@
-"""Messages that a run has given up because their files cannot be moved or written.
+"""Messages that a run skips because their files cannot be moved or written.
 
-Taken over again at once, such a message would keep the run busy for ever, and grow by a line each time; and
-a second fsync of a file whose first one failed would succeed and lie.
+If it were claimed again immediately, such a message would keep the run busy for ever and grow by a line each
+time. Also, after a failed fsync a second one of the same file would succeed although data was lost.
 """
 
 import errno
 from collections.abc import Callable
 
-_FIRST, _LONGEST = 60.0, 3600.0
-"""Seconds that a message is left, the first time and at most; each time twice as long as the one before."""
-_MOST = 20_000
-"""Messages that are remembered. With more, nothing is right with the spool."""
+_FIRST_PAUSE, _MAX_PAUSE = 60.0, 3600.0
+"""Seconds that a message is skipped: the first time, and the most; each time doubles the last."""
+_MAX_NAMES = 20_000
+"""The most messages to remember. If there are more, the whole spool is considered broken."""
 
 _ADVICE = {
     errno.EEXIST: "the same id is there already: look at both, and move one of them out of the spool",
@@ -23,15 +23,15 @@ _ADVICE = {
 
 
 class GivenUp:
-    """The names of messages that this run leaves where they are."""
+    """The names of messages that this run skips."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """Args: now: a clock that only goes forward, in seconds."""
+        """Prepare; `now` is a monotonic clock, in seconds."""
         self._now = now
         self._until: dict[str, tuple[float, float]] = {}
-        """Until when each is left, and how long that was in all."""
+        """By name, until when the message is skipped, and the length of that pause in seconds."""
         self.for_good = True
-        """Nothing is taken up again, as befits a run that ends when its work is done."""
+        """Whether messages are skipped until the run ends, as in a run that ends when its work is done."""
 
     def __contains__(self, name: object) -> bool:
         if not self._until or name not in self._until:
@@ -40,32 +40,32 @@ class GivenUp:
 
     @property
     def full(self) -> bool:
-        """No more of them can be remembered: the run must not go on as if nothing were wrong."""
-        return len(self._until) >= _MOST
+        """Whether no more names can be remembered, so that the run must stop."""
+        return len(self._until) >= _MAX_NAMES
 
     def add(self, name: str, error: OSError) -> float:
-        """Leave a message from here on; return for how many seconds, if it is taken up again at all."""
-        if len(self._until) >= _MOST // 2 and not self.for_good:
+        """Skip a message from now on; return for how many seconds, unless `for_good` is set."""
+        if len(self._until) >= _MAX_NAMES // 2 and not self.for_good:
             now = self._now()
             self._until = {name: left for name, left in self._until.items() if now < left[0]}
         known = self._until.pop(name, None)
-        pause = _FIRST if known is None else min(2 * known[1], _LONGEST)
+        pause = _FIRST_PAUSE if known is None else min(2 * known[1], _MAX_PAUSE)
         if error.errno == errno.EIO:
-            pause = _LONGEST
+            pause = _MAX_PAUSE
         self._until[name] = self._now() + pause, pause
         return pause
 
     def again(self, seconds: float) -> str:
-        """Say when a message that is left for so long is taken up again."""
+        """Return words for when a message that is skipped for some seconds is tried again."""
         return "by the next run" if self.for_good else f"in {seconds:.0f} seconds"
 
 
 def what_failed(error: OSError) -> str:
-    """Name the system's error and the files that it is about, relative to the spool."""
+    """Return the system's error message and the files that it is about, relative to the spool."""
     files = [str(name) for name in (error.filename, error.filename2) if name]
     return f"{error.strerror or error}: {' -> '.join(files)}" if files else error.strerror or str(error)
 
 
 def advice(error: OSError) -> str:
-    """Say what the operator may do about it."""
+    """Return what the operator can do about an error."""
     return _ADVICE.get(error.errno or 0, "see the message's journal with mailer spool show")

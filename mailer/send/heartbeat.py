@@ -1,4 +1,4 @@
-"""The sign of life that a runner leaves in the spool, see `spool.last_run`."""
+"""Heartbeat: the runner's file in the spool that says when a run last worked, see `spool.state.last_run`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mailer.send.runner import Runner
     from mailer.send.worker import Tally
 
-_EVERY = 60.0
-"""Seconds between the marks of a runner that stays."""
+_INTERVAL = 60.0
+"""Seconds between the heartbeats of a long-running runner."""
 
 
 class Heartbeat:
-    """Marks one run; a mark that cannot be written stops no mail."""
+    """Writes the heartbeats of one run; a failure to write is logged and does not stop mail."""
 
     def __init__(self, spool: Spool, log: MailLog, now: Clock, mode: str) -> None:
         self._spool = spool
@@ -33,7 +33,7 @@ class Heartbeat:
         self._began = now()
 
     def set(self, tally: "Tally | None" = None) -> None:
-        """Say that the run could work, and what it did so far; None: there was nothing to do."""
+        """Write that the run works, and what it did so far; `tally` is None if there was nothing to do."""
         at = self._now()
         run = LastRun(
             at=clock.rfc3339(at),
@@ -58,14 +58,14 @@ class Heartbeat:
 
     @contextlib.asynccontextmanager
     async def kept_fresh(self, runner: "Runner") -> AsyncIterator[None]:
-        """Mark a runner that stays every minute in which it can work, and when it ends."""
+        """Write a heartbeat every minute in which a long-running runner can work, and one when it ends."""
         import asyncio  # noqa: PLC0415 - a run that finds nothing to do needs none of it
 
         async def repeat() -> None:
             while True:
                 if not runner.troubled:
                     self.set(runner.tally)
-                await asyncio.sleep(_EVERY)
+                await asyncio.sleep(_INTERVAL)
 
         task = asyncio.create_task(repeat())
         try:

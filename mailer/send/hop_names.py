@@ -1,4 +1,4 @@
-"""Whose a hop is that the journal or the ledger names: as runners write it, `login@host:port` at most."""
+"""Find the provider of a hop that the journal or the ledger names, as `login@host:port` or a part of that."""
 
 import re
 
@@ -7,7 +7,7 @@ from mailer.config.model import Config
 
 
 def provider_at(config: Config, hop: str) -> Provider | None:
-    """Return the provider that a hop, as the journal names it, belongs to; None: none of ours."""
+    """Return the provider that a hop in the journal belongs to; None if no configured one does."""
     plain = re.sub(r"\[[^\]]*\](?=:\d+$)", "", hop)
     login, _, at = plain.rpartition("@")
     for each in config.providers:
@@ -17,6 +17,6 @@ def provider_at(config: Config, hop: str) -> Provider | None:
 
 
 def named(config: Config, hop: str) -> str:
-    """Write a hop with the provider's name, where that says more than the address."""
+    """Return a hop with the provider's name added, if the name is not part of the address."""
     whose = provider_at(config, hop)
     return f"{config.name_of(whose)} ({hop})" if whose and whose.name and whose.name not in hop else hop

@@ -1,6 +1,6 @@
-"""Finds out that a run has no work, as most runs by cron have, before anything heavy is imported.
+"""Detect that a run has nothing to do, as most runs by cron, before expensive modules are imported.
 
-Such a run costs a quarter of the processor time of one that imports what sends mail.
+Such a run costs a quarter of the processor time of one that imports the modules that send mail.
 """
 
 from mailer.config.model import Config
@@ -15,13 +15,13 @@ from mailer.spool.state.pause import is_paused
 
 
 def is_idle(config: Config, spool: Spool, log: MailLog, clocks: Clocks) -> bool:
-    """Tell that a run would find nothing to do; what it does all the same is done then.
+    """Tell whether a run would find nothing to do; if so, do the housekeeping of such a run.
 
-    Only names are looked at. Whatever may be work is: a file of a program that still writes it, a claim that
-    another run still has, a doubt about the clock. The run then looks closely.
+    Only names are looked at. What may be work counts as work: a file that a program still writes, a claim
+    that another run still holds, a doubt about the clock. The run then looks closely.
 
     Raises:
-        OSError: the spool cannot be worked with.
+        OSError: the spool cannot be read.
     """
     if config.on_event.enabled or is_paused(spool) or any_drop(spool.path):
         return False
@@ -37,7 +37,7 @@ def is_idle(config: Config, spool: Spool, log: MailLog, clocks: Clocks) -> bool:
 
 
 def guard(spool: Spool, clocks: Clocks, log: MailLog) -> ClockGuard:
-    """Make the clock guard of a run, which logs when a doubt begins or ends; raises OSError."""
+    """Create the clock guard of a run, which logs when a doubt begins or ends; raises OSError."""
 
     def on_change(doubt: Doubt | None) -> None:
         if doubt:

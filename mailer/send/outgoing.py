@@ -1,4 +1,4 @@
-"""A claimed message as it leaves us: what we put on top of it, then the bytes that were accepted."""
+"""A claimed message as it is sent: the header fields that we add on top, then the accepted bytes."""
 
 from collections.abc import Callable
 
@@ -13,19 +13,19 @@ def _ignore(*_: object) -> None:
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """What a route sends; the SMTP client's `Message` and the signer's `Source`."""
+    """What a route sends; implements the SMTP client's `Message` and the signer's `Source`."""
 
     claim: Claim
     on_top: bytes = b""
-    """Header fields of ours, each with its line end: signatures, and a header in place of what is skipped."""
+    """Our header fields, each with its line end: signatures, and the header that replaces what is skipped."""
     skip: int = 0
-    """Octets of the accepted message, from its start, that `on_top` stands for."""
+    """Octets at the start of the accepted message that `on_top` replaces."""
     shown: Envelope | None = None
-    """The envelope for the next hop; None: the accepted one."""
+    """The envelope for the next hop; None for the accepted one."""
 
     on_wait: Callable[[str, float, int], None] = _ignore
-    """Called with the hop when the message is to wait for its turn there, how many seconds, and for how many
-    turns a minute the hop has."""
+    """Called when the message must wait for its turn at a hop, with the hop, the seconds to wait, and the
+    number of turns a minute at the hop."""
 
     @property
     def envelope(self) -> Envelope:

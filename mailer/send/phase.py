@@ -5,16 +5,16 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What the session was waiting for; the word that the journal shows when it waited in vain."""
+    """What the session was waiting for; the journal shows this word when the wait failed."""
 
     LOOKUP = "lookup"
-    """DNS, which has a time-out of its own."""
+    """DNS, which has its own time-out."""
     CONNECT = "connect"
     BANNER = "banner"
     EHLO = "ehlo"
     STARTTLS = "starttls"
     TLS = "tls"
-    """The handshake."""
+    """The TLS handshake."""
     AUTH = "auth"
     RSET = "rset"
     MAIL = "mail"
@@ -23,7 +23,8 @@ class Phase(StrEnum):
     BODY = "body"
     """Between 354 and the final dot."""
     DOT = "dot"
-    """The final dot is out, its reply is not in: the only phase in which a loss leaves doubt."""
+    """The final dot is sent and its reply has not arrived. This is the only phase in which a lost connection
+    leaves the outcome uncertain."""
     QUIT = "quit"
 
 
@@ -31,24 +32,24 @@ class Phase(StrEnum):
 class Timeouts:
     """How long each phase may take, in seconds; one attribute for each `Phase`, of the same name.
 
-    Each is a deadline for one complete reply, not for the next byte: a tarpit that feeds a byte a minute
-    gains nothing by it. The times of RFC 5321 are not shortened: waiting less makes duplicates.
+    Each is a deadline for one complete reply, not for the next byte, so a tarpit that sends a byte a minute
+    gains nothing. The times of RFC 5321 are not shortened, because shorter ones cause duplicates.
     """
 
-    connect: float = 30  # for each address; no RFC; Postfix's smtp_connect_timeout
+    connect: float = 30  # for each address; not in an RFC; Postfix's smtp_connect_timeout
     banner: float = 300  # RFC 5321 4.5.3.2.1
-    ehlo: float = 300  # no RFC; as MAIL
-    starttls: float = 120  # no RFC; nothing is looked up for it
-    tls: float = 60  # no RFC; some round trips and one signature
-    auth: float = 120  # for each step; no RFC; the server may have to ask a directory
-    rset: float = 20  # no RFC; Postfix's smtp_rset_timeout
+    ehlo: float = 300  # not in an RFC; the same as MAIL
+    starttls: float = 120  # not in an RFC; the server looks nothing up for it
+    tls: float = 60  # not in an RFC; some round trips and one signature
+    auth: float = 120  # for each step; not in an RFC; the server may have to ask a directory
+    rset: float = 20  # not in an RFC; Postfix's smtp_rset_timeout
     mail: float = 300  # RFC 5321 4.5.3.2.2
     rcpt: float = 300  # RFC 5321 4.5.3.2.3, each
     data: float = 120  # RFC 5321 4.5.3.2.4
     body: float = 180  # RFC 5321 4.5.3.2.5, for each block written (`client.BLOCK` octets)
-    dot: float = 600  # RFC 5321 4.5.3.2.6: anything shorter makes duplicates
-    quit: float = 5  # nothing depends on it any more: politeness has a price limit
+    dot: float = 600  # RFC 5321 4.5.3.2.6: anything shorter causes duplicates
+    quit: float = 5  # nothing depends on the reply any more
 
     def of(self, phase: Phase) -> float:
-        limit: float = getattr(self, phase)  # a phase is its word; `.value` takes five times as long
+        limit: float = getattr(self, phase)  # a StrEnum is its string; `.value` takes five times as long
         return limit

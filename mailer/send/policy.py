@@ -1,4 +1,4 @@
-"""The policy of a run: made once from the configuration, the same for every message."""
+"""The policy of a run: built once from the configuration, the same for every message."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run goes by."""
+    """The rules and services that a run uses for each message."""
 
     routes: Table
     backoff: Backoff
@@ -32,26 +32,26 @@ class Policy:
     clock: Clock
     random: Callable[[], float]
     signer: Signer | None = None
-    """Signs what leaves this host; None: nothing is to be signed."""
+    """Signs mail that leaves this host; None if nothing is to be signed."""
     archive_max_age: float = math.inf
-    """Seconds that `sent/` keeps a copy."""
+    """Seconds that a copy is kept in `sent/`."""
     idempotency_window: float = math.inf
     """Seconds that an idempotency key is kept."""
     guard: ClockGuard | None = None
-    """Knows whether the clock is one to delete and to give up by; None: it is."""
+    """Tells whether the clock can be trusted for deleting and giving up; None if it always is."""
     journals: Journals | None = None
-    """Makes durable what is recorded of messages in hand; None: nobody does."""
+    """Syncs the journals of active messages; None if they are not synced."""
     destinations: DestinationStatus | None = None
-    """How the direct route's destinations do; None: it is off."""
+    """The health of the direct route's destinations; None if that route is off."""
     budgets: "Budgets | None" = None
-    """How much may be sent to a recipient domain; None: anything."""
+    """How much may be sent to a recipient domain; None for no limits."""
     staging: Staging | None = None
-    """What may leave; None: everything."""
+    """Which mail may leave this host; None for all mail."""
     suppressed: Suppressed | None = None
-    """Who gets no mail; None: everybody does."""
+    """The suppression list; None to send to all recipients."""
     unknown: "Unknown | None" = None
-    """Adds to those; None: only operators do."""
+    """Adds addresses that do not exist to the suppression list; None if only operators add to it."""
 
     def trusts_clock(self) -> bool:
-        """Tell whether a decision by age may be made at this moment."""
+        """Tell whether a decision by age may be made now."""
         return self.guard is None or self.guard.trusts()

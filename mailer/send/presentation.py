@@ -1,9 +1,9 @@
-"""How a mail is shown to a next hop that takes it in another form than it was accepted: plain values.
+"""Presentations: how the sender and header of a mail are changed for a next hop that demands it.
 
 Some providers take mail only if its sender, or its From as well, is the account's own address; some refuse
-`<>`, which notifications come from. Only what goes over the wire changes: the spool keeps the mail as it was
-accepted, so that what is owed to whom does not change. In particular a notification stays one, whoever it
-says it is from, and is never answered with another.
+the null sender `<>`, from which notifications come. Only what goes over the wire is changed: the spool keeps
+the mail as accepted, so which notifications are owed does not change. In particular, a notification is never
+answered with another one, whatever sender it is given.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _AUTOMATIC = b"auto-submitted"
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """What a route wants changed; see the keys of `Provider` with these names."""
+    """The changes that a route demands; see the keys of `Provider` with the same names."""
 
     sender: str = ""
     rewrite_from: RewriteFrom = RewriteFrom.KEEP
@@ -31,18 +31,18 @@ class Presentation:
 
     @classmethod
     def to(cls, provider: Provider) -> "Presentation":
-        # Where To and Cc are written anew for each batch a signature would break; such providers sign.
+        # If To and Cc are rewritten for each batch, a signature of ours would break. Such providers sign.
         dkim = provider.dkim and not (provider.api and provider.api.by_header)
         wanted = cls(provider.sender, provider.rewrite_from, dkim, provider.bounce_from)
         return AS_ACCEPTED if wanted == AS_ACCEPTED else wanted
 
     def envelope(self, accepted: Envelope) -> Envelope:
-        """Return the envelope whose sender the hop gets in MAIL; its recipients come from `recipients`."""
+        """Return the envelope with the sender for MAIL; the recipients for RCPT come from `recipients`."""
         sender = (self.sender if accepted.sender else self.bounce_from) or accepted.sender
         return accepted if sender == accepted.sender else replace(accepted, sender=sender)
 
     def recipients(self, accepted: Envelope, recipients: Sequence[Recipient]) -> Sequence[Recipient]:
-        """Return recipients as they are said to the hop.
+        """Return the recipients to give to the hop.
 
         A notification that is not from `<>` asks for no notification (RFC 3461 4.1: NOTIFY=NEVER).
         """
@@ -55,10 +55,10 @@ class Presentation:
         return self.rewrite_from is not RewriteFrom.KEEP or (not accepted.sender and bool(self.bounce_from))
 
     def header(self, head: bytes, accepted: Envelope) -> bytes:
-        """Return a header as it is shown, each field with its line end.
+        """Return the header to send, each field with its line end.
 
         Args:
-            head: as accepted.
+            head: the header as accepted.
             accepted: the envelope that came with it.
         """
         dropped, added = [], b""
@@ -66,7 +66,7 @@ class Presentation:
             answered = self.rewrite_from is RewriteFrom.REPLACE_AND_REPLY_TO
             dropped, added = [b"from"], new_author(head, self.sender, reply_to=answered)
         if not accepted.sender and self.bounce_from and not _is_automatic(head):
-            # RFC 3834 2: what answers mail by itself leaves such mail alone, as it does mail from `<>`.
+            # RFC 3834 2: automatic responders do not answer such mail, just as they do not answer `<>`.
             dropped.append(_AUTOMATIC)
             added += b"Auto-Submitted: auto-replied\r\n"
         kept = header.without(head, dropped) if dropped else head

@@ -1,4 +1,4 @@
-"""One claimed message in each of the forms that routes want: its header edited, then signed."""
+"""Create each form of one claimed message that its routes demand: edit the header, then sign."""
 
 import asyncio
 
@@ -8,19 +8,19 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.presentation import AS_ACCEPTED, Presentation
 from mailer.spool.run.claim import Claim
 
-_SIGNED_HERE = 256 * 1024
-"""Octets of a message that is signed without a thread: about a millisecond."""
+_SIGNED_INLINE = 256 * 1024
+"""The most octets of a message that is signed in the event loop, which takes about a millisecond."""
 
 
 class Presenter:
-    """Makes what a route sends."""
+    """Creates the messages that routes send, each form once."""
 
     def __init__(self, claim: Claim, signer: Signer | None) -> None:
-        """Prepare; nothing is read yet.
+        """Prepare; reads nothing yet.
 
         Args:
             claim: the message.
-            signer: signs what leaves this host; None: nothing is to be signed.
+            signer: signs mail that leaves this host; None if nothing is to be signed.
         """
         self._claim = claim
         self._signer = signer
@@ -28,11 +28,11 @@ class Presenter:
         self._making = asyncio.Lock()
 
     async def outgoing(self, presentation: Presentation) -> Outgoing:
-        """Return the message as it is to be sent.
+        """Return the message in the form to be sent.
 
         Raises:
-            SigningError: it must wait; also when it is asked for again.
-            OSError: it cannot be read.
+            SigningError: it cannot be signed and must wait; later calls raise the same error.
+            OSError: the message cannot be read.
         """
         if presentation is AS_ACCEPTED and self._signer is None:
             return Outgoing(self._claim)
@@ -62,13 +62,13 @@ class Presenter:
         except NoKey:
             if not self._claim.entry.state.about:
                 raise
-            # A notification of ours, from MAILER-DAEMON at this host, which few have a key for. It would wait
-            # for one until it is too old to be of use.
+            # This is our own notification, from MAILER-DAEMON at this host. Few operators have a key for the
+            # host's name, so it would wait until it is too old to be useful.
             return outgoing
         return Outgoing(self._claim, signatures + outgoing.on_top, outgoing.skip, outgoing.shown)
 
     async def _sign(self, signer: Signer, outgoing: Outgoing) -> bytes:
-        if outgoing.size <= _SIGNED_HERE:
+        if outgoing.size <= _SIGNED_INLINE:
             return signer.sign(outgoing)
         return await asyncio.to_thread(signer.sign, outgoing)
 

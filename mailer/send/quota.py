@@ -1,7 +1,7 @@
-"""Recognizes the replies that say that our quota at a provider is used up, whatever their code.
+"""Recognize replies that say that our quota at a provider is used up, whatever their code.
 
-Such a reply is about our account or our address, never about the mail: the same mail goes through tomorrow,
-or through another provider. The words are in `send/replies/quotas`.
+Such a reply is about our account or our address, never about the mail: the same mail can be delivered
+tomorrow, or through another provider. The phrases are in `send/replies/quotas`.
 """
 
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from mailer.send.replies.reading import About
 
 
 class Quota(NamedTuple):
-    """How one is dealt with."""
+    """What to do when a quota is used up."""
 
     pause: float
-    """Seconds to leave the provider alone."""
+    """Seconds for which to pause the provider."""
     source: str
     asked: bool = False
-    """The provider has named the pause (Retry-After)."""
+    """Whether the provider itself named the pause (Retry-After)."""
 
 
 def quota_of(reply: str) -> Quota | None:
-    """Tell whether a reply, written as the journal has it, speaks of an allowance of ours that is used up."""
+    """Return the quota that a reply, as written in the journal, says is used up; None if it says no such."""
     if not reply.startswith(("4", "5", "HTTP ")):
         return None
     reading = read_line("", reply)

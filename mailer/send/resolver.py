@@ -1,7 +1,7 @@
-"""Looking names up: dnspython, and what its answers mean to mail.
+"""DNS lookups with dnspython, and what their results mean for mail.
 
-Three things are kept apart, because mail depends on it: the name does not exist (final), the name exists and
-has no such record (an answer), and nobody could tell (temporary, never an answer).
+Three results are kept apart, because mail depends on it: the name does not exist (final), the name exists and
+has no such record (an answer), and the lookup failed (temporary, never an answer).
 """
 
 import asyncio
@@ -19,8 +19,9 @@ import dns.name
 import dns.nameserver
 import dns.rdatatype
 
-# Not named below: dnspython would import these at the first answer that has one (SOA comes with every "there
-# is none"). By then a runner that root started may be another user, who cannot read root's Python.
+# Imported only for their effect. dnspython would import these modules at the first answer that has such a
+# record (every negative answer has an SOA). By then a runner that root started may run as another user, which
+# cannot read root's Python.
 import dns.rdtypes.ANY.CNAME
 import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.SOA
@@ -30,15 +31,15 @@ import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
 
-# For the same reason; left to itself, dnspython looks at its first question for what runs the loop.
+# For the same reason: by default, dnspython detects the event loop, with imports, at its first query.
 dns.asyncbackend.set_default_backend("asyncio")
 
-_CACHE = 10_000
-"""Answers kept, each for its TTL. A run that mails a million domains must not remember them all."""
-_TURN = 2.0
-"""Seconds that one server is given to answer, at most, before the next one is asked."""
+_CACHE_SIZE = 10_000
+"""The most answers to cache, each for its TTL. A run that mails a million domains must not keep them all."""
+_SERVER_TIMEOUT = 2.0
+"""The most seconds to wait for one server before the next one is asked."""
 _MAX_ALIASES = 8
-"""CNAMEs followed. RFC 1034 3.6.2 knows no number; Postfix stops at 10 and BIND at 16."""
+"""The most CNAMEs to follow. RFC 1034 3.6.2 sets no limit; Postfix stops at 10 and BIND at 16."""
 
 
 class NoSuchName(LookupError):
@@ -46,11 +47,11 @@ class NoSuchName(LookupError):
 
 
 class LookupFailed(OSError):
-    """Nobody could tell: a time-out, SERVFAIL, a broken answer. It says nothing about the name."""
+    """The lookup failed: a time-out, SERVFAIL or a broken answer. This says nothing about the name."""
 
 
 class Resolver(Protocol):
-    """What the direct route asks. Both raise NoSuchName and LookupFailed."""
+    """The lookups of the direct route. Both methods raise NoSuchName and LookupFailed."""
 
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """Return (preference, host) of each MX record; empty when the domain exists and has none.
@@ -66,9 +67,10 @@ _Query = tuple[str, str]
 
 
 class _Cache(dns.resolver.LRUCache):
-    """As dnspython's, less what it would keep for 68 years.
+    """dnspython's cache, except that it does not keep negative answers without an SOA.
 
-    That is an answer that there is no such record, without an SOA to say for how long (RFC 2308 5).
+    An SOA says how long a negative answer is valid (RFC 2308 5). Without one, dnspython would keep it for
+    68 years.
     """
 
     def put(self, key: dns.resolver.CacheKey, value: dns.resolver.Answer) -> None:
@@ -77,7 +79,7 @@ class _Cache(dns.resolver.LRUCache):
 
 
 class DnsResolver:
-    """Asks name servers, keeps answers as long as these allow, and never asks one thing twice at a time."""
+    """Asks name servers, caches their answers for the TTL, and merges concurrent equal queries."""
 
     def __init__(
         self, nameservers: Sequence[str], timeout: float, resolv_conf: Path = Path("/etc/resolv.conf")
@@ -85,9 +87,10 @@ class DnsResolver:
         """Prepare.
 
         Args:
-            nameservers: as `ADDRESS` or `ADDRESS:PORT`; none: those of resolv.conf.
-            timeout: seconds for one question, over all servers.
-            resolv_conf: read again when it changes: a runner that stays outlives its network's name servers.
+            nameservers: each as `ADDRESS` or `ADDRESS:PORT`; if empty, those of resolv.conf.
+            timeout: seconds for one query, over all servers.
+            resolv_conf: read again when it changes, since the network's name servers may change during a long
+                run.
 
         Raises:
             LookupFailed: resolv.conf is needed and names no server.
@@ -95,7 +98,7 @@ class DnsResolver:
         """
         self._dns = dns.asyncresolver.Resolver(configure=False)
         self._dns.lifetime = timeout
-        self._dns.cache = _Cache(_CACHE)
+        self._dns.cache = _Cache(_CACHE_SIZE)
         self._dns.nameservers = [dns.nameserver.Do53Nameserver(*_endpoint(text)) for text in nameservers]
         self._resolv_conf = None if nameservers else resolv_conf
         self._version = (0, 0)
@@ -106,7 +109,7 @@ class DnsResolver:
         self._asking: dict[_Query, asyncio.Future[list[str]]] = {}
 
     def _read_again(self) -> None:
-        """Take the name servers of resolv.conf if it has changed; one that names none changes nothing."""
+        """Use the name servers of resolv.conf if the file has changed; ignore a file that names none."""
         if self._resolv_conf is None:
             return
         with contextlib.suppress(OSError, dns.resolver.NoResolverConfiguration):
@@ -118,18 +121,18 @@ class DnsResolver:
                 self._share_time()
 
     def _share_time(self) -> None:
-        """Give each server its turn, and the first one a second turn, before the time is over."""
-        self._dns.timeout = min(_TURN, self._dns.lifetime / (len(self._dns.nameservers) + 1))
+        """Divide the time so that each server can be asked once, and the first one twice."""
+        self._dns.timeout = min(_SERVER_TIMEOUT, self._dns.lifetime / (len(self._dns.nameservers) + 1))
 
     def _servers(self) -> str:
-        """Name the servers that are asked: where an operator looks first when there is trouble."""
+        """Return the names of the servers that are asked, for error messages."""
         asked = (s for s in self._dns.nameservers if isinstance(s, dns.nameserver.AddressAndPortNameserver))
         return ", ".join(_named(server.address, server.port) for server in asked)
 
     async def mail_exchangers(self, domain: str) -> list[tuple[int, str]]:
         """See `Resolver`."""
         records = [record.split(" ", 1) for record in await self._ask(domain, "MX")]
-        # In one case: a server may answer in another one each time, and a hop is known by its name.
+        # In lower case: a server may vary the case of its answers, and a hop is identified by its name.
         return [(int(preference), host.rstrip(".").lower()) for preference, host in records]
 
     async def addresses(self, host: str, *, six: bool) -> list[str]:
@@ -137,11 +140,14 @@ class DnsResolver:
         return await self._ask(host, "AAAA" if six else "A")
 
     async def texts(self, name: str) -> list[str]:
-        """Return a name's TXT records, the strings of each joined (RFC 7208 3.3); raises as the others."""
+        """Return a name's TXT records, the strings of each joined (RFC 7208 3.3).
+
+        Raises as the methods of `Resolver`.
+        """
         return await self._ask(name, "TXT")
 
     async def names(self, address: str) -> list[str]:
-        """Return the names that an address's PTR records give it; raises as the others."""
+        """Return the names in an address's PTR records; raises as the methods of `Resolver`."""
         reverse = ipaddress.ip_address(address).reverse_pointer
         return [name.rstrip(".") for name in await self._ask(reverse, "PTR")]
 
@@ -156,7 +162,7 @@ class DnsResolver:
         return await asyncio.shield(asking)
 
     async def _follow(self, name: str, kind: str) -> list[str]:
-        """Ask, and follow aliases that the server did not follow for us (an authoritative one does not)."""
+        """Ask, and follow aliases that the server did not follow itself, as authoritative servers do not."""
         self._read_again()
         for _ in range(_MAX_ALIASES):
             try:
@@ -197,7 +203,7 @@ def _named(address: str, port: int) -> str:
 
 
 async def _translated(ask: Callable[[], Awaitable[list[str]]], servers: Callable[[], str]) -> list[str]:
-    """Turn dnspython's many exceptions into our two; args: servers: names those that were asked."""
+    """Turn dnspython's exceptions into NoSuchName and LookupFailed; `servers` returns the servers asked."""
     try:
         return await ask()
     except dns.resolver.NXDOMAIN as error:
@@ -213,6 +219,6 @@ async def _translated(ask: Callable[[], Awaitable[list[str]]], servers: Callable
 
 
 def _codes(error: dns.resolver.NoNameservers) -> str:
-    """Name what the servers answered, such as SERVFAIL; errors are (server, tcp, port, what, response)."""
+    """Return the servers' answers, such as SERVFAIL; errors are (server, tcp, port, what, response)."""
     answers = dict.fromkeys(str(what[3]) for what in error.kwargs.get("errors", ()))
     return ", ".join(answers) or "no usable answer"

@@ -1,7 +1,7 @@
-"""What may leave a host whose mail goes to `redirectAllTo`: the receiver redirects, this is the last look.
+"""The last check of what may leave a host with `redirectAllTo`; the redirection itself is the receiver's.
 
 Mail that was accepted before the key was set, or came with a spool copied from production, still names real
-people; so may its sender, whom the next server would tell of a failure.
+recipients. Its sender may be a real address too, to which the next server would report a failure.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Staging:
 
     addressees: AddressPatterns
     told: AddressPatterns
-    """Whom notifications go to, in addition."""
+    """Addresses that only notifications may be sent to, in addition."""
 
     @classmethod
     def of(cls, config: Config) -> "Staging | None":
-        """Return the configured one; None: `redirectAllTo` is off, and mail goes where it is addressed."""
+        """Return the configured check; None if `redirectAllTo` is off, and mail goes to its recipients."""
         if not config.redirect_all_to:
             return None
         told = () if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else (config.bounce,)
@@ -36,7 +36,7 @@ class Staging:
         )
 
     def objection(self, envelope: Envelope) -> str:
-        """Say why mail with this envelope may not leave; empty: it may."""
+        """Return why mail with this envelope may not leave; empty if it may."""
         for recipient in envelope.recipients:
             notified = not envelope.sender and self.told.match(recipient.address)
             if not notified and not self.addressees.match(recipient.address):

@@ -1,8 +1,8 @@
-"""Which recipients of a message get nothing, because the operator's list has them.
+"""Look up the recipients of a message in the suppression list.
 
-They are looked up when the message is about to be tried, not when it is submitted: an entry then counts for
-what is queued already, whichever door the message came through, and the other recipients get theirs from
-clients that would give up all of them for one 550.
+That is done when the message is about to be tried, not when it is submitted. So an entry applies to mail that
+is queued already, however it was submitted, and the other recipients get their copies even from clients that
+would give up on all of them after one 550.
 """
 
 from collections.abc import Iterable
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class Suppressed:
-    """The list of a spool."""
+    """The suppression list of a spool, as far as sending needs it."""
 
     def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
         postmasters = {f"postmaster@{name}" for name in (own_name(config), config.origin_domain) if name}
         told = set() if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else {config.bounce}
         self._exempt = frozenset(map(compared, postmasters | told))
-        """Our own addresses, which get their mail whatever the list says."""
+        """Our own addresses, to which the list does not apply."""
         self._spool = spool
         self._clock = clock
 
     def outcomes(self, addresses: Iterable[str]) -> list[Outcome]:
-        """Return what becomes of those of some recipients that are on the list.
+        """Return a refusal for each of these recipients that is on the list.
 
         Raises:
-            OSError: it cannot be looked up; then none must be mailed.
+            OSError: the list cannot be read; then nothing must be sent.
         """
         if not self._spool.has_directory(SUPPRESSED):
             return []
@@ -48,7 +48,7 @@ class Suppressed:
         return [_refused(address, entry) for address, entry in found if entry]
 
     def exempts(self, address: str) -> bool:
-        """Tell whether the list does not concern an address."""
+        """Tell whether the list does not apply to an address."""
         return compared(address) in self._exempt
 
 

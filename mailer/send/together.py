@@ -1,4 +1,4 @@
-"""Several pieces of one work at the same time, which begin and end as one."""
+"""Run several coroutines concurrently, and wait until all have ended."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -8,11 +8,10 @@ T = TypeVar("T")
 
 
 async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do all of it at the same time, and return the results in order.
+    """Run coroutines concurrently, and return their results in order.
 
-    If one fails, the others end as they would have, for what they have begun at a server must be recorded.
-    If this is cancelled, they are cancelled too. Either way all have ended when the exception passes: nothing
-    goes on behind the caller's back.
+    If one fails, the others run to their end, since what they began at a server must be recorded. If this is
+    cancelled, they are cancelled too. Either way all have ended when the exception reaches the caller.
     """
     if len(works) == 1:
         return [await works[0]]

@@ -1,8 +1,8 @@
-"""Which mail has its end without a budget: a runner looks for it while all budgets are used up.
+"""Find mail that can be settled without a budget, while all budgets are used up.
 
-It is older than it may become, its sender does not want it any more, a recipient is on the suppression list,
-or it may not leave this host. All other mail stays where it is: to claim it would move a whole backlog into
-`retry/`, at the cost of two renames each.
+Such mail has exceeded its maximum age, has passed its Latest-Delivery-Time, has a recipient on the
+suppression list, or may not leave this host. All other mail stays where it is: to claim it would move a whole
+backlog into `retry/`, at the cost of two renames for each message.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from mailer.spool.ids import SHARES, arrival, share_of
 from mailer.spool.layout import SPOOL_WIDE, Spool, Spot
 from mailer.spool.view.inspect import look
 
-_TOGETHER = 100
-"""Names between two turns of the event loop: to read so many files takes some hundredths of a second."""
+_BATCH = 100
+"""Names to look at between two turns of the event loop; to read 100 files takes some 10 ms."""
 _ALL_OF = 1_000
-"""Messages that every look reads. Of those beyond, which may be a million, each look reads one share of
-`SHARES`, drawn at random: 5 s of processor for a million. A message is read after 32 looks on average (half
-an hour of runs each minute), and within 145 with a probability of 99 %. A share that follows the clock would
-repeat itself: runs at every second minute see the even minutes only, and half of the shares never."""
+"""Messages that every scan reads. Of the rest, which may be a million, each scan reads one share of `SHARES`,
+drawn at random: 5 s of processor time for a million. A message is read after 32 scans on average (half an
+hour of runs each minute), and within 145 with a probability of 99 %. A share chosen by the clock would repeat
+itself: runs at every second minute see only even minutes, and would never reach half of the shares."""
 
 
 class Unbudgeted:
-    """One look at what waits."""
+    """One scan of the waiting messages."""
 
     def __init__(self, spool: Spool, policy: Policy) -> None:
-        """Begin a look now."""
+        """Begin a scan now."""
         self._spool = spool
         self._policy = policy
         self._now = policy.clock()
@@ -36,16 +36,16 @@ class Unbudgeted:
         self._read = 0
 
     def among(self, spots: Iterator[Spot]) -> Iterator[list[Spot]]:
-        """Choose from messages, some at a time; a list may be empty.
+        """Yield the chosen messages in lists, one for each batch of names read; a list may be empty.
 
         Raises:
-            OSError: the spool cannot be worked with.
+            OSError: the spool cannot be read.
         """
-        while some := list(islice(spots, _TOGETHER)):
+        while some := list(islice(spots, _BATCH)):
             yield [spot for spot in some if self._has_its_end(spot)]
 
     def _has_its_end(self, spot: Spot) -> bool:
-        # An id is as old as its message, or older: scheduled and requeued mail counts from later on.
+        # The id's time is the message's age or earlier: the age of scheduled and requeued mail starts later.
         if not self._is_overdue(arrival(spot.name)):
             self._read += 1
             if self._read > _ALL_OF and share_of(spot.name) != self._share:
@@ -56,14 +56,14 @@ class Unbudgeted:
         except OSError as error:
             if error.errno in SPOOL_WIDE:
                 raise
-            return False  # It cannot be read, or the list cannot: the attempt will tell.
+            return False  # The message or the suppression list cannot be read; the attempt will report it.
 
     def _ends(self, entry: Entry) -> bool:
-        """Tell whether `Worker` would decide something without trying any route."""
+        """Tell whether `Worker` would settle the message without trying any route."""
         state, policy = entry.state, self._policy
         due = state.due(self._now, policy.backoff.horizon)
         if state.held or not due:
-            return True  # It lies here by hand, or its move was not durable: it goes where it belongs.
+            return True  # Moved here by hand, or its move was lost: `Settler` moves it where it belongs.
         if self._is_overdue(state.since):
             return True
         if self._believed and state.expires is not None and self._now > state.expires:

@@ -1,15 +1,17 @@
-"""Puts addresses on the suppression list that servers say do not exist (`suppressUnknown`).
+"""Add addresses to the suppression list that servers say do not exist (`suppressUnknown`).
 
 An entry stops the mail of every sender on this host, so a refusal counts only where nothing else can be
-meant. A server gave it, with the code 5.1.1, for good, and `replies/` reads it as one of the recipient: what
-is about our account or its standing is not, and words without the code are not enough. Nor is the code
-beside other words: servers say 5.1.1 of full mailboxes and of spam. It answered RCPT, or the mail has no
-other recipient, since a refusal of DATA or of the final dot settles all of them. And it takes two, a day
-apart, without a delivery in between: a provider whose directory is out of order says 5.1.1 of everybody
-(Gmail did so for hours on 15 December 2020).
+meant:
 
-A runner that dies before it has written an entry leaves it to the next refusal, and so does one that finds
-the list locked.
+- A server gave it, permanently and with the code 5.1.1, and `replies/` reads it as about the recipient, not
+  about our account or its standing. Words without the code are not enough. Nor is the code with words that
+  contradict it: servers use 5.1.1 for full mailboxes and for spam too.
+- It answered RCPT, or the mail has no other recipient, since a refusal of DATA or of the final dot settles
+  all recipients.
+- It was given twice, a day apart, without a delivery in between: a provider whose directory is broken says
+  5.1.1 of every address (Gmail did so for hours on 15 December 2020).
+
+If a runner dies before it has written an entry, or finds the list locked, the next refusal adds it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -33,9 +35,10 @@ from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry
 
 _CODE = "5.1.1"
-"""Bad destination mailbox address (RFC 3463 3.2). X.1.2 and X.1.10 are the domain's, X.2.1 may be mended."""
-_LONGEST = 300
-"""Characters of a reply: senders are shown it with each refusal."""
+"""Bad destination mailbox address (RFC 3463 3.2). X.1.2 and X.1.10 are about the domain, and the owner of the
+mailbox can cure X.2.1 (disabled)."""
+_MAX_REPLY = 300
+"""Characters of a reply that are kept: senders see it with each refusal."""
 _MAILBOX = "(user|recipient|mailbox|mail box|address|addressee|alias|account|person|destinataire|usuario)"
 _ABSENT = """(unknown|not known|not found|not exist|doesn't exist|does not exist|no longer exists|nonexistent|
     couldn't be found|could not be found|unallocated|inconnu|desconocido)"""
@@ -48,7 +51,7 @@ _NOBODY = f"""
     not a valid (email |e mail |mail )?{_MAILBOX}
     bad destination mailbox address
     """
-"""The mailbox does not exist: RFC 3463's own words are the last."""
+"""Phrases that say that the mailbox does not exist; the last one is RFC 3463's."""
 _SOMETHING_ELSE = f"""
     (full|quota|overquota|exceed*|temporar*|later|again|policy|spam|virus|content|disabled|members)
     (sender|senders|blocked|denied|greylist*|verification|syntax)
@@ -58,11 +61,11 @@ _SOMETHING_ELSE = f"""
 
 
 def says_unknown(outcome: Outcome, *, alone: bool) -> bool:
-    """Tell whether an outcome is a server's clear word that the recipient does not exist.
+    """Tell whether an outcome is a server's clear statement that the recipient does not exist.
 
     Args:
-        outcome: of one recipient.
-        alone: the message has no other recipient, so that what is said of it can mean nobody else.
+        outcome: the outcome of one recipient.
+        alone: the message has no other recipient, so that a refusal of the message can mean no other.
     """
     if outcome.status is not Status.BOUNCED or not was_asked(outcome.hop):
         return False
@@ -79,7 +82,7 @@ def says_unknown(outcome: Outcome, *, alone: bool) -> bool:
 
 
 def _says_nobody(text: str) -> bool:
-    """Tell whether the words beside the code say what it says; none leave it at that."""
+    """Tell whether the words after the code agree with it; a reply without words does."""
     nobody, something_else = _phrases()
     words = plain(text)
     return not words.strip() or (nobody.search(words) is not None and something_else.search(words) is None)
@@ -91,7 +94,7 @@ def _phrases() -> tuple[Pattern[str], Pattern[str]]:
 
 
 class Unknown:
-    """Learns from what became of recipients."""
+    """Updates the suppression list from the outcomes of recipients."""
 
     def __init__(
         self,
@@ -104,11 +107,11 @@ class Unknown:
         """Prepare.
 
         Args:
-            terms: as configured.
-            spool: whose list.
-            clock: what time it is.
-            log: told of each new entry.
-            exempt: whether the list does not concern an address.
+            terms: the configuration of `suppressUnknown`.
+            spool: the spool that has the list.
+            clock: the source of time.
+            log: gets a line for each new entry.
+            exempt: tells whether the list does not apply to an address.
         """
         self._terms = terms
         self._spool = spool
@@ -116,15 +119,15 @@ class Unknown:
         self._log = log
         self._exempt = exempt
         self._writing = Lock()
-        """Held by one thread of this run, which waits for no other program."""
+        """Serializes the threads of this run; the list's own lock never waits for other programs."""
 
     def learn(self, refused: Sequence[Outcome], sent: Iterable[str], *, dated: bool = True) -> None:
-        """Write down what an attempt says of its recipients; what cannot be written is logged.
+        """Update the list after an attempt; log an entry that cannot be written.
 
         Args:
-            refused: outcomes that say so, as `says_unknown` has it.
-            sent: the recipients that were delivered: a refusal before that was a mistake.
-            dated: the clock is right. Otherwise nothing is added, for entries have times.
+            refused: the outcomes for which `says_unknown` is true.
+            sent: the recipients that were delivered: an earlier refusal of one was a mistake.
+            dated: whether the clock is right. If not, nothing is added, because entries have times.
         """
         try:
             with self._writing:
@@ -139,7 +142,7 @@ class Unknown:
             suppression.amend(self._spool, news, lambda known, name: self._entry(known, news[name], name))
 
     def _name(self, address: str) -> str:
-        """Return an address as the list has it; empty: it cannot be there."""
+        """Return the key of an address in the list; empty if it cannot be there."""
         try:
             return "" if self._exempt(address) else suppression.key(address)
         except ValueError:
@@ -155,7 +158,7 @@ class Unknown:
             suppression.amend(self._spool, names, lambda known, _: None if known and known.awaits else known)
 
     def _entry(self, known: Entry | None, outcome: Outcome, name: str) -> Entry:
-        """Return what an entry becomes by a refusal."""
+        """Return the entry for an address after another refusal."""
         now = self._clock()
         at = clock.rfc3339(now)
         if known and known.until and known.until <= at:
@@ -172,8 +175,8 @@ class Unknown:
         return Entry(
             address=name,
             at=at,
-            by=printable(outcome.hop, _LONGEST),
-            reason=printable(outcome.reply, _LONGEST),
+            by=printable(outcome.hop, _MAX_REPLY),
+            reason=printable(outcome.reply, _MAX_REPLY),
             until=clock.rfc3339(now + self._terms.keep_for) if self._terms.keep_for else "",
             awaits="" if complete else clock.rfc3339(now + self._terms.confirm_after),
         )
