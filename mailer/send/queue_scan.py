@@ -24,7 +24,7 @@ from mailer.spool.scan import names
 from mailer.spool.view.inspect import look
 
 _MAX_FRESH = 10_000
-"""The most names of fresh mail to keep in memory, and of suspects; a pass over `new/` finds other fresh mail."""
+"""The most names of fresh mail to keep in memory, and of suspects; a pass finds other fresh mail."""
 
 _FRESH_SHARE = 8
 """Fresh messages in a row before one from the pass: steady arrivals must not starve the backlog."""
