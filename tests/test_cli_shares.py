@@ -18,7 +18,7 @@ from testbed.proc import children, opened
 from testbed.relay import Relay
 from testbed.waiting import until
 
-from mailer.cli.spool.parallel import _LONG, listed
+from mailer.cli.spool.parallel import _MIN_MESSAGES, listed
 from mailer.spool.view.inspect import Mine
 
 TWO = 2
@@ -33,7 +33,7 @@ def lines_of(mine: Mine) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Relay:
     relay = Relay(tmp_path_factory.mktemp("deep"))
-    fill_new(relay.spool, _LONG + 10)
+    fill_new(relay.spool, _MIN_MESSAGES + 10)
     return relay
 
 
@@ -52,7 +52,10 @@ def test_a_long_queue_is_listed_once_and_in_the_order_of_arrival(deep: Relay, tm
 
 
 def test_a_filter_and_a_limit_hold_for_a_long_queue_too(deep: Relay) -> None:
-    assert len(deep.mailer("spool", "ls", "--json", "--sender", "app@").stdout.splitlines()) == _LONG + 10
+    assert (
+        len(deep.mailer("spool", "ls", "--json", "--sender", "app@").stdout.splitlines())
+        == _MIN_MESSAGES + 10
+    )
     assert deep.mailer("spool", "ls", "--json", "--sender", "nobody@").stdout == ""
     assert len(deep.mailer("spool", "ls", "--json", "--limit", "7").stdout.splitlines()) == 7
 
@@ -71,7 +74,7 @@ def test_a_reader_that_has_seen_enough_leaves_no_process_and_no_words(deep: Rela
 def test_an_ignored_end_of_children_loses_nothing(deep: Relay) -> None:
     ignoring = ("sh", "-c", 'trap "" CHLD; exec "$@"', "sh")
     done = deep.mailer("spool", "ls", "--json", under=ignoring)
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, _LONG + 10)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, _MIN_MESSAGES + 10)
 
 
 def test_the_shares_are_whole_lines_however_they_come() -> None:

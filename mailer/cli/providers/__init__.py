@@ -1,4 +1,4 @@
-"""`mailer providers`: how the providers do, and the operator's word that one is mended."""
+"""`mailer providers`: show the state of each provider, and reset one after its trouble has been fixed."""
 
 import sys
 import time
@@ -28,18 +28,18 @@ from mailer.cli.setup import workplace
 def providers(context: click.Context, *, as_json: bool) -> None:
     """Show the providers in the order in which they are tried, and how each does.
 
-    In use: it gets mail. Paused: it gave trouble, and gets nothing until the time that is named; its mail
-    goes to the next one, or waits, and nothing bounces. On trial: the next message tries it again.
-    With --json these are a circuit breaker's states: closed, open, half-open.
+    In use: the provider gets mail. Paused: it failed, and gets no mail until the time shown; its mail goes to
+    the next provider, or waits, and nothing bounces. On trial: the next message tries it again. With --json
+    these are the states of a circuit breaker: closed, open, half-open.
 
-    Where there are budgets it says what is used and when something is free again, of providers and then of
-    recipient domains; in JSON: counts, budget [{per, allowed, used, freeAt}], and domains instead of name.
+    For budgets, it shows what is used and when some is free again, of providers and then of recipient
+    domains; in JSON: counts, budget [{per, allowed, used, freeAt}], and domains instead of name.
     """
     if context.invoked_subcommand:
         if as_json:
             raise click.UsageError("--json goes with the list")
         return
-    from mailer.cli.keeping import say_what_keeps  # noqa: PLC0415 - not for `reset --help`
+    from mailer.cli.keeping import say_what_keeps  # noqa: PLC0415 - not needed for `reset`
     from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()

@@ -1,4 +1,4 @@
-"""The providers as rows: what is configured, beside what runners found out."""
+"""The rows of `mailer providers`: each provider's configuration, and its state as recorded by runners."""
 
 from datetime import datetime
 
@@ -18,43 +18,43 @@ from mailer.spool.state.provider_state import Health, ProviderState, health
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is used of one limit."""
+    """The use of one limit of a budget."""
 
     per: str
     """`minute`, `hour` or `day`."""
     allowed: int
     used: int
     free_at: str
-    """When one is free again; empty: now."""
+    """When the next one may be sent; empty if now."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One provider; times as the ledger writes them, empty when there is none."""
+    """A provider and its state. Times are written as in the ledger, and empty if unknown."""
 
     name: str
     host: str
     port: int
     api: str
-    """The interface over HTTP that mail is posted to; empty: SMTP."""
+    """The HTTP interface that mail is posted to; empty for SMTP."""
     username: str
     priority: int
     weight: int
-    """Share of the mail among providers of the same priority; 0 for all: in the order of the file."""
+    """Share of the mail among providers of the same priority; 0 for all if they are tried in order."""
     health: str
     open_since: str
     open_until: str
     reason: str
-    """What the last trouble was about, in words."""
+    """The kind of the last trouble, in words."""
     trouble: str
-    """The last trouble, as the provider or the system put it."""
+    """The last trouble, in the words of the provider or the system."""
     trouble_at: str
     failures: int
     cause: str
-    """Why the login does not work, in one word; empty: it does, or nobody knows."""
+    """Why the login fails, in one word; empty if it works, or the cause is unknown."""
     todo: str
-    """What to do about that."""
+    """What to do about the cause."""
     counts: str
-    """What its budget counts; empty: it has none."""
+    """What the budget counts; empty if there is none."""
     budget: tuple[Use, ...]
 
 
@@ -138,7 +138,7 @@ def as_line(row: Row | Domains) -> str:
 
 
 def as_text(row: Row) -> str:
-    """One line for a provider that does well, more for one that did not."""
+    """Return one line for a provider, and further lines for trouble and budgets."""
     login = f" as {row.username}" if row.username else ""
     share = f", weight {row.weight}" if row.weight else ""
     by = f" ({row.api})" if row.api else ""
@@ -162,14 +162,14 @@ _EACH = {"minute": "a minute", "hour": "an hour", "day": "a day"}
 
 
 def used_words(row: Row | Domains) -> str:
-    """Say what is used of a budget, and when some is free again."""
+    """Describe how much of a budget is used, and when some is free again."""
     used = ", ".join(f"{each.used:,} of {each.allowed:,} {_EACH[each.per]}" for each in row.budget)
     again = max((each.free_at for each in row.budget), default="")
     return f"{used} ({row.counts})" + (f"; free again at {_second(again)}" if again else "")
 
 
 def health_words(row: Row) -> str:
-    """Say how a provider does, in a few words."""
+    """Describe the state of a provider's circuit breaker in a few words."""
     match row.health:
         case Health.OPEN:
             return f"paused until {_second(row.open_until)}: {row.reason}"

@@ -1,4 +1,4 @@
-"""`mailer providers reset`: forget what was wrong with a provider."""
+"""`mailer providers reset`: close a provider's circuit breaker, and forget its trouble."""
 
 import sys
 
@@ -26,11 +26,12 @@ from mailer.spool.state import provider_state
 @json_option
 @config_option
 def reset(names: tuple[str, ...], *, everyone: bool, as_json: bool) -> None:
-    """Use a provider again at once, as if there had been no trouble: its password is mended, say.
+    """Use a provider again immediately, as if there had been no trouble.
 
-    NAME is what `mailer providers` shows first, USERNAME@HOST, or HOST:PORT for all there. Mail that waits
-    for it keeps its time; `mailer spool retry --all` has it tried at the next run. JSON is one object
-    a line: name, host, port, action (reset).
+    Do so when you have corrected the provider's password, for example. NAME is the name that `mailer
+    providers` shows first, USERNAME@HOST, or HOST:PORT for all providers there. Waiting mail keeps its time;
+    `mailer spool retry --all` has it tried at the next run. JSON is one object a line: name, host, port,
+    action (reset).
     """
     if bool(names) == everyone:
         raise click.UsageError("Name the providers, or say --all.")

@@ -1,4 +1,4 @@
-"""`mailer route`: where a mail would go, and on what terms, without sending it."""
+"""`mailer route`: explain where a mail would go, and on what terms, without sending it."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     sender: str
     to: tuple[str, ...]
@@ -56,23 +56,23 @@ class Order:
 def route(**asked: object) -> None:
     """Explain where a mail would go: the rule, the hops in order, and the terms of each.
 
-    For each recipient: the rule of `routes` that matches; the hops in the order in which they are tried, how
-    each does, what TLS it is spoken to with, what of sender and From is changed for it, and which DKIM keys
-    sign; and when the mail would be tried. Nothing is sent and nothing changes. Mail exchangers are looked up
-    in DNS.
+    This prints for each recipient the rule of `routes` that matches; the hops in the order in which they are
+    tried, with the state of each, its TLS, the changes to sender and From, and the DKIM keys that sign; and
+    when the mail would be tried. Nothing is sent, and nothing is changed. Mail exchangers are looked up in
+    DNS.
 
-    FILE is the mail as it was submitted (- for standard input), of which the header counts. Without it rules
-    with a `header` condition do not match, and From is taken to be the sender.
+    FILE is the mail as it was submitted (- for standard input), of which only the header matters. Without
+    FILE, rules with a `header` condition do not match, and From is assumed to be the sender.
     """
-    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    order = Order(**asked)  # type: ignore[arg-type]  # click has converted the values to the declared types
     _check(order)
     end_with_the_pipe()
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    import asyncio  # noqa: PLC0415 - not for `--help`
+    import asyncio  # noqa: PLC0415 - not needed for `--help`
 
-    from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not for `--help`
+    from mailer.cli.route.explanation import Explainer  # noqa: PLC0415 - not needed for `--help`
     from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
     from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""Where `direct` takes a recipient's mail, as DNS says now."""
+"""Look up where direct delivery would take a recipient's mail, as DNS says now."""
 
 from mailer.config.model import Config
 from mailer.config.own_name import own_name
@@ -14,7 +14,8 @@ async def onward(config: Config, address: str) -> tuple[Hop, tuple[str, ...], st
     """Look up an address's mail exchangers.
 
     Returns:
-        The first hop; all that would be tried, as HOST:PORT; and why mail would not get further than this.
+        The first hop; all hosts that would be tried, as HOST:PORT; and why the mail could not be delivered,
+        or an empty string.
     """
     terms = terms_of(config, own_name(config))
     domain = domain_of(address, terms)

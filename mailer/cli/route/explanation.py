@@ -1,4 +1,4 @@
-"""What `mailer route` says of each recipient: the runner's own decision, and the terms of each hop."""
+"""Explain for `mailer route` the runner's decision for each recipient, and the terms of each hop."""
 
 import re
 from datetime import UTC, datetime
@@ -27,54 +27,54 @@ _TAGS = re.compile(rb"\bd=([^;]+);\s+s=([^;]+);")
 
 
 class HopTerms(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A hop, and what the mail is like there."""
+    """A hop, and the form in which the mail is sent there."""
 
     name: str
-    """As rules name it: of a provider, `direct` or `local`."""
+    """The name in rules: of a provider, `direct` or `local`."""
     kind: str
-    """`provider`, `direct`, `local`; or `server`, of which the journal names no more."""
+    """`provider`, `direct`, `local`; or `server` for a hop that is known only from the journal."""
     relay: str = ""
-    """As the journal will name it, less the address; of `direct` empty."""
+    """The name in the journal, without the IP address; empty for `direct`."""
     username: str = ""
     weight: int = 0
-    """Share of the mail among hops of the same priority; 0 for all: in this order."""
+    """Share of the mail among hops of the same priority; 0 for all if they are tried in this order."""
     health: str = ""
     tls: str = ""
     sender: str = ""
-    """The envelope sender there; empty: `<>`."""
+    """The envelope sender for this hop; empty for the null sender `<>`."""
     rewrite_from: str = "keep"
     dkim: tuple[str, ...] = ()
     """Domain and selector of each signature, as `example.com mail`."""
     exchangers: tuple[str, ...] = ()
     trouble: str = ""
-    """Why mail would not get further than this, as far as can be seen without a connection."""
+    """Why the mail could not be delivered through this hop, as far as can be seen without a connection."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What would be done for one recipient."""
+    """The delivery that would be tried for one recipient."""
 
     address: str
     rule: str
-    """The rule that matched, such as `routes[2]`; empty: none did."""
+    """The rule that matched, such as `routes[2]`; empty if none did."""
     conditions: dict[str, object]
-    """Of that rule."""
+    """The conditions of that rule."""
     reason: str
-    """Why it would not be sent; empty: it would be."""
+    """Why the mail would not be sent; empty if it would be."""
     hops: tuple[HopTerms, ...]
-    """In the order in which they are tried."""
+    """The hops in the order in which they are tried."""
     budget: str
-    """What is used of its domain's allowance, and when some is free again; empty: it has none."""
+    """The use of the domain's budget, and when some is free again; empty if there is none."""
     next: str
-    """When it is due, as the journal writes it; empty: now, or when the operator says so."""
+    """When the mail is due, as in the journal; empty if it is due now, or held until an operator acts."""
     next_attempt: str
-    """The same in words, with what keeps it back."""
+    """When the mail would be tried, in words, with the obstacles."""
 
 
 class Explainer:
-    """Explains mails by one configuration and what the spool knows now."""
+    """Explains routing with one configuration and the present state of the spool."""
 
     def __init__(self, config: Config, spool: Spool, now: float) -> None:
-        """Prepare; args: now: seconds since the epoch."""
+        """Read the state of the spool at `now`, in seconds since the epoch."""
         self._config = config
         self._now = now
         self._directions = Directions(config)
@@ -88,7 +88,7 @@ class Explainer:
         self._signer = Signer(config.dkim, lambda: now) if signs else None
 
     async def explain(self, subject: Subject) -> list[Explanation]:
-        """Explain where a mail would go, for each recipient that is to be tried."""
+        """Explain where a mail would go, for each recipient that is still to be tried."""
         staging = None if self._keeps else Staging.of(self._config)
         objection = staging.objection(subject.envelope) if staging else ""
         told = [await self._recipient(subject, standing, objection) for standing in subject.standings]
@@ -127,7 +127,7 @@ class Explainer:
         )
 
     def _is_known(self, standing: Standing) -> bool:
-        """Tell whether it is in doubt at a hop that a route leads to: then no other is tried."""
+        """Return whether a recipient is uncertain at a hop that a route leads to: then no other is tried."""
         if standing.status is not Status.UNCERTAIN:
             return False
         return any(leads_to(target, standing.hop, self._config) for target in self._directions.targets)
@@ -170,7 +170,7 @@ class Explainer:
         )
 
     async def _direct(self, subject: Subject, address: str) -> HopTerms:
-        from mailer.cli.route.direct import onward  # noqa: PLC0415 - dnspython, where mail goes out directly
+        from mailer.cli.route.direct import onward  # noqa: PLC0415 - imports dnspython, for direct delivery only
 
         hop, hosts, trouble = await onward(self._config, address)
         keys, unsigned = self._keys(subject, AS_ACCEPTED)
@@ -185,7 +185,7 @@ class Explainer:
         )
 
     def _keys(self, subject: Subject, shown: Presentation) -> tuple[tuple[str, ...], str]:
-        """Return the keys that would sign, by signing the header; or why the mail would wait."""
+        """Sign the header to find the keys that would sign; return them, or why the mail would wait."""
         if self._signer is None or not shown.dkim:
             return (), ""
         head = subject.header
@@ -201,7 +201,7 @@ class Explainer:
 
 
 class _Header:
-    """A header as a `Source`: a message without a body."""
+    """A `Source` for the signer: a header, as a message without a body."""
 
     def __init__(self, head: bytes) -> None:
         self._message = head + b"\r\n"
@@ -218,11 +218,11 @@ def _health(row: Row | None) -> str:
 
 
 def tls_words(hop: Hop) -> str:
-    """Say what TLS a hop is spoken to with, and whether its certificate must be valid."""
+    """Describe the TLS of connections to a hop, and whether its certificate must be valid."""
     if hop.api:
         if hop.api_url.startswith("http://"):
-            return f"{hop.api.value} over HTTP, in clear"  # To this host alone.
-        # `Exchange` always verifies, also where the keys are not the provider's username: from a role, say.
+            return f"{hop.api.value} over HTTP, in clear"  # Allowed to this host only.
+        # `Exchange` always verifies, also for a hop without a username, whose keys come from a role, say.
         return f"{hop.api.value} over HTTPS; the certificate must be valid for {hop.name}"
     if hop.opportunistic:
         return "STARTTLS when it is offered, with any certificate, and in clear when it fails"

@@ -1,4 +1,4 @@
-"""The mail that `mailer route` explains: typed, or queued."""
+"""The mail that `mailer route` explains: described by options, or queued in the spool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from mailer.spool.view.inspect import View
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One mail."""
+    """A mail to explain."""
 
     envelope: Envelope
     mail: Mail
     standings: tuple[Standing, ...]
-    """The recipients that are to be tried."""
+    """The recipients that are still to be tried."""
     header: bytes
-    """As it was submitted, or made up of the sender."""
+    """The header as it was submitted, or a From field with the sender."""
     held: str = ""
-    """Why it is in `hold/`; empty: it is not."""
+    """Why the message is in `hold/`; empty if it is not."""
     notifies: bool = False
-    """It is a notification of ours, which may leave unsigned."""
+    """Whether it is a notification by mailer, which may be sent unsigned."""
 
 
 def typed(sender: str, to: Sequence[str], user: str, message: bytes | None) -> Subject:
-    """Return a mail as it would be queued; args: message: its beginning; None: there is none."""
+    """Return a mail as it would be queued; `message` is its beginning, or None without a FILE."""
     recipients = tuple(map(Recipient, to))
     lines = (message or b"").replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     header = _header_of(lines)
@@ -57,14 +57,14 @@ def queued(spool: Spool, message_id: str) -> Subject:
     """Return a queued mail.
 
     Raises:
-        Failure: there is none, it cannot be read, or it moved on.
+        Failure: there is no such message, it cannot be read, or it was moved in between.
     """
     spot = locate(spool, message_id)
     try:
         with View.open(spool, spot) as view:
             entry = view.entry()
             mail = mail_of(entry, partial(view.read, entry))
-            header = mail.header or b""  # While the file is open.
+            header = mail.header or b""  # Read it while the file is open.
     except FileNotFoundError:
         raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again") from None
     except Corrupt as corrupt:

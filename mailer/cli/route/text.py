@@ -1,4 +1,4 @@
-"""An explanation of `mailer route` as lines for a reader."""
+"""Format the explanations of `mailer route` for people."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ from mailer.spool import words
 
 
 def as_text(told: Explanation) -> str:
-    """Write an explanation as lines."""
+    """Format an explanation as lines of text."""
     lines = [f"{words.address(told.address)}: {_rule(told)}"]
     if told.reason:
         lines.append(f"    not sent: {told.reason}")

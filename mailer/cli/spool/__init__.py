@@ -1,4 +1,4 @@
-"""`mailer spool`: looking into the queue, and acting on it."""
+"""`mailer spool`: inspect the queue, and operate on its messages."""
 
 import click
 
@@ -7,7 +7,7 @@ from mailer.cli.options import config_option, examples
 from mailer.cli.reader import end_with_the_pipe
 
 _READING = {"ls", "show", "why", "stats", "fsck"}
-"""The commands that `| head` may end. The others do all of their work when nobody reads on."""
+"""The commands that `| head` may end. The others finish their work even when the reader closes the pipe."""
 
 
 @click.group(

@@ -1,4 +1,4 @@
-"""`mailer spool fsck`: is the spool as it should be?"""
+"""`mailer spool fsck`: check the consistency of the spool."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ from mailer.spool.checks.fsck import findings
 def fsck(*, as_json: bool) -> Exit:
     """Check the whole spool, every byte of every message, and change nothing.
 
-    Looks for stray names, wrong modes and owners, unreadable messages, contents that differ from their
-    digests, messages whose journal contradicts the directory they are in, and files with several links. Exit
-    code 1 when it finds something.
+    It looks for stray names, wrong modes and owners, unreadable messages, contents that differ from their
+    digests, messages whose journal contradicts the directory they are in, and files with several links. The
+    exit code is 1 when it finds something.
     """
     found = 0
     with workplace() as at:

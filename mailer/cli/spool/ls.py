@@ -1,4 +1,4 @@
-"""`mailer spool ls`: one line per message, streamed."""
+"""`mailer spool ls`: list messages, one line each, as a stream."""
 
 import sys
 import time
@@ -20,8 +20,8 @@ from mailer.spool.view.inspect import Mine, Seen
 from mailer.spool.view.obstacles import Obstacle
 from mailer.spool.view.summary import Summary, of_seen
 
-_SORTED = 200_000
-"""Lines, of some 200 octets each."""
+_MAX_SORTED = 200_000
+"""The most lines to sort in memory, of about 200 bytes each."""
 _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\n"
 
 
@@ -39,16 +39,16 @@ _HEADING = f"{'ID':26} {'STATE':7} {'AGE':>4} {'SIZE':>5}  SENDER -> RECIPIENTS\
 def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     """List messages: everything that is not delivered, or what the filters choose.
 
-    The null sender is shown as <>, and is the empty string in JSON. Messages come in the order of arrival; of
-    a longer list than 200,000 what is beyond comes in no particular order.
+    The null sender is shown as <>, and is the empty string in JSON. Messages are listed in the order of
+    arrival; in a list of more than 200,000 the rest is in no particular order.
 
     JSON is one object a line: id, state (new cur retry hold failed corrupt sent), sender, recipients
     [{address, status (pending sent deferred bounced expired uncertain), reply}], size, received, attempts,
-    next; reason where something is wrong; and, while something keeps all mail back (all providers are paused,
+    next; reason if something is wrong; and, while something holds back all mail (all providers are paused,
     or sending is), keptBy and notBefore, which is null until `mailer resume`.
     """
     now = time.time()
-    wanted = Filter(**asked)  # type: ignore[arg-type]  # click made the options' values as `filters` declares them
+    wanted = Filter(**asked)  # type: ignore[arg-type]  # click has converted them as `filters` declares
     with workplace() as at:
         keeps = say_what_keeps(at.config, at.spool)
         say_what_users_left(at.spool)
@@ -72,8 +72,8 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
 
 
 def _by_arrival(lines: Iterator[str]) -> Iterator[str]:
-    """Sort as many as may be kept in memory; the id, which is its time, begins each line, or its JSON."""
-    yield from sorted(islice(lines, _SORTED))
+    """Sort the first lines by arrival: each line, or its JSON, begins with the id, which sorts by time."""
+    yield from sorted(islice(lines, _MAX_SORTED))
     yield from lines
 
 
@@ -81,9 +81,9 @@ def line(found: Seen | Summary, now: float, keeps: Collection[Obstacle] = ()) ->
     """Describe a message in one line of aligned columns.
 
     Args:
-        found: it.
+        found: the message.
         now: seconds since the epoch.
-        keeps: what keeps all mail back.
+        keeps: the obstacles that hold back all mail.
     """
     if (summary := of_seen(found)) is None:
         assert isinstance(found, Seen)

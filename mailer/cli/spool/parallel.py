@@ -1,7 +1,7 @@
-"""A long listing is made by several processes, each of its share of the messages; a short one by one.
+"""Make a long listing with several processes, each for a share of the messages; a short one in this process.
 
-Nearly all its time goes into opening, reading and describing one message after the other. (*Measured: 100,000
-messages in 0.7 s by two processors, in 1.25 s by one.*)
+Nearly all the time of a listing is spent on opening, reading and describing each message. (*Measured: 100,000
+messages take 0.7 s on two processors, 1.25 s on one.*)
 """
 
 import contextlib
@@ -20,35 +20,35 @@ from mailer.spool.scan import spots
 from mailer.spool.view.inspect import Mine, everything
 
 Lines = Callable[[Mine], Iterator[str]]
-"""Makes the lines of the messages in a share."""
+"""Yields the lines for the messages of a share."""
 
-_LONG = 5_000
-"""Messages from which other processes pay: to start one takes as long as to list some hundred."""
-_MOST = 4
-"""Processes; each reads all names."""
-_PIPE = 1 << 20
-"""Octets that a process may be ahead of us, where the kernel allows so many."""
+_MIN_MESSAGES = 5_000
+"""Messages from which several processes are worth it: starting one takes as long as listing a few hundred."""
+_MAX_PROCESSES = 4
+"""The most processes; not more, because each must read all names."""
+_PIPE_SIZE = 1 << 20
+"""Bytes of the pipe from each process, by which it may be ahead of the reader, if the kernel allows it."""
 _DEFECT = 255
-"""The exit code that says so; the others are numbers of the system's errors."""
+"""The exit code of a process with a defect; other exit codes are errno values."""
 
 
 def processes_for(spool: Spool, places: Iterable[Place]) -> int:
-    """Say how many processes are to list these places: at most one for each processor we may use."""
-    is_long = any(True for _ in islice(spots(spool, places), _LONG, None))
-    return min(len(os.sched_getaffinity(0)), _MOST) if is_long else 1
+    """Return how many processes should list these places: at most one for each available processor."""
+    is_long = any(True for _ in islice(spots(spool, places), _MIN_MESSAGES, None))
+    return min(len(os.sched_getaffinity(0)), _MAX_PROCESSES) if is_long else 1
 
 
 def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str]:
     """Stream all lines, in no particular order.
 
     Args:
-        lines: as above.
-        processes: how many shall make them.
-        eager: pass each line on as soon as it is made; for lines that are few and far between.
+        lines: yields the lines of a share.
+        processes: how many processes to start.
+        eager: whether to pass each line on immediately, for lines that are few and far between.
 
     Raises:
-        OSError: as `lines`, or ChildProcessError: a process was ended before its work was done.
-        RuntimeError: a process had a defect, and has reported it on standard error.
+        OSError: an error of `lines`; or ChildProcessError if a signal ended a process.
+        RuntimeError: a process had a defect, and has printed a traceback on standard error.
     """
     workers = _start_all(lines, processes, eager=eager) if processes > 1 else {}
     if not workers:
@@ -65,9 +65,9 @@ def listed(lines: Lines, processes: int, *, eager: bool = False) -> Iterator[str
 
 
 def _start_all(lines: Lines, processes: int, *, eager: bool) -> dict[int, int]:
-    """Start all processes; return their pipes and ids, or nothing if the system allows no more."""
-    sys.stdout.flush()  # What is in its buffer is to be written once.
-    # Whoever started us may have had it ignored; then there would be no exit codes.
+    """Start all processes; return their ids by pipe, or nothing if the system allows no more processes."""
+    sys.stdout.flush()  # Otherwise each child would inherit, and perhaps write, what is buffered.
+    # If SIGCHLD is inherited as ignored, the exit codes of children are lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     workers: dict[int, int] = {}
     try:
@@ -89,7 +89,7 @@ def _start(lines: Lines, mine: Mine, *, eager: bool) -> tuple[int, int]:
     parent = os.getpid()
     try:
         with contextlib.suppress(OSError):
-            fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _PIPE)
+            fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         pid = os.fork()
     except OSError:
         os.close(reading)
@@ -101,7 +101,7 @@ def _start(lines: Lines, mine: Mine, *, eager: bool) -> tuple[int, int]:
             os.close(reading)
             code = _write(lines(mine), writing, parent, eager=eager)
         finally:
-            os._exit(code)  # Without what the program does at its end: that is done once.
+            os._exit(code)  # Skip the clean-up at exit, which only the parent must do.
     os.close(writing)
     return reading, pid
 
@@ -115,8 +115,8 @@ def _write(lines: Iterator[str], fd: int, parent: int, *, eager: bool) -> int:
             pipe.writelines(lines)
     except OSError as error:
         return error.errno or _DEFECT
-    except Exception:  # noqa: BLE001 - the process's outermost boundary; whoever started it reports the rest
-        import traceback  # noqa: PLC0415 - most listings end well
+    except Exception:  # noqa: BLE001 - the process's outermost boundary; the parent reports the failure
+        import traceback  # noqa: PLC0415 - most listings succeed
 
         traceback.print_exc()
         return _DEFECT
@@ -133,17 +133,17 @@ def _raise_for(code: int) -> None:
 
 
 def _merged(fds: Iterable[int]) -> Iterator[str]:
-    """Stream the whole lines that come through some pipes, until all have ended."""
+    """Stream complete lines from all pipes, in the order in which they arrive, until all pipes are closed."""
     cut = dict.fromkeys(fds, b"")
     ready = select.poll()
     for fd in cut:
         ready.register(fd, select.POLLIN)
     while cut:
         for fd, _ in ready.poll():
-            data = os.read(fd, _PIPE)
+            data = os.read(fd, _PIPE_SIZE)
             whole, end, cut[fd] = (cut[fd] + data).rpartition(b"\n")
             if end:
-                # Not splitlines: a line ends at LF alone.
+                # Not splitlines, which would also split at characters other than LF.
                 for line in whole.decode("utf-8", "surrogateescape").split("\n"):
                     yield f"{line}\n"
             if not data:
@@ -152,7 +152,7 @@ def _merged(fds: Iterable[int]) -> Iterator[str]:
 
 
 def _end(workers: dict[int, int]) -> None:
-    """End processes that are wanted no more; they only read."""
+    """Kill processes that are no longer needed; this is safe, because they only read."""
     for fd, pid in workers.items():
         os.close(fd)
         os.kill(pid, signal.SIGKILL)

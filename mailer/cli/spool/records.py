@@ -1,4 +1,4 @@
-"""A message as JSON: the record that `ls`, `show` and whatever reads their output agree on."""
+"""The JSON record of a message, in the form that `ls`, `show` and programs that read their output share."""
 
 from collections.abc import Collection
 from typing import Any
@@ -21,15 +21,16 @@ Record = dict[str, Any]
 
 
 def encode(record: Record) -> str:
-    """Write one record as one line of JSON."""
+    """Encode a record as one line of JSON."""
     return printable_json(_encoder.encode(record).decode()) + "\n"
 
 
 def record(seen: Seen, keeps: Collection[Obstacle] = ()) -> Record:
     """Describe a message; the null sender is the empty string.
 
-    Of one that cannot be read only `id` and `state` are known; the others are null, or empty, and `reason`
-    says why. One that would be tried, if `keeps` did not keep all mail back, says which and until when.
+    For an unreadable message only `id` and `state` are known; the other fields are null or empty, and
+    `reason` says why. For a message that an obstacle in `keeps` holds back, `keptBy` and `notBefore` say
+    which obstacle, and until when.
     """
     entry = seen.entry
     if entry is None:
@@ -63,14 +64,14 @@ def record(seen: Seen, keeps: Collection[Obstacle] = ()) -> Record:
 
 
 def due(seen: Seen) -> float | None:
-    """Return when a message is due; None: now, or never while it rests where it is."""
+    """Return when a message is due; None if it is due now, or is in a place from which nothing is tried."""
     if seen.entry is None or seen.spot.place in _AT_REST:
         return None
     return seen.entry.state.next
 
 
 def recipient_detail(standing: Standing) -> Record:
-    """Describe a recipient with everything that is known."""
+    """Describe a recipient with all known details."""
     return {
         "address": standing.address,
         "status": standing.status.value,

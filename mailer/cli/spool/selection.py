@@ -1,4 +1,4 @@
-"""Which messages a command means: ids that may be shortened, and filters."""
+"""Select the messages for a command: by ids, which may be shortened, or by filters."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -16,15 +16,15 @@ from mailer.spool.view.summary import Summary, of_seen, summaries
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_SHOWN = 10
-"""Candidates that are listed when an id is ambiguous."""
+_MAX_SHOWN = 10
+"""The most candidates to list when an id is ambiguous."""
 
 
 def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
-    """Find the one message whose id begins like this.
+    """Find the one message whose id begins with a prefix.
 
     Raises:
-        Failure: there is none, or more than one; the latter names them.
+        Failure: there is none, or more than one; if so, the failure lists them.
     """
     found = find(spool, prefix, places)
     if not found:
@@ -39,48 +39,48 @@ def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
 
 
 def ambiguous(prefix: str, ids: list[str]) -> Failure:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    more = f" and {len(ids) - _MAX_SHOWN} more" if len(ids) > _MAX_SHOWN else ""
     return Failure(
-        Exit.USAGE, f"{prefix}: {len(ids)} messages begin like this: {', '.join(ids[:_SHOWN])}{more}"
+        Exit.USAGE, f"{prefix}: {len(ids)} messages begin like this: {', '.join(ids[:_MAX_SHOWN])}{more}"
     )
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """What `--state`, `--sender`, `--recipient` and `--older` ask for; all of them must hold."""
+    """The values of `--state`, `--sender`, `--recipient` and `--older`; a message must match all of them."""
 
     states: tuple[Place, ...] = ()
     sender: str | None = None
     recipient: str | None = None
     older: float | None = None
-    """Seconds since it was received."""
+    """The least age in seconds since the message was received."""
 
     def __bool__(self) -> bool:
-        """Tell whether anything is asked for at all."""
+        """Return whether there is any condition."""
         return bool(self.states) or self.asks_for_contents
 
     @property
     def asks_for_contents(self) -> bool:
-        """Whether messages must be read to know which are meant."""
+        """Whether messages must be read to be matched."""
         return not (self.sender is None and self.recipient is None and self.older is None)
 
     def select(
         self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
     ) -> Iterator[Seen]:
-        """Stream the messages that are meant, from `places` unless states are named."""
+        """Stream the messages that match, from `places` unless `--state` is given."""
         found = listing(spool, now, self.states or places, mine)
         return (seen for seen in found if self.matches(of_seen(seen), now))
 
     def summary(
         self, spool: Spool, places: tuple[Place, ...], now: float, mine: Mine = everything
     ) -> Iterator[Seen | Summary]:
-        """Stream the same messages with the columns of a listing only."""
+        """Stream the same messages as `select`, with only the columns of a listing."""
         found = summaries(spool, now, self.states or places, mine)
         if not self.asks_for_contents:
             return found
         return (one for one in found if self.matches(of_seen(one), now))
 
     def matches(self, summary: Summary | None, now: float) -> bool:
-        """Tell whether a message is meant; one that cannot be read (None) matches by its state alone."""
+        """Return whether a message matches; an unreadable one (None) can match only by its state."""
         if summary is None:
             return not self.asks_for_contents
         if self.older is not None and now - summary.received < self.older:
@@ -98,7 +98,7 @@ def _matches(wanted: str, address: str) -> bool:
 
 
 def filters(*states: Place) -> Callable[[_Function], _Function]:
-    """Give a command the filter options; it takes them as `states`, `sender`, `recipient` and `older`."""
+    """Add the filter options to a command, as the parameters `states`, `sender`, `recipient` and `older`."""
 
     def decorate(function: _Function) -> _Function:
         for option in reversed(

@@ -1,4 +1,4 @@
-"""`mailer spool show`: one message, as it lies in the spool."""
+"""`mailer spool show`: print one message from the spool."""
 
 import sys
 import time
@@ -20,8 +20,8 @@ from mailer.spool.layout import Place, Spool, Spot
 from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import Seen, View, look
 
-_LONGEST_HEADER = 64 * 1024
-"""Bytes of the header that are shown; `--raw` has all of it."""
+_MAX_HEADER = 64 * 1024
+"""The most bytes of the header to show; `--raw` writes all of it."""
 
 
 @click.command(
@@ -37,7 +37,7 @@ _LONGEST_HEADER = 64 * 1024
 def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
     """Show a message: its envelope, how each recipient stands, its header.
 
-    With --raw a damaged message is written as it is, and the exit code is 65.
+    With --raw, a damaged message is written unchanged, and the exit code is 65.
     """
     with workplace() as at:
         spot = locate(at.spool, message_id, (*QUEUE, Place.SENT))
@@ -70,7 +70,7 @@ def _write_raw(spool: Spool, spot: Spot) -> Exit:
 def _header(spool: Spool, spot: Spot, entry: Entry) -> str:
     try:
         with View.open(spool, spot) as view:
-            start = next(view.message(entry), b"")[:_LONGEST_HEADER]
+            start = next(view.message(entry), b"")[:_MAX_HEADER]
     except (FileNotFoundError, Corrupt):
         return ""
     return start.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`mailer spool stats`: number, size and age of the messages in each state, without opening a file."""
+"""`mailer spool stats`: count the messages in each state, without opening a file."""
 
 import os
 import sys
@@ -18,13 +18,13 @@ from mailer.spool.scan import QUEUE, spots
 
 
 class Tally(msgspec.Struct):
-    """One state's messages."""
+    """The messages of one state, counted."""
 
     count: int = 0
     bytes: int = 0
-    """Of the files, journals included."""
+    """The size of the files, journals included."""
     oldest: float | None = None
-    """When the oldest was received, in seconds since the epoch."""
+    """When the oldest message was received, in seconds since the epoch; None if there is none."""
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""`mailer spool sweep`: what a runner does before each run, by hand."""
+"""`mailer spool sweep`: do by hand the maintenance that a runner does before each run."""
 
 import sys
 import time
@@ -35,7 +35,7 @@ from mailer.spool.syscalls import boot_id
 def sweep(*, dry_run: bool, as_json: bool) -> None:
     """Move due messages to the ready ones, remove what dead programs left, and copies that are too old.
 
-    Every mailer-send does so; this is for looking at it.
+    Every run of mailer-send does this; the command is for watching it.
     """
     now = time.time()
     with workplace() as at:
@@ -70,7 +70,7 @@ def _due(at: Workplace, now: float, horizon: float, *, scheduled: bool) -> int:
 
 
 def _delete_what_is_old(at: Workplace, now: float | None, on_skip: Report) -> tuple[int, int]:
-    """Return how many files of `tmp/`, and how many copies, were deleted; without a time none for its age."""
+    """Delete stale files of `tmp/` and old copies; return how many of each. Without a time, none is old."""
     removed = len(clean_tmp(at.spool, now, on_skip))
     if now is None:
         return removed, 0

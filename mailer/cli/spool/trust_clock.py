@@ -1,4 +1,4 @@
-"""`mailer spool trust-clock`: the operator has looked, and the clock is right."""
+"""`mailer spool trust-clock`: record that the operator has checked the clock (the clock guard)."""
 
 import sys
 
@@ -25,9 +25,10 @@ from mailer.spool.state.clock_guard import trust
 def trust_clock(*, as_json: bool) -> None:
     """Say that this host's clock is right: what is too old is given up, and deleted, again.
 
-    After the clock was set while the host ran, or when it is far ahead of the last sign of life in the spool,
-    all that waits until the clock has gone on evenly for a while; mail is sent all the same. `mailer doctor`
-    says whether that is so. Runners that stay take it up within a minute.
+    After the clock was set while the host was running, or when it is far ahead of the last activity in the
+    spool, nothing is given up or deleted until the clock has run steadily for a while; mail is still sent.
+    `mailer doctor` reports whether that is the case. `mailer-send --watch` notices this command within a
+    minute.
     """
     now = clocks()
     with workplace() as at:

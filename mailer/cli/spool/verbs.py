@@ -1,4 +1,4 @@
-"""`mailer spool retry`, `hold`, `release` and `rm`: acting on single messages, and on many."""
+"""`mailer spool retry`, `hold`, `release` and `rm`: operate on single messages, and on many."""
 
 import sys
 import time
@@ -34,22 +34,22 @@ from mailer.spool.view.inspect import recipients_of
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Begin = Callable[[Operator, Spot, float], Begun | None]
 
-_TOGETHER = 200
-"""Messages that are made durable together, at most: each is an open file until then."""
+_BATCH = 200
+"""The most messages to make durable together: each is an open file until then."""
 
-_PASSES = 10
-"""How often a message that was named is looked for anew when it moves on in between."""
+_MAX_SEARCHES = 10
+"""The most searches for a message named by its id that is moved each time before the operation."""
 
 
 class Result(StrEnum):
-    """What became of one message."""
+    """The result of an operation on one message."""
 
     DONE = "done"
     BUSY = "busy"
     REFUSED = "refused"
     GONE = "gone"
     FAILED = "failed"
-    """The system could not do it; the others are tried all the same."""
+    """The system returned an error; the other messages are still tried."""
 
 
 _CODES = {
@@ -62,23 +62,23 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Something that the operator can do to a message."""
+    """An operation that the operator can apply to messages."""
 
     name: str
     event: str
-    """What the ledger calls it, and what is printed."""
+    """The event in the ledger, which is also printed."""
     begin: _Begin
     places: tuple[Place, ...]
     """Where --all, and filters without --state, look for messages."""
     reason: str = ""
-    """For the ledger."""
+    """The reason to record in the ledger."""
     now: bool = False
-    """The operator wants it tried, so paused providers are tried with it."""
+    """Whether the messages are to be tried now, so that paused providers are also tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line asks for."""
+    """The arguments and options of the command line."""
 
     ids: tuple[str, ...]
     everything: bool
@@ -87,7 +87,7 @@ class Order:
     wanted: Filter
 
     def check(self) -> None:
-        """Refuse an order that could mean another one; raises click.UsageError, and nothing was touched."""
+        """Reject an ambiguous order before anything is touched; raises click.UsageError."""
         if self.ids and (self.everything or self.wanted):
             raise click.UsageError(
                 "Name messages by their IDs, or choose them with filters or --all, not both."
@@ -97,7 +97,7 @@ class Order:
 
 
 def bulk(*states: Place) -> Callable[[_Function], _Function]:
-    """Give a command ids, filters, and the options of a bulk operation."""
+    """Add ids, filters and the options of a bulk operation to a command."""
 
     def decorate(function: _Function) -> _Function:
         for option in (
@@ -124,15 +124,15 @@ def bulk(*states: Place) -> Callable[[_Function], _Function]:
     )
 )
 @bulk(*(place for place in QUEUE if place is not Place.CORRUPT))
-def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` declares them
+def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click converts them as `bulk` declares
     """Try messages at the next run: deferred and failed ones, and held ones that are named.
 
-    Recipients that were sent are not tried again. Those that were refused are, of a message that is named
-    and of one that has failed; --all and filters leave them alone in a message that waits for others.
+    Recipients that were sent are not tried again. Recipients that were refused are tried again if the message
+    is named by its ID, or has failed; --all and filters do not retry them in a message that waits for others.
 
-    --all and filters mean deferred and failed messages; held ones only with --state hold. One that its sender
-    has scheduled for later is sent at once only when it is named by its ID. Exit code 75 when a
-    runner had one in hand, or when it could not be done for one of them; the others are done nevertheless.
+    --all and filters select deferred and failed messages; held ones only with --state hold. A message that
+    its sender has scheduled for later is sent now only when it is named by its ID. The exit code is 75 when a
+    runner has claimed one of the messages, or an error occurred; the others are still retried.
     """
     begin = Operator.retrying if asked["ids"] else Operator.hastening
     return _run(Verb("retry", "requeued", begin, (Place.RETRY, Place.FAILED), now=True), **asked)
@@ -149,7 +149,7 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click made them as `bulk` dec
 def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
     """Keep messages from being sent until they are released or retried.
 
-    --all and filters mean messages that wait to be sent; failed ones only with --state failed.
+    --all and filters select messages that wait to be sent; failed ones only with --state failed.
     """
     reason = printable(reason)
 
@@ -200,7 +200,7 @@ def _run(
     order.check()
     results: Counter[Result] = Counter()
     with workplace() as at:
-        # Ids are found before the first one is touched: a typing error must not leave half of it done.
+        # Resolve all ids before touching the first message: a mistyped id must not leave half the work done.
         targets = [locate(at.spool, prefix) for prefix in order.ids]
         chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
         if verb.now and not targets:
@@ -208,7 +208,7 @@ def _run(
         if verb.now and not dry_run:
             _end_pauses(at)
         do = _do_nothing if dry_run else partial(_do, verb, at, named=bool(targets))
-        while some := list(islice(chosen, _TOGETHER)):
+        while some := list(islice(chosen, _BATCH)):
             for spot, (result, reason) in do(some):
                 results[result] += 1
                 _report(verb, order, spot, result, reason)
@@ -235,7 +235,7 @@ def _do_nothing(spots: Sequence[Spot]) -> Iterator[tuple[Spot, _Done]]:
 
 
 def _do(verb: Verb, at: Workplace, spots: Sequence[Spot], *, named: bool) -> Iterator[tuple[Spot, _Done]]:
-    """Begin with each message, finish with all of them together, and say what became of each."""
+    """Begin the operation on each message, make all of them durable together, and yield each result."""
     whom = [recipients_of(at.spool, spot) for spot in spots]
     begun = [_begin(verb, at, spot, named=named) for spot in spots]
     finished = iter(finish_together(at.spool, [one for one in begun if isinstance(one, Begun)]))
@@ -259,7 +259,7 @@ def _begin(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Do
 
 def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done | None:
     operator = Operator(at.spool, at.operator)
-    for _ in range(_PASSES):
+    for _ in range(_MAX_SEARCHES):
         try:
             return verb.begin(operator, spot, time.time())
         except Gone:
@@ -295,7 +295,7 @@ def _report(verb: Verb, order: Order, spot: Spot, result: Result, reason: str) -
 
 
 def _summarise(verb: Verb, results: Counter[Result], *, dry_run: bool) -> None:
-    """Count on standard error, so that standard output has one line per message and nothing else."""
+    """Print the counts on standard error, so that standard output has only one line per message."""
     would = "would be " if dry_run else ""
     parts = [f"{words.count(results[Result.DONE], 'message')} {would}{verb.event}"]
     parts += [f"{results[result]} {result}" for result in _CODES if results[result]]

@@ -1,4 +1,4 @@
-"""`mailer spool why`: what happened to a message, and what will."""
+"""`mailer spool why`: explain what happened to a message, and what will happen."""
 
 import sys
 import time
@@ -29,12 +29,12 @@ from mailer.spool.view import story
 def why(message_id: str, *, as_json: bool) -> None:
     """Tell a message's story: the verdict first, then everything that happened, in order.
 
-    The status words: pending, not tried yet; sent, the next hop took responsibility; deferred, will be tried
-    again; bounced, refused for good; expired, too old; uncertain, the last reply was lost. A message whose
-    file is gone comes from the ledger.
+    A recipient's status is pending: not tried yet; sent: the next hop took responsibility; deferred: will be
+    tried again; bounced: refused permanently; expired: too old; or uncertain: the last reply was lost. If the
+    message's file is gone, the story is taken from the ledger.
 
     JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
-    event, and what there is of to, hop, reply, attempt, next, tls, reason, by, notice, about}].
+    event, and if known to, hop, reply, attempt, next, tls, reason, by, notice, about}].
     """
     with workplace() as at:
         try:
@@ -54,7 +54,7 @@ def why(message_id: str, *, as_json: bool) -> None:
 
 
 def record(told: history.Story) -> records.Record:
-    """Describe a story with everything that is known."""
+    """Describe a story with all known details."""
     return {
         "id": told.id,
         "state": told.seen.spot.place.value if told.seen else None,
