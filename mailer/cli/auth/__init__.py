@@ -1,4 +1,4 @@
-"""`mailer auth`: logins with OAuth 2.0."""
+"""`mailer auth`: log in to providers with OAuth 2.0."""
 
 import click
 
@@ -30,5 +30,5 @@ from mailer.cli.options import examples
 def auth() -> None:
     """Log in to providers whose `auth` is of type oauth2, and see how that goes.
 
-    PROVIDER is what `mailer providers` shows first, or USERNAME@HOST.
+    PROVIDER is the name that `mailer providers` shows first, or USERNAME@HOST.
     """

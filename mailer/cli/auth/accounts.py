@@ -1,4 +1,4 @@
-"""`mailer auth status`, `test` and `logout`; which provider a command is about."""
+"""`mailer auth status`, `test` and `logout`, and the selection of a provider for them and `login`."""
 
 import asyncio
 import sys
@@ -34,7 +34,7 @@ provider_argument = click.argument("name", metavar="PROVIDER", shell_complete=ca
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One provider with tokens; times as the ledger writes them, empty when there is none."""
+    """The state of a provider with tokens. Times are written as in the ledger, and empty if unknown."""
 
     name: str
     username: str
@@ -42,24 +42,24 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     token_obtained: str
     token_ends: str
     usable: bool
-    """The access token that is kept has not ended."""
+    """Whether the stored access token has not expired."""
     refresh_token: bool
-    """A refresh token is kept here."""
+    """Whether a refresh token is stored."""
     refresh_token_used: str
     refresh_token_ends: str
-    """As its server has it."""
+    """As the token server said."""
     secret_ends: str
-    """As `expires` says."""
+    """The value of `expires`."""
     certificate_ends: str
     failed_at: str
     failure: str
-    """Why the last request had no token; empty: it had one."""
+    """Why the last request got no token; empty if it got one."""
     cause: str
     todo: str
 
 
 def source_of(provider: Provider, at: Workplace) -> tuple[OAuth2, TokenSource]:
-    """Return a provider's terms, and where its tokens come from."""
+    """Return a provider's OAuth settings and its token source."""
     assert provider.oauth is not None
     return provider.oauth, TokenSource(
         provider.oauth, provider.username, provider.account, at.spool, time.time
@@ -67,10 +67,10 @@ def source_of(provider: Provider, at: Workplace) -> tuple[OAuth2, TokenSource]:
 
 
 def chosen(config: Config, name: str) -> Provider:
-    """Return the provider that a command names, with the name that tells it from all others.
+    """Return the provider that a command names, with its unambiguous name.
 
     Raises:
-        Failure: there is none, it has no tokens, or an address is that of several.
+        Failure: no provider has this name, it has no tokens, or several have this address.
     """
     found = called(config.providers, name)
     with_tokens = {each: one for each, one in found.items() if one.oauth}
@@ -96,7 +96,7 @@ def chosen(config: Config, name: str) -> Provider:
 def status(*, as_json: bool) -> None:
     """Show every provider with tokens: how it logs in, until when, and what was wrong last.
 
-    Shows no token, and asks nobody.
+    No token is shown, and no server is contacted.
     """
     end_with_the_pipe()
     with workplace() as at:
@@ -167,7 +167,7 @@ def _text(row: Row) -> str:
 def test(name: str, *, as_json: bool) -> Exit:
     """Ask for a new token and log in with it, as a run would; no mail is sent.
 
-    Exit code 0 when the login is taken, 1 when something is wrong.
+    The exit code is 0 when the provider accepts the login, 1 when something is wrong.
     """
     loaded = configuration()
     with workplace(loaded, http=True) as at:
@@ -200,8 +200,8 @@ async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
 def logout(name: str, *, as_json: bool) -> None:
     """Forget the tokens that are kept here.
 
-    A grant that needs no user asks for new ones at the next mail; after `deviceCode` mail waits until
-    `mailer auth login`. What the user or the administrator agreed to is withdrawn at the provider.
+    With a grant that needs no user, the next mail gets new tokens; with `deviceCode`, mail waits until
+    `mailer auth login`. To withdraw the consent of the user or the administrator, go to the provider.
     """
     with workplace() as at:
         provider = chosen(at.config, name)

@@ -1,4 +1,4 @@
-"""`mailer auth login`: by a code that a user enters in any browser, while this waits."""
+"""`mailer auth login`: log in with the device flow, while a user enters a code in any browser."""
 
 import asyncio
 import shlex
@@ -32,12 +32,12 @@ from mailer.spool.state import provider_state
 def login(name: str, *, as_json: bool) -> None:
     """Log in as a user, for a provider whose grant is `deviceCode`.
 
-    Shows an address and a code; open the address in any browser, on any device, log in as the mailbox's user
-    and enter the code. This waits until then (Ctrl-C ends it), and keeps what it gets in the spool. With
-    --json the first line has the code, the last one says that it is done.
+    This prints an address and a code. Open the address in any browser, on any device, log in as the
+    mailbox's user and enter the code. The command waits for that (Ctrl-C ends it), and stores the tokens in
+    the spool. With --json the first line has the code, and the last line reports success.
 
-    Exit code 0 when it is done, 75 when nobody agreed in time or the server does not answer, 78 when it
-    refuses the application.
+    The exit code is 0 after a login, 75 when the code was not entered in time or the server does not answer,
+    78 when the server refuses the application.
     """
     loaded = configuration()
     if problems := refuse_to_send(loaded):
@@ -60,7 +60,7 @@ def login(name: str, *, as_json: bool) -> None:
 async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
     _, source = source_of(provider, at)
     terms = await source.terms()
-    source.check_room()  # before anybody agrees to something in vain
+    source.check_room()  # Before the user logs in, in case the tokens cannot be stored.
     prompt = await begin(terms, time.time())
     tell(sys.stdout, _shown(provider, prompt, as_json=as_json))
     progress = sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""`mailer dkim`: make keys, publish them, see whether the world finds them, and verify a message."""
+"""`mailer dkim`: make keys, print their DNS records, check what is published, and verify a message."""
 
 import click
 

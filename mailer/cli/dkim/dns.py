@@ -1,4 +1,4 @@
-"""`mailer dkim check` and `verify`: what DNS says of our keys, and of a message's signatures."""
+"""`mailer dkim check` and `verify`: check our keys, or a message's signatures, against DNS."""
 
 import asyncio
 import sys
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
 def check(domain: str | None, selector: str | None, resolver: str | None, *, as_json: bool) -> Exit:
     """Compare the published keys with ours, and look at SPF, DMARC and MX.
 
-    Exit code 0 when receivers can verify our signatures, 1 when they cannot, 75 when DNS did not answer.
+    The exit code is 0 when receivers can verify our signatures, 1 when they cannot, 75 when DNS did not
+    answer.
     """
-    # Before root becomes another user, which may not be able to read root's Python.
-
     base, config = surroundings()
     keys = chosen(base, config, domain, selector)
-    # As the runner, which signs: what root can read says nothing.
+    # Check as the user of the runner, which signs: root could read any key.
     become_owner(config.spool_dir)
     findings = asyncio.run(_examine(keys, base, config, name_servers(config, resolver)))
     for finding in findings:
@@ -65,11 +64,11 @@ def check(domain: str | None, selector: str | None, resolver: str | None, *, as_
 def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
     """Verify the signatures of a message in a file, or on standard input with `-`: ten of them, from the top.
 
-    Exit code 0 when every signature is good, 1 when one is not, 65 when there is none, 75 when DNS did not
-    answer.
+    The exit code is 0 when every signature is valid, 1 when one is not, 65 when there is none, 75 when DNS
+    did not answer.
     """
-    from mailer.send.dkim import verify as dkim_verify  # noqa: PLC0415 - dkimpy, only here
-    from mailer.send.dkim.opened import MAX_MESSAGE  # noqa: PLC0415 - the same
+    from mailer.send.dkim import verify as dkim_verify  # noqa: PLC0415 - imports dkimpy, needed only here
+    from mailer.send.dkim.opened import MAX_MESSAGE  # noqa: PLC0415 - as above
 
     _, config = surroundings()
     dns = name_servers(config, resolver)
@@ -90,8 +89,8 @@ def verify(file: BinaryIO, resolver: str | None, *, as_json: bool) -> Exit:
 
 
 async def _examine(keys: Sequence[DkimKey], base: Path, config: Config, dns: "DnsResolver") -> list[Finding]:
-    from mailer.send.checks.domain import check_domain, check_key  # noqa: PLC0415 - the same
-    from mailer.send.dkim.key_files import KeyFile  # noqa: PLC0415 - the same
+    from mailer.send.checks.domain import check_domain, check_key  # noqa: PLC0415 - as in verify
+    from mailer.send.dkim.key_files import KeyFile  # noqa: PLC0415 - as in verify
     from mailer.send.dkim.signer import Signer  # noqa: PLC0415 - as in verify
 
     signer = Signer(config.dkim, time.time)

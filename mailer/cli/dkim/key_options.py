@@ -1,4 +1,4 @@
-"""The options by which a DKIM command selects keys, and the keys that they select."""
+"""Options that select DKIM keys, and the selection itself."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ selector_option = click.option(
 
 
 def surroundings() -> tuple[Path, Config]:
-    """The directory that key paths are relative to, and the configuration, if only a default one as yet."""
+    """Return the directory that key paths are relative to, and the configuration, or a default one."""
     try:
         loaded = configuration()
     except ConfigError:
@@ -50,7 +50,7 @@ def surroundings() -> tuple[Path, Config]:
 
 
 def _somewhere() -> bool:
-    """Whether a configuration is named, or is there; then what is wrong with it is an error."""
+    """Return whether there is a configuration file; if so, an error in it is not ignored."""
     try:
         find(config_path(), os.environ)
     except ConfigError:
@@ -59,7 +59,7 @@ def _somewhere() -> bool:
 
 
 def configured(config: Config) -> list[DkimKey]:
-    """The configured keys, with domain and selector as DNS has them."""
+    """Return the configured keys, with domain and selector in the ASCII form of DNS."""
     try:
         return [
             msgspec.structs.replace(key, domain=ascii_domain(key.domain), selector=ascii_domain(key.selector))
@@ -72,7 +72,7 @@ def configured(config: Config) -> list[DkimKey]:
 
 
 def chosen(base: Path, config: Config, domain: str | None, selector: str | None) -> list[DkimKey]:
-    """The configured keys that fit; else the one that both options name, configured or not."""
+    """Return the configured keys that match the options; if none does, the key that the options name."""
     found = [
         key for key in configured(config) if domain in {None, key.domain} and selector in {None, key.selector}
     ]
@@ -96,7 +96,7 @@ def key_file(key: DkimKey) -> Path:
 
 
 def read_key(key: DkimKey, config: Config) -> "PrivateKey":
-    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - a wrong option needs it not
+    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - not needed for a wrong option
 
     try:
         return KeyFile(key_file(key), owners_of(config.spool_dir)).key()

@@ -1,4 +1,4 @@
-"""`mailer dkim keygen`, `record` and `rotate`: keys, and what to publish for them."""
+"""`mailer dkim keygen`, `record` and `rotate`: make keys, and print the DNS records to publish."""
 
 import os
 import sys
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 def keygen(domain: str, selector: str | None, kind: str, *, as_json: bool) -> None:
     """Make a private key (mode 0600) and print the DNS record that goes with it.
 
-    It lies where the configuration says, or in keys/DOMAIN/SELECTOR.private beside the configuration. A key
-    that is there already is never overwritten. JSON is one object: as of `mailer dkim record`, and
-    privateKeyPath.
+    The key file is the one that the configuration names, or keys/DOMAIN/SELECTOR.private next to the
+    configuration. An existing key is never overwritten. JSON is one object: the fields of `mailer dkim
+    record`, and privateKeyPath.
     """
-    from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - takes as long to load as all the rest
+    from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - takes as long to load as everything else
 
     base, config = surroundings()
     wanted = selector or ("mail" if kind == "rsa2048" else "ed25519")
@@ -77,7 +77,7 @@ def keygen(domain: str, selector: str | None, kind: str, *, as_json: bool) -> No
 def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
     """Print the TXT record of each key: split for zone files, and in one piece for DNS panels.
 
-    JSON is one object a line: name, value (in one piece), zone (split).
+    JSON is one object a line: name, value (in one piece), zone (split for a zone file).
     """
     base, config = surroundings()
     for key in chosen(base, config, domain, selector):
@@ -96,8 +96,8 @@ def record(domain: str | None, selector: str | None, *, as_json: bool) -> None:
 def rotate(domain: str, selector: str | None, *, as_json: bool) -> None:
     """Make a successor for each key of a domain, and say what to do with it and when.
 
-    The old key goes on signing until the configuration names the new one: mail on its way needs its record.
-    JSON is one object a line, for each new key: as of `mailer dkim keygen`.
+    The old key keeps signing until the configuration names the new one, and mail in transit needs its record.
+    JSON is one object a line for each new key, with the fields of `mailer dkim keygen`.
     """
     from mailer.send.dkim.keys import KeyType  # noqa: PLC0415 - as in keygen
 
@@ -132,7 +132,7 @@ def rotate(domain: str, selector: str | None, *, as_json: bool) -> None:
 
 
 def _make(key: DkimKey, kind: "KeyType", config: Config, *, as_json: bool) -> None:
-    from mailer.send.dkim.key_files import record_path, write_new  # noqa: PLC0415 - the same
+    from mailer.send.dkim.key_files import record_path, write_new  # noqa: PLC0415 - as in keygen
     from mailer.send.dkim.keys import generate, parse  # noqa: PLC0415 - as in keygen
 
     path = key_file(key)
@@ -157,7 +157,7 @@ def _make(key: DkimKey, kind: "KeyType", config: Config, *, as_json: bool) -> No
 
 
 def _owner(config: Config) -> os.stat_result | None:
-    """Whose the key must be so that the runner can read it, when root makes it."""
+    """Return the owner to give a key that root makes, so that the runner can read it; None for no change."""
     if os.geteuid() != 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`mailer doctor`: is everything here, and everything around, as mail needs it?"""
+"""`mailer doctor`: check this host, the network and DNS for everything that mail needs."""
 
 import ipaddress
 
@@ -10,7 +10,7 @@ from mailer.cli.options import config_option, examples, json_of
 
 
 def _domains(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    from mailer.send.dkim.author import ascii_domain  # noqa: PLC0415 - only when one is given
+    from mailer.send.dkim.author import ascii_domain  # noqa: PLC0415 - needed only when --domain is given
 
     try:
         return tuple(ascii_domain(text) for text in value)
@@ -53,17 +53,18 @@ def _addresses(
 def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **asked: object) -> Exit:
     """Check the set-up: this host, the providers, and what DNS says of the domains that send.
 
-    Looks at the configuration, the files and their modes, what the spool's filesystem can do, the clock, the
-    disk, the ports, the queue, each provider (up to the login; no mail is sent), the prerequisites of direct
-    delivery, and for each sender domain at SPF, DKIM, DMARC and MX. Changes nothing; works before the first
-    start and while everything runs. Each line is ok, warning, problem, unknown (nobody could tell) or
-    skipped, and says what to do: what is wrong first, and what is well in one line, unless --all is said.
+    This checks the configuration, the files and their modes, the abilities of the spool's filesystem, the
+    clock, the disk, the ports, the queue, each provider (up to the login; no mail is sent), the prerequisites
+    of direct delivery, and SPF, DKIM, DMARC and MX of each sender domain. It changes nothing, and works
+    before the first start and while everything runs. Each line is ok, warning, problem, unknown (it could not
+    be checked) or skipped, and says what to do. Problems come first, and all that is ok is one line, unless
+    --all is given.
 
-    Exit code 0 without problems, 1 with some, 75 when nobody could tell, 78 when the configuration cannot be
-    used.
+    The exit code is 0 without problems, 1 with problems, 75 when something could not be checked, 78 when the
+    configuration cannot be used.
     """
-    # Imported here: --help needs none of it. And before root becomes the spool's owner: root's Python may
-    # lie where that one cannot read.
+    # Imported here because --help does not need it, and before root becomes the spool's owner, who may be
+    # unable to read root's Python.
     import asyncio  # noqa: PLC0415
 
     from mailer.cli.doctor.examination import examine, examine_without_configuration  # noqa: PLC0415
@@ -81,7 +82,7 @@ def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **as
         report.end(strict=strict)
         return Exit.CONFIG
     become_owner(loaded.config.spool_dir, http=uses_http(loaded.config))
-    network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click made the values as declared
+    network = None if offline else Asked(**asked)  # type: ignore[arg-type]  # click has converted them
     asyncio.run(examine(loaded, report, network))
     code = report.end(strict=strict)
     return Exit.CONFIG if obstacles(loaded) else code

@@ -1,4 +1,4 @@
-"""Is the clock right? Signatures, certificates, Date fields and retries all depend on it."""
+"""Check the clock, on which signatures, certificates, Date fields and retries depend."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,11 @@ _LATEST = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
 def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
-    """Look at the time, whether a time server keeps it, and whether runners believe it.
+    """Check the time, whether it is synchronized, and whether runners trust it (the clock guard).
 
     Args:
         now: seconds since the epoch.
-        place: the spool's directory; None: nobody knows where it is.
+        place: the spool's directory; None if it is unknown.
     """
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if not clock_guard.EARLIEST <= now <= _LATEST:
@@ -27,7 +27,7 @@ def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
 
 
 def _in_step() -> Finding:
-    """Ask the kernel, which a time service informs that it keeps the clock."""
+    """Check whether the kernel has been informed by an NTP daemon that the clock is synchronized."""
     match synchronized():
         case None:
             return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not tell (a container, perhaps)")
@@ -38,7 +38,7 @@ def _in_step() -> Finding:
 
 
 def _guard(place: Path) -> Finding:
-    """Say whether runners give up and delete by this clock."""
+    """Check whether runners trust this clock enough to expire mail and delete files."""
     try:
         with Spool.look(place) as spool:
             doubt = clock_guard.known_doubt(spool, clocks())

@@ -1,4 +1,4 @@
-"""One examination: what is looked at, in which order it is reported, and what runs meanwhile."""
+"""Run all checks of `mailer doctor`, local ones while the network ones wait, and report them in order."""
 
 import asyncio
 import time
@@ -20,23 +20,23 @@ from mailer.spool.layout import Spool, foreign
 from mailer.spool.view import examine as spool
 from mailer.spool.view.waiting import queue
 
-_LOOK_EVERY = 0.2
-"""Seconds between two looks at what has come in."""
+_UPDATE_INTERVAL = 0.2
+"""Seconds between two updates of the progress line while network checks run."""
 
 
 def examine_without_configuration(error: ConfigError, report: Report) -> None:
-    """Say why there is none, and report what is known all the same."""
+    """Report why the configuration cannot be loaded, and the checks that need none."""
     report.group("configuration", broken_configuration(error))
     report.group("clock", clock_findings(time.time()))
 
 
 async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
-    """Ask the network, look at this host meanwhile, and tell of everything in order.
+    """Check the network and meanwhile this host, and report all findings in a fixed order.
 
     Args:
         loaded: the configuration.
-        report: called with each group of findings.
-        asked: what to ask the network; None: nothing.
+        report: gets each group of findings.
+        asked: the options of the network checks; None to skip them.
     """
     config = loaded.config
     wanted = list(sections(config, asked)) if asked else []
@@ -50,12 +50,12 @@ async def examine(loaded: Loaded, report: Report, asked: Asked | None) -> None:
     for title, task in waiting:
         while not task.done():
             report.waiting_for([each for each, other in waiting if not other.done()])
-            await asyncio.wait([task], timeout=_LOOK_EVERY)
+            await asyncio.wait([task], timeout=_UPDATE_INTERVAL)
         report.group(title, task.result())
 
 
 def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
-    """Look at this host."""
+    """Run the checks of this host."""
     place, now = loaded.config.spool_dir, time.time()
     return [
         ("configuration", list(configuration_findings(loaded))),
@@ -68,7 +68,7 @@ def _here(loaded: Loaded) -> list[tuple[str, list[Finding]]]:
 
 
 def _events(config: Config, now: float) -> list[Finding]:
-    """Say how telling events goes, as far as the last runs found out: nothing is told here."""
+    """Report the state of event delivery as the last runs left it; no event is sent."""
     if not config.on_event.enabled:
         return []
     try:
@@ -89,6 +89,6 @@ def _events(config: Config, now: float) -> list[Finding]:
 
 def _spool(place: Path, min_free: int) -> list[Finding]:
     if why := foreign(place):
-        # Not even the self-test: it makes files.
+        # Skip the other checks, since the probe creates files in the directory.
         return [Finding(str(place), "owner", Grade.PROBLEM, why, "set spoolDir to another directory")]
     return [*spool.directories(place), *probe(place), *spool.space(place, min_free)]

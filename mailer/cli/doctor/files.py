@@ -1,4 +1,4 @@
-"""Checks the configuration and the files that it names: valid, and readable by us and no other user."""
+"""Check the configuration and the files that it names: valid, and readable by this user and no other."""
 
 import os
 import stat
@@ -18,15 +18,15 @@ from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.receive.listen.certificate import load_context
 
-_LARGEST = 2**20
-"""Bytes of a chain of certificates; a wrong path must not fill the memory."""
-_SOON = 14
-"""Days before its end at which a certificate should have been renewed."""
+_MAX_CHAIN = 2**20
+"""The most bytes to read of a certificate chain, so that a wrong path does not fill the memory."""
+_RENEWAL_DAYS = 14
+"""Days before its expiry by which a certificate should have been renewed."""
 _SENDMAIL = Path("/usr/sbin/sendmail")
 
 
 def broken_configuration(error: ConfigError) -> list[Finding]:
-    """Say why no configuration can be looked at."""
+    """Report why the configuration cannot be loaded."""
     return [
         Finding(problem.path, "config", Grade.PROBLEM, problem.message, "see mailer config check")
         for problem in error.problems
@@ -34,7 +34,7 @@ def broken_configuration(error: ConfigError) -> list[Finding]:
 
 
 def configuration_findings(loaded: Loaded) -> Iterator[Finding]:
-    """Say what keeps the programs from starting, and what they warn of."""
+    """Report what keeps the programs from starting, and their warnings."""
     refusals = checks.refuse_to_serve(loaded)
     for problem in refusals:
         yield Finding(problem.path, "config", Grade.PROBLEM, problem.message)
@@ -46,7 +46,7 @@ def configuration_findings(loaded: Loaded) -> Iterator[Finding]:
 
 
 def file_findings(loaded: Loaded) -> Iterator[Finding]:
-    """Look at the files, as the user that the programs run as."""
+    """Check the files, as the user that the programs run as."""
     config = loaded.config
     home = loaded.path.parent
     yield _readable(loaded.path, "config")
@@ -73,7 +73,7 @@ def _users(config: Config, home: Path) -> Iterator[Finding]:
     path = config.users_file
     try:
         users = read_users(path)
-        mode = path.stat().st_mode if users else 0  # for the line alone
+        mode = path.stat().st_mode if users else 0  # Only for the report.
     except ConfigError as error:
         for problem in error.problems:
             yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
@@ -93,11 +93,11 @@ def _signing_keys(config: Config) -> tuple[DkimKey, ...]:
 
 
 def _keys(config: Config, home: Path) -> Iterator[Finding]:
-    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - most of it takes long to load
+    from mailer.send.dkim.key_files import KeyFile, KeyTrouble  # noqa: PLC0415 - slow to import
 
     for key in _signing_keys(config):
         if key.private_key_path is None:
-            continue  # the configuration's problem
+            continue  # Reported with the configuration.
         try:
             KeyFile(key.private_key_path).key()
         except KeyTrouble as trouble:
@@ -107,7 +107,7 @@ def _keys(config: Config, home: Path) -> Iterator[Finding]:
 
 
 def _key_todo(key: DkimKey, home: Path) -> str:
-    """Say what to do about a key that cannot be used: never make another one where one is."""
+    """Advise what to do about an unusable key, but never to make another where a key file exists."""
     path = key.private_key_path
     assert path is not None
     if closed := unreadable(path, home):
@@ -123,7 +123,7 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
         return
     try:
         load_context(certificate, key, None)
-        days = days_left(read_trusted(certificate, _LARGEST)[0])
+        days = days_left(read_trusted(certificate, _MAX_CHAIN)[0])
     except (OSError, ValueError) as error:
         words = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         closed = unreadable(certificate, home) or unreadable(key, home)
@@ -132,14 +132,14 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
         )
         yield Finding(str(certificate), "tls", Grade.PROBLEM, printable(words), todo)
         return
-    grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _SOON else Grade.OK
+    grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _RENEWAL_DAYS else Grade.OK
     words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
     todo = "" if grade is Grade.OK else "renew it; it is taken up without a restart"
     yield Finding(str(certificate), "tls", grade, words, todo)
 
 
 def sendmail_findings(config: Config, path: Path = _SENDMAIL) -> Iterator[Finding]:
-    """Say what programs get that call sendmail(8), if local programs may submit here."""
+    """Report which program /usr/sbin/sendmail is, if local programs may submit here (`submitSocket`)."""
     if config.submit_socket is None:
         return
     about, todo = str(path), "scripts/install --sendmail puts mailer-sendmail there"

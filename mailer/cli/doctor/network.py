@@ -1,4 +1,4 @@
-"""What of the network is looked at: which providers, which way out, which domains; all at the same time."""
+"""The network checks of `mailer doctor`: providers, direct delivery and sender domains, in parallel."""
 
 import asyncio
 import ipaddress
@@ -35,6 +35,7 @@ from mailer.spool.state.provider_state import ProviderState, States
 LONGEST = 60.0
 """Seconds that one group of checks may take. A server that answers at all needs one or two."""
 _MOST_DOMAINS = 30
+"""The most domains to check."""
 
 Findings = Awaitable[list[Finding]]
 
@@ -49,7 +50,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line says."""
+    """The options of the command line for the network checks."""
 
     domains: tuple[str, ...] = ()
     egress: tuple[IpAddress, ...] = ()
@@ -57,7 +58,7 @@ class Asked:
 
 
 async def bounded(section: Section) -> list[Finding]:
-    """Run a section's checks; those that take too long are reported as such."""
+    """Run a section's checks; report a section that takes longer than `LONGEST` as unknown."""
     try:
         async with asyncio.timeout(LONGEST):
             return await section.look()
@@ -67,7 +68,7 @@ async def bounded(section: Section) -> list[Finding]:
 
 
 def sections(config: Config, asked: Asked) -> Iterator[Section]:
-    """List the checks in the order of the report; none runs yet."""
+    """Yield the checks in the order of the report, without running them."""
     if keeps_mail(config) and not asked.domains:
         words = "no mail leaves this host: it is kept in spool/local"
         yield _known("sending", Finding("routes", "routes", Grade.SKIPPED, words))
@@ -108,7 +109,7 @@ def _name_key(config: Config) -> str:
 
 
 def _known(title: str, finding: Finding) -> Section:
-    """A section that has nothing to look at any more."""
+    """Return a section with a finding that is known already."""
 
     async def found() -> list[Finding]:
         return [finding]
@@ -125,7 +126,7 @@ def _identity(config: Config) -> str:
 
 
 def _provider_states(config: Config) -> States:
-    """What runners found out; nothing where the spool cannot be read."""
+    """Read the providers' states as runners left them; empty if the spool cannot be read."""
     try:
         with Spool.look(config.spool_dir) as spool:
             return provider_state.read(spool)
@@ -141,7 +142,7 @@ async def _provider(config: Config, provider: Provider, hop: Hop, state: Provide
 
 
 async def _login(config: Config, provider: Provider, hop: Hop) -> list[Finding]:
-    """Log in as a run would: with a token that is kept in the spool, or that is then."""
+    """Log in as a run would: with the access token in the spool, or with a new one that is stored there."""
     if provider.oauth is None:
         return await provider_check.check_provider(hop, config.name_of(provider), time.time())
     try:
@@ -154,7 +155,7 @@ async def _login(config: Config, provider: Provider, hop: Hop) -> list[Finding]:
 
 
 def sender_domains(config: Config) -> tuple[str, ...]:
-    """Name the domains that mail is sent as, as far as the configuration and the users file know."""
+    """Return the domains that mail is sent as, according to the configuration and the users file."""
     addresses = [config.default_username, config.rewrite_from_address, *_senders_of_users(config)]
     named = [key.domain for key in config.dkim.signing_keys] if config.dkim.enabled else []
     named += [address.rpartition("@")[2] for address in addresses if "." in address.rpartition("@")[2]]
@@ -162,7 +163,7 @@ def sender_domains(config: Config) -> tuple[str, ...]:
 
 
 def _senders_of_users(config: Config) -> list[str]:
-    """Addresses and domains; a file that cannot be read is reported with the files."""
+    """Return the users' sender addresses and domains; the file checks report an unreadable users file."""
     try:
         users = read_users(config.users_file).values()
     except (OSError, ConfigError):
@@ -174,12 +175,12 @@ def _ascii(domain: str) -> str:
     try:
         return ascii_domain(domain)
     except ValueError:
-        return ""  # mailer config check tells of it
+        return ""  # `mailer config check` reports it.
 
 
 @dataclass(frozen=True, slots=True)
 class _Doctor:
-    """What the checks of direct delivery and of domains have in common."""
+    """The checks of direct delivery and of domains, with the state that they share."""
 
     config: Config
     hostname: str
@@ -188,7 +189,7 @@ class _Doctor:
     resolver: DnsResolver
 
     async def direct(self, domains: Sequence[str]) -> list[Finding]:
-        """The host's name, its addresses and their names, the way out."""
+        """Check the host's name, its addresses and their names, and outgoing connections."""
         addresses = self._egress()
         findings = [
             direct_check.check_hostname(self.hostname, _name_key(self.config), grave=True),
@@ -204,7 +205,7 @@ class _Doctor:
         return [*findings, *await asyncio.gather(*checks)]
 
     async def domain(self, domain: str) -> list[Finding]:
-        """What receivers look up about mail from a domain."""
+        """Check what receivers look up in DNS about mail from a domain."""
         try:
             signing = self._signing(domain)
         except ValueError as error:
@@ -222,7 +223,7 @@ class _Doctor:
         return Signer(dkim, time.time).signing_domains(domain) if dkim.enabled else ()
 
     def _signed_by(self, domain: str, signing: Sequence[str]) -> Sequence[str]:
-        """Return d= of the signatures: a provider makes some of its own, which nobody here can know."""
+        """Return the d= domains of the signatures, assuming that a provider signs for the domain itself."""
         nobody = self.config.direct_delivery.enabled and not self.config.dkim.enabled
         return signing or (() if nobody else (domain,))
 
@@ -231,10 +232,10 @@ class _Doctor:
         keys = [key for key in self.config.dkim.signing_keys if _ascii(key.domain) in signing]
         found: list[Finding] = []
         for key in keys:
-            assert key.private_key_path is not None  # else mail is not signed
+            assert key.private_key_path is not None  # Mail is signed only with a key.
             file = KeyFile(key.private_key_path)
             found += await check_key(_ascii(key.domain), _ascii(key.selector), file, self.resolver)
-        # What is said of the key alone was said of the file before.
+        # Findings about the key alone were reported with the files.
         return [each for each in found if each.what != "key"] or [
             self._unsigned(domain, configured=bool(keys))
         ]
@@ -254,11 +255,11 @@ class _Doctor:
 
     async def _spf(self, domain: str) -> list[Finding]:
         known = await asyncio.gather(*map(_smarthost, self.hops))
-        # A relay on this host sends on from where this host sends.
+        # A relay on this host sends from this host's addresses.
         here = [each for each in known if each.addresses and all(one.is_loopback for one in each.addresses)]
         beyond = [each for each in known if each not in here]
         checks = [spf_check.check_smarthost(domain, each, self.resolver) for each in beyond]
-        # What leaves through a provider alone comes from the provider's addresses, not from ours.
+        # Mail that leaves only through a provider comes from the provider's addresses, not from this host's.
         if self.config.direct_delivery.enabled or here or (self.named_egress and not beyond):
             sources = self._visible(self._egress())
             checks += [spf_check.check_egress(domain, each, self.resolver, self.hostname) for each in sources]
@@ -268,7 +269,7 @@ class _Doctor:
         return [Finding(domain, "spf", Grade.SKIPPED, words, "say it with --egress IP")]
 
     def _visible(self, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
-        """Those that others see: what the operator names is believed."""
+        """Return the addresses that other hosts see: those from --egress, or else the public ones."""
         return self.named_egress or egress.public(addresses)
 
     def _egress(self) -> tuple[IpAddress, ...]:
@@ -279,7 +280,7 @@ class _Doctor:
             try:
                 return (ipaddress.ip_address(direct.source_address),)
             except ValueError:
-                return ()  # the configuration's problem
+                return ()  # Reported with the configuration.
         rules = rules_of(direct)
         wanted = [version for version, on in ((4, rules.ipv4), (6, rules.ipv6)) if on]
         return tuple(filter(None, map(egress.chosen_by_the_kernel, wanted)))

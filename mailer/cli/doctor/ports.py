@@ -1,4 +1,4 @@
-"""Checks that our listeners and the monitor answer, and that no other program does in their place."""
+"""Check that the listeners and the monitor answer, and that no other program does in their place."""
 
 import asyncio
 import os
@@ -19,15 +19,15 @@ from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 from mailer.receive.settings import Endpoint
 
-_PATIENCE = 5.0
-"""Seconds for each step; everything here is on this host."""
+_TIMEOUT = 5.0
+"""Seconds for each connection; everything checked here is on this host."""
 _OURS = "ESMTP mailer"
 _ANOTHER = "another program answers"
-_MOST = 64 * 1024
-"""Octets of the monitor's answer."""
+_MAX_ANSWER = 64 * 1024
+"""The most bytes to read of the monitor's answer."""
 _FIELDS = 5
-"""Of an answer's head, among which ours names its server; a program that says fewer is waited for in vain."""
-_ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not to listen
+"""Header fields to read of an HTTP answer, among which ours has `Server`; with fewer, reading times out."""
+_CONNECT_TO = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to connect, not to listen
 
 
 class _Check(msgspec.Struct):
@@ -36,18 +36,18 @@ class _Check(msgspec.Struct):
 
 
 class _Health(msgspec.Struct):
-    """What the monitor answers at /health, as far as it is looked at."""
+    """The fields that are used of the monitor's answer at /health."""
 
     status: str
     checks: dict[str, _Check] = {}
 
 
 async def port_findings(config: Config, *, started: bool) -> list[Finding]:
-    """Connect to each listener and to the monitor, and see who answers.
+    """Connect to each listener and to the monitor, and check which program answers.
 
     Args:
-        config: says where.
-        started: whether mailer has ever been started here; if not, nobody is missed.
+        config: has the addresses.
+        started: whether mailer has ever been started here; if not, a closed port is not a problem.
     """
     wanted = settings(config, None)
     listeners = (Endpoint(wanted.host, wanted.port), *wanted.endpoints)
@@ -77,7 +77,7 @@ async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Findin
     except (OSError, ValueError) as error:
         return _nobody(about, "smtp", error, endpoint.port, started=started)
     if user is not None:
-        # Whatever it says: it may say what ours does.
+        # The banner proves nothing, since any program can send the receiver's.
         words = f"{_ANOTHER}, of user id {user}: {banner or 'without a word'}"
         return Finding(about, "smtp", Grade.PROBLEM, words, "end it, or choose another smtpPort")
     if _OURS in banner:
@@ -89,7 +89,7 @@ async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Findin
 
 
 async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
-    """Ask for the description that `submitHttp` gives to everybody."""
+    """Request the OpenAPI description, which `submitHttp` serves without a login."""
     about = f"{endpoint.host or '*'}:{endpoint.port}"
     try:
         async with _connected(endpoint) as (reader, writer):
@@ -101,7 +101,7 @@ async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
         return _nobody(about, "http", error, endpoint.port, started=started)
     status = first[9:12]
     said = printable(first.decode("utf-8", "replace").rstrip("\r\n"), 100) or "without a word"
-    # Beyond this host it is not called localhost.
+    # 403 is the answer of a front that listens beyond this host, and so does not accept the name localhost.
     if user is None and b"Server: mailer\r\n" in head and status in {b"200", b"403"}:
         return Finding(about, "http", Grade.OK, "the receiver answers: submitHttp")
     if user is None and status == b"503":
@@ -112,7 +112,7 @@ async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
 
 
 async def _other_family(endpoint: Endpoint, spool: Path) -> Finding | None:
-    """Say if somebody else answers at ::1, which applications that are set to `localhost` may try first."""
+    """Report another program that answers at ::1, which applications set to `localhost` may try first."""
     look = _http if endpoint.http else _listener
     port = endpoint.port
     found = await look(replace(endpoint, host="::1"), spool, started=False)
@@ -124,11 +124,11 @@ async def _other_family(endpoint: Endpoint, spool: Path) -> Finding | None:
 
 @asynccontextmanager
 async def _connected(endpoint: Endpoint) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT):
         if endpoint.path:
             reader, writer = await asyncio.open_unix_connection(endpoint.path)
         else:
-            host = _ANYWHERE.get(endpoint.host, endpoint.host)
+            host = _CONNECT_TO.get(endpoint.host, endpoint.host)
             reader, writer = await asyncio.open_connection(host, endpoint.port, ssl=_tls(endpoint))
         try:
             yield reader, writer
@@ -137,7 +137,7 @@ async def _connected(endpoint: Endpoint) -> AsyncIterator[tuple[StreamReader, St
 
 
 def _tls(endpoint: Endpoint) -> ssl.SSLContext | None:
-    """It is our own host, and its certificate is looked at in its file."""
+    """Return a TLS context that verifies nothing: the peer is this host; `files` checks the certificate."""
     if not endpoint.tls:
         return None
     context = ssl.create_default_context()
@@ -167,8 +167,12 @@ async def _monitor(port: int, *, started: bool) -> Finding:
     try:
         async with _connected(Endpoint("127.0.0.1", port)) as (reader, writer):
             writer.write(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            answer = await reader.read(_MOST)
-            while answer.startswith(b"HTTP/") and len(answer) < _MOST and (more := await reader.read(_MOST)):
+            answer = await reader.read(_MAX_ANSWER)
+            while (
+                answer.startswith(b"HTTP/")
+                and len(answer) < _MAX_ANSWER
+                and (more := await reader.read(_MAX_ANSWER))
+            ):
                 answer += more
     except (OSError, ValueError) as error:
         found = _nobody(about, "health", error, port, started=started)

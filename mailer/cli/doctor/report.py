@@ -1,4 +1,4 @@
-"""What `mailer doctor` prints: findings in groups, as text or as JSON, and what it waits for meanwhile."""
+"""Print the findings of `mailer doctor`, as text or as JSON, with a progress line on a terminal."""
 
 import sys
 from collections import Counter
@@ -14,13 +14,13 @@ from mailer.send.checks.name_trouble import servers_in, todo
 _WIDTH = max(map(len, Grade))
 _CLEAR = "\r\x1b[K"
 _COLUMNS = 79
-_SEVERAL = 2
-"""Checks that failed for one name server: then that is the trouble."""
+_MIN_LOOKUPS = 2
+"""The number of checks that must fail for lack of DNS answers to be reported as one problem of DNS."""
 _ORDER = (Grade.PROBLEM, Grade.WARNING, Grade.UNKNOWN, Grade.OK, Grade.SKIPPED)
 
 
 class Report:
-    """Keeps count, and prints what is wrong first and what is well in a line; or everything in order."""
+    """Collects findings, and prints problems first and all that is ok in one line, or everything in order."""
 
     def __init__(self, *, as_json: bool, everything: bool = False) -> None:
         self._as_json = as_json
@@ -31,7 +31,7 @@ class Report:
         self._counts: Counter[Grade] = Counter()
 
     def group(self, title: str, findings: Iterable[Finding]) -> None:
-        """Print what belongs together."""
+        """Add a group of findings, and print it now if everything is to be printed."""
         found = list(findings)
         if not found:
             return
@@ -42,11 +42,11 @@ class Report:
             return
         lines = [_json(title, each) if self._as_json else _text(each) for each in found]
         heading = "" if self._as_json else f"{printable(title)}\n"
-        # Whoever reads on or not: what was begun, sessions with servers included, is ended in order.
+        # Use `tell`, so that sessions with servers are ended properly even when the reader closes the pipe.
         tell(sys.stdout, heading + "".join(lines))
 
     def waiting_for(self, titles: Sequence[str]) -> None:
-        """Show, on a terminal, what is still being looked at."""
+        """Show on a terminal which checks are still running."""
         if self._progress:
             line = f"... {', '.join(printable(title) for title in titles)}"
             sys.stderr.write(f"{_CLEAR}{line[:_COLUMNS]}")
@@ -54,7 +54,7 @@ class Report:
             self._shown = True
 
     def end(self, *, strict: bool) -> Exit:
-        """Print the sum, and say how to exit; with `strict` a warning counts as a problem."""
+        """Print the counts, and return the exit code; with `strict` a warning counts as a problem."""
         self._clear()
         if not self._at_once:
             tell(sys.stdout, "".join(_summary(self._kept)))
@@ -73,7 +73,7 @@ class Report:
 
 
 def _summary(kept: Sequence[tuple[str, Finding]]) -> Iterator[str]:
-    """Write what is wrong, the worst first, and name the rest in a line."""
+    """Yield the findings that are not ok, the worst first, and then the groups that are ok, in one line."""
     blamed = _silent_name_servers(kept)
     if blamed:
         yield _text(blamed)
@@ -90,9 +90,9 @@ def _summary(kept: Sequence[tuple[str, Finding]]) -> Iterator[str]:
 
 
 def _silent_name_servers(kept: Sequence[tuple[str, Finding]]) -> Finding | None:
-    """Join what could not be looked up into the one problem that it is."""
+    """Combine several failed DNS lookups into one finding about the name servers."""
     silent = [finding for _, finding in kept if servers_in(finding.found)]
-    if len(silent) < _SEVERAL:
+    if len(silent) < _MIN_LOOKUPS:
         return None
     servers = servers_in(silent[0].found)
     found = f"gave no usable answer, and so {len(silent)} checks could not be made: {silent[0].found}"

@@ -1,4 +1,4 @@
-"""Checks which mail is signed with DKIM, and what happens to mail that no key matches."""
+"""Check what happens to mail that no DKIM key matches."""
 
 from mailer.config.model import Config, MissingKey
 from mailer.config.receiving import RewriteFrom
@@ -8,7 +8,7 @@ _ABOUT = "mail without a domain in From"
 
 
 def unsigned(config: Config) -> Finding | None:
-    """Look at mail whose From field has no domain, such as cron's; None: nothing is to be signed."""
+    """Check how mail is signed whose From field has no domain, such as cron's; None if DKIM is off."""
     dkim = config.dkim
     if not dkim.enabled:
         return None

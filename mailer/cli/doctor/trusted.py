@@ -1,4 +1,4 @@
-"""What `trustedNetworks` open: which addresses may send without a password, and as which user."""
+"""Report what `trustedNetworks` allow: which addresses may send without a password, and as which user."""
 
 import shlex
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 
 _SHOWN = 3
-"""Senders of a user that are named."""
+"""The most senders of a user to name."""
 
 
 def trusted_findings(config: Config) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def trusted_findings(config: Config) -> Iterator[Finding]:
     try:
         users = read_users(config.users_file, owners_of(config.spool_dir))
     except (ConfigError, OSError):
-        return  # reported with the files
+        return  # Reported with the files.
     for listener in config.listeners:
         about = f"{listener.host or '*'}:{listener.port}"
         for each in listener.trusted_networks:

@@ -1,4 +1,4 @@
-"""`mailer events`: the state of event delivery (`onEvent`)."""
+"""`mailer events`: show, test and repeat event delivery (`onEvent`)."""
 
 import click
 
@@ -27,5 +27,5 @@ from mailer.cli.options import examples
 def events() -> None:
     """See to events: what `onEvent` is told of mail that was sent, given up or delayed.
 
-    `mailer-send` tells them: after each run, or, with --watch, within a second or two.
+    `mailer-send` delivers events: after each run, or, with --watch, within a second or two.
     """

@@ -1,4 +1,4 @@
-"""`mailer events replay`: tell again what happened since a time."""
+"""`mailer events replay`: set the cursor back, so that events since a time are delivered again."""
 
 import sys
 import time
@@ -36,8 +36,8 @@ from mailer.spool.layout import LOG
 def replay(*, since: float, as_json: bool) -> Exit:
     """Have the next run tell everything again that happened since a time, as far back as the ledger goes.
 
-    Events have the ids that they had before, so a receiver that knows them takes none twice. It also tells at
-    once what waits for the receiver to come back.
+    Events keep their ids, so a receiver that remembers them takes none twice. Events that wait for the next
+    try after a failure are also delivered by the next run.
     """
     with workplace() as at:
         if not at.config.on_event.enabled:
@@ -46,7 +46,7 @@ def replay(*, since: float, as_json: bool) -> Exit:
             cursor = backlog.since(partial(at.spool.directory, LOG), since)
             try:
                 known = store.read(at.spool)
-            except (OSError, store.Damaged):  # it is replaced in any case
+            except (OSError, store.Damaged):  # The file is replaced in any case.
                 known = None
             gap = (known.gap_since, known.gap_until) if known else ("", "")
             again = store.Progress(cursor=cursor, looked=time.time(), gap_since=gap[0], gap_until=gap[1])

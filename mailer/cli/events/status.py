@@ -19,33 +19,33 @@ from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.spool.layout import LOG, Spool
 
-_MOST = 10_000
-"""Events that are counted: more is not told apart."""
+_MAX_COUNTED = 10_000
+"""The most events to count; a larger backlog is shown as this number "or more"."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How it goes; times as the ledger writes them, empty when there is none."""
+    """The state of event delivery. Times are written as in the ledger, and empty if unknown."""
 
     enabled: bool
     began: bool
-    """The ledger's place is known: `mailer-send` has run since `onEvent` was set."""
+    """Whether there is a cursor, because `mailer-send` has run since `onEvent` was set."""
     waiting: int
-    """Events, 10,000 at most."""
+    """The number of undelivered events, at most 10,000."""
     waiting_since: str
-    """When the first of them happened."""
+    """When the first undelivered event happened."""
     lag: float
-    """Seconds since then."""
+    """Seconds since `waiting_since`."""
     failures: int
-    """In a row."""
+    """The number of failed tries in a row."""
     error: str
     last_try: str
     next_try: str
     last_taken: str
     gap_since: str
-    """Of the last gap: events after this time, and up to the other, are lost."""
+    """The begin of the last gap: events after this time and until `gap_until` are lost."""
     gap_until: str
     losing_since: str
-    """Since when the ledger cannot be written, as far as is known: what happens meanwhile becomes a gap."""
+    """Since when the ledger cannot be written, as far as is known; events since then will be a gap."""
 
 
 @click.command(epilog=examples("mailer events status", "mailer events status --json | jq .lag"))
@@ -57,9 +57,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 def status(*, as_json: bool) -> Exit:
     """Show how many events wait to be told, since when, and why the receiver did not take the last.
 
-    Events are lost when the ledger cannot be written (a full disk), or is removed before they were told: the
-    last such gap is shown. Exit code 0 when all is told or about to be, 1 while the receiver does not take
-    events, or the ledger loses them.
+    Events are lost when the ledger cannot be written (a full disk), or is removed before they are delivered;
+    the last such gap is shown. The exit code is 0 when all events are delivered or about to be, 1 while the
+    receiver does not take events, or the ledger cannot be written.
     """
     end_with_the_pipe()
     with workplace() as at:
@@ -69,7 +69,7 @@ def status(*, as_json: bool) -> Exit:
 
 
 def status_of(config: Config, spool: Spool, now: float) -> Status:
-    """Read the cursor, and the ledger from there on, all of it where there is none; raises OSError."""
+    """Read the cursor, and count the events in the ledger after it; raises OSError."""
     progress, told = store.shown(spool, now), config.on_event
     known = progress or store.Progress(cursor=store.Cursor(positions={}), looked=0.0)
     waiting, since, gap = 0, "", (known.gap_since, known.gap_until)
@@ -81,12 +81,12 @@ def status_of(config: Config, spool: Spool, now: float) -> Status:
             gaps = [(each.since, each.until) for each in batch.events if each.event == GAP]
             gap = gaps[-1] if gaps else gap
             waiting += len(batch.events)
-            if waiting >= _MOST:
+            if waiting >= _MAX_COUNTED:
                 break
     return Status(
         enabled=told.enabled,
         began=progress is not None,
-        waiting=min(waiting, _MOST),
+        waiting=min(waiting, _MAX_COUNTED),
         waiting_since=since,
         lag=round(max(0.0, now - clock.seconds(since)), 3) if since else 0.0,
         failures=known.failures,
@@ -101,12 +101,12 @@ def status_of(config: Config, spool: Spool, now: float) -> Status:
 
 
 def as_text(found: Status) -> str:
-    """Say it in words."""
+    """Return the state as text for people."""
     if not found.enabled:
         return "nobody is told: onEvent has neither a webhook nor a command\n"
     if not found.began:
         return "nothing was told yet: mailer-send has not run since onEvent was set\n"
-    count = f"{found.waiting:,}{' or more' if found.waiting == _MOST else ''}"
+    count = f"{found.waiting:,}{' or more' if found.waiting == _MAX_COUNTED else ''}"
     lines = [
         f"{count} wait, the first since {_second(found.waiting_since)}" if found.waiting else "all is told"
     ]

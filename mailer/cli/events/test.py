@@ -1,4 +1,4 @@
-"""`mailer events test`: sends one event now, and prints what the receiver answered."""
+"""`mailer events test`: send one event now, and print what the receiver answered."""
 
 import asyncio
 import sys
@@ -22,8 +22,8 @@ from mailer.mail.reply import printable
 def test(*, as_json: bool) -> Exit:
     """Give the receiver one event of the kind `test`, as `mailer-send` would, and say what became of it.
 
-    What waits to be told stays as it is. Exit code 0 when it was taken, 69 when not, 78 when `onEvent` names
-    nobody.
+    Waiting events are not touched. The exit code is 0 when the receiver took the event, 69 when it did not,
+    78 when `onEvent` has neither a webhook nor a command.
     """
     loaded = configuration()
     if problems := refuse_to_send(loaded):
@@ -32,7 +32,7 @@ def test(*, as_json: bool) -> Exit:
     if not told.enabled:
         raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
     become_owner(loaded.config.spool_dir, events=True)
-    from mailer.events.event import TEST, Event, unique  # noqa: PLC0415 - not for --help
+    from mailer.events.event import TEST, Event, unique  # noqa: PLC0415 - not needed for --help
     from mailer.events.receiver import Receiver, Verdict  # noqa: PLC0415 - as above
 
     at = clock.rfc3339(time.time())
