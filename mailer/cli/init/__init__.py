@@ -1,4 +1,4 @@
-"""`mailer init`: from six answers to a minimal configuration, and what applications are to be set to."""
+"""`mailer init`: write a minimal configuration from six answers, and print the applications' settings."""
 
 import os
 import sys
@@ -50,11 +50,12 @@ _OWN, _SYSTEM = Path("config.json"), Path("/etc/mailer/config.json")
 def init(*, named: Path | None, as_json: bool, **given: object) -> None:
     """Write a minimal configuration with a generated password, and print the applications' settings.
 
-    Asks for what no option says. The provider's password is asked for, or read from standard input. Without a
-    terminal nothing is asked: --sender, and --provider or --local, are then needed.
+    On a terminal it asks for everything that no option gives, the provider's password included. Without a
+    terminal it asks nothing: then --sender, and --provider or --local, are required, and the password is read
+    from standard input.
 
-    Exit code 73 when the file is there already. JSON is one object: config (the file), host, port, username,
-    password, provider (empty: none).
+    The exit code is 73 when the file exists already. JSON is one object: config (the file), host, port,
+    username, password, provider (empty for none).
     """
     target = _target(named)
     if target.exists():
@@ -62,7 +63,7 @@ def init(*, named: Path | None, as_json: bool, **given: object) -> None:
             Exit.CANNOT_CREATE,
             f"{target} is there already: edit it, move it away, or name another with --config FILE",
         )
-    asked = answers.Given(**given)  # type: ignore[arg-type]  # click made them as they are declared above
+    asked = answers.Given(**given)  # type: ignore[arg-type]  # click has converted them to these types
     answered = answers.ask(asked, privileged=os.geteuid() == 0)
     made = writing.document(answered, target)
     writing.write(target, made)
@@ -73,7 +74,7 @@ def init(*, named: Path | None, as_json: bool, **given: object) -> None:
 
 
 def _target(named: Path | None) -> Path:
-    """Say which file to write: the one that is named, or the one that the programs find by themselves."""
+    """Return the file to write: the one that is named, or one that the programs find without being told."""
     outer = config_path()
     path = named or (Path(outer) if outer else None)
     if path is None and (variable := os.environ.get("MAILER_CONFIG")):

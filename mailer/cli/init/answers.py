@@ -1,4 +1,4 @@
-"""What `mailer init` has to know: taken from options, asked for at a terminal, or a default."""
+"""The answers that `mailer init` needs: from options, questions on a terminal, or defaults."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ _SUBMISSION = 587
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The command line's options; None: not given."""
+    """The options of the command line; None for one that is not given."""
 
     sender: str | None
     port: int | None
@@ -29,22 +29,22 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """All that a minimal configuration needs."""
+    """Everything that a minimal configuration needs."""
 
     sender: str
     port: int
     provider: str
-    """Host; empty: mail is kept here."""
+    """The provider's host; empty if mail is kept on this host."""
     provider_port: int = _SUBMISSION
     username: str = ""
     password: Secret = field(default_factory=lambda: Secret(""))
 
 
 def ask(given: Given, *, privileged: bool) -> Answers:
-    """Complete what was given: by questions at a terminal, otherwise by the defaults.
+    """Complete the options: with questions on a terminal, otherwise with defaults.
 
     Raises:
-        click.UsageError: an answer is needed and nobody can be asked, or an option makes no sense.
+        click.UsageError: an answer is needed and there is no terminal, or an option is invalid.
     """
     interactive = sys.stdin.isatty()
     sender = _answer(given.sender, "Address that your applications send as", "--sender", _address)

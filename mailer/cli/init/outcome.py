@@ -1,4 +1,4 @@
-"""What `mailer init` says at its end: what was written, what to type next, what to paste where."""
+"""Print the result of `mailer init`: the file written, the next commands, and settings to paste."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ Settings for your applications (host, port, login; no TLS: this stays on this ho
 
 
 def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> None:
-    """Say it all on standard output."""
+    """Print the result on standard output."""
     if as_json:
         settings = {
             "host": "127.0.0.1",
@@ -63,7 +63,7 @@ def _start(target: Path, by_hand: str) -> str:
 
 
 def command_name() -> str:
-    """Return what to type for this program: `mailer` where PATH has it, else the way it was started."""
+    """Return how to type this program's name: `mailer` if it is in PATH, else the way it was started."""
     started = Path(sys.argv[0])
     found = shutil.which("mailer")
     if found and (started.name != "mailer" or Path(found).resolve() == started.resolve()):
@@ -77,7 +77,7 @@ def command_name() -> str:
 
 
 def _is_found(target: Path) -> bool:
-    """Tell whether the programs find the file without being told."""
+    """Return whether the programs find the file without --config."""
     try:
         return find(None, os.environ).absolute() == target
     except ConfigError:

@@ -1,4 +1,4 @@
-"""The configuration that `mailer init` writes: what was answered, a generated password, and no more."""
+"""Write the configuration of `mailer init`: the answers and a generated password, and nothing else."""
 
 import grp
 import json
@@ -12,7 +12,7 @@ from mailer.cli.init.answers import Answers
 from mailer.config.trust import trusted_directory
 
 _GROUP = "mailer"
-"""The services' group, which systemd/mailer.sysusers.conf makes."""
+"""The services' group, which systemd/mailer.sysusers.conf creates."""
 _SYSTEM_SPOOL = "/var/spool/mailer"
 _IMPLICIT_TLS = 465
 _MONITOR = 8025
@@ -20,7 +20,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def document(answers: Answers, target: Path) -> dict[str, object]:
-    """Return the configuration; a file in /etc gets the spool that the systemd units expect."""
+    """Return the configuration; one in /etc names the spool that the systemd units expect."""
     made: dict[str, object] = {
         "smtpPort": answers.port,
         "defaultUsername": answers.sender,
@@ -42,7 +42,7 @@ def document(answers: Answers, target: Path) -> dict[str, object]:
 
 
 def _monitor_port() -> int:
-    """Return the monitor's usual port, or, where another program has that, one that is free now."""
+    """Return the monitor's default port, or another one that is free now if a program uses that."""
     for port in (_MONITOR, 0):
         with socket.socket() as probe:
             try:
@@ -55,10 +55,10 @@ def _monitor_port() -> int:
 
 
 def write(target: Path, made: dict[str, object]) -> None:
-    """Write a new file, for its owner alone; root's in /etc is also for the services' group to read.
+    """Write a new file that only its owner can read, and in /etc, as root, also the services' group.
 
     Raises:
-        Failure: it cannot be made, or others could put another one in its place.
+        Failure: the file cannot be created, or other users could replace it.
     """
     text = json.dumps(made, indent=2) + "\n"
     group = _services_group() if os.geteuid() == 0 and target.is_relative_to("/etc") else None
@@ -76,7 +76,7 @@ def write(target: Path, made: dict[str, object]) -> None:
 
 
 def _make_directory(path: Path, group: int | None) -> None:
-    """Make the directory as systemd/mailer.tmpfiles.conf would; one that is there stays as it is."""
+    """Make the directory as systemd/mailer.tmpfiles.conf would; leave an existing one unchanged."""
     if path.exists():
         return
     with trusted_directory(path.parent) as above:

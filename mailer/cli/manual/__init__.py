@@ -1,1 +1,1 @@
-"""Manual pages, made of what `--help` and the configuration guide say."""
+"""Manual pages, generated from `--help` and the configuration guide."""

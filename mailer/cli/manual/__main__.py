@@ -1,4 +1,4 @@
-"""`python -m mailer.cli.manual PAGE`: print a manual page, such as `mailer.1`; `scripts/install` does."""
+"""Print a manual page, such as `mailer.1`: `python -m mailer.cli.manual PAGE`, as `scripts/install` does."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The four pages: mailer(1), mailer-send(1), mailer-sendmail(8) and mailer.config(5)."""
+"""Generate the four manual pages: mailer(1), mailer-send(1), mailer-sendmail(8) and mailer.config(5)."""
 
 import inspect
 import re
@@ -123,7 +123,7 @@ def _config() -> str:
 
 
 def _visible(context: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """Yield a command and all below it that help lists, each with its context, in the order of their help."""
+    """Yield a command and all its subcommands that help lists, with their contexts, in the order of help."""
     command = context.command
     yield command, context
     if isinstance(command, click.Group):

@@ -1,4 +1,4 @@
-"""The part of man(7) that our pages need: sections, paragraphs, items, and what is shown as it is typed."""
+"""Write the part of man(7) that the manual pages need: sections, paragraphs, items and literal text."""
 
 import re
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ _ROW = re.compile(r"(?<!\\)\|")
 
 
 def escape(text: str) -> str:
-    r"""Return text that troff prints as it is: a line that begins with a dot is no request."""
+    r"""Return text escaped so that troff prints it unchanged, also lines that begin with a dot."""
     return "\n".join(map(_no_request, _plain(text).split("\n")))
 
 
 def marked(text: str) -> str:
-    """Return a paragraph of Markdown: code and strong words in bold, of a link its text."""
+    """Convert a paragraph of Markdown: code and strong words become bold, a link becomes its text."""
     end, pieces = 0, []
     for each in _MARK.finditer(text):
         code, strong, link = each.groups()
@@ -26,7 +26,7 @@ def marked(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    # A hyphen stays one that can be searched for, and a long list of choices can be broken.
+    # \- prints a hyphen that can be searched for, and \: allows a line break in a long list of choices.
     return text.replace("\\", r"\e").replace("-", r"\-").replace("|", r"|\:")
 
 
@@ -35,10 +35,10 @@ def _no_request(line: str) -> str:
 
 
 def heading(name: str, section: int, description: str, version: str) -> str:
-    """Return the beginning of a page, whose first section whatis(1) reads."""
+    """Return the beginning of a page, with the NAME section for whatis(1)."""
     return (
         f'.TH "{name.upper()}" "{section}" "" "mailer {version}" "mailer"\n'
-        # Names of keys and options are neither hyphenated nor spread over the line.
+        # No hyphenation and no justification, because of the names of keys and options.
         ".nh\n.ad l\n"
         f".SH NAME\n{escape(name)} \\- {escape(description)}\n"
     )
@@ -57,27 +57,27 @@ def paragraph(text: str) -> str:
 
 
 def item(term: str, text: str) -> str:
-    """Return a term, in bold, and what is said of it, which is troff's already."""
+    """Return an item: a term, in bold, and its description, which is in troff already."""
     return f".TP\n\\fB{escape(term)}\\fR\n{text or '.br'}\n"
 
 
 def literal(lines: Iterable[str]) -> str:
-    """Return lines as they are, indented."""
+    """Return lines to be printed unchanged, and indented."""
     shown = "\n".join(escape(line) for line in lines)
     return f".PP\n.RS 4\n.nf\n{shown}\n.fi\n.RE\n"
 
 
 def of_markdown(text: str) -> str:
-    """Return the body of a guide: its chapters, paragraphs, lists, tables and blocks of code.
+    """Convert the body of a guide: its chapters, paragraphs, lists, tables and blocks of code.
 
-    A row of a table becomes an item: the first cell is its term; where the second one is headed `default` and
-    not empty, it is named.
+    A row of a table becomes an item, with the first cell as its term. A second column headed `default` is
+    added to the description where it is not empty.
     """
     return "".join(map(_block, re.split(r"\n{2,}(?!    |\n)", _joined(text))))
 
 
 def _joined(text: str) -> str:
-    """Keep a fenced block in one piece: its empty lines end no paragraph."""
+    """Fill the empty lines of fenced blocks, so that they do not end the paragraph."""
     return re.sub(r"```.*?```", lambda block: re.sub(r"\n{2,}", "\n \n", block[0]), text, flags=re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""`mailer top`: how things are, at a terminal, again and again."""
+"""`mailer top`: show queue, throughput, providers and limits on a terminal, updated periodically."""
 
 import os
 import sys
@@ -26,10 +26,10 @@ from mailer.monitor.reading import Lookout
 from mailer.spool.ids import arrival
 
 _HELP = "q quits"
-_SHORTEST = 0.2
-"""Seconds between two looks."""
-_ONCE = Size(100, 1000)
-"""What a pipe has room for."""
+_MIN_INTERVAL = 0.2
+"""The shortest interval between two updates, in seconds."""
+_PIPE_SIZE = Size(100, 1000)
+"""The size of the output to a pipe, in columns and rows."""
 
 
 @click.command(
@@ -54,13 +54,13 @@ _ONCE = Size(100, 1000)
 def top(*, interval: float, once: bool, as_json: bool) -> None:
     """Show queue, throughput, providers and rate limits, and keep that fresh; q quits.
 
-    It reads the spool and the ledger itself: `mailer monitor` need not run.
+    It reads the spool and the ledger directly: `mailer monitor` need not be running.
 
-    JSON is one look, one object: at, status (ok degraded failing), complaints, summary, lastRun, paused, free
-    (bytes), queue {state: {count, oldest}}, recipients {hour day week: {accepted, sent, deferred, bounced}},
-    providers [{name, health, trouble}], limits as `mailer limits` has them. Times are null when unknown.
+    JSON is one object: at, status (ok degraded failing), complaints, summary, lastRun, paused, free (bytes),
+    queue {state: {count, oldest}}, recipients {hour day week: {accepted, sent, deferred, bounced}},
+    providers [{name, health, trouble}], limits as in `mailer limits`. Unknown times are null.
     """
-    interval = max(interval, _SHORTEST)
+    interval = max(interval, _MIN_INTERVAL)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     with workplace() as at:
         look = _looker(at)
@@ -70,7 +70,7 @@ def top(*, interval: float, once: bool, as_json: bool) -> None:
             return
         if once or not sys.stdout.isatty():
             end_with_the_pipe()
-            rows = frame(look(), str(at.spool.path), _ONCE, unicode=unicode)
+            rows = frame(look(), str(at.spool.path), _PIPE_SIZE, unicode=unicode)
             sys.stdout.writelines(f"{row.text.rstrip()}\n" for row in rows)
             return
         lay_out = partial(frame, path=str(at.spool.path), unicode=unicode)
@@ -79,7 +79,7 @@ def top(*, interval: float, once: bool, as_json: bool) -> None:
 
 
 def record(seen: Overview) -> dict[str, object]:
-    """Describe one look."""
+    """Return an overview as a record for JSON."""
     reading = seen.reading
     return {
         "at": rfc3339(reading.at),
@@ -144,4 +144,4 @@ def _again(look: Callable[[], Overview], before: Overview) -> Overview:
     try:
         return look()
     except OSError:
-        return before  # Not just now; the time at the top stands still.
+        return before  # Keep the old overview, whose time at the top shows that it is old.

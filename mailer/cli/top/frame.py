@@ -1,4 +1,4 @@
-"""One frame of `mailer top`: the overview as lines of text that fit a terminal; none is touched here."""
+"""Lay out one frame of `mailer top`: the overview as lines that fit a terminal, without any terminal I/O."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
@@ -15,19 +15,22 @@ from mailer.spool.view.obstacles import next_attempt
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#@"
-_BESIDE = 34
-"""Columns of the queue's table, when there is room for another beside it."""
-_WIDE = 78
-_COMPLAINTS = 4
-_LIMITS = 5
+_QUEUE_WIDTH = 34
+"""Columns of the queue's table, when there is room for another next to it."""
+_MIN_WIDTH = 78
+"""Columns from which there is such room."""
+_MAX_COMPLAINTS = 4
+"""The most complaints to show."""
+_MAX_LIMITS = 5
+"""The most limits to show."""
 _WORDS = {Status.OK: "all is well", Status.DEGRADED: "needs a look", Status.FAILING: "failing"}
 
 PLAIN, TITLE, QUIET = "plain", "title", "quiet"
-"""Styles beside those that are called as a status is."""
+"""Styles in addition to those named after the status values."""
 
 
 class Row(NamedTuple):
-    """One line, and how it is to look."""
+    """A line of text, and its style."""
 
     text: str
     style: str = PLAIN
@@ -39,13 +42,13 @@ class Size(NamedTuple):
 
 
 def frame(seen: Overview, path: str, size: Size, *, unicode: bool = True) -> list[Row]:
-    """Lay the overview out.
+    """Lay out an overview as lines.
 
     Args:
-        seen: what is to be shown.
-        path: the spool's.
-        size: of the terminal; what does not fit is left out, the least important first.
-        unicode: it can draw blocks.
+        seen: the overview.
+        path: the spool's path.
+        size: the terminal's size; what does not fit is left out, the least important first.
+        unicode: whether the terminal can draw block characters.
     """
     blocks = _BLOCKS if unicode else _ASCII
     sections: tuple[Iterable[Row], ...] = (
@@ -61,7 +64,7 @@ def frame(seen: Overview, path: str, size: Size, *, unicode: bool = True) -> lis
 
 
 def fit(text: str, columns: int) -> str:
-    """Cut a line to the columns that a terminal has; East Asian characters take two."""
+    """Cut a line to a number of terminal columns; wide East Asian characters take two."""
     if text.isascii():
         return text[:columns]
     used, kept = 0, []
@@ -86,18 +89,18 @@ def _head(seen: Overview, path: str, size: Size) -> Iterator[Row]:
     if seen.obstacles:
         new = next_attempt(None, seen.obstacles).words(reading.at)
         yield Row(f"  New mail: {printable(new)}", Status.DEGRADED.value)
-    for complaint in seen.complaints[:_COMPLAINTS]:
+    for complaint in seen.complaints[:_MAX_COMPLAINTS]:
         yield Row(f"  {printable(complaint)}", seen.status.value)
 
 
 def _tables(seen: Overview, size: Size) -> Iterator[Row]:
-    """Put the queue and the outcomes beside each other, if there is room."""
+    """Lay out the tables of the queue and the outcomes, next to each other if there is room."""
     queue, flows = list(_queue(seen)), list(_flows(seen.flows))
-    if size.columns < _WIDE:
+    if size.columns < _MIN_WIDTH:
         yield from chain(queue, [Row("")], flows)
         return
     for left, right in zip_longest(queue, flows, fillvalue=Row("")):
-        yield Row(f"{left.text:{_BESIDE}}{right.text}".rstrip(), left.style)
+        yield Row(f"{left.text:{_QUEUE_WIDTH}}{right.text}".rstrip(), left.style)
 
 
 def _queue(seen: Overview) -> Iterator[Row]:
@@ -117,7 +120,7 @@ def _flows(flows: Sequence[Flow]) -> Iterator[Row]:
 
 
 def _spark(flow: Flow, columns: int, blocks: str) -> Row:
-    """Draw what was sent over a stretch of time, as many columns wide as there is room."""
+    """Draw a sparkline of what was sent over a period, as wide as fits."""
     label = f"sent, {flow.name:5}"
     room = max(1, columns - len(label) - 1)
     share = -(-len(flow.points) // room)
@@ -141,7 +144,7 @@ def _limits(uses: Sequence[Use]) -> Iterator[Row]:
     if uses:
         yield Row("")
         yield Row("LIMITS IN USE", TITLE)
-    for use in uses[:_LIMITS]:
+    for use in uses[:_MAX_LIMITS]:
         who = "everybody" if use.who == "*" else use.who
         used = ", ".join(
             f"{count:,} of {most:,} {unit}"

@@ -1,4 +1,4 @@
-"""The terminal while something is shown on all of it: left as it was found, however that ends."""
+"""Full-screen terminal output, which restores the terminal however the program ends."""
 
 import os
 import select
@@ -12,22 +12,22 @@ from typing import Self
 
 from mailer.cli.top.frame import PLAIN, QUIET, TITLE, Row, Size
 
-# xterm's alternate screen; no cursor; what is too long for a line does not go on in the next.
+# Enter xterm's alternate screen, hide the cursor, and switch off line wrapping; and the reverse.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
-_LOOKS = {PLAIN: "", TITLE: "1", QUIET: "2", "ok": "32", "degraded": "33", "failing": "31"}
+_STYLES = {PLAIN: "", TITLE: "1", QUIET: "2", "ok": "32", "degraded": "33", "failing": "31"}
 _Attributes = list[int | list[bytes | int]]
-"""As `termios` has them."""
+"""Terminal attributes, as returned by `termios.tcgetattr`."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(BaseException):
-    """A signal ends the program. No `except Exception` on the way may stop it."""
+    """Raised when a signal ends the program. A BaseException, so that no `except Exception` catches it."""
 
 
 class Screen:
-    """A terminal, from `__enter__` to `__exit__`; signals that end the program raise `Ended` meanwhile."""
+    """The terminal as a context manager; within it, signals that end the program raise `Ended`."""
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
@@ -41,13 +41,13 @@ class Screen:
         return Size(max(1, columns), max(1, rows))
 
     def draw(self, rows: Iterable[Row]) -> None:
-        """Show these rows and nothing else."""
-        lines = (f"{self._looking(row)}{_REST_OF_LINE}" for row in rows)
+        """Replace the contents of the screen by these rows."""
+        lines = (f"{self._styled(row)}{_REST_OF_LINE}" for row in rows)
         self._out.write(_HOME + "\n".join(lines) + _BELOW)
         self._out.flush()
 
     def wait(self, seconds: float) -> str:
-        """Wait for a key, or for another size; return the key, if there was one; EOF is `q`."""
+        """Wait for a key or a change of size; return the key, `q` at EOF, or an empty string."""
         watched = [self._woken] if self._keys is None else [self._woken, self._keys]
         ready, _, _ = select.select(watched, [], [], seconds)
         if self._woken in ready:
@@ -59,8 +59,8 @@ class Screen:
         except OSError:
             return "q"  # The terminal is gone.
 
-    def _looking(self, row: Row) -> str:
-        look = _LOOKS.get(row.style, "") if self._colour else ""
+    def _styled(self, row: Row) -> str:
+        look = _STYLES.get(row.style, "") if self._colour else ""
         return f"\x1b[{look}m{row.text}\x1b[0m" if look else row.text
 
     def _enter(self) -> None:
@@ -75,12 +75,12 @@ class Screen:
             self._out.write(_LEAVE)
             self._out.flush()
         except OSError:
-            return  # Nobody is there any more.
+            return  # The terminal is gone.
         if self._keys is not None and self._before is not None:
             termios.tcsetattr(self._keys, termios.TCSADRAIN, self._before)
 
     def _pause(self, number: int, _: FrameType | None) -> None:
-        """Give the terminal back while stopped (Ctrl-Z)."""
+        """Restore the terminal while the program is stopped (Ctrl-Z)."""
         self._leave()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -106,7 +106,7 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number in (*_ENDING, signal.SIGTSTP):
-            signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C must not keep the first from cleaning up.
+            signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C must not interrupt the clean-up.
         self._leave()
         signal.set_wakeup_fd(-1)
         for end in (self._woken, self._waker):

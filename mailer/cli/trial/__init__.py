@@ -1,4 +1,4 @@
-"""`mailer test`: one real mail, from a submission to the remote server's reply."""
+"""`mailer test`: send one real mail, and follow it from its submission to the remote server's reply."""
 
 import sys
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mailer.mail.reply import printable
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     to: str
     sender: str
@@ -29,11 +29,11 @@ class Order:
 
     @property
     def runs_itself(self) -> bool:
-        """Asks for what no other runner could do or show."""
+        """Whether this command must deliver the mail itself, because no other runner could do as asked."""
         return bool(self.provider or self.direct or self.dialogue)
 
     def say(self, line: str) -> None:
-        """Tell what happens meanwhile."""
+        """Print progress, on standard error with --json."""
         stream = sys.stderr if self.as_json else sys.stdout
         stream.write(f"{line}\n")
         stream.flush()
@@ -73,17 +73,17 @@ class Order:
 def test(**asked: object) -> Exit:
     """Send one real mail, watch it to the remote server's reply, and say what came of it.
 
-    Without --provider, --direct or --dialogue it is handed to `mailer serve` as an application would, and
-    the host's `mailer-send` delivers it. With one of them this command delivers it by itself, past
-    the queue: signed and routed as configured, tried once, and logged as any other mail.
+    Without --provider, --direct or --dialogue, the mail is submitted to `mailer serve` like an application's,
+    and the host's `mailer-send` delivers it. With one of them, this command delivers the mail itself, without
+    the queue: signed and routed as configured, tried once, and logged like any other mail.
 
-    Exit code 0 when the next hop took it, 1 when it was refused for good, 69 when `mailer serve` does not
-    answer, 75 when it was not sent yet.
+    The exit code is 0 when the next hop accepted the mail, 1 when it was refused permanently, 69 when `mailer
+    serve` does not answer, 75 when the mail has not been sent yet.
 
-    JSON is one object, at the end: as of `mailer spool why`, status (pending sent deferred bounced expired
-    uncertain) and meaning (a sentence); what is said on the way goes to standard error.
+    JSON is one object, at the end: the fields of `mailer spool why`, status (pending sent deferred bounced
+    expired uncertain) and meaning (a sentence); progress goes to standard error.
     """
-    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    order = Order(**asked)  # type: ignore[arg-type]  # click has converted the values to the declared types
     loaded = configuration()
     sender = order.sender or _own_address(loaded.config)
     for option, address in (("--to", order.to), ("--from", sender)):
@@ -94,7 +94,7 @@ def test(**asked: object) -> Exit:
     if order.provider and order.direct:
         raise click.UsageError("--provider and --direct exclude each other")
     if order.runs_itself:
-        from mailer.cli.trial.alone import deliver  # noqa: PLC0415 - what a run needs, and the other does not
+        from mailer.cli.trial.alone import deliver  # noqa: PLC0415 - needed only for this way
 
         told = deliver(loaded, order, sender)
     else:
@@ -105,7 +105,7 @@ def test(**asked: object) -> Exit:
         told = watch(loaded, message_id, order.wait)
     from mailer.cli.trial.result import conclude  # noqa: PLC0415 - as above
 
-    # A first mail that went past the queue may have no ledger to be logged in.
+    # Before the first start there is no ledger in which a mail sent without the queue could be logged.
     return conclude(told, order.to, known=loaded.config.spool_dir.exists(), as_json=order.as_json)
 
 

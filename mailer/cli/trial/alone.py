@@ -1,7 +1,8 @@
-"""A test mail that this command delivers by itself: by one route, or with the dialogue shown.
+"""Deliver a test mail within this command: by one route, or with the dialogue shown.
 
-It has a spool of its own, so that no other runner takes it, and nobody else's mail is taken; the ledger is
-the usual one. What it learns of a provider is not kept: a test neither pauses one nor ends its pause.
+The mail is in a temporary spool, so that no other runner claims it, and this one claims no other mail; the
+ledger is the usual one. The provider's state is not recorded: a test neither opens a circuit breaker nor
+closes one.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
 
     Raises:
         ConfigError: `mailer-send` would not start with this configuration.
-        Failure: no provider has that name.
+        Failure: the provider is unknown or ambiguous, or there is no next hop.
     """
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
@@ -58,7 +59,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
     operator = operator_name(os.environ)
     become_owner(config.spool_dir, http=uses_http(config))
     with ExitStack() as stack:
-        # A directory of the user that this process has become: root's TMPDIR may be closed to that user.
+        # Use a directory that the spool's owner can write to: root's TMPDIR may be closed to that user.
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mailer-test-", dir=_temporary()))
         spool = stack.enter_context(Spool.open(Path(place) / "spool", create=True))
         log = _log(config, stack)
@@ -67,7 +68,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         told = history.tell(spool, message_id, outlook(config, spool, time.time()))
         if told.seen is not None and told.seen.spot.place is not Place.SENT:
             log.message("removed", id=message_id, by=operator, reason="mailer test tries a mail once")
-    # What is due is not tried: nothing of this mail is left.
+    # Remove the times of next attempts: the temporary spool is gone, so there will be none.
     steps = tuple(replace(step, next="") for step in told.steps)
     return replace(told, steps=steps)
 
@@ -78,9 +79,10 @@ def _temporary() -> str | None:
 
 
 def _restricted(config: Config, order: Order) -> Config:
-    """Return the configuration with the routes that are asked for.
+    """Return the configuration with only the routes that are asked for.
 
-    Without a bounce, for which nobody waits; what was sent is kept in this command's spool, to be reported.
+    No bounce is sent, since no sender waits for one. A sent mail is kept in the temporary spool's `sent/`, so
+    that its story can be read.
     """
     kept = replace(config.security, log_all_emails=True)
     config = replace(config, bounce=BOUNCE_OFF, security=kept)
@@ -109,7 +111,7 @@ def _provider(config: Config, name: str) -> Provider:
 
 
 def _log(config: Config, stack: ExitStack) -> MailLog:
-    """Open the mail log of the real spool; before its first start there is none to write in."""
+    """Open the mail log of the real spool, or one without a ledger if there is no spool yet."""
     try:
         real = stack.enter_context(Spool.open(config.spool_dir))
     except NotMade:

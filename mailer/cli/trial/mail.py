@@ -5,7 +5,7 @@ from email.utils import formatdate, make_msgid
 
 
 def text(sender: str, to: str, now: float) -> bytes:
-    """Write it; short and honest, since spam filters judge it too."""
+    """Return the message, kept short and plain, because spam filters judge it too."""
     host = socket.gethostname()
     lines = [
         f"From: <{sender}>",

@@ -1,4 +1,4 @@
-"""A test mail the way of every mail: submitted to `mailer serve`, and followed while others deliver it."""
+"""Submit a test mail to `mailer serve` like an application, and follow it while a runner delivers it."""
 
 import smtplib
 import ssl
@@ -20,8 +20,8 @@ from mailer.monitor.history import Story
 from mailer.spool.layout import Place
 from mailer.spool.state.pause import is_paused
 
-_LOOK_EVERY = 0.1
-"""Seconds."""
+_POLL_INTERVAL = 0.1
+"""Seconds between two looks at the message's state."""
 _TIMEOUT = 60.0
 
 
@@ -29,7 +29,7 @@ def submit(config: Config, order: Order, sender: str) -> str:
     """Submit the mail as an application does; return its id.
 
     Raises:
-        Failure: the receiver does not answer, or refused something; the text says what it said.
+        Failure: the receiver does not answer, or refused something; the text has its reply.
     """
     host = config.bind_address if config.bind_address not in {"", "0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
     where = f"{host}:{config.smtp_port}"
@@ -38,7 +38,7 @@ def submit(config: Config, order: Order, sender: str) -> str:
             _refuse_strangers(session, config, where)
             session.ehlo()
             if not session.has_extn("auth") and session.has_extn("starttls"):
-                # To this very host, whose certificate bears another name.
+                # Not verified: this is the same host, and its certificate is for another name.
                 session.starttls(context=_unverified())
                 session.ehlo()
             _log_in(session, config, order)
@@ -57,11 +57,11 @@ def submit(config: Config, order: Order, sender: str) -> str:
 
 
 def _refuse_strangers(session: smtplib.SMTP, config: Config, where: str) -> None:
-    """Keep the password from another user's program that has taken the port while ours does not run."""
+    """Keep the password from another user's program that listens on the port while the receiver is down."""
     assert session.sock is not None
     user = stranger(session.sock, config.spool_dir)
     if user is not None:
-        session.close()  # else QUIT is said on the way out, and its reply comes before ours
+        session.close()  # Otherwise the context manager would send QUIT, and raise for its reply.
         raise Failure(
             Exit.UNAVAILABLE,
             f"a program of user id {user} answers at {where}, not mailer serve; it is told no password. End "
@@ -112,7 +112,7 @@ def _unverified() -> ssl.SSLContext:
 
 
 def watch(loaded: Loaded, message_id: str, patience: float) -> Story:
-    """Return the message's story once its first attempt is over, or after so many seconds."""
+    """Return the message's story once its first attempt is over, or after `patience` seconds."""
     deadline = time.monotonic() + patience
     with workplace(loaded) as at:
         while True:
@@ -123,7 +123,7 @@ def watch(loaded: Loaded, message_id: str, patience: float) -> Story:
             else:
                 if _is_over(told) or is_paused(at.spool) or time.monotonic() > deadline:
                     return told
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL_INTERVAL)
 
 
 def _is_over(told: Story) -> bool:

@@ -1,4 +1,4 @@
-"""The result of `mailer test`: what happened, what it means, and which command to type next."""
+"""Print the result of `mailer test`: what happened, what it means, and which command to type next."""
 
 import sys
 
@@ -21,13 +21,13 @@ _START = (
 
 
 def conclude(told: Story, to: str, *, known: bool, as_json: bool) -> Exit:
-    """Print the story of a mail to one recipient, then what follows from it; return the exit code.
+    """Print the story of a mail to one recipient, then its meaning; return the exit code.
 
     Args:
         told: the story.
         to: the recipient.
-        known: `mailer spool why` can tell it, too.
-        as_json: print one object instead.
+        known: whether `mailer spool why` can also explain it.
+        as_json: whether to print one JSON object instead.
     """
     last = _last(told.steps)
     status = Status(last.event) if last else Status.PENDING
@@ -41,7 +41,7 @@ def conclude(told: Story, to: str, *, known: bool, as_json: bool) -> Exit:
 
 
 def _last(steps: tuple[Event, ...]) -> Event | None:
-    """Return the last outcome."""
+    """Return the last step that is an outcome."""
     statuses = {status.value for status in Status}
     return next((step for step in reversed(steps) if step.event in statuses), None)
 
