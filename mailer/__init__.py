@@ -1,3 +1,3 @@
-"""mailer: the relay that the applications of one host hand their mail to."""
+"""mailer: a submission relay for the applications of one host."""
 
 __version__ = "0.1.0"

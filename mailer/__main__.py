@@ -1,4 +1,4 @@
-"""`python -m mailer` is `mailer`."""
+"""Run the `mailer` command as `python -m mailer`."""
 
 from mailer.cli import main
 

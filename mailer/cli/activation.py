@@ -1,4 +1,4 @@
-"""The sockets that a service manager has opened for us and passed on: LISTEN_FDS, sd_listen_fds(3)."""
+"""Socket activation: take over the listening sockets that a service manager passes on (sd_listen_fds(3))."""
 
 import os
 import socket
@@ -8,34 +8,35 @@ from mailer.cli.exits import Exit, Failure
 from mailer.receive.listen.inherited import Inherited
 
 FIRST = 3
-"""The descriptor of the first: those before are standard input, output and error."""
-_MOST = 256
+"""The descriptor of the first socket (SD_LISTEN_FDS_START); 0 to 2 are standard input, output and error."""
+_MAX = 256
 _FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
 def passed_on(environ: MutableMapping[str, str], *pids: int | None) -> int:
-    """Return how many sockets are meant for one of these processes; 0: none.
+    """Return the number of sockets passed on to one of these processes; 0 if LISTEN_PID names another.
 
     Raises:
-        Failure: what the environment says of them makes no sense.
+        Failure: LISTEN_FDS is not a number, or is too large.
     """
     if environ.get("LISTEN_PID", "") not in {str(pid) for pid in pids if pid is not None}:
         return 0
     count = environ.get("LISTEN_FDS", "")
-    if not (count.isascii() and count.isdigit() and int(count) <= _MOST):
-        raise Failure(Exit.CONFIG, f"LISTEN_FDS is {count!r}, which is not a number of sockets up to {_MOST}")
+    if not (count.isascii() and count.isdigit() and int(count) <= _MAX):
+        raise Failure(Exit.CONFIG, f"LISTEN_FDS is {count!r}, which is not a number of sockets up to {_MAX}")
     return int(count)
 
 
 def inherited(environ: MutableMapping[str, str], parent: int | None) -> tuple[Inherited, ...]:
-    """Take the sockets over; programs that we start get neither them nor the variables.
+    """Take over the sockets that were passed on; child processes inherit neither them nor the variables.
 
     Args:
-        environ: the variables are removed from it.
-        parent: `mailer up`, which was given sockets that it passes on; None: it did not start us.
+        environ: the LISTEN_* variables are removed from it.
+        parent: the process id of the `mailer up` that started this process and passes on the sockets that
+            it was given; None if `mailer up` did not start it.
 
     Raises:
-        Failure: one of them is not a listening stream socket.
+        Failure: a descriptor is not a listening stream socket.
     """
     count = passed_on(environ, os.getpid(), parent)
     names = environ.get("LISTEN_FDNAMES", "").split(":")

@@ -1,4 +1,4 @@
-"""Command lines that start programs of ours as children of this one."""
+"""Command lines for starting mailer programs as child processes."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ from mailer.cli.options import log_format
 
 
 def child_argv(module: str, *arguments: str, config: Path) -> tuple[str, ...]:
-    """Say how to run a program with this interpreter, configuration and form of log.
+    """Return the command line that runs a module with this interpreter, configuration and log format.
 
-    It ends when this process does.
+    The child gets this process's id as `--parent`, and ends when this process does.
     """
-    # Without -P, `-m` would import whatever lies in the current directory. A checkout is run from there.
+    # Without -P, `-m` imports from the current directory first. That is right only for a checkout run there.
     from_here = Path(mailer.__file__).parents[1] == Path.cwd()
     interpreter = (sys.executable,) if from_here else (sys.executable, "-P")
     common = ["--config", str(config), "--parent", str(os.getpid())]

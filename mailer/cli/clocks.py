@@ -1,4 +1,4 @@
-"""The clocks. They are read here and nowhere below `cli`, which gets them as arguments."""
+"""The host's clocks. Only `cli` reads them; the rooms below it get them as arguments."""
 
 import ctypes
 import time
@@ -7,9 +7,9 @@ from mailer.mail.clock import Clocks
 from mailer.spool.syscalls import boot_id
 
 _UNSYNCHRONIZED = 5
-"""TIME_ERROR of adjtimex(2)."""
+"""TIME_ERROR, the state that adjtimex(2) returns while the clock is not synchronized."""
 _STRUCT_TIMEX = 208
-"""Octets on 64-bit Linux, and more than on 32-bit."""
+"""The size of struct timex in bytes on 64-bit Linux; it is smaller on 32-bit."""
 
 
 def clocks() -> Clocks:
@@ -22,18 +22,19 @@ def _uptime() -> float:
 
 
 def _boot() -> str:
-    """Name what the boot clock counts from.
+    """Identify the boot that the boot clock counts from.
 
-    One that has run since before 1998 is of a time namespace of its own, or libfaketime's (0.9.10), which
-    shows the wall clock's time: programs under it go with one another, and for all others it is another boot.
+    An uptime since before 1998 is not the kernel's own: the process is in a time namespace, or runs under
+    libfaketime (0.9.10), whose boot clock shows the wall clock's time. Programs that run so share one
+    identity; to all others it is a different boot.
     """
     return boot_id() if _uptime() < time.time() / 2 else f"{boot_id()}/shifted"
 
 
 def synchronized() -> bool | None:
-    """Ask the kernel whether a time server keeps its clock; None: it does not tell.
+    """Ask the kernel whether its clock is synchronized to a time server; None if it does not say.
 
-    After the clock is set the answer is no, until the time server's program tells the kernel again.
+    After the clock has been set the answer is no, until the NTP daemon reports it as synchronized again.
     """
     state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_STRUCT_TIMEX))
     return None if state < 0 else state != _UNSYNCHRONIZED

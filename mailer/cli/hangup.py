@@ -1,4 +1,4 @@
-"""SIGHUP: reload the configuration, or end if our terminal was closed."""
+"""SIGHUP handling: reload the configuration, or end if the controlling terminal was closed."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The terminal that controls us, if there is one; to be made before SIGHUP gets a handler.
+    """The controlling terminal, if there is one. Create it before installing a SIGHUP handler.
 
-    Who starts us with nohup(1), which has SIGHUP ignored, wants us to work on without a terminal.
+    A program started by nohup(1), which ignores SIGHUP, counts as one without a terminal and keeps running.
     """
 
     def __init__(self) -> None:
@@ -20,21 +20,21 @@ class Terminal:
 
     @property
     def gone(self) -> bool:
-        """Tell whether it was closed: then SIGHUP ends a program in the foreground, as everybody expects."""
+        """Whether the terminal was closed: then SIGHUP ends a foreground program, as users expect."""
         return self._had_one and not _is_there()
 
 
 def postpone() -> None:
-    """Keep a SIGHUP that comes from now on until the program listens: by default it would end the program.
+    """Block SIGHUP until the program calls `listen`, because its default action would end the program.
 
-    To be called before the configuration is read, which may change at any time after that. Programs that are
-    started meanwhile inherit it.
+    Call this before the configuration is read, which may change at any time after that. Child processes
+    that are started in between inherit the blocked signal.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def listen(loop: "asyncio.AbstractEventLoop", hear: Callable[[], None]) -> None:
-    """Call a function at each SIGHUP, and at one that came since `postpone`."""
+    """Call a function at each SIGHUP, including one that has been pending since `postpone`."""
     loop.add_signal_handler(signal.SIGHUP, hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 

@@ -1,4 +1,4 @@
-"""The event loop of a program, which begins only where there are descriptors for it."""
+"""Run a program in an event loop, after checking that enough descriptors are free."""
 
 import asyncio
 import os
@@ -6,25 +6,25 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-_NEEDED = 16
-"""Descriptors that are free when a loop begins. *uvloop's takes nine, asyncio's three.* One that meets the
-limit in its first step cannot be closed in order any more, and ends the program with a traceback."""
+_MIN_FREE = 16
+"""Descriptors that must be free before a loop is created. *uvloop takes nine, asyncio three.* A loop that
+reaches the limit in its first step can no longer be closed, and the program ends with a traceback."""
 
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], Any] | None = None) -> T:
-    """Run a program in an event loop of its own, as asyncio.run.
+    """Run a coroutine in a new event loop, like asyncio.run.
 
     Args:
         main: the program.
-        make_loop: makes the loop; None: asyncio does.
+        make_loop: makes the loop; None for asyncio's default.
 
     Raises:
-        OSError: there are too few descriptors; nothing was begun.
+        OSError: too few descriptors are free; `main` was closed without being started.
     """
     try:
-        _look_for_descriptors()
+        _check_descriptors()
     except OSError:
         main.close()
         raise
@@ -32,7 +32,7 @@ def run(main: Coroutine[Any, Any, T], make_loop: Callable[[], Any] | None = None
         return runner.run(main)
 
 
-def _look_for_descriptors() -> None:
+def _check_descriptors() -> None:
     with ExitStack() as found:
-        for _ in range(_NEEDED):
+        for _ in range(_MIN_FREE):
             found.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -48,12 +48,12 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     The page is at /, for a browser on this host; from elsewhere, `ssh -L 8025:localhost:8025 HOST` first.
 
     GET /health, /livez, /readyz, /metrics, /admin/config; POST /admin/retry-failed, /admin/pause,
-    /admin/resume, /admin/clean-old-emails. Health, metrics and retry-failed are for every user of this host.
-    The page and the rest need `adminToken`, or, without one, the token that the first start makes: `mailer
-    monitor --link` prints the page's address with it. It also watches what `alerts` names.
+    /admin/resume, /admin/clean-old-emails. Every user of this host may use health, metrics and retry-failed.
+    The page and the rest need `adminToken` or, without that key, the token that the first start makes:
+    `mailer monitor --link` prints the page's address with it. The monitor also checks what `alerts` names.
 
-    Exit code 69 when the port is taken, 75 while there is no spool, which `mailer serve` makes; 0 at once
-    when `enableHealthCheck` is false.
+    The exit code is 69 when the port is in use, 75 while there is no spool, which `mailer serve` makes; the
+    command ends immediately with 0 when `enableHealthCheck` is false.
     """
     outlet.install()
     postpone()
@@ -62,23 +62,23 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     config = loaded.config
     if not config.enable_health_check:
         sys.stderr.write("mailer monitor: enableHealthCheck is false, so there is nothing to serve\n")
-        # To a manager that waits for this word an end without it is a failure.
+        # A service manager that waits for READY=1 takes an exit without it for a failure.
         manager.ready("enableHealthCheck is false")
         return Exit.OK
     if problems := checks.refuse_to_monitor(loaded):
         raise ConfigError(problems)
     if not config.admin_token.empty:
-        config.admin_token.reveal()  # Now, while somebody is looking, and not at the first request.
+        config.admin_token.reveal()  # Fail now, while the operator is watching, not at the first request.
     if only_link:
         return _print_link(loaded, config.health_check_port if port is None else port)
-    # Imported here: a shell that completes our commands needs none of it. *0.2 s of the start's 0.3.*
+    # Imported here because shell completion needs none of it. *It takes 0.2 s of the start's 0.3 s.*
     from mailer.cli import monitor_setup  # noqa: PLC0415
 
     with acting_as_owner(config.spool_dir):
         try:
             spool = Spool.open(config.spool_dir)
         except NotMade as error:
-            # 75, so that a service manager starts it again: the receiver may be making it now.
+            # 75 makes a service manager start the monitor again: the receiver may be making the spool now.
             raise Failure(Exit.TEMPORARY, system_words(error)) from error
     with spool:
         site = monitor_setup.bound(config.health_check_port if port is None else port)

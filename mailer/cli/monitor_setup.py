@@ -1,4 +1,4 @@
-"""From the configuration to a monitor that answers, and to its exit code."""
+"""Set up and run the monitor's HTTP service, and reload its configuration."""
 
 import asyncio
 import errno
@@ -46,7 +46,7 @@ from mailer.spool.state.programs import Registration
 
 
 def bound(port: int) -> Site:
-    """Listen at a port of loopback; raises Failure, which says what to do."""
+    """Listen on a loopback port; raises Failure, which says what to do."""
     try:
         return bind(port)
     except OSError as error:
@@ -67,7 +67,7 @@ def bound(port: int) -> Site:
 
 
 def _allow_descriptors() -> None:
-    """Let every connection that the server takes have its descriptor; shells and systemd give 1,024."""
+    """Raise the descriptor limit to what the server's connections need; shells and systemd set 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * MAX_CONNECTIONS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -75,7 +75,7 @@ def _allow_descriptors() -> None:
 
 
 def run(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManager) -> None:
-    """Answer until SIGTERM or SIGINT."""
+    """Serve HTTP until SIGTERM or SIGINT."""
     _allow_descriptors()
     run_loop(_serve(loaded, spool, site, manager))
 
@@ -96,7 +96,7 @@ async def _serve(loaded: Loaded, spool: Spool, site: Site, manager: ServiceManag
 
 
 class _Observer:
-    """A monitor with the configuration of its time."""
+    """The running monitor, with its current configuration."""
 
     def __init__(self, loaded: Loaded, spool: Spool, entry: Registration, manager: ServiceManager) -> None:
         self._manager = manager
@@ -107,7 +107,7 @@ class _Observer:
         self._service = self._made(loaded)
 
     def _made(self, loaded: Loaded) -> Service:
-        """Raises ConfigError, SecretError, OSError: it cannot be used."""
+        """Make the service; raises ConfigError, SecretError, OSError if the configuration cannot be used."""
         config, spool = loaded.config, self._spool
         log = program_log(config, spool, Level.NOTICE)
         return Service(
@@ -131,7 +131,7 @@ class _Observer:
         return Context(table, service.token, service.log, time.time)
 
     async def observe(self, site: Site, stop: asyncio.Event, hung_up: asyncio.Event) -> None:
-        """Answer until `stop` is set; read the configuration again when `hung_up` is."""
+        """Serve HTTP until `stop` is set; reload the configuration when `hung_up` is set."""
         watching = asyncio.create_task(self._service.keep_watch())
         try:
             async with serve(site, self._context()) as responder:
@@ -141,7 +141,7 @@ class _Observer:
                     f"{site[0].getsockname()[1]}/ (mailer monitor --link prints the address that logs in)",
                     spool=self._spool.path,
                 )
-                if sys.stderr.isatty():  # never into a log
+                if sys.stderr.isatty():  # The address holds the token, which must not get into a log.
                     where = link(site[0].getsockname()[1], self._service.token)
                     tell(sys.stderr, f"status page: {where}\n")
                 describe = f"answering at {addresses}"
@@ -162,7 +162,7 @@ class _Observer:
         self._service.log.notice("ended")
 
     async def _reload(self) -> bool:
-        """Read the configuration again; tell whether it counts now."""
+        """Reload the configuration; return whether it took effect."""
         log, before = self._service.log, self._loaded.config
         try:
             loaded = await asyncio.to_thread(_read, self._loaded.path)
@@ -171,7 +171,7 @@ class _Observer:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
             self._entry.read_again(trouble=str(error))
             return False
-        # A run that somebody asked for is still his who started it.
+        # Runs that an admin request has started still belong to the old service's `runs`, so keep that.
         self._service, self._loaded = replace(service, runs=self._service.runs), loaded
         after = loaded.config
         changed = {
@@ -188,7 +188,7 @@ class _Observer:
 
 
 async def _either(stop: asyncio.Event, hung_up: asyncio.Event) -> bool:
-    """Wait for one of them; tell whether it was the second, which is taken back."""
+    """Wait for either event; return whether only `hung_up` was set, and clear it."""
     waits = [asyncio.create_task(event.wait()) for event in (stop, hung_up)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for each in waits:
@@ -204,12 +204,12 @@ def _read(path: Path) -> Loaded:
     if problems := checks.refuse_to_monitor(loaded):
         raise ConfigError(problems)
     if not loaded.config.admin_token.empty:
-        loaded.config.admin_token.reveal()  # Here, in a thread: its command may take its time.
+        loaded.config.admin_token.reveal()  # Here, in a thread, because the secret's command may be slow.
     return loaded
 
 
 def link(port: int, token: Secret) -> str:
-    """Return the address that opens the status page and logs in, token included."""
+    """Return the URL that opens the status page and logs in; it contains the token."""
     return f"http://localhost:{port}/login?{urlencode({'token': token.reveal()})}"
 
 

@@ -1,4 +1,4 @@
-"""One run of `mailer-send` that has work to do."""
+"""A single run of `mailer-send`, once it is known to have work to do."""
 
 import asyncio
 import math
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit:
-    """Work until nothing is ready, or a signal says to end, or the time is up."""
+    """Deliver until no message is ready, SIGTERM or SIGINT arrives, or the time is up."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     began, most = loop.time(), order.max_seconds
-    # Half of the time at most: a flood there must not keep all mail from being delivered.
+    # The pickup gets at most half of the time: a flood in drop/ must not prevent all delivery.
     await drops.take_in(loaded, spool, log, stop, math.inf if most is None else most / 2)
     config = loaded.config
     hostname = own_name(config)
@@ -46,7 +46,7 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
             return Exit.TEMPORARY
         heartbeat.set(runner.tally)
     if deliverer:
-        from mailer.cli.event_delivery import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts tell events
+        from mailer.cli.event_delivery import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts use onEvent
 
         left = AFTER_A_RUN if most is None else most - (loop.time() - began)
         await tell_rest(deliverer, log, stop, left)
@@ -54,9 +54,9 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
 
 
 def _deliverer(config: Config, spool: Spool, log: MailLog) -> "Deliverer | None":
-    """Return what tells events; None: nobody is to be told. What the run does is told, however it ends."""
+    """Make the event deliverer before the run, so that it covers the run however it ends; None if off."""
     if not config.on_event.enabled:
         return None
-    from mailer.cli.event_delivery import deliverer  # noqa: PLC0415 - few hosts tell events
+    from mailer.cli.event_delivery import deliverer  # noqa: PLC0415 - few hosts use onEvent
 
     return deliverer(config, spool, log)

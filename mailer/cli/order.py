@@ -1,4 +1,4 @@
-"""What the command line of `mailer-send` asks for."""
+"""The parsed command line of `mailer-send`."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ ONCE, WATCH, DRY_RUN = "once", "watch", "dry-run"
 
 
 class Order(NamedTuple):
-    """One run, or a runner that stays."""
+    """What `mailer-send` is to do: a single run, a runner that watches, or a dry run."""
 
     mode: str
     limit: int | None
-    """Messages to try, at most; None: all."""
+    """The most messages to try; None for no limit."""
     max_seconds: float | None
-    """After that nothing is begun; None: no end."""
+    """Seconds after which no delivery is begun; None for no limit."""

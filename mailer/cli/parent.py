@@ -1,4 +1,4 @@
-"""Ending with the program that started us: `mailer up` leaves no orphan, not even when it is killed."""
+"""End a child process with its parent: `mailer up` leaves no orphans, even when it is killed."""
 
 import ctypes
 import os
@@ -8,12 +8,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int | None) -> None:
-    """Have the kernel send us SIGTERM when the parent process ends.
+    """Have the kernel send this process SIGTERM when the parent process ends (PR_SET_PDEATHSIG).
 
-    The kernel forgets the wish when we become another user: call this after that.
+    The kernel clears this setting when the process changes its user: call this afterwards.
 
     Args:
-        parent: the process id that the parent gave us; None: it gave none.
+        parent: the process id from `--parent`; None if the option was not given.
 
     Raises:
         OSError: the kernel refused.
@@ -25,5 +25,5 @@ def end_with(parent: int | None) -> None:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     if os.getppid() != parent:
-        # It died before we could ask.
+        # The parent died before prctl was called.
         os.kill(os.getpid(), signal.SIGTERM)

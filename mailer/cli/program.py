@@ -1,4 +1,4 @@
-"""How each program of ours begins and ends: the umask first, and every end a sentence and an exit code."""
+"""Start and end of every mailer program: set the umask first, and end with one sentence and an exit code."""
 
 import errno
 import gc
@@ -17,11 +17,11 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     """Run a command as a program and exit.
 
     Args:
-        command: what to run; what it returns is the exit code, None being 0.
-        name: the program's, in messages and for shell completion.
-        arguments: instead of those of the command line.
+        command: the command to run; its result is the exit code, and None means 0.
+        name: the program's name in messages and for shell completion.
+        arguments: used instead of those of the command line, unless None.
     """
-    # Before any file can be made: our parent may have had 000.
+    # Before any file can be created: the inherited umask may be 000.
     os.umask(0o077)
     _fill_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
@@ -29,13 +29,13 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _code(command, name, arguments)
     outlet.finish()
-    # What is left is the system's to free: looking through it for cycles takes 6 ms.
+    # The system frees the memory anyway; a last search for reference cycles would take 6 ms.
     gc.freeze()
     sys.exit(code)
 
 
 def _fill_standard_streams() -> None:
-    """Open those that our starter closed: the next file would get the number, and then what is printed."""
+    """Open closed standard streams on /dev/null; otherwise the next file opened would receive the output."""
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
@@ -44,7 +44,7 @@ def _fill_standard_streams() -> None:
             if nowhere != fd:
                 os.dup2(nowhere, fd)
                 os.close(nowhere)
-            setattr(sys, name, open(fd, mode, errors="backslashreplace", closefd=False))  # noqa: SIM115 - for good
+            setattr(sys, name, open(fd, mode, errors="backslashreplace", closefd=False))  # noqa: SIM115 - stays open
 
 
 def _code(command: click.Command, name: str, arguments: list[str] | None) -> int:
@@ -65,7 +65,7 @@ def _code(command: click.Command, name: str, arguments: list[str] | None) -> int
 
 
 def _explain(name: str, error: Exception) -> Exit:
-    # Imported here: most runs end well.
+    # Imported here because most runs succeed.
     from mailer.config.problem import ConfigError  # noqa: PLC0415
     from mailer.config.secrets import SecretError  # noqa: PLC0415
     from mailer.spool.layout import SpoolError  # noqa: PLC0415
@@ -92,13 +92,13 @@ def _explain(name: str, error: Exception) -> Exit:
     import traceback  # noqa: PLC0415
 
     _complain(name, f"a defect in mailer, {type(error).__name__}; please report what follows")
-    # Frames and the message, never local variables: those may hold a password.
+    # Print frames and the message, but never local variables: those may hold a password.
     traceback.print_exception(error)
     return Exit.SOFTWARE
 
 
 def system_words(error: OSError) -> str:
-    """Say what the system said, `No space left on device` for instance, and about which file."""
+    """Return the system's error text, such as `No space left on device`, with the file that it is about."""
     if not error.strerror:
         return str(error)
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror

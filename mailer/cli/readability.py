@@ -1,6 +1,6 @@
-"""Can the user that the programs run as read a file, and what to type if not.
+"""Check whether the user that the programs run as can read a file, and suggest commands if not.
 
-A check that root starts becomes that user first (`setup.become_owner`): what root can read says nothing.
+When root starts a check, it becomes that user first (`setup.become_owner`), because root can read anything.
 """
 
 import grp
@@ -16,14 +16,17 @@ _SYSTEM = Path("/etc/mailer")
 
 
 def unreadable(path: Path, home: Path) -> str:
-    """Say that we cannot read it, and what root must type so that we can; empty: we can, or none is there.
+    """Explain that the current user cannot read a file, and which commands root must type to change that.
 
-    Every directory on the way counts. Only those of the service are opened for it: any other may have been
-    closed by somebody who relies on that.
+    Every directory on the path is checked. Commands open only directories of the service: any other may be
+    closed on purpose.
 
     Args:
-        path: the file; what symbolic links lead to is judged.
-        home: the directory of the configuration, which is the service's with all that is in it.
+        path: the file; symbolic links are followed.
+        home: the directory of the configuration, which belongs to the service with everything in it.
+
+    Returns:
+        The explanation; empty if the file can be read, or does not exist.
     """
     real = Path(os.path.realpath(path))
     commands = []
@@ -31,7 +34,7 @@ def unreadable(path: Path, home: Path) -> str:
         if not _is_closed(each, last=each == real):
             continue
         if group := _other_group(each, last=each == real):
-            # Both ways are said, for some groups may read more than a mail relay needs.
+            # Offer both ways, since the group may be able to read more than a mail relay should.
             return (
                 f"user {user()}, as whom the programs run, is not in group {group}, which {_shown(each)} is "
                 f"for; put a copy in {_place(home)}, or type, as root: usermod -aG {quote(group)} {user()}"
@@ -48,7 +51,7 @@ def unreadable(path: Path, home: Path) -> str:
 
 
 def user() -> str:
-    """Return the name of the user that we look as."""
+    """Return the name of the current (effective) user, or its id if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -56,9 +59,10 @@ def user() -> str:
 
 
 def _is_services(directory: Path, home: Path) -> bool:
-    """Tell whether a directory is the service's, to be opened: its user's, or of the configuration.
+    """Return whether a directory belongs to the service: to its user, or to its configuration.
 
-    No other user's home is, nor what lies directly in the root, as /etc, even with a configuration in it.
+    The home of another user does not, nor a directory directly in the root, such as /etc, even if the
+    configuration is in it.
     """
     state = _state(directory)
     if state is not None and state.st_uid == os.geteuid():
@@ -74,13 +78,13 @@ def _is_private(path: Path) -> bool:
 
 
 def _other_group(path: Path, *, last: bool) -> str:
-    """Return the group, not ours and not root's, that may already read a file or enter a directory."""
+    """Return the group that can already read a file or enter a directory, if not root's or the user's."""
     state = _state(path)
     needed = stat.S_IRGRP if last else stat.S_IXGRP
     if state is None or not state.st_mode & needed or state.st_gid in {0, os.getegid(), *os.getgroups()}:
         return ""
     if state.st_uid == os.geteuid() or user() == str(os.geteuid()):
-        return ""  # joining it would not help, or cannot be typed
+        return ""  # Joining the group would not help, or the user has no name for usermod.
     try:
         return grp.getgrgid(state.st_gid).gr_name
     except KeyError:
@@ -88,11 +92,11 @@ def _other_group(path: Path, *, last: bool) -> str:
 
 
 def _is_closed(path: Path, *, last: bool) -> bool:
-    """Tell whether we are kept out here; what lies behind a closed directory is judged by what root shows."""
+    """Return whether the user cannot read this file, or enter this directory."""
     try:
         path.stat()
     except PermissionError:
-        # Behind a directory that is closed: root's own file is as closed, more often than not.
+        # It is behind a closed directory. Assume that it is closed too, as such files mostly are.
         return True
     except OSError:
         return False
@@ -107,7 +111,7 @@ def _state(path: Path) -> os.stat_result | None:
 
 
 def _opening(path: Path, *, last: bool) -> str:
-    """What lets us in: a directory is passed through, a file is read, a secret stays one."""
+    """Return the command that lets the user enter a directory or read a file, without opening it to all."""
     state, shown = _state(path), _shown(path)
     if state is not None and state.st_uid == os.geteuid():
         return f"chmod {'u+r' if last else 'u+x'} {shown}"
@@ -121,7 +125,7 @@ def _copy(path: Path, home: Path) -> str:
 
 
 def _place(home: Path) -> Path:
-    """Where the service's files are."""
+    """Return the directory for the service's files."""
     return home if _is_services(home, home) else _SYSTEM
 
 

@@ -1,4 +1,4 @@
-"""Whoever reads what a command prints, and may stop before its end."""
+"""Output to a reader that may close the pipe before the end."""
 
 import os
 import signal
@@ -6,21 +6,21 @@ from typing import TextIO
 
 
 def end_with_the_pipe() -> None:
-    """Let `| head` end a command that prints, quietly, as it ends every Unix filter.
+    """Restore the default action of SIGPIPE, so that `| head` ends a command quietly, as it ends any filter.
 
-    Not for commands that change something, which use `tell`, nor for programs with sockets: there the signal
-    would kill them for a client that hung up.
+    Commands that change something must not use this but `tell`. Programs with sockets must not either: the
+    signal would kill them when a client closes its connection.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def tell(stream: TextIO, text: str) -> None:
-    """Print for a command that must finish its work even when nobody reads on."""
+    """Print text; if the reader has closed the pipe, discard it and all later output, but do not fail."""
     try:
         stream.write(text)
         stream.flush()
     except OSError:
-        # What is buffered still, and all that follows, goes nowhere.
+        # Send buffered and later output to /dev/null.
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

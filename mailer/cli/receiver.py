@@ -1,4 +1,4 @@
-"""From the configuration to a receiver's parts."""
+"""Build the parts of the receiver from the configuration."""
 
 import os
 import time
@@ -35,7 +35,7 @@ _ACCEPTED = frozenset({"accepted"})
 
 
 def settings(config: Config, port: int | None) -> Settings:
-    """Args: port: instead of `smtpPort`."""
+    """Return the receiver's settings; `port`, unless None, replaces `smtpPort`."""
     hostname = own_name(config)
     return Settings(
         host=config.bind_address,
@@ -81,7 +81,7 @@ def _endpoint(listener: Listener) -> Endpoint:
 
 
 def _front_doors(config: Config) -> Iterator[Endpoint]:
-    """The places where nobody says AUTH."""
+    """Yield the endpoints at which clients do not use SMTP AUTH: the submit socket and HTTP."""
     if config.submit_socket:
         yield Endpoint(path=str(config.submit_socket), submit=True, name=SUBMIT)
     asked = config.submit_http
@@ -91,7 +91,10 @@ def _front_doors(config: Config) -> Iterator[Endpoint]:
 
 
 def _trusted(listener: Listener) -> Iterator[TrustedNetwork]:
-    """Read its networks; one that `checks` refuses is nobody's: doctor looks at what cannot start, too."""
+    """Yield a listener's trusted networks, without invalid ones, which `checks` reports.
+
+    `mailer doctor` also examines configurations that the receiver would refuse.
+    """
     for each in listener.trusted_networks:
         with suppress(ValueError):
             yield TrustedNetwork(network(each.cidr), each.user)
@@ -104,15 +107,15 @@ def service(
     certificate: Certificate | None,
     rates: RateLimiter | None = None,
 ) -> Service:
-    """Make everything that sessions work with; reads the users file, the login's secret and the ledger.
+    """Make everything that sessions work with; read the users file, the login's secret and the ledger.
 
     Args:
         loaded: the configuration.
-        settings: made of it.
-        store: where messages go.
-        certificate: for TLS, if there is one.
-        rates: what counts until now. It goes on unless the limits have changed: the ledger, from which
-            another one begins, does not know the messages that are on their way in.
+        settings: the settings made from it.
+        store: where messages are stored.
+        certificate: for TLS, or None.
+        rates: the present rate limiter, or None. It is kept unless the limits have changed: a new one counts
+            from the ledger, which lacks the messages that are being received now.
 
     Raises:
         ConfigError, SecretError, OSError: one of them cannot be used.
@@ -138,7 +141,7 @@ def service(
 
 
 def _local_users(config: Config) -> Iterator[LocalUser]:
-    """Look up the logins and groups of `localUsers`; one that this host does not have is nobody's."""
+    """Look up the logins and groups of `localUsers`, skipping those that this host does not have."""
     for each in config.local_users:
         if each.login == "*":
             yield LocalUser(each.user)
@@ -150,12 +153,12 @@ def _local_users(config: Config) -> Iterator[LocalUser]:
 
 def _rates(config: Config, users: UserList, store: Store, old: RateLimiter | None) -> RateLimiter | None:
     limited = config.rate_limits.enabled or users.limited
-    # A user may get limits at any time.
+    # A user in the users file may be given limits at any time.
     if not limited and not users.others:
         return None
     new = rules(config, users)
     if old is not None and old.rules == new:
-        # The same numbers, asked of the new list of users.
+        # The numbers are equal, but the new rules look limits up in the new list of users.
         old.rules = new
         return old
     return RateLimiter(new, store.clock, sent(store.spool, store.clock()) if limited else ())
@@ -189,9 +192,9 @@ def rules(config: Config, users: UserList) -> RateRules:
 
 
 def sent(spool: Spool, now: float) -> Iterator[Sent]:
-    """Read from the ledger what was accepted in the last day, in the order of time."""
+    """Read from the ledger the messages accepted in the last day, in order of time."""
     for line, _ in find(partial(spool.directory, LOG), Query(events=_ACCEPTED, since=now - DAY)):
-        # What we write ourselves, about other mail, was submitted by nobody.
+        # Skip notifications that mailer itself has written about other messages: no user submitted them.
         if not line.about:
             yield Sent(clock.seconds(line.at), line.user, line.sender or "")
 

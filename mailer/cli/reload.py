@@ -1,4 +1,4 @@
-"""`mailer reload`: makes each running program reload its configuration, and prints each result."""
+"""`mailer reload`: make each running program reload its configuration, and print each result."""
 
 import os
 import signal
@@ -19,10 +19,10 @@ from mailer.mail.reply import printable
 from mailer.spool.layout import Spool
 from mailer.spool.state.programs import Program, running
 
-_PATIENCE = 60.0
-"""Seconds; a secret's command may take 30."""
-_LOOK = 0.05
-"""Seconds between looks whether they have answered."""
+_TIMEOUT = 60.0
+"""Seconds to wait for the programs to reload; a secret's command may take 30."""
+_POLL_INTERVAL = 0.05
+"""Seconds between two checks whether they have reloaded."""
 
 
 @click.command(
@@ -36,15 +36,16 @@ _LOOK = 0.05
 def reload(*, as_json: bool) -> Exit:
     """Have `serve`, `mailer-send --watch`, `monitor` and `up` read their configuration again.
 
-    A configuration that cannot be used changes nothing, exit code 78. No connection is dropped, and no mail
-    is sent twice. Says for each program what became of it, and which keys count only after a restart; exit
-    code 1 when one of them did not take it, 69 when none runs. SIGHUP does the same to one program.
+    A configuration that cannot be used changes nothing, and the exit code is 78. No connection is dropped,
+    and no mail is sent twice. The result is printed for each program, with the keys that take effect only
+    after a restart; the exit code is 1 when a program did not reload, 69 when none is running. SIGHUP does
+    the same to a single program.
 
     `mailer-send --once` needs no reload: each run reads the configuration. Providers that are paused are
-    tried with the next message; `mailer spool retry --all` has waiting mail tried at once.
+    tried with the next message; `mailer spool retry --all` has waiting mail tried immediately.
 
-    JSON is one object a line: program, pid, reloaded (true or false), said, restart [keys that count only
-    after a restart].
+    JSON is one object a line: program, pid, reloaded (true or false), said, restart [keys that take effect
+    only after a restart].
     """
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
@@ -76,7 +77,7 @@ def _record(program: Program, words: str, *, reloaded: bool) -> dict[str, object
 
 
 def _signalled(spool: Spool, programs: list[Program]) -> Iterator[tuple[Program, str, bool]]:
-    """Signal them all, and say how each took it, and whether that is as it should be."""
+    """Send SIGHUP to all programs; yield each one's result in words, and whether it has reloaded."""
     asked = []
     for program in programs:
         if not program.reachable:
@@ -85,12 +86,12 @@ def _signalled(spool: Spool, programs: list[Program]) -> Iterator[tuple[Program,
         try:
             os.kill(program.pid, signal.SIGHUP)
         except ProcessLookupError:
-            continue  # It has just ended.
+            continue  # The program has just ended.
         except PermissionError:
             yield program, "belongs to another user: type this as root", False
         else:
             asked.append(program)
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while asked and time.monotonic() < deadline:
         known = {program.pid: program for program in running(spool)}
         for program in list(asked):
@@ -98,9 +99,9 @@ def _signalled(spool: Spool, programs: list[Program]) -> Iterator[tuple[Program,
             if now is None or now.reads > program.reads:
                 asked.remove(program)
                 yield (now or program), *_outcome(now)
-        time.sleep(_LOOK)
+        time.sleep(_POLL_INTERVAL)
     for program in asked:
-        yield program, f"has not answered for {_PATIENCE:.0f} s; see its log", False
+        yield program, f"has not answered for {_TIMEOUT:.0f} s; see its log", False
 
 
 def _outcome(now: Program | None) -> tuple[str, bool]:

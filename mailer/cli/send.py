@@ -1,4 +1,4 @@
-"""`mailer-send`: one run over the spool, or a runner that stays."""
+"""The `mailer-send` command: a single run over the spool, or a runner that watches it."""
 
 from typing import NoReturn
 
@@ -50,13 +50,15 @@ def main() -> NoReturn:
 def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -> Exit:
     """Deliver what is in the spool.
 
-    A run first takes over what dead runners left, then tries what is new and what is due again. It ends with
-    0 when it has done its work, even if mail was deferred (`mailer spool ls --state retry` shows it), and
-    with 75 when the spool cannot be opened, made or worked with. Any number of runs may work at once.
+    A run first takes over messages that dead runners left, then tries new messages and retries that are due.
+    The exit code is 0 when it has done its work, even if mail was deferred (`mailer spool ls --state retry`
+    shows it), and 75 when the spool cannot be opened, created or used. Any number of runs may work at the
+    same time.
 
-    SIGTERM and Ctrl-C end a run when what is in flight is done, after `sending.shutdownGrace` at the latest.
+    SIGTERM and Ctrl-C end a run when deliveries in flight are done, after `sending.shutdownGrace` at the
+    latest.
     """
-    order = Order(**asked)  # type: ignore[arg-type]  # click made the options' values as they are declared above
+    order = Order(**asked)  # type: ignore[arg-type]  # click has converted the values to the types declared above
     if order.mode == WATCH and order.limit is not None:
         raise click.UsageError("--limit is for one run; --watch has no end")
     if as_json and order.mode != DRY_RUN:
@@ -69,4 +71,4 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
 
 
 if __name__ == "__main__":
-    main()  # As `mailer up` starts it.
+    main()  # `mailer up` starts it so.

@@ -1,4 +1,4 @@
-"""`mailer-send`, from its configuration to its exit code."""
+"""Run `mailer-send`: load the configuration, open the spool, deliver, and return the exit code."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ from mailer.spool.layout import SpoolError
 
 def dry_run(limit: int | None, *, as_json: bool) -> Exit:
     """Print what a run would try."""
-    from mailer.cli import dry_run  # noqa: PLC0415 - a run needs none of it
+    from mailer.cli import dry_run  # noqa: PLC0415 - a real run does not need it
 
     loaded = _configuration()
     with _try_again_later(), workplace(loaded) as at:
@@ -43,12 +43,12 @@ def dry_run(limit: int | None, *, as_json: bool) -> Exit:
 
 
 def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
-    """Deliver what is in the spool, once or until a signal says to end.
+    """Deliver what is in the spool, once or until a signal ends the program.
 
     Args:
-        order: what the command line asks for.
-        parent: the process without which to end; None: no other.
-        verbose: say what becomes of each message.
+        order: the parsed command line.
+        parent: the process to end with; None for none.
+        verbose: log the result for each message.
     """
     outlet.install()
     if order.mode == WATCH:
@@ -58,7 +58,7 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
     config, level = loaded.config, Level.INFO if verbose or order.mode == WATCH else Level.WARNING
     if order.mode == ONCE and _was_idle(loaded, level):
         return Exit.OK
-    # Imported here: most runs of cron were idle.
+    # Imported here because most runs from cron are idle.
     from mailer.cli import drops, loop  # noqa: PLC0415
     from mailer.cli.once import once  # noqa: PLC0415
     from mailer.cli.parent import end_with  # noqa: PLC0415
@@ -74,7 +74,7 @@ def run(order: Order, parent: int | None, *, verbose: bool) -> Exit:
         log = program_log(config, spool, level)
         if order.mode == ONCE:
             return loop.run(once(loaded, spool, log, order))
-        from mailer.cli.watch import Watch  # noqa: PLC0415 - for one that stays
+        from mailer.cli.watch import Watch  # noqa: PLC0415 - only for --watch
 
         loop.run(Watch(loaded, spool, log, manager).run())
         log.notice("ended")
@@ -89,7 +89,7 @@ def _configuration() -> Loaded:
 
 
 def _was_idle(loaded: Loaded, level: Level) -> bool:
-    """Tell whether there was nothing to do; if so, this was a run. Root looks as the spool's owner."""
+    """Return whether there is nothing to do, and if so record the run. Root checks as the spool's owner."""
     config = loaded.config
     with _try_again_later(), acting_as_owner(config.spool_dir), make_spool(config.spool_dir) as spool:
         log = program_log(config, spool, level)
@@ -102,7 +102,7 @@ def _was_idle(loaded: Loaded, level: Level) -> bool:
 
 @contextmanager
 def _try_again_later() -> Iterator[None]:
-    """Have a spool that cannot be used end a run with 75, as trouble in the middle of it does."""
+    """Turn a spool that cannot be opened or created into exit code 75, as for an error during a run."""
     try:
         yield
     except SpoolError as error:

@@ -1,4 +1,4 @@
-"""`mailer serve`: the receiving daemon's command; `serving` is what it starts."""
+"""`mailer serve`: the command of the receiving daemon, which `serving` implements."""
 
 import click
 
@@ -27,7 +27,7 @@ def serve(port: int | None, parent: int | None) -> Exit:
     It listens for SMTP at smtpPort, at each of listeners and at submitSocket, and for HTTP, with
     submitHttp.enabled: POST /v1/messages with a token of mailer user.
     """
-    # Imported here: `mailer --help` asks every command for its line; the receiver and aiosmtpd take 100 ms.
+    # Imported here because --help does not need it; the receiver and aiosmtpd take 100 ms.
     from mailer.cli.serving import run  # noqa: PLC0415
 
     return run(port, parent)

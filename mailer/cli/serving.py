@@ -1,4 +1,4 @@
-"""The receiving daemon of `mailer serve`, from its configuration to its exit code."""
+"""Run the receiving daemon of `mailer serve`: start it, reload its configuration, and end it."""
 
 import asyncio
 import errno
@@ -45,11 +45,11 @@ from mailer.spool.state.programs import Registration, running
 
 
 def run(port: int | None, parent: int | None) -> Exit:
-    """Receive until a signal says to end.
+    """Receive mail until a signal ends the program.
 
     Args:
-        port: to listen at instead of `smtpPort`; None: that one.
-        parent: the process without which to end; None: no other.
+        port: the port to listen on; None for `smtpPort`.
+        parent: the process to end with; None for none.
     """
     outlet.install()
     postpone()
@@ -71,7 +71,7 @@ def run(port: int | None, parent: int | None) -> Exit:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What the program that started this one gave it."""
+    """What the program that started this one passed to it."""
 
     parent: int | None
     """See `run`."""
@@ -96,7 +96,8 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
     with ExitStack() as started:
 
         def ready(server: Server) -> None:
-            # Bound: what needed root is done. Nothing has been accepted yet, and no thread runs.
+            # The sockets are bound, so root is no longer needed. No connection has been accepted and no
+            # thread started yet.
             become_owner(config.spool_dir)
             end_with(begun.parent)
             committer.start()
@@ -131,7 +132,7 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
 
 
 class Reloader:
-    """SIGHUP: reads the configuration and the certificate again, without dropping a connection."""
+    """Reloads the configuration and the certificate on SIGHUP, without dropping a connection."""
 
     def __init__(
         self,
@@ -150,12 +151,12 @@ class Reloader:
         self._manager = manager
         self._drops = drops
         self._restart: tuple[str, ...] = ()
-        """Keys that have changed and count only after a restart."""
+        """The changed keys that take effect only after a restart."""
         self._task: asyncio.Task[None] | None = None
         self._again = False
 
     def start(self) -> None:
-        """Begin, or, while one is under way, do it once more after that."""
+        """Start a reload, or, while one is running, schedule another after it."""
         if self._task is not None and not self._task.done():
             self._again = True
         else:
@@ -165,7 +166,7 @@ class Reloader:
         log = self.service.store.log
         self._manager.reloading()
         try:
-            # In a thread: a secret's command may take its time, and so does a large ledger.
+            # In a thread, because a secret's command may be slow, and reading a large ledger is.
             service = await asyncio.to_thread(self._read)
             self._server.reconfigure(service)
         except (ConfigError, SecretError, UnsafeSettingsError, OSError) as error:
@@ -220,7 +221,7 @@ class Reloader:
 def _lookup(config: Config, spool: Spool) -> Callable[[str, str], Mapping[str, object] | None] | None:
     if not config.submit_http.enabled:
         return None
-    from mailer.cli.submitted import look_up  # noqa: PLC0415 - only for who submits by HTTP
+    from mailer.cli.submitted import look_up  # noqa: PLC0415 - only for submission by HTTP
 
     return partial(look_up, spool)
 
@@ -238,7 +239,7 @@ def _name(address: Address) -> str:
 
 
 def _not_available(error: OSError, settings: Settings, spool: Spool) -> Exception:
-    """Say in a sentence why an address cannot be listened on; other trouble is returned as it is."""
+    """Return a Failure that explains why an address cannot be listened on; return other errors unchanged."""
     where = error.filename or _name((settings.host or "*", settings.port))
     match error.errno:
         case errno.EADDRINUSE:
@@ -263,7 +264,7 @@ def _not_available(error: OSError, settings: Settings, spool: Spool) -> Exceptio
 
 
 def _holder(spool: Spool) -> str:
-    """Say which program may have the port that we cannot get: one of ours at this spool, as a rule."""
+    """Describe the program that probably holds the port: usually another `mailer serve` on this spool."""
     with suppress(OSError):
         for each in running(spool):
             if each.name == "mailer serve":
@@ -271,9 +272,9 @@ def _holder(spool: Spool) -> str:
     return "Another program listens there, which `ss -ltnp` names"
 
 
-# Any: what uvloop makes is a loop, and nothing here may depend on uvloop's being there.
+# Typed Any because uvloop may not be installed, also where types are checked.
 def _loop_factory() -> Callable[[], Any] | None:
-    """The event loop of uvloop where the `speed` extra is installed, else asyncio's own."""
+    """Return uvloop's event loop factory if the `speed` extra is installed; None for asyncio's default."""
     try:
         factory: Callable[[], Any] = importlib.import_module("uvloop").new_event_loop
     except ImportError:

@@ -1,4 +1,4 @@
-"""`mailer session`: one SMTP session on standard input, without a daemon; `mailer-sendmail` starts it."""
+"""`mailer session`: serve one SMTP session on standard input, without a daemon, for `mailer-sendmail`."""
 
 import os
 import socket
@@ -18,12 +18,12 @@ from mailer.spool.layout import Spool
 )
 @config_option
 def session() -> Exit:
-    """Take mail from one program on standard input, a socket, as at `submitSocket`: no receiver runs.
+    """Take mail from one program on standard input, a socket, as at `submitSocket`, when no receiver runs.
 
-    Only root and the spool's owner can. The program is who this process is, and `localUsers` says whose its
-    mail is, with the same limits.
+    Only root and the spool's owner can use it. The program on the socket counts as the user of this process;
+    `localUsers` maps that user to a mailer user, with the same limits.
     """
-    from mailer.cli import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.cli import loop  # noqa: PLC0415 - not needed for --help and completion
     from mailer.config import checks  # noqa: PLC0415 - as above
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
 
@@ -56,7 +56,7 @@ async def _serve(
     log, committer = open_log(spool, Level.WARNING), Committer(spool)
     settings = receiver.settings(loaded.config, None)
     service = receiver.service(loaded, settings, Store(spool, committer, log, time.time), None)
-    # Before anything is written, and before a thread runs.
+    # Before anything is written, and before a thread starts.
     become_owner(loaded.config.spool_dir)
     committer.start()
     try:

@@ -1,4 +1,4 @@
-"""From the configuration to open things: the spool, its ledger, its log, and the user that we should be."""
+"""Set-up that commands share: load the configuration, open spool and logs, become the spool's owner."""
 
 import math
 import os
@@ -27,30 +27,30 @@ from mailer.spool.state.pause import describe, read_pause
 
 
 class Workplace(msgspec.Struct, frozen=True):
-    """What a command at the spool works with."""
+    """What a command that works on the spool needs."""
 
     config: Config
     spool: Spool
     log: MailLog
     operator: str
-    """Who is at the command line, for the journal and the ledger."""
+    """The user who typed the command, for the journal and the ledger."""
 
 
 def configuration() -> Loaded:
-    """Load the configuration that --config, the environment or the usual places name; raises ConfigError."""
+    """Load the configuration from --config, the environment or the default paths; raises ConfigError."""
     return load(config_path(), os.environ)
 
 
 @contextmanager
 def workplace(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[Workplace]:
-    """Open the spool for a command that inspects or operates it, as the user that the spool belongs to.
+    """Open the spool, as its owner, for a command that inspects it or operates on it.
 
     Args:
-        loaded: the configuration; None: it is loaded here.
-        http: as `become_owner`.
+        loaded: the configuration; None to load it here.
+        http: as for `become_owner`.
 
     Raises:
-        ConfigError, SpoolError: it cannot be opened.
+        ConfigError, SpoolError: the configuration or the spool cannot be used.
     """
     config = (loaded or configuration()).config
     operator = operator_name(os.environ)
@@ -61,19 +61,19 @@ def workplace(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[W
 
 
 def program_log(config: Config, spool: Spool, level: Level) -> MailLog:
-    """Open the mail log for a program that others watch: in the format that was asked for."""
+    """Open the mail log of a program, in the format of --log-format or `logFormat`."""
     form = Format(log_format() or config.log_format.value)
     return open_log(spool, level, form, keep=float(config.log_retention))
 
 
 def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: float = math.inf) -> MailLog:
-    """Open the mail log: the ledger in the spool, and standard error for what is as grave as `level`.
+    """Open the mail log: the ledger in the spool, and standard error for events of `level` and above.
 
     Args:
-        spool: where the ledger is.
-        level: the least grave that is shown.
-        form: how it is shown.
-        keep: seconds that the ledger keeps a day after its end.
+        spool: the spool that the ledger is in.
+        level: the lowest level that is written to standard error.
+        form: the format on standard error.
+        keep: seconds for which the ledger keeps a day after its end.
     """
     sink = stderr_sink(level, time.time, form=form, journald=_stderr_is_the_journal(os.environ))
 
@@ -84,16 +84,16 @@ def open_log(spool: Spool, level: Level, form: Format = Format.LOGFMT, *, keep: 
 
 
 def _stderr_is_the_journal(environ: Mapping[str, str]) -> bool:
-    """Whether systemd reads our standard error (systemd.exec(5), JOURNAL_STREAM)."""
+    """Return whether standard error goes to journald (systemd.exec(5), JOURNAL_STREAM)."""
     state = os.fstat(sys.stderr.fileno())
     return environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
 
 
 def operator_name(environ: Mapping[str, str]) -> str:
-    """Name the login that a command acts for: who called sudo, else whose process this is."""
+    """Return the login of the user who gave the command: the caller of sudo, or else the process's user."""
     uid = os.getuid()
     if uid == 0 and environ.get("SUDO_USER"):
-        # Anybody can set the variable; only to root has sudo set it.
+        # Any user can set the variable, so believe it only in a process of root.
         return printable(environ["SUDO_USER"], 64)
     try:
         return pwd.getpwuid(uid).pw_name
@@ -105,8 +105,8 @@ def make_spool(path: Path) -> Spool:
     """Open the spool for a program that may be the first to use it.
 
     Raises:
-        Failure: there is none and it could not be made.
-        SpoolError: there is one that cannot be used.
+        Failure: the spool does not exist and cannot be created.
+        SpoolError: the spool exists and cannot be used.
     """
     try:
         return Spool.open(path, create=True)
@@ -117,18 +117,18 @@ def make_spool(path: Path) -> Spool:
 
 
 def become_owner(path: Path, *, http: bool = False, events: bool = False) -> None:
-    """As root on another user's spool, become that user for good; otherwise do nothing.
+    """Drop root privileges permanently to the user that owns the spool; do nothing if that is root.
 
-    Root's `mailer spool retry` must leave no file behind that the spool's programs cannot use. Sockets that
-    need root are bound before.
+    Otherwise root's `mailer spool retry` could leave files that the spool's programs cannot use. Sockets that
+    need root must be bound before.
 
     Args:
         path: the spool.
-        http: whether a token server or an interface over HTTP may be asked afterwards.
-        events: whether events may be told afterwards.
+        http: whether HTTP requests to a token server or a provider may follow.
+        events: whether events may be delivered afterwards.
 
     Raises:
-        OSError: the system does not let us; we are still root.
+        OSError: the system refuses the change; the process may still be root.
     """
     owner = _Owner.of(path)
     if owner is None:
@@ -143,7 +143,7 @@ def become_owner(path: Path, *, http: bool = False, events: bool = False) -> Non
 
 @contextmanager
 def acting_as_owner(path: Path) -> Iterator[None]:
-    """As root on another user's spool, act as that user for the block, and be root again: to bind, say."""
+    """As root, act as the spool's owner within the block only, so that root can still bind ports later."""
     owner = _Owner.of(path)
     if owner is None:
         yield
@@ -200,8 +200,8 @@ _IMPORTED_LATE = (
     "mailer.spool.lock",
     "mailer.spool.state.suppression",
 )
-"""What is otherwise imported when it is first needed. Root's own Python may lie where the spool's owner
-cannot read (pyenv and pipx in /root), so whoever is about to become the owner imports it before."""
+"""Modules that are otherwise imported on first use. The spool's owner may be unable to read root's Python
+(pyenv and pipx install in /root), so they are imported before root becomes the owner."""
 
 
 _FOR_HTTP = (
@@ -213,30 +213,30 @@ _FOR_HTTP = (
     "mailer.send.http.session",
     "mailer.send.replies.http",
 )
-"""The same, where HTTP is spoken: with a token server, or with a provider's interface."""
+"""The same, for programs that send HTTP requests to a token server or to a provider's interface."""
 
 
 _FOR_EVENTS = ("aiohttp", "mailer.calls.command", "mailer.calls.post", "mailer.cli.event_delivery")
-"""The same, for those who tell events."""
+"""The same, for programs that deliver events."""
 
 
 def uses_http(config: Config) -> bool:
-    """Tell whether a provider is logged in to with an access token, or takes mail over HTTP."""
+    """Return whether any provider needs an access token for its login, or takes mail over HTTP."""
     return any(provider.oauth or provider.api for provider in config.providers)
 
 
 class _Owner(msgspec.Struct, frozen=True):
-    """The user that a spool belongs to, if that is not root."""
+    """The user who owns a spool, if that is not root."""
 
     uid: int
     gid: int
     groups: list[int]
     home: dict[str, str]
-    """Environment: a secret's command looks for its files at home."""
+    """Environment variables of the user, since a secret's command looks for files in $HOME."""
 
     @classmethod
     def of(cls, path: Path) -> "_Owner | None":
-        """Return the user that root should become for this spool; None: no other, or we are not root."""
+        """Return the user that root should become for this spool; None if not root, or if root owns it."""
         if os.geteuid() != 0:
             return None
         try:
@@ -258,6 +258,6 @@ class _Owner(msgspec.Struct, frozen=True):
 
 
 def say_if_paused(spool: Spool) -> None:
-    """Tell on standard error, beside any listing, that the operator has paused the runners."""
+    """Report on standard error that the operator has paused the runners."""
     if paused := read_pause(spool):
         tell(sys.stderr, f"{describe(paused)}\n")

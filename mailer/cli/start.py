@@ -1,7 +1,7 @@
-"""What keeps `mailer serve` from starting with a configuration that loads: for the start and `config check`.
+"""Find what keeps `mailer serve` from starting with a valid configuration, for its start and `config check`.
 
-Each problem names the key, the file or address, and what to type. The files are looked at as the effective
-user, which for `config check` is the spool's owner.
+Each problem names the key, the file or address, and what to type. Files are checked as the effective user,
+which for `config check` is the spool's owner.
 """
 
 import os
@@ -25,25 +25,25 @@ from mailer.spool.layout import foreign
 
 
 def obstacles(loaded: Loaded, inherited: Sequence[Inherited] = ()) -> tuple[Problem, ...]:
-    """Say why the receiver cannot start; empty: it can, if its ports are free.
+    """Return the reasons why the receiver cannot start; if there are none, it can, if its ports are free.
 
-    May run the command that `defaultPassword` names.
+    This may run the command that `defaultPassword` names.
 
     Args:
         loaded: the configuration.
-        inherited: sockets that need not be made.
+        inherited: sockets from the service manager, which need not be bound.
     """
     config = loaded.config
     refusals = checks.refuse_to_serve(loaded)
     known = {problem.path for problem in refusals}
-    # Those that have no part in this are refused when the others are bound.
+    # Inherited sockets that no listener matches are refused later, when the sockets are set up.
     made = (*_hosts(config), *_sockets(config)) if not inherited else ()
     found = (*_users(loaded), *_spool(config), *_certificate(loaded), *made)
     return (*refusals, *(problem for problem in found if problem.path not in known))
 
 
 def _users(loaded: Loaded) -> Iterator[Problem]:
-    """Say why the receiver could not read the other logins."""
+    """Report why the receiver could not read the users file."""
     path = loaded.config.users_file
     try:
         read_users(path, owners_of(loaded.config.spool_dir))
@@ -54,7 +54,7 @@ def _users(loaded: Loaded) -> Iterator[Problem]:
 
 
 def _spool(config: Config) -> Iterator[Problem]:
-    """Say that the spool's directory holds something else, or could not be made."""
+    """Report that the spool's directory holds something else, or could not be created."""
     path = config.spool_dir
     if why := foreign(path):
         yield Problem("$.spoolDir", why)
@@ -84,7 +84,7 @@ def _certificate(loaded: Loaded) -> Iterator[Problem]:
         try:
             os.close(open_trusted(path, owners=owners, secret=secret))
         except Untrusted:
-            broken = True  # among the refusals
+            broken = True  # `refuse_to_serve` reports it.
         except OSError as error:
             broken = True
             yield _unreadable(f"$.tls.{name}", path, error, loaded)
@@ -109,7 +109,7 @@ def _pair(certificate: Path, key: Path, config: Config) -> Iterator[Problem]:
 
 
 def _hosts(config: Config) -> Iterator[Problem]:
-    """Addresses that are not this host's; whether the ports are free is for the start alone."""
+    """Report addresses that are not this host's; only the start itself can tell whether ports are free."""
     hosts = [("$.smtpHost", config.bind_address)]
     for at, listener in enumerate(config.listeners):
         if listener.unix_socket is None:
@@ -124,7 +124,7 @@ def _hosts(config: Config) -> Iterator[Problem]:
 
 
 def _no_address(host: str) -> str:
-    """Say why none of the addresses that a name stands for is this host's; empty: one is."""
+    """Return why none of the addresses of a name belongs to this host; empty if one does."""
     why = ""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

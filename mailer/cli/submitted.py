@@ -1,4 +1,4 @@
-"""What users learn over HTTP of the mail that they submitted: from its file, or from the ledger later."""
+"""Look up the state of a submitted message for its user over HTTP: in the spool, or later in the ledger."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -14,19 +14,19 @@ from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import Seen, look
 from mailer.spool.view.verdict import last_standings
 
-_PASSES = 10
-"""How often a message is looked for anew when it moves on before it could be read."""
+_MAX_SEARCHES = 10
+"""The most searches for a message that is moved each time before it can be read."""
 
 
 def look_up(spool: Spool, user: str, message_id: str) -> Mapping[str, object] | None:
-    """Describe a user's message, as `mailer spool show --json` does; None: it is not theirs, or not known.
+    """Describe a user's message like `mailer spool show --json`; None if it is unknown or another user's.
 
-    Its `state` is where it lies in the spool, or `delivered`, `failed` or `removed` once it has left.
+    Its `state` is its place in the spool, or `delivered`, `failed` or `removed` once it has left the spool.
 
     Raises:
         OSError: the spool, or the ledger, cannot be read.
     """
-    for _ in range(_PASSES):
+    for _ in range(_MAX_SEARCHES):
         found = find(spool, message_id, (*QUEUE, Place.SENT))
         if not found:
             break
@@ -65,6 +65,6 @@ def _of_ledger(spool: Spool, user: str, message_id: str) -> Mapping[str, object]
 
 
 def _state(lines: list[Line]) -> str:
-    """Say how it ended; one whose file cannot be read, or was taken away by hand, is `unknown`."""
+    """Return the final state; `unknown` if the file cannot be read, or was removed by hand."""
     ends = [line.message or line.event for line in lines if line.message or line.event == "removed"]
     return ends[-1] if ends else "unknown"

@@ -1,4 +1,4 @@
-"""`mailer suppress`: addresses and domains that get no mail from this host."""
+"""`mailer suppress`: manage the list of addresses and domains that get no mail from this host."""
 
 import sys
 import time
@@ -45,9 +45,10 @@ _for_option = click.option("--for", "lasting", type=DURATION, metavar="TIME", he
 def suppress() -> None:
     """Look after the suppression list: addresses and domains that get no mail from any sender.
 
-    Mail for them is taken and not sent: they bounce with 550 5.7.1 when it is their turn, the sender is
-    notified as of any bounce, and the other recipients get the mail. Notifications of ours and postmaster at
-    our own name are not concerned. A change counts from the next attempt on.
+    Mail for them is accepted but not sent: such recipients bounce with 550 5.7.1 when a runner tries the
+    message, the sender is notified as for any bounce, and the other recipients get the mail. Notifications
+    by mailer itself, and postmaster at this host's own name, are exempt. A change takes effect with the next
+    attempt.
     """
 
 
@@ -58,7 +59,7 @@ def suppress() -> None:
 @json_of("address, action (added, replaced)")
 @config_option
 def add(addresses: tuple[str, ...], reason: str, lasting: float | None, *, as_json: bool) -> None:
-    """Add addresses, or domains without what is below them; large and small letters are the same."""
+    """Add addresses, or domains, without their subdomains; upper and lower case are the same."""
     keys = [_key(each) for each in addresses]
     _add(({"address": each} for each in keys), reason, lasting, as_json=as_json)
 
@@ -75,10 +76,10 @@ def add(addresses: tuple[str, ...], reason: str, lasting: float | None, *, as_js
 @json_of("added, replaced, refused")
 @config_option
 def import_list(file: BinaryIO, reason: str, lasting: float | None, *, as_json: bool) -> Exit:
-    """Add what a file has, one a line: an address or a domain, or what `ls --json` prints.
+    """Add the entries of a file, one per line: an address, a domain, or what `ls --json` prints.
 
-    Empty lines and lines that begin with # are skipped; a line that is neither is named on standard error,
-    and the others are added. Exit code 0, or 65 when there was such a line.
+    Empty lines and lines that begin with # are skipped. An invalid line is reported on standard error, and
+    the others are added. The exit code is 0, or 65 when there was an invalid line.
     """
     refused = 0
 
@@ -109,7 +110,8 @@ def import_list(file: BinaryIO, reason: str, lasting: float | None, *, as_json: 
 def ls(part: str, *, as_json: bool) -> None:
     """List the entries whose address contains TEXT: since when, by whom, why, and until when.
 
-    With `suppressUnknown` servers add entries; one that says "not yet" counts once they refuse it again.
+    With `suppressUnknown`, refusals by servers add entries; an entry marked "not yet" takes effect once a
+    server refuses the address again.
     """
     end_with_the_pipe()
     with workplace() as at:
@@ -134,9 +136,9 @@ def ls(part: str, *, as_json: bool) -> None:
 @json_of("address, action (removed)")
 @config_option
 def rm(addresses: tuple[str, ...], *, as_json: bool) -> None:
-    """Remove entries. Mail that has bounced stays so: `mailer spool retry ID` sends it after all.
+    """Remove entries. Mail that has bounced is not tried again, unless you type `mailer spool retry ID`.
 
-    Exit code 66 when one of them is not on the list; the others are removed.
+    The exit code is 66 when an address is not on the list; the others are removed.
     """
     keys = [_key(each) for each in addresses]
     with workplace() as at:
@@ -156,7 +158,7 @@ def _add(
     as_json: bool = False,
     quiet: bool = False,
 ) -> tuple[int, int]:
-    """Add entries, say what became of each, and return how many are new, and how many were there."""
+    """Add entries, print the result for each, and return how many are new, and how many were replaced."""
     now = time.time()
     usual: dict[str, Any] = {"at": clock.rfc3339(now), "reason": reason}
     if lasting is not None:
@@ -173,7 +175,7 @@ def _add(
 
 
 def _row(line: bytes) -> dict[str, str]:
-    """Read a line of a list; nothing where it says nothing. Raises ValueError, MsgspecError."""
+    """Parse a line of a list; empty for an empty line or a comment. Raises ValueError, MsgspecError."""
     text = line.decode().strip()
     if not text or text.startswith("#"):
         return {}
@@ -189,7 +191,7 @@ def _row(line: bytes) -> dict[str, str]:
 
 
 def suspicion(entry: Entry) -> str:
-    """Say why an entry does not count yet."""
+    """Explain why an entry does not take effect yet."""
     told = f"{entry.address}  not yet: refused at {_second(entry.at)} by {entry.by}: {entry.reason}"
     return f"{told}; it counts once that happens again after {_second(entry.awaits)}"
 

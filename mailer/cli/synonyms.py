@@ -1,4 +1,4 @@
-"""Words of Postfix, Exim and others for states and events, which their operators type for ours."""
+"""Synonyms: the words of Postfix, Exim and others for states and events, which their operators type."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ STATES = {
     "unreadable": ("corrupt",),
     "waiting": ("new", "retry"),
 }
-"""By the directories of the spool (`spool.layout.Place`)."""
+"""For each synonym the directories of the spool that it may mean (`spool.layout.Place`)."""
 
 EVENTS = {
     "auth-failed": ("login-failed",),
@@ -49,11 +49,11 @@ EVENTS = {
     "thawed": ("released",),
     "throttled": ("limited",),
 }
-"""By the events of the ledger (`maillog.ledger.EVENTS`)."""
+"""For each synonym the events of the ledger that it may mean (`maillog.ledger.EVENTS`)."""
 
 
 class Word(click.Choice[str]):
-    """A choice that knows other programs' words, too: one that means one of ours is taken for it."""
+    """A click choice that also accepts unambiguous synonyms, and lists the meanings of ambiguous ones."""
 
     def __init__(self, choices: Sequence[str], synonyms: Mapping[str, Sequence[str]]) -> None:
         super().__init__(choices, case_sensitive=False)

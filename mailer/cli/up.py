@@ -1,4 +1,4 @@
-"""`mailer up`: receiver, runner and monitor in the foreground, three processes with one Ctrl-C."""
+"""`mailer up`: run receiver, runner and monitor in the foreground, as three processes that Ctrl-C ends."""
 
 import os
 import signal
@@ -23,12 +23,12 @@ from mailer.maillog import outlet
 
 _ENDING = {signal.SIGINT, signal.SIGTERM}
 _SIGNALS = {*_ENDING, signal.SIGCHLD, signal.SIGHUP, signal.SIGIO}
-_MARGIN = 10.0
-"""Seconds beyond the grace time after which a child that does not end is killed."""
+_KILL_MARGIN = 10.0
+"""Seconds after `sending.shutdownGrace` until a child that has not ended is killed."""
 
 
 class _Child(subprocess.Popen[bytes]):
-    """One of our programs, running."""
+    """A running child process."""
 
     def __init__(
         self,
@@ -39,16 +39,16 @@ class _Child(subprocess.Popen[bytes]):
         needed: bool = True,
         sockets: int = 0,
     ) -> None:
-        """Start it at once.
+        """Start the program.
 
         Args:
-            program: what the operator calls it.
-            argv: of its command line.
-            environ: beside our own environment.
-            needed: mail does not flow without it.
-            sockets: how many of the service manager's are for it.
+            program: its name for the operator.
+            argv: its command line.
+            environ: variables added to this process's environment.
+            needed: whether mail does not flow without it.
+            sockets: how many of the service manager's sockets it gets.
         """
-        # A process group of its own: Ctrl-C reaches us alone, and each child gets one signal, ours.
+        # In a separate process group, so that Ctrl-C reaches only `mailer up`, which signals each child once.
         super().__init__(
             argv,
             stdin=subprocess.DEVNULL,
@@ -61,7 +61,7 @@ class _Child(subprocess.Popen[bytes]):
 
     @property
     def code(self) -> int:
-        """Its exit code, once it has ended; a signal that ended it is a defect."""
+        """The exit code, once the program has ended; being killed by a signal counts as a defect."""
         return self.returncode if self.returncode >= 0 else Exit.SOFTWARE
 
 
@@ -75,20 +75,20 @@ class _Child(subprocess.Popen[bytes]):
 def up() -> int:
     """Receive and send in the foreground, until Ctrl-C.
 
-    Starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer monitor`.
-    When one of the first two ends by itself the others are ended too, and the exit code is that of the first.
-    Mail goes on without a monitor; when that ends, for a taken port for example, standard error says so.
-    SIGHUP, or `mailer reload`, has all of them read the configuration again. They end when their terminal is
-    closed, unless nohup(1) started them.
+    This starts `mailer serve`, `mailer-send --watch` and, unless `enableHealthCheck` is false, `mailer
+    monitor`. When one of the first two ends by itself, the others are ended too, and the exit code is that of
+    the first to end. Mail flows without the monitor; if that ends, for example because its port is in use, a
+    line on standard error reports it. SIGHUP, or `mailer reload`, makes all of them reload the configuration.
+    They end when their terminal is closed, unless they were started by nohup(1).
     """
     outlet.install()
-    # The programs inherit it: each takes up a SIGHUP that came while it started.
+    # The children inherit the blocked signal: each handles a SIGHUP that arrived while it was starting.
     postpone()
     manager, sockets = ServiceManager.of(os.environ), activation.passed_on(os.environ, os.getpid())
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
-    # Once, before all of them try at the same time; the monitor makes none.
+    # Create the spool before several children try at the same time; the monitor does not create one.
     with acting_as_owner(loaded.config.spool_dir):
         make_spool(loaded.config.spool_dir).close()
     told: list[int] = []
@@ -110,27 +110,28 @@ def up() -> int:
         children.append(_Child("mailer monitor", argv, reports.environ, needed=False))
     for child in children:
         reports.expect(child.pid, child.program, needed=child.needed)
-    # Where nohup(1) has it ignored, the children inherit that, and know; an ignored signal is not waited for.
+    # sigwait does not return ignored signals, so SIGHUP needs a handler. It is set only now because children
+    # of a `nohup mailer up` must inherit that SIGHUP is ignored.
     signal.signal(signal.SIGHUP, lambda *_: None)
-    # From here on every signal is waited for. The children were started before, or they would have inherited
-    # the mask.
+    # From here on, signals are received by sigwait. The children were started before, since they would
+    # inherit the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     code = Exit.OK if told else _wait_for_an_end(children, terminal, reports)
     manager.stopping()
-    _end(children, patience=loaded.config.sending.shutdown_grace + _MARGIN)
-    # One that got the signal before it could handle it has done nothing wrong.
+    _end(children, patience=loaded.config.sending.shutdown_grace + _KILL_MARGIN)
+    # A child that got SIGTERM before it had installed its handler has not failed.
     return code or max(0 if child.returncode == -signal.SIGTERM else child.code for child in children)
 
 
 def _wait_for_an_end(children: list[_Child], terminal: Terminal, reports: NotifyRelay) -> int:
-    """Wait for a signal, or for a needed child that ends unasked; return the latter's exit code, else 0.
+    """Wait until a signal arrives or a needed child ends by itself; return that child's exit code, or 0.
 
-    Others that end are reported, and taken from the list. SIGHUP is passed on: each program reads the
-    configuration again.
+    Other children that end are reported and removed from the list. SIGHUP is passed on to the children, which
+    reload the configuration.
     """
     while True:
         for child in [child for child in children if child.poll() is not None]:
-            code = _unasked(child)
+            code = _report_end(child)
             if child.needed:
                 return code
             children.remove(child)
@@ -147,7 +148,7 @@ def _wait_for_an_end(children: list[_Child], terminal: Terminal, reports: Notify
                 return Exit.OK
 
 
-def _unasked(child: _Child) -> int:
+def _report_end(child: _Child) -> int:
     status = child.returncode
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
     then = "everything ends" if child.needed else "mail goes on without it"
@@ -156,7 +157,7 @@ def _unasked(child: _Child) -> int:
 
 
 def _end(children: Sequence[_Child], patience: float) -> None:
-    """Have the children finish what is in flight; kill them after `patience` seconds or a second signal."""
+    """Let the children finish what is in flight; kill them after `patience` seconds or at a second signal."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + patience

@@ -1,4 +1,4 @@
-"""`mailer user`: the logins beside the configuration's own."""
+"""`mailer user`: manage the users file, the logins in addition to the configuration's own."""
 
 import os
 import sys
@@ -40,9 +40,9 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
 def user() -> None:
     """Look after the users file: more logins, each with its own rights.
 
-    Passwords are kept as hashes, so these users log in with PLAIN or LOGIN; CRAM-MD5, which needs the
-    password itself, is for the configuration's own login. The receiver sees a change within a second,
-    limits at its next start or SIGHUP.
+    Passwords are stored as hashes, so these users log in with PLAIN or LOGIN; CRAM-MD5, which needs the
+    password itself, works only for the configuration's own login. The receiver applies a change within a
+    second, and changed limits at its next start or SIGHUP.
     """
 
 
@@ -74,7 +74,7 @@ def add(
     _check_name(name)
     _check_patterns(allowed)
     _check_new(name, _read())
-    # Before the file is locked: a human may take their time.
+    # Ask before the file is locked, since typing may take long.
     hashed = hashes.hash_password(_new_password(), os.urandom)
     with _changing() as users:
         _check_new(name, users)
@@ -97,7 +97,7 @@ def add(
 @json_of("name, action")
 @config_option
 def passwd(name: str, *, as_json: bool) -> None:
-    """Give a user a new password; the old one, or the token, ends at once."""
+    """Give a user a new password; the old one, or the token, becomes invalid immediately."""
     _known(name)
     hashed = hashes.hash_password(_new_password(), os.urandom)
     with _changing() as users:
@@ -120,8 +120,8 @@ def passwd(name: str, *, as_json: bool) -> None:
 def token(name: str, allowed: tuple[str, ...], *, as_json: bool) -> None:
     """Give a user a random token in place of a password, and print it, this once.
 
-    Nobody guesses it, and it is quick to check: the thing for programs, by SMTP
-    and by HTTP (submitHttp). A user that is not there is added with --allow.
+    A token cannot be guessed and is quick to check, so it suits programs, over SMTP and over HTTP
+    (submitHttp). With --allow, a user who does not exist is added.
     """
     _check_name(name)
     _check_patterns(allowed)
@@ -136,7 +136,7 @@ def token(name: str, allowed: tuple[str, ...], *, as_json: bool) -> None:
         done = "token changed" if known else "added"
         sys.stdout.write(json_line({"name": name, "action": done, "token": made}))
         return
-    # Standard output is the token alone, so that it can be redirected to a file.
+    # Print only the token on standard output, so that it can be redirected to a file.
     done = "changed the token of" if known else "added"
     sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
     sys.stderr.flush()
@@ -161,7 +161,7 @@ def _token_refusal(name: str, *, known: bool) -> Failure:
 def allow(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
     """Let a user send as more addresses: each PATTERN is an address, a domain, or * for all.
 
-    The receiver sees it within a second.
+    The receiver applies the change within a second.
     """
     _known(name)
     _check_patterns(patterns)
@@ -178,7 +178,7 @@ def allow(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
 @json_of("name, allowedSenders")
 @config_option
 def deny(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
-    """Take addresses from those that a user may send as, as `mailer user ls` shows them."""
+    """Stop a user from sending as the given addresses, written as `mailer user ls` shows them."""
     _known(name)
     with _changing() as users:
         known = users[name].allowed_senders
@@ -208,7 +208,7 @@ def _say_senders(name: str, senders: tuple[str, ...], *, as_json: bool) -> None:
 @json_of("name, hash (password or token), allowedSenders, maxPerHour, maxPerDay (null: as rateLimits)")
 @config_option
 def ls(*, as_json: bool) -> None:
-    """List the users; never their hashes."""
+    """List the users, but not their hashes."""
     users = _read().values()
     if users and not as_json:
         sys.stdout.write("NAME\tLOGS IN BY\tMAY SEND AS\tLIMITS\n")
@@ -232,7 +232,7 @@ def ls(*, as_json: bool) -> None:
 @json_of("name, action")
 @config_option
 def rm(name: str, *, as_json: bool) -> None:
-    """Remove a user; sessions that have logged in go on to their end."""
+    """Remove a user; sessions that have logged in already are not interrupted."""
     _known(name)
     with _changing() as users:
         users.pop(name, None)
@@ -244,7 +244,7 @@ def rm(name: str, *, as_json: bool) -> None:
 @json_of("name, right")
 @config_option
 def check(name: str, *, as_json: bool) -> Exit:
-    """Say whether a password, asked for or read from standard input, is the user's: exit code 0 or 1."""
+    """Check whether a password, asked for or read from standard input, is the user's: exit code 0 or 1."""
     known = _known(name)
     right = hashes.matches(_password("Password"), known.hash)
     _say("right" if right else "wrong", {"name": name, "right": right}, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`mailer-send --watch`: runners one after the other, each with the configuration of its time."""
+"""`mailer-send --watch`: run a runner until a signal, and replace it by a new one when SIGHUP reloads."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ from mailer.config.secrets import SecretError
 from mailer.maillog.events import Level, MailLog
 from mailer.send.heartbeat import Heartbeat
 from mailer.send.run import open_runner
-from mailer.send.runner import Runner  # noqa: TC001 - with the others of its room
+from mailer.send.runner import Runner  # noqa: TC001 - next to the other imports from send
 from mailer.spool.layout import Spool
 from mailer.spool.state import provider_state
 from mailer.spool.state.programs import Registration
@@ -32,10 +32,10 @@ MODE = "watch"
 
 
 class Watch:
-    """Works until a signal ends it; at SIGHUP a runner with the new configuration takes over.
+    """Delivers mail until a signal ends it; at SIGHUP a runner with the new configuration takes over.
 
-    The old one claims nothing more and finishes what it has in hand, however long that takes: to cut it off
-    could send a message twice.
+    The old runner claims no more messages, and finishes those that it has claimed, however long that takes:
+    interrupting it could send a message twice.
     """
 
     def __init__(self, loaded: Loaded, spool: Spool, log: MailLog, manager: ServiceManager) -> None:
@@ -47,19 +47,19 @@ class Watch:
         self._hung_up = asyncio.Event()
         self._terminal = Terminal()
         self._runner: Runner | None = None
-        """That claims; earlier ones only finish."""
+        """The runner that claims messages; earlier runners only finish theirs."""
         self._shifts: set[asyncio.Task[None]] = set()
         self._telling: asyncio.Task[None] | None = None
-        """Tells events as the newest configuration says; None: nobody is told."""
+        """The event delivery of the current configuration; None if `onEvent` is off."""
 
     async def run(self) -> None:
-        """Work; raises what the first runner's start does, and what ends a runner unasked."""
+        """Run until a signal; raises errors of the first runner's start, and any that end a runner."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        listen(loop, self._hear)
+        listen(loop, self._on_hangup)
         await self._begin(self._loaded, self._log)
-        # Only now: a program that finds us by it may signal us.
+        # Register only now: `mailer reload` finds this program by its registration, and signals it.
         with Registration(self._spool, "mailer-send --watch", str(self._loaded.path)) as entry:
             self._manager.ready(self._describe())
             with Vitals(self._manager, self._spool, self._log, self._describe).kept():
@@ -67,7 +67,7 @@ class Watch:
 
     async def _work(self, entry: Registration) -> None:
         waits = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reloads(entry))}
-        # Waited for at the end: what is being taken in is finished.
+        # The pickup is among the tasks awaited at the end, so that it finishes the message in progress.
         self._shifts.add(asyncio.create_task(self._take_in()))
         while not self._stop.is_set():
             done, _ = await asyncio.wait({*waits, *self._shifts}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,7 +83,7 @@ class Watch:
     async def _take_in(self) -> None:
         await drops.keep_taking_in(lambda: self._loaded, self._spool, lambda: self._log, self._stop)
 
-    def _hear(self) -> None:
+    def _on_hangup(self) -> None:
         if self._terminal.gone:
             self._end()
         else:
@@ -111,7 +111,7 @@ class Watch:
     async def _reload(self, entry: Registration) -> None:
         before = self._runner
         try:
-            # In a thread: a secret's command may take its time.
+            # In a thread, because a secret's command may be slow.
             loaded = await asyncio.to_thread(_read, self._loaded.path)
             log = program_log(loaded.config, self._spool, Level.INFO)
             await self._begin(loaded, log)
@@ -123,7 +123,7 @@ class Watch:
         self._loaded, self._log = loaded, log
         if before is not None:
             before.begin_nothing_more()
-        # What was wrong with a provider may be what was corrected: the next message tries it.
+        # The new configuration may have corrected what a provider was paused for: the next message tries it.
         with suppress(OSError):
             provider_state.end_pauses(self._spool, datetime.fromtimestamp(time.time(), UTC))
         if restart:
@@ -132,7 +132,7 @@ class Watch:
         entry.read_again(restart=restart)
 
     async def _begin(self, loaded: Loaded, log: MailLog) -> None:
-        """Start a runner, which is `_runner` once it works; raises what its start does."""
+        """Start a runner and wait until it is `_runner`; raises the errors of its start."""
         ready = asyncio.Event()
         task = asyncio.create_task(self._shift(loaded, log, ready))
         begun = asyncio.create_task(ready.wait())
@@ -159,7 +159,7 @@ class Watch:
             self._telling.cancel()
             self._telling = None
         if config.on_event.enabled:
-            from mailer.cli.event_delivery import deliverer, tell_on  # noqa: PLC0415 - few hosts tell events
+            from mailer.cli.event_delivery import deliverer, tell_on  # noqa: PLC0415 - few hosts use onEvent
 
             if made := deliverer(config, self._spool, log):
                 self._telling = asyncio.create_task(tell_on(made, log))

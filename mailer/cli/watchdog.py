@@ -1,17 +1,18 @@
-"""The sign of life that a watchdog waits for, and the line of text that says what a program does.
+"""Feed the service manager's watchdog, and report the program's status to it.
 
-A watchdog that is not fed restarts the program. So it is starved only by what a restart may mend:
+The service manager restarts a program that does not feed its watchdog. So feeding stops only for faults that a
+restart may repair:
 
-| what is wrong | would a restart mend it | the watchdog |
+| fault | would a restart repair it? | the watchdog |
 | --- | --- | --- |
-| the event loop hangs | yes: it is a defect of this process | starves: the loop feeds it |
-| the thread that makes mail durable hangs, and the disk does not | yes, as above | starves |
-| the spool was moved, replaced or unmounted; our descriptors or memory are used up | yes: a new process opens the spool that is there now | starves |
+| the event loop hangs | yes: it is a defect of this process | is not fed, because the loop feeds it |
+| the committer thread, which makes mail durable, hangs, and the disk does not | yes, as above | is not fed |
+| the spool was moved, replaced or unmounted; this process has no more descriptors or memory | yes: a new process opens the spool that is there now | is not fed |
 | the disk is full, read-only, broken or forbidden | no: a new process finds the same disk, and clients that get 452 now would get no answer | is fed; the status says what is wrong |
-| the disk does not answer | no: a process that waits for it cannot even be killed | is fed, the same, unless the loop itself waits for that disk |
+| the disk does not answer | no: a process that waits for it cannot even be killed | is fed, with such a status, unless the loop itself waits for that disk |
 
-A program that has not passed the test since it was started feeds the watchdog whatever the test says: the
-restart before it did not help. So one fault costs one restart, never a loop of them.
+A program that has not passed the self-test since its start feeds the watchdog whatever the result: the previous
+restart did not help. So one fault costs one restart, never a loop of restarts.
 """  # noqa: E501 - a table
 
 import asyncio
@@ -29,40 +30,41 @@ from mailer.spool.checks.self_test import queue_in_words, self_test
 from mailer.spool.layout import Spool
 
 _MENDABLE = frozenset({errno.EBADF, errno.EMFILE, errno.ENOENT, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE})
-"""Errors of what this process holds open, or has used up."""
-_STATUS_EVERY = 10.0
-"""Seconds."""
-_LOOKS = 3
-"""In the time that the watchdog waits: one that comes late costs nothing."""
+"""Errors from the descriptors that this process holds open, or of resources that it has used up."""
+_MAX_INTERVAL = 10.0
+"""The most seconds between two self-tests, each of which updates the status."""
+_TESTS_PER_TIMEOUT = 3
+"""Self-tests within the watchdog's timeout, so that a late one does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one look has found."""
+    """The result of one self-test."""
 
     trouble: OSError | None = None
-    """What the disk said to the test."""
+    """The error from the disk, if there was one."""
     silent: bool = False
-    """It has not answered."""
+    """The disk has not answered in time."""
     stuck: bool = False
-    """It has, and our own thread that waits for nothing else has not."""
+    """The disk has answered, but the worker thread, which waits for nothing else, has not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What follows."""
+    """What follows from a self-test."""
 
     feed: bool
+    """Whether to feed the watchdog."""
     words: str = ""
-    """What is wrong; empty: nothing."""
+    """What is wrong; empty if nothing is."""
 
 
 def judge(found: Finding, *, passed: bool) -> Verdict:
-    """Say whether the watchdog is fed.
+    """Decide whether to feed the watchdog.
 
     Args:
-        found: by this look.
-        passed: an earlier one of this process has found nothing wrong.
+        found: the result of this self-test.
+        passed: whether an earlier self-test of this process has succeeded.
     """
     if found.silent:
         return Verdict(feed=True, words="the spool's disk does not answer")
@@ -76,7 +78,7 @@ def judge(found: Finding, *, passed: bool) -> Verdict:
 
 
 class Vitals:
-    """Looks at the spool every few seconds, and tells the service manager."""
+    """Runs the self-test every few seconds, and reports to the service manager."""
 
     def __init__(
         self,
@@ -86,21 +88,23 @@ class Vitals:
         describe: Callable[[], str],
         worker: Callable[[], Future[None]] | None = None,
     ) -> None:
-        """Look at nothing yet.
+        """Prepare; no test is run yet.
 
         Args:
-            manager: gets the signs of life.
-            spool: open.
-            log: where a test that fails is reported.
-            describe: says what the program does.
-            worker: asks a thread that no mail can do without for an answer; None: there is none.
+            manager: gets the watchdog messages and the status.
+            spool: the open spool.
+            log: gets a line when the self-test fails or succeeds again.
+            describe: returns what the program is doing.
+            worker: asks the thread that all mail depends on for an answer; None if there is none.
         """
         self._manager = manager
         self._spool = spool
         self._log = log
         self._describe = describe
         self._worker = worker
-        self._every = min(_STATUS_EVERY, (manager.watchdog or _STATUS_EVERY * _LOOKS) / _LOOKS)
+        self._every = min(
+            _MAX_INTERVAL, (manager.watchdog or _MAX_INTERVAL * _TESTS_PER_TIMEOUT) / _TESTS_PER_TIMEOUT
+        )
         self._looking: asyncio.Future[str] | None = None
         self._asked: Future[None] | None = None
         self._unanswered = 0
@@ -108,12 +112,12 @@ class Vitals:
         self._words = ""
 
     def status(self) -> str:
-        """Say what the program does, and what is wrong."""
+        """Return what the program is doing, preceded by what is wrong, if anything is."""
         return f"{self._words}; {self._describe()}" if self._words else self._describe()
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep the manager informed, from the running event loop, for as long as the block runs."""
+        """Keep the service manager informed, from the running event loop, while the block runs."""
         task = asyncio.get_running_loop().create_task(self._keep()) if self._manager.listens else None
         try:
             yield
@@ -125,7 +129,7 @@ class Vitals:
         while True:
             try:
                 await self._look_once()
-            except Exception as error:  # noqa: BLE001 - a defect of the test must not look like one of the program
+            except Exception as error:  # noqa: BLE001 - a defect in the test must not look like one in the program
                 self._log.error("the self-test cannot be made", error=repr(error))
                 self._manager.alive()
             await asyncio.sleep(self._every)
@@ -147,8 +151,8 @@ class Vitals:
             self._manager.status(status)
 
     async def _look(self) -> tuple[Finding, str]:
-        """Try the spool, in a thread: it may hang. One that hangs is not joined by a second."""
-        looking = self._looking or _aside(partial(_examine, self._spool))
+        """Test the spool in a thread, because it may hang; while one test hangs, do not start a second."""
+        looking = self._looking or _in_thread(partial(_examine, self._spool))
         done, self._looking = (await asyncio.wait({looking}, timeout=self._every))[0], looking
         if not done:
             return Finding(silent=True), ""
@@ -160,14 +164,14 @@ class Vitals:
         return Finding(stuck=self._worker_is_stuck()), queue
 
     def _worker_is_stuck(self) -> bool:
-        """Tell whether the worker has answered nothing since the look before the last one."""
+        """Return whether the worker has not answered for as many self-tests as fit the watchdog's timeout."""
         if self._worker is None:
             return False
         if self._asked is None or self._asked.done():
             self._asked, self._unanswered = self._worker(), 0
         else:
             self._unanswered += 1
-        return self._unanswered >= _LOOKS
+        return self._unanswered >= _TESTS_PER_TIMEOUT
 
 
 def _examine(spool: Spool) -> str:
@@ -175,14 +179,14 @@ def _examine(spool: Spool) -> str:
     return queue_in_words(spool)
 
 
-def _aside(work: Callable[[], str]) -> asyncio.Future[str]:
-    """Run it in a thread of its own, which a program that ends does not wait for."""
+def _in_thread(work: Callable[[], str]) -> asyncio.Future[str]:
+    """Run a function in a daemon thread, which does not keep the program from ending."""
     future: Future[str] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+        except Exception as error:  # noqa: BLE001 - raised again where the future is awaited
             future.set_exception(error)
 
     threading.Thread(target=run, name="self-test", daemon=True).start()
