@@ -5,8 +5,8 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run `mailer`."""
-    from mailer.cli.unexamined import unexamined  # noqa: PLC0415 - mailer-send needs it not
+    """Run the `mailer` command and exit with its code."""
+    from mailer.cli.unexamined import unexamined  # noqa: PLC0415 - mailer-send does not need it
 
     with unexamined():
         from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415 - as above

@@ -1,6 +1,6 @@
-"""The summary after the lines of `mailer log`: how the last messages stand, and what to do first.
+"""The summary after the lines of `mailer log`: the state of the last messages, and what to do first.
 
-An operator who knows only a recipient types `mailer log --to ADDRESS`; this is to be the last command needed.
+An operator who knows only a recipient types `mailer log --to ADDRESS`, and should need no other command.
 """
 
 import time
@@ -22,15 +22,15 @@ from mailer.spool.layout import LOG, Spool
 from mailer.spool.scan import spots
 from mailer.spool.view.inspect import look
 
-_RECENT = 86_400.0
-"""Seconds back from now in which refusals are looked for when no time is asked for."""
-_LATELY = 3600.0
-"""Seconds; an operator who finds mail that is younger has mostly found what was looked for."""
-_OPENED = 5000
-"""Files of the queue that are opened, at most, where the log has nothing."""
+_DEFAULT_PERIOD = 86_400.0
+"""Seconds back from now to search for refused submissions when the query has no `--since`."""
+_FRESH = 3600.0
+"""Seconds; when the newest line found is younger, the operator has probably found the mail in question."""
+_MAX_OPENED = 5000
+"""The most queue files to open when the ledger has no matching line."""
 _REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _MESSAGES = 3
-"""Messages whose state is printed; the newest ones."""
+"""The number of messages whose state is printed, the newest."""
 _NEVER_CAME = (
     "next: no such mail was handed in to this relay in that time. See what was: mailer log -n 20; whether it "
     "can be reached: mailer doctor; else the application's own log says where it sends"
@@ -38,19 +38,19 @@ _NEVER_CAME = (
 
 
 class Afterword:
-    """Notes lines as they are printed, and then says what follows from them."""
+    """Collects ledger lines as they are printed, then summarizes them for people."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
         self._newest = ""
         self._redirected = False
         self._ids: dict[str, None] = {}
-        """The last messages, the newest last."""
+        """The ids of the last messages, the newest last."""
         self._refused: Line | None = None
-        """The last line, if it is about a submission that was refused."""
+        """The last line, if it reports a refused submission."""
 
     def note(self, line: Line) -> None:
-        """Take notice of a line that was found."""
+        """Record a line that the search found."""
         self._newest = max(self._newest, line.at)
         self._redirected = self._redirected or bool(line.redirected)
         if line.event in _REFUSED:
@@ -63,7 +63,7 @@ class Afterword:
                 del self._ids[next(iter(self._ids))]
 
     def lines(self, at: Workplace) -> list[str]:
-        """Say it, for people."""
+        """Return the summary, as lines for people."""
         told = [
             *self._stand(at),
             *self._went_astray(at.config),
@@ -84,10 +84,10 @@ class Afterword:
             yield f"next: {message_id}: {' '.join(story.gist)}"
 
     def _not_in_the_ledger(self, at: Workplace) -> Iterator[str]:
-        """Say how mail stands that is in the spool, and of which the ledger has no line."""
+        """Describe messages that are in the spool although the ledger has no line about them."""
         if not self._query.to:
             return
-        waits = (look(at.spool, spot) for spot in islice(spots(at.spool), _OPENED))
+        waits = (look(at.spool, spot) for spot in islice(spots(at.spool), _MAX_OPENED))
         meant = (
             seen.id
             for seen in waits
@@ -117,19 +117,19 @@ class Afterword:
             yield f"next: refused by this relay: {meant.meaning}; {meant.todo}"
 
     def _unnamed(self, spool: Spool) -> Iterator[str]:
-        """Say how many submissions were refused that nobody can assign: before they named a recipient.
+        """Count the submissions refused before they named a recipient, which no search for one can find.
 
-        Of the time that was asked for, or of the last day; after the newest that was found, if it is old.
+        The period is the one searched, or the last day. If the search found lines, it begins at the newest.
         """
         now = time.time()
-        since = self._query.since if self._query.since is not None else now - _RECENT
+        since = self._query.since if self._query.since is not None else now - _DEFAULT_PERIOD
         events = _REFUSED
         if self._newest:
             found = clock.seconds(self._newest)
-            if now - found < _LATELY:
+            if now - found < _FRESH:
                 events = _REFUSED - {
                     "login-failed"
-                }  # Anybody's: what was looked for has been found, perhaps.
+                }  # A failed login may be anybody's, and the mail in question has probably been found.
             since = max(since, found)
         asked = Query(events=events, since=since, until=self._query.until)
         lines = [line for line, _ in find(partial(spool.directory, LOG), asked) if not line.to]

@@ -1,7 +1,7 @@
-"""What a shell offers for a value at Tab: message ids, providers, users, and the senders of a user.
+"""Shell completion of values: message ids, providers, users, and the senders of a user.
 
-It only reads, ends within a moment however much is queued, and is silent about trouble: a prompt is not the
-place for it, and the command itself will say what is wrong.
+Completion only reads, and its time is bounded however long the queue is. It hides errors: they would clutter
+the prompt, and the command itself reports them when it is run.
 """
 
 import os
@@ -20,21 +20,21 @@ from mailer.config.model import Config
 from mailer.spool.layout import LOG, Place, Spool
 from mailer.spool.scan import QUEUE, spots
 
-_PATIENCE = 0.5
-"""Seconds in which ids are looked for; some 500,000 files."""
+_SEARCH_SECONDS = 0.5
+"""Seconds to search for ids, which is enough for about 500,000 files."""
 _MOST = 200
-"""Values offered at once: more is not a choice."""
-_RECENT = 500
-"""Lines of the ledger in which ids of delivered mail are looked for."""
+"""The most values to offer; a longer list is of no help to the user."""
+_RECENT_LINES = 500
+"""The number of ledger lines, from the end, to search for ids of delivered messages."""
 
 
 def message_ids(
     context: click.Context, incomplete: str, places: Iterable[Place] = QUEUE, *, delivered: bool = False
 ) -> list[str]:
-    """Offer the ids of queued messages, the newest first; with `delivered` recent ones of the ledger, too."""
+    """Offer ids of queued messages, the newest first; with `delivered`, also recent ids from the ledger."""
     prefix, found = incomplete.upper(), set[str]()
     with suppress(Exception), Spool.look(_config(context).spool_dir) as spool:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _SEARCH_SECONDS
         for spot in spots(spool, places):
             if spot.name.startswith(prefix):
                 found.add(spot.name)
@@ -43,7 +43,7 @@ def message_ids(
         if delivered:
             found.update(one for one in _recent(spool) if one.startswith(prefix))
     ids = sorted(found, reverse=True)
-    # A shell completes what all have in common: of a sorted list that is what the first and the last have.
+    # A shell completes the common prefix of all values: in a sorted list, that of the first and the last.
     return ids if len(ids) <= _MOST else [*ids[: _MOST - 1], ids[-1]]
 
 
@@ -51,20 +51,20 @@ def _recent(spool: Spool) -> Iterator[str]:
     from mailer.maillog.search import Query, find  # noqa: PLC0415 - only where delivered mail is offered
 
     lines = find(partial(spool.directory, LOG), Query(), newest_first=True, now=time.time())
-    return (found.line.id for found in islice(lines, _RECENT) if found.line.id)
+    return (found.line.id for found in islice(lines, _RECENT_LINES) if found.line.id)
 
 
 def providers(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Offer the configured providers by name, switched on or not."""
+    """Offer the names of all configured providers, enabled or not."""
     return _beginning(incomplete, lambda: by_name(_config(context).every_provider))
 
 
 def suppressed(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Offer what the suppression list has."""
+    """Offer the addresses and domains on the suppression list."""
     from mailer.spool.state.suppression import entries  # noqa: PLC0415 - only here
 
     def listed() -> Iterator[str]:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + _SEARCH_SECONDS
         with Spool.look(_config(context).spool_dir) as spool:
             yield from takewhile(lambda _: time.monotonic() < end, (one.address for one in entries(spool)))
 
@@ -77,7 +77,7 @@ def users(context: click.Context, _: click.Parameter, incomplete: str) -> list[s
 
 
 def senders(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Offer what the user whose name was typed may send as."""
+    """Offer the allowed senders of the user whose name was typed."""
     return _beginning(incomplete, lambda: _users(context)[context.params["name"]])
 
 
@@ -93,7 +93,7 @@ def _users(context: click.Context) -> Mapping[str, tuple[str, ...]]:
 
 
 def _config(context: click.Context) -> Config:
-    with context.scope(cleanup=False):  # of the command line so far, which may have --config
+    with context.scope(cleanup=False):  # The command line typed so far may have --config.
         return configuration().config
 
 
@@ -104,9 +104,9 @@ def _beginning(incomplete: str, offered: Callable[[], Iterable[str]]) -> list[st
 
 
 def _quoted(value: str) -> str:
-    """Quote a value for bash, which takes it as it stands; zsh and fish quote what they insert.
+    """Quote a value for bash, which inserts it unchanged; zsh and fish quote values themselves.
 
-    Within quotes that were typed already it is bash that closes them.
+    If the user has already typed an opening quote, bash closes it, so the value is not quoted here.
     """
     typed = os.environ.get("COMP_WORDS", "")
     bash = os.environ.get("_MAILER_COMPLETE", "").startswith("bash")

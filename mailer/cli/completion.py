@@ -1,4 +1,4 @@
-"""`mailer completion`: the scripts that make a shell complete our commands."""
+"""`mailer completion`: print the script that makes a shell complete mailer's commands."""
 
 import sys
 
@@ -19,7 +19,7 @@ from mailer.cli.options import config_option, examples
 @config_option
 def completion(shell: str) -> None:
     """Print the shell's completion script for mailer and mailer-send."""
-    from mailer.cli.main import cli  # noqa: PLC0415 - main imports us
+    from mailer.cli.main import cli  # noqa: PLC0415 - main imports this module
     from mailer.cli.send import send  # noqa: PLC0415 - only here
 
     kind = get_completion_class(shell)

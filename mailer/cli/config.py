@@ -1,4 +1,4 @@
-"""`mailer config`: is the configuration all right, and what does it come to."""
+"""`mailer config`: check the configuration, and print its effective values."""
 
 import sys
 from collections.abc import Iterator
@@ -44,11 +44,11 @@ def config() -> None:
 @json_of("path, errors and warnings [{path, message}]")
 @config_option
 def check(*, as_json: bool) -> Exit:
-    """Say everything that is wrong with the configuration.
+    """Report everything that is wrong with the configuration.
 
-    Exit code 0 when `mailer serve` and `mailer up` can use it, with warnings on standard error; 78 when they
-    would refuse it, with one error a line. Root becomes the spool's owner for it: what that one
-    cannot read, the configuration itself included, ends its `serve` with 78, too. Like `serve` it runs the
+    The exit code is 0 when `mailer serve` and `mailer up` can use it, with warnings on standard error; 78
+    when they would refuse it, with one error per line. Root checks as the spool's owner: `serve` runs as that
+    user, and exits with 78 if it cannot read a file, the configuration included. Like `serve`, it runs the
     command that `defaultPassword` may name.
     """
     try:
@@ -58,7 +58,7 @@ def check(*, as_json: bool) -> Exit:
             raise
         _print_report("", error.problems, ())
         return Exit.CONFIG
-    # As who will run it: root can read what the services cannot.
+    # Check as the user whom the services run as: root can read files that they cannot.
     with acting_as_owner(loaded.config.spool_dir):
         errors = tuple(dict.fromkeys((*obstacles(loaded), *_closed(loaded))))
     warnings = tuple(problem for problem in checks.warnings(loaded) if problem not in errors)
@@ -73,7 +73,7 @@ def check(*, as_json: bool) -> Exit:
 
 
 def _closed(loaded: Loaded) -> Iterator[Problem]:
-    """Name files that the user whom the spool belongs to, as whom the programs run, cannot read."""
+    """Find files that the spool's owner, as whom the programs run, cannot read."""
     config = loaded.config
     files = {
         "$": loaded.path,
@@ -100,6 +100,6 @@ def _print_report(path: str, errors: tuple[Problem, ...], warnings: tuple[Proble
 )
 @config_option
 def show() -> None:
-    """Print every key with the value that counts, as JSON; secrets are masked."""
+    """Print every key with its effective value, as JSON; secrets are masked."""
     document = msgspec.json.format(msgspec.json.encode(effective(configuration().config)), indent=2)
     sys.stdout.write(document.decode() + "\n")

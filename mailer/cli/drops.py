@@ -1,4 +1,4 @@
-"""Taking mail in from `drop/`: the receiver does so while it runs, and each run of the sender."""
+"""Pick up mail from the spool's `drop/`: in the receiver while it runs, and in each run of `mailer-send`."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mailer.receive.service import Service
     from mailer.spool.committer import Committer
 
-_EVERY = 10.0
-"""Seconds between the looks of a sender that stays."""
-_LONGEST = 60.0
-"""Seconds that a sender takes in before it delivers."""
+_SCAN_INTERVAL = 10.0
+"""Seconds between the scans of `drop/` by a `mailer-send --watch`."""
+_MAX_SECONDS = 60.0
+"""The most seconds that `mailer-send` picks up mail before it delivers."""
 
 
 class Drops:
-    """The receiver's part: it opens the drop directory, and takes in what lies there."""
+    """The receiver's side: prepare the drop directory, and pick up the mail in it."""
 
     def __init__(self, spool: Spool, log: MailLog) -> None:
         self._spool = spool
@@ -36,7 +36,7 @@ class Drops:
         self._end: Callable[[], None] = lambda: None
 
     def open(self, config: Config) -> None:
-        """Let users leave mail if `localUsers` says whose it is, and else let nobody."""
+        """Let users leave mail in `drop/` if `localUsers` says whose mail it is; otherwise forbid it."""
         try:
             drop.prepare(self._spool, wanted=bool(config.local_users))
         except OSError as error:
@@ -49,21 +49,21 @@ class Drops:
             )
 
     def start(self, pickup: "Pickup") -> None:
-        """Begin to take in."""
+        """Start the pickup task."""
         self._end = pickup.end
         self._pickup = asyncio.create_task(pickup.stay())
 
     async def end(self) -> None:
-        """Finish what is being taken in."""
+        """Stop the pickup, and wait for the message that it is working on."""
         self._end()
         if self._pickup is not None:
             await self._pickup
 
 
 def prepare(path: Path) -> None:
-    """Import what taking in needs, before root becomes the spool's owner, who may not be able to."""
+    """Import what a pickup needs while still root: the spool's owner may be unable to read the modules."""
     if any_drop(path):
-        import mailer.cli.receiver  # noqa: PLC0415 - aiosmtpd, for few runs
+        import mailer.cli.receiver  # noqa: PLC0415 - imports aiosmtpd, which few runs need
         import mailer.receive.pickup  # noqa: F401, PLC0415 - as above
 
 
@@ -72,32 +72,32 @@ async def take_in(
     spool: Spool,
     log: MailLog,
     stop: asyncio.Event,
-    within: float = _LONGEST,
+    within: float = _MAX_SECONDS,
     refusals: "Refusals | None" = None,
 ) -> int:
-    """Take in what lies in `drop/`, if anything does; what cannot be done is logged.
+    """Pick up the mail in `drop/`, if there is any; log what fails.
 
     Args:
         loaded: the configuration.
-        spool: whose.
-        log: of the program.
-        stop: nothing is begun once it is set.
-        within: nor after so many seconds, or a minute.
-        refusals: of a program that does this several times.
+        spool: the spool that `drop/` is in.
+        log: the program's log.
+        stop: no message is begun once it is set.
+        within: no message is begun after so many seconds, or after a minute.
+        refusals: remembers refusals between calls, for a program that calls this repeatedly.
 
     Returns:
-        How many drops went; there may be more.
+        How many drops were removed from `drop/`; there may be more.
     """
     if stop.is_set() or not any_drop(spool.path):
         return 0
-    from mailer.receive.pickup import Pickup  # noqa: PLC0415 - aiosmtpd, for few runs
-    from mailer.spool.committer import Committer  # noqa: PLC0415 - with it
+    from mailer.receive.pickup import Pickup  # noqa: PLC0415 - imports aiosmtpd, which few runs need
+    from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
     committer = Committer(spool).start()
     try:
-        service = lambda: service_for(loaded, spool, committer, log)  # noqa: E731 - asked once, if at all
+        service = lambda: service_for(loaded, spool, committer, log)  # noqa: E731 - called at most once
         pickup = Pickup(spool, log, clocks().wall, service, refusals)
-        ending = asyncio.create_task(_end(pickup, stop, min(_LONGEST, within)))
+        ending = asyncio.create_task(_end(pickup, stop, min(_MAX_SECONDS, within)))
         try:
             return await pickup.once()
         finally:
@@ -115,19 +115,19 @@ async def _end(pickup: "Pickup", stop: asyncio.Event, seconds: float) -> None:
 async def keep_taking_in(
     loaded: Callable[[], Loaded], spool: Spool, log: Callable[[], MailLog], stop: asyncio.Event
 ) -> None:
-    """Do so until `stop`, with the configuration and the log of the time."""
-    from mailer.receive.refusals import Refusals  # noqa: PLC0415 - only for a sender that stays
+    """Pick up mail until `stop` is set, each time with the current configuration and log."""
+    from mailer.receive.refusals import Refusals  # noqa: PLC0415 - only for `mailer-send --watch`
 
     refusals = Refusals(clocks().wall)
     while not stop.is_set():
         if await take_in(loaded(), spool, log(), stop, refusals=refusals):
             continue
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _EVERY)
+            await asyncio.wait_for(stop.wait(), _SCAN_INTERVAL)
 
 
 def service_for(loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog) -> "Service":
-    """Make what a session works with that is not the receiver's own.
+    """Make the service for sessions that run outside of the receiver.
 
     Raises:
         ConfigError: a receiver would not start with this configuration.

@@ -1,6 +1,6 @@
-"""`mailer-send --dry-run`: what a run would try, and through which routes; nothing is touched.
+"""`mailer-send --dry-run`: print what a run would try, and through which routes, without touching anything.
 
-In its own module, since a run from cron needs none of it.
+It is a separate module so that runs from cron need not import it.
 """
 
 import sys
@@ -27,23 +27,23 @@ from mailer.spool.view.inspect import Seen, View, look
 from mailer.spool.view.obstacles import next_attempt
 
 ORPHANED, NEW, DUE = "orphaned", "new", "due"
-"""Why a message would be taken: its runner died; it is there to be tried; its time has come."""
+"""Why a message would be claimed: its runner died; it is in `new/`; its retry is due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message that a run would take."""
+    """A message that a run would claim."""
 
     why: str
     seen: Seen
     due: tuple[Standing, ...]
-    """The recipients that would be tried; none: it would only be put where its journal says it belongs."""
+    """The recipients that would be tried; empty if the file would only be moved to where its journal says."""
     objection: str = ""
-    """Why it would be held instead of tried."""
+    """Why it would be held instead of tried; empty if it would be tried."""
 
 
 def dry_run(config: Config, spool: Spool, now: float, *, limit: int | None, as_json: bool) -> None:
-    """Print one line for each message that a run would take, in the order of the run."""
+    """Print one line for each message that a run would claim, in the order of the run."""
     directions = Directions(config)
     staging = None if keeps_mail(config) else Staging.of(config)
     horizon = Backoff.of(config.retry).horizon
@@ -81,7 +81,7 @@ def _taken(
 
 
 def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot]]:
-    # A message in hand may keep its name in new/ beside the one in cur/, where renames may be torn.
+    # Where renames may be torn, a claimed message may keep its name in new/ in addition to that in cur/.
     claimed = set(names(spool, Place.CUR.value))
     for name in claimed:
         yield ORPHANED, Spot(Place.CUR, name)
@@ -95,15 +95,15 @@ def _spots(spool: Spool, now: float, horizon: float) -> Iterator[tuple[str, Spot
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What would be done for one recipient."""
+    """The delivery that would be tried for one recipient."""
 
     address: str
     rule: str
-    """The rule of `routes` that says so; empty: none does."""
+    """The rule of `routes` that matches; empty if none does."""
     through: tuple[str, ...]
-    """The hops, in order."""
+    """The next hops, in the order in which they are tried."""
     reason: str
-    """Why there is none."""
+    """Why there is no next hop; empty if there is one."""
 
 
 def _courses(one: Taken, spool: Spool, directions: Directions, config: Config) -> list[Course]:
@@ -114,7 +114,7 @@ def _courses(one: Taken, spool: Spool, directions: Directions, config: Config) -
     def read(offset: int, length: int) -> bytes:
         with suppress(FileNotFoundError), View.open(spool, one.seen.spot) as view:
             return view.read(entry, offset, length)
-        return b""  # It has moved on.
+        return b""  # A runner has moved the file since.
 
     mail = mail_of(entry, read)
     return [_course(standing, directions.of(mail, standing.address), config) for standing in one.due]
@@ -122,7 +122,7 @@ def _courses(one: Taken, spool: Spool, directions: Directions, config: Config) -
 
 def _course(standing: Standing, way: Way, config: Config) -> Course:
     if standing.status is Status.UNCERTAIN:
-        # Its hop is tried again, and no other.
+        # An uncertain recipient is tried again at the same hop only.
         return Course(standing.address, "", (standing.hop,), "")
     through = tuple(target_name(target, config) for target in way.targets)
     return Course(standing.address, way.rule, through, way.hold or way.waits)

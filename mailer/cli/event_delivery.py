@@ -1,6 +1,6 @@
-"""Event delivery by `mailer-send`, which every host runs: after a run, or as long as a runner stays.
+"""Event delivery in `mailer-send`, which every host runs: after a run, or throughout `mailer-send --watch`.
 
-Mail never waits for them: a run tells when its own work is done, and whatever goes wrong here ends nothing.
+Mail never waits for events: a run delivers them when its own work is done, and no error here ends a run.
 """
 
 import asyncio
@@ -14,37 +14,37 @@ from mailer.maillog.events import MailLog
 from mailer.send import defects
 from mailer.spool.layout import Spool
 
-_EVERY = 1.0
-"""Seconds between looks at the ledger. *0.1 ms of processor each, with a month of days.*"""
-_AFTER_TROUBLE = 60.0
+_POLL_INTERVAL = 1.0
+"""Seconds between two polls of the ledger. *A poll takes 0.1 ms of CPU with a month of daily files.*"""
+_ERROR_INTERVAL = 60.0
 AFTER_A_RUN = 50.0
-"""Seconds that a run goes on for the receiver's sake: cron starts the next one in a minute."""
+"""Seconds into a run until which it delivers events: cron starts the next run after a minute."""
 _LEAST = 3.0
-"""The same for a run whose time is up when it has done its own work, as it may be each time."""
+"""The least seconds for events when the mail has used the run's time up, as it may in every run."""
 _LAST_WORDS = 5.0
-"""Seconds to write down that the receiver was too slow."""
+"""Seconds after the deadline in which to record that the event receiver was too slow."""
 
 
 def deliverer(config: Config, spool: Spool, log: MailLog) -> Deliverer | None:
-    """Make what tells events; None: nobody is to be told. What happens from now on will be."""
+    """Make the event deliverer, with its cursor at the ledger's present end; None if `onEvent` is off."""
     if not config.on_event.enabled:
         return None
     made = Deliverer(config.on_event, spool, log, time.time, random.random)
     try:
         made.begin()
     except OSError as error:
-        _say(log, error)
+        _log_error(log, error)
     return made
 
 
 async def tell_rest(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds: float) -> None:
-    """Tell what there is, until it is told, not taken, or time is up.
+    """Deliver the backlog, until it is empty, a batch is refused, or the time is up.
 
     Args:
-        made: tells.
-        log: hears of trouble with the spool.
-        stop: ends it at once; what is in flight is told again by the next run.
-        seconds: the same, after this time; a receiver that still has a batch then has failed.
+        made: the deliverer.
+        log: errors of the spool are logged to it.
+        stop: cancels the delivery immediately; the next run repeats the batch in flight.
+        seconds: the time limit; a batch that the receiver has not answered by then counts as failed.
     """
     seconds = max(_LEAST, seconds)
     made.deadline = asyncio.get_running_loop().time() + seconds
@@ -58,26 +58,26 @@ async def tell_rest(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds:
 
 
 async def tell_on(made: Deliverer, log: MailLog) -> None:
-    """Tell what there is and what comes, until cancelled."""
+    """Deliver the backlog and new events, until cancelled."""
     while True:
         well = await _guarded(made, log)
-        await asyncio.sleep(_EVERY if well else _AFTER_TROUBLE)
+        await asyncio.sleep(_POLL_INTERVAL if well else _ERROR_INTERVAL)
 
 
 async def _guarded(made: Deliverer, log: MailLog) -> bool:
-    """Tell once; return False after trouble of our own, which was logged."""
+    """Run one round of delivery; log errors of the spool and defects, and return False after one."""
     try:
         await made.round()
     except OSError as error:
-        _say(log, error)
+        _log_error(log, error)
         return False
-    except Exception as error:  # noqa: BLE001 - a defect here must not end the mail's run
+    except Exception as error:  # noqa: BLE001 - a defect here must not end the run
         defects.tell(log, "", error)
         return False
     return True
 
 
-def _say(log: MailLog, error: OSError) -> None:
+def _log_error(log: MailLog, error: OSError) -> None:
     why = error.strerror or str(error)
     file = f" ({error.filename})" if isinstance(error.filename, str) else ""
     log.error("events cannot be told: trouble with the spool", error=f"{why}{file}")

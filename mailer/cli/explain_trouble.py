@@ -1,4 +1,4 @@
-"""`mailer explain-trouble`: the table that decides about trouble, or what it says about one reply."""
+"""`mailer explain-trouble`: print the trouble table, or what it decides about one reply."""
 
 import re
 import sys
@@ -47,9 +47,10 @@ _PHASES = [*_OPENING, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT]
 def explain_trouble(reply: tuple[str, ...], *, phase: str, as_json: bool) -> None:
     """Print what is done about each kind of trouble, why, and which RFC says so.
 
-    Scope is whose trouble it is: the recipient's, the message's, the host's, the provider's (our account
-    there), or local (our own). With a REPLY of a server, say what it is about, which of its words or codes
-    tell, and what would be done about it; of a refusal of our own, what it means and what to type.
+    The scope says what the trouble belongs to: the recipient, the message, the host, the provider (the
+    account there), or local (mailer itself). With the REPLY of a server, print what it is about, which of its
+    words or codes say so, and what would be done about it. With a refusal by `mailer serve`, print what it
+    means and which commands help.
     """
     end_with_the_pipe()
     text = " ".join(reply)
@@ -84,9 +85,9 @@ def _row(row: Rule) -> dict[str, object]:
 
 
 def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
-    """Say what a reply is about, and what the table does about it, with another hop left and without."""
+    """Return what a reply is about, and the table's rows for it, with another hop left and without."""
     if text.startswith("HTTP "):
-        # What an interface answered; a request has no phases.
+        # The answer of an HTTP interface; a request has no phases.
         phase, shown, reading = Phase.DOT, text, read_line(Phase.DOT, text)
         status, scope = judge_http(text)
         hardness = Hardness.of(Outcome("", status, "", text, scope))
@@ -104,7 +105,7 @@ def _explain(text: str, phase: Phase) -> list[dict[str, object]]:
 
 
 def _reply(text: str) -> Reply:
-    """Read a reply as a server sends it, in one line or in several."""
+    """Parse a reply as a server sends it, of one line or several."""
     lines = [_LINE.fullmatch(line) for line in text.splitlines()] or [None]
     codes = {line[1] if line else "" for line in lines}
     if codes == {""} or len(codes) > 1:
@@ -127,9 +128,9 @@ def _doubt(text: str) -> str:
 
 
 def _judged(phase: Phase, reply: Reply) -> tuple[Scope, Hardness]:
-    """Tell whose trouble it is, and how hard."""
+    """Return the scope and the hardness of a reply."""
     if phase in _OPENING or (reply.code == 421 and phase is not Phase.DOT):
-        # The session is refused or ended (RFC 5321 3.8), which says nothing about the mail.
+        # The server refuses or ends the session (RFC 5321 3.8), which says nothing about the mail.
         scope = Scope.PROVIDER if phase is Phase.AUTH else Scope.HOST
         return scope, Hardness.PERMANENT if reply.permanent else Hardness.TEMPORARY
     status, scope = judge(phase, reply)

@@ -1,4 +1,4 @@
-"""`mailer guide`: the guides that come with mailer, on the server where they are needed."""
+"""`mailer guide`: print the guides that are installed with mailer, on the server where they are needed."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _DIRECTORIES = {"en": _SHELF, "zh-CN": _SHELF / "zh-CN"}
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """One guide."""
+    """A guide: a Markdown file named after its topic."""
 
     topic: str
     text: str
@@ -37,7 +37,7 @@ def guides(language: str) -> list[Guide]:
 
 
 def _preferred() -> str:
-    """Return the language that the environment asks for, in the order of POSIX (Base Definitions, 8.2)."""
+    """Return the language that the environment selects, in the order of POSIX (Base Definitions, 8.2)."""
     asked = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     return "zh-CN" if asked.startswith("zh") else "en"
 
@@ -71,8 +71,8 @@ def _topics(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
 def guide(topic: str | None, *, word: str | None, language: str | None, as_json: bool) -> Exit:
     """Read a guide: how to set something up, step by step; without TOPIC list them.
 
-    On a terminal it is shown page by page ($PAGER, less), else it is written as it is: Markdown. With --grep
-    the exit code is 1 when no line has the word.
+    On a terminal the guide is shown page by page ($PAGER, or less); otherwise its Markdown is written as is.
+    With --grep the exit code is 1 when no line contains the word.
     """
     end_with_the_pipe()
     chosen = _chosen(topic, language or _preferred())

@@ -1,4 +1,4 @@
-"""`mailer import`: take over what another relay has queued, each message once."""
+"""`mailer import`: take over the queue of another relay, each message exactly once."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = click.Path(path_type=Path)
 _TOO_MANY_RECIPIENTS = "4.5.3"
-"""A client would send to fewer; a queued message stays as it is."""
+"""The enhanced status of too many recipients: a client could split the message, a queued one stays whole."""
 _DONE, _REFUSED, _WAITS, _WOULD = "queued", "refused", "waits", "would queue"
 
 
@@ -50,12 +50,12 @@ _DONE, _REFUSED, _WAITS, _WOULD = "queued", "refused", "waits", "would queue"
 def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None) -> Exit:
     """Take over the mail that another relay has accepted and not delivered; stop that relay first.
 
-    Each message is queued for the recipients who have not got it, and is then taken out of the other queue:
-    its files are moved to a directory `imported` in it, and Postfix removes its own. A message that was
-    queued is not queued again, whatever was killed in between. Senders' rights and rate limits do not count.
+    Each message is queued for the recipients who have not received it yet, and is then removed from the other
+    queue: its files are moved to a directory `imported` there, and Postfix deletes its own. A message is
+    never queued twice, even if a program is killed in between. Senders' rights and rate limits do not apply.
 
-    What is refused, or cannot be read, stays where it is and is named. Exit code 0 when nothing was left, 65
-    when something was refused, 75 when something should be tried again.
+    A message that is refused, or cannot be read, stays where it is and is listed. The exit code is 0 when
+    every message was queued, 65 when one was refused, 75 when the import should be run again.
     """
     chosen = [(name, source) for name, source in sources.items() if source]
     if len(chosen) != 1:
@@ -97,7 +97,7 @@ def _queue(option: str, source: object) -> "Queue":
 
 
 class _Listing:
-    """What became of each message, as lines, and of all, as the exit code."""
+    """Prints the result for each message, and sums them up as the exit code."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -129,7 +129,7 @@ class _Listing:
 
 
 def _looked_at(queue: "Queue", name: str) -> "tuple[str, Queued | None, str]":
-    """Read a message, and change nothing."""
+    """Read a message without changing anything."""
     from mailer.imports.queue import Unreadable  # noqa: PLC0415 - as above
 
     try:
@@ -145,7 +145,7 @@ async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: 
     from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
     config = loaded.config
-    # The other queue is read as who we are, and ours written as its owner.
+    # The other queue is read as the current user, and the spool written as its owner.
     with acting_as_owner(config.spool_dir):
         spool = make_spool(config.spool_dir)
     with spool:
@@ -163,7 +163,7 @@ async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: 
 async def _take(
     loaded: Loaded, spool: Spool, service: "Service", queue: "Queue", name: str
 ) -> "tuple[str, Queued | None, str]":
-    """Queue one message, and take it out of the other queue."""
+    """Queue one message, and remove it from the other queue."""
     from mailer.imports.queue import Unreadable  # noqa: PLC0415 - as above
     from mailer.receive.transfer import transfer  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""What listings know beside the messages: what keeps all mail back, and what is not in the queue yet."""
+"""Notes for listings of messages: what holds back all mail, and which mail is not in the queue yet."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ from mailer.spool.view.obstacles import Obstacle, UsedUp, obstacles
 
 
 def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
-    """Find what keeps all mail back that could be tried now."""
+    """Find the obstacles that hold back all mail which is otherwise due."""
     targets = Directions(config).targets
     providers = [each for each in targets if isinstance(each, Provider)]
     ways = (
@@ -35,7 +35,7 @@ def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
 
 
 def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
-    """Find the providers' budgets that are; those who share mail by weight keep back their share alone."""
+    """Return exhausted budgets by account; a provider with a weight holds back only its share of the mail."""
     shared = {
         provider.account
         for equals in config.providers_by_priority.values()
@@ -54,13 +54,13 @@ def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
 
 
 def say_what_users_left(spool: Spool) -> None:
-    """Tell on standard error, beside any listing, of mail that is not in the queue yet."""
+    """Report mail in `drop/`, which is not in the queue yet, on standard error."""
     if said := drop.summary(spool).describe(time.time()):
         tell(sys.stderr, f"{spool.path / DROP}: {said}\n")
 
 
 def say_what_keeps(config: Config, spool: Spool) -> tuple[Obstacle, ...]:
-    """Tell on standard error, beside any listing, what keeps all mail back; return it."""
+    """Report on standard error what holds back all mail, and return it."""
     found = keeping(config, spool, time.time())
     for each in found:
         tell(sys.stderr, f"{printable(each.said, 2000)}\n")

@@ -1,4 +1,4 @@
-"""`mailer limits`: how much of its limit each sender has used."""
+"""`mailer limits`: show how much of its rate limit each sender and user has used."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ from mailer.spool.layout import Spool
 def limits(*, as_json: bool) -> None:
     """Show for each sender and user with a limit what they sent in the last hour and day.
 
-    It counts as the receiver does, from the ledger, messages that are on their way in excepted.
-    Limits that were changed count here at once, and in a running receiver from its next reload (`systemctl
-    reload mailer`, or SIGHUP): until then it may not make anybody wait.
+    The numbers come from the ledger, as in the receiver, except for messages that are being received now.
+    Changed limits apply here immediately, and in a running receiver from its next reload (`systemctl reload
+    mailer`, or SIGHUP): until then the receiver may not enforce a wait that is shown here.
 
     JSON is one object a line: who, hour and day (messages), maxPerHour, maxPerDay (0: no limit), wait (s).
     """
@@ -61,10 +61,10 @@ def record(use: Use) -> dict[str, object]:
 
 
 def uses(config: Config, spool: Spool, log: MailLog) -> Sequence[Use] | None:
-    """Count what everybody has used of their limits, as the receiver does; None: nobody is limited.
+    """Count the use of each limit, as the receiver does; return None if there are no limits.
 
     Raises:
-        ConfigError, SecretError, OSError: the users, or the ledger, cannot be read.
+        ConfigError, SecretError, OSError: the users file, or the ledger, cannot be read.
     """
     users = receiver.user_list(config, log)
     if not (config.rate_limits.enabled or users.limited):

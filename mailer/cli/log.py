@@ -1,4 +1,4 @@
-"""`mailer log`: the ledger, searched, printed and followed."""
+"""`mailer log`: search, print and follow the ledger."""
 
 import contextlib
 import shlex
@@ -34,14 +34,14 @@ from mailer.spool.layout import LOG
 if TYPE_CHECKING:
     from mailer.cli.afterword import Afterword
 
-_PAUSE = 0.25
-"""Seconds between looks at a ledger that is followed: three system calls."""
-_FIRST = 10
-"""Lines that are printed before new ones, as tail(1) does."""
+_POLL_INTERVAL = 0.25
+"""Seconds between two polls of the ledger with --follow; a poll makes three system calls."""
+_FOLLOWED_LINES = 10
+"""The number of lines to print before new ones, as tail(1) does."""
 
 
 def _moment(text: str) -> float:
-    """Read a time (UTC when it has no zone), a date, `today`, `yesterday`, or a duration (`2d`, `2d ago`)."""
+    """Parse a time (UTC if it has no zone), a date, `today`, `yesterday`, or a duration (`2d`, `2d ago`)."""
     now = time.time()
     midnight = now - now % 86_400
     if text in {"today", "yesterday"}:
@@ -117,10 +117,10 @@ def log(  # noqa: PLR0913 - one parameter for each option
 ) -> Exit:
     """Print what happened to mail, from the ledger; the earliest first, times in UTC.
 
-    --follow begins with the last 10 lines unless --since or -n asks for others. Exit code 66 when nothing is
-    known of the message that --id names. A search for a recipient, a sender or a subject says at the end,
-    on standard error, how the last of those messages stand and what to do first. `mailer spool why ID` tells
-    one message's whole story in words.
+    --follow begins with the last 10 lines, unless --since or -n selects others. The exit code is 66 when the
+    ledger has no line about the message that --id names. A search for a recipient, a sender or a subject ends
+    with a summary on standard error: the state of the last messages found, and what to do first.
+    `mailer spool why ID` explains in words everything that happened to one message.
     """
     if mistaken:
         _name_the_option(mistaken[0])
@@ -137,7 +137,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
         nothing_before=earliest(message_id) if message_id else None,
     )
     if lines is None and follow and since is None and not message_id:
-        lines = _FIRST
+        lines = _FOLLOWED_LINES
     after = _afterword(query) if not as_json and not events else None
     with workplace() as at:
         search = _Search(partial(at.spool.directory, LOG), query)
@@ -154,7 +154,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
     if not known and not as_json and lines != 0:
-        # For people, who would wonder whether they were heard; a program counts the lines.
+        # People would wonder whether the search ran at all; a program counts the lines.
         sys.stderr.write("nothing found\n")
     sys.stdout.flush()
     sys.stderr.writelines(f"{line}\n" for line in said)
@@ -162,23 +162,23 @@ def log(  # noqa: PLR0913 - one parameter for each option
 
 
 def _afterword(query: Query) -> "Afterword | None":
-    """Prepare to say how mail stands that is searched for; None: the search names none."""
+    """Make the summary for a search; None if it names no recipient, sender, subject or Message-ID."""
     if all(wanted is None for wanted in (query.to, query.sender, query.subject, query.message_id)):
         return None
-    from mailer.cli.afterword import Afterword  # noqa: PLC0415 - the verdict and advice, for those who search
+    from mailer.cli.afterword import Afterword  # noqa: PLC0415 - its imports are needed for searches only
 
     return Afterword(query)
 
 
 def _name_the_option(text: str) -> NoReturn:
-    """Say which option was meant: an address or an id is what people look for."""
+    """Reject a stray argument, and name the option for it: people type an address or an id."""
     option = "--id" if is_prefix(text.upper()) else "--to"
     wanted = shlex.quote(printable(text, 320))
     raise click.UsageError(f"say what {printable(text, 80)} is, with an option: mailer log {option} {wanted}")
 
 
 class _Search:
-    """What is there now, and then what is added, without a gap between the two."""
+    """A search of the existing lines, then of lines added later, without a gap between the two."""
 
     def __init__(self, directory: OpenDirectory, query: Query) -> None:
         self._directory = directory
@@ -187,7 +187,7 @@ class _Search:
         self._tail.skip()
 
     def lines(self, last: int | None) -> Iterator[Found]:
-        """Stream what is there, or the last lines of it."""
+        """Stream the existing lines that match, or the last ones of them."""
         ends = {day: position.offset for day, position in self._tail.positions.items()}
         if self._query.id:
             found = lines_of(self._directory, self._query, ends=ends)
@@ -199,16 +199,16 @@ class _Search:
         return reversed(list(islice(newest, last)))
 
     def follow(self, name: Callable[[str], str], *, as_json: bool) -> NoReturn:
-        """Print what is added until Ctrl-C, over midnight and over a directory that is replaced."""
+        """Print added lines until Ctrl-C, also past midnight and when the directory is replaced."""
         while True:
-            # One that is away may come back.
+            # A directory that is missing may come back.
             with contextlib.suppress(OSError):
                 for block in self._tail.blocks():
                     for raw in block.split(b"\n"):
                         if (line := decode(raw)) and self._query.matches(line):
                             _print(Found(line, whole(raw)), name, as_json=as_json)
             sys.stdout.flush()
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_INTERVAL)
 
 
 def _print(found: Found, name: Callable[[str], str], *, as_json: bool) -> None:

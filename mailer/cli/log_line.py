@@ -1,4 +1,4 @@
-"""One line of the ledger as a line for people."""
+"""Format one line of the ledger for people."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,19 +6,20 @@ from mailer.mail.reply import printable
 from mailer.maillog.ledger import Line
 from mailer.spool import words
 
-_RECIPIENTS = 3
-"""Recipients that are named; the others are counted."""
+_NAMED_RECIPIENTS = 3
+"""The most recipients to name in a line; the others are only counted."""
 _PROVIDER_STATES = {"closed": "in use", "open": "paused", "half-open": "on trial"}
 _ID = 26
 _EVENT = 12
+"""The widths of these columns, in characters."""
 
 
 def in_words(line: Line, name: Callable[[str], str] = str) -> str:
-    """Say in one line what happened when, to which recipients, and how it was answered.
+    """Return one line that says when it happened, what, to which recipients, and the server's reply.
 
     Args:
-        line: of the ledger.
-        name: writes a hop with the name that the operator gave it.
+        line: the line of the ledger.
+        name: maps a hop to the name that the operator gave it.
     """
     said = " ".join([*_who(line), *_where(line, name)])
     words_of_others = line.reply or line.reason
@@ -54,8 +55,10 @@ def _who(line: Line) -> list[str]:
 
 
 def _named(addresses: Sequence[str]) -> str:
-    more = len(addresses) - _RECIPIENTS
-    return ", ".join(map(words.address, addresses[:_RECIPIENTS])) + (f" and {more} more" if more > 0 else "")
+    more = len(addresses) - _NAMED_RECIPIENTS
+    return ", ".join(map(words.address, addresses[:_NAMED_RECIPIENTS])) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _where(line: Line, name: Callable[[str], str]) -> list[str]:

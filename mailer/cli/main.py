@@ -1,4 +1,4 @@
-"""The `mailer` command: its subcommands, and what the Go relay's users type."""
+"""The `mailer` command: its subcommands, and the command line of the Go relay that it replaces."""
 
 import click
 
@@ -85,14 +85,14 @@ from mailer.cli.options import config_option, examples
 def cli() -> None:
     """A localhost SMTP submission relay: a durable spool, and an independent runner.
 
-    Exit codes are those of sysexits.h: 0 all is well, 1 something was found, 2 usage, 65 the message does
-    not allow it, 66 no such message, 69 not available, 70 a defect of ours, 73 cannot create, 75 not now,
-    77 not permitted, 78 configuration.
+    Exit codes follow sysexits.h: 0 success, 1 problems were found, 2 usage, 65 the message's state does
+    not allow it, 66 no such message, 69 not available, 70 a defect in mailer, 73 cannot create, 75 temporary
+    failure, try again, 77 not permitted, 78 configuration.
     """
 
 
 def arguments_of_today(arguments: list[str]) -> list[str]:
-    """Translate how the Go relay was started, `mailer -config FILE`, into `mailer up --config FILE`."""
+    """Translate the Go relay's command line, `mailer -config FILE`, into `mailer up --config FILE`."""
     match arguments:
         case ["-config", *rest]:
             return ["up", "--config", *rest]

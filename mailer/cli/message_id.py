@@ -1,4 +1,4 @@
-"""The type of a command's argument that names a message by its id, or by the beginning of one."""
+"""A click parameter type: a message id, or the beginning of one."""
 
 import shlex
 from typing import Any
@@ -14,12 +14,12 @@ from mailer.spool.scan import QUEUE
 
 
 class MessageId(click.ParamType[str]):
-    """An id, or the beginning of one, that the shell completes."""
+    """A message id or the beginning of one, with shell completion."""
 
     name = "id"
 
     def __init__(self, *places: Place, delivered: bool = False) -> None:
-        """Offer what is in these places, all of the queue by default; `delivered`: recent others, too."""
+        """Complete ids from these places, by default the queue; with `delivered`, also from the ledger."""
         self._places = places
         self._delivered = delivered
 
@@ -37,7 +37,7 @@ class MessageId(click.ParamType[str]):
 
 
 def _message_id(text: str) -> str:
-    """Read an id or the beginning of one; what is neither is refused before anything is touched."""
+    """Parse an id or the beginning of one; reject anything else before the command touches the spool."""
     prefix = text.upper()
     if not is_prefix(prefix):
         said = f'"{printable(text, 80)}" is not a message id, nor the beginning of one'

@@ -1,4 +1,4 @@
-"""`--resolver HOST[:PORT]`: the name server that a command asks instead of the configured ones."""
+"""The option `--resolver HOST[:PORT]`: the name server to query instead of the configured ones."""
 
 import socket
 from typing import TYPE_CHECKING
@@ -17,15 +17,15 @@ resolver_option = click.option(
 
 
 def name_servers(config: Config, resolver: str | None) -> "DnsResolver":
-    """Make what asks DNS; raises LookupFailed when /etc/resolv.conf is needed and names no server."""
-    from mailer.send.resolver import DnsResolver  # noqa: PLC0415 - dnspython, only here
+    """Make the DNS resolver; raises LookupFailed when /etc/resolv.conf is needed and names no server."""
+    from mailer.send.resolver import DnsResolver  # noqa: PLC0415 - imports dnspython, needed only here
 
     servers = config.dns.nameservers if resolver is None else (_numeric(resolver),)
     return DnsResolver(servers, float(config.dns.timeout))
 
 
 def _numeric(resolver: str) -> str:
-    """Turn HOST[:PORT] into ADDRESS:PORT, which is how name servers are configured."""
+    """Resolve HOST[:PORT] to ADDRESS:PORT, the form in which name servers are configured."""
     host, colon, port = resolver.rpartition(":")
     if not colon or not port.isdigit() or (":" in host and not host.startswith("[")):
         host, port = resolver, "53"

@@ -12,7 +12,7 @@ _LOG_FORMAT = "mailer.log_format"
 
 def _remember(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
-        # The meta dictionary is one for all nested contexts: the innermost --config is read last, and counts.
+        # All nested contexts share one meta dictionary. The innermost --config is parsed last, so it wins.
         ctx.meta[_CONFIG] = value
 
 
@@ -29,7 +29,7 @@ config_option = click.option(
     help="The configuration, JSON or TOML. Otherwise: $MAILER_CONFIG, ./config.json, ./config.toml, "
     "/etc/mailer/config.json, /etc/mailer/config.toml; as root only those in /etc.",
 )
-"""`--config FILE`, wherever it stands on the command line."""
+"""`--config FILE`, at any position on the command line."""
 
 log_format_option = click.option(
     "--log-format",
@@ -43,28 +43,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def json_of(fields: str) -> Callable[[_Function], _Function]:
-    """Make `--json` of a command whose objects have these fields."""
+    """Make the option `--json` of a command, with help that lists the fields of its objects."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print JSON, one object a line: {fields}.")
 
 
 parent_option = click.option("--parent", type=int, metavar="PID", hidden=True)
-"""What `mailer up` passes to its children: end when that process does."""
+"""`--parent PID`, which `mailer up` passes to its children: they end when that process does."""
 
 
 def examples(*lines: str) -> str:
-    """Make the end of a command's help from command lines that can be typed as they stand."""
-    # click wraps paragraphs, save those that begin with this character.
+    """Format command lines as the examples at the end of a command's help."""
+    # click wraps paragraphs, except those that begin with this character.
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 def config_path() -> str | None:
-    """What --config said in the command that is running."""
+    """Return the value of --config in the running command, or None."""
     path: str | None = click.get_current_context().meta.get(_CONFIG)
     return path
 
 
 def log_format() -> str | None:
-    """What --log-format said in the command that is running."""
+    """Return the value of --log-format in the running command, or None."""
     form: str | None = click.get_current_context().meta.get(_LOG_FORMAT)
     return form
 
@@ -73,8 +73,8 @@ DURATION_IS = 'a number with a unit of ms, s, m, h, d or w: "90s", "30m", "1h30m
 
 
 def duration(text: str) -> float:
-    """Read `90`, `5m`, `1h30m`, `1w`; in seconds."""
-    from mailer.config import units  # noqa: PLC0415 - only when one is given
+    """Parse a duration such as `90`, `5m`, `1h30m` or `1w`; return seconds."""
+    from mailer.config import units  # noqa: PLC0415 - needed only when a duration is given
 
     try:
         return units.seconds_typed(text)

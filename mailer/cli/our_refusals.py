@@ -1,16 +1,17 @@
-"""Explanations of our own refusals, for an operator who gives one to `mailer explain-trouble`."""
+"""Explanations of the refusals of `mailer serve`, for `mailer explain-trouble` and `mailer log`."""
 
 import re
 from typing import NamedTuple
 
 
 class Refusal(NamedTuple):
-    """One refusal of ours."""
+    """A kind of refusal by `mailer serve`."""
 
     pattern: str
-    """What its text has."""
+    """A regular expression that is found in the reply's text."""
     meaning: str
     todo: str
+    """What the operator can do about it."""
 
 
 _OURS = (
@@ -73,5 +74,5 @@ _OURS = (
 
 
 def ours(reply: str) -> Refusal | None:
-    """Return what a reply means if `mailer serve` gives such a one; None: it does not."""
+    """Return the explanation of a reply of `mailer serve`; None if the reply is not one of its refusals."""
     return next((each for each in _OURS if re.search(each.pattern, reply)), None)

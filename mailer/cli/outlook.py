@@ -1,4 +1,4 @@
-"""What `why` and the status page know beside a message: what keeps it back, and what to advise."""
+"""The context in which `why` and the status page judge a message: obstacles to delivery, and advice."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from mailer.spool.view.verdict import Outlook
 
 
 def outlook(config: Config, spool: Spool, now: float) -> Outlook:
-    """Gather it; args: now: seconds since the epoch."""
+    """Collect the context at `now`, in seconds since the epoch."""
     return Outlook(
         now=now,
         max_age=float(config.retry.max_age),

@@ -1,4 +1,4 @@
-"""JSON on standard output, for programs; what a terminal would obey is escaped."""
+"""JSON for standard output, with characters that could control a terminal escaped."""
 
 import msgspec
 
@@ -6,5 +6,5 @@ from mailer.mail.reply import printable_json
 
 
 def json_line(value: object) -> str:
-    """Write a value as one line of JSON."""
+    """Encode a value as one line of JSON."""
     return printable_json(msgspec.json.encode(value).decode()) + "\n"

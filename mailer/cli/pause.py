@@ -1,4 +1,4 @@
-"""`mailer pause` and `mailer resume`: stopping all runners, and letting them go on."""
+"""`mailer pause` and `mailer resume`: stop all runners from sending, and let them continue."""
 
 import sys
 import time
@@ -25,8 +25,8 @@ from mailer.spool.state import pause as flag
 def pause(*, reason: str, as_json: bool) -> None:
     """Send nothing until `mailer resume`: runners claim no message; what is in flight is finished.
 
-    Mail is accepted all the same. `mailer spool ls`, `stats` and /health say that it is so.
-    JSON is one object: paused, changed (false: it was so already).
+    Mail is still accepted. `mailer spool ls`, `stats` and /health report the pause.
+    JSON is one object: paused, changed (false if sending was paused already).
     """
     reason = printable(reason)
     with workplace() as at:
@@ -47,7 +47,7 @@ def pause(*, reason: str, as_json: bool) -> None:
 def resume(*, as_json: bool) -> None:
     """End a pause: runners that stay go on within a second, others at their next run.
 
-    JSON as of `mailer pause`.
+    JSON is one object: paused, changed (false if sending was not paused).
     """
     with workplace() as at:
         ended = flag.resume(at.spool)
