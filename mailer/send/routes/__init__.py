@@ -1,1 +1,1 @@
-"""The ways a message can leave: direct to MX, by a provider, into the local Maildir; and their health."""
+"""Routes by which a message can leave: direct to MX, through a provider, or into the local Maildir."""

@@ -1,7 +1,8 @@
-"""Whose trouble a refusal is when other mails met the same: as values, from what is remembered of a provider.
+"""Detect refusals that are about the provider, not the mail, because unrelated mails got the same reply.
 
-A provider that refuses different mails in the same words, and takes none in between, does not refuse them: it
-refuses everybody, whatever its words and its code say. How many it takes depends on how clear the words are.
+If a provider refuses different mails with the same words and accepts none in between, the refusals are not
+about those mails, whatever the words and the code say: it refuses all mail. How many such refusals are needed
+depends on how clear the words are. This module has plain values only, no I/O.
 """
 
 import re
@@ -24,27 +25,28 @@ from mailer.spool.state.provider_state import (
 )
 
 UNCLEAR, CLEAR = 2, 5
-"""Mails, no two of which share sender or recipient domain, that must be refused alike: where it is not clear
-what is refused, and where it is. Some mails to addresses that are gone may well come one after the other."""
+"""The number of mails, no two of which share sender or recipient domain, that must be refused with the same
+words: if it is unclear what is refused, and if it is clear. The latter is higher, because several mails to
+addresses that no longer exist may well come one after another."""
 OF_ONE_SENDER = 3
-"""Mails to different domains that must be refused alike where all are of one sender. Then it may be the
-sender's trouble there: nothing bounces, and no other mail waits."""
+"""The number of mails from one sender to different domains that must be refused with the same words. The
+trouble may then be that sender's standing there, so nothing bounces, and other senders' mail goes on."""
 
 _REFUSED = frozenset({Status.BOUNCED, Status.DEFERRED})
 _OF_MAIL = frozenset({Scope.RECIPIENT, Scope.MESSAGE})
 
 
 def witness(message: str, sender: str, addresses: Iterable[str]) -> Witness:
-    """Return what is remembered of a mail and those of its recipients that met trouble."""
+    """Return the record of a mail and of those of its recipients that met trouble."""
     domains = sorted({address.rpartition("@")[2].lower() for address in addresses})
     return Witness(message, sender.lower(), tuple(domains[:MOST_DOMAINS]))
 
 
 def may_be_everybodys(outcome: Outcome) -> bool:
-    """Tell whether a refusal is one that a provider may give to everybody.
+    """Tell whether a refusal is one that a provider may be giving to all mail.
 
-    Not what was found out without asking, nor what may pass and says whom it is about: that is deferred
-    anyway.
+    Outcomes found without asking a server do not count, nor do temporary refusals that say what they are
+    about: those are deferred anyway.
     """
     if outcome.status not in _REFUSED or outcome.scope not in _OF_MAIL or not was_asked(outcome.hop):
         return False
@@ -52,7 +54,10 @@ def may_be_everybodys(outcome: Outcome) -> bool:
 
 
 def digest(outcome: Outcome, mail: Witness) -> str:
-    """Return what is alike in refusals of different mails: phase and words, but for what is a mail's own."""
+    """Return a digest of a refusal's phase and words, without the mail's own addresses.
+
+    It is the same for different mails that are refused for the same reason.
+    """
     text = outcome.reply.casefold()
     for address in (mail.sender, outcome.address.casefold()):
         local, _, domain = address.rpartition("@")
@@ -62,7 +67,7 @@ def digest(outcome: Outcome, mail: Witness) -> str:
 
 
 def remember(state: ProviderState, words: str, mail: Witness) -> ProviderState:
-    """Add a mail to those that were refused in these words."""
+    """Add a mail to those that were refused with these words."""
     before = next((refusal for refusal in state.refusals if refusal.words == words), Refusal(words, ()))
     others = tuple(one for one in before.witnesses if one.message != mail.message)
     after = Refusal(words, (*others, mail)[-MOST_WITNESSES:])
@@ -71,12 +76,12 @@ def remember(state: ProviderState, words: str, mail: Witness) -> ProviderState:
 
 
 def strikes_everybody(state: ProviderState, words: str, *, clear: bool) -> bool:
-    """Tell whether mails that have nothing in common were refused in these words."""
+    """Tell whether enough unrelated mails were refused with these words."""
     return _apart(_witnesses(state, words)) >= (CLEAR if clear else UNCLEAR)
 
 
 def strikes_a_sender(state: ProviderState, words: str, mail: Witness) -> bool:
-    """Tell whether mails of one sender to different domains were refused in these words."""
+    """Tell whether enough mails of this sender to different domains were refused with these words."""
     domains: list[Witness] = []
     for one in (mail, *_witnesses(state, words)):
         if one.sender == mail.sender and not any(one.shares_a_domain(other) for other in domains):
@@ -85,14 +90,14 @@ def strikes_a_sender(state: ProviderState, words: str, mail: Witness) -> bool:
 
 
 def is_clear(outcome: Outcome) -> bool:
-    """Tell whether a refusal says of what."""
+    """Tell whether a refusal says what it is about."""
     if outcome.status is Status.BOUNCED:
         return Hardness.of(outcome) is not Hardness.UNCLEAR
     return reading_of(outcome).about is not About.UNKNOWN
 
 
 def is_of_the_sender(outcome: Outcome) -> bool:
-    """Tell whether its words are about the sender, who may be another one in the next mail."""
+    """Tell whether a refusal is about the sender, which may be another one in the next mail."""
     return reading_of(outcome).about is About.SENDER
 
 
@@ -101,7 +106,10 @@ def _witnesses(state: ProviderState, words: str) -> Sequence[Witness]:
 
 
 def _apart(witnesses: Sequence[Witness]) -> int:
-    """Count mails no two of which share anything: not all sets are tried, it is enough to begin with each."""
+    """Return the size of a large set of mails no two of which share sender or recipient domain.
+
+    The search is greedy, starting once from each mail. It need not find the largest set.
+    """
     most = 0
     for first in witnesses:
         chosen = [first]

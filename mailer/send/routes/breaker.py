@@ -1,12 +1,13 @@
-"""When a provider that gives trouble is left alone, and when it is tried again: a circuit breaker, as values.
+"""Circuit breaker for providers: when one is paused, and when it is tried again; plain values, no I/O.
 
     closed --trouble--> open --the pause is over--> half-open --the probe succeeds--> closed
                           ^                              |
                           +------ the probe fails -------+
 
-Open, the provider gets nothing, and its mail goes to the next one or waits. Half-open, it gets one message.
-What opens it are the rows of `trouble.TABLE` that count against a hop's health, as `_opens` has it, and
-refusals that strike different mails alike (see `alike`). One mail never does.
+While the breaker is open, the provider gets nothing, and its mail goes to the next provider or waits. While
+it is half-open, the provider gets one message, the probe. The breaker opens because of trouble whose row in
+`trouble.TABLE` counts toward it, as `_opens` decides, and because of equal refusals of unrelated mails (see
+`alike`). A single mail never opens it.
 """
 
 from dataclasses import dataclass
@@ -33,27 +34,27 @@ from mailer.spool.state.provider_state import (
 )
 
 THRESHOLD = 3
-"""Failures in a row, of connections or of different messages, before a provider counts as down."""
+"""Consecutive failures, of connections or of different messages, before a provider counts as down."""
 PAUSE = 60.0
-"""Seconds of the first pause, as the first one of `retry.schedule`; a quota may ask for a longer one."""
+"""Seconds of the first pause, the same as the first delay of `retry.schedule`; a quota may ask for more."""
 PROBE = 60.0
-"""Seconds that a runner has for its probe before another one may try; a slow one just goes on."""
+"""Seconds for a runner's probe before another runner may send one; the first probe is not interrupted."""
 
 
 class Kind(StrEnum):
-    """What trouble is about; for `ProviderState.kind`."""
+    """What trouble is about; the values of `ProviderState.kind`."""
 
     DOWN = "down"
     LOGIN = "login"
     QUOTA = "quota"
     HOST = "host"
-    """Our address, our EHLO name, or a session's limit."""
+    """Our address, our EHLO name, or a limit of the session."""
     ALIKE = "alike"
-    """Different mails are refused in the same words."""
+    """Unrelated mails are refused with the same words."""
 
 
 _MAY_PASS = frozenset({Kind.DOWN, Kind.HOST})
-"""It may concern one session alone."""
+"""Kinds of trouble that may affect only one session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,22 @@ class Ailment:
     text: str
     kind: Kind
     pause: float
-    """Seconds."""
+    """Seconds for which to pause the provider."""
     mail: Witness | None
-    """In whose transaction it happened; None: no mail had any part in it."""
+    """The mail in whose transaction it happened; None if it happened outside any transaction."""
     asked: bool = False
-    """The provider has named the pause: it is kept as it is, and not doubled."""
+    """Whether the provider itself named the pause, which is then not doubled."""
 
     @classmethod
     def of(cls, scope: Scope, text: str, mail: Witness | None = None) -> "Ailment":
-        """Tell what trouble of HOST or PROVIDER scope, in the words of the journal, is about."""
+        """Classify trouble of HOST or PROVIDER scope by its text, written as in the journal."""
         if cause_of(text):
             return cls(text, Kind.LOGIN, PAUSE, mail)
         if quota := quota_of(text):
             return cls(text, Kind.QUOTA, quota.pause, mail, quota.asked)
         reading = read_line("", text)
         if reading.about is About.HOST and reading.pause:
-            # RFC 9110 10.2.3: how long the service is expected to be unavailable, for any mail.
+            # RFC 9110 10.2.3: Retry-After is how long the service is expected to be unavailable, to any mail.
             return cls(text, Kind.DOWN, reading.pause, None, asked=True)
         if reading.about is About.SESSION:
             return cls(text, Kind.HOST, PAUSE, mail)
@@ -88,12 +89,12 @@ class Ailment:
 
 
 def _opens(state: ProviderState, ailment: Ailment) -> bool:
-    """Tell whether trouble closes a provider to all mail that is used now; `state` has counted it.
+    """Tell whether trouble opens the breaker of a provider in use; `state` has counted the trouble already.
 
-    What it answers a session before any mail was mentioned does: a refused login at once, a connection that
-    fails when it does so again and again. What it answers in a mail's transaction may be about that mail, so
-    it takes others that met the same: where the words say that they are about us, another one is enough that
-    is not of the same sender to the same domains; else they must share neither.
+    Trouble outside a transaction does: a refused login the first time, a failed connection after `THRESHOLD`
+    times. Trouble within a mail's transaction may be about that mail, so it takes other mails with the same
+    trouble. If the words say that it is about us, one mail with another sender or other recipient domains is
+    enough; otherwise it must have another sender and share no recipient domain.
     """
     if state.failures < THRESHOLD and ailment.kind in _MAY_PASS and not ailment.asked:
         return False
@@ -107,10 +108,10 @@ def _opens(state: ProviderState, ailment: Ailment) -> bool:
 
 
 def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime | None:
-    """Tell when a message may go there, when half-open as the probe; None: now.
+    """Return when a message may be sent to the provider, if half-open as the probe; None means now.
 
-    One in whose transaction the trouble was would only meet it again, perhaps for its own fault: others may
-    go first for a while.
+    A message that met the trouble itself may have caused it and would meet it again, so others may go first
+    for `PROBE` seconds.
     """
     match health(state, now):
         case Health.OPEN:
@@ -120,7 +121,7 @@ def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime
             if state.probe_until is not None and ahead(state.probe_until, now, PROBE):
                 return state.probe_until
             others_first = state.open_until + timedelta(seconds=PROBE)
-            # Those that were refused alike have done nothing of their own, and one may be enough to show it.
+            # Mails refused with equal words did not cause the trouble, so only the last one has to wait.
             tripped = state.witnesses[-1:] if state.kind == Kind.ALIKE else state.witnesses
             if any(one.message == message for one in tripped) and ahead(others_first, now, PROBE):
                 return others_first
@@ -128,27 +129,29 @@ def next_try(state: ProviderState, now: datetime, message: str = "") -> datetime
 
 
 def probing(state: ProviderState, now: datetime) -> ProviderState:
-    """Mark that a probe is on its way."""
+    """Mark that a probe is being sent."""
     return replace(state, probe_until=now + timedelta(seconds=PROBE))
 
 
 def probed(state: ProviderState) -> ProviderState:
-    """Take the mark back: whatever became of the probe, the next one may go."""
+    """Remove the mark: the probe has ended, however it did, and the next one may be sent."""
     return replace(state, probe_until=None)
 
 
 def closes(state: ProviderState) -> bool:
-    """Tell whether a success changes anything; almost always it does not."""
+    """Tell whether a success would change the state; almost always it would not."""
     return state.open_until is not None or state.failures > 0 or bool(state.refusals)
 
 
 def succeeded(state: ProviderState, now: datetime, *, taken: bool = True) -> ProviderState:
-    """Close, unless it has just opened: what succeeds then began before.
+    """Close the breaker after a success.
+
+    If it is open, nothing changes: the successful transaction began before it opened.
 
     Args:
-        state: so far.
-        now: what time it is.
-        taken: a mail was taken, not only refused for what it is.
+        state: the state before.
+        now: the current time.
+        taken: whether a mail was accepted, not only refused for a reason of the mail.
     """
     if health(state, now) is Health.OPEN:
         return state
@@ -157,7 +160,7 @@ def succeeded(state: ProviderState, now: datetime, *, taken: bool = True) -> Pro
 
 
 def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderState:
-    """Count a trouble, and open if that is enough."""
+    """Count trouble, and open the breaker if that is enough."""
     mail = ailment.mail
     again = mail is not None and any(one.message == mail.message for one in state.witnesses)
     others = tuple(one for one in state.witnesses if mail is None or one.message != mail.message)
@@ -173,7 +176,7 @@ def failed(state: ProviderState, ailment: Ailment, now: datetime) -> ProviderSta
         case Health.OPEN:
             return heard
         case Health.HALF_OPEN if mail and not others and ailment.kind is not Kind.ALIKE:
-            # One message that breaks every session shall not close a provider to all others.
+            # A message that breaks every session must not keep the breaker open for all others.
             return replace(heard, probe_until=None)
         case Health.CLOSED if not _opens(heard, ailment):
             return heard

@@ -1,4 +1,4 @@
-"""What TLS is demanded of a destination: the operator's table of policies."""
+"""TLS policy lookup: which TLS level the operator's table demands for a destination."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ STARTTLS = {
 
 
 def demand_of(policies: Sequence[TlsPolicy], destination: str) -> TlsPolicy:
-    """Return the first policy that matches a recipient domain or a provider's host; without one, `may`."""
+    """Return the first policy that matches a recipient domain or a provider's host; by default, `may`."""
     name = a_labels(destination)
     return next((policy for policy in policies if _matches(policy.destination, name)), DEFAULT)
 

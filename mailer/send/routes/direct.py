@@ -1,4 +1,4 @@
-"""The direct route: to the mail exchangers of the recipients' domain (RFC 5321 5.1)."""
+"""The direct route: delivery to the mail exchangers of the recipients' domain (RFC 5321 5.1)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mailer.spool.state.slots import Slots
 
 Sessions = Callable[[str], "tuple[Slots | None, int]"]
-"""Tells of a domain what counts the sessions of all runners, and how many there may be; 0: as usual."""
+"""Returns, for a domain, the counter of the sessions of all runners, and their limit; 0 for the default."""
 
 
 def _unlimited(_: str) -> "tuple[Slots | None, int]":
@@ -36,7 +36,7 @@ def _unlimited(_: str) -> "tuple[Slots | None, int]":
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How mail exchangers are spoken to."""
+    """The settings for sessions with mail exchangers."""
 
     port: int
     rules: Rules
@@ -51,12 +51,12 @@ class Terms:
     sessions: Sessions = _unlimited
 
     def may_name(self, hop: str) -> bool:
-        """Take every hop at the exchangers' port for ours that has no login; see `_in_doubt`."""
+        """Tell whether a hop may be an exchanger, by its port and the lack of a login; see `_in_doubt`."""
         return "@" not in hop and hop.endswith(f":{self.port}")
 
 
 def domain_of(address: str, terms: Terms) -> str:
-    """Return what is behind the last @, in lower case; a bare `postmaster` is ours (RFC 5321 4.1.1.3)."""
+    """Return the part after the last @, in lower case; a bare `postmaster` is local (RFC 5321 4.1.1.3)."""
     return (address.rpartition("@")[2] if "@" in address else terms.ehlo_domain).lower()
 
 
@@ -64,17 +64,17 @@ def hop_to(terms: Terms, host: str, address: str, demand: TlsPolicy) -> Hop:
     """Return an exchanger as a next hop.
 
     Args:
-        terms: how exchangers are spoken to.
-        host: its name.
-        address: where to connect; empty: not known yet.
-        demand: what TLS its domain's policy wants.
+        terms: the settings for sessions.
+        host: the exchanger's name.
+        address: where to connect; empty if not known yet.
+        demand: the TLS policy of the recipients' domain.
     """
     return Hop(
         name=address if host.startswith("[") else host,
         port=terms.port,
         address=address,
         starttls=STARTTLS[demand.level],
-        # Opportunistic TLS does not verify: in clear would be the alternative (RFC 7435 1.2).
+        # Opportunistic TLS does not verify, since the alternative would be cleartext (RFC 7435 1.2).
         verify=demand.level is TlsLevel.VERIFY and not terms.insecure_skip_verify,
         verify_name=demand.verify_name,
         ehlo_domain=terms.ehlo_domain,
@@ -116,7 +116,7 @@ class DirectRoute:
     ) -> list[Outcome]:
         """Send one transaction to the first exchanger that works; see `Route`.
 
-        All recipients are of one domain.
+        All recipients must have the same domain.
         """
         with self._destinations.towards(domain_of(recipients[0].address, self._terms)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
@@ -138,7 +138,7 @@ class DirectRoute:
             if tried:
                 _tell(tried, recipients, on_trouble)
             tried = await self._try(hop, outgoing, recipients, on_commit)
-            # Once anybody's case is decided that is put on record first, before anything else can go wrong.
+            # Once an outcome is final for any recipient, it is returned to be recorded before anything else.
             if isinstance(tried, list) and not all(map(_of_the_exchanger, tried)):
                 return tried
         if isinstance(tried, list):
@@ -166,7 +166,7 @@ class DirectRoute:
     async def _hops(
         self, hosts: Sequence[str], domain: str, demand: TlsPolicy
     ) -> AsyncIterator[Hop | HopTrouble]:
-        """Give the addresses of the exchangers one after the other, or why one has none; not for ever."""
+        """Yield a hop for each address of the exchangers, or why one has none, until `PATIENCE` is over."""
         now = asyncio.get_running_loop().time
         until = now() + PATIENCE
         for host in hosts:
@@ -199,7 +199,7 @@ class DirectRoute:
 def _tell(
     tried: Sequence[Outcome] | HopTrouble, recipients: Sequence[Recipient], on_trouble: OnTrouble
 ) -> None:
-    """Tell why one exchanger was no use, before the next one is tried."""
+    """Report why one exchanger failed, before the next one is tried."""
     if isinstance(tried, HopTrouble):
         on_trouble(tried.hop, tried.text, tried.scope, recipients)
         return
@@ -211,17 +211,17 @@ def _tell(
 
 
 def _of_the_exchanger(outcome: Outcome) -> bool:
-    """Tell whether it is only the exchanger's own trouble, such as a full disk: another one may be asked."""
+    """Tell whether an outcome is due to the exchanger, such as a full disk, so that another may be tried."""
     return outcome.status is Status.DEFERRED and outcome.scope is Scope.HOST
 
 
 def _in_doubt(
     outgoing: Outgoing, recipients: Sequence[Recipient], domain: str, hosts: list[str]
 ) -> list[str]:
-    """Choose the exchangers to try; for mail in doubt, only those that may have taken it.
+    """Return the exchangers to try; for uncertain recipients, only those that may have taken the mail.
 
     Raises:
-        HopTrouble: none of these is an exchanger of the domain any more, or one was a provider.
+        HopTrouble: none of those is an exchanger of the domain (any more); a provider never was.
     """
     asked = {recipient.address for recipient in recipients}
     doubtful = [
@@ -232,7 +232,7 @@ def _in_doubt(
     doubted = {standing.hop.partition("[")[0] for standing in doubtful}
     if known := [host for host in hosts if host in doubted]:
         return known
-    # A literal is its own exchanger.
+    # An address literal is its own exchanger.
     if all(standing.let_go for standing in doubtful) or domain.startswith("["):
         return hosts[:MAX_HOSTS]
     text = (

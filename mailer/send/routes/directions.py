@@ -1,7 +1,8 @@
-"""Where the configuration sends which mail: one answer for the runner and for those that only ask.
+"""Directions: which way the configuration sends a recipient's mail.
 
-A way is what one rule of `routes` says, or what is done with mail that no rule matches. It names the hops in
-groups, those of a group sharing the mail by weight; `plan` makes routes of them.
+The runner, its dry run and `mailer route` all use this module, so their answers agree. A way is what one rule
+of `routes` demands, or what is done with mail that no rule matches. It names its targets in groups; the
+targets of a group share the mail by weight. `plan` makes routes of them.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from mailer.spool.entry import Entry
 
 
 class Own(StrEnum):
-    """Ways out that are no provider."""
+    """Targets other than providers."""
 
     DIRECT = "direct"
     """To the mail exchangers of each recipient's domain."""
@@ -29,49 +30,49 @@ class Own(StrEnum):
 
 Target = Provider | Own
 Shares = tuple[tuple[Target, int], ...]
-"""With the weight of each; all zero: in this order."""
+"""Targets with their weights; if all are zero, they are tried in this order."""
 
 
 class Way(msgspec.Struct, frozen=True, eq=False):
-    """Where mail goes; each is itself and equal to no other."""
+    """Where mail goes. Ways are compared by identity."""
 
     rule: str = ""
-    """The rule that says so, such as `routes[2]`; empty: none matched."""
+    """The rule that defines the way, such as `routes[2]`; empty if it is for mail that no rule matches."""
     groups: tuple[Shares, ...] = ()
-    """Tried one after the other; none: it stays here."""
+    """Groups of targets, tried in this order; empty if the mail is not sent now."""
     hold: str = ""
-    """Why the mail is to be held; empty: it is not."""
+    """Why the mail is to be held; empty if it is not."""
     waits: str = ""
-    """Why there is nowhere to send it at present, although it is to be sent."""
+    """Why the mail cannot be sent at present, although it is to be sent; empty if it can."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """All of them, in the order in which they are tried if nothing is shared."""
+        """All targets, in the order in which they are tried if no group shares mail by weight."""
         return tuple(target for group in self.groups for target, _ in group)
 
 
 class Directions:
-    """The ways of a configuration, and which of them a recipient's mail goes."""
+    """The ways of a configuration, and the choice among them."""
 
     def __init__(self, config: Config) -> None:
         self._rules = Rules(config.routes)
         usual = _usual(config)
         by_rules = [_way(at, rule, config, usual) for at, rule in enumerate(config.routes)]
         self.ways = (*by_rules, Way(groups=usual))
-        """For each rule, then for mail that none matches."""
+        """One way for each rule, then one for mail that no rule matches."""
 
     def of(self, mail: Mail, address: str) -> Way:
-        """Return the way of a message to one recipient; raises what reading the header raises."""
+        """Return the way of a message to one recipient; raises whatever reading the header raises."""
         return self.ways[self._rules.first(mail, address)]
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """All that some mail may go to, each once."""
+        """All targets of all ways, each once."""
         return tuple(dict.fromkeys(target for way in self.ways for target in way.targets))
 
 
 def unreachable(hop: str) -> Way:
-    """Return the way of mail that a hop may have delivered, and that no route leads to any more."""
+    """Return the way of mail that may have been delivered by a hop to which no route leads any more."""
     return Way(
         hold=f"{hop} may have delivered it, and no route leads there any more; `mailer spool release` sends "
         "it by the routes that there are, perhaps for the second time; to ask there again, first put that "
@@ -80,25 +81,25 @@ def unreachable(hop: str) -> Way:
 
 
 def lost_reply(hop: str, *, again: bool) -> str:
-    """Say why mail in doubt is held; args: again: it was handed over a second time, too."""
+    """Return why uncertain mail is held; `again` if a second hand-over was uncertain too."""
     then = ", and a second hand-over there did not settle it" if again else ""
     return f"the final reply of {hop} was lost{then}: delivered or not, nobody knows"
 
 
 def keeps_mail(config: Config) -> bool:
-    """Tell whether all mail stays here, in the local Maildir."""
+    """Tell whether all mail goes to the local Maildir."""
     return all(target is Own.LOCAL for target in Directions(config).targets)
 
 
 def mail_of(entry: Entry, read: Callable[[int, int], bytes]) -> Mail:
-    """Return what rules look at in a queued message; args: read: as `header.read_header` has it."""
+    """Return what rules look at in a queued message; `read` is as in `header.read_header`."""
     return Mail(
         entry.envelope.sender, entry.block.user, partial(_header, read), released=entry.state.released
     )
 
 
 def _header(read: Callable[[int, int], bytes]) -> bytes | None:
-    """Read a header; None: it is larger than any message needs."""
+    """Read a header; None if it is too large."""
     try:
         return read_header(read)
     except HeaderTooLarge:
@@ -106,9 +107,9 @@ def _header(read: Callable[[int, int], bytes]) -> bytes | None:
 
 
 def _usual(config: Config) -> tuple[Shares, ...]:
-    """Direct, then providers by priority; local only when nothing else is switched on.
+    """Return the default groups: direct, then providers by priority; local only if nothing else is on.
 
-    Keeping a mail is not sending it, so `local` is never a fallback.
+    `local` is never a fallback, because keeping a mail is not sending it.
     """
     providers = [_shares(equals) for equals in config.providers_by_priority.values()]
     direct: list[Shares] = [((Own.DIRECT, 0),)] if config.direct_delivery.enabled else []
@@ -116,7 +117,7 @@ def _usual(config: Config) -> tuple[Shares, ...]:
 
 
 def _shares(equals: tuple[Provider, ...]) -> Shares:
-    """Return providers of equal priority with their weights, which count once one of them has a weight."""
+    """Return providers of equal priority with their weights; all are zero if none has one configured."""
     shared = any(provider.weight is not None for provider in equals)
     return tuple((one, (1 if one.weight is None else one.weight) if shared else 0) for one in equals)
 
@@ -136,14 +137,14 @@ def _way(at: int, rule: RouteRule, config: Config, usual: tuple[Shares, ...]) ->
 
 
 def _without(first: tuple[Shares, ...], usual: tuple[Shares, ...]) -> tuple[Shares, ...]:
-    """Return the usual groups less what comes first, and less `local`, which is never a fallback."""
+    """Return the usual groups without the targets of `first`, and without `local`, which is no fallback."""
     taken = {Own.LOCAL, *(target for group in first for target, _ in group)}
     left = [tuple(share for share in group if share[0] not in taken) for group in usual]
     return tuple(group for group in left if group)
 
 
 def _named(label: str, config: Config) -> tuple[Shares, ...]:
-    """Return the providers of one label, which two accounts at one host may have; else the one of a name."""
+    """Return the providers with a label, which accounts at one host may share, or the one with that name."""
     meant = [each for each in config.providers if each.label == label]
     meant = meant or [each for name, each in by_name(config.providers).items() if name == label]
     groups = [_shares(equals) for equals in config.providers_by_priority.values()]

@@ -1,4 +1,4 @@
-"""The forward route: through a provider's smarthost."""
+"""The forward route: delivery through a provider's smarthost or HTTP interface."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ForwardRoute:
-    """Delivers through one provider, as long as its breaker lets it."""
+    """Delivers through one provider, as long as its circuit breaker admits the message."""
 
     attempts = 1
     asks_twice = True
@@ -38,30 +38,30 @@ class ForwardRoute:
         batch_delay: float,
         purse: "Purse | None" = None,
     ) -> None:
-        """Prepare; nothing is opened yet.
+        """Prepare; opens nothing yet.
 
         Args:
             hop: the provider.
-            pool: keeps sessions to it.
-            breaker: keeps its health.
-            presentation: the form in which it wants messages.
-            batch_size: recipients in one transaction, at most.
+            pool: keeps sessions to the provider.
+            breaker: the provider's circuit breaker.
+            presentation: the form in which the provider takes messages.
+            batch_size: the most recipients in one transaction.
             batch_delay: seconds between the transactions of one message.
-            purse: its budget; None: it has none.
+            purse: the provider's budget; None if it has none.
         """
         self._hop = hop
         self._pool = pool
         self._breaker = breaker
         self.presentation = presentation
         self.name = str(hop)
-        # A gateway that answers 504 does so each time, and the mail arrives each time.
+        # A gateway that answers 504 may do so each time, and each time the mail may arrive.
         self.holds_second_doubt = hop.api is not None
         self.batch_size = batch_size
         self.batch_delay = batch_delay
         self.purse = purse
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
-        """Make one group: all go to the provider."""
+        """Return one group: all recipients go to the provider."""
         return [list(recipients)]
 
     async def deliver(
@@ -91,7 +91,7 @@ class ForwardRoute:
             raise  # The provider was not tried.
         except HopTrouble as trouble:
             if rule(trouble.scope, trouble.hardness, hops_left=False).breaker:
-                # A session that breaks within a transaction may be that mail's doing.
+                # A session that breaks within a transaction may break because of that mail.
                 began = isinstance(trouble, SessionLost)
                 mail = _witness(outgoing, [recipient.address for recipient in recipients])
                 self._breaker.failed(trouble.scope, trouble.text, mail if began else None)
@@ -102,9 +102,9 @@ class ForwardRoute:
         return self._take_note(outgoing, outcomes)
 
     def _take_note(self, outgoing: Outgoing, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Tell the breaker what a transaction that nobody was sent says of the provider.
+        """Report a transaction in which no recipient was sent to the breaker.
 
-        Return what the outcomes mean: refusals that other mails met as well are the provider's trouble.
+        Returns the outcomes, in which refusals that other mails met as well are the provider's trouble.
         """
         mail = _witness(outgoing, [outcome.address for outcome in outcomes])
         counts = [outcome for outcome in outcomes if _counts(outcome)]
@@ -112,7 +112,7 @@ class ForwardRoute:
         if counts:
             self._breaker.failed(counts[0].scope, counts[0].reply, mail)
         elif lost:
-            # Nobody knows about the mail; the provider itself did not work.
+            # Whether the mail was taken is unknown, but the provider certainly failed.
             self._breaker.failed(Scope.HOST, lost[0].reply, mail)
         struck = self._struck(outgoing, outcomes)
         if not (counts or lost or struck) and all(map(alike.is_clear, outcomes)):
@@ -123,7 +123,7 @@ class ForwardRoute:
         ]
 
     def _struck(self, outgoing: Outgoing, outcomes: Sequence[Outcome]) -> set[Outcome]:
-        """Return the refusals that struck other mails alike."""
+        """Return the refusals that unrelated mails met with the same words."""
         mail = _witness(outgoing, ())
         groups: dict[str, list[Outcome]] = {}
         for outcome in filter(alike.may_be_everybodys, outcomes):

@@ -1,8 +1,8 @@
 """The local route: mail is kept in the Maildir `local/` of the spool, for any mail reader to open.
 
-One file per message. Its name is made of the message's id, so a delivery that is repeated because a crash hid
-its success finds the file there, and is done. Line ends are LF, as everything on this system expects of a
-Maildir; `Return-Path` and one `Delivered-To` per recipient come on top (RFC 5321 4.4).
+There is one file per message. Its name contains the message's id, so if a delivery is repeated because a
+crash hid its success, it finds the file and is done. Line ends are LF, as readers of a Maildir expect;
+`Return-Path` and one `Delivered-To` per recipient are added on top (RFC 5321 4.4).
 """
 
 import asyncio
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 _UNFINISHED, _UNREAD, _READ = "tmp", "new", "cur"
 """The three directories of every Maildir."""
-_LINES = 2
-"""That say it was delivered: one for those whose sender wants to hear of it, one for the others."""
+_MAX_LINES = 2
+"""The most journal lines for one delivery: one for recipients with NOTIFY=SUCCESS, one for the others."""
 _ROOM_FOR_LINE = 512
-"""Journal bytes kept free for each of them, beside the reply and the addresses."""
+"""Journal octets to reserve for each of these lines, in addition to the reply and the addresses."""
 _CHUNK = 256 * 1024
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalRoute:
-    """Delivers everything into the local Maildir; it never refuses anybody."""
+    """Delivers all mail into the local Maildir; it never refuses a recipient."""
 
     name = "local"
     batch_size = 1_000_000
@@ -51,14 +51,14 @@ class LocalRoute:
     purse: "Purse | None" = None
 
     def __init__(self, spool: Spool, committer: Committer) -> None:
-        """Make the Maildir if it is not there; raises OSError."""
+        """Create the Maildir if it does not exist; raises OSError."""
         self._spool = spool
         self._committer = committer
         for part in (_UNFINISHED, _UNREAD, _READ):
             spool.make_directory(f"{LOCAL}/{part}")
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
-        """Make one group: one copy serves all."""
+        """Return one group: one copy is for all recipients."""
         return [list(recipients)]
 
     async def deliver(
@@ -66,19 +66,19 @@ class LocalRoute:
     ) -> list[Outcome]:
         """Deliver one copy for all recipients; see `Route`."""
         del on_trouble  # There is no other hop.
-        del on_commit  # Nothing here is ever uncertain: what was delivered already is recognised.
+        del on_commit  # No outcome is ever uncertain here: a repeated delivery is recognised.
         claim = outgoing.claim
         delivery = _Delivery(self._spool, claim, recipients)
         reply = printable(f"kept in {self._spool.path / LOCAL}")
         tried_before = claim.recovered or claim.entry.state.attempts > 0
         if not (tried_before and self._was_read(delivery.name)):
             room = _ROOM_FOR_LINE + 2 * len(reply.encode())
-            room = _LINES * room + sum(2 * len(r.address.encode()) + 8 for r in recipients)
+            room = _MAX_LINES * room + sum(2 * len(r.address.encode()) + 8 for r in recipients)
             claim.locked.reserve(room)
             try:
                 await self._commit(delivery)
             finally:
-                # Nothing comes between this and the outcome, which finds the room where it was.
+                # Nothing else is written before the outcome, so the room is still there for it.
                 claim.locked.give_back(room)
         return [
             Outcome(
@@ -97,8 +97,8 @@ class LocalRoute:
     async def _commit(self, delivery: "_Delivery") -> None:
         committing = self._committer.commit_in_loop(delivery)
         while not committing.done():
-            # To the end, even when interrupted: the committer is reading the claimed file, and what it has
-            # delivered must be recorded.
+            # Wait to the end even when cancelled: the committer is reading the claimed file, and what it
+            # delivers must be recorded.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([committing])
         try:
@@ -108,13 +108,13 @@ class LocalRoute:
             raise HopTrouble(self.name, Phase.BODY, text, scope=Scope.LOCAL) from error
 
     def _was_read(self, name: str) -> bool:
-        """Tell whether a reader has already moved this delivery to `cur/`, where it appends flags."""
+        """Tell whether a mail reader has already moved this delivery to `cur/`, where flags are appended."""
         with self._spool.directory(f"{LOCAL}/{_READ}") as fd, os.scandir(fd) as entries:
             return any(entry.name.partition(":")[0] == name for entry in entries)
 
 
 class _Delivery:
-    """A `Change`: the copy written and synced in `local/tmp`, then renamed into `local/new`."""
+    """A `Change` that writes and syncs the copy in `local/tmp`, then renames it into `local/new`."""
 
     def __init__(self, spool: Spool, claim: Claim, recipients: Sequence[Recipient]) -> None:
         self._spool = spool
@@ -125,7 +125,7 @@ class _Delivery:
         self._unfinished = f"{LOCAL}/{_UNFINISHED}/{self.name}"
 
     def begin_sync(self) -> None:
-        """Nothing is written yet."""
+        """Do nothing: the copy is not written yet."""
 
     def sync(self) -> None:
         fd = os.open(self._unfinished, _FLAGS, FILE_MODE, dir_fd=self._spool.root)
@@ -145,7 +145,7 @@ class _Delivery:
         while chunk := self._claim.locked.read_message(self._claim.entry, offset, _CHUNK):
             offset += len(chunk)
             chunk = carried + chunk
-            # A CR at the end of a chunk waits for what follows it.
+            # A CR at the end of a chunk is kept for the next one, which may begin with its LF.
             carried = b"\r" if chunk.endswith(b"\r") else b""
             write(chunk[: len(chunk) - len(carried)].replace(b"\r\n", b"\n"))
         write(carried)
@@ -154,7 +154,7 @@ class _Delivery:
         try:
             rename_exclusive(self._spool.root, self._unfinished, f"{LOCAL}/{_UNREAD}/{self.name}")
         except FileExistsError:
-            # Delivered by a runner that died before it could say so.
+            # A runner delivered it and died before it could record that.
             os.unlink(self._unfinished, dir_fd=self._spool.root)
 
     def directories(self) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class _Delivery:
         return (f"{LOCAL}/{_UNFINISHED}",)
 
     def undo(self) -> None:
-        """Remove a copy that was not finished; one that was renamed is found by the next attempt."""
+        """Remove an unfinished copy; the next attempt finds one that was renamed already."""
         try:
             os.unlink(self._unfinished, dir_fd=self._spool.root)
         except FileNotFoundError:

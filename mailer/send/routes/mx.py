@@ -1,4 +1,4 @@
-"""Which hosts take mail for a domain (RFC 5321 5.1, RFC 7505), and which of their addresses may be used."""
+"""MX lookup: the hosts that take a domain's mail (RFC 5321 5.1, RFC 7505), and their usable addresses."""
 
 import ipaddress
 import re
@@ -10,35 +10,35 @@ from operator import itemgetter
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
 
 MAX_HOSTS = 5
-"""Mail exchangers tried in one attempt (Postfix tries 5 addresses of all of them: smtp_mx_address_limit)."""
+"""The most exchangers to try in one attempt (Postfix tries 5 addresses in all: smtp_mx_address_limit)."""
 MAX_ADDRESSES = 4
-"""Addresses of one exchanger that are tried."""
+"""The most addresses of one exchanger to try."""
 PATIENCE = 600.0
-"""Seconds of one attempt after which no further address is tried: twenty tarpits, each with the five minutes
-that it is granted for its banner, would keep a message and its place in the run for hours."""
+"""Seconds of one attempt after which no further address is tried. Otherwise twenty tarpits, each with five
+minutes for its banner, would keep a message and its place in the run for hours."""
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WITH_IPV4_BELOW = (
     ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052 2.1)
-    ipaddress.IPv6Network("::/96"),  # IPv4-compatible (RFC 4291 2.5.5.1), which ::1 is as well
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible (RFC 4291 2.5.5.1); includes ::1
 )
 
 Shuffle = Callable[[list[str]], None]
 
 
 class Undeliverable(Exception):
-    """The recipients' domain itself says that it takes no mail: final (RFC 7505 4.2, RFC 5321 5.1)."""
+    """The recipients' domain itself takes no mail, which is final (RFC 7505 4.2, RFC 5321 5.1)."""
 
     def __init__(self, reply: str) -> None:
-        """Keep what to tell the sender, as a reply with an enhanced code."""
+        """Keep the reason to give to the sender, as a reply with an enhanced code."""
         super().__init__(reply)
         self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How addresses are chosen."""
+    """Which addresses of an exchanger may be used."""
 
     ipv4: bool
     ipv6: bool
@@ -51,7 +51,7 @@ class Rules:
 
     @property
     def wanted(self) -> str:
-        """What a host must have, for a sentence: `an IPv4 address`."""
+        """What a host must have, as words for a sentence: `an IPv4 address`."""
         return "an address" if self.ipv4 and self.ipv6 else f"an {'IPv4' if self.ipv4 else 'IPv6'} address"
 
 
@@ -59,12 +59,13 @@ async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[
     """Return all hosts that take a domain's mail, in the order in which to try them.
 
     Args:
-        resolver: answers, or raises LookupFailed, which passes: never the address record instead.
-        domain: of the recipients; an address literal such as `[192.0.2.1]` is its own exchanger.
+        resolver: looks up the MX records.
+        domain: the recipients' domain; an address literal such as `[192.0.2.1]` is its own exchanger.
         shuffle: puts exchangers of equal preference in random order (RFC 5321 5.1).
 
     Raises:
         Undeliverable: the domain does not exist, or has a null MX.
+        LookupFailed: the lookup failed. The address record is never used in that case.
     """
     if domain.startswith("["):
         if _in_brackets(domain) is None:
@@ -87,13 +88,13 @@ async def exchangers(resolver: Resolver, domain: str, shuffle: Shuffle) -> list[
 
 
 async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[str], list[str]]:
-    """Return a host's addresses to try, in order, and those that may not be used because they lead inside.
+    """Return a host's addresses to try, in order, and those that are forbidden because they are not public.
 
-    IPv6 comes first, as RFC 6724 has it, and the families take turns after that, so that a broken one costs
-    one attempt and not all.
+    IPv6 comes first, as in RFC 6724. After that the families alternate, so that a broken one costs one
+    connection attempt and not all.
 
     Raises:
-        NoSuchName, LookupFailed: by the resolver, for every family that is wanted.
+        NoSuchName, LookupFailed: the lookup of every wanted family failed.
     """
     found = [_literal(host, rules)] if host.startswith("[") else await _lookups(resolver, host, rules)
     mixed = [address for turn in _turns(found) for address in turn]
@@ -102,7 +103,7 @@ async def addresses(resolver: Resolver, host: str, rules: Rules) -> tuple[list[s
 
 
 async def _lookups(resolver: Resolver, host: str, rules: Rules) -> list[list[str]]:
-    """Look up each wanted family; one that cannot be had does not keep us from the other."""
+    """Look up each wanted family; a failure of one is ignored if the other has addresses."""
     wanted = [six for six in (True, False) if rules.wants(six=six)]
     found: list[list[str]] = []
     for six in wanted:
@@ -118,7 +119,7 @@ def _literal(domain: str, rules: Rules) -> list[str]:
     """Return the address in a literal, if its family is used.
 
     Raises:
-        NoSuchName: there is none in it; an MX record may have anything for a name.
+        NoSuchName: it contains no address; the name in an MX record may be anything.
     """
     address = _in_brackets(domain)
     if address is None:
@@ -127,7 +128,7 @@ def _literal(domain: str, rules: Rules) -> list[str]:
 
 
 def _in_brackets(domain: str) -> str | None:
-    """Return the address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3); None: it is none."""
+    """Return the address in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 4.1.3); None if there is none."""
     address = re.sub("^ipv6:", "", domain.removeprefix("[").removesuffix("]"), flags=re.IGNORECASE)
     try:
         ipaddress.ip_address(address)
@@ -142,12 +143,12 @@ def _turns(families: list[list[str]]) -> list[list[str]]:
 
 
 def _public(address: str) -> bool:
-    """Tell whether mail may go there without the operator's word: strangers' DNS must not reach inside."""
+    """Tell whether an address is public: other people's DNS must not lead mail into our network."""
     return all(meant.is_global and not meant.is_multicast for meant in _meant(ipaddress.ip_address(address)))
 
 
 def _meant(address: _Address) -> tuple[_Address, ...]:
-    """Return whom a packet to an address may reach: some IPv6 addresses are IPv4 in another dress."""
+    """Return the addresses that a packet may reach: some IPv6 addresses embed an IPv4 address."""
     if isinstance(address, ipaddress.IPv4Address):
         return (address,)
     if mapped := address.ipv4_mapped:

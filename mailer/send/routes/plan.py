@@ -1,4 +1,4 @@
-"""From the configuration to the routes of a run."""
+"""Build the routes of a run from the configuration."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -36,34 +36,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the routes of a run share."""
+    """The services that the routes of a run share."""
 
     spool: Spool
-    """Holds the local Maildir."""
+    """Contains the local Maildir."""
     committer: Committer
     """Makes local deliveries durable."""
     pool: Pool
-    """Keeps sessions."""
+    """Keeps sessions open for reuse."""
     providers: Providers
-    """Keeps how the providers do."""
+    """Keeps the circuit breakers of the providers."""
     destinations: DestinationStatus
-    """Keeps how the direct route's destinations do."""
+    """Keeps the health of the direct route's destinations."""
     ehlo_domain: str
-    """What we call ourselves to others."""
+    """The name to give to other servers in EHLO."""
     clock: Clock
     budgets: "Budgets | None"
-    """Keep what was used of what is allowed; None: everything is allowed."""
+    """Limits how much is sent; None if there are no limits."""
 
 
 def plan(config: Config, means: Means) -> Table:
-    """Return the routes, by the ways that mail goes: see `directions`.
+    """Return the table of routes for the ways of the configuration; see `directions`.
 
     Args:
-        config: the operator's.
-        means: what they work with.
+        config: the operator's configuration.
+        means: the services that the routes share.
 
     Raises:
-        OSError: the local Maildir is wanted and cannot be made, or there is no name server to ask.
+        OSError: the local Maildir is needed and cannot be created, or there is no name server to ask.
         ValueError: `dns.nameservers` names one that is not an address.
     """
     directions = Directions(config)
@@ -81,12 +81,12 @@ def _route(target: Target, config: Config, means: Means) -> Route:
 
 
 def target_name(target: Target, config: Config) -> str:
-    """Name a target as the journal names its hops, without making anything."""
+    """Return the name of a target as in the journal, without building its route."""
     return str(hop_of(target, config)) if isinstance(target, Provider) else target.value
 
 
 def leads_to(target: Target, hop: str, config: Config) -> bool:
-    """Tell of a target what `Route.leads_to` does of its route, without making anything."""
+    """Return what `Route.leads_to` would for the target's route, without building that route."""
     match target:
         case Own.LOCAL:
             return hop == target.value
@@ -97,7 +97,7 @@ def leads_to(target: Target, hop: str, config: Config) -> bool:
 
 
 def held_in_doubt(standings: Iterable[Standing], config: Config) -> str:
-    """Return why the next run holds the message of these recipients, for a doubt; empty: it does not."""
+    """Return why the next run holds a message for uncertain recipients; empty if it does not."""
     for standing in standings:
         if standing.status is not Status.UNCERTAIN or standing.allowed:
             continue
@@ -115,7 +115,7 @@ def _holds_second_doubt(hop: str, config: Config) -> bool:
 
 
 def _direct(config: Config, means: Means) -> Route:
-    # Imported here: dnspython takes 0.15 s, which a run that only forwards need not pay each minute.
+    # Imported here: dnspython takes 0.15 s, which a run that only forwards need not spend each minute.
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
     from mailer.send.routes.direct import DirectRoute  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ def _direct(config: Config, means: Means) -> Route:
 
 
 def terms_of(config: Config, ehlo_domain: str) -> "Terms":
-    """Return how mail exchangers are spoken to; args: ehlo_domain: what we are called by default."""
+    """Return the settings for sessions with exchangers; `ehlo_domain` is the default name for EHLO."""
     from mailer.send.routes.direct import Terms  # noqa: PLC0415 - as above
 
     direct = config.direct_delivery
@@ -144,7 +144,7 @@ def terms_of(config: Config, ehlo_domain: str) -> "Terms":
 
 
 def _sessions(config: Config, spool: Spool) -> Callable[[str], "tuple[Slots | None, int]"]:
-    """Return what tells how many sessions all runners may have to a recipient domain."""
+    """Return a function that gives the counter and the limit of sessions to a recipient domain."""
     limited = [
         (budget, _slots(spool, budget.record, budget.max_sessions), budget.max_sessions)
         for budget in config.domain_budgets
@@ -158,7 +158,7 @@ def _sessions(config: Config, spool: Spool) -> Callable[[str], "tuple[Slots | No
 
 
 def _slots(spool: Spool, of: str, most: int) -> "Slots | None":
-    """Return what counts the sessions of all runners; None: their number is not limited."""
+    """Return the counter of the sessions of all runners; None if their number is not limited."""
     if not most:
         return None
     from mailer.spool.state.slots import Slots  # noqa: PLC0415 - most runs have no such limit
@@ -180,7 +180,7 @@ def rules_of(direct: DirectDelivery) -> "Rules":
 def _forward(provider: Provider, config: Config, means: Means) -> Route:
     largest = config.batch_size
     if provider.api:
-        from mailer.send.http.apis import TERMS  # noqa: PLC0415 - not for SMTP, which most runs know alone
+        from mailer.send.http.apis import TERMS  # noqa: PLC0415 - not needed for SMTP only, as in most runs
 
         largest = min(largest, TERMS[provider.api].recipients)
     hop = hop_of(provider, config, means.ehlo_domain)
@@ -202,10 +202,10 @@ def _forward(provider: Provider, config: Config, means: Means) -> Route:
 
 
 def tokens_of(provider: Provider, spool: Spool, clock: Clock) -> "TokenSource | None":
-    """Return where a provider's access tokens come from; None: it is logged in to with a password."""
+    """Return the source of a provider's access tokens; None if its login uses a password."""
     if provider.oauth is None:
         return None
-    from mailer.oauth.source import TokenSource  # noqa: PLC0415 - not for passwords
+    from mailer.oauth.source import TokenSource  # noqa: PLC0415 - not needed for passwords
 
     return TokenSource(provider.oauth, provider.username, provider.account, spool, clock)
 
@@ -213,9 +213,9 @@ def tokens_of(provider: Provider, spool: Spool, clock: Clock) -> "TokenSource | 
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """Return a provider as a next hop.
 
-    With a username it gets nothing in clear, save where `Hop.here`, whatever the TLS policy (see `client`),
-    and its certificate is verified, so that the password reaches nobody else. Without one the policy decides,
-    save that `ssl` asks for TLS that proves whom it leads to.
+    With a username, nothing is sent in cleartext whatever the TLS policy, except as `Hop.here` allows (see
+    `client`), and the certificate is verified, so that no other host gets the password. Without a username
+    the policy decides, except that `ssl` demands TLS with a verified certificate.
     """
     demand = demand_of(config.tls_policies, provider.host)
     verified = bool(provider.username) or provider.ssl or demand.level is TlsLevel.VERIFY
@@ -243,7 +243,7 @@ def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
 
 
 def _usual_sessions(provider: Provider) -> int:
-    """Return how many requests at once an interface documents for one account; 0: it names no number."""
+    """Return how many concurrent requests an HTTP interface documents for one account; 0 if it names none."""
     if provider.api is None:
         return 0
     from mailer.send.http.apis import TERMS  # noqa: PLC0415 - as above

@@ -1,6 +1,6 @@
-"""The breakers of a run: what `breaker` decides, kept in the spool's `state/` and told to the ledger.
+"""Circuit breakers of a run: `breaker` decides; the state is kept in `state/`, and changes go to the ledger.
 
-A provider without trouble costs one look into a dictionary for each message, and no look at the disk.
+A provider without trouble costs one dictionary lookup for each message, and no access to the disk.
 """
 
 import asyncio
@@ -23,18 +23,17 @@ from mailer.spool.state import provider_state
 from mailer.spool.state.provider_state import Health, ProviderState, States, Witness, health
 
 _LOOK = 1.0
-"""Seconds between looks at the file while a provider is not well: another runner or the operator may know
-better."""
+"""Seconds between reads of the file while a breaker is open: another runner or the operator may close it."""
 
-_PATIENCE = 3.0
-"""Seconds that a message waits for another one's probe before it goes to the next provider."""
+_PROBE_WAIT = 3.0
+"""Seconds that a message waits for the probe of another message before it goes to the next provider."""
 
 
 class Providers:
-    """What this run knows of all providers."""
+    """The states of all providers, as this run knows them."""
 
     def __init__(self, spool: Spool, log: MailLog, clock: Clock) -> None:
-        """Load what earlier runs found out."""
+        """Load the states that earlier runs left."""
         self._spool = spool
         self._log = log
         self._clock = clock
@@ -42,7 +41,7 @@ class Providers:
         self._looked = 0.0
         self._unwritten = False
         self._stamp: tuple[int, int] | None = None
-        """The file's, since when changes are known to this run alone."""
+        """The file's stamp at the first change that could not be written, so that only this run knows it."""
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -51,10 +50,10 @@ class Providers:
         return self._states.get(account, _WELL)
 
     def look(self) -> None:
-        """Read the file again, unless that was just done.
+        """Read the file again, unless that was done within `_LOOK` seconds.
 
-        What could not be written is kept until the file is written by another runner, which found out for
-        itself, or by the operator, who resets a provider.
+        Changes that could not be written are kept until another runner, which made its own observations, or
+        the operator, who resets a provider, writes the file.
         """
         now = monotonic()
         if now - self._looked < _LOOK:
@@ -66,13 +65,13 @@ class Providers:
         self._states = provider_state.read(self._spool)
 
     def change(self, account: str, name: str, how: Callable[[ProviderState], ProviderState]) -> None:
-        """Change a provider's state, here and on disk, and tell of it."""
+        """Change a provider's state in memory and on disk, and log a change of its health."""
         before, now = self.state(account), self.now()
         try:
             self._states = provider_state.change(self._spool, account, how)
             self._unwritten = False
         except OSError as error:
-            # This run goes by what it knows; on a full disk nothing is sent anyway.
+            # Keep the change in memory; on a full disk nothing is sent anyway.
             self._states[account] = how(before)
             if not self._unwritten:
                 self._log.warning("the providers' state cannot be written", error=error.strerror)
@@ -82,7 +81,7 @@ class Providers:
         was, known = health(before, now), health(after, now)
         if was is not known:
             reason = f"{after.words}: {after.trouble}" if known is Health.OPEN else ""
-            # A login that is refused stays so until somebody mends it; the rest mends itself.
+            # A refused login needs a person to correct it; other trouble may pass without one.
             human = known is Health.OPEN and after.kind == Kind.LOGIN
             level = Level.WARNING if human else Level.NOTICE
             self._log.provider(name, known.value, reason, level=level)
@@ -92,27 +91,27 @@ _WELL = ProviderState()
 
 
 class Breaker:
-    """One provider's."""
+    """The circuit breaker of one provider."""
 
     def __init__(self, providers: Providers, account: str, name: str) -> None:
         """Prepare.
 
         Args:
-            providers: of the run.
-            account: what its state is kept by.
-            name: what the operator calls it.
+            providers: the states of the run's providers.
+            account: the key of the provider's state.
+            name: the operator's name for the provider.
         """
         self._providers = providers
         self._account = account
         self._name = name
         self._probe: asyncio.Event | None = None
-        """Set when the probe that this run has sent comes to its end."""
+        """Set when the probe that this run has sent ends; None while there is no such probe."""
 
     async def admit(self, hop: str, message: str) -> bool:
-        """Let a message pass, or not; tell whether it is the probe, for whose end `probed` must be called.
+        """Admit a message; return True if it is the probe, after which `probed` must be called.
 
         Raises:
-            Resting: it may not; nothing was tried.
+            Resting: the message is not admitted; nothing was tried.
         """
         providers = self._providers
         while providers.state(self._account).open_until is not None:
@@ -133,17 +132,20 @@ class Breaker:
         return True
 
     async def _probe_ends(self) -> bool:
-        """Wait a little for a probe of ours, if there is one: most take no second, and then all may go."""
+        """Wait for this run's probe, if there is one; return True if it ended within `_PROBE_WAIT` seconds.
+
+        Most probes take less than a second, after which all messages may be sent.
+        """
         if self._probe is None:
             return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PROBE_WAIT):
                 await self._probe.wait()
                 return True
         return False
 
     def probed(self) -> None:
-        """End the probe, whatever became of it."""
+        """End the probe, whatever its result."""
         if self._probe:
             self._probe.set()
             self._probe = None
@@ -151,31 +153,31 @@ class Breaker:
             self._change(breaker.probed)
 
     def hanging(self, hop: str) -> Resting:
-        """Return why a message is not tried while others wait for an answer."""
+        """Return the trouble for a message that is not tried, because other messages wait for an answer."""
         text = f"not tried, since it has not answered another message for {HANGING:.0f} s"
         until = self._providers.now().timestamp() + breaker.PAUSE
         return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
 
     def succeeded(self, *, taken: bool = True) -> None:
-        """A message was answered as it should be: it was taken, or clearly refused for what it is."""
+        """Record that a message was accepted or, if not `taken`, clearly refused for its own sake."""
         if taken:
-            self._providers.look()  # What another runner found refused is so no more.
+            self._providers.look()  # To see, and clear, refusals that other runners have recorded.
         if breaker.closes(self._providers.state(self._account)):
             self._change(partial(breaker.succeeded, now=self._providers.now(), taken=taken))
 
     def failed(self, scope: Scope, text: str, mail: Witness | None) -> None:
-        """It gave trouble that counts; arguments as `Ailment.of`."""
+        """Record trouble that counts toward the breaker; the arguments are those of `Ailment.of`."""
         self._fail(Ailment.of(scope, text, mail))
 
     def refused(self, words: str, outcome: Outcome, mail: Witness) -> bool:
-        """Remember that a mail was refused; tell whether that is not the mail's doing, since others were too.
+        """Remember that a mail was refused; tell whether unrelated mails were refused with the same words.
 
-        When it is the provider's, that counts against its health.
+        If so, the refusal is not about the mail. Unless it is about the sender, it counts toward the breaker.
 
         Args:
-            words: as `alike.digest` has them.
-            outcome: of one of the recipients.
-            mail: with those recipients.
+            words: the digest of the reply, from `alike.digest`.
+            outcome: the outcome of one of the recipients.
+            mail: the mail, with the recipients that were refused.
         """
         clear = alike.is_clear(outcome)
         self._change(partial(alike.remember, words=words, mail=mail))

@@ -1,4 +1,4 @@
-"""Routes: the ways a message can leave. The engine knows no more about them than this."""
+"""The interface of a route, which is one way for messages to leave; the attempt uses nothing else of it."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from mailer.send.budgets import Purse
 
 OnCommit = Callable[[Sequence[Recipient], str], None]
-"""Called with the recipients and the hop right before the step that cannot be taken back.
+"""Called with the recipients and the hop immediately before the step that cannot be undone.
 
-If it raises, the route sends nothing and lets the exception pass.
+If it raises, the route sends nothing and propagates the exception.
 """
 
 OnTrouble = Callable[[str, str, Scope, Sequence[Recipient]], None]
-"""Called with the hop, its words, whose trouble it is, and the recipients, to whom it has sent nothing.
+"""Called when a hop fails and the route tries another of its hops.
 
-Another hop of the same route is tried instead.
+The arguments are the hop, its reply, the scope of the trouble, and the recipients, none of which was sent.
 """
 
 
@@ -28,24 +28,24 @@ class Route(Protocol):
     """One way to deliver."""
 
     name: str
-    """As the operator knows it: `local`, or `smtp.example.com:587`."""
+    """The operator's name for it: `local`, or `smtp.example.com:587`."""
     batch_size: int
-    """Recipients in one transaction, at most."""
+    """The most recipients in one transaction."""
     batch_delay: float
     """Seconds between the transactions of one message to one destination."""
     purse: "Purse | None"
-    """The budget of all mail by it; None: it has none."""
+    """The budget for all mail over this route; None if it has none."""
     presentation: Presentation
-    """The form in which it wants messages."""
+    """The form in which the route takes messages."""
     asks_twice: bool
-    """A refusal for good that is not clear is asked for once more: see `Action.SECOND_OPINION`."""
+    """Whether an unclear permanent refusal is retried once; see `Action.SECOND_OPINION`."""
     holds_second_doubt: bool
-    """A message that is uncertain here for the second time in a row is held, whatever the policy says."""
+    """Whether a message that is uncertain here twice in a row is held, whatever the policy says."""
     attempts: int
-    """Attempts at a message after which trouble with this route sends it on to the next one."""
+    """Attempts at a message after which trouble with this route makes it go to the next one."""
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
-        """Divide recipients by destination: trouble with one says nothing about another."""
+        """Group recipients by destination: trouble with one destination says nothing about another."""
 
     async def deliver(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
@@ -57,8 +57,8 @@ class Route(Protocol):
 
         Raises:
             HopTrouble: the route cannot be used now; nothing was sent.
-            OSError: ours is the trouble (what `on_commit` raised); nothing was sent.
+            OSError: the trouble is local (`on_commit` raised it); nothing was sent.
         """
 
     def leads_to(self, hop: str) -> bool:
-        """Tell whether a hop, as an outcome names it, was reached by this route."""
+        """Tell whether this route leads to a hop, named as in an outcome."""

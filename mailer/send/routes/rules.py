@@ -1,4 +1,4 @@
-"""Matches a recipient against the rules of `routes`: plain values in, the position of a rule out."""
+"""Match a recipient against the rules of `routes`: plain values in, the position of a rule out."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ _Test = Callable[[str], bool]
 
 
 class Mail:
-    """What rules look at, beside the recipient."""
+    """What rules look at in addition to the recipient."""
 
     def __init__(
         self, sender: str, user: str, read_header: Callable[[], bytes | None], *, released: bool = False
@@ -20,11 +20,11 @@ class Mail:
         """Take the values.
 
         Args:
-            sender: the reverse-path; empty: the null sender.
-            user: the login; empty: there was none.
-            read_header: called at most once, and only where a rule asks; None: the header is too large to
-                look into.
-            released: the operator has let it go: no rule holds it again.
+            sender: the reverse-path; empty for the null sender.
+            user: the login; empty if there was none.
+            read_header: called once at most, and only if a rule needs it; returns None if the header is too
+                large.
+            released: whether the operator released the message, so that no rule holds it again.
         """
         self.sender = sender
         self.user = user
@@ -41,7 +41,7 @@ class Mail:
 
 
 class Rules:
-    """The table, ready to be asked."""
+    """The rules of `routes`, prepared for matching."""
 
     def __init__(self, rules: Sequence[RouteRule]) -> None:
         self._rules = [_Rule(rule) for rule in rules]
@@ -50,11 +50,11 @@ class Rules:
         return len(self._rules)
 
     def first(self, mail: Mail, address: str) -> int:
-        """Return the position of the first rule that matches; the number of rules: none does.
+        """Return the position of the first rule that matches; the number of rules if none does.
 
         Args:
             mail: the message.
-            address: one of its recipients. One without a domain (`postmaster`) matches no `recipientDomain`.
+            address: a recipient. One without a domain (`postmaster`) matches no `recipientDomain`.
         """
         domain = a_labels(address.rpartition("@")[2]) if "@" in address else ""
         for at, rule in enumerate(self._rules):
@@ -72,7 +72,7 @@ class _Rule:
         self._header = rule.header
 
     def matches(self, mail: Mail, domain: str) -> bool:
-        """Tell whether all conditions hold; the header, which must be read first, comes last."""
+        """Tell whether all conditions hold; the header is checked last, because it must be read first."""
         if self._holds and mail.released:
             return False
         if self._domains and not (domain and any(test(domain) for test in self._domains)):
@@ -83,7 +83,7 @@ class _Rule:
             return False
         if self._header is None:
             return True
-        # What cannot be looked into may have the field: it must not get past a rule that holds mail.
+        # A header that is too large may have the field, so the mail must not pass a rule that holds mail.
         return self._holds if mail.header is None else _has_field(mail.header, self._header)
 
 
@@ -122,7 +122,7 @@ def _values(head: bytes, name: str) -> list[str]:
 
 
 def _glob(parts: Sequence[str], text: str) -> bool:
-    """Match what stands between stars, in time that grows with the text alone for each part."""
+    """Match the parts between stars, each in time linear in the text."""
     if len(parts) == 1:
         return text == parts[0]
     first, *middle, last = parts

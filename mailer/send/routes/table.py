@@ -1,4 +1,4 @@
-"""The routes of a run, by the ways that the configuration has."""
+"""The table of routes of a run, by the ways of the configuration."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from mailer.spool.run.claim import Claim
 
 
 class Table:
-    """Says which routes a recipient's mail goes."""
+    """Chooses the routes for a recipient's mail."""
 
     def __init__(
         self,
@@ -24,9 +24,9 @@ class Table:
         """Prepare.
 
         Args:
-            directions: of the configuration.
-            routes: one for each of its targets.
-            turn: as `Turns` has it.
+            directions: the directions of the configuration.
+            routes: one route for each target.
+            turn: the random source for `Turns`.
         """
         self._directions = directions
         self._turns = {
@@ -35,12 +35,12 @@ class Table:
         }
         ways = [turns.all for turns in self._turns.values()]
         self.all = tuple(routes.values()) if all(ways) else ()
-        """Every route; none: there is mail that stays here."""
-        # The direct route knows a hop by its port alone: the others are asked first.
+        """Every route; empty if some way has no route, so that its mail stays in the spool."""
+        # The direct route recognizes a hop only by its port, so it is asked last.
         self._by_hop = sorted(routes.values(), key=lambda route: route is routes.get(Own.DIRECT))
 
     def divide(self, claim: Claim, standings: Sequence[Standing]) -> dict[Way, list[Standing]]:
-        """Divide recipients of one message by the ways they go; raises OSError: it cannot be read."""
+        """Group recipients of one message by way; raises OSError if the message cannot be read."""
         if len(self._directions.ways) == 1:
             return {self._directions.ways[0]: list(standings)}
         ways = dict[Way, list[Standing]]()
@@ -50,15 +50,15 @@ class Table:
         return ways
 
     def next(self, way: Way) -> tuple[Route, ...]:
-        """Return the routes of the next message that goes this way, in order; none: it stays here."""
+        """Return the routes for the next message of this way, in order; empty if it stays in the spool."""
         return self._turns[way].next()
 
     def leading_to(self, hop: str) -> Route | None:
-        """Return the route by which a hop was reached, as an outcome names it; None: it is there no more."""
+        """Return the route that leads to a hop, named as in an outcome; None if there is none any more."""
         return next((route for route in self._by_hop if route.leads_to(hop)), None)
 
     def goes_direct(self, claim: Claim, address: str) -> bool:
-        """Tell whether a recipient's own exchangers are tried first; also if the header cannot be read."""
+        """Tell whether a recipient's mail takes the direct route first; raises OSError like `divide`."""
         if len(self._directions.ways) == 1:
             way = self._directions.ways[0]
         else:

@@ -1,4 +1,4 @@
-"""The order of routes: by priority; among equals in turn, as often as the weight of each says."""
+"""The order of routes: by priority; routes of equal priority take turns, as often as their weights say."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -7,27 +7,27 @@ from itertools import accumulate
 from mailer.send.routes.route import Route
 
 _GOLDEN = 0.6180339887498949
-"""Steps of this length around a circle of length 1 fall everywhere equally often, however many there are, so
-that a few messages are shared as evenly as many; drawing lots would not (Weyl's sequence)."""
+"""Steps of this length around a circle of length 1 are evenly distributed after any number of them (a Weyl
+sequence). So a few messages are shared as evenly as many, which random choices would not achieve."""
 
 Weighted = tuple[Route, int]
 
 
 class Turns:
-    """Gives each message its routes, in order."""
+    """Chooses the order of routes for each message."""
 
     def __init__(self, groups: Sequence[Sequence[Weighted]], random: Callable[[], float]) -> None:
         """Prepare.
 
         Args:
-            groups: the routes by priority, those of equal priority together, each with its weight; all
-                weights of a group zero: its order is fixed.
-            random: gives a number in [0, 1). Each run begins somewhere else, since it may have one message.
+            groups: the routes by priority, those of equal priority in one group, each with its weight. If all
+                weights of a group are zero, its order is fixed.
+            random: returns a number in [0, 1), so that each run starts elsewhere: it may have one message.
         """
         self._groups = groups
         self._point = random()
         self.all = tuple(route for group in groups for route, _ in group)
-        """Every route; in the order in which they are tried if nothing is shared."""
+        """Every route, in the order in which they are tried if no group shares mail."""
         self._fixed = not any(weight for group in groups for _, weight in group if len(group) > 1)
 
     def next(self) -> tuple[Route, ...]:
@@ -39,7 +39,7 @@ class Turns:
 
 
 def _turned(group: Sequence[Weighted], point: float) -> list[Route]:
-    """Put the one whose turn it is first; if it fails, the others are tried by weight."""
+    """Return the routes of a group: first the one whose turn it is, then the others by weight."""
     weights = [weight for _, weight in group]
     ends = [*accumulate(weights)]
     if not ends[-1]:
