@@ -1,1 +1,1 @@
-"""Notifications to senders (RFC 3464): which are due, how they read, and how they get into the spool."""
+"""Delivery status notifications (RFC 3464): which are due, how they are written, and how they are queued."""

@@ -1,4 +1,4 @@
-"""The part of a notification that programs read: RFC 3464 2, and RFC 6533 where an address is not ASCII."""
+"""The machine-readable part of a DSN: RFC 3464 2, and RFC 6533 if an address is not ASCII."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
 
 LONGEST_REPLY = 500
-"""Characters of a reply. RFC 5321 4.5.3.1.5: 512 octets a line; the journal has more of it."""
+"""Characters of a reply to include. RFC 5321 4.5.3.1.5: 512 octets a line; the journal keeps more."""
 _SMTP_REPLY = re.compile(r"[2-5]\d\d(?: |$)", re.ASCII)
 
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
@@ -21,7 +21,7 @@ _Fields = Iterable[tuple[str, str]]
 
 
 def for_programs(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
-    """Write the part: a group of fields for the message, and one for each recipient."""
+    """Return the part: a group of fields for the message, and one for each recipient."""
     utf8 = _needs_utf8(about, told)
     groups = [_of_message(about, ours), *(_of_recipient(each, about, ours) for each in told)]
     text = b"\r\n".join(_written(group, utf8=utf8) for group in groups)
@@ -30,24 +30,24 @@ def for_programs(about: Subject, told: Sequence[Told], ours: Letterhead) -> byte
 
 
 def is_quoted(standing: Standing) -> bool:
-    """Tell whether what is said of a recipient is a server's reply: not the system's, nor our finding."""
+    """Tell whether a recipient's reply was given by a server, not by the system or by us."""
     return was_asked(standing.hop) and _SMTP_REPLY.match(standing.reply) is not None
 
 
 def in_doubt(standing: Standing) -> str:
-    """Say that it may have been delivered, and by which hop."""
+    """Return words that say that the message may have been delivered, and by which hop."""
     hop = printable(server_of(standing.handed_to))
     return f"was handed to {hop}, whose answer was lost; it may have been delivered"
 
 
 def status_code(told: Told) -> str:
-    """Return the status of RFC 3463: the server's own if it gave one that fits, else the general one."""
+    """Return the status (RFC 3463): the server's own if it fits the action, otherwise a general one."""
     if told.standing.handed_to:
-        # X.4.2: connected, and the transaction was not completed. Class 4 although the action is `failed`:
-        # nobody has refused the mail or the address; attempts were abandoned (RFC 3463 2).
+        # X.4.2: connected, but the transaction was not completed. The class is 4 although the action is
+        # `failed`: no server has refused the mail or the address; attempts were abandoned (RFC 3463 2).
         return "4.4.2"
     if told.standing.status is Status.EXPIRED:
-        # X.4.7, delivery time expired; what stood in the way is the Diagnostic-Code.
+        # X.4.7: delivery time expired. The Diagnostic-Code has the reason for the last failure.
         return "5.4.7"
     kind = {Action.FAILED: "5", Action.DELAYED: "4"}.get(told.action, "2")
     given = enhanced_status(told.standing.reply)
@@ -90,7 +90,7 @@ def _of_recipient(told: Told, about: Subject, ours: Letterhead) -> _Fields:
 
 
 def _host(label: str) -> str:
-    """Take the address off `name[address]`; a name that is an address is a literal (RFC 5321 4.1.3)."""
+    """Return the name of `name[address]`, as a literal if it is itself an address (RFC 5321 4.1.3)."""
     name = label.partition("[")[0] or label
     if ":" in name:
         return f"[IPv6:{name}]"
@@ -98,7 +98,7 @@ def _host(label: str) -> str:
 
 
 def _original(orcpt: str) -> str:
-    """Decode ORCPT: xtext (RFC 3461 4.2), and the ASCII clothes of a UTF-8 address (RFC 6533 3)."""
+    """Decode ORCPT: xtext (RFC 3461 4.2), and the ASCII form of a UTF-8 address (RFC 6533 3)."""
     kind, _, address = orcpt.partition(";")
     text = _decoded(address)
     return f"{kind}; {_EMBEDDED.sub(_character, text) if kind.lower() == 'utf-8' else text}"
@@ -119,7 +119,7 @@ def _written(fields: _Fields, *, utf8: bool) -> bytes:
         shown = printable(value, 2000)
         if not utf8:
             shown = shown.encode("ascii", "backslashreplace").decode()
-        # The one field that may be long is the one with a server's words; an address is not to be cut in two.
+        # Only the field with a server's reply may be long. Others are not folded, to keep addresses whole.
         lines += _folded(name, shown) if name == "Diagnostic-Code" else [f"{name}: {shown}"]
     return ended(lines)
 

@@ -1,19 +1,19 @@
-"""Lines of a notification: ended, folded, and short enough for every server."""
+"""Format the lines of a DSN: line ends, folding, and lengths that every server accepts."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
 _LINE = 76
-"""Characters; RFC 5322 2.1.1 wants 78 at most."""
-_LAST = 253_402_300_799.0
-"""The last second of the year 9999."""
+"""The most characters in a line; RFC 5322 2.1.1 recommends at most 78."""
+_MAX_TIME = 253_402_300_799.0
+"""The last second of the year 9999, in seconds since the epoch."""
 _UNBROKEN = 200
-"""Characters after which a word is broken: at most 800 octets, where RFC 5322 2.1.1 lets a line have 998."""
+"""Characters after which a word is broken: at most 800 octets; RFC 5322 2.1.1 allows 998 in a line."""
 
 
 def part(kind: str, encoding: str, description: str) -> bytes:
-    """Write the header of one part (RFC 2045), with the empty line."""
+    """Return the header of one MIME part (RFC 2045), including the empty line."""
     fields = {
         "Content-Type": kind,
         "Content-Transfer-Encoding": encoding,
@@ -27,7 +27,7 @@ def ended(lines: Iterable[str]) -> bytes:
 
 
 def wrapped(text: str, indent: str) -> list[str]:
-    """Break a text at spaces where a line is full, and within a word that is too long for any line."""
+    """Break a text into lines, at spaces, or within a word that is too long for any line."""
     full, line = [], indent
     for word in text.split(" "):
         for start in range(0, max(1, len(word)), _UNBROKEN):
@@ -41,5 +41,5 @@ def wrapped(text: str, indent: str) -> list[str]:
 
 
 def date_time(seconds: float) -> str:
-    """Write a time as RFC 5322 3.3 does; one that a wrong clock made is brought into its four-digit years."""
-    return format_datetime(datetime.fromtimestamp(min(max(seconds, 0.0), _LAST), UTC))
+    """Return a time as in RFC 5322 3.3; one from a wrong clock is clamped to four-digit years."""
+    return format_datetime(datetime.fromtimestamp(min(max(seconds, 0.0), _MAX_TIME), UTC))

@@ -1,6 +1,6 @@
-"""Telling senders what became of their mail: notifications made, and put into the queue, exactly once.
+"""Queue the notifications that a message owes to its sender, exactly once.
 
-The order of the steps is `spool.notice`'s; what is owed is `owed`'s to say, how it is written `dsn`'s.
+`spool.run.notice` defines the order of the steps, `owed` says what is due, and `report` writes it.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the operator decides about notifications."""
+    """The configuration of notifications."""
 
     destination: Destination
     hostname: str
     delay_warning: float
-    """As `owed` takes it."""
+    """The age in seconds from which a message is reported as late; 0 to report no delays."""
     max_age: float
     """Seconds from a message's acceptance until it is given up."""
     trusts_clock: Callable[[], bool] = lambda: True
-    """Whether the clock is one to call a message late by at this moment."""
+    """Tells whether the clock can be trusted now to find that a message is late."""
 
 
 class Notifier:
@@ -49,7 +49,9 @@ class Notifier:
         self._log = log
 
     async def notify(self, claim: Claim, state: State, now: float) -> State:
-        """Put what is owed into the queue, as one notification, and record it.
+        """Queue one notification of all that is owed, and record it in the message's journal.
+
+        After an internal error, which is logged, no notification is made, and the journal records none.
 
         Args:
             claim: the message, before it leaves `cur/`.
@@ -57,12 +59,11 @@ class Notifier:
             now: seconds since the epoch.
 
         Returns:
-            The state with what was recorded.
+            The state, including what was recorded.
 
         Raises:
-            OSError: it could not be done, or not to its end. The message must stay in `cur/`, where the next
-                claim finishes it or begins anew; at no time are there two notifications that can be sent.
-                (After a defect of ours no notification is made; the message's file, in `failed/`, says so.)
+            OSError: some step failed. The message must stay in `cur/`, where the next claim finishes the
+                steps or begins again. There are never two notifications that can be sent.
         """
         if not may_owe(state):
             return state
@@ -76,7 +77,7 @@ class Notifier:
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not keep the message going round and round
-            # Its type only: its words may hold what is nobody's business.
+            # Only the type is logged, because the message may contain private data.
             self._log.error("a notification could not be written", id=claim.id, error=type(error).__name__)
             return state
         size = notification.size
@@ -84,7 +85,7 @@ class Notifier:
         event = Event(at=clock.rfc3339(now), event=Kind.NOTIFIED, to=addresses, notice=notification.id)
         try:
             await asyncio.wrap_future(self._committer.commit(Written(notification)))
-            # From here on it is not taken back: the line may be there, whatever the system says of the write.
+            # From here on nothing is undone: the line may be in the file even if the write reports an error.
             claim.locked.append(event)
             self._log.notified(id=claim.id, to=addresses, notice=notification.id, addressee=to, size=size)
             await asyncio.wrap_future(self._committer.commit(Sent(claim.locked, notification)))
@@ -93,7 +94,7 @@ class Notifier:
         return journal.advance(state, [event])
 
     def _write(self, claim: Claim, state: State, told: tuple[Told, ...], to: str, now: float) -> Incoming:
-        # Imported here: most runs have nobody to tell, and `email.utils` takes a while.
+        # Imported here: most runs send no notification, and `email.utils` takes long to import.
         from mailer.send.dsn.report import compose  # noqa: PLC0415
         from mailer.send.dsn.subject import Letterhead  # noqa: PLC0415
 
@@ -104,7 +105,7 @@ class Notifier:
             received=now,
             user="",
             peer="",
-            # Whether it has 8-bit text is known when it is written; as 8BITMIME either may go.
+            # Whether there is 8-bit text is known only after writing; 8BITMIME allows both.
             envelope=Envelope("", (Recipient(to),), body="8BITMIME", smtputf8=utf8),
         )
         try:
@@ -122,7 +123,7 @@ class Notifier:
 
         entry = claim.entry
         failed = any(each.action is Action.FAILED for each in told)
-        # RFC 3461 4.3: RET is about failures; a notification without a failure has the header only.
+        # RFC 3461 4.3: RET applies to failures only; a notification without a failure has just the header.
         whole = failed and entry.envelope.ret != "HDRS" and entry.length <= LARGEST_COPY
         copy = claim.locked.read_message(entry, 0, LARGEST_COPY)
         return Subject(

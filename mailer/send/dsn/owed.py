@@ -1,8 +1,9 @@
-"""Which notifications are due (RFC 3461 4.1), from a message's state and nothing else.
+"""Decide which notifications are due (RFC 3461 4.1), from a message's state alone.
 
-One settlement makes one notification, whatever number of recipients it is about: what an attempt decided is
-told when it is decided, so a wrong address is not kept for days because another recipient's server is down.
-A recipient's delay is told once, its failure once, also when the operator has it tried again in vain.
+Each settlement makes one notification at most, about any number of recipients. Failures are reported as soon
+as they are decided, so a sender learns of a wrong address without waiting days for another recipient's
+server. A recipient's delay is reported once, and its failure once, even if the operator has it retried and it
+fails again.
 """
 
 from collections.abc import Callable
@@ -22,19 +23,19 @@ class Action(StrEnum):
     DELAYED = "delayed"
     DELIVERED = "delivered"
     RELAYED = "relayed"
-    """Handed to a server that tells the sender nothing."""
+    """Handed to a server that does not send notifications."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One recipient, and what its sender is to learn about it."""
+    """One recipient, and what to report about it to the sender."""
 
     standing: Standing
     action: Action
 
 
 def may_owe(state: State) -> bool:
-    """Tell whether `owed` may return anything: not of what everybody was sent and nobody asked to hear of."""
+    """Tell whether `owed` may return anything; a quick test for mail sent to all without NOTIFY=SUCCESS."""
     return bool([s for s in state.by_address.values() if s.action or s.status is not Status.SENT])
 
 
@@ -42,9 +43,9 @@ def owed(state: State, now: float, delay_warning: float) -> tuple[Told, ...]:
     """Return what the sender is still to be notified of.
 
     Args:
-        state: the message's.
+        state: the message's state.
         now: seconds since the epoch.
-        delay_warning: the age in seconds from which a recipient is late; 0: none ever is.
+        delay_warning: the age in seconds from which a recipient is late; 0 if none ever is.
     """
     late = bool(delay_warning) and not state.held and now - state.since >= delay_warning
     actions = ((standing, _action(standing, late=late)) for standing in state.standings)
@@ -64,14 +65,14 @@ def _action(standing: Standing, *, late: bool) -> Action | None:
 
 
 Destination = Callable[[str], str]
-"""Gives the address that notifications for a sender go to; empty: none is made."""
+"""Returns the address for notifications to a sender; empty if none is to be made."""
 
 
 def destination(config: Config) -> Destination:
-    """Return the address for notifications, by the configuration.
+    """Return the function that chooses the address for notifications, by the configuration.
 
-    Mail from the null sender is never reported: notifications themselves are sent from it, and two
-    servers would tell each other for ever (RFC 5321 6.1).
+    Mail from the null sender is never reported, because notifications themselves have it, and two servers
+    could notify each other for ever (RFC 5321 6.1).
     """
     allowed = AddressPatterns.of(config.allowed_recipients) if config.allowed_recipients else None
 
@@ -80,7 +81,7 @@ def destination(config: Config) -> Destination:
             return ""
         if config.bounce != BOUNCE_SENDER:
             return config.bounce
-        # A staging host mails nobody that it may not mail, senders included.
+        # A staging host must not mail addresses that are not allowed, and senders are no exception.
         if allowed and allowed.match(sender):
             return sender
         return config.redirect_all_to or ("" if allowed else sender)

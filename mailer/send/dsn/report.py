@@ -1,8 +1,8 @@
-"""A notification as bytes: multipart/report with its three parts (RFC 3462, RFC 3464, RFC 3461 6, RFC 6533).
+"""Write a DSN: multipart/report with its three parts (RFC 3462, RFC 3464, RFC 3461 6, RFC 6533).
 
-The first part is for the human, the second for programs, the third is the message, or its header. The message
-is copied byte for byte and never parsed; the words of clients and of remote servers have their controls
-escaped and their length cut before they stand in a line (`printable`), so that nobody adds a field or a part.
+The first part is for people, the second for programs, and the third is the message or its header. The message
+is copied byte for byte and never parsed. Text from clients and remote servers is cut, and its control
+characters are escaped, before it is put into a line (`printable`), so that it cannot add a field or a part.
 """
 
 import re
@@ -17,10 +17,11 @@ from mailer.send.dsn.subject import Letterhead, Subject
 from mailer.spool.journal import Standing
 
 LARGEST_COPY = 50_000
-"""Bytes of a message that are sent back; of a larger one its header is. Postfix's bounce_size_limit."""
+"""The most octets of a message that is returned whole; of a larger one only the header is returned. The same
+as Postfix's bounce_size_limit."""
 
-_NAMED = 100
-"""Recipients that the human part names for each action; the others are in the second part."""
+_MAX_LISTED = 100
+"""The most recipients that the human part lists for each action; the second part has all of them."""
 
 _TITLES = {
     Action.FAILED: "Undelivered mail returned to sender",
@@ -28,9 +29,9 @@ _TITLES = {
     Action.RELAYED: "Mail passed on",
     Action.DELIVERED: "Mail delivered",
 }
-"""From grave to good; the gravest is the notification's subject."""
+"""Subjects by action, the gravest first; the notification has the first that applies."""
 _DOUBTFUL = "Mail that may not have been delivered"
-"""Instead of the gravest, where no recipient has surely failed."""
+"""The subject instead of "Undelivered", if every failed recipient may have the mail nevertheless."""
 
 _MESSAGE_ID = re.compile(
     rb"^message-id:[ \t\r\n]*(<[!-;=?-~]{1,500}>)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
@@ -39,14 +40,14 @@ _SUBJECT = re.compile(rb"^subject:[ \t]*([ -~]{1,200})\r?$", re.IGNORECASE | re.
 
 
 def compose(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
-    """Write a notification, with CRLF line ends.
+    """Return a notification, with CRLF line ends.
 
     Args:
-        about: the message.
-        told: its recipients that the notification is about, at least one.
+        about: the message that the notification is about.
+        told: the recipients that it is about; at least one.
         ours: see `Letterhead`.
     """
-    # Made of 80 random bits that nobody knew when the message was written.
+    # The id has 80 random bits, which were unknown when the message was written.
     boundary = f"=_{ours.id}"
     parts = (_for_humans(about, told, ours), for_programs(about, told, ours), _copy(about))
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary.encode(), each) for each in parts)
@@ -54,7 +55,7 @@ def compose(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes:
 
 
 def header_of(message: bytes) -> bytes:
-    """Return the header at the beginning of a message, as many whole lines of it as there are."""
+    """Return the header at the beginning of a message, or as many whole lines of it as `message` has."""
     header, end, _ = message.partition(b"\r\n\r\n")
     if message.startswith(b"\r\n"):
         return b""
@@ -75,7 +76,7 @@ def _header(about: Subject, told: Sequence[Told], ours: Letterhead, boundary: st
             f"Date: {now}",
             f"Message-ID: <{ours.id}@{ours.hostname}>",
             *_thread(about.copy),
-            # RFC 3834 5: no vacation programme answers it.
+            # RFC 3834 5: keeps vacation programs from answering.
             "Auto-Submitted: auto-replied",
             "MIME-Version: 1.0",
             "Content-Type: multipart/report; report-type=delivery-status;",
@@ -91,14 +92,14 @@ def _what_happened(told: Sequence[Told]) -> str:
 
 
 def _thread(message: bytes) -> Iterator[str]:
-    """Give the fields by which a mail reader shows the notification beside the mail."""
+    """Yield the fields by which a mail reader shows the notification in the thread of the mail."""
     if found := _MESSAGE_ID.search(message.partition(b"\r\n\r\n")[0]):
         yield f"In-Reply-To: {found[1].decode()}"
         yield f"References: {found[1].decode()}"
 
 
 def _title(message: bytes) -> str:
-    """Return the subject, if it is one that a human can read as it stands."""
+    """Return the message's subject, if it is readable without decoding."""
     found = _SUBJECT.search(message.partition(b"\r\n\r\n")[0])
     text = found[1].decode().strip() if found else ""
     return "" if "=?" in text else text
@@ -114,9 +115,9 @@ def _for_humans(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes
         ]
         if those:
             lines += [*wrapped(sentence, ""), ""]
-            lines += [line for standing in those[:_NAMED] for line in _case(standing)]
-        if len(those) > _NAMED:
-            lines += [f"    and {len(those) - _NAMED} more, all of them in the attached report", ""]
+            lines += [line for standing in those[:_MAX_LISTED] for line in _case(standing)]
+        if len(those) > _MAX_LISTED:
+            lines += [f"    and {len(those) - _MAX_LISTED} more, all of them in the attached report", ""]
     attached = "The mail" if about.whole else "The mail's header"
     lines += wrapped(f"{attached} is attached. To ask about it here, quote its number: {about.id}", "")
     text = ended(lines)
@@ -133,7 +134,7 @@ def _which(about: Subject, ours: Letterhead) -> list[str]:
 
 
 def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
-    """Return what is said by action, and by whether the recipient may have the mail nevertheless."""
+    """Return the sentences by action, and by whether the recipient may have the mail nevertheless."""
     until = date_time(about.given_up)
     return {
         (
@@ -165,7 +166,7 @@ def _sentences(about: Subject) -> dict[tuple[Action, bool], str]:
 
 
 def _case(standing: Standing) -> list[str]:
-    """Name one recipient, and quote what was said of it: indented, so that no boundary can be imitated."""
+    """Return lines with one recipient and its reply, indented so that text cannot imitate a boundary."""
     words = printable(standing.reply, LONGEST_REPLY)
     if hop := printable(server_of(standing.hop)):
         words = f"{hop} said: {words}" if is_quoted(standing) else f"{hop}: {words}"
@@ -175,7 +176,7 @@ def _case(standing: Standing) -> list[str]:
 
 def _copy(about: Subject) -> bytes:
     header = about.copy.partition(b"\r\n\r\n")[0]
-    # RFC 6532 3.7: what has a UTF-8 header is message/global, to those who know that there are such.
+    # RFC 6532 3.7: a message with a UTF-8 header is message/global, if its sender used SMTPUTF8.
     utf8 = about.envelope.smtputf8 and not header.isascii()
     if about.whole:
         kind = "message/global" if utf8 else "message/rfc822"

@@ -1,4 +1,4 @@
-"""What a notification is about, and where it comes from: the values that its parts are made of."""
+"""Input values of a DSN: the message that it is about, and its own id, host, addressee and time."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,19 @@ class Subject:
     received: float
     """Seconds since the epoch."""
     given_up: float
-    """When what is open will be given up, in seconds since the epoch."""
+    """When recipients that are still open will be given up, in seconds since the epoch."""
     copy: bytes
-    """The message, or its header: see `whole`."""
+    """The message, or only its header; see `whole`."""
     whole: bool
+    """Whether `copy` is the whole message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letterhead:
-    """What our own part of a notification needs to know."""
+    """The values that identify the notification itself."""
 
     id: str
-    """The notification's."""
+    """The id of the notification."""
     hostname: str
     to: str
     now: float
