@@ -1,4 +1,4 @@
-"""The receiving server: its sockets, its sessions, and how it ends."""
+"""The receiving server: its listening sockets, its sessions, and its shutdown."""
 
 import asyncio
 import logging
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     from mailer.receive.web.server import HttpServer
 
 _CONNECTING = 1.0
-"""Seconds in which those that connected just now are told that we stop. A TLS handshake that goes on
-longer is dropped: its client has nothing in flight."""
+"""Seconds that a stopping server waits for connections that are still being set up, so that they get a 421.
+A TLS handshake that takes longer is dropped; its client has no message in flight."""
 _RESERVED = 16
-"""One in so many of `maxConnections` is for clients on this host."""
-_QUIET = 60.0
-"""Seconds between two complaints about the same shortage."""
+"""Divisor: one in 16 of `maxConnections` is reserved for clients on this host."""
+_LOG_INTERVAL = 60.0
+"""Seconds between two log lines about refused connections."""
 
 
 class Server:
-    """Listens, and keeps its sessions; one per event loop and process."""
+    """The listeners and sessions of one process; one per event loop."""
 
     def __init__(
         self, service: Service, inherited: Sequence[Inherited] = (), lookup: "Lookup | None" = None
     ) -> None:
-        """Make ready.
+        """Prepare a server; `start` binds its sockets.
 
         Args:
             service: see `Service`; its store has a running committer.
-            inherited: sockets that outlive us, see `Inherited`.
-            lookup: tells HTTP clients what became of their mail; None: they learn nothing.
+            inherited: sockets that outlive this process, see `Inherited`.
+            lookup: finds what became of a message, for HTTP clients that ask; None: they get no information.
         """
         self._service = service
         self._inherited = inherited
         self._lookup = lookup
         self._http: HttpServer | None = None
         self._conversations: set[Session] = set()
-        """Sessions of requests over HTTP: those end them."""
+        """Sessions on behalf of HTTP requests. The HTTP server ends them, `stop` does not."""
         self._failures = Failures(monotonic)
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
@@ -70,11 +70,11 @@ class Server:
         self._connecting: set[asyncio.Task[object]] = set()
         self._complained = float("-inf")
         self.addresses: tuple[Address, ...] = ()
-        """Where it listens, once started: the real ports."""
+        """The addresses it listens on, with the actual ports; empty before `start`."""
 
     @property
     def sessions(self) -> int:
-        """How many connections are open."""
+        """The number of open connections, SMTP and HTTP."""
         return len(self._sessions) + (self._http.connections if self._http else 0)
 
     async def start(self) -> None:
@@ -82,11 +82,11 @@ class Server:
 
         Raises:
             UnsafeSettingsError, NotConfiguredError: nothing was bound.
-            OSError: an address cannot be had; nothing is bound any more.
+            OSError: an address could not be bound; those bound before it are closed again.
         """
-        # aiosmtpd writes credentials into its records at INFO; our own events say all that it would.
+        # aiosmtpd logs credentials at INFO, and our own mail events have everything useful that it logs.
         logging.getLogger("mail").setLevel(logging.ERROR)
-        # A defect in its making is ours to see now, not the first client's.
+        # If a session cannot be constructed, fail at startup and not at the first client.
         Session(Client("", local=True), self._service, self._failures, self._forget)
         self._bound = await bind(self._service, self._inherited)
         self.addresses = tuple(each.address for each in self._bound)
@@ -106,7 +106,7 @@ class Server:
         )
 
     def _http_listener(self, bound: Bound) -> Listener:
-        # Imported here: aiohttp takes 100 ms, and only who asks for HTTP pays them.
+        # Imported here because aiohttp takes 100 ms to import and is needed only when HTTP is configured.
         from mailer.receive.web import server as http  # noqa: PLC0415
         from mailer.receive.web.exchange import Problem  # noqa: PLC0415
         from mailer.receive.web.messages import Doors, Messages, nothing_known  # noqa: PLC0415
@@ -126,12 +126,12 @@ class Server:
         )
 
     def reconfigure(self, service: Service) -> None:
-        """Serve new connections with this, and old ones from their next transaction on.
+        """Use a new service for new connections, and for open ones from their next transaction on.
 
-        Where it listens stays as it is.
+        The listening addresses do not change.
 
         Raises:
-            UnsafeSettingsError: they are not for where it listens now; the old ones stay.
+            UnsafeSettingsError: the new settings are unsafe on the current addresses; the old ones stay.
         """
         check(service, self._bound)
         self._service = service
@@ -139,13 +139,13 @@ class Server:
             session.reconfigure(service)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stop listening, let messages in flight finish, tell the idle, and end every session.
+        """Stop listening, send 421 to idle clients, let messages in flight finish, and end every session.
 
-        Where our sockets outlive us clients are to see nothing of it: one that has only just spoken sends its
-        message yet, as it would to the next receiver.
+        If a listening socket outlives this process (socket activation), a restart should be invisible to
+        clients. A client that sent a command only a moment ago may then still send one message.
 
-        After the grace time what is still being sent is dropped. A message that is complete is always
-        committed: its sender may already count on it.
+        Messages still being sent after `grace_seconds` are dropped. A message that was received completely
+        is always committed, because its sender may already rely on it.
         """
         outlived = any(bound.outlives_us for bound in self._bound)
         for listener in self._listeners:
@@ -160,26 +160,29 @@ class Server:
                 session.drain()
             else:
                 session.stop()
-        await _ended(self._connecting, within=_CONNECTING)
+        await _wait_for(self._connecting, within=_CONNECTING)
         for task in self._connecting:
             task.cancel()
-        await _ended(tuple(self._connecting))
+        await _wait_for(tuple(self._connecting))
         tasks = {session.ended for session in self._sessions}
-        await _ended(tasks, within=grace_seconds)
+        await _wait_for(tasks, within=grace_seconds)
         for session in tuple(self._sessions):
             session.abort()
-        await _ended(tasks)
+        await _wait_for(tasks)
         if answers is not None:
             await answers
         self._failures.close(self._service.store.log)
 
     def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
-        """Args: tls: the client speaks first."""
+        """Return the refusal for a new connection, or None to serve it.
+
+        Args: tls: the client speaks first (a TLS or HTTP client), so early input is not an error.
+        """
         settings, local = self._service.settings, is_local(peer)
         if settings.local_only and not local:
             self._service.store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
-        # What is left of them is for this host: nobody beyond it can shut its applications out.
+        # The reserved rest keeps remote clients from locking out the applications on this host.
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
         if self.sessions >= most:
             self._complain(f"maxConnections ({settings.max_connections}) are open")
@@ -190,8 +193,9 @@ class Server:
             self._complain(f"{peer} has maxConnectionsPerPeer ({settings.max_connections_per_peer}) open")
             return replies.TOO_MANY_CONNECTIONS
         if not tls:
-            with suppress(OSError):  # nothing is there yet, or the client has reset already
-                # RFC 5321 3.1: the client waits. One that does not was perhaps made to talk to us.
+            with suppress(OSError):  # no input yet, or the client has already reset the connection
+                # RFC 5321 3.1: a client waits for the greeting. One that does not may be another program
+                # that was tricked into connecting, such as a browser.
                 if connection.recv(1, socket.MSG_PEEK):
                     return replies.EARLY_TALKER
         return None
@@ -216,7 +220,7 @@ class Server:
         self._begin(connection, client, tls=False)
 
     def _serve(self, connection: socket.socket, peer: str, *, endpoint: Endpoint) -> None:
-        # Of the settings of now: a network that is trusted no more must not wait for a restart.
+        # Read from the current settings: a network that is no longer trusted must lose access at a reload.
         user = user_at(peer, self._service.settings.trusted.get(endpoint, ()))
         client = Client(peer, local=is_local(peer), network_user=user, terms=endpoint.terms)
         self._begin(connection, client, tls=endpoint.tls)
@@ -227,11 +231,11 @@ class Server:
         http.serve(connection, context, partial(self._uncount, peer), local=is_local(peer))
 
     def _converse(self, user: str, peer: str) -> socket.socket:
-        """Begin a session for a user over a socket pair, and return the client's end of it."""
+        """Start a session for `user` over a socket pair, and return the client's end of it."""
         ours, theirs = socket.socketpair()
         for each in (ours, theirs):
             each.setblocking(False)
-        # No bytes of it pass a network; the connection that asked is counted where it came in.
+        # Local, because its bytes cross no network. The HTTP connection behind it was counted when accepted.
         client = Client(peer, local=True, user=user)
         session = Session(client, self._service, self._failures, self._forget)
         self._sessions.add(session)
@@ -291,9 +295,9 @@ class Server:
             del self._peers[key]
 
     def _complain(self, reason: object) -> None:
-        """Log a shortage, once in a while: it comes with every connection until it ends."""
+        """Log a shortage of connections, rate-limited because every refused connection would repeat it."""
         now = monotonic()
-        if now - self._complained >= _QUIET:
+        if now - self._complained >= _LOG_INTERVAL:
             self._complained = now
             self._service.store.log.warning("connections are turned away", reason=str(reason))
 
@@ -306,18 +310,18 @@ async def serve(
     until: asyncio.Event,
     ready: Callable[[Server], None],
 ) -> None:
-    """Run a server until an event, then let what is in flight finish.
+    """Run a server until an event is set, then let messages in flight finish.
 
     Args:
         service: see `Service`; its store stays open.
         inherited: as for `Server`.
         lookup: as for `Server`.
-        until: set by whoever handles the signals.
-        ready: told as soon as it listens.
+        until: set by the caller's signal handlers.
+        ready: called as soon as the server listens.
 
     Raises:
         UnsafeSettingsError, NotConfiguredError: nothing was bound.
-        OSError: an address cannot be had.
+        OSError: an address could not be bound.
     """
     _raise_descriptor_limit()
     server = Server(service, inherited, lookup)
@@ -330,12 +334,12 @@ async def serve(
 
 
 async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -> None:
-    """Serve one program on a connected socket, as at `submitSocket`, and return when it has gone.
+    """Serve one client program on a connected socket, as at `submitSocket`, until the connection ends.
 
     Args:
         service: see `Service`; its store has a running committer.
         connection: closed when this returns.
-        ids: whose program it is.
+        ids: the user and process ids of the client program.
     """
     if refusal := _stranger(service, ids):
         with connection:
@@ -345,7 +349,7 @@ async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -
 
 
 async def converse(service: Service, connection: socket.socket, client: Client) -> None:
-    """Serve a client on a connected socket, without a look at who it is; otherwise as `serve_one`."""
+    """Serve a client on a connected socket as `serve_one` does, but without checking its user."""
     logging.getLogger("mail").setLevel(logging.ERROR)
     gone = asyncio.Event()
     session = Session(client, service, Failures(monotonic), lambda _: gone.set())
@@ -355,7 +359,7 @@ async def converse(service: Service, connection: socket.socket, client: Client) 
 
 
 def _stranger(service: Service, ids: PeerIds) -> Reply | None:
-    """Return the reply to a program that is no user's, if it is none."""
+    """Return the refusal for a local program that maps to no known user, or None if it maps to one."""
     user = user_of(ids, service.local_users)
     if user and service.authenticator is not None and service.authenticator.identity(user) is not None:
         return None
@@ -363,13 +367,16 @@ def _stranger(service: Service, ids: PeerIds) -> Reply | None:
     return replies.unknown_local_user(ids.uid, user)
 
 
-async def _ended(tasks: Collection[asyncio.Future[Any]], *, within: float | None = None) -> None:
+async def _wait_for(tasks: Collection[asyncio.Future[Any]], *, within: float | None = None) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=within)
 
 
 def _raise_descriptor_limit() -> None:
-    """A connection needs a descriptor, and another for its message; the usual soft limit is 1,024."""
+    """Raise the soft limit on open descriptors to the hard limit.
+
+    A connection needs two descriptors, one of them for its message; the usual soft limit is 1,024.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A message, from the client's bytes to a durable file: the part of a session that owns an `Incoming`."""
+"""Writes one message from the client's bytes to a durable file; the part of a session with an `Incoming`."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -26,35 +26,36 @@ from mailer.spool.incoming import Incoming
 from mailer.spool.layout import Place, Spool
 
 _BEGINNING = 8 * 1024
-"""Octets in which a damaged message's Subject and Message-ID are looked for."""
+"""Octets of a damaged message that are searched for its Subject and Message-ID."""
 _SAME_KEY = "its Idempotency-Key came again"
 _SAME_DROP = "it was taken in before"
 _PIECE = 64 * 1024
-"""Octets gathered before they are written: fewer hops to a thread, and small messages need none."""
-
+"""Octets buffered before a write: it needs fewer hops to a thread, and small messages need none."""
 
 Answer = Callable[[Reply | Exception], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where messages go, and who is told."""
+    """The spool, its committer and the mail log that sessions store messages with."""
 
     spool: Spool
     committer: Committer
     log: MailLog
     clock: Clock
     boot: str = ""
-    """This boot's id, and its clock: by them a message's age is known, should `clock` be wrong."""
+    """The id of this boot. With `uptime` it gives a message's age even if `clock` is wrong."""
     uptime: Clock = lambda: 0.0
+    """Seconds since this boot."""
     once: str = ""
-    """The file in `once/` of what is taken in from `drop/` or imported, beside that of its own key."""
+    """The file in `once/` that deduplicates a message from `drop/` or an import, in addition to the file of
+    the message's own idempotency key."""
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
-    """One message with long lines is encoded at a time: it is work for the processor that all share."""
+    """Limits encoding of long lines to one message at a time, because it competes for the processor."""
 
 
 class Upload:
-    """One message on its way in: its header is edited, the rest is kept as it comes."""
+    """One incoming message: its header is edited, and its body is written as it arrives."""
 
     def __init__(
         self,
@@ -65,10 +66,17 @@ class Upload:
         *,
         scheduled: float = 0.0,
     ) -> None:
-        """Open a file for the message, which is to be tried at once, or first at `scheduled`.
+        """Create a file in the spool for the message.
+
+        Args:
+            store: where the message goes.
+            envelope: its sender and recipients.
+            origin: the client that it comes from.
+            policy: what the operator decides about headers.
+            scheduled: when to try it first, in seconds since the epoch; 0: immediately.
 
         Raises:
-            OSError: there is no file; do not ask for the data.
+            OSError: the file could not be created; do not ask the client for the data.
         """
         at = store.clock()
         self._incoming = Incoming.create(
@@ -83,23 +91,27 @@ class Upload:
         self._gathered = bytearray()
         self._wants_headline = policy.log_headline
         self._headline: Headline | None = None
-        """What its header says, once that is whole."""
+        """Subject and Message-ID, set once the header is complete."""
         self._beginning = b""
-        """Of the message, until then: its reader settles nothing of a piece that is damaged."""
+        """The first octets of the message until then, for the log: `take` gets nothing of a damaged piece."""
         self.received = 0
-        """Octets of the message so far, as they came."""
+        """Octets received from the client so far, before dots are unstuffed."""
         self._wishes = Wishes()
         self._content: Content | None = None
-        """What it is known by, should it come again; None: it has no idempotency key, and is no drop."""
+        """The digest that recognises the same message later; None: it has neither an idempotency key nor an
+        entry of its own in `once/`."""
         self._failure: OSError | None = None
         self._refusal: Reply | None = None
         self._answer: Answer | None = None
 
     def take(self, data: bytes) -> bool:
-        """Keep the next bytes of the message, which a reader has settled, unless there is trouble already.
+        """Buffer the next bytes of the message; drop them if the message has failed or is refused already.
+
+        Args:
+            data: the output of a reader (`DataReader`, `ChunkReader`).
 
         Returns:
-            So many are gathered that `write` is to be awaited before more are taken.
+            Whether the buffer is full, so that `write` must be awaited before more is taken.
         """
         if self._refusal is not None or self._failure is not None:
             return False
@@ -112,7 +124,7 @@ class Upload:
         return len(self._gathered) >= _PIECE
 
     def _begin(self, data: bytes) -> None:
-        """Wait for the header to be whole, then put its edited form in its place."""
+        """Collect the header until it is complete, then buffer its edited form."""
         assert self._header is not None
         try:
             split = self._header.feed(data)
@@ -142,11 +154,11 @@ class Upload:
                 self._content.body(rest)
 
     async def write(self) -> None:
-        """Write what is gathered."""
+        """Write the buffered bytes to the file."""
         piece, self._gathered = self._gathered, bytearray()
         try:
-            # In a thread: a disk that is written faster than it can makes write(2) wait, and with it
-            # everybody who shares the loop.
+            # In a thread, because write(2) blocks while the disk cannot keep up, and would block the event
+            # loop and all other sessions.
             await asyncio.to_thread(self._incoming.write, piece)
         except OSError as error:
             self._fail(error)
@@ -157,14 +169,15 @@ class Upload:
         """Make the message durable, or drop it.
 
         Args:
-            fault: what its reader found wrong with it.
-            encode: it has a line over 998 octets, and the policy is to encode it.
-            answer: called, perhaps at once, with the reply to its end, or with what is to end the session
-                without one: NotUndone, when nobody can say what is in the spool, or a defect of ours.
+            fault: the reader's reason to refuse the message, or None.
+            encode: the message has a line over 998 octets, and the policy is to encode it.
+            answer: called once, possibly before this returns, with the reply for the client. It gets an
+                exception instead if the session must end without a reply: NotUndone, when it is unknown
+                what is in the spool, or a defect of ours.
 
         Returns:
-            None, or what is to be run for that: it takes its time. After an exception, from here or there,
-            only `discard` makes sense.
+            None, or a coroutine that the caller must run because the rest takes time. After an exception,
+            from here or from the coroutine, only `discard` may be called.
         """
         if self._header is not None and self._refusal is None:
             self._edit(self._header.finish(), b"")
@@ -195,10 +208,11 @@ class Upload:
     def _committed(self, error: Exception | None) -> None:
         assert self._answer is not None
         if error is None:
-            # Soon is enough: a name that comes back beside the one in new/ is recognised (`spool.names`).
+            # tmp/ need not be synced before the reply: if a crash brings the old name back next to the one
+            # in new/, it is recognised (`spool.names`).
             self._store.committer.sync_soon(Place.TMP)
-            # Its line is in the ledger, before the lock is free: no runner can report an outcome before the
-            # acceptance.
+            # The ledger has the accepted line by now. Releasing the lock only here keeps a runner from
+            # reporting an outcome before the acceptance.
             self._incoming.release()
             self._answer(replies.queued(self._incoming.id))
         elif isinstance(error, OSError) and not isinstance(error, NotUndone):
@@ -208,7 +222,7 @@ class Upload:
             self._answer(error)
 
     def _seal(self) -> None:
-        """Write the whole file, not yet durable."""
+        """Write the rest of the file, its length and its accepted line; it is not durable yet."""
         store = self._store
         try:
             self._incoming.write(self._gathered)
@@ -223,10 +237,10 @@ class Upload:
             self._fail(error)
 
     async def _meet(self, content: Content) -> Reply | None:
-        """Look what is known of its keys, and make them this message's; a reply: it ends here.
+        """Look up the message's keys and claim them for it; return a reply if it must not be queued again.
 
-        A drop that has an idempotency key is known by both: that one is forgotten after `idempotencyWindow`,
-        which may be over before the drop is removed.
+        A message from `drop/` that has an idempotency key is recorded under both names, because the key is
+        forgotten after `idempotencyWindow`, which may pass before the file in `drop/` is removed.
         """
         incoming, origin, store = self._incoming, self._origin, self._store
         key, digest = self._wishes.key, content.digest()
@@ -244,7 +258,7 @@ class Upload:
         return None
 
     async def _known(self, name: str) -> Known:
-        """Take a key, and return what is known of it; raises InUse, OSError."""
+        """Lock the file of a key, and return what it says about an earlier message; raises InUse, OSError."""
         file = KeyFile.take(self._store.spool, name)
         self._incoming.keys.append(file)
         if file.known.id and not file.known.accepted:
@@ -264,7 +278,7 @@ class Upload:
     def _tell_accepted(self) -> None:
         try:
             self._log_accepted()
-        except Exception as error:  # noqa: BLE001 - it is durable: no defect of ours may make the reply deny that
+        except Exception as error:  # noqa: BLE001 - it is durable: a defect here must not change its 250
             with suppress(Exception):
                 self._store.log.error(
                     "a message was taken, and could not be logged", id=self._incoming.id, error=repr(error)
@@ -285,14 +299,14 @@ class Upload:
         )
 
     def came(self, data: bytes) -> None:
-        """Note bytes of the message as they came, before its reader judges them."""
+        """Count raw bytes of the message, and keep its beginning for the log, before a reader checks them."""
         self.received += len(data)
         if self._wants_headline and self._headline is None and len(self._beginning) < _BEGINNING:
             self._beginning += data[:_BEGINNING]
 
     @property
     def headline(self) -> Headline:
-        """What people call the message, as far as it came; empty where that is not to be kept."""
+        """Subject and Message-ID as far as received; empty if the policy is not to log them."""
         if not self._wants_headline:
             return Headline()
         return self._headline or headline(self._beginning.partition(b"\r\n\r\n")[0] + b"\r\n")
@@ -302,7 +316,7 @@ class Upload:
         return added_message_id(self._arrival) if self._wants_headline else ""
 
     async def _encode(self) -> Reply | None:
-        """Write the message anew, without long lines; return the reply that refuses it if that cannot be."""
+        """Rewrite the message without long lines; return a refusal if it cannot be encoded."""
         incoming, gathered = self._incoming, bytes(self._gathered)
         self._gathered.clear()
         try:
@@ -323,7 +337,7 @@ class Upload:
         self.discard()
 
     def discard(self) -> None:
-        """Forget the message; a second call does nothing."""
+        """Remove the message's file; a second call does nothing."""
         try:
             self._incoming.discard()
         except OSError as error:

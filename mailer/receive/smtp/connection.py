@@ -1,13 +1,14 @@
-"""One client's connection: reading, answering, time-outs and the end, below the commands.
+"""One client's connection, below the commands: reads input, writes replies, enforces time-outs, and closes.
 
-It takes the place of aiosmtpd's transport half. That one reads DATA line by line into memory, formats secrets
+It replaces the transport half of aiosmtpd, which reads DATA line by line into memory, formats secrets
 into log records, cancels a running command when the client closes its sending side, and spends 0.15 ms a
 connection in `inspect.getmembers`.
 
-There is no task for a session. Whatever may let it go on (bytes, room for replies, the end of what it waits
-for, the server that stops) calls `go_on`, which serves what has come as far as that goes. Most commands are
-served within the call that brought them. One that has to wait holds the session (`hold`, `wait_for`) until
-what it waits for releases it. So nothing cancels what serves a client, and a commit is never interrupted.
+A session has no task. Every event that may let it continue (input, room to write, the end of an operation
+that it waits for, a stopping server) calls `go_on`, which serves as much of the input as possible. Most
+commands are served within the call that brought them. A command that has to wait holds the session (`hold`,
+`wait_for`) until the operation ends and releases it. So no code that serves a client is ever cancelled, and a
+commit is never interrupted.
 """
 
 import asyncio
@@ -27,75 +28,78 @@ from mailer.receive.smtp.input import HIGH_WATER, EndlessLine, Input, LineTooLon
 __all__ = ["Connection", "Stopping", "syntax"]  # aiosmtpd's `syntax` is for the verbs of the subclasses
 
 _LINGER = 30.0
-"""Seconds for a client to fetch our last words."""
+"""Seconds that a client gets to read the last replies before the connection is aborted."""
 HANDSHAKE_TIMEOUT = 30.0
 """Seconds for a TLS handshake."""
 _MAX_UNSENT = 64 * 1024
-"""Octets of replies to commands sent ahead that are gathered before they must be written."""
-_MAX_UNSENT_BEFORE = 4 * 1024
-"""The same, and what waits in the transport, for a client that has not logged in."""
-_READ_BEFORE = 4 * 1024
-"""Octets taken from such a client at once; asyncio alone takes 256 KiB."""
-_PERMANENT = 500
-_READ = memoryview(bytearray(256 * 1024))
-"""Where transports put what comes, one at a time: it is taken out before anything else runs."""
+"""Octets of replies to pipelined commands that are gathered before they must be written."""
+_MAX_UNSENT_BEFORE_LOGIN = 4 * 1024
+"""The same for a client that has not logged in; also the limit on its unsent replies in the transport."""
+_MAX_READ_BEFORE_LOGIN = 4 * 1024
+"""Octets per read from such a client; asyncio's default is 256 KiB."""
+_PERMANENT_ERROR = 500
+_READ_BUFFER = memoryview(bytearray(256 * 1024))
+"""The buffer that all transports read into. They can share it, because `buffer_updated` copies the octets out
+before any other connection runs."""
 
 
 class Stopping(Exception):
-    """The server is stopping, and this client has nothing in flight."""
+    """The server is stopping, and this client has no message in flight."""
 
 
 class Connection(SMTP, asyncio.BufferedProtocol, ABC):
-    """The transport half of a session; a subclass says what commands do."""
+    """The transport half of a session; a subclass implements the commands."""
 
     def __init__(self, client: Client, settings: Settings, on_end: Callable[["Connection"], None]) -> None:
-        """Make ready for one connection.
+        """Prepare to serve one connection.
 
         Args:
-            client: who is at the other end.
-            settings: the receiver's.
-            on_end: called once when the connection is closed and nothing is served any more.
+            client: the client at the other end.
+            settings: the receiver's settings.
+            on_end: called once, when the connection is closed and the session has ended.
         """
-        # Not SMTP.__init__: see above. Nor that of asyncio's StreamReaderProtocol, which makes a reader.
+        # SMTP.__init__ is not called, for the reasons above. Neither is that of asyncio's
+        # StreamReaderProtocol, which would create a reader.
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.input = Input()
         self.client = client
         self.peer = client.peer
         self.tls = ""
-        """Version and cipher; empty: in clear."""
+        """TLS version and cipher; empty without TLS."""
         self.closing = False
-        """Nothing more is served."""
+        """Whether to close once the running command has returned; no further command is served."""
         self.ended = self.loop.create_future()
-        """Done when nothing is served any more, and what was unfinished is given up."""
+        """Done when the session has ended and an unfinished message has been dropped."""
         self._takes: Callable[[], bool] = self._take_command
+        """Consumes the input at present, see `read_by`."""
         self._holds = 1
-        """Until there is a connection."""
+        """How many holds are in force. The first lasts until `connection_made`."""
         self._serving = False
         self._news: asyncio.Future[None] | None = None
-        """Of a coroutine that waits in `_more`."""
+        """Wakes a coroutine that waits in `_more`."""
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
         self._unsent = bytearray()
         self._writable = True
-        """The client reads its replies, as far as the transport knows."""
+        """Whether the transport accepts replies: False while the client does not read them."""
         self._stopping = False
         self._draining = False
         self._spoke = self.loop.time()
-        """When its last command had been served."""
+        """The loop's time at the client's last command."""
         self._errors = 0
         self._trusted = False
         self._giving_way = False
         self._in_handshake = False
         self.before_tls: Callable[[Connection], None] = lambda _: None
-        """Told before a handshake that the client asks for."""
+        """Called before a handshake that the client asked for with STARTTLS."""
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # No isinstance: uvloop's transports are asyncio's in behaviour, not by class.
+        # No isinstance check: uvloop's transports behave like asyncio's but are not subclasses.
         self._attach(cast("asyncio.Transport", transport))
         self.greet()
         self.set_timeout(self.settings.idle_timeout)
@@ -107,7 +111,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._stream = transport
         self.input.attach(transport)
         if not self._trusted:
-            transport.set_write_buffer_limits(_MAX_UNSENT_BEFORE)
+            transport.set_write_buffer_limits(_MAX_UNSENT_BEFORE_LOGIN)
         session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         cipher = session.cipher() if session else None
         if session and cipher:
@@ -121,10 +125,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.go_on()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return _READ if self._trusted else _READ[:_READ_BEFORE]
+        return _READ_BUFFER if self._trusted else _READ_BUFFER[:_MAX_READ_BEFORE_LOGIN]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(_READ[:nbytes])
+        self.data_received(_READ_BUFFER[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         self.input.feed(data)
@@ -133,7 +137,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.input.restrain()
 
     def eof_received(self) -> bool:
-        """Go on answering a client that closed its sending side only; TLS cannot (it closes both)."""
+        """Keep answering a client that has closed only its sending side; in TLS both sides are closed."""
         self.input.end()
         self.go_on()
         return self._stream is not None and not self.tls
@@ -151,15 +155,15 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         else:
             self.go_on()
 
-    # What the server calls.
+    # Called by the server.
 
     def stop(self) -> None:
-        """Say 421 as soon as nothing of this client is in flight."""
+        """Send 421 and close as soon as this client has no message in flight."""
         self._stopping = True
         self.go_on()
 
     def drain(self) -> None:
-        """Do as `stop`, but after the next message of a client that is not idle."""
+        """Stop as `stop` does, but let a client that is not idle send one more message first."""
         self._draining = True
         idle_at = self._spoke + self.settings.drain_quiet
         if self.loop.time() >= idle_at:
@@ -168,7 +172,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.loop.call_at(idle_at, self.drain)
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a reply."""
         self.closing = True
         if self._stream is not None:
             self._stream.abort()
@@ -176,48 +180,48 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     @property
     @abstractmethod
     def known(self) -> bool:
-        """The client has logged in, or has been let to send without."""
+        """Whether the client has logged in, or was allowed to send without a login."""
 
     @property
     def gone(self) -> bool:
-        """Nobody is there to be answered, or is to be: the server stops."""
+        """Whether the client gets no more replies: the connection is lost, or the server is stopping."""
         return self._stream is None or self._stopping
 
     @property
     def silent(self) -> bool:
-        """The client has closed its side."""
+        """Whether the client has closed its sending side."""
         return self.input.ended
 
     def give_way(self) -> None:
-        """Close the connection of a client that is not known: another needs the place."""
+        """Close the connection of a client that is not known, to make room for another."""
         self._giving_way = True
         if self._stream is None:
-            return  # as soon as there is one
+            return  # `connection_made` will do it
         if self._in_handshake or self._stream.get_write_buffer_size():
             self._stream.abort()
         else:
             self._stream.write(replies.wire(replies.TOO_MANY_CONNECTIONS))
             self._stream.close()
 
-    # What commands call.
+    # Called by commands.
 
     def trust(self) -> None:
-        """The client is known: it may send and be sent more at once."""
+        """Raise the buffer limits: the client is known."""
         if not self._trusted and self._stream is not None:
             self._trusted = True
             self.input.high_water = HIGH_WATER
             self._stream.set_write_buffer_limits(_MAX_UNSENT)
 
     def say(self, reply: Reply) -> None:
-        """Answer. Replies to commands sent ahead go out together (RFC 2920 3.2)."""
+        """Queue a reply. Replies to pipelined commands are sent together (RFC 2920 3.2)."""
         self._unsent += replies.wire(reply)
-        if reply.code >= _PERMANENT:
+        if reply.code >= _PERMANENT_ERROR:
             self._errors += 1
             if self._errors > self.settings.max_errors and not self.closing:
                 self.hang_up(replies.TOO_MANY_ERRORS)
 
     def forgive(self) -> None:
-        """A message was accepted: whatever was wrong before, this client does real work."""
+        """Reset the count of errors: a message was accepted, so the client does real work."""
         self._errors = 0
         self._stopping |= self._draining
 
@@ -226,12 +230,12 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._unsent += b"334 " + text + b"\r\n"
 
     def hang_up(self, reply: Reply) -> None:
-        """Answer, and close the connection once the running command has returned."""
+        """Queue a reply, and close the connection once the running command has returned."""
         self.closing = True
         self.say(reply)
 
     def hold(self) -> None:
-        """Serve nothing until `release` is called as often."""
+        """Serve nothing until `release` has been called once for each call of this."""
         self._holds += 1
 
     def release(self) -> None:
@@ -239,7 +243,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.go_on()
 
     def wait_for(self, rest: Coroutine[object, object, None]) -> None:
-        """Serve nothing until this has ended; what it raises ends the session as what a command raises."""
+        """Run a coroutine, and serve nothing until it has ended.
+
+        An exception from it ends the session, as one from a command does.
+        """
         self.hold()
         self.loop.create_task(rest).add_done_callback(self._waited)
 
@@ -253,17 +260,18 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.release()
 
     def read_by(self, takes: Callable[[], bool] | None) -> None:
-        """Have this take what comes, instead of commands; None: commands again.
+        """Have a function consume the input in place of the command reader; None restores that.
 
         Args:
-            takes: takes of `input` what it can use, and tells whether to go on: False while there is nothing.
+            takes: takes what it can use from `input`, and returns whether to call it again immediately; False
+                means that it needs more input.
         """
         self._takes = takes or self._take_command
         if takes is None:
             self.set_timeout(self.settings.idle_timeout)
 
     async def flush(self) -> None:
-        """Write what was said, and wait while the client does not read.
+        """Write the queued replies, and wait until the client has read enough of them.
 
         Raises:
             ConnectionError: the connection is lost.
@@ -285,8 +293,8 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
         Raises:
             LineTooLong, EndlessLine: as `Input.take_line`.
-            PeerGone: there is none, and none will come.
-            Stopping: there is none yet, and the server is stopping.
+            PeerGone: the client has sent no whole line, and will send no more.
+            Stopping: there is no whole line yet, and the server is stopping.
         """
         while (line := self.input.take_line()) is None:
             await self.flush()
@@ -304,7 +312,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         await self._news
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Send what was said, and go on in TLS; what the client sent ahead in clear is forgotten.
+        """Send the queued replies, discard input that was sent ahead in clear, and continue in TLS.
 
         Raises:
             ConnectionError: the handshake failed, and the connection is gone.
@@ -312,7 +320,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         stream = self._stream
         if stream is None:
             raise PeerGone
-        # Nothing may be read between here and the handshake: it would be taken for what came in TLS
+        # Nothing may be read between here and the handshake: it would be taken for input inside TLS
         # (CVE-2011-0411).
         stream.pause_reading()
         self.input.discard()
@@ -330,16 +338,16 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             raise PeerGone from error
         self._in_handshake = False
         if secure is None:
-            # asyncio's way to say that the connection was lost meanwhile.
+            # asyncio returns None if the connection was lost meanwhile.
             self.connection_lost(None)
             raise PeerGone
         self._attach(secure)
 
     def set_timeout(self, seconds: float) -> None:
-        """Close the connection unless this is called again, or `pause_timeout`, in that time.
+        """Close the connection after some seconds, unless this or `pause_timeout` is called before.
 
-        One timer serves them all: it is replaced only for an earlier deadline, and one that comes too early
-        goes to sleep again.
+        There is one timer for all deadlines. It is replaced only for an earlier deadline; if it fires before
+        the current deadline, it is set again.
         """
         self._spoke = self.loop.time()
         self._deadline = self._spoke + seconds
@@ -349,7 +357,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._timer = self.loop.call_at(self._deadline, self._tick)
 
     def pause_timeout(self) -> None:
-        """Wait without limit: the next move is ours."""
+        """Suspend the time-out while the client waits for this server."""
         self._deadline = None
 
     def _tick(self) -> None:
@@ -363,32 +371,32 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
     def _time_out(self, stream: asyncio.Transport) -> None:
         if self.closing or stream.get_write_buffer_size():
-            # It does not read: waiting for it to fetch our last words would wait forever.
+            # The client does not read; a graceful close would wait forever.
             stream.abort()
         else:
             stream.write(replies.wire(replies.TIMED_OUT))
             stream.close()
 
-    # What serves the client.
+    # Serves the client.
 
     @abstractmethod
     def greet(self) -> None:
-        """Say the banner."""
+        """Queue the greeting."""
 
     @abstractmethod
     def serve(self, line: bytes) -> None:
-        """Serve one command line, given with its line end, or begin to and hold the session."""
+        """Serve one command line, given with its line end; a command that has to wait holds the session."""
 
     @abstractmethod
     def left(self) -> None:
-        """Give up what is unfinished: no more commands are served."""
+        """Drop an unfinished message: no more commands are served."""
 
     @abstractmethod
     def failed(self, error: BaseException) -> None:
-        """Take note of a defect of ours; the client gets a 421."""
+        """Log a defect in this program; the client gets a 421."""
 
     def go_on(self) -> None:
-        """Serve what has come, as far as that goes; called when there may be something to go on with."""
+        """Serve as much input as possible; called after every event that may let the session continue."""
         if self._news is not None:
             news, self._news = self._news, None
             if not news.done():
@@ -398,10 +406,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._serving = True
         try:
             self._serve_input()
-        except Exception as error:  # noqa: BLE001 - a defect of ours ends one session, never the server
+        except Exception as error:  # noqa: BLE001 - a defect ends one session, never the server
             self._fail(error)
         except BaseException:
-            # The process is to end, and says no more: what waits for this session waits no longer.
+            # The process is ending: send nothing more, and let no waiter wait for this session.
             self._unsent.clear()
             self._close()
             raise
@@ -411,7 +419,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._serving = False
 
     def _serve_input(self) -> None:
-        most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE
+        most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE_LOGIN
         while not (self._holds or self.closing) and self._writable:
             if self._stopping and self._takes == self._take_command:
                 raise Stopping
@@ -435,12 +443,12 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 return False
             self.set_timeout(self.settings.idle_timeout)
             self.serve(line)
-        # Nothing is waited for, and nothing written, while a command holds the session: after 220 to STARTTLS
-        # nothing may be read before the handshake. What takes the rest instead may need no more of it.
+        # False would write the replies and read on. Not while a command holds the session: after the 220 to
+        # STARTTLS nothing may be read before the handshake. A new reader (`read_by`) may need no more input.
         return self.input.pending or self._holds > 0 or self.closing or self._takes != self._take_command
 
     def _fail(self, error: BaseException) -> None:
-        """End the session for this reason; nothing is waited for any more."""
+        """End the session because of an error, and cancel all holds."""
         self._holds = 0
         match error:
             case PeerGone():
@@ -462,9 +470,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.loop.call_exception_handler({"message": "a defect was not logged", "exception": worse})
 
     def _end(self) -> None:
-        """Close the connection, once: `_serving` stays set.
+        """Close the connection, once.
 
-        TLS delivers within `close` what had come before, and so calls `go_on`.
+        `_serving` stays set, because a TLS transport delivers pending input within `close`, which calls
+        `go_on`.
         """
         try:
             self.left()

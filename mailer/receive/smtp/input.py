@@ -1,60 +1,61 @@
-"""The input buffer of a session: lines for commands, chunks for DATA, in the order of arrival."""
+"""The input buffer of a session; commands are read from it by line, messages by chunk."""
 
 import asyncio
 
 MAX_LINE = 12288 + 64
 """Octets of the longest line that is kept: an AUTH command with a full initial response (RFC 4954 4)."""
 MAX_ENDLESS = 1024 * 1024
-"""Octets of a line that are thrown away before we stop waiting for its end."""
+"""Octets of an overlong line that are discarded before the session is ended."""
 HIGH_WATER = 128 * 1024
-"""Octets unread at which the transport is told to pause; one more read may follow."""
+"""Unread octets at which the transport is paused; one more read may follow."""
 LOW_HIGH_WATER = 4 * 1024
 """The same for a client that has not logged in: thousands of those must not fill the memory."""
 
 
 class PeerGone(ConnectionError):
-    """The client has closed its side, or the connection broke; everything that came has been read."""
+    """The client closed its side, or the connection broke; all input has been read."""
 
 
 class LineTooLong(ValueError):
-    """A line was longer than any command may be. It has been thrown away, up to its end."""
+    """A line was longer than any command may be. It was discarded, including its end."""
 
 
 class EndlessLine(ValueError):
-    """A line was thrown away for so long that there is no point in waiting for its end."""
+    """More than MAX_ENDLESS octets of a line were discarded, and its end has not come."""
 
 
 class Input:
-    """Bytes from one transport to one reader."""
+    """Buffers bytes from one transport for one reader, and pauses the transport when it has too many."""
 
     def __init__(self) -> None:
         self.high_water = LOW_HIGH_WATER
         self.ended = False
-        """Nothing more will come."""
+        """Whether the client will send nothing more."""
         self._buffer = bytearray()
         self.paused = False
-        """The transport was told to."""
+        """Whether the transport is paused."""
         self._dropped = 0
+        """Octets of the current line that were discarded."""
         self._transport: asyncio.Transport | None = None
 
     def attach(self, transport: asyncio.Transport) -> None:
-        """Name the transport that pauses when too much is unread."""
+        """Set the transport to pause when too much is unread."""
         self._transport = transport
 
     def feed(self, data: bytes | memoryview) -> None:
         self._buffer += data
 
     def end(self) -> None:
-        """Nothing more will come; what is here can still be read."""
+        """Note that the client will send nothing more; buffered input can still be read."""
         self.ended = True
 
     def clear(self) -> None:
-        """Forget what nobody has read: the connection is lost, and there is nobody to answer."""
+        """Discard unread input: the connection is lost, so no command could be answered."""
         self._buffer.clear()
         self.ended = True
 
     def discard(self) -> None:
-        """Throw away what nobody has read, before somebody else reads from the transport."""
+        """Discard unread input before another protocol (TLS) takes over the transport."""
         self._buffer.clear()
         self._dropped = 0
         self.paused = False
@@ -68,18 +69,18 @@ class Input:
         return bool(self._buffer)
 
     def restrain(self) -> None:
-        """Have the transport pause if much is unread: the reader is busy."""
+        """Pause the transport if too much is unread; called while the reader is busy."""
         if len(self._buffer) > self.high_water and self._transport is not None and not self.paused:
             self._transport.pause_reading()
             self.paused = True
 
     def want(self) -> None:
-        """Have the transport read on: the reader has taken what it can, and wants the rest of a line."""
+        """Resume the transport: the reader has taken what it can, and needs the rest of a line."""
         if self.paused:
             self._go_on_reading()
 
     def take(self, most: int | None = None) -> bytes:
-        """Return what there is, at most so many octets."""
+        """Return the buffered octets, at most `most` of them."""
         data = bytes(self._buffer[:most])
         del self._buffer[:most]
         if self.paused:
@@ -87,13 +88,13 @@ class Input:
         return data
 
     def take_line(self) -> bytes | None:
-        """Return the next line with its line end, or None while there is no whole one.
+        """Return the next line with its line end, or None if no whole line is buffered.
 
-        A line ends with LF; whether CR stands before it is for the caller to judge.
+        A line ends with LF; the caller checks for the CR before it.
 
         Raises:
-            LineTooLong: this line, now gone.
-            EndlessLine: close the connection.
+            LineTooLong: the line was too long, and was discarded.
+            EndlessLine: the line has no end in sight; the caller must close the connection.
         """
         end = self._buffer.find(b"\n") + 1
         if not end:

@@ -1,4 +1,4 @@
-"""Messages on their way in over one session: DATA in one piece, or BDAT in chunks (RFC 3030)."""
+"""Reads the messages of one session: by DATA in one piece, or by BDAT in chunks (RFC 3030)."""
 
 import re
 from collections.abc import Callable
@@ -19,12 +19,12 @@ _CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """An envelope that is ready for its message."""
+    """A complete envelope, with its origin, for the message that follows."""
 
     envelope: Envelope
     origin: Origin
     scheduled: float = 0.0
-    """When the client wants it tried first, in seconds since the epoch; 0: at once."""
+    """When the client wants the first delivery attempt, in seconds since the epoch; 0: immediately."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 def read_chunk_argument(text: str) -> Chunk | None:
-    """Read what follows `BDAT `; None: bad syntax."""
+    """Parse the text after `BDAT `; return None for bad syntax."""
     found = _CHUNK.fullmatch(text)
     return Chunk(int(found[1]), found[2] is not None) if found else None
 
@@ -44,34 +44,34 @@ _NO_CHUNK = Chunk(0, last=False)
 
 
 class Intake:
-    """Takes one session's messages, one after the other."""
+    """Receives the messages of one session, one after the other."""
 
     def __init__(self, connection: Connection, service: Service, conclude: Callable[[Reply], None]) -> None:
-        """Make ready.
+        """Prepare for the first message.
 
         Args:
-            connection: where they come from.
-            service: where they go.
-            conclude: called with the reply to a message, or to the chunk with which it is over.
+            connection: the connection to read from.
+            service: holds the store, the limits and the settings.
+            conclude: called with the reply to a message, or to the chunk that ends it.
         """
         self._connection = connection
         self._service = service
         self._conclude = conclude
         self._submission: Submission | None = None
-        """Of the message that is begun, and not yet concluded."""
+        """The envelope of the message in progress; None between messages."""
         self._reader: DataReader | ChunkReader | None = None
         self._counted = 0.0
-        """When it was counted against the limits, to be given back if it is not accepted."""
+        """When the message was counted against the rate limits; needed to undo that if it is not accepted."""
         self.taken: Upload | None = None
-        """The message of this transaction, as far as it came."""
+        """The message of this transaction, as far as it was received."""
         self._chunk = _NO_CHUNK
         self._left = 0
-        """Octets of it that are to come."""
+        """Octets of the chunk that are still to come."""
         self._deadline = 0.0
         self._answer: Reply | Exception | None = None
 
     def begin(self, submission: Submission) -> Reply | None:
-        """Open a file for a message and count it against the limits; or say why not."""
+        """Open a file for a message and count it against the rate limits; or return the refusal."""
         service, user, sender = self._service, submission.origin.user, submission.envelope.sender
         if service.rates is not None and (full := service.rates.full(user, sender)):
             return replies.rate_exceeded(full)
@@ -94,7 +94,7 @@ class Intake:
         return None
 
     def read_data(self) -> None:
-        """Read the message that is begun up to its dot."""
+        """Read the message in progress up to its final dot."""
         settings = self._service.settings
         self._reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
         self._await_more()
@@ -107,8 +107,8 @@ class Intake:
         if not reader.done:
             if not connection.input.pending:
                 return False
-            # Trouble with the disk or the header does not end the reading: the client listens only after its
-            # dot.
+            # After an error of the disk or a refused header, reading goes on: a client listens for a reply
+            # only after its dot.
             if self._feed(connection.input.take()):
                 return True
         if not reader.done:
@@ -121,10 +121,10 @@ class Intake:
         return True
 
     def read_chunk(self, chunk: Chunk) -> None:
-        """Read a chunk of the message that is begun.
+        """Read a chunk of the message in progress.
 
         Args:
-            chunk: as the client announced it, with at most as many octets as a message may have.
+            chunk: as the client announced it; not larger than the limit for a message.
         """
         if self._reader is None:
             settings = self._service.settings
@@ -156,7 +156,7 @@ class Intake:
         return True
 
     def skip(self, octets: int, refusal: Reply) -> None:
-        """Read and forget a chunk that belongs to nothing, and conclude with this."""
+        """Read and discard a chunk that belongs to no message, and conclude with `refusal`."""
         self._left, self._answer = octets, refusal
         self._deadline = self._connection.loop.time() + self._service.settings.data_timeout
         self._await_more()
@@ -172,14 +172,14 @@ class Intake:
         return True
 
     def drop(self) -> None:
-        """Forget a message that is not concluded; without one do nothing."""
+        """Discard a message that is not concluded; without one do nothing."""
         upload, self.taken, self._reader = self.taken, None, None
         if upload is not None and self._submission is not None:
             upload.discard()
             self._give_back()
 
     def _feed(self, data: bytes) -> bool:
-        """Keep a piece of the message; tell whether it has to be written first."""
+        """Pass a piece to the reader and the upload; return whether the buffer must be written first."""
         reader, upload = self._reader, self.taken
         assert reader is not None
         assert upload is not None
@@ -191,7 +191,7 @@ class Intake:
         return gathered
 
     async def _write(self, upload: Upload) -> None:
-        """Write what is gathered; the time that our disk takes is not the client's."""
+        """Write the buffered octets; the time that takes is added to the client's deadline."""
         clock = self._connection.loop.time
         begun = clock()
         await upload.write()

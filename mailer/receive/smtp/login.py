@@ -1,4 +1,4 @@
-"""The AUTH exchange of one session (RFC 4954): challenges, responses, and how often one may be wrong."""
+"""The AUTH exchange of one session (RFC 4954): challenges, responses, and the limit on failed logins."""
 
 import asyncio
 from base64 import b64encode
@@ -23,10 +23,11 @@ from mailer.receive.users.auth import (
 from mailer.receive.users.failures import Failures
 
 _MAX_FAILURES = 3
+"""Failed logins after which the session ends."""
 
 
 class Channel(Protocol):
-    """What the exchange needs of a connection."""
+    """The part of a connection that the exchange needs."""
 
     def say(self, reply: Reply) -> None: ...
     def hang_up(self, reply: Reply) -> None: ...
@@ -45,14 +46,14 @@ class _Refused(Exception):
 
 
 class Login:
-    """Who a session's client proved to be."""
+    """The identity of a session's client, and the AUTH commands that prove it."""
 
     def __init__(self, channel: Channel, client: Client, service: Service, failures: Failures) -> None:
         user = client.user or client.network_user
         known = service.authenticator if user else None
         self.identity: Identity | None = known.identity(user) if known else None
         self.proved = False
-        """By a login, and not by where the client is."""
+        """Whether `identity` comes from a login rather than from the client's network or user id."""
         self._channel = channel
         self._client = client
         self._log = service.store.log
@@ -62,18 +63,18 @@ class Login:
         self._failed = 0
 
     def reconfigure(self, service: Service) -> None:
-        """Judge the next login by this; who has logged in stays so."""
+        """Check the next login against a new service; a client that has logged in stays logged in."""
         self._authenticator = service.authenticator
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
-        """What EHLO offers; none: there is nobody who could log in."""
+        """The mechanisms that EHLO offers; empty if there is no user, or the kernel identifies the client."""
         if self._client.user or self._authenticator is None or not self._authenticator.anybody():
             return ()
         return ("PLAIN", "LOGIN", "CRAM-MD5") if self._authenticator.offers_cram_md5 else ("PLAIN", "LOGIN")
 
     async def run(self, argument: str) -> None:
-        """Serve one AUTH command, given the text after the verb; every path answers once."""
+        """Serve one AUTH command, given the text after the verb; every path sends one final reply."""
         if self._failures.turned_away(self._client.peer, local=self._client.local):
             self._channel.hang_up(replies.TOO_MANY_LOGINS)
             return
@@ -89,7 +90,7 @@ class Login:
             await self._fail(claimed)
 
     async def _exchange(self, argument: str) -> tuple[str, Identity | None]:
-        """Return the name that was claimed, and whose it is if the proof was right."""
+        """Return the claimed user name, and the identity if the proof was right."""
         assert self._authenticator is not None
         mechanism, _, initial = argument.partition(" ")
         if self.proved:
@@ -97,7 +98,7 @@ class Login:
         if mechanism.upper() == "CRAM-MD5" and self._authenticator.offers_cram_md5:
             return await self._cram_md5(initial)
         credentials = await self._credentials(mechanism.upper(), initial)
-        # What was answered before goes out now: hashing may take its time.
+        # Send the queued replies first, because hashing may take a while.
         await self._channel.flush()
         asked = replace(credentials, waiter=self._channel)
         try:
@@ -118,7 +119,7 @@ class Login:
         if initial:
             raise _Refused(replies.NO_INITIAL_RESPONSE)
         assert self._authenticator is not None
-        # RFC 2195 2: never the same twice.
+        # RFC 2195 2: a challenge must never repeat.
         challenge = f"<{token_hex(16)}@{self._hostname}>".encode()
         name, _, digest = (await self._ask(b64encode(challenge))).rpartition(b" ")
         try:

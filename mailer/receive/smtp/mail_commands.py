@@ -21,7 +21,7 @@ from mailer.receive.users.failures import Failures
 
 
 class MailCommands(Connection):
-    """What a client that has introduced itself does."""
+    """The transaction commands of a session, and the state that they share with EHLO, AUTH and STARTTLS."""
 
     def __init__(
         self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
@@ -33,7 +33,7 @@ class MailCommands(Connection):
         self._start_over(service)
 
     def _start_over(self, service: Service) -> None:
-        """Know nothing of the client: at the beginning, and after STARTTLS (RFC 3207 4.2)."""
+        """Reset the session to its initial state, at the beginning and after STARTTLS (RFC 3207 4.2)."""
         self._service = service
         self._store = service.store
         self._transaction = self._new_transaction(service.settings)
@@ -44,11 +44,11 @@ class MailCommands(Connection):
         self._stage = Stage.CONNECTED
 
     def reconfigure(self, service: Service) -> None:
-        """Work with this from the next transaction on; who has logged in stays so."""
+        """Use a new service from the next transaction on; a client that has logged in stays logged in."""
         self._newer = service
 
     def _clear(self) -> None:
-        """End the transaction, whatever came of it."""
+        """End the transaction, successful or not, and drop an unfinished message."""
         self._intake.drop()
         if self._newer is not None:
             self._service, self._newer = self._newer, None
@@ -59,7 +59,7 @@ class MailCommands(Connection):
         self._stage = self._outside
 
     def _new_transaction(self, settings: Settings) -> Transaction:
-        # sendmail(8) knows logins: at `submitSocket` they are addresses, whatever SMTP demands elsewhere.
+        # sendmail(8) takes login names as addresses, so `submitSocket` does too, even under strictSyntax.
         return Transaction(settings, names=bool(self.client.user))
 
     @property
@@ -76,7 +76,7 @@ class MailCommands(Connection):
             user=self._user,
             sender=self._transaction.sender if begun else None,
             to=(recipient,) if recipient else self._transaction.given,
-            # What came says more than what was announced at MAIL.
+            # The size received is more precise than the size announced at MAIL.
             size=(upload.received if upload else self._transaction.size) or None,
             subject=upload.headline.subject if upload else "",
             message_id=upload.headline.message_id if upload else "",
@@ -110,10 +110,10 @@ class MailCommands(Connection):
             return Stage.PLAINTEXT
         if not self._must_log_in:
             return Stage.READY
-        # Without TLS, AUTH is not offered to a client from elsewhere.
+        # AUTH is not offered to a client on another host without TLS.
         return Stage.UNKNOWN if self.client.local or self.tls else Stage.PLAINTEXT_ELSEWHERE
 
-    # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
+    # The verbs: each gets the text after the verb, stripped and decoded with `surrogateescape`.
 
     @syntax(
         "MAIL FROM:<address> [SIZE=octets] [BODY=8BITMIME] [SMTPUTF8] [RET=FULL|HDRS] [ENVID=id] "
@@ -121,7 +121,8 @@ class MailCommands(Connection):
     )
     def smtp_MAIL(self, arg: str) -> None:
         if refusal := REFUSALS["MAIL"].get(self._stage):
-            # 503 is about the client's commands. What the operator should see is mail that is not taken.
+            # Only `_reject` writes to the ledger. A 503 is an error in the client's sequence of commands; the
+            # ledger should list refused mail.
             (self.say if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
         elif (space := self._service.space) is not None and space.uncounted:
             self.wait_for(self._count_and_begin(space, arg))
@@ -136,7 +137,7 @@ class MailCommands(Connection):
         reply = self._transaction.begin(argument, self._store.clock(), extended=self._extended)
         refusal: Reply | None = reply
         if reply.positive:
-            # Also where this mail is refused now: the ledger names its sender.
+            # Set even if the mail is refused below, so that the ledger names its sender.
             self._stage, refusal = Stage.MAIL, self._no_more_mail()
         if refusal is None:
             self.trust()
@@ -146,7 +147,7 @@ class MailCommands(Connection):
             self._clear()
 
     def _no_more_mail(self) -> Reply | None:
-        """Say why no message from this sender is taken now, however good it may be."""
+        """Return the reason to refuse any message from this sender now, or None."""
         sender, identity, service = self._transaction.sender, self._login.identity, self._service
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
@@ -179,16 +180,15 @@ class MailCommands(Connection):
             return
         self._reject(refusal)
         if self.input.pending:
-            # RFC 2920 3.1: DATA ends a group. What was sent ahead may be a message, and who reads a
-            # message as commands lets its author give them.
+            # RFC 2920 3.1: DATA ends a pipelined group. The input that follows may be a message, and reading
+            # it as commands would let the author of the message issue commands.
             self.hang_up(replies.INPUT_AFTER_DATA)
 
     @syntax("BDAT octets [LAST]")
     def smtp_BDAT(self, arg: str) -> None:
         chunk = read_chunk_argument(arg)
         if chunk is None or chunk.size > self.settings.max_message_size:
-            # What follows is a message, of unknown length or longer than is worth reading: it must not be
-            # read as commands.
+            # A chunk of unknown or excessive length follows, which must not be read as commands.
             self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
             return
         refusal = REFUSALS["BDAT"].get(self._stage)
@@ -198,7 +198,7 @@ class MailCommands(Connection):
             self._intake.skip(chunk.size, refusal)
             return
         self._stage = Stage.CHUNKS
-        # A message in small chunks is bounded by its size and its time, not as commands without one.
+        # A message in small chunks is limited by its size and its deadline, not by the number of commands.
         self._idle_commands -= chunk.size > 0
         self._intake.read_chunk(chunk)
 
@@ -220,7 +220,10 @@ class MailCommands(Connection):
         return self._intake.begin(Submission(envelope, origin, self._transaction.scheduled))
 
     def _conclude(self, reply: Reply) -> None:
-        """Give the reply to a message; what chunks of it are to come must not be taken for another."""
+        """Send the reply to a message, and end its transaction.
+
+        Later chunks of a refused message are then refused, too, and not taken for another message.
+        """
         if reply.positive:
             self.forgive()
             self._idle_commands = 0
@@ -239,7 +242,7 @@ class MailCommands(Connection):
 
 
 def _path(argument: str) -> str:
-    """What a client wrote for an address, however wrong it is, without the `TO:<...>` around it."""
+    """Return what the client wrote as an address, valid or not, without the `TO:<...>` around it."""
     _, bracket, path = argument.partition("<")
     if not bracket:
         return argument

@@ -1,8 +1,8 @@
-"""The order of commands in a session (RFC 5321 4.1.4, RFC 6409 4.3): what must have come before each.
+"""The state machine of a session: which commands are allowed in which stage (RFC 5321 4.1.4, RFC 6409 4.3).
 
-A session is in one stage at any time. The table says which commands are refused there, and with what reply;
-any other command is served. The session walks it: each verb looks its row up, and a command that is served
-moves the session on. Refused commands move nothing.
+A session is in one stage at any time. The table lists the commands that are refused in each stage, with the
+reply; any other command is served. Each verb looks up its row. A command that is served may change the stage;
+a refused command does not.
 """
 
 from collections.abc import Mapping
@@ -13,27 +13,28 @@ from mailer.receive import replies
 
 
 class Stage(IntEnum):
-    """How far a session has come; whatever ends a transaction leads back to the first five."""
+    """The stage of a session; the end of a transaction leads back to one of the first five."""
 
     CONNECTED = 0
-    """The client has not introduced itself, or has to do so again after STARTTLS."""
+    """No EHLO or HELO yet, or none since STARTTLS."""
     PLAINTEXT = 1
-    """It has; STARTTLS is due, because the listener demands encryption."""
+    """STARTTLS must come next, because the listener requires encryption."""
     PLAINTEXT_ELSEWHERE = 2
-    """A login is due, and STARTTLS before it: the client is on another host."""
+    """STARTTLS and then a login must come next, because the client is on another host."""
     UNKNOWN = 3
-    """A login is due."""
+    """A login must come next."""
     READY = 4
+    """MAIL may come next."""
     MAIL = 5
-    """A transaction has begun, and has no recipient."""
+    """The transaction has a sender and no recipient."""
     RCPT = 6
-    """It has a recipient."""
+    """The transaction has at least one recipient."""
     CHUNKS = 7
-    """The first chunk of its message has come, and not the last."""
+    """The first chunk of the message was received, and the last was not."""
 
 
 IN_TRANSACTION = Stage.MAIL
-"""A transaction has begun in this stage and all later ones."""
+"""The first of the stages in which a transaction is open."""
 
 _DUE_FIRST = {
     Stage.CONNECTED: replies.NEED_EHLO,
@@ -67,4 +68,4 @@ REFUSALS: Mapping[str, Mapping[Stage, Reply]] = {
     },
     "STARTTLS": {Stage.CONNECTED: replies.NEED_EHLO},
 }
-"""By verb and stage. EHLO, HELO, RSET, NOOP, VRFY, EXPN, HELP and QUIT are served in every stage."""
+"""Refusals by verb and stage. EHLO, HELO, RSET, NOOP, VRFY, EXPN, HELP and QUIT are served in every stage."""

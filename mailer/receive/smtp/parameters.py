@@ -1,4 +1,4 @@
-"""The parameters of MAIL and RCPT (RFC 5321 4.1.2), as values: those that EHLO offers, and AUTH."""
+"""Parses the parameters of MAIL and RCPT (RFC 5321 4.1.2): those that EHLO offers, and AUTH."""
 
 import re
 
@@ -20,11 +20,11 @@ _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
 
 MAX_ENVID = 100
 MAX_ORCPT = 500
-"""RFC 3461 4.4 and 4.2."""
+"""Characters in ENVID and in ORCPT (RFC 3461 4.4 and 4.2)."""
 
 
 class ParameterError(ValueError):
-    """A parameter that is refused; carries the code of the reply to give."""
+    """A parameter was refused; carries the code and text of the reply."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class ParameterError(ValueError):
 
 
 class MailParameters(msgspec.Struct, frozen=True):
-    """What a MAIL command said beyond the sender; the fields are the envelope's."""
+    """The parameters of a MAIL command; fields are named as in the envelope, except `hold_*`."""
 
     size: int = 0
     body: str = ""
@@ -42,13 +42,13 @@ class MailParameters(msgspec.Struct, frozen=True):
     ret: str = ""
     envid: str = ""
     hold_for: int = 0
-    """Seconds (RFC 4865), and the time that follows; 0: not given. The fields are not the envelope's."""
+    """Seconds to hold the message (HOLDFOR of RFC 4865); 0: not given."""
     hold_until: float = 0.0
-    """Seconds since the epoch."""
+    """When to release it, in seconds since the epoch (HOLDUNTIL of RFC 4865); 0: not given."""
 
 
 class RcptParameters(msgspec.Struct, frozen=True):
-    """What a RCPT command said beyond the recipient; the fields are the recipient's."""
+    """The parameters of a RCPT command; fields are named as in the recipient."""
 
     notify: str = ""
     orcpt: str = ""
@@ -58,10 +58,10 @@ _NO_MAIL_PARAMETERS, _NO_RCPT_PARAMETERS = MailParameters(), RcptParameters()
 
 
 def mail_parameters(text: str) -> MailParameters:
-    """Read the parameters of MAIL.
+    """Parse the parameters of MAIL.
 
     Raises:
-        ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
+        ParameterError: 501 for bad syntax, 555 for an unknown parameter.
     """
     if not text:
         return _NO_MAIL_PARAMETERS
@@ -69,7 +69,7 @@ def mail_parameters(text: str) -> MailParameters:
     smtputf8 = "SMTPUTF8" in given
     if given.pop("SMTPUTF8", None) is not None:
         raise ParameterError(501, "SMTPUTF8 takes no value")
-    # Kept by no one: a submission server trusts its own AUTH, not the client's word (RFC 4954 5).
+    # Checked and not kept: a submission server trusts its own AUTH, not this parameter (RFC 4954 5).
     _check_auth(given.pop("AUTH", "<>"))
     parameters = MailParameters(
         size=_size(given.pop("SIZE", "0")),
@@ -87,10 +87,10 @@ def mail_parameters(text: str) -> MailParameters:
 
 
 def rcpt_parameters(text: str) -> RcptParameters:
-    """Read the parameters of RCPT.
+    """Parse the parameters of RCPT.
 
     Raises:
-        ParameterError: 501 for bad syntax, 555 for a parameter that we do not know.
+        ParameterError: 501 for bad syntax, 555 for an unknown parameter.
     """
     if not text:
         return _NO_RCPT_PARAMETERS
@@ -101,7 +101,7 @@ def rcpt_parameters(text: str) -> RcptParameters:
 
 
 def _split(text: str) -> dict[str, str | None]:
-    """Split `KEY=value KEY`; keys in upper case, a missing value is None."""
+    """Split `KEY=value KEY`; return keys in upper case, with None for a missing value."""
     given: dict[str, str | None] = {}
     for word in text.split(" "):
         if not word:
@@ -122,7 +122,7 @@ def _refuse_unknown(given: dict[str, str | None], verb: str) -> None:
 
 
 def _size(value: str | None) -> int:
-    # RFC 1870 6: 1*20DIGIT; isdigit() would take superscripts, int() signs and underscores.
+    # RFC 1870 6: 1*20DIGIT; isdigit() would accept superscripts, and int() signs and underscores.
     if value is None or not _SIZE.fullmatch(value):
         raise ParameterError(501, "SIZE must be a number of octets, at most 20 digits")
     return int(value)
@@ -165,7 +165,7 @@ def _hold_until(given: dict[str, str | None]) -> float:
         if _HOLD_UNTIL.fullmatch(value):
             return clock.seconds(value)
     except ValueError:
-        pass  # such as a thirteenth month
+        pass  # the form is right and the time is not, such as a thirteenth month
     raise ParameterError(501, "HOLDUNTIL must be a time such as 2027-01-31T08:00:00Z (RFC 4865 4, RFC 3339)")
 
 
@@ -205,7 +205,7 @@ def _check_auth(value: str | None) -> None:
 
 
 def _xtext(value: str) -> str | None:
-    """Decode xtext (RFC 3461 4); None if it is none, or hides a character that is not printable ASCII."""
+    """Decode xtext (RFC 3461 4); None if it is not xtext or encodes anything but printable ASCII."""
     if not _XTEXT.fullmatch(value):
         return None
     text = _HEX.sub(lambda found: chr(int(found.group(1), 16)), value)

@@ -1,4 +1,7 @@
-"""A submission session (RFC 5321, RFC 6409): its greeting, login and TLS; `mailing` has the transactions."""
+"""A submission session (RFC 5321, RFC 6409): greeting, EHLO, AUTH and STARTTLS.
+
+`mail_commands` has the commands of a transaction.
+"""
 
 # ruff: noqa: N802 - verbs are named as aiosmtpd names them
 
@@ -19,23 +22,24 @@ from mailer.receive.users.auth import MAX_RESPONSE
 from mailer.receive.users.failures import Failures
 
 _MAX_COMMAND = 512
-"""Octets with CRLF; RFC 5321 4.5.3.1.4."""
-# What extensions add to it: SIZE 26 (RFC 1870), BODY 17 (RFC 6152), SMTPUTF8 10 (RFC 6531), AUTH 500
+"""Octets in a command line with CRLF (RFC 5321 4.5.3.1.4)."""
+# Extensions lengthen it: SIZE 26 (RFC 1870), BODY 17 (RFC 6152), SMTPUTF8 10 (RFC 6531), AUTH 500
 # (RFC 4954), ENVID and ORCPT 100 and 500 (RFC 3461), HOLDUNTIL 34 (RFC 4865),
 # and a little for RET and NOTIFY.
 _LONGER_COMMANDS = {b"MAIL": _MAX_COMMAND + 740, b"RCPT": _MAX_COMMAND + 600, b"AUTH": MAX_RESPONSE + 32}
 
 _MAX_UNKNOWN = 6
+"""Unknown commands at which the session ends."""
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,255}|\[[A-Za-z0-9.:%_-]{1,253}\]")
-# Windows sends what its owner called the machine, in the bytes of its code page. RFC 5321 4.1.4 lets nobody
-# refuse mail for a wrong name; control characters are no name at all.
+# Windows sends the machine's name in the bytes of its code page. RFC 5321 4.1.4 forbids refusing mail because
+# of a wrong name; control characters are refused all the same.
 _ODD_HOST = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,255}")
 _NOT_IN_HOST = re.compile(r"[^A-Za-z0-9._-]")
 _HTTP = {b"GET", b"POST", b"CONNECT", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"}
 
 
 class Session(MailCommands):
-    """Serves one client. aiosmtpd's verbs are all replaced, and its handler hooks are not used."""
+    """Serves one client. It overrides all of aiosmtpd's verbs and does not use its handler hooks."""
 
     def __init__(
         self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
@@ -51,7 +55,7 @@ class Session(MailCommands):
         self._store.log.error("a session failed", peer=self.peer, traceback=text)
 
     def serve(self, line: bytes) -> None:
-        # A bare CR or LF ends a line for some and not for others; NUL ends a string for some.
+        # Programs disagree on whether a bare CR or LF ends a line, and whether NUL ends a string.
         command = line[:-2]
         if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
             self.say(replies.BAD_LINE)
@@ -71,7 +75,7 @@ class Session(MailCommands):
 
     def _unrecognised(self, verb: bytes) -> None:
         if verb in _HTTP:
-            # A browser or a web application was made to talk to us; what follows is its header, not commands.
+            # A browser or web application was tricked into connecting; an HTTP header follows, not commands.
             self.hang_up(replies.NOT_HTTP)
         else:
             self._unknown += 1
@@ -82,7 +86,7 @@ class Session(MailCommands):
 
     @property
     def _may_log_in(self) -> bool:
-        """A password in clear does not leave this host."""
+        """Whether to allow AUTH. A password in clear text must not cross a network."""
         return self._login_offered and not self._must_encrypt and (self.client.local or bool(self.tls))
 
     @property
@@ -91,11 +95,14 @@ class Session(MailCommands):
 
     @property
     def _certificate(self) -> Certificate | None:
-        """For STARTTLS. Whom the kernel vouches for is at a Unix socket, which has no name to verify."""
+        """The certificate for STARTTLS, or None if that is not offered.
+
+        It never is at `submitSocket`: a Unix socket has no host name that a client could verify.
+        """
         offered = not self.client.user and self.client.terms.starttls is not Offer.NONE
         return self._service.certificate if offered else None
 
-    # The verbs: each takes the text after the verb, stripped, decoded with `surrogateescape`.
+    # The verbs: each gets the text after the verb, stripped and decoded with `surrogateescape`.
 
     @syntax("EHLO host")
     def smtp_EHLO(self, hostname: str) -> None:
@@ -111,7 +118,7 @@ class Session(MailCommands):
                 "CHUNKING",
             ]
             if most := self.settings.max_future_release:
-                # RFC 4865 3: the most seconds, and the last time.
+                # RFC 4865 3: the maximum in seconds, and as a time.
                 last = datetime.fromtimestamp(int(self._store.clock()) + most, UTC)
                 lines.append(f"FUTURERELEASE {most} {last:%Y-%m-%dT%H:%M:%SZ}")
             if self._certificate is not None and not self.tls:
@@ -177,7 +184,7 @@ class Session(MailCommands):
         self._start_over(self._service)
 
     @syntax("NOOP [text]")
-    def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: to be ignored
+    def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: the argument is ignored
         self.say(replies.OK)
 
     @syntax("VRFY address")
@@ -185,7 +192,7 @@ class Session(MailCommands):
         self.say(replies.CANNOT_VERIFY if arg else replies.NEED_ARGUMENT)
 
     @syntax("EXPN list")
-    def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - whatever the list
+    def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - the same reply for any list
         self.say(replies.NO_EXPN)
 
     @syntax("HELP [command]")
@@ -202,7 +209,7 @@ class Session(MailCommands):
             self.hang_up(replies.BYE)
 
 
-# Once for the class: aiosmtpd does it for every connection.
+# Collected once for the class; aiosmtpd does this for every connection.
 _VERBS: Mapping[bytes, Callable[[Session, str], None]] = {
     name.removeprefix("smtp_").encode(): method
     for name, method in (*vars(Session).items(), *vars(MailCommands).items())

@@ -1,7 +1,8 @@
-"""Connections whose client has not logged in, and which of them gives way when there are too many.
+"""Tracks connections before their login, and closes the oldest when there are too many.
 
-The oldest goes first: whoever wants to log in does so in a moment, and a client that only holds a place is
-the one that has held it for longest. Those beyond this host go before those on it, and never in place of one.
+A real client logs in within a moment, so the oldest connection is the likeliest to be one that only holds a
+slot. A remote client makes room for any new client; a local one does so only for another local client, and
+only if there is no remote one.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,38 +13,41 @@ if TYPE_CHECKING:
     import asyncio
 
 MOST_IN_TLS = 256
-"""At once, before their login. *Each costs 345 KB, most of it buffers of asyncio and OpenSSL.*"""
+"""Connections in TLS before their login. *Each costs 345 KB, mostly buffers of asyncio and OpenSSL.*"""
 
 
 class Strangers:
-    """Those of one server; which of them have logged in meanwhile is found out when it matters."""
+    """The unauthenticated connections of one server.
+
+    Connections that have logged in since stay listed until room is needed, and are then skipped.
+    """
 
     def __init__(self) -> None:
-        # Dictionaries keep the order of arrival.
+        # Dictionaries keep insertion order, which is the order of arrival.
         self._handshakes: dict[Connection, asyncio.Future[Any]] = {}
         self._local: dict[Connection, None] = {}
         self._distant: dict[Connection, None] = {}
         self._in_tls: dict[Connection, None] = {}
 
     def add(self, connection: Connection, task: "asyncio.Future[Any]", *, tls: bool) -> None:
-        """Take note of a new one; `task` makes its connection, and its handshake with `tls`."""
+        """Add a new connection; `task` sets it up, including its handshake if `tls`."""
         (self._local if connection.client.local else self._distant)[connection] = None
         if tls:
             self._handshakes[connection] = task
             self.in_tls(connection)
 
     def in_tls(self, connection: Connection) -> None:
-        """Take note that one begins a handshake; with too many of those, the oldest gives way."""
+        """Note that a connection begins a handshake; if there are too many of those, close the oldest."""
         if len(self._in_tls) >= MOST_IN_TLS:
             self._let_one_go(self._in_tls)
         self._in_tls[connection] = None
 
     def make_room(self, *, local: bool) -> bool:
-        """Have one give way to a new connection; tell whether there was one that may be asked to."""
+        """Close a connection in favour of a new one; return whether there was one to close."""
         return self._let_one_go(self._distant) or (local and self._let_one_go(self._local))
 
     def forget(self, connection: Connection) -> None:
-        """One has ended."""
+        """Remove a connection that has ended."""
         self._handshakes.pop(connection, None)
         for each in (self._local, self._distant, self._in_tls):
             each.pop(connection, None)

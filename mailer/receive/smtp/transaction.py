@@ -1,4 +1,4 @@
-"""One mail transaction as it is built by MAIL and RCPT (RFC 5321 3.3), and the rules of both; no I/O."""
+"""One mail transaction as MAIL and RCPT build it (RFC 5321 3.3), with the rules for both; no I/O."""
 
 from mailer.mail.address import AddressError, Lenient, Path, forward_path, reverse_path
 from mailer.mail.envelope import Envelope, Recipient
@@ -9,10 +9,15 @@ from mailer.receive.smtp.parameters import MailParameters, ParameterError, mail_
 
 
 class Transaction:
-    """From MAIL to the end of DATA; one that has no `mail` has not begun."""
+    """The state from MAIL to the end of DATA; the transaction has begun once `_mail` is set."""
 
     def __init__(self, settings: Settings, *, names: bool = False) -> None:
-        """Args: settings: the receiver's; names: names without a domain are taken under strictSyntax, too."""
+        """Prepare an empty transaction.
+
+        Args:
+            settings: the receiver's settings.
+            names: accept names without a domain even under strictSyntax.
+        """
         self._settings = settings
         origin = settings.origin_domain
         strict = settings.strict_syntax and not names
@@ -23,7 +28,7 @@ class Transaction:
         self._recipients: dict[tuple[str, str], Recipient] = {}
         self._redirected: list[str] = []
         self.scheduled = 0.0
-        """When the client wants the message tried first, in seconds since the epoch; 0: at once."""
+        """When the client wants the first delivery attempt, in seconds since the epoch; 0: immediately."""
 
     @property
     def sender(self) -> str:
@@ -31,24 +36,27 @@ class Transaction:
 
     @property
     def size(self) -> int:
-        """Octets that the client announced; 0: it did not."""
+        """Octets that the client announced; 0: none announced."""
         return self._mail.size if self._mail else 0
 
     @property
     def redirected(self) -> tuple[str, ...]:
-        """The recipients that the client gave and that get nothing."""
+        """The recipients named by the client whose mail goes to `redirectAllTo` instead."""
         return tuple(self._redirected)
 
     @property
     def given(self) -> tuple[str, ...]:
-        """The recipients that were taken so far, as the client gave them."""
+        """The recipients accepted so far, as the client named them."""
         kept = (r.address for r in self._recipients.values() if r.address != self._settings.redirect_all_to)
         return (*self._redirected, *kept)
 
     def begin(self, argument: str, now: float, *, extended: bool) -> Reply:
-        """Take the text after `MAIL `; nothing changes unless the reply is positive.
+        """Process the text after `MAIL `; nothing changes unless the reply is positive.
 
-        Args: now: in seconds since the epoch, for HOLDFOR.
+        Args:
+            argument: the text.
+            now: seconds since the epoch, for HOLDFOR.
+            extended: whether the client said EHLO, which parameters need.
         """
         if argument[:5].upper() != "FROM:":
             return replies.MAIL_SYNTAX
@@ -77,10 +85,10 @@ class Transaction:
         return replies.too_far_ahead(most) if seconds > most else None
 
     def add_recipient(self, argument: str, *, extended: bool) -> Reply:
-        """Take the text after `RCPT `; nothing changes unless the reply is positive.
+        """Process the text after `RCPT `; nothing changes unless the reply is positive.
 
-        An address that is already there counts once, with what it was first given: the domain compares
-        without case, the local part byte by byte (RFC 5321 2.4).
+        A repeated address counts once, with its first parameters. Domains are compared without case, local
+        parts byte by byte (RFC 5321 2.4).
         """
         assert self._mail is not None
         if argument[:3].upper() != "TO:":
@@ -106,7 +114,7 @@ class Transaction:
         allowed = self._settings.allowed_recipients
         if self._settings.redirect_all_to and not (allowed and allowed.match(recipient.address)):
             self._redirected.append(recipient.address)
-            # Without NOTIFY and ORCPT: the next server would tell of the original recipient.
+            # Without NOTIFY and ORCPT: the next server would report on the original recipient.
             recipient = Recipient(self._settings.redirect_all_to)
         elif allowed is not None and not allowed.match(recipient.address):
             return replies.RECIPIENT_NOT_ALLOWED
@@ -115,21 +123,21 @@ class Transaction:
 
     @property
     def _staging(self) -> bool:
-        """`redirectAllTo` is on, and the sender is somebody whom it keeps mail from."""
+        """Whether `redirectAllTo` is on, and the sender is an address that must not get mail either."""
         allowed = self._settings.allowed_recipients
         return bool(
             self._settings.redirect_all_to and self._sender and not (allowed and allowed.match(self._sender))
         )
 
     def envelope(self) -> Envelope:
-        """The finished envelope, for DATA."""
+        """Return the finished envelope, for DATA."""
         assert self._mail is not None
         recipients = tuple(self._recipients.values())
         if self._redirected:
-            # All of them are one now, and get one copy.
+            # All redirected recipients are one address now, which gets one copy.
             recipients = tuple({recipient.address: recipient for recipient in reversed(recipients)}.values())
         if self._staging:
-            # Whatever the next server has to tell, a bounce or a confirmation, stays in staging, too.
+            # Bounces and confirmations from the next server must stay in staging, too.
             return Envelope(
                 sender=self._settings.redirect_all_to,
                 recipients=tuple(Recipient(recipient.address) for recipient in recipients),
@@ -151,7 +159,7 @@ def _refused(error: AddressError | ParameterError) -> Reply:
 
 
 def _unsupported(argument: str, path: Path, *, extended: bool, smtputf8: bool) -> Reply | None:
-    """Refuse what needs an extension that this session or transaction has not asked for."""
+    """Return a refusal if a command needs an extension that the session or transaction did not ask for."""
     if path.parameters and not extended:
         return replies.NEED_ESMTP
     if not smtputf8 and not argument.isascii():
