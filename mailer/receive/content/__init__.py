@@ -1,1 +1,1 @@
-"""What becomes of a message's bytes on their way in."""
+"""Readers, checks and edits for the content of an incoming message."""

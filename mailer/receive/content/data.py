@@ -1,9 +1,9 @@
 r"""The readers of DATA (RFC 5321 4.5.2) and of BDAT's chunks (RFC 3030): bytes in, bytes out, no I/O.
 
-Of DATA only `CRLF . CRLF` ends a message. A bare CR, a bare LF or a NUL does not end it, is not mended, and
-gets the whole message refused after its end: what we pass on is read as one message by everyone, or is not
-passed on (SMTP smuggling). A reader that is told of trouble goes on to the end without keeping anything,
-because a client listens for a reply only there.
+Only `CRLF . CRLF` ends a message in DATA. A bare CR, a bare LF or a NUL does not end it and is not repaired;
+the whole message is refused after its end. So every server reads a message that we relay as one message,
+which prevents SMTP smuggling. After a fault a reader continues to the end without returning anything, because
+a client reads a reply only there.
 
 Speed: a clean chunk costs a handful of scans by the C library and no Python per line.
 """
@@ -14,13 +14,13 @@ from mailer.config.receiving import LongLines
 from mailer.mail.lines import has_bare_line_end
 
 MAX_LINE = 998
-"""Octets without CRLF; RFC 5322 2.1.1."""
+"""Octets in a line without CRLF (RFC 5322 2.1.1)."""
 
 _END = b"\r\n.\r\n"
 
 
 class Fault(Enum):
-    """Why a message is refused once its end has come; the first one found counts."""
+    """The reason to refuse a message after its end; the first piece with a fault decides."""
 
     BARE_LINE_END = "bare line end"
     NUL = "nul"
@@ -29,15 +29,16 @@ class Fault(Enum):
 
 
 class LineRuler:
-    """Holds lines, which may come cut anywhere, against the limit."""
+    """Finds lines over the limit in a text that comes in pieces, cut anywhere."""
 
     def __init__(self) -> None:
         self._column = 0
 
     def too_long(self, text: bytes) -> bool:
-        """Tell whether the next piece of text has a line over the limit; after one there is no more to ask.
+        """Return whether the next piece of text has a line over the limit; do not call it again after True.
 
-        It hops from line end to line end, each time over as many lines as fit where one may be.
+        Each step searches backwards for the last line end within the longest allowed line, so that it skips
+        several short lines together.
         """
         start = -self._column
         while len(text) - start > MAX_LINE + 2:
@@ -51,26 +52,26 @@ class LineRuler:
 
 
 class _Reader:
-    """What both readers look for in a message, and count."""
+    """The checks and counts that both readers share."""
 
     def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
         """Start at the message's first byte.
 
         Args:
-            max_size: octets of the message, unstuffed, that are still taken.
-            long_lines: what becomes of a line over 998 octets.
+            max_size: the largest message to accept, in octets after unstuffing.
+            long_lines: what to do with a line over 998 octets.
         """
         self.size = 0
         """Octets of the message so far, unstuffed."""
         self.fault: Fault | None = None
         self.must_be_encoded = False
-        """A line over 998 octets has passed, and the policy is to encode it."""
+        """Whether the message has a line over 998 octets, and the policy is to encode it."""
         self._max_size = max_size
         self._long_lines = long_lines
         self._lines = LineRuler()
 
     def _check(self, body: bytes) -> None:
-        """Look for what must not be in a piece that neither begins nor ends inside a CRLF."""
+        """Check a piece, which neither begins nor ends inside a CRLF, for forbidden characters."""
         if b"\0" in body:
             self.fault = Fault.NUL
         if has_bare_line_end(body):
@@ -90,28 +91,28 @@ class _Reader:
 
 
 class DataReader(_Reader):
-    """Reads one message; feed it until `done`, then look at `fault`, and serve `rest` as commands."""
+    """Reads one message from DATA; feed it until `done`, then check `fault`, and serve `rest` as commands."""
 
     def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
-        """Start just after the line that held DATA; the arguments are those of every reader."""
+        """Start just after the command line with DATA; for the arguments see `_Reader`."""
         super().__init__(max_size=max_size, long_lines=long_lines)
         self.done = False
         self.rest = b""
         """What the client sent after the end; empty until `done`."""
-        # The CRLF of the command line makes a dot at the very start a dot at a line's start. It is no part of
-        # the message: `_skip` says how much of the next output it still is.
+        # The reader starts with the CRLF of the command line, so that a dot at the very start is at the start
+        # of a line. That CRLF is not part of the message: `_skip` octets of the next output are dropped.
         self._held = b"\r\n"
         self._skip = 2
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes from the client, at any split; return those of the message that are settled.
+        """Take the next bytes from the client, split anywhere; return those that belong to the message.
 
-        Bytes that might belong to an end, at most four, are held back until the next call. After a fault
-        nothing is returned.
+        At most four bytes that might begin the end are held back until the next call. After a fault nothing
+        is returned.
         """
         data = self._held + data
-        # Most chunks have no dot at a line's start, so neither an end nor anything to unstuff; base64 has no
-        # dot at all, and one octet is found ten times as quickly as three.
+        # Most chunks have no dot at the start of a line, so neither an end nor a stuffed dot. Base64 has no
+        # dot at all, and searching for one octet is ten times as fast as for three.
         dot = data.find(b"\r\n.") if b"." in data else -1
         end = data.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
@@ -133,7 +134,7 @@ class DataReader(_Reader):
 
 
 class ChunkReader(_Reader):
-    """Reads one message that comes in chunks, which may be cut anywhere."""
+    """Reads one message from the chunks of BDAT, which may be cut anywhere."""
 
     def __init__(self, *, max_size: int, long_lines: LongLines) -> None:
         super().__init__(max_size=max_size, long_lines=long_lines)
@@ -141,12 +142,14 @@ class ChunkReader(_Reader):
         self._whole_lines = True
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
-        """Take the next bytes of the message; return those that are settled, nothing after a fault.
+        """Take the next bytes of the message; return those that have been checked, none after a fault.
+
+        A CR at the end is held back until the next call.
 
         Args:
-            data: as the client counted them.
-            last: these are the message's last; a line that is then unfinished is finished, because the next
-                hop may know DATA only.
+            data: octets of a chunk.
+            last: they are the last of the message. A line without an end then gets CRLF, because the next hop
+                may support only DATA.
         """
         data = self._held + data
         if last:
@@ -166,7 +169,7 @@ class ChunkReader(_Reader):
 
 
 def _possible_end(data: bytes) -> int:
-    """Length of the longest tail of `data` that may turn out to begin an end."""
+    """Return the length of the longest tail of `data` that may be the beginning of an end of message."""
     for length in range(len(_END) - 1, 0, -1):
         if data.endswith(_END[:length]):
             return length

@@ -1,18 +1,18 @@
-"""What becomes of a message's header on the way in: the fields that are added, dropped or refused.
+"""Edits or refuses the header of an incoming message: which fields are added, dropped, rewritten or refused.
 
-Fields are added at the top and dropped whole; no other byte changes, so that signatures of the application's
-own survive. The policy, field by field:
+Fields are added at the top and dropped whole. No other byte changes, so that the application's own signatures
+survive. The policy, field by field:
 
     Received            added
     Date, Message-ID    added when missing (RFC 6409 8.2, 8.3), never replaced
-    Return-Path         dropped: it is the last server's to write (RFC 5321 4.4)
-    Idempotency-Key     dropped: it is between the application and us, see `idempotency`
-    Bcc, Resent-Bcc     dropped: recipients are the envelope's, and a blind copy stays blind (RFC 5322 3.6.3)
+    Return-Path         dropped: only the final server writes it (RFC 5321 4.4)
+    Idempotency-Key     dropped: it is for this server only, see `idempotency`
+    Bcc, Resent-Bcc     dropped: the envelope has the recipients; a blind copy stays blind (RFC 5322 3.6.3)
     From, Sender, Reply-To, To, Cc, and those with Resent-
                         at `submitSocket`, names without a domain get `originDomain` (`mail.completion`)
-    From, Reply-To      as `rewriteFrom` says, which also makes a From where there is none; two From fields
-                        are refused, because readers and signers choose different ones
-    X-Original-To       added, one for each recipient that `redirectAllTo` took the mail from
+    From, Reply-To      rewritten as `rewriteFrom` says, which also adds a missing From; two From fields are
+                        refused, because mail programs and signers would choose different ones
+    X-Original-To       added, one for each recipient whose mail `redirectAllTo` redirects
 """
 
 from collections.abc import Mapping
@@ -39,66 +39,66 @@ _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"da
 
 
 class ContentPolicy(msgspec.Struct, frozen=True):
-    """What the operator decides about headers."""
+    """The operator's settings for headers."""
 
     hide_client: bool = False
-    """Received does not say which client it came from."""
+    """Leave the client's name and address out of Received."""
     rewrite_from: RewriteFrom = RewriteFrom.KEEP
     from_address: str = ""
     """The address for `rewrite_from`."""
     log_headline: bool = False
-    """Subject and Message-ID go into the ledger."""
+    """Write Subject and Message-ID to the ledger."""
     obey_keys: bool = True
-    """Mail that comes again under its Idempotency-Key is queued once."""
+    """Deduplicate mail by its Idempotency-Key."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """How a message came in."""
+    """The session that a message came from."""
 
     helo: str
-    """As the client gave it; `?` stands for what no host name or address literal has."""
+    """The client's EHLO or HELO name, with `?` for characters that are not allowed in one."""
     peer: str
     """The client's IP address, `unix`, or `unix:UID`."""
     hostname: str
-    """Our own name."""
+    """This server's name."""
     extended: bool
-    """The client said EHLO."""
+    """Whether the client said EHLO rather than HELO."""
     user: str
-    """Who authenticated; empty: nobody did."""
+    """The user that the client submits as; empty: none."""
     smtputf8: bool
     by_network: bool = False
-    """No login said so, but the network that it came from."""
+    """Whether `user` follows from the client's network and not from a login."""
     tls: str = ""
-    """TLS version and cipher, or empty."""
+    """TLS version and cipher; empty without TLS."""
     may_send_as: AddressPatterns | None = None
-    """Whom the user may name in From; None: anybody."""
+    """The addresses that the user may put in From; None: any."""
     redirected: tuple[str, ...] = ()
-    """The recipients that the client gave and that get nothing."""
+    """The recipients named by the client whose mail goes to `redirectAllTo` instead."""
     origin_domain: str = ""
-    """Completes names in the header; empty: they stay as they are."""
+    """The domain that completes names in the header; empty: leave names alone."""
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """What is known of one message before its first byte is stored."""
+    """The facts about one message that are known before its first byte is stored."""
 
     origin: Origin
     policy: ContentPolicy
     id: str
-    """The spool's."""
+    """The message's id in the spool."""
     at: float
-    """Seconds since the epoch."""
+    """When it arrived, in seconds since the epoch."""
 
 
 _AUTHORS = ("From", "Sender", "Resent-From", "Resent-Sender")
-"""Fields that a receiver may show as whose mail it is."""
+"""Fields that a mail program may display as the author."""
 
 
 def top(arrival: Arrival, head: bytes) -> bytes | Reply:
-    """Return what is stored in place of the header, or the reply to the dot that refuses the message.
+    """Return the edited header to store, or the reply to the final dot that refuses the message.
 
     Args:
-        arrival: whose header it is.
-        head: as the client sent it, without the empty line.
+        arrival: the message and its origin.
+        head: the header as the client sent it, without the empty line.
     """
     try:
         fields = header.counts(head, _LOOKED_FOR)
@@ -123,7 +123,7 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
     if any(map(fields.get, dropped)):
         head = header.without(head, dropped)
     if head.startswith((b" ", b"\t")):
-        # It would go on with the last field of ours: now with one that says nothing.
+        # The first line would continue the last field added above; let it continue a meaningless one.
         added.append(b"X-First-Line:\r\n")
     return b"".join([*added, head])
 
@@ -137,14 +137,14 @@ def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply 
 
 
 def added_message_id(arrival: Arrival) -> str:
-    """Return what a message is called that came without a Message-ID."""
+    """Return the Message-ID to add to a message that has none."""
     return f"<{arrival.id}@{arrival.origin.hostname}>"
 
 
 def received_field(arrival: Arrival) -> bytes:
-    """Write the trace field of RFC 5321 4.4, folded, with CRLF line ends.
+    """Return the trace field of RFC 5321 4.4, folded, with CRLF line ends.
 
-    It names no recipient: a blind copy must stay blind.
+    It names no recipient, because a blind copy must stay blind.
     """
     origin = arrival.origin
     client = "" if arrival.policy.hide_client else f"from {origin.helo} ({_address(origin.peer)})\r\n\t"
@@ -171,7 +171,7 @@ def _second(at: int) -> str:
 
 
 def _protocol(origin: Origin) -> str:
-    """The `with` keyword (RFC 3848, RFC 6531 4.3)."""
+    """Return the keyword for `with` (RFC 3848, RFC 6531 4.3)."""
     if not origin.extended:
         return "SMTP"
     name = "UTF8SMTP" if origin.smtputf8 else "ESMTP"

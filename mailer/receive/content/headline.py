@@ -1,4 +1,4 @@
-"""How people call a message, for the ledger: its Subject, decoded, and its Message-ID."""
+"""Extracts the decoded Subject and the Message-ID of a message, for the ledger."""
 
 import re
 from binascii import Error, a2b_base64, a2b_qp
@@ -6,34 +6,34 @@ from typing import NamedTuple
 
 from mailer.mail import header
 
-_LONGEST = 250
-"""Characters of each that are kept; RFC 5322 has lines of 998, and nobody searches by more."""
+_MAX_LENGTH = 250
+"""Characters kept of each; a line may have 998 (RFC 5322), but more than 250 do not help a search."""
 _WORD = re.compile(r"=\?([\w-]{1,40})(?:\*[\w-]*)?\?([bBqQ])\?([^?\s]*)\?=")
 _BETWEEN = re.compile(r"(\?=)\s+(?==\?)")
 
 
 class Headline(NamedTuple):
-    """Empty where the message has none, or nobody wants it kept."""
+    """The Subject and Message-ID of a message; empty if it has none, or they must not be logged."""
 
     subject: str = ""
     message_id: str = ""
 
 
 def headline(head: bytes) -> Headline:
-    """Take it from a header; damage costs no more than its words."""
-    return Headline(_decoded(_first(head, b"subject")), _first(head, b"message-id")[:_LONGEST])
+    """Read both from a header; an encoded word that is damaged stays as it is."""
+    return Headline(_decoded(_first(head, b"subject")), _first(head, b"message-id")[:_MAX_LENGTH])
 
 
 def _first(head: bytes, name: bytes) -> str:
     value = header.first(head, name)
-    return " ".join(value[: 4 * _LONGEST].decode("utf-8", "replace").split()) if value else ""
+    return " ".join(value[: 4 * _MAX_LENGTH].decode("utf-8", "replace").split()) if value else ""
 
 
 def _decoded(text: str) -> str:
-    """Decode encoded words (RFC 2047); blanks between two of them are none."""
+    """Decode encoded words (RFC 2047), and remove white space between two of them."""
     if "=?" in text:
         text = _WORD.sub(_word, _BETWEEN.sub(r"\1", text))
-    return text[:_LONGEST]
+    return text[:_MAX_LENGTH]
 
 
 def _word(found: re.Match[str]) -> str:

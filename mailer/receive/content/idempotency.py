@@ -1,11 +1,11 @@
-"""The field `Idempotency-Key`: mail that is submitted again, because nobody heard our reply, is queued once.
+"""The field `Idempotency-Key`: deduplicates mail that is submitted again because our reply was lost.
 
-As with HTTP's field of that name (draft-ietf-httpapi-idempotency-key-header), the same user and the same key
-within `idempotencyWindow` get the first answer again. A key under which other mail came is refused, as HTTP
+As with the HTTP field of that name (draft-ietf-httpapi-idempotency-key-header), the same user with the same
+key gets the first reply again within `idempotencyWindow`. Different mail under a used key is refused, as HTTP
 APIs do with 422: it is a mistake of the application, and a silent 250 would lose a mail.
 
-"The same mail" has the same addresses in its envelope and the same content, less what differs when an
-application makes the same mail a second time: Date, Message-ID, and the boundaries between MIME parts.
+Mail is the same if it has the same addresses in its envelope and the same content, except for what changes
+when an application generates a mail a second time: Date, Message-ID, and MIME boundaries.
 """
 
 import re
@@ -17,29 +17,29 @@ from mailer.mail.reply import Reply
 from mailer.receive import replies
 
 FIELD = b"idempotency-key"
-_MOST = 255
-"""Octets of a key; Stripe: 255."""
+_MAX_KEY = 255
+"""Octets in a key (Stripe: 255)."""
 _KEY = re.compile(rb'(?:[!#-~]+)|"([ !#-\[\]-~]+)"')
-"""As it is, or as RFC 8941 writes a string; without its two escapes, which no key needs."""
-_MADE_ANEW = (b"date", b"message-id", b"resent-date", b"resent-message-id", b"received", FIELD)
+"""A bare key, or a string of RFC 8941 without its two escapes, which no key needs."""
+_VARYING = (b"date", b"message-id", b"resent-date", b"resent-message-id", b"received", FIELD)
 _BOUNDARY = re.compile(rb'\bboundary="?([^";\s]+)[^;\n]*', re.IGNORECASE)
-_CARRIED = 4096
-"""Octets of the longest line that is looked at; what is longer declares no boundary, and is none."""
+_MAX_EXAMINED = 4096
+"""Octets of the longest line that is examined; a longer one neither declares nor is a boundary."""
 
 
 def key_of(head: bytes) -> str | Reply:
-    """Return the key in a message's header, empty if there is none; or the reply that refuses the message."""
+    """Return the key in a header, empty if there is none, or the reply that refuses the message."""
     if FIELD not in head.lower() or not (values := header.values(head, FIELD)):
         return ""
     value = b" ".join(values[0].split())
     found = _KEY.fullmatch(value)
-    if len(values) > 1 or not found or len(value) > _MOST:
+    if len(values) > 1 or not found or len(value) > _MAX_KEY:
         return replies.BAD_KEY
     return (found[1] or value).decode("ascii")
 
 
 class Content:
-    """The digest by which the same mail is known again, of bytes as they come, however they are cut."""
+    """Computes the digest that recognises the same mail, from pieces that may be cut anywhere."""
 
     def __init__(self, envelope: Envelope) -> None:
         recipients = sorted(recipient.address for recipient in envelope.recipients)
@@ -47,42 +47,42 @@ class Content:
             "\0".join([envelope.sender, *recipients, ""]).encode("utf-8", "surrogateescape")
         )
         self._line = b""
-        """The begun line, as far as it may still be looked at."""
+        """The unfinished last line, unless it is longer than is examined."""
         self._long = False
-        """It is longer than that."""
+        """Whether the unfinished line is longer than that."""
         self._boundaries: set[bytes] = set()
-        """Those that a Content-Type field has declared."""
+        """The boundaries that Content-Type fields have declared so far."""
         self._in_header = True
-        """Of the message, or of one of its parts."""
+        """Whether the next line is in the header of the message or of a part."""
         self._in_content_type = False
 
     def header(self, head: bytes) -> None:
-        """Take the header, without the empty line; before any `body`."""
-        self.body(header.without(head, _MADE_ANEW))
+        """Digest the header, given without the empty line; call this before `body`."""
+        self.body(header.without(head, _VARYING))
 
     def body(self, data: bytes | bytearray) -> None:
-        """Take what follows, the empty line first."""
+        """Digest the next piece of what follows the header, beginning with the empty line."""
         *lines, rest = data.split(b"\n")
         for line in lines:
             whole = self._line + line
-            if self._long or len(whole) > _CARRIED:
+            if self._long or len(whole) > _MAX_EXAMINED:
                 self._digest.update(whole + b"\n")
             else:
                 self._digest.update(self._same(whole) + b"\n")
             self._line, self._long = b"", False
         self._line += rest
-        if self._long or len(self._line) > _CARRIED:
+        if self._long or len(self._line) > _MAX_EXAMINED:
             self._digest.update(self._line)
             self._line, self._long = b"", True
 
     def digest(self) -> str:
-        """Return the digest of all that came."""
+        """Return the digest of everything so far."""
         self._digest.update(self._line if self._long else self._same(self._line))
         self._line = b""
         return self._digest.hexdigest()
 
     def _same(self, line: bytes) -> bytes:
-        """Return a line without the boundary that was made anew, if it has one."""
+        """Return a line as it is digested, with any MIME boundary removed."""
         if line[:2] == b"--" and self._boundaries:
             named = line.rstrip()
             if named[2:] in self._boundaries:

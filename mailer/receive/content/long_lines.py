@@ -1,8 +1,8 @@
-"""The long-line policy `quotedPrintable`: a message that has been written is written once more, encoded.
+"""The long-line policy `quotedPrintable`: rewrites a message that is already in its file, with encoded parts.
 
-Nobody knows at its header whether a message will have a line over 998 octets. So it is written as it comes,
-like any other, and only one that turns out to have such a line is read back, twice: to see where its parts
-are, and to write it anew. Memory is bounded by a block and a header; time is linear.
+Whether a message has a line over 998 octets is not known when its header arrives. So it is first written
+unchanged, like any other. Only if it has such a line is it read back, twice: to find its parts, and to
+rewrite it. Memory is bounded by a block and a header; time is linear.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ from mailer.spool.incoming import Draft, Incoming
 
 
 def encode(incoming: Incoming) -> None:
-    """Encode the parts that have a long line as quoted-printable, and say so in their headers.
+    """Encode the parts that have a long line as quoted-printable, and declare that in their headers.
 
-    All other bytes stay. It reads and writes the disk, and takes seconds for the largest messages.
+    All other bytes stay the same. This blocks on the disk, and takes seconds for the largest messages.
 
     Raises:
-        Unencodable: it cannot be done; what is left of the message must be discarded.
+        Unencodable: the message cannot be encoded; what is left of it must be discarded.
         OSError: as from `Incoming.write`.
     """
     with closing(incoming.begin_again()) as draft:
@@ -55,7 +55,7 @@ def _copy(draft: Draft, until: int, incoming: Incoming) -> None:
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut after line ends, or between two characters of a line that is longer than a piece."""
+    """Regroup pieces into blocks that end after a line end, or inside a line that is longer than a piece."""
     held = b""
     for piece in pieces:
         data = held + piece

@@ -1,7 +1,7 @@
-"""The header of a message or of a part, as MIME reads it (RFC 2045): what its body is, and may become.
+"""Parses and edits the MIME header of a message or part (RFC 2045): what its body is, and how it is encoded.
 
-Strict, because it is read in order to be rewritten: where two readers may differ on what a header says,
-there is no answer that is right for both, and the message is refused.
+The parser is strict because the header will be rewritten. If two mail programs could read a header
+differently, no rewriting is right for both, and the message is refused.
 """
 
 import re
@@ -23,51 +23,53 @@ _MEDIA_TYPE = re.compile(rb"\s*+(" + _TOKEN + rb")(?:/(" + _TOKEN + rb"))?\s*+(?
 _PARAMETER = re.compile(
     rb";\s*+(?:(" + _TOKEN + rb')\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s;"]++))\s*+)?', re.DOTALL
 )
-# RFC 2046 5.1.1 has 70 octets and fewer characters; what everybody reads all the same, we read.
+# RFC 2046 5.1.1 allows 70 octets and fewer characters; this accepts what mail programs accept in practice.
 _USABLE_BOUNDARY = re.compile(rb"[!-~](?:[ -~]{0,198}[!-~])?")
 
 
 class Unencodable(ValueError):
-    """A message has a long line that cannot be encoded; the text says why, to the application's author."""
+    """A message has a long line that cannot be encoded; the text tells the application's author why."""
 
 
 class Kind(Enum):
-    """What is inside a body."""
+    """The structure of a body."""
 
     TEXT = "text"
-    """Anything but the others: to us a run of lines."""
+    """Anything else: a body that is treated as a sequence of lines."""
     PARTS = "parts"
+    """A multipart."""
     MESSAGE = "message"
+    """An enclosed message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """What a header says."""
+    """The MIME properties of a message or part, from its header."""
 
     kind: Kind
     boundary: bytes = b""
-    """Of PARTS: what their delimiters have after the dashes."""
+    """For PARTS: the boundary, without the dashes that begin a delimiter."""
     subtype: bytes = b""
-    """Of PARTS: in lower case."""
+    """For PARTS: the subtype, in lower case."""
     obstacle: str = ""
-    """Why a TEXT must stay as it is; empty: it need not."""
+    """For TEXT: the reason why the body must not be encoded; empty: it may be."""
     labelled: bool = True
-    """It has a Content-Type."""
+    """Whether there is a Content-Type."""
     versioned: bool = True
-    """It has a MIME-Version, as the header of a message must for the rest to count (RFC 2045 4)."""
+    """Whether there is a MIME-Version; a message without one has no MIME structure (RFC 2045 4)."""
     signed: bool = False
-    """Somebody has signed the body in a field."""
+    """Whether a header field signs the body (DKIM, ARC)."""
 
 
 def read(head: bytes, *, in_digest: bool = False) -> Entity:
-    """Read a header, each field with its line end.
+    """Parse a header, each field with its line end.
 
     Args:
         head: the header, without the empty line.
-        in_digest: it is a part of a multipart/digest, where parts are messages unless they say otherwise.
+        in_digest: it belongs to a part of a multipart/digest, where parts are messages by default.
 
     Raises:
-        Unencodable: it can be read in more than one way.
+        Unencodable: the header is ambiguous or too large.
     """
     try:
         fields = header.counts(head, _LOOKED_FOR)
@@ -93,13 +95,13 @@ def read(head: bytes, *, in_digest: bool = False) -> Entity:
 
 
 def encoded(head: bytes, *, encoding: bool, version: bool, charset: str) -> bytes:
-    """Say in a header that its body is quoted-printable, or only that this is MIME, so that its parts can be.
+    """Return a header that declares its body quoted-printable, or only adds the MIME-Version its parts need.
 
     Args:
-        head: as `read` has taken it.
-        encoding: the body is encoded.
-        version: it is a message's, without a MIME-Version.
-        charset: of a body that has octets beyond ASCII and no Content-Type, else empty.
+        head: the header, as given to `read`.
+        encoding: add Content-Transfer-Encoding, because the body is encoded.
+        version: add MIME-Version, because this is a message's header without one.
+        charset: for a Content-Type to add to a body with octets beyond ASCII that has none; else empty.
     """
     added = []
     if version:
@@ -113,7 +115,7 @@ def encoded(head: bytes, *, encoding: bool, version: bool, charset: str) -> byte
 
 
 def _is_header(head: bytes) -> bool:
-    """Tell whether each line begins a field or goes on with one, and has its end."""
+    """Return whether each line begins or continues a field, and has its line end."""
     whole = not head or (head.endswith(b"\n") and not head.startswith((b" ", b"\t")))
     return whole and not _NO_FIELD.search(head)
 
@@ -125,7 +127,7 @@ def _value(head: bytes, name: bytes, default: bytes) -> bytes:
 
 def _typed(value: bytes) -> Entity:
     media = _MEDIA_TYPE.match(value)
-    # `multipart` alone is text by RFC 2045 5.2, and parts to many.
+    # `multipart` without a subtype is text by RFC 2045 5.2, but many programs read it as parts.
     if media is None or (media[1].lower() == b"multipart" and not media[2]):
         return Entity(Kind.TEXT, obstacle="the Content-Type of its part cannot be read")
     family, subtype = media[1].lower(), (media[2] or b"").lower()
@@ -137,13 +139,13 @@ def _typed(value: bytes) -> Entity:
     if family == b"message":
         if subtype in {b"rfc822", b"global"}:
             return Entity(Kind.MESSAGE)
-        # RFC 2046 5.2: none of the others may be encoded.
+        # RFC 2046 5.2: no other subtype of message may be encoded.
         return Entity(Kind.TEXT, obstacle=f"its part is a message/{_shown(subtype)}")
     return Entity(Kind.TEXT)
 
 
 def _boundary(parameters: bytes) -> bytes | None:
-    """Read the one `boundary` among parameters that can be read from the first to the last; else None."""
+    """Return the `boundary`; None if it is missing, repeated, unusable, or any parameter cannot be parsed."""
     found, at = [], 0
     while parameter := _PARAMETER.match(parameters, at):
         name, quoted, plain = parameter.groups()

@@ -1,11 +1,11 @@
-"""Where in a message the parts are that have a line over 998 octets, and what is to be done about them.
+"""Finds the MIME parts of a message that have a line over 998 octets, and plans how to encode them.
 
-The message is read once, in blocks, and never kept: what is remembered is the delimiters of the parts that
-one is in, and one header at a time. Depth and number of parts have a limit, so that 100,000 nested parts cost
-no more than their lines (Postfix's `mime_nesting_limit` is 100; programs that write mail stay below ten).
+The message is read once, in blocks, and not kept. The scan remembers the delimiters of the enclosing parts,
+and one header at a time. Depth and number of parts are limited, so that 100,000 nested parts cost no more
+than their lines (Postfix's `mime_nesting_limit` is 100; programs that write mail stay below ten).
 
-A delimiter is a line that is exactly one. RFC 2046 5.1.2 has readers that compare beginnings only; a message
-for which that makes a difference is refused.
+A line is a delimiter only if it matches exactly. RFC 2046 5.1.2 lets programs compare only the beginning of a
+line; a message for which that makes a difference is refused.
 """
 
 import codecs
@@ -21,22 +21,23 @@ _MAX_PARTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A header that changes, and what of its body is encoded; places are octets from the message's start."""
+    """A header to change, and the part of its body to encode; offsets are octets from the message's start."""
 
     start: int
-    """Of the header."""
+    """Offset of the header."""
     body: int
-    """Where the body starts, after the empty line."""
+    """Offset of the body, after the empty line."""
     end: int
-    """Of what is encoded."""
+    """Offset of the end of what is encoded; equal to `body` if only the header changes."""
     version: bool
+    """Whether to add MIME-Version."""
     charset: str
-    """See `mime_header.encoded`."""
+    """The charset to declare; see `mime_header.encoded`."""
 
 
 @dataclass(slots=True)
 class _Text:
-    """A body that is not looked into."""
+    """A body without parts."""
 
     start: int
     body: int
@@ -48,17 +49,17 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A multipart that the reader is in."""
+    """A multipart that encloses the current position."""
 
     delimiter: bytes
     """The line between two parts."""
     in_digest: bool
     untouchable: str
-    """Why nothing in it may change; empty: it may."""
+    """The reason why nothing in it may change; empty: it may."""
 
 
 class MimeScan:
-    """Reads one message; `finish` has the result."""
+    """Scans one message; `finish` returns the edits."""
 
     def __init__(self) -> None:
         self._edits: list[Edit] = []
@@ -68,7 +69,7 @@ class MimeScan:
         self._delimiters: tuple[bytes, ...] = ()
         self._parts = 0
         self._untouchable = ""
-        # The reader is in a header, else in a text, else between parts.
+        # The scan is in a header if `_header` is set, else in a text if `_text` is set, else between parts.
         self._header: bytearray | None = bytearray()
         self._header_start = 0
         self._of_message = True
@@ -76,10 +77,10 @@ class MimeScan:
         self._ruler = LineRuler()
 
     def feed(self, block: bytes) -> None:
-        """Read the next block, which ends with a line end unless its line is longer than a block is.
+        """Scan the next block, which ends with a line end unless its last line is longer than a block.
 
         Raises:
-            Unencodable: a long line is where it must stay, or nobody can say for sure what is where.
+            Unencodable: a long line is where nothing may change, or the structure is ambiguous or too large.
         """
         if self._header is None and not any(delimiter in block for delimiter in self._delimiters):
             self._read_text(block)
@@ -88,9 +89,9 @@ class MimeScan:
                 self._read_line(line)
 
     def finish(self) -> list[Edit]:
-        """Return what must change, from the message's start to its end; the same exceptions as `feed`."""
+        """Return the edits in the order of the message; raises as `feed` does."""
         self._end_text(self._at)
-        # There may be none to encode: the long line was in a field that was dropped.
+        # There may be nothing to encode, if the long line was in a header field that has been dropped.
         return self._edits if any(edit.end > edit.body for edit in self._edits) else []
 
     def _read_line(self, line: bytes) -> None:
@@ -105,7 +106,7 @@ class MimeScan:
         self._at += len(text)
         self._line_starts = text.endswith(b"\n")
 
-    # Texts, and what stands between parts.
+    # Texts, and lines between parts.
 
     def _read_text(self, text: bytes) -> None:
         here = self._text
@@ -129,7 +130,7 @@ class MimeScan:
     # Delimiters.
 
     def _delimit(self, line: bytes) -> bool:
-        """Tell whether this line, which begins as a delimiter does, is one; if so, act on it."""
+        """Process a line that begins like a delimiter; return whether it is one."""
         text = line.rstrip(b" \t\r\n")
         for depth in reversed(range(len(self._stack))):
             delimiter = self._stack[depth].delimiter
@@ -209,14 +210,14 @@ class MimeScan:
         if delimiter.startswith(self._delimiters) or any(
             each.startswith(delimiter) for each in self._delimiters
         ):
-            # Which of them a line is, depends on whom a reader asks first.
+            # Which boundary a line matches would depend on the order in which a program compares them.
             raise Unencodable("parts within each other have boundaries that begin alike")
         parts = _Parts(delimiter, entity.subtype == b"digest", untouchable)
         self._set_stack([*self._stack, parts])
 
 
 class _Charset:
-    """Finds a name for the charset of a text that has none, which means us-ascii (RFC 2046 4.1.2)."""
+    """Guesses the charset of a text that declares none, which means us-ascii (RFC 2046 4.1.2)."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -232,8 +233,8 @@ class _Charset:
                 self._utf8 = False
 
     def name(self) -> str:
-        """Empty for ASCII, which needs no name."""
+        """Return the charset's name, empty for ASCII, which need not be declared."""
         if self._ascii:
             return ""
-        # RFC 1428 3 has this name for what nobody can know.
+        # RFC 1428 3 defines `unknown-8bit` for text in an unknown charset.
         return "utf-8" if self._utf8 else "unknown-8bit"

@@ -1,7 +1,8 @@
-"""Quoted-printable (RFC 2045 6.7) as it comes: text in any pieces in, lines of at most 76 octets out.
+"""A streaming encoder for quoted-printable (RFC 2045 6.7): text in pieces, to lines of at most 76 octets.
 
-Python's own encoder does the work. What it leaves: a line that ends in an encoded blank may be one octet too
-long, and a line may begin with `--`, by itself or because it was broken there, and be read as a boundary.
+Python's own encoder does the work. This corrects two flaws in its output. A line that ends in an encoded
+blank may be one octet too long. A line may begin with `--`, by itself or after a soft break, and then be taken
+for a boundary.
 """
 
 import re
@@ -14,7 +15,7 @@ _DASHES = re.compile(rb"^--[^\r\n]*", re.MULTILINE)
 
 
 class QuotedPrintable:
-    """Encodes one text. A piece ends with a line end, or anywhere but between CR and LF."""
+    """Encodes one text. Pieces may end anywhere except between CR and LF."""
 
     def __init__(self) -> None:
         self._unfinished = False
@@ -23,7 +24,7 @@ class QuotedPrintable:
         """Encode the next piece of a text whose only CRs and LFs are line ends."""
         encoded = b2a_qp(piece, istext=True)
         if b"\n" not in piece:
-            # It breaks lines as its input does, and LF is what it takes from one that has no line end.
+            # Python's encoder copies the style of line ends from its input, and uses LF if that has none.
             encoded = encoded.replace(b"=\n", _SOFT_BREAK)
         if b"=20\r\n" in encoded or b"=09\r\n" in encoded:
             encoded = _BLANK_BEYOND.sub(rb"\1=\r\n\2", encoded)
@@ -32,14 +33,14 @@ class QuotedPrintable:
         before = _SOFT_BREAK if self._unfinished else b""
         self._unfinished = not piece.endswith(b"\n")
         if self._unfinished and len(encoded) - encoded.rfind(b"\n") - 1 == _MAX_LINE:
-            # A soft break may have to follow. An escape stays in one piece.
+            # The line is full, but the `=` of a soft break may have to follow. Do not split an escape.
             last = 3 if encoded[-3:-2] == b"=" else 1
             encoded = encoded[:-last] + _SOFT_BREAK + encoded[-last:]
         return before + encoded
 
 
 def _no_boundary(found: re.Match[bytes]) -> bytes:
-    """Write a line that begins with `--` so that it does not, in lines that are not too long."""
+    """Encode a line that begins with `--` so that no resulting line does, nor is too long."""
     line = found[0]
     if len(line) <= _MAX_LINE - 2:
         return b"=2D" + line[1:]

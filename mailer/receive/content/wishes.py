@@ -1,7 +1,8 @@
-"""What the header asks of us alone: the fields Idempotency-Key and Latest-Delivery-Time.
+"""Reads the header fields that are requests to this server: Idempotency-Key and Latest-Delivery-Time.
 
-Latest-Delivery-Time (RFC 2156, registered by RFC 4021) is when the message is not to be delivered any more.
-The parameter BY of RFC 2852 forbids to hand it to a server that does not know it, which is nearly every one.
+Latest-Delivery-Time (RFC 2156, registered by RFC 4021) is the time after which a message must not be
+delivered. The SMTP parameter BY (RFC 2852) is not used for this, because it forbids relaying to servers
+without the extension, which is nearly all of them.
 """
 
 from contextlib import suppress
@@ -16,31 +17,31 @@ from mailer.receive import replies
 from mailer.receive.content.idempotency import key_of
 
 _LATEST = b"latest-delivery-time"
-_LONGEST = 100
-"""Octets of a time."""
-_LAST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
-"""Seconds since the epoch; later times cannot all be written."""
+_MAX_TIME_LENGTH = 100
+"""Octets in the value of Latest-Delivery-Time."""
+_TIME_LIMIT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+"""The first refused time, in seconds since the epoch; later ones cannot all be formatted."""
 
 
 class Wishes(msgspec.Struct, frozen=True):
-    """What a sender wants done with one message."""
+    """The requests that one message makes."""
 
     key: str = ""
-    """Its idempotency key; empty: it has none."""
+    """Its idempotency key; empty: none."""
     expires: float = 0.0
-    """When it is not to be delivered any more, in seconds since the epoch; 0: whenever it can be."""
+    """After this time, in seconds since the epoch, the message must not be delivered; 0: no limit."""
 
 
 _NONE = Wishes()
 
 
 def wishes(head: bytes, now: float, *, obey_keys: bool) -> Wishes | Reply:
-    """Read them from a header; or return the reply that refuses the message.
+    """Read the requests from a header, or return the reply that refuses the message.
 
     Args:
-        head: without the empty line.
+        head: the header without the empty line.
         now: seconds since the epoch.
-        obey_keys: idempotency keys mean something.
+        obey_keys: whether to read Idempotency-Key.
     """
     key = key_of(head) if obey_keys else ""
     if isinstance(key, Reply):
@@ -55,18 +56,22 @@ def _latest(head: bytes, now: float) -> float | Reply:
     if _LATEST not in head.lower() or not (values := header.values(head, _LATEST)):
         return 0.0
     value = b" ".join(values[0].split())
-    at = _time(value.decode("ascii", "replace")) if len(values) == 1 and len(value) <= _LONGEST else None
-    if at is None or at >= _LAST:
+    at = (
+        _time(value.decode("ascii", "replace"))
+        if len(values) == 1 and len(value) <= _MAX_TIME_LENGTH
+        else None
+    )
+    if at is None or at >= _TIME_LIMIT:
         return replies.BAD_LATEST
     return at if at > now else replies.TOO_LATE
 
 
 def _time(text: str) -> float | None:
-    """Read a time as RFC 5322 or RFC 3339 writes it."""
+    """Parse a time in the format of RFC 5322 or RFC 3339; None if it is neither."""
     with suppress(ValueError):
         return clock.seconds(text)
     with suppress(ValueError, TypeError, OverflowError):
         moment = parsedate_to_datetime(text)
-        # RFC 5322 3.3: -0000 is UTC, from a host that does not tell its zone.
+        # RFC 5322 3.3: -0000 is UTC, from a host that does not reveal its time zone.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return None
