@@ -1,1 +1,1 @@
-"""The receiving daemon: takes mail over SMTP, and says 250 when it is durable in the spool."""
+"""The submission server: accepts mail over SMTP, and replies 250 when a message is durable in the spool."""

@@ -1,7 +1,7 @@
-"""One message through an SMTP session of our own, from the client's side of a socket pair.
+"""An SMTP client that submits one message to a session in this process, over a socket pair.
 
-The session has the checks, the limits and the ledger's lines, so that no rule of submission is written twice.
-It is said nothing that was not looked at here: no word of an address can become a command or a parameter.
+The session does the checks, limits and log lines, so that no rule of submission is implemented twice. All
+addresses are checked here first, so that no part of an address can become a command or a parameter.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from mailer.mail.reply import Reply
 from mailer.receive.replies import SHUTTING_DOWN
 
 _GROUP = 50
-"""Recipients that are named before their replies are read: the session gathers 64 KiB of those."""
+"""RCPT commands that are pipelined before replies are read; the session buffers 64 KiB of replies."""
 _MOST_REFUSED = 20
-"""Recipients that are reported; a session ends after 100 errors."""
+"""Refused recipients that are reported; the session would end after 100 errors."""
 _PLAIN = re.compile(r"[^\x00-\x20\x7f-\x9f<>\"\\,;:\u2028\u2029]+")
 _BAD_SENDER = Reply(501, ("5.1.7 The sender is not an address; write it as name@domain",))
 _BAD_RECIPIENT = Reply(501, ("5.1.3 This is not one address; write name@domain, each address by itself",))
@@ -36,19 +36,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Whom a message is from and for, as the client wrote it."""
+    """The sender and recipients of a message, as the client wrote them, not yet checked."""
 
     sender: str
-    """Empty: the null sender."""
+    """The sender's address; empty: the null sender."""
     recipients: tuple[str, ...]
     size: int | None = None
-    """Octets of the message, if that is known."""
+    """Octets of the message; None: not known."""
     utf8: bool = False
-    """Its header has addresses beyond ASCII, whatever the envelope has."""
+    """Whether the header has addresses beyond ASCII, so that SMTPUTF8 is needed for any envelope."""
 
 
 class Dialogue:
-    """The client of one session. Use as a context manager: leaving it ends the session, at any point."""
+    """The client side of one session, a context manager: leaving it ends the session at any point."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -56,7 +56,7 @@ class Dialogue:
 
     @classmethod
     async def begin(cls, connection: socket.socket, name: str) -> Self:
-        """Greet the session at the other end, by this name; raises Refused."""
+        """Read the greeting of the session at the other end, and say EHLO with `name`; raises Refused."""
         dialogue = cls(*await asyncio.open_connection(sock=connection))
         try:
             await dialogue._expect_positive()
@@ -78,7 +78,7 @@ class Dialogue:
         self.close()
 
     async def envelope(self, envelope: Envelope) -> None:
-        """Say who it is from and for; raises Refused, with every recipient that was refused, up to twenty."""
+        """Send MAIL and RCPT; raises Refused, which lists the refused recipients, at most twenty."""
         if envelope.sender and not _is_safe(envelope.sender):
             raise Refused(_BAD_SENDER)
         wrong = {each: _BAD_RECIPIENT for each in envelope.recipients if not _is_safe(each)}
@@ -102,14 +102,14 @@ class Dialogue:
             raise Refused(next(iter(refused.values())), dict(list(refused.items())[:_MOST_REFUSED]))
 
     async def message(self, pieces: AsyncIterable[bytes], size: int | None) -> Reply:
-        """Hand the message over, and return the reply that says that it is durable.
+        """Send the message, and return the positive reply, after which it is durable.
 
         Args:
-            pieces: its octets; what they raise is raised, and nothing is queued.
-            size: how many those are; None: nobody knows yet.
+            pieces: its octets; if the iterator raises, that is passed on and nothing is queued.
+            size: the number of octets; None: not known yet.
 
         Raises:
-            Refused: it was not taken.
+            Refused: the message was not accepted.
         """
         if size is not None:
             self._write(f"BDAT {size} LAST\r\n")
@@ -132,7 +132,7 @@ class Dialogue:
         try:
             await self._writer.drain()
         except ConnectionError:
-            # The session has hung up, and perhaps said why.
+            # The session closed the connection, and may have sent a reply with the reason.
             raise Refused(await self._reply()) from None
 
     def _write(self, commands: str) -> None:
@@ -149,7 +149,7 @@ class Dialogue:
         return reply
 
     async def _reply(self) -> Reply:
-        """Read one reply; raises Refused when the session ended without one: the server stops."""
+        """Read one reply; raises Refused if the session ended without one, because the server is stopping."""
         lines: list[str] = []
         while True:
             try:
@@ -168,9 +168,9 @@ def _groups(recipients: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _is_safe(address: str) -> bool:
-    """Tell whether an address, put between angle brackets, is one path and nothing else.
+    """Return whether an address in angle brackets is exactly one path.
 
-    Whether it is one that is taken is for the session to say.
+    The session decides whether it accepts the address.
     """
     if _PLAIN.fullmatch(address):
         return True

@@ -1,22 +1,22 @@
-"""Peers: whether one is on this host, and what limits count as one peer."""
+"""Peer addresses: whether a peer is on this host, and which addresses limits count as one peer."""
 
 import ipaddress
 
 from mailer.mail.host_name import is_loopback
 
 UNIX = "unix"
-"""The peer's name on a Unix socket, which has no address; `unix:UID` where it is asked who connects."""
+"""The peer name of clients on Unix sockets, which have no address; `unix:UID` if their user id is known."""
 
 
 def is_local(peer: str) -> bool:
-    """Tell whether a peer, as the kernel names it, is on this host: at a Unix socket, or at loopback."""
+    """Return whether a peer is on this host: on a Unix socket or at a loopback address."""
     return peer.partition(":")[0] == UNIX or is_loopback(peer)
 
 
 def source(peer: str) -> str:
-    """Return what counts as one peer for limits: an address, or the /64 network of an IPv6 one.
+    """Return the key by which limits count a peer: its address, or the /64 network of an IPv6 address.
 
-    A customer gets 2**64 addresses at least (RFC 6177), so that one of them says nothing.
+    A customer of a provider has at least 2**64 IPv6 addresses (RFC 6177), so a single address means nothing.
     """
     if ":" not in peer:
         return peer

@@ -1,8 +1,8 @@
-"""Takes in what lies in `drop/`, through a submission session, as its owner at `submitSocket` would.
+"""Submits the messages in `drop/` through a session, as their owners would at `submitSocket`.
 
-So the same senders, limits and records hold. A drop is removed once its message is durable; its key in
-`once/` keeps a death in between from queueing it twice. What is refused for good is put by for the operator.
-Its sender is not told, since nothing proves who that is.
+So the same allowed senders, limits and log lines apply. A drop is removed once its message is durable; its
+key in `once/` deduplicates it if the process dies in between. A drop that is refused permanently is kept for
+the operator. Its sender gets no bounce, since nothing proves who the sender is.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from mailer.spool import drop
 from mailer.spool.drop_file import Damaged, Drop
 from mailer.spool.layout import Spool
 
-_EVERY = 10.0
-"""Seconds between looks: mail comes here only while no receiver runs, or restarts."""
-_AT_ONCE = 500
-"""Drops that are taken in before the directory is read again, and the caller has its turn."""
-_PATIENCE = 5
-"""So many drops of one user have to wait, one after the other: so do the rest of theirs."""
+_SCAN_INTERVAL = 10.0
+"""Seconds between scans of `drop/`; drops appear only while no receiver runs."""
+_MAX_BATCH = 500
+"""The most drops taken in by one call of `once`, before the directory is read again."""
+_MAX_WAITS = 5
+"""If this many drops of one user in a row have to wait, the rest of that user's drops wait, too."""
 _TOO_MANY_RECIPIENTS = "4.5.3"
-"""A client may send to fewer; a drop stays as it is, and would wait for ever."""
+"""A temporary refusal that is permanent for a drop, which cannot be sent to fewer recipients next time."""
 
 
 class Pickup:
-    """Takes in what users have left in one spool's `drop/`. Any number of programs may do so at once."""
+    """Takes in the messages in one spool's `drop/`. Any number of programs may do so concurrently."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Pickup:
         service: Callable[[], Service],
         refusals: Refusals | None = None,
     ) -> None:
-        """Look at nothing yet.
+        """Prepare; reads nothing yet.
 
         Args:
-            spool: whose drop directory.
-            log: told of what is taken in, and what is not.
-            clock: what time it is.
-            service: asked when something waits; its store has a running committer.
-            refusals: of a program that makes several of these; None: it makes this one.
+            spool: the spool with the drop directory.
+            log: gets a line for each drop that is taken in, refused or delayed.
+            clock: the current time.
+            service: called when a drop waits; its store has a running committer.
+            refusals: shared by several instances in one program; None: use a new one.
         """
         self._spool = spool
         self._log = log
@@ -68,26 +68,26 @@ class Pickup:
         self._refusals = refusals or Refusals(clock)
 
     def end(self) -> None:
-        """Begin nothing more."""
+        """Take in no more drops after the current one."""
         self._ending.set()
 
     async def stay(self) -> None:
-        """Look every now and then, until `end`; what cannot be done is logged."""
+        """Scan `drop/` every `_SCAN_INTERVAL` seconds until `end`; failures are logged."""
         while not self._ending.is_set():
             if await self.once():
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), _EVERY)
+                await asyncio.wait_for(self._ending.wait(), _SCAN_INTERVAL)
 
     async def once(self) -> int:
-        """Take in what is there now, up to a bound; what cannot be done is logged.
+        """Take in the present drops, up to a limit; failures are logged.
 
         Returns:
-            How many drops went: there may be more, also some that came meanwhile.
+            The number of drops taken in or refused permanently. If it is not 0, more drops may be waiting.
         """
         try:
             await asyncio.to_thread(drop.sweep, self._spool, self._clock())
-            if found := await asyncio.to_thread(drop.waiting, self._spool, _AT_ONCE):
+            if found := await asyncio.to_thread(drop.waiting, self._spool, _MAX_BATCH):
                 await asyncio.to_thread(self._refusals.look, self._spool)
                 return await self._turns(self._service(), found)
         except (OSError, ConfigError, SecretError) as error:
@@ -95,11 +95,14 @@ class Pickup:
         return 0
 
     async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
-        """Take in one of each user in turn, until too many of theirs have to wait; return how many went."""
+        """Take in drops of all users in turn; return how many went.
+
+        A user's drops are skipped once too many of them have to wait or are refused.
+        """
         gone, waits = 0, Counter[int]()
         while found:
             for uid, names in list(found.items()):
-                if self._ending.is_set() or gone >= _AT_ONCE:
+                if self._ending.is_set() or gone >= _MAX_BATCH:
                     return gone
                 if self._refusals.too_many(uid) or self._refusals.pauses.lasts(uid):
                     del found[uid]
@@ -109,14 +112,14 @@ class Pickup:
                     self._refusals.pauses.went(uid)
                 else:
                     waits[uid] += 1
-                if not names or waits[uid] >= _PATIENCE:
+                if not names or waits[uid] >= _MAX_WAITS:
                     if waits[uid]:
                         self._refusals.pauses.waited(uid)
                     del found[uid]
         return gone
 
     async def _take(self, service: Service, uid: int, name: str) -> bool:
-        """Take one drop of a user in, or put it by; False: it has to wait."""
+        """Take in one drop of a user, or refuse it permanently; return False if it has to wait."""
         try:
             taken = await asyncio.to_thread(Drop.take, self._spool, name)
         except (Damaged, OSError) as error:
@@ -147,7 +150,7 @@ class Pickup:
         return False
 
     def _refuse(self, uid: int, name: str, why: str) -> bool:
-        """Put a drop by for the operator."""
+        """Keep a refused drop for the operator, under another name."""
         self._refusals.add(uid)
         try:
             kept = drop.refuse(self._spool, name, self._clock())
@@ -166,7 +169,7 @@ async def submit(service: Service, taken: Drop) -> Reply:
     """Submit a drop as its user; return the last reply, which is positive if the message is durable.
 
     Raises:
-        Damaged, OSError: it could not be read; nothing is queued.
+        Damaged, OSError: the drop could not be read; nothing is queued.
     """
     if taken.size > service.settings.max_message_size:
         return replies.MESSAGE_TOO_BIG  # the session ends at such a BDAT, and its reply may be lost
@@ -186,7 +189,7 @@ async def submit(service: Service, taken: Drop) -> Reply:
 async def _say(reader: StreamReader, writer: StreamWriter, taken: Drop) -> Reply:
     reply = await _reply(reader)
     for command in ("EHLO localhost", *taken.commands):
-        # All or nothing, as `mailer-sendmail` has it: its caller was told that all is well, or nothing.
+        # All recipients or none, as in `mailer-sendmail`, whose caller was told that the message was taken.
         if not reply.positive:
             return reply
         writer.write(command.encode("utf-8", "surrogateescape") + b"\r\n")
@@ -194,7 +197,7 @@ async def _say(reader: StreamReader, writer: StreamWriter, taken: Drop) -> Reply
     if not reply.positive:
         return reply
     writer.write(f"BDAT {taken.size} LAST\r\n".encode())
-    with suppress(ConnectionError):  # its last reply says why
+    with suppress(ConnectionError):  # the session's last reply says why
         for piece in taken.read():
             writer.write(piece)
             await writer.drain()
@@ -213,7 +216,7 @@ async def _reply(reader: StreamReader) -> Reply:
 
 
 def _ids(uid: int) -> PeerIds:
-    """Return whose program made a file: of its groups the host's list tells, for a file has only one."""
+    """Return the owner of a file with the groups of the host's user database, since a file has only one."""
     try:
         account = pwd.getpwuid(uid)
     except KeyError:

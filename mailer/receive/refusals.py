@@ -1,6 +1,6 @@
-"""Whose drops are left for later: of users with many that were refused, or with some that had to wait.
+"""Limits on the drops of one user: a rate limit for refusals, and a backoff after a drop had to wait.
 
-Each try of a drop that is not taken makes a line in the ledger, and users leave as many drops as they like.
+Each failed attempt to take in a drop writes a line to the ledger, and users can leave any number of drops.
 """
 
 from collections import Counter
@@ -10,30 +10,32 @@ from mailer.spool import drop
 from mailer.spool.drop import Kind
 from mailer.spool.layout import Spool
 
-_MOST = 20
-"""Drops of one user that are refused for good within `_WINDOW`, each with a line in the ledger; then the rest
-of theirs wait: the ledger, and the operator's list, are not for any user of the host to fill."""
+_MAX_REFUSALS = 20
+"""Permanent refusals of one user's drops within `_WINDOW`. After those, the user's other drops wait, so that
+no local user can flood the ledger and the operator's list of refused drops."""
 _WINDOW = 3600.0
-_FIRST, _LONGEST = 10.0, 300.0
-"""Seconds until a user's drops that had to wait (a rate limit, a full disk) are tried again; they double."""
+"""Seconds."""
+_FIRST_PAUSE, _MAX_PAUSE = 10.0, 300.0
+"""Seconds until a user's drops are tried again after one had to wait (a rate limit, a full disk): the first
+delay, which doubles each time, and the longest."""
 
 
 class Pauses:
-    """Until when one program leaves the drops of users alone, since the last ones had to wait."""
+    """The backoff of each user whose last drops had to wait; in memory, for one program."""
 
     def __init__(self, clock: Clock) -> None:
-        """Begin with none."""
+        """Begin without pauses."""
         self._clock = clock
         self._until: dict[int, tuple[float, float]] = {}
-        """By user id: how long the pause is, and when it began."""
+        """By user id: the length of the pause in seconds, and when it began."""
 
     def waited(self, uid: int) -> None:
-        """Pause, longer than the last time."""
-        longer = 2 * self._until[uid][0] if uid in self._until else _FIRST
-        self._until[uid] = min(longer, _LONGEST), self._clock()
+        """Begin a pause, twice as long as the last one."""
+        longer = 2 * self._until[uid][0] if uid in self._until else _FIRST_PAUSE
+        self._until[uid] = min(longer, _MAX_PAUSE), self._clock()
 
     def went(self, uid: int) -> None:
-        """Forget that there was a pause: a drop was taken in, or put by."""
+        """Reset the backoff, because a drop was taken in or refused permanently."""
         self._until.pop(uid, None)
 
     def lasts(self, uid: int) -> bool:
@@ -42,25 +44,26 @@ class Pauses:
 
 
 class Refusals:
-    """The refusals of the last hour, for one program as long as it runs.
+    """Counts the refusals of the last hour by user, for one program while it runs.
 
-    Two counts, of which the larger holds. The files in `drop/` also tell what other programs, and earlier
-    runs, have refused; but their user may remove them. This program's own count does not go by the files.
+    There are two counts, and the larger applies. The refused files in `drop/` include refusals by other
+    programs and earlier runs, but their user can remove them. The count in memory does not depend on files.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Begin with none."""
+        """Begin without refusals."""
         self._clock = clock
         self._own, self._since = Counter[int](), clock()
-        """By this program, within the window that began then."""
+        """Refusals by this program, and when the window that they are counted in began."""
         self._files = Counter[int]()
+        """Refused files in `drop/`."""
         self.pauses = Pauses(clock)
 
     def look(self, spool: Spool) -> None:
         """Count the files that were refused within the last hour; raises OSError.
 
-        The rename that refuses a file sets its ctime, which its user can only set to the present. What seems
-        to come from the future does not count: else it would for as long as a wrong clock was ahead.
+        The rename that refuses a file sets its ctime, which its user can only set to the present. A ctime in
+        the future does not count; it would otherwise count for as long as a wrong clock had been ahead.
         """
         now = self._clock()
         if not 0 <= now - self._since < _WINDOW:
@@ -72,10 +75,10 @@ class Refusals:
         )
 
     def add(self, uid: int) -> None:
-        """Count one more."""
+        """Count one refusal."""
         self._own[uid] += 1
         self._files[uid] += 1
 
     def too_many(self, uid: int) -> bool:
-        """Tell that no other drop of this user is to be looked at for now."""
-        return max(self._own[uid], self._files[uid]) >= _MOST
+        """Return whether the user has reached the limit, so that the user's other drops must wait."""
+        return max(self._own[uid], self._files[uid]) >= _MAX_REFUSALS

@@ -1,6 +1,6 @@
-"""Every reply the receiver gives, with its enhanced status code (RFC 3463) and a text that helps.
+"""All SMTP replies of the receiver, with enhanced status codes (RFC 3463) and texts that say what to do.
 
-No reply carries a path, an exception's text or anything else from inside.
+No reply reveals a path, the text of an exception or other internals.
 """
 
 import shlex
@@ -84,9 +84,10 @@ NEED_RCPT = Reply(503, ("5.5.1 Say RCPT TO first, and have one recipient accepte
 NESTED_MAIL = Reply(503, ("5.5.1 A message is already begun; finish it with DATA or drop it with RSET",))
 AUTH_IN_MAIL = Reply(503, ("5.5.1 A message is already begun; log in before MAIL, or say RSET",))
 AUTH_TWICE = Reply(503, ("5.5.1 Already logged in",))
-_FEW = 3
-"""Senders that a refusal names."""
-_COMMAND = 150
+_MAX_LISTED = 3
+"""Allowed senders that a refusal lists."""
+_MAX_COMMAND = 150
+"""Characters of the longest command that a refusal suggests."""
 _ONE = {"hour": "an hour", "day": "a day"}
 
 NEED_STARTTLS = Reply(530, ("5.7.0 Encryption is required here: say STARTTLS first",))
@@ -141,7 +142,7 @@ def queued(message_id: str) -> Reply:
 
 
 class Repeated(Reply, frozen=True):
-    """The mail is queued already, or was: nothing was queued for it now."""
+    """The positive reply to mail that was queued before under the same key; nothing is queued now."""
 
 
 def repeated(message_id: str) -> Repeated:
@@ -149,7 +150,7 @@ def repeated(message_id: str) -> Repeated:
 
 
 def other_mail(message_id: str) -> Reply:
-    """The reply to a message under a key under which other mail was taken."""
+    """Return the reply to a message whose key was used for different mail."""
     return Reply(
         554, (f"5.6.0 Idempotency-Key: other mail was queued under it, as {message_id}; use a new key",)
     )
@@ -176,47 +177,47 @@ def bad_mechanism(mechanisms: tuple[str, ...]) -> Reply:
 
 
 def not_allowed_sender(user: str, allowed: AddressPatterns, address: str, where: str) -> Reply:
-    """Name all that is needed to see what is not as meant, and the command that allows it.
+    """Return the refusal of a sender address, with what is allowed and the command that allows more.
 
     Args:
-        user: who has logged in.
-        allowed: whom this user may send as.
-        address: who is not among them.
-        where: where that stands: `MAIL FROM`, or a field of the header.
+        user: the user who has logged in.
+        allowed: the addresses that this user may send as.
+        address: the address that is not among them.
+        where: the place of that address: `MAIL FROM`, or a field of the header.
     """
     known = sorted(allowed.members)
-    may = ", ".join([*known[:_FEW], *(["..."] * (len(known) > _FEW))]) or "nobody"
+    may = ", ".join([*known[:_MAX_LISTED], *(["..."] * (len(known) > _MAX_LISTED))]) or "nobody"
     said = (
         f"{printable(user, 60)} may not send as {printable(address, 100)}, which {where} says; it may send as"
     )
-    # RFC 5321 4.5.3.1.5: a reply line has 512 octets at most; a command that is cut is none.
+    # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets, and a truncated command is of no use.
     command = f"mailer user allow {shlex.quote(user)} {shlex.quote(address)}"
-    todo = f" ({command})" if len(command) <= _COMMAND else ""
+    todo = f" ({command})" if len(command) <= _MAX_COMMAND else ""
     return Reply(553, (f"5.7.1 {said} {printable(may, 100)}{printable(todo)}",))
 
 
 def unreadable_sender(user: str, what: str) -> Reply:
-    """The reply to a user with limited senders whose message does not plainly say who it is from."""
+    """Return the reply to a user with limited senders whose message has no clear author."""
     return Reply(553, (f"5.7.1 {printable(user, 100)} may not send {what} (allowedSenders)",))
 
 
 def unknown_local_user(uid: int, user: str) -> Reply:
-    """The reply to a program at `submitSocket` that may not submit.
+    """Return the reply to a program at `submitSocket` that may not submit.
 
     Args:
-        uid: whose program it is.
-        user: whom `localUsers` names for it; empty: nobody.
+        uid: the user id of the program.
+        user: the user that `localUsers` maps it to; empty: none.
     """
     why = f"maps it to {printable(user, 100)}, which is not a user here" if user else "maps it to no user"
     return Reply(554, (f"5.7.1 User id {uid} may not submit here: localUsers {why} (ESMTP mailer)",))
 
 
 class RateExceeded(Reply, frozen=True):
-    """So many messages were submitted that more have to wait."""
+    """The reply to a message over a rate limit, which has to wait."""
 
 
 def rate_exceeded(full: Full) -> RateExceeded:
-    """Say which limit is reached, whose, which key sets it, and when it has room again."""
+    """Return a reply that names the limit, whose it is, its configuration key, and when to try again."""
     kind, _, name = full.key.partition(" ")
     per = "hour" if full.window == HOUR else "day"
     word = per.capitalize()
@@ -229,25 +230,25 @@ def rate_exceeded(full: Full) -> RateExceeded:
 
 
 def no_space(shortage: str) -> Reply:
-    """Args: shortage: what is lacking, and which key asks for it."""
+    """Return the reply for a lack of space; `shortage` says what is lacking and which key requires it."""
     return Reply(452, (f"4.3.1 No space to store the message: {shortage}; try again later",))
 
 
 def unencodable(reason: str) -> Reply:
-    """The reply for a message that `longLines: quotedPrintable` would have encoded."""
+    """Return the reply to a message with long lines that `longLines: quotedPrintable` could not encode."""
     return Reply(
         554, (f"5.6.0 The message has a line over {MAX_LINE} octets that cannot be encoded: {reason}",)
     )
 
 
 def not_stored(error: OSError) -> Reply:
-    """The reply for a message that the spool could not take: always temporary (promise 5)."""
+    """Return the reply to a message that could not be stored in the spool: always temporary (promise 5)."""
     return NO_SPACE if error.errno in {ENOSPC, EDQUOT} else LOCAL_ERROR
 
 
 @lru_cache(maxsize=128)
 def wire(reply: Reply) -> bytes:
-    """Encode a reply as it goes over the wire (RFC 5321 4.2.1)."""
+    """Encode a reply for the wire (RFC 5321 4.2.1)."""
     *firsts, last = reply.lines
     code = reply.code
     return "".join([*(f"{code}-{line}\r\n" for line in firsts), f"{code} {last}\r\n"]).encode()

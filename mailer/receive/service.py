@@ -1,4 +1,4 @@
-"""What every session of a receiver works with; replaced as a whole when the configuration is read again."""
+"""The shared parts of a receiver's sessions; replaced as a whole when the configuration is reloaded."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,20 @@ from mailer.receive.users.rates import RateLimiter
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One receiver's parts."""
+    """The settings and shared objects of one receiver."""
 
     settings: Settings
     store: Store
     authenticator: Authenticator | None = None
-    """Judges logins; None: AUTH is not offered."""
+    """Checks logins; None: AUTH is not offered."""
     certificate: Certificate | None = None
-    """None: STARTTLS is not offered."""
+    """The TLS certificate; None: STARTTLS is not offered."""
     rates: RateLimiter | None = None
-    """None: nobody is limited."""
+    """The rate limits; None: there are none."""
     space: Space | None = None
-    """None: the disk itself is the limit."""
+    """The limits on disk space and queue length; None: there are none."""
     local_users: tuple[LocalUser, ...] = ()
-    """Whose mail comes in at an endpoint with `submit`."""
+    """Maps user ids to users, for a listener with `submit`."""
 
 
 _USUAL = Terms()
@@ -34,15 +34,15 @@ _USUAL = Terms()
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end of a connection."""
+    """The client at the other end of a connection."""
 
     peer: str
-    """IP address, as the kernel writes it, `unix`, or `unix:UID`."""
+    """Its IP address, as the kernel writes it, `unix`, or `unix:UID`."""
     local: bool
-    """On this host: what it sends passes no network."""
+    """Whether it is on this host, so that its input crosses no network."""
     user: str = ""
-    """Who that is by the kernel's word (`local_users`), without a login; empty: it may log in."""
+    """The user that `local_users` maps its user id to; such a client cannot log in. Empty: none."""
     network_user: str = ""
-    """Who that is by the network that it comes from (`trusted`), until it logs in; empty: nobody."""
+    """The user of its network (`trusted`), until it logs in as another; empty: none."""
     terms: Terms = _USUAL
-    """Of the listener it came to."""
+    """The terms of the listener that it connected to."""

@@ -1,4 +1,4 @@
-"""The settings of a receiver: values only, so that it runs the same from any configuration, or none."""
+"""The settings of a receiver as plain values, so that it runs from any source of configuration, or none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ _UNTOUCHED = ContentPolicy()
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What clients of one listener must do, may do, or are not offered."""
+    """Whether one listener requires, offers or does not offer STARTTLS and AUTH."""
 
     starttls: Offer = Offer.OFFERED
-    """Given that there is a certificate."""
+    """Offered only if there is a certificate."""
     auth: Offer | None = None
     """None: as `Settings.require_auth` says."""
 
@@ -32,23 +32,23 @@ _USUAL = Terms()
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place to listen at."""
+    """One listener: an address or a Unix socket, its protocol and its terms."""
 
     host: str = "127.0.0.1"
-    """Name or address; every address that a name stands for."""
+    """A name or address; a name stands for all of its addresses."""
     port: int = 25
     """0 lets the system choose."""
     tls: bool = False
     """TLS from the first byte (RFC 8314), instead of STARTTLS."""
     path: str = ""
-    """A Unix socket instead; who may connect is who may enter its directory."""
+    """The path of a Unix socket to use instead; its directory's mode limits which programs can connect."""
     submit: bool = False
-    """At that socket nobody logs in: the kernel says who connects, see `local_users`."""
+    """Identify clients of that socket by their user ids instead of a login, see `local_users`."""
     http: bool = False
-    """HTTP instead of SMTP, see `web`."""
+    """Speak HTTP instead of SMTP, see `web`."""
     terms: Terms = _USUAL
     name: str = ""
-    """What the service manager calls a socket that is for this one; empty: any name."""
+    """The name that identifies an inherited socket for this listener; empty: match it by its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,59 +56,60 @@ class Settings:
     """One receiver's configuration."""
 
     host: str = "127.0.0.1"
-    """Name or address to listen on; every address that a name stands for."""
+    """The name or address to listen on; a name stands for all of its addresses."""
     port: int = 25
     """0 lets the system choose."""
     terms: Terms = _USUAL
-    """At `host` and `port`."""
+    """The terms of the listener at `host` and `port`."""
     endpoints: tuple[Endpoint, ...] = ()
-    """More places to listen at."""
+    """Additional listeners."""
     trusted: Mapping[Endpoint, tuple[TrustedNetwork, ...]] = field(default_factory=dict)
-    """Who need not log in, by the endpoint that they come to."""
+    """Networks whose hosts need not log in, by listener."""
     hostname: str = "localhost"
-    """Our own name in the banner, EHLO and Received."""
+    """This server's name in the greeting, EHLO and Received."""
     identity: str = ""
-    """A word by which our own runner knows us, said in the EHLO reply; empty: none."""
+    """A word in the EHLO reply by which a runner recognises its own receiver; empty: none."""
     http_names: tuple[str, ...] = ()
-    """What clients beyond this host call it over HTTP, beside `hostname` and its addresses."""
+    """More names that remote HTTP clients may use for this server, besides `hostname` and its addresses."""
     strict_syntax: bool = False
-    """Refuse what RFC 5321 does not allow, also where it is only odd: see `mail.address.Lenient`."""
+    """Refuse everything that RFC 5321 does not allow, even harmless deviations: see `mail.address.Lenient`."""
     origin_domain: str = "localhost"
-    """Completes names without a domain."""
+    """The domain that completes names without one."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """See `mail.address.Lenient`."""
     local_only: bool = True
     """Listen on loopback whatever `host` says, and refuse other peers."""
     require_auth: bool = True
-    """Nobody submits without a login."""
+    """Require a login from clients."""
     max_message_size: int = 25 * MiB
-    """Octets after dot-unstuffing, without the field that we add."""
+    """Octets after dot-unstuffing, without the header fields that this server adds."""
     max_recipients: int = 1000
-    """Different recipients in one transaction; RFC 5321 4.5.3.1.8 wants 100 at least."""
+    """Different recipients in one transaction; RFC 5321 4.5.3.1.8 requires at least 100."""
     max_connections: int = 4096
     max_connections_per_peer: int = 100
-    """From one address that is not on this host."""
+    """Connections from one address that is not on this host."""
     max_errors: int = 100
-    """5yz replies in one session since its last accepted message; Postfix: 20, for strangers."""
+    """5yz replies in one session since its last accepted message (Postfix: 20, for unknown clients)."""
     max_idle_commands: int = 1000
-    """Commands in one session since its last accepted message or recipient."""
-    # Real applications send HTML in one line, and a reply they do not read loses that mail. Passing it on
-    # breaks no signature, and every server we know takes it.
+    """Commands in one session since its last accepted message, not counting RCPT and chunks."""
+    # Real applications send HTML in one line, and would lose that mail if they ignore the reply. Passing it
+    # on breaks no signature, and every server we know accepts it.
     long_lines: LongLines = LongLines.PASS
     idle_timeout: float = 300.0
-    """Seconds to wait for a command; RFC 5321 4.5.3.2.7 wants five minutes."""
+    """Seconds to wait for a command (RFC 5321 4.5.3.2.7 requires five minutes)."""
     stall_timeout: float = 300.0
-    """Seconds without one more byte of DATA."""
+    """Seconds to wait for more bytes of a message."""
     data_timeout: float = 3600.0
-    """Seconds for all of one DATA, however steadily it drips."""
+    """Seconds for one whole message, however steadily its bytes arrive."""
     max_future_release: int = 30 * 86_400
-    """Seconds that mail may be scheduled ahead (RFC 4865); 0: not at all."""
+    """Seconds that mail may be scheduled ahead (RFC 4865); 0: FUTURERELEASE is off."""
     content: ContentPolicy = _UNTOUCHED
     redirect_all_to: str = ""
-    """All mail goes here instead, save to `allowed_recipients`; empty: it goes where it says."""
+    """The address that gets all mail, except mail to `allowed_recipients`; empty: mail is not redirected."""
     allowed_recipients: AddressPatterns | None = None
-    """Who may be sent mail; None: everybody."""
+    """The recipients that may get mail; None: any."""
     stop_grace: float = 30.0
-    """Seconds that messages in flight may take once the server is told to stop."""
+    """Seconds for messages in flight to finish once the server is stopping."""
     drain_quiet: float = 5.0
-    """Seconds without a command after which, at a socket that outlives the server, a client is idle then."""
+    """Seconds without a command after which a client counts as idle when the server stops; used for listening
+    sockets that outlive the server."""

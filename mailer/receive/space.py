@@ -1,4 +1,4 @@
-"""Checks that there is room for more mail: on the spool's filesystem, and below the cap of the queue."""
+"""Checks whether there is room for more mail: on the spool's filesystem, and in the queue (`maxQueued`)."""
 
 import asyncio
 import os
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from mailer.spool.layout import MIN_FREE_INODES, Place, Spool
 
 _LOOK_EVERY = 0.1
-"""Seconds."""
+"""Seconds between two calls of fstatvfs, at least."""
 _MIN_PAUSE = 1.0
 """Seconds between two counts of the queue, at least."""
-_SHARE = 50
-"""A count that took a second is repeated after this many: at most 2 % of a processor."""
+_PAUSE_FACTOR = 50
+"""The pause after a count, as a multiple of its duration: counting takes at most 2 % of a processor."""
 
 
 _MEBIBYTE = 2**20
@@ -22,15 +22,15 @@ def _mebibytes(octets: int) -> str:
 
 
 class Space:
-    """Asks the filesystem ten times a second at most, and counts the queue now and then."""
+    """The space for new mail. It asks the filesystem at most ten times a second, and counts the queue."""
 
     def __init__(self, spool: Spool, *, min_free: int, max_queued: int, now: Callable[[], float]) -> None:
-        """Look at nothing yet.
+        """Prepare; checks nothing yet.
 
         Args:
-            spool: open.
-            min_free: octets on the spool's filesystem that new mail must leave.
-            max_queued: messages waiting, above which no more are taken; 0: no cap.
+            spool: an open spool.
+            min_free: octets that new mail must leave free on the spool's filesystem.
+            max_queued: the number of queued messages at which new mail is refused; 0: no limit.
             now: monotonic seconds.
         """
         self._spool = spool
@@ -46,17 +46,17 @@ class Space:
         self._counting: asyncio.Future[None] | None = None
 
     def lacks_room(self, size: int) -> bool:
-        """Tell whether a message of so many octets (0: not known) would leave too little free."""
+        """Return whether a message of `size` octets (0: not known) would leave too little space."""
         if self._now() >= self._next_look:
             state = os.fstatvfs(self._spool.root)
             self._free = state.f_bavail * state.f_frsize
-            # Filesystems that make inodes as needed (btrfs) say that they have none at all.
+            # Filesystems that create inodes as needed (btrfs) report that they have none.
             self._inodes_lack = state.f_files > 0 and state.f_favail < MIN_FREE_INODES
             self._next_look = self._now() + _LOOK_EVERY
         return self._inodes_lack or self._free - size < self._min_free
 
     def shortage(self, size: int) -> str:
-        """As `lacks_room`, in words: what there is, and what is wanted; empty: there is room."""
+        """Return what `lacks_room` found in words, with what is free and what is required; empty: enough."""
         if not self.lacks_room(size):
             return ""
         if self._inodes_lack:
@@ -66,17 +66,17 @@ class Space:
 
     @property
     def uncounted(self) -> bool:
-        """There is a cap, and the queue was never counted: wait for `count` before `queue_is_full`."""
+        """Whether `count` must be awaited before `queue_is_full`: there is a limit, and no count yet."""
         return self._max_queued > 0 and self._next_count == float("-inf")
 
     async def count(self) -> None:
-        """Wait for a count of the queue; one serves all who wait."""
+        """Count the queue; concurrent calls share one count."""
         if self._counting is None:
             self._counting = asyncio.ensure_future(self._count())
         await asyncio.shield(self._counting)
 
     def queue_is_full(self) -> bool:
-        """Tell whether `max_queued` messages wait; up to date as of the last count plus what came since."""
+        """Return whether `max_queued` messages are queued, by the last count plus those accepted since."""
         if not self._max_queued:
             return False
         if self._counting is None and self._now() >= self._next_count:
@@ -84,7 +84,7 @@ class Space:
         return self._counted + self._since >= self._max_queued
 
     def accepted(self) -> None:
-        """One more message is queued."""
+        """Note that one more message is queued."""
         self._since += 1
 
     async def _count(self) -> None:
@@ -94,7 +94,7 @@ class Space:
             self._since -= before
         finally:
             took = self._now() - began
-            self._next_count = self._now() + max(_MIN_PAUSE, took * _SHARE)
+            self._next_count = self._now() + max(_MIN_PAUSE, took * _PAUSE_FACTOR)
             self._counting = None
 
     def _queued(self) -> int:
@@ -104,5 +104,5 @@ class Space:
             try:
                 count += sum(1 for _ in os.scandir(bucket.path))
             except (FileNotFoundError, NotADirectoryError):
-                continue  # swept away meanwhile
+                continue  # removed meanwhile
         return count

@@ -1,7 +1,7 @@
-"""Messages that another relay has accepted: a submission session is told of each, as of any mail.
+"""Submits messages that another relay has accepted, for `mailer import`, through a submission session.
 
-So they are edited, checked and recorded as all mail is. The login, users' senders and rate limits do not
-apply: the client that submitted the message to the other relay cannot be told of a refusal any more.
+So they are edited, checked and logged like all mail. Logins, allowed senders and rate limits do not apply,
+because a refusal could no longer reach the client that submitted the message to the other relay.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ async def transfer(
     """Queue a message for its remaining recipients; return the last reply, positive once it is durable.
 
     Args:
-        service: its store has a running committer.
-        sender: of its envelope; empty: the null sender.
-        recipients: who has not got it yet.
+        service: see `Service`; its store has a running committer.
+        sender: the envelope sender; empty: the null sender.
+        recipients: the recipients that have not received it yet.
         content: the message, with lines that end in CRLF.
-        once: the name of its file in `once/`: what was queued under it is not queued again.
-        operator: who has it done, for the journal and the ledger.
+        once: the name of its file in `once/`, which keeps it from being queued again.
+        operator: the person who runs the import, for the journal and the ledger.
     """
     ours, theirs = socket.socketpair()
     unlimited = replace(

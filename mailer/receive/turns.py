@@ -1,4 +1,4 @@
-"""A queue for a scarce resource that serves the parties in turn, however many of one party wait."""
+"""A fair semaphore: parties that wait are served in turn, however many tasks of one party wait."""
 
 import asyncio
 from collections import deque
@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """Places for a few at a time; the parties that wait take turns."""
+    """A number of places, given to the waiting parties in turn (round robin)."""
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """Each party's, in the order of its turns: who was served goes behind the others."""
+        """The waiting tasks of each party. A party that has been served moves behind the others."""
 
     @asynccontextmanager
     async def of(self, party: str) -> AsyncIterator[None]:
@@ -29,7 +29,7 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Give the place to the next; without one it is free."""
+        """Give the place to the next task in turn, or free it if none waits."""
         while self._waiting:
             party = next(iter(self._waiting))
             queue = self._waiting.pop(party)

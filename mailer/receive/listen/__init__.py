@@ -1,1 +1,1 @@
-"""The listening sockets, the connections that come in, and the certificate that TLS shows them."""
+"""Listening sockets, the accept loop, and the TLS certificate."""

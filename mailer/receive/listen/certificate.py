@@ -1,4 +1,4 @@
-"""The server's certificate: read again when its files change, kept when the new ones are no good."""
+"""The server's TLS certificate: reloaded when its files change; the old one is kept if they are unusable."""
 
 import os
 import ssl
@@ -9,13 +9,13 @@ from pathlib import Path
 from mailer.config.trust import Owners, open_trusted
 
 _CHECK_EVERY = 1.0
-"""Seconds between two looks at the files; whoever renews a certificate can wait as long."""
+"""Seconds between two checks of the files, and so the longest delay until a renewed certificate is used."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Certificate:
-    """Gives the TLS context for each new session."""
+    """Provides the TLS context for new sessions."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class Certificate:
         """Load both files.
 
         Args:
-            certificate: PEM, the server's own first, then its intermediates.
+            certificate: PEM, the server's own certificate first, then its intermediates.
             key: PEM, without a passphrase.
             now: monotonic seconds.
-            on_event: told what happened at a change of the files, and why if it went wrong.
-            owners: whose files are used; None: root's and ours.
+            on_event: called after a change of the files, with what happened, and the reason of a failure.
+            owners: the trusted owners of the files; None: root and this process's user.
 
         Raises:
             Untrusted: another user could change a file, or read the key.
-            OSError: a file cannot be read, or (ssl.SSLError) the two do not go together.
+            OSError: a file cannot be read, or (ssl.SSLError) the key does not match the certificate.
         """
         self._paths = (certificate, key)
         self._now = now
@@ -48,19 +48,19 @@ class Certificate:
         self._checked = now()
 
     def context(self) -> ssl.SSLContext:
-        """Return the context of the newest files that could be used."""
+        """Return the context of the newest usable files."""
         if self._now() - self._checked >= _CHECK_EVERY:
             self.refresh()
         return self._context
 
     def refresh(self) -> None:
-        """Look at the files now; never raises."""
+        """Check the files now, and reload them if they changed; never raises."""
         self._checked = self._now()
         try:
             stamp = self._look()
             if stamp == self._stamp:
                 return
-            # Noted first: files that are no good are complained of once.
+            # Stored before loading, so that unusable files are reported once.
             self._stamp = stamp
             self._context = load_context(*self._paths, self._owners)
         except OSError as error:
@@ -74,11 +74,12 @@ class Certificate:
 
 
 def load_context(certificate: Path, key: Path, owners: Owners | None) -> ssl.SSLContext:
-    """Make a server's context of the two files; raises as `Certificate` does."""
+    """Return a server context for the two files; raises as `Certificate` does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # RFC 8997: 1.0 and 1.1 are gone. Ciphers are OpenSSL's own choice, which the distribution maintains.
+    # RFC 8997 deprecates TLS 1.0 and 1.1 for submission. The ciphers are OpenSSL's defaults, which the
+    # distribution maintains.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client could make us compute for ever with renegotiations.
+    # With renegotiation a client could keep the server computing without end.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     with _opened(certificate, owners) as chain, _opened(key, owners, secret=True) as private:
         context.load_cert_chain(chain, private, password=_no_passphrase)
@@ -87,7 +88,7 @@ def load_context(certificate: Path, key: Path, owners: Owners | None) -> ssl.SSL
 
 @contextmanager
 def _opened(path: Path, owners: Owners | None, *, secret: bool = False) -> Iterator[str]:
-    """Name a file that has been opened and checked: OpenSSL only takes names."""
+    """Open and check a file, and yield a path to its descriptor, because OpenSSL takes only paths."""
     found = open_trusted(path, owners=owners, secret=secret)
     try:
         yield f"/proc/self/fd/{found}"
@@ -96,5 +97,5 @@ def _opened(path: Path, owners: Owners | None, *, secret: bool = False) -> Itera
 
 
 def _no_passphrase() -> bytes:
-    """Answer OpenSSL, which would ask the terminal that a service does not have."""
+    """Raise an error in place of OpenSSL's prompt for a passphrase: a service has no terminal."""
     raise ssl.SSLError("the private key has a passphrase; store it without one, readable by mailer only")

@@ -1,7 +1,7 @@
-"""Sockets that the service manager listens at for us (sd_listen_fds(3)), and which listener each is for.
+"""Socket activation: sockets inherited from the service manager (sd_listen_fds(3)), and their listeners.
 
-They outlive this process: what connects while no receiver runs waits in their queue for the next one. A
-socket belongs to the listener that has its name (FileDescriptorName=), else to the one that has its address.
+They outlive this process: clients that connect while no receiver runs wait in the backlog for the next one. A
+socket belongs to the listener with its name (FileDescriptorName=), else to the one with its address.
 """
 
 import socket
@@ -12,22 +12,22 @@ from os.path import normpath
 from mailer.receive.settings import Address
 
 PRIMARY = "smtp"
-"""The name for `smtpHost` and `smtpPort`."""
+"""The name of the listener at `smtpHost` and `smtpPort`."""
 SUBMIT = "submit"
-"""That for `submitSocket`."""
+"""The name of the listener at `submitSocket`."""
 HTTP = "http"
-"""That for `submitHttp`."""
+"""The name of the listener at `submitHttp`."""
 _BOTH = {"127.0.0.1": "::1", "0.0.0.0": "::"}  # noqa: S104 - compared with, not listened on
-"""The same place in IPv6: it is listened at as well, wherever the other is."""
+"""The IPv6 equivalent of an IPv4 address; a listener at the one also accepts sockets at the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """One of them."""
+    """One inherited socket."""
 
     listening: socket.socket
     name: str = ""
-    """As the manager calls it; often that is the name of its unit, which no listener has."""
+    """Its FileDescriptorName=; by default that is the name of the socket unit, which no listener has."""
 
     @property
     def unix(self) -> bool:
@@ -37,34 +37,39 @@ class Inherited:
     def address(self) -> Address:
         found = self.listening.getsockname()
         if self.unix:
-            # An abstract name is written as systemd writes it.
+            # Write an abstract socket name as systemd does.
             return (found if isinstance(found, str) else f"@{found[1:].decode(errors='replace')}", 0)
         return str(found[0]), int(found[1])
 
     @property
     def written(self) -> str:
-        """Its address and name, for a message."""
+        """Its address and name, for error messages."""
         host, port = self.address
         where = host if not port else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"{where} ({self.name})" if self.name else where
 
 
 class NotConfiguredError(ValueError):
-    """The manager listens at a place that the configuration does not have; the text says what to change."""
+    """An inherited socket matches no configured listener; the text says what to change."""
 
 
 class Waiting:
-    """Those that no listener has taken yet."""
+    """The inherited sockets that no listener has claimed yet."""
 
     def __init__(self, inherited: Sequence[Inherited], names: Collection[str]) -> None:
-        """Args: names: of the listeners that have one."""
+        """Begin with all sockets unclaimed.
+
+        Args:
+            inherited: the sockets.
+            names: the names of the listeners that have one.
+        """
         self._left = list(inherited)
         self._names = frozenset(names)
 
     def take(self, name: str, addresses: Sequence[Address], *, unix: bool) -> list[socket.socket]:
-        """Return those that are for the listener with this name, or one of these addresses.
+        """Claim and return the sockets that have the name or one of the addresses of a listener.
 
-        Only Unix sockets with `unix`, and no others: of who connects by TCP the kernel knows no user.
+        With `unix` it claims only Unix sockets, else only others: the kernel knows no user of a TCP client.
         """
         wanted = {_plain(each) for each in addresses}
         wanted |= {(_BOTH[host], port) for host, port in wanted if host in _BOTH}
@@ -76,13 +81,13 @@ class Waiting:
         return each.name == name if each.name in self._names else _plain(each.address) in wanted
 
     def refuse_rest(self, configured: Sequence[str]) -> None:
-        """Refuse to start with a socket that nobody took: its clients would wait for ever.
+        """Refuse to start if a socket is unclaimed, because its clients would wait forever.
 
         Args:
-            configured: where listeners are, for the message.
+            configured: the addresses of all listeners, for the message.
 
         Raises:
-            NotConfiguredError: there is one.
+            NotConfiguredError: a socket is unclaimed.
         """
         if self._left:
             found = ", ".join(each.written for each in self._left)

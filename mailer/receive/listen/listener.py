@@ -1,7 +1,8 @@
-"""Accepts connections, also when no descriptor is left to accept them with.
+"""Accepts connections, and refuses them politely when the process runs out of descriptors.
 
-asyncio's own accept loop, when a process has no descriptor left, logs a traceback and sets a timer up to
-`backlog` times in a row, and leaves the clients waiting. This one keeps a descriptor in reserve to tell them.
+When a process has no descriptor left, asyncio's own accept loop logs a traceback and sets a timer up to
+`backlog` times in a row, and leaves the clients waiting. This one keeps a spare descriptor, with which it
+accepts a connection to send a refusal.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ from mailer.receive import replies
 from mailer.receive.peers import UNIX
 
 BACKLOG = 1024
-_BURST = 64
-"""Connections taken in one go, before others have their turn."""
-_RETRY = 1.0
-"""Seconds to wait when not even the reserve helps."""
+_MAX_ACCEPTS = 64
+"""Connections accepted in a row before the event loop serves other events."""
+_RETRY_DELAY = 1.0
+"""Seconds to wait if not even the spare descriptor can be reopened."""
 
 
 class Listener:
@@ -33,14 +34,14 @@ class Listener:
         out_of_descriptors: Callable[[OSError], None],
         words: Callable[[Reply], bytes] = replies.wire,
     ) -> None:
-        """Make ready; nothing is accepted before `start`.
+        """Prepare; nothing is accepted before `start`.
 
         Args:
             listening: bound, not listening yet; closed by `close`.
-            judge: given a new connection and its peer's address, the reply that turns it away, or None.
-            accept: takes a connection that was not turned away, and its peer's address.
-            out_of_descriptors: told each time descriptors or memory were lacking for a connection.
-            words: writes the reply to one that is turned away, in the protocol that is spoken here.
+            judge: gets a new connection and its peer's address; returns the refusal, or None to accept it.
+            accept: gets each accepted connection and its peer's address.
+            out_of_descriptors: called each time descriptors or memory were lacking for a connection.
+            words: encodes a refusal in the protocol of this listener.
         """
         self._listening = listening
         self._unix = listening.family == socket.AF_UNIX
@@ -71,7 +72,7 @@ class Listener:
         self._loop.add_reader(self._listening, self._accept_burst)
 
     def _accept_burst(self) -> None:
-        for _ in range(_BURST):
+        for _ in range(_MAX_ACCEPTS):
             try:
                 connection, address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -83,7 +84,7 @@ class Listener:
                 self._spend_reserve()
                 return
             connection.setblocking(False)
-            # A client at a Unix socket has no address, or one that says nothing.
+            # The address of a client at a Unix socket is empty or meaningless.
             peer = UNIX if self._unix else str(address[0])
             reply = self._judge(connection, peer)
             if reply is None:
@@ -92,7 +93,7 @@ class Listener:
                 _turn_away(connection, self._words(reply))
 
     def _spend_reserve(self) -> None:
-        """Tell one client to come back, on the reserve's descriptor; without it, pause."""
+        """Refuse one client with the spare descriptor; pause if that cannot be reopened."""
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
@@ -103,7 +104,7 @@ class Listener:
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if self._reserve is None:
             self._loop.remove_reader(self._listening)
-            self._retry = self._loop.call_later(_RETRY, self._resume)
+            self._retry = self._loop.call_later(_RETRY_DELAY, self._resume)
 
 
 def _turn_away(connection: socket.socket, words: bytes) -> None:

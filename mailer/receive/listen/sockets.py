@@ -1,4 +1,4 @@
-"""The listening sockets of a receiver: found, bound, and refused when they would make an open relay."""
+"""Binds the listening sockets of a receiver, and refuses settings that would make an open relay."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ _OTHER_FAMILY_TAKEN = (
 
 
 class UnsafeSettingsError(ValueError):
-    """What was asked for is an open relay, or a server that nobody can use; the text says what to change."""
+    """The settings make an open relay, or a server that no client can use; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Bound:
     listening: socket.socket
     address: Address
     endpoint: Endpoint
-    """What it is for."""
+    """The listener that it is for."""
     directory: int = -1
-    """Of a Unix socket's name, open."""
+    """A descriptor of the directory of a Unix socket; -1: none."""
     outlives_us: bool = False
-    """The service manager listens there as well: what connects after us waits for the next receiver."""
+    """Whether the service manager holds it as well, so that clients can wait in it for the next receiver."""
 
     @classmethod
     def of(cls, listening: socket.socket, endpoint: Endpoint, *, outlives_us: bool = False) -> Self:
@@ -48,12 +48,12 @@ class Bound:
 
     @property
     def host(self) -> str:
-        """As the kernel writes it, or `unix`."""
+        """The IP address, as the kernel writes it, or `unix`."""
         name, port = self.address
         return name if port else UNIX
 
     def close(self) -> None:
-        """Close it; a Unix socket's name goes with it."""
+        """Close the socket, and unlink the name of a Unix socket."""
         self.listening.close()
         if self.directory >= 0:
             with suppress(OSError):
@@ -63,7 +63,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where one listener is to be, and what the service manager has for it."""
+    """One listener's addresses, and its inherited sockets."""
 
     endpoint: Endpoint
     addresses: list[Address]
@@ -71,7 +71,7 @@ class _Place:
 
     @property
     def beyond(self) -> bool:
-        """Others than this host's programs reach it."""
+        """Whether it can be reached from other hosts."""
         hosts = [Bound.of(each, self.endpoint).host for each in self.given] or [
             UNIX if self.endpoint.path else host for host, _ in self.addresses
         ]
@@ -79,11 +79,11 @@ class _Place:
 
 
 async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bound]:
-    """Bind every socket that the settings ask for, but for those that are inherited.
+    """Bind every socket that the settings require, except those that are inherited.
 
     Raises:
         UnsafeSettingsError, NotConfiguredError: nothing is bound.
-        OSError: an address cannot be had; nothing is bound any more.
+        OSError: an address could not be bound; those bound before it are closed again.
     """
     settings = service.settings
     primary = Endpoint(settings.host, settings.port, terms=settings.terms, name=PRIMARY)
@@ -92,7 +92,7 @@ async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bo
     for endpoint in (primary, *settings.endpoints):
         addresses = [(endpoint.path, 0)] if endpoint.path else await _resolved(endpoint)
         if endpoint is primary and settings.local_only and not all(is_local(host) for host, _ in addresses):
-            # As the Go relay did: the switch overrules the address.
+            # The switch overrides the address, as in the Go relay.
             addresses = [("127.0.0.1", settings.port)]
         given = waiting.take(endpoint.name, addresses, unix=bool(endpoint.path))
         places.append(_Place(endpoint, addresses, given))
@@ -112,7 +112,7 @@ async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bo
 
 
 def _bind(place: _Place, owners: Owners) -> list[Bound]:
-    """Bind a listener where the service manager has not done so; raises OSError."""
+    """Bind a listener's sockets, unless the service manager has bound them; raises OSError."""
     endpoint = place.endpoint
     if place.given:
         return [Bound.of(each, endpoint, outlives_us=True) for each in place.given]
@@ -130,12 +130,12 @@ async def _resolved(endpoint: Endpoint) -> list[Address]:
 
 
 def check(service: Service, bound: Collection[Bound]) -> None:
-    """Judge settings that come after those for which the sockets were bound.
+    """Check new settings against the sockets that are bound already.
 
     Raises:
-        UnsafeSettingsError: they must not be served there.
+        UnsafeSettingsError: the settings are unsafe on these sockets.
     """
-    # Under allowLocalOnly whoever comes from beyond is turned away.
+    # Under allowLocalOnly remote clients are refused, wherever the sockets listen.
     turned_away = service.settings.local_only
     _check(
         service,
@@ -149,10 +149,10 @@ def check(service: Service, bound: Collection[Bound]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One place to listen at, as far as it can be unsafe."""
+    """The properties of one listener that decide whether it is safe."""
 
     beyond: bool
-    """Others than this host's programs reach it."""
+    """Whether it can be reached from other hosts."""
     endpoint: Endpoint
 
     @property
@@ -191,7 +191,7 @@ def _check(service: Service, doors: Collection[Door]) -> None:
 
 @contextmanager
 def _naming(where: str) -> Iterator[None]:
-    """Have a failure say where: bind(2) does not, and of a socket's name only the last part is known."""
+    """Add the address to an OSError: bind(2) does not, and a Unix socket is bound by a path in /proc."""
     try:
         yield
     except OSError as error:
@@ -218,7 +218,7 @@ def _all_or_none() -> Iterator[list[Bound]]:
 
 
 def _bind_some(addresses: list[Address]) -> list[socket.socket]:
-    """Bind what can be bound of what one name stands for; `localhost` may be ::1 on a host without IPv6."""
+    """Bind the available addresses of one name; `localhost` may include ::1 on a host without IPv6."""
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     for address in addresses:
@@ -238,9 +238,10 @@ def _bind_some(addresses: list[Address]) -> list[socket.socket]:
 
 
 def _bind_other_family(bound: list[Bound], service: Service) -> None:
-    """Bind ::1 wherever 127.0.0.1 is bound, and warn if somebody has it already.
+    """Bind ::1 wherever 127.0.0.1 is bound, and warn if another program listens there already.
 
-    `localhost` is both, and many look ::1 up first: whoever listens there gets logins that were meant for us.
+    `localhost` stands for both, and many programs try ::1 first: a program that listens there would get
+    passwords that were meant for this server.
     """
     taken = {each.address for each in bound}
     for each in [each for each in bound if each.host in {"127.0.0.1", _ALL_IPV4}]:
@@ -250,7 +251,7 @@ def _bind_other_family(bound: list[Bound], service: Service) -> None:
         try:
             bound.append(Bound.of(_bound(("::1", port)), each.endpoint))
         except OSError as error:
-            # Without IPv6 there is nothing to take.
+            # Other errors mean that the host has no IPv6, so that no other program can listen at ::1.
             if error.errno == EADDRINUSE:
                 log = service.store.log
                 log.warning(_OTHER_FAMILY_TAKEN, address=f"[::1]:{port}")
@@ -260,7 +261,7 @@ def _bound(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A restart must not wait for the last run's connections to leave TIME_WAIT.
+        # A restart must not wait until connections of the last run have left TIME_WAIT.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -272,11 +273,13 @@ def _bound(address: Address) -> socket.socket:
 
 
 def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
-    """Bind a name in a directory that is opened once: root may be doing this in another user's.
+    """Bind a Unix socket relative to a descriptor of its directory.
+
+    The directory is opened once, because root may be doing this in a directory of another user.
 
     Raises:
-        Untrusted: others may write to the directory, and could put their own socket there.
-        OSError: as bind(2).
+        Untrusted: other users may write to the directory, and could put their own socket there.
+        OSError: as from bind(2).
     """
     path = endpoint.path
     with trusted_directory(Path(path).parent, owners=owners) as found:
@@ -286,8 +289,9 @@ def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
         name = Path(path).name
         through = f"/proc/self/fd/{directory}/{name}"
         _remove_stale(name, directory, through, owners, path)
-        # Like the loopback port, for everybody on this host: AUTH, or the kernel, says who it is. The umask
-        # gives the mode (unix(7)), for chmod would have to go by the name; no other thread makes files yet.
+        # Like the loopback port, the socket is open to all users of this host; AUTH or the kernel identifies
+        # them. The umask sets its mode (unix(7)), because chmod would have to use the name. It applies to
+        # the whole process, but no other thread creates files yet.
         before = os.umask(0o111)
         try:
             listening.bind(through)
@@ -301,7 +305,7 @@ def _bind_unix(endpoint: Endpoint, owners: Owners) -> Bound:
 
 
 def _remove_stale(name: str, directory: int, through: str, owners: Owners, path: str) -> None:
-    """Remove the socket of a run that was killed; one that is served, or anything else, stays."""
+    """Remove the socket of a run that was killed, but not one that is in use, nor any other kind of file."""
     try:
         state = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -309,7 +313,7 @@ def _remove_stale(name: str, directory: int, through: str, owners: Owners, path:
     if not stat.S_ISSOCK(state.st_mode):
         raise FileExistsError(EADDRINUSE, "there is a file, and it is not a socket", path)
     if state.st_uid not in owners:
-        # In a sticky directory nobody but its owner and root can remove or replace it.
+        # In a sticky directory only that user and root can remove or replace it.
         raise FileExistsError(EADDRINUSE, "there is a socket of another user", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
