@@ -72,7 +72,7 @@ class Settings:
     http_names: tuple[str, ...] = ()
     """More names that remote HTTP clients may use for this server, besides `hostname` and its addresses."""
     strict_syntax: bool = False
-    """Refuse everything that RFC 5321 does not allow, even harmless deviations: see `mail.address.Lenient`."""
+    """Refuse everything that RFC 5321 does not allow, even if harmless: see `mail.address.Lenient`."""
     origin_domain: str = "localhost"
     """The domain that completes names without one."""
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """A streaming encoder for quoted-printable (RFC 2045 6.7): text in pieces, to lines of at most 76 octets.
 
 Python's own encoder does the work. This corrects two flaws in its output. A line that ends in an encoded
-blank may be one octet too long. A line may begin with `--`, by itself or after a soft break, and then be taken
-for a boundary.
+blank may be one octet too long. A line may begin with `--`, by itself or after a soft break, and then be
+taken for a boundary.
 """
 
 import re

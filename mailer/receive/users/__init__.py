@@ -1,1 +1,1 @@
-"""Who may submit: logins, local users, trusted networks, and how much each may send."""
+"""Authentication and rate limits: logins, local users, trusted networks, and how much each may send."""

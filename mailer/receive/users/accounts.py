@@ -1,12 +1,12 @@
-"""The accounts that may log in: the login of the configuration, and the users of the users file.
+"""Checks passwords and tokens of the accounts: the login of the configuration, and those of the users file.
 
 Slow hashes are computed by two threads of low priority, never by the event loop. A password that was right is
-right without its hash for as long as the account stays as it is, because applications log in anew for each
-message, and guesses of others must not delay them; one that was wrong is wrong for a minute. What is
-remembered are keyed digests, under a key that never leaves this process.
+accepted again without hashing for as long as the account does not change, because applications log in for
+each message, and password guessing by others must not delay them. A wrong password is remembered for a
+minute. The cache holds keyed digests, whose key never leaves this process.
 
-Hashes wait in turns, one of each account after the other; guesses at names that are nobody's share one turn.
-So guessing delays only the first login, after a start, of the account whose name is guessed.
+Hashes are computed in turn, one for each account; guesses at names that do not exist share one turn. So
+guessing delays only the account whose name is guessed, and only its first login after a start.
 """
 
 import asyncio
@@ -24,27 +24,28 @@ from mailer.receive.users import hashes
 from mailer.receive.users.auth import Credentials, Identity, NotJudged, Waiter
 
 REMEMBER = 60.0
-"""Seconds for a wrong password."""
+"""Seconds that a wrong password is remembered."""
 _NICE = 10
-"""Of the threads: a flood of guesses must leave the event loop its processor."""
-_MOST_REMEMBERED = 10_000
+"""The nice value of the hashing threads: a flood of guesses must not take the event loop's processor."""
+_MAX_REMEMBERED = 10_000
+"""Wrong passwords in the cache, which is emptied when it is full."""
 _THREADS = 2
 _SILENT = "\n"
-"""The turn of clients that have closed their side; nor has any account this name."""
-_NOBODY = ""
-"""The turn of guesses that no account's hash can answer; no account has this name."""
+"""The turn that clients share which have closed their sending side; no account has this name."""
+_UNKNOWN = ""
+"""The turn that guesses share for which no account has a slow hash; no account has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One who may log in."""
+    """A user that may log in, and the hash of the user's password or token."""
 
     identity: Identity
     hash: str
 
 
 class Accounts:
-    """The authenticator of the configuration."""
+    """The authenticator for the configured accounts."""
 
     def __init__(
         self,
@@ -54,25 +55,26 @@ class Accounts:
         random: Callable[[int], bytes],
         recoverable: Mapping[str, str] | None = None,
     ) -> None:
-        """Make ready; reads nothing yet.
+        """Prepare; reads nothing yet.
 
         Args:
-            accounts: gives everybody by name; called for each login, so that a changed file counts at once.
+            accounts: returns all accounts by name; called for each login, so that changes take effect.
             now: monotonic seconds.
-            random: gives so many random octets.
-            recoverable: passwords in clear by name, for CRAM-MD5; None: it is not offered.
+            random: returns the given number of random octets.
+            recoverable: passwords in clear text by name, for CRAM-MD5; None: it is not offered.
         """
         self._accounts = accounts
         self._now = now
         self._key = random(32)
         self._recoverable = recoverable
         self._wrong: dict[bytes, float] = {}
-        """Until when, monotonic seconds, by digest."""
+        """When to forget each wrong password, in monotonic seconds, by digest."""
         self._right: dict[str, bytes] = {}
-        """The digest of the password that was right last, by name."""
+        """The digest of the last right password, by name."""
         self._computing: dict[bytes, asyncio.Future[bool | None]] = {}
+        """The hashes being computed or waiting for their turn, by digest."""
         self._waiters: dict[bytes, list[Waiter | None]] = {}
-        """Who waits for each of them."""
+        """The clients that wait for each of those hashes."""
         self._turns = Turns(_THREADS)
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scrypt", initializer=_be_nice)
         self._dummy = hashes.unmatchable(random)
@@ -91,15 +93,15 @@ class Accounts:
             return None
         if account is not None and await self._matches(credentials, account.hash, credentials.username):
             return account.identity
-        # Whoever is not there, or has a quick hash, takes as long to be refused as the others.
+        # A refusal takes the same time for a name that does not exist, or whose hash is quick, as for others.
         if any(hashes.is_slow(known.hash) for known in accounts.values()) and not (
             account and hashes.is_slow(account.hash)
         ):
-            await self._matches(credentials, self._dummy, _NOBODY)
+            await self._matches(credentials, self._dummy, _UNKNOWN)
         return None
 
     def cram_secret(self, username: str) -> str | None:
-        """Return a user's password in clear, if CRAM-MD5 is on and it is known."""
+        """Return a user's password in clear text, if CRAM-MD5 is on and the password is known."""
         return None if self._recoverable is None else self._recoverable.get(username)
 
     def identity(self, username: str) -> Identity | None:
@@ -107,9 +109,9 @@ class Accounts:
         return account.identity if account else None
 
     def bearer(self, token: str) -> Identity | None:
-        """Return whose token this is; all are compared, each in the same time."""
+        """Return the identity that a token belongs to. It is compared with all accounts, in constant time."""
         if not token.startswith(hashes.TOKEN_PREFIX):
-            return None  # The password of the configuration's own login has a quick hash, too.
+            return None  # it could match the configuration's own login, whose password has the same hash
         hashed, found = hashes.hash_token(token), None
         for account in self._accounts().values():
             if compare_digest(account.hash, hashed):
@@ -117,7 +119,7 @@ class Accounts:
         return found
 
     async def _matches(self, credentials: Credentials, hashed: str, whose: str) -> bool:
-        """Args: whose: the name of the account whose turn the hash waits for."""
+        """Return whether a password matches a hash; `whose` names the account whose turn it waits for."""
         if not hashes.is_slow(hashed):
             return hashes.matches(credentials.password, hashed)
         digest = self._digest(credentials, hashed)
@@ -127,7 +129,7 @@ class Accounts:
             return False
         computing = self._computing.get(digest)
         if computing is None:
-            # A task of its own: the session that asked first may go away.
+            # In a separate task, because the session that asked first may end before the others.
             self._waiters[digest] = []
             computing = asyncio.ensure_future(self._compute(digest, credentials.password, hashed, whose))
             self._computing[digest] = computing
@@ -147,10 +149,10 @@ class Accounts:
         del self._computing[digest], self._waiters[digest]
 
     async def _compute(self, digest: bytes, password: str, hashed: str, whose: str) -> bool | None:
-        """Compute a hash when its turn comes; None: nobody waits for it any more.
+        """Compute a hash when its turn comes; return None if no client waits for it any more.
 
-        What guesses and hangs up at once is not worth a processor, and clients that have closed their side
-        come after those that have not.
+        A client that guesses and disconnects immediately costs no processor time. Clients that have closed
+        their sending side are served after those that have not.
         """
         waiters = self._waiters[digest]
         for party in (whose, _SILENT):
@@ -164,12 +166,12 @@ class Accounts:
         return None
 
     def _digest(self, credentials: Credentials, hashed: str) -> bytes:
-        """The hash is part of it: a changed password is asked for at once."""
+        """Return the cache key of a password; it includes the hash, so that a changed one takes effect."""
         text = f"{credentials.username}\0{credentials.password}\0{hashed}"
         return blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=32).digest()
 
     def _forget_some(self) -> None:
-        if len(self._wrong) >= _MOST_REMEMBERED:
+        if len(self._wrong) >= _MAX_REMEMBERED:
             self._wrong.clear()
 
 
@@ -179,13 +181,16 @@ def _be_nice() -> None:
 
 
 def single_login(username: str, password: str) -> Account:
-    """The configuration's own login: its password stands there in clear, so one quick hash is enough."""
+    """Return the account of the configuration's own login.
+
+    Its password is in the configuration in clear text, so a quick hash is enough.
+    """
     return Account(Identity(username), hashes.hash_token(password))
 
 
 def cram_md5(challenge: bytes, secret: str, digest: bytes) -> bool:
     """Check a CRAM-MD5 response (RFC 2195)."""
-    import hmac  # noqa: PLC0415 - rarely on
+    import hmac  # noqa: PLC0415 - CRAM-MD5 is rarely on
 
     expected = hmac.new(secret.encode(), challenge, "md5").hexdigest().encode()
     return compare_digest(expected, digest)

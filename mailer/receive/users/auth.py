@@ -1,4 +1,4 @@
-"""Who may log in, and the responses of AUTH PLAIN and LOGIN (RFC 4954, RFC 4616) as values."""
+"""The interface of authenticators, and the parsing of AUTH PLAIN and LOGIN (RFC 4954, RFC 4616)."""
 
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -8,82 +8,82 @@ from typing import Protocol
 from mailer.mail.patterns import AddressPatterns
 
 MAX_RESPONSE = 12288
-"""Octets of base64 in one response; RFC 4954 4."""
+"""Octets of base64 in one response (RFC 4954 4)."""
 
 
 class NotJudged(Exception):
-    """Everybody who waited for a judgement was gone before its turn came."""
+    """All clients that waited for the check of a password were gone before its turn came."""
 
 
 class Waiter(Protocol):
-    """Who waits for a judgement."""
+    """A client that waits for the check of its password."""
 
     @property
     def gone(self) -> bool:
-        """Nobody is there any more to hear it."""
+        """Whether the client can get no reply any more."""
         ...
 
     @property
     def silent(self) -> bool:
-        """The client has closed its side: it listens still, or, more often, is gone."""
+        """Whether the client has closed its sending side: it may still read, but more often it is gone."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client claims to be, and its proof."""
+    """The user name that a client claims, and its password."""
 
     username: str
     password: str = field(repr=False)
     waiter: Waiter | None = field(default=None, repr=False, compare=False)
-    """Who wants to know; None: somebody who stays."""
+    """The client that waits for the result; None: a caller that always waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody who proved who they are."""
+    """An authenticated user."""
 
     user: str
     may_send_as: AddressPatterns | None = None
-    """Who may stand in MAIL FROM and From; None: anybody."""
+    """The addresses that the user may put in MAIL FROM and From; None: any."""
 
 
 class Authenticator(Protocol):
-    """Judges credentials. May take its time (hashing belongs in an executor); never blocks the event loop."""
+    """Checks credentials. It may take long but never blocks the event loop: it hashes in an executor."""
 
     async def authenticate(self, credentials: Credentials) -> Identity | None:
-        """Return who it is, or None, in the same time for an unknown user as for a wrong password.
+        """Return the identity, or None, in the same time for an unknown user as for a wrong password.
 
         Raises:
-            NotJudged: nobody knows whether the password is right.
+            NotJudged: the password was not checked, because the client has gone.
         """
         ...
 
     def anybody(self) -> bool:
-        """Tell whether there is anybody who could log in now; that may change."""
+        """Return whether any user could log in now; that may change."""
         ...
 
     offers_cram_md5: bool
-    """CRAM-MD5 (RFC 2195) is switched on."""
+    """Whether CRAM-MD5 (RFC 2195) is on."""
 
     def cram_secret(self, username: str) -> str | None:
-        """Return the password of a user whose password can be had in clear."""
+        """Return a user's password in clear text; None: it is not known."""
         ...
 
     def identity(self, username: str) -> Identity | None:
-        """Return who a user is that has proved it otherwise."""
+        """Return the identity of a user that was authenticated otherwise; None: no such user."""
         ...
 
     def bearer(self, token: str) -> Identity | None:
-        """Return whose token this is."""
+        """Return the identity that a token belongs to; None: it is not valid."""
         ...
 
 
 def decode_response(response: bytes) -> bytes:
-    """Decode a client's base64 response; `=` alone is the empty one (RFC 4954 4).
+    """Decode a client's base64 response; `=` alone is an empty response (RFC 4954 4).
 
     Raises:
-        ValueError: it is not base64.
+        ValueError: the response is not base64.
     """
     if response == b"=":
         return b""
@@ -94,10 +94,10 @@ def decode_response(response: bytes) -> bytes:
 
 
 def plain_credentials(message: bytes) -> Credentials | None:
-    """Read the message of PLAIN: `[authzid] NUL authcid NUL password` (RFC 4616 2).
+    """Parse the message of PLAIN: `[authzid] NUL authcid NUL password` (RFC 4616 2).
 
     Returns:
-        None when the client wants to act as somebody else (authzid), which nobody here may.
+        The credentials; None if the client asks to act as another user (authzid), which is never allowed.
 
     Raises:
         ValueError: not three parts, an empty name, or not UTF-8.

@@ -1,7 +1,7 @@
-"""Failed logins: how long the answer to one is held back, and which distant hosts are turned away.
+"""Counts failed logins, to delay the replies to them and to refuse remote hosts that fail too often.
 
-The right password is never held back: guessing from this host must not lock its own applications out, nor
-guessing a user's password that user. So a delay only ever follows a failure.
+A right password is never delayed: guessing from this host must not lock out its own applications, nor must
+guessing a user's password lock out that user. So only the reply to a failed login is delayed.
 """
 
 import asyncio
@@ -15,18 +15,21 @@ from mailer.receive.peers import source
 WINDOW = 600.0
 """Seconds after which a series of failures is forgotten."""
 MAX_DELAY = 1.0
+"""Seconds of the longest delay."""
 MAX_FROM_AFAR = 30
-"""Failures of one distant address in a series; then it is turned away until the series is forgotten."""
+"""Failures of one remote address in a series after which it is refused until the series is forgotten."""
 _FIRST_DELAY = 0.05
-_MOST_KEPT = 10_000
-_LINES = 10
-"""Of one source, each with its name."""
-_FOLD = 60.0
-"""Seconds that one line stands for after those."""
-_MOST_TOLD = 1000
-"""Sources; those beyond share their lines."""
-_LONGEST_NAME = 100
-"""Characters in the log. RFC 4954 lets a client send 9 KB."""
+"""Seconds of the delay after the first failure; it doubles with each."""
+_MAX_SERIES = 10_000
+"""Series in memory."""
+_MAX_LINES = 10
+"""Log lines for one source within `_SUMMARY_INTERVAL`, each with a user name; then failures are counted."""
+_SUMMARY_INTERVAL = 60.0
+"""Seconds that each summary line covers."""
+_MAX_SOURCES = 1000
+"""Sources that are logged separately; the others share their lines."""
+_MAX_NAME = 100
+"""Characters of a user name in the log. RFC 4954 lets a client send 9 KB."""
 
 
 @dataclass(slots=True)
@@ -36,8 +39,8 @@ class _Series:
 
 
 @dataclass(slots=True)
-class _Told:
-    """What the log was told of one source's failures in a minute."""
+class _LogWindow:
+    """What was logged of one source's failures since the first of them, within `_SUMMARY_INTERVAL`."""
 
     lines: int = 0
     unlisted: int = 0
@@ -47,31 +50,31 @@ class _Told:
 
 @dataclass(slots=True)
 class Failures:
-    """Counts by source and by user name, and tells the log."""
+    """Counts failures by source and by user name, and logs them."""
 
     now: Callable[[], float]
     """Monotonic seconds."""
     _series: dict[str, _Series] = field(default_factory=dict)
-    _told: dict[str, _Told] = field(default_factory=dict)
+    _told: dict[str, _LogWindow] = field(default_factory=dict)
 
     def note(self, peer: str, user: str) -> float:
-        """Count one; return for how many seconds to hold its answer back."""
+        """Count a failure; return the seconds to delay the reply to it."""
         count = max(self._add(f"peer {source(peer)}"), self._add(f"user {user[:255]}"))
         return min(MAX_DELAY, _FIRST_DELAY * 2.0 ** min(count - 1, 10))
 
     def tell(self, log: MailLog, peer: str, user: str) -> None:
-        """Log one; of those of a source that go on for more than a few lines, one line a minute.
+        """Log a failure, or only count it if its source has had many in this minute.
 
-        What strangers send must not fill the disk: names are cut, too.
+        Clients without a login must not be able to fill the disk; so names are truncated, too.
         """
-        name, key = printable(user, _LONGEST_NAME), source(peer)
-        if key not in self._told and len(self._told) >= _MOST_TOLD:
+        name, key = printable(user, _MAX_NAME), source(peer)
+        if key not in self._told and len(self._told) >= _MAX_SOURCES:
             key = ""
         told = self._told.get(key)
         if told is None:
-            told = self._told[key] = _Told()
-            asyncio.get_running_loop().call_later(_FOLD, self._tell_rest, log, key)
-        if told.lines < _LINES:
+            told = self._told[key] = _LogWindow()
+            asyncio.get_running_loop().call_later(_SUMMARY_INTERVAL, self._tell_rest, log, key)
+        if told.lines < _MAX_LINES:
             told.lines += 1
             log.login_failed(peer=peer, user=name)
         else:
@@ -79,7 +82,7 @@ class Failures:
             told.peer, told.user = peer, name
 
     def close(self, log: MailLog) -> None:
-        """Log what has not been told yet."""
+        """Log the failures that have only been counted so far."""
         for key in tuple(self._told):
             self._tell_rest(log, key)
 
@@ -89,7 +92,7 @@ class Failures:
             log.login_failed(peer=told.peer, user=told.user, more=told.unlisted - 1)
 
     def turned_away(self, peer: str, *, local: bool) -> bool:
-        """Tell whether this source has guessed too often; never one on this host."""
+        """Return whether a source is refused because of too many failures; one on this host never is."""
         series = self._series.get(f"peer {source(peer)}")
         return (
             not local and series is not None and series.count >= MAX_FROM_AFAR and series.until > self.now()
@@ -97,9 +100,9 @@ class Failures:
 
     def _add(self, key: str) -> int:
         now = self.now()
-        if len(self._series) >= _MOST_KEPT:
+        if len(self._series) >= _MAX_SERIES:
             self._series = {key: series for key, series in self._series.items() if series.until > now}
-        if len(self._series) >= _MOST_KEPT:
+        if len(self._series) >= _MAX_SERIES:
             self._series.clear()
         series = self._series.setdefault(key, _Series())
         if series.until <= now:

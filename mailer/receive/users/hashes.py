@@ -1,8 +1,8 @@
-"""Hashes of passwords and tokens, as text that says how it was made.
+"""Hashes of passwords and tokens, as text that names the algorithm and its parameters.
 
-A password that a human chose is hashed with scrypt (RFC 7914) at OWASP's parameters for 16 MiB: about a third
-of a second of one processor, which is the point. A token that we made has 256 bits of chance, nobody guesses
-it, and one SHA-256 is enough.
+Passwords are hashed with scrypt (RFC 7914) at OWASP's parameters for 16 MiB, which deliberately takes about a
+third of a second of processor time. A generated token has 256 random bits and cannot be guessed, so one
+SHA-256 is enough.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ _SCRYPT = re.compile(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{4,128})\$([A-Za-z0-9+/]{4,128})"
 )
 _SHA256 = re.compile(r"\$sha256\$([0-9a-f]{64})")
-TOKEN_PREFIX = "mt_"  # noqa: S105 - what tokens begin with; leaked ones are found by it
+TOKEN_PREFIX = "mt_"  # noqa: S105 - the beginning of every token, by which leaked ones can be found
 
 MAX_PASSWORD = 1024
-"""Octets; RFC 4616 2 asks for 255 at least."""
+"""Octets in a password (RFC 4616 2 requires at least 255)."""
 
 
 def hash_password(password: str, random: Callable[[int], bytes]) -> str:
-    """Hash a password under a fresh salt; takes long."""
+    """Hash a password with a new salt; this is slow."""
     salt = random(_SALT)
     key = _scrypt(password, salt, (_LOG_N, _R, _P), _LENGTH)
     return f"$scrypt$ln={_LOG_N},r={_R},p={_P}${_base64(salt)}${_base64(key)}"
 
 
 def unmatchable(random: Callable[[int], bytes]) -> str:
-    """Make a hash that is as slow to check as a password's, and that nothing matches."""
+    """Return a hash that is as slow to check as a password's, and that no password matches."""
     return f"$scrypt$ln={_LOG_N},r={_R},p={_P}${_base64(random(_SALT))}${_base64(random(_LENGTH))}"
 
 
@@ -42,14 +42,14 @@ def hash_token(token: str) -> str:
 
 
 def new_token(random: Callable[[int], bytes]) -> str:
-    """Make a token: 43 characters of 256 random bits, behind a prefix."""
-    from base64 import urlsafe_b64encode  # noqa: PLC0415 - only when one is made
+    """Return a new token: a prefix, and 43 characters with 256 random bits."""
+    from base64 import urlsafe_b64encode  # noqa: PLC0415 - needed only here
 
     return TOKEN_PREFIX + urlsafe_b64encode(random(32)).rstrip(b"=").decode()
 
 
 def is_slow(hashed: str) -> bool:
-    """Tell whether to check against this hash takes long."""
+    """Return whether a hash is slow to check."""
     return hashed.startswith("$scrypt$")
 
 
@@ -58,12 +58,12 @@ def well_formed(hashed: str) -> bool:
     if found is None:
         return _SHA256.fullmatch(hashed) is not None
     log_n, r, p = (int(found[n]) for n in (1, 2, 3))
-    # Its memory is 128 r N octets; a file typed wrong must not take the machine.
+    # scrypt needs 128 r N octets of memory; a typing error in the users file must not use up the machine's.
     return 1 <= log_n <= 20 and r >= 1 and p >= 1 and 128 * r * 2**log_n <= _MAX_MEMORY // 2
 
 
 def matches(secret: str, hashed: str) -> bool:
-    """Check a password or token against a hash; one that is not well formed matches nothing."""
+    """Check a password or token against a hash; a hash that is not well formed matches nothing."""
     if not well_formed(hashed):
         return False
     found = _SCRYPT.fullmatch(hashed)
@@ -75,7 +75,7 @@ def matches(secret: str, hashed: str) -> bool:
 
 
 def _scrypt(password: str, salt: bytes, cost: tuple[int, int, int], length: int) -> bytes:
-    """Args: cost: the logarithm of N, r and p; length: octets of the key."""
+    """Return a key of `length` octets; `cost` is the binary logarithm of N, then r and p."""
     log_n, r, p = cost
     return hashlib.scrypt(
         password.encode("utf-8", "surrogatepass"),

@@ -1,7 +1,7 @@
-"""Identifies a client of `submitSocket` by the uid that the kernel gives, and its user by `localUsers`.
+"""Identifies a client of `submitSocket` by its user id, and maps that to a user by `localUsers`.
 
-A connection shows the user and groups that its program had when it connected (unix(7), SO_PEERCRED), and no
-program can show others than its own. So nothing is asked of it, and no password lies in a file.
+The kernel reports the user and groups that a program had when it connected (unix(7), SO_PEERCRED), and a
+program cannot forge them. So the program needs no login, and no password has to be stored in a file.
 """
 
 import socket
@@ -12,30 +12,30 @@ from dataclasses import dataclass
 from mailer.receive.peers import UNIX
 
 _CREDENTIALS = struct.Struct("3i")
-"""struct ucred: process, user, group."""
+"""struct ucred: process id, user id, group id."""
 _GID = struct.Struct("I")
 _SO_PEERGROUPS = 59
 """Linux 4.13, asm-generic/socket.h; Python has no name for it."""
 _MOST_GROUPS = 1024
-"""Octets, the most that Python reads: 256 groups. Of a program with more only the first, its own, counts."""
+"""Octets, the most that Python reads: 256 groups. Of a program with more, only the primary group counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerIds:
-    """The user and groups of a program that has connected."""
+    """The user and group ids of a connected program."""
 
     uid: int
     gids: frozenset[int]
 
     @property
     def peer(self) -> str:
-        """What the journal and the ledger call it."""
+        """The program's name as a peer in the journal and the ledger."""
         return f"{UNIX}:{self.uid}"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalUser:
-    """Programs that are a user's: those with this user id or in this group; with neither, all of them."""
+    """Maps programs to a user: those with a user id, or in a group; if neither is set, all programs."""
 
     user: str
     uid: int | None = None
@@ -48,7 +48,7 @@ class LocalUser:
 
 
 def peer_ids(connection: socket.socket) -> PeerIds:
-    """Ask the kernel who connected. Raises OSError."""
+    """Return the user and groups of the program at the other end of a Unix socket; raises OSError."""
     buffer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, gid = _CREDENTIALS.unpack(buffer)
     try:
@@ -59,5 +59,5 @@ def peer_ids(connection: socket.socket) -> PeerIds:
 
 
 def user_of(ids: PeerIds, local_users: Sequence[LocalUser]) -> str:
-    """Return the user whose mail a program submits: the first that covers it; empty: none does."""
+    """Return the user of the first entry that covers a program; empty: none does."""
     return next((each.user for each in local_users if each.covers(ids)), "")

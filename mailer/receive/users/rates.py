@@ -1,9 +1,9 @@
-"""How many messages a sender, a user or everybody may submit in an hour and in a day.
+"""Rate limits: how many messages a sender, a user or all together may submit in an hour and in a day.
 
 The windows slide and are exact: a message counts for 3,600 or 86,400 seconds from the moment it was accepted.
-Nothing is stored; the ledger's `accepted` lines are the state, read again at each start. A message that is on
-its way in counts at once, so that a hundred sessions together cannot pass the limit, and is given back if it
-is not accepted.
+No state is stored, because the `accepted` lines of the ledger are read at each start. A message is counted as
+soon as it begins to arrive, so that a hundred concurrent sessions cannot exceed the limit; if it is not
+accepted, the count is undone.
 """
 
 import math
@@ -19,7 +19,7 @@ _ALL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Messages per hour and day; 0 means no limit."""
+    """A limit in messages per hour and per day; 0 means no limit."""
 
     per_hour: int = 0
     per_day: int = 0
@@ -31,31 +31,31 @@ class Rate:
 
     @property
     def memory(self) -> int:
-        """How many of the latest times are enough to decide."""
+        """How many of the latest times must be kept to apply the limit."""
         return max(self.per_hour, self.per_day)
 
 
-def _nobodys(_: str) -> Rate | None:
+def _no_limit(_: str) -> Rate | None:
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class RateRules:
-    """Who is limited by what."""
+    """The limits of senders, users, and all together."""
 
     per_sender: Rate = Rate()
-    """Each envelope sender."""
+    """The limit of each envelope sender."""
     overall: Rate = Rate()
-    """All messages together."""
-    of_user: Callable[[str], Rate | None] = field(default=_nobodys, compare=False)
-    """A user's own, in place of `per_sender`, whatever the sender; asked each time, for it may change."""
+    """The limit of all messages together."""
+    of_user: Callable[[str], Rate | None] = field(default=_no_limit, compare=False)
+    """Returns a user's own limit, which replaces `per_sender`; called each time, because it may change."""
     users: Mapping[str, Rate] = field(default_factory=dict)
-    """What `of_user` said of everybody when the counting began."""
+    """The limits of all users when counting began."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Who submitted a message, and when."""
+    """A message that was submitted before."""
 
     at: float
     user: str
@@ -64,43 +64,44 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """The limit that keeps one more message out for longest."""
+    """A limit that is reached; of several, the one with the longest wait."""
 
     key: str
     """As `Use.key`."""
     most: int
+    """The limit, in messages."""
     window: float
-    """Seconds."""
+    """The window of the limit, in seconds."""
     seconds: int
-    """Until one more is taken."""
+    """Seconds until one more message is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What was counted under one name."""
+    """The messages counted under one key."""
 
     key: str
-    """`sender ADDRESS`, `user NAME`, or `*` for everybody."""
+    """`sender ADDRESS`, `user NAME`, or `*` for all messages."""
     rate: Rate
     ages: tuple[float, ...]
-    """Seconds since each message."""
+    """The age of each message in seconds."""
     wait: int
-    """Seconds until one more is taken."""
+    """Seconds until one more message is accepted."""
 
     def used(self, window: float) -> int:
         return sum(1 for age in self.ages if age < window)
 
 
 class RateLimiter:
-    """Counts messages against rules."""
+    """Counts messages and applies the limits."""
 
     def __init__(self, rules: RateRules, clock: Clock, history: Iterable[Sent] = ()) -> None:
-        """Begin with what was accepted before.
+        """Begin with the messages accepted before.
 
         Args:
             rules: see `RateRules`.
             clock: seconds since the epoch; it may jump.
-            history: of the last day at least, in the order of time.
+            history: the messages of at least the last day, oldest first.
         """
         self.rules = rules
         self._clock = clock
@@ -110,31 +111,31 @@ class RateLimiter:
             self._count(sent.user, sent.sender, sent.at)
 
     def wait(self, user: str, sender: str) -> int:
-        """Return in how many seconds this user may send a message from this sender; 0: now."""
+        """Return the seconds until this user may submit a message from this sender; 0: now."""
         now = self._clock()
         return max((self._wait(key, rate, now) for key, rate in self._limits(user, sender)), default=0)
 
     def full(self, user: str, sender: str) -> Full | None:
-        """As `wait`, and say which limit it is; None: one more message is taken now."""
+        """Return the limit that keeps this user from submitting from this sender; None: there is none now."""
         now = self._clock()
         waits = [each for key, rate in self._limits(user, sender) for each in self._waits(key, rate, now)]
         return max(waits, key=lambda each: each.seconds, default=None)
 
     def take(self, user: str, sender: str) -> float:
-        """Count a message that is on its way in, after `wait` said 0; return the time for `give_back`."""
+        """Count a message that begins to arrive, if `full` is None; return the time for `give_back`."""
         at = self._clock()
         self._count(user, sender, at)
         return at
 
     def give_back(self, user: str, sender: str, at: float) -> None:
-        """The message was not accepted."""
+        """Undo the count of a message that was not accepted; `at` is the result of `take`."""
         for key, _ in self._limits(user, sender):
             times = self._times.get(key)
             if times is not None and at in times:
                 times.remove(at)
 
     def uses(self) -> list[Use]:
-        """Say what each sender, user, and (`*`) everybody has used of their limits, in the order of names."""
+        """Return what each sender, each user, and all together (`*`) have used of their limits, by key."""
         now = self._clock()
         return [
             Use(key, rate, tuple(now - at for at in times), self._wait(key, rate, now))
@@ -150,7 +151,7 @@ class RateLimiter:
 
     def _limits(self, user: str, sender: str) -> list[tuple[str, Rate]]:
         own = self.rules.of_user(user) if user else None
-        # A user's name and a sender's address are often the same word: the prefix keeps them apart.
+        # A user's name and a sender's address are often equal; the prefix keeps them apart.
         first = (f"user {user}", own) if own else (f"sender {sender.lower()}", self.rules.per_sender)
         return [(key, rate) for key, rate in (first, (_ALL, self.rules.overall)) if rate.memory]
 
@@ -162,7 +163,7 @@ class RateLimiter:
         if not times:
             return []
         if times[-1] > now:
-            # The clock was turned back: what it counted then would block for as long as it was ahead.
+            # The clock was set back. Uncorrected, these times would count for as long as it was ahead.
             ahead = times[-1] - now
             times = self._times[key] = deque((at - ahead for at in times), maxlen=times.maxlen)
         waits = [
@@ -182,6 +183,6 @@ class RateLimiter:
             self._prune(at)
 
     def _prune(self, now: float) -> None:
-        """Forget who sent nothing for a day: a program may make a new sender for each message."""
+        """Remove keys without messages for a day, because a program may use a new sender for each message."""
         self._times = {key: times for key, times in self._times.items() if times and times[-1] > now - DAY}
         self._prune_at = max(1024, 2 * len(self._times))

@@ -1,7 +1,7 @@
-"""Clients that are known by the network that they connect from (`listeners[].trustedNetworks`).
+"""Identifies clients by the network that they connect from (`listeners[].trustedNetworks`).
 
-The address is the kernel's word for where a TCP connection comes from. Nothing that a client says counts:
-there is no PROXY protocol and no XCLIENT here.
+The address is that of the TCP connection, from the kernel. Clients cannot claim another one: the PROXY
+protocol and XCLIENT are not supported.
 """
 
 import ipaddress
@@ -14,20 +14,21 @@ from mailer.receive.peers import is_local
 
 @dataclass(frozen=True, slots=True)
 class TrustedNetwork:
-    """Hosts that submit as a user without a login."""
+    """A network whose hosts submit as a user without a login."""
 
     network: IPv4Network | IPv6Network
     user: str
 
 
 def user_at(peer: str, trusted: Sequence[TrustedNetwork]) -> str:
-    """Return whose mail it is that comes from an address; empty: nobody's, it must log in.
+    """Return the user that an address is trusted to be; empty: none, the client must log in.
 
-    The smallest network that has the address counts, so that one host may be another user than its network.
+    The smallest network that contains the address counts, so that one host may be another user than the rest
+    of its network.
 
     Args:
-        peer: as the kernel writes it, an IPv6 one with its zone.
-        trusted: of the listener that it came to.
+        peer: the address as the kernel writes it; an IPv6 address may have a zone.
+        trusted: the trusted networks of the listener that the client connected to.
     """
     if not trusted or is_local(peer):
         return ""
@@ -36,7 +37,7 @@ def user_at(peer: str, trusted: Sequence[TrustedNetwork]) -> str:
     except ValueError:
         return ""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        # At a socket of both families, which a service manager may open.
+        # The socket serves both families; a service manager may open one like that.
         address = address.ipv4_mapped
     found = [each for each in trusted if address in each.network]
     return max(found, key=lambda each: each.network.prefixlen).user if found else ""

@@ -1,4 +1,4 @@
-"""The users file, read again when it changes; a version that cannot be used is not loaded."""
+"""The users file, reloaded when it changes; a version that cannot be used is not loaded."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from mailer.receive.users.auth import Identity
 from mailer.receive.users.rates import Rate
 
 _CHECK_EVERY = 1.0
-"""Seconds between two looks at the file."""
+"""Seconds between two checks of the file."""
 
 
 class UserList:
-    """Everybody who may log in, by name."""
+    """All accounts that may log in, and their limits, by name."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class UserList:
         """Read the file.
 
         Args:
-            path: the users file, which need not be there.
-            own: accounts that the configuration itself names; they come first.
-            limits: what a user whose own limits are given in part takes the rest from.
+            path: the users file, which need not exist.
+            own: accounts from the configuration itself, which take precedence.
+            limits: the general limits, which complete a user's own limits if only one is set.
             now: monotonic seconds.
-            on_trouble: told once what is wrong with a file that cannot be used.
-            owners: whose file is trusted; None: root's and ours.
+            on_trouble: called once with what is wrong with a file that cannot be used.
+            owners: the trusted owners of the file; None: root and this process's user.
 
         Raises:
             ConfigError, OSError: the file cannot be used.
@@ -53,29 +53,29 @@ class UserList:
         self._take(read_users(path, owners))
 
     def accounts(self) -> Mapping[str, Account]:
-        """Return everybody, as of a second ago at most."""
+        """Return all accounts, from the file as it was at most a second ago."""
         if self._now() - self._checked >= _CHECK_EVERY:
             self._checked = self._now()
             self._refresh()
         return self._accounts
 
     def rate(self, user: str) -> Rate | None:
-        """Return a user's own limits; None: there are none."""
+        """Return a user's own limits; None: the user has none."""
         return self._rates.get(user)
 
     @property
     def rates(self) -> Mapping[str, Rate]:
-        """Everybody's own limits."""
+        """The limits of all users that have their own."""
         return self._rates
 
     @property
     def others(self) -> bool:
-        """Somebody is in the file."""
+        """Whether the file has any user besides the configuration's own accounts."""
         return len(self._accounts) > len(self._own)
 
     @property
     def limited(self) -> bool:
-        """Somebody has limits of their own."""
+        """Whether any user has limits of their own."""
         return bool(self._rates)
 
     def _refresh(self) -> None:
@@ -83,7 +83,7 @@ class UserList:
             stamp = self._look()
             if stamp == self._stamp:
                 return
-            # Noted first: a file that is no good is complained of once.
+            # Stored before loading, so that an unusable file is reported once.
             self._stamp = stamp
             self._take(read_users(self._path, self._owners))
         except (OSError, ConfigError) as error:

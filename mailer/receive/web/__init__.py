@@ -1,1 +1,1 @@
-"""Submission by HTTP (`submitHttp`): a front to the SMTP session, which has all the rules."""
+"""Submission by HTTP (`submitHttp`): a front end to the SMTP session, which applies all rules."""

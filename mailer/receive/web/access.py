@@ -1,8 +1,8 @@
-"""Access to submission over HTTP: by a user's token, and for no other site's page in a browser.
+"""Access control for submission over HTTP: requires a user's token, and refuses requests from web pages.
 
-A browser sends requests wherever a page has it send them. So a request must name this server as its host
-(else a name that was made to mean 127.0.0.1 would do), must come from no page at all, and must carry a token,
-which no browser adds by itself; there are no cookies.
+A page can make a browser send requests to any server. So a request must name this server in its Host field
+(against DNS rebinding to 127.0.0.1), must not come from a page, and must carry a token, which a browser never
+adds by itself; there are no cookies.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from mailer.receive.web.exchange import Asked, Problem
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.IGNORECASE)
-"""RFC 6750 2.1."""
-_NOBODY = "(bearer token)"
-"""Whose failed logins those are: a token names nobody."""
+"""A bearer token (RFC 6750 2.1)."""
+_UNKNOWN_USER = "(bearer token)"
+"""The user name under which failures are counted and logged, because a token names no user."""
 
 
 def check(asked: Asked, settings: Settings) -> None:
-    """Refuse what comes from elsewhere, or can be read as two requests.
+    """Refuse a request from a web page, for another host, or with ambiguous framing.
 
     Raises:
         Problem: 400 or 403.
@@ -45,7 +45,7 @@ def check(asked: Asked, settings: Settings) -> None:
 
 
 def _check_framing(asked: Asked) -> None:
-    """Refuse a request whose end another server on the way may have seen elsewhere (RFC 9112 11.2)."""
+    """Refuse a request whose end a proxy might see elsewhere: request smuggling (RFC 9112 11.2)."""
     lengths, codings = asked.headers.get("content-length", ()), asked.headers.get("transfer-encoding", ())
     clear = not (lengths and codings) and len(lengths) <= 1 and len(codings) <= 1
     clear = clear and all(map(_NUMBER.fullmatch, lengths))
@@ -62,7 +62,7 @@ def _names_us(host: str, asked: Asked, settings: Settings) -> bool:
     if found is None:
         return False
     name = found[1].strip("[]").removesuffix(".")
-    # The port may be another one: the end of a tunnel.
+    # The port may differ, as for a client that connects through a tunnel.
     if name in {settings.hostname.lower(), *(each.lower() for each in settings.http_names)}:
         return True
     if is_local(asked.local_address):
@@ -74,7 +74,7 @@ def _names_us(host: str, asked: Asked, settings: Settings) -> bool:
 
 
 async def identify(asked: Asked, service: Service, failures: Failures) -> Identity:
-    """Return whose token the request carries; wrong ones are counted and held back as failed logins are.
+    """Return the identity of the request's token; wrong tokens are counted and delayed like failed logins.
 
     Raises:
         Problem: 401, or 429 for a host that has guessed too often.
@@ -89,8 +89,8 @@ async def identify(asked: Asked, service: Service, failures: Failures) -> Identi
     assert service.authenticator is not None
     identity = service.authenticator.bearer(found[1])
     if identity is None:
-        failures.tell(service.store.log, asked.peer, _NOBODY)
-        await asyncio.sleep(failures.note(asked.peer, _NOBODY))
+        failures.tell(service.store.log, asked.peer, _UNKNOWN_USER)
+        await asyncio.sleep(failures.note(asked.peer, _UNKNOWN_USER))
         raise _unauthorised("the token is nobody's; mailer user token NAME makes a new one")
     return identity
 

@@ -1,4 +1,4 @@
-"""From a mail's parts to a message, by the builder of `email`; no header field can be put in by a value."""
+"""Composes a message from the parts of a mail, with `email`; a value cannot inject a header field."""
 
 import re
 import unicodedata
@@ -15,15 +15,15 @@ from mailer.receive.dialogue import Envelope
 from mailer.receive.web.document import Attachment, Mail, several
 from mailer.receive.web.exchange import Problem
 
-_FOLD, _LONGEST = 78, 998
-"""Octets of a line of the header: those to stay below, and the most (RFC 5322 2.1.1)."""
+_RECOMMENDED_LINE, _MAX_LINE = 78, 998
+"""Octets of a header line: the recommended and the absolute limit (RFC 5322 2.1.1)."""
 
 
 class _Policy(EmailPolicy):
-    """Writes ASCII values as they are, folded at their blanks.
+    """Writes ASCII values unchanged, folded at their blanks.
 
-    Python's own folding makes encoded words of whatever is too long for a line, also in fields where nobody
-    decodes them: the address of `List-Unsubscribe`, the ids of `In-Reply-To`.
+    Python's own folding turns words that are too long for a line into encoded words, even in fields where
+    they are not decoded: the address of `List-Unsubscribe`, the ids of `In-Reply-To`.
     """
 
     def header_store_parse(self, name: str, value: object) -> tuple[str, Any]:
@@ -35,33 +35,33 @@ class _Policy(EmailPolicy):
         if lookalike or mime or not text.strip(" ") or not (text.isascii() and text.isprintable()):
             return name, parsed
         lines = _fold(name, text.strip(" "))
-        if max(map(len, lines)) <= _LONGEST:
+        if max(map(len, lines)) <= _MAX_LINE:
             return name, "\r\n".join(lines).removeprefix(f"{name}: ")
         if name == "Subject":
             return name, parsed
-        raise ValueError(f"a part without blanks makes a line of more than {_LONGEST} octets")
+        raise ValueError(f"a part without blanks makes a line of more than {_MAX_LINE} octets")
 
 
 def _fold(name: str, text: str) -> list[str]:
     lines = [f"{name}:"]
     for word in re.findall(" *[^ ]+", f" {text}"):
-        if len(lines[-1]) + len(word) > _FOLD and lines != [f"{name}:"]:
+        if len(lines[-1]) + len(word) > _RECOMMENDED_LINE and lines != [f"{name}:"]:
             lines.append("")
         lines[-1] += word
     return lines
 
 
-# Readable by every next hop, whatever it offers.
+# Accepted by every next hop, whatever extensions it offers.
 _ASCII = _Policy(linesep="\r\n", cte_type="7bit", refold_source="none")
 _UTF8 = _ASCII.clone(utf8=True)
-"""RFC 6532, for addresses beyond ASCII, which have no other form."""
+"""For addresses beyond ASCII, which need a header in UTF-8 (RFC 6532)."""
 _NAMED = re.compile(r'\s*(?P<name>"(?:[^"\\]|\\.)*"|[^"<>]*?)\s*<(?P<address>[^<>]*)>\s*')
 _FIELD = re.compile(r"[!-9;-~]{1,76}")
-"""RFC 5322 3.6.8, printable ASCII less the colon."""
+"""A field name: printable ASCII except the colon (RFC 5322 3.6.8)."""
 _TYPE = re.compile(r"([A-Za-z0-9!#$&^_.+-]{1,127})/([A-Za-z0-9!#$&^_.+-]{1,127})")
-"""RFC 6838 4.2; parameters are ours to write."""
+"""A media type without parameters, which this module adds (RFC 6838 4.2)."""
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,200}")
-_OURS = frozenset(
+_RESERVED = frozenset(
     {
         "from",
         "to",
@@ -75,11 +75,11 @@ _OURS = frozenset(
         "idempotency-key",
     }
 )
-"""Fields that have a key of their own, or that nobody gives."""
+"""Fields that a client cannot set in `headers`: they have a key in the JSON, or are added or dropped here."""
 
 
 def addresses(written: Iterable[str], key: str) -> list[Address]:
-    """Read addresses; raises Problem."""
+    """Parse addresses; raises Problem."""
     return [_address(each, f"$.{key}") for each in written]
 
 
@@ -101,7 +101,7 @@ def _address(written: str, where: str) -> Address:
 
 
 def envelope_of(mail: Mail) -> Envelope:
-    """Return whom a mail is from and for; raises Problem."""
+    """Return the envelope of a mail; raises Problem."""
     named = ((mail.to, "to"), (mail.cc, "cc"), (mail.bcc, "bcc"))
     recipients = [each for written, key in named for each in addresses(several(written), key)]
     if not recipients:
@@ -112,14 +112,14 @@ def envelope_of(mail: Mail) -> Envelope:
     if mail.raw is not None and not mail.from_:
         return Envelope("", tuple(each.addr_spec for each in recipients))
     [author] = addresses([mail.from_], "from")
-    # Not part of the envelope, and in the header all the same.
+    # Reply-To is not part of the envelope, but an address beyond ASCII in the header needs SMTPUTF8, too.
     replied = addresses(several(mail.reply_to), "replyTo")
     utf8 = not all(each.addr_spec.isascii() for each in replied)
     return Envelope(author.addr_spec, tuple(each.addr_spec for each in recipients), utf8=utf8)
 
 
 def compose(mail: Mail) -> bytes:
-    """Make the message; raises Problem for what cannot stand in one."""
+    """Return the message; raises Problem for a value that cannot be part of one."""
     author = addresses([mail.from_], "from")
     to, cc = (addresses(several(each), key) for each, key in ((mail.to, "to"), (mail.cc, "cc")))
     reply_to = addresses(several(mail.reply_to), "replyTo")
@@ -143,7 +143,7 @@ def _add_field(message: EmailMessage, name: str, value: str) -> None:
     if not _FIELD.fullmatch(name):
         raise _unfit("$.headers: a name is printable ASCII without blanks and colons, of 76 octets at most")
     where = f"$.headers.{name}"
-    if name.lower() in _OURS or name.lower().startswith("content-"):
+    if name.lower() in _RESERVED or name.lower().startswith("content-"):
         raise _unfit(f"{where}: this field has a key of its own, or is not yours to give")
     _check_text(value, where)
     try:
@@ -151,7 +151,7 @@ def _add_field(message: EmailMessage, name: str, value: str) -> None:
         message.policy.fold_binary(*list(message.raw_items())[-1])
     except (ValueError, MessageError) as error:
         raise _unfit(f"{where}: {error}") from None
-    except Exception as error:  # noqa: BLE001 - the parsers of `email` raise what they happen to meet
+    except Exception as error:  # noqa: BLE001 - the parsers of `email` raise all kinds of exceptions
         words = f"{where}: this cannot be written in that field; correct its syntax ({type(error).__name__})"
         raise _unfit(words) from None
 
@@ -196,7 +196,7 @@ def _add_related(message: EmailMessage, attachment: Attachment) -> None:
 
 def _type(attachment: Attachment) -> tuple[str, str]:
     found = _TYPE.fullmatch(attachment.content_type)
-    # Those have parts of their own, which base64 must not hide (RFC 2045 6.4).
+    # Messages and multiparts must not be encoded in base64 (RFC 2045 6.4).
     if not found or found[1].lower() in {"message", "multipart"}:
         raise _unfit("$.attachments: a contentType is like application/pdf, without parameters")
     return found[1], found[2]
@@ -208,7 +208,7 @@ def _filename(attachment: Attachment) -> str:
 
 
 def _lines(text: str | None) -> str | None:
-    """End lines as the builder takes them."""
+    """Return a text with LF line ends, as `email` requires; raises Problem."""
     if text is None:
         return None
     if "\0" in text:
@@ -221,7 +221,7 @@ def _lines(text: str | None) -> str | None:
 
 
 def _check_text(text: str, where: str) -> None:
-    """Refuse what could end a line of the header, for anybody who reads it."""
+    """Refuse every character that any program might take for the end of a header line."""
     if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):
         raise _unfit(f"{where}: a line end or another control character stands in it; nothing was queued")
 

@@ -1,7 +1,8 @@
-"""The JSON of a mail: read strictly, and in bounded memory whatever was sent.
+"""Parses the JSON of a mail, strictly and in bounded memory.
 
-A parser makes an object of each two octets of `[[],[],...`, tens of times what came. So the document's shape
-is judged first, by operations on its bytes: how many strings it has, and what is left of it without them.
+A JSON parser creates an object for every two octets of `[[],[],...`, which takes tens of times the memory of
+the input. So the structure is checked first with operations on bytes: how many strings the document has, and
+how much is left without them.
 """
 
 import json
@@ -14,21 +15,21 @@ import msgspec
 
 from mailer.receive.web.exchange import Problem
 
-_MOST_STRINGS = 50_000
-"""Keys included; a mail may have 20,000 recipients."""
-_MOST_BESIDE = 256 * 1024
-"""Octets outside of strings: punctuation, blanks and words."""
-_MOST_DEEP = 4
-"""Levels; a mail has three."""
-_LONG = 200
-"""Octets; our own keys are shorter."""
+_MAX_STRINGS = 50_000
+"""Strings in a document, including keys; a mail may have 20,000 recipients."""
+_MAX_OUTSIDE = 256 * 1024
+"""Octets outside of strings: punctuation, white space and literals."""
+_MAX_DEPTH = 4
+"""Levels of nesting; a mail has three."""
+_MAX_KEY = 200
+"""Octets of a string that is left out of the check for repeated keys; all valid keys are shorter."""
 
 Text = Annotated[str, msgspec.Meta(max_length=998)]
-"""One line."""
+"""A string that becomes one line of the message."""
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A file, or with `contentId` a part that the HTML refers to as `cid:...`."""
+    """An attached file, or with `contentId` a part that the HTML refers to as `cid:...`."""
 
     content: bytes
     """Base64 in the JSON."""
@@ -38,7 +39,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What a client posts; addresses are `name@domain` or `Name <name@domain>`."""
+    """The mail that a client posts; addresses are `name@domain` or `Name <name@domain>`."""
 
     from_: Text = msgspec.field(name="from", default="")
     to: tuple[Text, ...] | Text = ()
@@ -51,8 +52,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     attachments: tuple[Attachment, ...] = ()
     headers: dict[Text, Text] = {}
     raw: bytes | None = None
-    """Instead of all that makes a message: the message itself, in base64. `from` and the recipients are its
-    envelope."""
+    """A complete message, base64 in the JSON, in place of the keys that describe one. `from` and the
+    recipients are its envelope."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -60,16 +61,16 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
 
 
 def several(value: Sequence[str] | str) -> tuple[str, ...]:
-    """Return what may be given as one string or as a list."""
+    """Return the values of a key that may be one string or a list."""
     return ((value,) if value else ()) if isinstance(value, str) else tuple(value)
 
 
 def read(document: bytes) -> Mail:
-    """Read a mail.
+    """Parse a mail.
 
     Raises:
-        Problem: 400 for what is not JSON, or has too much in it; 422 for a key or value that a mail does not
-            have. The words name the place, and repeat no value.
+        Problem: 400 for a document that is not JSON or is too complex; 422 for an unknown key or a wrong
+            value. Its text names the place and repeats no value.
     """
     _judge_shape(document)
     try:
@@ -81,21 +82,21 @@ def read(document: bytes) -> Mail:
 
 
 def _judge_shape(document: bytes) -> None:
-    # What an escape stands for does not matter here; without those of the quotes, quotes delimit strings.
+    # Remove escaped quotes and backslashes, so that every remaining quote delimits a string.
     plain = document.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') > 2 * _MOST_STRINGS:
-        raise _bad(f"the JSON has more than {_MOST_STRINGS} strings")
+    if plain.count(b'"') > 2 * _MAX_STRINGS:
+        raise _bad(f"the JSON has more than {_MAX_STRINGS} strings")
     parts = plain.split(b'"')
     beside = b"".join(parts[::2])
-    if len(beside) > _MOST_BESIDE:
-        raise _bad(f"the JSON has more than {_MOST_BESIDE} octets beside its strings")
-    if _depth(beside) > _MOST_DEEP:
-        raise _bad(f"the JSON is nested deeper than {_MOST_DEEP} levels")
-    parts[1::2] = (each if len(each) < _LONG else b"" for each in parts[1::2])
+    if len(beside) > _MAX_OUTSIDE:
+        raise _bad(f"the JSON has more than {_MAX_OUTSIDE} octets beside its strings")
+    if _depth(beside) > _MAX_DEPTH:
+        raise _bad(f"the JSON is nested deeper than {_MAX_DEPTH} levels")
+    parts[1::2] = (each if len(each) < _MAX_KEY else b"" for each in parts[1::2])
     try:
         json.loads(b'"'.join(parts), object_pairs_hook=_once, parse_constant=_no_number)
     except ValueError as error:
-        # Of the reduced document: the places that it names are not those of the client's.
+        # Only the message: the positions are those of the reduced document, and mean nothing to the client.
         raise _bad(f"the body is not valid JSON: {getattr(error, 'msg', error)}") from None
 
 

@@ -1,6 +1,6 @@
-"""HTTP as the rest of this package sees it: a request, an answer and a refusal as plain values.
+"""HTTP requests, responses and errors as plain values, for the rest of this package.
 
-`server` is the only module that knows the library which speaks the protocol.
+Only `server` uses the HTTP library.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ from mailer.mail.reply import Reply, printable, printable_json
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 SOON = 60
-"""Seconds after which to come again, where nobody knows better."""
+"""Seconds in Retry-After if no better value is known."""
 
 Pieces = AsyncIterator[bytes]
 
@@ -31,34 +31,34 @@ async def _no_need() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, its body not read yet."""
+    """One request, whose body has not been read yet."""
 
     method: str
     path: str
-    """Beginning with a slash, and not decoded: no path of ours has an escape in it."""
+    """The path, beginning with a slash. It is not decoded, because no valid path has an escape in it."""
     peer: str
     """The client's IP address, as the kernel writes it."""
     local_address: str
-    """Ours, to which it connected."""
+    """The address of this server that it connected to."""
     version: tuple[int, int]
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By name in lower case, each value in the order of the request."""
+    """The values of each field in order, by its name in lower case."""
     query: tuple[tuple[str, str], ...] = ()
     pieces: Callable[[], Pieces] = _nothing
-    """Reads the body, some 64 KiB at a time; raises `Problem` when it comes too slowly, and `Gone`."""
+    """Reads the body, some 64 KiB at a time; raises `Problem` if it arrives too slowly, and `Gone`."""
     go_ahead: Callable[[], Awaitable[None]] = _no_need
-    """Asks a client for its body that waits to be asked (RFC 9110 10.1.1)."""
+    """Sends 100 Continue if the client waits for it before it sends the body (RFC 9110 10.1.1)."""
     on_known: Callable[[str], None] = lambda _user: None
-    """Given whose valid token the client has shown: its connection does not give way to others' from then on.
-    Raises `Problem` when that user has too many connections."""
+    """Called with the user of a valid token: the connection is then no longer closed to make room for others.
+    Raises `Problem` if that user has too many connections."""
 
     def header(self, name: str) -> str:
-        """Return a field's only or first value; empty when there is none."""
+        """Return a field's first value; empty if there is none."""
         return next(iter(self.headers.get(name, ())), "")
 
     @property
     def length(self) -> int | None:
-        """Octets of the body; None: it comes in chunks, and will tell by its end."""
+        """Octets of the body; None: it is chunked, and its length is not known before its end."""
         if "transfer-encoding" in self.headers:
             return None
         return int(self.header("content-length") or 0)
@@ -66,7 +66,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the client gets."""
+    """A response."""
 
     body: bytes
     status: int = HTTPStatus.OK
@@ -75,7 +75,7 @@ class Answer:
 
 
 class Gone(ConnectionError):
-    """The client left before all of its request was here: nothing comes of it, and nobody is answered."""
+    """The client disconnected before its request was complete; nothing is queued, and no response is sent."""
 
 
 _BY_ENHANCED = {
@@ -84,20 +84,20 @@ _BY_ENHANCED = {
     "4.7.1": HTTPStatus.TOO_MANY_REQUESTS,
     # draft-ietf-httpapi-idempotency-key-header 2.7: the first request is still being worked on.
     "4.5.0": HTTPStatus.CONFLICT,
-    # It would be refused again however often: the client is to send to fewer.
+    # Too many recipients: temporary in SMTP, but an HTTP client that only repeats the request never succeeds.
     "4.5.3": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 
 def status_of(reply: Reply) -> HTTPStatus:
-    """Return the status that says in HTTP what a refusal says in SMTP."""
+    """Return the HTTP status that corresponds to an SMTP refusal."""
     if (found := _BY_ENHANCED.get(reply.enhanced)) is not None:
         return found
     return HTTPStatus.UNPROCESSABLE_ENTITY if reply.permanent else HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Problem(Exception):
-    """A request that is refused; the client gets it as RFC 9457 has it."""
+    """A refused request; the response is a problem document (RFC 9457)."""
 
     def __init__(
         self,
@@ -108,15 +108,15 @@ class Problem(Exception):
         refused: Mapping[str, Reply] | None = None,
         close: bool = False,
     ) -> None:
-        """Say why.
+        """Describe the refusal.
 
         Args:
-            status: of the answer.
+            status: the HTTP status.
             detail: what is wrong, and what to do.
-            headers: more fields of the answer.
-            reply: the session's, if it was that which refused.
-            refused: recipients that were refused, each with its reply.
-            close: end the connection: what else is on it cannot be trusted, or is not worth reading.
+            headers: additional header fields of the response.
+            reply: the SMTP reply, if the session refused the message.
+            refused: the refused recipients, each with its SMTP reply.
+            close: close the connection, because further input cannot be trusted or is not worth reading.
         """
         super().__init__(detail)
         self.status = status
@@ -129,7 +129,7 @@ class Problem(Exception):
     def of(
         cls, reply: Reply, *, refused: Mapping[str, Reply] | None = None, retry_after: int = SOON
     ) -> "Problem":
-        """Make one of a session's refusal; a temporary one says when to come again."""
+        """Convert a session's refusal; a temporary one gets a Retry-After field."""
         status, words = status_of(reply), " ".join(reply.lines).removeprefix(f"{reply.enhanced} ")
         again = (("Retry-After", str(retry_after)),) if reply.temporary and status != 422 else ()
         return cls(status, printable(words), *again, reply=reply, refused=refused)
@@ -156,6 +156,6 @@ def _told(reply: Reply) -> dict[str, object]:
 
 
 def json(value: object, status: int = HTTPStatus.OK, *headers: tuple[str, str], kind: str = JSON) -> Answer:
-    """Answer with a value; what clients sent that was no UTF-8 must have been made printable."""
+    """Return a response with a value as JSON; strings from clients must be printable UTF-8 already."""
     text = printable_json(msgspec.json.encode(value).decode())
     return Answer(text.encode(), status, kind, headers)

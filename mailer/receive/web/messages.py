@@ -1,4 +1,4 @@
-"""The requests of /v1, of which `openapi.json` is the contract: mail is posted, and asked about."""
+"""Serves the requests of /v1, which `openapi.json` specifies: post a message, and get its status."""
 
 import asyncio
 import re
@@ -24,16 +24,16 @@ from mailer.receive.web.exchange import JSON, Answer, Asked, Pieces, Problem, js
 from mailer.spool.ids import is_id
 
 _NAME = "http"
-"""What the session is greeted with, and `Received` shows beside the client's address."""
+"""The EHLO name given to the session, which `Received` shows with the client's address."""
 _MESSAGE = "/v1/messages"
 _RAW = "message/rfc822"
 _KEY = "idempotency-key"
 _QUEUED = re.compile(r"queued as ([0-9A-Z]{26})( \(before)?")
 _PIECE = 64 * 1024
-_SMALL = 256 * 1024
-"""Octets of JSON that are gathered without asking whether there is memory."""
-_MOST_GATHERED = 64 * 2**20
-"""Octets of larger JSON documents that are in memory at once; who needs more comes again."""
+_UNCOUNTED = 256 * 1024
+"""Octets of a JSON document that does not count against `_MAX_GATHERED`."""
+_MAX_GATHERED = 64 * 2**20
+"""Octets of all larger JSON documents in memory together; beyond that, requests are refused temporarily."""
 
 _REHEARSAL = Mail(
     from_="\u00e4 <a@example.com>",
@@ -43,10 +43,11 @@ _REHEARSAL = Mail(
     attachments=(Attachment(content=b"\0", filename="\u00e4"), Attachment(content=b"\0", content_id="a")),
     headers={"X-A": "\u00e4"},
 )
-"""Has everything that takes a module of its own to write."""
+"""A mail that uses every feature for which `email` imports another module."""
 
 Lookup = Callable[[str, str], Mapping[str, object] | None]
-"""Given a user and an id, tells what became of that user's message; None: the user has none. It may block."""
+"""Returns the status of a user's message, given the user and the message's id; None: the user has no such
+message. It may block."""
 
 
 def nothing_known(_user: str, _id: str) -> None:
@@ -55,33 +56,33 @@ def nothing_known(_user: str, _id: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What the requests are answered with."""
+    """The parts of the receiver that requests need."""
 
     service: Callable[[], Service]
-    """Of now: it is replaced when the configuration is read again."""
+    """Returns the current service, which is replaced when the configuration is reloaded."""
     failures: Failures
     connect: Callable[[str, str], socket.socket]
-    """Begins a session for a user from a peer, and returns its client's end; raises OSError."""
+    """Starts a session for a user from a peer, and returns the client's end of it; raises OSError."""
     lookup: Lookup
 
 
 class Messages:
-    """Answers requests."""
+    """Routes and serves requests."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
         self._gathered = 0
-        # A large mail is built by a thread for a second; the session's loop shares the interpreter with it.
+        # Composing a large mail takes a thread a second, and slows down the event loop; so one at a time.
         self._composing = asyncio.Semaphore(1)
         # One search through the ledger at a time.
         self._looking = asyncio.Semaphore(1)
-        # Parts of `email` are imported, and the file is read, when they are first needed: now, for later this
-        # process is the spool's owner, who may be unable to.
+        # `email` imports some modules, and `openapi` reads its file, when first used. Do that now: later this
+        # process runs as the spool's owner, who may not be able to read them.
         compose(_REHEARSAL)
         openapi()
 
     async def answer(self, asked: Asked) -> Answer:
-        """Answer a request; raises Problem, and Gone when its client has left."""
+        """Return the response to a request; raises Problem, and Gone if the client has disconnected."""
         check(asked, self._doors.service().settings)
         if asked.path == "/v1/openapi.json":
             _only(asked, "GET")
@@ -102,7 +103,7 @@ class Messages:
             async with self._looking:
                 found = await asyncio.to_thread(self._doors.lookup, user, name)
         if found is None:
-            # Of somebody else's message nobody learns that it is there.
+            # The response does not reveal whether another user has a message with this id.
             words = "you have submitted no message with this id, or it is older than the log (logRetention)"
             raise Problem(HTTPStatus.NOT_FOUND, words)
         return json(found)
@@ -124,9 +125,9 @@ class Messages:
             return await self._submit(asked, user, envelope, _cut(key + content), key)
 
     async def _made(self, written: bytes) -> tuple[bytes, Envelope]:
-        """Return the message and the envelope of what came as JSON."""
+        """Return the message and the envelope that a JSON document describes."""
         mail = document.read(written)
-        # It is as large as what is made of it, and that is made with copies.
+        # Free the memory: composing makes several copies of about this size.
         del written
         envelope = envelope_of(mail)
         if mail.raw is not None:
@@ -138,14 +139,14 @@ class Messages:
     async def _submit(
         self, asked: Asked, user: str, envelope: Envelope, pieces: Pieces, key: bytes
     ) -> Answer:
-        """Have the session take a message.
+        """Submit a message through a session.
 
         Args:
             asked: the request.
-            user: whose it is.
-            envelope: its size without the key.
-            pieces: its octets, the key among them.
-            key: the field that begins them, or nothing.
+            user: the user that submits it.
+            envelope: its envelope, with the size without `key`.
+            pieces: the message's octets, beginning with `key`.
+            key: the Idempotency-Key field, or nothing.
         """
         try:
             connection = self._doors.connect(user, asked.peer)
@@ -175,9 +176,9 @@ class Messages:
         return identity
 
     async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:
-        """Read a JSON document; raises Problem for one that is too large, or for which there is no memory."""
-        # Base64 is four thirds of what it stands for, in the message too; the rest is for escapes.
-        most = self._doors.service().settings.max_message_size * 3 // 2 + _SMALL
+        """Read a JSON document; raises Problem if it is too large, or too much memory is in use."""
+        # Base64 takes four thirds of the octets it encodes, in the message too; the rest is for JSON escapes.
+        most = self._doors.service().settings.max_message_size * 3 // 2 + _UNCOUNTED
         if (asked.length or 0) > most:
             raise _too_large(most)
         await asked.go_ahead()
@@ -191,15 +192,15 @@ class Messages:
 
     @contextmanager
     def _claim(self) -> Iterator[Callable[[int], None]]:
-        """Count what one document holds of the memory for all, until its message is submitted."""
+        """Count one document's memory against the limit for all, until its message is submitted."""
         held = 0
 
         def claim(octets: int) -> None:
             nonlocal held
-            if octets > _SMALL:
+            if octets > _UNCOUNTED:
                 self._gathered += octets - held
                 held = octets
-                if self._gathered > _MOST_GATHERED:
+                if self._gathered > _MAX_GATHERED:
                     raise Problem.of(_NO_MEMORY)
 
         try:
@@ -213,7 +214,7 @@ _NO_MEMORY = Reply(452, ("4.3.1 Too many large JSON documents at once; try again
 
 @cache
 def openapi() -> bytes:
-    """Return the description of all this."""
+    """Return the OpenAPI description of this interface."""
     return files("mailer.receive.web").joinpath("openapi.json").read_bytes()
 
 
@@ -230,7 +231,7 @@ def _accepted(reply: Reply) -> Answer:
 
 
 def _enveloped(asked: Asked) -> Envelope:
-    """Read the envelope of a message that comes as it is: `?from=a@b&to=c@d&to=e@f`."""
+    """Return the envelope of a message/rfc822 request, from its query: `?from=a@b&to=c@d&to=e@f`."""
     senders = [value for name, value in asked.query if name == "from"]
     recipients = tuple(value for name, value in asked.query if name == "to")
     unknown = [name for name, _ in asked.query if name not in {"from", "to"}]
@@ -241,9 +242,9 @@ def _enveloped(asked: Asked) -> Envelope:
 
 
 def _key_line(asked: Asked) -> bytes:
-    """Return the field that has the session obey the request's idempotency key."""
+    """Return the request's idempotency key as a header field for the session."""
     values = asked.headers.get(_KEY, ())
-    # Whether it is one, and only one, is for the session to say.
+    # The session checks that there is only one, and that it is valid.
     return b"".join(b"Idempotency-Key: %s\r\n" % value.encode("utf-8", "surrogateescape") for value in values)
 
 

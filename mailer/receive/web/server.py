@@ -1,7 +1,6 @@
-"""The HTTP server: connections, and the bounds of what a client may send; aiohttp is here alone.
+"""The HTTP server: connections, and limits on what a client may send. Only this module uses aiohttp.
 
-It knows no path: `messages` answers. A body is read as it comes and never kept, so that memory does not grow
-with the mail.
+`messages` serves the paths. A body is streamed and not kept, so that memory does not grow with the mail.
 """
 
 import asyncio
@@ -23,29 +22,30 @@ from mailer.receive.web.exchange import Answer, Asked, Gone, Pieces, Problem
 from mailer.receive.web.messages import Messages
 
 MOST = 512
-"""Connections at once. A session of SMTP takes a mail in a moment, and so does one of these."""
+"""Concurrent connections. Submitting a mail takes only a moment."""
 MOST_OF_ONE = MOST // 4
-"""Of them with one user's token: one program that leaks connections leaves places to the others."""
+"""Concurrent connections with one user's token: a program that leaks connections must not use up all."""
 MAX_HEAD = 32 * 1024
 """Octets of a request's head (nginx: 4 times 8 KiB)."""
 _MAX_LINE = 8190
-"""Octets of its first line, which may name a hundred recipients (Apache: 8190)."""
+"""Octets of a request line, which may name a hundred recipients, or of a header field (Apache: 8190)."""
 _MAX_FIELDS = 64
 HEAD_TIMEOUT = 10.0
 """Seconds for a request's head (Apache: 20 to 40, nginx: 60)."""
 _BODY_PATIENCE = 20.0
-"""Seconds to wait for a body, and one more for each `_MIN_RATE` octets that came (Apache: the same)."""
+"""Seconds to wait for a body, plus one for each `_MIN_RATE` octets received (Apache: the same)."""
 _MIN_RATE = 500
-_LONGEST = 3600.0
-"""Seconds to wait for a body in any case; what a session has for one DATA."""
+"""Octets of a body a second, at least."""
+_MAX_BODY_TIME = 3600.0
+"""Seconds to wait for a body at most; a session allows the same for one message."""
 KEEP_ALIVE = 30.0
-"""Seconds that an idle connection stays."""
+"""Seconds that an idle connection is kept open."""
 _LINGER = 2.0
-"""Seconds in which the rest of a refused request is read, so that the client reads the answer."""
-_LAST_WORDS = 2.0
-"""Seconds for what is under way to see that its connection was dropped."""
+"""Seconds to go on reading a refused request, so that the client gets to read the response."""
+_ABORT_GRACE = 2.0
+"""Seconds for requests in progress to notice that their connection was dropped."""
 _BUFFER = 64 * 1024
-"""Octets of a body that are read ahead."""
+"""Octets of a body to read ahead."""
 
 _ALWAYS = {
     "Server": "mailer",
@@ -54,19 +54,24 @@ _ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Fields of every answer."""
+"""Header fields of every response."""
 
 
 class HttpServer:
-    """Answers on the connections that it is given."""
+    """Serves HTTP on the connections that it is given."""
 
     def __init__(self, messages: Messages, on_defect: Callable[[str], None]) -> None:
-        """Args: on_defect: told of an error of ours, by the name of its type."""
+        """Prepare to serve.
+
+        Args:
+            messages: serves the requests.
+            on_defect: called with the type name of an unexpected exception.
+        """
         self._messages = messages
         self._on_defect = on_defect
         self._manager = web.Server(self._respond)
         self._tasks: dict[asyncio.Task[None], _Connection] = {}
-        """In the order of arrival."""
+        """The connections, oldest first."""
         self._stopping = False
 
     @property
@@ -81,7 +86,7 @@ class HttpServer:
         *,
         local: bool,
     ) -> None:
-        """Answer on an accepted connection, which is closed when `on_end` is called."""
+        """Serve an accepted connection; `on_end` is called when it has been closed."""
         protocol = _Connection(self._manager, asyncio.get_running_loop(), local=local)
         task = asyncio.ensure_future(self._serve(protocol, connection, context))
         self._tasks[task] = protocol
@@ -89,16 +94,16 @@ class HttpServer:
         task.add_done_callback(lambda _: on_end())
 
     def make_room(self, *, local: bool) -> bool:
-        """Close the oldest connection that has shown no valid token; tell whether there was one.
+        """Close the oldest connection that has shown no valid token; return whether there was one.
 
-        As with `Strangers`, those beyond this host go first, and none on it goes for one of those.
+        As in `Strangers`, remote clients are closed first, and a local one is never closed for a remote one.
         """
         strangers = [pair for pair in self._tasks.items() if not pair[1].known]
         strangers.sort(key=lambda pair: pair[1].local)
         if not strangers or (strangers[0][1].local and not local):
             return False
         task, oldest = strangers[0]
-        # It ends in a moment; the next one to come needs another's place.
+        # Mark it, because it takes a moment to end; another call must close another connection.
         oldest.known = True
         if oldest.transport is None:
             task.cancel()
@@ -109,7 +114,7 @@ class HttpServer:
         self, protocol: "_Connection", connection: socket.socket, context: ssl.SSLContext | None
     ) -> None:
         loop = asyncio.get_running_loop()
-        with suppress(OSError):  # of the handshake
+        with suppress(OSError):  # the handshake failed
             await loop.connect_accepted_socket(
                 lambda: protocol,
                 connection,
@@ -117,11 +122,11 @@ class HttpServer:
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
             )
             await protocol.lost
-            # What is committed is committed, whoever listens still.
+            # Let the request in progress finish: a message may be committed although its client has gone.
             await asyncio.wait({protocol.answering})
 
     async def stop(self, within: float) -> None:
-        """Close idle connections, and the others after their answers, or after so many seconds."""
+        """Close idle connections now, and the others after their response, or after `within` seconds."""
         self._stopping = True
         for each in self._all():
             each.end_if_idle()
@@ -130,9 +135,9 @@ class HttpServer:
         for each in self._all():
             each.abort()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LAST_WORDS)
+            await asyncio.wait(self._tasks, timeout=_ABORT_GRACE)
         for task in tuple(self._tasks):
-            # In its handshake.
+            # It is still in its handshake.
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -142,17 +147,17 @@ class HttpServer:
         return await self._messages.answer(_asked(request, partial(self._be_known, connection)))
 
     def _be_known(self, connection: "_Connection", user: str) -> None:
-        """Count a connection as a user's; with too many of theirs an idle one is closed for it.
+        """Count a connection as a user's; if the user has too many, close an idle one of them.
 
         Raises:
-            Problem: none of them is idle.
+            Problem: the user has too many connections, and none is idle.
         """
         connection.known = True
         if connection.user == user:
             return
         theirs = [each for each in self._all() if each.user == user]
         if len(theirs) >= MOST_OF_ONE:
-            # Its answer was sent: a client that pools connections opens another one.
+            # An idle one has sent its response; a client that pools connections will open another.
             idle = next((each for each in theirs if each.end_if_idle()), None)
             if idle is None:
                 words = f"{MOST_OF_ONE} requests with this user's token are under way; let one end first"
@@ -173,8 +178,8 @@ class HttpServer:
             answer, close = problem.answer(), problem.close
         except Gone:
             answer, close = Problem(HTTPStatus.BAD_REQUEST, "the request's body has no end").answer(), True
-        except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the receiver
-            # Its type only: its words may hold an address or a token.
+        except Exception as error:  # noqa: BLE001 - a defect in one response must not end the receiver
+            # Only its type, because its text may contain an address or a token.
             self._on_defect(type(error).__name__)
             answer, close = _internal_error(), True
         response = _response(answer)
@@ -184,7 +189,7 @@ class HttpServer:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, with its head bounded in time and size, and errors in our form."""
+    """aiohttp's connection, with limits on the time and size of a request's head, and our form of errors."""
 
     __slots__ = (
         "_answered",
@@ -203,7 +208,7 @@ class _Connection(web.RequestHandler):
         super().__init__(
             manager,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # which aiohttp takes
+            access_log=None,  # type: ignore[arg-type]  # aiohttp accepts None
             keepalive_timeout=KEEP_ALIVE,
             lingering_time=_LINGER,
             auto_decompress=False,
@@ -215,21 +220,21 @@ class _Connection(web.RequestHandler):
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the connection is closed."""
         self.local = local
-        """Its client is on this host."""
+        """Whether the client is on this host."""
         self.known = False
-        """It has shown a valid token, or gives way already."""
+        """Whether the client has shown a valid token; also True while the connection is being closed."""
         self.user = ""
-        """Whose token it has shown last; empty: nobody's, or it gives way to another of theirs."""
+        """The user of the last valid token; empty: none, or the connection is closed in favour of another."""
         self._patience: asyncio.TimerHandle | None = None
-        """Runs while a request's head is waited for that has begun, and the first one."""
+        """The timer for a request's head: runs until the first one is complete, and later once one begins."""
         self._head = 0
-        """Octets of it."""
+        """Octets of that head so far."""
         self._answered = 0
-        """Requests."""
+        """The number of requests that were answered."""
         self._last_body: StreamReader | None = None
-        """Of the request that is, or was last, answered: the rest of it may still be on its way."""
+        """The body of the current or last request; its rest may still arrive."""
         self._ended = False
-        """The client has closed its sending side."""
+        """Whether the client has closed its sending side."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -259,36 +264,36 @@ class _Connection(web.RequestHandler):
 
     @property
     def _in_request(self) -> bool:
-        """What comes belongs to a request whose head is whole."""
+        """Whether the input belongs to a request whose head is complete."""
         unread = self._last_body is not None and not self._last_body.is_eof()
         return unread or self._request_count > self._answered
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature; aiohttp never keeps it open
-        """Answer what was asked whole by a client that closes its sending side; nothing comes of the rest."""
+        """Still answer complete requests of a client that closes its sending side; drop incomplete ones."""
         self._ended = True
         self._break_off(self._last_body)
-        # What speaks TLS closes both sides.
+        # A client in TLS closes both sides.
         return self._request_count > self._answered and self.ssl_context is None
 
     def begin(self, request: web.BaseRequest) -> None:
-        """A request is being answered."""
+        """Note that a request is being answered."""
         self._last_body = request.content
         if self._ended:
             self._break_off(request.content)
 
     @staticmethod
     def _break_off(body: StreamReader | None) -> None:
-        """End a body that will not come whole."""
+        """Fail the reading of a body that will not be complete."""
         if body is not None and not body.is_eof():
             body.set_exception(ConnectionResetError("it ended within a request"))
 
     def end(self) -> bool:
-        """It is answered; tell whether it was the last."""
+        """Note that a request was answered; return whether it was the last one."""
         self._answered += 1
         return self._ended and self._answered == self._request_count
 
     def end_if_idle(self) -> bool:
-        """Close it if no request is being answered; tell whether that is so."""
+        """Close the connection if no request is being answered; return whether it was closed."""
         idle = self._request_count == self._answered
         if idle:
             self.force_close()
@@ -320,7 +325,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,  # noqa: ARG002 - as above
         message: str | None = None,  # noqa: ARG002 - as above; it repeats what the client sent
     ) -> web.StreamResponse:
-        """Answer what is not HTTP, or what went wrong in aiohttp itself; the connection ends."""
+        """Return the response to input that is not HTTP, or to a failure in aiohttp, and close."""
         self._stop_waiting()
         unreadable = Problem(HTTPStatus(status), "the request cannot be read")
         answer = unreadable.answer() if status < HTTPStatus.INTERNAL_SERVER_ERROR else _internal_error()
@@ -330,7 +335,7 @@ class _Connection(web.RequestHandler):
 
 
 def raw(problem: Problem) -> bytes:
-    """Write a refusal as it goes over the wire, to a client that is not served."""
+    """Encode a refusal for a client that is not served by aiohttp."""
     answer = problem.answer()
     fields = {"Content-Type": answer.kind, **dict(answer.headers), "Content-Length": str(len(answer.body))}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -368,7 +373,7 @@ def _asked(request: web.BaseRequest, on_known: Callable[[str], None]) -> Asked:
 
 
 def _query(text: str) -> tuple[tuple[str, str], ...]:
-    """Read a query; `+` is itself, as in so many addresses; octets that are not UTF-8 stay visible."""
+    """Parse a query. `+` is not decoded, because many addresses contain it; bad UTF-8 becomes surrogates."""
     pairs = (each.partition("=") for each in text.split("&") if each)
     return tuple((name, unquote(value, errors="surrogateescape")) for name, _, value in pairs)
 
@@ -380,19 +385,19 @@ async def _go_ahead(request: web.BaseRequest) -> None:
     if expected != "100-continue":
         raise Problem(HTTPStatus.EXPECTATION_FAILED, "Expect can only be 100-continue", close=True)
     transport = request.transport
-    # RFC 9110 10.1.1: a client of HTTP/1.0 cannot mean it.
+    # RFC 9110 10.1.1: the expectation of an HTTP/1.0 client must be ignored.
     if transport is not None and request.version >= (1, 1):
         transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def _pieces(request: web.BaseRequest) -> Pieces:
-    """Read a body; only the time that its client takes is counted."""
+    """Read a body; only the time spent waiting for the client counts against the limit."""
     loop, content = asyncio.get_running_loop(), request.content
     received, waited = 0, 0.0
     while True:
         began = loop.time()
         try:
-            async with asyncio.timeout(min(_BODY_PATIENCE + received / _MIN_RATE, _LONGEST) - waited):
+            async with asyncio.timeout(min(_BODY_PATIENCE + received / _MIN_RATE, _MAX_BODY_TIME) - waited):
                 piece = await content.readany()
         except TimeoutError:
             words = f"the body came too slowly: {_MIN_RATE} octets a second are the least; nothing was queued"
