@@ -1,5 +1,5 @@
-"""`mailer-sendmail`, the sendmail(8) interface: a client of the receiver's `submitSocket`, and little else.
+"""`mailer-sendmail`, the sendmail(8) interface: a small client of the receiver's `submitSocket`.
 
-cron, PHP and git start it for each mail, so it imports next to nothing: no configuration, no click, no
-dataclasses (whose `inspect` takes 15 ms). What has to be decided about a mail, the receiver decides.
+cron, PHP and git start it for each mail, so it imports very little: no configuration, no click, no
+dataclasses (which import `inspect`, 15 ms). The receiver makes all decisions about a mail.
 """

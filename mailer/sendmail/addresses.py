@@ -1,9 +1,9 @@
-"""The addresses of a To field, or of an argument: display names, comments and groups left away.
+"""Extracts the addresses of a To field or an argument, without display names, comments and group names.
 
-What comes out is what stood there, quotes of a local part included; nothing is decoded, so that no encoded
-word turns into another address. Where a recipient could be lost by reading on, the whole list is refused. An
-address in front of one in brackets, `ann@x <ann@x>`, is a display name, as every mail server has it. Linear
-in the text.
+Addresses are returned unchanged, including the quotes of a local part. Nothing is decoded, so that no encoded
+word turns into another address. If a recipient might be lost, the whole list is refused. An address before
+one in brackets, as in `ann@x <ann@x>`, is a display name, as for every mail server. The time is linear in the
+length of the text.
 """
 
 import os
@@ -14,18 +14,18 @@ _CONTROLS = frozenset(map(chr, (*range(32), 127)))
 
 
 def addresses(text: str) -> list[str]:
-    """Return the addresses of a list (RFC 5322 3.4), in order; `<>` is the empty one.
+    """Return the addresses of a list (RFC 5322 3.4), in order; `<>` is an empty address.
 
     Args:
-        text: unfolded.
+        text: the list, unfolded.
 
     Raises:
-        Failure: EX_DATAERR: a quote, a comment or a bracket does not end, there is a control character, or
-            no comma stands between two addresses.
+        Failure: with EX_DATAERR, if a quote, comment or bracket is not closed, there is a control character,
+            or a comma is missing between two addresses.
     """
     found: list[str] = []
     word, angle, at = "", None, 0  # type: str, str | None, int
-    bare, inside = "", False  # the word without what is quoted
+    bare, inside = "", False  # the word without its quoted parts; whether this is within brackets
     while at < len(text):
         letter = text[at]
         end = at + 1
@@ -35,7 +35,7 @@ def addresses(text: str) -> list[str]:
         elif letter == "(":
             end = _comment(text, at)
         elif letter == "<" and not inside:
-            _leave_away(angle, bare if ">" in bare else "", text)
+            _skip_name(angle, bare if ">" in bare else "", text)
             word, bare, inside = "", "", True
         elif letter == ">" and inside:
             angle, word, inside = word.strip(" \t"), "", False
@@ -43,7 +43,7 @@ def addresses(text: str) -> list[str]:
             _add(found, angle, word)
             word, bare, angle = "", "", None
         elif letter == ":" and not inside and "[" not in word:
-            _leave_away(angle, bare, text)
+            _skip_name(angle, bare, text)
             word, bare = "", ""
         else:
             word += letter
@@ -86,8 +86,8 @@ def _comment(text: str, at: int) -> int:
     return end
 
 
-def _leave_away(angle: str | None, name: str, text: str) -> None:
-    """Pass a name that is no recipient; raises Failure if there is one in front of it, or in it."""
+def _skip_name(angle: str | None, name: str, text: str) -> None:
+    """Skip a display name or group name; raises Failure if it contains or follows an address."""
     if angle is not None or "@" in name:
         raise _unclear(text)
 

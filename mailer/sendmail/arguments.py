@@ -1,7 +1,7 @@
-"""The command line of sendmail(8), as programs of the last forty years write it.
+"""Parses the command line of sendmail(8), as programs of the last forty years write it.
 
-Options end at the first argument that is none, also without `--`: what comes after it may be an address that
-somebody else chose, and must not become an option.
+Options end at the first argument that is not one, even without `--`: a later argument may be an address from
+an untrusted source, and must not become an option.
 """
 
 import os
@@ -10,12 +10,12 @@ from mailer.sendmail.failure import Failure
 
 _FLAGS = "GIUcimntvx"
 _WITH_VALUE = "ABCFLNORVXbdefhopqr"
-"""Options that have a value, behind the letter or in the next argument."""
+"""Options with a value, attached to the letter or in the next argument."""
 _VALUE_ATTACHED = "dq"
-"""Those whose value can only stand behind the letter, because it may be missing."""
+"""Options whose value must be attached to the letter, because it is optional."""
 _MODES = {"m": "send", "s": "smtp", "p": "mailq", "v": "verify", "i": "newaliases"}
 _QUESTIONS = {"--help": "help", "-h": "help", "--version": "version"}
-"""Only as the one argument: elsewhere -h is the hop count, and what we print nobody may be there to read."""
+"""Recognised only as the single argument: elsewhere -h is the hop count, and output might not be read."""
 _NAMES = {"mailq": "mailq", "newaliases": "newaliases"}
 _IGNORE_DOTS = {"ignoredots", "ignoredots=true", "ignoredots=yes"}
 _NOTIFY = ("SUCCESS", "FAILURE", "DELAY")
@@ -23,36 +23,36 @@ _XTEXT_BYTES = range(33, 127)
 
 
 class Order:
-    """What is asked for."""
+    """The parsed command line."""
 
     def __init__(self) -> None:
         self.mode = "send"
         """`send`, `smtp`, `mailq`, `verify`, `newaliases`, `flush`, `help` or `version`."""
         self.from_header = False
-        """-t: the header says to whom."""
+        """-t: take recipients from the header."""
         self.dot_ends = True
-        """Without -i, a line with only a dot ends the message."""
+        """A line with only a dot ends the message, unless -i is given."""
         self.sender: str | None = None
-        """-f or -r, as written; None: the login."""
+        """The value of -f or -r; None: use the login name."""
         self.full_name: str | None = None
         self.notify = ""
         self.ret = ""
         self.envid = ""
-        """xtext."""
+        """The value of -V, encoded as xtext."""
         self.verbose = False
         self.recipients: list[str] = []
 
 
 def program(argv: list[str]) -> str:
-    """Return the name that we were started by."""
+    """Return the name by which the program was started."""
     return argv[0].rpartition("/")[2]
 
 
 def parse(argv: list[str]) -> Order:
-    """Read a command line, the program's name first.
+    """Parse a command line, which begins with the program's name.
 
     Raises:
-        Failure: EX_USAGE.
+        Failure: with EX_USAGE.
     """
     order = Order()
     order.mode = _NAMES.get(program(argv), "send")
@@ -95,7 +95,7 @@ def _flag(order: Order, letter: str) -> None:
 
 
 def _option(order: Order, letter: str, value: str) -> None:
-    """Take an option with its value; those that others ignore, too, are ignored."""
+    """Apply an option with its value; options that other implementations ignore are ignored, too."""
     match letter:
         case "b":
             order.mode = _mode(value)
@@ -136,7 +136,7 @@ def _notify(value: str) -> str:
 
 
 def _xtext(value: str) -> str:
-    """Encode as RFC 3461 4 has it."""
+    """Encode a value as xtext (RFC 3461 4)."""
     return "".join(
         chr(byte) if byte in _XTEXT_BYTES and byte not in b"+=" else f"+{byte:02X}"
         for byte in os.fsencode(value)

@@ -1,8 +1,8 @@
-"""The drop directory: who may not write to the spool hands mail over there while no receiver runs.
+"""Writes drops: files in which users who may not write to the spool leave mail while no receiver runs.
 
-A drop is one file: the commands of an SMTP session with the octets of the message (`BDAT`), which the next
-receiver or runner says to a session of its own. What may be sent, and as whom, is decided there. Here a file
-is either whole, durable and named, or it is not there.
+A drop is one file with the commands of an SMTP session and the octets of the message (`BDAT`). The next
+receiver or runner replays it to a session, which decides what may be sent and as which sender. A drop gets
+its name only once it is complete and durable.
 """
 
 import errno
@@ -15,27 +15,29 @@ from time import gmtime, time
 from mailer.sendmail.failure import Failure
 
 PLACES = ("/run/mailer-drop", "/var/spool/mailer/drop")
-"""Where it is; `$MAILER_DROP` names another place. The first is a link, for a spool that is elsewhere."""
+"""Paths of the drop directory; `$MAILER_DROP` overrides them. The first is a link, for a spool elsewhere."""
 _FIRST_LINE = "mailer-drop 1"
 _MOST_HEAD = 2**20
-"""Octets in front of the message, as many as are read when it is taken in."""
+"""Octets before the message; the reader of drops has the same limit."""
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _MIN_FREE = 16 * 2**20
 _MIN_INODES = 1000
-"""What is left free on the filesystem: a program that goes on calling must not fill it. It can do so by other
-means; quotas are the kernel's."""
+"""Octets and inodes to leave free on the filesystem, so that a program in a loop does not fill it. This is no
+protection against malicious users, for which the kernel has quotas."""
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SHARED = stat.S_ISVTX | stat.S_ISGID
-"""Nobody can remove or rename another's file, and each belongs to the directory's group."""
-_MINE = stat.S_IRUSR | stat.S_IWUSR
-_READABLE = _MINE | stat.S_IRGRP
-"""By the directory's group, which is that of the spool's owner, and by nobody else."""
+_STICKY_SETGID = stat.S_ISVTX | stat.S_ISGID
+"""Mode bits of the directory: users cannot remove or rename files of others (sticky), and each file belongs
+to the directory's group (setgid)."""
+_PRIVATE = stat.S_IRUSR | stat.S_IWUSR
+"""The mode of a file that is being written."""
+_READABLE = _PRIVATE | stat.S_IRGRP
+"""The mode of a finished drop: the directory's group, which is that of the spool's owner, can read it."""
 
 
 def place() -> str | None:
-    """Return the drop directory; None: there is none, or this user may write to the spool itself."""
+    """Return the path of the drop directory; None: there is none, or this user may write to the spool."""
     named = os.environ.get("MAILER_DROP")
     for path in (named,) if named else PLACES:
         try:
@@ -47,7 +49,7 @@ def place() -> str | None:
 
 
 def hand_over(path: str, commands: list[str], text: bytes) -> str:
-    """Leave a message in a drop directory, durably; return its name there.
+    """Write a message to a drop directory durably; return the name of the drop.
 
     Args:
         path: the directory.
@@ -55,8 +57,8 @@ def hand_over(path: str, commands: list[str], text: bytes) -> str:
         text: the message, with CRLF line ends.
 
     Raises:
-        Failure: EX_TEMPFAIL: it is not there; or nobody knows, and then the text says so. EX_DATAERR: its
-            envelope is too long for a drop.
+        Failure: with EX_TEMPFAIL, if there is no drop, or if that is unknown, which the text then says; with
+            EX_DATAERR, if the envelope is too long for a drop.
     """
     head = "\r\n".join([_FIRST_LINE, *commands, f"BDAT {len(text)} LAST", ""])
     if len(head) > _MOST_HEAD:
@@ -70,7 +72,7 @@ def hand_over(path: str, commands: list[str], text: bytes) -> str:
             _check(directory, len(text))
             name = _new_name()
             left = f".{name}"
-            fd = os.open(left, _NEW, _MINE, dir_fd=directory)
+            fd = os.open(left, _NEW, _PRIVATE, dir_fd=directory)
             try:
                 _write(fd, os.fsencode(head) + text)
                 os.rename(left, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -92,7 +94,7 @@ def hand_over(path: str, commands: list[str], text: bytes) -> str:
 
 
 def dated() -> bytes:
-    """Return a Date field of now: the receiver would add that of the time when it takes the message in."""
+    """Return a Date field with the present time; one from the receiver would have the time of the pickup."""
     now = gmtime()
     day, month = _DAYS[now.tm_wday], _MONTHS[now.tm_mon - 1]
     clock = f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02}"
@@ -101,7 +103,7 @@ def dated() -> bytes:
 
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
-    # O_PATH, as it is not for us to read.
+    # O_PATH, because this user may not read the directory.
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -110,7 +112,7 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def _check(directory: int, size: int) -> None:
-    if os.fstat(directory).st_mode & _SHARED != _SHARED:
+    if os.fstat(directory).st_mode & _STICKY_SETGID != _STICKY_SETGID:
         raise PermissionError(errno.EPERM, "its mode is to be 3733")
     free = os.fstatvfs(directory)
     if free.f_bavail * free.f_frsize < size + _MIN_FREE or (free.f_files and free.f_favail < _MIN_INODES):
@@ -118,13 +120,13 @@ def _check(directory: int, size: int) -> None:
 
 
 def _new_name() -> str:
-    """Make an id as those of the spool are: the time, and 80 random bits, which nobody guesses."""
+    """Return an id in the format of the spool's: the time, and 80 random bits, which cannot be guessed."""
     value = int(time() * 1000) << 80 | int.from_bytes(os.urandom(10))
     return "".join([_DIGITS[value >> shift & 31] for shift in range(125, -1, -5)])
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write all of a file, make it durable, and let the spool's owner read it."""
+    """Write a file completely, let the spool's owner read it, and fsync it."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -133,8 +135,8 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _sync_names(fd: int) -> None:
-    """Make a file's new name durable: the directory, which is not for us to read, cannot be fsynced."""
-    import ctypes  # noqa: PLC0415 - 10 ms, which only this way needs
+    """Make a file's new name durable with syncfs, because this user cannot open the directory to fsync it."""
+    import ctypes  # noqa: PLC0415 - takes 10 ms, and is rarely needed
 
     if ctypes.CDLL(None, use_errno=True).syncfs(fd):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

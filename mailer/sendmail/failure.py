@@ -1,8 +1,8 @@
-"""How a hand-over fails: a sentence for the caller, and an exit code of sysexits.h."""
+"""The errors of a submission: a text for the caller, and an exit code of sysexits.h."""
 
 
 class Failure(Exception):
-    """The mail was not taken; nothing of it is queued."""
+    """The mail was not accepted, and is not queued, unless the text says that this is unknown."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -10,8 +10,8 @@ class Failure(Exception):
 
 
 class Unreachable(Failure):
-    """The receiver does not take the message now, and has nothing of it."""
+    """The receiver cannot accept the message now, and has no part of it."""
 
 
 class Down(Unreachable):
-    """Nobody answers at the socket: the receiver is down, or was never set up."""
+    """The socket refuses connections or does not exist: the receiver is down, or was never set up."""

@@ -1,8 +1,8 @@
-"""The form of what is to become a drop, checked while the caller can still be told.
+"""Checks the syntax of a message that is to become a drop, while its caller can still get an error.
 
-Where a receiver runs, it judges. This repeats its rules as they hold at `submitSocket` (`mail/address.py`,
-`receive/smtp/parameters.py`), because this program imports nothing of ours. It may let through what they
-refuse, since they judge a drop when it is taken in, and never refuses what they take:
+If a receiver runs, it does these checks. This module repeats its rules for `submitSocket` (`mail/address.py`,
+`receive/smtp/parameters.py`), because this program does not import them. It may accept what they refuse,
+since they check a drop when it is taken in. It must never refuse what they accept;
 tests/test_sendmail_form.py compares the two.
 """
 
@@ -19,7 +19,7 @@ _OTHER_LABEL = re.compile(rf'[^ "(),:;<>@\[\\\]{_NO_TEXT}]+')
 _LITERAL = re.compile(r"\[[A-Za-z0-9.:]+\]")
 _NO_NAME = re.compile(r'[!%"=]')
 _MAX_LOCAL_PART, _MAX_DOMAIN, _MAX_ADDRESS = 64, 255, 254
-"""Octets; RFC 5321 4.5.3.1, the last one without the brackets."""
+"""Octets (RFC 5321 4.5.3.1); the last is without the angle brackets."""
 
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
 _PARAMETERS: dict[str, tuple[re.Pattern[str], str]] = {
@@ -37,10 +37,10 @@ _KINDS = {"SUCCESS", "FAILURE", "DELAY"}
 
 
 def wrong_address(address: str) -> str:
-    """Say what is wrong with an address, or with a name in its place; empty: nothing.
+    """Return what is wrong with an address, or with a name without a domain; empty: nothing.
 
     Args:
-        address: without brackets, as `os.fsdecode` has it.
+        address: without brackets, decoded by `os.fsdecode`.
     """
     try:
         address = os.fsencode(address).decode()
@@ -66,7 +66,7 @@ def _wrong_domain(domain: str) -> str:
         return f"the domain is longer than {_MAX_DOMAIN} octets"
     if domain.startswith("["):
         return "" if _LITERAL.fullmatch(domain) else "the address literal is neither [IPv4] nor [IPv6:...]"
-    # Whether IDNA has a label of other letters, only the receiver knows: its tables are large.
+    # Only the receiver checks non-ASCII labels against IDNA, whose tables are large.
     patterns = ((label, _LABEL if label.isascii() else _OTHER_LABEL) for label in domain.split("."))
     if all(pattern.fullmatch(label) for label, pattern in patterns):
         return ""
@@ -74,7 +74,7 @@ def _wrong_domain(domain: str) -> str:
 
 
 def wrong_parameters(given: Iterable[str]) -> str:
-    """Say what is wrong with parameters of MAIL or RCPT that are known; empty: nothing."""
+    """Return what is wrong with the known ones among parameters of MAIL or RCPT; empty: nothing."""
     seen = set[str]()
     for each in given:
         name, equals, value = each.partition("=")
@@ -110,7 +110,7 @@ _CHECKS: dict[str, Callable[[str, str], str]] = {"SMTPUTF8": _wrong_smtputf8, "N
 
 
 def wrong_text(text: bytes) -> str:
-    """Return the reply to a message that no receiver takes; empty: it may be one that they take."""
+    """Return the refusal of a message that no receiver would accept; empty: one might accept it."""
     if b"\0" in text:
         return "554 5.6.0 The message has a NUL character; encode binary parts in base64"
     if not text.count(b"\r\n") == text.count(b"\n") == text.count(b"\r"):

@@ -1,14 +1,14 @@
-/* The front of mailer-sendmail: it hands the usual mail to the receiver without starting Python, which is
- * most of what such a call takes. `scripts/front` compiles it.
+/* The compiled front end of mailer-sendmail. It submits the usual mail to the receiver without starting Python,
+ * which would take most of the time of such a call. `scripts/front` compiles it.
  *
- * It takes what cron, PHP and git say nearly always, if a receiver answers. Everything else goes to the
- * Python program, with the same arguments, environment and standard input: other options, messages without
- * From, quotes or comments in addresses, Resent- fields, bare CRs, no receiver. So a rule stands here only
- * for forms that have one reading; in doubt the answer is PYTHON. tests/test_sendmail_front.py holds the two
- * programs against each other.
+ * It handles the command lines and messages of nearly all calls by cron, PHP and git, if a receiver answers.
+ * In all other cases it runs the Python program, with the same arguments, environment and standard input:
+ * other options, messages without From, quotes or comments in addresses, Resent- fields, bare CRs, no
+ * receiver. So this file implements a rule only for input with a single interpretation; in doubt a function
+ * returns PYTHON. tests/test_sendmail_front.py compares the two programs.
  *
- * It has its caller's rights and needs no others. Never make it set-user-ID: it obeys the environment.
- * Nothing is freed: it ends with its one message.
+ * It runs with its caller's privileges and needs no others. Never make it set-user-ID, because it trusts the
+ * environment. Memory is not freed, because the process ends after one message.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,17 +32,17 @@
 #endif
 
 #define SOCKET "/run/mailer/submit.sock"
-static const struct timeval PATIENCE = {.tv_sec = 300}; /* for a reply: the receiver's for a silent client */
-static const size_t MOST = 256u << 20; /* octets of a message; that a larger one is refused, Python says */
-/* With more recipients both sides could wait for each other's buffers. Longer addresses no server takes. */
+static const struct timeval PATIENCE = {.tv_sec = 300}; /* to wait for a reply; the receiver waits as long */
+static const size_t MOST = 256u << 20; /* octets of a message; the Python program refuses a larger one */
+/* With more recipients, both sides could block on full buffers. No server accepts a longer address. */
 enum { MOST_RECIPIENTS = 100, LONGEST_ADDRESS = 320, LONGEST_REPLY = 8192 };
-enum { PYTHON = -1 }; /* in place of an exit code: this is not a case for us, and nothing was done */
+enum { PYTHON = -1 }; /* in place of an exit code: run the Python program; nothing has been submitted */
 
-#define BLANKS " \t\r\n" /* in a header, where lines are folded; bare CRs do not get this far */
+#define BLANKS " \t\r\n" /* white space in a folded header; a message with bare CRs does not get this far */
 #define ATOM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~"
 
 struct order {
-    const char *sender; /* -f, or NULL */
+    const char *sender; /* the value of -f, or NULL */
     bool from_header, ignores_dots;
     size_t recipients;
     char *recipient[MOST_RECIPIENTS];
@@ -50,12 +50,12 @@ struct order {
 
 struct message { char *data; size_t size; bool eight_bit; };
 
-/* Becomes the Python program. What was read of standard input goes along, in a file in memory. */
+/* Executes the Python program. Input that has been read is passed on as standard input, in a memory file. */
 static int run_python(int argc, char **argv, const struct message *input)
 {
     static char code[] = "import sys; del sys.argv[0]; from mailer.sendmail.main import main; "
                          "sys.exit(main())";
-    /* -P: not what lies in the current directory, which may be anybody's. */
+    /* -P: do not import from the current directory, which may belong to any user. */
     char *first[] = {PYTHON_PROGRAM, "-P", "-c", code};
     char **arguments = calloc((size_t)argc + 5, sizeof *arguments);
     int memory = input ? memfd_create("message", MFD_CLOEXEC) : STDIN_FILENO;
@@ -72,7 +72,8 @@ static int run_python(int argc, char **argv, const struct message *input)
     return EX_TEMPFAIL;
 }
 
-/* Takes bare addresses, and those in brackets behind a name of atoms; false: there is something else. */
+/* Adds the addresses of a list to the recipients: bare ones, and ones in brackets after a name of atoms.
+ * Returns false if the list has anything else. */
 static bool take_addresses(struct order *order, const char *list)
 {
     for (const char *at = list;; at++) {
@@ -93,13 +94,13 @@ static bool take_addresses(struct order *order, const char *list)
     }
 }
 
-/* Reads the command line, without the options that few use. Without -i a line with only a dot ends the
- * message: when to stop reading, Python knows. */
+/* Parses the command line; returns false if it has rare options, or no -i. Without -i a line with only a dot
+ * ends the message, and only the Python program implements that. */
 static bool take_command_line(struct order *order, char **at)
 {
     for (; *at && at[0][0] == '-' && at[0][1]; at++) {
         const char *option = *at + 1;
-        /* -oem, -odb, -B8BITMIME and their like tune a mail server. */
+        /* Ignore options that only tune a mail server, such as -oem, -odb and -B8BITMIME. */
         bool tunes = strchr("oB", option[0]) && option[1] && !strchr("iI", option[1]);
         if (strcmp(option, "-") == 0) {
             at++;
@@ -111,7 +112,7 @@ static bool take_command_line(struct order *order, char **at)
             const char *value = option[1] ? option + 1 : *++at;
             if (!value)
                 return false;
-            if (option[0] != 'F') /* that is for a message without From */
+            if (option[0] != 'F') /* -F is only used for a message without From */
                 order->sender = value;
         } else if (!tunes && strcmp(option, "bm") != 0) {
             return false;
@@ -123,7 +124,7 @@ static bool take_command_line(struct order *order, char **at)
     return order->ignores_dots;
 }
 
-/* Reads standard input to its end, or beyond MOST; false: it cannot be read. */
+/* Reads standard input to its end, or beyond MOST; returns false if it cannot be read. */
 static bool read_input(struct message *input)
 {
     size_t room = 1u << 16;
@@ -139,12 +140,12 @@ static bool read_input(struct message *input)
     return false;
 }
 
-/* Makes of a message what DATA has: lines end in CRLF (all CRs before an LF are part of the line end), dots
- * are stuffed. False: it has what the receiver refuses, a bare CR or a NUL; or there is no memory. */
+/* Converts a message for DATA: with CRLF line ends (all CRs before an LF belong to the line end) and stuffed
+ * dots. Returns false if it has a bare CR or a NUL, which the receiver refuses, or if memory is lacking. */
 static bool stuff(const struct message *input, struct message *wire)
 {
     size_t size = 0;
-    /* A line end and a stuffed dot are two octets each; a line end may be missing; the final dot is added. */
+    /* An LF or a stuffed dot becomes two octets; the last line end may be missing; the final dot is added. */
     char *data = wire->data = malloc(2 * input->size + 6);
     for (size_t i = 0; data && i < input->size; i++) {
         char letter = input->data[i], before = size ? data[size - 1] : '\n';
@@ -172,7 +173,8 @@ static bool is(const char *name, size_t size, const char *word)
     return size == strlen(word) && strncasecmp(name, word, size) == 0;
 }
 
-/* Reads a header that has a From field and ends in an empty line; with -t, To, Cc and Bcc say to whom. */
+/* Parses a header, which must have a From field and end in an empty line; with -t it takes recipients from To,
+ * Cc and Bcc. Returns false for any other header. */
 static bool take_header(struct order *order, const struct message *wire)
 {
     bool has_from = false;
@@ -180,7 +182,7 @@ static bool take_header(struct order *order, const struct message *wire)
         size_t size = 0;
         while (field[size] > ' ' && field[size] < 127 && field[size] != ':')
             size++;
-        if (size == 0 || field[size] != ':') /* also a line of an mbox file, "From user@host ..." */
+        if (size == 0 || field[size] != ':') /* also the separator line of an mbox file, "From user@host ..." */
             return false;
         for (end = field; end == field || *end == ' ' || *end == '\t';)
             end = strchr(end, '\n') + 1;
@@ -198,8 +200,8 @@ static bool take_header(struct order *order, const struct message *wire)
     return has_from;
 }
 
-/* Reads a reply. Returns EX_OK for one of this class; for a refusal its exit code, and says why; and PYTHON when
- * the receiver is gone, or going. `recipient` is whom the reply is about, or NULL. */
+/* Reads a reply. Returns EX_OK if it begins with `class`; prints a refusal and returns its exit code; returns
+ * PYTHON if the receiver is gone or stopping. `recipient` is the one that the reply is about, or NULL. */
 static int expect(FILE *receiver, char class, int exit_code, const char *recipient)
 {
     char line[LONGEST_REPLY];
@@ -238,15 +240,15 @@ static int connected(void)
     return connect(made, (struct sockaddr *)&address, sizeof address) == 0 ? made : -1;
 }
 
-/* Sends what was written. When a part cannot be sent the receiver hears no more, lest the end of a message
- * follow its beginning; its last reply says why. */
+/* Flushes the output. If a part could not be sent, nothing more may be, or the receiver would get a message
+ * with a gap. Its last reply says why it closed the connection. */
 static void send_to(FILE *receiver)
 {
     if (ferror(receiver) || fflush(receiver) != 0)
         shutdown(fileno(receiver), SHUT_WR);
 }
 
-/* Hands a message over; returns the exit code, or PYTHON, and then the receiver has nothing of it. */
+/* Submits a message; returns the exit code, or PYTHON if the receiver has no part of the message. */
 static int hand_over(const struct order *order, const char *sender, const struct message *wire)
 {
     int made = connected();
@@ -258,7 +260,7 @@ static int hand_over(const struct order *order, const char *sender, const struct
         code = expect(from, '2', EX_PROTOCOL, NULL);
     }
     if (code == EX_OK) {
-        /* One group (RFC 2920). */
+        /* Pipeline these commands (RFC 2920). */
         fprintf(to, "MAIL FROM:<%s> SIZE=%zu%s\r\n", sender, wire->size,
                 wire->eight_bit ? " BODY=8BITMIME" : "");
         for (size_t i = 0; i < order->recipients; i++)
@@ -267,7 +269,7 @@ static int hand_over(const struct order *order, const char *sender, const struct
         send_to(to);
         code = expect(from, '2', EX_DATAERR, NULL);
     }
-    /* All or nothing: a caller that sees a failure may send the whole again. */
+    /* All recipients or none: after a failure the caller may send the whole message again. */
     for (size_t i = 0; code == EX_OK && i < order->recipients; i++)
         code = expect(from, '2', EX_NOUSER, order->recipient[i]);
     if (code == EX_OK)
@@ -279,7 +281,7 @@ static int hand_over(const struct order *order, const char *sender, const struct
     code = expect(from, '2', EX_DATAERR, NULL);
     if (code != PYTHON)
         return code;
-    /* Not to be tried again by anybody here: that would be a second mail. */
+    /* Do not return PYTHON, because another attempt might send the mail twice. */
     fprintf(stderr, "%s: the receiver is gone, after it was given the message: it may have it, or not\n",
             program_invocation_short_name);
     return EX_TEMPFAIL;
@@ -307,9 +309,9 @@ int main(int argc, char **argv)
     const char *name = program_invocation_short_name;
     if (argc < 1)
         return EX_USAGE;
-    signal(SIGPIPE, SIG_IGN); /* neither a receiver that hangs up nor a caller that does decides how we end */
+    signal(SIGPIPE, SIG_IGN); /* the program must return an exit code even if a pipe or socket is closed */
     bool ours = strcmp(name, "sendmail") == 0 || strcmp(name, "mailer-sendmail") == 0; /* not mailq */
-    /* With one of the three closed the socket, or the message, would take its place. */
+    /* If a standard descriptor were closed, the socket or the memory file would get its number. */
     for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
         ours = ours && fcntl(file, F_GETFD) >= 0;
     if (!ours || !take_command_line(&order, argv + 1))

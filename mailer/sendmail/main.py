@@ -1,4 +1,4 @@
-"""`mailer-sendmail`, and by other names `mailq` and `newaliases`: from the command line to the exit code."""
+"""The program `mailer-sendmail`, also installed as `mailq` and `newaliases`: command line to exit code."""
 
 import os
 import pwd
@@ -16,14 +16,15 @@ from mailer.sendmail.message import Message, from_field, read
 from mailer.sendmail.submission import Receiver, check, commands
 
 SOCKET = "/run/mailer/submit.sock"
-"""Where `submitSocket` is by custom; `$MAILER_SUBMIT_SOCKET` names another place."""
+"""The usual path of `submitSocket`; `$MAILER_SUBMIT_SOCKET` overrides it."""
 _RESTART = 5.0
-"""Seconds that a receiver may take to come back when it restarts just now."""
+"""Seconds to wait for a receiver that may be restarting."""
 _PAUSE = 0.1
+"""Seconds between two attempts to connect to it."""
 
 
 def main() -> int:
-    """Run it, and return the exit code (sysexits.h): 0 once the message is durable."""
+    """Run the program, and return its exit code (sysexits.h): 0 once the message is durable."""
     name = program(sys.argv)
     try:
         order = parse(sys.argv)
@@ -44,14 +45,14 @@ def _send(order: Order) -> int:
 
 
 def prepared(order: Order, data: bytes) -> tuple[str, list[str], Message]:
-    """Return who sends, to whom, and the message, which has a From field then.
+    """Return the sender, the recipients, and the message, with a From field added if it had none.
 
     Args:
-        order: the command line.
-        data: what came on standard input.
+        order: the parsed command line.
+        data: the message from standard input.
 
     Raises:
-        Failure: EX_USAGE or EX_DATAERR.
+        Failure: with EX_USAGE or EX_DATAERR.
     """
     recipients = [address for text in order.recipients for address in addresses(text)]
     message = Message(data)
@@ -68,7 +69,7 @@ def prepared(order: Order, data: bytes) -> tuple[str, list[str], Message]:
 
 
 def _handed_over(order: Order, sender: str, recipients: list[str], message: Message) -> str:
-    """Submit, to a receiver that is about to come back, too; or leave the message in the drop directory."""
+    """Submit the message, and wait for a receiver that restarts; or leave it in the drop directory."""
     wire = message.wire()
     deadline = monotonic() + _RESTART
     while True:
@@ -83,7 +84,7 @@ def _handed_over(order: Order, sender: str, recipients: list[str], message: Mess
 
 
 def _drop(order: Order, sender: str, recipients: list[str], message: Message) -> str:
-    """Leave the message in the drop directory; return what to say, or nothing if that is not for us."""
+    """Leave the message in the drop directory; return a report, empty if this user has none to use."""
     from mailer.sendmail import drop  # noqa: PLC0415 - only without a receiver
 
     if (place := drop.place()) is None:
@@ -98,7 +99,7 @@ def _drop(order: Order, sender: str, recipients: list[str], message: Message) ->
 
 
 def _check_form(order: Order, sender: str, recipients: list[str], text: bytes) -> None:
-    """Refuse what no receiver takes: of a drop that it refuses, the caller is not told."""
+    """Refuse a message that every receiver would refuse: the caller would not learn of that later."""
     from mailer.sendmail.form import (  # noqa: PLC0415 - only without a receiver
         wrong_address,
         wrong_parameters,
@@ -115,7 +116,7 @@ def _check_form(order: Order, sender: str, recipients: list[str], text: bytes) -
 
 
 def _parameters(order: Order, text: bytes) -> list[str]:
-    """Return those of MAIL."""
+    """Return the parameters of MAIL."""
     parameters = [f"SIZE={len(text)}"]
     if not text.isascii():
         parameters.append("BODY=8BITMIME")
@@ -131,7 +132,7 @@ def _submit(order: Order, sender: str, recipients: list[str], wire: bytes) -> st
         receiver = Receiver(connection)
         replies = receiver.envelope(sender, recipients, _parameters(order, wire), order.notify)
         for recipient, reply in zip(recipients, replies, strict=True):
-            # All or nothing: a caller that sees a failure may send the whole again.
+            # All recipients or none: after a failure the caller may send the whole message again.
             _check_recipient(recipient, reply)
         return receiver.message(wire)
 
@@ -149,7 +150,7 @@ def _shown(address: str) -> str:
 
 
 def _verify(order: Order) -> int:
-    """Say of each recipient whether it would be taken, and as whom; nothing is sent."""
+    """Print for each recipient whether it would be accepted, and as which address; nothing is sent."""
     code = os.EX_OK
     with _connected() as connection:
         receiver = Receiver(connection)
@@ -163,7 +164,7 @@ def _verify(order: Order) -> int:
 
 
 def _smtp(_: Order) -> int:
-    """Speak SMTP on standard input and output: pass everything on, both ways, or leave drops."""
+    """Speak SMTP on standard input and output: relay everything to the receiver, or leave drops."""
     try:
         with _connected() as connection:
             _pass_on(connection)
@@ -174,13 +175,13 @@ def _smtp(_: Order) -> int:
             raise
         from mailer.sendmail.session import Session  # noqa: PLC0415 - as above
 
-        with suppress(BrokenPipeError):  # who hangs up has heard what became of each message
+        with suppress(BrokenPipeError):  # each message taken so far has had its reply
             Session(0, 1, place).serve()
     return os.EX_OK
 
 
 def _pass_on(connection: socket.socket) -> None:
-    from mailer.sendmail.relay import relay  # noqa: PLC0415 - few need it
+    from mailer.sendmail.relay import relay  # noqa: PLC0415 - rarely needed
 
     try:
         relay(connection, 0, 1)
@@ -191,24 +192,24 @@ def _pass_on(connection: socket.socket) -> None:
 
 def _command(*arguments: str) -> Callable[[Order], int]:
     def run(_: Order) -> int:
-        from mailer.sendmail.standin import is_closed  # noqa: PLC0415 - no mail needs it
+        from mailer.sendmail.standin import is_closed  # noqa: PLC0415 - not needed to send mail
 
         if is_closed():
             words = "only root and the spool's owner see the queue: this user may not read the configuration"
             raise Failure(os.EX_NOPERM, words)
-        # -P: not what lies in the current directory, which may be anybody's.
+        # -P: do not import from the current directory, which may belong to any user.
         os.execv(sys.executable, [sys.executable, "-P", "-m", "mailer", *arguments])  # noqa: S606 - no shell is the point
 
     return run
 
 
 def _nothing(_: Order) -> int:
-    """There is nothing to make: `aliases` are in the configuration, which the receiver reads at SIGHUP."""
+    """Do nothing: `aliases` are in the configuration, which the receiver reads at SIGHUP."""
     return os.EX_OK
 
 
 def _help(_: Order) -> int:
-    from mailer.sendmail.usage import HELP  # noqa: PLC0415 - no mail needs it
+    from mailer.sendmail.usage import HELP  # noqa: PLC0415 - not needed to send mail
 
     sys.stdout.write(HELP)
     return os.EX_OK
@@ -275,7 +276,7 @@ def _connected() -> Iterator[socket.socket]:
 
 
 def _connect(connection: socket.socket, path: str) -> Down | None:
-    """Connect; return why nobody answers there, if nobody does."""
+    """Connect to the receiver; return the failure if it does not answer, else None."""
     try:
         connection.connect(path)
     except OSError as error:
@@ -303,4 +304,4 @@ def _say(text: str) -> None:
     try:
         sys.stderr.write(f"{text}\n")
     except (OSError, ValueError):
-        return  # the exit code says it, too
+        return  # standard error is closed; the exit code still reports the result

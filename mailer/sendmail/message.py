@@ -1,4 +1,4 @@
-"""The message as it came on standard input, made ready for SMTP."""
+"""Reads a message from standard input, and prepares it for SMTP."""
 
 import os
 
@@ -6,7 +6,7 @@ from mailer.sendmail.addresses import addresses
 from mailer.sendmail.failure import Failure
 
 MOST = 256 * 2**20
-"""Octets that are read: what is larger no receiver of ours takes (`maxMessageSize`), and it is in memory."""
+"""Octets of a message, which is held in memory; no receiver accepts a larger one (`maxMessageSize`)."""
 _PIECE = 2**20
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = tuple(b"resent-" + name for name in _RECIPIENTS)
@@ -18,15 +18,15 @@ class Message:
     """A message, split into header fields and body; lines end in LF."""
 
     def __init__(self, data: bytes) -> None:
-        """Args: data: with LF or CRLF line ends, or both: a CR before an LF is part of the line end."""
+        """Parse a message with LF or CRLF line ends, or both; all CRs before an LF belong to the line end."""
         data = data.replace(b"\r\n", b"\n")
         if b"\r\n" in data:
             data = _without_more_cr(data)
         if data.startswith((b"From ", b">From ")):
-            # A line of an mbox file, which `git format-patch` and old programs write.
+            # Remove the separator line of an mbox file, which `git format-patch` and old programs write.
             data = data.partition(b"\n")[2]
         self.fields: list[bytes] = []
-        """Whole fields, folded as they came, each with its LF."""
+        """Complete fields, with their original folding, each with its LF."""
         self.body = data
         self._take_header(data)
 
@@ -50,10 +50,10 @@ class Message:
         return any(_name(field) == name for field in self.fields)
 
     def recipients(self) -> list[str]:
-        """Return those of To, Cc and Bcc; of the Resent- ones alone, if there are any (RFC 5322 3.6.6).
+        """Return the addresses of To, Cc and Bcc, or of Resent- fields if there are any (RFC 5322 3.6.6).
 
         Raises:
-            Failure: EX_DATAERR: a field cannot be read.
+            Failure: with EX_DATAERR, if a field cannot be parsed.
         """
         names = _RESENT if any(self.has(name) for name in _RESENT) else _RECIPIENTS
         found: list[str] = []
@@ -64,7 +64,7 @@ class Message:
         return found
 
     def text(self) -> bytes:
-        """Return it with CRLF line ends, the last line's included."""
+        """Return the message with CRLF line ends, also at the end of the last line."""
         header = b"".join(field if field.endswith(b"\n") else field + b"\n" for field in self.fields)
         text = header + b"\n" + self.body
         if not text.endswith(b"\n"):
@@ -72,7 +72,7 @@ class Message:
         return text.replace(b"\n", b"\r\n")
 
     def wire(self) -> bytes:
-        """Return it as DATA has it: dots stuffed, the final dot."""
+        """Return the message for DATA: with stuffed dots, and the final dot."""
         text = self.text()
         return b"." * text.startswith(b".") + text.replace(b"\n.", b"\n..") + b".\r\n"
 
@@ -81,11 +81,11 @@ def read(fd: int, *, dot_ends: bool) -> bytes:
     """Read a message.
 
     Args:
-        fd: where from, to its end.
-        dot_ends: or to a line with only a dot.
+        fd: the descriptor to read to its end.
+        dot_ends: also stop at a line with only a dot.
 
     Raises:
-        Failure: EX_DATAERR: it is larger than `MOST`.
+        Failure: with EX_DATAERR, if it is larger than `MOST`.
     """
     gathered = bytearray()
     while piece := os.read(fd, _PIECE):
@@ -102,7 +102,7 @@ def read(fd: int, *, dot_ends: bool) -> bytes:
 
 
 def _dot(gathered: bytearray, searched: int) -> int | None:
-    """Return where a line with only a dot begins."""
+    """Return the offset of a line with only a dot; None: there is none yet."""
     if gathered.startswith((b".\n", b".\r\n")):
         return 0
     ends = [gathered.find(end, searched) for end in (b"\n.\n", b"\n.\r\n")]
@@ -110,11 +110,11 @@ def _dot(gathered: bytearray, searched: int) -> int | None:
 
 
 def from_field(full_name: str, address: str) -> bytes:
-    """Write a From field for a message without one."""
+    """Return a From field for a message without one."""
     if not full_name:
         return f"From: {address}\n".encode("utf-8", "surrogateescape")
     if not full_name.isascii() or not full_name.isprintable():
-        from binascii import b2a_base64  # noqa: PLC0415 - few names need it
+        from binascii import b2a_base64  # noqa: PLC0415 - rarely needed
 
         words = b2a_base64(full_name.encode("utf-8", "replace"), newline=False).decode()
         full_name = f"=?utf-8?b?{words}?="
@@ -125,7 +125,7 @@ def from_field(full_name: str, address: str) -> bytes:
 
 
 def _without_more_cr(data: bytes) -> bytes:
-    """Cut every CR in front of an LF, however many there are, in one pass."""
+    """Remove all CRs before each LF, in one pass."""
     text = bytearray()
     at = 0
     while (end := data.find(b"\r\n", at)) >= 0:

@@ -1,4 +1,4 @@
-"""Bytes both ways between a socket and two descriptors, until the socket's other end has closed."""
+"""Relays bytes between a socket and two descriptors, until the other end of the socket has closed."""
 
 import errno
 import os
@@ -9,15 +9,15 @@ _PIECE = 64 * 1024
 
 
 def relay(connection: socket.socket, source: int, sink: int) -> None:
-    """Pass on what comes from `source` to the socket, and from the socket to `sink`.
+    """Copy from `source` to the socket, and from the socket to `sink`.
 
-    The end of `source` is passed on; what the other end then says still arrives. Its replies are read also
-    while it takes no more of ours: it may be waiting for that.
+    The end of `source` shuts down only the sending side, so that later replies still arrive. Replies are also
+    read while the other end accepts no input, because it may be waiting until they are.
 
     Raises:
-        ConnectionError: the other end has closed before it took everything.
+        ConnectionError: the other end closed before it had accepted all input.
     """
-    # The receiver turns away who speaks before its banner, and what we were given may all be there already.
+    # Wait for the greeting: the receiver refuses clients that send before it, and the input may be ready.
     write(sink, connection.recv(_PIECE))
     connection.setblocking(False)
     unsent, ended = b"", False
@@ -36,7 +36,7 @@ def relay(connection: socket.socket, source: int, sink: int) -> None:
             try:
                 unsent = unsent[connection.send(unsent) :]
             except ConnectionError:
-                # It has closed, and may have said why.
+                # The other end has closed, and may have sent a reply that says why.
                 connection.setblocking(True)
                 while data := connection.recv(_PIECE):
                     write(sink, data)
@@ -46,8 +46,8 @@ def relay(connection: socket.socket, source: int, sink: int) -> None:
 
 
 def _wait(connection: socket.socket, source: int | None, unsent: bytes) -> tuple[bool, bool, bool]:
-    """Return whether the connection can be received from and sent to, and the source read."""
-    # poll(2), which knows regular files, too: they are always ready.
+    """Wait; return whether the connection can be received from and sent to, and the source be read."""
+    # poll(2), because it also supports regular files, which are always ready.
     poll = select.poll()
     poll.register(connection, select.POLLIN | (select.POLLOUT if unsent else 0))
     if source is not None:
@@ -58,6 +58,6 @@ def _wait(connection: socket.socket, source: int | None, unsent: bytes) -> tuple
 
 
 def write(sink: int, data: bytes) -> None:
-    """Write all of it, however much is taken at once."""
+    """Write all of the data, however little each call to the system accepts."""
     while data:
         data = data[os.write(sink, data) :]

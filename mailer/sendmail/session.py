@@ -1,8 +1,8 @@
-"""SMTP on standard input while no receiver runs (`-bs`): each message becomes a drop of its own.
+"""An SMTP server on standard input and output (`-bs`) for when no receiver runs: each message becomes a drop.
 
-Only the form of addresses and parameters is checked (`form`). Whether this user may send as it, and to whom,
-is decided when the drop is taken in, as for every drop: a refusal then is one of the whole message, and
-reaches the operator, and not this client.
+Only the syntax of addresses and parameters is checked (`form`). Whether the sender and recipients are allowed
+is decided when the drop is taken in. A refusal then applies to the whole message, and is reported to the
+operator and not to this client.
 """
 
 import os
@@ -16,33 +16,33 @@ from mailer.sendmail.message import MOST, Message
 from mailer.sendmail.relay import write
 
 _PIECE = 64 * 1024
-_LONGEST_LINE = 2048
-"""Octets of a command; the receiver's longest has 1,252."""
-_MOST_RECIPIENTS = 1000
-"""As the receiver has it by default (`maxRecipients`)."""
+_MAX_LINE = 2048
+"""Octets in a command line; the receiver's longest has 1,252."""
+_MAX_RECIPIENTS = 1000
+"""The receiver's default limit (`maxRecipients`)."""
 _END = b"\r\n.\r\n"
 _ARGUMENT = re.compile(
     r'(<(?:"(?:[^"\\]|\\.)*")?[^>]*>|(?:"(?:[^"\\]|\\.)*")?[^<>\s]+)((?: +[A-Za-z0-9-]+(?:=[^ =]+)?)*)'
 )
-"""An address, within brackets or without, and parameters; in quotes there may be brackets and blanks."""
+"""An address, with or without angle brackets, and parameters; quotes may contain brackets and blanks."""
 _PARAMETERS = {"MAIL": {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"}, "RCPT": {"NOTIFY", "ORCPT"}}
-"""Without those of FUTURERELEASE: a drop is taken in later, and HOLDFOR would count from then."""
+"""FUTURERELEASE is not offered: a drop is taken in later, and HOLDFOR would count from then."""
 _WRONG = {"MAIL": "5.1.7", "RCPT": "5.1.3"}
-"""The status of an address that is malformed, as the receiver has it."""
+"""The enhanced status codes for a malformed address, the same as the receiver's."""
 _EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN")
 _OK = "250 2.0.0 Ok"
 
 
 class Session:
-    """Serves one client. Commands may come in groups; they are answered in their order."""
+    """Serves one client, which may pipeline commands."""
 
     def __init__(self, source: int, sink: int, place: str) -> None:
-        """Say nothing yet.
+        """Prepare; sends nothing yet.
 
         Args:
-            source: where the client's commands come from.
-            sink: where replies go.
-            place: the drop directory.
+            source: the descriptor to read commands from.
+            sink: the descriptor to write replies to.
+            place: the path of the drop directory.
         """
         self._source = source
         self._sink = sink
@@ -51,7 +51,7 @@ class Session:
         self._gathered = bytearray()
         self._ended = False
         self._envelope: list[str] = []
-        """MAIL and RCPT, once they have been taken."""
+        """The accepted MAIL and RCPT commands."""
         self._utf8 = False
         self._verbs = {
             "EHLO": self._ehlo,
@@ -67,7 +67,7 @@ class Session:
         }
 
     def serve(self) -> None:
-        """Serve until QUIT, or the end of input; raises OSError when the client no longer reads."""
+        """Serve until QUIT or the end of input; raises OSError if the client no longer reads."""
         self._say(f"220 {self._host} ESMTP mailer; no receiver runs, mail is left for the next one")
         while not self._ended and (line := self._line()) is not None:
             self._say(self._answer(line))
@@ -76,7 +76,7 @@ class Session:
         command = line.removesuffix(b"\r\n")
         if command == line or b"\r" in command or b"\0" in command:
             return "500 5.5.2 A command must be one line that ends with CR LF, without other CR, LF or NUL"
-        if len(command) > _LONGEST_LINE:
+        if len(command) > _MAX_LINE:
             return "500 5.5.2 The command line is too long"
         verb, _, argument = os.fsdecode(command).partition(" ")
         answer = self._verbs.get(verb.upper())
@@ -100,12 +100,12 @@ class Session:
     def _rcpt(self, argument: str) -> str:
         if not self._envelope:
             return "503 5.5.1 Say MAIL FROM first"
-        if len(self._envelope) > _MOST_RECIPIENTS:
+        if len(self._envelope) > _MAX_RECIPIENTS:
             return "452 4.5.3 Too many recipients; send this message, then another to the rest"
         return self._address("RCPT", "TO:", argument) or "250 2.1.5 Recipient ok, as far as this is known now"
 
     def _address(self, verb: str, word: str, argument: str) -> str:
-        """Take a command with an address, or return why not."""
+        """Accept a command with an address; return an empty string, or the refusal."""
         found = _ARGUMENT.fullmatch(argument[len(word) :].strip(" "))
         if not argument.upper().startswith(word) or found is None:
             return f"501 5.5.4 The syntax is {verb} {word}<address>, then parameters"
@@ -134,7 +134,7 @@ class Session:
         elif len(self._envelope) < 2:
             refusal = "503 5.5.1 Say MAIL FROM and RCPT TO first, and have one recipient accepted"
         if refusal:
-            # What was sent ahead may be a message, and must not be read as commands.
+            # Pipelined input may be a message, which must not be read as commands.
             self._ended = bool(self._gathered)
             return refusal
         self._say("354 End data with <CR><LF>.<CR><LF>")
@@ -147,7 +147,7 @@ class Session:
         return reply
 
     def _keep(self, text: bytes | None) -> str:
-        """Leave a message as a drop, and say so, or why not."""
+        """Write a message as a drop; return the reply."""
         if text is None:
             return f"552 5.3.4 The message is larger than {MOST} octets"
         if wrong := wrong_text(text):
@@ -171,7 +171,7 @@ class Session:
         return "252 2.1.5 Cannot verify the address here; send to it and see"
 
     def _bdat(self, _: str) -> str:
-        # What follows is a message, and must not be read as commands.
+        # A message follows, which must not be read as commands.
         self._ended = True
         return "502 5.5.1 BDAT is not offered while no receiver runs; closing the connection"
 
@@ -183,10 +183,10 @@ class Session:
         self._envelope, self._utf8 = [], False
 
     def _line(self) -> bytes | None:
-        """Return the next line with its end, of a too long one parts; None: there is no more."""
+        """Return the next line with its line end; None: the input has ended. A long line is truncated."""
         while (end := self._gathered.find(b"\n") + 1) == 0:
-            if len(self._gathered) > 4 * _LONGEST_LINE:
-                del self._gathered[2 * _LONGEST_LINE : -1]  # a CR may be its last
+            if len(self._gathered) > 4 * _MAX_LINE:
+                del self._gathered[2 * _MAX_LINE : -1]  # keep the last octet, which may be a CR
             if not self._read():
                 return None
         line = bytes(self._gathered[:end])
@@ -194,12 +194,12 @@ class Session:
         return line
 
     def _text(self) -> bytes | None:
-        """Read up to the final dot, and return it unstuffed; None: it is too large.
+        """Read a message up to the final dot, and return it unstuffed; None: it is too large.
 
         Raises:
-            EOFError: no dot came.
+            EOFError: the input ended before the final dot.
         """
-        # The end of DATA's own line makes a dot at the very start a dot at a line's start.
+        # Begin with the line end of the DATA command, so that a dot at the very start begins a line.
         self._gathered[:0] = b"\r\n"
         searched, too_large = 0, False
         while (end := self._gathered.find(_END, searched)) < 0:

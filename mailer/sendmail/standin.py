@@ -1,4 +1,4 @@
-"""In place of a receiver that is down: `mailer session`, which root and the spool's owner can start."""
+"""Starts `mailer session` in place of a receiver that is down, for root and the spool's owner."""
 
 import os
 import socket
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from mailer.sendmail.failure import Failure, Unreachable
 
 _PLACES = ("/etc/mailer/config.json", "/etc/mailer/config.toml")
-"""Not the current directory: a job's is anybody's."""
+"""Paths of the configuration. The current directory is not searched; that of a job may belong to any user."""
 
 
 def configuration() -> str | None:
-    """Return where the configuration is that this user can read; None: it is not for us, or nowhere."""
+    """Return the path of the configuration; None: there is none that this user may read."""
     return next((path for path in _places() if os.access(path, os.R_OK)), None)
 
 
 def is_closed() -> bool:
-    """Tell whether there is a configuration, and this user may not read it."""
+    """Return whether there is a configuration that this user may not read."""
     if configuration() is not None:
         return False
     for path in _places():
         try:
-            os.stat(path)  # noqa: PTH116 - no pathlib here
+            os.stat(path)  # noqa: PTH116 - pathlib takes long to import
         except PermissionError:
             return True
         except OSError:
@@ -40,17 +40,17 @@ def _places() -> tuple[str, ...]:
 
 @contextmanager
 def standing_in(config: str) -> Iterator[socket.socket]:
-    """Give a connection to a receiver of our own, which ends with it.
+    """Yield a connection to a receiver started for it, which ends with the connection.
 
     Raises:
-        Failure: EX_TEMPFAIL: it could not begin; it has said why on standard error.
+        Failure: with EX_TEMPFAIL, if the receiver could not start; it has written why to standard error.
     """
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            # -P: not what lies in the current directory, which may be anybody's.
+            # -P: do not import from the current directory, which may belong to any user.
             command = [sys.executable, "-P", "-m", "mailer", "session", "--config", config]
-            process = subprocess.Popen(  # noqa: S603 - ourselves, with a path that is not an option
+            process = subprocess.Popen(  # noqa: S603 - this program; the path cannot become an option
                 command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
         try:

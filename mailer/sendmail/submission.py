@@ -1,4 +1,4 @@
-"""The hand-over: SMTP with the receiver, which says for each mail whether it has it."""
+"""The SMTP client that submits a message to the receiver."""
 
 import os
 import socket
@@ -6,24 +6,24 @@ import socket
 from mailer.sendmail.failure import Failure, Unreachable
 
 _PATIENCE = 300.0
-"""Seconds for a reply; the receiver's own limit for a silent client."""
-_MOST = 64 * 1024
-"""Octets of one reply; the receiver's longest has under 1 KB."""
+"""Seconds to wait for a reply; the receiver waits as long for a command."""
+_MAX_REPLY = 64 * 1024
+"""Octets of one reply; the receiver's longest is under 1 KB."""
 _BURST = 100
-"""Recipients before their replies are read: more, and both sides could wait for each other's buffers."""
+"""RCPT commands sent before their replies are read. With more, both sides could block on full buffers."""
 
 Reply = tuple[int, str]
 
 
 class Receiver:
-    """One session with a receiver, greeted."""
+    """The client side of one session with a receiver."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Read the banner and introduce ourselves.
+        """Read the greeting and say EHLO.
 
         Raises:
-            Failure: we may not submit here.
-            Unreachable: there is no receiver at the other end.
+            Failure: this user may not submit here.
+            Unreachable: the receiver does not answer, or is stopping.
         """
         connection.settimeout(_PATIENCE)
         self._connection = connection
@@ -37,10 +37,10 @@ class Receiver:
         return self._reply()
 
     def envelope(self, sender: str, recipients: list[str], parameters: list[str], notify: str) -> list[Reply]:
-        """Say from whom and to whom; return a reply for each recipient.
+        """Send MAIL and RCPT; return the reply to each recipient.
 
         Raises:
-            Failure: the sender is not taken.
+            Failure: the sender was refused.
         """
         mail, *each_to = commands(sender, recipients, parameters, notify)
         self._check(self.ask(mail), os.EX_DATAERR)
@@ -52,11 +52,12 @@ class Receiver:
         return replies
 
     def message(self, wire: bytes) -> str:
-        """Send the message, and return what the receiver says once it has it.
+        """Send the message, and return the text of the receiver's positive reply.
 
         Raises:
-            Unreachable: the connection ended before any of the message was sent: it may be sent again.
-            Failure: it does not take it; or nobody knows, because the session ended after that.
+            Unreachable: the connection ended before any of the message was sent, so it may be sent again.
+            Failure: the receiver refused it; or the session ended later, and it is unknown whether the
+                receiver has it.
         """
         self._check(self.ask("DATA"), os.EX_DATAERR, positive=3)
         try:
@@ -64,7 +65,7 @@ class Receiver:
             reply = self._reply()
             self._check(reply, os.EX_DATAERR)
         except Unreachable as error:
-            # Not to be tried again by us, also after a 421: that would be a second mail.
+            # Not Unreachable, not even after a 421: another attempt might send the mail twice.
             words = f"{error}, after it was given the message: it may have it, or not"
             raise Failure(os.EX_TEMPFAIL, words) from error
         return reply[1]
@@ -73,7 +74,7 @@ class Receiver:
         try:
             self._connection.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            return  # its last reply says why
+            return  # the receiver's last reply, which is read next, says why
         except OSError as error:
             raise Unreachable(os.EX_TEMPFAIL, f"the receiver does not read: {error.strerror}") from error
 
@@ -93,7 +94,7 @@ class Receiver:
             except OSError as error:
                 why = error.strerror or "nothing came for too long"
                 raise Unreachable(os.EX_TEMPFAIL, f"the receiver is gone: {why}") from error
-            if not piece or len(self._gathered) > _MOST:
+            if not piece or len(self._gathered) > _MAX_REPLY:
                 raise Unreachable(os.EX_TEMPFAIL, "the receiver has closed the connection")
             self._gathered += piece
         line, _, self._gathered = self._gathered.partition(b"\n")
@@ -112,10 +113,12 @@ def commands(sender: str, recipients: list[str], parameters: list[str], notify: 
 
 
 def check(reply: Reply, code: int, *, positive: int = 2) -> None:
-    """Pass a reply of this class.
+    """Return if a reply has the expected first digit.
 
     Raises:
-        Failure: any other; with `code` for a refusal for good, or EX_NOPERM where it is about who we are.
+        Unreachable: for a 421.
+        Failure: for any other reply, with EX_TEMPFAIL for a temporary refusal, EX_NOPERM if the permanent
+            refusal is about this user (5.7.x), else `code`.
     """
     number, text = reply
     if number // 100 == positive:

@@ -1,4 +1,4 @@
-"""What `mailer-sendmail --help` says; imported for that alone."""
+"""The text of `mailer-sendmail --help`, in a module of its own because sending mail does not need it."""
 
 HELP = """\
 Usage: mailer-sendmail [OPTION]... [--] [RECIPIENT]...
