@@ -1,1 +1,1 @@
-"""What we ask outside of mail: a URL by POST, or a program that the operator names."""
+"""Calls to services other than mail servers: HTTP POST, and programs that the operator names."""

@@ -1,4 +1,4 @@
-"""A program that the operator names: run without a shell, data on standard input, bounded in time."""
+"""Runs a program that the operator names: without a shell, with data on standard input and a time limit."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from mailer.calls.post import CallTrouble
 
-# What a program needs to run and to find its own files; other variables may be secrets of ours.
+# Variables that a program needs to run and to find its own files; others may hold secrets and are not passed.
 _ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
 
 
@@ -15,19 +15,19 @@ async def run(
     argv: tuple[str, ...],
     given: bytes,
     *,
-    timeout: float,  # noqa: ASYNC109 - the caller's word for it is seconds, and the process is killed then
+    timeout: float,  # noqa: ASYNC109 - a parameter, because the process must be killed at the time-out
     environment: Mapping[str, str],
 ) -> None:
-    """Run a program to its end, as the user that we are.
+    """Run a program to its end, as the user of this process.
 
     Args:
         argv: its name, looked up in PATH unless it has a slash, and its arguments.
-        given: its standard input; one that does not read it all may end well all the same.
-        timeout: seconds; then it is killed.
-        environment: variables in addition to those by which it finds its own files.
+        given: its standard input; a program may succeed without reading all of it.
+        timeout: seconds after which it is killed.
+        environment: additional environment variables.
 
     Raises:
-        CallTrouble: it cannot be started, ends with another code than 0, or takes too long.
+        CallTrouble: the program cannot be started, ends with an exit code other than 0, or takes too long.
     """
     variables = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | dict(environment)
     try:

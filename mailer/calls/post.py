@@ -1,7 +1,6 @@
-"""One HTTP request by POST: bounded in time and size, and to the address that the operator wrote only.
+"""The HTTP client for everything but mail: one POST request, with limits on time and size, and no redirects.
 
-The HTTP client for all but mail, which `send/http/exchange` streams. It imports aiohttp only when somebody is
-asked.
+Mail is streamed by `send/http/exchange`. This module imports aiohttp only when a request is made.
 """
 
 import asyncio
@@ -19,21 +18,21 @@ if TYPE_CHECKING:
     from aiohttp import BasicAuth
 
 JSON = "application/json"
-_LARGEST = 256 * 1024
-"""Bytes of an answer that are read; an access token with many groups in it has some ten thousand."""
+_MAX_RESPONSE = 256 * 1024
+"""Bytes of a response; an access token that lists many groups has some ten thousand."""
 
 
 class CallTrouble(OSError):
-    """No usable answer came. The text never has the URL, which may be a secret."""
+    """A call failed without a usable response. The text never contains the URL, which may be a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answered, whatever its status."""
+    """A server's response, of any status."""
 
     status: int
     headers: Mapping[str, str]
-    """By any case of their names."""
+    """Header fields, by name without regard to case."""
     body: bytes
 
     def __repr__(self) -> str:
@@ -45,7 +44,7 @@ class Response:
 
     @property
     def redirects_to(self) -> str:
-        """The host that a redirection names, which is never followed; empty: the answer is none."""
+        """The host named by a redirect, which is never followed; empty: the response is not a redirect."""
         if not HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST:
             return ""
         try:
@@ -59,25 +58,25 @@ async def post(
     url: str,
     data: bytes | Mapping[str, str],
     *,
-    timeout: float,  # noqa: ASYNC109 - of the whole exchange, aiohttp's own
+    timeout: float,  # noqa: ASYNC109 - passed to aiohttp, for the whole exchange
     headers: Mapping[str, str],
 ) -> Response:
-    """Send bytes, or a form, and return the answer.
+    """Send bytes, or a form, and return the response.
 
-    The certificate is verified, the proxy that HTTPS_PROXY names is used (not where NO_PROXY names the host,
-    nor for an address in clear), and no redirection is followed: what is sent may be secret.
+    The server's certificate is verified. The proxy of HTTPS_PROXY is used, except for hosts in NO_PROXY and
+    for `http` URLs. Redirects are not followed, because the data may be secret.
 
     Args:
-        url: where to; `http` is for hosts that the caller checked.
-        data: what.
-        timeout: seconds for all of it.
-        headers: in addition to those that HTTP needs.
+        url: the URL; the caller must have checked the host if its scheme is `http`.
+        data: the body, or the fields of a form.
+        timeout: seconds for the whole exchange.
+        headers: header fields in addition to those that HTTP needs.
 
     Raises:
-        TimeoutError: it took too long.
-        CallTrouble: there is no answer.
+        TimeoutError: the exchange took too long.
+        CallTrouble: there is no response.
     """
-    # Imported here: it takes 0.2 s, which no run pays that asks nobody.
+    # Imported here because it takes 0.2 s, and most runs make no request.
     from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
 
     try:
@@ -96,18 +95,18 @@ async def post(
         ):
             return Response(response.status, response.headers.copy(), await _bounded(response.content))
     except TimeoutError:
-        raise TimeoutError(f"no answer within {timeout:g} seconds") from None  # aiohttp's words quote the URL
+        raise TimeoutError(f"no answer within {timeout:g} seconds") from None  # aiohttp's text has the URL
     except CallTrouble:
         raise
     except (ClientError, OSError, ValueError) as error:
         raise CallTrouble(words_of(error)) from None
     finally:
-        await asyncio.sleep(0)  # aiohttp closes its connection in the next round of the loop
+        await asyncio.sleep(0)  # aiohttp closes its connection in the next iteration of the event loop
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy of the environment for an address; None: it is asked directly."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - as aiohttp
+    """Return the proxy that the environment sets for a URL; None: connect directly."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - slow to import, as aiohttp is
 
     parts, proxies = urlsplit(url), getproxies()
     if parts.scheme != "https" or proxy_bypass(parts.netloc, proxies):
@@ -116,9 +115,9 @@ def proxy_for(url: str) -> str | None:
 
 
 def proxied(url: str) -> "tuple[str | None, BasicAuth | None]":
-    """Return the proxy for an address without its login, and the login; raises ValueError.
+    """Return the proxy for a URL without its login, and the login; raises ValueError.
 
-    Not left to aiohttp's trust_env, which would send what ~/.netrc has for the host as well.
+    aiohttp's `trust_env` is not used, because it would also send the login that ~/.netrc has for the host.
     """
     from aiohttp import BasicAuth  # noqa: PLC0415 - as above
 
@@ -134,13 +133,13 @@ async def _bounded(content: Any) -> bytes:  # noqa: ANN401 - aiohttp's reader
     data = b""
     async for piece in content.iter_chunked(16 * 1024):
         data += piece
-        if len(data) > _LARGEST:
-            raise CallTrouble(f"its answer is larger than {_LARGEST // 1024} KiB")
+        if len(data) > _MAX_RESPONSE:
+            raise CallTrouble(f"its answer is larger than {_MAX_RESPONSE // 1024} KiB")
     return data
 
 
 def words_of(error: Exception) -> str:
-    """Say in the system's words why there was no answer; aiohttp wraps them."""
+    """Return the reason why there was no response, if possible in the system's words, which aiohttp wraps."""
     wrapped: Any = getattr(error, "os_error", None) or error
     certificate = getattr(error, "certificate_error", None) or wrapped
     if isinstance(certificate, ssl.SSLCertVerificationError):
@@ -155,7 +154,10 @@ def words_of(error: Exception) -> str:
 
 
 def _in_our_words(error: Exception) -> str:
-    """Say what aiohttp says with the URL or the answer in it, where a secret may be; empty: it does not."""
+    """Return our own text for an error whose text in aiohttp may contain a secret: the URL or the response.
+
+    It is empty for other errors.
+    """
     from aiohttp import (  # noqa: PLC0415 - as above
         ClientHttpProxyError,
         ClientPayloadError,

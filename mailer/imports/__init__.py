@@ -1,1 +1,1 @@
-"""What other relays have queued, for `mailer import`: each queue is read where it is, by its own rules."""
+"""Readers of other relays' queues, for `mailer import`; each queue is read in place."""

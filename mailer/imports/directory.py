@@ -1,7 +1,8 @@
-"""A queue that is a directory with a file, or some files, for each message.
+"""A queue that is a directory with one or several files for each message.
 
-The directory may belong to a user whom the operator, root perhaps, does not trust. So each directory is
-opened once, and no name is followed: what that user exchanges meanwhile is at worst one of their files.
+The directory may belong to a user whom the operator, perhaps root, does not trust. So each directory is
+opened once, and symbolic links are not followed: by replacing files meanwhile, that user can at worst
+substitute files of their own.
 """
 
 import os
@@ -11,23 +12,23 @@ from pathlib import Path
 from mailer.imports.queue import MAX_FILE, Queue, Unreadable
 
 IMPORTED = "imported"
-"""The directory, in that of the queue, that keeps the files of what was imported."""
+"""The name of the directory within the queue that keeps the files of imported messages."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class DirectoryQueue(Queue):
-    """Files by bare names, relative to descriptors of their directories."""
+    """Accesses files by bare names, relative to descriptors of their directories."""
 
     def __init__(self, path: Path, *places: str) -> None:
         """Open the directory.
 
         Args:
-            path: the queue's; not a symbolic link.
-            places: the directories in it that have messages, where they are there; `.` is itself.
+            path: the directory of the queue; not a symbolic link.
+            places: its subdirectories with messages, which may be missing; `.` is the directory itself.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: a directory cannot be opened.
         """
         self._root = os.open(path, _DIRECTORY)
         self.identity = os.fsdecode(os.path.realpath(path))
@@ -40,7 +41,7 @@ class DirectoryQueue(Queue):
         self._imported = -1
 
     def files(self) -> list[str]:
-        """Return the regular files as PLACE/NAME, in the order of places and names; raises OSError."""
+        """Return the regular files as PLACE/NAME, ordered by place and name; raises OSError."""
         found = []
         for place, directory in self._places.items():
             with os.scandir(directory) as entries:
@@ -49,7 +50,7 @@ class DirectoryQueue(Queue):
         return found
 
     def content(self, path: str) -> bytes:
-        """Return what a file has; raises Unreadable, OSError."""
+        """Return the content of a file; raises Unreadable, OSError."""
         place, name = path.rsplit("/", 1)
         directory = self._places[place]
         fd = os.open(name, _FLAGS, dir_fd=directory)
@@ -58,17 +59,17 @@ class DirectoryQueue(Queue):
             if not stat.S_ISREG(state.st_mode):
                 raise Unreadable("it is not a file")
             if state.st_nlink != 1 or state.st_uid not in {0, os.fstat(directory).st_uid}:
-                # The owner of the directory may have linked it to here, without the right to read it.
+                # The directory's owner may have linked to a file that they have no right to read.
                 raise Unreadable("it has another name as well, or belongs to another user than its directory")
             if state.st_size > MAX_FILE:
                 raise Unreadable(f"it has more than {MAX_FILE} octets")
             return file.read(MAX_FILE + 1)
 
     def prepare(self) -> None:
-        """Open `imported`, which is made if it is not there, and may be nobody else's to change.
+        """Open the directory `imported`, or create it; only this process's user may be able to change it.
 
         Raises:
-            OSError: there is something else of that name, or it is another user's.
+            OSError: that name is not a directory, or another user can change it.
         """
         try:
             os.mkdir(IMPORTED, 0o700, dir_fd=self._root)
@@ -83,9 +84,9 @@ class DirectoryQueue(Queue):
             raise PermissionError(f"{self.identity}/{IMPORTED} is another user's: move it away")
 
     def put_by(self, *paths: str) -> None:
-        """Move files, durably, to where they are kept as imported, after `prepare`; raises OSError.
+        """Move files to `imported` durably, after `prepare`; raises OSError.
 
-        The last path is that by which the message is found in the queue.
+        The last path must be the file by which the message is found in the queue.
         """
         for path in paths:
             place, name = path.rsplit("/", 1)
@@ -95,7 +96,7 @@ class DirectoryQueue(Queue):
             os.fsync(directory)
 
     def _free(self, name: str) -> str:
-        """Return a name that no file in `imported` has; nobody else makes files there."""
+        """Return an unused name in `imported`, where no other program creates files."""
         with os.scandir(self._imported) as entries:
             taken, number = {entry.name for entry in entries}, 1
         while name in taken:

@@ -1,4 +1,4 @@
-"""The relay in Go that mailer replaces: `emails/failed/ID.json`, and what it kept in `emails/` itself."""
+"""The queue of the Go relay that mailer replaces: `emails/failed/ID.json`, and files in `emails/` itself."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mailer.imports.queue import Queued, Unreadable, with_crlf
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """One file, by the names of its keys."""
+    """The JSON of one file; fields are named as its keys."""
 
     From: str
     To: list[str]

@@ -1,4 +1,4 @@
-"""The queue of msmtp's script msmtpq: for each message `ID.mail`, and `ID.msmtp`, the arguments for msmtp."""
+"""The queue of msmtp's script msmtpq: `ID.mail` for each message, and `ID.msmtp` with msmtp's arguments."""
 
 from email.message import Message
 from email.parser import BytesHeaderParser
@@ -10,7 +10,7 @@ from mailer.imports.directory import DirectoryQueue
 from mailer.imports.queue import Queued, Unreadable, with_crlf
 
 _MAIL, _ARGUMENTS = ".mail", ".msmtp"
-# Of msmtp(1) and sendmail(8). A word that is none of these may be a value or a recipient: nobody can tell.
+# The options of msmtp(1) and sendmail(8). After an unknown option, a word may be its value or a recipient.
 _ALONE = frozenset({"-t", "-i", "-m", "-n", "-U", "-v", "-P", "-d", "-G", "-S"})
 _SENDER = frozenset({"-f", "-r", "--from"})
 _WITH_VALUE = frozenset(
@@ -41,7 +41,7 @@ class Msmtpq(DirectoryQueue):
         super().__init__(path, ".")
 
     def names(self) -> list[str]:
-        """Return the messages with both files: msmtpq writes the arguments last."""
+        """Return the messages that have both files; msmtpq writes the arguments last."""
         there = set(self.files())
         return sorted(name for name in there if name.endswith(_MAIL) and _arguments_of(name) in there)
 
@@ -66,10 +66,10 @@ def _arguments_of(name: str) -> str:
 
 
 def _read(words: list[str]) -> tuple[str, list[str], bool]:
-    """Return the sender or nothing, the recipients, and whether to take those of the header.
+    """Return the sender (may be empty), the recipients, and whether to add those of the header.
 
     Raises:
-        Unreadable: there is an option of which this does not know whether a value follows.
+        Unreadable: there is an unknown option, which may or may not be followed by a value.
     """
     sender, recipients, of_header, rest = "", list[str](), False, iter(words)
     for word in rest:

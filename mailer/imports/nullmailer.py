@@ -1,4 +1,7 @@
-"""nullmailer's queue: sender, a line for each recipient, an empty line, message (nullmailer-queue(8))."""
+"""nullmailer's queue. A file has the sender, each recipient on a line, an empty line, and the message.
+
+See nullmailer-queue(8).
+"""
 
 from pathlib import Path
 
@@ -7,7 +10,7 @@ from mailer.imports.queue import Queued, Unreadable, with_crlf
 
 
 class Nullmailer(DirectoryQueue):
-    """A directory with `queue/` in it, such as /var/spool/nullmailer; what it gave up is in `failed/`."""
+    """A directory with `queue/` in it, such as /var/spool/nullmailer; mail in `failed/` is not imported."""
 
     def __init__(self, path: Path) -> None:
         """Open the directory; raises OSError."""

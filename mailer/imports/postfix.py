@@ -7,7 +7,7 @@ import msgspec
 from mailer.imports.queue import Queue, Queued, Unreadable, with_crlf
 
 _SECONDS = 600.0
-"""For one program: postqueue reads a queue of any length."""
+"""Seconds for one command; postqueue may list a queue of any length."""
 
 
 class _Recipient(msgspec.Struct, frozen=True):
@@ -15,7 +15,7 @@ class _Recipient(msgspec.Struct, frozen=True):
 
 
 class _Listed(msgspec.Struct, frozen=True):
-    """One line of `postqueue -j`: the recipients are those who have not got it yet."""
+    """One line of `postqueue -j`; it lists the recipients that have not received the message yet."""
 
     queue_name: str
     queue_id: str
@@ -24,16 +24,16 @@ class _Listed(msgspec.Struct, frozen=True):
 
 
 class Postfix(Queue):
-    """The queue of the Postfix that MAIL_CONFIG names, or of this host's."""
+    """The queue of the Postfix instance that MAIL_CONFIG names, or of the host's default instance."""
 
     identity = "postfix"
 
     def __init__(self) -> None:
         self._listed: dict[str, _Listed | str] = {}
-        """By id; or why a line cannot be read."""
+        """Messages by id; the value of an unreadable line is the reason."""
 
     def names(self) -> list[str]:
-        """As `Queue.names`; raises OSError too while Postfix runs: it would deliver what is imported."""
+        """Return the ids; raises OSError also while Postfix runs, which would deliver imported mail, too."""
         if _call("postfix", "status").returncode == 0:
             raise OSError("Postfix is running; stop it first: postfix stop")
         for number, line in enumerate(_run("postqueue", "-j").splitlines(), start=1):
@@ -60,9 +60,9 @@ class Postfix(Queue):
 
 
 def _call(*argv: str) -> subprocess.CompletedProcess[bytes]:
-    """Run one of Postfix's programs to its end; raises OSError when it cannot be run."""
+    """Run one of Postfix's programs to its end; raises OSError if it cannot be run."""
     try:
-        return subprocess.run(  # noqa: S603 - no shell, and an id is Postfix's own
+        return subprocess.run(  # noqa: S603 - no shell, and ids come from Postfix itself
             argv, check=False, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
@@ -70,7 +70,7 @@ def _call(*argv: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _run(*argv: str) -> bytes:
-    """Return what one of Postfix's programs prints; raises OSError when it fails."""
+    """Return the output of one of Postfix's programs; raises OSError if it fails."""
     done = _call(*argv)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

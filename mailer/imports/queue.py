@@ -1,4 +1,4 @@
-"""What an import needs of another relay's queue."""
+"""The interface of another relay's queue, for imports."""
 
 import re
 from abc import ABC, abstractmethod
@@ -6,54 +6,54 @@ from abc import ABC, abstractmethod
 import msgspec
 
 MAX_FILE = 64 * 2**20
-"""Octets of a queue's file that are read: base64 of the largest message that relays take, and more."""
+"""Octets in one file of a queue; enough for the largest usual message in base64."""
 _LINE_END = re.compile(rb"\r?\n")
 
 
 class Queued(msgspec.Struct, frozen=True):
-    """A message that another relay took and has not delivered to these recipients."""
+    """A message that another relay accepted and has not yet delivered to these recipients."""
 
     sender: str
-    """Empty: the null sender."""
+    """The envelope sender; empty: the null sender."""
     recipients: tuple[str, ...]
     content: bytes
     """The message, with lines that end in CRLF."""
 
 
 class Unreadable(Exception):
-    """A message that cannot be imported as it is; the text says why."""
+    """A message cannot be imported; the text says why."""
 
 
 class Queue(ABC):
-    """One relay's queue. Nothing may change it meanwhile: the relay must have been stopped."""
+    """One relay's queue. The relay must have been stopped, so that the queue does not change meanwhile."""
 
     identity: str
-    """Where it is: the same name in two queues is two messages."""
+    """The location of the queue, which distinguishes messages of the same name in two queues."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Return the names of the messages that wait, in the order of their import; raises OSError."""
+        """Return the names of the queued messages, in the order of their import; raises OSError."""
 
     @abstractmethod
     def look(self, name: str) -> Queued:
-        """Read one message, and change nothing.
+        """Read one message without changing anything.
 
         Raises:
-            Unreadable: it cannot be imported.
-            OSError: it cannot be read.
+            Unreadable: the message cannot be imported.
+            OSError: the message cannot be read.
         """
 
-    def prepare(self) -> None:  # noqa: B027 - a queue that needs nothing
-        """Make ready to finish messages, before the first is imported; raises OSError: none can be."""
+    def prepare(self) -> None:  # noqa: B027 - optional: many queues need nothing
+        """Prepare to finish messages, before the first is imported; raises OSError if none could be."""
 
     @abstractmethod
     def finish(self, name: str) -> None:
-        """Take an imported message out of the queue, durably; raises OSError.
+        """Remove an imported message from the queue durably; raises OSError.
 
-        After a failure it waits there still, and is known by its name when it is imported again.
+        After a failure the message stays in the queue, and is recognised by its name at the next import.
         """
 
 
 def with_crlf(content: bytes) -> bytes:
-    """Return a message that was stored with lines that end in LF, as it goes over the wire."""
+    """Return a message with CRLF line ends; it may have been stored with LF line ends."""
     return _LINE_END.sub(b"\r\n", content)
