@@ -1,1 +1,1 @@
-"""The SMTP client: a machine without I/O, its asyncio shell, and the sessions that are kept for reuse."""
+"""The SMTP client: a state machine without I/O, its asyncio shell, and a pool of reusable sessions."""

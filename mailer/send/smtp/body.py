@@ -1,4 +1,4 @@
-"""The message as the wire carries it, block by block: dots and line ends (RFC 5321 4.5.2, 2.3.8)."""
+"""Encode a message for DATA, block by block: dot-stuffing and line ends (RFC 5321 4.5.2, 2.3.8)."""
 
 import re
 
@@ -10,9 +10,9 @@ _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 class DotStuffer:
     """Encodes one message for DATA.
 
-    Whatever it is given, the wire carries no bare CR and no bare LF: the receiver admits none, but a spool
-    file can be written by hand, and a bare line end is what lets two servers see two different messages (SMTP
-    smuggling). Bytes that are well-formed pass unchanged but for the doubled dots.
+    The output never has a bare CR or a bare LF, whatever the input. The receiver admits none, but a spool
+    file can be written by hand, and a bare line end lets two servers see two different messages (SMTP
+    smuggling). Well-formed input passes unchanged except for the doubled dots.
     """
 
     __slots__ = ("_at_line_start", "_held_cr")
@@ -22,7 +22,7 @@ class DotStuffer:
         self._held_cr = False
 
     def encode(self, block: bytes) -> bytes:
-        """Encode the next block; a trailing CR is held back until it is known what follows."""
+        """Encode the next block; a trailing CR is held back until the next byte is known."""
         if self._held_cr:
             block = b"\r" + block
         self._held_cr = block.endswith(b"\r")
@@ -32,7 +32,7 @@ class DotStuffer:
             return block
         if has_bare_line_end(block):
             block = _BARE.sub(b"\r\n", block)
-        # One octet is found ten times as quickly as two, and base64 has no dot.
+        # Searching for one octet is ten times as fast as for two, and base64 has no dots.
         stuffed = block.replace(b"\n.", b"\n..") if b"." in block else block
         if self._at_line_start and block.startswith(b"."):
             stuffed = b"." + stuffed
@@ -40,6 +40,6 @@ class DotStuffer:
         return stuffed
 
     def end(self) -> bytes:
-        """The rest, down to the final dot; a last line without its end gets one (RFC 5321 4.1.1.4)."""
+        """Return the rest, final dot included; an unterminated last line is terminated (RFC 5321 4.1.1.4)."""
         last = b"" if self._at_line_start and not self._held_cr else b"\r\n"
         return last + b".\r\n"

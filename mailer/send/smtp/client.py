@@ -1,4 +1,4 @@
-"""One SMTP session to one next hop: the asyncio shell of `smtp.Dialogue`, from the connect to QUIT."""
+"""One SMTP session to one next hop, from the connect to QUIT: the asyncio shell of `machine.Dialogue`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say
 
 BLOCK = 64 * 1024
-"""Octets read and written at once; a message up to this size leaves in one write with its final dot."""
+"""Octets read and written in one call; a message up to this size is sent in one write with its final dot."""
 
 Commit = Callable[[Sequence[Recipient]], None]
 
 
 class Message(Protocol):
-    """What is sent: an envelope and bytes that can be read anywhere, with CRLF line ends."""
+    """A message to send: an envelope and its content, with CRLF line ends, readable at any offset."""
 
     @property
     def envelope(self) -> Envelope: ...
@@ -38,11 +38,11 @@ class Message(Protocol):
     def size(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """At most `length` octets from `offset`; fewer only at the end."""
+        """Return `length` octets from `offset`; fewer only at the end."""
 
 
 class OwnReceiver(HopTrouble):
-    """The hop is our own receiver: what is sent there comes back, and goes there again."""
+    """The hop is our own receiver, so that mail sent there would loop."""
 
     def __init__(self, hop: str) -> None:
         text = "this is mailer's own receiver: mail would go round in a circle; see forwardProviders"
@@ -53,41 +53,42 @@ class OwnReceiver(HopTrouble):
 
 
 class Session:
-    """A session that is past EHLO, STARTTLS and AUTH: ready for transactions, one at a time."""
+    """An SMTP session that is past EHLO, STARTTLS and AUTH: ready for transactions, one at a time."""
 
     def __init__(self, wire: Wire, without_tls: str = "") -> None:
         self._wire = wire
         self._dialogue = wire.dialogue
         self.hop = wire.hop
         self.label = wire.label
-        """The next hop as `Outcome.hop` has it."""
+        """The next hop, as in `Outcome.hop`."""
         self.extensions = Extensions()
         self.worn = False
-        """The last transaction got nothing through for what may be this session's trouble, see `worn`."""
+        """Whether the last transaction sent nothing and may succeed in a new session, see `verdicts.worn`."""
         self._without_tls = without_tls
         """Why opportunistic TLS was given up; empty: it was not."""
         self._transactions = 0
 
     @classmethod
     async def open(cls, hop: Hop, timeouts: Timeouts, say: "Say | None" = None) -> "Session":
-        """Connect, greet, encrypt and log in, as far as the hop asks for it.
+        """Connect, greet, start TLS and log in, as configured for the hop.
 
-        When opportunistic TLS fails, another connection in clear takes its place (as in the field: Postfix,
-        Exim), and `tls` says why.
+        If opportunistic TLS fails, a new connection in clear is opened (as Postfix and Exim do), and `tls`
+        says why.
 
         Args:
-            hop: where to.
-            timeouts: of its phases.
-            say: takes the lines of a transcript of the whole session.
+            hop: the hop to connect to.
+            timeouts: of the session's phases.
+            say: called with the lines of a transcript of the whole session.
 
         Raises:
-            HopTrouble: some step failed; nothing is left open.
+            HopTrouble: some step failed; no connection is left open.
         """
         login = await fetch(hop)
         try:
             return await cls._open(login, timeouts, say)
         except TokenRefused:
-            # It may have been withdrawn before its end. In a new session: many servers end this one.
+            # The token may have been revoked before its expiry. The next one is tried in a new session,
+            # since many servers close this one.
             another = await fetch(hop, login.token)
             if another.token == login.token:
                 raise
@@ -115,7 +116,7 @@ class Session:
 
     @property
     def tls(self) -> str:
-        """TLS version and cipher; `none: REASON` if it was given up; empty if it was not tried."""
+        """TLS version and cipher; `none: REASON` if TLS was given up; empty if it was not tried."""
         return self._wire.tls or self._without_tls
 
     @property
@@ -124,17 +125,17 @@ class Session:
 
     @property
     def certificate_end(self) -> float | None:
-        """When the server's certificate expires, in seconds since the epoch; None if it was not verified."""
+        """When the server's certificate expires, in seconds since the epoch; None: it was not verified."""
         return tls.end_of(self._wire.certificate)
 
     @property
     def alive(self) -> bool:
-        """Another transaction may begin."""
+        """Whether another transaction may begin."""
         return self._wire.broken is None and self._dialogue.state is State.READY and not self.used_up
 
     @property
     def used_up(self) -> bool:
-        """It has had as many transactions as the server takes in one session (RFC 9422 4.1)."""
+        """Whether it has had as many transactions as the server allows in one session (RFC 9422 4.1)."""
         most = self.extensions.limits.transactions
         return most > 0 and self._transactions >= most
 
@@ -147,25 +148,28 @@ class Session:
     ) -> list[Outcome]:
         """Send one message to one batch of recipients.
 
-        What the hop is known not to take (size, SMTPUTF8) is refused without asking it. A refused recipient
-        is a result; so is a lost reply to the final dot, which makes the recipients that were accepted so far
-        `uncertain` (RFC 5321 4.5.3.2.6). Only when no recipient can have got anything is a loss an exception.
+        Mail that the hop is known not to accept (because of size or SMTPUTF8) is refused without asking it. A
+        refused recipient is a result. So is a lost reply to the final dot: the recipients that were accepted
+        become `uncertain` (RFC 5321 4.5.3.2.6). A lost session is an exception only if no recipient can have
+        received the message.
 
         Args:
             message: streamed in blocks of `BLOCK` octets.
             recipients: of this batch.
-            on_commit: called once with those that the hop accepted, right before the final dot is written.
+            on_commit: called once with the recipients that the hop accepted, right before the final dot is
+                written.
 
         Returns:
-            One outcome for each recipient, in order. For what each status means see `trouble.judge`. Those
-            beyond what the hop takes at once (RFC 9422) are `pending`, to be asked in another transaction.
+            One outcome for each recipient, in order. For the meaning of each status see `trouble.judge`.
+            Recipients beyond the hop's limits for one transaction (RFC 9422) are `pending`, and to be sent in
+            another one.
 
         Raises:
             SessionLost: the session broke before the final dot.
             EOFError: the message is shorter than its `size`.
-            Exception: whatever `on_commit` or `message.read` raised.
-        After any exception, cancellation included, the session is dead; unless `on_commit` had returned,
-        nothing was sent to anyone.
+            Exception: any that `on_commit` or `message.read` raises.
+        After any exception, cancellation included, the session is dead. Unless `on_commit` had returned, the
+        message was sent to no recipient.
         """
         implied = self._implied(message, recipients)
         asked = [one for one in recipients if one.address not in implied] if implied else recipients
@@ -182,7 +186,7 @@ class Session:
         return [known[recipient.address] for recipient in recipients]
 
     async def close(self) -> None:
-        """Say QUIT if there is a session to end, wait a little for the reply, and close. Never raises."""
+        """Send QUIT if the session is ready, wait briefly for the reply, and close. Never raises."""
         try:
             if self._ready:
                 self._dialogue.quit()
@@ -210,7 +214,7 @@ class Session:
             await self._log_in(login)
 
     async def _hello(self) -> None:
-        """EHLO, or HELO where EHLO is unknown (RFC 5321 4.1.1.1)."""
+        """Send EHLO, or HELO if the server does not know EHLO (RFC 5321 4.1.1.1)."""
         reply = await self._ask(self._dialogue.hello, "EHLO", self.hop.ehlo_domain)
         if reply.positive:
             if self.hop.ourselves and self.hop.ourselves in reply.lines[0].split():
@@ -238,7 +242,7 @@ class Session:
         await self._hello()
 
     async def _log_in(self, login: Login) -> None:
-        """Log in by the first mechanism that is not refused for good; the first one's refusal counts."""
+        """Try mechanisms until one succeeds or is refused temporarily; on failure raise the first refusal."""
         if not self.encrypted and not (self.hop.here and self._wire.loopback):
             text = "credentials are not sent in clear, and TLS is not offered or not wanted"
             if self._wire.loopback:
@@ -260,7 +264,7 @@ class Session:
         raise refusal
 
     async def _ask(self, say: Callable[..., None] | None = None, *words: object) -> Reply:
-        """Make a call of the dialogue and wait for the reply; without one, for the banner."""
+        """Make a call of the dialogue and wait for its reply; without a call, wait for the banner."""
         if say is not None:
             self._check()
             say(*words)
@@ -272,14 +276,14 @@ class Session:
         return event.reply
 
     def _check(self) -> None:
-        """Raise HopTrouble if the session has meanwhile ended, or the server said more than it was asked."""
+        """Raise HopTrouble if the session has ended, or if the server has sent an unsolicited reply."""
         if self._wire.broken:
             raise self._lost(HopTrouble, self._wire.broken)
 
     # A transaction.
 
     def _implied(self, message: Message, recipients: Sequence[Recipient]) -> dict[str, Outcome]:
-        """Return what the hop's EHLO reply already implies, by address: it is not asked about these."""
+        """Return the outcomes that the EHLO reply already implies, by address; these are not sent."""
         offered = self.extensions
         implied: dict[str, Outcome] = {}
         if offered.limits is not NO_LIMITS:
@@ -291,7 +295,8 @@ class Session:
             text = f"552 5.3.4 message of {size} octets exceeds the limit of {most} at {self.label}"
             return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
         if not offered.smtputf8:  # RFC 6531 3.2
-            # The name stands first: behind "not offered by" an address would read as a complaint about ours.
+            # The hop's name comes first: after "not offered by", `send/replies/` would take an address in it
+            # for a complaint about our own address.
             text = f"550 5.6.7 {self.label} does not offer SMTPUTF8, which this mail needs"
             if utf8.indispensable(message):
                 return self._refused_unasked(recipients, Scope.MESSAGE, text) | implied
@@ -344,11 +349,12 @@ class Session:
         return [self._judged(*pair) for pair in zip(batch, event.verdicts, strict=True)]
 
     def _ended(self, batch: Sequence[Recipient], ended: Broken) -> list[Outcome]:
-        """Say what the end of the session within a transaction means: nobody has got anything.
+        """Return the outcomes of a transaction during which the session ended; no recipient got the message.
+
+        A 421 about a recipient or the mail is a refusal; recipients that it leaves undecided are `pending`.
 
         Raises:
-            SessionLost: it says nothing about this mail. A 421 about a recipient or the mail is a refusal,
-                and the recipients whose case it leaves open are `pending`.
+            SessionLost: the session ended for a reason that says nothing about this mail.
         """
         reply = ended.reply
         if reply is None or not ended.refused or not of_the_mail(ended.phase, reply):
@@ -362,9 +368,9 @@ class Session:
         ]
 
     async def _send(self, message: Message, accepted: list[Recipient], on_commit: Commit) -> bool:
-        """Stream the body; the last block leaves together with the final dot, after `on_commit`.
+        """Stream the body; the last block is written together with the final dot, after `on_commit`.
 
-        Return False when the server has answered before: then the dot is not sent, nor `on_commit` called.
+        Return False if the server has replied before: then the dot is not sent and `on_commit` is not called.
         """
         wire, stuffer, size = self._wire, DotStuffer(), message.size
         offset, block = 0, b""
@@ -379,7 +385,7 @@ class Session:
             block = stuffer.encode(data)
         if wire.answered:
             return False
-        if wire.broken:  # even before the first block: a server that has said more than 354 is out of step
+        if wire.broken:  # maybe even before the first block, if the server sent more than the 354
             raise self._lost(SessionLost, wire.broken)
         on_commit(accepted)
         self._dialogue.finish()
@@ -403,7 +409,7 @@ class Session:
     # Trouble.
 
     def _refused(self, phase: Phase, reply: Reply, scope: Scope = Scope.HOST) -> HopTrouble:
-        """The server said no to the session itself."""
+        """Return the trouble of a server that refuses the session itself."""
         temporary = not reply.permanent
         return HopTrouble(self.label, phase, str(reply), scope=scope, reply=reply, temporary=temporary)
 

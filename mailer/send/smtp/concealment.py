@@ -1,7 +1,7 @@
-"""Keeps the password out of what a server says: it may quote it, in any reply, and in a later session too.
+"""Remove passwords and tokens from server replies: any reply may quote them, even in a later session.
 
 Replies are concealed where they are read, so that journal, ledger, log, notifications and the state of
-providers never see the original.
+providers never contain the original.
 """
 
 import contextlib
@@ -11,22 +11,23 @@ from itertools import chain
 
 MASK = "***"
 
-_KNOWN = 16
-"""Octets of a token by which it is known."""
+_TOKEN_PREFIX = 16
+"""Leading characters of a token that are enough to recognize it."""
 _SHORT = 8
-"""Octets. A shorter password may be a syllable of honest words, so it must stand as a word of its own."""
+"""Octets. A shorter password may occur within ordinary words, so it is recognized as a whole word only."""
 
 
 class Concealment:
-    """One login as replies may have it back: the password, and what AUTH makes of it, in any case.
+    """Matches one login as replies may quote it: the password and its encodings in AUTH, in any case.
 
-    A password that is a word of an honest reply is concealed there too, at worst at the price of a reading.
+    A password that is an ordinary word is concealed wherever a reply has that word. At worst, the reply is
+    then not understood.
     """
 
     __slots__ = ("_pattern",)
 
     def __init__(self, *forms: bytes) -> None:
-        """Args: forms: patterns of what is concealed; see `of_password` and `of_token`."""
+        """Prepare; args: forms: regular expressions of what to conceal; see `of_password` and `of_token`."""
         self._pattern = re.compile(b"|".join(forms), re.IGNORECASE)
 
     @classmethod
@@ -35,11 +36,11 @@ class Concealment:
 
     @classmethod
     def of_token(cls, username: str, *tokens: str) -> "Concealment":
-        """As for a password, for access tokens: servers quote them in part, so a beginning is enough.
+        """Conceal access tokens. Servers quote them in part, so the beginning is enough to match.
 
         Args:
-            username: who logs in.
-            tokens: the one that is used, and those that an earlier session has sent to the server.
+            username: the account that logs in.
+            tokens: the one in use, and those that earlier sessions have sent to the server.
         """
         return cls(*chain.from_iterable(_token_forms(username, token) for token in tokens if token))
 
@@ -48,11 +49,11 @@ class Concealment:
         return self._pattern.sub(MASK.encode(), text)
 
     def words(self, text: str) -> str:
-        """As `octets`, for text that was decoded."""
+        """Return decoded text without the password, as `octets` does for bytes."""
         return self.octets(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def lines(self, lines: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the lines of a reply without a password that is cut in two by the end of one."""
+        """Return the lines of a reply without a password that a line end splits in two."""
         for joint in ("", " "):
             whole = joint.join(lines)
             if whole != (concealed := self.words(whole)):
@@ -62,7 +63,7 @@ class Concealment:
 
 def _forms(username: str, password: str) -> list[bytes]:
     secret, name = password.encode(), username.encode()
-    # Of PLAIN's answer (RFC 4616) the name comes first, which is as far as all of it is known to be ours.
+    # PLAIN's response (RFC 4616) begins with the name: a quoted beginning this long is certainly ours.
     forms = [_base64(b"\0" + name + b"\0" + secret, max(_SHORT, (len(name) + 2) // 3 * 4))]
     if secret:
         forms += [_base64(secret, _SHORT), _word(secret)]
@@ -72,23 +73,23 @@ def _forms(username: str, password: str) -> list[bytes]:
 
 
 def _token_forms(username: str, token: str) -> list[bytes]:
-    # What AUTH makes of it begins with the name (XOAUTH2, OAUTHBEARER).
+    # The AUTH responses of XOAUTH2 and OAUTHBEARER begin with the name.
     answers = [
         _base64(f"{begin}{username},\1auth=Bearer {token}".encode(), 16) for begin in ("user=", "n,a=")
     ]
-    known = [re.escape(token[:_KNOWN].encode()) + rb"[\w.~+/=-]*"] if len(token) >= _SHORT else []
+    known = [re.escape(token[:_TOKEN_PREFIX].encode()) + rb"[\w.~+/=-]*"] if len(token) >= _SHORT else []
     return [*answers, *known, *_forms(username, token)]
 
 
 def _word(form: bytes) -> bytes:
-    """Match a password; a short one neither within a word nor within a number such as 5.1.1."""
+    """Return a pattern for a password; a short one does not match within a word or a number such as 5.1.1."""
     if len(form) >= _SHORT:
         return re.escape(form)
     return rb"(?<!\w)(?<!\w\.)" + re.escape(form) + rb"(?!\.?\w)"
 
 
 def _base64(form: bytes, known: int) -> bytes:
-    """Match base64 by its first characters, for servers cut what they quote; a short one as a word."""
+    """Return a pattern for the beginning of base64, which servers truncate; if short, for a whole word."""
     encoded = b64encode(form).rstrip(b"=")
     if len(encoded) < _SHORT:
         return rb"(?<![\w+/])" + re.escape(encoded) + rb"(?![\w+/])"

@@ -1,4 +1,4 @@
-"""What `smtp.Dialogue` reports to its shell."""
+"""The events that `machine.Dialogue` returns to its shell."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from mailer.send.phase import Phase
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The reply that decided, and the command it answered; (DOT, 2yz) means sent."""
+    """The reply that decided a recipient's case, and the command it answered; (DOT, 2yz) means sent."""
 
     phase: Phase
     reply: Reply
@@ -21,7 +21,10 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class GoAhead(msgspec.Struct, frozen=True):
-    """354, and somebody is to receive the message: send it, and call `finish`; `Settled` may come before."""
+    """354, with at least one recipient accepted: send the message, then call `finish`.
+
+    `Settled` may come before `finish`, if the server refuses the message while it is being sent.
+    """
 
     refused: tuple[Verdict | None, ...]
     """Each recipient's refusal, in the order of `begin`; None: accepted."""
@@ -35,7 +38,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """The session is over: 421, or something that is not SMTP. Nothing more can be said in it."""
+    """The session is over, because of a 421 or of input that is not SMTP; no more commands can be sent."""
 
     text: str
     phase: Phase

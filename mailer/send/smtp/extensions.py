@@ -1,4 +1,4 @@
-"""What a server offers in its EHLO reply, and the MAIL and RCPT commands we may therefore send."""
+"""Parse the extensions that an EHLO reply offers, and build MAIL and RCPT commands that use them."""
 
 import re
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from mailer.mail.reply import Reply
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes at most (RFC 9422 4); 0: it does not say."""
+    """A server's limits (RFC 9422 4); 0: not announced."""
 
     transactions: int = 0
-    """MAILMAX: in one session."""
+    """MAILMAX: transactions in one session."""
     recipients: int = 0
-    """RCPTMAX: in one transaction."""
+    """RCPTMAX: recipients in one transaction."""
     domains: int = 0
-    """RCPTDOMAINMAX: of recipients, in one transaction."""
+    """RCPTDOMAINMAX: recipient domains in one transaction."""
 
     @classmethod
     def of(cls, parameters: Sequence[str]) -> "Limits":
-        """Read what stands behind LIMITS; unknown names, and what is not a number above 0, are ignored."""
+        """Parse the parameters of LIMITS; ignore unknown names, and values other than positive numbers."""
         said = dict(parameter.partition("=")[::2] for parameter in parameters)
         read = {name: int(value) for name, value in said.items() if _LIMIT.fullmatch(value)}
         return cls(read.get("MAILMAX", 0), read.get("RCPTMAX", 0), read.get("RCPTDOMAINMAX", 0))
 
     def take(self, addresses: Sequence[str]) -> list[bool]:
-        """Tell which recipients one transaction may have: the first ones that are not too many."""
+        """Tell for each recipient whether it fits into one transaction; earlier recipients are preferred."""
         taken: list[bool] = []
         domains: set[str] = set()
         for address in addresses:
@@ -47,7 +47,7 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4: six digits at m
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """Service extensions of one session (RFC 5321 2.2); the default is a server that only knows HELO."""
+    """Service extensions of one session (RFC 5321 2.2); the default is for servers that only know HELO."""
 
     pipelining: bool = False  # RFC 2920
     eightbitmime: bool = False  # RFC 6152
@@ -57,17 +57,17 @@ class Extensions:
     sizes: bool = False
     """SIZE was offered (RFC 1870), with or without a limit."""
     size_limit: int = 0
-    """Octets; 0: none, or not announced."""
+    """The limit in octets; 0: none, or not announced."""
     auth: tuple[str, ...] = ()
     """Mechanisms, upper case, in the server's order."""
     limits: Limits = NO_LIMITS
 
     @classmethod
     def of(cls, reply: Reply) -> "Extensions":
-        """Read an EHLO reply. The first line is the greeting; keywords are in any case (RFC 5321 4.1.1.1)."""
+        """Parse an EHLO reply: a greeting, then lines with keywords in any case (RFC 5321 4.1.1.1)."""
         offered: dict[str, list[str]] = {}
         for line in reply.lines[1:]:
-            # "AUTH=PLAIN LOGIN" is how some servers still speak to the clients of 1998.
+            # Some servers still offer "AUTH=PLAIN LOGIN", for clients of 1998.
             keyword, *parameters = line.upper().replace("AUTH=", "AUTH ", 1).split() or [""]
             offered.setdefault(keyword, []).extend(parameters)
         limit = "".join(offered.get("SIZE", [])[:1])
@@ -85,17 +85,17 @@ class Extensions:
 
 
 def mail_command(envelope: Envelope, size: int, offered: Extensions, *, utf8: bool) -> bytes:
-    """`MAIL FROM`, with the parameters the server understands; the others are left out (RFC 5321 2.2.1).
+    """Return `MAIL FROM` with the parameters that the server supports, and without others (RFC 5321 2.2.1).
 
-    BODY=8BITMIME is left out for a server without it, and the 8-bit message is sent all the same: converting
-    it would break its signatures and our promise that the bytes sent are the bytes accepted. Exim, qmail and
-    OpenSMTPD do so; servers that would really cut the eighth bit off are gone from the field.
+    For a server without 8BITMIME, BODY=8BITMIME is left out and the 8-bit message is sent unchanged.
+    Converting it would break its signatures and our promise that the bytes sent are the bytes accepted. Exim,
+    qmail and OpenSMTPD do the same; servers that really strip the eighth bit are gone from the field.
 
     Args:
-        envelope: the message's; recipients play no part.
+        envelope: the message's envelope; its recipients are not used.
         size: octets of the message.
-        offered: of this session.
-        utf8: the transaction needs SMTPUTF8, which the caller has seen offered.
+        offered: the extensions of this session.
+        utf8: whether the transaction needs SMTPUTF8, which the caller knows to be offered.
     """
     command = f"MAIL FROM:<{envelope.sender}>"
     if offered.sizes:

@@ -1,4 +1,4 @@
-"""A next hop: where to connect, and on what terms. Whoever finds the hop (provider, MX) fills it in."""
+"""A next hop: where to connect, and how. The code that finds the hop (provider, MX) fills it in."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,52 +18,53 @@ class StartTls(StrEnum):
 
     NEVER = "never"
     WHEN_OFFERED = "when offered"
-    """Opportunistic; with credentials it still means encrypted or not at all, save where `Hop.here`."""
+    """Opportunistic; but credentials are only sent encrypted, except where `Hop.here`."""
     REQUIRED = "required"
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One next hop. Hashable: the pool keeps sessions by it."""
+    """One next hop. Hashable, since the pool keeps its sessions by hop."""
 
     name: str
-    """The host name: the operator knows it by this, and a certificate must say it."""
+    """The host name, which the operator knows it by and which its certificate must name."""
     port: int
     address: str = ""
-    """Connect here; empty: look `name` up. An MX host's addresses are tried one hop each."""
+    """The address to connect to; empty: look `name` up. Each address of an MX host is a hop."""
     api: Api | None = None
-    """Mail is posted to this interface at `api_url`, see `send/http/`; None: SMTP."""
+    """The HTTP interface at `api_url` to post mail to, see `send/http/`; None: SMTP."""
     api_url: str = ""
     region: str = ""
-    """Where requests are signed for, as `Provider.region`."""
+    """The region that requests are signed for, as in `Provider.region`."""
     implicit_tls: bool = False
     starttls: StartTls = StartTls.WHEN_OFFERED
     verify: bool = True
-    """Demand a valid certificate for `name`, or for `verify_name`."""
+    """Require a valid certificate for `verify_name` if it is set, else for `name`."""
     verify_name: str = ""
     username: str = ""
     """Empty: do not log in."""
     password: Secret | None = field(default=None, repr=False, compare=False)
     tokens: Tokens | None = field(default=None, repr=False, compare=False)
-    """Log in with an access token from here; `password` is not used then."""
+    """Source of access tokens to log in with; `password` is not used then."""
     auth: str = ""
-    """The AUTH mechanism to use, in upper case; empty: those that are offered."""
+    """The AUTH mechanism to use, in upper case; empty: any that is offered."""
     ehlo_domain: str = "localhost"
     ourselves: str = ""
-    """The word by which our own receiver is known (`spool.identity`), which is sent nothing; empty: none."""
+    """The word in the EHLO reply that identifies our own receiver (`spool.identity`), to avoid a mail loop;
+    empty: do not check."""
     source_address: str = ""
-    """Connect from here; empty: as the system chooses."""
+    """The local address to connect from; empty: as the system chooses."""
     max_sessions: int = 0
-    """Sessions at once; 0: what the pool allows."""
+    """The most concurrent sessions; 0: as many as the pool allows."""
     slots: "Slots | None" = field(default=None, repr=False)
-    """What counts the sessions of all runners; None: nobody does."""
+    """The slots that limit the sessions of all runners together; None: no such limit."""
     per_minute: int = 0
     """Transactions that may begin in a minute; 0: no limit."""
     shared: bool = False
-    """Another login is used at the same name and port: only with its own is this hop named unmistakably."""
+    """Whether another login is configured for the same name and port; outcomes must then name the login."""
 
     def __hash__(self) -> int:
-        # Not of all fields: it is looked up several times for each message.
+        # Of three fields only, to be fast: hops are looked up several times for each message.
         return hash((self.name, self.port, self.address))
 
     def __str__(self) -> str:
@@ -80,31 +81,31 @@ class Hop:
 
     @property
     def here(self) -> bool:
-        """The operator wrote a loopback address, or `localhost`: the hop was meant to be on this machine.
+        """Whether the hop is on this machine: the operator configured a loopback address or `localhost`.
 
-        Only what was written counts, since an answer of DNS is a stranger's. `localhost` is not asked of DNS
-        (RFC 6761 6.3: /etc/hosts has it); where a resolver does ask, the address that was connected to must
-        be loopback as well.
+        Only the configured name counts, since DNS answers are not trusted. `localhost` is not resolved
+        through DNS (RFC 6761 6.3: /etc/hosts has it). A resolver may ask DNS all the same, so callers also
+        require that the connected address is loopback.
         """
         return is_loopback(self.name)
 
     @property
     def opportunistic(self) -> bool:
-        """TLS when it works, whatever the certificate, and in clear when not (RFC 7435).
+        """Whether to use TLS if it works, with any certificate, and to send in clear if not (RFC 7435).
 
-        Never with a login: credentials are not sent in clear, nor to whoever shows any certificate.
+        Never with a login: credentials are not sent in clear, nor to a server with an unverified certificate.
         """
         return self.starttls is StartTls.WHEN_OFFERED and not self.implicit_tls and not self.username
 
     @property
     def login(self) -> str:
-        """The username, as a line can have it."""
+        """The username, escaped and shortened for log lines."""
         return printable(self.username, 200)
 
     def is_named(self, hop: str) -> bool:
-        """Tell whether an outcome names this hop, at whatever address it was then: see `at`.
+        """Tell whether an outcome's hop, as `at` writes it, is this one; its address is ignored.
 
-        A hop without a login was the only one at its name and port then.
+        An outcome without a login matches, since the hop was the only one at its name and port at that time.
         """
         login, at, server = hop.rpartition("@")
         name, _, port = server.rpartition(":")

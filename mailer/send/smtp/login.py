@@ -1,7 +1,7 @@
-"""What a session logs in with: a password, or an access token; fetched before a word of the server is read.
+"""Fetch the credentials of a session, a password or an access token, before anything is read from the server.
 
-An earlier session may have told the server what it quotes in its banner, so that what it is not to show must
-be known by then.
+The server may know the credentials from an earlier session and quote them in its banner, so they must be
+known before the banner is read, in order to conceal them.
 """
 
 import asyncio
@@ -19,46 +19,46 @@ from mailer.send.smtp.concealment import Concealment
 from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 
-_MOST_LOGINS = 2
-"""Mechanisms that are tried in one session. Some servers offer one that they then refuse; more attempts would
-count as guessing where the password is wrong."""
+_MAX_LOGINS = 2
+"""The most mechanisms to try in one session. Some servers offer one that they then refuse; with a wrong
+password, more attempts would look like guessing."""
 
 _NOT_IN_COMMON = "no AUTH mechanism in common"
 
 
 class TokenRefused(HopTrouble):
-    """The server refuses an access token for good; another one may be better."""
+    """The server permanently refuses an access token; a new token may be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One hop's."""
+    """The credentials for one hop."""
 
     hop: Hop
     conceal: Concealment | None = None
-    """What the server's replies are not to show."""
+    """Hides the credentials in the server's replies; None: there are none."""
     token: str = field(default="", repr=False)
     missing: str = ""
-    """Why the password for the login is missing."""
+    """Why the password could not be read; empty: it could."""
 
     def mechanisms(self, offered: Sequence[str], at: str) -> list[sasl.Mechanism]:
         """Return the mechanisms to try, in this order.
 
         Args:
-            offered: by the server, in upper case.
-            at: the hop, with its address.
+            offered: the server's mechanisms, in upper case.
+            at: the hop with its address, for messages.
 
         Raises:
-            HopTrouble: there is none, or no password.
+            HopTrouble: there is no usable mechanism, or no password.
         """
         hop = self.hop
         if hop.tokens:
-            # A token that is refused by one is refused by the other.
+            # A token that one mechanism refuses is refused by the other too, so only one is tried.
             found, most = sasl.bearers(offered, hop.username, self.token, (hop.name, hop.port), hop.auth), 1
             needed = f"AUTH {hop.auth or 'XOAUTH2 or OAUTHBEARER'} is not offered"
         else:
             assert hop.password is not None
-            found, most = sasl.usable(offered, hop.username, hop.password, hop.auth), _MOST_LOGINS
+            found, most = sasl.usable(offered, hop.username, hop.password, hop.auth), _MAX_LOGINS
             needed = f"AUTH {hop.auth} (key auth) is not offered" if hop.auth else _NOT_IN_COMMON
         if not found:
             words = " ".join(offered) or "none"
@@ -69,7 +69,7 @@ class Login:
         return found[:most]
 
     def refusal(self, trouble: HopTrouble, mechanism: str) -> HopTrouble:
-        """Return what a refused login means: of a token it is said that it was one."""
+        """Return the trouble of a refused login; for a token, its text says that a token was used."""
         if not self.hop.tokens:
             return trouble
         kind = HopTrouble if trouble.temporary else TokenRefused
@@ -85,14 +85,14 @@ class Login:
 
 
 async def fetch(hop: Hop, refused: str = "") -> Login:
-    """Fetch what to log in with.
+    """Fetch the credentials for a hop.
 
     Args:
-        hop: where to.
-        refused: an access token that it has just refused.
+        hop: the hop to log in to.
+        refused: an access token that the hop has just refused; empty: none.
 
     Raises:
-        HopTrouble: there is no access token: nothing else is tried in its place.
+        HopTrouble: no access token could be obtained; nothing else is tried in its place.
     """
     if not hop.username:
         return Login(hop)
@@ -107,7 +107,7 @@ async def fetch(hop: Hop, refused: str = "") -> Login:
         return Login(hop, Concealment.of_token(hop.username, token, refused), token)
     assert hop.password is not None
     try:
-        # In a thread: a secret may be a command's output, and the command may take its time.
+        # In a thread, since a secret may be the output of a command, which may be slow.
         return Login(hop, Concealment.of_password(hop.username, await asyncio.to_thread(hop.password.reveal)))
     except SecretError as error:
         return Login(hop, missing=printable(str(error)))

@@ -1,15 +1,16 @@
 """An SMTP client's side of a session as a state machine (RFC 5321 3, 4.1.4): bytes in, events and bytes out.
 
-No sockets, no clock, no message: `client` is the shell that has those. A call is something we say; it is
-legal in some states only, and an illegal call raises and changes nothing. A reply is something the server
-says; it must answer what is awaited, in order, with a code that can answer it. Anything else - garbage, a
-reply to nothing, 354 to MAIL - means that we no longer know which reply belongs to which command, and a
-session in that state would sooner or later take one recipient's refusal for another's: it is over (`Broken`),
-whichever side is to blame. One reply may come early: a refusal while the message is being sent is its answer.
+The machine has no sockets, no clock and no message; its shell, `client`, has those. A call makes the client
+say something. Each call is legal in some states only; an illegal call raises and changes nothing. A reply is
+what the server says. It must answer the command whose reply is due, with a code that is valid for it. After
+anything else (garbage, a reply without a command, 354 to MAIL) it is no longer known which reply belongs to
+which command, and one recipient's refusal would sooner or later be taken for another's. So the session is
+over (`Broken`), whichever side is to blame. One reply may come early: a refusal while the message is sent
+answers the message.
 
-Within a transaction commands are pipelined if the server offers it (RFC 2920): `MAIL RCPT... DATA` leave in
-one piece and the replies are matched one by one. Otherwise each command waits for the reply to the one
-before.
+Within a transaction, commands are pipelined if the server offers that (RFC 2920): `MAIL RCPT... DATA` are
+sent in one piece and the replies are matched one by one. Otherwise each command waits for the reply to the
+one before.
 """
 
 from base64 import b64decode, b64encode
@@ -29,15 +30,15 @@ from mailer.send.smtp.verdicts import Verdicts
 
 
 class State(StrEnum):
-    """Where the session stands."""
+    """The state of a session."""
 
     WAITING = "waiting"
-    """A reply is due before anything else may be said."""
+    """A reply is due before anything else may be sent."""
     GREETED = "greeted"
-    """The server has spoken, or TLS was just set up: EHLO is due."""
+    """The banner was received, or TLS has just started: EHLO comes next."""
     READY = "ready"
     HANDSHAKE = "handshake"
-    """STARTTLS was granted: no plain byte may pass, either way, until `secured`."""
+    """STARTTLS was accepted: nothing may be sent or received in clear until `secured`."""
     BODY = "body"
     """The server waits for the message."""
     OVER = "over"
@@ -53,9 +54,9 @@ class Call(StrEnum):
     QUIT = "quit"
 
 
-# What we may say where, and where it takes us.
+# Each call: the states in which it is legal, and the state it leads to.
 CALLS: dict[Call, tuple[frozenset[State], State]] = {
-    # READY too: RFC 5321 4.1.4 lets EHLO be said again, and after STARTTLS it must be (RFC 3207 4.2).
+    # READY too: RFC 5321 4.1.4 allows EHLO again, and after STARTTLS it is required (RFC 3207 4.2).
     Call.HELLO: (frozenset({State.GREETED, State.READY}), State.WAITING),
     Call.STARTTLS: (frozenset({State.READY}), State.WAITING),
     Call.SECURED: (frozenset({State.HANDSHAKE}), State.GREETED),
@@ -65,15 +66,15 @@ CALLS: dict[Call, tuple[frozenset[State], State]] = {
     Call.QUIT: (frozenset({State.GREETED, State.READY}), State.WAITING),
 }
 
-# What may answer each command, by the reply's first digit, and where it takes us. A digit that is missing
-# breaks the session. 421 is not in here: it ends the session whatever it answers (RFC 5321 3.8), or answers
-# nothing at all.
+# Each command: the valid first digits of its reply, and the states they lead to. Any other digit breaks the
+# session. 421 is not included: it ends the session whatever it answers (RFC 5321 3.8), even if it answers no
+# command.
 REPLIES: dict[Phase, dict[int, State]] = {
     Phase.BANNER: {2: State.GREETED, 4: State.OVER, 5: State.OVER},
     Phase.EHLO: {2: State.READY, 4: State.GREETED, 5: State.GREETED},
     Phase.STARTTLS: {2: State.HANDSHAKE, 4: State.READY, 5: State.READY},
     Phase.AUTH: {2: State.READY, 3: State.WAITING, 4: State.READY, 5: State.READY},
-    # A server that refuses RSET is not one to begin a transaction with.
+    # With a server that refuses RSET, no transaction can be begun safely.
     Phase.RSET: {2: State.WAITING},
     Phase.MAIL: {2: State.WAITING, 4: State.WAITING, 5: State.WAITING},
     Phase.RCPT: {2: State.WAITING, 4: State.WAITING, 5: State.WAITING},
@@ -82,34 +83,35 @@ REPLIES: dict[Phase, dict[int, State]] = {
     Phase.QUIT: {2: State.OVER, 4: State.OVER, 5: State.OVER},
 }
 
-# Replies, by their first digit, that only this program reads: what a server offers, what it asks in AUTH.
-_FOR_US = {Phase.EHLO: 2, Phase.AUTH: 3}
+# First digits of replies that are only parsed and never shown: what a server offers, and AUTH challenges.
+# Nothing is concealed in them.
+_VERBATIM = {Phase.EHLO: 2, Phase.AUTH: 3}
 
 _TRANSACTION = frozenset({Phase.RSET, Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT})
 _COMMANDS = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA})
 _OUR_TURN = {State.HANDSHAKE: Phase.TLS, State.BODY: Phase.BODY}
 _MAX_CHALLENGES = 2  # LOGIN has two, the others one
-_MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, with CRLF; RFC 4954 4: a longer initial response waits for the 334
+_MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, with CRLF. RFC 4954 4: send a longer initial response after the 334
 
 
 class IllegalCall(RuntimeError):
-    """The call is not legal in this state; nothing was changed and nothing will be sent."""
+    """The call is not legal in this state; nothing was changed and nothing is sent."""
 
 
 class Dialogue:
     """One session, from the banner to its end.
 
-    `receive` takes the server's bytes and gives events; `outgoing` gives the bytes to write, after every call
-    and every `receive`.
+    `receive` takes the server's bytes and returns events. `outgoing` returns the bytes to write; the shell
+    asks for them after every call and every `receive`.
     """
 
     def __init__(self, conceal: Concealment | None = None) -> None:
-        """Args: conceal: what no event may show, because the server may quote it."""
+        """Prepare; args: conceal: hides the login in events, since the server may quote it."""
         self.state = State.WAITING
         self.pipelining = False
-        """Set by the reader of the EHLO reply."""
+        """Set by the caller after it has parsed the EHLO reply."""
         self.answered = 0
-        """Replies taken so far, so that the shell can give each its own deadline."""
+        """Number of replies taken so far, so that the shell can give each its own deadline."""
         self._conceal = conceal
         self._reader = ReplyReader(conceal)
         self._awaited: deque[Phase] = deque((Phase.BANNER,))
@@ -122,7 +124,7 @@ class Dialogue:
 
     @property
     def phase(self) -> Phase:
-        """What is awaited now, or our turn: the handshake, the body, the next transaction."""
+        """The phase whose reply is due, or else what the client does next: TLS, body or a new transaction."""
         return self._awaited[0] if self._awaited else _OUR_TURN.get(self.state, Phase.MAIL)
 
     @property
@@ -130,24 +132,24 @@ class Dialogue:
         return self.state is State.OVER
 
     def outgoing(self) -> bytes:
-        """What to write now; asked again, nothing."""
+        """Return the bytes to write now, once."""
         out, self._out = self._out, b""
         return out
 
     def hello(self, verb: str, domain: str) -> None:
-        """Say EHLO, or HELO to a server that does not know it (RFC 5321 3.2)."""
+        """Send EHLO, or HELO to a server that does not know EHLO (RFC 5321 3.2)."""
         self._say(Call.HELLO, Phase.EHLO, f"{verb} {domain}".encode())
 
     def starttls(self) -> None:
         self._say(Call.STARTTLS, Phase.STARTTLS, b"STARTTLS")
 
     def secured(self) -> None:
-        """TLS is up: forget what was learnt in clear (RFC 3207 4.2)."""
+        """Note that TLS has started, and forget what was learnt in clear (RFC 3207 4.2)."""
         self._enter(Call.SECURED)
         self.pipelining = False
 
     def auth(self, mechanism: Mechanism) -> None:
-        """Log in; challenges are answered in `receive`."""
+        """Send AUTH; `receive` answers the challenges."""
         command = b"AUTH " + mechanism.name.encode()
         initial = mechanism.initial()
         if initial is not None:
@@ -161,15 +163,15 @@ class Dialogue:
     def begin(self, mail: bytes, rcpts: Sequence[bytes]) -> None:
         """Start a transaction.
 
-        Ends in `GoAhead`, then `Settled` after `finish`; or in `Settled` at once when nobody was accepted. A
-        transaction that did not run to its end is undone by a RSET in front of this one, in the same write.
+        It yields `GoAhead`, and then `Settled` after `finish`; or only `Settled`, if no recipient was
+        accepted. If the transaction before was not completed, a RSET precedes this one in the same write.
 
         Args:
             mail: the MAIL command, without its line end.
             rcpts: the RCPT commands, at least one.
 
         Raises:
-            IllegalCall: not now, or a command holds a line end or NUL.
+            IllegalCall: not legal in this state, or a command contains a line end or NUL.
         """
         commands = [(Phase.MAIL, mail), *((Phase.RCPT, rcpt) for rcpt in rcpts), (Phase.DATA, b"DATA")]
         if self._must_reset:
@@ -188,7 +190,7 @@ class Dialogue:
             self._say_next()
 
     def finish(self) -> None:
-        """The shell writes the final dot now: its reply is awaited."""
+        """Expect the reply to the final dot, which the shell writes now."""
         self._enter(Call.FINISH)
         self._awaited.append(Phase.DOT)
 
@@ -196,18 +198,18 @@ class Dialogue:
         self._say(Call.QUIT, Phase.QUIT, b"QUIT")
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take the server's bytes, cut anywhere.
+        """Take bytes from the server, cut anywhere.
 
         Returns:
-            What they complete, in order. `Broken` is always the last; what the server sends after it is
-            ignored.
+            The events that they complete, in order. `Broken` is always the last; everything that the server
+            sends after it is ignored.
         """
         events: list[Event] = []
         self._reader.feed(data)
         try:
             while self.state is not State.OVER:
                 phase = self.phase
-                reply = self._reader.next(_FOR_US.get(phase, 0))
+                reply = self._reader.next(_VERBATIM.get(phase, 0))
                 if reply is None:
                     break
                 if event := self._take(phase, reply):
@@ -220,10 +222,10 @@ class Dialogue:
 
     @property
     def _out_of_turn(self) -> bool:
-        """Whatever the server says now, even half a reply, is one too many.
+        """Whether anything that the server sends now, even half a reply, is an error.
 
-        Nothing is awaited, or what is awaited answers a command that has not left yet. After STARTTLS's 220
-        it is what a man in the middle puts there (RFC 3207 4.2); elsewhere it is a reply out of step.
+        It is if no reply is due, or if its command has not been sent yet. After the 220 to STARTTLS, such
+        data was injected by a man in the middle (RFC 3207 4.2); elsewhere it is a reply out of step.
         """
         return not self._awaited or bool(self._out)
 
@@ -246,14 +248,14 @@ class Dialogue:
         self._out += command + b"\r\n"
 
     def _break(self, text: str, reply: Reply | None = None) -> Broken:
-        # Words about a reply that was for us alone may still quote it.
+        # The text may quote a reply from which nothing was concealed (`_VERBATIM`).
         broken = Broken(self._conceal.words(text) if self._conceal else text, self.phase, reply)
         self.state = State.OVER
         return broken
 
     def _take(self, phase: Phase, reply: Reply) -> Event | None:
-        """One complete reply, when the phase was this."""
-        # To the final dot a 421 is a proper answer: refused, for now, and surely so.
+        """Handle one complete reply that came in this phase; return its event, if it has one."""
+        # A 421 to the final dot is an ordinary reply: the message was definitely refused, temporarily.
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
             if phase not in _COMMANDS or not self._awaited:
                 return self._break(str(reply), reply)
@@ -290,38 +292,39 @@ class Dialogue:
         self._out += b64encode(self._mechanism.answer(challenge)) + b"\r\n"
 
     def _progress(self, phase: Phase, reply: Reply, target: State) -> Event | None:
-        """A reply within a transaction."""
+        """Handle a reply within a transaction."""
         self._verdicts.take(phase, reply)
         if phase is Phase.DATA and target is State.BODY:
             return self._granted()
         if phase in {Phase.DATA, Phase.DOT}:
-            # RFC 5321 4.1.1.4: the final dot clears the server's buffers, whatever it answers. But a server
-            # that refuses a message while its dot is under way may answer that too: not the next MAIL.
+            # RFC 5321 4.1.1.4: the final dot clears the server's buffers, whatever the reply. But a server
+            # that refuses a message while the dot is on its way may answer the dot as well. RSET keeps that
+            # second reply from being taken for the reply to the next MAIL.
             self._must_reset = phase is Phase.DATA or not reply.positive
             return self._settle(State.OVER if reply.code == 421 else target)
         if self._unsaid:
-            if self._verdicts.hopeless:  # without pipelining nothing more need be said
+            if self._verdicts.hopeless:  # without pipelining, the remaining commands need not be sent
                 self._unsaid.clear()
                 return self._settle(State.READY)
             self._say_next()
         return None
 
     def _granted(self) -> Event | None:
-        """354."""
+        """Handle 354 to DATA."""
         self.state = State.BODY
         if not self._verdicts.hopeless:
             return GoAhead(self._verdicts.refused)
-        # RFC 2920 3.1: granted although nobody is to receive anything. A lone dot ends it, and whatever the
-        # server says to that, nothing was sent to anyone.
+        # RFC 2920 3.1: the server accepts DATA although no recipient was accepted. A lone dot ends the
+        # transaction; whatever the reply, nothing was sent to anyone.
         self.finish()
         self._out += b".\r\n"
         return None
 
     def _refuse_the_rest(self, reply: Reply) -> Settled:
-        """The server has had enough of the message before its end: too large, or what it has seen so far.
+        """Handle a refusal that comes before the end of the message, because of its size or its content.
 
-        Nobody is sent it, since there was no dot. Whether the server takes what follows for the message or
-        for commands cannot be known: the session is over.
+        No recipient gets the message, since there was no dot. It is unknown whether the server would take
+        further data for the message or for commands, so the session is over.
         """
         self.answered += 1
         self._verdicts.take(Phase.DOT, reply)

@@ -1,4 +1,4 @@
-"""The wait for one of the connections that all runners together may have (`Hop.slots`)."""
+"""Wait for a slot: one of the connections to a hop that all runners together may have (`Hop.slots`)."""
 
 import asyncio
 import math
@@ -14,36 +14,37 @@ if TYPE_CHECKING:
     from mailer.spool.state.slots import Slot, Slots
 
 LOOK = 0.1
-"""Seconds between looks for a free slot."""
+"""Seconds between two attempts to take a slot."""
 
 PATIENCE = 60.0
-"""Seconds without a free slot after which mail goes to `retry/`, or another way: a program that was stopped,
-or whose server does not answer, must not stop all the others."""
+"""Seconds to wait for a slot before the mail takes another route or goes to `retry/`: a runner that is
+stopped, or whose server does not answer, must not block all the others."""
 
 PAUSE = 60.0
-"""Seconds for which nothing waits for a slot after that."""
+"""Seconds after such a vain wait during which a delivery that finds no free slot fails without waiting."""
 
 ABANDONED = 1.0
-"""Seconds until a slot is used again whose session was cut: the other side may not have noticed yet."""
+"""Seconds to wait before reusing a slot whose connection was not closed in order: the server may not have
+noticed yet."""
 
 
 class Places:
     """Takes slots for one run, and gives up when none comes free."""
 
     def __init__(self, *, patience: float = PATIENCE, clock: Clock = time) -> None:
-        """Prepare; args: patience: seconds to wait; clock: what time it is."""
+        """Prepare; args: patience: seconds to wait for a slot; clock: returns the wall-clock time."""
         self._patience = patience
         self._clock = clock
         self._taken: dict[Slots, float] = {}
-        """When this run last took a slot of these."""
+        """When this run last took one of these slots, in the loop's time."""
         self._given_up: dict[Slots, float] = {}
-        """When it last waited for one in vain."""
+        """When it last waited for one in vain, in the loop's time."""
 
     async def take(self, slots: "Slots", hop: str) -> "Slot":
-        """Wait for a slot; args: hop: as outcomes name it.
+        """Wait for a slot; args: hop: its name as in outcomes.
 
         Raises:
-            Resting: none came free; nothing was tried.
+            Resting: no slot became free; no connection was tried.
             OSError: as `Slots.take`.
         """
         slot = None if slots.wanted() else slots.take()
@@ -65,7 +66,7 @@ class Places:
         while True:
             if slot := slots.take():
                 return slot
-            # As long as others of this run get theirs, it is a queue.
+            # While other deliveries of this run get slots, the hop is only busy: the time starts again.
             if self._now() - max(began, self._taken.get(slots, began)) >= self._patience:
                 self._given_up[slots] = self._now()
             if self._now() < self._given_up.get(slots, -math.inf) + PAUSE:

@@ -1,4 +1,4 @@
-"""Sessions kept open between messages, a few for each next hop."""
+"""Connection pool: sessions kept open between messages, a few for each next hop."""
 
 import asyncio
 import math
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
     from mailer.spool.state.slots import Slot
 
 IDLE = 5.0
-"""Seconds that a session waits for its next message. Postfix's connection cache keeps 2; ours spans the usual
-pause between a message's batches (`batchDelay`, 1 s) and is well below the minutes that servers grant."""
+"""Seconds that an idle session is kept. Postfix's connection cache keeps it for 2; ours spans the usual pause
+between a message's batches (`batchDelay`, 1 s) and is well below the minutes that servers allow."""
 
 SLOW = 1.0
-"""Seconds from which a session that cannot be opened has cost too much to be tried for each message."""
+"""If a session takes longer than this many seconds to fail to open, all callers that wait for the hop share
+the failure, instead of each trying again."""
 
 HANGING = 10.0
-"""Seconds without an answer after which mail that has another way to go should take it; more than pauses
-before the greeting take. Who has asked goes on waiting, for the minutes that RFC 5321 4.5.3.2 grants."""
+"""Seconds without an answer after which mail that has another route should take it; longer than servers delay
+their greeting. Callers that wait already go on, for the minutes that RFC 5321 4.5.3.2 asks for."""
 
 NOTABLE = 5.0
-"""Seconds from which waiting for a turn (`Hop.per_minute`) is told: an operator wonders by then."""
+"""Seconds from which a wait for the rate limit (`Hop.per_minute`) is logged: operators wonder by then."""
 
 EASED = 60.0
-"""Seconds that a hop which told us to slow down gets fewer sessions."""
+"""Seconds for which a hop gets fewer sessions after it has asked us to slow down."""
 
 EASE = 1.0
-"""Seconds that it gets nothing new, after each time that it says so. More than that is the breaker's."""
+"""Seconds for which it gets no new transaction each time. Longer pauses are up to the circuit breaker."""
 
 SHARE = 1.0
-"""Seconds that a session is kept busy while another runner waits for its place."""
+"""Seconds for which a session may keep its slot while another runner waits for one."""
 
 OnWait = Callable[[str, float, int], None]
-"""Called with the hop, the seconds until its next free turn, and its turns a minute."""
+"""Called with the hop, the seconds until the next transaction may begin, and its transactions per minute."""
 
 
 class Session(Protocol):
-    """One with an SMTP server (`smtp.client`), or with an interface over HTTP (`http.session`)."""
+    """A session with an SMTP server (`smtp.client`) or with an HTTP interface (`http.session`)."""
 
     worn: bool
 
@@ -74,49 +75,56 @@ class Session(Protocol):
 
 Opener = Callable[[Hop], Awaitable[Session]]
 
-_TURNS = 10_000
-"""Hops whose next turn is remembered, before those in the past are forgotten."""
+_MAX_TURNS = 10_000
+"""Hops to remember for rate limiting; beyond that, those without a wait are dropped."""
 
 _BEFORE_MAIL = frozenset({Phase.RSET, Phase.MAIL})
 _BEFORE_DATA = frozenset({Phase.RCPT, Phase.DATA})
 
 
 def _may_be_the_sessions(lost: SessionLost) -> bool:
-    """Tell whether a session may have ended for its own age: it does so with a word once MAIL is answered."""
+    """Tell whether the server may have ended the session for its age.
+
+    It then ends before MAIL is answered, or later but before the message, with a reply such as 421.
+    """
     return lost.phase in _BEFORE_MAIL or (lost.phase in _BEFORE_DATA and lost.reply is not None)
 
 
 class _Line:
-    """The sessions to one hop."""
+    """The sessions to one hop.
+
+    A place is the right to one of this run's concurrent sessions; a slot (`Hop.slots`) is the right to one of
+    those of all runners.
+    """
 
     def __init__(self, pool: "Pool", hop: Hop, limit: int) -> None:
-        self.limit = self._full = limit
-        """Sessions at once, now and usually."""
+        self.limit = self._usual_limit = limit
+        """The most concurrent sessions: at present, and while the hop does not ask us to slow down."""
         self._owed = 0
-        """Places in use that are not free again afterwards."""
-        self._told = -math.inf
-        """When the hop last told us to slow down."""
+        """Places that are in use, and that the lowered limit removes when they are left."""
+        self._slowed_at = -math.inf
+        """When the hop last asked us to slow down."""
         self.users = 0
         """Leases that hold a session or wait for one."""
         self.turnless = 0
-        """Of these, those that wait for a place before they get their turn (`Hop.per_minute`)."""
+        """The leases among them that wait for a place and have no turn (`Hop.per_minute`) yet."""
         self._vacancies = limit
         self._queue: deque[asyncio.Future[None]] = deque()
-        """Those that wait for a place."""
+        """Leases that wait for a place, in order of arrival."""
         self._pool = pool
         self._hop = hop
         self._opening: list[float] = []
-        """When each session that is being opened was begun."""
+        """When each of the sessions that are being opened was begun, the earliest first."""
         self._failure: tuple[float, HopTrouble] | None = None
-        """When a session could last not be opened, slowly, and why."""
-        # The one used last is taken first, so that those not needed time out.
+        """The last failure to open a session that took longer than `SLOW`, and when it was."""
+        # The session used last is taken first, so that those not needed time out.
         self._idle: list[tuple[Session, float]] = []
-        """With the time when each is to be closed, the earliest first."""
+        """Each with the time when it is to be closed, the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
-        """For the first that was idle when it was set. One serves all: most are wanted again long before."""
+        """Closes idle sessions. One timer serves all, since most sessions are used again long before."""
         self._leased: set[Session] = set()
         self._slots: dict[Session, tuple[Slot, float]] = {}
-        """What each session holds of the places of all runners, and since when."""
+        """The slot of each session, and since when it has it."""
 
     @property
     def vacant(self) -> bool:
@@ -124,40 +132,40 @@ class _Line:
 
     @property
     def _eased(self) -> bool:
-        return monotonic() < self._told + EASED
+        return monotonic() < self._slowed_at + EASED
 
     def ease(self) -> None:
-        """Give the hop half as many sessions, and a pause: it has told us to slow down."""
+        """Halve the hop's sessions and pause, since it has asked us to slow down."""
         less = max(1, self.limit // 2)
         self._owed += self.limit - less
         self.limit = less
-        self._told = monotonic()
+        self._slowed_at = monotonic()
 
     async def place(self) -> None:
-        """Wait for one of the places, and for the end of a pause."""
-        if self.limit < self._full and not self._eased:
-            more, self.limit = self._full - self.limit, self._full
+        """Wait for a place, and for the end of a pause."""
+        if self.limit < self._usual_limit and not self._eased:
+            more, self.limit = self._usual_limit - self.limit, self._usual_limit
             paid, self._owed = min(more, self._owed), max(0, self._owed - more)
             for _ in range(more - paid):
                 self._vacate()
         await self._occupy()
         try:
-            if (pause := self._told + EASE - monotonic()) > 0:
+            if (pause := self._slowed_at + EASE - monotonic()) > 0:
                 await asyncio.sleep(pause)
         except BaseException:
             self.leave_place()
             raise
 
     def leave_place(self) -> None:
-        """Make a place free again, unless there are to be fewer."""
+        """Free a place, or remove it if the limit was lowered meanwhile."""
         if self._owed:
             self._owed -= 1
         else:
             self._vacate()
 
     def take_at_once(self) -> Session | None:
-        """Return an idle session, and take a place for it; None: there is none, or there may be a pause."""
-        if not self._idle or not self._vacancies or self._told > -math.inf:
+        """Return an idle session and take a place for it, without waiting; None if that is not possible."""
+        if not self._idle or not self._vacancies or self._slowed_at > -math.inf:
             return None
         self._vacancies -= 1
         session, _ = self._idle.pop()
@@ -165,7 +173,7 @@ class _Line:
         return session
 
     async def _occupy(self) -> None:
-        """Take a place; those that wait for one get it in the order in which they came."""
+        """Take a place; if there is none, wait in order of arrival."""
         if self._vacancies:
             self._vacancies -= 1
             return
@@ -179,7 +187,7 @@ class _Line:
             raise
 
     def _vacate(self) -> None:
-        """Give a place to the first that waits, if it still does."""
+        """Pass a place on to the first lease that still waits, or make it vacant."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
@@ -189,24 +197,24 @@ class _Line:
 
     @property
     def hangs(self) -> bool:
-        """There is no session, and one has been waited for in vain for long."""
+        """Whether there is no session, and opening one has taken more than `HANGING` seconds already."""
         if not self._opening or self._leased or self._idle:
             return False
         return monotonic() - self._opening[0] > HANGING
 
     async def take(self, since: float) -> tuple[Session, bool]:
-        """A session, and whether it has served before; such a one may have died meanwhile.
+        """Return a session, and whether it has been used before; a used one may be dead by now.
 
         Args:
-            since: when whoever wants it began to wait. If meanwhile a session could not be opened, and it
-                took long to learn, this one is not tried: all that wait for a black hole learn of it with the
-                first.
+            since: when the caller began to wait. If an attempt to open a session has failed slowly since
+                then, no other attempt is made: all callers that wait for an unresponsive server share the
+                first failure.
 
         Raises:
             HopTrouble: no session can be opened.
         """
         if not self._idle:
-            if self._failure and self._failure[0] > since:  # what fails at once may as well be asked again
+            if self._failure and self._failure[0] > since:  # quick failures are not kept: a retry is cheap
                 raise self._failure[1].again()
             return await self.open(), False
         session, _ = self._idle.pop()
@@ -234,7 +242,7 @@ class _Line:
             if (now := monotonic()) - began > SLOW:
                 self._failure = now, trouble
             if trouble.reply is not None and not trouble.reply.permanent:
-                self.ease()  # Too many connections, most often.
+                self.ease()  # The usual reason is too many connections.
             raise
         finally:
             self._opening.remove(began)
@@ -243,7 +251,7 @@ class _Line:
         return session
 
     def put(self, session: Session) -> None:
-        """Take a session back; one that is not ready for another transaction is dropped."""
+        """Take a session back; close it if it cannot be reused or if its place is needed."""
         self._leased.discard(session)
         if session.alive and not self._owed and not self._is_wanted(session):
             end = monotonic() + self._pool.idle
@@ -256,7 +264,7 @@ class _Line:
             self._abort(session)
 
     def _is_wanted(self, session: Session) -> bool:
-        """Tell whether another runner waits for the place of a session that has had it for long enough."""
+        """Tell whether another runner waits for a slot, and this session has had one for `SHARE` seconds."""
         if self._hop.slots is None:
             return False
         _, since = self._slots.get(session, (None, math.inf))
@@ -265,7 +273,7 @@ class _Line:
         return self._hop.slots.wanted()
 
     def drop(self, session: Session) -> None:
-        """Take a session back that is not to be used again."""
+        """Take a session back and close it."""
         self._leased.discard(session)
         self._retire(session)
 
@@ -280,7 +288,7 @@ class _Line:
             slot.release(in_order=False)
 
     def clear(self) -> None:
-        """Close what is idle, drop what is in use."""
+        """Close idle sessions with QUIT, and abort those in use."""
         for session in self._leased:
             self._abort(session)
         if self._timer:
@@ -294,7 +302,7 @@ class _Line:
         self._timer = asyncio.get_running_loop().call_later(end - monotonic(), self._expire)
 
     def _expire(self) -> None:
-        """Close whose time is over, and all if another runner waits for their places."""
+        """Close idle sessions whose time is over, or all of them if another runner waits for a slot."""
         self._timer = None
         now = monotonic()
         if self._idle and self._hop.slots and self._hop.slots.wanted():
@@ -307,11 +315,11 @@ class _Line:
 
 
 class Lease:
-    """One session on loan, to be used as the session it stands for.
+    """A leased session, with the interface of a session.
 
-    A session that has served before may turn out to be dead or worn when it is used again: servers hang up on
-    idle clients, or refuse more after so many messages, in all sorts of words. That is not the hop's trouble,
-    so the session is replaced by a new one, once.
+    A session that has been used before may turn out to be dead or worn: servers close idle sessions, or
+    refuse further messages after a number of them, with various replies. That says nothing about the hop, so
+    the lease replaces the session with a new one, once.
     """
 
     def __init__(self, pool: "Pool", hop: Hop, on_wait: OnWait | None) -> None:
@@ -332,7 +340,7 @@ class Lease:
         try:
             await self._place()
             try:
-                # Before there is a session: many servers hang up on one that says nothing for a while.
+                # Wait before opening the session: many servers close one that is idle for a while.
                 if self._hop.per_minute:
                     await self._pool.turn(self._hop)
                 self._session, self._served = await self._line.take(since)
@@ -345,7 +353,7 @@ class Lease:
         return self
 
     async def _place(self) -> None:
-        """Wait for a place, and tell if the turn after it is far off."""
+        """Wait for a place, and call `on_wait` if the turn after that is far off."""
         if not self._hop.per_minute:
             await self._line.place()
             return
@@ -376,10 +384,10 @@ class Lease:
     async def transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
     ) -> list[Outcome]:
-        """As `Session.transact`.
+        """Send one message to one batch of recipients, as `Session.transact` does.
 
         Raises:
-            HopTrouble: besides SessionLost, when a dead session's successor cannot be opened.
+            HopTrouble: the session is lost (SessionLost), or a dead one cannot be replaced by a new one.
         """
         outcomes = await self._transact(message, recipients, on_commit)
         if [one for one in outcomes if one.status is Status.DEFERRED and slows_down(one)]:
@@ -421,28 +429,28 @@ async def _close(session: Session, slot: "Slot | None") -> None:
 
 
 class Pool:
-    """At most `limit` sessions to one hop at a time, reused while they are fresh.
+    """Opens at most `limit` concurrent sessions to a hop, and keeps them for reuse.
 
-    An async context manager; on exit idle sessions end with QUIT, and those still on loan are dropped.
+    It is an async context manager. On exit, idle sessions are closed with QUIT, and leased ones are aborted.
     """
 
     def __init__(
         self, opener: Opener, *, limit: int, idle: float = IDLE, places: Places | None = None
     ) -> None:
-        """Keep sessions that `opener` opens.
+        """Prepare an empty pool.
 
         Args:
-            opener: `Session.open` with its time-outs.
-            limit: sessions to one hop at a time, at least 1; `Hop.max_sessions` overrules it.
-            idle: seconds that an unused session is kept.
-            places: takes the slots of hops that have some (`Hop.slots`).
+            opener: opens a session to a hop, such as `Session.open` with its time-outs.
+            limit: the most concurrent sessions to one hop, at least 1; `Hop.max_sessions` overrides it.
+            idle: seconds that an idle session is kept.
+            places: takes slots for hops that have `Hop.slots`.
         """
         self.opener = opener
         self.idle = idle
         self.places = places or Places()
         self._limit = limit
         self._turns: dict[Hop, float] = {}
-        """When the next transaction may begin, at hops that have a limit."""
+        """When the next transaction may begin, for hops with `Hop.per_minute`."""
         self._lines: dict[Hop, _Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -458,14 +466,15 @@ class Pool:
         await asyncio.gather(*self._closing)
 
     def session(self, hop: Hop, on_wait: OnWait | None = None) -> Lease:
-        """A session to the hop, for `async with`: waits while `limit` are in use, and raises HopTrouble.
+        """Return a lease of a session to the hop, for `async with`.
 
-        `on_wait` is called if it is to wait for its turn for `NOTABLE` seconds or more.
+        Entering it waits while `limit` sessions are in use, and raises HopTrouble. `on_wait` is called if the
+        wait for `Hop.per_minute` will take `NOTABLE` seconds or more.
         """
         return Lease(self, hop, on_wait)
 
     def hangs(self, hop: Hop) -> bool:
-        """Tell whether nobody has answered there for long; whoever waits already goes on waiting."""
+        """Tell whether the hop has not answered for `HANGING` seconds; leases that wait already go on."""
         line = self._lines.get(hop)
         return line is not None and line.hangs
 
@@ -476,9 +485,9 @@ class Pool:
         return line
 
     async def turn(self, hop: Hop) -> None:
-        """Wait until the next transaction may begin by `Hop.per_minute`; they are spread evenly."""
+        """Wait until `Hop.per_minute` allows the next transaction; transactions are spread evenly."""
         now = monotonic()
-        if len(self._turns) > _TURNS:
+        if len(self._turns) > _MAX_TURNS:
             self._turns = {other: turn for other, turn in self._turns.items() if turn > now}
         turn = max(now, self._turns.get(hop, now))
         self._turns[hop] = turn + 60 / hop.per_minute
@@ -486,18 +495,18 @@ class Pool:
             await asyncio.sleep(turn - now)
 
     def until_turn(self, hop: Hop, before: int) -> float:
-        """Seconds until a turn that `before` others get theirs before."""
+        """Return the seconds until the next turn when `before` others come first."""
         now = monotonic()
         return max(0.0, self._turns.get(hop, now) - now) + before * 60 / hop.per_minute
 
     def forget_if_vacant(self, hop: Hop) -> None:
-        """A run that visits a million hosts must not remember them all."""
+        """Forget a hop that is not in use: a run that visits a million hosts must not remember them all."""
         line = self._lines.get(hop)
         if line and line.vacant:
             del self._lines[hop]
 
     def retire(self, session: Session, slot: "Slot | None" = None) -> None:
-        """Close in the background, then give up its place; leaving the pool waits for it."""
+        """Close a session in the background, then release its slot; leaving the pool waits for that."""
         task = asyncio.get_running_loop().create_task(_close(session, slot))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 class ReadFirst(socket.socket):
-    """A socket on which a write that fails waits until what has come is read.
+    """A socket on which a failed write waits until the data already received has been read.
 
-    A server that has had enough of a message answers, and resets the connection for what it has not read. The
-    next write then fails, and asyncio would close the socket with the answer still unread in it.
+    A server that rejects a message halfway sends its reply, and then resets the connection because of the
+    data that it has not read. The next write then fails, and asyncio would close the socket with the reply
+    still unread in it.
     """
 
     def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
@@ -31,7 +32,7 @@ class ReadFirst(socket.socket):
             raise
 
     def _read_first(self) -> None:
-        """Have the loop read before it writes again, if there is something; raises BlockingIOError then."""
+        """Raise BlockingIOError if there is unread data, so that the loop reads it before it writes again."""
         if self._has_more():
             raise BlockingIOError from None
 

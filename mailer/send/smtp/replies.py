@@ -1,4 +1,4 @@
-"""Reads SMTP replies (RFC 5321 4.2) from a stream, however it is cut, and bounds what a peer can send."""
+"""Read SMTP replies (RFC 5321 4.2) from a stream cut anywhere, and bound what a peer can send."""
 
 import re
 
@@ -7,26 +7,26 @@ from mailer.send.replies.encoding import decode
 from mailer.send.smtp.concealment import Concealment
 
 MAX_LINE = 4096
-"""Octets of one line with its end. RFC 5321 4.5.3.1.5: 512; Postfix: 2048; some servers exceed 512."""
+"""The most octets of a line with its end. RFC 5321 4.5.3.1.5: 512; Postfix: 2048; some servers exceed 512."""
 MAX_LINES = 100
-"""Lines of one reply. The longest EHLO replies in the field have about 30."""
+"""The most lines of one reply. The longest EHLO replies in the field have about 30."""
 
-# RFC 5321 4.2.1 knows first digits 2 to 5. The second is not checked: `571` is in use.
-# NUL never has a meaning in a reply (RFC 5321 4.5.3.1.5); other controls are escaped where the text is shown.
+# RFC 5321 4.2.1 defines first digits 2 to 5. The second digit is not checked: `571` is in use.
+# NUL is never valid in a reply (RFC 5321 4.5.3.1.5); other controls are escaped where the text is shown.
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\x00]*))?", re.DOTALL)
 
 
 class BadReply(ValueError):
-    """The peer sent something that is no SMTP reply; what follows it cannot be trusted either."""
+    """The peer sent something other than an SMTP reply; the rest of the stream cannot be trusted either."""
 
 
 class ReplyReader:
-    """Collects replies. After `BadReply` the reader stays bad: the stream has no defined continuation."""
+    """Collects replies. It must not be used after `BadReply`: the stream has no defined continuation."""
 
     __slots__ = ("_code", "_conceal", "_lines", "_partial")
 
     def __init__(self, conceal: Concealment | None = None) -> None:
-        """Args: conceal: what the replies that come out must not hold."""
+        """Prepare; args: conceal: removes the login from the replies."""
         self._conceal = conceal
         self._partial = b""
         self._code = 0
@@ -34,24 +34,24 @@ class ReplyReader:
 
     @property
     def pending(self) -> bool:
-        """Part of a reply has arrived, its end has not."""
+        """Whether part of a reply has arrived, but not its end."""
         return bool(self._partial or self._lines)
 
     def feed(self, data: bytes) -> None:
-        """Take what has arrived; `next` gives the replies it completes."""
+        """Add received data; `next` returns the replies that it completes."""
         self._partial += data
 
     def next(self, verbatim: int = 0) -> Reply | None:
-        """The next complete reply, or None until more has arrived.
+        """Return the next complete reply, or None until more has arrived.
 
-        A line may end in a bare LF, as Postfix reads it too.
+        A line may end in a bare LF; Postfix accepts that too.
 
         Args:
-            verbatim: replies that begin with this digit are for a program to read, not for people: nothing in
-                them is concealed.
+            verbatim: do not conceal anything in replies whose code begins with this digit, since a program
+                parses them; 0: conceal in all.
 
         Raises:
-            BadReply: no reply, codes that differ between its lines, NUL, or a cap is exceeded.
+            BadReply: not a reply, different codes on its lines, a NUL, or too long (`MAX_LINE`, `MAX_LINES`).
         """
         while self._partial:
             line, end, rest = self._partial.partition(b"\n")
@@ -66,7 +66,7 @@ class ReplyReader:
                 raise BadReply(f"not an SMTP reply: {_shown(line)}")
             code, mark, text = found.groups(b"")
             if self._conceal is None and not self._lines and mark != b"-":
-                return Reply(int(code), (decode(text),))  # As nearly all are.
+                return Reply(int(code), (decode(text),))  # The fast path: nearly all replies have one line.
             conceal = None if int(code[:1]) == verbatim else self._conceal
             reply = self._line(int(code), more=mark == b"-", text=conceal.octets(text) if conceal else text)
             if reply and conceal and len(reply.lines) > 1:
@@ -93,5 +93,5 @@ class ReplyReader:
 
 
 def _shown(line: bytes) -> str:
-    """The beginning of the garbage, quoted."""
+    """Return the beginning of an invalid line, quoted."""
     return repr(line[:80].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""The client's side of AUTH (RFC 4954): which mechanism, and what it answers to each challenge."""
+"""The client's side of AUTH (RFC 4954): choose a mechanism, and answer its challenges."""
 
 import hmac
 from collections.abc import Sequence
@@ -7,32 +7,32 @@ from typing import Protocol
 
 
 class Secret(Protocol):
-    """Something that keeps a password out of `repr`, logs and tracebacks."""
+    """A password that is kept out of `repr`, logs and tracebacks."""
 
     def reveal(self) -> str: ...
 
 
 class Tokens(Protocol):
-    """Where access tokens come from; see `oauth.source`."""
+    """A source of access tokens; see `oauth.source`."""
 
     async def token(self, refused: str = "") -> str:
-        """Return one, if possible another than the one that was refused; raises TokenTrouble."""
+        """Return a token, if possible a different one from `refused`; raises TokenTrouble."""
 
 
 class Mechanism(Protocol):
-    """One exchange; each answer is the decoded bytes, base64 is the caller's."""
+    """One AUTH exchange. Challenges and responses are raw bytes; the caller does the base64."""
 
     name: str
 
     def initial(self) -> bytes | None:
-        """The initial response, or None when the server speaks first."""
+        """Return the initial response, or None if the server speaks first."""
 
     def answer(self, challenge: bytes) -> bytes: ...
 
 
 @dataclass(slots=True)
 class Plain:
-    """RFC 4616: one message, no authorisation identity."""
+    """PLAIN (RFC 4616): one message, without an authorisation identity."""
 
     username: str
     secret: Secret = field(repr=False)
@@ -41,13 +41,13 @@ class Plain:
     def initial(self) -> bytes | None:
         return f"\0{self.username}\0{self.secret.reveal()}".encode()
 
-    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002 - an empty 334: the same message, asked for
+    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002 - an empty 334 asks for the same message
         return self.initial() or b""
 
 
 @dataclass(slots=True)
 class Login:
-    """draft-murchison-sasl-login: two prompts whose wording means nothing; their order does."""
+    """LOGIN (draft-murchison-sasl-login): two prompts, told apart by their order and not by their wording."""
 
     username: str
     secret: Secret = field(repr=False)
@@ -57,14 +57,14 @@ class Login:
     def initial(self) -> bytes | None:
         return None
 
-    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002 - "Username:", "User Name", "": all in use
+    def answer(self, challenge: bytes) -> bytes:  # noqa: ARG002 - "Username:", "User Name", "" are all in use
         self._asked += 1
         return (self.username if self._asked == 1 else self.secret.reveal()).encode()
 
 
 @dataclass(slots=True)
 class CramMd5:
-    """RFC 2195: the password itself never crosses the wire."""
+    """CRAM-MD5 (RFC 2195): the password itself is not transmitted."""
 
     username: str
     secret: Secret = field(repr=False)
@@ -80,7 +80,7 @@ class CramMd5:
 
 @dataclass(slots=True)
 class XOAuth2:
-    """Google's and Microsoft's own: one message; an error comes as a challenge, and the reply after that."""
+    """XOAUTH2 of Google and Microsoft: one message. An error comes as a challenge, followed by the reply."""
 
     username: str
     token: str = field(repr=False)
@@ -90,14 +90,14 @@ class XOAuth2:
         return f"user={self.username}\1auth=Bearer {self.token}\1\1".encode()
 
     def answer(self, challenge: bytes) -> bytes:
-        # Empty: the message itself is asked for. Else it is JSON about an error, and an empty line has the
-        # server say the reply that counts.
+        # An empty challenge asks for the message. Any other is JSON about an error; the server sends the
+        # final reply after an empty response.
         return b"" if challenge else self.initial() or b""
 
 
 @dataclass(slots=True)
 class OAuthBearer:
-    """RFC 7628: the same with the server's name and port in it."""
+    """OAUTHBEARER (RFC 7628): like XOAUTH2, but with the server's name and port in the message."""
 
     username: str
     token: str = field(repr=False)
@@ -106,7 +106,7 @@ class OAuthBearer:
     name: str = "OAUTHBEARER"
 
     def initial(self) -> bytes | None:
-        # RFC 5801 4: a comma and an equals sign would end the name.
+        # RFC 5801 4: commas and equals signs are escaped, since they would end the name.
         authzid = self.username.replace("=", "=3D").replace(",", "=2C")
         pairs = f"host={self.host}\1port={self.port}\1auth=Bearer {self.token}"
         return f"n,a={authzid},\1{pairs}\1\1".encode()
@@ -115,19 +115,19 @@ class OAuthBearer:
         return b"\1" if challenge else self.initial() or b""  # RFC 7628 3.2.3
 
 
-# The session is encrypted or does not leave the machine whenever AUTH happens (see `client`), so the order is
-# by round trips; CRAM-MD5 comes last, since it forces the server to keep passwords in clear.
+# Whenever AUTH is used, the session is encrypted or does not leave the machine (see `client`). So the order
+# is by round trips; CRAM-MD5 comes last, since it forces the server to store passwords in clear.
 _PREFERENCE = (Plain, Login, CramMd5)
 
 
 def usable(offered: Sequence[str], username: str, secret: Secret, named: str = "") -> list[Mechanism]:
-    """Return the mechanisms of ours that the server offers, in the order in which to try them.
+    """Return the password mechanisms that both sides support, in the order in which to try them.
 
     Args:
-        offered: by the server, in upper case.
+        offered: the server's mechanisms, in upper case.
         username: the account to log in to.
-        secret: with what.
-        named: the only one to use, in upper case; empty: any.
+        secret: its password.
+        named: the only mechanism to use, in upper case; empty: any.
     """
     ours: list[Mechanism] = [mechanism(username, secret) for mechanism in _PREFERENCE]
     return [one for one in ours if one.name in offered and named in {"", one.name}]
@@ -136,6 +136,6 @@ def usable(offered: Sequence[str], username: str, secret: Secret, named: str = "
 def bearers(
     offered: Sequence[str], username: str, token: str, at: tuple[str, int], named: str = ""
 ) -> list[Mechanism]:
-    """As `usable`, with an access token; args: at: the server's name and port."""
+    """Return the mechanisms for an access token, as `usable` does; args: at: the server's name and port."""
     ours: list[Mechanism] = [XOAuth2(username, token), OAuthBearer(username, token, *at)]
     return [one for one in ours if one.name in offered and named in {"", one.name}]

@@ -1,6 +1,6 @@
-"""TLS to a next hop: contexts, and certificate trouble in words.
+"""TLS to a next hop: contexts, and descriptions of sessions and failures.
 
-asyncio imports `ssl` in any case; what costs time is loading the system's certificates (*measured: 35 ms*),
+asyncio imports `ssl` in any case. Loading the system's certificates is what costs time (*measured: 35 ms*),
 so a context is made when the first session needs it, and then shared.
 """
 
@@ -15,11 +15,11 @@ from mailer.mail.reply import printable
 
 @cache
 def context(*, verify: bool) -> ssl.SSLContext:
-    """The client's context: TLS 1.2 or later (RFC 8996), the system's certificates (or `$SSL_CERT_FILE`).
+    """Return the client's context: TLS 1.2 or later (RFC 8996), the system's CAs (or `$SSL_CERT_FILE`).
 
     Args:
-        verify: false takes any certificate: opportunistic TLS (RFC 7435: some protection rather than none)
-            and `insecureSkipVerify`.
+        verify: false accepts any certificate, for opportunistic TLS (RFC 7435: some protection rather than
+            none) and for `insecureSkipVerify`.
     """
     made = ssl.create_default_context()
     made.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -30,7 +30,7 @@ def context(*, verify: bool) -> ssl.SSLContext:
 
 
 def describe(connection: ssl.SSLObject | None, *, verified: bool) -> str:
-    """What the journal says of a session: `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; empty without TLS.
+    """Describe a session for the journal: `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; empty without TLS.
 
     Args:
         connection: after the handshake.
@@ -44,13 +44,13 @@ def describe(connection: ssl.SSLObject | None, *, verified: bool) -> str:
 
 
 def end_of(certificate: Mapping[str, object]) -> float | None:
-    """When a certificate expires, in seconds since the epoch; None for one that was not verified."""
+    """Return when a certificate expires, in seconds since the epoch; None if it was not verified."""
     end = certificate.get("notAfter")
     return float(ssl.cert_time_to_seconds(end)) if isinstance(end, str) else None
 
 
 def failure(error: OSError | ValueError) -> tuple[str, bool]:
-    """What went wrong in a handshake, without OpenSSL's file names and lines, and whether it may pass."""
+    """Return why a handshake failed, without OpenSSL's file names and lines, and whether it is temporary."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return printable(f"certificate verify failed: {error.verify_message}"), False
     if isinstance(error, ssl.SSLError):

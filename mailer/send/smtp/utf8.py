@@ -1,4 +1,4 @@
-"""Which mail needs SMTPUTF8 (RFC 6531). There is no downgrade: a hop without it gets none of such mail."""
+"""Decide which mail needs SMTPUTF8 (RFC 6531). Mail that does is never downgraded for a hop without it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,19 +19,19 @@ class Readable(Protocol):
 
 
 def wanted(envelope: Envelope, recipients: Sequence[Recipient]) -> bool:
-    """Say SMTPUTF8 to a hop that offers it: the client did, or an address is not ASCII."""
+    """Tell whether to use SMTPUTF8 if it is offered: the client declared it, or an address is not ASCII."""
     return envelope.smtputf8 or not all(
         address.isascii() for address in (envelope.sender, *(recipient.address for recipient in recipients))
     )
 
 
 def indispensable(message: Readable) -> bool:
-    """Whether no recipient whatever can get it from a hop without SMTPUTF8.
+    """Tell whether a hop without SMTPUTF8 can deliver the message to no recipient at all.
 
-    The sender is not ASCII, or the client declared SMTPUTF8 and the header makes use of it. A declaration
-    alone is not taken at its word: clients that declare it for every message would make all their mail
-    undeliverable at such a hop. Nor are 8-bit bytes in a header alone: real mail has them, undeclared, and it
-    passes.
+    That is so if the sender is not ASCII, or if the client declared SMTPUTF8 and the header has non-ASCII
+    bytes. The declaration alone does not count: some clients declare it for every message, and all their mail
+    would be undeliverable at such a hop. Non-ASCII bytes in the header alone do not count either: real mail
+    has them without a declaration, and servers accept it.
     """
     envelope = message.envelope
     return not envelope.sender.isascii() or (envelope.smtputf8 and not _ascii_header(message))

@@ -1,4 +1,4 @@
-"""Which reply of a transaction decides each recipient's case (RFC 5321 3.3, RFC 2920 3.1)."""
+"""Determine which reply of a transaction decides each recipient's case (RFC 5321 3.3, RFC 2920 3.1)."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,10 @@ from mailer.send.smtp.events import Verdict
 
 
 def worn(verdicts: Sequence[Verdict]) -> bool:
-    """Tell whether a transaction was refused before the message, in a way that a fresh session may not meet.
+    """Tell whether the transaction was refused before the message, but may succeed in a new session.
 
-    Servers end a session's credit with a 4yz to MAIL or DATA as often as with the 421 of RFC 5321 3.8.
+    A server that limits what one session may do answers MAIL or DATA with 4yz as often as with the 421 of
+    RFC 5321 3.8.
     """
     if Phase.DOT in [verdict.phase for verdict in verdicts]:
         return False
@@ -45,19 +46,20 @@ class Verdicts:
 
     @property
     def hopeless(self) -> bool:
-        """MAIL was refused, or every RCPT was: nobody can receive the message in this transaction."""
+        """Whether MAIL or every RCPT was refused, so that this transaction has no recipient."""
         return self._mail is not None or None not in self._refused
 
     @property
     def refused(self) -> tuple[Verdict | None, ...]:
-        """What RCPT was answered with; None: accepted."""
+        """Each recipient's refusal at RCPT; None: accepted."""
         return tuple(self._refused)
 
     @property
     def final(self) -> tuple[Verdict, ...]:
-        """Everyone's: MAIL's refusal, else their own, else the last reply (DATA's no, or what the dot got).
+        """Each recipient's verdict: the refusal of MAIL, else of its RCPT, else the reply to DATA or the dot.
 
-        After a refused MAIL the replies to RCPT and DATA are about the order of commands, not about anybody.
+        After a refused MAIL, the replies to RCPT and DATA are about the order of commands and not about the
+        recipients.
         """
         last = self._last
         assert last is not None

@@ -1,6 +1,7 @@
-"""One connection: a `Dialogue` on an asyncio transport, with a deadline for whatever is awaited.
+"""One SMTP connection: a `Dialogue` on an asyncio transport, with a deadline for each wait.
 
-A transport and a protocol directly, not streams: a transaction costs one future for each wait and no task.
+It uses a transport and a protocol directly instead of streams, so that a transaction costs one future for
+each wait and no task.
 """
 
 import asyncio
@@ -26,21 +27,22 @@ from mailer.send.trouble import HopTrouble
 if TYPE_CHECKING:
     from mailer.send.smtp.transcript import Say, Transcript
 
-# What our own machine lacks: another hop would not get further. What it forbids (EACCES, EPERM: a firewall of
-# ours, which may forbid port 25 and not 587) is not among it.
-_LOCAL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# Errors of this machine, which any other hop would meet as well. EACCES and EPERM are not among them: a local
+# firewall may forbid port 25 and allow 587.
+_LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 TIMED_OUT = os.strerror(errno.ETIMEDOUT)
 
 
-_READ = 16 * 1024
-"""Octets read at once; many replies together are shorter."""
+_READ_SIZE = 16 * 1024
+"""Octets read in one call; many replies together are shorter."""
 
 
 class Wire(asyncio.BufferedProtocol):
-    """Bytes, time and loss; what is said is the session's business.
+    """Moves bytes, enforces deadlines and reports lost connections; `client.Session` decides what to send.
 
-    A loss of any kind (the peer's, a deadline, `abort`) leaves a `Broken` that every later wait returns.
+    Once the connection is lost for any reason (the peer, a deadline, `abort`), `broken` holds the `Broken`
+    that every later wait returns.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class Wire(asyncio.BufferedProtocol):
         self.broken: Broken | None = None
         self.hop = hop
         self.label = hop.at(address)
-        """The hop with the address that answered."""
-        # Not asked of the socket, which has forgotten its peer if that reset the connection at once.
+        """The hop's name with the address that accepted the connection."""
+        # From `address`, since a socket has forgotten its peer if the connection was reset right away.
         self.loopback = is_loopback(address)
         self.tls = ""
         self._timeouts = timeouts
@@ -66,21 +68,22 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._closed = loop.create_future()
         self._waiter: asyncio.Future[Event | None] | None = None
-        # What came before anybody waited: the banner, if it comes together with the end of the TLS handshake
-        # or of the connection; a refusal while the message is written. The rest answers a call that waits.
+        # An event that came while nothing waited for it: the banner, if it arrives with the end of the TLS
+        # handshake or of the connection; or a refusal while the message is written. All others come while
+        # their call waits.
         self._early: Event | None = None
         self._paused = False
-        # Else asyncio maps 256 KiB, and unmaps them, for each reply of forty octets.
-        self._read = memoryview(bytearray(_READ))
+        # Without a buffer of our own, asyncio would map and unmap 256 KiB for each reply of forty octets.
+        self._read = memoryview(bytearray(_READ_SIZE))
         self._answered = 0
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
-        self._transport.set_write_buffer_limits(0)  # a block is written when the one before has left
+        self._transport.set_write_buffer_limits(0)  # `drain` waits until the block before has been sent
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's guess is far too high
         return self._read
@@ -111,13 +114,13 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self.dialogue.state is State.BODY:  # else it is an event that is awaited
+        if self.dialogue.state is State.BODY:  # in other states the waiter waits for an event
             self._wake(None)
 
-    # What the session calls.
+    # Called by the session.
 
     def flush(self) -> None:
-        """Write what the dialogue has to say."""
+        """Write what the dialogue has to send."""
         if out := self.dialogue.outgoing():
             if self._transcript:
                 self._transcript.sent(out, secret=self.dialogue.phase is Phase.AUTH)
@@ -129,13 +132,13 @@ class Wire(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     async def event(self) -> Event:
-        """The next event, within the deadline of each phase it takes."""
+        """Return the next event; a phase that exceeds its deadline yields `Broken`."""
         event = await self._wait(self.dialogue.phase)
         assert event is not None
         return event
 
     async def drain(self) -> None:
-        """Wait until the peer has taken enough of what was written, answers, or is lost; lets others run."""
+        """Wait until the write buffer has room, the peer replies, or it is lost; let other tasks run."""
         if self._paused and not self.broken and not self.answered:
             event = await self._wait(Phase.BODY)
             if event and not isinstance(event, Broken):
@@ -145,14 +148,14 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def answered(self) -> bool:
-        """An event has come that nobody has waited for yet."""
+        """Whether an event has come that `event` has not yet returned."""
         return self._early is not None
 
     async def handshake(self) -> None:
-        """Set TLS up on the connection.
+        """Start TLS on the connection.
 
         Raises:
-            HopTrouble: it failed; the connection is gone.
+            HopTrouble: the handshake failed; the connection has been dropped.
         """
         limit = self._timeouts.tls
         try:
@@ -162,9 +165,9 @@ class Wire(asyncio.BufferedProtocol):
                     self,
                     tls.context(verify=self.hop.verify),
                     server_hostname=self.hop.verify_name or self.hop.name,
-                    ssl_handshake_timeout=2 * limit,  # ours comes first, with our words
+                    ssl_handshake_timeout=2 * limit,  # so that ours expires first, with our message
                 )
-        except (OSError, ValueError) as error:  # ValueError: a name that no certificate can bear
+        except (OSError, ValueError) as error:  # ValueError: a host name that no certificate can have
             self.abort()
             text, temporary = tls.failure(error)
             raise HopTrouble(self.label, Phase.TLS, text, temporary=temporary) from error
@@ -178,15 +181,15 @@ class Wire(asyncio.BufferedProtocol):
 
     @property
     def certificate(self) -> dict[str, object]:
-        """The peer's certificate as `ssl.SSLSocket.getpeercert` has it; empty if it was not verified."""
+        """The peer's certificate as from `ssl.SSLSocket.getpeercert`; empty if it was not verified."""
         return self._transport.get_extra_info("peercert") or {}
 
     def abort(self) -> None:
-        """Drop the connection now; what was not yet sent is not sent."""
+        """Drop the connection now; unsent data is discarded."""
         self._break(Broken("aborted", self.dialogue.phase))
 
     async def close(self) -> None:
-        """As `abort`, and wait until the descriptor is closed."""
+        """Drop the connection as `abort` does, and wait until the descriptor is closed."""
         self.abort()
         await self._closed
 
@@ -209,7 +212,7 @@ class Wire(asyncio.BufferedProtocol):
             self._early = event
 
     def _break(self, broken: Broken) -> None:
-        """The first reason counts; what comes after is its echo."""
+        """Drop the connection and keep the reason; only the first counts, since later ones follow from it."""
         if self.broken:
             return
         self.broken = broken
@@ -220,10 +223,10 @@ class Wire(asyncio.BufferedProtocol):
             self._wake(broken)
 
     def _arm(self, phase: Phase) -> None:
-        """Start the phase's time.
+        """Set the deadline for a phase.
 
-        One timer serves all phases: it is replaced only for an earlier deadline, and one that comes too early
-        goes to sleep again. Most transactions touch no timer at all.
+        One timer serves all phases. It is replaced only for an earlier deadline; when it fires too early, it
+        is set again. Most transactions touch no timer at all.
         """
         self._deadline = monotonic() + self._timeouts.of(phase)
         if self._timer is None or self._timer.when() > self._deadline:
@@ -247,13 +250,14 @@ async def connect(
     """Connect to the first of the hop's addresses that answers.
 
     Args:
-        hop: where to.
-        timeouts: of its phases.
-        conceal: the hop's login, which its replies are not to show.
-        say: takes the lines of a transcript of the session; None: nobody reads one.
+        hop: the hop to connect to.
+        timeouts: of the session's phases.
+        conceal: hides the hop's login in its replies.
+        say: called with the lines of a transcript of the session; None: no transcript.
 
     Raises:
-        HopTrouble: none does; the last one's trouble. The system's words are kept ("Connection refused").
+        HopTrouble: no address answers; this is the last one's error, in the system's words ("Connection
+            refused").
     """
     loop = asyncio.get_running_loop()
     kind = f" to connect to from {hop.source_address}" if hop.source_address else ""
@@ -270,7 +274,7 @@ async def connect(
                 )
         except OSError as error:
             text = os.strerror(error.errno) if error.errno else TIMED_OUT
-            scope = _whose(error, hop, address)
+            scope = _scope_of(error, hop, address)
             trouble = HopTrouble(hop.at(address), Phase.CONNECT, text, scope=scope)
             trouble.__cause__ = error
             if transcript:
@@ -281,7 +285,7 @@ async def connect(
 
 
 def _transcript(say: "Say", conceal: Concealment | None) -> "Transcript":
-    from mailer.send.smtp.transcript import Transcript  # noqa: PLC0415 - for the one who asks to see it
+    from mailer.send.smtp.transcript import Transcript  # noqa: PLC0415 - most sessions have no transcript
 
     return Transcript(say, conceal)
 
@@ -299,17 +303,17 @@ async def _connected(hop: Hop, address: str, loop: asyncio.AbstractEventLoop) ->
     return sock
 
 
-def _whose(error: OSError, hop: Hop, address: str) -> Scope:
-    """Whose trouble it is that no connection came about."""
+def _scope_of(error: OSError, hop: Hop, address: str) -> Scope:
+    """Return the scope of a failure to connect."""
     if error.errno == errno.EADDRNOTAVAIL:
-        # No free port, or a source address that is not ours; where IPv6 is switched off it is said of every
-        # IPv6 address.
+        # No free port, or a source address that this machine does not have. Where IPv6 is disabled, this is
+        # the error for every IPv6 address.
         return Scope.HOST if ":" in address and not hop.source_address else Scope.LOCAL
-    return Scope.LOCAL if error.errno in _LOCAL else Scope.HOST
+    return Scope.LOCAL if error.errno in _LOCAL_ERRORS else Scope.HOST
 
 
 async def _look_up(hop: Hop, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> list[str]:
-    """The name's addresses of the source address's family, in the system's order (RFC 6724)."""
+    """Return the name's addresses of the source address's family, in the system's order (RFC 6724)."""
     family = socket.AF_UNSPEC
     if hop.source_address:
         family = socket.AF_INET6 if ":" in hop.source_address else socket.AF_INET
