@@ -1,1 +1,1 @@
-"""Next hops that take mail over HTTP: what is posted to them, what they answer, and the exchange itself."""
+"""Send mail to next hops with an HTTP interface: the requests, their answers, and the exchange itself."""

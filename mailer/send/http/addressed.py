@@ -1,11 +1,11 @@
-"""The header for interfaces that send to whom it names: a copy that names the envelope's recipients, exactly.
+"""Rewrite a header to name exactly the envelope's recipients, for interfaces that send to whom it names.
 
-What is kept as it was must be read alike by every parser, so the reader here knows a small part of RFC 5322
-only: names and addresses, separated by commas. A field with more in it (comments, groups, escapes, 8-bit), or
-one that names somebody who is no recipient of this attempt, is written anew, and what stood there moves to an
-`X-Original-` field. Blind copies move nowhere.
+A field is kept unchanged only if every parser reads it alike. So the parser here knows a small part of RFC
+5322 only: names and addresses, separated by commas. A field with anything else in it (comments, groups,
+escapes, 8-bit), or with an address that is not a recipient of this attempt, is written anew, and the old one
+is renamed to `X-Original-...`. The old fields of blind copies are removed.
 
-The new fields come first: a parser that ends the header at a line that it cannot read has seen them by then.
+The new fields come first, so that a parser that ends the header at a line that it cannot read has seen them.
 """
 
 import re
@@ -20,7 +20,7 @@ _ORIGINAL = {b"to": b"X-Original-To", b"cc": b"X-Original-Cc"} | {
     b"resent-cc": b"X-Original-Resent-Cc",
 }
 
-# A bare CR or LF ends a line for some readers.
+# Some parsers end a line at a bare CR or LF.
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NOISE = re.compile(rb"[^!-~]+")
 
@@ -31,17 +31,17 @@ _TOKENS = re.compile(
     rb"|(?P<m>[@,<>])"
 )
 _MAILBOX = re.compile(r"b?(?:(?:[wq]b?)*<w@w>|w@w)b?")
-"""One mailbox by the kinds of its tokens: an address, or a name and an address in brackets."""
+"""One mailbox by its tokens' kinds (blank, quoted, word): an address, or a name and an address in <>."""
 _SPECIALS = frozenset('@,<>;:"\\()[]')
-"""What an encoded word must not hide from us (RFC 5322 3.2.3): some readers decode first and parse then."""
+"""Characters that encoded words must not contain (RFC 5322 3.2.3): some parsers decode before they parse."""
 
 
 def addressed(header: bytes, recipients: Iterable[str]) -> bytes:
-    """Return a header whose To, Cc and Bcc name these recipients, each once, and nobody else.
+    """Return a header whose To, Cc and Bcc name these recipients, each once, and no others.
 
     Args:
         header: each field with its line end.
-        recipients: of this attempt, as the envelope has them.
+        recipients: the envelope addresses of this attempt.
     """
     left = {_key(address.encode()): address.encode() for address in recipients}
     fields = list(_fields(header))
@@ -66,10 +66,11 @@ def addressed(header: bytes, recipients: Iterable[str]) -> bytes:
 
 
 def _fields(header: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield name, value and the whole of each field, with CRLF in it and behind the whole alone.
+    """Yield the name, the value and the whole of each field.
 
-    The name is in lower case and without what is not printable, as a generous reader takes it. A continuation
-    of nothing is left out: it would continue the field that is put before it.
+    All line ends become CRLF; the whole ends in one, the value does not. The name is in lower case and
+    without unprintable characters, as a lenient parser reads it. A continuation line at the beginning is left
+    out, since it would continue the field that is inserted before it.
     """
     gathered: list[bytes] = []
     for line in _LINE_END.split(header):
@@ -85,14 +86,14 @@ def _fields(header: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _field(name: bytes, addresses: Sequence[bytes]) -> bytes:
-    """Return a field, an address a line; nothing for nobody."""
+    """Return a field with one address a line; empty if there are no addresses."""
     if not addresses:
         return b""
     return name + b": " + b",\r\n ".join(b"<" + address + b">" for address in addresses) + b"\r\n"
 
 
 def _mailboxes(value: bytes) -> list[tuple[bytes, bytes]] | None:
-    """Read a list of mailboxes; None: it may be read in another way, too."""
+    """Parse a list of mailboxes; None if another parser might read it differently."""
     kinds, words = _tokens(value)
     if not kinds:
         return None
@@ -109,7 +110,7 @@ def _mailboxes(value: bytes) -> list[tuple[bytes, bytes]] | None:
 
 
 def _tokens(value: bytes) -> tuple[str, list[bytes]]:
-    """Return the kinds of a value's tokens, a character each, and the tokens; none where one is not known."""
+    """Return the kinds of a value's tokens, a character each, and the tokens; empty if one is unknown."""
     kinds, words, at = "", [], 0
     if b"=?" in value and _hides_specials(value):
         return "", []
@@ -124,7 +125,7 @@ def _tokens(value: bytes) -> tuple[str, list[bytes]]:
 
 
 def _hides_specials(value: bytes) -> bool:
-    """Tell whether an encoded word (RFC 2047) has something in it that separates addresses, or is broken."""
+    """Tell whether an encoded word (RFC 2047) is malformed, or has characters that separate addresses."""
     from email.errors import HeaderParseError  # noqa: PLC0415 - few fields have one
     from email.header import decode_header  # noqa: PLC0415
 
@@ -136,6 +137,6 @@ def _hides_specials(value: bytes) -> bool:
 
 
 def _key(address: bytes) -> tuple[bytes, bytes]:
-    """Return what makes two addresses one: the domain's case does not count (RFC 5321 2.4)."""
+    """Return a key that is equal for equal addresses: the domain's case does not matter (RFC 5321 2.4)."""
     local, _, domain = address.rpartition(b"@")
     return local, domain.lower()

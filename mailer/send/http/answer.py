@@ -1,4 +1,4 @@
-"""What an interface answered: a status, its code and its words, in one line as the journal has it.
+"""An HTTP interface's answer: its status, error code and text, as one line for the journal.
 
     HTTP 403 ErrorSendAsDenied: The user account which was used to submit ... (Retry-After: 30 s)
 
@@ -17,11 +17,11 @@ import msgspec
 
 from mailer.mail.reply import printable
 
-_LONGEST = 600
-"""Characters of its words that are kept."""
+_MAX_TEXT = 600
+"""The most characters of its code and text that are kept."""
 _GENERIC = frozenset({"invalid", "badRequest", "error", "UnknownError"})
-"""Reasons that say less than the words beside them, and are left out."""
-# Gmail writes the moment into its words.
+"""Codes that are left out, since they say less than the text that comes with them."""
+# Gmail writes the time into its text.
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z", re.IGNORECASE)
 
 
@@ -31,30 +31,31 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    """By name, whatever its case."""
+    """By name, in any case."""
     data: bytes
     """The body, or its beginning."""
 
     @property
     def taken(self) -> bool:
-        """The interface took responsibility for the message."""
+        """Whether the interface has accepted responsibility for the message."""
         return 200 <= self.status < 300
 
     @property
     def failed(self) -> bool:
-        """It, or a gateway in front of it, did not come to an end; nobody knows how far it came."""
+        """Whether the interface, or a gateway in front of it, failed; the message may have been taken."""
         return self.status >= 500
 
     def line(self, recipients: int = 1, hide: Callable[[str], str] = str) -> str:
-        """Return it as one line.
+        """Return the answer as one line.
 
         Args:
-            recipients: of the request; more than one are named, for a refusal may be about any of them.
-            hide: returns words without the login that they may quote, before any of them are cut off.
+            recipients: number of recipients of the request; the line states it if there are several, since a
+                refusal may be about any of them.
+            hide: removes the login, which the answer may quote; it is called before the text is shortened.
         """
         code, words = self._said()
         said = ": ".join(filter(None, (code, words))) or _EMPTY.get(self.status, "no reason is given")
-        line = f"HTTP {self.status} {printable(hide(said), _LONGEST)}"
+        line = f"HTTP {self.status} {printable(hide(said), _MAX_TEXT)}"
         if self.taken and (theirs := self._id()):
             line += f" id={printable(hide(theirs), 200)}"
         if (pause := self.pause) is not None:
@@ -65,9 +66,9 @@ class Answer:
 
     @property
     def pause(self) -> float | None:
-        """Seconds after which it wants to be asked again; None: it does not say.
+        """Seconds to wait before the next request, as the answer asks; None: it does not say.
 
-        A moment is compared with the server's own clock, whatever ours says.
+        If the answer gives a time instead, it is compared with the server's own clock and not with ours.
         """
         value = self.headers.get("Retry-After", "").strip()
         if value.isascii() and value.isdigit():
@@ -80,19 +81,19 @@ class Answer:
         return max(0.0, (then - now).total_seconds()) if then and now else None
 
     def _said(self) -> tuple[str, str]:
-        """Return its code, such as `ErrorInvalidRecipients`, and its words; empty where it has none."""
+        """Return the error code, such as `ErrorInvalidRecipients`, and the text; empty if there is none."""
         found = self._object()
         if not found and _is_text(self.headers):
             return "", self.data.decode("utf-8", "replace").strip()
         error = found.get("error")
         inner = error if isinstance(error, dict) else found
         words = _first(iter([inner.get("message"), inner.get("Message")]))
-        # Amazon's services put the name into a field, with an address behind it.
+        # Amazon's services put the code into a header field, followed by a URL.
         named = self.headers.get("x-amzn-ErrorType", "").partition(":")[0]
         return named or _first(_codes(inner)), words
 
     def _id(self) -> str:
-        """Return what the provider's support finds the message by: its id, or that of the request."""
+        """Return the id by which the provider's support can find the message: its own, or the request's."""
         found = self._object()
         return _first(iter([found.get("id"), found.get("MessageId"), self.headers.get("request-id")]))
 
@@ -108,7 +109,7 @@ _EMPTY = {202: "Accepted", 200: "OK", 401: "Unauthorized", 403: "Forbidden", 429
 
 
 def _codes(error: dict[str, Any]) -> Iterator[object]:
-    """Yield the names that an error goes by, the most telling first."""
+    """Yield the codes of an error, the most specific first."""
     details = error.get("errors")
     if isinstance(details, list):
         yield from (each.get("reason") for each in details if isinstance(each, dict))
@@ -121,7 +122,7 @@ def _first(values: Iterator[object]) -> str:
 
 
 def _is_text(headers: Mapping[str, str]) -> bool:
-    """Tell whether the body is words for people, and not a page."""
+    """Tell whether the body is plain text for people, and not HTML."""
     return headers.get("Content-Type", "").lower().startswith("text/plain")
 
 

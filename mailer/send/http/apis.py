@@ -1,4 +1,4 @@
-"""What is posted to each interface: plain values, made from the terms of a hop and a message.
+"""Build the requests that post a message to each HTTP interface, without I/O.
 
 Sources: Microsoft, "user: sendMail" (MIME format), "Microsoft Graph service-specific throttling limits";
 Google, "Method: users.messages.send", "Uploading attachments"; Mailgun, "Send an email in MIME format"; AWS,
@@ -18,24 +18,24 @@ from mailer.config.hops import Api
 from mailer.send.smtp.hop import Hop
 
 _BLOCK = 48 * 1024
-"""Octets read at once: a multiple of three, so that base64 has no padding in between."""
+"""Octets read in one call: a multiple of three, so that base64 has no padding in between."""
 _MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an interface documents of itself."""
+    """The documented limits of an interface."""
 
     largest: int
-    """Octets of a message that it takes."""
+    """The most octets of a message."""
     recipients: int
-    """Of one message, at most."""
+    """The most recipients of a message."""
     sessions: int = 0
-    """Requests for one account at once; 0: it names no limit."""
+    """The most concurrent requests for one account; 0: no limit is documented."""
 
 
 TERMS = {
-    # A request may have 4 MB, and carries the message in base64.
+    # A request may have 4 MB and carries the message in base64, which leaves 3 MiB.
     Api.GRAPH: Terms(largest=3 * _MIB, recipients=500, sessions=4),
     Api.GMAIL: Terms(largest=35 * _MIB, recipients=500),
     Api.MAILGUN: Terms(largest=25 * _MIB, recipients=1000),
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A message, as it is or in base64, with something around it; read piece by piece."""
+    """A request's body: a message, unchanged or in base64, with a prefix and a suffix; read in pieces."""
 
     message: Source
     before: bytes = b""
@@ -67,20 +67,20 @@ class Body:
         return len(self.before) + ((octets + 2) // 3 * 4 if self.base64 else octets) + len(self.after)
 
     def digest(self) -> str:
-        """Return the SHA-256 of all of it, in hexadecimal."""
+        """Return the SHA-256 of the whole body, in hexadecimal."""
         made = sha256()
         for piece in self.pieces():
             made.update(piece)
         return made.hexdigest()
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield all of it; raises EOFError where the message is shorter than its size."""
+        """Yield the whole body in pieces; raises EOFError if the message is shorter than its size."""
         if self.before:
             yield self.before
         offset, size = 0, self.message.size
         while offset < size:
             block = b""
-            # A short read is not the end, and would put padding into the middle.
+            # Fill the block: a short read is not the end, and base64 would put padding into the middle.
             while len(block) < min(_BLOCK, size - offset):
                 more = self.message.read(offset + len(block), min(_BLOCK, size - offset) - len(block))
                 if not more:
@@ -94,31 +94,31 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One POST."""
+    """One POST request."""
 
     url: str
     headers: dict[str, str] = field(repr=False)
-    """With the login in it."""
+    """Including Authorization; not shown, since it has the login."""
     body: Body
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What is to be sent by one request."""
+    """What to send in one request."""
 
     message: Source
-    """In the form in which it is to arrive, its recipients in its header where those count."""
+    """The message in its final form. If `Api.by_header`, its header names the recipients."""
     recipients: Sequence[str]
     sender: str
-    """Of the envelope; empty: `<>`."""
+    """The envelope's sender; empty: `<>`."""
     secret: str = field(repr=False)
     """An access token, or the password."""
     boundary: str
-    """Of the parts of a form: letters and digits that the message does not have."""
+    """The boundary of a multipart form: letters and digits that do not occur in the message."""
 
 
 def request(hop: Hop, errand: Errand) -> Request:
-    """Return what sends a message at a hop with an interface."""
+    """Return the request that sends a message through a hop's interface."""
     match hop.api:
         case Api.GRAPH:
             return _graph(hop, errand)
@@ -165,10 +165,10 @@ def _mailgun(hop: Hop, errand: Errand) -> Request:
 
 
 def _ses(hop: Hop, errand: Errand) -> Request:
-    """Return a request that is still to be signed (`sigv4`)."""
+    """Return a request that the caller has to sign (`sigv4`)."""
     rest: dict[str, object] = {"Destination": {"ToAddresses": list(errand.recipients)}}
     if errand.sender:
-        # Of mail from `<>` the header's From counts.
+        # For mail from `<>` the field is left out, and the interface uses From of the header.
         rest["FromEmailAddress"] = errand.sender
     after = b'"}},' + msgspec.json.encode(rest)[1:]
     body = Body(errand.message, b'{"Content":{"Raw":{"Data":"', after, base64=True)

@@ -1,4 +1,4 @@
-"""Requests and answers on one connection: the one module of `send` that imports aiohttp, when first used."""
+"""Exchange HTTP requests and answers on one connection; no other module of `send` imports aiohttp."""
 
 import asyncio
 import contextlib
@@ -15,28 +15,28 @@ from mailer.send.smtp import tls
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
 
-_LARGEST = 64 * 1024
-"""Octets of an answer that are read; an error with its details has some hundreds."""
+_MAX_ANSWER = 64 * 1024
+"""The most octets of an answer that are read; an error with its details has some hundreds."""
 _IDLE = 3.0
-"""Seconds that a connection is kept between requests. Servers close theirs after five and more; a request on
-one that is being closed is lost, and leaves its mail uncertain."""
-_SLOWEST = 10_000
-"""Octets a second that a line takes at the least; the time for a request grows with its size."""
+"""Seconds that a connection is kept between requests. Servers close theirs after five or more; a request on
+a connection that is being closed is lost, and leaves its mail uncertain."""
+_MIN_RATE = 10_000
+"""Octets a second that any line is expected to carry; the time allowed for a request grows with its size."""
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Broken(ConnectionError):
-    """There is no answer."""
+    """The connection failed before there was an answer."""
 
     def __init__(self, text: str, phase: Phase, *, whole: bool, temporary: bool = True) -> None:
-        """Keep what happened.
+        """Keep the details of the failure.
 
         Args:
-            text: the system's words.
-            phase: CONNECT, TLS or BODY, and DOT once the request was sent whole.
-            whole: it was, so that it may have been obeyed.
-            temporary: false if only people can mend it.
+            text: the system's error text.
+            phase: CONNECT, TLS or BODY, and DOT once the whole request was sent.
+            whole: whether the whole request was sent, so that the server may have executed it.
+            temporary: false if it lasts until an operator intervenes.
         """
         super().__init__(text)
         self.text = text
@@ -46,33 +46,33 @@ class Broken(ConnectionError):
 
 
 class Exchange:
-    """One connection, opened with the first request, and again where the server has closed it meanwhile."""
+    """One HTTP connection, opened by the first request, and again if the server has closed it meanwhile."""
 
     def __init__(self, timeouts: Timeouts, source_address: str) -> None:
         self.tls = ""
-        """Of the last answer: TLS version and cipher, or empty."""
+        """TLS version and cipher of the last answer's connection; empty without TLS."""
         self.whole = False
-        """The last request was sent whole."""
+        """Whether the last request was sent as a whole."""
         self._timeouts = timeouts
         self._source = (source_address, 0) if source_address else None
         self._session: ClientSession | None = None
         self._failure: BaseException | None = None
         self._deadline = asyncio.timeout(None)
-        """Of the piece that is being written."""
+        """The deadline for the piece that is being written."""
         self._closing: asyncio.Task[None] | None = None
 
     async def post(self, request: Request, on_last: Callable[[], None]) -> Answer:
         """Send a request and return its answer, whatever its status.
 
-        The certificate is verified, no redirect is followed, and the proxy of the environment is used.
+        The certificate is verified, redirects are not followed, and the environment's proxy is used.
 
         Args:
-            request: streamed piece by piece.
-            on_last: called right before its last piece is written; where it raises, that piece is not.
+            request: streamed in pieces.
+            on_last: called right before the last piece is written; if it raises, that piece is not written.
 
         Raises:
-            Broken: there is none.
-            Exception: whatever `on_last` or reading the message raised, even if an answer came before it.
+            Broken: there is no answer.
+            Exception: any that `on_last` or reading the message raises, even if an answer came before it.
         """
         self.whole, self._failure = False, None
         headers = {**request.headers, "Content-Length": str(request.body.size)}
@@ -99,7 +99,7 @@ class Exchange:
             await self._closing
 
     def abort(self) -> None:
-        """Drop the connection now; what aiohttp still waits for is done in the background."""
+        """Drop the connection now; aiohttp finishes closing it in the background."""
         if self._session and not self._closing:
             self._closing = asyncio.get_running_loop().create_task(self._session.close())
 
@@ -116,17 +116,17 @@ class Exchange:
             self._failure = failure  # aiohttp would wrap it
             raise
         self.whole = True
-        # aiohttp's time for an answer begins when the last piece has left its buffer.
+        # aiohttp's own time-out for the answer starts only when the last piece has left its buffer.
         self._expect(self._timeouts.body + self._patience(request.body.size))
         yield held
 
     def _expect(self, seconds: float) -> None:
-        """Give the server so much time to take what is written next: aiohttp waits for that without end."""
-        with contextlib.suppress(RuntimeError):  # It is over.
+        """Limit the time for writing the next piece, for which aiohttp has no time-out."""
+        with contextlib.suppress(RuntimeError):  # The deadline has expired or the request is over.
             self._deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _ask(self, method: str, url: str, size: int, **what: Any) -> Answer:  # noqa: ANN401 - aiohttp's
-        from aiohttp import ClientError  # noqa: PLC0415 - it takes 0.2 s, which no run pays without need
+        from aiohttp import ClientError  # noqa: PLC0415 - the import takes 0.2 s, and few runs need it
 
         self._deadline = asyncio.timeout(None)
         try:
@@ -146,7 +146,7 @@ class Exchange:
                 self._note_tls(response)
                 answer = Answer(response.status, response.headers, await self._beginning(response))
                 if "data" in what and not self.whole:
-                    response.close()  # Its connection is in the middle of a request.
+                    response.close()  # The request was not sent completely, so the connection is unusable.
                 return answer
         except (ClientError, OSError, ValueError) as error:
             raise self._broken(error) from error
@@ -170,33 +170,33 @@ class Exchange:
         times = self._timeouts
         return ClientTimeout(
             total=None,
-            connect=times.connect + times.tls,  # with what a proxy takes
+            connect=times.connect + times.tls,  # including a proxy's connection
             sock_connect=times.connect,
             sock_read=self._patience(size),
         )
 
     def _patience(self, size: int) -> float:
-        """Seconds for the answer to a request of so many octets."""
-        return self._timeouts.dot + size / _SLOWEST
+        """Return the seconds to wait for the answer to a request of `size` octets."""
+        return self._timeouts.dot + size / _MIN_RATE
 
     def _note_tls(self, response: "ClientResponse") -> None:
-        """An answer without a body has given its connection back by now; the next one has the same."""
+        """Set `tls`. An answer without a body has released its connection by now; `tls` is kept then."""
         connection = response.connection
         if connection and connection.transport:
             ssl_object = connection.transport.get_extra_info("ssl_object")
             self.tls = tls.describe(ssl_object, verified=True)
 
     async def _beginning(self, response: "ClientResponse") -> bytes:
-        """Return the body's beginning: the status is known, and nothing that the body says is worth more."""
+        """Return the body's beginning. Errors are ignored, since the status, which decides, is known."""
         data = b""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._timeouts.connect):
                 async for piece in response.content.iter_chunked(16 * 1024):
                     data += piece
-                    if len(data) >= _LARGEST:
+                    if len(data) >= _MAX_ANSWER:
                         response.close()
                         break
-        return data[:_LARGEST]
+        return data[:_MAX_ANSWER]
 
     def _broken(self, error: Exception) -> Broken:
         from aiohttp import (  # noqa: PLC0415 - as above

@@ -1,7 +1,8 @@
-"""Where requests to Amazon Web Services get their keys: configuration, environment, or the instance's role.
+"""Find the keys for requests to Amazon Web Services: in configuration, environment, or the instance's role.
 
-The first of these that has any counts, as with Amazon's own programs. A role's keys are asked of the instance
-metadata service (IMDSv2), for each session anew: they last for hours, and a session for seconds.
+The first of these that has keys is used, as by Amazon's own programs. A role's keys come from the instance
+metadata service (IMDSv2). They are fetched for each session, since they last for hours and a session for
+seconds.
 """
 
 import asyncio
@@ -21,10 +22,10 @@ from mailer.send.smtp.hop import Hop
 from mailer.send.trouble import HopTrouble
 
 TIMEOUTS = Timeouts(connect=2, dot=5)
-"""The service is a part of the instance's host, or there is none."""
+"""Short, since the metadata service is either on the instance's own host or does not exist."""
 _SERVICE = "http://169.254.169.254"
-_LASTS = "21600"
-"""Seconds that we ask for its token; the service has six hours at most."""
+_TTL = "21600"
+"""Seconds of validity to request for the service's token; its maximum is six hours."""
 _ROLES = "/latest/meta-data/iam/security-credentials/"
 
 Ask = Callable[[str, str, Mapping[str, str]], Awaitable[Answer]]
@@ -32,14 +33,14 @@ Ask = Callable[[str, str, Mapping[str, str]], Awaitable[Answer]]
 
 
 async def keys_of(hop: Hop, environ: Mapping[str, str], ask: Ask) -> Keys:
-    """Return the keys that a hop's requests are signed with.
+    """Return the keys to sign a hop's requests with.
 
     Raises:
-        HopTrouble: there are none.
+        HopTrouble: no keys were found.
     """
     if hop.username and hop.password:
         try:
-            # In a thread: a secret may be a command's output, and the command may take its time.
+            # In a thread, since a secret may be the output of a command, which may be slow.
             return Keys(hop.username, await asyncio.to_thread(hop.password.reveal))
         except SecretError as error:
             raise _none(hop, str(error)) from None
@@ -57,7 +58,7 @@ async def keys_of(hop: Hop, environ: Mapping[str, str], ask: Ask) -> Keys:
 
 
 async def _of_role(hop: Hop, service: str, ask: Ask) -> Keys:
-    asked = await ask("PUT", f"{service}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _LASTS})
+    asked = await ask("PUT", f"{service}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _TTL})
     token = {"X-aws-ec2-metadata-token": _text(hop, asked)}
     role = _text(hop, await ask("GET", service + _ROLES, token)).split("\n")[0].strip()
     said = _object(await ask("GET", f"{service}{_ROLES}{role}", token))

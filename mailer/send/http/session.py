@@ -1,10 +1,10 @@
-"""A session with an interface over HTTP, to be used as one with an SMTP server is: by the pool, by routes.
+"""A session with an HTTP interface; the pool and the routes use it like a session with an SMTP server.
 
     login -> copy for these recipients -> request ... on_commit, its last piece -> answer -> outcomes
 
-Until the last piece of a request is written, nothing was sent to anyone. From then on an answer below 500
-says what became of it. One from 500 on is often a gateway's that has waited too long, behind which the
-message is delivered all the same: the recipients are `uncertain`, as after a lost connection.
+Until the last piece of a request is written, the message is sent to no recipient. After that, a status below
+500 says whether it was accepted. A status of 500 or more often comes from a gateway that timed out, while the
+server behind it delivers the message. So the recipients are `uncertain` then, as after a lost connection.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 64 * 1024
 _WHATEVER_THE_MAIL = frozenset({*range(300, 400), 401, 403, 404, 407, 429, *range(500, 600)})
-"""Statuses of trouble that no mail has a part in. With another one it may be about this mail after all."""
+"""Statuses that are never about the message itself. Any other status may be."""
 
 
 class Message(Source, Protocol):
@@ -48,7 +48,7 @@ class Message(Source, Protocol):
 
 
 class _Copy:
-    """A message with another header."""
+    """A message with its header replaced."""
 
     def __init__(self, message: Source, header: bytes, skip: int) -> None:
         self._message = message
@@ -63,21 +63,21 @@ class _Copy:
 
 
 class HttpSession:
-    """Logged in as far as HTTP knows a login: with a token at hand. One request at a time."""
+    """A session with credentials for an HTTP interface; one request at a time."""
 
     def __init__(self, login: Login, timeouts: Timeouts, clock: Clock, say: "Say | None" = None) -> None:
         """Prepare; the first request connects.
 
         Args:
-            login: at a hop with an interface.
-            timeouts: `connect`, `tls`, `body` and `dot`, which is how long an answer may take, count.
-            clock: what time it is.
-            say: takes the lines of a transcript.
+            login: the credentials, for a hop with an HTTP interface.
+            timeouts: `connect`, `tls`, `body` and `dot` are used; `dot` is the time for an answer.
+            clock: returns the wall-clock time.
+            say: called with the lines of a transcript; None: no transcript.
         """
         self.hop = login.hop
         self.label = str(login.hop)
         self.tls = ""
-        """Of the last request."""
+        """TLS version and cipher of the last request."""
         self.alive = True
         self.worn = False
         self.used_up = False
@@ -87,29 +87,29 @@ class HttpSession:
         self._say = say
         self._keys: Keys | None = None
         self._shown: set[str] = set()
-        """What requests had to log in with, which an answer may quote."""
+        """All secrets that requests have contained, to be hidden in answers that quote them."""
 
     @classmethod
     async def open(
         cls, hop: Hop, timeouts: Timeouts, clock: Clock, say: "Say | None" = None
     ) -> "HttpSession":
-        """Get what to log in with; arguments as `HttpSession`.
+        """Fetch credentials and return a session; the arguments are those of `HttpSession`.
 
         Raises:
-            HopTrouble: there is nothing to log in with.
+            HopTrouble: no credentials could be obtained.
         """
         session = cls(Login(hop), timeouts, clock, say)
         await session.log_in()
         return session
 
     async def log_in(self, refused: str = "") -> bool:
-        """Get what to log in with, and tell whether it is another than before.
+        """Fetch credentials, and tell whether they differ from those before.
 
         Args:
-            refused: an access token.
+            refused: an access token that was refused; empty: none.
 
         Raises:
-            HopTrouble: there is nothing.
+            HopTrouble: no credentials could be obtained.
         """
         if self.hop.api is Api.SES:
             role = Exchange(TIMEOUTS, "")
@@ -128,7 +128,7 @@ class HttpSession:
     async def transact(
         self, message: Message, recipients: Sequence[Recipient], on_commit: Commit
     ) -> list[Outcome]:
-        """Send one message to one batch of recipients; as `smtp.client.Session.transact`."""
+        """Send one message to one batch of recipients, as `smtp.client.Session.transact` does."""
         assert self.hop.api is not None
         outcomes = {
             recipient: refusal for recipient in recipients if (refusal := self._unfit(message, recipient))
@@ -151,7 +151,7 @@ class HttpSession:
         self._exchange.abort()
 
     async def reach(self) -> str:
-        """Ask for the interface's address without a login, and return what it answered in one line.
+        """Get the interface's URL without a login, and return the status that it answers in one line.
 
         Raises:
             HopTrouble: it does not answer.
@@ -168,7 +168,7 @@ class HttpSession:
     async def _send(
         self, api: Api, message: Message, batch: list[Recipient], on_commit: Commit
     ) -> list[Outcome]:
-        """Post it, once more with another token where one is refused."""
+        """Post the message; if the token is refused and there is another one, post it again."""
         copy: Source = message
         if api.by_header:
             try:
@@ -204,29 +204,29 @@ class HttpSession:
     async def _request(self, copy: Source, sender: str, recipients: Sequence[str]) -> Request:
         secret = self._login.token
         if self.hop.password and not self._keys:
-            secret = await asyncio.to_thread(self.hop.password.reveal)  # it may be a command's output
+            secret = await asyncio.to_thread(self.hop.password.reveal)  # may run a command
         self._shown.add(secret)
         made = request(self.hop, Errand(copy, recipients, sender, secret, secrets.token_hex(16)))
         if self._keys is None:
             return made
         self._shown |= {self._keys.secret, self._keys.session}
-        # In a thread: the whole body is read, for the signature goes before it.
+        # In a thread, since the signature precedes the body and needs all of it to be read.
         digest = await asyncio.to_thread(made.body.digest)
         signer = Signer(self._keys, self.hop.region, "ses")
         headers = signed("POST", made.url, made.headers, digest, signer, self._clock())
         return replace(made, headers=headers)
 
     def _is_over(self, answer: Answer) -> bool:
-        """Tell whether a token or a role's keys are refused, in whose place there may be others by now."""
+        """Tell whether the token or the role's keys were refused, so that new ones may help."""
         if self._keys:
             return answer.status == 403 and "ExpiredToken" in answer.line()
         return answer.status == 401 and self.hop.tokens is not None
 
     def _judged(self, answer: Answer, batch: list[Recipient]) -> list[Outcome]:
-        """Say what an answer means for the recipients of its request.
+        """Return the outcomes of an answer for the recipients of its request.
 
         Raises:
-            HopTrouble: it is about our account or the interface, and nobody was sent anything.
+            HopTrouble: the answer is about our account or the interface; the message was not sent.
         """
         line = self._line(answer, len(batch))
         whole = self._exchange.whole
@@ -260,10 +260,10 @@ class HttpSession:
         if self._say:
             self._say(printable(line, 2000))
 
-    # What is known before.
+    # Refusals that need no request.
 
     def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
-        """Return the refusal that the interface's documentation implies: it is not asked."""
+        """Return the refusal that the interface's documented limits imply; None if there is none."""
         assert self.hop.api is not None
         limit = TERMS[self.hop.api].largest
         if message.size > limit:

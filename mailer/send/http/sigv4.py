@@ -1,4 +1,4 @@
-"""Signs requests to Amazon Web Services (Signature Version 4), as plain values.
+"""Sign requests to Amazon Web Services (Signature Version 4), without I/O.
 
     canonical request -> string to sign -> a key for day, region and service -> Authorization
 
@@ -17,17 +17,17 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Whom a request is of."""
+    """AWS access keys."""
 
     key_id: str
     secret: str = field(repr=False)
     session: str = field(default="", repr=False)
-    """The token that belongs to temporary keys."""
+    """The session token of temporary keys; empty: the keys are permanent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Whose signatures are made, and where they hold."""
+    """The keys to sign with, and the region and service that signatures are valid for."""
 
     keys: Keys
     region: str
@@ -37,15 +37,15 @@ class Signer:
 def signed(
     method: str, url: str, headers: Mapping[str, str], payload: str, signer: Signer, now: float
 ) -> dict[str, str]:
-    """Return the headers with those that sign them.
+    """Return the headers of a request, with the signature and what else it needs.
 
     Args:
         method: in upper case.
-        url: as it is asked for.
-        headers: all that are signed; Host is added.
+        url: the URL of the request.
+        headers: the headers to sign; Host and the date are added.
         payload: the body's SHA-256, in hexadecimal.
-        signer: who signs.
-        now: seconds since the epoch; the service refuses what differs from its clock by minutes.
+        signer: the keys, and their region and service.
+        now: seconds since the epoch; the service refuses a time that differs from its clock by minutes.
     """
     parts, keys = urlsplit(url), signer.keys
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
