@@ -1,1 +1,1 @@
-"""DKIM signatures (RFC 6376): keys, what is signed, and how; and the check of other people's."""
+"""DKIM (RFC 6376): keys, signing, and verification of signatures."""

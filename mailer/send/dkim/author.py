@@ -1,8 +1,8 @@
-"""The domain of the author (From field, RFC 5322 3.6.2), with which DMARC aligns signatures."""
+"""Find the author's domain (From field, RFC 5322 3.6.2), with which DMARC aligns signatures."""
 
 import re
 
-# Each alternative begins with a character that no other one takes, so that matching never backs up.
+# Each alternative begins with a character that no other matches, so that there is no backtracking.
 _QUOTED_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _OUTSIDE = re.compile(rb"[()]|\\.|\\\Z|[^()\\\"]+|" + _QUOTED_STRING.pattern, re.DOTALL)
 _INSIDE = re.compile(rb"[()]|\\.|\\\Z|[^()\\]+", re.DOTALL)
@@ -16,11 +16,11 @@ def author_domain(value: bytes) -> str | None:
         value: the field's value, perhaps folded.
 
     Returns:
-        None if no address has a domain name that could have a key.
+        None if the first address has no domain name that could have a key.
     """
     plain = _QUOTED_STRING.sub(b"q", _without_comments(value))
     opening = plain.find(b"<")
-    # With angle brackets what stands in them is the address, whatever the display name has in it.
+    # If there are angle brackets, the address is inside them, whatever the display name contains.
     address = plain[opening + 1 :].partition(b">")[0] if opening >= 0 else plain.partition(b",")[0]
     local_part, _, domain = address.rpartition(b"@")
     if not local_part.strip():
@@ -32,14 +32,14 @@ def author_domain(value: bytes) -> str | None:
 
 
 def ascii_domain(domain: str) -> str:
-    """Write a domain name as DNS has it: lower case, A-labels (RFC 5890), no dot at the end.
+    """Return a domain name in its DNS form: lower case, A-labels (RFC 5890), no trailing dot.
 
     Raises:
-        ValueError: it is none; the text says what is wrong.
+        ValueError: it is not a domain name; the text says what is wrong.
     """
     name = domain.removesuffix(".").lower()
     if not name.isascii():
-        # Imported here: its tables take longer to load than a run has to do, and few domains need them.
+        # Imported here, since few domains need it and loading its tables can take longer than a whole run.
         import idna  # noqa: PLC0415
 
         try:
@@ -52,7 +52,7 @@ def ascii_domain(domain: str) -> str:
 
 
 def _without_comments(value: bytes) -> bytes:
-    """Take comments out (RFC 5322 3.2.2); they nest, and a parenthesis in a quoted string is none."""
+    """Remove comments (RFC 5322 3.2.2). They nest; a parenthesis in a quoted string does not begin one."""
     if b"(" not in value:
         return value
     kept: list[bytes] = []

@@ -1,8 +1,8 @@
-"""Canonical forms of a message's parts (RFC 6376 3.4), which are what a DKIM signature is about.
+"""Canonicalize header and body (RFC 6376 3.4) for DKIM signatures.
 
-Ours, and not dkimpy's: that one needs the body in one piece, takes time that grows with the square of a run
-of blanks (16,000 took 0.31 s), and strips form feeds that RFC 6376 3.4.2 keeps, so that nobody else verifies
-the signature. Everything here is linear in what it is given, and a body may come in pieces of any size.
+dkimpy's code is not used for this: it needs the body in one piece, takes time quadratic in a run of blanks
+(16,000 took 0.31 s), and strips form feeds that RFC 6376 3.4.2 keeps, so that other verifiers reject the
+signature. Everything here takes linear time, and a body may come in pieces of any size.
 """
 
 import re
@@ -13,31 +13,31 @@ _EMPTY_LINES = b"\r\n" * 8192
 
 
 class Sink(Protocol):
-    """Takes canonical bytes; a hash does."""
+    """Takes canonical bytes, as a hash does."""
 
     def update(self, data: bytes, /) -> None: ...
 
 
 class BodyCanonicalizer:
-    """Passes one body on in its canonical form; the memory it needs does not depend on the body."""
+    """Canonicalizes one body and passes it on; the memory it needs does not depend on the body's size."""
 
     def __init__(self, sink: Sink, *, relaxed: bool) -> None:
         """Args: sink: gets the canonical form; relaxed: RFC 6376 3.4.4, otherwise 3.4.3 (simple)."""
         self._sink = sink
         self._relaxed = relaxed
         self._carried = b""
-        """The end of what came last that may turn out to be part of a line end."""
+        """The last bytes of the block before, which may be part of a line end."""
         self._empty_lines = 0
-        """Line ends not yet passed on: those at the body's end do not count."""
+        """Line ends not yet passed on, since they are dropped if they are at the end of the body."""
         self._empty = True
 
     def update(self, block: bytes) -> None:
         """Take the next bytes of the body."""
         data = self._carried + block
         if self._relaxed:
-            # Runs first, so that one blank at most stands before a line end: a pattern that looked for runs
-            # before line ends would begin anew at each blank of a run. Halving runs takes sixteen rounds for
-            # a block that is one; a pattern takes three times as long on real HTML.
+            # Reduce runs first, so that at most one blank precedes a line end. A pattern for runs before line
+            # ends would start again at each blank of a run, which takes quadratic time. Halving the runs
+            # takes sixteen rounds for a block of blanks; a pattern takes three times as long on real HTML.
             data = data.replace(b"\t", b" ")
             while b"  " in data:
                 data = data.replace(b"  ", b" ")
@@ -51,7 +51,7 @@ class BodyCanonicalizer:
         self._pass_on(data[:kept])
 
     def finish(self) -> None:
-        """Take the end of the body; a last line without its end gets one, as SMTP would give it."""
+        """End the body; an unterminated last line gets a line end, as it would in SMTP."""
         self._pass_on(b"" if self._carried == b" " else self._carried)
         self._carried = b""
         if not (self._relaxed and self._empty):
@@ -70,13 +70,14 @@ class BodyCanonicalizer:
 
 
 def _line_ends_at_the_end(data: bytes) -> int:
-    """How many CRLF the data ends with, in time linear in their number."""
+    """Return the number of CRLF at the end of the data, in time linear in that number."""
     if not data.endswith(b"\r\n"):
         return 0
     rest = data[len(data.rstrip(b"\r\n")) :]
     if rest == _EMPTY_LINES[: len(rest)]:
         return len(rest) // 2
-    # A bare CR or LF among them, or very many: the alternation begins after the last pair of equals.
+    # There is a bare CR or LF among them, or there are very many: CR and LF alternate after the last pair of
+    # equal bytes.
     start = max(rest.rfind(b"\r\r"), rest.rfind(b"\n\n")) + 1
     if rest.startswith(b"\n", start):
         start += 1
@@ -84,12 +85,12 @@ def _line_ends_at_the_end(data: bytes) -> int:
 
 
 def header_field(name: bytes, value: bytes, *, relaxed: bool) -> bytes:
-    """Write a header field in its canonical form, with its line end.
+    """Return a header field in its canonical form, with its line end.
 
     Args:
-        name: what stands before the colon.
-        value: what follows the colon, without the last line end.
-        relaxed: RFC 6376 3.4.2; otherwise 3.4.1 (simple), where nothing changes.
+        name: everything before the colon.
+        value: everything after the colon, without the last line end.
+        relaxed: RFC 6376 3.4.2; otherwise 3.4.1 (simple), which changes nothing.
     """
     if not relaxed:
         return name + b":" + value + b"\r\n"

@@ -1,7 +1,7 @@
-"""The files of a DKIM key: `SELECTOR.private`, and beside it `SELECTOR.txt` with the record to publish.
+"""The files of a DKIM key: `SELECTOR.private`, and next to it `SELECTOR.txt` with the record to publish.
 
-A key that was swapped signs mail that nobody can verify, and only its public half tells it from the right
-one. So the record that was published stays beside the key, and a key that does not match it is not used.
+Signatures of a wrong key cannot be verified, and only its public half tells it from the right one. So the
+published record is kept next to the key, and a key that does not match its record is not used.
 """
 
 import errno
@@ -26,13 +26,13 @@ from mailer.config.trust import (
 if TYPE_CHECKING:
     from mailer.send.dkim.keys import PrivateKey
 
-_LARGEST = 64 * 1024
-"""Bytes; a PEM file has two thousand, and a wrong path must not fill the memory."""
+_MAX_FILE = 64 * 1024
+"""The most bytes of a key or record file. A PEM file has 2,000; a wrong path must not fill the memory."""
 _QUOTED = re.compile(r'"([^"]*)"')
 _PUBLIC = re.compile(r"(?:^|;)\s*p=([A-Za-z0-9+/=\s]*)")
 
 _Stamp = tuple[int, int, int, int, int]
-"""Changes when a file does: device, inode, size, and the times of the last change to it and of its inode."""
+"""Changes whenever a file does: device, inode, size, mtime and ctime."""
 
 
 class KeyTrouble(Exception):
@@ -41,19 +41,20 @@ class KeyTrouble(Exception):
 
 @dataclass(slots=True)
 class KeyFile:
-    """One private key, read at its first use; later the file is looked at, and read again if it changed."""
+    """One private key, read at its first use, and again at a later use if the file has changed."""
 
     path: Path
     owners: Owners | None = None
-    """Whose file is used; None: root's and ours."""
+    """The users whose file is trusted; None: root and ours."""
     _stamp: _Stamp | None = field(default=None, init=False)
     _key: "PrivateKey | None" = field(default=None, init=False)
 
     def key(self) -> "PrivateKey":
-        """Return the key that the file holds now; two microseconds if it is the one that is known.
+        """Return the key that the file holds now; takes two microseconds if the file has not changed.
 
         Raises:
-            KeyTrouble: it is gone, or cannot be used, or is another one than before or than was published.
+            KeyTrouble: the file is gone or unusable, or its key differs from the one before or from the
+                published record.
         """
         try:
             if self._key is None or _stamp(self.path.stat()) != self._stamp:
@@ -66,10 +67,10 @@ class KeyFile:
         return self._key
 
     def _read(self) -> None:
-        # Imported here: a run without mail to sign needs none of it.
+        # Imported here, since a run without mail to sign does not need it.
         from mailer.send.dkim.keys import KeyUnusable, parse  # noqa: PLC0415
 
-        pem, state = read_trusted(self.path, _LARGEST, owners=self.owners, secret=True)
+        pem, state = read_trusted(self.path, _MAX_FILE, owners=self.owners, secret=True)
         try:
             key = parse(pem)
         except KeyUnusable as error:
@@ -89,20 +90,20 @@ class KeyFile:
 
 
 def record_path(private: Path) -> Path:
-    """Where the record of a private key is kept."""
+    """Return the path of a private key's record."""
     return private.with_suffix(".txt")
 
 
 def published_key(private: Path, owners: Owners | None = None) -> str | None:
-    """Return p= of the record beside a private key; None if the file does not exist or has no record.
+    """Return p= of the record next to a private key; None if the file does not exist or has no record.
 
-    It reads ours, and what opendkim-genkey writes.
+    Both our format and that of opendkim-genkey are understood.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     try:
-        data, _ = read_trusted(record_path(private), _LARGEST, owners=owners)
+        data, _ = read_trusted(record_path(private), _MAX_FILE, owners=owners)
     except FileNotFoundError:
         return None
     text = data.decode("ascii", "replace")
@@ -112,25 +113,26 @@ def published_key(private: Path, owners: Owners | None = None) -> str | None:
 
 
 def zone_record(name: str, value: str) -> str:
-    """Write a TXT record as a zone file has it: in strings of 255 characters at most (RFC 1035 3.3.14)."""
+    """Return a TXT record in zone file syntax, in strings of at most 255 characters (RFC 1035 3.3.14)."""
     strings = (f'"{value[at : at + 255]}"' for at in range(0, len(value), 255))
     return f"{name}. IN TXT ( {' '.join(strings)} )"
 
 
 def write_new(private: Path, pem: bytes, record: str, owner: os.stat_result | None = None) -> None:
-    """Write a new key and its record; never over an old one, never through a link.
+    """Write a new key and its record. Existing files are never overwritten, and links are not followed.
 
     Args:
-        private: where to; its directory is made if need be, for its owner alone.
+        private: path of the key; its directory is created if necessary, accessible to its owner only.
         pem: the private key.
-        record: the text for the file beside it.
-        owner: whose user and group get what root makes; None: those of the directory that is there already.
-            Where that is root's and a group's, the group may read: the runner is not root.
+        record: the content of the record's file.
+        owner: stat of the user and group that get the files if root creates them; None: those of the existing
+            directory. If that belongs to root and another group, the group may read, since the runner is not
+            root.
 
     Raises:
-        FileExistsError: one of the two files is there; nothing was changed.
-        Untrusted: others may write to the directory.
-        OSError: nothing usable was left behind.
+        FileExistsError: one of the two files exists; nothing was changed.
+        Untrusted: other users can write to the directory.
+        OSError: writing failed; no incomplete file was left behind.
     """
     beside = record_path(private)
     with _directory(private.parent, owner) as directory:
@@ -145,7 +147,7 @@ def write_new(private: Path, pem: bytes, record: str, owner: os.stat_result | No
 
 @contextmanager
 def _directory(path: Path, owner: os.stat_result | None) -> Iterator[int]:
-    """Open a directory that only we, root and the owner can write to; make what is missing of it."""
+    """Open a directory that only we, root and the owner can write to; create missing parts of its path."""
     owners = ours() | ({owner.st_uid} if owner else set())
     with ExitStack() as opened:
         at = -1
@@ -176,13 +178,13 @@ def _make(name: str, at: int, owner: os.stat_result) -> int:
 
 
 def _check_new(made: int, name: str) -> None:
-    """Root must not give away a directory that somebody moved here since it was made."""
+    """Check that a new directory is ours and empty, so that root never gives away one moved in its place."""
     if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _write(path: Path, data: bytes, mode: int, directory: int, owner: os.stat_result) -> None:
-    """Write a file that is not there yet into its directory, for an owner."""
+    """Create a file in its directory, write it, and hand it over to its owner."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(path.name, flags, mode, dir_fd=directory)

@@ -1,7 +1,7 @@
 """Private keys for DKIM, and the DNS record that goes with each (RFC 6376 3.6.1, RFC 8463).
 
-The one module of the room that imports `cryptography`; import it where a key is needed and not before, for
-that takes 35 ms. OpenSSL makes thirty times as many RSA-2048 signatures in a second as dkimpy's arithmetic.
+No other module here imports `cryptography`, which takes 35 ms: import this one only where a key is needed.
+OpenSSL makes thirty times as many RSA-2048 signatures in a second as dkimpy's own arithmetic.
 """
 
 import base64
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 MIN_RSA_BITS = 1024
-"""RFC 8301 3.2: signers must not use fewer, and verifiers refuse such signatures."""
+"""RFC 8301 3.2: signers must not use shorter keys, and verifiers refuse their signatures."""
 
 _PADDING = PKCS1v15()
 _DIGEST = Prehashed(SHA256())
@@ -32,19 +32,19 @@ _SPECIMEN = bytes(32)
 
 
 class KeyType(StrEnum):
-    """The keys that we make."""
+    """The types of keys that can be generated."""
 
     RSA2048 = "rsa2048"
     ED25519 = "ed25519"
 
 
 class KeyUnusable(ValueError):
-    """The private key cannot sign; the text says why, and completes "the key ..."."""
+    """The private key cannot sign; the text says why, as a continuation of "the key ..."."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A private key that has been shown to work."""
+    """A private key that has been tested."""
 
     algorithm: str
     """a= of a signature: `rsa-sha256` or `ed25519-sha256`."""
@@ -52,23 +52,24 @@ class PrivateKey:
     public: str
     """p= of the DNS record."""
     sign: Callable[[bytes], bytes]
-    """Makes the signature over a SHA-256 digest of 32 bytes."""
+    """Signs a SHA-256 digest of 32 bytes."""
 
     @property
     def record(self) -> str:
-        """The TXT record's value, in one piece."""
+        """The TXT record's value, as one string."""
         return f"v=DKIM1; k={self.algorithm.partition('-')[0]}; p={self.public}"
 
 
 def parse(pem: bytes) -> PrivateKey:
-    """Read a private key, RSA (PKCS #1 or #8) or Ed25519 (PKCS #8), and try it.
+    """Parse a private key, RSA (PKCS #1 or #8) or Ed25519 (PKCS #8), and test it.
 
     Raises:
-        KeyUnusable: it is none, has a passphrase, is of another kind or too short, or does not work.
+        KeyUnusable: it is not a private key, has a passphrase, is of another type or too short, or does not
+            work.
     """
     try:
-        # OpenSSL's own check of an RSA key looks for prime factors and takes 60 ms, more than the rest of a
-        # short run; `_try` sees a damaged key in half a millisecond.
+        # OpenSSL's own check of an RSA key tests its primes and takes 60 ms, more than the rest of a short
+        # run; `_try` detects a damaged key in half a millisecond.
         key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise KeyUnusable("has a passphrase, and nobody is there to type it") from None
@@ -83,7 +84,7 @@ def parse(pem: bytes) -> PrivateKey:
 
 
 def generate(kind: KeyType) -> bytes:
-    """Make a private key, as PEM (PKCS #8)."""
+    """Generate a private key; return it as PEM (PKCS #8)."""
     key: RSAPrivateKey | Ed25519PrivateKey
     if kind is KeyType.ED25519:
         key = Ed25519PrivateKey.generate()
@@ -110,7 +111,7 @@ def _rsa(key: RSAPrivateKey) -> PrivateKey:
 def _ed25519(key: Ed25519PrivateKey) -> PrivateKey:
     public: Ed25519PublicKey = key.public_key()
     _try(key.sign, lambda signature: public.verify(signature, _SPECIMEN))
-    # RFC 8463 4.2: the bare key, not the structure around it that RSA has.
+    # RFC 8463 4.2: the raw key, without the SubjectPublicKeyInfo structure that RSA keys have.
     bare = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
     return PrivateKey("ed25519-sha256", 256, base64.b64encode(bare).decode(), key.sign)
 
@@ -123,10 +124,10 @@ def _try(sign: Callable[[bytes], bytes], verify: Callable[[bytes], None]) -> Non
 
 
 def verify_ed25519(public: bytes, signature: bytes, digest: bytes) -> bool:
-    """Whether a signature over a SHA-256 digest (RFC 8463 3) was made with the key that p= decodes to.
+    """Tell whether a signature over a SHA-256 digest (RFC 8463 3) is valid; args: public: p=, decoded.
 
     Raises:
-        KeyUnusable: `public` is no Ed25519 key.
+        KeyUnusable: `public` is not an Ed25519 key.
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(public)

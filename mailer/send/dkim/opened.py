@@ -1,8 +1,8 @@
-"""A stranger's message taken apart for `verify`, in time that is linear in its size and within bounds.
+"""Parse an untrusted message for `verify`, in linear time and within limits.
 
-dkimpy's own parser and body forms take the square of a run of blanks or of folded lines (120 KB of blanks
-took 46 s), and fifty times the memory of a body that is all blanks. What is left to it are the rules of RFC
-6376, on parts that are small or have been prepared here.
+dkimpy's own parser and body canonicalization take time quadratic in a run of blanks or of folded lines (120
+KB of blanks took 46 s), and for a body of blanks fifty times its size in memory. dkimpy still applies the
+rules of RFC 6376, to parts that are small or have been prepared here.
 """
 
 import re
@@ -10,38 +10,38 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 MAX_MESSAGE = 64 * 1024 * 1024
-"""Octets; most servers take 10 to 50 MB."""
+"""Octets; most servers accept 10 to 50 MB."""
 _MAX_HEADER = 512 * 1024
-"""Octets. Postfix: 100 KiB for each field; Exim: 1 MiB for all."""
+"""Octets. Postfix: 100 KiB for each field; Exim: 1 MiB for the header."""
 _MAX_FIELDS = 2000
 _MAX_SIGNATURE = 8 * 1024
-"""Octets of one DKIM-Signature field; that of a key of 4,096 bits with 50 field names has 1.5 KiB."""
+"""Octets of one DKIM-Signature field; one with a 4,096-bit key and 50 field names has 1.5 KiB."""
 
 _EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 _LINE_END = re.compile(rb"\r?\n")
 _NAME = re.compile(rb"([!-9;-~]+):")
-# dkimpy's patterns begin anew at each blank of a run.
+# dkimpy's patterns start again at each blank of a run, which takes quadratic time.
 _LONG_RUN = re.compile(rb"\s{200}")
 _LINES = b"\r\n" * 4096
 
 
 class Unreadable(ValueError):
-    """The file is not a message, or too large for one; the text says which."""
+    """The file is not a message, or exceeds a limit; the text says which."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A message as dkimpy keeps it: fields with their values, which end in CRLF, and a body with CRLF."""
+    """A message in dkimpy's representation: fields with values that end in CRLF, and a body with CRLF."""
 
     fields: list[tuple[bytes, bytes]]
     body: bytes = field(repr=False)
 
     @classmethod
     def of(cls, message: bytes) -> "Opened":
-        """Take a message apart; its lines end in CRLF, or in LF, as mail readers save it.
+        """Parse a message; its lines end in CRLF, or in LF, as mail readers save it.
 
         Raises:
-            Unreadable: beyond the bounds of its parts, or no message.
+            Unreadable: it is not a message, or exceeds a limit.
         """
         if len(message) > MAX_MESSAGE:
             raise Unreadable(f"it has more than {MAX_MESSAGE} octets")
@@ -59,15 +59,15 @@ class Opened:
 
     @cached_property
     def relaxed(self) -> bytes:
-        """The body with its blanks as RFC 6376 3.4.4 has them."""
+        """The body with its blanks reduced, and without the empty lines at its end (RFC 6376 3.4.4)."""
         body = self.body.replace(b"\t", b" ")
-        while b"  " in body:  # halves every run: 26 rounds at most
+        while b"  " in body:  # each round halves every run, so there are at most 26 rounds
             body = body.replace(b"  ", b" ")
         return _without_lines_at_the_end(body.replace(b" \r\n", b"\r\n"))
 
 
 def fault_of_signature(value: bytes) -> str:
-    """Say why a DKIM-Signature field is not looked at; empty: it is."""
+    """Return why a DKIM-Signature field must not be given to dkimpy; empty: it may."""
     if len(value) > _MAX_SIGNATURE:
         return f"a signature field of more than {_MAX_SIGNATURE} octets"
     return "a signature field with 200 blanks in a row" if _LONG_RUN.search(value) else ""
@@ -77,7 +77,7 @@ def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
     found: list[tuple[bytes, list[bytes]]] = []
     for number, line in enumerate(_LINE_END.split(header)):
         if not line:
-            continue  # behind the last line end
+            continue  # after the last line end
         if line[:1] in {b" ", b"\t"} and found:
             found[-1][1].append(line + b"\r\n")
         elif name := _NAME.match(line):

@@ -1,4 +1,4 @@
-"""Which header fields a DKIM signature covers (RFC 6376 5.4), found in a message whose body is not read."""
+"""Select the header fields that a DKIM signature covers (RFC 6376 5.4), without reading the body."""
 
 import re
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ OVERSIGNED = (
     "Content-Disposition",
     "List-Unsubscribe-Post",
 )
-"""Always signed, and once more than they occur (RFC 6376 8.15): an added one breaks the signature.
+"""Always signed, and once more than they occur (RFC 6376 8.15), so that an added field breaks the signature.
 
-A reader shows these, or takes them for the content's meaning, or (RFC 8058 4) acts on them with one click.
+Mail programs show these fields, use them to interpret the content, or act on them with a click (RFC 8058 4).
 """
 SIGNED_IF_PRESENT = ("Sender", "In-Reply-To", "References", "List-Id", "List-Unsubscribe")
-"""Signed as often as they occur (RFC 6376 5.4.1, RFC 8058 4); where there are none, others may add them."""
+"""Signed as often as they occur (RFC 6376 5.4.1, RFC 8058 4); if there is none, later hops may add one."""
 
 MAX_HEADER = 4 * 2**20
-"""Bytes of header that are kept in memory; no message that the receiver takes has as many."""
+"""The most bytes of header that are kept in memory; the receiver accepts no message with as many."""
 BLOCK = 64 * 1024
-"""Bytes read at once."""
+"""Bytes read in one call."""
 _FIELD_ENDS = re.compile(rb"\r\n(?![ \t])")
 
 
@@ -41,7 +41,7 @@ class HeaderTooLarge(ValueError):
 
 
 class Source(Protocol):
-    """A message as it will be sent, with CRLF line ends."""
+    """A message in its final form, with CRLF line ends."""
 
     @property
     def size(self) -> int: ...
@@ -53,11 +53,11 @@ class Field(NamedTuple):
     """One header field."""
 
     key: bytes
-    """Its name in lower case, to compare."""
+    """The name in lower case, for comparison."""
     name: bytes
-    """What stands before the colon."""
+    """Everything before the colon."""
     value: bytes
-    """What stands behind it, without the last line end."""
+    """Everything after the colon, without the last line end."""
 
 
 class _Name(NamedTuple):
@@ -66,14 +66,14 @@ class _Name(NamedTuple):
     spelling: str
     key: bytes
     extra: int
-    """How many more times than it occurs it is signed."""
+    """How many more times it is listed than it occurs."""
 
 
 class SignedNames:
-    """The names that signatures cover, and the fields that these are in a given message."""
+    """The field names that signatures cover; selects the fields of a message that have them."""
 
     def __init__(self, configured: Sequence[str]) -> None:
-        """Args: configured: names to sign beside those that always are; their spelling is used."""
+        """Args: configured: further names to sign; their spelling takes precedence over ours."""
         spelled = {name.lower(): name for name in configured}
         oversigned = {name.lower() for name in OVERSIGNED}
         order = {name.lower(): name for name in (*OVERSIGNED, *SIGNED_IF_PRESENT, *configured)}
@@ -82,10 +82,10 @@ class SignedNames:
         )
 
     def select(self, fields: Sequence[Field], *, relaxed: bool) -> tuple[list[str], bytes]:
-        """Return the names for h=, and the canonical form of the fields that they mean.
+        """Return the names for h=, and the canonical form of the fields that they refer to.
 
-        RFC 6376 5.4.2: of several with one name the last comes first; a name that is listed once more than
-        there are fields stands for an empty one.
+        RFC 6376 5.4.2: several fields with the same name are signed from the last to the first; a name that
+        is listed once more than there are fields stands for an empty field.
         """
         present: dict[bytes, list[bytes]] = {name.key: [] for name in self._names}
         for key, name, value in fields:
@@ -103,13 +103,13 @@ class SignedNames:
 def read_header(source: Source) -> tuple[list[Field], int]:
     """Read a message's header.
 
-    Lines that are not fields (real mail has them) are passed over.
+    Lines that are not fields (real mail has them) are ignored.
 
     Returns:
-        Its fields from top to bottom, and the offset of the body.
+        The fields from top to bottom, and the offset of the body.
 
     Raises:
-        HeaderTooLarge: no more of it was read.
+        HeaderTooLarge: the header exceeds `MAX_HEADER`; the rest was not read.
         OSError: the source cannot be read.
     """
     data = bytearray(source.read(0, BLOCK))

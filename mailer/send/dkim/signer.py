@@ -1,11 +1,11 @@
-"""DKIM signatures on what we send (RFC 6376, RFC 8463): with which keys, and how they are written.
+"""Sign outgoing mail with DKIM (RFC 6376, RFC 8463): choose the keys, and write the signatures.
 
-Mail that should be signed is never sent unsigned because something is wrong here: every trouble with a key is
-a `SigningError`, and the mail waits.
+Mail that should be signed is never sent unsigned because of an error here: every problem with a key is a
+`SigningError`, and the mail waits.
 
-dkimpy checks signatures (`dkim_verify`); it does not make ours. Its signer wants the message in one piece,
-canonicalizes the header anew for each signature, breaks a d= of over 70 characters in two, and refuses mail
-with a header line that it does not like; loading it costs a run that starts each minute 85 ms.
+dkimpy is used to verify signatures (`verify`), but not to make them. Its signer needs the message in one
+piece, canonicalizes the header again for each signature, breaks a d= of more than 70 characters in two, and
+refuses mail with malformed header lines. Loading it would cost each run, maybe one a minute by cron, 85 ms.
 """
 
 import base64
@@ -24,15 +24,15 @@ from mailer.send.dkim.signed_fields import BLOCK, Field, HeaderTooLarge, SignedN
 if TYPE_CHECKING:
     from mailer.send.dkim.keys import PrivateKey
 
-_LINE = 76
-"""Columns, of which RFC 5322 2.1.1 wants 78 at most; only a long domain name takes more."""
+_MARGIN = 76
+"""Columns to fold at. RFC 5322 2.1.1 recommends at most 78; only a long domain name exceeds them."""
 
 
 class SigningError(Exception):
-    """A message cannot be signed now, and must not be sent without; tried again, it may be signed."""
+    """A message cannot be signed now and must not be sent unsigned; it may be signed when it is retried."""
 
     def __init__(self, reason: str) -> None:
-        """Args: reason: for the journal and the operator; it says what is wrong and what to do."""
+        """Args: reason: what is wrong and what to do, for the journal and the operator."""
         super().__init__(reason)
         self.reason = reason
 
@@ -51,17 +51,17 @@ class _Signatory:
 
 
 class Signer:
-    """Signs messages. One lives as long as a run, and reads each key once."""
+    """Signs messages. A run has one, which reads each key once, and again when its file changes."""
 
     def __init__(self, dkim: Dkim, clock: Clock) -> None:
         """Prepare; no key is read before there is mail to sign.
 
         Args:
-            dkim: the configuration as `load` gives it, with nothing that `refuse_to_send` complains of.
+            dkim: the configuration as `load` returns it, after `refuse_to_send` has accepted it.
             clock: for t= and x=.
 
         Raises:
-            ValueError: a domain or selector is none, or a key has no path.
+            ValueError: a domain or selector is invalid, or a key has no path.
         """
         self._clock = clock
         self._expiry = int(dkim.signature_expiry)
@@ -79,18 +79,18 @@ class Signer:
         self._for_all = [] if dkim.keys else signatories
 
     def sign(self, source: Source) -> bytes:
-        """Make the signatures of a message.
+        """Return the DKIM signatures of a message.
 
-        Reads it once, in blocks. That takes some 0.2 s for 50 MB, so a caller with other work calls it
-        in a thread for a large one; any number of threads may.
+        The message is read once, in blocks. That takes about 0.2 s for 50 MB, so callers that must not block
+        should use a thread for large messages; this method is thread-safe.
 
         Returns:
             The DKIM-Signature fields, each with its line end, to be put before the message's first byte.
-            Empty only if the From domain has no key and `onMissingKey` is `send`, or if there is no From
-            field: a signature must cover it (RFC 6376 5.4), and breaks when a server on the way adds one.
+            Empty if the From domain has no key and `onMissingKey` is `send`, or if there is no From field: a
+            signature must cover it (RFC 6376 5.4), and would break when a server on the way adds one.
 
         Raises:
-            SigningError: the mail must wait.
+            SigningError: the message cannot be signed, so the mail must wait.
             OSError: the source cannot be read.
         """
         try:
@@ -108,14 +108,14 @@ class Signer:
         for signatory, key in zip(signatories, keys, strict=True):
             unsigned = self._unsigned(signatory, key.algorithm, now, names, body_digest)
             name, _, value = unsigned.partition(b":")
-            # RFC 6376 3.7: the field itself comes last, with an empty b=, and without its line end.
+            # RFC 6376 3.7: the signature field itself comes last, with an empty b= and without its line end.
             own = header_field(name, value, relaxed=self._relaxed_header).removesuffix(b"\r\n")
             signature = key.sign(hashlib.sha256(signed + own).digest())
             signatures.append(unsigned + _folded_base64(signature) + b"\r\n")
         return b"".join(signatures)
 
     def signing_domains(self, author: str) -> tuple[str, ...]:
-        """Return d= of each signature that mail with this domain in From would get; none if it has no key."""
+        """Return d= of each signature that mail from this author domain would get; empty if it has no key."""
         return tuple(signatory.domain for signatory in self._signatories_for(author))
 
     def _signatories(self, fields: Sequence[Field]) -> Sequence[_Signatory]:
@@ -155,7 +155,7 @@ class Signer:
     def _unsigned(
         self, signatory: _Signatory, algorithm: str, now: int, names: Sequence[str], body_digest: bytes
     ) -> bytes:
-        """Write the field, up to and with `b=`."""
+        """Return the signature field up to and including `b=`."""
         tags = [
             "DKIM-Signature: v=1;",
             f" a={algorithm};",
@@ -185,11 +185,11 @@ def _usable(file: KeyFile) -> "PrivateKey":
 
 
 def _folded(parts: Sequence[str]) -> bytes:
-    """Join the parts of a field, with a line end before each that would cross the margin and before `b=`."""
+    """Join the parts of a field and `b=`; fold before parts that would cross the margin, and before `b=`."""
     lines: list[str] = []
     line = ""
     for part in parts:
-        if line and len(line) + len(part) > _LINE:
+        if line and len(line) + len(part) > _MARGIN:
             lines.append(line)
             line = "\t" + part.lstrip(" ")
         else:
@@ -199,5 +199,5 @@ def _folded(parts: Sequence[str]) -> bytes:
 
 def _folded_base64(signature: bytes) -> bytes:
     text = base64.b64encode(signature)
-    first, step = _LINE - len("\tb="), _LINE - len("\t")
+    first, step = _MARGIN - len("\tb="), _MARGIN - len("\t")
     return b"\r\n\t".join((text[:first], *(text[at : at + step] for at in range(first, len(text), step))))

@@ -1,6 +1,6 @@
-"""Signatures verified by dkimpy, which shares no code with our signer: for the operator, and for our checks.
+"""Verify DKIM signatures with dkimpy, which shares no code with our signer; for operators and for our checks.
 
-The one module of the room that imports dkimpy.
+No other module here imports dkimpy.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from mailer.send.resolver import LookupFailed, NoSuchName
 
 
 class Result(StrEnum):
-    """RFC 8601 2.7.1."""
+    """The result of a verification (RFC 8601 2.7.1)."""
 
     PASS = "pass"  # noqa: S105 - a result, no password
     FAIL = "fail"
@@ -29,7 +29,7 @@ class Result(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What became of one signature."""
+    """The result for one signature."""
 
     domain: str
     selector: str
@@ -46,13 +46,13 @@ class TextLookup(Protocol):
 
 
 MAX_SIGNATURES = 10
-"""Signatures that are verified, from the top (RFC 6376 6.1 lets a verifier limit them). opendkim: 3."""
+"""The most signatures to verify, from the top (RFC 6376 6.1 lets a verifier limit them). opendkim: 3."""
 _RELAXED = "/relaxed"
-"""The end of `c=` (RFC 6376 3.5) for a body in that form."""
+"""The end of `c=` (RFC 6376 3.5) for a body in relaxed form."""
 _MAX_RECORD = 4096
-"""Characters of a key record; an RSA key of 8,192 bits has 1,400. A larger one may take minutes."""
+"""Characters of a key record; an RSA key of 8,192 bits has 1,400. A larger key may take minutes."""
 _MAX_MODULUS = 8192
-"""Bits of an RSA key. RFC 8301 3.2: verifiers take 1,024 to 4,096, and may take more."""
+"""Bits of an RSA key. RFC 8301 3.2: verifiers must accept 1,024 to 4,096, and may accept more."""
 _MAX_EXPONENT = 64
 """Bits. Nearly all keys have 65537. *One of 12,000 bits, with a modulus as long, took 8.4 s.* OpenSSL: 64,
 for a modulus of more than 3,072 bits."""
@@ -62,12 +62,12 @@ async def verify(message: bytes, lookup: TextLookup) -> list[Verdict]:
     """Verify the signatures of a message, from the top.
 
     Args:
-        message: whole; line ends of CRLF, or of LF, as mail readers save it.
-        lookup: where the keys are.
+        message: the whole message; its lines end in CRLF, or in LF, as mail readers save it.
+        lookup: looks up the keys.
 
     Returns:
-        Nothing for a message without a signature; one `permerror` without a domain for other files,
-        and one at the end for the signatures beyond `MAX_SIGNATURES`.
+        One verdict for each signature; empty if there is none. A file that is not a message yields one
+        `permerror` without a domain. Signatures beyond `MAX_SIGNATURES` share one such verdict at the end.
     """
     try:
         opened = Opened.of(message)
@@ -75,7 +75,7 @@ async def verify(message: bytes, lookup: TextLookup) -> list[Verdict]:
         return [_unread(printable(str(error), 200))]
     values = [value for name, value in opened.fields if name.lower() == b"dkim-signature"]
     looked_at = values[:MAX_SIGNATURES]
-    # All at once: a stranger chooses the names, and servers that do not answer.
+    # Concurrently, since the message's author chooses the names, and may choose servers that do not answer.
     verdicts = list(await asyncio.gather(*(_one(opened, *each, lookup) for each in enumerate(looked_at))))
     if more := len(values) - len(looked_at):
         verdicts.append(_unread(f"{more} more signatures, which are not verified"))
@@ -127,11 +127,11 @@ def _judge_by(
     verifier = _Verifier(logger=logger)
     verifier.headers, verifier.body = fields, body
     try:
-        # dkimpy asks for the name that we have asked for.
+        # dkimpy looks up the name whose record we already have.
         valid = verifier.verify(index, dnsfunc=lambda _, timeout: record)  # noqa: ARG005 - by name
     except _KeyTooLarge:
         raise
-    except Exception as error:  # noqa: BLE001 - a stranger's field and record; what they provoke in dkimpy varies
+    except Exception as error:  # noqa: BLE001 - untrusted input provokes all sorts of exceptions in dkimpy
         return Result.FAIL, printable(str(error), 200) or type(error).__name__
     if valid:
         return Result.PASS, ""
@@ -139,11 +139,11 @@ def _judge_by(
 
 
 class _KeyTooLarge(Exception):
-    """A key takes longer to compute with than a signature may take."""
+    """A key is so large that verification would take too long."""
 
 
 class _Verifier(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
-    """dkimpy, with Ed25519 by `cryptography` in place of a second library for it."""
+    """dkimpy's verifier, with Ed25519 from `cryptography`, so that no further library is needed."""
 
     def verify_sig(
         self,
@@ -155,7 +155,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
         """Verify one signature; called by dkimpy."""
         form = sig.get(b"c", b"")
         if self.body and form.endswith(_RELAXED.encode()):
-            # The body has that form already, in which nothing is left to be done but what `simple` does.
+            # The body is in relaxed form already, which `simple` canonicalization does not change.
             sig = sig | {b"c": form.removesuffix(_RELAXED.encode()) + b"/simple"}
         if sig[b"a"] != b"ed25519-sha256":
             return bool(super().verify_sig(sig, include_headers, sig_header, dnsfunc))
@@ -183,7 +183,7 @@ class _Verifier(dkim.DKIM):  # type: ignore[misc]  # dkimpy has no types
 
 
 class _Ed25519:
-    """A public key as dkimpy uses one; it takes silence for consent, so the answer is kept here."""
+    """A public key with dkimpy's interface. dkimpy ignores what `verify` returns, so `valid` keeps it."""
 
     def __init__(self, public: bytes) -> None:
         self._public = public
@@ -194,7 +194,7 @@ class _Ed25519:
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last of what dkimpy logs instead of raising."""
+    """Keeps the last error that dkimpy logs instead of raising it."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -205,7 +205,7 @@ class _Complaints(logging.Handler):
 
 
 def _silent() -> logging.Logger:
-    """A logger of nobody: dkimpy's own would be shared, and print to standard error."""
-    logger = logging.Logger("dkimpy")  # noqa: LOG001 - on purpose outside of the hierarchy
+    """Return a private logger, since dkimpy's own one is shared and prints to standard error."""
+    logger = logging.Logger("dkimpy")  # noqa: LOG001 - deliberately outside of the hierarchy
     logger.addHandler(logging.NullHandler())
     return logger
