@@ -1,1 +1,1 @@
-"""What `mailer doctor` and `mailer dkim check` look at in the network. A run of mail uses none of it."""
+"""Network checks of `mailer doctor` and `mailer dkim check`; the runner does not use them."""

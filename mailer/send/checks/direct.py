@@ -1,4 +1,4 @@
-"""What direct delivery needs of this host: a name, and the way out to other servers' port 25."""
+"""Check what direct delivery needs: a full host name, and a way out to port 25 of other servers."""
 
 import random
 
@@ -14,12 +14,13 @@ from mailer.send.trouble import HopTrouble
 
 
 def check_hostname(hostname: str, key: str, *, grave: bool) -> Finding:
-    """Look at the name that we say in EHLO: RFC 5321 4.1.4 wants one that others find in DNS.
+    """Check the name for EHLO: RFC 5321 4.1.4 asks for one that others can find in DNS.
 
     Args:
         hostname: the name.
-        key: of the configuration, where it is set.
-        grave: every receiver judges it; a provider, which knows us by our login, may not.
+        key: the configuration key that sets it.
+        grave: whether a bad name is a problem, as in direct delivery, where all receivers judge it; a
+            provider knows us by our login.
     """
     if why := fault(hostname):
         grade = Grade.PROBLEM if grave and not hostname.startswith("[") else Grade.WARNING
@@ -31,15 +32,15 @@ def check_hostname(hostname: str, key: str, *, grave: bool) -> Finding:
 async def check_way_out(
     domain: str, port: int, rules: Rules, ehlo_domain: str, resolver: Resolver
 ) -> Finding:
-    """Connect to a mail exchanger of a domain of ours, greet it, and leave.
+    """Connect to a mail exchanger of one of our own domains, greet it, and quit.
 
-    Our own domain's, since strangers' servers are not there for our tests.
+    Other people's servers are not used for tests.
 
     Args:
-        domain: of ours.
+        domain: one of our domains.
         port: `directDelivery.port`.
         rules: which of its addresses may be used.
-        ehlo_domain: what we call ourselves.
+        ehlo_domain: our name in EHLO.
         resolver: asks DNS.
     """
     about = f"port {port}"

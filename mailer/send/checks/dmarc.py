@@ -1,8 +1,8 @@
-"""DMARC as receivers evaluate it (RFC 9989): which policy holds for a domain, whose signatures align with it.
+"""Evaluate DMARC as receivers do (RFC 9989): a domain's policy, and which signatures align with it.
 
-Both are found by walking up the tree of names in DNS, without a Public Suffix List: who owns what is said by
-the records themselves (`psd`). The walk is our own, since a library for it brings an HTTP client, a list of
-suffixes and its own resolver, which would ask other servers than `dns.nameservers`.
+Both are found by walking up the DNS tree, without a Public Suffix List: the records themselves mark where an
+organization begins (`psd`). No library is used, since the one for this brings an HTTP client, a list of
+suffixes and its own resolver, which would not use `dns.nameservers`.
 """
 
 import re
@@ -13,10 +13,11 @@ from mailer.mail.finding import Finding, Grade
 from mailer.mail.reply import printable
 
 Texts = Callable[[str], Awaitable[list[str] | None]]
-"""Gives a name's TXT records; None: the name does not exist. Raises LookupFailed."""
+"""Returns a name's TXT records; None: the name does not exist. Raises LookupFailed."""
 
-_MOST_LABELS = 8
-"""RFC 9989 4.10: a name of more labels is cut to seven after its first query, so that a walk has eight."""
+_MAX_LABELS = 8
+"""RFC 9989 4.10: a longer name is cut to seven labels after its first query, so that a walk takes at most
+eight."""
 # RFC 9989 4.7: `v` comes first, and its value is case-sensitive.
 _VERSION = re.compile(r"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _POLICIES = frozenset({"none", "quarantine", "reject"})
@@ -31,20 +32,20 @@ class Record:
 
     @property
     def boundary(self) -> str:
-        """`y`, `n`, or `u`, which is what anything else means."""
+        """The value of `psd`: `y`, `n`, or `u`, which any other value means too."""
         said = self.tags.get("psd", "u").lower()
         return said if said in {"y", "n"} else "u"
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What was found from one domain up."""
+    """The records found by walking up from one domain."""
 
     start: str
     records: tuple[Record, ...]
-    """From the domain itself up."""
+    """The records found, from the domain itself upwards."""
     ambiguous: tuple[str, ...]
-    """Domains with several records, which receivers discard all."""
+    """Domains with several records; receivers discard all of them."""
 
     @property
     def organization(self) -> str:
@@ -59,17 +60,17 @@ class Walk:
 
     @property
     def policy(self) -> Record | None:
-        """The record that holds: the domain's own, its organization's, or its public suffix's (4.10.1)."""
+        """The record that applies: the domain's own, its organization's, or its public suffix's (4.10.1)."""
         by_domain = {record.domain: record for record in self.records}
         suffix = next((record for record in self.records if record.boundary == "y"), None)
         return by_domain.get(self.start) or by_domain.get(self.organization) or suffix
 
 
 async def walk(domain: str, texts: Texts) -> Walk:
-    """Ask for the policy records of a domain and of those above it, in at most eight queries.
+    """Look up the policy records of a domain and of its parent domains, in at most eight queries.
 
     Raises:
-        LookupFailed: nobody could tell.
+        LookupFailed: a name server gave no usable answer.
     """
     records: list[Record] = []
     ambiguous: list[str] = []
@@ -85,21 +86,21 @@ async def walk(domain: str, texts: Texts) -> Walk:
 
 
 def tags_of(record: str) -> dict[str, str]:
-    """Read a list of tags (RFC 6376 3.2) as DKIM and DMARC records are; anything else is passed over."""
+    """Parse the tag list (RFC 6376 3.2) of a DKIM or DMARC record; parts that are not tags are ignored."""
     pairs = (part.partition("=") for part in record.split(";"))
     return {name.strip().lower(): value.strip() for name, equals, value in pairs if equals}
 
 
 async def check_dmarc(domain: str, signing_domains: Sequence[str], texts: Texts) -> Finding:
-    """Say which policy holds for mail from a domain, and whether one of its signatures aligns.
+    """Report which policy applies to mail from a domain, and whether one of its signatures aligns.
 
     Args:
-        domain: of the From field, in lower case, as A-labels.
+        domain: the From field's domain, in lower case, as A-labels.
         signing_domains: d= of the signatures that its mail will have.
         texts: asks DNS.
 
     Raises:
-        LookupFailed: nobody could tell.
+        LookupFailed: a name server gave no usable answer.
     """
     walked = await walk(domain, texts)
     if walked.ambiguous:
@@ -133,21 +134,24 @@ async def check_dmarc(domain: str, signing_domains: Sequence[str], texts: Texts)
 def _targets(domain: str) -> Iterator[str]:
     yield domain
     labels = domain.split(".")
-    labels = labels[1:] if len(labels) < _MOST_LABELS else labels[1 - _MOST_LABELS :]
+    labels = labels[1:] if len(labels) < _MAX_LABELS else labels[1 - _MAX_LABELS :]
     while labels:
         yield ".".join(labels)
         labels = labels[1:]
 
 
 def _applied(record: Record, domain: str, *, exists: bool) -> tuple[str, str]:
-    """Return the tag that holds for the domain, and its value: `np` and `sp` are for domains below (4.7)."""
+    """Return the tag that applies to the domain, and its value: `np` and `sp` are for subdomains (4.7)."""
     wanted = ["p"] if record.domain == domain else ["sp", "p"] if exists else ["np", "sp", "p"]
     tag = next((tag for tag in wanted if tag in record.tags), "p")
     return tag, record.tags.get(tag, "").lower()
 
 
 async def _aligned(walked: Walk, signing_domains: Sequence[str], texts: Texts, *, strict: bool) -> str:
-    """Return the first signing domain that is the author's (4.4.1), or in relaxed mode its organization's."""
+    """Return the first signing domain that aligns with the author's (4.4.1); empty: none.
+
+    It must be the same domain, or in relaxed mode have the same organizational domain.
+    """
     if walked.start in signing_domains:
         return walked.start
     for signing in () if strict else signing_domains:

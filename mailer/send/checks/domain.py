@@ -1,6 +1,6 @@
-"""What receivers will find in DNS about a domain that sends: DKIM key, SPF, DMARC and MX, in plain words.
+"""Check what receivers find in DNS about a sending domain: DKIM key, SPF, DMARC and MX.
 
-Nothing is sent and nothing is changed; every question goes through the `Lookup` that the caller brings.
+Nothing is sent and nothing is changed; all DNS queries go through the caller's `Lookup`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Lookup(Protocol):
 
 
 async def check_key(domain: str, selector: str, file: KeyFile, lookup: Lookup) -> list[Finding]:
-    """Compare a private key with the record that is published for it."""
+    """Compare a private key with its published record."""
     name, where = f"{selector}._domainkey.{domain}", str(file.path)
     try:
         key = file.key()
@@ -48,7 +48,7 @@ async def check_key(domain: str, selector: str, file: KeyFile, lookup: Lookup) -
 
 
 async def check_domain(domain: str, signing_domains: Sequence[str], lookup: Lookup) -> list[Finding]:
-    """Look at what else receivers ask about a domain in From.
+    """Check SPF, DMARC and MX of a domain that is used in From.
 
     Args:
         domain: in lower case, as A-labels.

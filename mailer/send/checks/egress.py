@@ -1,6 +1,7 @@
-"""Which addresses our mail comes from, as its receivers see them, as far as this host can know.
+"""Find and check the addresses that our mail comes from, as receivers see them.
 
-A host behind NAT cannot: its own address is not the one that others see, so the operator has to name it.
+A host behind NAT cannot find them: its own address is not the one that others see, so the operator has to
+name it.
 """
 
 import errno
@@ -13,14 +14,14 @@ from mailer.send.checks import name_trouble
 from mailer.send.checks.spf import IpAddress, Lookup
 from mailer.send.resolver import LookupFailed, NoSuchName
 
-# Reserved for documentation (RFC 5737, RFC 3849): routed as any public address is, and nobody has them.
+# Reserved for documentation (RFC 5737, RFC 3849): routed like any public address, but never assigned.
 _SOMEWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}
 
 
 def chosen_by_the_kernel(version: int) -> IpAddress | None:
-    """Return the address that a connection to somewhere public would leave from; None: there is no route.
+    """Return the source address of a connection to a public address; None: there is no route.
 
-    Connecting a UDP socket chooses the address and sends nothing.
+    Connecting a UDP socket selects the source address and sends nothing.
     """
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     try:
@@ -34,11 +35,11 @@ def chosen_by_the_kernel(version: int) -> IpAddress | None:
 
 
 def describe(addresses: Sequence[IpAddress], *, named: bool) -> Finding:
-    """Say from where mail leaves.
+    """Report which addresses mail comes from.
 
     Args:
         addresses: named by the operator, or chosen by the kernel.
-        named: by the operator.
+        named: whether the operator named them.
     """
     words = ", ".join(map(str, addresses))
     if named:
@@ -53,16 +54,16 @@ def describe(addresses: Sequence[IpAddress], *, named: bool) -> Finding:
 
 
 def public(addresses: Sequence[IpAddress]) -> list[IpAddress]:
-    """Keep those that others can see."""
+    """Return the public ones among the addresses."""
     return [address for address in addresses if address.is_global]
 
 
 async def check_names(address: IpAddress, hostname: str, lookup: Lookup) -> Finding:
-    """Look whether the address has our name in DNS and the name has the address: many receivers do.
+    """Check that the address has a PTR record with our name, and the name this address, as receivers do.
 
     Args:
-        address: where mail comes from.
-        hostname: what we call ourselves in EHLO.
+        address: the address that mail comes from.
+        hostname: our name in EHLO.
         lookup: asks DNS.
     """
     about, todo = str(address), f"have whoever owns the address (the hoster) set its PTR record to {hostname}"

@@ -1,4 +1,4 @@
-"""Does an interface over HTTP answer, and is there something to log in with? Nothing is sent."""
+"""Check that an HTTP interface answers and that there are credentials for it; no mail is sent."""
 
 from urllib.parse import urlsplit
 
@@ -21,13 +21,13 @@ _REACH = "check apiUrl; if it is right, a firewall or the provider is in the way
 
 
 async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock) -> list[Finding]:
-    """Connect as a run would, and log in as far as that shows without a mail.
+    """Connect as a run would, and obtain credentials; whether they may send cannot be checked without mail.
 
     Args:
-        hop: with an interface.
-        name: the provider's, as the operator's commands take it.
-        timeouts: of both.
-        clock: what time it is.
+        hop: a hop with an HTTP interface.
+        name: the provider's name, as the operator's commands take it.
+        timeouts: of both steps.
+        clock: returns the wall-clock time.
     """
     found: list[Finding] = []
     session = HttpSession(Login(hop), timeouts, clock)
@@ -45,7 +45,7 @@ async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock)
 
 
 def _encryption(hop: Hop, tls: str) -> Finding:
-    if urlsplit(hop.api_url).scheme == "http":  # of this host alone, see `config/api_checks`
+    if urlsplit(hop.api_url).scheme == "http":  # only allowed on this host, see `config/api_checks`
         return Finding(str(hop), "tls", Grade.OK, "none: apiUrl is on this host")
     return Finding(str(hop), "tls", Grade.OK, tls or "verified")
 

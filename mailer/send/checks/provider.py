@@ -1,4 +1,4 @@
-"""The check of a next hop: each step of a session before MAIL, reported one by one, then QUIT."""
+"""Check a next hop: go through each step of a session before MAIL, report each, and quit."""
 
 import asyncio
 import shlex
@@ -20,14 +20,15 @@ from mailer.spool.state.provider_state import Health, ProviderState, health
 from mailer.spool.words import moment
 
 TIMEOUTS = Timeouts(connect=8, banner=15, ehlo=15, starttls=15, tls=15, auth=20, dot=15, quit=5)
-"""An operator waits for these. Mail waits longer; a server that needs it is worth a look all the same."""
-_SOON = 14
-"""Days. Certificates of 90 days are renewed 30 before their end, so 14 left means that a month was lost."""
+"""Shorter than for mail, since an operator waits for the check; a server that is slower is a finding too."""
+_EXPIRY_WARNING = 14
+"""Days before a certificate's end from which to warn. Certificates for 90 days are usually renewed 30 days
+before their end, so with 14 days left the renewal has failed for two weeks."""
 _DAY = 86_400
 
 
 async def look_up(hop: Hop) -> tuple[Finding, list[str]]:
-    """Ask the system for the hop's addresses, as a run does."""
+    """Look up the hop's addresses through the system's resolver, as a run does."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(TIMEOUTS.connect):
@@ -40,12 +41,12 @@ async def look_up(hop: Hop) -> tuple[Finding, list[str]]:
 
 
 async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
-    """Connect, encrypt and log in as a run would, and say how far that went.
+    """Connect, start TLS and log in as a run would, and report each step.
 
     Args:
-        hop: on the terms under which mail would go there.
-        name: the provider's, as the operator's commands take it.
-        now: seconds since the epoch, to tell how long its certificate lasts.
+        hop: the hop with the options that mail would use.
+        name: the provider's name, as the operator's commands take it.
+        now: seconds since the epoch, to calculate how long its certificate is valid.
     """
     if hop.api:
         from mailer.send.checks.interface import check_interface  # noqa: PLC0415 - most providers take SMTP
@@ -66,7 +67,7 @@ async def check_provider(hop: Hop, name: str, now: float) -> list[Finding]:
 
 
 def standing(hop: Hop, name: str, state: ProviderState, now: datetime) -> Finding:
-    """Say whether runners use the provider, or leave it alone after trouble; args: name: as above."""
+    """Report the state of the provider's circuit breaker; args: name: as for `check_provider`."""
     match health(state, now):
         case Health.CLOSED:
             return Finding(str(hop), "breaker", Grade.OK, "in use")
@@ -80,7 +81,7 @@ def standing(hop: Hop, name: str, state: ProviderState, now: datetime) -> Findin
 
 
 def _standing_todo(name: str, state: ProviderState) -> str:
-    """Say what ends a pause: a quota is not mended by asking sooner."""
+    """Return what ends the pause. A reset helps with most trouble, but not with a quota or a bad login."""
     match state.kind:
         case Kind.QUOTA:
             return f"wait until {name} renews our allowance, or have it raised; it is tried again by itself"
@@ -105,14 +106,14 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
         return Finding(str(hop), "tls", Grade.OK, words)
     days = int((end - now) // _DAY)
     words = f"{words}; its certificate expires in {days} days"
-    if days < _SOON:
+    if days < _EXPIRY_WARNING:
         todo = "tell whoever runs that server to renew it; after that nothing is sent there"
         return Finding(str(hop), "tls", Grade.WARNING, words, todo)
     return Finding(str(hop), "tls", Grade.OK, words)
 
 
 def _unverified(hop: Hop, session: Session) -> Finding:
-    if hop.here:  # what is sent to this host itself crosses no wire
+    if hop.here:  # the connection does not leave this host
         return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (insecureSkipVerify, on this host)")
     todo = "turn insecureSkipVerify off: a host between us and the server can read the password"
     return Finding(str(hop), "tls", Grade.WARNING, f"{session.tls} (insecureSkipVerify)", todo)
@@ -153,7 +154,7 @@ _BRIDGE = (
 
 
 def _passed(hop: Hop, trouble: HopTrouble) -> Iterator[Finding]:
-    """What must have gone well for this trouble to come up."""
+    """Yield findings for the steps that must have succeeded before this trouble."""
     if _STEP[trouble.phase] in {"tls", "login"} and not (hop.implicit_tls and trouble.phase is Phase.TLS):
         yield Finding(str(hop), "connect", Grade.OK, f"{trouble.hop} answers")
 

@@ -1,6 +1,6 @@
-"""SPF (RFC 7208): what a receiver makes of mail that comes from an address with a domain in its envelope.
+"""Evaluate SPF (RFC 7208), as a receiver does for mail from an address with a domain in its envelope.
 
-Look-ups are counted as receivers count them, so that a policy which they give up on is seen here first.
+Look-ups are counted as receivers count them, so that a policy that exceeds their limit is detected.
 """
 
 import ipaddress
@@ -13,11 +13,11 @@ from mailer.send.checks.spf_record import Directive, Macros, Result, Unusable, p
 from mailer.send.resolver import LookupFailed, NoSuchName
 
 MAX_LOOKUPS = 10
-"""Terms that ask DNS, in one evaluation (4.6.4)."""
+"""The most terms of one evaluation that need DNS (4.6.4)."""
 MAX_VOID = 2
-"""Look-ups without an answer (4.6.4)."""
+"""The most look-ups with an empty result (4.6.4)."""
 MAX_NAMES = 10
-"""Mail exchangers of one `mx`, names of one `ptr` (4.6.4)."""
+"""The most mail exchangers of one `mx`, and names of one `ptr` (4.6.4)."""
 
 Answer = TypeVar("Answer")
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -25,11 +25,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an evaluation came to."""
+    """The result of an evaluation."""
 
     result: Result
     why: str
-    """The term that decided, or what is wrong."""
+    """The term that decided, or the error."""
     lookups: int = 0
 
 
@@ -46,13 +46,13 @@ class Lookup(Protocol):
 
 
 async def evaluate(address: IpAddress, domain: str, lookup: Lookup, *, helo: str = "") -> Verdict:
-    """Say what the SPF policy of a domain makes of mail from an address.
+    """Evaluate the SPF policy of a domain for mail from an address.
 
     Args:
-        address: where receivers see the mail come from.
-        domain: of the envelope's sender, as A-labels.
+        address: the source address that receivers see.
+        domain: the domain of the envelope's sender, as A-labels.
         lookup: asks DNS.
-        helo: what we call ourselves; only a policy with the macro `%{h}` sees it.
+        helo: our name in EHLO; only policies with the macro `%{h}` use it.
     """
     evaluation = _Evaluation(address, domain, lookup, helo)
     try:
@@ -65,7 +65,7 @@ async def evaluate(address: IpAddress, domain: str, lookup: Lookup, *, helo: str
 
 
 class _Evaluation:
-    """One check_host() with all that it includes."""
+    """One check_host() evaluation, including those of included policies."""
 
     def __init__(self, address: IpAddress, sender_domain: str, lookup: Lookup, helo: str) -> None:
         self._address = getattr(address, "ipv4_mapped", None) or address
@@ -75,7 +75,7 @@ class _Evaluation:
         self._void = 0
 
     async def check_host(self, domain: str) -> tuple[Result, str]:
-        """Return what the domain's policy says, and which term said it; raises Unusable and LookupFailed."""
+        """Return the result of a domain's policy and the term that decided; raises Unusable, LookupFailed."""
         if not _is_domain(domain):
             return Result.NONE, f"{printable(domain, 100)} is not a domain"
         try:
@@ -110,7 +110,7 @@ class _Evaluation:
     async def _matches_in_dns(self, directive: Directive, domain: str) -> bool:
         target = self._macros.expand(directive.target, domain) if directive.target else domain
         if directive.mechanism != "include" and not _is_domain(target):
-            return False  # the macro gave something that is not a name, so nothing is there (4.8)
+            return False  # the expanded macro is not a domain name, so there are no records (4.8)
         match directive.mechanism:
             case "include":
                 return await self._included(target, domain)
@@ -146,7 +146,7 @@ class _Evaluation:
         return False
 
     async def _is_named(self, target: str) -> bool:
-        """`ptr`, which should not be published any more (5.5); its failures count as "does not match"."""
+        """Evaluate `ptr`, which should no longer be published (5.5); failed look-ups mean "no match"."""
         try:
             names = await self._lookup.names(str(self._address))
         except (NoSuchName, LookupFailed):
@@ -162,7 +162,7 @@ class _Evaluation:
         return False
 
     async def _answer(self, ask: Callable[[], Awaitable[list[Answer]]]) -> list[Answer]:
-        """Ask, and count an empty answer."""
+        """Make a look-up, and count it if its result is empty."""
         try:
             found = await ask()
         except NoSuchName:
@@ -180,6 +180,6 @@ class _Evaluation:
 
 
 def _is_domain(name: str) -> bool:
-    """Whether check_host() takes it for a domain (4.3)."""
+    """Tell whether check_host() accepts a name as a domain (4.3)."""
     labels = name.removesuffix(".").split(".")
     return len(labels) > 1 and len(name) <= 253 and all(0 < len(label) < 64 for label in labels)

@@ -1,4 +1,4 @@
-"""Would the SPF policies of our domains let our mail pass, from wherever it leaves?"""
+"""Check that the SPF policies of our domains let our mail pass, whether sent directly or by a provider."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from mailer.send.checks.spf import IpAddress, Lookup, Verdict, evaluate
 from mailer.send.checks.spf_record import Result, parse, policies
 from mailer.send.resolver import LookupFailed, NoSuchName
 
-_MOST_INCLUDED = 30
-"""Names that are followed; an evaluation follows ten."""
+_MAX_INCLUDED = 30
+"""The most names to follow; an SPF evaluation follows ten."""
 
-# Providers whose servers to submit to are called otherwise than what a policy has to include.
+# Domains of submission servers, and the names that an SPF policy has to include for them.
 _INCLUDES = {
     "amazonaws.com": "amazonses.com",
     "brevo.com": "spf.brevo.com",
@@ -38,20 +38,20 @@ _GRADES = {
     Result.PERMERROR: Grade.PROBLEM,
     Result.TEMPERROR: Grade.UNKNOWN,
 }
-"""Of mail that comes straight from us. A softfail is delivered, into the folder for spam."""
+"""For mail that comes directly from us. A softfail is a problem, since its mail goes to the spam folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Smarthost:
-    """A provider, as an SPF policy may know it."""
+    """A provider's server, to be found in an SPF policy."""
 
     host: str
-    """Where we submit; what it sends from may be elsewhere."""
+    """The server to submit to; the provider may send from other hosts."""
     addresses: tuple[IpAddress, ...]
 
 
 async def check_egress(domain: str, address: IpAddress, lookup: Lookup, helo: str) -> Finding:
-    """Evaluate a domain's policy for mail that comes straight from this host."""
+    """Evaluate a domain's policy for mail that comes directly from this host."""
     verdict = await evaluate(address, domain, lookup, helo=helo)
     grade, found = _GRADES[verdict.result], f"{address}: {verdict.result} ({verdict.why})"
     return Finding(domain, "spf", grade, found, _todo(verdict, f"ip{address.version}:{address}"))
@@ -71,9 +71,9 @@ def _todo(verdict: Verdict, term: str) -> str:
 
 
 async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> Finding:
-    """Look whether a domain's policy knows a provider, by an address of its or by an include.
+    """Check that a domain's policy covers a provider, by one of its addresses or by an include.
 
-    What a provider sends from is its own secret, so this is never more than a warning.
+    If it does not, that is only a warning, since the addresses that a provider sends from are not known.
     """
     include = next((v for suffix, v in _INCLUDES.items() if _below(smarthost.host, suffix)), "")
     asked = f"include:{include}" if include else "include:WHAT-THE-PROVIDER-SAYS"
@@ -98,7 +98,7 @@ async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> 
 
 
 def belongs(included: str, host: str) -> bool:
-    """Whether an included name seems to be of the organisation that a host is of."""
+    """Tell whether an included name seems to belong to the same organisation as a host."""
     for suffix, include in _INCLUDES.items():
         if _below(host, suffix) and _below(included, include):
             return True
@@ -106,7 +106,7 @@ def belongs(included: str, host: str) -> bool:
 
 
 def _organisation(name: str) -> str:
-    """The last two labels: without the Public Suffix List no more can be said for certain."""
+    """Return the last two labels, which is a guess: the Public Suffix List would be needed to be certain."""
     return ".".join(name.lower().rstrip(".").split(".")[-2:])
 
 
@@ -115,7 +115,7 @@ def _below(name: str, suffix: str) -> bool:
 
 
 async def _included(domain: str, lookup: Lookup) -> list[str]:
-    """Name what a policy includes, and what that includes; the nearest first."""
+    """Return the names that a policy includes or redirects to, and those of these policies; nearest first."""
     names = [domain]
     for name in names:
         try:
@@ -123,7 +123,7 @@ async def _included(domain: str, lookup: Lookup) -> list[str]:
             policy = parse(records[0]) if records else None
         except (NoSuchName, ValueError):
             continue
-        if policy is not None and len(names) < _MOST_INCLUDED:
+        if policy is not None and len(names) < _MAX_INCLUDED:
             further = [each.target for each in policy.directives if each.mechanism == "include"]
             further += [policy.redirect] if policy.redirect else []
             names += [each for each in further if "%" not in each and each not in names]

@@ -1,6 +1,6 @@
-"""The text of an SPF record (RFC 7208 4.6, 5, 7.1), read into values; nothing is looked up here.
+"""Parse SPF records (RFC 7208 4.6, 5, 7.1) without look-ups.
 
-A record is read whole before anything of it counts, because a mistake anywhere spoils all of it (4.6).
+A record is parsed as a whole before any of it is evaluated, because an error anywhere invalidates it (4.6).
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from mailer.mail.reply import printable
 
 
 class Result(StrEnum):
-    """What a policy says of an address (2.6)."""
+    """The result of evaluating a policy for an address (2.6)."""
 
     PASS = "pass"  # noqa: S105 - RFC 7208's word, no password
     FAIL = "fail"
@@ -25,15 +25,15 @@ class Result(StrEnum):
     TEMPERROR = "temperror"
     """DNS did not answer."""
     PERMERROR = "permerror"
-    """The policy cannot be used, so nothing it says counts."""
+    """The policy is invalid, and none of it applies."""
 
 
 class Unusable(ValueError):
-    """A permerror, in words."""
+    """The policy is invalid (permerror); the text says why."""
 
 
 def policies(records: Sequence[str]) -> list[str]:
-    """Return those of a name's TXT records that are SPF policies (4.5)."""
+    """Return the SPF policies among a name's TXT records (4.5)."""
     return [record for record in records if record.lower().split(" ")[0] == "v=spf1"]
 
 
@@ -50,7 +50,7 @@ _TOP_LABEL = re.compile(r"(?!\d+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?", re
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """A mechanism with what it is about."""
+    """A mechanism with its qualifier and its arguments."""
 
     text: str
     result: Result
@@ -63,15 +63,15 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A record, read."""
+    """A parsed record."""
 
     directives: tuple[Directive, ...]
     redirect: str
-    """Its domain-spec, macros unexpanded; empty: there is none."""
+    """The domain-spec of `redirect=`, macros unexpanded; empty: there is none."""
 
 
 def parse(record: str) -> Policy:
-    """Read a record that begins with `v=spf1`; raises Unusable."""
+    """Parse a record that begins with `v=spf1`; raises Unusable."""
     directives: list[Directive] = []
     modifiers: dict[str, str] = {}
     for term in filter(None, record.split(" ")[1:]):
@@ -128,7 +128,7 @@ def _network(mechanism: str, rest: str, wrong: Unusable) -> str:
 
 
 def _check_domain_spec(term: str, spec: str) -> None:
-    """Refuse what cannot name a domain (7.1): it ends in a macro, or as top domains are called."""
+    """Raise Unusable unless a domain-spec ends in a macro or in a valid top-level label (7.1)."""
     _check_macros(term, spec)
     if not re.search(r"%\{[^}]*\}\Z", spec):
         stem, dot, top = spec.removesuffix(".").rpartition(".")
@@ -149,14 +149,14 @@ def _check_macros(term: str, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Macros:
-    """What macros stand for (7.2) in the evaluation of one mail."""
+    """Expands macros (7.2) in the evaluation for one message."""
 
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
     sender_domain: str
     helo: str
 
     def expand(self, spec: str, domain: str) -> str:
-        """Put values in, and shorten from the left what is too long for a name (7.3)."""
+        """Return a domain-spec with its macros expanded; too long a name is shortened from the left (7.3)."""
         name = _MACRO.sub(lambda macro: self._value(macro, domain), spec).removesuffix(".")
         while len(name) > 253 and "." in name:
             name = name.partition(".")[2]
@@ -173,7 +173,7 @@ class Macros:
             "o": self.sender_domain,
             "d": domain,
             "i": str(self.address) if four else ".".join(self.address.exploded.replace(":", "")),
-            "p": "unknown",  # 7.3: what it is when nobody looks
+            "p": "unknown",  # 7.3: its value if no name was validated
             "v": "in-addr" if four else "ip6",
             "h": self.helo or "unknown",
         }
