@@ -1,4 +1,4 @@
-"""What a server's reply is about: bytes and phase in, a typed reading out.
+"""Classify server replies: text and phase in, a typed reading out.
 
-No policy and no I/O: what follows from a reading is decided by `mailer.send.trouble`.
+There is no policy and no I/O here; `mailer.send.trouble` decides what follows from a reading.
 """

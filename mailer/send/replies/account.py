@@ -1,4 +1,4 @@
-"""Rows about our account: the login, and what the account may do."""
+"""Rows about our account: its login, and what it is allowed to do."""
 
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import AUTH, MAIL, RECIPIENT, SENDER, UNKNOWN, Row

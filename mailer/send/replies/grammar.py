@@ -1,7 +1,7 @@
-"""The grammar: rows of a thing and what is said of it, in any words that the lexicon has for them.
+"""Grammar rows: they match a thing and a state in any words that the lexicon has for them.
 
-They come after all phrases, so that a reply whose phrase nobody has seen is read as well. What is ours comes
-first; a row about the recipient or the mail counts only where nothing of ours is named.
+They come after all phrases, and match replies with phrases that have never been seen. Rows about ourselves
+come first; a row about the recipient or the mail matches only if nothing of ours is named.
 """
 
 from mailer.send.replies.lexicon import COMPLAINTS
@@ -14,7 +14,7 @@ _OURS = (
 _OUR_ADDRESS = "our host, ip address, hello"
 _TO_RECIPIENT = RECIPIENT | CONTENT | UNKNOWN
 _NOT_SYNTAX = r"4\d\d|5[1-9]\d"
-"""501: the domain may be that of EHLO, which some refuse only now."""
+"""Without 501 and other 50z: the domain may be that of EHLO, which some servers refuse only at this point."""
 _SOURCE = "Servers of all kinds, in words of their own"
 
 _PACE = "We send more, or faster, than it takes from us."

@@ -1,6 +1,7 @@
-"""Reads an answer of an interface over HTTP, as `send/http/answer.py` writes it: a table of status and words.
+"""Read an answer of an HTTP interface, in the form that `send/http/answer.py` writes, by status and text.
 
-The first row that fits counts. Where the same status means different things, its words are looked at first.
+The first matching row of the table counts. If a status has several meanings, rows that match its text come
+first.
 """
 
 import re
@@ -10,13 +11,13 @@ from functools import lru_cache
 from mailer.send.replies.reading import About, Reading
 
 BEGINNING = "HTTP "
-"""What such a line begins with; no SMTP reply does."""
+"""The beginning of such a line; no SMTP reply begins with it."""
 
 _LINE = re.compile(
     r"HTTP (\d{3}) (.*?)(?: \(Retry-After: (\d+) s\))?(?: \(one of (\d+) recipients\))?", re.DOTALL
 )
 
-# A mailbox may be called daily, throttle or anything else; "final '@domain'" is no address.
+# Addresses are removed, since a local part may be "daily" or "throttle"; "final '@domain'" is not an address.
 _ADDRESS = re.compile(r'"[^"]*"@[^\s"<>(),;\']*|[^\s"<>(),:;@\'][^\s"<>(),:;@]*@[^\s"<>(),;\']*')
 
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -24,13 +25,13 @@ _MINUTE, _HOUR = 60.0, 3600.0
 
 @dataclass(frozen=True)
 class _Row:
-    """What is said with one of these statuses, in one of these words, is about something."""
+    """Answers with a matching status and text are about `about`."""
 
     about: About
     status: str
-    """A regular expression for it."""
+    """A regular expression for the status."""
     words: str
-    """One for something in the words, whatever its case; empty: any."""
+    """A regular expression to find in the text, in any case; empty: any text."""
     reason: str
     source: str
     here: bool = False
@@ -151,7 +152,7 @@ def is_http(reply: str) -> bool:
 
 @lru_cache(512)
 def read_http(reply: str) -> Reading:
-    """Read an answer that is no success, as the journal has it."""
+    """Read an answer other than a success, in the journal's form."""
     found = _LINE.fullmatch(reply)
     if not found:
         return Reading(About.UNKNOWN, permanent=False, enhanced="", evidence="", reason="", source="")

@@ -1,7 +1,7 @@
-"""The words of replies: the things that they speak of, and what they say of them.
+"""The lexicon of replies: words for things, and words for states of these things.
 
-A word that ends in `*` stands for all that begin so; `?` is a blank. A word after `not` counts where one of
-NEGATIONS stands shortly before it. Where entries overlap, the longest counts.
+A word that ends in `*` matches all words with that beginning; `?` stands for a blank. A word after `not`
+counts only if one of NEGATIONS precedes it shortly. If entries overlap, the longest counts.
 """
 
 NEGATIONS = """
@@ -103,7 +103,7 @@ THINGS = {
         requiretls command* syntax parameter* argument* sequence protocol verb keyword option extension
         extensions smtp rfc mail?command rcpt?command data?command
         """,
-    # What Postfix puts before the words of others, whatever they speak of.
+    # The texts that Postfix puts before those of policy services and other servers, whatever these are about.
     "preface": "@?recipient?address?rejected recipient?address?rejected delivery?error relay?<ip> subject?to",
     "policy": "policy policies access administrat* prohibition",
     "message": """
@@ -113,7 +113,7 @@ THINGS = {
 }
 
 ABSENCES = "no without missing lacks kein keine aucun non"
-"""Directly before a thing they say of it that it is unknown."""
+"""Words that, directly before a thing, mean that it is unknown."""
 
 STATES = {
     "unknown": """
@@ -179,4 +179,4 @@ STATES = {
 }
 
 COMPLAINTS = ", ".join(STATES)
-"""Whatever is said of a thing in a refusal."""
+"""All states: anything that a refusal can say of a thing."""

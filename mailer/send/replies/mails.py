@@ -1,4 +1,4 @@
-"""Rows about the mail itself: its size, its content, its form, a sender address that is valid nowhere."""
+"""Rows about the message itself: its size, its content, its form, or an invalid sender address."""
 
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import CONTENT, SENDER, UNKNOWN, Row
@@ -87,7 +87,7 @@ NO_SENDER = (
     ),
 )
 
-# What speaks of these as well may be about them.
+# A reply that also mentions one of these may be about our account or host instead.
 _OURS = """
     (account|accounts|subscription|plan|license|licence|billing|trial|sandbox|demo)
     (outgoing|outbound|sending) (is |has been )?(paused|suspended|disabled|blocked|limit*)
@@ -96,7 +96,7 @@ _OURS = """
     your (ip|host|server|network|domain|mta)
     """
 
-# Nobody has seen the content before DATA: what speaks of spam then means us, or does not say.
+# Before DATA, no server has seen the content: a reply about spam is then about us, or unclear.
 CONTENTS = (
     Row(
         About.MESSAGE,

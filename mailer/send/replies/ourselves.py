@@ -1,7 +1,7 @@
-"""What names us, so that a reply is not taken for a refusal of the mail, whatever else it says.
+"""Detect replies that name us, so that they are never taken for a refusal of the mail or the recipient.
 
 `Mailbox unavailable: your account is suspended` is about the account. A refusal of the recipient or the mail
-bounces, which nobody takes back; what remains unclear is only asked elsewhere.
+causes a bounce, which cannot be undone; an unclear reply only makes the mail try another hop.
 """
 
 import re
@@ -13,7 +13,7 @@ from mailer.send.replies.row import phrases
 from mailer.send.replies.sentence import Sentence
 
 FINAL = frozenset({About.RECIPIENT, About.MESSAGE, About.DESTINATION})
-"""Readings that a permanent refusal bounces by."""
+"""Readings for which a permanent refusal causes a bounce."""
 
 _US = """
     your (\\S+ )?(account|mailbox|mail box|inbox|login|user ?name|password|plan|subscription|service|
@@ -38,7 +38,7 @@ _US = """
 
 _OURS = "login, relay, hello, our host, ill fame, encryption"
 _TRADE = "trade"
-"""What a provider says of its business with its customer never concerns a recipient."""
+"""Words about a provider's business with its customer, which are never about a recipient."""
 
 
 @cache
@@ -47,7 +47,7 @@ def _pattern() -> re.Pattern[str]:
 
 
 def names_us(sentence: Sentence) -> bool:
-    """Tell whether a reply names our account or what we may send, or complains of our login or host."""
+    """Tell whether a reply names our account or what we may send, or complains about our login or host."""
     if _pattern().search(sentence.words) is not None:
         return True
     return bool(sentence.said(_OURS, COMPLAINTS) or sentence.said(_TRADE))

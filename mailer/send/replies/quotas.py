@@ -1,19 +1,20 @@
-"""Rows about our quota and our pace.
+"""Rows about our quota and our sending rate.
 
-Nothing of this says anything about the mail: to read one of these as a refusal of it bounces a whole queue.
+These replies say nothing about the message: taking them for refusals of it would bounce a whole queue.
 """
 
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import Row
 
 RATE, PAUSE, QUOTA = 60.0, 600.0, 3600.0
-"""Seconds to leave an account alone: when we were too fast; when it wants us to slow down for longer; when
-the hour's or the day's allowance is used up. Nobody says when that ends, so one message asks every hour."""
+"""Seconds to pause sending through an account: after sending too fast; when it asks us to slow down for
+longer; when an hourly or daily quota is used up. The reply does not say when the quota is renewed, so one
+message tries every hour."""
 
 _USED_UP = "What we may send there is used up."
 _TOO_FAST = "We send too fast for it."
 
-# Another's mailbox that is full, or that gets too much, is something else.
+# A reply that also has one of these is about a mailbox that is full or gets too much mail.
 _MAILBOX = """
     mailbox
     mail box

@@ -1,4 +1,4 @@
-"""Reads a reply: finds its enhanced code and its words, and walks the table."""
+"""Read a reply: extract its enhanced code and its words, and find the first matching row of the table."""
 
 from functools import lru_cache
 
@@ -7,25 +7,25 @@ from mailer.send.replies.enhanced import enhanced_of
 from mailer.send.replies.reading import About, Reading
 from mailer.send.replies.words import LIMIT, plain
 
-_REMEMBERED = 512
-"""Replies that differ. A queue's refusals are alike but for addresses and ids, which `plain` takes out."""
+_CACHE_SIZE = 512
+"""Replies to cache. Most refusals of a queue differ only in addresses and ids, which `plain` removes."""
 
 
 def read(phase: str, reply: Reply) -> Reading:
     """Read a reply other than a success.
 
     Args:
-        phase: which it answers, as `Phase` names it; empty: not known.
-        reply: whole, of any size; what is beyond `words.LIMIT` is not looked at.
+        phase: the `Phase` that it answers; empty: unknown.
+        reply: the whole reply, of any size; text beyond `words.LIMIT` is ignored.
     """
     text = "\n".join(reply.lines)[:LIMIT]
     return _read(phase, f"{reply.code:03d}", enhanced_of(text), plain(text))
 
 
 def read_line(phase: str, reply: str) -> Reading:
-    """Read a reply as the journal has it, in one line with its code; words without code are read as well."""
+    """Read a reply in the journal's form, one line with its code; text without a code is read as well."""
     if reply.startswith("HTTP "):
-        from mailer.send.replies.http import read_http  # noqa: PLC0415 - most runs know SMTP alone
+        from mailer.send.replies.http import read_http  # noqa: PLC0415 - most runs use SMTP only
 
         return read_http(reply)
     code, _, text = reply.partition(" ")
@@ -34,7 +34,7 @@ def read_line(phase: str, reply: str) -> Reading:
     return read(phase, Reply(int(code), (text,)))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def _read(phase: str, code: str, enhanced: str, words: str) -> Reading:
     from mailer.send.replies.ourselves import FINAL, names_us  # noqa: PLC0415 - most runs meet no refusal
     from mailer.send.replies.sentence import Sentence  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The values of this room: what a reply can be about, and a reading with the evidence that decided it."""
+"""The result types: what a reply can be about, and a reading with the evidence for it."""
 
 from enum import StrEnum
 
@@ -6,44 +6,44 @@ import msgspec
 
 
 class About(StrEnum):
-    """Whom or what a refusal concerns, which its code does not tell: providers disagree about codes."""
+    """What a refusal is about. Its code does not tell, since providers use codes differently."""
 
     RECIPIENT = "recipient"
     """The recipient's address or mailbox."""
     MESSAGE = "message"
-    """This mail: content, size, form, or a sender address that is valid nowhere."""
+    """This message: content, size, form, or a sender address that no server would accept."""
     SENDER = "sender"
-    """Its sender or From here: not this account's, not authenticated by SPF, DKIM or DMARC, not wanted."""
+    """The sender or From at this hop: not this account's, failing SPF, DKIM or DMARC, or unwanted."""
     ACCOUNT = "account"
-    """Our account there: login, activation, suspension, permission to relay."""
+    """Our account at this hop: login, activation, suspension, permission to relay."""
     QUOTA = "quota"
-    """Our quota or pace there."""
+    """Our quota or sending rate at this hop."""
     SESSION = "session"
-    """Our session or host: EHLO name, address and its reputation, too many connections, a session's limit."""
+    """Our session or host: EHLO name, address and its reputation, too many connections, a session limit."""
     DESTINATION = "destination"
-    """The recipient's domain or its server's pace: greylisting, too much mail for one recipient."""
+    """The recipient's domain or its server's rate limit: greylisting, too much mail for one recipient."""
     TRANSACTION = "transaction"
-    """Too many recipients, or domains, in one transaction (RFC 5321 4.5.3.1.10)."""
+    """Too many recipients or domains in one transaction (RFC 5321 4.5.3.1.10)."""
     HOST = "host"
-    """The host itself: disk, load, maintenance, faults, commands that it does not follow."""
+    """The server itself: disk, load, maintenance, faults, commands that it rejects."""
     UNKNOWN = "unknown"
-    """It does not say."""
+    """The reply does not say."""
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What one reply says."""
+    """The meaning of one reply."""
 
     about: About
     permanent: bool
-    """As said by its code: 5yz."""
+    """Whether its code is 5yz."""
     enhanced: str
-    """The enhanced status code (RFC 3463), in whatever spelling it came, such as `5.7.1`; or empty."""
+    """The enhanced status code (RFC 3463) in its standard spelling, such as `5.7.1`; empty: none."""
     evidence: str
     """The words or the code that decided, such as `words "user unknown"`; empty for `UNKNOWN`."""
     reason: str
     source: str
-    """Where that is documented or was seen."""
+    """Where this is documented or was observed."""
     here: bool = False
-    """A refusal of the mail or the recipient that another hop need not share, such as a limit of size."""
+    """Whether the refusal of the mail or the recipient may be specific to this hop, such as a size limit."""
     pause: float = 0.0
-    """Seconds to leave the account alone; for `QUOTA`."""
+    """Seconds to pause sending through the account; for `QUOTA`."""

@@ -1,7 +1,7 @@
 """Rows about the recipient: the address and the mailbox.
 
-A permanent refusal that is read by one of these bounces at once. So what could as well speak of our own
-account (`account disabled`) counts only beside something that names the recipient.
+A permanent refusal that matches one of these bounces immediately. So phrases that could also be about our own
+account (`account disabled`) only match together with words that name the recipient.
 """
 
 from mailer.send.replies.reading import About
@@ -12,7 +12,7 @@ _FULL = "The recipient's mailbox is full."
 _NOBODY = "There is no such recipient, or no longer."
 _WISH = "The recipient does not take it."
 
-# Known before anything else is looked for: they speak of accounts and quotas, but not of ours.
+# These are tried early: they mention accounts and quotas, but not ours.
 MAILBOXES = (
     Row(
         About.RECIPIENT,

@@ -1,9 +1,9 @@
-"""Rows about the mail's sender as it stands here: another account, or another hop, may send for it."""
+"""Rows about the mail's sender at this hop: another account, or another hop, may send for it."""
 
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import Row
 
-_NOT_HIS = "This account may not send as this sender; another provider may know it."
+_NOT_ALLOWED = "This account may not send as this sender; another provider may know it."
 _UNSIGNED = "SPF, DKIM or DMARC of the sender's domain fail from here; another hop may sign, or be listed."
 
 SENDERS = (
@@ -37,7 +37,7 @@ SENDERS = (
             relay
             """,
         here=True,
-        reason=_NOT_HIS,
+        reason=_NOT_ALLOWED,
         source="Postfix, QQ, 163, Aliyun, Microsoft 365, SendGrid: the sender is not this login's",
     ),
     Row(
@@ -84,7 +84,7 @@ SENDERS = (
             must (be specified|contain a)
             """,
         here=True,
-        reason=_NOT_HIS,
+        reason=_NOT_ALLOWED,
         source="SES, SendGrid, SparkPost, Zoho, Fastmail: an identity that has to be verified first",
     ),
     Row(
@@ -96,7 +96,7 @@ SENDERS = (
             do not|must|should) (match|agree|belong|correspond|be equal|be the same)
         """,
         here=True,
-        reason=_NOT_HIS,
+        reason=_NOT_ALLOWED,
         source="Postfix policies, which put their own words after: Recipient address rejected",
     ),
     Row(

@@ -1,4 +1,4 @@
-"""The words of a reply by their meaning: the things that they name and what they say of them, by place."""
+"""Find the meanings of a reply's words: the things it names, what it says of them, and where."""
 
 from collections import defaultdict
 from functools import cache, cached_property
@@ -6,31 +6,31 @@ from functools import cache, cached_property
 from mailer.send.replies.lexicon import ABSENCES, NEGATIONS, STATES, THINGS
 
 _AFTER, _BEFORE = 7, 4
-"""Words between a thing and what is said of it, after it or before it."""
+"""The most words between a thing and a state that follows it, and between a state and a thing after it."""
 _REACH = 3
-"""Words that a negation reaches: `does not seem to exist`."""
+"""Words after a negation that it applies to: `does not seem to exist`."""
 _NEGATIONS, _ABSENCES = frozenset(NEGATIONS.split()), frozenset(ABSENCES.split())
 _LONGEST = max(entry.count("?") for text in (THINGS | STATES).values() for entry in text.split()) + 1
-"""Words of an entry of the lexicon."""
+"""The most words of an entry of the lexicon."""
 
 Place = tuple[int, int]
-"""Of the first word, and after the last."""
+"""Index of the first word, and index after the last."""
 Entries = dict[str, set[str]]
-"""Words to the things or states that they mean."""
+"""Maps words to the things or states that they mean."""
 
 
 class Sentence:
-    """What the words of a reply (`words.plain`) mean; looked up when it is first asked for."""
+    """The words of a reply (`words.plain`) and their meanings, which are looked up on first use."""
 
     def __init__(self, words: str) -> None:
         self.words = words
 
     def said(self, things: str, states: str = "") -> str:
-        """Return the words that name one of the things and say one of the states of it; empty if none do.
+        """Return the words that name one of the things and say one of the states of it; empty: none.
 
         Args:
             things: names of `lexicon.THINGS`, separated by a comma and a blank.
-            states: names of `lexicon.STATES`, likewise; none: to name the thing is enough.
+            states: names of `lexicon.STATES`, likewise; empty: naming the thing is enough.
         """
         for thing in things.split(", "):
             for place in self._meanings.get(thing, ()):
@@ -57,7 +57,7 @@ class Sentence:
 
     @cached_property
     def _meanings(self) -> dict[str, list[Place]]:
-        """Things and states, and where they stand."""
+        """The things and states in the sentence, each with its places."""
         found = defaultdict(list)
         place = negated = 0
         while place < len(self._tokens):
@@ -75,7 +75,7 @@ class Sentence:
         return found
 
     def _longest(self, place: int) -> tuple[int, set[str]]:
-        """Return how many words the longest entry has that begins at a place, and what it means."""
+        """Return the number of words of the longest entry that begins at a place, and its meanings."""
         for size in range(min(_LONGEST, len(self._tokens) - place), 0, -1):
             if meanings := _look_up(_entries()[0], " ".join(self._tokens[place : place + size])):
                 return size, meanings
@@ -84,7 +84,7 @@ class Sentence:
 
 @cache
 def _entries() -> tuple[Entries, Entries]:
-    """The lexicon's entries, and those that count after a negation."""
+    """Return the lexicon's entries, and those that only count after a negation."""
     plain: Entries = defaultdict(set)
     negated: Entries = defaultdict(set)
     for meaning, text in (THINGS | STATES).items():
@@ -98,7 +98,7 @@ def _entries() -> tuple[Entries, Entries]:
 
 
 def _look_up(entries: Entries, words: str) -> set[str]:
-    """Return what words mean; the last may be longer than an entry that ends in `*`."""
+    """Return the meanings of words; an entry that ends in `*` matches any ending of the last word."""
     if words in entries:
         return entries[words]
     for length in range(len(words), words.rfind(" ") + 3, -1):

@@ -1,6 +1,6 @@
-"""Rows about our session and our host: the name in EHLO, the address and its reputation, limits of a session.
+"""Rows about our session and our host: the EHLO name, the address and its reputation, session limits.
 
-Nothing of this says anything about the mail: every other would meet the same.
+These replies say nothing about the message: every other message would be refused as well.
 """
 
 from mailer.send.replies.reading import About

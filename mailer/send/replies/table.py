@@ -1,9 +1,9 @@
-"""The table: rows in the order in which they are tried; the first that is fulfilled counts.
+"""The table of all rows, in the order in which they are tried; the first that matches counts.
 
-What speaks of a mailbox, or of a mail's form, in so many words comes first, since it may speak of accounts
-too. Then what is about ourselves, before what is about the mail and the recipient: to take the account's
-trouble for a refusal of the mail loses mail, the other way round only time. The grammar follows, for what no
-phrase knows. Codes are looked at last.
+Rows that explicitly mention a mailbox or a mail's form come first, since such replies may mention accounts
+too. Rows about ourselves precede those about the mail and the recipient: taking trouble with our account for
+a refusal of the mail loses mail, while the opposite error only loses time. The grammar follows, for replies
+that no phrase matches. Rows for codes alone come last.
 """
 
 from mailer.send.replies import account, grammar, mails, quotas, recipients, senders, session, theirs

@@ -1,4 +1,4 @@
-"""Rows about the other side: its pace, and the host itself."""
+"""Rows about the server: its limits for a transaction or a destination, and its own state and faults."""
 
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import CONTENT, MAIL, RECIPIENT, UNKNOWN, Row

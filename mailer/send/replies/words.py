@@ -1,4 +1,4 @@
-"""A reply's text as plain words, so that case, punctuation, spacing, addresses and ids make no difference."""
+"""Normalize a reply's text to plain words, so that case, punctuation, addresses and ids do not matter."""
 
 import re
 import unicodedata
@@ -7,9 +7,9 @@ from mailer.mail.lazy_pattern import compile_late
 from mailer.send.replies.enhanced import without_enhanced
 
 LIMIT = 2000
-"""Characters that are looked at; the longest of real replies that say something have about 1,200."""
+"""The most characters of a reply that are read; the longest meaningful ones in the field have about 1,200."""
 
-# Operators of lists of addresses: their look-up pages are sometimes all that a reply says.
+# Operators of blocklists: sometimes a reply says nothing but the URL of their look-up page.
 _LISTS = (
     r"(?:\w+\.){0,3}(?:spamhaus\.(?:org|com)|spamcop\.net|sorbs\.net|barracudacentral\.org|uceprotect\.net|"
     r"ipcheck\.proofpoint\.com|mail-abuse\.com|abuseat\.org|senderscore\.org)|support\.proofpoint\.com/dnsbl|"
@@ -33,8 +33,8 @@ _QUOTES = compile_late(r"(?<![^\W\d_])'|'(?![^\W\d_])")
 def plain(text: str) -> str:
     """Return the words of a reply, in lower case, each with one blank before and after it.
 
-    Accents are taken off. `<url>`, `<list>` (a page of a list of addresses), `@` (an address), `<ip>` and `#`
-    (whatever else has a digit) stand for what they replace; enhanced codes are left out.
+    Accents are removed. `<url>`, `<list>` (the page of a blocklist), `@` (a mail address), `<ip>` and `#`
+    (any other word with a digit) replace what they stand for; enhanced codes are left out.
     """
     text = unicodedata.normalize("NFKD", text[:LIMIT].translate(_APOSTROPHES)).casefold()
     text = "".join(c for c in text if not unicodedata.combining(c)) if not text.isascii() else text
