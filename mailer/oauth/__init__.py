@@ -1,1 +1,1 @@
-"""Access tokens for providers: asked for, kept for all runners, renewed before they end."""
+"""OAuth 2.0 access tokens for providers: obtained, stored for all runners, and renewed before they expire."""

@@ -1,4 +1,4 @@
-"""What a token server is asked, for each grant, and what its answer means."""
+"""Build the request to a token server for each grant, and interpret its answer."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 
 _BY_JWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _SKEW = 240.0
-"""Seconds between two clocks from which a signed request may be refused for it."""
-_UNSAID = 600.0
-"""Seconds that a token is taken to last when its server does not say."""
+"""Seconds between our clock and the server's from which it may refuse a signed request."""
+_DEFAULT_LIFETIME = 600.0
+"""Seconds that a token is assumed to be valid if the server does not say."""
 _REFRESH_LASTS = ("refresh_token_expires_in", "refresh_expires_in")
-"""Google's name for it, and Keycloak's, which says 0 of a token without an end; RFC 6749 has none."""
-_LONGEST_TOKEN = 16 * 1024
-"""Octets. RFC 7628 sets no limit, and RFC 4954 4 takes 12,288 in base64."""
+"""The fields for a refresh token's lifetime at Google and at Keycloak, where 0 means that it does not expire;
+RFC 6749 defines none."""
+_MAX_TOKEN = 16 * 1024
+"""The most octets of a token. RFC 7628 sets no limit; RFC 4954 4 allows 12,288 in base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """One provider's terms, with its secrets at hand."""
+    """One provider's OAuth configuration, with its secrets loaded."""
 
     auth: OAuth2
     username: str
     secrets: dict[str, str] = field(repr=False)
-    """Those that the grant needs, by the attribute of `OAuth2`."""
+    """The secrets that the grant needs, by their attribute of `OAuth2`."""
 
     @property
     def host(self) -> str:
@@ -40,22 +41,22 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What a server gave."""
+    """The tokens that a server granted."""
 
     access: str = field(repr=False)
     lasts: float
-    """Seconds."""
+    """Seconds that the access token is valid."""
     refresh: str = field(repr=False)
-    """A refresh token in place of the last one; empty: that one stays."""
+    """A new refresh token that replaces the last one; empty: that one remains valid."""
     refresh_lasts: float = 0.0
-    """Seconds that the refresh token works from now on; 0: its server does not say."""
+    """Seconds that the refresh token is valid from now on; 0: the server does not say."""
 
 
 def terms_of(auth: OAuth2, username: str) -> Terms:
-    """Fetch the secrets that the grant needs; may block, on a file or a command.
+    """Load the secrets that the grant needs; may block, on a file or a command.
 
     Raises:
-        TokenTrouble: one cannot be had.
+        TokenTrouble: a secret cannot be read.
     """
     secrets: dict[str, str] = {}
     for name in ("client_secret", "certificate", "refresh_token", "service_account"):
@@ -69,15 +70,15 @@ def terms_of(auth: OAuth2, username: str) -> Terms:
 
 
 def form_of(terms: Terms, refresh: str, now: float) -> dict[str, str]:
-    """Return what to post for a token.
+    """Return the form to post in order to get a token.
 
     Args:
-        terms: the provider's.
-        refresh: the refresh token; for grants that have one.
+        terms: the provider's configuration and secrets.
+        refresh: the refresh token, for grants that need one.
         now: seconds since the epoch.
 
     Raises:
-        TokenTrouble: nobody has logged in, or a key cannot sign.
+        TokenTrouble: there is no refresh token since no user has logged in, or a key cannot sign.
     """
     auth = terms.auth
     match auth.grant:
@@ -96,10 +97,10 @@ def form_of(terms: Terms, refresh: str, now: float) -> dict[str, str]:
 
 
 def client_fields(terms: Terms, now: float) -> dict[str, str]:
-    """Return what tells the server which application asks; raises TokenTrouble."""
+    """Return the form fields that authenticate the application; raises TokenTrouble."""
     auth, found = terms.auth, {"client_id": terms.auth.client_id}
     if "certificate" in terms.secrets:
-        # Imported here: a run that has its token needs none of it.
+        # Imported here, since a run that has a valid token does not need it.
         from mailer.oauth.assertion import KeyUnusable, by_certificate  # noqa: PLC0415
 
         try:
@@ -127,10 +128,10 @@ def _service_assertion(terms: Terms, now: float) -> str:
 
 
 def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> Granted:
-    """Read an answer with a token in it.
+    """Return the tokens in a server's answer.
 
     Raises:
-        TokenTrouble: it has none; the text is the server's, without our secrets.
+        TokenTrouble: it has no usable token; the text is the server's, with our secrets masked.
     """
     token = answer.text("access_token")
     if answer.status != 200 or not token:
@@ -138,19 +139,19 @@ def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
     kind = answer.text("token_type").lower() or "bearer"
     if kind != "bearer":
         raise from_server(terms.host, "it gives tokens of another kind than bearer")
-    if len(token) > _LONGEST_TOKEN or not _sendable(token):
+    if len(token) > _MAX_TOKEN or not _sendable(token):
         raise from_server(terms.host, "it gives a token that no SMTP server can be shown")
     lasts = answer.number("expires_in")
     told = filter(None, map(answer.number, _REFRESH_LASTS))
     refresh = answer.text("refresh_token")
-    return Granted(token, _UNSAID if lasts is None else lasts, refresh, next(told, 0.0))
+    return Granted(token, _DEFAULT_LIFETIME if lasts is None else lasts, refresh, next(told, 0.0))
 
 
 def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> TokenTrouble:
-    """Say why there is no token: in the server's words, where it has some."""
+    """Return the exception for an answer without a token, in the server's words if it gives any."""
     error = answer.text("error")
     secrets = (*terms.secrets.values(), *form.values(), answer.text("access_token"))
-    # Only of what is signed does anybody compare the time.
+    # Servers compare the time of signed requests only.
     signed = "assertion" in form or "client_assertion" in form
     skew = _skew(answer.date, now) if signed else ""
     if not error:
@@ -162,7 +163,7 @@ def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
 
 
 def _hidden(secrets: tuple[str, ...], terms: Terms) -> list[str]:
-    """Leave out what is not secret: words of the protocol, the scope, the application's id."""
+    """Return the values to mask, without those that are not secret: protocol constants, scope, client id."""
     plain = {terms.auth.client_id, terms.auth.scope, "client_credentials", "refresh_token", _BY_JWT}
     return [one for one in secrets if one not in plain and not one.startswith("urn:")]
 
@@ -175,5 +176,5 @@ def _skew(theirs: float | None, now: float) -> str:
 
 
 def _sendable(token: str) -> bool:
-    """Tell whether it consists of visible ASCII, as RFC 6749 A.12 has it: nothing ends a line or a field."""
+    """Tell whether a token is visible ASCII (RFC 6749 A.12), so that it cannot end a line or a field."""
     return all("!" <= character <= "~" for character in token)

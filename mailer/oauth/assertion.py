@@ -1,6 +1,6 @@
-"""Signed assertions (JWT, RFC 7519) by which an application or a service account proves who it is (RFC 7523).
+"""Sign assertions (JWT, RFC 7519) that authenticate an application or a service account (RFC 7523).
 
-The one module of the room that imports `cryptography`; import it where an assertion is made and not before.
+No other module here imports `cryptography`, which is slow to load: import this one only to make an assertion.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from cryptography.x509 import load_pem_x509_certificate
 from mailer.config.oauth import Algorithm
 
 HOLDS = 300.0
-"""Seconds that an assertion holds; Microsoft recommends five to ten minutes, Google takes an hour."""
+"""Seconds that an assertion is valid; Microsoft recommends five to ten minutes, Google accepts an hour."""
 
 
 class KeyUnusable(ValueError):
-    """A certificate or key cannot sign; the text completes "it ..."."""
+    """A certificate or key cannot sign; the text says why, as a continuation of "it ..."."""
 
 
 class _Account(msgspec.Struct, frozen=True):
-    """The part of Google's key file that counts."""
+    """The fields of Google's key file that are used."""
 
     client_email: str
     private_key: str
@@ -34,17 +34,17 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 def by_certificate(pem: str, algorithm: Algorithm, client_id: str, audience: str, now: float) -> str:
-    """Make a client assertion (RFC 7523 2.2).
+    """Return a client assertion (RFC 7523 2.2).
 
     Args:
         pem: a certificate and its private key, in any order.
-        algorithm: how to sign.
-        client_id: who says so.
-        audience: the address that it is sent to.
+        algorithm: the signature algorithm.
+        client_id: the application's id.
+        audience: the URL that it is sent to.
         now: seconds since the epoch.
 
     Raises:
-        KeyUnusable: the certificate or the key is missing, or no RSA key.
+        KeyUnusable: the certificate or the key is missing, or the key is not an RSA key.
     """
     data = pem.encode()
     try:
@@ -57,22 +57,22 @@ def by_certificate(pem: str, algorithm: Algorithm, client_id: str, audience: str
 
 
 def end_of(pem: str) -> float:
-    """Return when a certificate that has signed ends, in seconds since the epoch."""
+    """Return when a certificate expires, in seconds since the epoch; it must be one that has signed."""
     return load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp()
 
 
 def by_service_account(key_file: str, user: str, scope: str, audience: str, now: float) -> str:
-    """Make the assertion that is a grant (RFC 7523 2.1): the service account acts as `user`.
+    """Return an assertion that serves as a grant (RFC 7523 2.1): the service account acts as `user`.
 
     Args:
-        key_file: Google's, JSON.
-        user: the mailbox's.
+        key_file: Google's key file, in JSON.
+        user: the mailbox to act for.
         scope: what the token is to allow.
-        audience: the address that it is sent to.
+        audience: the URL that it is sent to.
         now: seconds since the epoch.
 
     Raises:
-        KeyUnusable: the file is another one, or its key is not an RSA key.
+        KeyUnusable: this is not a key file, or its key is not an RSA key.
     """
     try:
         account = msgspec.json.decode(key_file, type=_Account)
@@ -88,7 +88,7 @@ def by_service_account(key_file: str, user: str, scope: str, audience: str, now:
 def _key(pem: bytes) -> RSAPrivateKey:
     start = pem.find(b"-----BEGIN ")
     while start >= 0 and b"PRIVATE KEY-----" not in pem[start : start + 40]:
-        start = pem.find(b"-----BEGIN ", start + 1)  # the certificate may stand before it
+        start = pem.find(b"-----BEGIN ", start + 1)  # the certificate may precede the key
     try:
         key = load_pem_private_key(pem[start:] if start >= 0 else pem, password=None)
     except TypeError:

@@ -1,4 +1,4 @@
-"""A login by device code (RFC 8628): the user agrees in any browser, and this program asks until then.
+"""Log in by device code (RFC 8628): the user agrees in any browser, while this program polls the server.
 
 begin --> Prompt, to be shown --> wait: pending, pending, slow_down, ... --> Granted, or TokenTrouble
 """
@@ -15,40 +15,40 @@ from mailer.oauth.trouble import TokenTrouble, from_server
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _INTERVAL = 5.0
-"""Seconds between two requests when the server names none (RFC 8628 3.2)."""
-_SLOWER = 5.0
-"""Seconds more after each `slow_down` (3.5)."""
-_LONGEST = 1800.0
-"""Seconds that a code is waited for, whatever the server says."""
-_SLOWEST = 60.0
-"""Seconds between two requests at most, whatever the server says."""
-_NO = {
+"""Seconds between two requests if the server does not say (RFC 8628 3.2)."""
+_SLOWDOWN = 5.0
+"""Seconds to add to the interval after each `slow_down` (3.5)."""
+_MAX_VALIDITY = 1800.0
+"""The most seconds that a code is valid, even if the server says more."""
+_MAX_INTERVAL = 60.0
+"""The most seconds between two requests, even if the server says more."""
+_FINAL_ERRORS = {
     "access_denied": "the user has refused",
-    "authorization_declined": "the user has refused",  # Microsoft's word for it
+    "authorization_declined": "the user has refused",  # used by Microsoft
     "expired_token": "the code has expired",
 }
-"""What ends a login (RFC 8628 3.5)."""
-_MOST_FAILURES = 5
-"""Requests in a row without an answer after which the login is given up."""
+"""Errors that end a login (RFC 8628 3.5), and how to describe them."""
+_MAX_FAILURES = 5
+"""Consecutive requests without an answer after which the login is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the user is to be shown."""
+    """The code for the user, and the URL to enter it at."""
 
     code: str
     url: str
     holds: float
-    """Seconds."""
+    """Seconds that the code is valid."""
     device_code: str = field(repr=False)
     interval: float
 
 
 async def begin(terms: Terms, now: float) -> Prompt:
-    """Ask for a code; raises TokenTrouble.
+    """Request a code; raises TokenTrouble.
 
     Args:
-        terms: the provider's.
+        terms: the provider's configuration and secrets.
         now: seconds since the epoch.
     """
     form = {"scope": terms.auth.scope, **client_fields(terms, now)}
@@ -63,22 +63,22 @@ async def begin(terms: Terms, now: float) -> Prompt:
     return Prompt(
         printable(code, 80),
         printable(url, 300),
-        min(_LONGEST, holds or _LONGEST),
+        min(_MAX_VALIDITY, holds or _MAX_VALIDITY),
         device_code,
-        _INTERVAL if interval is None else min(interval, _SLOWEST),
+        _INTERVAL if interval is None else min(interval, _MAX_INTERVAL),
     )
 
 
 async def wait(
     terms: Terms, prompt: Prompt, clock: Clock, sleep: Callable[[float], Awaitable[None]]
 ) -> AsyncIterator[Granted | None]:
-    """Ask until the user has agreed: yield None each time that they have not, and at last what was granted.
+    """Poll until the user has agreed: yield None before each request, and finally the grant.
 
     Args:
-        terms: the provider's.
+        terms: the provider's configuration and secrets.
         prompt: as `begin` returned it.
-        clock: what time it is.
-        sleep: waits so many seconds.
+        clock: returns the wall-clock time.
+        sleep: waits for a number of seconds.
 
     Raises:
         TokenTrouble: the user has refused, the code has expired, or the server does not answer.
@@ -87,25 +87,25 @@ async def wait(
     while waited <= prompt.holds:
         yield None
         await sleep(interval)
-        waited += max(interval, 0.1)  # a server that names no pause must not be asked for ever
+        waited += max(interval, 0.1)  # so that the loop ends even if the server's interval is 0
         form = {"grant_type": _GRANT, "device_code": prompt.device_code, **client_fields(terms, clock())}
         try:
             answer = await post(terms.auth.token_url, form)
         except TokenTrouble as trouble:
             failures += 1
-            if failures >= _MOST_FAILURES or not trouble.temporary:
+            if failures >= _MAX_FAILURES or not trouble.temporary:
                 raise
-            interval += _SLOWER  # RFC 8628 3.5: less often after a time-out
+            interval += _SLOWDOWN  # RFC 8628 3.5: less often after a time-out
             continue
         failures = 0
         match answer.text("error"):
             case "authorization_pending":
                 continue
             case "slow_down":
-                interval += _SLOWER
+                interval += _SLOWDOWN
                 continue
-            case error if error in _NO:
-                raise from_server(terms.host, _NO[error], temporary=True)
+            case error if error in _FINAL_ERRORS:
+                raise from_server(terms.host, _FINAL_ERRORS[error], temporary=True)
         made = granted(terms, form, answer, clock())
         if not made.refresh:
             why = "it gave no refresh token, so the login would end with the first token"

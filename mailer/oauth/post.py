@@ -1,4 +1,4 @@
-"""One request to a token server: a form out, an object back."""
+"""Send one request to a token server: post a form, and parse the JSON answer."""
 
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -12,28 +12,28 @@ from mailer.calls.post import post as call
 from mailer.oauth.trouble import from_server
 
 TIMEOUT = 30.0
-"""Seconds for all of it."""
+"""Seconds for the whole request and its answer."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server said."""
+    """A token server's answer."""
 
     status: int
     fields: dict[str, Any]
-    """The object; empty: it was none."""
+    """The JSON object; empty if the answer is not one."""
     date: float | None = None
-    """The server's clock, in seconds since the epoch."""
+    """The server's clock, in seconds since the epoch; None: it did not say."""
 
     def __repr__(self) -> str:
         return f"Answer(status={self.status})"
 
     def text(self, name: str) -> str:
-        """Return a field that is a string; empty: it is missing, or something else."""
+        """Return a string field; empty if it is missing or not a string."""
         value = self.fields.get(name)
         return value if isinstance(value, str) else ""
 
     def number(self, name: str) -> float | None:
-        """Return a field that is a number, or a string of digits, as some servers write it."""
+        """Return a number field, which some servers write as a string of digits; None: it is not a number."""
         value = self.fields.get(name)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
             return float(value)
@@ -46,7 +46,7 @@ async def post(url: str, form: Mapping[str, str]) -> Answer:
     """Send a form by POST, as `calls.post` does, and return the answer, whatever its status.
 
     Raises:
-        TokenTrouble: there is none, or one that cannot be used.
+        TokenTrouble: there is no answer, or a redirect.
     """
     host = urlsplit(url).netloc
     try:

@@ -1,11 +1,11 @@
-"""Where a provider's access tokens come from: kept in the spool for all runners, renewed before they end.
+"""Provide a provider's access tokens: stored in the spool for all runners, and renewed before they expire.
 
-kept, and long enough --------------------------------------------> used
-missing, refused, or soon over --> the account's lock --> kept by another meanwhile? --> used
+stored, and valid for long enough -----------------------------------> used
+missing, refused, or expiring --> the account's lock --> stored by another program meanwhile? --> used
                                              | no
-                                    the token server --> kept durably --> used
-                                             | trouble
-                                    the one that is kept, while it still works; else `TokenTrouble`
+                                    the token server --> stored durably --> used
+                                             | failure
+                                    the stored one, while it is still valid; else `TokenTrouble`
 """
 
 import asyncio
@@ -28,55 +28,56 @@ from mailer.spool.state import token_store
 from mailer.spool.state.token_store import Tokens
 
 MARGIN = 600.0
-"""Seconds before its end from which a token is renewed: Microsoft may refuse it from ten minutes before."""
+"""Seconds before its expiry from which a token is renewed: Microsoft may refuse it in its last 10 minutes."""
 YOUNG = 60.0
-"""Seconds for which a token that the provider refuses is not exchanged: a new one would be no better."""
+"""Seconds for which a new token that is refused is not replaced, since another one would be refused too."""
 PAUSE = 15.0
-"""Seconds after a server was asked in vain for which no runner asks it again."""
+"""Seconds after a failed request to a token server during which no runner makes another."""
 WAIT = 60.0
-"""The same while the token that is kept still works."""
-_UNUSED = 90 * 86_400.0
-"""Seconds after which Microsoft ends a refresh token that was not used ("Refresh tokens in the Microsoft
-identity platform"). Its answers do not say so."""
+"""Seconds of that pause while the stored token is still valid."""
+_UNUSED_LIFETIME = 90 * 86_400.0
+"""Seconds after which Microsoft revokes an unused refresh token ("Refresh tokens in the Microsoft identity
+platform"). Its answers do not say so."""
 _PATIENCE = 60.0
-"""Seconds to wait for another program that asks; it has 30 for its request."""
-_LASTING = {errno.EACCES, errno.EPERM, errno.EIO}
-"""Why a file cannot be read for as long as nobody does anything about it."""
-_LOOK = 0.05
-"""Seconds between two looks at a lock that another program holds."""
+"""Seconds to wait for another program that requests a token; its request may take 30."""
+_LASTING_ERRORS = {errno.EACCES, errno.EPERM, errno.EIO}
+"""Errors of reading a file that last until an operator intervenes."""
+_LOCK_INTERVAL = 0.05
+"""Seconds between two attempts to take a lock that another program holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Owed:
-    """A grant that a full or broken disk did not take. Its refresh token may be the only way back."""
+    """A grant that could not be stored (full or broken disk). Its refresh token may be the only valid one."""
 
     tokens: Tokens
     before: Tokens
-    """What the file had when it was asked for."""
+    """The content of the file when the grant was requested."""
 
     def outlives(self, now: Tokens) -> bool:
-        """Tell whether it is newer than what the file has now.
+        """Tell whether this grant is newer than the content of the file; args: now: that content.
 
-        It is while the file has the grant that it was asked with; a failure that another program noted there
-        is no grant, and may be what the used-up refresh token met. It is the same where the file was replaced
-        and only the directory's sync failed. Any other grant in the file came later: from a server that takes
-        a replaced token once more, or by a login. After a logout the file has none.
+        It is newer while the file still has the grant with which this one was requested. Another program may
+        have noted a failure there meanwhile: that is not a grant, and the failure may come from the used-up
+        refresh token. The file has this grant itself if it was replaced, and only the directory's fsync
+        failed. Any other grant in the file came later: from a server that accepts a replaced refresh token
+        once more, or by a login. After a logout the file has no grant.
         """
         return now.grant in {self.before.grant, self.tokens.grant}
 
 
 class TokenSource:
-    """One provider's."""
+    """The source of one provider's access tokens."""
 
     def __init__(self, auth: OAuth2, username: str, account: str, spool: Spool, clock: Clock) -> None:
         """Prepare; nothing is read yet.
 
         Args:
-            auth: its terms.
+            auth: the provider's OAuth configuration.
             username: the mailbox that logs in.
-            account: whose tokens they are.
-            spool: where they are kept.
-            clock: what time it is.
+            account: the name of the account that the tokens belong to.
+            spool: the spool that they are stored in.
+            clock: returns the wall-clock time.
         """
         self._auth = auth
         self._username = username
@@ -87,73 +88,73 @@ class TokenSource:
         self._terms: Terms | None = None
         self._owed: _Owed | None = None
         self._noted: Tokens | None = None
-        """The last failure, where the file has no note of it."""
+        """The last failure, if it could not be noted in the file."""
 
     async def token(self, refused: str = "") -> str:
         """Return an access token.
 
         Args:
-            refused: one that the provider has just refused. The same is returned if there is no other, or if
-                it is too new for another to be any better.
+            refused: a token that the provider has just refused; empty: none. The same token is returned if it
+                is newer than `YOUNG` seconds, since another one would be refused too.
 
         Raises:
-            TokenTrouble: there is none that still works.
+            TokenTrouble: there is no valid token, and none can be obtained.
         """
         async with self._one_at_a_time:
             terms = await self.terms()
             if self._owed:
                 with suppress(TokenTrouble):
                     async with self._alone(0.0):
-                        self._write_what_is_owed()
+                        self._write_owed()
             kept = self._kept(terms)
             if not self._due(kept, refused):
                 return kept.access
             try:
                 return (await self._renewed(terms, kept, refused)).access
             except TokenTrouble:
-                # The token from before still works: mail is sent although the token server does not answer.
+                # Mail is sent with the old token while it is valid, even if the token server does not answer.
                 if self._works(kept, refused):
                     return kept.access
                 raise
 
     async def renew(self) -> Tokens:
-        """Ask for a new token, whatever is kept, and return what is kept then; raises TokenTrouble."""
+        """Request a new token even if the stored one is valid, and return it; raises TokenTrouble."""
         terms = await self.terms()
         async with self._one_at_a_time, self._alone():
             return await self._ask(terms, self._kept(terms))
 
     async def keep(self, made: Granted) -> None:
-        """Keep what a login gave, durably, in place of all before; raises TokenTrouble."""
+        """Store the grant of a login durably, in place of everything before; raises TokenTrouble."""
         terms = await self.terms()
         async with self._alone():
             before = Tokens()
             try:
                 before = token_store.read(self._spool, self._account)
             except OSError as error:
-                # What nobody can read is in the way of a new login, and is not lost to it either.
-                if error.errno in _LASTING:
+                # An unreadable file must not prevent a new login; it is renamed, so that nothing is lost.
+                if error.errno in _LASTING_ERRORS:
                     with suppress(OSError):
                         token_store.set_aside(self._spool, self._account)
             self._write(self._made(terms, made, Tokens(), used=True), before)
 
     def check_room(self) -> None:
-        """Look whether what a server gives can be kept; raises TokenTrouble."""
+        """Check that there is disk space to store a grant; raises TokenTrouble."""
         if self._spool.free_bytes() < token_store.ROOM:
             raise ours("the disk is full, and what the server gives could not be kept", local=True)
 
     async def kept(self) -> Tokens:
-        """Return what is kept under the terms of today; raises TokenTrouble: they cannot be had."""
+        """Return the stored tokens, if they are for the present configuration; raises TokenTrouble."""
         return self._kept(await self.terms())
 
     async def forget(self) -> bool:
-        """Remove what is kept, and tell whether there was anything; raises TokenTrouble or OSError."""
+        """Remove the stored tokens, and tell whether there were any; raises TokenTrouble or OSError."""
         async with self._alone():
             return token_store.forget(self._spool, self._account)
 
     async def terms(self) -> Terms:
-        """Return the terms with their secrets; raises TokenTrouble."""
+        """Return the configuration with its secrets, which are loaded once; raises TokenTrouble."""
         if self._terms is None:
-            # In a thread: a secret may be a command's output, and the command may take its time.
+            # In a thread, since a secret may be the output of a command, which may be slow.
             self._terms = await asyncio.to_thread(terms_of, self._auth, self._username)
         return self._terms
 
@@ -182,11 +183,11 @@ class TokenSource:
         return bool(kept.access) and kept.access != refused and self._lasts(kept)
 
     def _lasts(self, kept: Tokens) -> bool:
-        """Tell whether it has not ended; where the clock was set back, nobody knows."""
+        """Tell whether the token has not expired; false if the clock was set back, since that is unknown."""
         return kept.obtained - YOUNG <= self._clock() < kept.ends
 
     def _due(self, kept: Tokens, refused: str) -> bool:
-        """Tell whether another token is wanted than the one that is kept."""
+        """Tell whether the stored token is to be replaced."""
         if not kept.access or not self._lasts(kept):
             return True
         now = self._clock()
@@ -194,11 +195,11 @@ class TokenSource:
             return now - kept.obtained >= YOUNG
         if 0 <= now - kept.failed < WAIT:
             return False
-        # One that lasts for minutes only is renewed when half of that is over.
+        # A token that is valid for minutes only is renewed after half of that time.
         return kept.ends - now < min(MARGIN, (kept.ends - kept.obtained) / 2)
 
     async def _renewed(self, terms: Terms, before: Tokens, refused: str) -> Tokens:
-        # While one program asks, the others go on with a token that works.
+        # While one program requests a token, the others go on with a valid one.
         async with self._alone(0.0 if self._works(before, refused) else _PATIENCE):
             kept = self._kept(terms)
             if not self._due(kept, refused):
@@ -214,7 +215,7 @@ class TokenSource:
                 raise told from trouble.__cause__
 
     def _with_damage(self, kept: Tokens, trouble: TokenTrouble) -> TokenTrouble:
-        """Add that a refresh token may be in a damaged file, where there is none but that."""
+        """If there is no other refresh token, add that a damaged file may contain one."""
         needs_none = self._auth.grant in {Grant.CLIENT_CREDENTIALS, Grant.SERVICE_ACCOUNT}
         with suppress(OSError):
             if not (needs_none or kept.refresh) and (path := token_store.damaged(self._spool, self._account)):
@@ -223,10 +224,11 @@ class TokenSource:
         return trouble
 
     def _note(self, terms: Terms, trouble: TokenTrouble) -> None:
-        """Note a failure for all programs, with the lock held; in memory, where the file must not change.
+        """Note a failure in the file for all programs; needs the lock.
 
-        That is so while a grant could not be written, and where the refresh token of other terms is kept: a
-        login is not lost to a mistake in the configuration that is undone.
+        It is noted only in memory if the file must not change: while a grant could not be stored, or if the
+        file has a refresh token for another configuration. So a mistake in the configuration, which may be
+        undone, does not lose a login.
         """
         self._noted = noted = replace(
             self._kept(terms), failed=self._clock(), failure=trouble.text, for_people=not trouble.temporary
@@ -238,10 +240,10 @@ class TokenSource:
             token_store.write(self._spool, self._account, noted)
             self._noted = None
 
-    def _write_what_is_owed(self) -> None:
-        """Write, with the lock held, what the disk did not take; raises TokenTrouble: it still does not.
+    def _write_owed(self) -> None:
+        """Store the grant that could not be stored before; needs the lock; raises TokenTrouble.
 
-        It is dropped where another program has got tokens meanwhile, or somebody has logged in or out.
+        The grant is dropped if another program has obtained tokens meanwhile, or a user has logged in or out.
         """
         if owed := self._owed:
             if owed.outlives(self._read()):
@@ -249,10 +251,10 @@ class TokenSource:
             self._owed = None
 
     async def _ask(self, terms: Terms, kept: Tokens) -> Tokens:
-        """Ask the server, with the lock held; what it gives is durable before anybody uses it."""
-        from mailer.oauth.post import post  # noqa: PLC0415 - most runs find a token that lasts
+        """Request tokens from the server; needs the lock. The grant is stored durably before it is used."""
+        from mailer.oauth.post import post  # noqa: PLC0415 - most runs find a valid token
 
-        self._write_what_is_owed()
+        self._write_owed()
         before = self._read()
         with suppress(OSError):
             token_store.keep_damaged(self._spool, self._account)
@@ -267,12 +269,12 @@ class TokenSource:
         return new
 
     def _made(self, terms: Terms, made: Granted, before: Tokens, *, used: bool) -> Tokens:
-        """Return what is kept after a grant; args: used: the refresh token was, or has just come."""
+        """Return what to store after a grant; args: used: the refresh token was used, or is from a login."""
         now = self._clock()
         refresh_ends = 0.0 if made.refresh else before.refresh_ends
         lasts = made.refresh_lasts
         if made.refresh and not lasts and self._auth.preset and self._auth.preset.microsoft:
-            lasts = _UNUSED
+            lasts = _UNUSED_LIFETIME
         if lasts:
             refresh_ends = now + lasts
         return Tokens(
@@ -288,7 +290,7 @@ class TokenSource:
         )
 
     def _write(self, tokens: Tokens, before: Tokens) -> None:
-        """Keep a grant durably, in place of what the file has; raises TokenTrouble, and then it is owed."""
+        """Replace the file's content by a grant, durably; raises TokenTrouble, with the grant in `_owed`."""
         try:
             token_store.write(self._spool, self._account, tokens)
         except OSError as error:
@@ -298,7 +300,7 @@ class TokenSource:
 
     @asynccontextmanager
     async def _alone(self, patience: float = _PATIENCE) -> AsyncIterator[None]:
-        """Hold the account's lock; raises TokenTrouble where another program keeps it for longer."""
+        """Hold the account's lock; raises TokenTrouble if it is not free within `patience` seconds."""
         ends = asyncio.get_running_loop().time() + patience
         while True:
             try:
@@ -310,17 +312,17 @@ class TokenSource:
                 raise ours(f"the spool's state/ cannot be used: {error.strerror}", local=True) from error
             if asyncio.get_running_loop().time() >= ends:
                 raise ours("another program asks for one and does not come to an end", temporary=True)
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_LOCK_INTERVAL)
 
 
 def _end_of(certificate: str) -> float:
-    from mailer.oauth.assertion import end_of  # noqa: PLC0415 - it has just signed
+    from mailer.oauth.assertion import end_of  # noqa: PLC0415 - already imported, to sign the assertion
 
     return end_of(certificate)
 
 
 def _digest(terms: Terms) -> str:
-    """Return a digest of all that decides which account and which rights a token is for."""
+    """Return a digest of everything that determines which account and which rights a token is for."""
     auth = terms.auth
     what = (
         auth.token_url, auth.client_id, auth.grant.value, auth.scope, terms.username,

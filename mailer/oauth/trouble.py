@@ -1,4 +1,4 @@
-"""The exception for a missing access token: why, in words of `mail/login_causes`, without any secret."""
+"""The exception for a missing access token; its text has phrases of `mail/login_causes` and no secrets."""
 
 from collections.abc import Iterable
 
@@ -6,20 +6,20 @@ from mailer.mail.login_causes import NO_TOKEN
 from mailer.mail.masking import masked
 from mailer.mail.reply import printable
 
-_LONGEST = 400
-"""Characters of a description; Microsoft's go on with trace ids after the first line."""
+_MAX_TEXT = 400
+"""The most characters of a server's error."""
 
 
 class TokenTrouble(Exception):
-    """No token can be had now; the text is for operators, in one line."""
+    """No access token can be obtained now; the text is one line for operators."""
 
     def __init__(self, text: str, *, temporary: bool = False, local: bool = False) -> None:
-        """Keep what the caller decides by.
+        """Keep the cause, and what callers need for their decision.
 
         Args:
-            text: why.
-            temporary: false if only people can mend it.
-            local: it is this host's own trouble, such as a full disk.
+            text: the cause.
+            temporary: false if it lasts until an operator intervenes.
+            local: the cause is on this host, such as a full disk.
         """
         super().__init__(text)
         self.text = text
@@ -28,17 +28,20 @@ class TokenTrouble(Exception):
 
 
 def from_server(host: str, why: str, *, temporary: bool = False) -> TokenTrouble:
-    """Make the trouble that a token server, or the way to it, is the reason of."""
+    """Return the exception for a failure of the token server or of the connection to it."""
     return TokenTrouble(f"{NO_TOKEN} from {printable(host, 255)}: {why}", temporary=temporary)
 
 
 def ours(why: str, *, temporary: bool = False, local: bool = False) -> TokenTrouble:
-    """Make the trouble that is found before a server is asked."""
+    """Return the exception for a failure on our side, without a request to the server."""
     return TokenTrouble(f"{NO_TOKEN}: {why}", temporary=temporary, local=local)
 
 
 def described(error: str, description: str, secrets: Iterable[str]) -> str:
-    """Return a server's error in one line, without the secrets that it may quote."""
+    """Return a server's error in one line, with any secrets that it quotes masked.
+
+    Only the first line of the description is used: Microsoft's go on with trace ids.
+    """
     first = description.strip().splitlines()[0] if description.strip() else ""
     text = f"{error}: {first}" if first and first != error else error
-    return printable(masked(text, secrets), _LONGEST)
+    return printable(masked(text, secrets), _MAX_TEXT)
