@@ -1,1 +1,1 @@
-"""Values of mail: addresses, envelopes, replies, outcomes, time. No files, no network, no clock reads."""
+"""Value types for mail: addresses, envelopes, replies, outcomes, time. No files, network or clock reads."""

@@ -1,10 +1,11 @@
-"""Paths of RFC 5321 4.1.2, with the UTF-8 of RFC 6531: what stands between `<` and `>` in MAIL and RCPT.
+"""Parse SMTP paths (RFC 5321 4.1.2, RFC 6531 for UTF-8): the `<address>` arguments of MAIL and RCPT.
 
-An address is data. It is checked and then kept byte for byte: no case folding, no route or percent
-rewriting, no RFC 2047 decoding. Everything here is linear in the text, which the session has already bounded.
+An address is data: it is validated and then kept byte for byte. There is no case folding, no rewriting of
+source routes or of `%`, and no RFC 2047 decoding. All parsing is linear in the text, whose length the session
+has already bounded.
 
-`Lenient` reading also takes what real clients send and what can be read in one way only: a path without its
-brackets, a name without a domain, a domain with its final dot, dots anywhere in the local part.
+`Lenient` parsing also accepts what real clients send as long as it has one reading only: a path without
+brackets, a name without a domain, a domain with a trailing dot, dots anywhere in the local part.
 """
 
 import re
@@ -15,7 +16,7 @@ import msgspec
 from mailer.mail.lazy_pattern import compile_late
 
 EVERY_NAME = "*"
-"""In `aliases`, the name that stands for all that are not there."""
+"""The key in `aliases` that stands for every name not listed there."""
 MAX_LOCAL_PART = 64
 """Octets; RFC 5321 4.5.3.1.1."""
 MAX_DOMAIN = 255
@@ -23,24 +24,26 @@ MAX_DOMAIN = 255
 MAX_PATH = 256
 """Octets, angle brackets included; RFC 5321 4.5.3.1.3."""
 
-# Non-ASCII is UTF8-non-ascii of RFC 6531 3.3, less the C1 controls and the Unicode line ends: nobody's
-# name has them, and terminals and log readers obey them.
+# Non-ASCII is UTF8-non-ascii of RFC 6531 3.3, minus the C1 controls and the Unicode line separators: no real
+# name contains them, and terminals and log readers act on them.
 UTF8_NON_ASCII = "\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff"
-# By what is not in them: `re` spells a set's ranges out up to U+FFFF, which took 13 ms of each start-up.
+# Atoms are matched by a negated set: `re` expands the ranges of a positive set up to U+FFFF, which took 13 ms
+# at each start.
 _NO_TEXT = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _ATEXT = rf'[^ "(),.:;<>@\[\\\]{_NO_TEXT}]'
-# Each alternative starts with a character that no other one takes, so that matching never backs up.
+# Each alternative starts with a character that no other alternative accepts, so matching never backtracks.
 _DOT_STRING = compile_late(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-# Mobile operators handed out mailboxes such as `a..b.@docomo.ne.jp`; RFC 5321 would have them quoted.
+# Mobile operators assigned mailboxes such as `a..b.@docomo.ne.jp`, which RFC 5321 requires to be quoted.
 _ODD_DOT_STRING = compile_late(rf"\.*{_ATEXT}(?:{_ATEXT}|\.)*")
-# With a domain behind them some servers pass `a%b` and `b!a` on to b; `SIZE=9` is a forgotten address.
+# Characters of a bare name that must not be completed with a domain: some servers relay `a%b@...` and
+# `b!a@...` to b, and `SIZE=9` is a parameter whose address was forgotten.
 _NO_NAME = compile_late(r'[!%"=]')
 _QUOTED_STRING = compile_late(rf'"(?:[^"\\{_NO_TEXT}]|\\[ -~])*"')
-# RFC 1123 does not allow the underscore, but names of real hosts have it.
+# RFC 1123 does not allow underscores, but some real hosts have them in their names.
 _LABEL = compile_late(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
-# Nearly every path there is, in one look: ASCII, a dot-string, a domain without `xn--`, lengths well within
-# the limits. What it takes, the rules below take too; what it does not, they judge.
+# The fast path for nearly every real path: ASCII, a dot-string, a domain without `xn--`, lengths well within
+# the limits. Everything that it accepts, the full rules below accept as well; the rest is left to them.
 _COMMON = compile_late(
     r"<((?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++)*"
     r"@(?:(?![Xx][Nn]--)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.(?!>)|(?=>)))+)>"
@@ -48,7 +51,7 @@ _COMMON = compile_late(
 
 
 class AddressError(ValueError):
-    """A path that is refused; carries the reply to give."""
+    """A path was refused; carries the SMTP reply to send."""
 
     def __init__(self, code: int, enhanced: str, text: str) -> None:
         super().__init__(text)
@@ -58,21 +61,21 @@ class AddressError(ValueError):
 
 
 class Path(msgspec.Struct, frozen=True):
-    """One parsed path and what followed it."""
+    """One parsed path and the parameters after it."""
 
     address: str
     """Byte-exact, without brackets; empty for the null reverse-path."""
     parameters: str
-    """The text after the path, without the space that set it off."""
+    """The text after the path, without the space that separates them."""
 
 
 class Lenient(msgspec.Struct, frozen=True):
-    """Paths need not be written as RFC 5321 has it."""
+    """Options of lenient parsing, which accepts paths that RFC 5321 does not."""
 
     origin_domain: str
-    """Completes a name that has no domain."""
+    """The domain appended to a name that has none."""
     aliases: Mapping[str, str] = msgspec.field(default_factory=dict)
-    """Whose mail a name's is instead: full addresses by names in lower case; `*` is for all other names."""
+    """Lower-case bare name -> the full address that gets its mail; `*` stands for all other names."""
 
     def address_of(self, name: str) -> str:
         alias = self.aliases.get(name.lower()) or self.aliases.get(EVERY_NAME)
@@ -80,11 +83,11 @@ class Lenient(msgspec.Struct, frozen=True):
 
 
 def reverse_path(text: str, lenient: Lenient | None = None) -> Path:
-    """Read what follows `MAIL FROM:`.
+    """Parse what follows `MAIL FROM:`.
 
     Args:
-        text: decoded from UTF-8 with `surrogateescape`, so that bytes which were no UTF-8 are seen.
-        lenient: see `Lenient`; None: RFC 5321 alone.
+        text: decoded from UTF-8 with `surrogateescape`, so that invalid UTF-8 is detected.
+        lenient: see `Lenient`; None: only what RFC 5321 allows.
 
     Raises:
         AddressError: 501 5.1.7.
@@ -93,11 +96,11 @@ def reverse_path(text: str, lenient: Lenient | None = None) -> Path:
 
 
 def forward_path(text: str, lenient: Lenient | None = None) -> Path:
-    """Read what follows `RCPT TO:`; the one address without a domain is `postmaster` (RFC 5321 4.5.1).
+    """Parse what follows `RCPT TO:`; only `postmaster` may stand without a domain (RFC 5321 4.5.1).
 
     Args:
-        text: decoded from UTF-8 with `surrogateescape`, so that bytes which were no UTF-8 are seen.
-        lenient: see `Lenient`; `postmaster` gets a domain then, as every name does.
+        text: decoded from UTF-8 with `surrogateescape`, so that invalid UTF-8 is detected.
+        lenient: see `Lenient`; it completes `postmaster` with a domain, like every other name.
 
     Raises:
         AddressError: 501 5.1.3.
@@ -106,10 +109,10 @@ def forward_path(text: str, lenient: Lenient | None = None) -> Path:
 
 
 def check_address(address: str) -> None:
-    """Check one mailbox, without brackets.
+    """Validate one mailbox, given without brackets.
 
     Raises:
-        ValueError: its text says what is wrong.
+        ValueError: the address is invalid; the text says why.
     """
     _check(address, _DOT_STRING)
 
@@ -132,7 +135,7 @@ def _path(text: str, enhanced: str, bare_names: frozenset[str], lenient: Lenient
         if not parameters or parameters[0] == " ":
             return Path(found[1], parameters.strip(" "))
     try:
-        # Real clients put a space after the colon; RFC 5321 3.3 lets us take it.
+        # Real clients put a space after the colon; RFC 5321 3.3 permits servers to accept it.
         text = text.lstrip(" ")
         address, parameters = _unwrap(text) if lenient is None or "<" in text else _without_brackets(text)
         if address.lower() in bare_names:
@@ -172,7 +175,7 @@ def _without_brackets(text: str) -> tuple[str, str]:
 
 
 def _completed(address: str, lenient: Lenient) -> str:
-    """Return the address with a domain, which has no final dot."""
+    """Return the address with a domain and without a trailing dot."""
     if _local_part(address, _ODD_DOT_STRING) == address and not _NO_NAME.search(address):
         address = lenient.address_of(address)
     elif address.endswith(".") and not address.endswith("@."):
@@ -198,7 +201,7 @@ def _local_part(address: str, dot_string: re.Pattern[str]) -> str:
 
 
 def unquoted(local_part: str) -> str:
-    """Return a local part without the quotes and backslashes that it does not need (RFC 5321 4.1.2)."""
+    """Return a local part without unnecessary quotes and backslashes (RFC 5321 4.1.2)."""
     if not _QUOTED_STRING.fullmatch(local_part):
         return local_part
     name = re.sub(r"\\(.)", r"\1", local_part[1:-1])
@@ -208,9 +211,9 @@ def unquoted(local_part: str) -> str:
 
 
 def a_labels(domain: str) -> str:
-    """Return a domain as DNS has it, in lower case and A-labels (RFC 5890), without its final dot.
+    """Return a domain in its DNS form: lower case, A-labels (RFC 5890), no trailing dot.
 
-    What IDNA cannot encode, such as an underscore beside an umlaut, is only folded.
+    A domain that IDNA cannot encode, such as one with an underscore and an umlaut, is only lower-cased.
     """
     domain = domain.removesuffix(".")
     if domain.isascii():
@@ -240,12 +243,12 @@ def _check_domain(domain: str) -> None:
 
 
 def _check_literal(domain: str) -> None:
-    from ipaddress import IPv4Address, IPv6Address  # noqa: PLC0415 - rare, and cron starts us every minute
+    from ipaddress import IPv4Address, IPv6Address  # noqa: PLC0415 - rarely needed, and cron starts us every minute
 
     inside = domain[1:-1] if domain.endswith("]") else ""
     try:
         if inside[:5].lower() == "ipv6:":
-            # A zone (`%eth0`) means something on one host only, and RFC 5321 4.1.3 has none.
+            # A zone (`%eth0`) is meaningful on one host only, and RFC 5321 4.1.3 does not allow it.
             IPv6Address(inside[5:].replace("%", " "))
         else:
             IPv4Address(inside)
@@ -254,10 +257,11 @@ def _check_literal(domain: str) -> None:
 
 
 def _check_international(label: str) -> None:
-    import idna  # noqa: PLC0415 - its tables cost a fifth of our start-up, and few messages need them
+    import idna  # noqa: PLC0415 - loading its tables takes a fifth of our start-up, and few messages need them
 
     try:
-        # UTS 46 folds case first, as browsers do; it also makes other scripts' dots ours: see below.
+        # UTS 46 folds case first, as browsers do. It also maps the full stops of other scripts to ".", which
+        # is rejected below.
         encoded = idna.encode(label, uts46=True)
     except UnicodeError:
         encoded = b"."

@@ -1,14 +1,14 @@
-"""Who a message says it is from: the mailboxes of a From field (RFC 5322 3.6.2), read in linear time.
+"""Parse the mailboxes of a From field (RFC 5322 3.6.2) in linear time.
 
-Strict on purpose. It serves one question, whether a user may send as these people, and an address that this
-reader and a mail program read differently would be a way around the answer. What is not plainly a list of
-mailboxes is `None`.
+The parser is strict on purpose. It serves one check, whether a user may send as these authors, and an address
+that a mail program reads differently would bypass that check. The result for anything that is not clearly a
+list of mailboxes is `None`.
 """
 
 import re
 
-# What is in no atom, and in no display name without quotes. To name what is in them takes 10 ms at every
-# start: `re` expands a set that goes up to U+10FFFF.
+# Characters that may not occur in an atom, or in an unquoted display name. The sets are negated because
+# compiling positive ones takes 10 ms at each start: `re` expands a set that goes up to U+10FFFF.
 _SPECIAL = r'()<>@,;:\\"\[\]\x7f'
 _NO_ATOM = rf"\0-\x20{_SPECIAL}"
 _NO_NAME = rf"\0-\x08\x0e-\x1b{_SPECIAL}"
@@ -19,14 +19,14 @@ _NAME = rf"[^{_NO_NAME}]*+(?:{_QUOTED}[^{_NO_NAME}]*+)*"
 _MAILBOX = re.compile(rf"\s*+(?:(?P<name>{_NAME})<\s*+(?P<angle>{_ADDRESS})\s*+>|(?P<bare>{_ADDRESS}))\s*+")
 _MAX_MAILBOXES = 100
 _MAX_OCTETS = 64 * 1024
-"""More than so many mailboxes need. Each quoted string takes 200 octets of memory while a name is read."""
+"""More than `_MAX_MAILBOXES` need. Each quoted string takes 200 octets of memory while a name is parsed."""
 
 
 def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
-    """Read the value of a From field.
+    """Parse the value of a From field.
 
     Returns:
-        (display name as written, address) for each author, or None if it cannot be read with certainty.
+        (display name as written, address) for each author, or None if the value is ambiguous or malformed.
     """
     if len(value) > _MAX_OCTETS:
         return None
@@ -47,7 +47,7 @@ def mailboxes(value: bytes) -> list[tuple[str, str]] | None:
 
 
 def _without_comments(text: str) -> str | None:
-    """Put a blank in the place of each comment (RFC 5322 3.2.2), which may nest; None: one does not end."""
+    """Replace each comment (RFC 5322 3.2.2; they may nest) with a blank; None: one is not closed."""
     if "(" not in text and ")" not in text:
         return text
     kept: list[str] = []
@@ -64,6 +64,6 @@ def _without_comments(text: str) -> str | None:
         elif not depth:
             kept.append(word)
         elif word.startswith('"'):
-            # Inside a comment a quotation mark quotes nothing; such fields are left as they are.
+            # Inside a comment a quotation mark quotes nothing, and readers may disagree: give up.
             return None
     return None if depth else "".join(kept)

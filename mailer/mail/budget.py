@@ -1,14 +1,15 @@
-"""Budgets: how much may be sent through a provider, or to a domain, and how much was. Plain values.
+"""Sending budgets: how much may be sent through a provider or to a domain, and how much was. Plain values.
 
-What is counted (recipients or transactions) is *held* by a run from before its transaction begins, and *used*
-when the transaction has ended. The provider counts it at some instant in between. It stops counting here one
-window (a minute, an hour, a day) after it was used, so what takes its place begins at least one window after
-the provider counted the first: however the provider's windows lie, none sees more than is allowed. The price
-is the time that transactions take: at half a second each, 0.8 % of an allowance per minute.
+Budgets count recipients or transactions. A run *holds* a unit from before its transaction begins until the
+transaction has ended; from then on the unit is *used*. The provider counts it at some instant in between.
+Here it stops counting one window (a minute, an hour, a day) after it was used, so the unit that takes its
+place begins at least one window after the provider counted the first. Therefore no window of the provider
+sees more than is allowed, wherever its windows begin. The cost is the duration of transactions: at half a
+second each, 0.8 % of an allowance per minute.
 
-Instants are those of the boot clock, which nothing sets. Over a reboot nobody knows how long the host was
-off. At least the new boot's uptime has passed; more is believed only while the wall clock is. An error
-therefore keeps mail back, and never multiplies an allowance.
+Instants are those of the boot clock, which cannot be set. Across a reboot it is unknown how long the host was
+off: at least the new boot's uptime has passed, and more is assumed only while the wall clock is trusted. An
+error therefore delays mail, and never multiplies an allowance.
 """
 
 import math
@@ -24,37 +25,37 @@ from mailer.mail.clock import Reading
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 WINDOWS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 
-_FINE = 512
-"""Parts of a window within which instants need not be told apart: 0.2 % of an allowance."""
-_MOST = 2048
-"""Instants that are kept apart before those close together are merged."""
+_CELLS_PER_WINDOW = 512
+"""Cells per window; instants within one cell may be merged (an error of 0.2 % of an allowance)."""
+_MAX_INSTANTS = 2048
+"""Instants kept in a record before those in the same cell are merged."""
 
 
 class Counted(StrEnum):
     """What a budget counts."""
 
     RECIPIENTS = "recipients"
-    """As most providers do, by the day above all."""
+    """What most providers count, particularly per day."""
     MESSAGES = "messages"
-    """Transactions: a message to more recipients than `batchSize` takes several."""
+    """Transactions; a message to more recipients than `batchSize` needs several."""
 
 
 class WhenUsedUp(StrEnum):
-    """What becomes of mail while a budget is used up."""
+    """What happens to mail while a budget is exhausted."""
 
     WAIT = "wait"
     NEXT = "next"
-    """The next provider gets it; it waits only when there is none."""
+    """Send it through the next provider; it waits only if there is none."""
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """What may be used in one window."""
+    """The most that may be used in one window."""
 
     per: str
     """`minute`, `hour` or `day`."""
     most: int
     grows: float | None = None
-    """The instant at which more is allowed (`Terms.warm_up`)."""
+    """The instant at which the limit grows (`Terms.warm_up`); None: never."""
 
     @property
     def window(self) -> float:
@@ -65,13 +66,13 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What is allowed; 0: without limit."""
+    """The configured limits of a budget; 0: no limit."""
 
     per_minute: int = 0
     per_hour: int = 0
     per_day: int = 0
     warm_up: tuple[int, ...] = ()
-    """What the first day allows, the second, and so on, instead of `per_day`."""
+    """The limits of the first day, the second, and so on, which apply instead of `per_day`."""
     counted: Counted = Counted.RECIPIENTS
     when_used_up: WhenUsedUp = WhenUsedUp.WAIT
 
@@ -79,7 +80,12 @@ class Terms(msgspec.Struct, frozen=True):
         return bool(self.per_minute or self.per_hour or self.per_day or self.warm_up)
 
     def limits(self, began: float | None, now: float) -> Iterator[Limit]:
-        """Give the limits of this instant; args: began: when the warm-up began, None: now."""
+        """Yield the limits that apply now.
+
+        Args:
+            began: when the warm-up began; None: it begins now.
+            now: an instant of the boot clock.
+        """
         if self.per_minute:
             yield Limit("minute", self.per_minute)
         if self.per_hour:
@@ -94,35 +100,35 @@ class Terms(msgspec.Struct, frozen=True):
 
     @property
     def pause(self) -> float:
-        """Seconds for one, on the whole, when all of an allowance is used."""
+        """Average seconds between units when the whole allowance is used."""
         limits = [*self.limits(None, 0.0)]
         return max((limit.window / limit.most for limit in limits), default=0.0)
 
     @property
     def reserve(self) -> int:
-        """How much a run reserves at once: a hundredth of the smallest limit, to leave some to others."""
+        """Units a run reserves in one step: a hundredth of the smallest limit, to leave some for others."""
         return max(1, min((limit.most for limit in self.limits(None, 0.0)), default=0) // 100)
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was used of one budget; instants are seconds of the boot clock of `boot`."""
+    """The usage record of one budget; instants are seconds of the boot clock of `boot`."""
 
     of: str = ""
-    """The provider's account, or the domains."""
+    """Which budget this is: the provider's account, or the domains."""
     boot: str = ""
     uptime: float = 0.0
     """The boot clock when this was written."""
     at: str = ""
-    """The wall clock then, as the ledger writes times; empty: it was not believed."""
+    """The wall clock at that time, in the ledger's format; empty: the clock was not trusted."""
     began: float | None = None
     """When the warm-up began."""
     used: tuple[tuple[float, int], ...] = ()
-    """How many were used at which instant, the earliest first."""
+    """(instant, units used then), the earliest first."""
     held: dict[str, int] = {}
-    """What each run has reserved and not used yet, by the name of its lock."""
+    """Units that each run has reserved and not used yet, by the name of its lock."""
 
     def within(self, window: float, now: float) -> int:
-        """How many count against a window that ends now."""
+        """Return the units that count against a window that ends now, held ones included."""
         count = sum(self.held.values())
         for instant, number in reversed(self.used):
             if instant <= now - window:
@@ -132,25 +138,25 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left."""
+    """What is left of a budget."""
 
     free: int
     at: float
-    """The instant at which one is free again; now, or before, if one is. Later by one window at most, where
-    what others hold may come back unused."""
+    """The instant at which a unit is free again; now or earlier if one already is. It may be too late by up
+    to one window, since units that other runs hold may be given back unused."""
     limit: Limit | None
-    """What is used up; None: nothing."""
+    """The limit that is exhausted; None: none is."""
 
 
 def brought_forward(use: Use, reading: Reading, *, trusted: bool) -> Use:
-    """Express a record in the boot clock of now, and forget what no window counts any more.
+    """Convert a record to the current boot clock, and drop what no window counts any more.
 
-    What runs of another boot held counts as used when this boot began: a power cut ended them before that.
+    Units held by runs of an earlier boot count as used when this boot began, since those runs ended by then.
 
     Args:
         use: the record.
         reading: the clocks now.
-        trusted: the wall clock is believed.
+        trusted: whether the wall clock is trusted.
     """
     now = reading.uptime
     if use.uptime and (use.boot != reading.boot or now < use.uptime):
@@ -169,15 +175,15 @@ def brought_forward(use: Use, reading: Reading, *, trusted: bool) -> Use:
         boot=reading.boot,
         uptime=now,
         at=clock.rfc3339(reading.wall) if trusted else "",
-        used=tuple(_merged(kept, now) if len(kept) > _MOST else kept),
+        used=tuple(_merged(kept, now) if len(kept) > _MAX_INSTANTS else kept),
     )
 
 
 def _merged(used: Iterable[tuple[float, int]], now: float) -> list[tuple[float, int]]:
-    """Merge instants that are close together for their age into the last of them."""
+    """Merge the instants of each cell into its latest; cells are larger for older instants."""
     cells: dict[tuple[float, float], tuple[float, int]] = {}
     for instant, number in used:
-        cell = next(w for w in (*WINDOWS.values(), math.inf) if now - instant < w) / _FINE
+        cell = next(w for w in (*WINDOWS.values(), math.inf) if now - instant < w) / _CELLS_PER_WINDOW
         key = cell, instant // cell
         last, count = cells.get(key, (instant, 0))
         cells[key] = max(last, instant), count + number
@@ -185,7 +191,7 @@ def _merged(used: Iterable[tuple[float, int]], now: float) -> list[tuple[float, 
 
 
 def room(terms: Terms, use: Use, now: float) -> Room:
-    """Tell how much is left of all limits together."""
+    """Return how much is left under all limits together."""
     free, at, scarce = 1_000_000_000, now, None
     for limit in terms.limits(use.began, now):
         left = limit.most - use.within(limit.window, now)
@@ -198,7 +204,7 @@ def room(terms: Terms, use: Use, now: float) -> Room:
 
 
 def _frees(used: Sequence[tuple[float, int]], limit: Limit, now: float, needed: int) -> float:
-    """Tell when so many are free again, at the latest."""
+    """Return the latest instant at which `needed` units are free again."""
     at = now + limit.window
     for instant, number in used:
         if instant > now - limit.window:
@@ -210,13 +216,13 @@ def _frees(used: Sequence[tuple[float, int]], limit: Limit, now: float, needed: 
 
 
 def reserved(terms: Terms, use: Use, holder: str, count: int, now: float) -> Use:
-    """Add to what a run holds; the first of a warm-up begins it."""
+    """Add units to what a run holds; the first reservation under a warm-up starts the warm-up."""
     began = (now if use.began is None else use.began) if terms.warm_up else None
     return replace(use, began=began, held={**use.held, holder: use.held.get(holder, 0) + count})
 
 
 def settled(use: Use, holder: str, used: Iterable[tuple[float, int]], left: int) -> Use:
-    """Record what a run has used, and that it holds so many from here on."""
+    """Record what a run has used, and that it now holds `left` units."""
     held = {name: count for name, count in use.held.items() if name != holder}
     if left:
         held[holder] = left
@@ -224,23 +230,23 @@ def settled(use: Use, holder: str, used: Iterable[tuple[float, int]], left: int)
 
 
 def forfeited(use: Use, dead: Iterable[str], now: float) -> Use:
-    """Count what dead runs held as used now: nobody knows when, and whether, they used it."""
+    """Count what dead runs held as used now, since it is unknown whether and when they used it."""
     for name in dead:
         use = settled(use, name, [(now, use.held[name])], 0)
     return use
 
 
 class Spent(msgspec.Struct, frozen=True):
-    """One limit, as it is shown."""
+    """The usage of one limit, for display."""
 
     limit: Limit
     used: int
     free_at: float | None
-    """In seconds since the epoch, if all of it is used: when one is free again."""
+    """Seconds since the epoch at which a unit is free again; None: one is free now."""
 
 
 def spent(terms: Terms, use: Use, reading: Reading) -> tuple[Spent, ...]:
-    """Tell what is used of each limit, by a record that was brought forward to this reading."""
+    """Return the usage of each limit, from a record that was brought forward to this reading."""
     now = reading.uptime
     found = []
     for limit in terms.limits(use.began, now):

@@ -1,7 +1,7 @@
-"""Time as the rest of the house passes it around: seconds since the epoch in, RFC 3339 text out.
+"""Types for clocks, and conversion between seconds since the epoch and RFC 3339 text.
 
-Nobody below `cli` reads a clock: functions that need the time take a `Clock`, so that tests can
-turn it back a year (a host whose battery died does).
+Only `cli` reads a clock. Functions elsewhere that need the time take a `Clock`, so that tests can turn it
+back a year, as happens on a host whose battery died.
 """
 
 from collections.abc import Callable
@@ -11,30 +11,30 @@ from functools import lru_cache
 import msgspec
 
 Clock = Callable[[], float]
-"""Returns seconds since the epoch, as `time.time` does; it may jump."""
+"""A function that returns seconds since the epoch, as `time.time` does; its values may jump."""
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One look at this host's clocks."""
+    """One reading of this host's clocks."""
 
     wall: float
     """Seconds since the epoch; may be wrong, and jump."""
     boot: str
-    """This boot's id; empty where the kernel does not tell."""
+    """This boot's id; empty where the kernel does not provide one."""
     uptime: float
-    """Seconds since this boot, suspended time included (CLOCK_BOOTTIME): never set, never jumps."""
+    """Seconds since this boot, including suspended time (CLOCK_BOOTTIME); cannot be set and never jumps."""
     awake: float | None = None
-    """Seconds of these without suspended time (CLOCK_MONOTONIC); None: not known."""
+    """Seconds since this boot, excluding suspended time (CLOCK_MONOTONIC); None: not known."""
 
 
 class Clocks(msgspec.Struct, frozen=True):
-    """Where readings come from."""
+    """The clocks that `read` reads."""
 
     wall: Clock
     uptime: Clock
     boot: str
     synchronized: Callable[[], bool] = lambda: False
-    """Whether a time server has told the kernel, since the wall clock was last set, that it keeps it."""
+    """Whether the kernel considers the wall clock synchronized with a time server since it was last set."""
     awake: Clock | None = None
     """As `Reading.awake`."""
 
@@ -43,19 +43,19 @@ class Clocks(msgspec.Struct, frozen=True):
 
 
 def rfc3339(seconds: float) -> str:
-    """Write a time as the spool and the ledger do: UTC, microseconds, `Z`."""
+    """Format a time as the spool and the ledger do: UTC, microseconds, `Z`."""
     whole, micro = divmod(round(seconds * 1_000_000), 1_000_000)
     return f"{_to_the_second(whole)}.{micro:06d}Z"
 
 
-# Every message has a handful of times within one second, and strftime takes longer than all else about them.
+# Each message has several times within the same second, and strftime is most of the cost of formatting them.
 @lru_cache(maxsize=16)
 def _to_the_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def seconds(text: str) -> float:
-    """Read what `rfc3339` wrote.
+    """Parse a time that `rfc3339` formatted.
 
     Raises:
         ValueError: the text is not such a time, or has no zone.

@@ -1,7 +1,7 @@
-"""Addresses in a header that have no domain: cron writes `From: root (Cron Daemon)`, and DKIM wants a domain.
+"""Append a domain to bare names in a header: cron writes `From: root (Cron Daemon)`, and DKIM needs a domain.
 
-A byte edit: the domain is put behind the name, and no other byte changes. What is not plainly a list of
-mailboxes stays as it is. Everything here is linear in the header.
+The edit is bytewise: the domain is inserted after the name, and no other byte changes. A field that is not
+clearly a list of mailboxes is not changed. Everything here is linear in the header.
 """
 
 import re
@@ -10,21 +10,21 @@ _VALUE = re.compile(
     rb"^((?:resent-)?(?:from|sender|reply-to|to|cc)[ \t]*:)([^\n]*(?:\n[ \t][^\n]*)*)",
     re.MULTILINE | re.IGNORECASE,
 )
-# Each alternative begins with a byte that no other one takes.
+# Each alternative begins with a byte that no other alternative accepts.
 _TOKEN = re.compile(
     rb'(?P<quoted>"[^"\\\r\n]*")|(?P<comment>\([^()\\]*\))|(?P<blank>[ \t\r\n]+)|(?P<mark>[<>,])'
     rb'|(?P<word>[^\x00-\x20\x7f"(),:;<>\\\[\]]+)'
 )
 _NAME = re.compile(rb"[A-Za-z0-9_.+-]+")
-"""A login's, and nothing that a server could read as a route."""
+"""A login name; excludes characters with which a server might read it as a route."""
 
 
 def completed(head: bytes, domain: str) -> bytes:
-    """Return a header whose author and recipient fields have a domain behind each bare name.
+    """Return the header with a domain after each bare name in its author and recipient fields.
 
     Args:
         head: the header, each field with its line end.
-        domain: ASCII.
+        domain: the domain, in ASCII.
     """
     addition = b"@" + domain.encode()
     return _VALUE.sub(lambda found: found[1] + _edited(found[2], addition), head)
@@ -39,7 +39,7 @@ def _edited(value: bytes, addition: bytes) -> bytes:
 
 
 def _bare_names(value: bytes) -> list[int]:
-    """Return where each bare name of a list of mailboxes ends; none, if it is not such a list."""
+    """Return the end offset of each bare name in a list of mailboxes; empty if it is not such a list."""
     ends: list[int] = []
     words: list[re.Match[bytes]] = []
     at, angle, closed = 0, False, False

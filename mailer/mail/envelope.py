@@ -1,4 +1,4 @@
-"""The envelope (RFC 5321 2.3.1): sender, recipients and their parameters, apart from the header."""
+"""The envelope (RFC 5321 2.3.1): sender, recipients and their parameters, separate from the header."""
 
 import msgspec
 
@@ -13,15 +13,15 @@ class Recipient(msgspec.Struct, frozen=True):
     """ORCPT of RFC 3461 4.2, still xtext-encoded (`rfc822;bob@example.net`); empty: not given."""
 
     def wants(self, kind: str) -> bool:
-        """Tell whether the sender asked to hear of `SUCCESS`, `FAILURE` or `DELAY`.
+        """Return whether the sender wants a DSN of this kind: `SUCCESS`, `FAILURE` or `DELAY`.
 
-        Who did not say hears of failures and delays (RFC 3461 4.1).
+        Without NOTIFY the sender gets DSNs for failures and delays (RFC 3461 4.1).
         """
         return kind in (self.notify.split(",") if self.notify else ("FAILURE", "DELAY"))
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """One transaction's sender, recipients and options."""
+    """The sender, recipients and options of one transaction."""
 
     sender: str
     """The reverse-path without brackets; the empty string is the null sender `<>`."""

@@ -1,33 +1,33 @@
-"""What a look at one thing found, for an operator: the words of `mailer doctor` and `mailer dkim check`."""
+"""Findings: the results of single checks that `mailer doctor` and `mailer dkim check` print."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Grade(StrEnum):
-    """How a finding stands."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """Mail goes on; something near it is missing, weak, or soon will be."""
+    """Mail still flows; something related is missing or weak, or soon will be."""
     PROBLEM = "problem"
-    """Mail will be refused, wait, or be lost, or a program will not start."""
+    """Mail will be refused, delayed or lost, or a program will not start."""
     UNKNOWN = "unknown"
-    """Nobody could tell; ask again."""
+    """The check got no answer; it may succeed later."""
     SKIPPED = "skipped"
-    """Not looked at, and why."""
+    """The check was not made; `Finding.found` says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     about: str
-    """The name that was asked for, the file, or the server."""
+    """The subject of the check: a DNS name, a file or a server."""
     what: str
-    """One word for what was looked at: `key`, `spf`, `fsync`, `tls`."""
+    """The name of the check, one word: `key`, `spf`, `fsync`, `tls`."""
     grade: Grade
     found: str
     todo: str = ""
     always_shown: bool = False
-    """Also where it is well: something that the operator has opened to others."""
+    """Print the finding even when it is `OK`: the operator has opened something to other hosts or users."""

@@ -1,23 +1,24 @@
-"""A From field with another address: what `rewriteFrom` makes of a header."""
+"""Replace the address in a From field, for `rewriteFrom`."""
 
 import re
 
 from mailer.mail import header
 from mailer.mail.author import mailboxes
 
-# In a field that is not a plain list of mailboxes (a group, an odd comment): what a reply could go to.
+# Finds an address to reply to in a field that is not a plain list of mailboxes (a group, an odd comment).
 _ADDRESS = re.compile(rb"[^\s<>,:;@]@[^\s<>,:;@]")
 
 
 def new_author(head: bytes, address: str, *, reply_to: bool) -> bytes:
-    """Write the From field that is to stand in place of the header's own, or where there is none.
+    """Build the From field that replaces the header's own, or that is added when it has none.
 
-    The display name stays, as it was written.
+    The display name is kept as written.
 
     Args:
         head: the header, with at most one From field.
-        address: the author's from now on.
-        reply_to: also write a Reply-To with the old value, unless there is one, or no address to reply to.
+        address: the author's new address.
+        reply_to: also build a Reply-To with the old value, unless the header has one or the old value
+            contains no address.
 
     Returns:
         The new fields, each with its line end.

@@ -1,8 +1,8 @@
-"""A message's header as bytes: where it ends, which fields it has, and dropping some; never parsed further.
+"""Find, count and drop fields of a message header, as bytes, without parsing them further.
 
-It ends at the first empty line. Lines that are no field (an mbox `From ` line, one without a colon) are
-passed over, as whoever signs the message passes over them: two readers who disagree on what is a field let a
-second From through. Everything here is linear in the header, and the header is bounded.
+The header ends at the first empty line. Lines that are not fields (an mbox `From ` line, a line without a
+colon) are skipped, as the code that signs the message skips them: if two readers disagree on what is a field,
+a second From can slip through. Everything here is linear in the header, and the header is bounded.
 """
 
 import re
@@ -15,17 +15,17 @@ from mailer.mail.lazy_pattern import compile_late
 MAX_HEADER = 512 * 1024
 """Octets. Exim: 1 MiB; Gmail: 500 KB. A To field with 10,000 addresses fits."""
 MAX_FIELDS = 10_000
-"""Exim and Postfix have no such limit; the longest header that we know of in the wild has some hundreds."""
+"""Exim and Postfix have no such limit; the longest real header that we know of has a few hundred fields."""
 MAX_RECEIVED = 100
-"""With our own; RFC 5321 6.3 wants 100 at least before a message counts as looping."""
+"""Received fields, our own included; RFC 5321 6.3 sets a loop limit of at least 100."""
 
 _BLOCK = 64 * 1024
 _END = b"\r\n\r\n"
-# RFC 5322 2.2: printable characters but the colon; 4.5.3 lets old software put blanks before the colon.
+# RFC 5322 2.2: printable characters except the colon; 4.5.3 (obsolete syntax) allows blanks before it.
 _NAMES = compile_late(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 
 
-# A line up to its colon, unless it goes on with the field before; names of ours are short.
+# A line up to its colon, unless it is a continuation line; the names that we look for are short.
 _NEARLY = compile_late(rb"^(?![ \t])([^:\n]{4,80}):", re.MULTILINE)
 _NOISE = compile_late(rb"[^!-~]+")
 
@@ -35,7 +35,7 @@ class HeaderTooLarge(ValueError):
 
 
 class HeaderReader:
-    """Gathers a message from its start until the header is whole."""
+    """Buffers a message from its start until the header is complete."""
 
     def __init__(self) -> None:
         self._gathered = bytearray()
@@ -44,14 +44,14 @@ class HeaderReader:
         """Take the next bytes of the message.
 
         Returns:
-            The header, each field with its line end, and what followed it, the empty line first; None: it
-            goes on.
+            The header, each field with its line end, and the rest, which begins with the empty line. None:
+            the header is not complete yet.
 
         Raises:
-            HeaderTooLarge: nothing is kept any more.
+            HeaderTooLarge: the buffered bytes have been discarded.
         """
         if not self._gathered and (end := _end(data, 0)) is not None:
-            # Nearly every header comes in one piece.
+            # Nearly every header arrives in one piece.
             return data[:end], data[end:]
         searched = max(0, len(self._gathered) - 3)
         self._gathered += data
@@ -63,7 +63,7 @@ class HeaderReader:
         return None
 
     def finish(self) -> bytes:
-        """The message is over, and no empty line came: all of it was header."""
+        """Return the header of a message that ended without an empty line: all of it is header."""
         return bytes(self._gathered)
 
 
@@ -71,10 +71,11 @@ def read_header(read: Callable[[int, int], bytes]) -> bytes:
     """Return the header of a message, each field with its line end.
 
     Args:
-        read: gives at most so many bytes from an offset into the message; none at its end.
+        read: called with an offset into the message and a size; returns at most that many bytes, and none
+            at the end.
 
     Raises:
-        HeaderTooLarge: it does not end in time.
+        HeaderTooLarge: the header has more than `MAX_HEADER` octets.
     """
     reader, offset = HeaderReader(), 0
     while block := read(offset, _BLOCK):
@@ -85,7 +86,7 @@ def read_header(read: Callable[[int, int], bytes]) -> bytes:
 
 
 def _end(data: bytes | bytearray, start: int) -> int | None:
-    """Find the empty line from `start` on; a message may begin with it."""
+    """Return the offset of the empty line at or after `start`, or None; a message may begin with it."""
     if not start and data.startswith(b"\r\n"):
         return 0
     found = data.find(_END, start)
@@ -93,16 +94,16 @@ def _end(data: bytes | bytearray, start: int) -> int | None:
 
 
 def counts(header: bytes, names: Collection[bytes]) -> dict[bytes, int]:
-    """Count the fields that have each of these names, given in lower case.
+    """Count the fields of each of these names, which are given in lower case.
 
     Raises:
-        HeaderTooLarge: it has more octets or fields than any message needs.
+        HeaderTooLarge: the header has more than `MAX_HEADER` octets or `MAX_FIELDS` fields.
     """
     if len(header) > MAX_HEADER:
         raise HeaderTooLarge
     lines = b"\n" + header.lower()
-    # Measured: 3 us for a usual header, against 20 with the pattern, which is needed when a name goes on
-    # after one of ours, be it with the blank that old software puts before the colon.
+    # Measured: 3 us for a usual header, against 20 us with the pattern. The pattern is needed when the header
+    # has longer names that begin with one of these, or blanks before a colon.
     if lines.count(b"\n") <= MAX_FIELDS and (plain := _plain_counts(lines, names)) is not None:
         return plain
     found = _NAMES.findall(lines)
@@ -113,7 +114,7 @@ def counts(header: bytes, names: Collection[bytes]) -> dict[bytes, int]:
 
 
 def _plain_counts(lines: bytes, names: Collection[bytes]) -> dict[bytes, int] | None:
-    """Count them where the colon follows each of these names at once; None: not everywhere."""
+    """Count fields whose colon directly follows the name; None: some line needs the pattern."""
     counts = dict.fromkeys(names, 0)
     for name in names:
         if count := lines.count(b"\n" + name):
@@ -124,20 +125,20 @@ def _plain_counts(lines: bytes, names: Collection[bytes]) -> dict[bytes, int] | 
 
 
 def first(header: bytes, name: bytes) -> bytes | None:
-    """Return the first of `values`, or None where there is none."""
+    """Return the first of `values`, or None if the field is missing."""
     found = _fields((name,)).search(header)
     return found.group(1).removesuffix(b"\r\n") if found else None
 
 
 def values(header: bytes, name: bytes) -> list[bytes]:
-    """Return what stands behind the colon of each field of this name, folding kept, without the line end."""
+    """Return the value of each field of this name, still folded, without the final line end."""
     return [found.group(1).removesuffix(b"\r\n") for found in _fields((name,)).finditer(header)]
 
 
 def resembles(header: bytes, names: Collection[str]) -> bool:
-    """Tell whether a line is not a field of these names, and some reader may take it for one.
+    """Return whether some line is not a field of these names, but could be taken for one by some readers.
 
-    Such as a byte order mark or a vertical tab before the name, or between it and the colon.
+    An example is a byte order mark or a vertical tab before the name, or between it and the colon.
     """
     wanted = {name.lower().encode() for name in names}
     for found in _NEARLY.finditer(header):
@@ -148,13 +149,13 @@ def resembles(header: bytes, names: Collection[str]) -> bool:
 
 
 def without(header: bytes, names: Collection[bytes]) -> bytes:
-    """Drop every field that has one of these names; all other bytes stay."""
+    """Return the header without the fields of these names; all other bytes stay."""
     return _fields(tuple(names)).sub(b"", header)
 
 
 @lru_cache(maxsize=16)
 def _fields(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Match whole fields of these names, with their continuation lines; the value is group 1."""
+    """Return a pattern for whole fields of these names, continuation lines included; group 1 is the value."""
     words = b"|".join(map(re.escape, names))
     return re.compile(
         rb"^(?:" + words + rb")[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z))", re.MULTILINE | re.IGNORECASE

@@ -1,17 +1,17 @@
-"""Host names as receivers judge them in EHLO (RFC 5321 4.1.1.1, 4.1.4): full ones, that DNS may have."""
+"""Check host names as receivers do in EHLO (RFC 5321 4.1.1.1, 4.1.4): they want fully qualified names."""
 
 import ipaddress
 
 from mailer.mail.lazy_pattern import compile_late
 
 _LABEL = compile_late(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-# RFC 6761 6.3, RFC 6762 22.1, RFC 9476; ICANN has set `internal` aside; the others are what routers hand out.
+# RFC 6761 6.3, RFC 6762 22.1, RFC 9476; ICANN has reserved `internal`; routers assign the others.
 _PRIVATE = frozenset({"localhost", "localdomain", "local", "internal", "lan", "home", "alt", "invalid"})
 _REFUSED = "and receivers refuse it in EHLO"
 
 
 def fault(name: str) -> str:
-    """Say why receivers refuse a name in EHLO; empty: they do not, as far as the name itself tells."""
+    """Return why receivers refuse a name in EHLO; empty: nothing in the name itself gives a reason."""
     if name.startswith("[") and is_address(name.strip("[]").removeprefix("IPv6:")):
         return "is an address, which many receivers refuse in EHLO"
     labels = name.removesuffix(".").split(".")
@@ -27,7 +27,7 @@ def fault(name: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is an IP address."""
+    """Return whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -36,9 +36,9 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, as it is written or as a socket names it, is this one.
+    """Return whether a host, as configured or as a socket reports it, is this host.
 
-    That is `localhost` (RFC 6761 6.3), or a loopback address; one of IPv4 that is written as IPv6 counts.
+    That holds for `localhost` (RFC 6761 6.3) and for loopback addresses, IPv4-mapped IPv6 ones included.
     """
     name = host.lower().removesuffix(".")
     if name == "localhost":

@@ -1,6 +1,6 @@
-"""Regular expressions that are compiled when they are first used.
+"""Regular expressions that are compiled at their first use.
 
-Compiling one takes 0.1 to 0.7 ms, and a program that cron starts each minute uses few of those it has.
+Compiling one takes 0.1 to 0.7 ms, and a program that cron starts each minute uses few of its patterns.
 """
 
 import re
@@ -10,7 +10,7 @@ _METHODS = ("match", "fullmatch", "search", "sub", "split", "findall", "finditer
 
 
 def compile_late(pattern: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
-    """Return what has the methods of `re.compile`'s result; a wrong pattern is found at its first use."""
+    """Return an object with the methods of a compiled pattern; a syntax error is raised at its first use."""
     return cast("re.Pattern[AnyStr]", _Late(pattern, flags))
 
 
@@ -22,7 +22,7 @@ class _Late(Generic[AnyStr]):
         if name not in _METHODS:
             raise AttributeError(name)
         compiled = re.compile(*self._wanted)
-        # From here on a call costs what one of the compiled pattern does.
+        # From here on a call costs as much as one to the compiled pattern.
         for each in _METHODS:
             setattr(self, each, getattr(compiled, each))
         return getattr(compiled, name)

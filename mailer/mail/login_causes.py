@@ -1,8 +1,8 @@
-"""Why a login does not work: the causes that providers have names for, and what to do about each.
+"""Recognize why a login fails: causes that providers have names for, and what to do about each.
 
-A table of plain values. A text is a server's reply, with the mechanism behind it when a token was refused, or
-what there was instead of a token: `no access token from HOST: ...`. The first row that fits counts, so the
-special ones come first.
+A table of plain values. Its input is a text: a server's reply, followed by the mechanism if a token was
+refused, or, if no token could be had, `no access token from HOST: ...`. The first row that matches counts, so
+the specific rows come first.
 
 Sources: Microsoft, "Microsoft Entra authentication and authorization error codes", "Authenticate an IMAP, POP
 or SMTP connection using OAuth", "Resolve Microsoft Graph authorization errors"; Google, "Using OAuth 2.0 for
@@ -17,28 +17,29 @@ import msgspec
 from mailer.mail.lazy_pattern import compile_late
 
 NO_TOKEN = "no access token"  # noqa: S105 - the beginning of a message
-"""How a text begins when there was nothing to log in with; it goes on with ` from HOST: WHY`."""
+"""The prefix of a text when no token could be had; ` from HOST: WHY` follows it."""
 
 BY_TOKEN = "by access token"  # noqa: S105 - the same
-"""What stands behind a server's reply to a login with a token."""
+"""The suffix of a text: the reply answered a login with a token."""
 
 _AGAIN = "then type `mailer providers reset {typed}` and `mailer spool retry --all`."
 _BY_ITSELF = "mail goes on by itself."
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """One cause."""
+    """One reason why logins fail."""
 
     name: str
-    """In one word, for programs."""
+    """A one-word identifier, for programs."""
     sign: re.Pattern[str]
+    """Matches the texts that this cause explains."""
     what: str
-    """In plain words."""
+    """The cause in plain words."""
     todo: str
-    """What to do; `{name}` stands for the provider's name, `{typed}` for the same in a command."""
+    """What to do; `{name}` is replaced by the provider's name, `{typed}` by the same quoted for a shell."""
 
     def advice(self, provider: str) -> str:
-        """Say what to do about it at a provider."""
+        """Return what to do about this cause at a provider."""
         return self.todo.format(name=provider, typed=shlex.quote(provider))
 
 
@@ -94,7 +95,7 @@ CAUSES = (
         """Upload the certificate of `auth.certificate` to the application's registration (Certificates &
         secrets), or name the one that is there; type `mailer reload`; {again}""",
     ),
-    # Behind what servers say clearly: theirs counts, whatever the clocks show.
+    # After the rows above: if the server names a clear reason, that counts, whatever the clocks show.
     _clock_skew(r"this host's clock is \d+"),
     _cause(
         "loginRefused",
@@ -180,7 +181,7 @@ CAUSES = (
     ),
     _cause(
         "basicLoginRemoved",
-        # Not by 550 5.7.30 alone: Google says that of mail without DKIM.
+        # 550 5.7.30 alone does not suffice: Google also uses it for mail without DKIM.
         r"basic authentication is (disabled|not supported)",
         "logins with a password are no longer taken",
         "Log in with OAuth 2.0: set `auth` of this provider to type oauth2 (see the README); {again}",
@@ -278,5 +279,5 @@ CAUSES = (
 
 
 def cause_of(text: str) -> Cause | None:
-    """Return the cause that a text names; None: it is about something else, or not known."""
+    """Return the cause that a text names; None: the text is not about a login, or the cause is not known."""
     return next((cause for cause in CAUSES if cause.sign.search(text)), None)

@@ -1,7 +1,7 @@
-"""Keeps secrets out of what a server says, in every encoding in which it may quote what we sent.
+"""Mask secrets in a server's reply, in every encoding in which the server may quote our request.
 
-A server may quote a form as it was posted, a JSON text, a canonical request with all its headers, or a header
-of Basic; and it may quote the beginning only.
+A server may quote a posted form, a JSON text, a canonical request with all its headers, or a Basic
+authorization header, and it may quote only the beginning.
 """
 
 import re
@@ -11,23 +11,23 @@ from collections.abc import Iterable, Iterator
 MASK = "***"
 
 _SHORTEST = 6
-"""Characters; less is a syllable of honest words."""
+"""Characters of the shortest secret that is masked; shorter ones occur inside ordinary words."""
 _BEGINNING = 16
-"""Characters of a long secret that are as good as all of it: a server may quote its beginning only."""
+"""Characters of a long secret that are masked even if the rest is cut off."""
 _WHOLE = 2048
-"""Characters up to which all of a secret is looked for; it may have spaces in it."""
+"""Characters of the longest secret that is also matched as a whole, since it may contain spaces."""
 _PERCENT = r"%(?:25)*"
-"""A form that is encoded once more has the percent sign as `%25`."""
+"""A percent sign, which is `%25` in a form that was encoded again."""
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return a text without the secrets, however they are encoded; those of under 6 characters stay."""
+    """Return a text with the secrets masked, however they are encoded; those under 6 characters stay."""
     forms = [form for secret in sorted(_known(secrets), key=len, reverse=True) for form in _forms(secret)]
     return re.sub("|".join(forms), MASK, text, flags=re.IGNORECASE) if forms else text
 
 
 def _known(secrets: Iterable[str]) -> set[str]:
-    """Return the secrets that are long enough; of a JWT also its parts, which a server may quote alone."""
+    """Return the secrets that are long enough, and the parts of each JWT, which a server may quote alone."""
     found = set(secrets)
     found |= {part for one in found if one.startswith("eyJ") for part in one.split(".")}
     return {one for one in found if len(one) >= _SHORTEST}
@@ -42,7 +42,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _character(character: str) -> str:
-    """Match a character as it is, percent-encoded (RFC 3986 2.1), or escaped as in JSON or HTML."""
+    """Return a pattern for one character: literal, percent-encoded (RFC 3986 2.1), JSON- or HTML-escaped."""
     if character.isascii() and character.isalnum():
         return character
     octets = character.encode("utf-8", "surrogatepass")
@@ -63,16 +63,16 @@ def _character(character: str) -> str:
         "\t": r"\\t",
     }
     forms += [named[character]] if character in named else []
-    # JSON, and a shell's quoting, have a backslash before some.
+    # JSON and shell quoting put a backslash before some characters.
     forms += [r"\\" + re.escape(character)] if character in "\"/\\'" else []
     return f"(?:{'|'.join(forms)})"
 
 
 def _base64(secret: bytes) -> Iterator[str]:
-    """Match base64 of a text that has the secret in it, such as that of Basic or of AUTH PLAIN."""
+    """Yield patterns for base64 of a text that contains the secret, as in Basic or AUTH PLAIN."""
     for before in range(3):
         encoded = b64encode(bytes(before) + secret).decode().rstrip("=")
-        # The first characters have bits of what stands before, the last of what follows.
+        # The first characters also encode bits of the preceding text, the last ones of the following text.
         known = encoded[(0, 2, 3)[before] : (before + len(secret)) * 8 // 6][:_BEGINNING]
         form = "".join({"+": r"(?:[+-]|%2b)", "/": r"(?:[/_]|%2f|\\/)"}.get(each, each) for each in known)
         yield rf"{form}(?:[\w+/=-]|%2b|%2f|%3d|\\/)*"

@@ -1,4 +1,4 @@
-"""What became of a recipient: the words that the journal, the ledger and the operator share."""
+"""Outcomes: the status of a recipient after an attempt, in the terms of the journal and the ledger."""
 
 from enum import StrEnum
 
@@ -6,77 +6,77 @@ import msgspec
 
 
 class Status(StrEnum):
-    """One recipient's state (RFC 3464 2.3.3 calls these actions; the words are Postfix's)."""
+    """The state of one recipient (RFC 3464 2.3.3 calls these actions; the words are Postfix's)."""
 
     PENDING = "pending"
     """Not tried yet."""
     SENT = "sent"
-    """The next hop took responsibility."""
+    """The next hop took responsibility for it."""
     DEFERRED = "deferred"
     """Tried, and will be tried again."""
     BOUNCED = "bounced"
-    """Refused for good."""
+    """Refused permanently."""
     EXPIRED = "expired"
     """Not delivered within the maximum age."""
     UNCERTAIN = "uncertain"
-    """The message was handed over whole and the final reply was lost: delivered or not, nobody knows."""
+    """The message was transmitted completely and the final reply was lost: it may or may not be delivered."""
 
     @property
     def final(self) -> bool:
-        """Nothing more will be tried for it, unless the operator says so."""
+        """Whether no further attempt follows, unless the operator asks for one."""
         return self in FINAL
 
 
 FINAL = frozenset({Status.SENT, Status.BOUNCED, Status.EXPIRED})
-"""As `Status.final`, for those that ask it of each recipient of each message."""
+"""The statuses with `Status.final`; a set is faster for callers that test each recipient of each message."""
 
 
 class Scope(StrEnum):
-    """Whose trouble it is, from narrow to wide; the wider it is, the less it says about the mail."""
+    """What a failure concerns, from narrow to wide; the wider, the less it says about the message."""
 
     RECIPIENT = "recipient"
     """This recipient at this next hop."""
     MESSAGE = "message"
     """This message, for any recipient."""
     HOST = "host"
-    """This host or connection: any other may take the mail."""
+    """This host or connection; any other host may accept the mail."""
     PROVIDER = "provider"
-    """Our account or standing there: credentials, quota, policy."""
+    """Our account or reputation at the provider: credentials, quota, policy."""
     LOCAL = "local"
-    """Ourselves: disk, memory, configuration."""
+    """This host: disk, memory, configuration."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What one attempt did for one recipient."""
+    """The result of one attempt for one recipient."""
 
     address: str
     status: Status
     hop: str
     """The next hop as the operator knows it, such as `smtp.example.com[192.0.2.1]:587` or `local`. Without a
-    port: what we say ourselves of a domain or a host, which was not asked."""
+    port, the outcome is our own conclusion about a domain or host that was not contacted."""
     reply: str
-    """The remote's own words, or the system's; printable, one line."""
+    """The server's reply, or the system's error message; printable, one line."""
     scope: Scope = Scope.RECIPIENT
     tls: str = ""
-    """TLS version, cipher and whether the certificate was verified; or empty."""
+    """TLS version, cipher and whether the certificate was verified; empty: no TLS."""
     phase: str = ""
     """Which step of the session the reply answered, as `send.phase` names it; empty: not known."""
     unclear: bool = False
-    """Deferred, though refused for good, since it is not clear why: to be asked once more."""
+    """Deferred once although the refusal was permanent, because its reason is not clear."""
     action: str = ""
-    """Sent, and the sender asked to hear of it, which the next hop will not see to: `relayed` when it cannot
-    (RFC 3461 5.2.2), `delivered` when there is none."""
+    """Set for a sent recipient if the sender asked for a success DSN that we must send: `relayed` if the next
+    hop does not support DSNs (RFC 3461 5.2.2), `delivered` if there is no next hop."""
 
 
 SUPPRESSION_LIST = "suppression list"
-"""The hop of an outcome that nobody was asked for: the operator's list has the recipient, or its domain."""
+"""The hop of outcomes without contact to a server: the operator's list has the recipient or its domain."""
 
 
 def server_of(hop: str) -> str:
-    """Return the hop without our login there, where it is named with one: senders need not know that."""
+    """Return the hop without our login name, which some hops include and senders need not see."""
     return hop.rpartition("@")[2]
 
 
 def was_asked(hop: str) -> bool:
-    """Tell whether an outcome at a hop is the hop's own word, and not what we found out about it."""
+    """Return whether an outcome is the hop's own answer, and not our conclusion about it."""
     return hop.rpartition(":")[2].isdigit()

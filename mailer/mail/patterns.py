@@ -1,4 +1,4 @@
-"""Sets of addresses as the operator writes them: `bob@example.com`, `example.com`, or `*` for all."""
+"""Match addresses against an operator's patterns: `bob@example.com`, `example.com`, or `*` for all."""
 
 from typing import Self
 
@@ -8,14 +8,14 @@ from mailer.mail.address import a_labels, check_address, unquoted
 
 
 class AddressPatterns(msgspec.Struct, frozen=True):
-    """A set of addresses, compared as `compared` has it."""
+    """A set of addresses and domains in the form that `compared` returns."""
 
     everybody: bool
     members: frozenset[str]
 
     @classmethod
     def of(cls, patterns: tuple[str, ...]) -> Self:
-        """Read patterns; `@example.com` means the same as `example.com`."""
+        """Parse patterns; `@example.com` means the same as `example.com`."""
         return cls("*" in patterns, frozenset(compared(pattern).removeprefix("@") for pattern in patterns))
 
     def match(self, address: str) -> bool:
@@ -26,7 +26,7 @@ class AddressPatterns(msgspec.Struct, frozen=True):
 
 
 def can_match(pattern: str) -> bool:
-    """Tell whether a pattern is `*`, an address, `localhost`, or a domain that has a dot."""
+    """Return whether a pattern is `*`, an address, `localhost`, or a domain with a dot."""
     if "*" in pattern:  # `*@example.com` would be one mailbox of that name
         return pattern == "*"
     local, _, domain = pattern.rpartition("@")
@@ -40,16 +40,16 @@ def can_match(pattern: str) -> bool:
 
 
 def folded(text: str) -> str:
-    """Return a text with its ASCII letters in lower case, and no others."""
-    # The lower() of bytes knows ASCII alone.
+    """Return a text with its ASCII letters, and no others, in lower case."""
+    # bytes.lower() changes ASCII letters only.
     return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 def compared(address: str) -> str:
-    """Return the one spelling of an address, or of a domain, that all its spellings are compared by.
+    """Return the canonical form of an address or a domain, for comparison.
 
-    People write ASCII letters in either case. In a local part no others are folded: the lower case of KELVIN
-    SIGN is `k`, and whose mailbox that is nobody knows. A domain is compared as DNS has it.
+    In a local part only ASCII letters are folded: the lower case of KELVIN SIGN is `k`, which may be another
+    mailbox. A domain is converted to its DNS form.
     """
     local, at, domain = address.rpartition("@")
     return f"{folded(unquoted(local))}{at}{a_labels(domain)}"

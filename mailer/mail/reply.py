@@ -11,7 +11,7 @@ _ENHANCED = compile_late(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|$)", re.ASCII)
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a server answered: three digits and its lines of text, without codes and line ends."""
+    """A server's reply: its three-digit code, and its lines of text without codes and line ends."""
 
     code: int
     lines: tuple[str, ...]
@@ -22,7 +22,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     @property
     def temporary(self) -> bool:
-        """4yz, and every code that is none: what a server meant by 6yz nobody knows, so we try again."""
+        """Whether to try again: 4yz, and every invalid code such as 6yz, whose meaning is unknown."""
         return not self.positive and not self.permanent and self.code != 354
 
     @property
@@ -33,16 +33,16 @@ class Reply(msgspec.Struct, frozen=True):
     def enhanced(self) -> str:
         """The enhanced status code of the first line, such as `5.1.1`, or the empty string.
 
-        One whose class contradicts the reply code is ignored (RFC 2034 4: they must agree).
+        A code whose class contradicts the reply code is ignored (RFC 2034 4: they must agree).
         """
         found = _ENHANCED.match(self.lines[0]) if self.lines else None
         status = found.group(1) if found else ""
         return status if status[:1] == str(self.code)[:1] else ""
 
     def __str__(self) -> str:
-        """One line, printable, as the journal and the operator read it.
+        """Return the reply as one printable line, for the journal and the operator.
 
-        The enhanced code, which each line of a reply repeats (RFC 2034 4), is said once.
+        The enhanced code, which each line of a reply repeats (RFC 2034 4), appears once.
         """
         first, rest = self.lines[:1], self.lines[1:]
         if rest and (status := self.enhanced):
@@ -51,13 +51,13 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 def enhanced_status(words: str) -> str:
-    """Return the enhanced status code in a reply written as `str(Reply)` does, or the empty string."""
+    """Return the enhanced status code in a reply that `str(Reply)` formatted, or the empty string."""
     found = _ENHANCED.match(words[4:]) if words[:3].isdigit() else None
     return found.group(1) if found else ""
 
 
 def printable(text: str, limit: int = 1000) -> str:
-    """Make a remote's words safe for a terminal and a log line: controls escaped, at most `limit` characters.
+    """Make a remote text safe for terminals and log lines: escape controls, cut it to `limit` characters.
 
     A reply may carry CR, LF, ESC or a megabyte (RFC 5321 4.5.3.1.5 allows 512 octets a line).
     """
@@ -72,9 +72,9 @@ def printable(text: str, limit: int = 1000) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Escape in a JSON text what is not printable: C1 controls and marks that turn the direction of text.
+    """Escape unprintable characters in a JSON text: C1 controls, and marks that change text direction.
 
-    JSON leaves them as they are, a terminal obeys them, and to a program the escape is the same string.
+    JSON permits them unescaped, but terminals act on them. A JSON parser reads the same string either way.
     """
     if text.isprintable():
         return text
