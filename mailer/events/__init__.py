@@ -1,1 +1,1 @@
-"""Event delivery: a cursor over the ledger, and the requests that are made from the lines behind it."""
+"""Event delivery: a cursor over the ledger, and requests built from the lines after it."""

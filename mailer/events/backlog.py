@@ -1,6 +1,6 @@
-"""The events that the ledger has behind the cursor, in batches, each with the cursor behind it.
+"""Read the events that are not delivered yet from the ledger, in batches, each with the cursor after it.
 
-The ledger is the queue: nothing is copied. A batch is read again until the receiver has taken it.
+The ledger itself is the queue; nothing is copied. A batch is read again until the receiver has accepted it.
 """
 
 import os
@@ -18,14 +18,14 @@ from mailer.maillog.lines import decode
 from mailer.maillog.tail import Position, Tail
 
 BATCH = 100
-"""Events in one request. *Some 40 KB; a receiver that stores each in a database does 100 within a second.*"""
-_UNSEEN = 2 * 86_400.0
-"""Seconds: no day of the ledger is removed earlier, so who looks more often sees all of them."""
+"""Events per request. *About 40 KB; a receiver that stores each in a database handles 100 in a second.*"""
+_MIN_RETENTION = 2 * 86_400.0
+"""Seconds that each day of the ledger is kept at least; a deliverer that reads more often sees every day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is told."""
+    """Which events and fields the receiver gets."""
 
     kinds: frozenset[EventKind]
     fields: Collection[EventField]
@@ -33,30 +33,30 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events in the order of the ledger; none: it had nothing to tell up to here."""
+    """Events in the order of the ledger; empty: the ledger has none up to the cursor."""
 
     events: tuple[Event, ...]
     cursor: Cursor
-    """Behind them."""
+    """The position after these events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A part of the ledger that was removed before it was told."""
+    """A part of the ledger that was removed before its events were delivered."""
 
     since: str
     until: str
 
 
 def start(directory: OpenDirectory) -> Cursor:
-    """Return the end of the ledger as it is; raises OSError."""
+    """Return a cursor at the current end of the ledger; raises OSError."""
     tail = Tail(directory)
     tail.skip()
     return Cursor(positions=tail.positions)
 
 
 def since(directory: OpenDirectory, moment: float) -> Cursor:
-    """Return where the ledger's first line at or after a time begins, day by day; raises OSError."""
+    """Return a cursor at each day's first line at or after a time; raises OSError."""
     at, positions = clock.rfc3339(moment), start(directory).positions
     earlier = {day: position for day, position in positions.items() if day < _day(at)}
     begun: dict[str, Position] = {}
@@ -70,7 +70,7 @@ def since(directory: OpenDirectory, moment: float) -> Cursor:
 
 
 def batches(directory: OpenDirectory, cursor: Cursor, choice: Choice, most: int = BATCH) -> Iterator[Batch]:
-    """Read on from a cursor to the end of the ledger; the last batch may be empty.
+    """Yield the batches from a cursor to the end of the ledger; the last one may be empty.
 
     Raises:
         OSError: the ledger cannot be read.
@@ -95,13 +95,13 @@ def batches(directory: OpenDirectory, cursor: Cursor, choice: Choice, most: int 
 
 
 def _behind(cursor: Cursor, day: str, position: Position) -> Cursor:
-    """Go on behind a line; another day's line that was told in part stays so."""
+    """Return the cursor after a line; a partly delivered line of another day stays recorded."""
     partly = ("", 0) if cursor.day == day else (cursor.day, cursor.told)
     return Cursor(positions=cursor.positions | {day: position}, day=partly[0], told=partly[1])
 
 
 def losing_since(directory: OpenDirectory) -> str:
-    """Return since when lines have been lost that the ledger does not tell of yet, or ""; raises OSError."""
+    """Return since when lines have been lost that have no `lost` line yet, or ""; raises OSError."""
     with directory() as fd:
         return ledger.losing_since(fd)
 
@@ -119,10 +119,10 @@ def sizes(directory: OpenDirectory) -> dict[str, int]:
 
 
 def make_durable(directory: OpenDirectory, before: Cursor, after: Cursor) -> None:
-    """Sync the days that a cursor went on in: it must not be ahead of what a power cut leaves of them.
+    """Sync the days in which a cursor advanced, so that it never points beyond what survives a power cut.
 
     Raises:
-        OSError: one cannot be synced.
+        OSError: a day's file cannot be synced.
     """
     with directory() as fd:
         for day, position in after.positions.items():
@@ -139,17 +139,17 @@ def make_durable(directory: OpenDirectory, before: Cursor, after: Cursor) -> Non
 
 
 def gap(progress: Progress, there: Collection[str], now: float) -> Gap | None:
-    """Say which part of the ledger went before it was told; None: none did, as far as is known.
+    """Return the part of the ledger that was removed before it was delivered; None: none is known.
 
     Args:
         progress: as it was last written.
-        there: the days that have a file.
+        there: the days that still have a file.
         now: seconds since the epoch.
     """
     offsets = {day: position.offset for day, position in progress.cursor.positions.items()}
     lost = [day for day, end in progress.ends.items() if day not in there and end > offsets.get(day, 0)]
     looked = clock.rfc3339(progress.looked)
-    if not lost and now - progress.looked > _UNSEEN and there and min(there) > _day(looked):
+    if not lost and now - progress.looked > _MIN_RETENTION and there and min(there) > _day(looked):
         return Gap(progress.waiting_since or looked, _begin(min(there)))
     if not lost:
         return None
@@ -157,7 +157,7 @@ def gap(progress: Progress, there: Collection[str], now: float) -> Gap | None:
 
 
 def without(cursor: Cursor, there: Collection[str]) -> Cursor:
-    """Forget the days that are gone."""
+    """Return the cursor without the days that no longer have a file."""
     positions = {day: position for day, position in cursor.positions.items() if day in there}
     return Cursor(positions=positions, day=cursor.day, told=cursor.told)
 

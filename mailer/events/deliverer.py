@@ -1,8 +1,8 @@
-"""Gives the receiver what the ledger says, in its order, each event once or more.
+"""Deliver the ledger's events to the receiver, in order and at least once.
 
-The cursor moves, durably, only after the receiver has taken a batch. A program that dies between the two
-tells that batch again, with the same ids. Nothing overtakes what was not taken. A lock, which the kernel
-frees when its holder dies, lets one program at a time tell.
+The cursor advances, durably, only after the receiver has accepted a batch. A program that dies in between
+delivers that batch again, with the same event ids. No event overtakes one that was not accepted. A lock
+ensures that only one program delivers at a time; the kernel releases it when its holder dies.
 """
 
 import asyncio
@@ -24,38 +24,39 @@ from mailer.maillog.events import MailLog
 from mailer.spool.layout import LOG, Spool
 
 LONGEST = 3600.0
-"""Seconds of the longest pause; a later time to try again was set by a clock that was wrong."""
-_LATER_AT_MOST = 300.0
-_SOON, _LATE = 60.0, 3600.0
-"""Seconds after which it is written down that the ledger had nothing to tell: of what it has got since, or at
-all."""
+"""Seconds of the longest pause. A next try further in the future was set by a wrong clock and is ignored."""
+_MAX_PAUSE_LATER = 300.0
+"""Seconds of the longest pause after `Verdict.LATER`."""
+_SAVE_EVERY, _IDLE_SAVE_EVERY = 60.0, 3600.0
+"""Seconds between writes of the progress while no events are pending, when the ledger has grown and when it
+has not."""
 
 
 def pause(answer: Answer, failures: int, random: Callable[[], float]) -> float:
-    """Return how many seconds to leave the receiver alone.
+    """Return the seconds to wait before the next try (exponential backoff with jitter).
 
     Args:
-        answer: its last.
-        failures: in a row, this one included.
-        random: gives a number in [0, 1): receivers of many hosts are not asked by all at once.
+        answer: the receiver's last answer.
+        failures: consecutive failures, this one included.
+        random: returns a number in [0, 1), so that many hosts do not all try at the same time.
     """
     match answer.verdict:
         case Verdict.GONE:
             planned = LONGEST
         case Verdict.LATER:
-            planned = min(2.0 ** min(failures, 16), _LATER_AT_MOST)
+            planned = min(2.0 ** min(failures, 16), _MAX_PAUSE_LATER)
         case _:
             planned = min(30 * 2.0 ** min(failures, 16), LONGEST)
     return min(max(planned, answer.wait), LONGEST) * (1 - 0.25 * random())
 
 
 class Deliverer:
-    """Tells what one spool's ledger says."""
+    """Delivers the events of one spool's ledger."""
 
     def __init__(
         self, on_event: OnEvent, spool: Spool, log: MailLog, now: Clock, random: Callable[[], float]
     ) -> None:
-        """Prepare; `begin` comes first."""
+        """Prepare; call `begin` first."""
         self._spool = spool
         self._log = log
         self._now = now
@@ -66,13 +67,13 @@ class Deliverer:
         self._most = backlog.BATCH
         self._said = ""
         self._idle_at: tuple[dict[str, int], object] | None = None
-        """The sizes of the ledger's days, and the cursor's version, when all of it had been told."""
+        """The sizes of the ledger's days and the cursor's version when everything had been delivered."""
         self._looked = 0.0
         self.deadline: float | None = None
-        """By the loop's clock: a receiver that has not taken a batch by then has failed."""
+        """The event loop's time by which the receiver must have accepted a batch, or else it has failed."""
 
     def begin(self) -> None:
-        """Where nothing was told yet, tell what happens from now on; raises OSError."""
+        """Start the cursor at the end of the ledger if there is none yet; raises OSError."""
         with suppress(store.Damaged):
             if store.read(self._spool) is not None:
                 return
@@ -94,16 +95,19 @@ class Deliverer:
         return progress
 
     async def round(self) -> bool:
-        """Tell what there is; return whether all of it was told.
+        """Deliver all pending events; return whether all were delivered.
 
-        It ends early if the receiver refuses a batch or is paused, or if another program delivers.
+        It returns early if the receiver refuses a batch or is paused, or if another program delivers.
 
         Raises:
-            OSError: the ledger cannot be read, or the cursor not be written; then some may be told again.
+            OSError: the ledger cannot be read, or the cursor cannot be written; then some events may be
+                delivered again.
         """
         sizes = await asyncio.to_thread(backlog.sizes, self._directory)
-        # `mailer events replay` moves the cursor back.
-        if (sizes, store.version(self._spool)) == self._idle_at and abs(self._now() - self._looked) < _LATE:
+        # The cursor's version is compared as well, since `mailer events replay` moves the cursor back.
+        if (sizes, store.version(self._spool)) == self._idle_at and abs(
+            self._now() - self._looked
+        ) < _IDLE_SAVE_EVERY:
             return True
         with store.locked(self._spool) as mine:
             if not mine:
@@ -159,9 +163,11 @@ class Deliverer:
         return None
 
     def _taken(self, progress: Progress, batch: Batch) -> Progress:
-        """Move the cursor; where nothing was told it need not be written each time."""
+        """Advance the cursor; without events it is written only now and then."""
         now, idle = self._now(), not batch.events and not progress.failures
-        if idle and abs(now - progress.looked) < (_SOON if batch.cursor != progress.cursor else _LATE):
+        if idle and abs(now - progress.looked) < (
+            _SAVE_EVERY if batch.cursor != progress.cursor else _IDLE_SAVE_EVERY
+        ):
             return replace(progress, cursor=batch.cursor)
         taken = now if batch.events else progress.taken
         gaps = [(event.since, event.until) for event in batch.events if event.event == GAP]

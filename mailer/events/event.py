@@ -1,8 +1,8 @@
-"""Makes events from lines of the ledger: one for each recipient.
+"""Build events from ledger lines, one for each recipient.
 
-An event's id is the same whenever it is told, and also when a runner tells again what a dead one may have
-told: what is final for a recipient is known by the message, the attempt and the address; what happens more
-than once in an attempt, by its time as well.
+An event keeps its id when it is delivered again, and when recovery repeats the ledger line of a dead runner.
+The id of a final outcome is derived from the message, the attempt and the address. The id of an event that
+can occur more than once in an attempt is also derived from its time.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ _KINDS = {
 }
 _FINAL = {EventKind.SENT, EventKind.BOUNCED, EventKind.EXPIRED, EventKind.SUPPRESSED}
 GAP, TEST = "gap", "test"
-"""Events that are not about a message: some were lost before they were told; a trial."""
-_LONGEST_REPLY = 1000
-"""Characters, as in the message's journal."""
+"""Events that are not about a message: events were lost before delivery; the operator tests the receiver."""
+_MAX_REPLY = 1000
+"""Characters, the same limit as in the message's journal."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is told of one recipient. Times and words are the ledger's; what is empty is left out."""
+    """One event about one recipient. Times and texts are those of the ledger; empty fields are omitted."""
 
     id: str
     event: str
     at: str
     queue_id: str = ""
-    """The message's, as its client was told it ("queued as")."""
+    """The message's id, as in the reply to its client ("queued as")."""
     sender: str | None = msgspec.field(name="from", default=None)
     """Empty: the null sender."""
     to: str = ""
@@ -48,28 +48,28 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     delay: float | None = None
     reason: str = ""
     since: str = ""
-    """Of a gap: the events after this time, and up to `until`, are lost."""
+    """For a gap: the events after this time and up to `until` are lost."""
     until: str = ""
 
 
 def is_told(line: Line, kinds: Collection[EventKind]) -> bool:
-    """Tell whether a line makes events, where these kinds are chosen; a gap is always told."""
+    """Return whether a line makes events if these kinds are chosen; a gap always does."""
     return line.event == LOST or kind_of(line) in kinds
 
 
 def kind_of(line: Line) -> EventKind | None:
-    """Return what kind of event a line is; None: it is none."""
+    """Return the kind of event that a line makes; None: it makes none."""
     if line.event == "bounced" and line.relay == SUPPRESSION_LIST:
         return EventKind.SUPPRESSED
     return _KINDS.get(line.event)
 
 
 def events_of(line: Line, fields: Collection[EventField]) -> Iterator[Event]:
-    """Make the events of a line that has some, in the order of its recipients.
+    """Yield the events of a line for which `is_told` is true, in the order of its recipients.
 
     Args:
-        line: of the ledger.
-        fields: those that are told.
+        line: a ledger line.
+        fields: the optional fields that events contain.
     """
     if line.event == LOST:
         yield gap(line.since, line.at, line.at)
@@ -85,12 +85,12 @@ def events_of(line: Line, fields: Collection[EventField]) -> Iterator[Event]:
 
 
 def gap(since: str, until: str, at: str) -> Event:
-    """Make the event that others are lost, those after one time and up to another."""
+    """Return the event that reports the loss of the events after `since` and up to `until`."""
     return Event(id=unique(GAP, since, until), event=GAP, at=at, since=since, until=until)
 
 
 def unique(*parts: object) -> str:
-    """Make an id of what distinguishes an event."""
+    """Return an id that is a hash of these parts."""
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
@@ -103,4 +103,4 @@ def _value(line: Line, field: EventField) -> object:
     if field is EventField.SENDER:
         return line.sender
     value: object = getattr(line, field.value)
-    return value[:_LONGEST_REPLY] if isinstance(value, str) else value
+    return value[:_MAX_REPLY] if isinstance(value, str) else value

@@ -1,8 +1,8 @@
-"""One batch to the receiver, and what its answer means.
+"""Send one batch of events to the receiver, and interpret its answer.
 
-A webhook gets a JSON array by POST, signed: `Mailer-Signature: t=SECONDS,v1=HEX`, where HEX is the
-HMAC-SHA256, by the secret, of `SECONDS`, a dot and the body. A receiver that checks the time takes no request
-that somebody recorded and sends again later. A command gets the same objects on standard input, one a line.
+A webhook gets a JSON array by POST, signed with `Mailer-Signature: t=SECONDS,v1=HEX`, where HEX is the
+HMAC-SHA256, keyed with the secret, of `SECONDS`, a dot and the body. A receiver that checks the time is safe
+from replays of a recorded request. A command gets the same objects on standard input, one per line.
 """
 
 import asyncio
@@ -26,40 +26,40 @@ from mailer.mail.clock import Clock
 
 SIGNATURE = "Mailer-Signature"
 WEBHOOK_TIMEOUT = 10.0
-"""Seconds for one request: a receiver should store events and answer, and do its work afterwards."""
+"""Seconds for one request; a receiver should store the events, answer, and process them afterwards."""
 COMMAND_TIMEOUT = 30.0
-"""The same for a command; less than a run of `mailer-send --once` has for it (`cli/event_delivery`)."""
+"""Seconds for a command; less than a run of `mailer-send --once` allows (`cli/event_delivery`)."""
 
 
 class Verdict(Enum):
-    """What became of a batch."""
+    """The result of sending a batch."""
 
     TAKEN = auto()
     LATER = auto()
-    """The receiver cannot, just now: 5xx, 408, 425, 429, no answer, an exit code."""
+    """A temporary failure: 5xx, 408, 425, 429, no answer, or a command's exit code."""
     REFUSED = auto()
-    """It will hardly take it until people change something: another 4xx, a redirection, our own secret."""
+    """Retries are unlikely to help until the setup changes: other 4xx, a redirect, or our own secret."""
     GONE = auto()
-    """410: it wants no more events."""
+    """410: the receiver wants no more events."""
     TOO_LARGE = auto()
-    """413: a smaller batch may be taken."""
+    """413: a smaller batch may be accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verdict, with the reason for operators, which names neither URL nor secret."""
+    """A verdict with its reason, for operators; the reason contains neither the URL nor the secret."""
 
     verdict: Verdict
     why: str = ""
     wait: float = 0.0
-    """Seconds that the receiver asks for (Retry-After); 0: it does not."""
+    """Seconds that the receiver asks to wait (Retry-After); 0: none."""
 
 
 _LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def judge(response: Response) -> Answer:
-    """Read an answer of a webhook."""
+    """Return the verdict for a webhook's response."""
     if response.taken:
         return Answer(Verdict.TAKEN)
     why = f"the webhook answered {response.status}"
@@ -79,22 +79,22 @@ def _seconds(text: str) -> float:
 
 
 def signature(secret: str, now: float, body: bytes) -> str:
-    """Make the value of the field that proves who sends a body, and when."""
+    """Return the value of the header field that proves who sent a body, and when."""
     at = str(int(now))
     digest = hmac.new(secret.encode(), at.encode() + b"." + body, hashlib.sha256)
     return f"t={at},v1={digest.hexdigest()}"
 
 
 class Receiver:
-    """The one that the configuration names."""
+    """The webhook or command that the configuration names."""
 
     def __init__(self, on_event: OnEvent, clock: Clock) -> None:
-        """Ask nobody yet."""
+        """Store the parameters; nothing is contacted yet."""
         self._on_event = on_event
         self._clock = clock
 
     async def give(self, events: Sequence[Event]) -> Answer:
-        """Give it some events; never raises for what goes wrong with it."""
+        """Send events to the receiver; its failures are returned as an `Answer`, not raised."""
         try:
             if self._on_event.command:
                 return await self._run(events)
@@ -112,7 +112,7 @@ class Receiver:
         return Answer(Verdict.TAKEN)
 
     async def _post(self, events: Sequence[Event]) -> Answer:
-        # In a thread: it may be kept by a command that takes its time.
+        # In a thread, because a secret may come from a slow command.
         url = await asyncio.to_thread(self._on_event.webhook.reveal)
         if wrong := bad_url(url):
             return Answer(Verdict.REFUSED, f"{self._on_event.webhook.key}: {wrong}")

@@ -1,8 +1,8 @@
-"""The position of event delivery in the ledger, and its last failure: `state/events.json`.
+"""Store the position of event delivery in the ledger, and its last failure, in `state/events.json`.
 
-The cursor is durable when `write` returns. A file that was removed is as if nothing had ever been told: what
-happens from then on is. Of one that cannot be read nobody knows what it has: nothing is told until it can be.
-One that cannot be decoded means that the whole ledger is told again, for an event is told once or more.
+The cursor is durable when `write` returns. If the file is missing, delivery starts at the current end of the
+ledger. If it cannot be read, its content is unknown and nothing is delivered until it can be. If it cannot be
+decoded, the whole ledger is delivered again, since events are delivered at least once.
 """
 
 import contextlib
@@ -22,53 +22,53 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """Up to where the receiver has taken what the ledger says."""
+    """The position in the ledger up to which the receiver has accepted events."""
 
     positions: dict[str, Position]
-    """By day."""
+    """The position within each day's file."""
     day: str = ""
-    """The day whose next line was told in part; empty: none was."""
+    """The day whose next line was delivered for some of its recipients; empty: no such line."""
     told: int = 0
-    """Recipients of that line who were told."""
+    """Recipients of that line whose events were delivered."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What is known between two tries. Moments are seconds since the epoch."""
+    """The state of event delivery between two tries. Times are seconds since the epoch."""
 
     cursor: Cursor
     looked: float
-    """When the ledger was last looked at."""
+    """When the ledger was last read."""
     ends: dict[str, int] = {}
-    """The sizes of days that had more to tell when the receiver last refused."""
+    """The file sizes of the days with undelivered lines at the last failure."""
     taken: float = 0.0
-    """When the receiver last took something."""
+    """When the receiver last accepted events."""
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     error: str = ""
-    """Why it did not take the last."""
+    """Why the last try failed."""
     tried: float = 0.0
     next_try: float = 0.0
     waiting_since: str = ""
-    """When the first event that waits happened, as of the last try."""
+    """The time of the first undelivered event, as of the last try."""
     gap_since: str = ""
-    """Of the last gap that was told; empty: none was."""
+    """The beginning of the last gap that was reported; empty: none was."""
     gap_until: str = ""
 
 
 class Damaged(ValueError):
-    """The file is there, and cannot be decoded."""
+    """The file exists and cannot be decoded."""
 
 
 AGAIN = "the whole ledger is told again (`mailer events replay --since 0m` leaves it out)"
-"""What follows from a damaged file."""
+"""The consequence of a damaged file, for messages."""
 
 
 def read(spool: Spool) -> Progress | None:
-    """Return what was last written; None: nothing.
+    """Return what was last written; None: nothing was.
 
     Raises:
-        OSError: it cannot be read.
-        Damaged: it can, and cannot be decoded.
+        OSError: the file cannot be read.
+        Damaged: the file cannot be decoded.
     """
     data = small_files.read_last(spool, NAME, lambda written: _decoded(written) is not None)
     if data is None:
@@ -85,12 +85,12 @@ def _decoded(data: bytes) -> Progress | None:
 
 
 def path_of(spool: Spool) -> Path:
-    """Return where it is kept."""
+    """Return the path of the file."""
     return spool.path / STATE / NAME
 
 
 def shown(spool: Spool, now: float) -> Progress | None:
-    """As `read`, for those who only look: what keeps it from being read is a failure without a try."""
+    """Return what `read` returns, or, if it raises, a progress with one failure that says why."""
     try:
         return read(spool)
     except OSError as error:
@@ -101,7 +101,7 @@ def shown(spool: Spool, now: float) -> Progress | None:
 
 
 def version(spool: Spool) -> tuple[int, int] | None:
-    """Return what changes whenever somebody writes; None: nothing was written. Raises OSError."""
+    """Return a value that changes with each write; None: nothing was written. Raises OSError."""
     with spool.directory(STATE) as directory, contextlib.suppress(FileNotFoundError):
         found = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
         return found.st_ino, found.st_mtime_ns
@@ -109,21 +109,21 @@ def version(spool: Spool) -> tuple[int, int] | None:
 
 
 def write(spool: Spool, progress: Progress) -> None:
-    """Put this in the place of what was there, durably; raises OSError."""
+    """Replace the file durably; raises OSError."""
     small_files.replace(spool, NAME, msgspec.json.encode(progress) + b"\n")
     spool.sync_directory(STATE)
 
 
 @contextlib.contextmanager
 def locked(spool: Spool, *, wait: bool = False) -> Iterator[bool]:
-    """Keep others from telling, or from moving the cursor, for a block; yield whether that is so.
+    """Hold the lock that delivering and moving the cursor require; yield whether it was acquired.
 
     Args:
-        spool: whose events.
-        wait: for another that has the lock.
+        spool: the spool whose events are delivered.
+        wait: wait for another process that holds the lock.
 
     Raises:
-        OSError: the lock's file cannot be made.
+        OSError: the lock file cannot be created.
     """
     with spool.directory(STATE) as directory:
         fd = os.open(_LOCK, _FLAGS, FILE_MODE, dir_fd=directory)
