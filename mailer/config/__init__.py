@@ -1,5 +1,5 @@
-"""The configuration: its typed model, how it is found and read, its secrets, and what is wrong with it.
+"""The configuration: its typed model, finding and loading it, its secrets, and checks of it.
 
-`load.load` gives a `model.Config` or raises `problem.ConfigError` with every problem at once; `checks` says
-what the operator should hear about one that loads; `show` prints it without its secrets.
+`load.load` returns a `model.Config` or raises `problem.ConfigError` with all problems together. `checks` adds
+warnings about a configuration that loads. `show` prints a configuration without its secrets.
 """

@@ -1,4 +1,4 @@
-"""What is missing or wrong in a provider with `api`; see `provider_checks`, which asks."""
+"""Check the settings of a provider with `api`; called by `provider_checks`."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _REGION = compile_late(r"[a-z]{2}(-[a-z]+)+-\d{1,2}")
 
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Yield key, below the provider, and message of everything that keeps mail from being posted."""
+    """Yield (key below the provider, message) for everything that prevents posting mail."""
     if provider.api is None:
         if provider.api_url:
             yield "apiUrl", f"has no effect without api, one of {', '.join(Api)}"
@@ -46,8 +46,8 @@ def _login(provider: Provider) -> Iterator[tuple[str, str]]:
 
 
 def _address(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Say why `apiUrl` cannot be used, or names another place than `host` and `port`."""
-    from urllib.parse import urlsplit  # noqa: PLC0415 - not for SMTP, which most runs know alone
+    """Check that `apiUrl` can be used, and that `host` and `port` agree with it."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most runs use SMTP only
 
     if why := bad_url(provider.api_url):
         yield "apiUrl", why

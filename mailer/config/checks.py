@@ -1,6 +1,6 @@
-"""What the operator should hear about a configuration that loads: warnings, and reasons not to start.
+"""Check a configuration that loads: yield warnings, and reasons not to start.
 
-Looks at the configuration and at the modes of the files it names; starts nothing, changes nothing.
+The checks look at the configuration and at the modes of the files that it names. They change nothing.
 """
 
 import ipaddress
@@ -27,13 +27,13 @@ from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 NEW_PASSWORD = "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'"  # noqa: S105 - makes one, is none
-"""What to type for a password that nobody guesses."""
+"""The command that generates a strong password, for messages."""
 
-# Those of our example and of the Go relay's examples, and their like: nobody chose them.
+# The placeholders of our examples and of the Go relay's, and similar texts that are not real passwords.
 _PLACEHOLDER = compile_late(
     r"change[-_ ]?(this|me)([-_ ]?password)?|your[-_ ].*password|x{3,}|\*+", re.IGNORECASE
 )
-# Chosen, and badly. A configuration that runs today must run with us, so these only get a warning.
+# Weak passwords. A configuration that works with the Go relay must keep working, so these only get a warning.
 _GUESSABLE = compile_late(r"(password|passwd|pass|secret|admin|test|mail|1234)[0-9]*", re.IGNORECASE)
 
 _NEEDS_CERTIFICATE = 'needs tls.certificatePath and tls.privateKeyPath; without TLS, set it to "none"'
@@ -43,16 +43,16 @@ _WITH_PORT = compile_late(r"(\[[^]]*\]|[^:]*):\d{1,5}", re.ASCII)
 
 
 def refuse_to_serve(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say why the receiver must not start with this configuration; empty: it may.
+    """Return why the receiver must not start with this configuration; empty: it may.
 
-    May run the command that `defaultPassword` names.
+    This may run the command of `defaultPassword`.
     """
     config = loaded.config
     return (*_login(config), *_open_relay(config), *_incoming(config), *refuse_to_send(loaded))
 
 
 def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say why the runner must not start with this configuration; empty: it may."""
+    """Return why the runner must not start with this configuration; empty: it may."""
     return (
         *_exposed_configuration(loaded),
         *_bounce(loaded.config),
@@ -67,14 +67,14 @@ def refuse_to_send(loaded: Loaded) -> tuple[Problem, ...]:
 
 
 def refuse_to_monitor(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say why the monitor must not start with this configuration; empty: it may."""
+    """Return why the monitor must not start with this configuration; empty: it may."""
     return (*_exposed_configuration(loaded), *_alerts(loaded.config))
 
 
 def warnings(loaded: Loaded) -> tuple[Problem, ...]:
-    """Say what an operator should know, the refusals above included.
+    """Return everything that an operator should know, including the refusals above.
 
-    Runs no command of a secret.
+    This runs no command of a secret.
     """
     config = loaded.config
     return (
@@ -117,7 +117,7 @@ def _retention(config: Config) -> Iterator[Problem]:
 
 
 def _limits(config: Config) -> Iterator[Problem]:
-    """A day's limit below an hour's: after an hour the sender waits for the rest of the day."""
+    """Warn of a daily limit below the hourly one: after an hour the sender waits for the rest of the day."""
     limits = config.rate_limits
     if not limits.enabled:
         return
@@ -133,7 +133,7 @@ def _limits(config: Config) -> Iterator[Problem]:
 
 
 def is_placeholder(password: str) -> bool:
-    """True for a password that an example printed or that everybody tries first."""
+    """Return whether a password is a placeholder from an example."""
     return _PLACEHOLDER.fullmatch(password) is not None
 
 
@@ -167,11 +167,11 @@ def _has_users(config: Config) -> bool:
     try:
         return bool(read_users(config.users_file, owners_of(config.spool_dir)))
     except (OSError, ConfigError):
-        return True  # the code that needs it will say what is wrong with it
+        return True  # the code that uses the file reports what is wrong with it
 
 
 def _incoming(config: Config) -> Iterator[Problem]:
-    """Contradictions in how mail is received."""
+    """Yield contradictions in the settings for receiving mail."""
     tls = config.tls
     if config.smtp_tls not in {None, Offer.NONE} and tls.certificate_path is None:
         yield Problem("$.smtpTls", _NEEDS_CERTIFICATE)
@@ -197,7 +197,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
 
 
 def _local() -> ModuleType:
-    from mailer.config import local_checks  # noqa: PLC0415 - not for the runner, which cron starts each minute
+    from mailer.config import local_checks  # noqa: PLC0415 - not needed by the runner, which cron starts each minute
 
     return local_checks
 
@@ -225,7 +225,7 @@ def _listeners(config: Config) -> Iterator[Problem]:
 
 
 def _submit_http(config: Config) -> Iterator[Problem]:
-    """What would send tokens in clear, or could not be reached."""
+    """Yield settings of `submitHttp` that would send tokens in clear or contradict `allowLocalOnly`."""
     asked = config.submit_http
     if not asked.enabled:
         return
@@ -240,7 +240,7 @@ def _submit_http(config: Config) -> Iterator[Problem]:
 
 
 def _author(config: Config) -> str:
-    """The address that `rewriteFrom` puts in; a user name counts only when it is needed."""
+    """Return the address that `rewriteFrom` uses; `defaultUsername` counts only if it is needed."""
     if config.rewrite_from is RewriteFrom.KEEP:
         return config.rewrite_from_address
     return config.rewrite_from_address or config.default_username
@@ -351,7 +351,7 @@ def _providers(config: Config) -> Iterator[Problem]:
 
 
 def _references(config: Config) -> Iterator[Problem]:
-    """Secrets kept elsewhere that cannot be had now; commands are not run to find out."""
+    """Warn of secrets stored elsewhere that cannot be read now; commands are not run to find out."""
     for secret in _secrets(config):
         if (
             secret.reference is None
@@ -392,7 +392,7 @@ def _admin_token(config: Config) -> Iterator[Problem]:
 
 
 def _alerts(config: Config) -> Iterator[Problem]:
-    """Alerts that would reach nobody, or could not be sent."""
+    """Yield settings with which alerts could not be sent."""
     alerts = config.alerts
     webhook = alerts.webhook
     if webhook.reference is None and not webhook.empty and not _WEB.match(webhook.reveal()):
@@ -403,7 +403,7 @@ def _alerts(config: Config) -> Iterator[Problem]:
 
 
 def _on_event(config: Config) -> Iterator[Problem]:
-    """Events that nobody could be given, or that others could read or forge."""
+    """Yield settings with which events could not be delivered, or others could read or forge them."""
     told = config.on_event
     if told.command and not told.webhook.empty:
         yield Problem("$.onEvent.command", "stands beside webhook: one of the two is told, so remove one")
@@ -417,7 +417,7 @@ def _on_event(config: Config) -> Iterator[Problem]:
 
 
 def _suppress_unknown(config: Config) -> Iterator[Problem]:
-    """Times by which a suspicion ends before it can be confirmed."""
+    """Yield durations with which an entry would expire before it could be confirmed."""
     terms = config.suppress_unknown
     if terms.enabled and 0 < terms.keep_for <= terms.confirm_after:
         yield Problem(
@@ -427,7 +427,7 @@ def _suppress_unknown(config: Config) -> Iterator[Problem]:
 
 
 def _secrets(value: object) -> Iterator[Secret]:
-    """Every secret anywhere in the configuration."""
+    """Yield every secret in the configuration, at any depth."""
     match value:
         case Secret():
             yield value

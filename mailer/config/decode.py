@@ -1,8 +1,8 @@
-"""From plain objects to the model, by the model's own types; every problem is found, none repeats a value.
+"""Convert plain objects to the model, driven by the model's own types; find every problem, repeat no value.
 
-The walk mirrors the document: each object is matched to its struct, each leaf converted alone, so that one
-bad value does not hide the next. What is bad is left at its default while the walk goes on; the caller must
-look at `problems` before it uses the result.
+The walk follows the document: each object is matched to its struct, and each leaf is converted separately, so
+that one bad value does not hide the next. A bad value is left at its default while the walk continues;
+callers must look at `problems` before they use the result.
 """
 
 import types
@@ -21,7 +21,7 @@ from mailer.config.trust import Owners
 from mailer.mail.reply import printable
 
 MOST_PROBLEMS = 100
-"""Then the walk ends: nobody reads more, and naming the nearest key costs milliseconds for each."""
+"""The walk ends after this many: more help nobody, and finding the nearest key takes milliseconds each."""
 
 NEVER_BUILT = {
     "continueOnError": "one refused recipient never stops the others",
@@ -29,11 +29,11 @@ NEVER_BUILT = {
     "queueSize": "the spool on disk is the queue; minFreeSpace bounds it",
     "processingTimeout": "each phase of SMTP has its own time-out, and retry.maxAge ends the attempts",
 }
-"""Keys that the Go relay documented and never built, and what replaces each; accepted at any place."""
+"""Keys that the Go relay documented and never implemented, and what replaces each; accepted anywhere."""
 
 
 class Unfit:
-    """The result of a conversion that failed; its problem is noted."""
+    """The result of a conversion that failed; the walk has recorded its problem."""
 
 
 UNFIT: Final = Unfit()
@@ -58,7 +58,7 @@ _UNITS: dict[object, _Unit] = {
 _PLAIN = {int: "a whole number", bool: "true or false", str: "a string without control characters"}
 
 _KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "a boolean"),  # before int, which it is, too
+    (bool, "a boolean"),  # before int, because bool is a subclass of int
     (int, "a whole number"),
     (float, "a number with a fraction"),
     (str, "a string"),
@@ -74,15 +74,15 @@ _SOURCES = (
 
 
 class Walk:
-    """One walk over one document, collecting what is wrong with it."""
+    """Converts one document and collects its problems and warnings."""
 
     def __init__(self, base: Path, environ: Mapping[str, str], owners: Owners | None = None) -> None:
-        """Begin.
+        """Prepare a walk.
 
         Args:
-            base: what relative paths are relative to.
-            environ: where secrets look their variables up.
-            owners: whose files may hold secrets; None: root's and ours.
+            base: the directory that relative paths start from.
+            environ: the environment for secrets of the form `{"env": ...}`.
+            owners: the users whose files may hold secrets; None: root and the current user.
         """
         self._base = base
         self._environ = environ
@@ -90,12 +90,12 @@ class Walk:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    # `kind` and the result are Any: the types are data here, read from the model at run time.
+    # `kind` and the result are Any because the types are data here, read from the model at run time.
     def convert(self, kind: Any, value: object, path: str) -> Any:  # noqa: ANN401
-        """Make a value of the model's type `kind`, or note the problem under `path` and return `UNFIT`.
+        """Convert a value to the model's type `kind`, or record a problem for `path` and return `UNFIT`.
 
         Raises:
-            ConfigError: this was problem number `MOST_PROBLEMS`.
+            ConfigError: there are now `MOST_PROBLEMS` problems.
         """
         if value is TWICE:
             return self._refuse(path, "this key is given more than once")
@@ -103,7 +103,7 @@ class Walk:
         if get_origin(kind) in {types.UnionType, Union}:
             kind = _alternative(get_args(kind), value)
             if kind is Path and value == "":
-                return None  # how the Go relay's users write "none"
+                return None  # the Go relay's users write "" for "no path"
         if get_origin(kind) is Annotated:
             kind, bounds = get_args(kind)
         if get_origin(kind) is tuple:
@@ -175,7 +175,7 @@ class Walk:
             if unit:
                 plain, form = unit.read(value), unit.number
             made = msgspec.convert(plain, Annotated[form, bounds] if bounds else form)
-        except (ValueError, msgspec.ValidationError):  # whose words would repeat the value
+        except (ValueError, msgspec.ValidationError):  # their texts would repeat the value
             return self._refuse(path, f"expected {expected}, got {_misfit(kind, value)}")
         return made
 
@@ -201,7 +201,7 @@ class Walk:
                 return FromEnvironment(name)
             case {"file": str(name)} if name and _clean(name):
                 return FromFile(self._base / name)
-            # A plain name: systemd's credentials are files of one directory, and nothing outside it is meant.
+            # Only a plain name: systemd's credentials are files in one directory, which it must not leave.
             case {"credential": str(name)} if _clean(name) and name.strip(".") and "/" not in name:
                 return FromCredential(name)
             case {"command": [str(program), *arguments]} if program and _clean(program):
@@ -211,7 +211,7 @@ class Walk:
         return None
 
     def _program(self, program: str) -> str:
-        """A name is looked up in PATH; anything with a slash is a path, relative to the configuration."""
+        """Make a program with a slash relative to the configuration; a bare name is looked up in PATH."""
         return str(self._base / program) if "/" in program else program
 
     def _expect(self, path: str, expected: str, value: object) -> Unfit:
@@ -225,7 +225,7 @@ class Walk:
 
 
 def _alternative(kinds: tuple[Any, ...], value: object) -> Any:  # noqa: ANN401 - as above
-    """Choose a type of `X | None`, `X | Object | None` or `X | list`; null has become the default before."""
+    """Choose the type in `X | None`, `X | Object | None` or `X | list` that fits a non-null value."""
     if isinstance(value, list):
         return next((kind for kind in kinds if _is_list(kind)), kinds[0])
     objects = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
@@ -250,7 +250,7 @@ def _expected(kind: Any, bounds: Any) -> str:  # noqa: ANN401 - as above
 
 
 def _misfit(kind: object, value: object) -> str:
-    """Name what is wrong with a leaf: its kind, or, when that is right, that the value is not."""
+    """Describe a bad leaf: by its kind, or, if the kind is right, as a bad value of it."""
     if isinstance(value, str) and value and kind not in _PLAIN:
         return "another string"
     if isinstance(value, int) and not isinstance(value, bool) and (kind is int or kind in _UNITS):
@@ -259,7 +259,7 @@ def _misfit(kind: object, value: object) -> str:
 
 
 def _kind(value: object) -> str:
-    """Name the kind of a value, which is all that a message may tell about it."""
+    """Name the kind of a value, which is all that a message may contain of it."""
     if value == "":
         return "an empty string"
     for kind, name in _KINDS:
@@ -271,12 +271,12 @@ def _kind(value: object) -> str:
 def _nearest(key: str, known: list[str]) -> str:
     import difflib  # noqa: PLC0415 - only for a mistake
 
-    folded = {name.lower(): name for name in known}  # the wrong case is the likeliest mistake
+    folded = {name.lower(): name for name in known}  # wrong case is the most likely mistake
     return folded[difflib.get_close_matches(printable(key, 60).lower(), folded, n=1, cutoff=0)[0]]
 
 
 def _encodable(text: str) -> bool:
-    """False with a lone surrogate (U+D800), which JSON can write and no socket or file can take."""
+    """Return whether a text can be UTF-8; JSON can express lone surrogates, which cannot be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -285,5 +285,5 @@ def _encodable(text: str) -> bool:
 
 
 def _clean(text: str) -> bool:
-    """Without C0 controls and DEL, which would end an SMTP command, a path or a log line early."""
+    """Return whether a text has no C0 controls or DEL, which could end an SMTP command, path or log line."""
     return _encodable(text) and not any(character < " " or character == "\x7f" for character in text)

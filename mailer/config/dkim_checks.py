@@ -1,4 +1,4 @@
-"""What is wrong with the DKIM part of a configuration that loads; see `checks`, which asks."""
+"""Check the `dkim` settings of a configuration that loads; called by `checks`."""
 
 import os
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from mailer.mail.lazy_pattern import compile_late
 from mailer.mail.reply import printable
 
 MAX_NAME = 253
-"""Characters of a domain name in DNS, dots included (RFC 1035 2.3.4: 255 octets on the wire)."""
+"""Characters of a DNS name, dots included (RFC 1035 2.3.4: 255 octets on the wire)."""
 
-# Host names have no underscore, but names of records have it.
+# Host names have no underscores, but names of DNS records do.
 _LABEL = compile_late(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-# ftext of RFC 5322 3.6.8, less the semicolon, which would end the list of names in h=.
+# ftext of RFC 5322 3.6.8, without the semicolon, which would end the list of names in h=.
 _FIELD_NAME = compile_late(r"[!-9<-~]+")
 _NEVER_SIGNED = {"bcc", "dkim-signature", "received", "resent-bcc", "return-path"}
-"""RFC 6376 5.4: fields that change or vanish on the way; signing one breaks every signature."""
+"""RFC 6376 5.4: fields that are changed or removed in transit, so that a signature over them would break."""
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Say why mail cannot be signed as configured, or must not be."""
+    """Yield reasons why mail cannot, or must not, be signed as configured."""
     if not config.dkim.enabled:
         return
     yield from _names(config)
@@ -32,7 +32,7 @@ def refusals(config: Config) -> Iterator[Problem]:
 
 
 def missing_keys(config: Config) -> Iterator[Problem]:
-    """Say which keys are not there (yet); mail waits for them."""
+    """Yield keys that do not exist (yet); mail waits for them."""
     if not config.dkim.enabled:
         return
     if not config.dkim.signing_keys:
@@ -46,7 +46,7 @@ def missing_keys(config: Config) -> Iterator[Problem]:
 
 
 def _keys(config: Config) -> Iterator[tuple[str, DkimKey]]:
-    """Every key with its place in the configuration."""
+    """Yield every key with its path in the configuration."""
     dkim = config.dkim
     more = [(f"$.dkim.keys[{at}]", key) for at, key in enumerate(dkim.keys)]
     own = [("$.dkim", key) for key in dkim.signing_keys[: len(dkim.signing_keys) - len(dkim.keys)]]
@@ -96,4 +96,4 @@ def _exposed(path: str, key: DkimKey, owners: Owners) -> Iterator[Problem]:
     except Untrusted as error:
         yield Problem(f"{path}.privateKeyPath", f"the key is not used: {error.strerror}")
     except OSError:
-        return  # `missing_keys` warns
+        return  # `missing_keys` reports it

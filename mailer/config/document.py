@@ -1,4 +1,4 @@
-"""From a file to plain objects: reading, JSON and TOML syntax; what they mean is `decode`'s business."""
+"""Read a configuration file and parse it as JSON or TOML into plain objects, which `decode` interprets."""
 
 from errno import EMFILE, ENFILE
 from pathlib import Path
@@ -9,24 +9,24 @@ from mailer.config.trust import Untrusted, read_trusted
 from mailer.mail.reply import printable
 
 LARGEST = 2**20
-"""Bytes; a configuration is some kilobytes, and a wrong path must not fill the memory."""
+"""Bytes; a configuration has a few kilobytes, and a wrong path must not fill the memory."""
 _HOMES = ("/home", "/root", "/run/user")
 
 
 class Twice:
-    """The value of a key that an object has more than once (RFC 8259 4: what readers make of it varies)."""
+    """The value of a key that an object has more than once (RFC 8259 4: readers disagree on its meaning)."""
 
 
 TWICE: Final = Twice()
 
 
 def read(path: Path) -> tuple[bytes, int]:
-    """Read a configuration file: its bytes, and the mode (st_mode) of the very file they came from.
+    """Return the bytes of a configuration file, and the mode (st_mode) of the file that they were read from.
 
     Raises:
-        ConfigError: it cannot be read, is larger than `LARGEST`, or another user could change it: it may name
-            commands to run.
-        OSError: it could be read another time: the program, or the host, has no descriptor for it.
+        ConfigError: it cannot be read, is larger than `LARGEST`, or another user could change it, which is
+            refused because a configuration may name commands to run.
+        OSError: a temporary failure: the process or the host has run out of descriptors.
     """
     try:
         data, state = read_trusted(path, LARGEST + 1)
@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[bytes, int]:
 
 
 def _hidden(path: Path) -> str:
-    """Say that a service may not see what its administrator does (systemd.exec(5), ProtectHome=)."""
+    """Return a hint that a service may not see files below /home (systemd.exec(5), ProtectHome=), or ""."""
     if not any(path.is_relative_to(home) for home in _HOMES):
         return ""
     return f"; a service with ProtectHome= sees nothing below {', '.join(_HOMES)}: keep it in /etc/mailer"
@@ -64,7 +64,7 @@ def parse(data: bytes, path: Path) -> object:
     Returns plain objects; in JSON, a key given twice has the value `TWICE`.
 
     Raises:
-        ConfigError: with line and column; no part of the text is repeated.
+        ConfigError: a syntax error, with line and column; no part of the text is repeated.
     """
     if data.startswith(b"\xef\xbb\xbf"):
         raise _unusable(path, "begins with a byte order mark; save it as UTF-8 without one (RFC 8259 8.1)")
@@ -72,14 +72,14 @@ def parse(data: bytes, path: Path) -> object:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        error.object = b""  # the exception lives on as this one's context, and the bytes may hold a password
+        error.object = b""  # it becomes the context of the new exception, and its bytes may hold a password
         raise _unusable(path, f"is not UTF-8 at line {line}") from None
     try:
         complaint, document = _parse_toml(text) if path.suffix == ".toml" else _parse_json(text)
     except RecursionError:
         complaint, document = "is nested too deeply", None
     except ValueError:
-        # What both parsers let through from int(): more digits than the interpreter converts.
+        # Both parsers pass on a ValueError of int(): more digits than the interpreter converts.
         complaint, document = "has a number that is too large", None
     if complaint:
         raise _unusable(path, complaint)
@@ -87,21 +87,21 @@ def parse(data: bytes, path: Path) -> object:
 
 
 def _parse_json(text: str) -> tuple[str, object]:
-    import json  # noqa: PLC0415 - a TOML user does not need it
+    import json  # noqa: PLC0415 - not needed for TOML
 
     try:
         return "", json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
-        # What follows a colon in it is the offending character (json's Python scanner), perhaps a password's.
+        # The text after a colon is the offending character (json's Python scanner), perhaps of a password.
         reason = error.msg.partition(":")[0]
         return f"is not JSON at line {error.lineno}, column {error.colno}: {reason}", None
 
 
 def _parse_toml(text: str) -> tuple[str, object]:
-    import re  # noqa: PLC0415 - for an error only, and loaded long before
+    import re  # noqa: PLC0415 - needed for errors only; it is loaded anyway
 
-    # Not tomllib, which does not read TOML 1.1 (inline tables over several lines, more escapes).
-    import tomli  # noqa: PLC0415 - a JSON user does not need it
+    # Not tomllib, which does not support TOML 1.1 (inline tables over several lines, more escapes).
+    import tomli  # noqa: PLC0415 - not needed for JSON
 
     try:
         return "", tomli.loads(text)
@@ -119,8 +119,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _constant(_name: str) -> object:
-    # NaN and Infinity, which JSON has not and Python's reader takes. No key takes them, so that the decoder
-    # refuses them with their path.
+    # NaN and Infinity are not JSON, but Python's parser accepts them. No key accepts NaN, so `decode` refuses
+    # the value and names its path.
     return float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Environment variables that overrule the file: those the Go relay's documentation promised."""
+"""Environment variables that override keys of the file: those that the Go relay documented."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
@@ -30,9 +30,9 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def overridden(config: Config, environ: Mapping[str, str], walk: Walk) -> Config:
-    """Apply the variables that are set and not empty (compose files pass unset ones on as empty).
+    """Apply the variables that are set and not empty (compose files pass unset variables as empty).
 
-    Bad ones are noted in `walk` as `environment NAME` and leave the file's value.
+    A bad value is recorded in `walk` as `environment NAME`, and the file's value stays.
     """
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     changes: dict[str, Any] = {}
@@ -46,11 +46,11 @@ def overridden(config: Config, environ: Mapping[str, str], walk: Walk) -> Config
 
 
 def _value(kind: object, variable: str, text: str) -> object:
-    """What the text would have been in a file: an environment has only strings."""
+    """Convert a variable's text to the value that a file would have."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if kind is Secret:
-        return {"env": variable}  # it stays in the environment: no secret is then written in a file
+        return {"env": variable}  # a reference, so that no secret counts as written in the file
     if kind is str:
         return text
     if kind is bool:

@@ -1,4 +1,4 @@
-"""Files that the configuration names, in the hands of other users; see `checks`, which asks."""
+"""Check that other users cannot change or read files that the configuration names; called by `checks`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from mailer.config.trust import Untrusted, open_trusted, owners_of
 
 
 def tls_files(config: Config) -> Iterator[Problem]:
-    """Name a certificate or key that others could change, and a key that they could read."""
+    """Yield a certificate or key that other users could change, and a key that they could read."""
     tls = config.tls
     if tls.certificate_path:
         yield from _distrusted("$.tls.certificatePath", tls.certificate_path, config, "is not used")
@@ -21,12 +21,12 @@ def tls_files(config: Config) -> Iterator[Problem]:
 
 
 def program(key: str, command: Sequence[str], config: Config) -> Iterator[Problem]:
-    """Name a program that others could change; one without a slash is looked for in PATH.
+    """Yield a program that other users could change; a name without a slash, found in PATH, is not checked.
 
     Args:
-        key: of the configuration, whose value the command is.
-        command: the program, and its arguments; empty: there is none.
-        config: whose it is.
+        key: the configuration key of the command.
+        command: the program and its arguments; empty: none.
+        config: the configuration.
     """
     if command and "/" in command[0]:
         yield from _distrusted(f"{key}[0]", Path(command[0]), config, "is not run", os.O_PATH)
@@ -40,4 +40,4 @@ def _distrusted(
     except Untrusted as error:
         yield Problem(key, f"{so}: {error.strerror}")
     except OSError:
-        return  # the program that reads it says what is wrong with it
+        return  # the program that opens it reports what is wrong with it

@@ -1,4 +1,4 @@
-"""The parts of the model that say where mail goes, and on what terms: exchangers, providers, TLS, pace."""
+"""Configuration of delivery: direct to MX hosts, via providers (smarthosts), TLS policies, concurrency."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -16,7 +16,7 @@ Share = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class IpVersion(StrEnum):
-    """Which addresses of a mail exchanger are used."""
+    """Which address family is used to connect to a mail exchanger."""
 
     ANY = "any"
     FOUR = "4"
@@ -24,27 +24,27 @@ class IpVersion(StrEnum):
 
 
 class DirectDelivery(Group, frozen=True, kw_only=True):
-    """The direct route: to the mail exchangers of each recipient's domain."""
+    """The direct route, to the mail exchangers of each recipient's domain."""
 
     enabled: bool = False
     ehlo_domain: str = ""
-    """What we call ourselves in EHLO; empty: `hostname`."""
+    """Our name in EHLO; empty: `hostname`."""
     insecure_skip_verify: bool = False
     """Accept any certificate where a policy demands a verified one. Opportunistic TLS never verifies."""
     retry_count: Count = 3
-    """Attempts before the next route is tried; without one the schedule goes on until `retry.maxAge`."""
+    """Attempts before the next route is tried; if there is none, attempts continue until `retry.maxAge`."""
     allow_private: bool = False
-    """Deliver to mail exchangers at loopback and private addresses."""
+    """Also deliver to mail exchangers at loopback and private addresses."""
     port: Port = 25
     """The mail exchangers' port."""
     ip_version: IpVersion = IpVersion.ANY
     source_address: str = ""
-    """Connect from this address of ours, and therefore to addresses of its family alone; empty: the
-    system's choice."""
+    """The local address to connect from, which restricts connections to its address family; empty: the system
+    chooses."""
 
 
 class AuthMechanism(StrEnum):
-    """How a password is shown to a provider (RFC 4616, the LOGIN of old, RFC 2195)."""
+    """The SASL mechanism for a password (RFC 4616, the obsolete LOGIN, RFC 2195)."""
 
     PLAIN = "plain"
     LOGIN = "login"
@@ -52,7 +52,7 @@ class AuthMechanism(StrEnum):
 
 
 class Api(StrEnum):
-    """Interfaces over HTTP that take a message's own bytes; see `send/http/`."""
+    """HTTP APIs of providers that accept raw messages; see `send/http/`."""
 
     GRAPH = "graph"
     """Microsoft Graph, `sendMail` in MIME format."""
@@ -65,119 +65,119 @@ class Api(StrEnum):
 
     @property
     def by_header(self) -> bool:
-        """The message's own To, Cc and Bcc say who gets it: the interface knows no envelope."""
+        """Whether the API takes recipients from the message's To, Cc and Bcc, since it has no envelope."""
         return self in {Api.GRAPH, Api.GMAIL}
 
 
 class Provider(Pace, frozen=True, kw_only=True):
-    """One smarthost of the forward route, or one interface over HTTP."""
+    """One provider of the forward route: a smarthost, or an HTTP API."""
 
     host: Name
-    """With `api`: of `apiUrl`, which the loader fills in."""
+    """The server. With `api`, the loader fills in the host of `apiUrl`."""
     port: Port = 587
-    """As `host`."""
+    """The server's port. With `api`, the loader fills in the port of `apiUrl`."""
     api: Api | None = None
-    """Mail is posted to this interface; none: SMTP."""
+    """The HTTP API that mail is posted to; None: SMTP."""
     api_url: str = ""
-    """Where it is, without a path as the provider documents it; empty: the provider's usual one."""
+    """The base URL of the API, without the documented path; empty: the provider's default."""
     region: str = ""
-    """Of Amazon Web Services, for `ses`."""
+    """The region of Amazon Web Services, for `ses`."""
     username: str = ""
     """Empty: no AUTH. With `api`: the mailbox (`graph`, `gmail`), the sending domain (`mailgun`), or the
-    access key's id (`ses`; empty: that of the environment, or of the instance's role)."""
+    access key's id (`ses`; empty: taken from the environment or the instance's role)."""
     password: Secret = Secret("")
     """For `mailgun`: the API key; for `ses`: the secret access key."""
     auth: AuthMechanism | OAuth2 | None = None
-    """The AUTH mechanism; none: the first of these that it offers, and a second one when that is refused. An
-    object: with an access token instead of `password`."""
+    """The AUTH mechanism; None: the first of these that the server offers, and a second one if that is
+    refused. An object: log in with an access token instead of `password`."""
     ssl: bool = False
-    """True: TLS from the first byte (RFC 8314). False: STARTTLS when it is offered; without TLS, `password`
-    is sent only where `host` is written as a loopback address or `localhost`, whatever DNS says of a name."""
+    """True: TLS from the first byte (RFC 8314). False: STARTTLS if it is offered. Without TLS, `password` is
+    sent only if `host` is a loopback address or `localhost` as written, regardless of what DNS returns."""
     priority: int | None = None
-    """Lower is tried first, ties in the order of the file; none: the position in the list, from 0."""
+    """Lower is tried first, ties in the order of the file; None: the position in the list, from 0."""
     weight: Share | None = None
-    """Share of the mail among providers of equal priority, once one of them has a weight; those without one
-    then count 1, and 0 gets mail only when the others fail."""
+    """Share of the mail among providers of equal priority, if one of them has a weight. Those without one
+    then count as 1; 0 gets mail only if the others fail."""
     name: str = ""
-    """What the operator calls it; empty: the host. See `label`."""
+    """The operator's name for it; empty: the host. See `label`."""
     insecure_skip_verify: bool = False
     """Accept any certificate."""
     source_address: str = ""
     """As `DirectDelivery.source_address`."""
 
     sender: str = ""
-    """The envelope sender of mail through it, in place of the mail's own: for an account that may send as one
-    address only. What it then cannot deliver it reports to that address. Mail from `<>` keeps `<>`."""
+    """The envelope sender for mail through this provider, replacing the original: for accounts that may send
+    as one address only. The provider reports failures to that address. Mail from `<>` keeps `<>`."""
     rewrite_from: RewriteFrom = RewriteFrom.KEEP
-    """As `Config.rewrite_from`, for mail through it, with `sender` as the address."""
+    """As `Config.rewrite_from`, for mail through this provider, with `sender` as the address."""
     dkim: bool = True
-    """Mail through it gets our signatures. Off for one that signs itself, or changes what was signed."""
+    """Whether to sign mail through this provider. Off for one that signs itself or changes signed parts."""
     bounce_from: str = ""
-    """The envelope sender of mail from `<>`, notifications above all, through one that refuses `<>`. Such
-    mail is marked as automatic, and its failure is told to nobody. Empty: `<>`."""
+    """The envelope sender for mail from `<>`, mainly notifications, if the provider refuses `<>`. Such mail
+    is marked as automatic, and no notification is sent if it fails. Empty: `<>`."""
 
     @property
     def label(self) -> str:
-        """What it is called; others may be called so, too: see `by_name`."""
+        """The provider's display name, which need not be unique: see `by_name`."""
         return self.name or self.host
 
     @property
     def addresses(self) -> frozenset[str]:
-        """What it may be named by, alone or with others, beside its name."""
+        """The addresses by which a command may select this provider, besides its name; not always unique."""
         at = {self.host, f"{self.host}:{self.port}"}
         return frozenset(at | {f"{self.username}@{each}" for each in at if self.username})
 
     @property
     def oauth(self) -> OAuth2 | None:
-        """How it is logged in to with a token; None: with a password, or not at all."""
+        """The OAuth 2.0 settings; None: log in with a password, or not at all."""
         return self.auth if isinstance(self.auth, OAuth2) else None
 
     @property
     def account(self) -> str:
-        """What its state is kept by: its quota and its login are those of an account."""
+        """The key of its persistent state, because quotas and logins belong to an account."""
         return f"{self.host}:{self.port}" + (f" as {self.username}" if self.username else "")
 
 
 class TlsLevel(StrEnum):
-    """What is demanded of a connection before mail goes over it."""
+    """The TLS security that a connection needs before mail is sent over it."""
 
     NONE = "none"
-    """STARTTLS is not asked for."""
+    """Never use STARTTLS."""
     MAY = "may"
-    """TLS when it is offered and works, and in clear when not (RFC 7435)."""
+    """Opportunistic TLS: use it if it is offered and works, else send in clear (RFC 7435)."""
     ENCRYPT = "encrypt"
-    """TLS, whatever the certificate; without it the mail waits."""
+    """Require TLS, with any certificate; without it the mail is deferred."""
     VERIFY = "verify"
-    """TLS with a certificate that is valid for the host, or for `TlsPolicy.verify_name`."""
+    """Require TLS with a certificate that is valid for the host, or for `TlsPolicy.verify_name`."""
 
 
 class TlsPolicy(Group, frozen=True, kw_only=True):
-    """One row of the table of TLS policies: the first that matches a destination counts."""
+    """One row of the table of TLS policies; the first row that matches a destination counts."""
 
     destination: Name
-    """A recipient domain or a provider's host; `.example.net`: all domains below; `*`: everything."""
+    """A recipient domain or a provider's host; `.example.net`: all subdomains; `*`: everything."""
     level: TlsLevel
     verify_name: str = ""
-    """What the certificate must bear; empty: the host's own name, which for an MX is what DNS says."""
+    """The name that the certificate must have; empty: the host's name, which for an MX comes from DNS."""
 
 
 class Sending(Group, frozen=True, kw_only=True):
-    """How much the runner does at once."""
+    """How much the runner does in parallel."""
 
     concurrency: Count = 20
-    """Messages in flight, beside those that wait for a destination that does not answer."""
+    """Concurrent deliveries, not counting those that wait on an unresponsive destination."""
     max_sessions_per_hop: Count = 8
-    """Connections to one next hop. Providers refuse more than some 10 to 50."""
+    """Connections to one next hop. Providers refuse more than about 10 to 50."""
     rate_per_hop: Limit = 0
-    """Transactions that one runner begins in a minute at one next hop; 0: no limit."""
+    """Transactions per minute that one runner begins at one next hop; 0: no limit."""
     shutdown_grace: Seconds = Seconds(30)
-    """How long a runner or receiver that is to stop may finish what is in flight."""
+    """How long a runner or receiver may take to finish what is in flight when it is stopped."""
 
 
 def by_name(providers: tuple[Provider, ...]) -> dict[str, Provider]:
-    """Name each provider by its label, the second one of a label `LABEL #2`, and so on, in their order.
+    """Give each provider a unique name: its label, and `LABEL #2` for the second with a label, and so on.
 
-    Programs print these names, and commands take them: two mailboxes at one host often have no `name`.
+    Programs print these names, and commands accept them. Two mailboxes at one host often have no `name`.
     """
     named: dict[str, Provider] = {}
     labels = {each.label for each in providers}
@@ -191,7 +191,7 @@ def by_name(providers: tuple[Provider, ...]) -> dict[str, Provider]:
 
 
 def called(providers: tuple[Provider, ...], text: str) -> dict[str, Provider]:
-    """Return by name which providers an operator means: one by its name as above, else all by an address.
+    """Return, by unique name, the providers that an operator means: one by its name, else all by an address.
 
     An address is HOST, HOST:PORT, USERNAME@HOST or USERNAME@HOST:PORT.
     """
@@ -200,7 +200,7 @@ def called(providers: tuple[Provider, ...], text: str) -> dict[str, Provider]:
 
 
 def by_priority(providers: tuple[Provider, ...]) -> dict[int, tuple[Provider, ...]]:
-    """Sort by priority, lower first, a missing one being the position; equals keep their order."""
+    """Group by priority, lower first; a missing one is the position, and ties keep their order."""
     ranks: dict[int, list[Provider]] = {}
     for position, provider in enumerate(providers):
         ranks.setdefault(position if provider.priority is None else provider.priority, []).append(provider)

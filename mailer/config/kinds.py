@@ -1,4 +1,4 @@
-"""What the model is made of: its base class, and the types of values that many keys share."""
+"""The base class of the configuration model, and types that many keys share."""
 
 from typing import Annotated
 
@@ -16,4 +16,4 @@ Some = Annotated[Seconds, msgspec.Meta(gt=0)]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One object of the configuration; its attributes are written in camelCase there."""
+    """Base class of each object in the configuration; its attributes are camelCase keys there."""

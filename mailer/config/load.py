@@ -1,4 +1,4 @@
-"""Finds and reads the configuration; returns it, or every problem in it at once."""
+"""Find and load the configuration; report all its problems together."""
 
 import os
 from collections.abc import Mapping
@@ -21,33 +21,33 @@ PLACES = (
     Path("/etc/mailer/config.json"),
     Path("/etc/mailer/config.toml"),
 )
-"""Where a configuration is looked for when nobody names one.
+"""The paths that are searched when none is given.
 
-Root takes none from the current directory: it may work in anybody's, and a configuration names commands.
+Root does not use one in the current directory, which may belong to any user: a configuration names commands.
 """
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that can be used, and where it came from."""
+    """A valid configuration and the file that it came from."""
 
     config: Config
     path: Path
-    """The file, absolute."""
+    """The file's absolute path."""
     mode: int
     """The file's st_mode when it was read."""
     warnings: tuple[Problem, ...]
-    """What the file itself gives reason to warn about; `checks.warnings` adds the rest."""
+    """Warnings about the file's syntax and keys; `checks.warnings` adds the others."""
 
 
 def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Load the configuration that `find` finds, with the environment's overrides.
+    """Load the configuration that `find` returns, with overrides from the environment.
 
     Args:
-        explicit: what `--config` said, or None.
-        environ: the process's environment: MAILER_CONFIG, the overrides, and the secrets' variables.
+        explicit: the value of `--config`, or None.
+        environ: the process's environment: MAILER_CONFIG, the overrides, and variables with secrets.
 
     Raises:
-        ConfigError: with all its problems at once; programs exit with 78.
+        ConfigError: it has problems, all of which are listed; programs exit with 78.
     """
     path = find(explicit, environ).absolute()
     data, mode = read(path)
@@ -61,12 +61,12 @@ def load(explicit: str | Path | None, environ: Mapping[str, str]) -> Loaded:
 
 
 def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[Path, ...] = PLACES) -> Path:
-    """Say which file to read: the one that `--config` names, else $MAILER_CONFIG, else the first there is.
+    """Return the file to read: that of `--config`, else of $MAILER_CONFIG, else the first that exists.
 
-    A file that is named is not looked at here; reading it will tell.
+    A file that is named explicitly is not examined here; errors show when it is read.
 
     Raises:
-        ConfigError: none is named and none is there; it lists the places.
+        ConfigError: none is named and none was found; the message lists the searched paths.
     """
     if explicit:
         return Path(explicit)
@@ -94,15 +94,15 @@ def find(explicit: str | Path | None, environ: Mapping[str, str], places: tuple[
 
 
 def _owners(base: Path, document: object) -> Owners:
-    """Say whose files may hold secrets: `owners_of` the spool that the document names."""
+    """Return the users whose files may hold secrets: `owners_of` the spool that the document names."""
     named = document.get("spoolDir") if isinstance(document, dict) else None
     return owners_of(base / (named if isinstance(named, str) and "\0" not in named else "spool"))
 
 
 def _is_a_strangers(place: Path) -> bool:
-    """Tell whether a file in the current directory is not ours: a web application has a config.json, too.
+    """Return whether a file in the current directory belongs to another program, such as a web application.
 
-    One that cannot be read, or is not JSON, may be ours with a mistake in it: reading it will tell.
+    A file that cannot be read or parsed may be ours with a mistake in it, which reading it will report.
     """
     try:
         document = parse(read(place)[0], place)
@@ -118,7 +118,7 @@ def _there(place: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True  # a directory we may not enter: passing it over would hide the reason
+        return True  # a directory that we may not enter: skipping it would hide the reason
     return True
 
 
@@ -140,5 +140,5 @@ def _completed(config: Config, base: Path) -> Config:
 
 
 def key_path(base: Path, domain: str, selector: str) -> Path:
-    """Say where a DKIM key is kept, relative to the configuration's directory, when nothing else is said."""
+    """Return the default path of a DKIM key, relative to the configuration's directory."""
     return base / "keys" / domain / f"{selector}.private"

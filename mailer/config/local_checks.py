@@ -1,4 +1,4 @@
-"""Contradictions in `localUsers` and `submitSocket`; called by `checks`."""
+"""Check `localUsers`, `submitSocket`, `originDomain` and `aliases`; called by `checks`."""
 
 import shlex
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from mailer.mail.reply import printable
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Name what completes no address, and members of `localUsers` that say nothing or two things."""
+    """Yield invalid domains and aliases, and `localUsers` that have neither or both of login and group."""
     yield from _origin_domain(config.origin_domain)
     for name, address in config.aliases.items():
         try:
@@ -33,7 +33,7 @@ def _origin_domain(domain: str) -> Iterator[Problem]:
         yield Problem("$.originDomain", f"is not a domain: {error}")
     else:
         if not domain.isascii():
-            # It completes the addresses of clients that did not ask for SMTPUTF8.
+            # It completes addresses of clients that did not request SMTPUTF8.
             yield Problem("$.originDomain", "is not ASCII; write an international domain as xn--...")
 
 
@@ -42,7 +42,7 @@ def _no_user(where: str, name: str) -> Problem:
 
 
 def strangers(config: Config) -> Iterator[Problem]:
-    """Name logins and groups that this host does not have, and users that mailer does not have."""
+    """Yield logins and groups that this host does not have, and users that mailer does not have."""
     for at, listener in enumerate(config.listeners):
         for member, network in enumerate(listener.trusted_networks):
             if not _is_user(config, network.user):
@@ -66,4 +66,4 @@ def _is_user(config: Config, name: str) -> bool:
     try:
         return name in read_users(config.users_file, owners_of(config.spool_dir))
     except (OSError, ConfigError):
-        return True  # the receiver says what is wrong with the file
+        return True  # the receiver reports what is wrong with the file

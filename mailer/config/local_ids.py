@@ -1,11 +1,11 @@
-"""The ids of this host's logins and groups, which the configuration names."""
+"""Look up the ids of this host's logins and groups that the configuration names."""
 
 import grp
 import pwd
 
 
 def uid(login: str) -> int | None:
-    """Return a login's user id; digits are an id themselves. None: this host has no such login."""
+    """Return the user id of a login; a number is returned as is. None: this host has no such login."""
     if _is_number(login):
         return int(login)
     try:
@@ -15,7 +15,7 @@ def uid(login: str) -> int | None:
 
 
 def gid(group: str) -> int | None:
-    """Return a group's id; digits are an id themselves. None: this host has no such group."""
+    """Return the id of a group; a number is returned as is. None: this host has no such group."""
     if _is_number(group):
         return int(group)
     try:

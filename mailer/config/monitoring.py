@@ -1,4 +1,4 @@
-"""The part of the model that configures alerts."""
+"""Configuration of alerts."""
 
 from mailer.config.kinds import Group, Name
 from mailer.config.secrets import Secret
@@ -6,19 +6,19 @@ from mailer.config.units import Seconds
 
 
 class Alerts(Group, frozen=True, kw_only=True):
-    """What to tell the operator without being asked; never by mail, which may be what is stuck."""
+    """Which alerts to send, and how; never by mail, since mail itself may be stuck."""
 
     queue_older_than: Seconds = Seconds(0)
-    """The oldest message that waits to be sent is older than this; 0: never."""
+    """Alert if the oldest waiting message is older than this; 0: never."""
     failed_more_than: int | None = None
-    """More messages than this lie in `failed/`; none: never."""
+    """Alert if there are more messages than this in `failed/`; None: never."""
     no_run_for: Seconds = Seconds(0)
-    """No run of mailer-send has succeeded for this long; 0: never."""
+    """Alert if no run of mailer-send has succeeded for this long; 0: never."""
     events_older_than: Seconds = Seconds(0)
-    """An event waits for longer than this since `onEvent` does not take it; 0: never."""
+    """Alert if an event has waited longer than this for the receiver of `onEvent`; 0: never."""
     secret_ends_within: Seconds = Seconds(14 * 86_400)
-    """Less than this is left until something ends that a provider's tokens are asked for with; 0: never."""
+    """Alert if a secret, certificate or refresh token for a provider's tokens ends within this; 0: never."""
     command: tuple[Name, ...] = ()
     """A program and its arguments, run without a shell, with the alert as JSON on its standard input."""
     webhook: Secret = Secret("")
-    """A URL that gets the alert as JSON by POST; a secret, since anybody who knows it can write there."""
+    """A URL that gets the alert as JSON by POST; a secret, since anyone who knows it can post there."""

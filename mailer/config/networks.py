@@ -1,7 +1,7 @@
-"""Networks whose hosts need no login (`listeners[].trustedNetworks`): what is refused, and warned of.
+"""Check networks whose hosts need no login (`listeners[].trustedNetworks`).
 
-A printer that cannot log in is known by its address, which everybody in the same network can take. So only a
-network that somebody has the say over is worth its name, and a user with senders and limits of its own.
+A printer that cannot log in is identified by its address, which any host in its network can take. Therefore
+only networks under one owner's control may be trusted, and each has a user, with its senders and limits.
 """
 
 import ipaddress
@@ -16,11 +16,11 @@ from mailer.mail.reply import printable
 Network = IPv4Network | IPv6Network
 
 _WIDEST = {4: 8, 6: 7}
-"""Shortest prefixes: 10.0.0.0/8 and fc00::/7 are the largest networks that are anybody's own."""
+"""Shortest allowed prefixes by IP version: 10.0.0.0/8 and fc00::/7 are the largest private networks."""
 _PRIVATE_4 = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16")))
-"""RFC 1918 and RFC 3927. Not 100.64.0.0/10 (RFC 6598): strangers share it."""
+"""RFC 1918 and RFC 3927. Not 100.64.0.0/10 (RFC 6598), which unrelated customers share."""
 _PRIVATE_6 = tuple(map(IPv6Network, ("fc00::/7", "fe80::/10")))
-"""RFC 4193, and link-local."""
+"""RFC 4193 (unique local) and link-local."""
 _NEVER = {
     "127.0.0.0/8": "is this host itself, whose programs use submitSocket",
     "::1/128": "is this host itself, whose programs use submitSocket",
@@ -32,12 +32,12 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
 def network(text: str) -> Network:
-    """Read one.
+    """Parse a network that may be trusted.
 
     Raises:
-        ValueError: it is none, or none that may be trusted; the text says why, and what to write.
+        ValueError: it is not a network, or must not be trusted; the text says why, and what to write.
     """
-    if "%" in text:  # a zone: which of this host's interfaces
+    if "%" in text:  # a zone (RFC 4007), which names one of this host's interfaces
         raise ValueError(_NO_NETWORK)
     try:
         found = ipaddress.ip_network(text, strict=False)
@@ -59,14 +59,14 @@ def network(text: str) -> Network:
 
 
 def is_private(found: Network) -> bool:
-    """Tell whether a network is of addresses that are not routed in the Internet."""
+    """Return whether a network has private addresses, which are not routed on the Internet."""
     if isinstance(found, IPv4Network):
         return any(found.subnet_of(each) for each in _PRIVATE_4)
     return any(found.subnet_of(each) for each in _PRIVATE_6)
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Say which must not be trusted, and where nobody could come from one."""
+    """Yield networks that must not be trusted, or whose listener their hosts cannot reach."""
     for at, listener in enumerate(config.listeners):
         if not listener.trusted_networks:
             continue
@@ -86,7 +86,7 @@ def refusals(config: Config) -> Iterator[Problem]:
 
 
 def warnings(config: Config) -> Iterator[Problem]:
-    """Say which are of addresses of the Internet."""
+    """Yield trusted networks of public addresses."""
     for at, listener in enumerate(config.listeners):
         for member, each in enumerate(listener.trusted_networks):
             try:

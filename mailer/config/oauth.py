@@ -1,4 +1,4 @@
-"""The part of the model that says how to get an access token for a provider (OAuth 2.0, RFC 6749)."""
+"""Configuration of access tokens for a provider (OAuth 2.0, RFC 6749)."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -8,26 +8,26 @@ from mailer.config.secrets import Secret
 
 
 class Kind(StrEnum):
-    """What an object as `auth` is."""
+    """The type of an object under `auth`."""
 
     OAUTH2 = "oauth2"
 
 
 class Grant(StrEnum):
-    """How a token is asked for."""
+    """How a token is requested."""
 
     CLIENT_CREDENTIALS = "clientCredentials"
     """As the application itself (RFC 6749 4.4)."""
     REFRESH_TOKEN = "refreshToken"  # noqa: S105 - the name of a grant
-    """As a user who has agreed elsewhere (RFC 6749 6)."""
+    """As a user who has given consent elsewhere (RFC 6749 6)."""
     DEVICE_CODE = "deviceCode"
-    """As a user who agrees by `mailer auth login` (RFC 8628)."""
+    """As a user who gives consent through `mailer auth login` (RFC 8628)."""
     SERVICE_ACCOUNT = "serviceAccount"
     """As the mailbox's user, by a signed assertion (RFC 7523 2.1)."""
 
 
 class Preset(StrEnum):
-    """Providers whose hosts, addresses and scopes are known; see `presets`."""
+    """Providers whose hosts, URLs and scopes are built in; see `presets`."""
 
     MICROSOFT365 = "microsoft365"
     MICROSOFT365_GCC_HIGH = "microsoft365-gcc-high"
@@ -41,7 +41,7 @@ class Preset(StrEnum):
 
 
 class TokenMechanism(StrEnum):
-    """How a token is shown to a provider (Google's and Microsoft's own, RFC 7628)."""
+    """The SASL mechanism for a token (XOAUTH2 of Google and Microsoft, or RFC 7628)."""
 
     XOAUTH2 = "xoauth2"
     OAUTHBEARER = "oauthbearer"
@@ -55,42 +55,42 @@ class Algorithm(StrEnum):
 
 
 class OAuth2(Group, frozen=True, kw_only=True):
-    """`auth` as an object: log in with an access token, never with a password."""
+    """An object under `auth`: log in with an access token, never with a password."""
 
     type: Kind
     grant: Grant
     preset: Preset | None = None
-    """Fills in whatever of `host`, `tokenUrl`, `deviceUrl` and `scope` is not written."""
+    """Supplies those of `host`, `tokenUrl`, `deviceUrl` and `scope` that are missing."""
     tenant: str = ""
-    """Microsoft's directory, by its id or one of its domains; a part of the preset's addresses."""
+    """The Microsoft directory, by id or by one of its domains; it becomes part of the preset's URLs."""
     token_url: str = ""
     device_url: str = ""
-    """Where `mailer auth login` begins."""
+    """The device authorization endpoint, where `mailer auth login` begins."""
     client_id: str = ""
     client_secret: Secret = Secret("")
     certificate: Secret = Secret("")
-    """Instead of a secret: PEM, a certificate and its private key (RFC 7523 2.2)."""
+    """PEM of a certificate and its private key, instead of a client secret (RFC 7523 2.2)."""
     algorithm: Algorithm = Algorithm.PS256
-    """How the certificate's key signs."""
+    """The signature algorithm of the certificate's key."""
     scope: str = ""
     refresh_token: Secret = Secret("")
-    """The first one; what the server puts in its place is kept in the spool's `state/`."""
+    """The initial refresh token; a replacement from the server is stored in the spool's `state/`."""
     service_account: Secret = Secret("")
-    """The service account's key file, JSON, as Google makes it."""
+    """The JSON key file of a service account, as Google issues it."""
     mechanism: TokenMechanism | None = None
     """None: the first that the server offers."""
     username: str = ""
-    """The same as the provider's, which counts."""
+    """Must equal the provider's `username`, which is the one that is used."""
     expires: str = ""
-    """The day on which the secret or the certificate ends, `2027-01-31`: where only the operator knows."""
+    """The day on which the secret or certificate expires, `2027-01-31`, if only the operator knows it."""
 
     def record(self, account: str) -> str:
-        """Return what its tokens are kept by: the same account may be logged in to in two ways."""
+        """Return the key under which its tokens are stored; an account may be used with several settings."""
         return f"{account} {self.grant} {self.token_url} {self.client_id} {self.scope}"
 
     @property
     def ends(self) -> float | None:
-        """When that day begins, in seconds since the epoch; None: it is not written, or is not a day."""
+        """The start of the day `expires`, in seconds since the epoch; None: it is missing or invalid."""
         try:
             return datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
         except ValueError:

@@ -1,4 +1,4 @@
-"""What is missing or wrong in a provider's `auth` of type oauth2; see `provider_checks`, which asks."""
+"""Check a provider's `auth` of type oauth2; called by `provider_checks`."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ _BLANKS = compile_late(r"\s")
 
 
 def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Yield key, below the provider, and message of everything that keeps a token from being had."""
+    """Yield (key below the provider, message) for everything that prevents getting a token."""
     auth = provider.oauth
     if auth is None:
         return
@@ -36,13 +36,13 @@ def refusals(provider: Provider) -> Iterator[tuple[str, str]]:
 
 
 def warnings(provider: Provider) -> Iterator[tuple[str, str]]:
-    """Yield key and message of what has no effect."""
+    """Yield (key, message) for settings without effect."""
     if provider.oauth and not provider.password.empty:
         yield "password", "has no effect: with auth of type oauth2 a password is never sent; remove it"
 
 
 def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
-    """Name addresses that are missing, or that would show secrets to others on the way."""
+    """Yield URLs that are missing, or to which secrets would travel in clear."""
     if auth.preset and auth.preset.microsoft and not auth.token_url:
         written = "is neither the id of a directory nor a domain" if auth.tenant else "is needed"
         if not (auth.tenant and TENANT.fullmatch(auth.tenant)):
@@ -56,11 +56,11 @@ def _addresses(auth: OAuth2) -> Iterator[tuple[str, str]]:
 
 
 def bad_url(url: str) -> str:
-    """Say why secrets are not sent to an address; empty: they may be."""
+    """Return why secrets must not be sent to a URL; empty: they may be."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError if it is not a number
     except ValueError:
         return _NO_URL
     if not host or _BLANKS.search(url) or "@" in parts.netloc:

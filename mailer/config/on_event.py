@@ -1,4 +1,4 @@
-"""The part of the model that configures event delivery (`onEvent`)."""
+"""Configuration of event delivery (`onEvent`)."""
 
 from enum import StrEnum
 
@@ -7,27 +7,27 @@ from mailer.config.secrets import Secret
 
 
 class EventKind(StrEnum):
-    """What may be told."""
+    """The kinds of events that can be delivered."""
 
     SENT = "sent"
     BOUNCED = "bounced"
     EXPIRED = "expired"
     DELAYED = "delayed"
-    """An attempt ended with the recipient deferred or in doubt; it will be tried again."""
+    """An attempt ended with the recipient deferred or uncertain; it will be tried again."""
     SUPPRESSED = "suppressed"
-    """Not sent, since the suppression list has the recipient."""
+    """Not sent, because the recipient is on the suppression list."""
     HELD = "held"
 
 
 class EventField(StrEnum):
-    """What an event may say beside its id, its kind, its time and the message's id."""
+    """Optional fields of an event, which always has its id, its kind, its time and the message's id."""
 
     SENDER = "from"
     RECIPIENT = "to"
     RELAY = "relay"
     DSN = "dsn"
     REPLY = "reply"
-    """In the server's words, which often name the recipient."""
+    """The server's reply, which often contains the recipient."""
     ATTEMPT = "attempt"
     NEXT = "next"
     DELAY = "delay"
@@ -35,14 +35,14 @@ class EventField(StrEnum):
 
 
 class OnEvent(Group, frozen=True, kw_only=True):
-    """Whom to tell; one of `webhook` and `command`."""
+    """The receiver of events, either `webhook` or `command`, and what it gets."""
 
     webhook: Secret = Secret("")
     """A URL that gets events by POST; a secret, since some services put a token into it."""
     secret: Secret = Secret("")
-    """Signs what the webhook gets."""
+    """The key with which requests to the webhook are signed."""
     command: tuple[Name, ...] = ()
-    """A program and its arguments, run without a shell, with events on its standard input, one a line."""
+    """A program and its arguments, run without a shell, with events on its standard input, one per line."""
     events: tuple[EventKind, ...] = (
         EventKind.SENT,
         EventKind.BOUNCED,
@@ -51,7 +51,7 @@ class OnEvent(Group, frozen=True, kw_only=True):
         EventKind.SUPPRESSED,
     )
     fields: tuple[EventField, ...] = tuple(EventField)
-    """Addresses are personal data: without `from`, `to` and `reply` an event has none."""
+    """Addresses are personal data; without `from`, `to` and `reply` an event contains none."""
 
     @property
     def enabled(self) -> bool:

@@ -1,8 +1,8 @@
-"""What this host is called when the configuration does not say: its full name, as far as it knows one.
+"""Find this host's fully qualified name, for configurations without `hostname`.
 
-No name server is asked: programs start each minute, and while the network is down. What is read is what an
-installer or administrator wrote: the kernel's name, /etc/hosts (which maps a short name to a full one),
-/etc/mailname (Debian's name for mail).
+No name server is queried, because programs start each minute, also while the network is down. The sources are
+local: the kernel's host name, /etc/hosts (which maps a short name to a full one), and /etc/mailname (Debian's
+name for mail).
 """
 
 import contextlib
@@ -14,22 +14,22 @@ from pathlib import Path
 from mailer.config.model import Config
 from mailer.mail.host_name import fault
 
-_MOST = 64 * 1024
-"""Octets of a file that are looked at; /etc/hosts may be a list of a million advertisers."""
+_MAX_READ = 64 * 1024
+"""Octets of a file that are read; /etc/hosts may be a block list with a million entries."""
 
 
 def own_name(config: Config) -> str:
-    """Return what we call ourselves: `hostname`, or the system's name."""
+    """Return our name: `hostname`, or else the system's name."""
     return config.hostname or system_name()
 
 
 @cache
 def system_name(etc: Path = Path("/etc"), kernel: str = "") -> str:
-    """Return the first full name that the host knows itself by, or else the kernel's.
+    """Return the first fully qualified name that the host has locally, or else the kernel's host name.
 
     Args:
-        etc: where the files are.
-        kernel: its name for the host; empty: ask it.
+        etc: the directory of `hosts` and `mailname`.
+        kernel: the kernel's host name; empty: read it.
     """
     short = kernel or os.uname().nodename
     return next((name for name in _candidates(etc, short) if not fault(name)), short)
@@ -46,5 +46,5 @@ def _candidates(etc: Path, short: str) -> Iterator[str]:
 
 def _lines(path: Path) -> list[str]:
     with contextlib.suppress(OSError), path.open(encoding="ascii", errors="replace") as file:
-        return file.read(_MOST).splitlines()
+        return file.read(_MAX_READ).splitlines()
     return []

@@ -1,4 +1,4 @@
-"""The part of the model that says how much may be sent: budgets of providers and of recipient domains."""
+"""Configuration of sending budgets, of providers and of recipient domains."""
 
 from typing import Annotated
 
@@ -10,24 +10,24 @@ from mailer.mail.budget import Counted, Terms, WhenUsedUp
 
 
 class Pace(Group, frozen=True, kw_only=True):
-    """How much may be sent in any minute, hour and day, by all runners of a spool together; 0: no limit."""
+    """Limits per minute, hour and day for all runners of a spool together; 0: no limit."""
 
     max_per_minute: Limit | None = None
-    """None: no limit. For a provider then also `sending.ratePerHop`, of each runner, which 0 overrules."""
+    """None: no limit, except that `sending.ratePerHop` limits each runner at a provider, which 0 lifts."""
     max_per_hour: Limit = 0
     max_per_day: Limit = 0
     warm_up: tuple[Count, ...] = ()
-    """What the first day allows, the second, and so on, counted from the first mail under it; then
-    `maxPerDay`. For an address or an account that receivers do not know yet."""
+    """The limits of the first day, the second, and so on, counted from the first mail; then `maxPerDay`
+    applies. For an IP address or account without a reputation yet."""
     budget_counts: Counted = Counted.RECIPIENTS
     """What the limits above count."""
     when_used_up: WhenUsedUp = WhenUsedUp.WAIT
     max_sessions: Count | None = None
-    """Connections at once, of all runners together; none: `sending.maxSessionsPerHop`, of each runner."""
+    """Concurrent connections of all runners together; None: `sending.maxSessionsPerHop` for each runner."""
 
     @property
     def terms(self) -> Terms:
-        """What is allowed, as plain values; false: anything."""
+        """The limits as plain values; false if there is no limit."""
         return Terms(
             self.max_per_minute or 0,
             self.max_per_hour,
@@ -39,10 +39,10 @@ class Pace(Group, frozen=True, kw_only=True):
 
 
 class DomainBudget(Pace, frozen=True, kw_only=True):
-    """What recipients in some domains may be sent, by whatever route."""
+    """A budget for mail to recipients in some domains, on any route."""
 
     domains: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-    """These together; `.example.net`: all domains below that one."""
+    """The domains that share the budget; `.example.net`: all its subdomains."""
 
     @property
     def label(self) -> str:
@@ -50,11 +50,11 @@ class DomainBudget(Pace, frozen=True, kw_only=True):
 
     @property
     def record(self) -> str:
-        """What its record is kept by, as `Provider.account`."""
+        """The key of its persistent state, like `Provider.account`."""
         return "domains " + " ".join(sorted(domain.lower() for domain in self.domains))
 
     def covers(self, domain: str) -> bool:
-        """Tell whether a recipient domain is one of these, or below one."""
+        """Return whether a recipient domain is one of these, or a subdomain of one with a leading dot."""
         plain = a_labels(domain)
         return any(
             plain.endswith("." + a_labels(one[1:])) if one.startswith(".") else plain == a_labels(one)

@@ -1,4 +1,4 @@
-"""What is known of providers that want OAuth 2.0: put into the document where the operator wrote nothing.
+"""Built-in settings of providers that need OAuth 2.0, added to the document where keys are missing.
 
 Sources: Microsoft, "Authenticate an IMAP, POP or SMTP connection using OAuth", "National clouds", and the
 lists of Microsoft 365 addresses for each cloud; Google, "OAuth 2.0 Mechanism" (of Gmail), "Using OAuth 2.0
@@ -13,24 +13,24 @@ from mailer.config.oauth import Grant, Preset
 from mailer.mail.lazy_pattern import compile_late
 
 GMAIL_SCOPE = "https://mail.google.com/"
-"""The only one that SMTP takes."""
+"""The only scope that Google accepts for SMTP."""
 _GMAIL_API_SCOPE = "https://www.googleapis.com/auth/gmail.send"
 
 TENANT = compile_late(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 class _Cloud(NamedTuple):
-    """One of Microsoft's clouds; each has accounts of its own."""
+    """The hosts and URLs of one of Microsoft's clouds, which have separate accounts."""
 
     smtp: str
     login: str
-    """Where tokens are made."""
+    """The base URL of the token endpoint."""
     application: str
-    """What an application's token is for."""
+    """The resource of an application's token."""
     delegated: str
-    """What a user's token is for."""
+    """The resource of a user's token."""
     graph: str
-    """Microsoft Graph."""
+    """The base URL of Microsoft Graph."""
 
 
 _CLOUDS = {
@@ -66,7 +66,7 @@ _CLOUDS = {
 
 
 def expanded(document: object) -> object:
-    """Return the document with what the presets of its providers say; all other values stay as they are."""
+    """Return the document with the values of its providers' presets; values that are written stay."""
     if not isinstance(document, dict) or not isinstance(document.get("forwardProviders"), list):
         return document
     return {**document, "forwardProviders": [_provider(each) for each in document["forwardProviders"]]}
@@ -101,8 +101,8 @@ def _api(name: object) -> Api | None:
 
 
 def _place(api: Api, preset: Preset | None, written: dict[str, object]) -> dict[str, object]:
-    """Return where an interface is, as the keys say it that every provider has."""
-    from urllib.parse import urlsplit  # noqa: PLC0415 - not for SMTP, which most runs know alone
+    """Return `apiUrl` of an API, and the `host` and `port` that follow from it."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most runs use SMTP only
 
     url = written.get("apiUrl") or _usual(api, preset, str(written.get("region", "")))
     try:
@@ -127,7 +127,7 @@ def _usual(api: Api, preset: Preset | None, region: str) -> str:
 
 
 def _known(preset: Preset, api: Api | None, auth: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Return what a preset says of `auth`."""
+    """Yield the keys of `auth` that a preset supplies, with their values."""
     if not preset.microsoft:
         yield "tokenUrl", "https://oauth2.googleapis.com/token"
         yield "scope", _GMAIL_API_SCOPE if api is Api.GMAIL else GMAIL_SCOPE

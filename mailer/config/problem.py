@@ -1,4 +1,4 @@
-"""A problem in a configuration: its place and what was expected, never the value, which may be a secret."""
+"""Problems of a configuration: the place and what was expected, never the value, which may be a secret."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One complaint about one place."""
+    """One problem at one place."""
 
     path: str
     """A JSON path (`$.forwardProviders[1].port`), `environment SMTP_PORT`, or the file's own name."""
@@ -21,11 +21,11 @@ class ConfigError(ValueError):
     """The configuration cannot be used. Programs print it and exit with 78 (EX_CONFIG of sysexits.h)."""
 
     def __init__(self, problems: tuple[Problem, ...], found: Path | None = None) -> None:
-        """Say what is wrong.
+        """Store the problems.
 
         Args:
             problems: all of them, in the order of the file; at least one.
-            found: the file, where nobody named it: the reader may think of another one.
+            found: the file, if it was found by searching, since the reader may have another one in mind.
         """
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems

@@ -1,4 +1,4 @@
-"""What is wrong with providers in a configuration that loads; see `checks`, which asks."""
+"""Check the providers of a configuration that loads; called by `checks`."""
 
 import re
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from mailer.mail.reply import printable
 _SUBMISSIONS = 465
 """TLS from the first byte (RFC 8314 3.3)."""
 _STARTTLS = frozenset({25, 587, 2525})
-"""Where servers begin in clear (RFC 6409 3.1); 2525 is what many providers have beside 587."""
+"""Ports where servers begin in clear (RFC 6409 3.1); many providers offer 2525 besides 587."""
 _HOST = compile_late(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A provider that counts, and where its values are written."""
+    """A provider that is used, and the place of its keys in the file."""
 
     provider: Provider
     where: str
-    """Its path, with what a key begins with: `$.forwardProviders[0].` or `$.forward`."""
+    """The prefix of its keys' paths: `$.forwardProviders[0].` or `$.forward`."""
     legacy: bool = False
 
     def key(self, name: str) -> str:
@@ -38,7 +38,7 @@ class _Written:
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Say why mail cannot be given to a provider in the form that is configured."""
+    """Yield reasons why mail cannot be sent through a provider as configured."""
     for each in _written(config):
         provider = each.provider
         for key, address in (("sender", provider.sender), ("bounceFrom", provider.bounce_from)):
@@ -56,7 +56,7 @@ def refusals(config: Config) -> Iterator[Problem]:
 
 
 def warnings(config: Config) -> Iterator[Problem]:
-    """Say what of the providers, and of our name that they hear, will not do what was meant."""
+    """Yield settings of providers, and of our EHLO name, that will probably not work as intended."""
     for each in _written(config):
         if why := _bad_host(each.provider.host):
             yield Problem(each.key("host"), why)
@@ -80,7 +80,7 @@ def _written(config: Config) -> Iterator[_Written]:
 
 
 def _bad_host(host: str) -> str:
-    """Say why a host cannot be looked up as it is written."""
+    """Return why a host cannot be looked up as it is written; empty: it can."""
     if is_address(host.partition("%")[0]):
         return ""
     plain = re.sub(r"^[a-z]+:/+", "", host.strip(), flags=re.IGNORECASE).rstrip("/")
@@ -94,7 +94,7 @@ def _bad_host(host: str) -> str:
 
 
 def _itself(config: Config, each: _Written) -> Iterator[Problem]:
-    """A provider that is our own receiver would be given its mail again and again."""
+    """Warn of a provider that is our own receiver, which would be a mail loop."""
     ours = {config.smtp_port, *(listener.port for listener in config.listeners if not listener.unix_socket)}
     host = each.provider.host.lower().rstrip(".")
     here = host in {config.bind_address, own_name(config).lower()} or is_loopback(host)
@@ -118,7 +118,7 @@ def _wrong_port(each: _Written) -> Iterator[Problem]:
 
 
 def _unsignable(config: Config, each: _Written) -> Iterator[Problem]:
-    """A From domain that is another's, such as a mailbox provider's, has no key of ours."""
+    """Warn if `rewriteFrom` sets a From domain without a DKIM key, such as that of a mailbox provider."""
     provider = each.provider
     if not (config.dkim.enabled and config.dkim.keys and provider.dkim):
         return
@@ -132,7 +132,7 @@ def _unsignable(config: Config, each: _Written) -> Iterator[Problem]:
 
 
 def _bad_names(config: Config) -> Iterator[Problem]:
-    """What was configured; what the system is called is for `mailer doctor` to judge."""
+    """Warn of unsuitable configured host names; `mailer doctor` checks the system's name."""
     if not config.providers and not config.direct_delivery.enabled:
         return
     names = {"$.hostname": config.hostname}

@@ -1,4 +1,4 @@
-"""The parts of the model that say how mail is received: listeners, TLS, what becomes of content, limits."""
+"""Configuration of receiving mail: listeners, TLS, changes to content, rate limits."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,7 @@ from mailer.config.kinds import Group, Limit, Name, Port
 
 
 class Offer(StrEnum):
-    """Whether clients must, may or cannot do something: log in, or encrypt by STARTTLS (RFC 3207)."""
+    """Whether clients must, may or cannot log in, or use STARTTLS (RFC 3207)."""
 
     REQUIRED = "required"
     OFFERED = "offered"
@@ -15,16 +15,16 @@ class Offer(StrEnum):
 
 
 class ListenerTls(StrEnum):
-    """How a listener speaks TLS; all but `none` need a certificate."""
+    """The TLS mode of a listener; all but `none` need a certificate."""
 
     REQUIRED = "required"
-    """By STARTTLS, before a login or a mail."""
+    """STARTTLS is required before a login or a mail."""
     OFFERED = "offered"
-    """By STARTTLS, when the client asks for it."""
+    """STARTTLS is optional."""
     STARTTLS = "starttls"
     """The same as `offered`."""
     IMPLICIT = "implicit"
-    """From the first byte (RFC 8314)."""
+    """TLS from the first byte (RFC 8314)."""
     NONE = "none"
 
     @property
@@ -35,95 +35,95 @@ class ListenerTls(StrEnum):
 
 
 class TrustedNetwork(Group, frozen=True, kw_only=True):
-    """Hosts that cannot log in, such as printers, and whose mail that is."""
+    """Hosts that cannot log in, such as printers, and the user that their mail belongs to."""
 
     cidr: Name
-    """`192.168.7.0/24`, `fd00:7::/64`, or one address. The smallest network that has a client counts."""
+    """`192.168.7.0/24`, `fd00:7::/64`, or one address. The smallest network that contains a client counts."""
     user: Name
-    """`defaultUsername`, or one of `usersFile`: with that user's senders and limits."""
+    """`defaultUsername`, or a user of `usersFile`; that user's senders and limits apply."""
 
 
 class Listener(Group, frozen=True, kw_only=True):
-    """One more place where the receiver listens, beside `smtpHost` and `smtpPort`."""
+    """An additional address on which the receiver listens, besides `smtpHost` and `smtpPort`."""
 
     host: str = "127.0.0.1"
     """Empty: all addresses. Must be loopback under `security.allowLocalOnly`."""
     port: Port = 587
     tls: ListenerTls | None = None
-    """None: `offered` when there is a certificate, else `none`."""
+    """None: `offered` if there is a certificate, else `none`."""
     auth: Offer | None = None
-    """Whether clients log in here; None: as `Config.auth_required` says."""
+    """Whether clients must or may log in here; None: see `Config.auth_required`."""
     unix_socket: Path | None = None
-    """A Unix socket at this path instead; open to every user of this host, as loopback is."""
+    """Listen on a Unix socket at this path instead; every user of this host can connect, as on loopback."""
     trusted_networks: tuple[TrustedNetwork, ...] = ()
-    """Who need not log in here; all others do. For a listener beyond this host alone."""
+    """Networks whose hosts need not log in here; all others must. Only for a listener beyond this host."""
     name: str = ""
-    """What a service manager that opens this socket calls it (FileDescriptorName=); empty: it goes by its
-    address."""
+    """The socket's name at a service manager that opens it (FileDescriptorName=); empty: the socket is
+    recognized by its address."""
 
 
 class LocalUser(Group, frozen=True, kw_only=True):
-    """Whose mail it is that a program on this host submits at `submitSocket`."""
+    """The user that mail belongs to which a program on this host submits at `submitSocket`."""
 
     login: str = ""
-    """Programs of this login here, a name or a number; `*`: of every login."""
+    """Matches programs of this login, a name or a number; `*`: of every login."""
     group: str = ""
-    """Instead: programs in this group, a name or a number."""
+    """Matches programs in this group, a name or a number; instead of `login`."""
     user: Name
-    """`defaultUsername`, or one of `usersFile`: with that user's senders and limits."""
+    """`defaultUsername`, or a user of `usersFile`; that user's senders and limits apply."""
 
 
 class SubmitHttp(Group, frozen=True, kw_only=True):
-    """Submission by HTTP: who presents a user's token (`mailer user token`) posts mail to /v1/messages."""
+    """Submission over HTTP: clients with a user's token (`mailer user token`) post mail to /v1/messages."""
 
     enabled: bool = False
     host: str = "127.0.0.1"
     """Empty: all addresses. Must be loopback under `security.allowLocalOnly`, and without `tls`."""
     port: Port = 8026
     tls: bool = False
-    """From the first byte, with the certificate of `Config.tls`."""
+    """TLS from the first byte, with the certificate of `Config.tls`."""
     names: tuple[Name, ...] = ()
-    """What clients beyond this host call this server, beside `hostname` and its addresses; a request that
-    names another is refused, since a browser may have been made to send it."""
+    """Names of this server for clients beyond this host, besides `hostname` and its addresses. A request with
+    another Host is refused, since it may come from a browser under DNS rebinding."""
 
 
 class Tls(Group, frozen=True, kw_only=True):
-    """The receiver's certificate: with one STARTTLS is offered; without it only this host can log in.
+    """The receiver's certificate. With it STARTTLS is offered; without it only this host can log in.
 
     Both files are read again when they change, and at SIGHUP; TLS 1.2 and up.
     """
 
     certificate_path: Path | None = None
-    """PEM, the server's own first, then its intermediates."""
+    """PEM, the server's own certificate first, then its intermediates."""
     private_key_path: Path | None = None
     """PEM, without a passphrase, readable by the spool's owner."""
 
 
 class LongLines(StrEnum):
-    """What becomes of a message with a line over 998 octets (RFC 5322 2.1.1)."""
+    """What to do with a message that has a line over 998 octets (RFC 5322 2.1.1)."""
 
     PASS = "pass"  # noqa: S105 - a verb, no password
-    """Taken and passed on byte for byte."""
+    """Accept it and pass it on byte for byte."""
     QUOTED_PRINTABLE = "quotedPrintable"
-    """The parts of it that have one are encoded; 554 5.6.0 at its end where that would break something."""
+    """Encode the parts with such lines; reply 554 5.6.0 after the message if that would break something."""
     REJECT = "reject"
-    """554 5.6.0 at its end."""
+    """Reply 554 5.6.0 after the message."""
 
 
 class RewriteFrom(StrEnum):
-    """Whose address the From field shows."""
+    """Which address the From field gets."""
 
     KEEP = "keep"
     REPLACE = "replace"
     """Another address; the display name stays. Mail without a From field gets one."""
     REPLACE_AND_REPLY_TO = "replaceAndReplyTo"
-    """The same, and replies go to the old one, if there was one and there is no Reply-To."""
+    """As `REPLACE`, and the old address becomes Reply-To, if there was one and there is no Reply-To."""
 
 
 class RateLimits(Group, frozen=True, kw_only=True):
-    """How many messages are accepted, by envelope sender and in all, in sliding windows.
+    """How many messages are accepted per envelope sender and in total, in sliding windows.
 
-    The ledger is the count's memory: it outlasts a restart. A user's own limits (`mailer user`) always hold.
+    Counts come from the ledger, so they survive a restart. A user's own limits (`mailer user`) always apply.
     """
 
     enabled: bool = False

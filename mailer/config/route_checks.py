@@ -1,4 +1,4 @@
-"""What is wrong with `routes` in a configuration that loads; see `checks`, which asks."""
+"""Check `routes` in a configuration that loads; called by `checks`."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from mailer.mail.reply import printable
 
 
 def refusals(config: Config) -> Iterator[Problem]:
-    """Say which rules cannot be followed."""
+    """Yield rules that are invalid."""
     known = {*by_name(config.every_provider)}
     for at, rule in enumerate(config.routes):
         where = f"$.routes[{at}]"
@@ -46,13 +46,13 @@ def _patterns(rule: RouteRule, where: str) -> Iterator[Problem]:
 
 
 def _is_domain(pattern: str) -> bool:
-    """Tell whether a pattern is `*`, a domain, or means all domains below one."""
+    """Return whether a pattern is `*`, a domain, or stands for all subdomains of one."""
     below = pattern.removeprefix("*").removeprefix(".") if pattern.startswith(("*.", ".")) else pattern
     return pattern == "*" or can_match(f"any@{below}")
 
 
 def warnings(config: Config) -> Iterator[Problem]:
-    """Say which rules no mail will come to, and which lead nowhere at present."""
+    """Yield rules that no mail can reach, and rules whose provider is not in use."""
     for at, rule in enumerate(config.routes):
         where = f"$.routes[{at}]"
         earlier = next((to for to in range(at) if _covers(config.routes[to], rule)), None)
@@ -64,6 +64,6 @@ def warnings(config: Config) -> Iterator[Problem]:
 
 
 def _covers(earlier: RouteRule, later: RouteRule) -> bool:
-    """Tell whether a rule matches all that a later one does, as far as equal conditions show it."""
+    """Return whether a rule matches everything that a later one does; only equal conditions are compared."""
     demanded = later.conditions
     return all(demanded.get(key) == wanted for key, wanted in earlier.conditions.items())

@@ -1,4 +1,4 @@
-"""The part of the model that says which mail goes which way: `routes`, the first rule that matches counts."""
+"""Configuration of routing rules (`routes`); the first rule that matches counts."""
 
 from typing import Annotated, Any
 
@@ -8,27 +8,27 @@ from mailer.config.kinds import Group, Name
 from mailer.mail.lazy_pattern import compile_late
 
 Names = Name | Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-"""One pattern, or a list of which one must match."""
+"""One pattern, or a list of patterns of which at least one must match."""
 
 _HEADER = compile_late(r"[!-9;-~]+")
-"""RFC 5322 2.2: printable characters but the colon."""
+"""RFC 5322 2.2: printable characters except the colon."""
 
 
 class HeaderMatch(Group, frozen=True, kw_only=True):
-    """A field of the header as it was accepted; any of several fields of that name may match.
+    """A condition on a field of the header as accepted; any of several fields of that name may match.
 
-    Folding is undone, the case of ASCII letters ignored; encoded words (RFC 2047) are not decoded.
+    Values are unfolded, and the case of ASCII letters is ignored; encoded words (RFC 2047) are not decoded.
     """
 
     name: Name
     value: str | None = None
-    """The whole value, less the white space around it."""
+    """The whole value, without surrounding white space."""
     matches: Name | None = None
-    """As `value`, with `*` for any text; `*` alone: the field is there."""
+    """As `value`, with `*` for any text; `*` alone: the field exists."""
 
     @property
     def fault(self) -> str:
-        """Why it cannot be used; empty: it can."""
+        """Why the condition is invalid; empty: it is valid."""
         if not _HEADER.fullmatch(self.name):
             return "name is no name of a header field"
         if (self.value is None) == (self.matches is None):
@@ -37,13 +37,13 @@ class HeaderMatch(Group, frozen=True, kw_only=True):
 
 
 class RouteRule(Group, frozen=True, kw_only=True):
-    """One rule: conditions, which must all hold, and where such mail goes. Without a condition: all mail."""
+    """A rule: conditions, which must all hold, and a destination. Without conditions it matches all mail."""
 
     sender: Names = ()
-    """The envelope sender: an address, a domain, `.example.com` or `*.example.com` (all domains below), `*`,
-    or `<>`, which notifications come from and which no other pattern matches."""
+    """The envelope sender: an address, a domain, `.example.com` or `*.example.com` (all subdomains), `*`,
+    or `<>`, the sender of notifications, which no other pattern matches."""
     recipient_domain: Names = ()
-    """A domain, all domains below one, or `*`, as above."""
+    """A domain, all subdomains of one, or `*`, written as above."""
     user: Names = ()
     """The login, exactly as it was used. Notifications have none."""
     header: HeaderMatch | None = None
@@ -51,22 +51,22 @@ class RouteRule(Group, frozen=True, kw_only=True):
     provider: str = ""
     """The name of a provider, or its host: see `Provider.label`."""
     direct: bool = False
-    """To the recipient's own exchangers, also while `directDelivery.enabled` is false."""
+    """Send to the recipient domain's mail exchangers, even if `directDelivery.enabled` is false."""
     local: bool = False
-    """Into the local Maildir."""
+    """Deliver into the local Maildir."""
     hold: str = ""
-    """Not sent; the operator releases or removes it. The text is the reason, for the operator."""
+    """Do not send; the operator releases or removes the mail. The text is the reason, for the operator."""
     fallback: bool = False
-    """Trouble sends it on to the routes of mail that no rule matches; off: it waits for this one."""
+    """On failure, try the routes of mail that no rule matches; off: the mail waits for this destination."""
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """The keys that say where mail goes; a rule that can be used has one."""
+        """The keys of the rule that set a destination; a valid rule has exactly one."""
         return tuple(key for key in ("provider", "direct", "local", "hold") if getattr(self, key))
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What it demands, by key, lists in one order."""
+        """The conditions, by key; single patterns are lists of one."""
         demands: dict[str, Any] = {
             field.encode_name: listed(value)
             for field in msgspec.structs.fields(self)
@@ -76,7 +76,7 @@ class RouteRule(Group, frozen=True, kw_only=True):
 
     @property
     def written(self) -> dict[str, object]:
-        """The conditions, written so that an operator recognises the rule."""
+        """The conditions in the form of the file, so that an operator recognises the rule."""
         demands = self.conditions
         if self.header:
             demands["header"] = {
@@ -86,5 +86,5 @@ class RouteRule(Group, frozen=True, kw_only=True):
 
 
 def listed(names: Names) -> tuple[str, ...]:
-    """Return one pattern as a list of one."""
+    """Return the patterns as a tuple, also if there is a single one."""
     return (names,) if isinstance(names, str) else names

@@ -1,6 +1,6 @@
-"""Secrets: where one comes from, and the only two things to do with it: reveal it, or compare with it.
+"""Secrets: where they are stored, and the only two operations on them, revealing and comparing.
 
-A `Secret` never shows its value in `repr`, `str`, an exception or anything that msgspec encodes.
+A `Secret` never exposes its value in `repr`, `str`, an exception or anything that msgspec encodes.
 """
 
 import os
@@ -16,35 +16,35 @@ from mailer.mail.reply import printable
 MASK = "********"
 
 COMMAND_TIMEOUT = 30.0
-"""Seconds that a secret's command may take; a password manager that asks a human does not belong here."""
+"""Seconds that a secret's command may take; password managers that prompt a human are not supported."""
 
 _LARGEST_FILE = 64 * 1024
-"""Bytes; a password or token is far below, and a path typed wrong must not load a disk image."""
+"""Bytes; passwords and tokens are far smaller, and a mistyped path must not load a disk image."""
 
-# What a password manager needs to find its own files and session, and nothing of ours: the environment may
-# hold other secrets (`{"env": ...}`), and children must not inherit them.
+# The variables that a password manager needs to find its files and session. No others are passed on, because
+# our environment may contain other secrets (`{"env": ...}`).
 _COMMAND_ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
 _COMMAND_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class SecretError(LookupError):
-    """A secret could not be had. The message names its key and its source, never its value."""
+    """A secret could not be read. The message names its key and its source, never its value."""
 
     def __init__(self, key: str, reason: str) -> None:
-        """Args: key: the configuration's path to the secret; reason: the source and what is wrong with it."""
+        """Args: key: the secret's path in the configuration; reason: its source and what is wrong with it."""
         super().__init__(f"{key}: {reason}")
         self.key = key
         self.reason = reason
 
 
 class FromEnvironment(msgspec.Struct, frozen=True):
-    """`{"env": "NAME"}`: an environment variable, not empty."""
+    """`{"env": "NAME"}`: an environment variable, which must not be empty."""
 
     name: str
 
 
 class FromFile(msgspec.Struct, frozen=True):
-    """`{"file": "path"}`: a file that others can neither read nor change; one trailing newline is dropped."""
+    """`{"file": "path"}`: a file that no other user can read or change; one trailing newline is dropped."""
 
     path: Path
 
@@ -56,25 +56,25 @@ class FromCredential(msgspec.Struct, frozen=True):
 
 
 class FromCommand(msgspec.Struct, frozen=True):
-    """`{"command": [...]}`: what a program prints, run without a shell; one trailing newline is dropped.
+    """`{"command": [...]}`: the output of a program, run without a shell; one trailing newline is dropped.
 
-    With a slash in its name it must be one that others cannot change.
+    If its name contains a slash, it must be a file that other users cannot change.
     """
 
     argv: tuple[str, ...]
 
 
 Reference = FromEnvironment | FromFile | FromCredential | FromCommand
-"""Says where a secret is kept."""
+"""A place where a secret is stored."""
 
 Source = str | Reference
-"""Where a secret comes from; a `str` is the secret itself."""
+"""The source of a secret; a `str` is the secret itself."""
 
 
 class Secret:
-    """A password or token, fetched when it is first needed and then kept.
+    """A password or token, fetched at its first use and then cached.
 
-    Equal secrets have equal sources; values are not compared (see `matches`).
+    Secrets are equal if their sources are; values are not compared (see `matches`).
     """
 
     __slots__ = ("_environ", "_key", "_owners", "_source", "_value")
@@ -87,13 +87,13 @@ class Secret:
         environ: Mapping[str, str] | None = None,
         owners: Owners | None = None,
     ) -> None:
-        """Fetches nothing yet.
+        """Store the source; nothing is fetched yet.
 
         Args:
             source: the value itself, or where to get it.
-            key: the configuration's path to it, for messages.
-            environ: where `FromEnvironment` and `FromCredential` look, and what a command may inherit from.
-            owners: whose files are read; None: root's and ours.
+            key: its path in the configuration, for messages.
+            environ: the environment for `FromEnvironment`, `FromCredential` and commands.
+            owners: the users whose files are trusted; None: root and the current user.
         """
         self._source = source
         self._key = key
@@ -107,19 +107,19 @@ class Secret:
 
     @property
     def reference(self) -> Reference | None:
-        """Where it is kept, or None when it is written in the configuration itself."""
+        """Where the secret is stored, or None if it is written in the configuration itself."""
         return None if isinstance(self._source, str) else self._source
 
     @property
     def empty(self) -> bool:
-        """Written in the configuration as nothing; a reference never reveals an empty secret."""
+        """Whether the configuration has an empty string; a reference never reveals an empty secret."""
         return self._source == ""
 
     def reveal(self) -> str:
-        """Give the secret itself; may block on a file, or on a command for `COMMAND_TIMEOUT` seconds.
+        """Return the secret; may block on a file, or on a command for up to `COMMAND_TIMEOUT` seconds.
 
         Raises:
-            SecretError: it could not be had; nothing is kept, so that the next call tries again.
+            SecretError: it could not be read; nothing is cached, so the next call tries again.
         """
         if self._value is not None:
             return self._value
@@ -132,16 +132,17 @@ class Secret:
         return value
 
     def matches(self, candidate: str) -> bool:
-        """Compare in a time that tells nothing about the secret; an empty one matches nothing.
+        """Compare in constant time; an empty secret matches nothing.
 
         Raises:
             SecretError: as `reveal`.
         """
-        # Imported here: only the receiver compares, and OpenSSL costs every start some milliseconds.
+        # Imported here because few programs compare secrets, and loading OpenSSL takes some milliseconds.
         import hashlib  # noqa: PLC0415
         import hmac  # noqa: PLC0415
 
-        # Digests have one length, so that compare_digest leaks none; undecodable input brings surrogates.
+        # Digests have a fixed length, so compare_digest does not leak the secret's length. Undecodable input
+        # contains surrogates, hence surrogatepass.
         mine = hashlib.sha256(self.reveal().encode("utf-8", "surrogatepass")).digest()
         theirs = hashlib.sha256(candidate.encode("utf-8", "surrogatepass")).digest()
         return hmac.compare_digest(mine, theirs) and not self.empty
@@ -184,7 +185,7 @@ class Secret:
         return data
 
     def _run(self, argv: tuple[str, ...], name: str) -> bytes:
-        # Imported here: most configurations run no command, and every start would pay for it.
+        # Imported here because most configurations run no command.
         import subprocess  # noqa: PLC0415
 
         environment = {name: self._environ[name] for name in _COMMAND_ENVIRONMENT if name in self._environ}
@@ -195,10 +196,10 @@ class Secret:
         except Untrusted as error:
             raise SecretError(self._key, f"{name} is not run: {error.strerror}") from None
         except OSError:
-            pass  # running it will tell
+            pass  # running it reports the error
         try:
-            # Its stderr might quote the secret, so nobody sees it.
-            done = subprocess.run(  # noqa: S603 - no shell, and the words are the operator's own
+            # Its stderr might contain the secret, so it is discarded.
+            done = subprocess.run(  # noqa: S603 - no shell, and the operator wrote the arguments
                 argv,
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -206,7 +207,7 @@ class Secret:
                 stderr=subprocess.DEVNULL,
                 env=environment,
                 timeout=COMMAND_TIMEOUT,
-                **_for_good(),
+                **_drop_root(),
             )
         except OSError as error:
             raise SecretError(self._key, f"{name}: {error.strerror}") from None
@@ -220,7 +221,7 @@ class Secret:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            error.object = b""  # it is the context of the next one, and tools print such attributes
+            error.object = b""  # it becomes the context of the new exception, and tools print such attributes
             raise SecretError(self._key, f"{_name(reference)} is not UTF-8") from None
         return text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n")
 
@@ -231,11 +232,11 @@ class _Start(TypedDict, total=False):
     start_new_session: bool
 
 
-def _for_good() -> _Start:
-    """What keeps a command from becoming root, when we are root and act as another user for a while.
+def _drop_root() -> _Start:
+    """Return the options that keep a command from regaining root while we, as root, act as another user.
 
-    The command may be that user's own, and inherits our real and saved ids; the groups are already the
-    user's. In root's session it could also type on root's terminal.
+    A command would inherit our real and saved ids, and may belong to that user; the supplementary groups are
+    already the user's. In root's session it could also inject input into root's terminal.
     """
     user, group = os.geteuid(), os.getegid()
     if (os.getuid(), os.getgid()) == (user, group):
@@ -252,5 +253,5 @@ def _name(reference: Reference) -> str:
         case FromCredential(name):
             return f"credential {printable(name)}"
         case FromCommand(argv):
-            # Its arguments stay unsaid: some people put a token there.
+            # Without its arguments, which may contain a token.
             return f"command {printable(argv[0])}"

@@ -1,4 +1,4 @@
-"""The effective configuration as its owner would have written it, without the secrets."""
+"""Print the effective configuration in the form of the file, without the secrets."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -12,10 +12,10 @@ from mailer.config.secrets import MASK, FromCommand, FromCredential, FromEnviron
 
 
 def effective(config: Config) -> dict[str, object]:
-    """Every key with the value that counts, ready for JSON.
+    """Return every key with its effective value, ready for JSON.
 
-    Durations and sizes are numbers in the documented unit. A secret is `********`, or the reference that says
-    where it is kept.
+    Durations and sizes are numbers in the documented unit. A secret is `********`, or the reference to where
+    it is stored.
     """
     return _group(config)
 
@@ -23,7 +23,7 @@ def effective(config: Config) -> dict[str, object]:
 def _group(group: msgspec.Struct) -> dict[str, object]:
     plain = {field.encode_name: _plain(getattr(group, field.name)) for field in msgspec.structs.fields(group)}
     if isinstance(group, Alerts | OnEvent):
-        # As a secret's command: some people put a token there.
+        # Arguments may contain a token, as those of a secret's command.
         plain["command"] = [*group.command[:1], *(MASK for _ in group.command[1:])]
     return plain
 
@@ -53,6 +53,6 @@ def _masked(secret: Secret) -> object:
         case FromCredential(name):
             return {"credential": name}
         case FromCommand((program, *arguments)):
-            return {"command": [program, *(MASK for _ in arguments)]}  # some people put a token there
+            return {"command": [program, *(MASK for _ in arguments)]}  # arguments may contain a token
         case _:
             return "" if secret.empty else MASK

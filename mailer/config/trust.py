@@ -1,12 +1,12 @@
-"""Open files that programs of ours obey or keep secrets in, unless another user could change them.
+"""Open configuration and secret files only if no other user could change them.
 
-Who may write to a directory can replace what is in it, so every directory on the way is looked at, too, from
-the root. Each is opened once, relative to the one before and without following links, and the check is made
-on the descriptor: nobody can swap a part of the path between a check and its use.
+A user with write permission for a directory can replace what is in it, so every directory of the path is
+checked as well, starting at the root. Each is opened once, relative to the previous one and without following
+links, and the checks use the descriptor, so no part of the path can be swapped between check and use.
 
-A directory that everybody may write to with the sticky bit, such as /tmp, is passed: only the owner of a name
-in it can rename or remove that (unlink(2)), and that owner is looked at next. Setgid programs of a group that
-has no members are not considered.
+A world-writable directory with the sticky bit, such as /tmp, passes: only the owner of an entry in it can
+rename or remove that entry (unlink(2)), and the entry's owner is checked next. Setgid programs of a group
+without members are not considered.
 """
 
 import errno
@@ -30,18 +30,18 @@ _MAX_LINKS = 40
 
 
 class Untrusted(PermissionError):
-    """Another user could change a file, or read a secret; `strerror` says who, where, and what to type."""
+    """Another user could change a file, or read a secret; `strerror` names them and the command to type."""
 
     def __init__(self, path: Path, why: str) -> None:
-        """Args: path: what was to be opened; why: a sentence that names the file or directory at fault."""
+        """Args: path: the file to open; why: a sentence that names the file or directory at fault."""
         super().__init__(errno.EPERM, printable(why), str(path))
 
 
 def owners_of(spool: Path) -> Owners:
-    """Return whose files are trusted: ours and root's; when root runs, also the owner of the spool.
+    """Return the users whose files are trusted: root, the current user, and, for root, the spool's owner.
 
-    That user is the one that root's programs become, and could have them send anything as it is. The
-    configuration itself, and programs that it names, are read and run as root: those are not for this set.
+    Programs that root starts switch to the spool's owner, who could make them send anything anyway. Do not
+    use this set for the configuration itself or the programs that it names, which root reads and runs.
     """
     owners = ours()
     if os.geteuid() != 0:
@@ -53,9 +53,9 @@ def owners_of(spool: Path) -> Owners:
 
 
 def programs_group(spool: Path, configuration: Path) -> int | None:
-    """Return the group of the user that the programs run as; None: it is root's, or nobody knows.
+    """Return the group of the user that the programs run as; None: it is root's, or unknown.
 
-    That of the spool; before there is one, that which the configuration is shared with.
+    It is the group of the spool or, if there is no spool yet, of the configuration.
     """
     for path in (spool, configuration):
         try:
@@ -68,27 +68,27 @@ def programs_group(spool: Path, configuration: Path) -> int | None:
 
 
 def ours() -> Owners:
-    """Return root's user id and ours."""
+    """Return the user ids of root and the current user."""
     return frozenset({0, os.geteuid()})
 
 
 def open_trusted(
     path: Path, flags: int = os.O_RDONLY, *, owners: Owners | None = None, secret: bool = False
 ) -> int:
-    """Open a regular file that only root and `owners` (else root and we) can change.
+    """Open a regular file that only root and `owners` can change.
 
     Args:
-        path: symbolic links are followed if they are root's or ours.
+        path: the file; symbolic links are followed if root or the current user owns them.
         flags: for open(2); O_PATH for a file that is to be executed.
-        owners: see `owners_of`.
-        secret: refuse it as well when every user of the host can read it.
+        owners: see `owners_of`; None: root and the current user.
+        secret: also refuse a file that every user of the host can read.
 
     Returns:
-        A descriptor, for the caller to close.
+        A descriptor, which the caller must close.
 
     Raises:
-        Untrusted: another user could change it, or read the secret.
-        OSError: as open(2); EINVAL when it is not a regular file.
+        Untrusted: another user could change the file, or read the secret.
+        OSError: as open(2); EINVAL if it is not a regular file.
     """
     found, at = _walk(path, flags, owners or ours())
     try:
@@ -102,14 +102,18 @@ def open_trusted(
 def read_trusted(
     path: Path, limit: int, *, owners: Owners | None = None, secret: bool = False
 ) -> tuple[bytes, os.stat_result]:
-    """Read at most `limit` bytes of a file, and its state; raises as `open_trusted`."""
+    """Return at most `limit` bytes of a file, and its stat result; raises like `open_trusted`."""
     with os.fdopen(open_trusted(path, owners=owners, secret=secret), "rb") as file:
         return file.read(limit), os.fstat(file.fileno())
 
 
 @contextmanager
 def trusted_directory(path: Path, *, owners: Owners | None = None) -> Iterator[int]:
-    """Open a directory that only root and `owners` (else root and we) can write to; a descriptor of O_PATH.
+    """Open a directory that only root and `owners` can write to; yield an O_PATH descriptor.
+
+    Args:
+        path: the directory.
+        owners: see `owners_of`; None: root and the current user.
 
     Raises:
         Untrusted: another user could write to it, or replace it.
@@ -123,16 +127,16 @@ def trusted_directory(path: Path, *, owners: Owners | None = None) -> Iterator[i
 
 
 def hand_over(fd: int, like: os.stat_result) -> None:
-    """As root, give a file that was just made to the owner and group of another.
+    """If we are root, give a new file the owner and group of another.
 
-    What root makes for the programs must be theirs to read, and they are not root.
+    The programs do not run as root, and must be able to read the files that root creates for them.
     """
     if os.geteuid() == 0:
         os.fchown(fd, like.st_uid, like.st_gid)
 
 
 def for_the_group(like: os.stat_result) -> bool:
-    """Whether root shares what it makes beside this with a group, as that of the programs in /etc/mailer."""
+    """Return whether root shares files that it creates next to this one with its group (/etc/mailer)."""
     return os.geteuid() == 0 == like.st_uid and like.st_gid != os.getegid()
 
 
@@ -146,7 +150,7 @@ def _check_file(state: os.stat_result, at: Path, path: Path, *, secret: bool) ->
 
 
 def _walk(path: Path, flags: int, owners: Owners) -> tuple[int, Path]:
-    """Open what a path names, and look at every step; return it with its path free of links."""
+    """Open a path and check every component; return the descriptor, and the path with links resolved."""
     ahead = [*reversed(path.absolute().parts[1:])]
     where, links = _ROOT, 0
     at = os.open(_ROOT, _PASS)
@@ -154,7 +158,7 @@ def _walk(path: Path, flags: int, owners: Owners) -> tuple[int, Path]:
         _look(at, _ROOT, path, owners)
         while ahead:
             name = ahead.pop()
-            # Links are resolved, so that the parent of a path is that of the directory.
+            # `where` has no links, so its parent is the parent of the directory.
             there = where.parent if name == ".." else where / name
             found = _step(at, name, flags if not ahead else _PASS)
             try:
@@ -184,9 +188,9 @@ def _count(links: int, path: Path) -> None:
 
 
 def _step(at: int, name: str, flags: int) -> int:
-    """Open one part of a path, or, where it is a symbolic link, the link."""
+    """Open one component of a path; for a symbolic link, open the link itself."""
     try:
-        # O_NONBLOCK: opening a FIFO would wait for its writer.
+        # O_NONBLOCK, since opening a FIFO would block until it has a writer.
         return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
     except OSError as error:
         if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
@@ -199,9 +203,9 @@ def _step(at: int, name: str, flags: int) -> int:
 
 
 def _look(found: int, there: Path, path: Path, owners: Owners) -> str | None:
-    """Raise Untrusted if others own this part of the path, or may write to it; return where a link leads."""
+    """Raise Untrusted if others own this component or may write to it; return the target of a link."""
     state = os.fstat(found)
-    # A link of the spool's owner would lead root anywhere.
+    # A link that the spool's owner controls could lead root anywhere.
     if state.st_uid not in (ours() if stat.S_ISLNK(state.st_mode) else owners):
         raise Untrusted(
             path,
@@ -223,13 +227,13 @@ def _look(found: int, there: Path, path: Path, owners: Owners) -> str | None:
 
 
 def _alone(found: int, state: os.stat_result, owners: Owners) -> bool:
-    """Whether the group that may write has no members but `owners`: many systems give each user a group."""
-    # Imported here: what is ours is rarely writable for a group.
+    """Return whether the group has no members except `owners`: many systems give each user a group."""
+    # Imported here because the files are rarely group-writable.
     import grp  # noqa: PLC0415
     import pwd  # noqa: PLC0415
 
     try:
-        # With an ACL these bits are its mask, and other users may be in it (acl(5)).
+        # With an ACL the group bits are its mask, and it may grant access to other users (acl(5)).
         os.getxattr(f"/proc/self/fd/{found}", "system.posix_acl_access")
     except OSError as error:
         if error.errno not in {errno.ENODATA, errno.ENOTSUP, errno.ENOENT}:

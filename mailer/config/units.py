@@ -1,6 +1,6 @@
-"""Durations and sizes: a number in the unit that the key documents, or a string that names its own.
+"""Parse durations and sizes: a number in the unit that the key documents, or a string with a unit.
 
-Each unit is a type of its own, so that a type checker sees seconds given to what takes milliseconds.
+Each unit has a separate type, so that a type checker detects seconds passed as milliseconds.
 """
 
 from typing import NewType
@@ -12,12 +12,12 @@ Milliseconds = NewType("Milliseconds", int)
 Bytes = NewType("Bytes", int)
 
 LONGEST = 100 * 365 * 86_400
-"""Seconds. Longer durations would leave the years that `datetime` knows; nobody's mail waits a century."""
+"""Seconds of the longest duration, a century. Much longer ones would exceed the years of `datetime`."""
 LARGEST = 2**63 - 1
-"""Bytes: `off_t`, the most that a file can hold."""
+"""Bytes of the largest file (`off_t`)."""
 
-# At most three digits after the point: every duration is then a whole number of microseconds, sums are exact.
-# At most twelve before: no string makes `int` work on a megabyte of digits.
+# At most three digits after the point, so that every duration is a whole number of microseconds and sums are
+# exact. At most twelve before it, so that `int` never converts a megabyte of digits.
 _PART = compile_late(r"([0-9]{1,12})(?:\.([0-9]{1,3}))?(ms|s|m|h|d|w) *")
 _DURATION = compile_late(rf"(?:{_PART.pattern})+")
 _NUMBER = compile_late(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
@@ -31,7 +31,7 @@ _MICROSECONDS = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
-# IEC 80000-13: KiB is 1,024 bytes, kB is 1,000. People write KB when they mean either; it is read as kB.
+# IEC 80000-13: KiB is 1,024 bytes, kB is 1,000. People write KB for either; it is parsed as kB.
 _FACTORS = {
     "B": 1,
     "kB": 10**3,
@@ -47,34 +47,34 @@ _FACTORS = {
 
 
 def seconds(value: object) -> Seconds:
-    """Read a duration: a number of seconds, or a string such as `5m`, `1h30m`, `250ms`.
+    """Parse a duration: a number of seconds, or a string such as `5m`, `1h30m`, `250ms`.
 
     Raises:
-        ValueError: neither, negative, or longer than `LONGEST`; the value is not repeated.
+        ValueError: it is neither, is negative, or is longer than `LONGEST`; the text omits the value.
     """
     if isinstance(value, str):
         return Seconds(_microseconds(value) / 1_000_000)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("not a duration")  # noqa: TRY004 - every bad value is a ValueError to our callers
-    if not 0 <= value <= LONGEST:  # NaN compares false, too
+        raise ValueError("not a duration")  # noqa: TRY004 - callers expect a ValueError for every bad value
+    if not 0 <= value <= LONGEST:  # also refuses NaN
         raise ValueError("out of range")
     return Seconds(value)
 
 
 def seconds_typed(text: str) -> Seconds:
-    """Read a duration as a command line or a query has it: as `seconds`, and `90` or `0.5` without a unit.
+    """Parse a duration of a command line or a query: as `seconds`, or a number without a unit as text.
 
     Raises:
-        ValueError: as `seconds`.
+        ValueError: see `seconds`.
     """
     return seconds(float(text) if _NUMBER.fullmatch(text) else text)
 
 
 def milliseconds(value: object) -> Milliseconds:
-    """Read a duration: a whole number of milliseconds, or a string such as `250ms`, `1s`.
+    """Parse a duration: a whole number of milliseconds, or a string such as `250ms`, `1s`.
 
     Raises:
-        ValueError: neither, negative, a part of a millisecond, or longer than `LONGEST`.
+        ValueError: it is neither, is negative, has a fraction of a millisecond, or exceeds `LONGEST`.
     """
     if isinstance(value, str):
         whole, rest = divmod(_microseconds(value), 1_000)
@@ -85,10 +85,10 @@ def milliseconds(value: object) -> Milliseconds:
 
 
 def size(value: object) -> Bytes:
-    """Read a size: a whole number of bytes, or a string such as `25MiB`, `10MB`, `64KiB`.
+    """Parse a size: a whole number of bytes, or a string such as `25MiB`, `10MB`, `64KiB`.
 
     Raises:
-        ValueError: neither, negative, a part of a byte, or over `LARGEST`.
+        ValueError: it is neither, is negative, has a fraction of a byte, or exceeds `LARGEST`.
     """
     if not isinstance(value, str):
         return Bytes(_whole(value, LARGEST))

@@ -1,7 +1,7 @@
-"""The users file: the logins beside the configuration's own. `mailer user` writes it.
+"""Read and write the users file, which holds the logins that are not in the configuration itself.
 
-It holds hashes, never passwords, and no program of ours needs it but the receiver, which reads it again when
-it changes:
+`mailer user` writes it. It contains hashes, never passwords. Only the receiver authenticates with it, and
+reads it again when it changes:
 
     {"users": [{"name": "shop", "hash": "$scrypt$...", "allowedSenders": ["shop.example.com"]}]}
 """
@@ -26,15 +26,15 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """One user."""
+    """One login."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
     hash: Annotated[str, msgspec.Meta(max_length=1024)]
-    """Of a password (`$scrypt$...`) or of a token (`$sha256$...`)."""
+    """The hash of a password (`$scrypt$...`) or of a token (`$sha256$...`)."""
     allowed_senders: tuple[str, ...] = ("*",)
-    """Addresses, domains, or `*`: what MAIL FROM and the From field may name."""
+    """Addresses, domains, or `*` that are allowed in MAIL FROM and the From field."""
     max_per_hour: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """Messages; 0: no limit; none: `rateLimits` counts this user by sender, as everybody."""
+    """Messages; 0: no limit; None: the limits per sender of `rateLimits` apply."""
     max_per_day: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
@@ -43,14 +43,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
-    """Read a users file; one that is not there holds nobody.
+    """Read a users file; a missing file has no users.
 
     Args:
-        path: where it is.
-        owners: whose file is trusted; None: root's and ours.
+        path: the file.
+        owners: the users whose file is trusted; None: root and the current user.
 
     Raises:
-        ConfigError: it is not such a file (no value is quoted), or others can change it or read its hashes.
+        ConfigError: it is not a users file (no value is quoted), or others can change it or read its hashes.
         OSError: it cannot be read.
     """
     where = printable(str(path))
@@ -76,16 +76,17 @@ def read_users(path: Path, owners: Owners | None = None) -> dict[str, User]:
 def changing_users(
     path: Path, owners: Owners | None = None, group: int | None = None
 ) -> Iterator[dict[str, User]]:
-    """Give the users to change, and write them when the block ends well; one program at a time.
+    """Yield the users for changing, under a lock, and write them if the block ends without an exception.
 
     Args:
-        path: where the file is.
+        path: the file.
         owners: as for `read_users`.
-        group: of the programs, who must be able to read what root writes; None: nobody but its owner.
+        group: the programs' group, which must be able to read a file that root writes; None: only the owner
+            can.
 
     Raises:
         ConfigError: as `read_users`.
-        OSError: the file cannot be written, or others may write to its directory; the old one stays.
+        OSError: the file cannot be written, or others may write to its directory; the old file stays.
     """
     with trusted_directory(path.parent, owners=owners) as directory:
         lock = _lock(f"{path.name}.lock", directory)
@@ -99,20 +100,20 @@ def changing_users(
 
 
 def _lock(name: str, directory: int) -> int:
-    """Open the file that programs lock; a new one gets the directory's owner."""
+    """Open the lock file; a new one gets the directory's owner."""
     try:
         fd = os.open(name, _NEW, 0o600, dir_fd=directory)
     except FileExistsError:
         return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
-    # Only what was just made is given away: a name that was there may be a link to any file.
+    # Only a file that was just created changes its owner: an existing name may be a link to any file.
     hand_over(fd, os.fstat(directory))
     return fd
 
 
 def _write(name: str, users: dict[str, User], directory: int, group: int | None) -> None:
-    """Replace the file whole, with the owner and mode of the one before; root's is for the group to read.
+    """Replace the file atomically, keeping its owner and mode; if root owns it, the group can read it.
 
-    A new one is its owner's alone, or, where the directory is root's and a group's, for that group to read.
+    A new file is readable by its owner only or, in a directory that root shares with a group, by that group.
     """
     data = msgspec.json.format(msgspec.json.encode(_File(tuple(users.values()))), indent=2) + b"\n"
     fresh = f".{name}.{os.getpid()}"
@@ -132,7 +133,7 @@ def _write(name: str, users: dict[str, User], directory: int, group: int | None)
 
 
 def _share(fd: int, group: int | None) -> None:
-    """Let the programs' group read what would be root's alone: they log nobody in without it."""
+    """Let the programs' group read a file that only root could: the receiver needs it for logins."""
     state = os.fstat(fd)
     if group and os.geteuid() == 0 == state.st_uid and not state.st_mode & stat.S_IRGRP:
         os.fchown(fd, 0, group)
