@@ -1,1 +1,1 @@
-"""Seeing and acting over HTTP, on loopback: health, metrics, the admin requests, alerts."""
+"""The monitor: an HTTP server on loopback with health, metrics, admin requests and a status page; alerts."""

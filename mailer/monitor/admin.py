@@ -1,4 +1,4 @@
-"""What the operator does over HTTP: try failed mail again, pause, resume, clean up, see the configuration."""
+"""Admin requests over HTTP: retry failed mail, pause, resume, delete old mail, show the configuration."""
 
 import asyncio
 import contextlib
@@ -25,16 +25,16 @@ from mailer.spool.state.provider_state import end_pauses
 from mailer.spool.view.inspect import recipients_of
 
 _PAUSE = 10.0
-"""Seconds between two `retry_failed` of callers without the token."""
+"""Seconds between two `retry_failed` requests without the token."""
 _BY = "admin request"
-"""Who did it, for journals and the ledger; HTTP does not say whose program asked."""
+"""The actor in journals and the ledger; HTTP does not tell which program sent the request."""
 
 
 def routes(service: Service) -> tuple[Route, ...]:
     admin = _Admin(service)
     return (
-        # Callers of the Go relay know no token, and this only makes due what waits. A token that the operator
-        # set is demanded for everything.
+        # Clients written for the Go relay have no token, and this request only makes waiting mail due. If the
+        # operator has set a token, it is required for every request.
         Route("POST", "/admin/retry-failed", admin.retry_failed, admin=not service.config.admin_token.empty),
         Route("POST", "/admin/pause", admin.pause, admin=True),
         Route("POST", "/admin/resume", admin.resume, admin=True),
@@ -47,16 +47,16 @@ class _Admin:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._retried = -_PAUSE
-        """When `retry_failed` last began, monotonic seconds."""
+        """Monotonic seconds when `retry_failed` last began."""
         self._at_work = asyncio.Lock()
-        """One walk over the spool at a time: a thousand requests at once find it done after the first."""
+        """Allows one walk over the spool at a time; concurrent requests wait and then find nothing to do."""
 
     async def retry_failed(self, asked: Asked) -> Answer:
-        """Requeue what failed, make what waits for its time due, and start a run.
+        """Requeue failed mail, make deferred mail due, and start a run.
 
-        Asked again, there is nothing left to requeue; recipients that have the mail are never tried again,
-        and those that were refused only when nobody else of their message waits. Without the token it is done
-        once in `_PAUSE` seconds: every user of this host may ask.
+        The request is idempotent. Recipients that have the mail are never tried again, and refused ones only
+        if no other recipient of the message is open. Without the token it is carried out at most once in
+        `_PAUSE` seconds, because every user of this host may send it.
         """
         now = asyncio.get_running_loop().time()
         if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._service.token):
@@ -86,7 +86,7 @@ class _Admin:
         return _done("runners work again")
 
     async def clean_old_emails(self, asked: Asked) -> Answer:
-        """Delete from `failed/` what arrived longer ago than `olderThan`, or else `archiveMaxAge`."""
+        """Delete messages in `failed/` that arrived more than `olderThan` (or `archiveMaxAge`) ago."""
         asked_for = asked.query.get("olderThan")
         try:
             age = float(seconds_typed(asked_for)) if asked_for else 0.0
@@ -116,7 +116,7 @@ class _Admin:
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
 
     def _end_pauses(self) -> None:
-        """Have paused providers tried with it; a state that cannot be written stops nothing else."""
+        """Make open circuit breakers of providers half-open; failure to write that is not an error."""
         with contextlib.suppress(OSError):
             end_pauses(self._service.spool, datetime.fromtimestamp(self._service.clock(), UTC))
 
@@ -130,9 +130,9 @@ class _Admin:
         act: Callable[[Operator, Spot], None],
         chosen: Callable[[Spot], bool] = lambda _: True,
     ) -> int:
-        """Do something to every message of a place; return to how many it was done.
+        """Apply an action to every chosen message of a place; return the number of messages changed.
 
-        A client that leaves does not stop it. Raises OSError: the spool cannot be worked with.
+        It continues if the client disconnects. Raises OSError: the spool cannot be read or written.
         """
 
         def walk() -> int:
@@ -154,7 +154,7 @@ class _Admin:
         try:
             act(operator, spot)
         except (Missed, Refused):
-            return False  # Somebody else has it in hand.
+            return False  # Another process has locked or moved it.
         except (Corrupt, Unsafe) as error:
             log.warning("left alone", path=spot.path, reason=str(error))
             return False
@@ -163,7 +163,7 @@ class _Admin:
                 raise
             log.warning("left alone", path=spot.path, error=error.strerror)
             return False
-        # Not on standard error: there may be many, and the ledger has them.
+        # Only to the ledger, not to standard error: there may be many.
         log.message(event, id=spot.name, to=to, by=operator.name, level=Level.INFO)
         return True
 

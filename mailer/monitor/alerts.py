@@ -1,9 +1,9 @@
-"""Alerts: what the operator is told without being asked, once, and again when it is over.
+"""Alerts: notify the operator once when a condition begins, and again when it ends.
 
-An alert fires when its value passes the threshold, and ends when it has come back by a fifth: a value
-that swings about the threshold is told once. Of what ends, each end is an alert of its own. What was told is
-kept in the spool, so that a restart does not repeat it; what could not be told is tried again until it is, or
-is over.
+An alert fires when its value passes the threshold, and ends when the value has come back by a fifth, so that
+a value that oscillates around the threshold raises one alert. `secretEndsWithin` has one alert for each
+secret that ends. Delivered alerts are recorded in the spool, so that a restart does not repeat them. An alert
+that could not be delivered is tried again until it is delivered or is over.
 """
 
 import asyncio
@@ -26,73 +26,74 @@ from mailer.spool.layout import Place, Spool
 from mailer.spool.state import small_files
 
 NAMES = ("queueOlderThan", "failedMoreThan", "noRunFor", "eventsOlderThan", "secretEndsWithin")
-"""The alerts are called as their keys are."""
+"""The names of alerts, which are their configuration keys."""
 _QUEUE, _FAILED, _NO_RUN, _EVENTS, _SECRET = NAMES
 _SAVED = "alerts.json"
 _END_AT = 0.8
-"""Share of the threshold at which an alert ends; of the value, where a low one is what it tells of."""
+"""Share of the threshold at which an alert ends. For alerts on low values, share of the value instead."""
 _TIMEOUT = 30.0
 """Seconds for the command or the webhook."""
-_AGAIN = 60.0
-"""Seconds until an alert that could not be delivered is tried again."""
+_RETRY_AFTER = 60.0
+"""Seconds until delivery of an alert is tried again."""
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is told."""
+    """The JSON object that the command and the webhook get."""
 
     alert: str
     """One of `NAMES`."""
     about: str = ""
-    """What tells it from others of its name; empty: there is one."""
+    """Distinguishes alerts of the same name; empty: there is only one."""
     status: str
     """`firing` or `resolved`."""
     value: float
     threshold: float
     since: str
-    """When it began to fire."""
+    """When the alert began to fire."""
     at: str
     host: str
     message: str
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """An alert that fires, or one that has ended and whose end is still to be delivered."""
+    """The state of an alert that fires, or that has ended and whose end has not been delivered yet."""
 
     since: str
     told: bool = False
-    """That it fires."""
+    """Whether it was delivered that the alert fires."""
     over: bool = False
     end: float = 0.0
-    """As `_Value.end`, when that was told."""
+    """`_Value.end` when the alert was raised."""
 
 
 class _Value(msgspec.Struct, frozen=True):
-    """One thing that is watched."""
+    """The current value of one watched quantity."""
 
     value: float
     threshold: float
     text: str
     low: bool = False
-    """It fires below the threshold."""
+    """Fire below the threshold instead of above it."""
     about: str = ""
-    """As `Alert.about`."""
+    """See `Alert.about`."""
     end: float = 0.0
-    """The moment that the value counts down to, in seconds since the epoch; 0: it counts down to none."""
+    """The expiry time that the value counts down to, in seconds since the epoch; 0: none."""
 
     def fires(self, *, again: bool) -> bool:
-        """Tell whether it does; args: again: it did at the last look."""
+        """Return whether the alert fires; args: again: it fired at the last reading (hysteresis)."""
         share = _END_AT if again else 1.0
         return self.value * share < self.threshold if self.low else self.value > self.threshold * share
 
 
 def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> dict[str, _Value]:
-    """Say how what is watched stands; what is not configured is left out.
+    """Return the current values of all configured alerts.
 
     Args:
-        alerts: the operator's.
-        reading: how things are.
-        began: when the watching began: a host that was off for a night has not been without a run since then.
-        config: with the providers.
+        alerts: the alerts' configuration.
+        reading: the current reading.
+        began: when this monitor began to watch, so that a host that was off for a night does not count that
+            time as time without a run.
+        config: the configuration, with the providers.
     """
     found: dict[str, _Value] = {}
     if alerts.queue_older_than:
@@ -124,12 +125,12 @@ def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> di
 
 
 def _kind(name: str) -> str:
-    """Return which of `NAMES` an alert is, of which there may be several, told apart by what follows."""
+    """Return which of `NAMES` a key of `values` belongs to; a suffix distinguishes several of one name."""
     return name.partition(" ")[0]
 
 
 def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) -> dict[str, _Known]:
-    """Say which alerts fire, given those that did."""
+    """Return the new state of all alerts, given the old state and the current values."""
     judged = {}
     for name, each in found.items():
         before = known.get(name)
@@ -144,9 +145,9 @@ def judge(known: Mapping[str, _Known], now: str, found: Mapping[str, _Value]) ->
 
 
 def _is_later(value: _Value, before: _Known) -> bool:
-    """Tell whether the end that was told is past, and what ended has a new end that was not told.
+    """Return whether the reported expiry has passed and there is a new one that was not reported.
 
-    It was renewed for so short a time that the alert was never over.
+    The secret was then renewed for so short a time that the alert never ended.
     """
     now = value.end - value.value
     return 0.0 < before.end < min(value.end, now)
@@ -154,7 +155,7 @@ def _is_later(value: _Value, before: _Known) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """How to tell, and by what name."""
+    """The configuration of how alerts are sent, and this host's name in them."""
 
     config: Config
     host: str
@@ -165,7 +166,7 @@ class Means:
 
 
 class Alerting:
-    """Watches and tells. What fires is known from the start on."""
+    """Evaluates readings and sends alerts; its saved state is loaded at the start."""
 
     def __init__(self, spool: Spool, log: MailLog, means: Means) -> None:
         self._spool = spool
@@ -180,7 +181,7 @@ class Alerting:
         return frozenset(_kind(name) for name, known in self._known.items() if not known.over)
 
     async def consider(self, reading: Reading) -> None:
-        """Judge one reading, and tell what is new."""
+        """Evaluate one reading, and send what is new."""
         self._began = reading.at if self._began is None else min(self._began, reading.at)
         found = values(self._means.alerts, reading, self._began, self._means.config)
         self._keep(judge(self._known, clock.rfc3339(reading.at), found))
@@ -190,7 +191,7 @@ class Alerting:
                 if await self._tell(alert):
                     self._mark_told(name, known)
                 else:
-                    self._next_try[name] = monotonic() + _AGAIN
+                    self._next_try[name] = monotonic() + _RETRY_AFTER
 
     def _alert(self, name: str, known: _Known, found: _Value, now: float) -> Alert:
         return Alert(
@@ -206,7 +207,7 @@ class Alerting:
         )
 
     async def _tell(self, alert: Alert) -> bool:
-        """Tell by every means there is; False when one of them failed."""
+        """Send an alert by all configured means; return False if one of them failed."""
         say = self._log.notice if alert.status == "resolved" else self._log.error
         say("alert", name=alert.alert, status=alert.status, message=alert.message)
         body, means = msgspec.json.encode(alert), self._means
@@ -215,10 +216,10 @@ class Alerting:
                 environment = {"MAILER_ALERT": alert.alert, "MAILER_ALERT_STATUS": alert.status}
                 await command.run(means.alerts.command, body, timeout=_TIMEOUT, environment=environment)
             if not means.alerts.webhook.empty:
-                # In a thread: it may be kept by a command that takes its time.
+                # In a thread, because a secret may come from a slow command.
                 url = await asyncio.to_thread(means.alerts.webhook.reveal)
                 await _post(url, body)
-        except (OSError, LookupError) as error:  # A secret that cannot be had is a LookupError.
+        except (OSError, LookupError) as error:  # SecretError is a LookupError.
             self._log.warning("the alert could not be passed on", name=alert.alert, error=str(error))
             return False
         return True
@@ -246,7 +247,7 @@ def _load(spool: Spool) -> dict[str, _Known]:
 
 
 async def _post(url: str, body: bytes) -> None:
-    """Raises OSError: it was not taken."""
+    """Post an alert; raises OSError if it was not accepted."""
     response = await post(url, body, timeout=_TIMEOUT, headers={"Content-Type": JSON})
     if not response.taken:
         raise OSError(f"it answered {response.status}")

@@ -1,6 +1,6 @@
-"""The HTTP server: sockets, connections and the bounds of what a client may send; aiohttp is here alone.
+"""The HTTP server: sockets, connections, and limits on what clients may send. Only this module uses aiohttp.
 
-It knows no path of ours: `serve` gets a table of routes and answers what they do not.
+It defines no paths itself: `serve` gets a table of routes, and answers all other requests with an error.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ from mailer.monitor import guard
 from mailer.monitor.exchange import JSON, Answer, Asked, Refusal, Table
 
 MAX_BODY = 64 * 1024
-"""Octets. A form with a reason in it is far below."""
+"""Octets of a request's body; forms of the status page are far smaller."""
 MAX_CONNECTIONS = 2000
-"""At once; beyond, a connection is closed. A few browsers and one Prometheus need a dozen."""
+"""Concurrent connections; more are closed. A few browsers and one Prometheus need a dozen."""
 HEAD_TIMEOUT = 10.0
 """Seconds for a request's head (Apache: 20 to 40, nginx: 60; here the client is on this host)."""
 BODY_TIMEOUT = 10.0
 """Seconds for a request's body."""
 KEEP_ALIVE = 75.0
-"""Seconds that an idle connection stays (nginx: 75); Prometheus asks each 15 to 60."""
+"""Seconds that an idle connection stays open (nginx: 75); Prometheus scrapes every 15 to 60 seconds."""
 _LINGER = 2.0
-"""Seconds in which the rest of a refused request is read, so that the client reads the answer."""
+"""Seconds in which the rest of a refused request is read, so that the client gets the answer."""
 _SHUTDOWN = 2.0
-"""Seconds that answers under way get when the server is to end; streams never end by themselves."""
+"""Seconds that answers in progress get at shutdown; event streams never end by themselves."""
 
 _ALWAYS = {
     "Server": "mailer",
@@ -44,7 +44,7 @@ _ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""Fields of every answer; an answer's own take their place."""
+"""Header fields of every answer, which the answer may override."""
 
 Site = tuple[socket.socket, ...]
 """The bound sockets of a server."""
@@ -52,7 +52,7 @@ Site = tuple[socket.socket, ...]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a server works with."""
+    """What the server needs to answer requests."""
 
     table: Table
     token: Secret
@@ -61,10 +61,10 @@ class Context:
 
 
 def bind(port: int) -> Site:
-    """Bind this port at every loopback address of this host; 0 lets the system choose one for all.
+    """Bind a port at 127.0.0.1 and, if the host has IPv6, at ::1; port 0 lets the system choose one for both.
 
     Raises:
-        OSError: it cannot be had; nothing is bound.
+        OSError: the port cannot be bound; nothing stays bound.
     """
     bound: list[socket.socket] = []
     try:
@@ -72,7 +72,8 @@ def bind(port: int) -> Site:
             try:
                 bound.append(_bound(family, address, port))
             except OSError as error:
-                # A host without IPv6. A browser asks ::1 first for `localhost`: nobody else may answer there.
+                # A host without IPv6 is fine. Other errors are not: browsers try ::1 first for `localhost`,
+                # and no other process may answer there.
                 if not bound or error.errno not in {EADDRNOTAVAIL, EAFNOSUPPORT}:
                     raise
             port = bound[0].getsockname()[1]
@@ -86,12 +87,12 @@ def bind(port: int) -> Site:
 def _bound(family: int, address: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A restart must not wait for the last run's connections to leave TIME_WAIT.
+        # A restart must not wait until the old connections leave TIME_WAIT.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((address, port))
-        # Listened on at once: a second server would be let to bind beside one that does not listen yet.
+        # Listen immediately: with SO_REUSEADDR a second server could bind the port until this one listens.
         listening.listen(1024)
     except OSError:
         listening.close()
@@ -101,7 +102,7 @@ def _bound(family: int, address: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serve(site: Site, context: Context) -> AsyncIterator["Responder"]:
-    """Answer while the block runs; then answers under way get `_SHUTDOWN` seconds."""
+    """Serve while the block runs; afterwards answers in progress get `_SHUTDOWN` seconds."""
     loop = asyncio.get_running_loop()
     responder = Responder(context)
     manager = web.Server(responder.respond, request_factory=_request)
@@ -126,14 +127,14 @@ async def serve(site: Site, context: Context) -> AsyncIterator["Responder"]:
         await manager.shutdown(_SHUTDOWN)
 
 
-# aiohttp makes requests like this itself; what differs is the bound of the body.
+# The same as aiohttp's own factory, except for the limit of the body.
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:  # noqa: ANN401
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, with the time for a head bounded, and errors in our form."""
+    """aiohttp's connection, with a timeout for the head, and errors in our format."""
 
     __slots__ = ("_begun", "_clock", "_patience")
 
@@ -142,7 +143,7 @@ class _Connection(web.RequestHandler):
         self._clock = clock
         self._patience: asyncio.TimerHandle | None = None
         self._begun = False
-        """Some of a request's head is here."""
+        """Whether a request's head is expected or has begun to arrive."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -160,9 +161,9 @@ class _Connection(web.RequestHandler):
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's signature; aiohttp never keeps it open
-        """Answer what was asked by a client that says no more (`printf ... | nc`), then close."""
+        """Answer a client that has half-closed the connection (`printf ... | nc`), then close it."""
         if self._waiter is not None and not self._messages:
-            return False  # aiohttp waits for a request, and none will come.
+            return False  # aiohttp waits for a request, and none will arrive.
         self.close()
         return True
 
@@ -171,7 +172,7 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def head_is_whole(self) -> None:
-        """A request is being answered."""
+        """Stop the timeout, since the head has arrived and the request is being answered."""
         self._begun = False
         self._stop_waiting()
 
@@ -199,7 +200,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,  # noqa: ARG002 - as above
         message: str | None = None,  # noqa: ARG002 - as above; it repeats what the client sent
     ) -> web.StreamResponse:
-        """Answer what is not HTTP, or what went wrong in aiohttp itself; the connection ends."""
+        """Answer malformed HTTP, or an error in aiohttp itself; the connection is closed afterwards."""
         self._stop_waiting()
         text = "the request cannot be read" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal error"
         response = _response(Refusal(HTTPStatus(status), text).answer(self._clock()))
@@ -208,13 +209,13 @@ class _Connection(web.RequestHandler):
 
 
 class Responder:
-    """From aiohttp's request to ours, and back."""
+    """Converts aiohttp requests to `Asked`, and answers to aiohttp responses."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def use(self, context: Context) -> None:
-        """Answer with this from the next request on."""
+        """Use another context from the next request on."""
         self._context = context
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -228,7 +229,7 @@ class Responder:
             text = f"the spool cannot be worked with: {error.strerror or error}"
             answer = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text).answer(self._context.clock())
         except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the monitor
-            # Its type only: its words may hold an address or a secret.
+            # Only the type, since the text may contain an address or a secret.
             self._context.log.error("defect", path=request.path, error=type(error).__name__)
             answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error").answer(self._context.clock())
         if isinstance(answer.body, bytes):
@@ -237,7 +238,7 @@ class Responder:
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         asked = _head(request)
-        # Before anything is looked up or read: a client without permission learns nothing.
+        # Before any lookup or read, so that a client without permission learns nothing.
         guard.check(asked)
         if not request.raw_path.startswith("/"):
             raise Refusal(HTTPStatus.BAD_REQUEST, "the request's target must be a path")

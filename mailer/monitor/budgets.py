@@ -1,4 +1,4 @@
-"""What is used of the budgets, by names that are fit to be labels, and when something is free again."""
+"""Read the usage of all budgets, under names that are safe as metric labels."""
 
 from collections.abc import Callable
 
@@ -15,32 +15,32 @@ from mailer.spool.state import budgets as records
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """One budget as it is now."""
+    """The current usage of one budget."""
 
     name: str
-    """The provider's, with a number if several are called so, or the domains."""
+    """The provider's unique name, or the domains."""
     account: str
-    """The provider's; empty: it is of domains."""
+    """The provider's account; empty: a budget of domains."""
     counted: Counted
     waits: bool
-    """Mail waits for it, even if another provider could take it."""
+    """Whether mail waits for this budget even if another provider could send it."""
     spent: tuple[Spent, ...]
 
     @property
     def until(self) -> float | None:
-        """When something may be sent again, in seconds since the epoch; None: now."""
+        """When mail may be sent again, in seconds since the epoch; None: now."""
         return max((each.free_at for each in self.spent if each.free_at is not None), default=None)
 
     @property
     def words(self) -> str:
-        """Say how much is used, of what, and when something is free again."""
+        """The usage of each limit, and when mail may be sent again, as text."""
         used = ", ".join(f"{each.used:,} of {each.limit}" for each in self.spent)
         again = "" if self.until is None else f"; free again at {words.moment(self.until)}"
         return f"{used} ({self.counted}){again}"
 
 
 def budgets(config: Config, spool: Spool, read: Callable[[], Reading]) -> tuple[Budget, ...]:
-    """Look at every budget, those of providers first; args: read: reads the clocks."""
+    """Return the usage of every budget, those of providers first; args: read: reads the clocks."""
     found: list[Budget] = []
     for name, each in by_name(config.providers).items():
         if each.terms:

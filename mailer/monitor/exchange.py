@@ -1,6 +1,6 @@
-"""HTTP as the rest of this room sees it: a request and an answer as plain values, and a table of routes.
+"""Plain values for HTTP: requests, answers, and a table of routes.
 
-`app` is the only module that knows the library which speaks the protocol.
+Only `app` knows the HTTP library.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -16,39 +16,39 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request."""
+    """An HTTP request."""
 
     method: str
     path: str
-    """Decoded, beginning with a slash."""
+    """The decoded path, which begins with a slash."""
     peer: str
-    """The IP address at the other end."""
+    """The client's IP address."""
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By name in lower case, each value in the order of the request."""
+    """Lower-case field name -> values in the order of the request."""
     query: Mapping[str, str] = field(default_factory=dict)
-    """Of a parameter given twice, the last."""
+    """Query parameters; of a repeated parameter, the last value."""
     body: bytes = b""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """What stood for the `{name}` parts of the route's path."""
+    """The values of the `{name}` parts of the route's path."""
 
     def header(self, name: str) -> str:
-        """Return a header field's only or first value; empty when there is none."""
+        """Return the first value of a header field; empty if there is none."""
         return next(iter(self.headers.get(name, ())), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the client gets."""
+    """An HTTP response."""
 
     body: bytes | AsyncGenerator[bytes]
-    """A generator is sent piece by piece, until it ends, or the client leaves and it is closed."""
+    """A generator is streamed until it ends, or until the client disconnects, and is then closed."""
     kind: str = JSON
     status: int = HTTPStatus.OK
     headers: tuple[tuple[str, str], ...] = ()
 
 
 class Refusal(Exception):
-    """A request that is not done; told to the client in the words and the JSON of the Go relay."""
+    """A request is refused; the client gets JSON in the format of the Go relay."""
 
     def __init__(self, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> None:
         super().__init__(text)
@@ -65,26 +65,26 @@ Handler = Callable[[Asked], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What answers one method at one path; `{name}` in the path stands for one part of it."""
+    """The handler for one method and path; `{name}` in the path matches one path segment."""
 
     method: str
     path: str
     handler: Handler
     admin: bool = False
-    """The token must be presented."""
+    """Whether the request must present the token."""
 
 
 class Table:
-    """All routes of a server. GET answers HEAD too; nothing answers OPTIONS, so no other origin is let in."""
+    """All routes of a server. GET routes also answer HEAD; none answers OPTIONS, so CORS is never granted."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = [(route.path.split("/"), route) for route in routes]
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """Return the route, and what stood for its `{name}` parts.
+        """Return the route, and the values of its `{name}` parts.
 
         Raises:
-            Refusal: 404; or 405 with the methods that the path knows.
+            Refusal: 404, or 405 with the methods that the path supports.
         """
         wanted = "GET" if method == "HEAD" else method
         allowed: list[str] = []
@@ -113,12 +113,12 @@ def _match(pattern: list[str], path: list[str]) -> dict[str, str] | None:
 
 
 def json(value: object, status: int = HTTPStatus.OK, *headers: tuple[str, str]) -> Answer:
-    """Answer in JSON, with a line end for those who read it at a terminal."""
+    """Build an answer in JSON, with a final newline for terminals."""
     return Answer(msgspec.json.encode(value) + b"\n", status=status, headers=headers)
 
 
 def accepted(asked: Asked) -> dict[str, float]:
-    """Read the Accept field: media ranges with their quality (RFC 9110 12.5.1), malformed ones left out."""
+    """Parse Accept into media ranges with their quality (RFC 9110 12.5.1), skipping malformed ones."""
     found: dict[str, float] = {}
     for each in ",".join(asked.headers.get("accept", ())).split(","):
         kind, *parameters = (part.strip().lower() for part in each.split(";"))

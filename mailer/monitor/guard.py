@@ -1,8 +1,8 @@
-"""Access to the monitor: for programs of this host, and for no other site's page in a browser on it.
+"""Access control of the monitor: allow programs on this host, but not web pages of other sites.
 
-A browser sends requests wherever a page tells it to, with the page's own origin beside it. So a request must
-name this server as its host (else a name that was rebound to 127.0.0.1 would do), must come from no other
-origin, and, when it acts, must present `adminToken` where there is one.
+A browser sends requests to any host that a page names, with the page's origin. Therefore a request must have
+this server as its Host (which prevents DNS rebinding to 127.0.0.1), must not come from another origin, and
+must present the token if its route requires it.
 """
 
 import re
@@ -17,10 +17,10 @@ _READING = {"GET", "HEAD"}
 
 
 def check(asked: Asked) -> None:
-    """Refuse what comes from elsewhere.
+    """Refuse requests from other hosts and other origins.
 
     Raises:
-        Refusal: 400 for a request without one clear Host, 403 for one that is not ours to answer.
+        Refusal: 400 without exactly one Host field; 403 for a foreign peer, Host or origin.
     """
     if not is_loopback(asked.peer):
         raise Refusal(HTTPStatus.FORBIDDEN, "only this host may ask")
@@ -36,10 +36,10 @@ def check(asked: Asked) -> None:
 
 
 def authorise(asked: Asked, token: Secret) -> None:
-    """Demand the token; the comparison takes the same time for every wrong one.
+    """Require the token, which is compared in constant time.
 
     Raises:
-        Refusal: 401.
+        Refusal: 401 if the token is missing or wrong.
     """
     if not is_authorised(asked, token):
         raise Refusal(
@@ -51,7 +51,7 @@ def authorise(asked: Asked, token: Secret) -> None:
 
 
 def is_authorised(asked: Asked, token: Secret) -> bool:
-    """Tell whether the token is presented; raises SecretError."""
+    """Return whether the request presents the token; raises SecretError."""
     scheme, _, presented = asked.header("authorization").partition(" ")
     return scheme.lower() == "bearer" and token.matches(presented.strip())
 
@@ -59,15 +59,15 @@ def is_authorised(asked: Asked, token: Secret) -> bool:
 def _names_us(host: str) -> bool:
     found = _HOST.fullmatch(host.lower())
     name = found.group(1).strip("[]") if found else ""
-    # The port may be another one: the end of an ssh tunnel.
+    # The port is not compared: it may be that of an ssh tunnel.
     return is_loopback(name)
 
 
 def _same_site(asked: Asked) -> bool:
-    """Judge by what browsers say of a request's origin (Fetch Metadata); other programs say nothing.
+    """Check the origin by Fetch Metadata, which browsers send and other programs do not.
 
-    Another port of localhost is the `same-site`, and another application's. A link that somebody follows to
-    here is let through: it only reads, and the page with the link sees nothing of the answer.
+    `same-site` is not enough, since it includes other applications on other ports of localhost. Following a
+    link to the monitor is allowed: it only reads, and the page with the link cannot see the answer.
     """
     site = asked.header("sec-fetch-site")
     if site in {"", "none", "same-origin"}:

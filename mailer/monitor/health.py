@@ -1,7 +1,8 @@
-"""`GET /health`: is mail taken, and does it go out? The Go relay's answer, with a result for each check.
+"""Answer `GET /health`, `/livez` and `/readyz`: whether mail is accepted and delivered.
 
-`failing` (503) means that mail cannot be taken, or has not gone out for an hour: somebody must get up.
-`degraded` (200) is for office hours. Each check is a function of one reading.
+The JSON is that of the Go relay, with a result for each check. `failing` (503) means that mail cannot be
+accepted, or has not been delivered for an hour: it is worth waking an operator. `degraded` (200) can wait
+for office hours. Each check is a function of one reading.
 """
 
 import asyncio
@@ -26,23 +27,23 @@ from mailer.spool.state import small_files
 from mailer.spool.state.pause import describe
 
 STALE_RUN = 300.0
-"""Seconds without a run after which something is wrong; cron and the timer start one each minute."""
+"""Seconds without a run that count as degraded; cron and the timer start a run each minute."""
 NO_RUN = 3600.0
-"""Seconds that mail has waited without a run after which it does not go out."""
+"""Seconds that mail has waited without a run that count as failing."""
 _SECRET_ENDS_SOON = 14 * 86_400.0
-"""Seconds before the end of a provider's secret from which somebody is to make a new one."""
+"""Seconds before the end of a provider's secret that count as degraded, so that it is renewed in time."""
 _EVENTS_LATE = 300.0
-"""Seconds; a receiver that is restarted takes events again before."""
+"""Seconds that events may wait; a receiver that is restarted accepts events again sooner."""
 _CLOCK_SLACK = 60.0
-"""Seconds; filesystems' times lag, and clocks of hosts that share a disk differ, by less."""
+"""Seconds to tolerate: file timestamps lag, and clocks of hosts that share a disk differ, by less."""
 _PROBE_EVERY = 10.0
-"""Seconds between two writes that find out whether the spool can be written."""
+"""Seconds between two test writes to the spool."""
 _PROBE_TIMEOUT = 5.0
-"""Seconds; a disk that takes longer to sync is as good as gone."""
+"""Seconds after which a test write counts as failed."""
 
 
 class Status(StrEnum):
-    """How something is; the last is worst."""
+    """The severity of a result, in ascending order."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -57,7 +58,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Probe:
-    """Writes a small file durably, as the receiver must; at most every ten seconds."""
+    """Tests that the spool is writable, by writing a small file durably at most every ten seconds."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
@@ -66,7 +67,7 @@ class Probe:
         self._task: asyncio.Task[Check] | None = None
 
     async def result(self) -> Check:
-        """Return the result of the last write; one that is under way is waited for."""
+        """Return the result of the last test write, starting or awaiting one if necessary."""
         if self._task is None and monotonic() < self._next:
             return self._result
         if self._task is None:
@@ -133,7 +134,7 @@ def _answer(now: float, reading: Reading | None, checks: dict[str, Check]) -> An
 
 
 def details(reading: Reading) -> dict[str, float]:
-    """Return the numbers that the Go relay gave."""
+    """Return the numbers that the Go relay returned."""
     totals = reading.totals
     return {
         "disk_space_available_mb": reading.free // 2**20,
@@ -145,13 +146,13 @@ def details(reading: Reading) -> dict[str, float]:
 
 
 def success_rate(totals: Totals) -> float:
-    """Return the share of messages that every recipient was sent, in percent; 100 while there is none."""
+    """Return the percentage of finished messages delivered to all recipients; 100 if there are none."""
     ended = totals.delivered + totals.failed
     return round(100 * totals.delivered / ended, 2) if ended else 100.0
 
 
 def judge(reading: Reading, config: Config, firing: frozenset[str]) -> Iterator[tuple[str, Check]]:
-    """Judge everything that one reading shows."""
+    """Yield the name and result of every check of one reading."""
     for name, check in _CHECKS.items():
         yield name, check(reading, config)
     names = ", ".join(sorted(firing))
@@ -267,7 +268,7 @@ def _providers(reading: Reading, config: Config) -> Check:
 
 
 def _tokens(reading: Reading, config: Config) -> Check:
-    """Warn of what ends soon of that which tokens are asked for with, as far as its end is known."""
+    """Warn of secrets, certificates and refresh tokens that end soon, if their end is known."""
     users = sum(each.oauth is not None for each in config.providers)
     if not users:
         return Check(Status.OK, "no provider uses tokens")
@@ -287,7 +288,7 @@ def _tokens(reading: Reading, config: Config) -> Check:
 
 
 def _events(reading: Reading, config: Config) -> Check:
-    """Judge by what the last try was like: the runner that makes it has a check of its own."""
+    """Judge event delivery by its last try; whether the runner runs is a separate check."""
     told = reading.events
     if not config.on_event.enabled:
         return Check(Status.OK, "nobody is told (onEvent)")

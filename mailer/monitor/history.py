@@ -1,6 +1,6 @@
-"""One message's whole story: from its file, or, once that is gone, from the ledger.
+"""Build the history of one message, from its file or, if that no longer exists, from the ledger.
 
-`mailer spool why` and the status page tell it in the same words, those of `spool.story`.
+`mailer spool why` and the status page print it with the same wording, that of `spool.view.story`.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,20 +29,20 @@ from mailer.spool.view.verdict import (
     verdict_of_ledger,
 )
 
-_PASSES = 10
-"""How often a message is looked for anew when it moves on before it could be read."""
+_MAX_TRIES = 10
+"""How often to search again for a message that moves before it could be read."""
 
 
 class NoStory(LookupError):
-    """There is nothing to tell; the text says why."""
+    """There is no history to show; the text says why."""
 
 
 class Unknown(NoStory):
-    """Neither the spool nor the ledger knows such a message."""
+    """Neither the spool nor the ledger has a message with this id."""
 
 
 class Ambiguous(NoStory):
-    """Several messages begin like this."""
+    """Several message ids have this prefix."""
 
     def __init__(self, prefix: str, ids: list[str]) -> None:
         super().__init__(f"{prefix}: {len(ids)} messages begin like this")
@@ -50,22 +50,22 @@ class Ambiguous(NoStory):
 
 
 class Moving(NoStory):
-    """It moves on faster than it can be read."""
+    """The message moved each time before it could be read."""
 
 
 class Story(msgspec.Struct, frozen=True):
-    """What is known of one message."""
+    """The history of one message."""
 
     id: str
     title: str
     verdict: tuple[str, ...]
-    """How it stands, the most important first."""
+    """Sentences about its present state, the most important first."""
     steps: tuple[Event, ...]
-    """Everything that happened, in order."""
+    """All events, in order."""
     gist: tuple[str, ...] = ()
-    """The verdict without the list of recipients, for those that were asked about."""
+    """The verdict in brief, without the list of recipients, for the recipients that `whom` selects."""
     seen: Seen | None = None
-    """Its file; None: that is gone."""
+    """Its file; None: it no longer exists."""
 
 
 def _everybody(_address: str) -> bool:
@@ -73,24 +73,24 @@ def _everybody(_address: str) -> bool:
 
 
 def tell(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str], bool] = _everybody) -> Story:
-    """Tell the story of the message whose id begins like this.
+    """Return the history of the message with this id prefix.
 
     Args:
-        spool: with the message or its ledger lines.
-        prefix: of its id.
-        outlook: what decides beside the message.
-        whom: tells by an address whether `gist` is about that recipient.
+        spool: the spool with the message or its ledger lines.
+        prefix: the beginning of its id.
+        outlook: what else affects the message, such as pauses and providers.
+        whom: returns whether `gist` should cover the recipient with this address.
 
     Raises:
-        Unknown, Ambiguous, Moving: there is none to tell.
-        OSError: the spool, or the ledger, cannot be read.
+        Unknown, Ambiguous, Moving: no message was found, or several, or it keeps moving.
+        OSError: the spool or the ledger cannot be read.
     """
     return _from_spool(spool, prefix, outlook, whom) or _from_ledger(spool, prefix, outlook, whom)
 
 
 def _from_spool(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str], bool]) -> Story | None:
-    # A message in motion may leave between the finding and the reading; its story is then where it went.
-    for _ in range(_PASSES):
+    # A message may move between being found and being read; it is then searched for again.
+    for _ in range(_MAX_TRIES):
         found = find(spool, prefix, (*QUEUE, Place.SENT))
         if not found:
             return None
@@ -106,7 +106,7 @@ def _from_spool(spool: Spool, prefix: str, outlook: Outlook, whom: Callable[[str
 
 
 def _fate(spool: Spool, notice: str) -> Standing | None:
-    """Find how a notification of ours, which has one recipient, stands."""
+    """Return the state of a notification that we sent, which has one recipient."""
     for spot in find(spool, notice, (*QUEUE, Place.SENT)):
         seen = look(spool, spot)
         if seen and seen.entry:
@@ -115,7 +115,7 @@ def _fate(spool: Spool, notice: str) -> Standing | None:
 
 
 def _waits_for_clock(spool: Spool, seen: Seen) -> Iterator[str]:
-    """Say that a message which waits is not given up while the clock is not believed."""
+    """Yield a sentence that a waiting message does not expire while the clock is not trusted."""
     mark = clock_guard.read(spool)
     if mark and mark.doubt and seen.spot.place in {Place.NEW, Place.RETRY}:
         said = clock_guard.describe(mark.doubt)
@@ -131,7 +131,7 @@ def _title(seen: Seen) -> str:
 
 
 def _steps(spool: Spool, spot: Spot) -> list[Event]:
-    """Read the journal; of a file that has none to read, or has gone, the ledger."""
+    """Return the events of the journal or, if it is unreadable or the file has gone, of the ledger."""
     try:
         with View.open(spool, spot) as view:
             return view.events(view.entry())
@@ -158,13 +158,13 @@ def _named(steps: tuple[Event, ...], outlook: Outlook) -> tuple[Event, ...]:
 
 
 def _lines(spool: Spool, prefix: str) -> Iterator[Line]:
-    """Stream the ledger's lines of the messages whose id begins like this."""
+    """Yield the ledger's lines of all messages with this id prefix."""
     query = search.Query(id=prefix, nothing_before=earliest(prefix))
     return (found.line for found in lines_of(partial(spool.directory, LOG), query))
 
 
 def of_ledger(line: Line) -> Event:
-    """Read a line of the ledger as the journal would have it."""
+    """Convert a ledger line to the corresponding journal event."""
     return Event(
         at=line.at,
         event=line.event,

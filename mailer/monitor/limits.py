@@ -1,37 +1,37 @@
-"""Rate limits in use. Counting them reads a day of the ledger, so the last count serves for a while."""
+"""Show the use of rate limits. Counting reads a day of the ledger, so the result is cached for a while."""
 
 from collections.abc import Callable, Sequence
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
-_EVERY = 30.0
-"""Seconds that a count serves, at least."""
-_SHARE = 50
-"""A count that took a second is repeated after this many, at the earliest."""
+_MIN_CACHE = 30.0
+"""The least seconds for which a count is cached."""
+_CACHE_FACTOR = 50
+"""A count is cached for at least this many times its duration."""
 
 
 class Use(NamedTuple):
-    """What one sender, one user, or everybody has used of their limits."""
+    """The use of the limits of one sender, of one user, or of all senders together."""
 
     who: str
     hour: int
     per_hour: int
-    """0: any number."""
+    """The limit; 0: none."""
     day: int
     per_day: int
     wait: int
-    """Seconds until one more message is taken; 0: now."""
+    """Seconds until the next message is accepted; 0: now."""
 
     @property
     def share(self) -> float:
-        """How much of the tighter limit is used; 1 is all of it."""
+        """The used share of the limit that is closer to exhaustion; 1 is all of it."""
         pairs = ((self.hour, self.per_hour), (self.day, self.per_day))
         return max((used / most for used, most in pairs if most), default=0.0)
 
 
 class LimitsView:
-    """Limits in use, those nearest to their end first. Any thread may ask."""
+    """Caches the use of limits, the most used first. Thread-safe."""
 
     def __init__(self, count: Callable[[], Sequence[Use] | None]) -> None:
         """Args: count: reads the ledger; may raise OSError, ValueError, LookupError (no secret)."""
@@ -41,9 +41,9 @@ class LimitsView:
         self._lock = Lock()
 
     def uses(self) -> tuple[Use, ...]:
-        """Return what was counted lately; what cannot be counted counts as nothing.
+        """Return a recent count; empty if counting fails.
 
-        One caller counts, the others get the last count.
+        One caller counts, and concurrent callers get the previous count.
         """
         if monotonic() < self._next or not self._lock.acquire(blocking=False):
             return self._uses
@@ -55,7 +55,7 @@ class LimitsView:
                 counted = ()
             self._uses = tuple(sorted(counted, key=lambda use: use.share, reverse=True))
             ended = monotonic()
-            self._next = ended + max(_EVERY, (ended - began) * _SHARE)
+            self._next = ended + max(_MIN_CACHE, (ended - began) * _CACHE_FACTOR)
         finally:
             self._lock.release()
         return self._uses

@@ -1,7 +1,7 @@
-"""`GET /metrics`: the Go relay's JSON, and Prometheus's text for those who ask for it.
+"""Answer `GET /metrics`: the Go relay's JSON, or Prometheus text for clients that ask for it.
 
-No label is made of anything that a client or a remote server says: the series are as many as there are
-states, outcomes, alerts, configured providers and budgets.
+No label value comes from a client or a remote server, so the number of series is bounded by the states,
+outcomes, alerts, configured providers and budgets.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _COUNTERS = (
     ("mailer_logins_failed", "Logins refused.", "logins_failed"),
     ("mailer_hop_troubles", "Attempts at a next hop after which another one was tried.", "hop_troubles"),
 )
-"""Counters without a label: name, help, and the total that it shows."""
+"""Counters without labels: name, help text, and attribute of `Totals`."""
 
 _OUTCOMES = ("sent", "deferred", "bounced", "expired", "uncertain")
 _ACTIONS = ("held", "released", "requeued", "recovered", "quarantined", "removed")
@@ -57,14 +57,14 @@ def routes(service: Service) -> tuple[Route, ...]:
 
 
 def wants_text(asked: Asked) -> bool:
-    """Tell whether a client prefers Prometheus's text to JSON; one that takes anything does not."""
+    """Return whether a client prefers Prometheus text to JSON; one that accepts anything does not."""
     ranges = accepted(asked)
     text = max(ranges.get(kind, 0.0) for kind in _TEXT)
     return text > max(ranges.get(kind, 0.0) for kind in _JSON)
 
 
 def as_json(totals: Totals) -> dict[str, float]:
-    """Describe the counters as the Go relay did."""
+    """Return the counters under the names of the Go relay."""
     return {
         "total_emails": totals.accepted,
         "successful_emails": totals.delivered,
@@ -76,18 +76,18 @@ def as_json(totals: Totals) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What an exposition is made of."""
+    """The data of an exposition."""
 
     reading: Reading
     firing: frozenset[str]
-    """Alerts."""
+    """The names of firing alerts."""
     providers: tuple[Provider, ...]
-    """Those that are configured: no other name becomes a label."""
+    """The configured providers; no other name becomes a label."""
     budgets: tuple[Budget, ...] = ()
 
 
 def exposition(shown: Shown, accept: str) -> Answer:
-    """Write everything in the format that a scraper's Accept field asks for, text or OpenMetrics."""
+    """Return all metrics in the format that the Accept field asks for, Prometheus text or OpenMetrics."""
     registry = CollectorRegistry()
     registry.register(_Collector(shown))
     ProcessCollector(registry=registry)
@@ -96,7 +96,7 @@ def exposition(shown: Shown, accept: str) -> Answer:
 
 
 class _Collector(Collector):
-    """A reading as metric families."""
+    """Converts a reading to metric families."""
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown

@@ -1,4 +1,4 @@
-"""Everything at a glance, as plain values: what the status page and `mailer top` show, each in its way."""
+"""Collect the data that the status page and `mailer top` show, as plain values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MEANINGS = {
     Place.FAILED: "given up, and yours to decide",
     Place.CORRUPT: "unreadable, never sent",
 }
-"""The states of the queue, as an operator meets them, and what they mean."""
+"""The states of the queue, in the order of display, with their meaning."""
 
 Keeping = Callable[[float], tuple[Obstacle, ...]]
 
@@ -31,7 +31,7 @@ AT_REST = {Place.HOLD: "held", Place.FAILED: "given up", Place.CORRUPT: "unreada
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What happened over one stretch of time, in recipients."""
+    """The number of recipients accepted, sent, deferred and bounced over one span of time."""
 
     name: str
     span: Span
@@ -39,7 +39,7 @@ class Flow:
 
     @property
     def sums(self) -> Point:
-        """All of it in one."""
+        """The sums over the whole span."""
         return Point(
             self.points[0].at,
             sum(point.accepted for point in self.points),
@@ -51,7 +51,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How things are."""
+    """The state of the whole system at one time."""
 
     reading: Reading
     checks: dict[str, Check]
@@ -59,7 +59,7 @@ class Overview:
     providers: tuple[Provider, ...]
     limits: tuple[Use, ...]
     obstacles: tuple[Obstacle, ...]
-    """What keeps all mail back."""
+    """Reasons why no mail at all is sent."""
 
     @property
     def status(self) -> Status:
@@ -67,14 +67,14 @@ class Overview:
 
     @property
     def complaints(self) -> Sequence[str]:
-        """What is not as it should be, the worst first."""
+        """The messages of failing and degraded checks, the worst first."""
         found = [check for check in self.checks.values() if check.status is not Status.OK]
         found.sort(key=lambda check: check.status is not Status.FAILING)
         return [check.message for check in found]
 
     @property
     def in_short(self) -> str:
-        """How much is on its way, and how much waits for the operator, in a few words."""
+        """The number of messages in the queue, and of those that wait for the operator, as text."""
         queue = self.reading.queue
         on_the_way = f"{words.count(queue.waiting, 'message')} on the way" if queue.waiting else ""
         at_rest = (f"{queue[place].count:,} {said}" for place, said in AT_REST.items() if queue[place].count)
@@ -82,7 +82,7 @@ class Overview:
 
     @property
     def next_due(self) -> str:
-        """When deferred mail is tried next, and how much of it."""
+        """When deferred mail is tried next, and how many messages then, as a sentence."""
         if not self.reading.queue.due:
             return "Nothing waits for a time to be tried again."
         due, count = self.reading.queue.due[0]
@@ -93,14 +93,14 @@ class Overview:
 def overview(
     lookout: Lookout, limits: LimitsView, config: Config, firing: frozenset[str], keeping: Keeping
 ) -> Overview:
-    """Look at everything, in the caller's thread.
+    """Collect everything, in the caller's thread.
 
     Args:
-        lookout: at the spool.
-        limits: in use.
-        config: the operator's.
-        firing: the alerts that are.
-        keeping: finds what keeps all mail back at a time in seconds since the epoch.
+        lookout: reads the spool.
+        limits: counts the use of rate limits.
+        config: the configuration.
+        firing: the names of firing alerts.
+        keeping: returns the reasons why no mail is sent at a time in seconds since the epoch.
 
     Raises:
         OSError: the spool cannot be read.

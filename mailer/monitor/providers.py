@@ -1,4 +1,4 @@
-"""The configured providers, by names that are fit to be labels, and how runners found them."""
+"""Read the state of all configured providers, under names that are safe as metric labels."""
 
 import shlex
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mailer.spool.state.token_store import Ending
 
 
 class End(NamedTuple):
-    """When something ends that a provider's tokens are asked for with."""
+    """The expiry of a secret, certificate or refresh token with which a provider's tokens are requested."""
 
     at: float
     """Seconds since the epoch."""
@@ -26,23 +26,23 @@ class End(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider as it is now."""
+    """The current state of one provider."""
 
     name: str
-    """What the operator calls it, with a number if several are called so; no login, which is an address."""
+    """Its unique name; without the login, which is an address."""
     state: ProviderState
     ends: tuple[End, ...] = ()
-    """What ends of what it logs in with, as far as somebody has written it down or a server has said."""
+    """Known expiry times of its credentials, from the configuration, a certificate or a server."""
     login: str = ""
-    """What its tokens are kept by; empty: it uses none. Not to be shown, as it has a username."""
+    """The key of its tokens; empty: it uses none. It contains the username, so it must not be shown."""
 
     @property
     def up(self) -> bool:
-        """It gets mail; False while it is paused, and until it has taken a message after that."""
+        """Whether its circuit breaker is closed; False while it is open or half-open."""
         return self.state.open_until is None
 
     def health(self, now: float) -> str:
-        """Say in a few words whether it is used; args: now: seconds since the epoch."""
+        """Return the state of its circuit breaker as text; args: now: seconds since the epoch."""
         until = self.state.open_until
         if until is None:
             return "in use"
@@ -55,13 +55,13 @@ class Provider:
 
     @property
     def told(self) -> str:
-        """Say what is wrong with it, and what to do where that is known."""
+        """What is wrong with it, and what to do about it if that is known."""
         cause = self.state.cause
         return f"{self.words}. {cause.advice(self.name)}" if cause else self.words
 
 
 def providers(reading: Reading, config: Config) -> tuple[Provider, ...]:
-    """Say how each provider is, in the order in which they are tried."""
+    """Return the state of each provider, in the order in which they are tried."""
     found: list[Provider] = []
     for name, each in hops.by_name(config.providers).items():
         state = reading.providers.get(each.account, ProviderState())

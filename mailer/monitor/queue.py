@@ -1,8 +1,8 @@
-"""A view of the queue, counts and ages by state, whose cost depends on changes and not on its length.
+"""Count the queue by state, at a cost that depends on changes and not on its length.
 
-A directory is counted anew when its modification time has changed, which every rename into or out of it does.
-Of a large one that changes all the time the last count serves for a while: counts take at most a fiftieth of
-a processor, and nobody waits for one.
+A directory is counted again if its modification time has changed, as every rename into or out of it does. The
+count of a large directory that changes all the time is cached: counting takes at most 2 % of a processor, and
+happens on a background thread.
 """
 
 import os
@@ -20,85 +20,85 @@ from mailer.spool.layout import Place, Spool, Spot, bucket_time, is_scheduled
 from mailer.spool.scan import QUEUE, buckets, names
 
 SAMPLE = 50
-"""Ids kept of each directory, the oldest."""
+"""The number of ids kept for each directory, the oldest ones."""
 LARGE = 10_000
-"""Messages. A larger directory is counted beside the caller, who gets its last count. *0.6 us each.*"""
-_SHARE = 50
-"""A count that took a second is repeated after this many, at the earliest."""
+"""Messages. Larger directories are counted in the background; callers get the last count. *0.6 us each.*"""
+_PAUSE_FACTOR = 50
+"""A background count starts at the earliest after this many times the duration of the last one."""
 _GRANULE = 20_000_000
-"""Nanoseconds. What changes twice within a tick of the kernel's clock shows one modification time."""
+"""Nanoseconds of a tick of the kernel's clock; changes within one tick have the same modification time."""
 
 WAITING = (Place.NEW, Place.CUR, Place.RETRY)
-"""Where mail is on its way. In the other places it rests until the operator decides."""
+"""The places of mail that will be sent. In the other places it waits for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The messages of one state."""
+    """The messages in one place."""
 
     place: Place
     count: int = 0
     oldest: tuple[Spot, ...] = ()
-    """The first of them by arrival, `SAMPLE` at most; without those that their senders have scheduled."""
+    """The first `SAMPLE` messages by arrival, not counting those that their senders have scheduled."""
 
     def age(self, now: float) -> float | None:
-        """Return how long ago the oldest arrived, in seconds; None when there is none."""
+        """Return the seconds since the oldest message arrived; None: there is none."""
         return max(0.0, now - arrival(self.oldest[0].name)) if self.oldest else None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The queue as it was at one time, more or less: messages move while they are counted."""
+    """The queue at one time, approximately, because messages move while they are counted."""
 
     states: dict[Place, State]
     due: tuple[tuple[float, int], ...] = ()
-    """When deferred messages are due, in seconds since the epoch, and how many then; the earliest first."""
+    """(due time in seconds since the epoch, number of deferred messages), the earliest first."""
 
     def __getitem__(self, place: Place) -> State:
         return self.states[place]
 
     @property
     def waiting(self) -> int:
-        """Messages that are on their way."""
+        """The number of messages that will be sent."""
         return sum(self.states[place].count for place in WAITING)
 
     def waiting_age(self, now: float) -> float:
-        """Return the age of the oldest message that is on its way, in seconds; 0 without one."""
+        """Return the age in seconds of the oldest message that will be sent; 0 without one."""
         return max((self.states[place].age(now) or 0.0 for place in WAITING), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Counted:
-    """One directory, as of its last count; equal to itself alone."""
+    """The last count of one directory; compares by identity."""
 
     count: int = 0
     oldest: list[str] = field(default_factory=list)
     modified: int = -1
-    """Its modification time when the count began, in nanoseconds; -1: it must be counted again."""
+    """The directory's modification time when the count began, in nanoseconds; -1: count again."""
     took: float = 0.0
-    """Seconds."""
+    """The duration in seconds."""
     ended: float = float("-inf")
-    """Monotonic seconds."""
+    """When the count ended, in monotonic seconds."""
 
 
 class QueueView:
-    """Looks at one spool. Any thread may ask."""
+    """Counts one spool's queue. Thread-safe."""
 
     def __init__(self, spool: Spool, clock: Clock, *, large: int = LARGE) -> None:
-        """Look at nothing yet; args: large: instead of `LARGE`."""
+        """Prepare; nothing is read yet. Args: large: replaces `LARGE`."""
         self._spool = spool
         self._clock = clock
         self._large = large
         self._directories: dict[str, _Counted] = {}
         self._merged: dict[str, _Counted] = {}
-        """The buckets, as of the two that follow."""
+        """The counts of the buckets from which the next two attributes were computed."""
         self._retries = State(Place.RETRY)
         self._due: tuple[tuple[float, int], ...] = ()
         self._lock = threading.Lock()
         self._counting: threading.Thread | None = None
 
     def snapshot(self, places: Iterable[Place] = QUEUE) -> Snapshot:
-        """Look at the queue. The first time all is counted; later what has changed.
+        """Return the counts. The first call counts everything, later ones what has changed.
 
         Raises:
             OSError: the spool cannot be read.
@@ -132,17 +132,17 @@ class QueueView:
         try:
             modified = os.stat(directory, dir_fd=self._spool.root, follow_symlinks=False).st_mtime_ns
         except FileNotFoundError:
-            return _Counted()  # A bucket that was swept away just now.
+            return _Counted()  # The bucket has just been removed.
         if modified == known.modified:
             return known
         if known.count <= self._large:
             self._directories[directory] = _count(self._spool, directory, self._clock)
-        elif monotonic() - known.ended >= known.took * _SHARE:
+        elif monotonic() - known.ended >= known.took * _PAUSE_FACTOR:
             self._count_beside(directory)
         return self._directories[directory]
 
     def _count_beside(self, directory: str) -> None:
-        """Count in another thread, one directory at a time."""
+        """Count in a background thread, one directory at a time."""
         if self._counting is not None and self._counting.is_alive():
             return
 
@@ -150,7 +150,7 @@ class QueueView:
             try:
                 counted = _count(self._spool, directory, self._clock)
             except OSError:
-                return  # Whoever looks next meets it again.
+                return  # The next call meets the same error.
             with self._lock:
                 self._directories[directory] = counted
 
@@ -169,7 +169,7 @@ def _count(spool: Spool, directory: str, clock: Clock) -> _Counted:
     except FileNotFoundError:
         return _Counted()
     if clock() * 1e9 - modified < _GRANULE:
-        modified = -1  # It may change once more in the same tick.
+        modified = -1  # It may change again within the same tick.
     total, oldest = 0, list[str]()
     for name in names(spool, directory):
         total += 1

@@ -1,4 +1,4 @@
-"""One look at everything: the queue, the ledger's counters, the disk, the runners; answers are made of it."""
+"""Read the state of the queue, the ledger's counters, the disk and the runners, for all answers."""
 
 import os
 import threading
@@ -24,47 +24,47 @@ from mailer.spool.state.provider_state import States
 from mailer.spool.state.token_store import Ending
 
 _SAVED = "totals.json"
-"""The counters, in `state/`: days that retention has removed from the ledger stay counted."""
+"""The file of the counters in `state/`; they include days that have been removed from the ledger."""
 _TOUCHED = (Place.NEW.value, Place.CUR.value, STATE, LOG)
-"""Directories whose times tell when something last happened."""
+"""Directories whose modification times show when the spool last changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one look showed."""
+    """The state of the spool at one time."""
 
     at: float
     """Seconds since the epoch."""
     queue: Snapshot
     totals: Totals
     free: int
-    """Octets on the spool's filesystem."""
+    """Free octets on the spool's filesystem."""
     changed: float
-    """When something in the spool last changed, by the clock of that time."""
+    """When the spool last changed, by the clock of that time."""
     last_run: float | None
-    """When a run of mailer-send last did its work; None: never, as far as is known."""
+    """When a run of mailer-send last succeeded; None: not known."""
     pause: Pause | None
     providers: States
-    """What is known of providers that do not, or did not, work; see `spool.provider_state`."""
+    """The state of providers that have failed; see `spool.state.provider_state`."""
     sent_lately: int
-    """Recipients that were sent within the last hour, as far as the ledger says."""
+    """Recipients that were sent within the last hour, according to the ledger."""
     left: Summary
     """What users have left in `drop/`."""
     stuck: tuple[Stuck, ...] = ()
-    """What should have left and has not; looked for only while nothing leaves."""
+    """Messages that should have been sent; determined only if nothing was sent lately."""
     ledger_trouble: str = ""
-    """Why the counters may be old."""
+    """Why the counters may be stale; empty: they are current."""
     events: event_store.Progress | None = None
-    """How telling others what became of mail goes; None: nobody was told yet."""
+    """The state of event delivery; None: nothing was delivered yet."""
     endings: Mapping[str, Ending] = field(default_factory=dict)
-    """When certificates and refresh tokens end, by the account that `OAuth2.record` names."""
+    """When certificates and refresh tokens end, by the key `OAuth2.record`."""
 
 
 class Lookout:
-    """Looks at one spool. Any thread may ask; the ledger is read by one at a time."""
+    """Reads one spool. Thread-safe; one thread at a time reads the ledger."""
 
     def __init__(self, spool: Spool, clock: Clock) -> None:
-        """Look at nothing yet."""
+        """Load the saved counters; the queue and the ledger are not read yet."""
         self._spool = spool
         self._clock = clock
         self._queue = QueueView(spool, clock)
@@ -73,7 +73,7 @@ class Lookout:
         self._saved = self._fold.saved()
 
     def look(self) -> Reading:
-        """Look at everything.
+        """Return a new reading.
 
         Raises:
             OSError: the spool cannot be read.
@@ -105,15 +105,15 @@ class Lookout:
         )
 
     def points(self, span: Span) -> tuple[Point, ...]:
-        """Return the throughput over a span that ends now, as of the last look."""
+        """Return the throughput over a span that ends now, as of the last reading."""
         with self._lock:
             return self._fold.points(span)
 
     def save(self) -> None:
-        """Write the counters down, if there is news.
+        """Save the counters if they have changed.
 
         Raises:
-            OSError: they are as they were last written; nothing is lost while the ledger is there.
+            OSError: the saved counters are unchanged; nothing is lost as long as the ledger exists.
         """
         with self._lock:
             saved = self._fold.saved()
@@ -129,7 +129,7 @@ class Lookout:
 
 
 def lag(reading: Reading) -> float:
-    """Return for how many seconds the oldest event has waited that the receiver did not take; 0: none has."""
+    """Return the seconds that the oldest event which the receiver refused has waited; 0: none waits."""
     told = reading.events
     if told is None or not told.failures:
         return 0.0

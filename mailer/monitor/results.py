@@ -1,4 +1,4 @@
-"""Does mail go out? Judged by what left, whatever keeps it: keys, DNS, a provider, a runner that hangs."""
+"""Detect that no mail is sent, whatever the cause: keys, DNS, a provider, a runner that hangs."""
 
 import re
 from collections import Counter
@@ -15,33 +15,33 @@ from mailer.spool.layout import Place, Spool
 from mailer.spool.view.inspect import Seen, look
 
 NOTHING_SENT = 3600.0
-"""Seconds that mail has waited, and none has left, after which it does not go out."""
-_LOOKS = 10
-"""Messages of each state that are looked at, the oldest; only while nothing leaves. *0.2 ms each.*"""
+"""Seconds that mail has waited, while none was sent, after which it counts as stuck."""
+_SAMPLE = 10
+"""The number of oldest messages in each place that are read, only if nothing was sent. *0.2 ms each.*"""
 _REPLY = re.compile(r"[45]\d\d[ -]")
 _ADDRESS = re.compile(r"[^\s<>]+@[^\s<>]+")
-"""Every user of this host may read the health, so it does not name recipients."""
+"""Matches addresses, to mask them: every user of this host may read the health."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """One message that should have left and has not."""
+    """A message that should have been sent."""
 
     id: str
     waited: float
-    """Seconds since it was accepted, or since the operator had it begin anew."""
+    """Seconds since it was accepted, or since the operator requeued it."""
     waiting: tuple[Standing, ...]
-    """Its recipients that still wait."""
+    """Its recipients that are still to be tried."""
 
 
 def stuck(spool: Spool, queue: Snapshot, now: float) -> tuple[Stuck, ...]:
-    """Look at the oldest messages that are on their way, and return those that should have left.
+    """Return those of the oldest messages in the queue that should have been sent.
 
     Raises:
         OSError: the spool cannot be read.
     """
     old = [place for place in WAITING if (queue[place].age(now) or 0.0) > NOTHING_SENT]
-    seen = (look(spool, spot) for place in old for spot in queue[place].oldest[:_LOOKS])
+    seen = (look(spool, spot) for place in old for spot in queue[place].oldest[:_SAMPLE])
     return tuple(filter(None, (_stuck(each, now) for each in seen)))
 
 
@@ -49,7 +49,7 @@ def _stuck(seen: Seen | None, now: float) -> Stuck | None:
     if seen is None or seen.entry is None:
         return None
     state = seen.entry.state
-    # An uncertain recipient may have the mail; scheduled mail has not been tried, for good reason.
+    # Excluded are uncertain recipients, which may have the mail, and scheduled mail, which is not due yet.
     waiting = tuple(each for each in state.open if each.status is not Status.UNCERTAIN)
     scheduled = seen.spot.place is Place.RETRY and not state.attempts
     waited = now - state.since
@@ -57,7 +57,7 @@ def _stuck(seen: Seen | None, now: float) -> Stuck | None:
 
 
 def only_theirs(found: tuple[Stuck, ...], config: Config) -> bool:
-    """Tell whether the recipients' own servers answered for all of it: then our side works."""
+    """Return whether all recipients were deferred by replies of their own servers, so that our side works."""
     ours = {f"{each.host}:{each.port}" for each in config.providers}
     return all(
         bool(_REPLY.match(each.reply)) and bool(each.hop) and _name(each.hop) not in ours
@@ -67,12 +67,12 @@ def only_theirs(found: tuple[Stuck, ...], config: Config) -> bool:
 
 
 def _name(hop: str) -> str:
-    """Write a hop, `mx.example.net[192.0.2.1]:25`, without the address."""
+    """Return a hop such as `mx.example.net[192.0.2.1]:25` without the IP address."""
     return re.sub(r"\[.*\]", "", hop)
 
 
 def describe(found: tuple[Stuck, ...]) -> str:
-    """Say how long what waits has waited, and what is said of most of it."""
+    """Return how long the oldest message has waited, and the most frequent reply, as text."""
     oldest = max(found, key=lambda each: each.waited)
     said = Counter(filter(None, map(_said, _standings(found)))).most_common(1)
     cause = f": {said[0][0]}" if said else ", and was not tried"

@@ -1,4 +1,4 @@
-"""Runs of `mailer-send --once` as a child: one at a time, and never one too few."""
+"""Start `mailer-send --once` as a child process, one at a time, without losing a request."""
 
 import asyncio
 from asyncio.subprocess import DEVNULL, Process
@@ -8,7 +8,7 @@ from mailer.maillog.events import MailLog
 
 
 class Runs:
-    """Starts runs on request; requests during a run share the one that follows it."""
+    """Starts runs on request; all requests during a run are served by one run after it."""
 
     def __init__(self, argv: tuple[str, ...], log: MailLog) -> None:
         """Args: argv: the program and its arguments; it runs without a shell."""
@@ -17,14 +17,14 @@ class Runs:
         self._lock = asyncio.Lock()
         self._process: Process | None = None
         self._wanted = False
-        """Another run is to follow the one under way."""
+        """Whether another run must follow the current one."""
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Have a run begin now, or when the one under way has ended; what is in the spool now is in it.
+        """Start a run now, or when the current one has ended, so that it covers what is in the spool now.
 
         Raises:
-            OSError: it cannot be started.
+            OSError: the process cannot be started.
         """
         async with self._lock:
             if self._process is None:
@@ -33,7 +33,7 @@ class Runs:
                 self._wanted = True
 
     async def close(self, grace: float) -> None:
-        """Let the run under way finish what is in flight; end it after `grace` seconds."""
+        """Terminate the current run gracefully, and kill it after `grace` seconds."""
         async with self._lock:
             self._wanted = False
             process, following = self._process, self._following
@@ -49,7 +49,8 @@ class Runs:
 
     async def _spawn(self) -> None:
         self._wanted = False
-        # Forked by the event loop's thread, which lives as long as we do: the child ends with it.
+        # Forked on the event loop's thread, which lives as long as this process: the child is set to die with
+        # the thread that forked it.
         self._process = await asyncio.create_subprocess_exec(*self._argv, stdin=DEVNULL, stdout=DEVNULL)
         self._following = asyncio.create_task(self._follow(self._process))
 

@@ -1,4 +1,4 @@
-"""What every answer is made from."""
+"""The monitor's components, which handlers of requests share, and its watch loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from mailer.spool.state.clock_guard import Doubt
 from mailer.spool.view.verdict import Outlook
 
 _EVERY = 5.0
-"""Seconds between looks that nobody asked for. *0.2 % of a core, with 100,000 messages queued.*"""
+"""Seconds between readings for alerts. *0.2 % of a core, with 100,000 messages queued.*"""
 _SAVE_EVERY = 12
-"""Looks after which the counters are written down."""
+"""The number of readings after which the counters are saved."""
 
 
 def _bare(now: float) -> Outlook:
@@ -34,7 +34,7 @@ def _none() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One monitor's parts."""
+    """The components of one monitor."""
 
     config: Config
     spool: Spool
@@ -47,19 +47,19 @@ class Service:
     token: Secret
     """The token that a request must carry to see mail, or to act on it."""
     doubt: Callable[[], Doubt | None] = _none
-    """Why the clock is not believed at this moment; None: it is."""
+    """Returns why the clock is not trusted now; None: it is."""
     outlook: Callable[[float], Outlook] = _bare
-    """What decides beside a message itself how it goes on, at a time in seconds since the epoch."""
+    """Returns what else affects when messages are sent, at a time in seconds since the epoch."""
 
     budgets: Callable[[], tuple[Budget, ...]] = tuple
-    """What is used of the budgets at this moment."""
+    """Returns the current usage of all budgets."""
 
     async def reading(self) -> Reading:
-        """Look at everything, in a thread: the first look reads the whole ledger."""
+        """Return a new reading; it is made in a thread, because the first one reads the whole ledger."""
         return await asyncio.to_thread(self.lookout.look)
 
     async def keep_watch(self) -> None:
-        """Consider alerts and keep the counters, until cancelled."""
+        """Evaluate alerts and save the counters periodically, until cancelled."""
         said = ""
         for number in count():
             trouble = await self._watch_once(save=number % _SAVE_EVERY == 0)
@@ -69,7 +69,7 @@ class Service:
             await asyncio.sleep(_EVERY)
 
     async def _watch_once(self, *, save: bool) -> str:
-        """Return what was wrong, if anything."""
+        """Make and evaluate one reading; return an error message, or ""."""
         try:
             await self.alerting.consider(await self.reading())
             if save:

@@ -1,7 +1,7 @@
-"""The token of a monitor that the configuration gives none: made at its first start, kept in the spool.
+"""The monitor's token if `adminToken` is empty: generated at the first start and stored in the spool.
 
-Whoever may read the spool may read it: the user that the programs run as, and root. Other users of this host
-reach the port, too, and must not read mail there or delete it.
+The users that can read the spool can read the token: root, and the user that the programs run as. Other users
+of this host can connect to the port, but must not read or delete mail.
 """
 
 import os
@@ -13,22 +13,22 @@ from mailer.spool.layout import STATE, Spool
 from mailer.spool.state import small_files
 
 _NAME = "monitor-token"
-_LEAST = 32
-"""Characters; a shorter file is one whose writer was killed."""
+_MIN_LENGTH = 32
+"""Characters; a shorter file is incomplete, because its writer was killed."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def known(spool: Spool) -> str:
-    """Return the token that a monitor has made; empty: none has."""
+    """Return the token that a monitor has generated; empty: there is none yet."""
     found = (small_files.read(spool, _NAME) or b"").decode("ascii", "replace").strip()
-    return found if len(found) >= _LEAST and found.isascii() else ""
+    return found if len(found) >= _MIN_LENGTH and found.isascii() else ""
 
 
 def token_for(spool: Spool, configured: Secret) -> Secret:
-    """Return what the monitor must be shown: `adminToken`, or one of its own, made if there is none yet.
+    """Return the token that requests must present: `adminToken`, or a generated one.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a new token cannot be written.
     """
     if not configured.empty:
         return configured
@@ -39,7 +39,7 @@ def token_for(spool: Spool, configured: Secret) -> Secret:
 
 def _make(spool: Spool) -> None:
     made = secrets.token_urlsafe(32).encode() + b"\n"
-    # Of two monitors that start at once both use what the first one wrote.
+    # If two monitors start at the same time, both use the token that the first one wrote.
     with suppress(FileExistsError), spool.directory(STATE) as directory:
         fd = os.open(_NAME, _NEW, 0o600, dir_fd=directory)
         try:

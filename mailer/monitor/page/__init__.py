@@ -1,4 +1,4 @@
-"""The status page: HTML from the server, useful without JavaScript, nothing from elsewhere."""
+"""The status page: HTML rendered on the server, usable without JavaScript, without external resources."""
 
 from mailer.monitor.exchange import Route
 from mailer.monitor.page import actions, assets, events, listing, message, overview, search

@@ -1,4 +1,4 @@
-"""What the operator does to one message from the page, after a question; as `mailer spool` does it."""
+"""Actions on one message: retry, release, hold, delete; after a confirmation, as `mailer spool` does them."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,27 +29,27 @@ from mailer.spool.view import story
 from mailer.spool.view.inspect import recipients_of
 
 _BY = "status page"
-"""Who did it, for journals and the ledger."""
-_NAMED = 5
-"""Recipients that a question names; it gives their number in any case."""
-_PASSES = 10
-"""How often a message is looked for anew when it moves on in between."""
+"""The actor in journals and the ledger."""
+_MAX_LISTED = 5
+"""Recipients that a confirmation lists; it always shows their number."""
+_MAX_TRIES = 10
+"""How often to search again for a message that moves in between."""
 
 Act = Callable[[Operator, Spot, float, str], None]
-"""Does it to a message, at a time, for a reason."""
+"""Carries out an action on a message, given the time and the operator's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do."""
+    """One action on a message."""
 
     name: str
     label: str
     event: str
-    """What the ledger calls it."""
+    """The name of its ledger event."""
     act: Act
     places: tuple[Place, ...]
-    """Where it is offered."""
+    """The places where it is offered."""
     question: str
     done: str
     starts_run: bool = False
@@ -58,7 +58,7 @@ class Action:
 
 
 def _retry(operator: Operator, spot: Spot, now: float, _: str) -> None:
-    # The operator wants it tried, so paused providers are tried with it.
+    # The operator wants an attempt now, so providers whose circuit breaker is open are tried as well.
     provider_state.end_pauses(operator.spool, datetime.fromtimestamp(now, UTC))
     operator.retry(spot, now)
 
@@ -121,7 +121,7 @@ ACTIONS = {
         ),
     )
 }
-"""By name, in the order in which they are offered."""
+"""The actions by name, in the order of display."""
 
 _CONFIRM = """<h1>{label}?</h1>
 <p><span class="id">{id}</span> {title}</p>
@@ -165,7 +165,7 @@ def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...
         given = fields(asked)
         sessions.check_form(asked, given)
         reason = printable(given.get("reason", "").strip(), 500)
-        # A browser that leaves does not stop it half-way.
+        # Shielded, so that it completes even if the browser disconnects.
         work = asyncio.to_thread(_carry_out, service, action, message_id, reason)
         await asyncio.shield(asyncio.create_task(work))
         if action.starts_run:
@@ -185,15 +185,15 @@ async def _start_run(service: Service) -> None:
 
 
 def _recipients(state: State) -> Markup:
-    """Name the recipients without the message; those that are still to be tried come first."""
+    """List the recipients that have not got the message; those that are still to be tried come first."""
     unsent = sorted(
         (standing for standing in state.standings if standing.status is not Status.SENT),
         key=lambda standing: standing.status.final,
     )
     still_open = sum(not standing.status.final for standing in unsent)
     counts = f"Still open: {still_open:,} of {words.count(len(state.standings), 'recipient')}."
-    more = len(unsent) - _NAMED
-    lines = [*map(story.outcome, unsent[:_NAMED]), *([f"and {more:,} more"] if more > 0 else [])]
+    more = len(unsent) - _MAX_LISTED
+    lines = [*map(story.outcome, unsent[:_MAX_LISTED]), *([f"and {more:,} more"] if more > 0 else [])]
     items = (fill("<li>{line}</li>\n", line=line) for line in lines)
     return fill("<p>{counts}</p>\n<ul>\n{items}</ul>\n", counts=counts, items=items)
 
@@ -208,9 +208,9 @@ def _meant(asked: Asked) -> tuple[str, Action]:
 
 
 def _carry_out(service: Service, action: Action, message_id: str, reason: str) -> None:
-    """Do it, and tell the ledger; raises Refusal if it was not done."""
+    """Carry out the action and record it in the ledger; raises Refusal if it was not carried out."""
     operator = Operator(service.spool, _BY)
-    for _ in range(_PASSES):
+    for _ in range(_MAX_TRIES):
         spot = _find(service.spool, message_id)
         to = recipients_of(service.spool, spot)
         try:

@@ -1,7 +1,7 @@
-"""Throughput as inline SVG: stacked bars of what became of recipients, a line of how many came.
+"""Draw throughput as inline SVG: stacked bars of recipients by outcome, and a line of accepted recipients.
 
-A drawing has no style of its own (the policy allows none), a title and a description for those who do not
-see it, and the numbers beside it as text.
+A drawing has no inline styles, which the Content-Security-Policy forbids. For accessibility it has a title, a
+description, and the numbers as text.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.spool import words
 
 _STEP = 10
-"""Width of one bucket."""
+"""Width of one bucket, in units of the drawing."""
 _GAP = 2
 _HEIGHT = 100
 
@@ -36,7 +36,7 @@ _FIGURE = """<figure class="flow">
 
 
 def figure(flow: Flow) -> Markup:
-    """Draw one stretch of time."""
+    """Draw the chart of one span of time."""
     points, sums = flow.points, flow.sums
     most = max((max(_stacked(point), point.accepted) for point in points), default=0)
     numbers = {name: f"{getattr(sums, name):,}" for name in ("accepted", "sent", "deferred", "bounced")}
@@ -67,7 +67,7 @@ def _in_words(point: Point) -> str:
 
 
 def _bars(points: Iterable[Point], most: int) -> Iterator[Markup]:
-    """Draw one path for each outcome: a rectangle in every bucket that has some."""
+    """Draw one path for each outcome, with a rectangle in every bucket where the count is not zero."""
     outlines: dict[str, list[str]] = {"sent": [], "deferred": [], "bounced": []}
     for number, point in enumerate(points):
         base = 0
@@ -84,7 +84,7 @@ def _bars(points: Iterable[Point], most: int) -> Iterator[Markup]:
 
 
 def _line(points: Iterable[Point], most: int) -> Markup:
-    """Draw what was accepted as steps."""
+    """Draw the number of accepted recipients as a step line."""
     steps = "".join(
         f"{'L' if number else 'M'}{number * _STEP} {_y(point.accepted, most):g}h{_STEP}"
         for number, point in enumerate(points)
@@ -97,7 +97,7 @@ def _y(value: int, most: int) -> float:
 
 
 def _tips(points: Iterable[Point], span: Span) -> Iterator[Markup]:
-    """Lay a tooltip with its numbers over each bucket."""
+    """Draw an invisible rectangle with a tooltip over each bucket that is not empty."""
     for number, point in enumerate(points):
         if point.accepted or _stacked(point):
             moment = words.moment(point.at)

@@ -1,6 +1,6 @@
-"""`/events`: tells open pages that there is news (server-sent events); they fetch what they show again.
+"""Serve `/events`: notify open pages of changes by server-sent events; the pages then fetch themselves again.
 
-One look serves all of them, and nobody looks while nobody listens.
+One reading serves all pages, and none is made while no page listens.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from mailer.monitor.reading import Reading
 from mailer.monitor.service import Service
 
 _KIND = "text/event-stream"
-_MOST = 64
-"""Listeners. A page that is not in sight does not listen."""
+_MAX_LISTENERS = 64
+"""The most pages that may listen; hidden pages do not."""
 _EVERY = 2.0
-"""Seconds between two looks; so a page is never fetched more often."""
-_SILENCE = 15.0
-"""Seconds without news after which something is sent all the same: so a browser that left is noticed."""
+"""Seconds between two readings, and so the least time between two fetches of a page."""
+_KEEP_ALIVE = 15.0
+"""Seconds between keep-alive comments, by which a disconnected browser is noticed."""
 
 
 class _News:
-    """Watches for news while somebody listens."""
+    """Watches for changes while at least one page listens."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -33,10 +33,10 @@ class _News:
 
     @property
     def full(self) -> bool:
-        return self._listeners >= _MOST
+        return self._listeners >= _MAX_LISTENERS
 
     async def listen(self) -> AsyncGenerator[bytes]:
-        """Stream events, until the listener leaves."""
+        """Stream events until the listener disconnects."""
         self._listeners += 1
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
@@ -45,7 +45,7 @@ class _News:
             seen = self._number
             while True:
                 try:
-                    async with asyncio.timeout(_SILENCE), self._changed:
+                    async with asyncio.timeout(_KEEP_ALIVE), self._changed:
                         await self._changed.wait_for(lambda: self._number != seen)  # noqa: B023 - awaited at once
                 except TimeoutError:
                     yield b": nothing new\n\n"
@@ -74,7 +74,7 @@ class _News:
 
 
 def _essence(reading: Reading) -> object:
-    """What of a reading is worth a fetch: all that does not change by itself."""
+    """Return the parts of a reading whose change is worth a fetch: not those that change with time alone."""
     queue = reading.queue
     return (
         {place: (state.count, state.oldest) for place, state in queue.states.items()},

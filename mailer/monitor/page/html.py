@@ -1,16 +1,16 @@
-"""HTML that is safe by default: whatever goes into a template is escaped, unless a template made it."""
+"""Build HTML that is safe by default: values are escaped, except `Markup`, which only templates produce."""
 
 from collections.abc import Iterable
 from html import escape
 
 from mailer.mail.reply import printable
 
-_LONGEST = 4000
-"""Characters of one value; a remote's reply may be a megabyte."""
+_MAX_LENGTH = 4000
+"""Characters of one value; a remote server's reply may have a megabyte."""
 
 
 class Markup(str):
-    """HTML of ours. Only `fill` and `join` make it, from our own templates."""
+    """Trusted HTML. Only `fill` and `join` should create it, from our own templates."""
 
     __slots__ = ()
 
@@ -19,10 +19,10 @@ NOTHING = Markup("")
 
 
 def fill(template: str, /, **values: object) -> Markup:
-    """Put values where a template says `{name}`.
+    """Replace `{name}` in a template by values.
 
-    Text is escaped, and its control characters and those that turn the direction of writing are shown as
-    such. Markup goes in as it is; of an iterable, each in turn; None is nothing.
+    Text is HTML-escaped, and control characters and those that change text direction become visible escapes.
+    Markup is inserted unchanged, an iterable as the concatenation of its members, and None as nothing.
     """
     return Markup(template.format_map({name: _safe(value) for name, value in values.items()}))
 
@@ -38,7 +38,7 @@ def _safe(value: object) -> str:
         case None:
             return ""
         case str():
-            return escape(printable(value, _LONGEST))
+            return escape(printable(value, _MAX_LENGTH))
         case Iterable():
             return "".join(map(_safe, value))
-    return escape(printable(str(value), _LONGEST))
+    return escape(printable(str(value), _MAX_LENGTH))

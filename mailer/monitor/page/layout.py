@@ -1,4 +1,4 @@
-"""The frame around every page, and how pages are answered."""
+"""The frame of every page, and functions that build answers with a page."""
 
 from http import HTTPStatus
 
@@ -13,7 +13,7 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Nothing from elsewhere, and nothing inline: markup that got in against all care would still do nothing."""
+"""Forbids external and inline resources, so that injected markup, should there be any, would be harmless."""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -56,16 +56,16 @@ def page(
     has_form: bool = False,
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
-    """Answer with a page.
+    """Build an answer with a page.
 
     Args:
-        title: for the browser's tab.
-        body: what is between header and footer.
-        status: of HTTP.
-        query: what was searched for.
-        has_form: it posts to us. Under the policy `no-referrer` a browser would say that the request
-            comes from nowhere (`Origin: null`), which the guard refuses.
-        headers: more of them.
+        title: the title in the browser's tab.
+        body: the content between header and footer.
+        status: the HTTP status.
+        query: the text of the search field.
+        has_form: whether the page has a form that posts. Under the policy `no-referrer` a browser would send
+            `Origin: null` with it, which the guard refuses.
+        headers: more header fields.
     """
     text = fill(
         _PAGE,
@@ -83,7 +83,7 @@ def page(
 
 
 def message_page(status: HTTPStatus, title: str, text: str) -> Answer:
-    """Answer with a heading and a sentence."""
+    """Build an answer with a heading and a sentence."""
     body = fill(
         '<h1>{title}</h1>\n<p>{text}</p>\n<p><a href="/">Back to the overview</a></p>\n',
         title=title,
@@ -93,5 +93,5 @@ def message_page(status: HTTPStatus, title: str, text: str) -> Answer:
 
 
 def see_other(path: str, *headers: tuple[str, str]) -> Answer:
-    """Send the browser on; `path` is one of ours."""
+    """Redirect the browser to a path of this server."""
     return Answer(b"", HTML, HTTPStatus.SEE_OTHER, (("Location", path), *headers))

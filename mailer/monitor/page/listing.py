@@ -1,4 +1,4 @@
-"""`/queue/STATE`: the messages of one state, a page at a time, and never more files opened than are shown."""
+"""Serve `/queue/STATE`: list the messages of one state in pages, opening only the files that are shown."""
 
 import asyncio
 from collections.abc import Collection
@@ -73,9 +73,9 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
 
 
 def _page_of(spool: Spool, place: Place, after: str, *, newest: bool) -> list[Seen]:
-    """Look at the messages that follow one, by arrival; one more than is shown, if there are more.
+    """Return the messages after a given one, by arrival, and one more than is shown if there are more.
 
-    All names are read, 0.6 us each, and only these files.
+    All names of the directory are read, 0.6 us each, but only the files of these messages.
     """
     if newest:
         following = (spot for spot in spots(spool, (place,)) if not after or spot.name < after)
@@ -108,7 +108,7 @@ def _kept(keeps: Collection[Obstacle]) -> Markup:
 
 
 def items(chosen: list[Seen], now: float, keeps: Collection[Obstacle], *, with_place: bool = False) -> Markup:
-    """Describe messages in a line or three each; nothing for none."""
+    """Render messages in one to three lines each; empty if there are none."""
     if not chosen:
         return NOTHING
     return fill(_TABLE, items=(_item(seen, now, keeps, with_place=with_place) for seen in chosen))

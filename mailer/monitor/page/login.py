@@ -1,4 +1,4 @@
-"""Logging in and out, and the wrapper that every page is behind."""
+"""Log in and out, and wrap the handler of every page that requires a login."""
 
 import asyncio
 from http import HTTPStatus
@@ -27,12 +27,12 @@ _LOGOUT = """<h1>Log out?</h1>
 <p><button class="primary">Log out</button> <a class="button" href="/">Cancel</a></p>
 </form>
 """
-_AFTER_A_WRONG_ONE = 0.5
-"""Seconds before a wrong token is answered."""
+_WRONG_TOKEN_DELAY = 0.5
+"""Seconds by which the answer to a wrong token is delayed."""
 
 
 class Door:
-    """Lets clients in that may see the page, and answers the others with a page as well."""
+    """Admits clients with a session or the token, and shows others the login page."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -46,7 +46,7 @@ class Door:
         )
 
     def behind(self, handler: Handler) -> Handler:
-        """Put a page behind the door; a refusal is answered with a page."""
+        """Wrap a handler so that it requires a login and answers refusals with a page."""
 
         async def answer(asked: Asked) -> Answer:
             if not self._sessions.holds(asked):
@@ -67,7 +67,7 @@ class Door:
         if self._sessions.holds(asked):
             return see_other("/")
         if presented := asked.query.get("token", ""):
-            # The link that `mailer monitor --link` prints.
+            # From the link that `mailer monitor --link` prints.
             return await self._let_in(asked, presented, asked.query.get("next", ""))
         return self._login(asked, asked.query.get("next", ""), NOTHING)
 
@@ -81,7 +81,7 @@ class Door:
 
     async def _let_in(self, asked: Asked, presented: str, target: str) -> Answer:
         if not self._sessions.matches(presented):
-            await asyncio.sleep(_AFTER_A_WRONG_ONE)
+            await asyncio.sleep(_WRONG_TOKEN_DELAY)
             complaint = Markup('<p class="notice failing" role="alert">That is not the token.</p>\n')
             return self._login(asked, target, complaint, HTTPStatus.UNAUTHORIZED)
         return see_other(_ours(target), self._sessions.begin())
@@ -103,7 +103,7 @@ class Door:
 
 
 async def told_as_page(handler: Handler, asked: Asked) -> Answer:
-    """Answer, and if the answer is a refusal, tell it as a page."""
+    """Call a handler, and turn a refusal or an error into a page."""
     try:
         return await handler(asked)
     except Refusal as refusal:
@@ -117,6 +117,6 @@ async def told_as_page(handler: Handler, asked: Asked) -> Answer:
 
 
 def _ours(target: str) -> str:
-    """Return a path of this server, whatever was asked for."""
+    """Return the target if it is a path of this server, else `/` (prevents open redirects)."""
     path = target.startswith("/") and not target.startswith("//") and target.isascii()
     return target if path and target.isprintable() and "\\" not in target else "/"

@@ -1,4 +1,4 @@
-"""`/message/ID`: the story of one message, its main header fields, and the actions on it."""
+"""Serve `/message/ID`: the history of one message, its main header fields, and the actions on it."""
 
 import asyncio
 import re
@@ -23,15 +23,15 @@ from mailer.spool.view import story
 from mailer.spool.view.inspect import View
 from mailer.spool.view.story import Step
 
-_LONGEST_HEADER = 16 * 1024
-"""Octets that are searched for the fields."""
+_MAX_HEADER = 16 * 1024
+"""Octets in which the fields are searched."""
 _SHOWN_FIELDS = ("Subject", "From", "To", "Date", "Message-ID")
-_LONGEST_FIELD = 500
-_STEPS = 500
-"""Lines of the story; the last ones. A message that is retried for five days has some dozens."""
+_MAX_FIELD = 500
+_MAX_STEPS = 500
+"""Lines of the history that are shown, the last ones. A message that is retried for five days has dozens."""
 
-_STANDINGS = 200
-"""Lines of the verdict; a message may have 20,000 recipients."""
+_MAX_VERDICT = 200
+"""Lines of the verdict that are shown; a message may have 20,000 recipients."""
 
 _BODY = """{done}<section id="story" data-live>
 <h1 class="id">{id}</h1>
@@ -95,7 +95,7 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
     possible = [action for action in ACTIONS.values() if place in action.places]
     others = {name for event in told.steps for name in (event.notice, event.about) if is_id(name)}
     steps = story.chronicle(told.steps)
-    cut = f"Only the last {_STEPS} of {len(steps):,} lines are shown."
+    cut = f"Only the last {_MAX_STEPS} of {len(steps):,} lines are shown."
     return fill(
         _BODY,
         done=done,
@@ -103,17 +103,17 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
         title=told.title.removeprefix(f"{told.id} "),
         verdict=(fill("<p>{line}</p>\n", line=_linked(line, others)) for line in _verdict(told)),
         actions=_buttons(told.id, possible),
-        cut=fill("<p>{cut}</p>\n", cut=cut) if len(steps) > _STEPS else NOTHING,
-        steps=(_step(step, others) for step in steps[-_STEPS:]),
+        cut=fill("<p>{cut}</p>\n", cut=cut) if len(steps) > _MAX_STEPS else NOTHING,
+        steps=(_step(step, others) for step in steps[-_MAX_STEPS:]),
         facts=facts,
     )
 
 
 def _verdict(told: Story) -> tuple[str, ...]:
-    more = len(told.verdict) - _STANDINGS
+    more = len(told.verdict) - _MAX_VERDICT
     if more <= 0:
         return told.verdict
-    return (*told.verdict[:_STANDINGS], f"... and {more:,} recipients more: `mailer spool why {told.id}`.")
+    return (*told.verdict[:_MAX_VERDICT], f"... and {more:,} recipients more: `mailer spool why {told.id}`.")
 
 
 def _buttons(message_id: str, actions: list[Action]) -> Markup:
@@ -133,7 +133,7 @@ def _buttons(message_id: str, actions: list[Action]) -> Markup:
 
 
 def _linked(text: str, ids: Container[str]) -> Markup:
-    """Have ids lead to their messages' pages; only those given: a remote may say what looks like one."""
+    """Turn the given ids into links to their pages, but no others: a server's reply may contain anything."""
     pieces = _LIKE_AN_ID.split(text)
     return join(fill(_LINK if piece in ids else "{id}", id=piece) for piece in pieces)
 
@@ -150,7 +150,7 @@ def _step(step: Step, others: Container[str]) -> Markup:
 
 
 def _facts(spool: Spool, told: Story) -> Markup:
-    """Describe the message itself, if its file is still there."""
+    """Render facts about the message itself, if its file still exists."""
     if told.seen is None or told.seen.entry is None:
         return NOTHING
     entry = told.seen.entry
@@ -174,25 +174,25 @@ def _envelope(entry: Entry) -> dict[str, str]:
 def _header(spool: Spool, spot: Spot) -> str:
     try:
         with View.open(spool, spot) as view:
-            start = next(view.message(view.entry()), b"")[:_LONGEST_HEADER]
+            start = next(view.message(view.entry()), b"")[:_MAX_HEADER]
     except (FileNotFoundError, Corrupt):
         return ""
     return start.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")
 
 
 def _fields(header: str) -> dict[str, str]:
-    """Find the fields that tell people what a message is, decoded; the first of each."""
+    """Return the first field of each name in `_SHOWN_FIELDS`, decoded."""
     found: dict[str, str] = {}
     for line in header.replace("\r\n ", " ").replace("\r\n\t", " ").split("\r\n"):
         name, colon, value = line.partition(":")
         for shown in _SHOWN_FIELDS:
             if colon and name.strip().lower() == shown.lower():
-                found.setdefault(shown, _decoded(value.strip()[: 4 * _LONGEST_FIELD])[:_LONGEST_FIELD])
+                found.setdefault(shown, _decoded(value.strip()[: 4 * _MAX_FIELD])[:_MAX_FIELD])
     return {name: found[name] for name in _SHOWN_FIELDS if name in found}
 
 
 def _decoded(value: str) -> str:
-    """Decode encoded words (RFC 2047), for the eye alone; what cannot be decoded stays as it came."""
+    """Decode encoded words (RFC 2047) for display; a value that cannot be decoded is returned unchanged."""
     try:
         return str(make_header(decode_header(value)))
     except (MessageError, LookupError, ValueError):

@@ -1,4 +1,4 @@
-"""The page at `/`: how things are, at a glance."""
+"""Serve `/`: an overview of the queue, providers, rate limits, recent mail and checks."""
 
 import asyncio
 
@@ -18,9 +18,9 @@ from mailer.spool import words
 from mailer.spool.layout import Place
 from mailer.spool.view.obstacles import sentences
 
-_MOST_LIMITS = 20
+_MAX_LIMITS = 20
 _RECENT = 10
-"""Messages on this page; the search page has more."""
+"""Recent messages on this page; the search page shows more."""
 _NONE = Markup("&ndash;")
 
 _BODY = """<h1 class="unseen">Overview</h1>
@@ -128,7 +128,7 @@ def _body(seen: Overview, latest: Markup, budgets: tuple[Budget, ...]) -> Markup
 
 
 def _headline(seen: Overview) -> str:
-    """Name what waits for the operator: where mail was given up or is held, not all is well."""
+    """Return the headline; if all checks are OK, it mentions mail that is held or was given up."""
     queue = seen.reading.queue
     if seen.status is Status.OK and any(queue[place].count for place in AT_REST):
         return "Sending works, and some mail waits for you"
@@ -181,7 +181,7 @@ def _providers(providers: tuple[Provider, ...], now: float) -> Markup:
 
 
 def _budgets(budgets: tuple[Budget, ...]) -> Markup:
-    """Say what is used of each budget, if there is one."""
+    """Render the usage of each budget, if there is any."""
     if not budgets:
         return NOTHING
     rows = (
@@ -217,7 +217,7 @@ def _limits(uses: tuple[Use, ...]) -> Markup:
             if use.wait
             else NOTHING,
         )
-        for use in uses[:_MOST_LIMITS]
+        for use in uses[:_MAX_LIMITS]
     )
     return fill(_LIMITS, rows=rows)
 

@@ -1,4 +1,4 @@
-"""`/search`: messages by address or id, newest first; what takes too long is cut off, and that is said."""
+"""Serve `/search`: find messages by address or id, newest first, within a time limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,13 +25,15 @@ from mailer.spool.view.inspect import Seen, look
 from mailer.spool.view.verdict import Outlook
 
 _SHOWN = 50
-"""Messages of each kind."""
-_PATIENCE = 2.0
-"""Seconds for the ledger: about a gigabyte. Then one for the queue."""
-_OPENED = 1_000
-"""Files of the queue that are opened for an address; the ledger knows nearly all of them anyway."""
-_AT_ONCE = 2
-_LONGEST = 320
+"""Messages that are shown from the queue and from the ledger."""
+_TIME_LIMIT = 2.0
+"""Seconds for the ledger, enough for about a gigabyte. The queue gets half of that."""
+_MAX_OPENED = 1_000
+"""Files of the queue that are opened for an address; the ledger has nearly all of them anyway."""
+_MAX_SEARCHES = 2
+"""Concurrent searches."""
+_MAX_TEXT = 320
+"""Characters of a search text."""
 
 _BODY = """<h1>{asked}</h1>
 <section>
@@ -57,15 +59,15 @@ class _Result:
     told: dict[str, Line] = field(default_factory=dict)
     """The latest line of each message."""
     cut: str = ""
-    """What was not looked at."""
+    """A sentence that says what was not searched; empty: everything was."""
     queue_cut: str = ""
 
 
 def routes(service: Service, door: Door) -> tuple[Route, ...]:
-    turns = asyncio.Semaphore(_AT_ONCE)
+    turns = asyncio.Semaphore(_MAX_SEARCHES)
 
     async def answer(asked: Asked) -> Answer:
-        wanted = asked.query.get("q", "").strip()[:_LONGEST]
+        wanted = asked.query.get("q", "").strip()[:_MAX_TEXT]
         if not wanted:
             async with turns:
                 latest = await asyncio.to_thread(recent, service.spool, service.clock(), _SHOWN)
@@ -95,7 +97,7 @@ def _search(spool: Spool, wanted: str, now: float) -> _Result:
 
 
 def recent(spool: Spool, now: float, most: int) -> Markup:
-    """List the messages with the newest ledger lines, each with its latest; see `_look_into_ledger`."""
+    """Render the messages with the newest ledger lines, each with its latest line."""
     result = _Result()
     _look_into_ledger(spool, search.Query(), result, now, most)
     if not result.told:
@@ -106,28 +108,30 @@ def recent(spool: Spool, now: float, most: int) -> Markup:
 def _look_into_ledger(
     spool: Spool, query: search.Query, result: _Result, now: float, most: int = _SHOWN
 ) -> None:
-    in_time = _until(_PATIENCE)
+    in_time = _until(_TIME_LIMIT)
     directory = partial(spool.directory, LOG)
     for found in search.find(directory, query, newest_first=True, go_on=in_time, now=now):
         line = found.line
         if not line.id:
-            continue  # Of no message: a refusal, say.
+            continue  # Not about a message; for example, a refused transaction.
         if line.id not in result.told and len(result.told) == most:
             result.cut = f"These are the latest {most}; there are more."
             return
         result.told.setdefault(line.id, line)
     if not in_time():
-        result.cut = f"The search was cut off after {_PATIENCE:g} seconds, so older messages may be missing: "
+        result.cut = (
+            f"The search was cut off after {_TIME_LIMIT:g} seconds, so older messages may be missing: "
+        )
         result.cut += "`mailer log` reads all of it."
 
 
 def _look_into_queue(spool: Spool, wanted: str, result: _Result) -> None:
-    in_time = _until(_PATIENCE / 2)
+    in_time = _until(_TIME_LIMIT / 2)
     for opened, spot in enumerate(spots(spool, QUEUE)):
         if len(result.queued) == _SHOWN:
             result.queue_cut = f"These are the first {_SHOWN} that were found; there may be more."
             return
-        if opened == _OPENED or not in_time():
+        if opened == _MAX_OPENED or not in_time():
             result.queue_cut = f"Only {opened:,} files of the queue were opened; the log has the others."
             return
         seen = look(spool, spot)

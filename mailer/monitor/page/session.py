@@ -1,8 +1,8 @@
-"""Who may see and do what on the page; and that a form was really ours.
+"""Sessions of the status page, and protection of its forms against cross-site requests.
 
-A browser cannot send `Authorization: Bearer`, so the operator presents the token once, and gets a cookie that
-is derived from it: it ends by itself, and it ends for everybody when the token changes. Programs may present
-the token itself.
+A browser cannot send `Authorization: Bearer`, so the operator presents the token once and gets a cookie that
+is derived from it. The cookie expires, and all cookies become invalid when the token changes. Programs may
+present the token itself.
 """
 
 import hmac
@@ -19,13 +19,13 @@ from mailer.monitor.exchange import Asked, Refusal
 
 _NAME = "mailer_session"
 _LASTS = 12 * 3600
-"""Seconds; a working day."""
+"""Seconds that a session lasts, a working day."""
 FIELD = "form"
-"""The hidden field of every form that does something."""
+"""The name of the hidden field with the proof, in every form that changes something."""
 
 
 class Sessions:
-    """Knows its own cookies and forms."""
+    """Issues and verifies session cookies and form proofs."""
 
     def __init__(self, token: Secret, clock: Clock, random: Callable[[int], bytes] = os.urandom) -> None:
         self._token = token
@@ -33,7 +33,7 @@ class Sessions:
         self._form_key = random(32)
 
     def holds(self, asked: Asked) -> bool:
-        """Tell whether the client may see the page; raises SecretError."""
+        """Return whether the request has a valid session or the token; raises SecretError."""
         if self._is_ours(_cookie(asked)):
             return True
         try:
@@ -43,7 +43,7 @@ class Sessions:
         return True
 
     def matches(self, presented: str) -> bool:
-        """Compare with the token, in the same time for every wrong one; raises SecretError."""
+        """Return whether the token is right, comparing in constant time; raises SecretError."""
         return self._token.matches(presented)
 
     def begin(self) -> tuple[str, str]:
@@ -57,15 +57,15 @@ class Sessions:
         return _set("", 0)
 
     def form(self, asked: Asked, path: str) -> str:
-        """Return the proof that a form for `path` was made by us, for this browser's session."""
+        """Return the proof that we issued a form for `path` to this session (CSRF token)."""
         text = f"{_cookie(asked)} {path}".encode("utf-8", "surrogatepass")
         return hmac.new(self._form_key, text, sha256).hexdigest()
 
     def check_form(self, asked: Asked, fields: dict[str, str]) -> None:
-        """Refuse a form that we did not make.
+        """Refuse a form without a valid proof.
 
         Raises:
-            Refusal: 403.
+            Refusal: 403 if the proof is missing or wrong.
         """
         expected, given = self.form(asked, asked.path), fields.get(FIELD, "")
         if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass")):

@@ -1,4 +1,4 @@
-"""The page's style, script and icon: files of ours, in the package, read once."""
+"""Serve the page's style sheet, script and icon, which are files of this package and read at import."""
 
 from hashlib import sha256
 from importlib.resources import files
@@ -12,8 +12,8 @@ _KINDS = {
 }
 _BODIES = {name: files(__name__).joinpath(name).read_bytes() for name in _KINDS}
 _URLS = {name: f"/assets/{name}?{sha256(body).hexdigest()[:12]}" for name, body in _BODIES.items()}
-_KEPT = ("Cache-Control", "max-age=86400, immutable")
-"""A file that changes gets another URL."""
+_CACHED = ("Cache-Control", "max-age=86400, immutable")
+"""Browsers may cache the files, because the URL contains a hash of the content."""
 
 
 def url(name: str) -> str:
@@ -26,6 +26,6 @@ def routes() -> tuple[Route, ...]:
 
 def _route(name: str) -> Route:
     async def answer(_: Asked) -> Answer:
-        return Answer(_BODIES[name], _KINDS[name], headers=(_KEPT,))
+        return Answer(_BODIES[name], _KINDS[name], headers=(_CACHED,))
 
     return Route("GET", f"/assets/{name}", answer)

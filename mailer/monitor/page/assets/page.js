@@ -1,5 +1,5 @@
-// Keeps what is marked `data-live` fresh: when the server says that there is news, the page is fetched again,
-// and what has changed in it takes its place. Without this script the page is the same, as of its loading.
+// Updates the elements marked `data-live`: when the server announces a change, the page is fetched again, and
+// the elements that differ are replaced. Without this script the page shows the state at the time of loading.
 "use strict";
 
 (() => {
@@ -19,13 +19,13 @@
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const old of live()) {
         const now = fresh.getElementById(old.id);
-        // What somebody is about to press must not be taken from under the finger.
+        // Keep an element with the focus, so that a control does not vanish while it is being used.
         if (!now || old.innerHTML === now.innerHTML || old.contains(document.activeElement)) continue;
         old.className = now.className;
         old.replaceChildren(...now.childNodes);
       }
     } catch {
-      // The server is away: the event source tries again, and then there is news.
+      // The server is not reachable. The event source reconnects, and then the page is refreshed.
     }
     fetching = false;
     if (again) { again = false; refresh(); }
@@ -38,7 +38,7 @@
     source.onmessage = refresh;
   }
 
-  // A page that nobody sees holds no connection: a browser has six for one server.
+  // A hidden page closes its connection, since browsers allow only six per server.
   function follow() {
     if (document.hidden) {
       if (source) source.close();
@@ -50,7 +50,7 @@
   }
 
   document.addEventListener("visibilitychange", follow);
-  // Ages grow without any news.
+  // Ages change even if the server announces nothing.
   setInterval(() => { if (source) refresh(); }, 30000);
   follow();
 })();
