@@ -127,8 +127,8 @@ class Judge:
             yield Finding("run does not end", f"mailer-send --once was still at work: {last.output[-2000:]}")
         elif last.status:
             yield Finding("run fails", f"mailer-send --once ended with {last.status}: {last.output[-2000:]}")
-        elif "left alone" in last.output:
-            yield Finding("left alone", f"mailer-send --once printed: {last.output[-2000:]}")
+        elif "skipped" in last.output:
+            yield Finding("skipped", f"mailer-send --once printed: {last.output[-2000:]}")
 
     def _of_files(self) -> Iterator[Finding]:
         named = {event.what: event for event in self._accepted}

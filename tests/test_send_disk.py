@@ -151,7 +151,7 @@ def test_a_full_spool_ends_the_run_with_75_and_sends_nothing(relay: Relay) -> No
 
 
 def test_a_message_that_cannot_be_claimed_stops_no_other(relay: Relay, tmp_path: Path) -> None:
-    """EIO at its rename: it is left alone, and told of; the run goes on."""
+    """EIO at its rename: it is skipped, that is logged, and the run goes on."""
     with Server() as server:
         relay.configure(forward_to(server))
         for _ in range(3):

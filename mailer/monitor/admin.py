@@ -156,12 +156,12 @@ class _Admin:
         except (Missed, Refused):
             return False  # Another process has locked or moved it.
         except (Corrupt, Unsafe) as error:
-            log.warning("left alone", path=spot.path, reason=str(error))
+            log.warning("skipped", path=spot.path, reason=str(error))
             return False
         except OSError as error:
             if error.errno in SPOOL_WIDE:
                 raise
-            log.warning("left alone", path=spot.path, error=error.strerror)
+            log.warning("skipped", path=spot.path, error=error.strerror)
             return False
         # Only to the ledger, not to standard error: there may be many.
         log.message(event, id=spot.name, to=to, by=operator.name, level=Level.INFO)

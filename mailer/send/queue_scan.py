@@ -50,7 +50,7 @@ class QueueScan:
         self._clock = policy.clock
         self._log = policy.log
         self._given_up = given_up
-        self._left_alone = once(lambda spot, why: self._log.warning("left alone", path=spot.path, reason=why))
+        self._left_alone = once(lambda spot, why: self._log.warning("skipped", path=spot.path, reason=why))
         self._fresh: deque[str] = deque()
         self._pauses: dict[str, float] = {}
         """The current pause, in seconds, of each arrival that was found locked."""
@@ -261,4 +261,4 @@ class QueueScan:
     def give_up(self, name: str, error: OSError) -> None:
         """Stop trying a message whose own file cannot be moved or written, and log that."""
         again = self._given_up.again(self._given_up.add(name, error))
-        self._log.error("left alone", id=name, error=what_failed(error), to_do=advice(error), again=again)
+        self._log.error("skipped", id=name, error=what_failed(error), to_do=advice(error), again=again)

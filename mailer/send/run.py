@@ -77,7 +77,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         log.message("quarantined", id=spot.name, reason=reason, level=Level.ERROR)
 
     def on_skip(spot: Spot, reason: str) -> None:
-        log.warning("left alone", path=spot.path, reason=reason)
+        log.warning("skipped", path=spot.path, reason=reason)
 
     guard = idle.guard(spool, clocks, log)
     committer, background = Committer(spool).start(), BackgroundClose()

@@ -41,7 +41,7 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
     with workplace() as at:
 
         def on_skip(spot: Spot, reason: str) -> None:
-            at.log.warning("left alone", path=spot.path, reason=reason)
+            at.log.warning("skipped", path=spot.path, reason=reason)
 
         retry = at.config.retry
         horizon = Backoff(retry.schedule, retry.max_age).horizon
