@@ -17,7 +17,7 @@ from mailer.cli.exits import Exit
 TO = "bob@example.net"
 BEGUN = ("listening", "delivered")
 """What a program says that has descriptors enough."""
-WAITS = "the spool cannot be worked with; waiting"
+WAITS = "the spool cannot be read or written; waiting"
 """What one says that stays, and tries again."""
 
 

@@ -201,7 +201,7 @@ def test_sigterm_lets_what_is_in_flight_finish(relay: Relay) -> None:
         with relay.watch() as runner:
             until(lambda: server.messages, "the message to be at the dot")
             runner.signal(signal.SIGTERM)
-            until(lambda: "finishing what is in flight" in runner.output(), "the runner to hear it")
+            until(lambda: "finishing deliveries in progress" in runner.output(), "the runner to hear it")
             reply.set()
             assert runner.wait() == 0
         server.wait()

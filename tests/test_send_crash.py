@@ -235,7 +235,7 @@ def test_a_message_that_kills_its_runners_is_tried_alone_and_then_held(relay: Re
     assert left.keys() == {bad}
     assert left[bad].place == "hold"
     reason = str(left[bad].events[-1]["reason"])
-    assert reason == "3 runners died while this message was the only one they had in hand"
+    assert reason == "3 runners died while this was their only active message"
     assert not left.keys() & set(innocents)
 
 

@@ -162,7 +162,7 @@ def test_doubt_outlives_the_exchanger_until_the_operator_lets_the_mail_go(relay,
     again(relay)
     doubtful = found(relay.spool, message.name)
     assert doubtful.statuses == {BOB: "uncertain"}
-    assert "is no exchanger of one.test" in doubtful.events[-1]["reply"]
+    assert "is not an exchanger of one.test" in doubtful.events[-1]["reply"]
     assert second.sessions == []
     relay.mailer("spool", "hold", message.name)
     relay.mailer("spool", "retry", message.name)

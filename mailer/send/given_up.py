@@ -13,11 +13,12 @@ _MAX_NAMES = 20_000
 """The most messages to remember. If there are more, the whole spool is considered broken."""
 
 _ADVICE = {
-    errno.EEXIST: "the same id is there already: look at both, and move one of them out of the spool",
-    errno.EACCES: "give the spool and all in it to the user that runs this, with chown -R",
-    errno.EPERM: "give the spool and all in it to the user that runs this, with chown -R; see lsattr too",
-    errno.ENOENT: "a directory of the spool is missing: mkdir it with mode 0700, or start mailer-send anew",
-    errno.ENOTDIR: "something else lies in the place of that directory: move it out of the spool",
+    errno.EEXIST: "a file with that id is there already: compare the two, and move one out of the spool",
+    errno.EACCES: "give the spool and all files in it to the user that runs mailer-send, with chown -R",
+    errno.EPERM: "give the spool and all files in it to the user that runs mailer-send, with chown -R;"
+    " if that is refused, see lsattr",
+    errno.ENOENT: "a directory of the spool is missing: create it with mode 0700, or restart mailer-send",
+    errno.ENOTDIR: "a file is in the place of that directory: move it out of the spool",
     errno.EIO: "the disk fails: see the kernel's log",
 }
 
@@ -68,4 +69,4 @@ def what_failed(error: OSError) -> str:
 
 def advice(error: OSError) -> str:
     """Return what the operator can do about an error."""
-    return _ADVICE.get(error.errno or 0, "see the message's journal with mailer spool show")
+    return _ADVICE.get(error.errno or 0, "see the message's journal with mailer spool show ID")

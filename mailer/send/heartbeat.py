@@ -54,7 +54,9 @@ class Heartbeat:
         try:
             last_run.write(self._spool, run)
         except OSError as error:
-            self._log.warning("the mark of this run cannot be written; mail goes on", error=error.strerror)
+            self._log.warning(
+                "state/last-run.json cannot be written; mail is sent anyway", error=error.strerror
+            )
 
     @contextlib.asynccontextmanager
     async def kept_fresh(self, runner: "Runner") -> AsyncIterator[None]:

@@ -43,6 +43,6 @@ def guard(spool: Spool, clocks: Clocks, log: MailLog) -> ClockGuard:
         if doubt:
             log.warning(clock_guard.describe(doubt))
         else:
-            log.notice("the clock is believed: what is too old is given up and deleted again")
+            log.notice("the clock is believed: old messages are given up, and old copies deleted, again")
 
     return ClockGuard(spool, clocks, on_change)

@@ -99,7 +99,7 @@ class Record:
         first = accepted if clock.rfc3339(told) == accepted.at else Event(at="", event="")
         since = guard.since(told, first.boot, first.uptime)
         if since != told:
-            reason = f"it came by a clock that was wrong; its age counts from {clock.rfc3339(since)}"
+            reason = f"the clock was wrong when it was queued; its age counts from {clock.rfc3339(since)}"
             self._append([Event(at=self._at(), event=Kind.DATED, since=clock.rfc3339(since), reason=reason)])
 
     def hold(self, reason: str) -> None:

@@ -295,7 +295,7 @@ class Runner:
         if self._policy.budgets:
             self._policy.budgets.end_waits()
         if tasks:
-            self._policy.log.notice("finishing what is in flight", messages=len(tasks), seconds=grace)
+            self._policy.log.notice("finishing deliveries in progress", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)
         # In the next iteration of the loop, so that a task whose final reply has just arrived still reads it.
         asyncio.get_running_loop().call_soon(self._worker.interrupt)
@@ -307,7 +307,7 @@ class Runner:
             arrivals = Arrivals(self._spool)
         except OSError as error:
             self._policy.log.warning(
-                "cannot listen for new mail and looks for it instead", error=error.strerror
+                "cannot watch new/ with inotify; scanning it instead", error=error.strerror
             )
             return None
         asyncio.get_running_loop().add_reader(arrivals.fd, lambda: self._hear(arrivals.read()))
@@ -332,7 +332,7 @@ class Runner:
 
     async def _pause(self, trouble: OSError, stop: asyncio.Event) -> None:
         self._policy.log.error(
-            "the spool cannot be worked with; waiting", error=trouble.strerror, seconds=PAUSE
+            "the spool cannot be read or written; waiting", error=trouble.strerror, seconds=PAUSE
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PAUSE):

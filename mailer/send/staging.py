@@ -40,7 +40,7 @@ class Staging:
         for recipient in envelope.recipients:
             notified = not envelope.sender and self.told.match(recipient.address)
             if not notified and not self.addressees.match(recipient.address):
-                return f"<{printable(recipient.address)}> gets no mail from this host: {_ADVICE}"
+                return f"<{printable(recipient.address)}> must not get mail from this host: {_ADVICE}"
         if envelope.sender and not self.addressees.match(envelope.sender):
-            return f"<{printable(envelope.sender)}> may not be told of it by another server: {_ADVICE}"
+            return f"another server must not notify the sender <{printable(envelope.sender)}>: {_ADVICE}"
         return ""

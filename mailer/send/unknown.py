@@ -167,7 +167,7 @@ class Unknown:
             return known
         complete = known is not None or not self._terms.confirm_after
         self._log.notice(
-            "on the suppression list" if complete else "on the suppression list if it is refused again",
+            "added to the suppression list" if complete else "added to the suppression list if refused again",
             address=name,
             relay=outcome.hop,
             reply=outcome.reply,

@@ -141,7 +141,7 @@ class Worker:
         if claim.died:
             record.report_again()
         if claim.poison:
-            record.hold(f"{POISON_AFTER} runners died while this message was the only one they had in hand")
+            record.hold(f"{POISON_AFTER} runners died while this was their only active message")
         elif not (due := record.due):
             return
         elif objection := self._objection(claim):

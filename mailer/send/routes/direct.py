@@ -236,7 +236,7 @@ def _in_doubt(
     if all(standing.let_go for standing in doubtful) or domain.startswith("["):
         return hosts[:MAX_HOSTS]
     text = (
-        f"{doubtful[0].hop} may have delivered it, and is no exchanger of {domain}; `mailer spool hold` and "
-        "then `mailer spool retry` send it to those that are, perhaps for the second time"
+        f"{doubtful[0].hop} may have delivered it, and is not an exchanger of {domain} now; `mailer spool "
+        "hold ID`, then `mailer spool retry ID` send it to the present exchangers, perhaps a second time"
     )
     raise HopTrouble(domain, Phase.LOOKUP, text)

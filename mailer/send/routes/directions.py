@@ -74,9 +74,9 @@ class Directions:
 def unreachable(hop: str) -> Way:
     """Return the way of mail that may have been delivered by a hop to which no route leads any more."""
     return Way(
-        hold=f"{hop} may have delivered it, and no route leads there any more; `mailer spool release` sends "
-        "it by the routes that there are, perhaps for the second time; to ask there again, first put that "
-        "provider back"
+        hold=f"{hop} may have delivered it, and no route leads there any more; `mailer spool release ID` "
+        "sends it by the present routes, perhaps a second time; to try the same hop again, first put that "
+        "provider back into the configuration"
     )
 
 
@@ -132,7 +132,7 @@ def _way(at: int, rule: RouteRule, config: Config, usual: tuple[Shares, ...]) ->
     groups = (*first, *(_without(first, usual) if rule.fallback else ()))
     if groups:
         return Way(name, groups)
-    why = "there is none of that name" if config.forward_smtp else "forwardSMTP is off"
+    why = "there is no provider of that name" if config.forward_smtp else "forwardSMTP is off"
     return Way(name, waits=f"{name} leads to the provider {rule.provider}, and {why}")
 
 
