@@ -206,7 +206,7 @@ def test_without_descriptors_clients_are_told_and_service_resumes(tmp_path):
                 answer = client.recv(100)
         assert answer.startswith(b"220 ")
         log = child.communicate("\n")[0]
-    assert log.count("connections are turned away") == 1
+    assert log.count("connections are refused") == 1
 
 
 @pytest.mark.parametrize(

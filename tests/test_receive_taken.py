@@ -42,7 +42,7 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
         finally:
             committer.close()
         assert reply.code == 250
-        assert told == ([] if also_errors else ["a message was taken, and could not be logged"])
+        assert told == ([] if also_errors else ["a message was accepted and could not be logged"])
         (path,) = (spool.path / "new").iterdir()
         # Its lock is free: a runner may have it at once.
         LockedMessage.take(spool, Spot(Place.NEW, path.name)).release()

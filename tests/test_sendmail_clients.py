@@ -306,7 +306,7 @@ def test_eight_bits_and_addresses_beyond_ascii_arrive(door):
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "words"),
     [
-        ([], "x-1", os.EX_USAGE, "to whom"),
+        ([], "x-1", os.EX_USAGE, "no recipients"),
         (["-t"], "Subject: x-2\n\nx\n", os.EX_DATAERR, "names no recipient"),
         (["-Z"], "x-3", os.EX_USAGE, "unknown option -Z"),
         (["bob@example.net", "no address"], "x-4", os.EX_NOUSER, "<no address>: the receiver says: 501"),

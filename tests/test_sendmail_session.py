@@ -156,7 +156,7 @@ def test_what_the_directory_does_not_take_gets_a_451(place: Place) -> None:
     replies = place.serve(f"{MAIL}.\r\n{MAIL}.\r\nQUIT\r\n")
     assert codes(replies) == "220 250 250 250 354 451 250 250 250 354 451 221"
     assert replies[5] == (
-        f"451 4.3.0 no receiver runs, and {place.path} does not take the message: its mode is to be 3733"
+        f"451 4.3.0 no receiver runs, and {place.path} does not take the message: its mode must be 3733"
     )
     assert place.left() == []
 

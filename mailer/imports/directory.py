@@ -81,7 +81,7 @@ class DirectoryQueue(Queue):
         state = os.fstat(self._imported)
         if state.st_uid != os.geteuid() or state.st_mode & 0o022:
             os.close(self._imported)
-            raise PermissionError(f"{self.identity}/{IMPORTED} is another user's: move it away")
+            raise PermissionError(f"another user can change {self.identity}/{IMPORTED}: move it away")
 
     def put_by(self, *paths: str) -> None:
         """Move files to `imported` durably, after `prepare`; raises OSError.

@@ -91,7 +91,7 @@ class Pickup:
                 await asyncio.to_thread(self._refusals.look, self._spool)
                 return await self._turns(self._service(), found)
         except (OSError, ConfigError, SecretError) as error:
-            self._log.warning("what lies in drop/ cannot be taken in", error=str(error))
+            self._log.warning("the messages in drop/ cannot be taken in", error=str(error))
         return 0
 
     async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
@@ -145,7 +145,7 @@ class Pickup:
         if isinstance(error, Damaged):
             return self._refuse(uid, name, str(error))
         if error.errno == errno.EACCES:
-            return self._refuse(uid, name, "its user has taken the right to read it away")
+            return self._refuse(uid, name, "its owner has removed the permission to read it")
         self._log.warning("a drop has to wait", drop=name, error=str(error))
         return False
 

@@ -27,7 +27,7 @@ STARTING_TLS = Reply(220, ("2.0.0 Begin TLS",))
 
 SHUTTING_DOWN = Reply(421, ("4.3.2 Service is shutting down; try again shortly",))
 TOO_MANY_CONNECTIONS = Reply(421, ("4.3.2 Too many connections; try again shortly",))
-TIMED_OUT = Reply(421, ("4.4.2 Nothing came for too long; closing the connection",))
+TIMED_OUT = Reply(421, ("4.4.2 Timed out waiting for input; closing the connection",))
 TOO_MANY_ERRORS = Reply(421, ("4.7.0 Too many errors; closing the connection",))
 TOO_MANY_UNKNOWN = Reply(421, ("4.7.0 Too many unknown commands; closing the connection",))
 TOO_MANY_COMMANDS = Reply(421, ("4.7.0 Too many commands without a message; closing the connection",))
@@ -35,7 +35,7 @@ TOO_MANY_LOGINS = Reply(421, ("4.7.0 Too many failed logins; closing the connect
 INPUT_AFTER_DATA = Reply(
     421, ("4.7.0 DATA was refused and more had been sent already; closing the connection",)
 )
-INTERNAL_ERROR = Reply(421, ("4.3.0 Something failed here, and is in our log; closing the connection",))
+INTERNAL_ERROR = Reply(421, ("4.3.0 Internal error, which our log describes; closing the connection",))
 ENDLESS_LINE = Reply(421, ("4.7.0 The line has no end; closing the connection",))
 
 NO_SPACE = Reply(452, ("4.3.1 No space to store the message; try again later",))
@@ -57,7 +57,7 @@ BAD_LINE = Reply(
 )
 LINE_TOO_LONG = Reply(500, ("5.5.2 The command line is too long",))
 AUTH_TOO_LONG = Reply(500, ("5.5.6 The authentication response is too long",))
-UNKNOWN_COMMAND = Reply(500, ("5.5.2 Unknown command; HELP lists those there are",))
+UNKNOWN_COMMAND = Reply(500, ("5.5.2 Unknown command; HELP lists the commands",))
 NO_ARGUMENT = Reply(501, ("5.5.4 This command takes no argument",))
 NEED_ARGUMENT = Reply(501, ("5.5.4 This command needs an argument",))
 BAD_NAME = Reply(
@@ -72,9 +72,9 @@ AUTH_ABORTED = Reply(501, ("5.7.0 Authentication cancelled",))
 BAD_BASE64 = Reply(501, ("5.5.2 The response is not valid base64",))
 BAD_CREDENTIALS = Reply(501, ("5.5.2 The response does not hold a user name and a password in UTF-8",))
 NOT_HTTP = Reply(502, ("5.7.0 This is an SMTP server, not HTTP; closing the connection",))
-NO_TLS = Reply(502, ("5.5.1 TLS is not offered here; EHLO lists what is",))
+NO_TLS = Reply(502, ("5.5.1 TLS is not offered here; EHLO lists the extensions",))
 NO_EXPN = Reply(502, ("5.5.1 There are no lists to expand here",))
-NO_AUTH = Reply(502, ("5.5.1 No login is asked for here; send without AUTH",))
+NO_AUTH = Reply(502, ("5.5.1 AUTH is not offered here; send without a login",))
 TLS_TWICE = Reply(503, ("5.5.1 TLS is on already",))
 CHUNKS_BEGUN = Reply(503, ("5.5.1 The message is coming in chunks; go on with BDAT, or drop it with RSET",))
 CHUNK_DROPPED = Reply(503, ("5.5.1 This message was refused already; say RSET and begin again",))
@@ -100,9 +100,7 @@ HEADER_TOO_LARGE = Reply(
     552, (f"5.3.4 The message's header is larger than {MAX_HEADER} octets or has over {MAX_FIELDS} fields",)
 )
 NEED_SMTPUTF8 = Reply(553, ("5.6.7 An address beyond ASCII needs MAIL with SMTPUTF8",))
-LOOP = Reply(
-    554, (f"5.4.6 The message has {MAX_RECEIVED} Received fields or more; it goes round in circles",)
-)
+LOOP = Reply(554, (f"5.4.6 The message has {MAX_RECEIVED} or more Received fields; it is in a mail loop",))
 BAD_KEY = Reply(
     554,
     ("5.6.0 Idempotency-Key must be one field with 1 to 255 printable ASCII characters, blanks in quotes",),
@@ -114,7 +112,7 @@ BAD_LATEST = Reply(
 TOO_LATE = Reply(554, ("5.4.7 The message's Latest-Delivery-Time has passed; it is not queued",))
 TWO_FROMS = Reply(554, ("5.6.0 The message has more than one From field; name all authors in one",))
 NO_FUTURE_RELEASE = Reply(
-    555, ("5.5.4 HOLDFOR and HOLDUNTIL are switched off here (maxFutureRelease); EHLO lists what is known",)
+    555, ("5.5.4 HOLDFOR and HOLDUNTIL are switched off (maxFutureRelease); EHLO lists the extensions",)
 )
 RECIPIENT_NOT_ALLOWED = Reply(
     550, ("5.7.1 Mail to this address is switched off here (allowedRecipients); it is not on the list",)

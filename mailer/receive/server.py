@@ -180,7 +180,7 @@ class Server:
         """
         settings, local = self._service.settings, is_local(peer)
         if settings.local_only and not local:
-            self._service.store.log.notice("turned a peer away", peer=peer, reason="allowLocalOnly")
+            self._service.store.log.notice("refused a connection", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
         # The reserved rest keeps remote clients from locking out the applications on this host.
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
@@ -299,7 +299,7 @@ class Server:
         now = monotonic()
         if now - self._complained >= _LOG_INTERVAL:
             self._complained = now
-            self._service.store.log.warning("connections are turned away", reason=str(reason))
+            self._service.store.log.warning("connections are refused", reason=str(reason))
 
 
 async def serve(
@@ -363,7 +363,7 @@ def _stranger(service: Service, ids: PeerIds) -> Reply | None:
     user = user_of(ids, service.local_users)
     if user and service.authenticator is not None and service.authenticator.identity(user) is not None:
         return None
-    service.store.log.notice("turned a peer away", peer=ids.peer, reason="localUsers")
+    service.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
     return replies.unknown_local_user(ids.uid, user)
 
 

@@ -281,7 +281,7 @@ class Upload:
         except Exception as error:  # noqa: BLE001 - it is durable: a defect here must not change its 250
             with suppress(Exception):
                 self._store.log.error(
-                    "a message was taken, and could not be logged", id=self._incoming.id, error=repr(error)
+                    "a message was accepted and could not be logged", id=self._incoming.id, error=repr(error)
                 )
 
     def _log_accepted(self) -> None:

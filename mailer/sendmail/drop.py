@@ -113,7 +113,7 @@ def _opened(path: str) -> Iterator[int]:
 
 def _check(directory: int, size: int) -> None:
     if os.fstat(directory).st_mode & _STICKY_SETGID != _STICKY_SETGID:
-        raise PermissionError(errno.EPERM, "its mode is to be 3733")
+        raise PermissionError(errno.EPERM, "its mode must be 3733")
     free = os.fstatvfs(directory)
     if free.f_bavail * free.f_frsize < size + _MIN_FREE or (free.f_files and free.f_favail < _MIN_INODES):
         raise OSError(errno.ENOSPC, "the disk is nearly full")

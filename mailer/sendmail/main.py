@@ -61,7 +61,7 @@ def prepared(order: Order, data: bytes) -> tuple[str, list[str], Message]:
     if not recipients:
         if order.from_header:
             raise Failure(os.EX_DATAERR, "the header names no recipient (To, Cc, Bcc), nor does the command")
-        raise Failure(os.EX_USAGE, "to whom? Name recipients, or use -t to take those of the header")
+        raise Failure(os.EX_USAGE, "no recipients: name them, or use -t to take those of the header")
     sender = _sender(order)
     if not message.has(b"from"):
         message.fields.insert(0, _author(order, sender))

@@ -92,7 +92,7 @@ class Receiver:
             try:
                 piece = self._connection.recv(8192)
             except OSError as error:
-                why = error.strerror or "nothing came for too long"
+                why = error.strerror or f"no reply for {_PATIENCE:.0f} seconds"
                 raise Unreachable(os.EX_TEMPFAIL, f"the receiver is gone: {why}") from error
             if not piece or len(self._gathered) > _MAX_REPLY:
                 raise Unreachable(os.EX_TEMPFAIL, "the receiver has closed the connection")

@@ -7,23 +7,23 @@ Usage: mailer-sendmail [OPTION]... [--] [RECIPIENT]...
 
 Hand a message on standard input to the receiver (`mailer serve`), as sendmail(8) does.
 
-  -t               send to those that To, Cc and Bcc name, and to each RECIPIENT
+  -t               send to the addresses in To, Cc and Bcc, and to each RECIPIENT
   -i               a line with only a dot does not end the message (also -oi)
   -f, -r ADDRESS   the envelope's sender; <> is the empty one; without: your login
   -F NAME          the name in the From field, if the message has none
   -N WHEN          notify the sender: never, or a list of success, failure, delay
   -R full|hdrs     how much of the message comes back in a notification
   -V ID            an envelope id, which comes back in notifications
-  -v               say under which id the message was queued
+  -v               print the id of the queued message
   -bs              speak SMTP on standard input and output
-  -bv              say whether each RECIPIENT would be taken, and as whom; send nothing
+  -bv              check each RECIPIENT, and print the receiver's reply; send nothing
   -bp              list the queue (mailq)
   -bi              do nothing: aliases are in the configuration (newaliases)
   -q               make one pass over the queue
   -h, --help       this text, as the only argument
   --version        the version, as the only argument
 
-Options end at the first argument that is none. Those that only tune a mail server are ignored.
+Options end at the first argument that is not one. Options that only tune a mail server are ignored.
 
 The receiver listens at /run/mailer/submit.sock (`submitSocket`); $MAILER_SUBMIT_SOCKET names another
 place. When none runs, root and the spool's owner write to the spool themselves, by the configuration
@@ -32,8 +32,8 @@ that $MAILER_CONFIG names or the one in /etc/mailer; other users leave the messa
 
 Exit codes:
    0  the message is on disk          67  a recipient is refused; nobody gets the message
-  64  wrong usage                     75  not now: call again; it says so if the receiver may have it
-  65  the message is refused          76  what answers is not a mail server
+  64  wrong usage                     75  try again later; the text says if the receiver may have it
+  65  the message is refused          76  no mail server listens at the socket
   77  this user may not do that
 
 Examples:

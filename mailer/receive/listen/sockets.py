@@ -179,12 +179,12 @@ def _check(service: Service, doors: Collection[Door]) -> None:
     nobody = service.authenticator is None or not service.authenticator.anybody()
     if nobody and any(each.demands_login(settings) for each in doors):
         raise UnsafeSettingsError(
-            "a login is required and none is configured, so nobody could send: set defaultUsername "
+            "a login is required and none is configured, so no client could send: set defaultUsername "
             "and defaultPassword, add a user with `mailer user add`, or set security.requireAuth to false"
         )
     if any(each.beyond and not each.demands_login(settings) for each in doors):
         raise UnsafeSettingsError(
-            "this would be an open relay: it listens beyond this host and asks nobody to log in. Set "
+            "this would be an open relay: it accepts mail from other hosts without a login. Set "
             "defaultUsername and defaultPassword, or security.allowLocalOnly to true"
         )
 

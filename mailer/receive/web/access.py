@@ -41,7 +41,7 @@ def check(asked: Asked, settings: Settings) -> None:
         words = "the Host field names another server; localhost, our hostname and submitHttp.names are ours"
         raise Problem(HTTPStatus.FORBIDDEN, words, close=True)
     if "origin" in asked.headers or asked.header("sec-fetch-site") not in {"", "none"}:
-        raise Problem(HTTPStatus.FORBIDDEN, "requests of pages in a browser are not answered", close=True)
+        raise Problem(HTTPStatus.FORBIDDEN, "requests from web pages in a browser are refused", close=True)
 
 
 def _check_framing(asked: Asked) -> None:
@@ -91,7 +91,7 @@ async def identify(asked: Asked, service: Service, failures: Failures) -> Identi
     if identity is None:
         failures.tell(service.store.log, asked.peer, _UNKNOWN_USER)
         await asyncio.sleep(failures.note(asked.peer, _UNKNOWN_USER))
-        raise _unauthorised("the token is nobody's; mailer user token NAME makes a new one")
+        raise _unauthorised("the token is not valid; mailer user token NAME makes a new one")
     return identity
 
 

@@ -216,14 +216,14 @@ def _lines(text: str | None) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _unfit("$.text and $.html: half a surrogate pair cannot be written") from None
+        raise _unfit("$.text and $.html: an unpaired surrogate cannot be encoded") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check_text(text: str, where: str) -> None:
     """Refuse every character that any program might take for the end of a header line."""
     if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):
-        raise _unfit(f"{where}: a line end or another control character stands in it; nothing was queued")
+        raise _unfit(f"{where}: a line end or another control character is not allowed; nothing was queued")
 
 
 def _unfit(words: str) -> Problem:

@@ -94,7 +94,7 @@ class Messages:
         if place == _MESSAGE:
             _only(asked, "GET")
             return await self._get(asked, name)
-        raise Problem(HTTPStatus.NOT_FOUND, f"there is nothing here; see {_MESSAGE} and /v1/openapi.json")
+        raise Problem(HTTPStatus.NOT_FOUND, f"this path does not exist; see {_MESSAGE} and /v1/openapi.json")
 
     async def _get(self, asked: Asked, name: str) -> Answer:
         user = (await self._identify(asked)).user

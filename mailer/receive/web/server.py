@@ -177,7 +177,7 @@ class HttpServer:
         except Problem as problem:
             answer, close = problem.answer(), problem.close
         except Gone:
-            answer, close = Problem(HTTPStatus.BAD_REQUEST, "the request's body has no end").answer(), True
+            answer, close = Problem(HTTPStatus.BAD_REQUEST, "the request's body is incomplete").answer(), True
         except Exception as error:  # noqa: BLE001 - a defect in one response must not end the receiver
             # Only its type, because its text may contain an address or a token.
             self._on_defect(type(error).__name__)
@@ -344,7 +344,7 @@ def raw(problem: Problem) -> bytes:
 
 
 def _internal_error() -> Answer:
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something failed here, and is in our log").answer()
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error, which our log describes").answer()
 
 
 def _response(answer: Answer) -> web.Response:
