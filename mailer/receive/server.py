@@ -60,7 +60,7 @@ class Server:
         self._lookup = lookup
         self._http: HttpServer | None = None
         self._conversations: set[Session] = set()
-        """Sessions on behalf of HTTP requests. The HTTP server ends them, `stop` does not."""
+        """Sessions on behalf of HTTP requests; they end with their requests, so `stop` sends them no 421."""
         self._failures = Failures(monotonic)
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
@@ -339,7 +339,7 @@ async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -
     Args:
         service: see `Service`; its store has a running committer.
         connection: closed when this returns.
-        ids: the user and process ids of the client program.
+        ids: the user and groups of the client program.
     """
     if refusal := _stranger(service, ids):
         with connection:

@@ -18,7 +18,7 @@ SUBMIT = "submit"
 HTTP = "http"
 """The name of the listener at `submitHttp`."""
 _BOTH = {"127.0.0.1": "::1", "0.0.0.0": "::"}  # noqa: S104 - compared with, not listened on
-"""The IPv6 equivalent of an IPv4 address; a listener at the one also accepts sockets at the other."""
+"""The IPv6 equivalent of an IPv4 address; a listener at the latter also claims sockets at the former."""
 
 
 @dataclass(frozen=True, slots=True)

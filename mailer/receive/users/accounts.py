@@ -31,9 +31,9 @@ _MAX_REMEMBERED = 10_000
 """Wrong passwords in the cache, which is emptied when it is full."""
 _THREADS = 2
 _SILENT = "\n"
-"""The turn that clients share which have closed their sending side; no account has this name."""
+"""The turn shared by all clients that have closed their sending side; no account has this name."""
 _UNKNOWN = ""
-"""The turn that guesses share for which no account has a slow hash; no account has this name."""
+"""The turn shared by all guesses for which no account has a slow hash; no account has this name."""
 
 
 @dataclass(frozen=True, slots=True)
