@@ -2,7 +2,7 @@
 
 A drop is one file with the commands of an SMTP session and the octets of the message (`BDAT`). The next
 receiver or runner replays it to a session, which decides what may be sent and as which sender. A drop gets
-its name only once it is complete and durable.
+its name only once its content is complete and durable.
 """
 
 import errno
