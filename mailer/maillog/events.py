@@ -146,6 +146,8 @@ class MailLog:
         scheduled: float = 0.0,
         subject: str = "",
         message_id: str = "",
+        replays: str = "",
+        by: str = "",
     ) -> None:
         """Log that a message is durable; the client gets its 250 after this.
 
@@ -159,6 +161,8 @@ class MailLog:
             scheduled: the time of the first attempt, in seconds since the epoch; 0 for immediately.
             subject: decoded; empty if there is none, or it is not to be kept.
             message_id: likewise.
+            replays: the message of which this one is a copy for other recipients; empty: none.
+            by: the operator that had it made.
         """
         to = tuple(map(_address, envelope.recipients))
         self._event(
@@ -174,6 +178,8 @@ class MailLog:
             peer=peer,
             subject=subject,
             message_id=message_id,
+            replays=replays,
+            by=by,
         )
 
     def notified(self, *, id: str, to: tuple[str, ...], notice: str, addressee: str, size: int) -> None:

@@ -48,6 +48,7 @@ EVENTS = (
     "held",
     "released",
     "requeued",
+    "replayed",
     "recovered",
     "quarantined",
     "removed",
@@ -99,6 +100,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The id of the notification that informs the sender."""
     about: str = ""
     """The id of the message that this one is a notification about."""
+    replays: str = ""
+    """The id of the message of which this one is a copy for other recipients."""
     subject: str = ""
     """The message's subject, decoded."""
     message_id: str = msgspec.field(name="messageId", default="")

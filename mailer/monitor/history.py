@@ -178,4 +178,5 @@ def of_ledger(line: Line) -> Event:
         by=line.by,
         notice=line.notice,
         about=line.about,
+        replays=line.replays,
     )

@@ -6,6 +6,8 @@ from mailer.mail.host_name import is_loopback
 
 UNIX = "unix"
 """The peer name of clients on Unix sockets, which have no address; `unix:UID` if their user id is known."""
+IMPORT, REPLAY = "import", "replay"
+"""The peer name, as `import:OPERATOR`, of an operator that imports mail or sends a message again."""
 
 
 def is_local(peer: str) -> bool:

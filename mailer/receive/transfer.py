@@ -1,18 +1,26 @@
-"""Submits messages that another relay has accepted, for `mailer import`, through a submission session.
+"""Submits mail for an operator through a submission session: for `mailer import` and `mailer spool replay`.
 
-So they are edited, checked and logged like all mail. Logins, allowed senders and rate limits do not apply,
-because a refusal could no longer reach the client that submitted the message to the other relay.
+So it is edited, checked and logged like all mail. There is no login, and so no user with allowed senders.
+Rate limits do not apply to mail that another relay has accepted, because a refusal could no longer reach the
+client that submitted it there. They do apply to a message that is sent again.
 """
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
+from msgspec.structs import replace as replace_struct
+
+from mailer.config.receiving import RewriteFrom
 from mailer.mail.reply import Reply
+from mailer.receive.content.resent import resent_block
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
+from mailer.receive.peers import IMPORT, REPLAY
 from mailer.receive.server import converse
 from mailer.receive.service import Client, Service
+from mailer.spool.ids import new_id
 
 _PIECE = 64 * 1024
 
@@ -30,26 +38,73 @@ async def transfer(
         once: the name of its file in `once/`, which keeps it from being queued again.
         operator: the person who runs the import, for the journal and the ledger.
     """
-    ours, theirs = socket.socketpair()
-    unlimited = replace(
-        service,
-        authenticator=None,
-        rates=None,
-        settings=replace(service.settings, require_auth=False),
-        store=replace(service.store, once=once),
+    unlimited = replace(service, rates=None, store=replace(service.store, once=once))
+    pieces = (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
+    envelope = Envelope(sender, tuple(recipients), len(content))
+    return await _submit(unlimited, f"{IMPORT}:{operator}", envelope, pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A message of this spool that is to be sent again."""
+
+    id: str
+    length: int
+    pieces: Iterable[bytes]
+    """Its bytes, as they are stored."""
+    utf8: bool
+    """Its header has addresses beyond ASCII."""
+
+
+async def replay(
+    service: Service, original: Original, sender: str, recipients: Sequence[str], operator: str
+) -> Reply:
+    """Queue a copy of a message for other recipients, below a block of Resent- fields; return as `transfer`.
+
+    Its other bytes do not change: `rewriteFrom` and idempotency keys counted when it came.
+
+    Args:
+        service: as for `transfer`.
+        original: the message.
+        sender: of the new envelope; empty: the null sender.
+        recipients: addresses with a domain.
+        operator: the person, or the page, that has it done: for the journal and the ledger.
+    """
+    store, settings = service.store, service.settings
+    at, hostname = store.clock(), settings.hostname
+    top = resent_block(
+        sender=sender or f"MAILER-DAEMON@{hostname}",
+        to=recipients,
+        at=at,
+        message_id=f"<{new_id(at)}@{hostname}>",
     )
-    serving = asyncio.create_task(converse(unlimited, theirs, Client(f"import:{operator}", local=True)))
+    size = len(top) + original.length
+    content = replace_struct(settings.content, rewrite_from=RewriteFrom.KEEP, obey_keys=False)
+    changed = replace(
+        service,
+        # A message that was as large as is allowed has grown by the fields that were added since.
+        settings=replace(settings, content=content, max_message_size=max(settings.max_message_size, size)),
+        store=replace(store, replays=original.id, by=operator),
+    )
+    envelope = Envelope(sender, tuple(recipients), size, utf8=original.utf8)
+    return await _submit(changed, f"{REPLAY}:{operator}", envelope, chain((top,), original.pieces))
+
+
+async def _submit(service: Service, peer: str, envelope: Envelope, pieces: Iterable[bytes]) -> Reply:
+    ours, theirs = socket.socketpair()
+    trusting = replace(service, authenticator=None, settings=replace(service.settings, require_auth=False))
+    serving = asyncio.create_task(converse(trusting, theirs, Client(peer, local=True)))
     try:
         ours.setblocking(False)
         with await Dialogue.begin(ours, "localhost") as dialogue:
-            await dialogue.envelope(Envelope(sender, tuple(recipients), len(content)))
-            return await dialogue.message(_pieces(content), len(content))
+            await dialogue.envelope(envelope)
+            return await dialogue.message(_each(pieces), envelope.size)
     except Refused as refused:
         return refused.reply
     finally:
         await serving
 
 
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(content), _PIECE):
-        yield content[at : at + _PIECE]
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece

@@ -50,6 +50,10 @@ class Store:
     once: str = ""
     """The file in `once/` that deduplicates a message from `drop/` or an import, in addition to the file of
     the message's own idempotency key."""
+    replays: str = ""
+    """The id of the message that an operator sends again, to other recipients; empty for a new message."""
+    by: str = ""
+    """The operator's name."""
     encoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
     """Limits encoding of long lines to one message at a time, because it competes for the processor."""
 
@@ -232,6 +236,8 @@ class Upload:
                 expires=self._wishes.expires,
                 boot=store.boot,
                 uptime=store.uptime(),
+                replays=store.replays,
+                by=store.by,
             )
         except OSError as error:
             self._fail(error)
@@ -296,6 +302,8 @@ class Upload:
             scheduled=self._scheduled,
             subject=headline.subject,
             message_id=headline.message_id or self._added_message_id,
+            replays=self._store.replays,
+            by=self._store.by,
         )
 
     def came(self, data: bytes) -> None:

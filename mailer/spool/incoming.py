@@ -96,7 +96,7 @@ class Incoming:
         data, self._buffer = self._buffer, bytearray()
         write_all(self._fd, data)
 
-    def seal(
+    def seal(  # noqa: PLR0913 - one for each field of the line
         self,
         at: float,
         about: str = "",
@@ -105,6 +105,8 @@ class Incoming:
         expires: float = 0.0,
         boot: str = "",
         uptime: float = 0.0,
+        replays: str = "",
+        by: str = "",
     ) -> None:
         """Complete the file with its length and the `accepted` line; it is not durable yet.
 
@@ -115,6 +117,8 @@ class Incoming:
             expires: the time after which it is not to be delivered; 0 for no limit.
             boot: this boot's id; empty if not known.
             uptime: seconds on that boot's clock, which date the message if `at` is wrong.
+            replays: the id of the message that this one is a copy of, for other recipients; empty if none.
+            by: the operator that requested the copy.
 
         Raises:
             OSError: the file is incomplete; only `discard` is allowed.
@@ -132,6 +136,8 @@ class Incoming:
             next=clock.rfc3339(scheduled) if scheduled else "",
             expires=clock.rfc3339(expires) if expires else "",
             once=" ".join(key.name for key in self.keys),
+            replays=replays,
+            by=by,
         )
         self._buffer += journal.encode(accepted)
         if self._flushed:

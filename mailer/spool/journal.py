@@ -88,6 +88,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: str = ""
     about: str = ""
     """In `accepted`: this message is a notification that we wrote, about the message with this id."""
+    replays: str = ""
+    """In `accepted`: this message is a copy of the one with this id, which an operator (`by`) sent again."""
     expires: str = ""
     """In `accepted`: the time after which the sender does not want it delivered."""
     once: str = ""
@@ -248,6 +250,11 @@ class State(msgspec.Struct, frozen=True):
     def about(self) -> str:
         """The id of the message that this one is a notification about; empty if we did not write it."""
         return self.accepted.about if self.accepted else ""
+
+    @property
+    def replays(self) -> str:
+        """The id of the message that this one is a copy of, for other recipients; empty if it is none."""
+        return self.accepted.replays if self.accepted else ""
 
     @property
     def standings(self) -> tuple[Standing, ...]:

@@ -93,7 +93,9 @@ def _done(asked: Asked) -> Markup:
 def _body(told: Story, facts: Markup, done: Markup) -> Markup:
     place = told.seen.spot.place if told.seen else None
     possible = [action for action in ACTIONS.values() if place in action.places]
-    others = {name for event in told.steps for name in (event.notice, event.about) if is_id(name)}
+    others = {
+        name for event in told.steps for name in (event.notice, event.about, event.replays) if is_id(name)
+    }
     steps = story.chronicle(told.steps)
     cut = f"Only the last {_MAX_STEPS} of {len(steps):,} lines are shown."
     return fill(

@@ -32,7 +32,7 @@ from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.content import idempotency
-from mailer.receive.peers import UNIX
+from mailer.receive.peers import IMPORT, REPLAY, UNIX
 
 _DROPPED = (b"return-path", b"bcc", b"resent-bcc", idempotency.FIELD)
 _LOOKED_FOR = (*_DROPPED, b"from", b"reply-to", b"received", b"message-id", b"date")
@@ -156,6 +156,8 @@ def received_field(arrival: Arrival) -> bytes:
 
 def _address(peer: str) -> str:
     kind, _, uid = peer.partition(":")
+    if kind in {IMPORT, REPLAY}:
+        return kind
     if kind == UNIX:
         return f"local socket, uid {uid}" if uid else "local socket"
     return f"[IPv6:{peer}]" if ":" in peer else f"[{peer}]"

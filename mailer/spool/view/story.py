@@ -108,6 +108,7 @@ _PHRASES = {
     "attempt": _TROUBLE,
     Kind.THROTTLED: "waiting for its turn{at}",
     Kind.NOTIFIED: "wrote to the sender{about_whom}, in notification {notice}",
+    "replayed": "sent again{to}",
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }
@@ -119,6 +120,8 @@ def _happening(event: Event) -> str:
     phrase = _PHRASES.get(event.event) or (_OUTCOME_PHRASE if event.event in _OUTCOMES else "{event}")
     if event.event == Kind.ACCEPTED and event.about:
         phrase = "written here, to tell the sender of {about} what became of it"
+    elif event.event == Kind.ACCEPTED and event.replays:
+        phrase = "accepted{to}, as a copy of message {replays}"
     to = ", ".join(map(words.address, event.to))
     return phrase.format(
         event=event.event,
@@ -126,6 +129,7 @@ def _happening(event: Event) -> str:
         about_whom=f" about {to}" if to else "",
         notice=event.notice,
         about=event.about,
+        replays=event.replays,
         at=f" at {event.hop}" if event.hop else "",
         attempt=f" (attempt {event.attempt})" if event.attempt else "",
         tls=f" over {event.tls}" if event.tls else "",

@@ -70,6 +70,7 @@ def verdict(seen: Seen, events: Sequence[Event], outlook: Outlook) -> list[str]:
     told = [
         _stands(seen, entry, events, outlook),
         *([_is_about(state.about)] if state.about else []),
+        *([_is_copy(state.replays)] if state.replays else []),
         *(_standing(standing, entry, outlook) for standing in state.standings),
         *_other_hops(entry, events, outlook),
         *_deaths(events, seen.spot.place),
@@ -117,6 +118,10 @@ def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -
 
 def _is_about(message_id: str) -> str:
     return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
+
+
+def _is_copy(message_id: str) -> str:
+    return f"It is a copy for other recipients of message {message_id}: `mailer spool why {message_id}`."
 
 
 _LIVE = {Place.NEW, Place.CUR, Place.RETRY}
@@ -312,6 +317,7 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
     last = last_standings(events)
     removed = next((event for event in reversed(events) if event.event == "removed"), None)
     about = [_is_about(event.about) for event in events if event.about][:1]
+    about += [_is_copy(event.replays) for event in events if event.replays][:1]
     if removed:
         by = f" by {removed.by}" if removed.by else ""
         lines = [f"Removed{by} at {words.moment_of(removed.at)}; no file is left in the spool."]

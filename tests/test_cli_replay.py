@@ -1,0 +1,203 @@
+"""`mailer spool replay`: a message is sent again to other addresses, as a new message, and unchanged."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from cli_queue import BODY, HOP, Queue
+from testbed.relay import Relay
+
+from mailer.spool.layout import Place
+
+WHOLE = "received: old\r\nSubject: an order\r\nFrom: app@example.com\r\n\r\n.\r\nA line.\r\n\xff\r\n".encode(
+    "latin-1"
+)
+
+
+@pytest.fixture
+def states(relay: Relay) -> Queue:
+    return Queue(relay.spool)
+
+
+def replay(relay: Relay, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return relay.mailer("spool", "replay", *arguments)
+
+
+def shown(relay: Relay, message_id: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(relay.mailer("spool", "show", message_id, "--json").stdout)
+    return record
+
+
+def new_id(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[0]
+
+
+def message(relay: Relay, message_id: str) -> bytes:
+    return subprocess.run(
+        ["mailer", "spool", "show", message_id, "--raw", "--config", str(relay.config)],
+        capture_output=True,
+        check=True,
+    ).stdout
+
+
+def ledger(relay: Relay) -> list[str]:
+    return [line for day in (relay.spool / "log").glob("*.jsonl") for line in day.read_text().splitlines()]
+
+
+def file_of(relay: Relay, message_id: str) -> bytes:
+    [found] = relay.spool.glob(f"*/{message_id}")
+    return found.read_bytes()
+
+
+def test_the_copy_has_a_resent_block_on_top_and_every_other_byte_as_it_was(
+    relay: Relay, states: Queue
+) -> None:
+    """RFC 5322 3.6.6; also under `rewriteFrom`, which counted when the message came."""
+    relay.configure({"rewriteFrom": "replaceAndReplyTo", "rewriteFromAddress": "other@example.com"})
+    old = states.new("bob@example.net", body=WHOLE)
+    before = file_of(relay, old)
+    new = new_id(replay(relay, old[:20], "--to", "eve@example.org", "--to", "joe@example.org"))
+    assert new != old
+    copy = message(relay, new)
+    assert copy.endswith(WHOLE)
+    top = copy.removesuffix(WHOLE).decode()
+    names = [line.partition(":")[0] for line in top.splitlines() if line[0] not in "\t "]
+    assert names == [
+        "Received",
+        "Message-ID",
+        "Date",
+        "Resent-Date",
+        "Resent-From",
+        "Resent-To",
+        "Resent-Message-ID",
+    ]
+    assert "(replay)" in top
+    assert "Resent-From: <app@example.com>\r\n" in top
+    assert "Resent-To: <eve@example.org>,\r\n\t<joe@example.org>\r\n" in top
+    assert file_of(relay, old) == before, "the original's file is as it was"
+    envelope = shown(relay, new)
+    assert envelope["sender"] == "app@example.com"
+    assert [each["address"] for each in envelope["recipients"]] == ["eve@example.org", "joe@example.org"]
+
+
+def test_journal_and_ledger_say_of_which_message_and_by_whom(relay: Relay, states: Queue) -> None:
+    old = states.new("bob@example.net")
+    new = new_id(replay(relay, old, "--to", "eve@example.org", "--by", "status page"))
+    [accepted] = [json.loads(line) for line in file_of(relay, new).splitlines() if line.startswith(b"{")]
+    assert (accepted["replays"], accepted["by"]) == (old, "status page")
+    lines = [json.loads(line) for line in ledger(relay)]
+    first, second = (line for line in lines if line.get("by") == "status page")
+    assert (first["event"], first["id"], first["replays"]) == ("accepted", new, old)
+    assert (second["event"], second["id"], second["to"]) == ("replayed", old, ["eve@example.org"])
+    assert second["reason"] == f"as {new}"
+    why = relay.mailer("spool", "why", new).stdout
+    assert f"as a copy of message {old}, by status page" in why
+    assert f"copy for other recipients of message {old}" in why
+    relay.mailer("spool", "rm", new)
+    assert f"copy for other recipients of message {old}" in relay.mailer("spool", "why", new).stdout
+
+
+def test_a_message_in_any_place_can_be_sent_again(relay: Relay, states: Queue) -> None:
+    relay.configure({"security": {"logAllEmails": True}})
+    sent = states.new("bob@example.net", received=None)
+    assert relay.mailer_send().returncode == 0
+    waiting, held, failed, in_hand = (states.new("bob@example.net") for _ in range(4))
+    deferred = states.new("bob@example.net")
+    states.hold(held, "later")
+    states.fail(failed, "550 5.1.1 no", "bob@example.net")
+    states.defer(deferred, "451 later", "bob@example.net")
+    places = {sent: "sent", waiting: "new", held: "hold", failed: "failed", deferred: "retry"}
+    assert {each: shown(relay, each)["state"] for each in places} == places
+    with states.in_hand(in_hand):
+        for each in (*places, in_hand):
+            assert message(relay, new_id(replay(relay, each, "--to", "eve@example.org"))).endswith(BODY)
+
+
+def test_original_recipients_are_refused_unless_really_meant(relay: Relay, states: Queue) -> None:
+    """However the address is spelled; what they have not got, `retry` sends."""
+    old = states.new("bob@example.net", "ann@m\u00fcnchen.example")
+    for address in ("bob@example.net", "BOB@Example.NET", '"bob"@example.net', "ann@xn--mnchen-3ya.example"):
+        refused = replay(relay, old, "--to", "eve@example.org", "--to", address)
+        assert refused.returncode == 65, address
+        assert "may get it twice" in refused.stderr
+        assert f"mailer spool retry {old}" in refused.stderr
+        assert "--really" in refused.stderr
+    assert [path.name for path in (relay.spool / "new").iterdir()] == [old]
+    assert json.loads(replay(relay, old, "--to", "bob@example.net", "--json").stdout)["result"] == "refused"
+    new = new_id(replay(relay, old, "--to", "bob@example.net", "--really"))
+    assert shown(relay, new)["recipients"][0]["address"] == "bob@example.net"
+
+
+def test_policy_and_limits_are_those_of_a_submission(relay: Relay, states: Queue) -> None:
+    old = states.new("bob@example.net")
+    relay.configure({"allowedRecipients": ["example.org"]})
+    refused = replay(relay, old, "--to", "eve@example.com")
+    assert (refused.returncode, "allowedRecipients" in refused.stderr) == (65, True), refused.stderr
+    relay.configure({"allowedRecipients": [], "redirectAllTo": "staging@example.org"})
+    new = new_id(replay(relay, old, "--to", "eve@example.com"))
+    assert [each["address"] for each in shown(relay, new)["recipients"]] == ["staging@example.org"]
+    relay.configure({"redirectAllTo": "", "maxMessageSize": 1000})
+    new_id(replay(relay, states.new(body=BODY + b"x" * 960 + b"\r\n"), "--to", "eve@example.com"))
+    relay.configure({"rateLimits": {"enabled": True, "maxPerHour": 1}})
+    limited = replay(relay, old, "--to", "eve@example.com", "--json")
+    record = json.loads(limited.stdout)
+    assert (limited.returncode, record["id"], record["result"]) == (75, None, "refused")
+    assert "rateLimits.maxPerHour" in record["reply"]
+
+
+def test_a_suppressed_address_gets_no_copy(relay: Relay, states: Queue) -> None:
+    relay.configure({"security": {"logAllEmails": True}})
+    assert relay.mailer("suppress", "add", "eve@example.org").returncode == 0
+    new = new_id(replay(relay, states.new("bob@example.net"), "--to", "eve@example.org"))
+    relay.mailer_send()
+    assert shown(relay, new)["recipients"][0]["status"] == "bounced"
+
+
+def test_the_sender_may_be_another_or_the_null_sender(relay: Relay, states: Queue) -> None:
+    old = states.new("bob@example.net", sender="")
+    for given, sender, resent in (
+        ((), "", b"Resent-From: <MAILER-DAEMON@"),
+        (("--sender", "help@example.com"), "help@example.com", b"Resent-From: <help@example.com>"),
+        (("--sender", "<>"), "", b"Resent-From: <MAILER-DAEMON@"),
+    ):
+        new = new_id(replay(relay, old, "--to", "eve@example.org", *given))
+        assert shown(relay, new)["sender"] == sender
+        assert resent in message(relay, new)
+
+
+def test_what_cannot_be_sent_again_is_named(relay: Relay, states: Queue) -> None:
+    assert replay(relay, "01JD0M3Q", "--to", "eve@example.org").returncode == 66
+    old = states.new()
+    for wrong in ("eve", "eve@example.org, ann@example.org", "<eve@example.org>", "<>", "a@b\r\nX: y"):
+        bad = replay(relay, old, "--to", wrong)
+        assert (bad.returncode, "is not an address" in bad.stderr) == (2, True), wrong
+    damaged = relay.spool / "new" / old
+    damaged.write_bytes(damaged.read_bytes().replace(b"A line.", b"B line."))
+    assert (replay(relay, old, "--to", "eve@example.org").returncode) == 65
+    damaged.write_bytes(damaged.read_bytes().replace(b"B line.", b"A line."))
+    damaged.rename(relay.spool / "corrupt" / old)
+    in_corrupt = replay(relay, old, "--to", "eve@example.org")
+    assert (in_corrupt.returncode, "never sent" in in_corrupt.stderr) == (65, True)
+    assert list((relay.spool / "new").iterdir()) == []
+    assert list((relay.spool / "tmp").iterdir()) == []
+
+
+def test_a_large_message_and_international_addresses_are_copied(relay: Relay, states: Queue) -> None:
+    body = BODY + b"0123456789\r\n" * 500_000
+    new = new_id(replay(relay, states.new(body=body), "--to", "j\u00f6rg@example.org"))
+    assert message(relay, new).endswith(body)
+    assert "Resent-To: <j\u00f6rg@example.org>".encode() in message(relay, new)
+
+
+def test_its_next_hop_is_that_of_the_new_recipient(relay: Relay, states: Queue) -> None:
+    """It goes out once, and the held original stays."""
+    old = states.new("bob@example.net")
+    states.hold(old, "later")
+    new_id(replay(relay, old, "--to", "eve@example.org"))
+    assert relay.mailer_send().returncode == 0
+    [delivered] = relay.delivered()
+    assert delivered.count(b"Resent-To: <eve@example.org>") == 1
+    assert shown(relay, old)["state"] == Place.HOLD.value
+    assert HOP not in relay.mailer("spool", "why", old).stdout
