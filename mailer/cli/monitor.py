@@ -48,7 +48,8 @@ def monitor(port: int | None, parent: int | None, *, only_link: bool) -> Exit:
     The page is at /, for a browser on this host; from elsewhere, `ssh -L 8025:localhost:8025 HOST` first.
 
     GET /health, /livez, /readyz, /metrics, /admin/config; POST /admin/retry-failed, /admin/pause,
-    /admin/resume, /admin/clean-old-emails. Every user of this host may use health, metrics and retry-failed.
+    /admin/resume, /admin/clean-old-emails, /admin/replay. Every user of this host may use health, metrics and
+    retry-failed.
     The page and the rest need `adminToken` or, without that key, the token that the first start makes:
     `mailer monitor --link` prints the page's address with it. The monitor also checks what `alerts` names.
 

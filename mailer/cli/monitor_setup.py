@@ -37,6 +37,7 @@ from mailer.monitor.budgets import budgets
 from mailer.monitor.exchange import Table
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
+from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
 from mailer.monitor.service import Service
 from mailer.monitor.token import token_for
@@ -117,6 +118,10 @@ class _Observer:
             clock=time.time,
             lookout=self._lookout,
             runs=Runs(child_argv("mailer.cli.send", "--once", config=loaded.path), log),
+            replays=Replays(
+                child_argv("mailer", "spool", "replay", config=loaded.path, logs=False),
+                allowed=config.show_content,
+            ),
             alerting=Alerting(spool, log, Means(config, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),

@@ -274,6 +274,12 @@ class Config(Group, frozen=True, kw_only=True):
     health_check_port: Port = 8025
     admin_token: Secret = Secret("")
     """The token that the monitor demands to show mail or to act; empty: one is generated, in the spool."""
+    show_content: bool = False
+    """The status page shows the content of messages, and it and `/admin/replay` send them to other addresses.
+
+    Off by default: people and programs that only watch the queue may have the token, and with this it lets
+    them read all mail.
+    """
     alerts: Alerts = Alerts()
     on_event: OnEvent = OnEvent()
     """Delivery of events about mail to a webhook or a command."""

@@ -49,6 +49,7 @@ EVENTS = (
     "released",
     "requeued",
     "replayed",
+    "viewed",
     "recovered",
     "quarantined",
     "removed",

@@ -1,10 +1,12 @@
-"""Admin requests over HTTP: retry failed mail, pause, resume, delete old mail, show the configuration."""
+"""Admin requests over HTTP: retry or replay mail, pause, resume, delete old mail, show the configuration."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
+
+import msgspec
 
 from mailer.config.show import effective
 from mailer.config.units import seconds_typed
@@ -14,7 +16,7 @@ from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
-from mailer.spool.ids import arrival
+from mailer.spool.ids import arrival, is_id
 from mailer.spool.layout import SPOOL_WIDE, Place, Spot
 from mailer.spool.locked import Missed, Unsafe
 from mailer.spool.run.operate import Operator, Refused
@@ -39,8 +41,18 @@ def routes(service: Service) -> tuple[Route, ...]:
         Route("POST", "/admin/pause", admin.pause, admin=True),
         Route("POST", "/admin/resume", admin.resume, admin=True),
         Route("POST", "/admin/clean-old-emails", admin.clean_old_emails, admin=True),
+        Route("POST", "/admin/replay", admin.replay, admin=True),
         Route("GET", "/admin/config", admin.config, admin=True),
     )
+
+
+class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `/admin/replay` is sent."""
+
+    id: str
+    to: list[str]
+    really: bool = False
+    """Also to the message's own recipients, who may get it twice."""
 
 
 class _Admin:
@@ -104,6 +116,20 @@ class _Admin:
         return _done(
             f"{words.count(removed, 'failed message')} deleted that arrived over {words.duration(age)} ago"
         )
+
+    async def replay(self, asked: Asked) -> Answer:
+        """Send a message again, to the addresses that a JSON object names: `id`, `to`, and `really`."""
+        try:
+            wanted = msgspec.json.decode(asked.body, type=_Replay)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise Refusal(
+                HTTPStatus.BAD_REQUEST, 'send JSON such as {"id": "01JD...", "to": ["bob@example.net"]}'
+            ) from None
+        if not is_id(wanted.id):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
+        new = await self._service.replays.replay(wanted.id, wanted.to, really=wanted.really, by=_BY)
+        await self._run()
+        return json({"status": "ok", "message": f"queued as {new}", "id": new})
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._service.config))

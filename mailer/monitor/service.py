@@ -13,6 +13,7 @@ from mailer.monitor.alerts import Alerting
 from mailer.monitor.budgets import Budget
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout, Reading
+from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
 from mailer.spool.layout import Spool
 from mailer.spool.state.clock_guard import Doubt
@@ -42,6 +43,7 @@ class Service:
     clock: Clock
     lookout: Lookout
     runs: Runs
+    replays: Replays
     alerting: Alerting
     limits: LimitsView
     token: Secret

@@ -1,7 +1,7 @@
 """The status page: HTML rendered on the server, usable without JavaScript, without external resources."""
 
 from mailer.monitor.exchange import Route
-from mailer.monitor.page import actions, assets, events, listing, message, overview, search
+from mailer.monitor.page import actions, assets, content, events, listing, message, overview, replay, search
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import Sessions
 from mailer.monitor.service import Service
@@ -14,6 +14,8 @@ def routes(service: Service) -> tuple[Route, ...]:
         *overview.routes(service, door),
         *listing.routes(service, door),
         *message.routes(service, door),
+        *content.routes(service, door),
+        *replay.routes(service, door, sessions),
         *actions.routes(service, door, sessions),
         *search.routes(service, door),
         *events.routes(service, door),

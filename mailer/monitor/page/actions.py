@@ -28,7 +28,7 @@ from mailer.spool.state import provider_state
 from mailer.spool.view import story
 from mailer.spool.view.inspect import recipients_of
 
-_BY = "status page"
+BY = "status page"
 """The actor in journals and the ledger."""
 _MAX_LISTED = 5
 """Recipients that a confirmation lists; it always shows their number."""
@@ -169,14 +169,15 @@ def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...
         work = asyncio.to_thread(_carry_out, service, action, message_id, reason)
         await asyncio.shield(asyncio.create_task(work))
         if action.starts_run:
-            await _start_run(service)
+            await start_run(service)
         return see_other(f"/message/{message_id}?done={action.name}")
 
     path = "/message/{id}/{action}"
     return (Route("GET", path, door.behind(confirm)), Route("POST", path, door.behind(do)))
 
 
-async def _start_run(service: Service) -> None:
+async def start_run(service: Service) -> None:
+    """Have a run of `mailer-send` begin; raises Refusal: it could not, and what was done stays done."""
     try:
         await service.runs.start()
     except OSError as error:
@@ -209,7 +210,7 @@ def _meant(asked: Asked) -> tuple[str, Action]:
 
 def _carry_out(service: Service, action: Action, message_id: str, reason: str) -> None:
     """Carry out the action and record it in the ledger; raises Refusal if it was not carried out."""
-    operator = Operator(service.spool, _BY)
+    operator = Operator(service.spool, BY)
     for _ in range(_MAX_TRIES):
         spot = _find(service.spool, message_id)
         to = recipients_of(service.spool, spot)
@@ -223,7 +224,7 @@ def _carry_out(service: Service, action: Action, message_id: str, reason: str) -
             ) from None
         except (Refused, Unsafe, Corrupt) as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
-        service.log.message(action.event, id=message_id, to=to, by=_BY, reason=reason)
+        service.log.message(action.event, id=message_id, to=to, by=BY, reason=reason)
         return
     raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be taken: try again")
 

@@ -2,9 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Container
-from email.errors import MessageError
-from email.header import decode_header, make_header
+from collections.abc import Container, Sequence
 from http import HTTPStatus
 
 from mailer.monitor import history
@@ -14,6 +12,7 @@ from mailer.monitor.page.actions import ACTIONS, Action
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
+from mailer.monitor.page.mime import decoded
 from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt, Entry
@@ -30,6 +29,11 @@ _MAX_FIELD = 500
 _MAX_STEPS = 500
 """Lines of the history that are shown, the last ones. A message that is retried for five days has dozens."""
 
+_CONTENT = (("content", "Show the content"), ("replay", "Send to another address"))
+"""Links beside the actions where `showContent` is on: the last part of the path, and the label."""
+_REPLAYED = (
+    "It is a copy of another message, for these recipients, and a run of mailer-send has been started."
+)
 _MAX_VERDICT = 200
 """Lines of the verdict that are shown; a message may have 20,000 recipients."""
 
@@ -80,17 +84,20 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         outlook = await asyncio.to_thread(service.outlook, now)
         told = await asyncio.to_thread(history.tell, spool, message_id, outlook)
         facts = await asyncio.to_thread(_facts, spool, told)
-        return page(message_id, _body(told, facts, _done(asked)))
+        readable = told.seen is not None and told.seen.entry is not None
+        more = _CONTENT if readable and service.config.show_content else ()
+        return page(message_id, _body(told, facts, _done(asked), more))
 
     return (Route("GET", "/message/{id}", door.behind(answer)),)
 
 
 def _done(asked: Asked) -> Markup:
-    action = ACTIONS.get(asked.query.get("done", ""))
-    return fill('<p class="notice ok" role="status">{text}</p>\n', text=action.done) if action else NOTHING
+    name = asked.query.get("done", "")
+    text = _REPLAYED if name == "replay" else ACTIONS[name].done if name in ACTIONS else ""
+    return fill('<p class="notice ok" role="status">{text}</p>\n', text=text) if text else NOTHING
 
 
-def _body(told: Story, facts: Markup, done: Markup) -> Markup:
+def _body(told: Story, facts: Markup, done: Markup, more: Sequence[tuple[str, str]]) -> Markup:
     place = told.seen.spot.place if told.seen else None
     possible = [action for action in ACTIONS.values() if place in action.places]
     others = {
@@ -104,7 +111,7 @@ def _body(told: Story, facts: Markup, done: Markup) -> Markup:
         id=told.id,
         title=told.title.removeprefix(f"{told.id} "),
         verdict=(fill("<p>{line}</p>\n", line=_linked(line, others)) for line in _verdict(told)),
-        actions=_buttons(told.id, possible),
+        actions=_buttons(told.id, possible, more),
         cut=fill("<p>{cut}</p>\n", cut=cut) if len(steps) > _MAX_STEPS else NOTHING,
         steps=(_step(step, others) for step in steps[-_MAX_STEPS:]),
         facts=facts,
@@ -118,19 +125,22 @@ def _verdict(told: Story) -> tuple[str, ...]:
     return (*told.verdict[:_MAX_VERDICT], f"... and {more:,} recipients more: `mailer spool why {told.id}`.")
 
 
-def _buttons(message_id: str, actions: list[Action]) -> Markup:
-    if not actions:
+def _buttons(message_id: str, actions: list[Action], more: Sequence[tuple[str, str]]) -> Markup:
+    if not actions and not more:
         return NOTHING
-    links = (
+    links = [
         fill(
             '<a class="button{kind}" href="/message/{id}/{name}">{label}</a>\n',
-            kind=" danger" if action.dangerous else "",
+            kind=kind,
             id=message_id,
-            name=action.name,
-            label=action.label,
+            name=name,
+            label=label,
         )
-        for action in actions
-    )
+        for name, label, kind in (
+            *((name, label, "") for name, label in more),
+            *((each.name, each.label, " danger" if each.dangerous else "") for each in actions),
+        )
+    ]
     return fill('<p class="actions">\n{links}</p>\n', links=links)
 
 
@@ -189,13 +199,5 @@ def _fields(header: str) -> dict[str, str]:
         name, colon, value = line.partition(":")
         for shown in _SHOWN_FIELDS:
             if colon and name.strip().lower() == shown.lower():
-                found.setdefault(shown, _decoded(value.strip()[: 4 * _MAX_FIELD])[:_MAX_FIELD])
+                found.setdefault(shown, decoded(value.strip()[: 4 * _MAX_FIELD])[:_MAX_FIELD])
     return {name: found[name] for name in _SHOWN_FIELDS if name in found}
-
-
-def _decoded(value: str) -> str:
-    """Decode encoded words (RFC 2047) for display; a value that cannot be decoded is returned unchanged."""
-    try:
-        return str(make_header(decode_header(value)))
-    except (MessageError, LookupError, ValueError):
-        return value

@@ -109,6 +109,7 @@ _PHRASES = {
     Kind.THROTTLED: "waiting for its turn{at}",
     Kind.NOTIFIED: "wrote to the sender{about_whom}, in notification {notice}",
     "replayed": "sent again{to}",
+    "viewed": "its content was shown",
     "removed": "removed from the spool",
     "quarantined": "put away as unreadable, never to be sent",
 }

@@ -1,0 +1,161 @@
+"""`/message/ID/content`: what a message says, where `showContent` lets the page show it.
+
+Its HTML part is a document of its own, in a frame in which nothing runs, loads or leads elsewhere. There is
+no download: `mailer spool show --raw` has every octet, for those who may read the spool's files.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from http import HTTPStatus
+from itertools import islice
+
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route
+from mailer.monitor.page.actions import BY
+from mailer.monitor.page.html import NOTHING, Markup, fill, join
+from mailer.monitor.page.layout import HTML, POLICY, page
+from mailer.monitor.page.login import Door
+from mailer.monitor.page.mime import MAX_READ, Content, Part, read
+from mailer.monitor.page.sanitised import POLICY as FRAME_POLICY
+from mailer.monitor.page.sanitised import sanitised
+from mailer.monitor.service import Service
+from mailer.spool import words
+from mailer.spool.entry import Corrupt
+from mailer.spool.ids import is_id
+from mailer.spool.layout import Place, Spool
+from mailer.spool.scan import QUEUE, find
+from mailer.spool.view.inspect import View
+
+_PASSES = 10
+"""How often a message is looked for anew when it moves on in between."""
+_LINES = 5000
+"""Lines of a text."""
+_MAIN = frozenset({"subject", "from", "to", "cc", "reply-to", "date", "message-id", "sender"})
+_HIDDEN = (
+    "the content of messages is not shown here: set showContent to true in the configuration, or type "
+    "mailer spool show --raw ID"
+)
+
+_BODY = """<h1>Content of the message</h1>
+<p><a class="id" href="/message/{id}">{id}</a></p>
+{notes}<section>
+<dl class="facts">
+{main}</dl>
+</section>
+{text}{html}{others}<details>
+<summary>All {count} header fields</summary>
+<dl class="facts">
+{fields}</dl>
+</details>
+"""
+_FIELD = "<div><dt>{name}</dt><dd>{value}</dd></div>\n"
+_TEXT = '<section>\n<h2>Text</h2>\n{cut}<pre class="text">{lines}</pre>\n</section>\n'
+_FRAME = (
+    "<section>\n<h2>HTML</h2>\n"
+    '<p class="quiet">Without images, styles and scripts. Links are inactive and show their address.</p>\n'
+    '<iframe class="html" sandbox="" referrerpolicy="no-referrer" title="The HTML part" '
+    'src="/message/{id}/content/html"></iframe>\n</section>\n'
+)
+_OTHERS = """<section>
+<h2>Other parts</h2>
+<ul>
+{items}</ul>
+</section>
+"""
+_OTHER = '<li>{name} <span class="quiet">{kind}, {size}</span></li>\n'
+
+
+def routes(service: Service, door: Door) -> tuple[Route, ...]:
+    # One at a time: a message takes some megabytes and a third of a second at worst.
+    turn = asyncio.Lock()
+
+    async def read_it(asked: Asked) -> Content:
+        message_id = asked.parts["id"]
+        if not is_id(message_id):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
+        if not service.config.show_content:
+            raise Refusal(HTTPStatus.FORBIDDEN, _HIDDEN)
+        async with turn:
+            return await asyncio.to_thread(_read, service.spool, message_id)
+
+    async def show(asked: Asked) -> Answer:
+        content, message_id = await read_it(asked), asked.parts["id"]
+        body = await asyncio.to_thread(_body, message_id, content)
+        service.log.message("viewed", id=message_id, by=BY)
+        policy = ("Content-Security-Policy", f"{POLICY}; frame-src 'self'")
+        return page(message_id, body, headers=(policy,))
+
+    async def show_html(asked: Asked) -> Answer:
+        content = await read_it(asked)
+        if content.html is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, "it has no HTML part")
+        async with turn:
+            document = await asyncio.to_thread(sanitised, content.html)
+        return Answer(document, HTML, headers=(("Content-Security-Policy", FRAME_POLICY),))
+
+    path = "/message/{id}/content"
+    return (
+        Route("GET", path, door.behind(show)),
+        Route("GET", f"{path}/html", door.behind(show_html)),
+    )
+
+
+def _read(spool: Spool, message_id: str) -> Content:
+    for _ in range(_PASSES):
+        spot = next(iter(find(spool, message_id, (*QUEUE, Place.SENT))), None)
+        if spot is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, "it is no longer in the spool")
+        try:
+            with View.open(spool, spot) as view:
+                entry = view.entry()
+                return read(view.read(entry, 0, MAX_READ), entry.length)
+        except FileNotFoundError:
+            continue
+        except Corrupt as error:
+            raise Refusal(HTTPStatus.CONFLICT, f"it cannot be read: {error}") from error
+    raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be read: try again")
+
+
+def _body(message_id: str, content: Content) -> Markup:
+    main = [(name, value) for name, value in content.fields if name.strip().lower() in _MAIN]
+    return fill(
+        _BODY,
+        id=message_id,
+        notes=(fill('<p class="notice degraded">{note}</p>\n', note=each) for each in content.notes),
+        main=_fields(main),
+        text=_text(content.text),
+        html=NOTHING if content.html is None else fill(_FRAME, id=message_id),
+        others=_others(content.others),
+        count=str(len(content.fields)),
+        fields=_fields(content.fields),
+    )
+
+
+def _fields(fields: Iterable[tuple[str, str]]) -> Markup:
+    return join(fill(_FIELD, name=name, value=value) for name, value in fields)
+
+
+def _text(text: str | None) -> Markup:
+    if text is None:
+        return NOTHING
+    lines = text.expandtabs(4).splitlines()
+    cut = fill("<p>Only the first {most} lines are shown.</p>\n", most=f"{_LINES:,}")
+    return fill(
+        _TEXT,
+        cut=cut if len(lines) > _LINES else NOTHING,
+        lines=(fill("{line}\n", line=line) for line in islice(lines, _LINES)),
+    )
+
+
+def _others(others: tuple[Part, ...]) -> Markup:
+    if not others:
+        return NOTHING
+    items = (
+        fill(
+            _OTHER,
+            name=part.name or "without a name",
+            kind=part.kind,
+            size=f"{'about' if part.whole else 'more than'} {words.size(part.size)}",
+        )
+        for part in others
+    )
+    return fill(_OTHERS, items=items)

@@ -1,0 +1,57 @@
+"""`/message/ID/replay`: a message is sent again, to another address, after a question."""
+
+import re
+from http import HTTPStatus
+
+from mailer.monitor.exchange import Answer, Asked, Refusal, Route
+from mailer.monitor.page.actions import BY, start_run
+from mailer.monitor.page.forms import fields
+from mailer.monitor.page.html import fill
+from mailer.monitor.page.layout import page, see_other
+from mailer.monitor.page.login import Door
+from mailer.monitor.page.session import FIELD, Sessions
+from mailer.monitor.replays import HIDDEN
+from mailer.monitor.service import Service
+from mailer.spool.ids import is_id
+
+_BETWEEN = re.compile(r"[\s,]+")
+_FORM = """<h1>Send to another address</h1>
+<p><a class="id" href="/message/{id}">{id}</a></p>
+<form class="card" method="post" action="/message/{id}/replay">
+<input type="hidden" name="{field}" value="{proof}">
+<p>A copy with its own id will be queued, with Resent- fields on top. The message itself does not change.
+Failures are reported to its sender.</p>
+<p><label for="to">Addresses, separated by commas or spaces</label></p>
+<p><input id="to" name="to" maxlength="4000" required autocomplete="off" spellcheck="false"></p>
+<p><label><input class="tick" type="checkbox" name="really" value="yes">
+Also to its own recipients, who may get it twice</label></p>
+<p><button class="primary">Send again</button> <a class="button" href="/message/{id}">Cancel</a></p>
+</form>
+"""
+
+
+def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
+    async def ask(asked: Asked) -> Answer:
+        message_id = _allowed(service, asked)
+        proof = sessions.form(asked, asked.path)
+        body = fill(_FORM, id=message_id, field=FIELD, proof=proof)
+        return page("Send to another address", body, has_form=True)
+
+    async def do(asked: Asked) -> Answer:
+        message_id, given = _allowed(service, asked), fields(asked)
+        sessions.check_form(asked, given)
+        to = [each for each in _BETWEEN.split(given.get("to", "")) if each]
+        new = await service.replays.replay(message_id, to, really=bool(given.get("really")), by=BY)
+        await start_run(service)
+        return see_other(f"/message/{new}?done=replay")
+
+    path = "/message/{id}/replay"
+    return (Route("GET", path, door.behind(ask)), Route("POST", path, door.behind(do)))
+
+
+def _allowed(service: Service, asked: Asked) -> str:
+    if not is_id(asked.parts["id"]):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
+    if not service.config.show_content:
+        raise Refusal(HTTPStatus.FORBIDDEN, HIDDEN)
+    return asked.parts["id"]
