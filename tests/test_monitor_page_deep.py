@@ -17,7 +17,7 @@ from testbed.relay import Relay
 from testbed.waiting import until
 
 from mailer.mail import clock
-from mailer.monitor.results import _LOOKS, WAITING
+from mailer.monitor.results import _SAMPLE, WAITING
 from mailer.spool import journal
 from mailer.spool.ids import new_id
 from mailer.spool.journal import Event, Kind
@@ -140,7 +140,7 @@ def test_a_page_opens_what_it_shows_and_no_more(relay: Relay, tmp_path: Path) ->
     assert costs[1][1].files > 0, "the trace shows files"
     for path, cost in costs:
         # Health, which each look judges, opens the oldest messages: a look may fall into any request.
-        allowed = most[path] + _LOOKS * len(WAITING)
+        allowed = most[path] + _SAMPLE * len(WAITING)
         assert cost.files <= allowed, path
         assert cost.read <= 64 * 1024 * allowed, path
 
