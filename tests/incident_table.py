@@ -512,7 +512,7 @@ INCIDENTS = (
         "a deploy removed the password's file",
         password_file_gone,
         ("/password: No such file or directory", "Acme is paused"),
-        ("write again what is named", "`mailer providers reset Acme`"),
+        ("correct what is named", "`mailer providers reset Acme`"),
         by_hand=True,
     ),
     Incident(

@@ -72,7 +72,7 @@ def _left_behind(config: Config, standing: Standing) -> str:
     server = f"{standing.hop} is not a provider in $.forwardProviders any more"
     if standing.status is Status.SENT:
         return f"{server}; ask those who run it, with the reply above."
-    return f"{server}: `mailer spool retry {{id}}` tries the mail at those of now."
+    return f"{server}: `mailer spool retry {{id}}` tries the mail at the present ones."
 
 
 def _theirs_now(standing: Standing, whose: Provider | None) -> str:
@@ -93,16 +93,20 @@ def _theirs_now(standing: Standing, whose: Provider | None) -> str:
 def _uncertain(config: Config, standing: Standing, whose: Provider | None) -> str:
     name = _name(standing, whose)
     if config.uncertain == "hold":
-        return f"Ask {name} whether they have it: rm it if so; if not, `mailer spool release {{id}}`."
+        return (
+            f"Ask {name} whether they have it. If so, `mailer spool rm {{id}}`; if not, `mailer spool "
+            "release {id}`."
+        )
     if whose and whose.api and standing.doubted_twice:
         return (
-            f"It is not handed over there a third time by itself. {name} knows whether they have it: rm it "
-            "if so; if not, `mailer spool release {id}`."
+            f"It is not handed over there a third time by itself. Ask {name} whether they have it. If so, "
+            "`mailer spool rm {id}`; if not, `mailer spool release {id}`."
         )
     if whose and whose.api:
         return (
-            "It is tried again there once, and may arrive twice; without an answer again it is held. "
-            f"{name} knows whether they have it: rm it if so; if not, `mailer spool release {{id}}`."
+            "It is tried again there once, and may arrive twice; if there is no answer again, it is held. "
+            f"Ask {name} whether they have it. If so, `mailer spool rm {{id}}`; if not, `mailer spool "
+            "release {id}`."
         )
     return f"It is tried again at the same hop, and may arrive twice: {name} knows whether they have it."
 
@@ -226,8 +230,8 @@ _PROVIDER = (
     "`mailer doctor` tries it; mail goes on by itself once it answers."
 )
 _EXCHANGER = (
-    "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, it is "
-    "their turn, and mail goes on by itself."
+    "Their server was not reached: `mailer doctor` tells whether port 25 is open for us; if it is, the fault "
+    "is on their side, and mail goes on by itself."
 )
 _SIGNING = "It cannot be signed: `mailer dkim check` says why; mail goes on once the key is right."
 _SERVFAIL = (
@@ -240,9 +244,9 @@ _MISSPELT = (
     "goes on by itself."
 )
 _CERTIFICATE = (
-    "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders is "
-    "to be the name that {name} tells its customers; if it is, have them mend it, or, for a server of your "
-    "own, set `insecureSkipVerify`; then type `mailer reload`."
+    "Its certificate is not one for that name by an authority that we trust: `host` in $.forwardProviders "
+    "must be the name that {name} gives its customers; if it is, ask them to correct the certificate, or, "
+    "for a server of your own, set `insecureSkipVerify`; then type `mailer reload`."
 )
 _THEIR_CERTIFICATE = (
     "Its certificate is not valid for that name, and $.tlsPolicies demands it: their postmaster can mend it, "
@@ -278,12 +282,12 @@ _THEIR_EXPIRED = (
     "lower the level for this domain; then type `mailer reload`."
 )
 _NO_LOGIN = (
-    "The login of {name} cannot be read: write again what is named, readable for the service's user (`mailer "
-    "config check` tries it), then type `mailer reload` and `mailer providers reset {typed}`; mail goes on "
-    "by itself."
+    "The login of {name} cannot be read: correct what is named, and make it readable for the service's user "
+    "(`mailer config check` tries it), then type `mailer reload` and `mailer providers reset {typed}`; mail "
+    "goes on by itself."
 )
 _OUR_CLOCK = (
-    "This host's clock is behind, or the certificate is of tomorrow: set the clock (`timedatectl`, chrony; "
+    "This host's clock is behind, or the certificate is not valid yet: set the clock (`timedatectl`, chrony; "
     "`mailer doctor` looks at it); mail goes on by itself."
 )
 _NO_IPV6 = (
@@ -295,8 +299,8 @@ _OURSELVES = (
     "its customers, then type `mailer reload` and `mailer providers reset {typed}`; mail goes on by itself."
 )
 _OUR_DOMAIN = (
-    "DNS says that this host takes the mail of the recipient's domain, and it takes none: have the domain's "
-    "MX name the server with its mailboxes."
+    "The MX of the recipient's domain names this host, which accepts no mail for the domain: have the MX "
+    "name the server with its mailboxes."
 )
 _NO_REPLY: tuple[tuple[str, str, str], ...] = (
     ("SERVFAIL", _SERVFAIL, _SERVFAIL),
