@@ -170,7 +170,7 @@ def test_a_receiver_that_is_dead_for_an_hour_gets_everything_in_order(spool_path
         assert names(made.taken) == [f"sent {each}@x.example" for each in range(1, number + 1)]
         assert told.progress.failures == 0
         assert not told.progress.error
-        assert any("takes them again" in each for each in told.said)
+        assert any("accepts them again" in each for each in told.said)
         assert not any("T0KEN" in each or SECRET in each for each in told.said)
 
 
@@ -392,7 +392,7 @@ def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_les
         file.write_bytes(damage)
         shown = status.status_of(CONFIG, told.spool, told.now)
         assert shown.failures
-        assert f"{file} cannot be decoded: the whole ledger is told again" in status.as_text(shown)
+        assert f"{file} cannot be decoded: all events of the ledger are" in status.as_text(shown)
         told.restart()
         told.deliverer.begin()
         assert told.round()

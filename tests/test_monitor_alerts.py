@@ -364,7 +364,7 @@ def test_what_could_not_be_told_is_told_later_or_not_at_all_once_it_is_over(
     assert watched.look() == {"failedMoreThan"}
     assert watched.look() == {"failedMoreThan"}
     assert len(pager.told) == 1  # The next try is a minute away.
-    assert any("could not be passed on" in each for each in watched.said)
+    assert any("could not be sent" in each for each in watched.said)
     pager.fail(now=False)
     watched.restart()
     watched.look()
@@ -392,7 +392,7 @@ def test_a_way_that_does_not_work_is_said_and_stops_nothing(spool_path: Path, tr
         watched.fail_some(1)
         assert watched.look() == {"failedMoreThan"}
     said = "\n".join(watched.said)
-    assert ("could not be passed on" in said) == (trouble != "no secret")
+    assert ("could not be sent" in said) == (trouble != "no secret")
     assert "T0KEN" not in said
 
 

@@ -251,7 +251,7 @@ def test_a_message_in_a_runners_hands_is_left_to_it_and_wrong_names_do_nothing(
     busy = states.new()
     with relay.monitor(), states.in_hand(busy):
         assert submit(relay.http_port, f"/message/{busy}/delete").status == 409
-        assert "in hand" in words_of(submit(relay.http_port, f"/message/{busy}/delete"))
+        assert "a runner is sending" in words_of(submit(relay.http_port, f"/message/{busy}/delete"))
         for wrong in ("..", "%2e%2e", "*", "x" * 26, busy.lower(), f"{busy}%00"):
             assert ask(relay.http_port, f"/message/{wrong}").status == 400
             assert ask(relay.http_port, f"/message/{wrong}/delete").status == 400

@@ -177,7 +177,7 @@ def _incoming(config: Config) -> Iterator[Problem]:
         yield Problem("$.smtpTls", _NEEDS_CERTIFICATE)
     if (tls.certificate_path is None) != (tls.private_key_path is None):
         missing = "privateKeyPath" if tls.private_key_path is None else "certificatePath"
-        yield Problem(f"$.tls.{missing}", "is needed beside the other")
+        yield Problem(f"$.tls.{missing}", "is missing: certificatePath and privateKeyPath go together")
     yield from file_checks.tls_files(config)
     yield from _local().refusals(config)
     yield from _networks().refusals(config)
@@ -406,7 +406,9 @@ def _on_event(config: Config) -> Iterator[Problem]:
     """Yield settings with which events could not be delivered, or others could read or forge them."""
     told = config.on_event
     if told.command and not told.webhook.empty:
-        yield Problem("$.onEvent.command", "stands beside webhook: one of the two is told, so remove one")
+        yield Problem(
+            "$.onEvent.command", "is set as well as webhook: only one can get events, so remove one"
+        )
     if not told.webhook.empty and told.secret.empty:
         yield Problem(
             told.secret.key, f"is needed: it signs what the webhook gets; make one with: {NEW_PASSWORD}"

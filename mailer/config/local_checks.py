@@ -49,7 +49,7 @@ def strangers(config: Config) -> Iterator[Problem]:
                 where = f"$.listeners[{at}].trustedNetworks[{member}].user"
                 yield _no_user(where, network.user)
     if config.submit_socket is not None and not config.local_users:
-        yield Problem("$.localUsers", "is empty, so that nobody can submit at submitSocket")
+        yield Problem("$.localUsers", "is empty, so every client of submitSocket is refused")
     for at, each in enumerate(config.local_users):
         where = f"$.localUsers[{at}]"
         if each.login not in {"", "*"} and local_ids.uid(each.login) is None:

@@ -24,8 +24,8 @@ _PRIVATE_6 = tuple(map(IPv6Network, ("fc00::/7", "fe80::/10")))
 _NEVER = {
     "127.0.0.0/8": "is this host itself, whose programs use submitSocket",
     "::1/128": "is this host itself, whose programs use submitSocket",
-    "224.0.0.0/4": "is of multicast addresses, from which nobody connects",
-    "ff00::/8": "is of multicast addresses, from which nobody connects",
+    "224.0.0.0/4": "has multicast addresses, which no client has",
+    "ff00::/8": "has multicast addresses, which no client has",
 }
 _NO_NETWORK = "is not a network; write one as 192.168.7.0/24 or fd00:7::/64"
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")

@@ -91,7 +91,7 @@ class Deliverer:
         if progress is None:
             progress = Progress(cursor=backlog.start(self._directory), looked=self._now())
             store.write(self._spool, progress)
-            self._log.notice("events are told from here on")
+            self._log.notice("event delivery begins with events from now on")
         return progress
 
     async def round(self) -> bool:
@@ -149,10 +149,12 @@ class Deliverer:
             async with asyncio.timeout_at(self.deadline):
                 return await self._receiver.give(batch.events)
         except TimeoutError:
-            return Answer(Verdict.LATER, "the run ended before the receiver had taken them; it is too slow")
+            return Answer(
+                Verdict.LATER, "the run ended before the receiver had accepted them; the receiver is too slow"
+            )
 
     async def _tell_gap(self, progress: Progress, lost: Gap, sizes: dict[str, int]) -> Progress | None:
-        what = "events were lost: days of the ledger were removed before the receiver took them"
+        what = "events were lost: days of the ledger were removed before the receiver accepted them"
         self._log.error(what, since=lost.since, until=lost.until)
         event = gap(lost.since, lost.until, clock.rfc3339(self._now()))
         batch = Batch((event,), backlog.without(progress.cursor, sizes))
@@ -176,7 +178,7 @@ class Deliverer:
         backlog.make_durable(self._directory, progress.cursor, batch.cursor)
         store.write(self._spool, after)
         if progress.failures:
-            self._log.notice("the receiver of events takes them again")
+            self._log.notice("the receiver of events accepts them again")
         self._said = ""
         return after
 
@@ -197,5 +199,5 @@ class Deliverer:
         store.write(self._spool, after)
         if answer.why != self._said:
             again = clock.rfc3339(after.next_try)
-            self._log.warning("events wait: the receiver does not take them", error=answer.why, again=again)
+            self._log.warning("events wait: the receiver does not accept them", error=answer.why, again=again)
         self._said = answer.why

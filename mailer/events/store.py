@@ -59,7 +59,7 @@ class Damaged(ValueError):
     """The file exists and cannot be decoded."""
 
 
-AGAIN = "the whole ledger is told again (`mailer events replay --since 0m` leaves it out)"
+AGAIN = "all events of the ledger are delivered again (`mailer events replay --since 0m` skips them)"
 """The consequence of a damaged file, for messages."""
 
 

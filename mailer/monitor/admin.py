@@ -89,13 +89,13 @@ class _Admin:
         reason = asked.query.get("reason", "")
         if await asyncio.to_thread(pause, service.spool, service.clock(), _BY, reason):
             service.log.message("paused", id="", by=_BY, reason=reason)
-        return _done("runners claim nothing until POST /admin/resume; mail is still accepted")
+        return _done("sending is paused until POST /admin/resume; mail is still accepted")
 
     async def resume(self, _: Asked) -> Answer:
         if await asyncio.to_thread(resume, self._service.spool):
             self._service.log.message("resumed", id="", by=_BY)
         await self._run()
-        return _done("runners work again")
+        return _done("sending is resumed")
 
     async def clean_old_emails(self, asked: Asked) -> Answer:
         """Delete messages in `failed/` that arrived more than `olderThan` (or `archiveMaxAge`) ago."""
@@ -138,7 +138,7 @@ class _Admin:
         try:
             await self._service.runs.start()
         except OSError as error:
-            text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
+            text = f"done, but mailer-send could not be started: {error.strerror}; the next run will see it"
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
 
     def _end_pauses(self) -> None:

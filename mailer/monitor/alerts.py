@@ -106,7 +106,7 @@ def values(alerts: Alerts, reading: Reading, began: float, config: Config) -> di
         found[_FAILED] = _Value(count, alerts.failed_more_than, text)
     if alerts.no_run_for:
         ago = max(0.0, reading.at - max(reading.last_run or 0.0, began))
-        text = f"mailer-send has not done its work for {words.duration(ago)}"
+        text = f"no run of mailer-send has succeeded for {words.duration(ago)}"
         found[_NO_RUN] = _Value(ago, alerts.no_run_for, text)
     if alerts.events_older_than:
         waited = lag(reading)
@@ -220,7 +220,7 @@ class Alerting:
                 url = await asyncio.to_thread(means.alerts.webhook.reveal)
                 await _post(url, body)
         except (OSError, LookupError) as error:  # SecretError is a LookupError.
-            self._log.warning("the alert could not be passed on", name=alert.alert, error=str(error))
+            self._log.warning("the alert could not be sent", name=alert.alert, error=str(error))
             return False
         return True
 
@@ -236,7 +236,9 @@ class Alerting:
         try:
             small_files.replace(self._spool, _SAVED, msgspec.json.encode(known) + b"\n")
         except OSError as error:
-            self._log.warning("what was told cannot be written down", error=error.strerror)
+            self._log.warning(
+                "alerts.json cannot be written; a restart may repeat alerts", error=error.strerror
+            )
 
 
 def _load(spool: Spool) -> dict[str, _Known]:

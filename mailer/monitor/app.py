@@ -226,7 +226,7 @@ class Responder:
         except Refusal as refusal:
             answer = refusal.answer(self._context.clock())
         except OSError as error:
-            text = f"the spool cannot be worked with: {error.strerror or error}"
+            text = f"the spool cannot be read or written: {error.strerror or error}"
             answer = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text).answer(self._context.clock())
         except Exception as error:  # noqa: BLE001 - a defect in one answer must not end the monitor
             # Only the type, since the text may contain an address or a secret.

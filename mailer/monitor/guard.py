@@ -23,16 +23,16 @@ def check(asked: Asked) -> None:
         Refusal: 400 without exactly one Host field; 403 for a foreign peer, Host or origin.
     """
     if not is_loopback(asked.peer):
-        raise Refusal(HTTPStatus.FORBIDDEN, "only this host may ask")
+        raise Refusal(HTTPStatus.FORBIDDEN, "only clients on this host are allowed")
     hosts = asked.headers.get("host", ())
     if len(hosts) != 1 or not hosts[0]:
         raise Refusal(HTTPStatus.BAD_REQUEST, "one Host field is needed")
     if not _names_us(hosts[0]):
-        raise Refusal(HTTPStatus.FORBIDDEN, "this host is called localhost here")
+        raise Refusal(HTTPStatus.FORBIDDEN, "the Host field must be localhost or a loopback address")
     if any(origin != f"http://{hosts[0]}" for origin in asked.headers.get("origin", ())):
-        raise Refusal(HTTPStatus.FORBIDDEN, "requests of other sites are not answered")
+        raise Refusal(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
     if not _same_site(asked):
-        raise Refusal(HTTPStatus.FORBIDDEN, "requests of other sites are not answered")
+        raise Refusal(HTTPStatus.FORBIDDEN, "requests from other sites are refused")
 
 
 def authorise(asked: Asked, token: Secret) -> None:

@@ -243,7 +243,7 @@ def _quarantine(reading: Reading, _: Config) -> Check:
 def _drop(reading: Reading, _: Config) -> Check:
     left = reading.left
     if not (said := left.describe(reading.at)):
-        return Check(Status.OK, "nothing lies there")
+        return Check(Status.OK, "drop/ is empty")
     late = left.refused or left.odd or left.trouble or left.unsafe or reading.at - left.since > STALE_RUN
     return Check(Status.DEGRADED if late else Status.OK, said)
 
@@ -291,12 +291,12 @@ def _events(reading: Reading, config: Config) -> Check:
     """Judge event delivery by its last try; whether the runner runs is a separate check."""
     told = reading.events
     if not config.on_event.enabled:
-        return Check(Status.OK, "nobody is told (onEvent)")
+        return Check(Status.OK, "onEvent is not configured")
     if told is None or not told.failures:
-        return Check(Status.OK, "the receiver takes them")
+        return Check(Status.OK, "the receiver accepts events")
     if not told.tried:
-        return Check(Status.DEGRADED, f"none are told: {told.error}")
-    said = f"events wait, the first for {words.duration(lag(reading))}: {told.error}"
+        return Check(Status.DEGRADED, f"events are not delivered: {told.error}")
+    said = f"the oldest undelivered event has waited {words.duration(lag(reading))}: {told.error}"
     return Check(Status.DEGRADED if lag(reading) > _EVENTS_LATE else Status.OK, said)
 
 

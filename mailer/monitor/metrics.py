@@ -27,9 +27,9 @@ _TEXT = ("text/plain", "application/openmetrics-text")
 _JSON = ("application/json", "application/*")
 
 _COUNTERS = (
-    ("mailer_messages_accepted", "Messages taken with 250, and our own notifications.", "accepted"),
-    ("mailer_notifications", "Of the accepted ones: those we wrote about other mail.", "notifications"),
-    ("mailer_messages_delivered", "Messages that every recipient was sent.", "delivered"),
+    ("mailer_messages_accepted", "Messages accepted with 250, and our own notifications.", "accepted"),
+    ("mailer_notifications", "Our own notifications, which are also counted as accepted.", "notifications"),
+    ("mailer_messages_delivered", "Messages delivered to all recipients.", "delivered"),
     ("mailer_messages_failed", "Messages given up with a recipient refused or expired.", "failed"),
     ("mailer_recipients_accepted", "Recipients of accepted messages.", "recipients"),
     ("mailer_accepted_bytes", "Octets of accepted messages.", "bytes"),
@@ -112,24 +112,25 @@ class _Collector(Collector):
         reading = self._shown.reading
         yield _gauge("mailer_build_info", "The version that runs.", {__version__: 1}, "version")
         yield _gauge("mailer_spool_free_bytes", "Room on the spool's filesystem.", {"": reading.free})
-        yield _gauge("mailer_paused", "1 while runners claim nothing.", {"": reading.pause is not None})
-        text = "When a run of mailer-send last did its work; 0: never."
+        yield _gauge("mailer_paused", "1 while sending is paused.", {"": reading.pause is not None})
+        text = "Time of the last successful run of mailer-send; 0: none."
         yield _gauge("mailer_last_run_timestamp_seconds", text, {"": reading.last_run or 0})
-        text = "For how long the oldest event has waited that onEvent did not take; 0: none has."
+        text = "How long the oldest event that onEvent's receiver refused has waited; 0: none."
         yield _gauge("mailer_events_lag_seconds", text, {"": lag(reading)})
-        text = "Tries in a row in which onEvent took no events."
+        text = "Consecutive failures to deliver events to onEvent's receiver."
         failures = reading.events.failures if reading.events else 0
         yield _gauge("mailer_events_failures", text, {"": failures})
         firing = {name: name in self._shown.firing for name in NAMES}
         up = {provider.name: provider.up for provider in self._shown.providers}
-        yield _gauge("mailer_provider_up", "0 while a provider is left alone, or on trial.", up, "provider")
+        text = "0 while a provider's circuit breaker is open or half-open."
+        yield _gauge("mailer_provider_up", text, up, "provider")
         yield _ends(self._shown.providers)
         yield from _budgets(self._shown.budgets)
         yield _gauge("mailer_alert_firing", "1 while an alert is firing.", firing, "alert")
 
 
 def _ends(providers: Sequence[Provider]) -> Metric:
-    text = "When a provider's secret, certificate or refresh token ends, as far as that is known."
+    text = "When a provider's secret, certificate or refresh token expires, if that is known."
     name = "mailer_provider_secret_end_timestamp_seconds"
     family = GaugeMetricFamily(name, text, labels=["provider", "what"])
     for provider in providers:
@@ -140,8 +141,8 @@ def _ends(providers: Sequence[Provider]) -> Metric:
 
 def _budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:
     labels = ["budget", "per"]
-    used = GaugeMetricFamily("mailer_budget_used", "What is used of a budget now.", labels=labels)
-    allowed = GaugeMetricFamily("mailer_budget_allowed", "What a budget allows.", labels=labels)
+    used = GaugeMetricFamily("mailer_budget_used", "Current usage of a budget.", labels=labels)
+    allowed = GaugeMetricFamily("mailer_budget_allowed", "Limit of a budget.", labels=labels)
     for budget in budgets:
         for each in budget.spent:
             used.add_metric([budget.name, each.limit.per], each.used)
@@ -153,8 +154,8 @@ def _counters(totals: Totals) -> Iterator[Metric]:
     for name, text, total in _COUNTERS:
         yield CounterMetricFamily(name, text, value=getattr(totals, total))
     for name, text, label, values in (
-        ("mailer_recipients", "What attempts did for recipients.", "outcome", _OUTCOMES),
-        ("mailer_actions", "What else became of messages.", "action", _ACTIONS),
+        ("mailer_recipients", "Recipients by outcome of attempts.", "outcome", _OUTCOMES),
+        ("mailer_actions", "Messages by other events.", "action", _ACTIONS),
     ):
         family = CounterMetricFamily(name, text, labels=[label])
         for value in values:
@@ -169,7 +170,7 @@ def _delays(totals: Totals) -> Metric:
     ]
     return HistogramMetricFamily(
         "mailer_delivery_delay_seconds",
-        "From acceptance to delivery, of each recipient that was sent.",
+        "Time from acceptance to delivery of each recipient.",
         buckets=buckets,
         sum_value=totals.delay.total,
     )
@@ -185,7 +186,7 @@ def _queue(reading: Reading) -> Iterator[Metric]:
     )
     yield _gauge(
         "mailer_queue_oldest_age_seconds",
-        "Since the oldest message of a state arrived; 0: there is none.",
+        "Age of the oldest message of a state; 0: there is none.",
         {place.value: state.age(reading.at) or 0.0 for place, state in states.items()},
         "state",
     )

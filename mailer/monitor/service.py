@@ -66,7 +66,7 @@ class Service:
         for number in count():
             trouble = await self._watch_once(save=number % _SAVE_EVERY == 0)
             if trouble and trouble != said:
-                self.log.error("the spool cannot be watched", error=trouble)
+                self.log.error("the spool cannot be read, so alerts are not evaluated", error=trouble)
             said = trouble
             await asyncio.sleep(_EVERY)
 

@@ -84,7 +84,7 @@ ACTIONS = {
             "requeued",
             _retry,
             (Place.RETRY, Place.FAILED, Place.HOLD),
-            "Its open recipients, and those that were refused, will be tried again at once. Recipients that "
+            "Its open recipients, and those that were refused, will be tried again now. Recipients that "
             "have the mail are not.",
             "It is ready, and a run of mailer-send has been started.",
             starts_run=True,
@@ -115,7 +115,7 @@ ACTIONS = {
             "removed",
             _delete,
             QUEUE,
-            "It will be deleted for good, and nobody is told: neither its sender nor its recipients.",
+            "It will be deleted permanently. Neither its sender nor its recipients are notified.",
             "It is deleted.",
             dangerous=True,
         ),
@@ -181,7 +181,7 @@ async def start_run(service: Service) -> None:
     try:
         await service.runs.start()
     except OSError as error:
-        text = f"it is done, and the next run will see it; but none can be started now: {error.strerror}"
+        text = f"done, but mailer-send could not be started: {error.strerror}; the next run will see it"
         raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
 
 
@@ -220,13 +220,13 @@ def _carry_out(service: Service, action: Action, message_id: str, reason: str) -
             continue
         except Busy:
             raise Refusal(
-                HTTPStatus.CONFLICT, "a runner has the message in hand: look again in a moment"
+                HTTPStatus.CONFLICT, "a runner is sending the message: try again in a moment"
             ) from None
         except (Refused, Unsafe, Corrupt) as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
         service.log.message(action.event, id=message_id, to=to, by=BY, reason=reason)
         return
-    raise Refusal(HTTPStatus.CONFLICT, "it moves on faster than it can be taken: try again")
+    raise Refusal(HTTPStatus.CONFLICT, "the message keeps moving in the spool: try again")
 
 
 def _find(spool: Spool, message_id: str) -> Spot:

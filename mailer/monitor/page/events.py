@@ -91,7 +91,7 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
 
     async def answer(asked: Asked) -> Answer:
         if news.full:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages are open to tell them all")
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many status pages are open")
         if asked.method == "HEAD":
             return Answer(b"", _KIND)
         return Answer(news.listen(), _KIND)

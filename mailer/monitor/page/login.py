@@ -112,7 +112,7 @@ async def told_as_page(handler: Handler, asked: Asked) -> Answer:
         status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(unknown, Moving) else HTTPStatus.NOT_FOUND
         return message_page(status, status.phrase, f"{unknown}.")
     except OSError as error:
-        text = f"The spool cannot be worked with: {error.strerror or error}."
+        text = f"The spool cannot be read or written: {error.strerror or error}."
         return message_page(HTTPStatus.SERVICE_UNAVAILABLE, "Not now", text)
 
 

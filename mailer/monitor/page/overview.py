@@ -206,7 +206,7 @@ def _trouble(provider: Provider) -> str:
 
 def _limits(uses: tuple[Use, ...]) -> Markup:
     if not uses:
-        return Markup('<p class="quiet">Nobody has come near one.</p>\n')
+        return Markup('<p class="quiet">None is in use.</p>\n')
     rows = (
         fill(
             '<tr><th scope="row">{who}{wait}</th><td class="n">{hour}</td><td class="n">{day}</td></tr>\n',
