@@ -191,6 +191,13 @@ def test_a_large_message_and_international_addresses_are_copied(relay: Relay, st
     assert "Resent-To: <j\u00f6rg@example.org>".encode() in message(relay, new)
 
 
+def test_the_receivers_login_is_not_needed(relay: Relay, states: Queue) -> None:
+    """The monitor, which runs this, does not get the receiver's credentials from systemd."""
+    relay.configure({"defaultPassword": {"credential": "password"}, "rateLimits": {"enabled": True}})
+    assert "defaultPassword" in relay.mailer("serve").stderr
+    new_id(replay(relay, states.new("bob@example.net"), "--to", "eve@example.org"))
+
+
 def test_its_next_hop_is_that_of_the_new_recipient(relay: Relay, states: Queue) -> None:
     """It goes out once, and the held original stays."""
     old = states.new("bob@example.net")

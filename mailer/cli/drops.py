@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from mailer.cli.clocks import clocks
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -126,8 +128,18 @@ async def keep_taking_in(
             await asyncio.wait_for(stop.wait(), _SCAN_INTERVAL)
 
 
-def service_for(loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog) -> "Service":
+def service_for(
+    loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog, *, logins: bool = True
+) -> "Service":
     """Make the service for sessions that run outside of the receiver.
+
+    Args:
+        loaded: the configuration.
+        spool: where messages go.
+        committer: of that spool.
+        log: of the program.
+        logins: False if no client logs in. Then `defaultPassword` is not read, which may be a credential that
+            the service manager gives to the receiver alone.
 
     Raises:
         ConfigError: a receiver would not start with this configuration.
@@ -138,8 +150,11 @@ def service_for(loaded: Loaded, spool: Spool, committer: "Committer", log: MailL
     from mailer.config.problem import ConfigError  # noqa: PLC0415 - as above
     from mailer.receive.upload import Store  # noqa: PLC0415 - as above
 
-    if problems := checks.refuse_to_serve(loaded):
+    if problems := (checks.refuse_to_serve if logins else checks.refuse_to_send)(loaded):
         raise ConfigError(problems)
     host = clocks()
     store = Store(spool, committer, log, host.wall, boot=host.boot, uptime=host.uptime)
-    return receiver.service(loaded, receiver.settings(loaded.config, None), store, None)
+    settings = receiver.settings(loaded.config, None)
+    if not logins:
+        loaded = replace(loaded, config=replace(loaded.config, default_username=""))
+    return receiver.service(loaded, settings, store, None)

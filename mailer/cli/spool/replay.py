@@ -143,8 +143,8 @@ class _Replay:
                 spool = stack.enter_context(Spool.open(path))
             log = open_log(spool, Level.WARNING, keep=float(loaded.config.log_retention))
             committer = Committer(spool)
-            # Secrets may be files of root. Nothing was written yet, and no thread runs.
-            service = service_for(loaded, spool, committer, log)
+            # The users file may be readable by root alone. Nothing was written yet, and no thread runs.
+            service = service_for(loaded, spool, committer, log, logins=False)
             become_owner(path)
             view = stack.enter_context(self._open(spool))
             entry = self._checked(view, really=really)
