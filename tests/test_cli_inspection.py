@@ -342,7 +342,7 @@ def _misfile(path: Path) -> None:
 
 
 DAMAGES = {
-    "is not named like a message": _stray,
+    "does not have a message id as its name": _stray,
     "has mode 0644": lambda path: path.chmod(0o644),
     "digest differs": _flip,
     "misfiled": _misfile,

@@ -70,7 +70,7 @@ def problems(found: dict[tuple[str, str], dict[str, str]]) -> set[tuple[str, str
 def test_before_the_first_start_there_is_no_problem_and_nothing_is_made(relay: Relay) -> None:
     before = snapshot(relay.directory)
     found = doctor(relay, "--offline", code=0)
-    assert found["spool", "owner"]["found"] == "not there yet; the first start makes it"
+    assert found["spool", "owner"]["found"] == "does not exist yet; the first start creates it"
     assert found["ports", "smtp"]["grade"] == "skipped"
     assert found["network", "network"]["grade"] == "skipped"
     assert snapshot(relay.directory) == before

@@ -313,7 +313,7 @@ def test_who_asks_for_a_pause_is_given_it_to_the_second(relay: Relay, tokens: To
     [row] = [json.loads(line) for line in relay.mailer("providers", "--json").stdout.splitlines()]
     until = datetime.fromisoformat(row["openUntil"]).timestamp()
     assert before + 7200 - 1 <= until <= after + 7200
-    assert row["reason"] == "it takes no more from us for now"
+    assert row["reason"] == "it accepts no more mail from us for now"
 
 
 def test_one_mail_closes_its_provider_to_no_other(relay: Relay) -> None:

@@ -123,7 +123,7 @@ def test_a_place_that_is_a_link_is_refused(tmp_path: Path, spool_path: Path) -> 
     (tmp_path / "elsewhere").mkdir()
     (spool_path / "new").rmdir()
     (spool_path / "new").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SpoolError, match=r"new is not a directory of ours"):
+    with pytest.raises(SpoolError, match=r"new is not a directory of this user"):
         Spool.open(spool_path)
 
 
@@ -145,7 +145,7 @@ def test_the_spool_itself_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_is_not_there_is_made_only_when_asked(spool_path: Path) -> None:
-    with pytest.raises(SpoolError, match="no spool to open: No such file"):
+    with pytest.raises(SpoolError, match="cannot open the spool: No such file"):
         Spool.open(spool_path)
     Spool.open(spool_path, create=True).close()
     names = sorted([*Place, "local", "log", "state", ".mailer-spool"])

@@ -74,7 +74,7 @@ def test_what_is_no_spool_is_refused_and_nothing_in_it_changes(
     for command in (*READERS, *MAKERS, ["config", "check"], ["doctor", "--offline"]):
         done = relay.mailer(*command)
         assert done.returncode in {1, 69, 75, 78}, (command, done.stderr)
-        assert "is not a spool and holds other things" in done.stdout + done.stderr
+        assert "is not a spool and contains other files" in done.stdout + done.stderr
         assert everything(relay.spool) == before, command
 
 
@@ -88,7 +88,7 @@ def test_a_command_that_looks_makes_nothing(relay: Relay, command: list[str]) ->
     relay.spool.mkdir(mode=0o755)
     done = relay.mailer(*command)
     assert done.returncode in {69, 75}, done.stderr
-    assert "is not yet a spool" in done.stderr
+    assert "is not a spool yet" in done.stderr
     assert list(relay.spool.iterdir()) == []
 
 
@@ -130,7 +130,7 @@ def test_the_mark_is_no_link_and_is_believed_beside_other_things(spool_path: Pat
     spool_path.mkdir()
     (spool_path / "else").touch()
     (spool_path / MARK).symlink_to("else")
-    with pytest.raises(SpoolError, match="holds other things") as caught:
+    with pytest.raises(SpoolError, match="contains other files") as caught:
         Spool.open(spool_path, create=True)
     (spool_path / MARK).unlink()
     assert os.system(str(caught.value).partition("type: ")[2]) == 0

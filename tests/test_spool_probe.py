@@ -47,7 +47,7 @@ def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
         ("fsync", "fsync:delay_exit=60000", "warning", "slow"),
         ("rename", "renameat2:error=EINVAL", "warning", "not RENAME_NOREPLACE"),
         ("rename", "renameat2:retval=0", "problem", "replaced a file"),
-        ("flock", "flock:retval=0", "problem", "two at once hold"),
+        ("flock", "flock:retval=0", "problem", "two programs can hold"),
         ("flock", "flock:error=ENOLCK", "problem", "No locks available"),
         ("link", "linkat:error=EPERM", "warning", "no hard links"),
         ("modes", "fchmod:retval=0", "problem", "was made 0640 is 0600"),
@@ -149,12 +149,12 @@ def test_too_little_space_is_a_problem_and_little_a_warning(spool_path: Path) ->
     [
         (Signs(late=0, in_hand=0, idle=None), Grade.SKIPPED, "no run yet"),
         (Signs(late=0, in_hand=0, idle=30), Grade.OK, "last run 30s ago"),
-        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "something is ready for 20s"),
-        (Signs(late=1000, in_hand=0, idle=30), Grade.WARNING, "it is behind"),
-        (Signs(late=1000, in_hand=3, idle=9000), Grade.WARNING, "it is behind"),
-        (Signs(late=0, in_hand=0, idle=9000), Grade.WARNING, "nobody would send"),
-        (Signs(late=1000, in_hand=0, idle=9000), Grade.PROBLEM, "nobody sends"),
-        (Signs(late=1000, in_hand=0, idle=None), Grade.PROBLEM, "nobody sends"),
+        (Signs(late=20, in_hand=0, idle=30), Grade.OK, "mail has been ready for 20s"),
+        (Signs(late=1000, in_hand=0, idle=30), Grade.WARNING, "the runner cannot keep up"),
+        (Signs(late=1000, in_hand=3, idle=9000), Grade.WARNING, "the runner cannot keep up"),
+        (Signs(late=0, in_hand=0, idle=9000), Grade.WARNING, "no runner is active, and new mail would wait"),
+        (Signs(late=1000, in_hand=0, idle=9000), Grade.PROBLEM, ": no runner is active"),
+        (Signs(late=1000, in_hand=0, idle=None), Grade.PROBLEM, ": no runner is active"),
     ],
 )
 def test_whether_anybody_sends_is_judged_by_what_lies_about(signs: Signs, grade: Grade, words: str) -> None:

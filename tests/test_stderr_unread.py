@@ -27,7 +27,7 @@ from mailer.maillog.outlet import Outlet
 
 pytestmark = pytest.mark.fault_row(35)
 
-MISSING = re.compile(r"(\d+) lines? (?:was|were) not written here: nobody read standard error for a while")
+MISSING = re.compile(r"(\d+) lines? (?:was|were) not written here: standard error was not read for a while")
 COUNT = 300
 SMALL = 4096
 STOP, GO_ON = b"\x13", b"\x11"

@@ -205,7 +205,7 @@ class MailLog:
 
     def login_failed(self, *, peer: str, user: str, more: int = 0) -> None:
         """Log a failed login; args: more: others from `peer` without a line; `user` is the last one's."""
-        reason = f"and {more} more from there in a minute" if more else ""
+        reason = f"and {more} more from this address in a minute" if more else ""
         self._event(Level.WARNING, "login-failed", user=user, peer=peer, reason=reason, more=more)
 
     def delivery(self, line: Delivery) -> None:

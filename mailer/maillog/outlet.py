@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
-_UNREAD = "nobody read standard error for a while"
+_UNREAD = "standard error was not read for a while"
 _PAUSE = 0.1
 """Seconds between two attempts at a file that poll(2) reports as writable but that accepts nothing."""
 _LAST_WAIT = 1.0

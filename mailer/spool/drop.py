@@ -86,19 +86,21 @@ class Summary(msgspec.Struct, frozen=True):
         said = []
         if self.waiting:
             age = words.age(max(0.0, now - self.since))
-            said.append(f"{self.waiting} left by users, for {age}: mailer serve or mailer-send takes it in")
+            said.append(
+                f"{self.waiting} left by users, the oldest {age} ago: mailer serve or mailer-send picks them up"
+            )
         if self.refused:
             said.append(
                 f"{self.refused} refused: mailer log --status drop-refused says why; "
-                "mv drop/ID.refused drop/ID tries it again, rm drops it"
+                "mv drop/ID.refused drop/ID tries one again, rm deletes it"
             )
         if self.odd:
-            said.append(f"{self.odd} that mailer-sendmail has not made: ls drop, and remove it")
+            said.append(f"{self.odd} not made by mailer-sendmail: see ls drop, and remove them")
         if self.trouble:
-            said.append(f"it cannot be read ({self.trouble}): mend it, or move it away")
+            said.append(f"it cannot be read ({self.trouble}): repair it, or move it away")
         if self.unsafe:
             said.append(
-                f"its mode is {self.mode:04o}, so that users leave none, or remove each other's: "
+                f"its mode is {self.mode:04o}, so that users cannot leave mail, or can remove each other's: "
                 f"chmod {self.mode | _SHARED:04o} drop (RestrictSUIDSGID= keeps a unit from doing so)"
             )
         return "; ".join(said)

@@ -73,7 +73,7 @@ class Drop:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise Damaged("it is no file")
+            raise Damaged("it is not a regular file")
         if found.st_nlink > 1:
             raise Damaged("it has another name as well")
         with self._spool.directory(DROP) as directory:

@@ -127,12 +127,10 @@ def refusal(kind: str) -> str:
     if kind in LOCAL:
         return ""
     if kind in _REMOTE:
-        return f"{_REMOTE[kind]}, whose locks and syncs do not hold what the spool promises"
+        return f"{_REMOTE[kind]}, whose locks and syncs are not reliable enough for a spool"
     if kind.partition(".")[0] == "fuse":
-        return (
-            "a filesystem made by a program, of which mailer does not know whether its locks and syncs hold"
-        )
-    return "of which mailer does not know whether this machine alone keeps it, so that locks and syncs hold"
+        return "a filesystem implemented by a program, whose locks and syncs are not known to be reliable"
+    return "which is not known to be used by this machine alone, with reliable locks and syncs"
 
 
 def _magic_of(fd: int) -> int:

@@ -142,7 +142,7 @@ class KeyFile:
             os.close(fd)
             if not locked:
                 raise InUse(name)
-        raise OSError(errno.EAGAIN, "it is removed as often as it is made", f"{ONCE}/{name}")
+        raise OSError(errno.EAGAIN, "it was removed each time it was created", f"{ONCE}/{name}")
 
     def settle(self) -> None:
         """Determine whether a begun message was queued, in case its receiver died.
@@ -338,7 +338,7 @@ def _open(spool: Spool, name: str, *, create: bool) -> int:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
         os.close(fd)
-        raise OSError(errno.EPERM, "it is not a file of ours: move it away", path)
+        raise OSError(errno.EPERM, "it is not a file of this user, or has several names: move it away", path)
     return fd
 
 

@@ -180,7 +180,7 @@ class Spool:
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             kind = NotMade if isinstance(error, FileNotFoundError) else SpoolError
-            raise kind(error.errno, f"no spool to open: {error.strerror}", str(path)) from error
+            raise kind(error.errno, f"cannot open the spool: {error.strerror}", str(path)) from error
         spool = cls(path, root)
         try:
             spool._prepare(create=create)
@@ -260,7 +260,7 @@ class Spool:
         """Stat a directory, which must be a real one that we own; raises FileNotFoundError, SpoolError."""
         found = os.stat(name, dir_fd=self.root, follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise SpoolError(None, f"{self.path / name} is not a directory of ours: move it away")
+            raise SpoolError(None, f"{self.path / name} is not a directory of this user: move it away")
         return found
 
     def _make(self, name: str) -> bool:
@@ -378,12 +378,12 @@ class Spool:
 def no_spool(found: Standing, path: Path) -> str:
     """Return why a directory is not used as a spool, and what to do; the caller puts its name before this."""
     if found is Standing.FREE:
-        return "is not yet a spool: mailer serve, mailer up and mailer-send make one of it"
+        return "is not a spool yet: mailer serve, mailer up and mailer-send make it one when they start"
     from shlex import quote  # noqa: PLC0415 - for a message
 
     return (
-        "is not a spool and holds other things, so nothing in it is touched: set spoolDir to a directory "
-        f"that is empty or not there yet. If it is one of ours though, type: touch {quote(str(path / MARK))}"
+        "is not a spool and contains other files, so nothing in it is changed: set spoolDir to a directory "
+        f"that is empty or does not exist yet. If it is a spool of mailer, type: touch {quote(str(path / MARK))}"
     )
 
 

@@ -80,7 +80,7 @@ def _buckets(spool: Spool, place: Place, now: float) -> Iterator[Finding]:
             path = f"{place}/{entry.name}"
             named_well = is_bucket(entry.name) if place is Place.RETRY else is_day(entry.name)
             if not named_well or not entry.is_dir(follow_symlinks=False):
-                yield Finding(path, f"is not a directory that {place}/ has")
+                yield Finding(path, f"does not belong in {place}/")
                 continue
             mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
             if mode != DIRECTORY_MODE:
@@ -97,7 +97,8 @@ def _directory(spool: Spool, place: Place, bucket: str, now: float) -> Iterator[
                     yield from _file(spool, Spot(place, entry.name, bucket), now)
                 else:
                     yield Finding(
-                        f"{directory}/{entry.name}", "is not named like a message; nothing reads it"
+                        f"{directory}/{entry.name}",
+                        "does not have a message id as its name; no program reads it",
                     )
     except FileNotFoundError:
         return  # A sweep found the bucket empty and removed it.

@@ -87,7 +87,7 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
         words = f"{name}, {why}: no program starts here"
         return found(Grade.PROBLEM, words, "set spoolDir to a local filesystem, such as ext4, XFS or btrfs")
     if name in FLEETING:
-        words = f"{name}, which is memory: mail waiting there is gone after a reboot"
+        words = f"{name}, which is in memory: mail waiting there is lost at a reboot"
         return found(Grade.WARNING, words, "set spoolDir to a disk")
     if unsafe := sorted(_UNSAFE_OPTIONS & mount.options):
         words = f"{name}, mounted with {', '.join(unsafe)}: a power cut loses mail that was accepted"
@@ -96,7 +96,7 @@ def _filesystem(place: Path, mount: Mount) -> Finding:
         words = f"{name}, another system's format: a power cut in the middle of a rename may lose the message"
         return found(Grade.WARNING, words, "set spoolDir to ext4, XFS or btrfs")
     if name in {"overlay", "fuse.fuse-overlayfs"}:
-        words = f"{name}, a container's own layer: mail waiting there goes with the container"
+        words = f"{name}, a container's own layer: mail waiting there is lost with the container"
         return found(Grade.WARNING, words, "put the spool on a volume")
     return found(Grade.OK, f"{name}, local")
 
@@ -171,8 +171,8 @@ def _rename(fd: int) -> Outcome:
         if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
             raise
         os.rename("one", "three", src_dir_fd=fd, dst_dir_fd=fd)
-        words = "works, but not RENAME_NOREPLACE; the programs look first and rename then"
-        return Grade.WARNING, words, "nothing while only mailer's programs write there"
+        words = "works without RENAME_NOREPLACE; programs check for the target first, and then rename"
+        return Grade.WARNING, words, "nothing to do while only mailer's programs write there"
     words = "RENAME_NOREPLACE replaced a file all the same"
     return Grade.PROBLEM, words, "set spoolDir to another filesystem"
 
@@ -186,7 +186,7 @@ def _flock(fd: int) -> Outcome:
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return Grade.OK, "keeps a second runner out", ""
-        words = "two at once hold an exclusive lock: two runners would send the same mail"
+        words = "two programs can hold an exclusive lock together: two runners would send the same mail"
         return Grade.PROBLEM, words, "set spoolDir to another filesystem"
     finally:
         os.close(second)
@@ -198,15 +198,15 @@ def _link(fd: int) -> Outcome:
     try:
         os.link("linked", "again", src_dir_fd=fd, dst_dir_fd=fd)
     except OSError as error:
-        words = f"no hard links here ({error.strerror}): such filesystems are made for other things"
+        words = f"hard links do not work here ({error.strerror}): this filesystem is made for other purposes"
         return (
             Grade.WARNING,
             words,
-            "mailer needs none; still, ext4, XFS or btrfs is a safer place",
+            "mailer does not need them, but ext4, XFS or btrfs is a safer place",
         )
     links = os.stat("linked", dir_fd=fd).st_nlink
     if links != 2:
-        words = f"a file with two names says it has {links}: an intruder's link would not be seen"
+        words = f"a file with two names reports {links} links: an intruder's link would not be detected"
         return Grade.WARNING, words, "set spoolDir to another filesystem"
     return Grade.OK, "hard links are counted", ""
 
@@ -218,7 +218,7 @@ def _modes(fd: int) -> Outcome:
             os.fchmod(file, mode)
             kept = S_IMODE(os.fstat(file).st_mode)
             if kept != mode:
-                words = f"a file that was made {mode:04o} is {kept:04o}: others may be able to read the mail"
+                words = f"a file created with mode {mode:04o} has {kept:04o}: other users may read the mail"
                 return Grade.PROBLEM, words, "set spoolDir to a filesystem that keeps modes"
     finally:
         os.close(file)

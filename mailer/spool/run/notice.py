@@ -45,7 +45,7 @@ class Written:
         self._notification.sync()
 
     def move(self) -> None:
-        """Nothing moves: that its name is durable where it is, is the point."""
+        """Do nothing: the point is that the name of the file is durable where it is."""
 
     def directories(self) -> tuple[str, ...]:
         return (Place.TMP.value,)

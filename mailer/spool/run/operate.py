@@ -178,11 +178,11 @@ class Operator:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            raise Refused("it is a directory that is not empty: see what is in it, and remove it") from error
+            raise Refused("it is a directory that is not empty: check its content, and remove it") from error
 
     def _allow(self, move: Move, spot: Spot) -> None:
         if spot.place not in TRANSITIONS[move][0]:
-            raise Refused(f"it is in {spot.place}/, and from there it cannot be moved")
+            raise Refused(f"it is in {spot.place}/, and this is not possible from there")
 
     def _event(self, kind: Kind, now: float, reason: str = "") -> Event:
         return Event(at=clock.rfc3339(now), event=kind, by=self.name, reason=reason)

@@ -330,8 +330,8 @@ def describe(doubt: Doubt) -> str:
     past = words.duration(doubt.evenly)
     return (
         f"the clock says {words.moment(doubt.wall)}, and {why}: nothing is given up, warned of or deleted"
-        f" for its age until it has gone on so for {proof} ({kept} if a time server keeps it; so far {past})"
-        "; set it right, or if it is right: mailer spool trust-clock"
+        f" because of its age until the clock has run evenly for {proof} ({kept} if a time server"
+        f" keeps it; so far {past}); set it right, or, if it is right, type: mailer spool trust-clock"
     )
 
 

@@ -97,7 +97,7 @@ class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 _WORDS = {
     "login": "it refuses our login",
-    "quota": "it takes no more from us for now",
+    "quota": "it accepts no more mail from us for now",
     "host": "it refuses our host",
     "alike": "it refuses all mail in the same words",
 }

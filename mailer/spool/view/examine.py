@@ -19,7 +19,7 @@ def directories(spool: Path) -> list[Finding]:
     except FileNotFoundError:
         return [_not_there(spool)]
     except OSError as error:
-        words = f"cannot be looked at: {error.strerror}"
+        words = f"cannot be read: {error.strerror}"
         return [
             Finding(str(spool), "owner", Grade.PROBLEM, words, "run this as the spool's owner, or as root")
         ]
@@ -30,7 +30,7 @@ def directories(spool: Path) -> list[Finding]:
         todo = "run everything as its owner, or give it to this user with chown -R"
         return [Finding(str(spool), "owner", Grade.PROBLEM, words, todo)]
     if never_started(spool):
-        words = "no program has used it yet; the first start makes what is missing, and sets the modes"
+        words = "no program has used it yet; the first start creates what is missing, and sets the modes"
         return [Finding(str(spool), "owner", Grade.OK, words)]
     wrong = list(_wrong(spool, state))
     return wrong or [Finding(str(spool), "modes", Grade.OK, f"ours, and {DIRECTORY_MODE:04o} throughout")]
@@ -44,13 +44,13 @@ def never_started(spool: Path) -> bool:
 def _not_there(spool: Path) -> Finding:
     parent = spool.parent
     if not parent.is_dir():
-        words = f"not there yet, and neither is {parent}, in which the first start would make it"
+        words = f"does not exist yet, and neither does {parent}, in which the first start would create it"
         return Finding(str(spool), "owner", Grade.PROBLEM, words, f"type: mkdir -p {quote(str(parent))}")
     if not os.access(parent, os.W_OK | os.X_OK):
-        words = f"not there yet, and user {os.geteuid()} cannot make it in {parent}"
-        todo = "make it as root and give it to the user that the programs run as"
+        words = f"does not exist yet, and user {os.geteuid()} cannot create it in {parent}"
+        todo = "create it as root, and give it with chown to the user that the programs run as"
         return Finding(str(spool), "owner", Grade.PROBLEM, words, todo)
-    return Finding(str(spool), "owner", Grade.OK, "not there yet; the first start makes it")
+    return Finding(str(spool), "owner", Grade.OK, "does not exist yet; the first start creates it")
 
 
 def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
@@ -62,10 +62,10 @@ def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
             except FileNotFoundError:
                 continue  # made at the next start
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                words = "is not a directory of ours, so nothing starts"
+                words = "is not a directory of this user, so no program starts"
                 yield Finding(str(path), "owner", Grade.PROBLEM, words, "move it away")
             elif (mode := stat.S_IMODE(found.st_mode)) != (right := DIRECTORY_MODE if name else opened.mode):
-                others = "others can enter it" if mode & 0o077 else "it is not usable for us"
+                others = "others can enter it" if mode & 0o077 else "we cannot use it"
                 words = f"has mode {mode:04o}, not {right:04o}: {others}"
                 todo = f"type: chmod {right:04o} {quote(str(path))} (the next start of any program does so)"
                 yield Finding(str(path), "modes", Grade.WARNING, words, todo)
@@ -82,7 +82,7 @@ def space(spool: Path, min_free: int) -> list[Finding]:
         place = next(place for place in (spool, *spool.parents) if place.is_dir())
         state = os.statvfs(place)
     except OSError as error:
-        words = f"cannot be looked at: {error.strerror}"
+        words = f"cannot be read: {error.strerror}"
         return [Finding(str(spool), "space", Grade.PROBLEM, words, ASK_OWNER)]
     free, inodes = state.f_bavail * state.f_frsize, state.f_favail
     words = f"{_size(free)} free; new mail is refused (452) below {_size(min_free)} (minFreeSpace)"

@@ -151,7 +151,7 @@ def look(spool: Spool, spot: Spot) -> Seen | None:
                     view.check(entry)
             except Corrupt as corrupt:
                 return Seen(spot, None, str(corrupt), changed, in_hand)
-            reason = "nothing is wrong with it any more" if spot.place is Place.CORRUPT else ""
+            reason = "it can be read now" if spot.place is Place.CORRUPT else ""
             return Seen(spot, entry, reason, changed, in_hand)
     except FileNotFoundError:
         return None

@@ -127,7 +127,9 @@ def _disk(spool: Spool) -> Obstacle | None:
         why, todo = f"is full ({words.size(free)} free)", "make room: df -h, df -i"
     else:
         return None
-    said = f"stopped, for the filesystem of {spool.path} {why}: mail is neither taken nor sent ({todo})"
+    said = (
+        f"stopped, because the filesystem of {spool.path} {why}: mail is neither accepted nor sent ({todo})"
+    )
     ends = "once the spool can be written"
     return Obstacle(until=None, ends=ends, brief=f"its filesystem {why}", said=said)
 
@@ -148,7 +150,7 @@ def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
     return Obstacle(
         until=until,
         brief="all providers are paused" if others else f"{name} is paused",
-        said=f"No provider takes mail before {words.moment(until)}: "
+        said=f"No provider gets mail before {words.moment(until)}: "
         f"{name} is paused, {state.words}: {state.trouble}{others}",
     )
 
@@ -202,9 +204,9 @@ def _turns(
     name = ways[account]
     return Obstacle(
         until=until,
-        brief=f"{name} gets mail by turns",
+        brief=f"the rate of mail to {name} is limited",
         said=f"Mail waits for its turn at {name} ({event.reason}): the last of "
-        f"{words.count(count, 'message')} in hand has its turn about {words.moment(until)}",
+        f"{words.count(count, 'claimed message')} has its turn at about {words.moment(until)}",
     )
 
 

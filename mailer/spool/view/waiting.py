@@ -35,7 +35,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
     except FileNotFoundError:
         return [Finding(str(spool), "queue", Grade.SKIPPED, "there is no spool yet")]
     except OSError as error:
-        words = f"cannot be looked at: {error.strerror}"
+        words = f"cannot be read: {error.strerror}"
         return [Finding(str(spool), "queue", Grade.PROBLEM, words, ASK_OWNER)]
     with opened:
         if never_started(spool):
@@ -46,7 +46,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
             # Missing places are made at the next start; what would prevent that is reported elsewhere.
             if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
                 raise
-            words = f"not all of its directories are there: {error.filename}"
+            words = f"one of its directories is missing: {error.filename}"
             return [Finding(str(spool), "queue", Grade.SKIPPED, words)]
 
 
@@ -90,20 +90,20 @@ def judge(signs: Signs, about: str) -> Finding:
 
     def found(grade: Grade, words: str = "", todo: str = "") -> Finding:
         ran = "no run yet" if signs.idle is None else f"last run {duration(signs.idle)} ago"
-        waits = f"; something is ready for {duration(signs.late)}" if signs.late else ""
+        waits = f"; mail has been ready for {duration(signs.late)}" if signs.late else ""
         return Finding(about, "runner", grade, f"{ran}; {signs.in_hand} in hand{waits}{words}", todo)
 
     at_work = signs.in_hand > 0 or (signs.idle is not None and signs.idle <= _LATE)
     if at_work and signs.late > _LATE:
         todo = "see what holds it up: mailer spool ls; perhaps raise sending.concurrency"
-        return found(Grade.WARNING, ": it is behind", todo)
+        return found(Grade.WARNING, ": the runner cannot keep up", todo)
     if at_work:
         return found(Grade.OK)
     if signs.late > _LATE:
-        return found(Grade.PROBLEM, ": nobody sends", _START)
+        return found(Grade.PROBLEM, ": no runner is active", _START)
     if signs.idle is None:
         return found(Grade.SKIPPED, "", _START)
-    return found(Grade.WARNING, ": nobody would send now", _START)
+    return found(Grade.WARNING, ": no runner is active, and new mail would wait", _START)
 
 
 def _ready_since(spool: Spool) -> Iterator[float]:
