@@ -476,7 +476,7 @@ INCIDENTS = (
     Incident(
         "it kills its runners",
         kills_its_runners,
-        ("Held: 3 runners died", "Runners died with it: 5 times"),
+        ("Held: 3 runners died", "Runners died while they held it: 5 times"),
         ("find in the log of mailer-send what ended the runs", "`mailer spool release 01"),
     ),
     Incident(

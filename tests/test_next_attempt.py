@@ -96,7 +96,7 @@ CASES = {
         "next at the next run", hops=("a.example[192.0.2.1]:587", "b.example:587"), first_turn=NOW
     ),
     "turns at both": Case(
-        f"{SOONEST}the rate of mail to Acme is limited", hops=("a.example[192.0.2.1]:587", "b.example:587")
+        f"{SOONEST}mail to Acme waits for its turn", hops=("a.example[192.0.2.1]:587", "b.example:587")
     ),
 }
 

@@ -102,14 +102,17 @@ def test_the_operator_reads_which_message_told_it_and_what_that_one_is_about(rel
     ((notice, whom),) = told(relay.spool, message).items()
     assert whom == [BOB]
     story = relay.mailer("spool", "why", message).stdout
-    assert f"(refused for good; the sender is to be told in {notice}, not delivered yet: {LATER})" in story
+    assert (
+        f"(permanently refused; the sender is to be notified in {notice}, not delivered yet: {LATER})"
+        in story
+    )
     assert f"wrote to the sender about {BOB}, in notification {notice}" in story
     assert f"told in {notice}" in relay.mailer("spool", "show", message).stdout
     shown = json.loads(relay.mailer("spool", "show", "--json", message).stdout)
     assert [recipient["notice"] for recipient in shown["recipients"]] == [notice]
     assert shown["about"] is None
     about = relay.mailer("spool", "why", notice).stdout
-    assert f"It is a notification of ours, about message {message}" in about
+    assert f"It is a notification by mailer about message {message}" in about
     assert json.loads(relay.mailer("spool", "show", "--json", notice).stdout)["about"] == message
     with Server() as server:
         sending(relay, server)
@@ -187,7 +190,7 @@ def test_notify_decides_for_each_recipient_who_hears_of_what(relay: Relay, exten
     assert passed_on == ("DSN" in extensions)
     story = relay.mailer("spool", "why", message).stdout
     assert "bad1@example.net: bounced" in story
-    assert "(refused for good; the sender wanted not to be told)" in story
+    assert "(permanently refused; the sender asked for no notification)" in story
 
 
 def test_success_alone_returns_the_header_and_says_that_it_was_passed_on(relay: Relay) -> None:
@@ -226,7 +229,7 @@ def test_mail_from_the_null_sender_makes_no_bounce(relay: Relay, bounce: str) ->
         assert server.messages == []
     assert walk(relay.spool).keys() == {message}
     assert walk(relay.spool)[message].place == "failed"
-    assert "nobody is told: it is from <>" in relay.mailer("spool", "why", message).stdout
+    assert "no notification is sent: the sender is <>" in relay.mailer("spool", "why", message).stdout
 
 
 @pytest.mark.security_case(83)
@@ -308,7 +311,7 @@ def test_a_late_recipient_is_told_of_once_and_only_to_who_wants_to_hear(relay: R
     left = found(relay.spool, message)
     assert left is not None
     assert left.place == "retry"
-    assert "the sender was told of the delay in" in relay.mailer("spool", "why", message).stdout
+    assert "the sender was notified of the delay in" in relay.mailer("spool", "why", message).stdout
 
 
 def test_what_expires_is_told_with_the_code_for_it_and_what_stood_in_the_way(relay: Relay) -> None:

@@ -211,7 +211,7 @@ def test_a_provider_that_refuses_the_null_sender_takes_notifications_from_an_add
     assert notification.header["Auto-Submitted"] == "auto-replied"
     assert notification.header["From"] == "Mail Delivery System <MAILER-DAEMON@relay.example.com>"
     assert sent.rcpt_lines == [f"RCPT TO:<{SENDER}> NOTIFY=NEVER".encode()]
-    assert f"the sender is told in {_notice(relay, message)}, sent to {SENDER}" in why(relay, message)
+    assert f"the sender is notified in {_notice(relay, message)}, sent to {SENDER}" in why(relay, message)
 
 
 def test_a_notification_is_never_answered_with_one_whoever_it_says_it_is_from(relay: Relay) -> None:
@@ -223,8 +223,8 @@ def test_a_notification_is_never_answered_with_one_whoever_it_says_it_is_from(re
         assert server.messages == []
     assert len(walk(relay.spool)) == 2
     notice = _notice(relay, message)
-    assert f"nobody has heard, for notification {notice} failed at" in why(relay, message)
-    assert "nobody is told: it is from <>" in why(relay, notice)
+    assert f"the sender was not notified: notification {notice} failed at" in why(relay, message)
+    assert "no notification is sent: the sender is <>" in why(relay, notice)
 
 
 def test_without_another_way_why_says_that_nobody_has_heard(relay: Relay) -> None:
@@ -237,7 +237,7 @@ def test_without_another_way_why_says_that_nobody_has_heard(relay: Relay) -> Non
         run(relay)
         assert server.messages == []
     story = why(relay, message)
-    assert f"nobody has heard, for notification {_notice(relay, message)} failed at" in story
+    assert f"the sender was not notified: notification {_notice(relay, message)} failed at" in story
     assert "550 5.7.1 we take no mail from there" in story
     assert "bounceFrom" in why(relay, _notice(relay, message))
 
@@ -247,7 +247,9 @@ def test_a_notification_that_waits_is_not_said_to_be_read(relay: Relay) -> None:
         through(relay, (server, {}), bounce="sender")
         message = queue(relay.spool)
         run(relay)
-    said = f"the sender is to be told in {_notice(relay, message)}, not delivered yet: 451 4.7.1 greylisted"
+    said = (
+        f"the sender is to be notified in {_notice(relay, message)}, not delivered yet: 451 4.7.1 greylisted"
+    )
     assert said in why(relay, message)
 
 

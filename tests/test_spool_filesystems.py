@@ -29,8 +29,8 @@ def mounted(kind: str, place: Path) -> tuple[str, ...]:
     [
         ("fuse.glusterfs", "a filesystem over a network"),
         ("fuse.sshfs", "a filesystem over a network"),
-        ("fuse.novel", "of which mailer does not know"),
-        ("fuse", "of which mailer does not know"),
+        ("fuse.novel", "not known to be reliable"),
+        ("fuse", "not known to be reliable"),
     ],
 )
 def test_no_program_starts_on_a_filesystem_of_a_network(relay: Relay, kind: str, why: str) -> None:

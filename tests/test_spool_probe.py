@@ -45,12 +45,12 @@ def test_without_a_spool_its_future_place_is_tried(spool_path: Path) -> None:
     [
         ("fsync", "fsync:error=EIO", "problem", "Input/output error (EIO)"),
         ("fsync", "fsync:delay_exit=60000", "warning", "slow"),
-        ("rename", "renameat2:error=EINVAL", "warning", "not RENAME_NOREPLACE"),
+        ("rename", "renameat2:error=EINVAL", "warning", "without RENAME_NOREPLACE"),
         ("rename", "renameat2:retval=0", "problem", "replaced a file"),
         ("flock", "flock:retval=0", "problem", "two programs can hold"),
         ("flock", "flock:error=ENOLCK", "problem", "No locks available"),
-        ("link", "linkat:error=EPERM", "warning", "no hard links"),
-        ("modes", "fchmod:retval=0", "problem", "was made 0640 is 0600"),
+        ("link", "linkat:error=EPERM", "warning", "hard links do not work"),
+        ("modes", "fchmod:retval=0", "problem", "mode 0640 has 0600"),
         ("reserve", "fallocate:error=EOPNOTSUPP", "warning", "cannot be reserved"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_full_disk_is_a_problem(relay: Relay) -> None:
     )
     found = examined(relay, (*with_own_mounts(), "sh", "-c", script, "sh"))
     assert found["filesystem"][0] == "warning"
-    assert "gone after a reboot" in found["filesystem"][1]
+    assert "lost at a reboot" in found["filesystem"][1]
     assert found["space"][0] == "problem"
     assert found["fsync"] == ("problem", "does not work here: No space left on device (ENOSPC)")
 
@@ -93,12 +93,12 @@ def test_a_full_disk_is_a_problem(relay: Relay) -> None:
         (Mount("ext4", frozenset({"rw", "relatime"})), Grade.OK, "ext4, local"),
         (Mount("nfs4"), Grade.PROBLEM, "over a network"),
         (Mount("cifs"), Grade.PROBLEM, "over a network"),
-        (Mount("tmpfs"), Grade.WARNING, "gone after a reboot"),
+        (Mount("tmpfs"), Grade.WARNING, "lost at a reboot"),
         (Mount("ext4", frozenset({"rw", "nobarrier"})), Grade.WARNING, "mounted with nobarrier"),
-        (Mount("overlay"), Grade.WARNING, "goes with the container"),
+        (Mount("overlay"), Grade.WARNING, "lost with the container"),
         (Mount("fuseblk"), Grade.WARNING, "another system's format"),
         (Mount("fuse.sshfs"), Grade.PROBLEM, "over a network"),
-        (Mount("fuse.novel"), Grade.PROBLEM, "mailer does not know"),
+        (Mount("fuse.novel"), Grade.PROBLEM, "not known to be reliable"),
     ],
 )
 def test_kinds_of_filesystems_are_told_apart(tmp_path: Path, mount: Mount, grade: Grade, words: str) -> None:

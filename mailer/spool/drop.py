@@ -87,7 +87,8 @@ class Summary(msgspec.Struct, frozen=True):
         if self.waiting:
             age = words.age(max(0.0, now - self.since))
             said.append(
-                f"{self.waiting} left by users, the oldest {age} ago: mailer serve or mailer-send picks them up"
+                f"{self.waiting} left by users, the oldest {age} ago: "
+                "mailer serve or mailer-send picks them up"
             )
         if self.refused:
             said.append(

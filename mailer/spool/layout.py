@@ -383,7 +383,7 @@ def no_spool(found: Standing, path: Path) -> str:
 
     return (
         "is not a spool and contains other files, so nothing in it is changed: set spoolDir to a directory "
-        f"that is empty or does not exist yet. If it is a spool of mailer, type: touch {quote(str(path / MARK))}"
+        f"that is empty or does not exist yet. If it is a spool, type: touch {quote(str(path / MARK))}"
     )
 
 

@@ -204,7 +204,7 @@ def _turns(
     name = ways[account]
     return Obstacle(
         until=until,
-        brief=f"the rate of mail to {name} is limited",
+        brief=f"mail to {name} waits for its turn",
         said=f"Mail waits for its turn at {name} ({event.reason}): the last of "
         f"{words.count(count, 'claimed message')} has its turn at about {words.moment(until)}",
     )

@@ -96,12 +96,12 @@ _PHRASES = {
     Kind.COMMITTING: "handing it over{to}{at}{attempt}; without an outcome below this is uncertain",
     Kind.UNCERTAIN: "uncertain{to}{at}{attempt}, the final reply was lost",
     Kind.TROUBLE: _TROUBLE,
-    Kind.AS_BEFORE: "deferred{to}{attempt}, with nothing new to say",
-    Kind.DATED: "dated anew",
+    Kind.AS_BEFORE: "deferred{to}{attempt}, as before",
+    Kind.DATED: "its age was corrected, since a wrong clock had dated it",
     Kind.RECOVERED: "recovered: its runner had died, and another one took it over",
-    Kind.ALONE: "tried with nothing else in the runner's hands, since runners died with it",
-    Kind.ACCOMPANIED: "in the runner's hands with others beside it from here on",
-    Kind.RETURNED: "given back by a runner that could not go on with it",
+    Kind.ALONE: "tried while its runner holds nothing else, because runners died with it",
+    Kind.ACCOMPANIED: "its runner may hold other messages too from here on",
+    Kind.RETURNED: "given back by a runner that could not continue with it",
     Kind.HELD: "held",
     Kind.RELEASED: "released",
     Kind.REQUEUED: "requeued{to}, to be tried at the next run",
@@ -111,7 +111,7 @@ _PHRASES = {
     "replayed": "sent again{to}",
     "viewed": "its content was shown",
     "removed": "removed from the spool",
-    "quarantined": "put away as unreadable, never to be sent",
+    "quarantined": "quarantined as unreadable, and never sent",
 }
 """The phrases for the journal's events, and for those that occur only in the ledger."""
 _OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
@@ -120,7 +120,7 @@ _OUTCOME_PHRASE = "{event}{to}{at}{attempt}{tls}"
 def _happening(event: Event) -> str:
     phrase = _PHRASES.get(event.event) or (_OUTCOME_PHRASE if event.event in _OUTCOMES else "{event}")
     if event.event == Kind.ACCEPTED and event.about:
-        phrase = "written here, to tell the sender of {about} what became of it"
+        phrase = "written here, to notify the sender of {about}"
     elif event.event == Kind.ACCEPTED and event.replays:
         phrase = "accepted{to}, as a copy of message {replays}"
     to = ", ".join(map(words.address, event.to))

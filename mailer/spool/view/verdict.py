@@ -117,7 +117,7 @@ def advice(standings: Collection[Standing], outlook: Outlook, message_id: str) -
 
 
 def _is_about(message_id: str) -> str:
-    return f"It is a notification of ours, about message {message_id}: `mailer spool why {message_id}`."
+    return f"It is a notification by mailer about message {message_id}: `mailer spool why {message_id}`."
 
 
 def _is_copy(message_id: str) -> str:
@@ -139,7 +139,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
         return f"Waiting, {attempted}; sending is {sentences(outlook.obstacles)}"
     if seen.spot.place in {Place.NEW, Place.RETRY}:
         return _waiting(entry, events, outlook)
-    died = "Its runner died with it; the next run takes it over at once."
+    died = "Its runner died; the next run takes it over immediately."
     held = state.held or "its journal does not say why"
     return {
         Place.CUR: _in_hand(seen, state.throttled, outlook.now) if seen.in_hand else died,
@@ -148,7 +148,7 @@ def _stands(seen: Seen, entry: Entry, events: Sequence[Event], outlook: Outlook)
         Place.SENT: _sent(
             {s.hop for s in state.standings}, f"after {attempts}; this is the copy that is kept"
         ),
-        Place.CORRUPT: f"Put away as unreadable, never to be sent: {seen.reason}.",
+        Place.CORRUPT: f"Quarantined as unreadable, and never sent: {seen.reason}.",
     }[seen.spot.place]
 
 
@@ -165,8 +165,8 @@ def _in_hand(seen: Seen, throttled: Event | None, now: float) -> str:
     since = max(seen.changed, _time(throttled.next) if throttled else 0.0)
     if now - since > _HANGS:
         return (
-            f"In a runner's hands, and nothing has happened since {words.moment(since)}: look whether its "
-            "mailer-send is stopped (ps -C mailer-send -o pid,stat,lstart) and end it; nothing is lost, the "
+            f"In a runner's hands, and nothing has happened since {words.moment(since)}: check whether its "
+            "mailer-send is stopped (ps -C mailer-send -o pid,stat,lstart), and end it; nothing is lost, the "
             "next run takes the message over."
         )
     if throttled:
@@ -213,7 +213,7 @@ def _waiting(entry: Entry, events: Sequence[Event], outlook: Outlook) -> str:
     end = min(state.since + outlook.max_age, state.expires or math.inf)
     until = f"; given up on {words.moment(end)} unless sent before"
     if end <= now:
-        until = f"; given up then unless sent, for its time ended on {words.moment(end)}"
+        until = f"; given up then unless sent, because its time ended on {words.moment(end)}"
     # A recipient that was refused ambiguously is asked once more and then given up: the advice says so.
     lasts = outlook.max_age and not all(each.unclear and each.reply.startswith("5") for each in state.open)
     return (
@@ -226,9 +226,9 @@ _MEANINGS = {
     Status.PENDING: "not tried yet",
     Status.SENT: "the next hop took responsibility",
     Status.DEFERRED: "tried, and not delivered yet",
-    Status.BOUNCED: "refused for good",
+    Status.BOUNCED: "permanently refused",
     Status.EXPIRED: "not delivered in time",
-    Status.UNCERTAIN: "handed over whole, and no final reply: delivered or not, nobody knows",
+    Status.UNCERTAIN: "sent whole, but the final reply was lost: it may or may not have been delivered",
 }
 
 
@@ -250,23 +250,25 @@ def _telling(standing: Standing, sender: str, outlook: Outlook) -> str:
         return f"; {_heard(standing.notice, outlook.fate(standing.notice), of_what)}"
     if standing.status in {Status.BOUNCED, Status.EXPIRED}:
         if not sender:
-            return "; nobody is told: it is from <> (for a provider that refuses <> there is bounceFrom)"
-        return "" if standing.recipient.wants("FAILURE") else "; the sender wanted not to be told"
-    return f"; the sender was told of the delay in {standing.warned}" if standing.warned else ""
+            return "; no notification is sent: the sender is <> (if a provider refuses <>, set bounceFrom)"
+        return "" if standing.recipient.wants("FAILURE") else "; the sender asked for no notification"
+    return f"; the sender was notified of the delay in {standing.warned}" if standing.warned else ""
 
 
 def _heard(notice: str, stands: Standing | None, of_what: str) -> str:
     """Say what happened to a notification; its own failure is not reported to any sender."""
     if stands is None:
-        return f"the sender is told{of_what} in {notice}"
+        return f"the sender is notified{of_what} in {notice}"
     reply = f": {stands.reply}" if stands.reply else ""
     match stands.status:
         case Status.SENT:
-            return f"the sender is told{of_what} in {notice}, sent to {words.address(stands.address)}"
+            return f"the sender is notified{of_what} in {notice}, sent to {words.address(stands.address)}"
         case Status.BOUNCED | Status.EXPIRED:
-            return f"nobody has heard{of_what}, for notification {notice} failed at {stands.hop}{reply}"
+            return (
+                f"the sender was not notified{of_what}: notification {notice} failed at {stands.hop}{reply}"
+            )
         case _:
-            return f"the sender is to be told{of_what} in {notice}, not delivered yet{reply}"
+            return f"the sender is to be notified{of_what} in {notice}, not delivered yet{reply}"
 
 
 def _elsewhere(entry: Entry, events: Sequence[Event]) -> list[Standing]:
@@ -309,7 +311,7 @@ def _deaths(events: Sequence[Event], place: Place) -> Iterator[str]:
         where = "; ".join(f"{words.count(times, 'time')} while {doing}" for doing, times in died.items())
         todo = "find in the log of mailer-send what ended the runs (out of memory, killed, a defect)"
         then = ", then release it" if place is Place.HOLD else ""
-        yield f"Runners died with it: {where}. Do first: {todo}{then}."
+        yield f"Runners died while they held it: {where}. Do first: {todo}{then}."
 
 
 def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
@@ -325,7 +327,7 @@ def verdict_of_ledger(events: Sequence[Event], outlook: Outlook) -> list[str]:
         lines = [_sent({standing.hop for standing in last}, "it has left the queue")]
     else:
         lines = [
-            "Its file is no longer in the spool, and the ledger does not say why; it knows only what follows."
+            "Its file is no longer in the spool, and the ledger does not say why; it has only the following."
         ]
     doubt = _was_in_doubt(events)
     told = (*lines, *about, *map(_last_word, last), *doubt, *advice(last, outlook, ""))
