@@ -39,7 +39,7 @@ def test_verdicts_of_what_an_operator_held_and_of_what_is_overdue(relay: Relay) 
     assert "\nHeld by " in relay.mailer("spool", "why", held).stdout
     told = relay.mailer("spool", "why", old).stdout
     assert "given up on" not in told
-    assert "given up then unless sent, for its time ended on" in told
+    assert "given up then unless sent, because its time ended on" in told
 
 
 def test_sizes_are_told_in_the_unit_that_fits(tmp_path: Path) -> None:

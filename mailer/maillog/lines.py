@@ -5,8 +5,7 @@ import msgspec
 from mailer.maillog.ledger import Line
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""The errors that decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep
-nesting."""
+"""Errors of decoding damaged bytes; the last two are msgspec's for bad UTF-8 and deep nesting."""
 
 _START = b'{"at":'
 _decoder = msgspec.json.Decoder(Line)

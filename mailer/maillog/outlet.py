@@ -37,12 +37,10 @@ _MAX_QUEUED = 64 * 1024
 """Octets that may wait for the thread, if there is one: the capacity of a pipe."""
 _STDERR = 2
 _PIECE = 4096
-"""Characters of several lines that are written with one call: about what a pipe accepts whole or not at
-all."""
+"""Characters of several lines that are written with one call: about what a pipe takes whole or not at all."""
 
 Put = Callable[[bytes], int]
-"""Writes and returns how many octets were accepted; raises BlockingIOError instead of blocking, or
-OSError."""
+"""Writes, and returns how many octets were accepted; raises OSError, or BlockingIOError to avoid blocking."""
 
 
 def install() -> "Outlet":

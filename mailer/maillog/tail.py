@@ -17,8 +17,7 @@ _HEAD = 100
 """Bytes that identify a file: the time of its first line, to the microsecond, and usually an id."""
 
 _REMEMBERED = 1000
-"""The most days whose positions are kept, even without their files, in case a missing directory comes
-back."""
+"""The most days whose positions are kept, even without their files: a missing directory may come back."""
 
 
 class Position(msgspec.Struct, frozen=True):

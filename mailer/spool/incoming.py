@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mailer.spool.idempotency import KeyFile
 
 _BUFFER = 128 * 1024
-"""Messages up to this size, in bytes, reach the kernel in one write; larger ones are written in such
-pieces."""
+"""Bytes. A message up to this size reaches the kernel in one write; a longer one in pieces of it."""
 
 # Without O_APPEND: with it, Linux would put the length at the end instead of in its place (pwrite(2), BUGS).
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -44,8 +44,7 @@ class Kind(StrEnum):
     """From here on the runner may hold other messages too: an `alone` message was found to be merely waiting,
     or a `returned` message is tried again."""
     RETURNED = "returned"
-    """The runner gave the claim back and lives on: it was stopped, had no room, or could not move this
-    file."""
+    """The runner gave it back and lives on: it was stopped, had no room, or could not move this file."""
     HELD = "held"
     RELEASED = "released"
     REQUEUED = "requeued"
@@ -56,8 +55,7 @@ class Kind(StrEnum):
     THROTTLED = "throttled"
     """Its runner holds it until its turn at `hop`, which comes at about `next`; `reason` says why."""
     NOTIFIED = "notified"
-    """The notification with the id `notice`, in this spool, tells the sender the status of `to` (RFC
-    3464)."""
+    """The notification with the id `notice`, in this spool, reports `to` to the sender (RFC 3464)."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,8 +106,7 @@ OUTCOMES: dict[str, Status] = {
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""The errors that decoding damaged bytes raises; the last two are msgspec's for bad UTF-8 and deep
-nesting."""
+"""Errors of decoding damaged bytes; the last two are msgspec's for bad UTF-8 and deep nesting."""
 
 
 def encode(*events: Event) -> bytes:
@@ -158,8 +155,7 @@ class Standing(msgspec.Struct, frozen=True):
     let_go: bool = False
     """It is uncertain, and the operator released it from hold: another hop may be tried, too."""
     handovers: int = 0
-    """If uncertain: how many attempts sent the final dot since the first doubtful one, deferred ones
-    included."""
+    """If uncertain: attempts that sent it whole since the first doubtful one, deferred ones included."""
     unclear: bool = False
     """It was once refused permanently but ambiguously: see `Event.unclear`."""
     action: str = ""

@@ -17,8 +17,7 @@ _TEXT = (
 _TOGETHER = ("new", "cur", "tmp", "retry", "failed")
 """Directories that identify a spool without a mark; a Maildir has the first three."""
 _HARMLESS = {"README.md", ".gitignore", "lost+found"}
-"""Names allowed in a directory that becomes a spool: those of a clone of our source, or of a separate
-filesystem."""
+"""Names that do not keep a directory from becoming a spool: from a clone of our source, or a mount point."""
 _README = b"# What you see in here\n"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -288,7 +288,7 @@ DEFECTS = (
         "notification-before-the-line",
         "a crash makes a second bounce",
         "spool/run/notice.py",
-        '        """Do nothing: the point is that the name of the file is durable where it is."""\n\n'
+        '        """Nothing moves: that its name is durable where it is, is the point."""\n\n'
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
         "        self._notification.move_whole()\n\n"
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",

@@ -45,7 +45,7 @@ class Written:
         self._notification.sync()
 
     def move(self) -> None:
-        """Do nothing: the point is that the name of the file is durable where it is."""
+        """Nothing moves: that its name is durable where it is, is the point."""
 
     def directories(self) -> tuple[str, ...]:
         return (Place.TMP.value,)

@@ -48,8 +48,7 @@ class UsedUp(msgspec.Struct, frozen=True):
     until: float
     """When there is room again, in seconds since the epoch."""
     waits: bool
-    """Whether all mail waits for it, unless the provider is paused; if not, the next provider gets the
-    mail."""
+    """Whether all mail waits for it, unless the provider is paused; else the next one gets it."""
     words: str
     """How much of what is used."""
 
