@@ -52,7 +52,7 @@ def test_a_key_is_made_published_and_found(signing_relay, server):
     published(signing_relay, server)
     found = checked(signing_relay, server)
     assert found.returncode == 0, found.stdout
-    assert f"{NAME}: belongs to our private key" in found.stdout
+    assert f"{NAME}: matches our private key" in found.stdout
 
 
 def test_a_key_is_never_overwritten(signing_relay):

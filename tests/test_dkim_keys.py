@@ -133,7 +133,7 @@ def test_a_key_that_is_swapped_during_a_run_is_not_used(written):
     before = written.path.read_bytes()
     replace(written.path, generate(KeyType.ED25519))
     for _ in range(2):
-        with pytest.raises(KeyTrouble, match="another one than when this program began"):
+        with pytest.raises(KeyTrouble, match="was replaced after this program had begun"):
             written.key()
     replace(written.path, before)
     assert written.key().algorithm == "ed25519-sha256"
@@ -141,7 +141,7 @@ def test_a_key_that_is_swapped_during_a_run_is_not_used(written):
 
 def test_a_key_that_was_swapped_before_the_run_is_told_by_the_record_beside_it(written):
     replace(written.path, generate(KeyType.ED25519))
-    with pytest.raises(KeyTrouble, match="does not belong to the record in"):
+    with pytest.raises(KeyTrouble, match="does not match the record in"):
         KeyFile(written.path).key()
 
 

@@ -535,8 +535,8 @@ def test_direct_delivery_in_order_has_nothing_to_do(direct: Relay, server: NameS
 @pytest.mark.parametrize(
     ("record", "texts", "where", "grade", "words"),
     [
-        (("25.2.0.192.in-addr.arpa", "PTR"), [], ("direct delivery", "ptr"), "problem", "no name (PTR)"),
-        ((HOST, "A"), ["192.0.2.1"], ("direct delivery", "ptr"), "problem", "does not have this address"),
+        (("25.2.0.192.in-addr.arpa", "PTR"), [], ("direct delivery", "ptr"), "problem", "no PTR record"),
+        ((HOST, "A"), ["192.0.2.1"], ("direct delivery", "ptr"), "problem", "does not resolve to it"),
         ((DOMAIN, "TXT"), [txt("v=spf1 -all")], (f"domain {DOMAIN}", "spf"), "problem", "fail (-all"),
         ((f"_dmarc.{DOMAIN}", "TXT"), [], (f"domain {DOMAIN}", "dmarc"), "warning", "no DMARC record"),
         (
@@ -624,8 +624,8 @@ def test_text_says_what_was_checked_what_was_found_and_what_to_do(direct: Relay,
     done = direct.mailer("doctor", "--all", "--resolver", str(server), "--egress", EGRESS)
     lines = done.stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if " ptr " in line)
-    assert lines[at] == f"  problem ptr        {EGRESS}: no name (PTR): large receivers refuse its mail"
-    assert lines[at + 1].strip().startswith("to do: have whoever owns the address")
+    assert lines[at] == f"  problem ptr        {EGRESS}: no PTR record: large receivers refuse mail from it"
+    assert lines[at + 1].strip().startswith("to do: ask the owner of the address")
     assert lines[-1].startswith("1 problem, ")
     assert [line for line in lines if not line.startswith(" ")][:-1] == [
         "configuration",
@@ -664,7 +664,7 @@ def test_what_is_wrong_stands_first_and_what_is_well_in_one_line(direct: Relay, 
     del server.zone["25.2.0.192.in-addr.arpa", "PTR"]
     done = direct.mailer("doctor", "--resolver", str(server), "--egress", EGRESS)
     lines = done.stdout.splitlines()
-    assert lines[0] == f"  problem ptr        {EGRESS}: no name (PTR): large receivers refuse its mail"
+    assert lines[0] == f"  problem ptr        {EGRESS}: no PTR record: large receivers refuse mail from it"
     [fine] = [line for line in lines if line.startswith("  ok")]
     assert fine == lines[-2]
     assert " checks: configuration, " in fine
@@ -677,7 +677,7 @@ def test_a_dead_name_server_is_one_problem_that_names_it(direct: Relay, free_por
     done = direct.mailer("doctor", "--egress", EGRESS)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"  problem dns        {dead}: gave no usable answer, and so ")
-    assert f"to do: mend {dead}, or name another one in dns.nameservers" in lines[1]
+    assert f"to do: repair {dead}, or set another one in dns.nameservers" in lines[1]
     assert done.stdout.count("did not answer in time") == 1
     assert "try again" not in done.stdout
 

@@ -126,7 +126,7 @@ def test_a_silent_server_is_no_verdict():
         ("smtp.gmail.com", "v=spf1 include:_spf.google.com ~all", Grade.OK, "include:_spf.google.com"),
         ("smtp.gmail.com", "v=spf1 include:_spf.provider.test ~all", Grade.WARNING, "neither its addresses"),
         ("smtp.provider.test", "v=spf1 -all", Grade.WARNING, "neither its addresses"),
-        ("smtp.provider.test", "v=spf1 a:smtp:provider -all", Grade.PROBLEM, "names no domain"),
+        ("smtp.provider.test", "v=spf1 a:smtp:provider -all", Grade.PROBLEM, "does not name a domain"),
         ("smtp.provider.test", "hello", Grade.WARNING, "no SPF record"),
     ],
 )

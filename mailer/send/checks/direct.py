@@ -72,9 +72,10 @@ async def _greet(about: str, hop: Hop) -> Finding:
     except HopTrouble as trouble:
         if trouble.phase is Phase.CONNECT:
             todo = "most clouds block it: ask them to open it, or send through a provider"
-            return Finding(about, "outbound", Grade.PROBLEM, f"no way to {trouble.hop}: {trouble.text}", todo)
-        found = f"the way is open, but {trouble.hop} says: {trouble.text}"
-        todo = "it may know this address for a bad one: see its words, and look for it in blocklists"
+            found = f"cannot connect to {trouble.hop}: {trouble.text}"
+            return Finding(about, "outbound", Grade.PROBLEM, found, todo)
+        found = f"the port is open, but {trouble.hop} says: {trouble.text}"
+        todo = "read its reply: this host's address may have a bad reputation; look it up in blocklists"
         return Finding(about, "outbound", Grade.WARNING, found, todo)
     await session.close()
     return Finding(about, "outbound", Grade.OK, f"{session.label} answers ({session.tls or 'without TLS'})")

@@ -32,7 +32,7 @@ async def check_key(domain: str, selector: str, file: KeyFile, lookup: Lookup) -
     try:
         key = file.key()
     except KeyTrouble as trouble:
-        todo = f"bring the key back, or make one: mailer dkim keygen --domain {domain} --selector {selector}"
+        todo = f"restore the key, or make one: mailer dkim keygen --domain {domain} --selector {selector}"
         return [Finding(where, "key", Grade.PROBLEM, str(trouble), todo)]
     kind = f"{key.algorithm.partition('-')[0]}, {key.bits} bits"
     if key.algorithm == "rsa-sha256" and key.bits < 2048:
@@ -100,7 +100,7 @@ def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
     faults = (
         (not records, "no TXT record"),
         (len(records) > 1, f"{len(records)} TXT records, and receivers take any of them (RFC 6376 3.6.2.2)"),
-        ("p" not in tags, "a TXT record that is no DKIM key"),
+        ("p" not in tags, "a TXT record that is not a DKIM key"),
         (not published, "the key is revoked: p= is empty"),
         (published != ours["p"], "another key than ours is published"),
         (tags.get("v", "DKIM1") != "DKIM1", "the right key, but v= is not DKIM1"),
@@ -109,9 +109,9 @@ def _compare(name: str, records: Sequence[str], wanted: str) -> Finding:
     if fault := next((words for wrong, words in faults if wrong), None):
         return Finding(name, "dkim", Grade.PROBLEM, fault, f"publish this and no other TXT record: {wanted}")
     if "y" in tags.get("t", "").split(":"):
-        found = "belongs to our private key, but says that it is a test (t=y), so receivers may ignore it"
+        found = "matches our private key, but is marked as a test (t=y), so receivers may ignore it"
         return Finding(name, "dkim", Grade.WARNING, found, f"publish without it: {wanted}")
-    return Finding(name, "dkim", Grade.OK, "belongs to our private key")
+    return Finding(name, "dkim", Grade.OK, "matches our private key")
 
 
 def _spf(domain: str, records: Sequence[str]) -> Finding:
@@ -120,11 +120,11 @@ def _spf(domain: str, records: Sequence[str]) -> Finding:
         todo = 'publish a TXT record there that names who sends for it, such as "v=spf1 mx ~all"'
         return Finding(domain, "spf", Grade.WARNING, "no SPF record", todo)
     if len(found_policies) > 1:
-        found = f"{len(found_policies)} SPF records, which receivers take for an error (RFC 7208 4.5)"
+        found = f"{len(found_policies)} SPF records, which receivers treat as an error (RFC 7208 4.5)"
         return Finding(domain, "spf", Grade.WARNING, found, "merge them into one")
     policy = printable(found_policies[0], 300)
     if re.search(r"(?:^|\s)\+?all(?:\s|$)", policy):
-        found = f'"{policy}" lets everybody send as {domain}'
+        found = f'"{policy}" allows any host to send as {domain}'
         return Finding(domain, "spf", Grade.WARNING, found, 'end it with "~all" or "-all"')
     return Finding(domain, "spf", Grade.OK, f'"{policy}"')
 

@@ -43,14 +43,15 @@ def describe(addresses: Sequence[IpAddress], *, named: bool) -> Finding:
     """
     words = ", ".join(map(str, addresses))
     if named:
-        return Finding(words, "egress", Grade.OK, "as you say")
+        return Finding(words, "egress", Grade.OK, "named with --egress")
     if not addresses:
         todo = "set up a default route; or name the address that others see: --egress IP"
         return Finding("this host", "egress", Grade.PROBLEM, "there is no route to the Internet", todo)
     if not public(addresses):
-        found = "no public address, so others see another one, which this host cannot know (NAT)"
-        return Finding(words, "egress", Grade.WARNING, found, "say it with --egress IP, for PTR and SPF")
-    return Finding(words, "egress", Grade.OK, "what a connection to the Internet leaves from")
+        found = "no public address, so receivers see another one, which this host cannot find out (NAT)"
+        todo = "name it with --egress IP, so that PTR and SPF can be checked"
+        return Finding(words, "egress", Grade.WARNING, found, todo)
+    return Finding(words, "egress", Grade.OK, "the source address of connections to the Internet")
 
 
 def public(addresses: Sequence[IpAddress]) -> list[IpAddress]:
@@ -66,7 +67,7 @@ async def check_names(address: IpAddress, hostname: str, lookup: Lookup) -> Find
         hostname: our name in EHLO.
         lookup: asks DNS.
     """
-    about, todo = str(address), f"have whoever owns the address (the hoster) set its PTR record to {hostname}"
+    about, todo = str(address), f"ask the owner of the address (hoster) to set its PTR record to {hostname}"
     try:
         names = await lookup.names(about)
     except NoSuchName:
@@ -76,16 +77,17 @@ async def check_names(address: IpAddress, hostname: str, lookup: Lookup) -> Find
             about, "ptr", Grade.UNKNOWN, f"could not be looked up: {failed}", name_trouble.todo(failed)
         )
     if not names:
-        return Finding(about, "ptr", Grade.PROBLEM, "no name (PTR): large receivers refuse its mail", todo)
+        found = "no PTR record: large receivers refuse mail from it"
+        return Finding(about, "ptr", Grade.PROBLEM, found, todo)
     if not (confirmed := [name for name in names if await _has(name, address, lookup)]):
-        found = f"is called {', '.join(names)}, and that name does not have this address"
+        found = f"its PTR record is {', '.join(names)}, which does not resolve to it"
         todo = f"give {hostname} an address record with {address}, and {todo}"
         return Finding(about, "ptr", Grade.PROBLEM, found, todo)
     if hostname.lower() not in [name.lower() for name in confirmed]:
-        found = f"is called {', '.join(confirmed)}, and we call ourselves {hostname}"
+        found = f"its PTR record is {', '.join(confirmed)}, but our name in EHLO is {hostname}"
         todo = f"set hostname (or directDelivery.ehloDomain) to {confirmed[0]}"
         return Finding(about, "ptr", Grade.WARNING, found, todo)
-    return Finding(about, "ptr", Grade.OK, f"is called {hostname}, and {hostname} has it")
+    return Finding(about, "ptr", Grade.OK, f"its PTR record is {hostname}, which resolves to it")
 
 
 async def _has(name: str, address: IpAddress, lookup: Lookup) -> bool:

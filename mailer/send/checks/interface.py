@@ -14,10 +14,10 @@ from mailer.send.trouble import HopTrouble
 
 _STEP = {Phase.TLS: "tls", Phase.AUTH: "login"}
 _TODO = {
-    Phase.TLS: "is apiUrl right? Is the clock? Are ca-certificates there?",
+    Phase.TLS: "check apiUrl, this host's clock, and that ca-certificates are installed",
     Phase.AUTH: "check username and auth",
 }
-_REACH = "check apiUrl; if it is right, a firewall or the provider is in the way, or HTTPS_PROXY is missing"
+_REACH = "check apiUrl; if it is right, a firewall or the provider blocks us, or HTTPS_PROXY is missing"
 
 
 async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock) -> list[Finding]:
@@ -40,7 +40,7 @@ async def check_interface(hop: Hop, name: str, timeouts: Timeouts, clock: Clock)
         return [*found, _failed(hop, name, trouble)]
     finally:
         await session.close()
-    words = "there is something to log in with; whether it may send, the first mail shows"
+    words = "there are credentials; only the first mail shows whether they allow sending"
     return [*found, Finding(str(hop), "login", Grade.OK, words)]
 
 
@@ -55,5 +55,5 @@ def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
     if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
         todo = special
     if trouble.scope is Scope.LOCAL:
-        todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
+        todo = "the cause is on this host: check its firewall, its limits and sourceAddress"
     return Finding(str(hop), _STEP.get(trouble.phase, "connect"), Grade.PROBLEM, trouble.text, todo)

@@ -14,4 +14,4 @@ def servers_in(words: str) -> str:
 def todo(words: object) -> str:
     """Return what to do about names that could not be looked up."""
     servers = servers_in(str(words)) or "the name server"
-    return f"mend {servers}, or name another one in dns.nameservers (--resolver ADDRESS tries one)"
+    return f"repair {servers}, or set another one in dns.nameservers (--resolver ADDRESS tries one)"

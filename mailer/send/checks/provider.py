@@ -107,7 +107,7 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
     days = int((end - now) // _DAY)
     words = f"{words}; its certificate expires in {days} days"
     if days < _EXPIRY_WARNING:
-        todo = "tell whoever runs that server to renew it; after that nothing is sent there"
+        todo = "ask the server's operator to renew it; once it has expired, nothing is sent there"
         return Finding(str(hop), "tls", Grade.WARNING, words, todo)
     return Finding(str(hop), "tls", Grade.OK, words)
 
@@ -137,18 +137,18 @@ _STEP = {
 
 _TODO = {
     Phase.LOOKUP: "check the name, and /etc/resolv.conf",
-    Phase.CONNECT: "check host and port; if they are right, a firewall or the provider is in the way",
-    Phase.BANNER: "is ssl right? 465 wants true, 587 false; else read what the server says",
+    Phase.CONNECT: "check host and port; if they are right, a firewall or the provider blocks us",
+    Phase.BANNER: "check ssl (port 465: true, 587: false); if it is right, read the server's reply",
     Phase.EHLO: "set hostname to a name that this host has in DNS",
-    Phase.STARTTLS: "is ssl right? 465 wants true, 587 false; else ask the provider",
-    Phase.TLS: "are host and ssl right (465: true, 587: false)? Is the clock? Are ca-certificates there?",
-    Phase.AUTH: "check username and password; many providers want one made for applications",
+    Phase.STARTTLS: "check ssl (port 465: true, 587: false); if it is right, ask the provider",
+    Phase.TLS: "check host, ssl (port 465: true, 587: false) and the clock; install ca-certificates",
+    Phase.AUTH: "check username and password; many providers require a password for applications",
 }
 
 
 _BRIDGE = (
-    "a server on this host, such as a mail bridge, makes its certificate itself: set insecureSkipVerify to "
-    "true at this provider, since what is sent to this host crosses no network; or have the system trust the "
+    "a server on this host, such as a mail bridge, makes its own certificate: set insecureSkipVerify to true "
+    "for this provider, since the connection does not leave this host; or have the system trust the "
     "certificate (put it into /usr/local/share/ca-certificates and type: update-ca-certificates)"
 )
 
@@ -164,7 +164,7 @@ def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
     if trouble.phase is Phase.AUTH and (special := special_account_trouble(trouble.text, name)):
         todo = special
     if trouble.scope is Scope.LOCAL:
-        todo = "that is this host's own trouble: see its firewall, its limits and sourceAddress"
+        todo = "the cause is on this host: check its firewall, its limits and sourceAddress"
     elif isinstance(trouble, OwnReceiver):
         todo = "name the server that is to take the mail in forwardProviders, or the port where it listens"
     elif isinstance(trouble.__cause__, ssl.SSLCertVerificationError) and hop.here:

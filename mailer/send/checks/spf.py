@@ -91,7 +91,7 @@ class _Evaluation:
             if await self._matches(directive, domain):
                 return directive.result, f"{printable(directive.text, 100)} of {domain}"
         if not policy.redirect:
-            return Result.NEUTRAL, f"no term of {domain} is about it"
+            return Result.NEUTRAL, f"no term of {domain} matches it"
         target = self._macros.expand(policy.redirect, domain)
         self._count()
         result, why = await self.check_host(target)
@@ -176,7 +176,7 @@ class _Evaluation:
     def _count(self) -> None:
         self.lookups += 1
         if self.lookups > MAX_LOOKUPS:
-            raise Unusable(f"it needs more than {MAX_LOOKUPS} look-ups, and receivers make no more")
+            raise Unusable(f"it needs more than {MAX_LOOKUPS} look-ups, the most that receivers make")
 
 
 def _is_domain(name: str) -> bool:

@@ -62,7 +62,7 @@ def _todo(verdict: Verdict, term: str) -> str:
         case Result.PASS:
             return ""
         case Result.PERMERROR:
-            return "mend the record; until then receivers treat it as an error"
+            return "correct the record; until then receivers treat it as an error"
         case Result.TEMPERROR:
             return name_trouble.todo(verdict.why)
         case Result.NONE:
@@ -92,7 +92,7 @@ async def check_smarthost(domain: str, smarthost: Smarthost, lookup: Lookup) -> 
             domain, "spf", Grade.UNKNOWN, f"could not be looked up: {failed}", name_trouble.todo(failed)
         )
     if known := [name for name in included if belongs(name, smarthost.host)]:
-        return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: known by include:{known[0]}")
+        return Finding(domain, "spf", Grade.OK, f"{smarthost.host}: covered by include:{known[0]}")
     found = f"{smarthost.host}: neither its addresses nor an include of it are in the policy"
     return Finding(domain, "spf", Grade.WARNING, found, f'put "{asked}" into the record')
 

@@ -81,7 +81,7 @@ def parse(record: str) -> Policy:
             name, value = found[1].lower(), found[2]
             if name in {"redirect", "exp"}:
                 if name in modifiers:
-                    raise Unusable(f"{name}= is there twice")
+                    raise Unusable(f"{name}= occurs twice")
                 _check_domain_spec(term, value)
             _check_macros(term, value)
             modifiers[name] = value
@@ -133,13 +133,13 @@ def _check_domain_spec(term: str, spec: str) -> None:
     if not re.search(r"%\{[^}]*\}\Z", spec):
         stem, dot, top = spec.removesuffix(".").rpartition(".")
         if not dot or not stem or not _TOP_LABEL.fullmatch(top):
-            raise Unusable(f'"{printable(term, 100)}" names no domain')
+            raise Unusable(f'"{printable(term, 100)}" does not name a domain')
 
 
 def _check_macros(term: str, text: str) -> None:
     left = _MACRO.sub("", text)
     if "%" in left or any(not "!" <= character <= "~" for character in left):
-        raise Unusable(f'"{printable(term, 100)}" has a macro or a character that there is not')
+        raise Unusable(f'"{printable(term, 100)}" has an unknown macro or an invalid character')
     for macro in _MACRO.finditer(text):
         if (macro[1] or "").lower() in {"c", "r", "t"}:
             raise Unusable(f'"{printable(term, 100)}" has a macro that only explanations may have')

@@ -77,14 +77,14 @@ class KeyFile:
             raise KeyTrouble(f"the DKIM key {self.path} {error}") from error
         if self._key is not None and key.public != self._key.public:
             raise KeyTrouble(
-                f"the DKIM key {self.path} is another one than when this program began to use it; "
-                "if that is meant, start the program again"
+                f"the DKIM key {self.path} was replaced after this program had begun to use it; "
+                "if that was intended, restart the program"
             )
         published = published_key(self.path, self.owners)
         if published not in {None, key.public}:
             raise KeyTrouble(
-                f"the DKIM key {self.path} does not belong to the record in {record_path(self.path)}: "
-                "one of the two was swapped"
+                f"the DKIM key {self.path} does not match the record in {record_path(self.path)}: "
+                "restore the file that was replaced"
             )
         self._stamp, self._key = _stamp(state), key
 

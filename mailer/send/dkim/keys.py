@@ -72,7 +72,7 @@ def parse(pem: bytes) -> PrivateKey:
         # run; `_try` detects a damaged key in half a millisecond.
         key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
-        raise KeyUnusable("has a passphrase, and nobody is there to type it") from None
+        raise KeyUnusable("has a passphrase, which no program can enter: use one without") from None
     except (ValueError, UnsupportedAlgorithm):
         raise KeyUnusable("is not a private key in PEM form") from None
     match key:
@@ -120,7 +120,7 @@ def _try(sign: Callable[[bytes], bytes], verify: Callable[[bytes], None]) -> Non
     try:
         verify(sign(_SPECIMEN))
     except (InvalidSignature, ValueError):
-        raise KeyUnusable("is damaged: what it signs does not verify") from None
+        raise KeyUnusable("is damaged: its signatures do not verify") from None
 
 
 def verify_ed25519(public: bytes, signature: bytes, digest: bytes) -> bool:
