@@ -364,7 +364,7 @@ def test_what_could_not_be_kept_is_kept_later_and_nobody_is_asked_on_a_full_disk
     (state / f"{lock.stem}.json").unlink(missing_ok=True)
     blocked = state / f".{lock.stem}.json.{os.getpid()}"
     blocked.mkdir()
-    assert "cannot be kept" in trouble(asker)
+    assert "cannot be stored" in trouble(asker)
     blocked.rmdir()
     made = token(asker)
     assert made in bench.server.access
@@ -380,7 +380,7 @@ def test_a_refresh_token_that_could_not_be_written_is_written_later(bench: Bench
     in_the_way = file.with_name(f".{file.name}.{os.getpid()}")
     in_the_way.mkdir()
     bench.ahead = 4000.0
-    assert "cannot be kept" in trouble(asker)
+    assert "cannot be stored" in trouble(asker)
     assert bench.kept == before
     in_the_way.rmdir()
     assert token(asker) in bench.server.access
@@ -431,7 +431,7 @@ def test_a_new_refresh_token_that_could_not_be_written_outlives_what_others_meet
         token(first)
         bench.ahead = 4000.0
     with disk_full(bench):
-        assert "cannot be kept" in trouble(first)
+        assert "cannot be stored" in trouble(first)
     del bench.server.refresh[:-1]
     bench.ahead += source.PAUSE
     assert "invalid_grant" in trouble(bench.source(**keys))
@@ -450,7 +450,7 @@ def test_a_refresh_token_that_could_not_be_written_replaces_no_login_that_was_ma
     token(first)
     bench.ahead = 4000.0
     with disk_full(bench):
-        assert "cannot be kept" in trouble(first)
+        assert "cannot be stored" in trouble(first)
     login = Granted("by-login", 3600.0, bench.server.new_refresh_token())
     asyncio.run(bench.source(**keys).keep(login))
     assert token(first) == "by-login"
@@ -474,7 +474,7 @@ def test_a_directory_that_could_not_be_synced_is_synced_later(
         synced.append(name)
 
     monkeypatch.setattr(Spool, "sync_directory", fails)
-    assert "cannot be kept" in trouble(first)
+    assert "cannot be stored" in trouble(first)
     asked = bench.server.asked()
     monkeypatch.setattr(Spool, "sync_directory", counts)
     assert token(first) in bench.server.access
@@ -573,9 +573,9 @@ def refusal(error: str, description: str) -> tuple[int, dict[str, str]]:
         (b"[1]", "noToken", "without a token"),
         (b"{" * 100_000, "noToken", "without a token"),
         (b'{"access_token": "' + b"x" * 300_000, "noToken", "larger than"),
-        ((200, {"access_token": "a\r\nb"}), "noToken", "no SMTP server can be shown"),
-        ((200, {"access_token": "x" * 20_000}), "noToken", "no SMTP server can be shown"),
-        ((200, {"access_token": "x", "token_type": "mac"}), "noToken", "another kind"),
+        ((200, {"access_token": "a\r\nb"}), "noToken", "its token is too long for SMTP"),
+        ((200, {"access_token": "x" * 20_000}), "noToken", "its token is too long for SMTP"),
+        ((200, {"access_token": "x", "token_type": "mac"}), "noToken", "not a bearer token"),
         ((200, {"access_token": 5}), "noToken", "without a token"),
         (refusal("invalid_client", f"not {SECRET}\ntrace"), "invalidClient", "not ***"),
         (refusal("invalid_client", f"not {SECRET[:16]}..., but"), "invalidClient", "not *** but"),

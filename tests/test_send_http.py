@@ -380,7 +380,7 @@ def test_a_request_that_is_not_answered_in_time_is_uncertain_and_goes_nowhere_el
         assert (api.requests, second.delivered()) == (1, [])
     last = journal(relay, waiting)[-1]
     assert last["event"] == "uncertain"
-    assert "the request had been sent whole" in last["reply"]
+    assert "the whole request had been sent" in last["reply"]
 
 
 def test_without_an_answer_the_next_provider_gets_it(relay: Relay, tokens: TokenServer) -> None:

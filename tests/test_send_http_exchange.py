@@ -75,7 +75,7 @@ def test_who_answers_200_before_the_mail_was_there_has_not_taken_it() -> None:
         session = await HttpSession.open(hop, LONG, time.time)
         try:
             with pytest.raises(
-                SessionLost, match=r"HTTP 200 OK id=x [(]before the request was sent whole"
+                SessionLost, match=r"HTTP 200 OK id=x [(]before the whole request was sent"
             ) as lost:
                 await session.transact(BIG, BIG.envelope.recipients, committed.append)
             assert lost.value.phase is Phase.BODY
@@ -126,7 +126,7 @@ def test_what_could_not_be_committed_is_an_error_though_an_answer_came_before() 
     ("url", "times", "phase", "text"),
     [
         ("https://mail.example/", {"connect": 0.2, "tls": 0.1}, Phase.CONNECT, "no connection in time"),
-        ("http://127.0.0.1:{}/", {"body": 0.2}, Phase.BODY, "the server does not read on"),
+        ("http://127.0.0.1:{}/", {"body": 0.2}, Phase.BODY, "the server stopped reading"),
     ],
     ids=["a proxy that does not answer CONNECT", "a server that stops reading"],
 )

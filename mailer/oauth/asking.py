@@ -138,9 +138,9 @@ def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
         raise refusal(terms, form, answer, now)
     kind = answer.text("token_type").lower() or "bearer"
     if kind != "bearer":
-        raise from_server(terms.host, "it gives tokens of another kind than bearer")
+        raise from_server(terms.host, "its token is not a bearer token")
     if len(token) > _MAX_TOKEN or not _sendable(token):
-        raise from_server(terms.host, "it gives a token that no SMTP server can be shown")
+        raise from_server(terms.host, "its token is too long for SMTP, or has invalid characters")
     lasts = answer.number("expires_in")
     told = filter(None, map(answer.number, _REFRESH_LASTS))
     refresh = answer.text("refresh_token")

@@ -92,7 +92,7 @@ def _key(pem: bytes) -> RSAPrivateKey:
     try:
         key = load_pem_private_key(pem[start:] if start >= 0 else pem, password=None)
     except TypeError:
-        raise KeyUnusable("has a private key with a passphrase, and nobody is there to type it") from None
+        raise KeyUnusable("has a private key with a passphrase, which no program can enter") from None
     except (ValueError, UnsupportedAlgorithm):
         raise KeyUnusable("has no private key in PEM form (BEGIN PRIVATE KEY)") from None
     if not isinstance(key, RSAPrivateKey):

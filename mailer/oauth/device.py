@@ -112,4 +112,4 @@ async def wait(
             raise from_server(terms.host, f"{why}: is offline_access in scope?")
         yield made
         return
-    raise from_server(terms.host, "nobody has entered the code in time", temporary=True)
+    raise from_server(terms.host, "the code was not entered in time", temporary=True)

@@ -140,7 +140,7 @@ class TokenSource:
     def check_room(self) -> None:
         """Check that there is disk space to store a grant; raises TokenTrouble."""
         if self._spool.free_bytes() < token_store.ROOM:
-            raise ours("the disk is full, and what the server gives could not be kept", local=True)
+            raise ours("the disk is full, so that a new token could not be stored", local=True)
 
     async def kept(self) -> Tokens:
         """Return the stored tokens, if they are for the present configuration; raises TokenTrouble."""
@@ -219,7 +219,7 @@ class TokenSource:
         needs_none = self._auth.grant in {Grant.CLIENT_CREDENTIALS, Grant.SERVICE_ACCOUNT}
         with suppress(OSError):
             if not (needs_none or kept.refresh) and (path := token_store.damaged(self._spool, self._account)):
-                text = f"{trouble.text}; what was kept of the login is damaged: {path}"
+                text = f"{trouble.text}; the file with the stored login is damaged: {path}"
                 return TokenTrouble(text, temporary=trouble.temporary, local=trouble.local)
         return trouble
 
@@ -295,7 +295,7 @@ class TokenSource:
             token_store.write(self._spool, self._account, tokens)
         except OSError as error:
             self._owed = _Owed(tokens, before)
-            raise ours(f"it cannot be kept in the spool's state/: {error.strerror}", local=True) from error
+            raise ours(f"it cannot be stored in the spool's state/: {error.strerror}", local=True) from error
         self._owed = self._noted = None
 
     @asynccontextmanager
@@ -311,7 +311,7 @@ class TokenSource:
             except OSError as error:
                 raise ours(f"the spool's state/ cannot be used: {error.strerror}", local=True) from error
             if asyncio.get_running_loop().time() >= ends:
-                raise ours("another program asks for one and does not come to an end", temporary=True)
+                raise ours("another program is requesting one and does not finish", temporary=True)
             await asyncio.sleep(_LOCK_INTERVAL)
 
 

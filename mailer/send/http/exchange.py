@@ -207,7 +207,7 @@ class Exchange:
             ConnectionTimeoutError,
         )
 
-        text = "the server does not read on" if self._deadline.expired() else words_of(error)
+        text = "the server stopped reading" if self._deadline.expired() else words_of(error)
         if self.whole:
             return Broken(text, Phase.DOT, whole=True)
         if isinstance(error, ClientConnectorCertificateError):

@@ -183,7 +183,7 @@ class HttpSession:
         except Broken as broken:
             self.alive = False
             if broken.whole:
-                text = printable(f"{broken.text}; the request had been sent whole")
+                text = printable(f"{broken.text}; the whole request had been sent")
                 return [self._outcome(r, Status.UNCERTAIN, Scope.HOST, text) for r in batch]
             raise self._trouble(broken) from broken.__cause__
         except BaseException:
@@ -232,7 +232,7 @@ class HttpSession:
         whole = self._exchange.whole
         self.alive = self.alive and whole
         if answer.taken and not whole:
-            text = f"{self._line(answer)} (before the request was sent whole)"
+            text = f"{self._line(answer)} (before the whole request was sent)"
             raise SessionLost(self.label, Phase.BODY, text)
         if answer.taken:
             return [self._outcome(r, Status.SENT, Scope.MESSAGE, line) for r in batch]

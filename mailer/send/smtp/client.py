@@ -45,7 +45,7 @@ class OwnReceiver(HopTrouble):
     """The hop is our own receiver, so that mail sent there would loop."""
 
     def __init__(self, hop: str) -> None:
-        text = "this is mailer's own receiver: mail would go round in a circle; see forwardProviders"
+        text = "this is mailer's own receiver, so mail would loop; see forwardProviders"
         super().__init__(hop, Phase.EHLO, text, temporary=False)
 
     def again(self) -> "OwnReceiver":
@@ -305,7 +305,7 @@ class Session:
         return implied
 
     def _beyond(self, recipient: Recipient) -> Outcome:
-        text = f"more at once than {self.label} takes (RFC 9422)"
+        text = f"more recipients than {self.label} accepts in one transaction (RFC 9422)"
         return Outcome(recipient.address, Status.PENDING, self.label, text, Scope.RECIPIENT)
 
     def _refused_unasked(

@@ -265,7 +265,7 @@ class Dialogue:
         if self.state is State.BODY and reply.code >= 400:
             return self._refuse_the_rest(reply)
         if self._out_of_turn:
-            raise BadReply(f"a reply to nothing: {reply}")
+            raise BadReply(f"an unexpected reply: {reply}")
         target = REPLIES[phase].get(reply.code // 100)
         if target is None:
             raise BadReply(f"{phase} answered with {reply}")
@@ -283,7 +283,7 @@ class Dialogue:
         assert self._mechanism is not None
         self._challenges += 1
         if self._challenges > _MAX_CHALLENGES:
-            raise BadReply("AUTH goes round in circles")
+            raise BadReply("too many AUTH challenges")
         try:
             challenge = b64decode(reply.lines[0], validate=True)
         except ValueError as wrong:
