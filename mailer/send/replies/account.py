@@ -3,8 +3,8 @@
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import AUTH, MAIL, RECIPIENT, SENDER, UNKNOWN, Row
 
-_LOGIN = "Our login is missing or refused; every mail would meet the same."
-_STATE = "What our account may do there; every mail would meet the same."
+_LOGIN = "Our login is missing or refused, so every mail would be refused."
+_STATE = "Our account there may not do this, so every mail would be refused."
 
 ACCOUNTS = (
     Row(
@@ -13,7 +13,7 @@ ACCOUNTS = (
         mailbox log ?on fail*
         mapiexceptionlogonfailed
         """,
-        reason="Our application may not open the mailbox that it sends as; every mail would meet the same.",
+        reason="Our application may not open the mailbox that it sends as, so every mail would be refused.",
         source="Microsoft 365: 430 4.2.0 STOREDRV; mailbox logon failure",
     ),
     Row(

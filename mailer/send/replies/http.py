@@ -101,7 +101,7 @@ TABLE = (
         About.ACCOUNT,
         "40[1237]",
         "",
-        "Our login is refused, or what it may do; every mail would meet the same.",
+        "Our login, or what it may do, is refused, so every mail would be refused.",
         "RFC 9110 15.5.2, 15.5.4, 15.5.8",
     ),
     _Row(
@@ -109,14 +109,14 @@ TABLE = (
         "4..",
         r"AccessDenied|AccountSuspended|SendingPaused|MailboxNotEnabled|NonExistentMailbox|failedPrecondition|FAILED_PRECONDITION|"
         "Mail service not enabled|not allowed to send|authorized recipients|(account|domain) (is )?disabled",
-        "The account, its mailbox or its domain may not send; every mail would meet the same.",
+        "The account, its mailbox or its domain may not send, so every mail would be refused.",
         "Microsoft Graph: MailboxNotEnabledForRESTAPI; Gmail: failedPrecondition; Mailgun: not allowed",
     ),
     _Row(
         About.ACCOUNT,
         "404",
         "",
-        "The mailbox or the address of the interface is not known; every mail would meet the same.",
+        "The mailbox or the URL of the interface does not exist, so every mail would be refused.",
         "RFC 9110 15.5.5",
     ),
     _Row(
@@ -165,12 +165,12 @@ def read_http(reply: str) -> Reading:
             permanent=False,
             enhanced="",
             evidence=evidence,
-            reason="One of several recipients is refused, and it is not said which: each is asked for apart.",
+            reason="One of several recipients is refused, but not which one: each is tried separately.",
             source="One request has one answer for all its recipients",
         )
     permanent = status.startswith("4") and about not in {About.QUOTA, About.HOST}
     if row is None:
-        return Reading(About.UNKNOWN, permanent, "", "", "It does not say what it is about.", "")
+        return Reading(About.UNKNOWN, permanent, "", "", "The answer does not say what it is about.", "")
     waits = float(pause) if pause and about in {About.QUOTA, About.HOST} else row.pause
     return Reading(about, permanent, "", evidence, row.reason, row.source, row.here, waits)
 

@@ -29,7 +29,7 @@ SIZES = (
             (recipient|user) ~ (quota|over)
             """,
         here=True,
-        reason="The mail, or a part of it, is larger than this hop takes.",
+        reason="The mail, or a part of it, is larger than this hop accepts.",
         source="qmail: 552 message size exceeds my databytes limit; Postfix, Exchange, Gmail",
     ),
     Row(
@@ -52,7 +52,7 @@ FORMS = (
         (missing|without|having no) (a |an )?(valid )?from (header|field|address)
         """,
         phases=CONTENT | UNKNOWN,
-        reason="The mail breaks a rule of its form, and is refused for that alone.",
+        reason="The mail violates a rule about its form.",
         source="OpenSMTPD: 550 5.7.1 Delivery not authorized, message refused: Message is not RFC 2822 ...",
     ),
 )
@@ -82,7 +82,7 @@ NO_SENDER = (
             reserved domain|domain)
         """,
         unless="recipient*\nfrom header\nheader from\nauth*",
-        reason="The sender's address is valid nowhere.",
+        reason="The sender's address does not exist.",
         source="Sendmail: 553 5.1.8 Domain of sender address does not exist",
     ),
 )
@@ -130,7 +130,7 @@ CONTENTS = (
             destination domain
             """,
         phases=CONTENT | UNKNOWN,
-        reason="What is in the mail is refused.",
+        reason="The mail's content is refused.",
         source="Yandex, Comcast, Amavis, SpamAssassin, Rspamd, 163: spam or virus",
     ),
     Row(
@@ -190,7 +190,7 @@ NO_SENDER_AT_MAIL = (
         """,
         unless="auth*\nlog ?in\npassword\npermission*\nrelay*\n<ip>\nip\nhost*\nserver\nclient\nrecipient*",
         phases=SENDER,
-        reason="At MAIL the only address that was given is the sender's; it is valid nowhere.",
+        reason="The sender's address does not exist: at MAIL no other address has been sent yet.",
         source="RFC 5321 3.3",
     ),
 )
@@ -200,7 +200,7 @@ MAIL_CODES = (
     Row(
         About.MESSAGE,
         enhanced=r"6\.\d+|4\.6",
-        reason="Content, media, or a loop.",
+        reason="The mail's content or form is refused, or it is in a loop.",
         source="RFC 3463 3.4, 3.6",
     ),
 )

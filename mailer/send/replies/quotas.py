@@ -11,8 +11,8 @@ RATE, PAUSE, QUOTA = 60.0, 600.0, 3600.0
 longer; when an hourly or daily quota is used up. The reply does not say when the quota is renewed, so one
 message tries every hour."""
 
-_USED_UP = "What we may send there is used up."
-_TOO_FAST = "We send too fast for it."
+_USED_UP = "Our sending quota there is used up."
+_TOO_FAST = "We send too fast for this server."
 
 # A reply that also has one of these is about a mailbox that is full or gets too much mail.
 _MAILBOX = """
@@ -196,7 +196,7 @@ QUOTAS = (
     ),
 )
 
-_CODES = "The code that Gmail and others give it."
+_CODES = "Our quota or sending rate is exceeded, by the code that Gmail and others use."
 QUOTA_CODES = (
     Row(
         About.QUOTA,

@@ -48,4 +48,4 @@ def _read(phase: str, code: str, enhanced: str, words: str) -> Reading:
             return Reading(
                 row.about, permanent, enhanced, evidence, row.reason, row.source, row.here, row.pause
             )
-    return Reading(About.UNKNOWN, permanent, enhanced, "", "It does not say what it is about.", "")
+    return Reading(About.UNKNOWN, permanent, enhanced, "", "The reply does not say what it is about.", "")

@@ -9,8 +9,8 @@ from mailer.send.replies.row import CONTENT, RECIPIENT, UNKNOWN, Row
 
 _PHASES = RECIPIENT | CONTENT | UNKNOWN
 _FULL = "The recipient's mailbox is full."
-_NOBODY = "There is no such recipient, or no longer."
-_WISH = "The recipient does not take it."
+_NOBODY = "The recipient does not exist, or no longer exists."
+_WISH = "The recipient does not accept the mail."
 
 # These are tried early: they mention accounts and quotas, but not ours.
 MAILBOXES = (
@@ -240,7 +240,7 @@ RECIPIENTS = (
             whitelist
             """,
         phases=_PHASES,
-        reason="The recipient's domain does not exist, or takes no mail.",
+        reason="The recipient's domain does not exist, or accepts no mail.",
         source="Sendmail, Exim: Host unknown",
     ),
     Row(
@@ -318,7 +318,7 @@ RECIPIENT_CODES = (
         codes=r"[45]5\d",
         phases=RECIPIENT,
         unless="failure sending\npolicy\ntry again later\nsender\nblocked\nnot allowed from\nrestrictions",
-        reason="RFC 5321's own words for it.",
+        reason="RFC 5321 has this text for an unknown recipient.",
         source="RFC 5321 4.2.2",
     ),
 )

@@ -3,8 +3,8 @@
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import Row
 
-_NOT_ALLOWED = "This account may not send as this sender; another provider may know it."
-_UNSIGNED = "SPF, DKIM or DMARC of the sender's domain fail from here; another hop may sign, or be listed."
+_NOT_ALLOWED = "This account may not send as this sender; another provider may allow it."
+_UNSIGNED = "SPF, DKIM or DMARC fail for mail from here; another hop may sign, or be in the SPF record."
 
 SENDERS = (
     Row(
@@ -138,7 +138,7 @@ SENDER_REPUTE = (
         contains ~ (domain|url|link|address) ~ listed
         """,
         unless="blocked using",
-        reason="It names a domain or a page that is listed.",
+        reason="The mail has a domain or a link that is on a blocklist.",
         source="iCloud: 550 5.7.1 having a domain present in the Spamhaus DBL",
     ),
     Row(
@@ -152,7 +152,7 @@ SENDER_REPUTE = (
         """,
         unless="(helo|ehlo) ~ listed\nreverse\nclient host",
         here=True,
-        reason="The sender's domain has no good name there.",
+        reason="The sender's domain has a bad reputation there.",
         source="Spamhaus DBL, ImprovMX, Gmail: reputation of the sending domain",
     ),
 )
@@ -187,7 +187,7 @@ UNWANTED = (
             sender domain (must|not)
             """,
         here=True,
-        reason="This sender is not wanted there.",
+        reason="This sender is refused there.",
         source="Mimecast, Cox, Trend Micro",
     ),
 )

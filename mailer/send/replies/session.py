@@ -6,7 +6,7 @@ These replies say nothing about the message: every other message would be refuse
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import Row
 
-_STANDING = "Our address, or its reputation, is not welcome; every mail would meet the same."
+_STANDING = "Our address is refused, or its reputation is bad, so every mail would be refused."
 
 HELLO = (
     Row(
@@ -65,7 +65,7 @@ LIMITS = (
         too many ~ (errors|commands|failures|failed|unknown|invalid|bad|unrecognized|non ?mail)
         """,
         unless="recipients ~ per\nlogin\nauth*",
-        reason="It closes the session after too many refusals in it.",
+        reason="The server closes the session after too many refusals.",
         source="Postfix: 421 4.7.0 Error: too many errors",
     ),
 )
@@ -208,7 +208,7 @@ STANDING = (
         (starttls|tls|ssl|encryption) ~ (required|first|needed|mandatory)
         requires? (starttls|tls|ssl|encryption|a secure)
         """,
-        reason="It takes mail over TLS only.",
+        reason="The server accepts mail over TLS only.",
         source="RFC 3207 4: 530 Must issue a STARTTLS command first",
     ),
 )

@@ -15,11 +15,15 @@ _OPENING = (
         About.SESSION,
         codes=r"5\d\d",
         phases=frozenset({"connect", "banner"}),
-        reason="It does not talk to us.",
+        reason="The server refuses to talk to us.",
         source="RFC 5321 3.1",
     ),
     Row(
-        About.HOST, codes=r"[45]\d\d", phases=OPENING, reason="It refuses the session.", source="RFC 5321 3.1"
+        About.HOST,
+        codes=r"[45]\d\d",
+        phases=OPENING,
+        reason="The server refuses the session.",
+        source="RFC 5321 3.1",
     ),
 )
 

@@ -3,7 +3,7 @@
 from mailer.send.replies.reading import About
 from mailer.send.replies.row import CONTENT, MAIL, RECIPIENT, UNKNOWN, Row
 
-_MANY = "Too many for one transaction; those left over go into another."
+_MANY = "Too many recipients for one transaction; the others are sent in another."
 
 TRANSACTIONS = (
     Row(
@@ -50,7 +50,7 @@ DESTINATIONS = (
         gr(e|a)y ?listing
         postgrey
         """,
-        reason="Greylisting: it takes the mail later.",
+        reason="Greylisting: the server accepts the mail later.",
         source="postgrey, Rspamd, SQLgrey and others",
     ),
     Row(
@@ -72,7 +72,7 @@ DESTINATIONS = (
             external recipient*
             your (tenant|account|limit|quota)
             """,
-        reason="Too much comes for this recipient, from anybody.",
+        reason="This recipient gets too much mail, from all senders together.",
         source="iCloud: 421 Messages to X deferred due to excessive volume; Gmail 4.2.1",
     ),
     Row(
@@ -86,12 +86,12 @@ DESTINATIONS = (
             mx record) for
         """,
         phases=RECIPIENT | CONTENT | UNKNOWN,
-        reason="The recipient's domain takes no mail.",
+        reason="The recipient's domain accepts no mail.",
         source="RFC 7505; 553 5.1.2 Could not find a mail server for X",
     ),
 )
 
-_STATE = "The server's own state or faults; any other may take it."
+_STATE = "The server is faulty or overloaded; another one may accept the mail."
 
 HOSTS = (
     Row(
@@ -105,7 +105,7 @@ HOSTS = (
         (resources|resource) (\\S+ )?(unavailable|exhausted|shortage)
         """,
         unless="mailbox\nmail box\nquota\nuser\nrecipient",
-        reason="Its disk or memory is full.",
+        reason="The server's disk or memory is full.",
         source="RFC 5321 4.2.2: 452; Postfix",
     ),
     Row(
