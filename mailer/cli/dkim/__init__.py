@@ -10,7 +10,7 @@ from mailer.cli.reader import end_with_the_pipe
 @click.group(
     epilog=examples(
         "mailer dkim keygen --domain example.com     make a key, and print what to publish",
-        "mailer dkim check                           is what is published what we sign with?",
+        "mailer dkim check                           are the keys that we sign with published?",
     ),
     cls=LazyGroup,
     commands_in={

@@ -102,7 +102,7 @@ async def _examine(keys: Sequence[DkimKey], base: Path, config: Config, dns: "Dn
             closed = unreadable(path, base) if finding.grade is Grade.PROBLEM else ""
             findings.append(replace(finding, todo=closed) if closed else finding)
     if not config.dkim.enabled:
-        words = "dkim.enabled is off: nobody makes these signatures, mail leaves unsigned"
+        words = "dkim.enabled is off: no signatures are made, and mail leaves unsigned"
         findings.append(
             Finding(
                 "dkim.enabled", "key", Grade.PROBLEM, words, "once the record is published: set it to true"

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     type=click.Choice(["rsa2048", "ed25519"]),
     default="rsa2048",
     show_default=True,
-    help="Every receiver knows RSA; Ed25519 is best used beside it.",
+    help="Every receiver supports RSA; use Ed25519 only in addition.",
 )
 @json_option
 @config_option
@@ -124,10 +124,10 @@ def rotate(domain: str, selector: str | None, *, as_json: bool) -> None:
     sys.stdout.write(
         "\nWhat to do now:\n"
         "1. Publish what is printed above; leave the old records where they are.\n"
-        f"2. Wait until it is seen: mailer dkim check --domain {domain} --selector NEW\n"
+        f"2. Wait until DNS has it: mailer dkim check --domain {domain} --selector NEW\n"
         "3. In the configuration:\n"
         + "".join(f"{step}\n" for step in steps)
-        + f"4. After {days} days no signature of the old key is on its way: remove its record and its file.\n"
+        + f"4. After {days} days no signature of the old key is in transit: remove its record and its file.\n"
     )
 
 
@@ -142,10 +142,10 @@ def _make(key: DkimKey, kind: "KeyType", config: Config, *, as_json: bool) -> No
         write_new(path, pem, _zone(key, private) + "\n", _owner(config))
     except FileExistsError as error:
         raise Failure(
-            Exit.CANNOT_CREATE, f"{error.filename} is there already, and a key is never overwritten"
+            Exit.CANNOT_CREATE, f"{error.filename} exists already, and a key is never overwritten"
         ) from error
     except Untrusted as error:
-        raise Failure(Exit.NO_PERMISSION, f"no key is made: {error.strerror}") from error
+        raise Failure(Exit.NO_PERMISSION, f"no key was made: {error.strerror}") from error
     if as_json:
         sys.stdout.write(json_line(_published(key, private) | {"privateKeyPath": str(path)}))
         return

@@ -38,16 +38,18 @@ def _addresses(
 )
 @click.option(
     "--domain", "domains", metavar="D", multiple=True, callback=_domains,
-    help="Look at this domain instead of those that are known to send; may be repeated.",
+    help="Check this domain instead of the known sender domains; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--egress", metavar="IP", multiple=True, callback=_addresses,
-    help="Where others see our mail come from, when this host cannot know (NAT); may be repeated.",
+    help="The address that others see our mail come from, if this host cannot know (NAT); may be repeated.",
 )  # fmt: skip
 @resolver_option
-@click.option("--offline", is_flag=True, help="Ask nobody beyond this host.")
-@click.option("--all", "everything", is_flag=True, help="Print what is well, too, as it is found.")
-@click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
+@click.option("--offline", is_flag=True, help="Contact no other host.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also print what is ok, and each result as it is found."
+)
+@click.option("--strict", is_flag=True, help="Also exit with 1 for warnings.")
 @json_of("group, about, what, grade (ok warning problem unknown skipped), found, todo")
 @config_option
 def doctor(*, offline: bool, everything: bool, strict: bool, as_json: bool, **asked: object) -> Exit:

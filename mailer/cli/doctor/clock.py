@@ -20,8 +20,8 @@ def clock_findings(now: float, place: Path | None = None) -> list[Finding]:
     """
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if not clock_guard.EARLIEST <= now <= _LATEST:
-        todo = "set it, and keep it in step: apt-get install systemd-timesyncd, or chrony"
-        return [Finding("clock", "time", Grade.PROBLEM, f"{shown} cannot be", todo)]
+        todo = "set it, and synchronize it: apt-get install systemd-timesyncd, or chrony"
+        return [Finding("clock", "time", Grade.PROBLEM, f"{shown} cannot be right", todo)]
     guard = [_guard(place)] if place and not foreign(place) else []
     return [Finding("clock", "time", Grade.OK, shown), _in_step(), *guard]
 
@@ -30,11 +30,13 @@ def _in_step() -> Finding:
     """Check whether the kernel has been informed by an NTP daemon that the clock is synchronized."""
     match synchronized():
         case None:
-            return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not tell (a container, perhaps)")
+            return Finding("clock", "ntp", Grade.SKIPPED, "the kernel does not say (in a container, perhaps)")
         case False:
-            todo = "keep it in step (timedatectl set-ntp true, or chrony), unless the machine's host does so"
-            return Finding("clock", "ntp", Grade.WARNING, "nothing tells the kernel that it is in step", todo)
-    return Finding("clock", "ntp", Grade.OK, "kept in step")
+            todo = "synchronize it (timedatectl set-ntp true, or chrony), unless the machine's host does so"
+            return Finding(
+                "clock", "ntp", Grade.WARNING, "no time service has told the kernel that it is right", todo
+            )
+    return Finding("clock", "ntp", Grade.OK, "synchronized")
 
 
 def _guard(place: Path) -> Finding:
@@ -43,9 +45,9 @@ def _guard(place: Path) -> Finding:
         with Spool.look(place) as spool:
             doubt = clock_guard.known_doubt(spool, clocks())
     except OSError as error:
-        words = f"the spool cannot be looked at: {error.strerror}"
+        words = f"the spool cannot be read: {error.strerror}"
         return Finding(str(place), "guard", Grade.SKIPPED, words)
     if doubt is None:
-        return Finding(str(place), "guard", Grade.OK, "goes on from the last run's")
+        return Finding(str(place), "guard", Grade.OK, "continues from the clock of the last run")
     why, _, todo = clock_guard.describe(doubt).rpartition("; ")
     return Finding(str(place), "guard", Grade.WARNING, why, todo)

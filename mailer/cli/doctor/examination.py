@@ -75,14 +75,14 @@ def _events(config: Config, now: float) -> list[Finding]:
         with Spool.look(config.spool_dir) as spool:
             found = status_of(config, spool, now)
     except OSError as error:
-        words = f"the spool cannot be looked at: {error.strerror}"
+        words = f"the spool cannot be read: {error.strerror}"
         return [Finding("onEvent", "events", Grade.SKIPPED, words)]
     grade = Grade.OK if found.began else Grade.SKIPPED
     todo = ""
     if found.failures:
-        grade, todo = Grade.WARNING, "mend the receiver, then: mailer events test"
+        grade, todo = Grade.WARNING, "correct the receiver, then: mailer events test"
     elif found.losing_since:
-        grade, todo = Grade.WARNING, "free space where the spool's log/ is, and see who may write there"
+        grade, todo = Grade.WARNING, "free space where the spool's log/ is, and check who may write there"
     words = as_text(found).strip().replace("\n", "; ")
     return [Finding("onEvent", "events", grade, words, todo)]
 

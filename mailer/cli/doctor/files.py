@@ -76,7 +76,13 @@ def _users(config: Config, home: Path) -> Iterator[Finding]:
         mode = path.stat().st_mode if users else 0  # Only for the report.
     except ConfigError as error:
         for problem in error.problems:
-            yield Finding(problem.path, "users", Grade.PROBLEM, problem.message, "mend it, or restore it")
+            yield Finding(
+                problem.path,
+                "users",
+                Grade.PROBLEM,
+                problem.message,
+                "correct it, or restore it from a backup",
+            )
         return
     except OSError as error:
         todo = unreadable(path, home) or f"make it readable for the programs: chgrp, then {chmod(path)}"
@@ -85,7 +91,7 @@ def _users(config: Config, home: Path) -> Iterator[Finding]:
     if users:
         yield Finding(str(path), "users", Grade.OK, f"holds {len(users)}; mode {stat.S_IMODE(mode):04o}")
     else:
-        yield Finding(str(path), "users", Grade.SKIPPED, "holds nobody; defaultUsername is the one login")
+        yield Finding(str(path), "users", Grade.SKIPPED, "has no users; defaultUsername is the only login")
 
 
 def _signing_keys(config: Config) -> tuple[DkimKey, ...]:
@@ -103,7 +109,9 @@ def _keys(config: Config, home: Path) -> Iterator[Finding]:
         except KeyTrouble as trouble:
             yield Finding(str(key.private_key_path), "key", Grade.PROBLEM, str(trouble), _key_todo(key, home))
         else:
-            yield Finding(str(key.private_key_path), "key", Grade.OK, "can sign, and only we can read it")
+            yield Finding(
+                str(key.private_key_path), "key", Grade.OK, "can sign, and no other user can read it"
+            )
 
 
 def _key_todo(key: DkimKey, home: Path) -> str:
@@ -134,7 +142,7 @@ def _certificate(config: Config, home: Path) -> Iterator[Finding]:
         return
     grade = Grade.PROBLEM if days < 0 else Grade.WARNING if days < _RENEWAL_DAYS else Grade.OK
     words = f"expired {-days} days ago" if days < 0 else f"belongs to its key; expires in {days} days"
-    todo = "" if grade is Grade.OK else "renew it; it is taken up without a restart"
+    todo = "" if grade is Grade.OK else "renew it; the receiver loads the new one without a restart"
     yield Finding(str(certificate), "tls", grade, words, todo)
 
 
@@ -148,7 +156,7 @@ def sendmail_findings(config: Config, path: Path = _SENDMAIL) -> Iterator[Findin
         with program.open("rb") as file:
             compiled = file.read(4) == b"\x7fELF"
     except OSError as error:
-        words = f"programs that call it cannot: {error.strerror}"
+        words = f"programs cannot call it: {error.strerror}"
         yield Finding(about, "sendmail", Grade.SKIPPED, words, todo)
         return
     if program.name != "mailer-sendmail":

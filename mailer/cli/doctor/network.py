@@ -249,7 +249,7 @@ class _Doctor:
             words = "dkim.enabled is off: mail leaves unsigned, and large receivers want a signature"
             todo = f"mailer dkim keygen --domain {domain}, publish the record, and turn dkim.enabled on"
         else:
-            words = "dkim.enabled is off: the provider signs, or nobody"
+            words = "dkim.enabled is off: the provider signs, or mail is unsigned"
             return Finding(domain, "dkim", Grade.SKIPPED, words)
         return Finding(domain, "dkim", Grade.WARNING, words, todo)
 
@@ -266,7 +266,7 @@ class _Doctor:
         if checks:
             return list(await asyncio.gather(*checks))
         words = "not evaluated: this host cannot know which address others see"
-        return [Finding(domain, "spf", Grade.SKIPPED, words, "say it with --egress IP")]
+        return [Finding(domain, "spf", Grade.SKIPPED, words, "name it with --egress IP")]
 
     def _visible(self, addresses: Sequence[IpAddress]) -> Sequence[IpAddress]:
         """Return the addresses that other hosts see: those from --egress, or else the public ones."""

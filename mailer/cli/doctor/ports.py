@@ -78,14 +78,16 @@ async def _listener(endpoint: Endpoint, spool: Path, *, started: bool) -> Findin
         return _nobody(about, "smtp", error, endpoint.port, started=started)
     if user is not None:
         # The banner proves nothing, since any program can send the receiver's.
-        words = f"{_ANOTHER}, of user id {user}: {banner or 'without a word'}"
-        return Finding(about, "smtp", Grade.PROBLEM, words, "end it, or choose another smtpPort")
+        words = f"{_ANOTHER}, of user id {user}: {banner or 'it sends nothing'}"
+        return Finding(about, "smtp", Grade.PROBLEM, words, "stop that program, or choose another smtpPort")
     if _OURS in banner:
         return Finding(about, "smtp", Grade.OK, f"the receiver answers: {banner}")
     if banner.startswith("421"):
-        return Finding(about, "smtp", Grade.WARNING, f"answers, and takes nobody: {banner}", "see its log")
-    words = f"{_ANOTHER}: {banner or 'without a word'}"
-    return Finding(about, "smtp", Grade.PROBLEM, words, "stop that one, or choose another smtpPort")
+        return Finding(
+            about, "smtp", Grade.WARNING, f"answers, but accepts no clients: {banner}", "see its log"
+        )
+    words = f"{_ANOTHER}: {banner or 'it sends nothing'}"
+    return Finding(about, "smtp", Grade.PROBLEM, words, "stop that program, or choose another smtpPort")
 
 
 async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
@@ -100,14 +102,16 @@ async def _http(endpoint: Endpoint, spool: Path, *, started: bool) -> Finding:
     except (OSError, ValueError) as error:
         return _nobody(about, "http", error, endpoint.port, started=started)
     status = first[9:12]
-    said = printable(first.decode("utf-8", "replace").rstrip("\r\n"), 100) or "without a word"
+    said = printable(first.decode("utf-8", "replace").rstrip("\r\n"), 100) or "it sends nothing"
     # 403 is the answer of a front that listens beyond this host, and so does not accept the name localhost.
     if user is None and b"Server: mailer\r\n" in head and status in {b"200", b"403"}:
         return Finding(about, "http", Grade.OK, "the receiver answers: submitHttp")
     if user is None and status == b"503":
-        return Finding(about, "http", Grade.WARNING, f"answers, and takes nobody: {said}", "see its log")
+        return Finding(
+            about, "http", Grade.WARNING, f"answers, but accepts no clients: {said}", "see its log"
+        )
     whose = f", of user id {user}" if user is not None else ""
-    todo = "end it, or choose another submitHttp.port"
+    todo = "stop that program, or choose another submitHttp.port"
     return Finding(about, "http", Grade.PROBLEM, f"{_ANOTHER}{whose}: {said}", todo)
 
 
@@ -119,7 +123,9 @@ async def _other_family(endpoint: Endpoint, spool: Path) -> Finding | None:
     if not found.found.startswith(_ANOTHER):
         return None
     words = f"{found.found}; applications that are set to localhost may hand it their mail and passwords"
-    return Finding(f"[::1]:{port}", found.what, found.grade, words, "end it, or set them to 127.0.0.1")
+    return Finding(
+        f"[::1]:{port}", found.what, found.grade, words, "stop that program, or set them to 127.0.0.1"
+    )
 
 
 @asynccontextmanager
@@ -185,8 +191,8 @@ async def _monitor(port: int, *, started: bool) -> Finding:
         health = msgspec.json.decode(body, type=_Health)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         first = head.partition(b"\r\n")[0].decode("utf-8", "replace")
-        words = f"another program answers: {printable(first, 100) or 'without a word'}"
-        todo = "stop that one, or choose another healthCheckPort"
+        words = f"another program answers: {printable(first, 100) or 'it sends nothing'}"
+        todo = "stop that program, or choose another healthCheckPort"
         return Finding(about, "health", Grade.PROBLEM, words, todo)
     complaints = [f"{name}: {each.message}" for name, each in health.checks.items() if each.status != "ok"]
     if health.status == "ok":

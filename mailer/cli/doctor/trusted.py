@@ -52,8 +52,12 @@ def _finding(about: str, trusted: TrustedNetwork, user: User | None, config: Con
         "one of them: programs of this host, a container's published port, a NAT"
     )
     if not is_private(found):
-        return Finding(about, "trusted", Grade.WARNING, words, "name addresses that are yours for good")
+        return Finding(
+            about, "trusted", Grade.WARNING, words, "name only addresses that are permanently yours"
+        )
     if anyone or not (limits or config.rate_limits.enabled):
-        todo = f"a user of its own: mailer user add {shlex.quote(name)} --allow ADDRESS --max-per-hour N"
+        todo = (
+            f"give it a separate user: mailer user add {shlex.quote(name)} --allow ADDRESS --max-per-hour N"
+        )
         return Finding(about, "trusted", Grade.WARNING, words, todo)
     return Finding(about, "trusted", Grade.OK, words, always_shown=True)
