@@ -402,7 +402,9 @@ def test_a_cursor_that_cannot_be_decoded_has_the_ledger_told_again_and_never_les
         told.write("sent", "c@x.example")
         assert told.round()
         assert names(made.taken)[3:] == ["sent c@x.example"]
-        assert status.as_text(status.status_of(CONFIG, told.spool, told.now)).startswith("all is told")
+        assert status.as_text(status.status_of(CONFIG, told.spool, told.now)).startswith(
+            "all events are delivered"
+        )
 
 
 def test_a_cursor_that_is_damaged_while_a_runner_tells_is_no_other_case(spool_path: Path) -> None:
@@ -433,7 +435,7 @@ def test_a_cursor_that_cannot_be_read_is_an_error_until_it_can_be(spool_path: Pa
         shown = status.status_of(CONFIG, told.spool, told.now)
         assert shown.failures
         assert f"{file} cannot be read: " in status.as_text(shown)
-        assert "all is told" not in status.as_text(shown)
+        assert "all events are delivered" not in status.as_text(shown)
         assert file.is_symlink()
         assert names(made.taken) == ["sent a@x.example"]
         elsewhere.rename(file)
@@ -599,7 +601,7 @@ def test_runs_by_cron_alone_tell_everything_and_every_command_says_how_it_goes(r
         assert [(event["queueId"], event["event"], event["dsn"]) for event in made.taken] == [
             (first, "bounced", "5.1.1")
         ]
-        assert relay.mailer("events", "status").stdout.startswith("all is told\n")
+        assert relay.mailer("events", "status").stdout.startswith("all events are delivered\n")
         assert relay.mailer("events", "replay", "--since", "1h").returncode == 0
         assert json.loads(relay.mailer("events", "status", "--json").stdout)["waiting"] == 1
         relay.mailer_send("--once")

@@ -85,9 +85,9 @@ def test_a_run_after_the_outage_tells_what_the_runs_in_it_have_lost_as_a_gap(
     done = spooled.mailer_send("--once", under=(*full(spooled), "sh", str(steps)))
     during, after, log = re.split(r"exit \d\n", done.stdout)
     assert re.findall(r"exit (\d)\n", done.stdout) == ["1", "0"], done
-    assert "all is told\nevents since " in during
+    assert "all events are delivered\nevents since " in during
     assert "are lost until the ledger can be written again" in during
-    assert "all is told\nlast taken " in after
+    assert "all events are delivered\nlast taken " in after
     assert "gap: events between " in after
     (event,) = map(json.loads, told.read_text().splitlines())
     assert event["event"] == "gap"

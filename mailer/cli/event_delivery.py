@@ -80,4 +80,4 @@ async def _guarded(made: Deliverer, log: MailLog) -> bool:
 def _log_error(log: MailLog, error: OSError) -> None:
     why = error.strerror or str(error)
     file = f" ({error.filename})" if isinstance(error.filename, str) else ""
-    log.error("events cannot be told: trouble with the spool", error=f"{why}{file}")
+    log.error("events cannot be delivered: the spool cannot be used", error=f"{why}{file}")

@@ -9,8 +9,8 @@ from mailer.cli.options import examples
 @click.group(
     epilog=examples(
         "mailer events status              how much waits, since when, and why",
-        "mailer events test                one event now, and what the receiver says to it",
-        "mailer events replay --since 2d   tell again what happened since then",
+        "mailer events test                one event now, and what the receiver answers",
+        "mailer events replay --since 2d   deliver again what happened since then",
     ),
     cls=LazyGroup,
     commands_in={
@@ -19,13 +19,13 @@ from mailer.cli.options import examples
         "replay": "mailer.cli.events.replay:replay",
     },
     summaries={
-        "status": "Show how many events wait to be told, since when, and why the receiver did...",
-        "test": "Give the receiver one event of the kind `test`, as `mailer-send` would, and...",
-        "replay": "Have the next run tell everything again that happened since a time, as far...",
+        "status": "Show how many events wait for delivery, since when, and why the receiver did...",
+        "test": "Send the receiver one event of the kind `test`, as `mailer-send` would, and...",
+        "replay": "Have the next run deliver all events since a time again, as far back as the...",
     },
 )
 def events() -> None:
-    """See to events: what `onEvent` is told of mail that was sent, given up or delayed.
+    """Manage events, which tell `onEvent` of mail that was sent, given up or delayed.
 
     `mailer-send` delivers events: after each run, or, with --watch, within a second or two.
     """

@@ -21,7 +21,7 @@ from mailer.spool.layout import LOG
     epilog=examples(
         "mailer events replay --since 2d",
         'mailer events replay --since "2026-11-22 21:45"',
-        "mailer events replay --since 0m         leave out what waits",
+        "mailer events replay --since 0m         skip the waiting events",
     )
 )
 @click.option(
@@ -34,7 +34,7 @@ from mailer.spool.layout import LOG
 @json_of("since, days")
 @config_option
 def replay(*, since: float, as_json: bool) -> Exit:
-    """Have the next run tell everything again that happened since a time, as far back as the ledger goes.
+    """Have the next run deliver all events since a time again, as far back as the ledger goes.
 
     Events keep their ids, so a receiver that remembers them takes none twice. Events that wait for the next
     try after a failure are also delivered by the next run.
@@ -53,6 +53,6 @@ def replay(*, since: float, as_json: bool) -> Exit:
             store.write(at.spool, again)
     shown = clock.rfc3339(since)
     told = {"since": shown, "days": len(cursor.positions)}
-    said = f"what happened since {shown[:19].replace('T', ' ')}Z is told again, from the next run on\n"
+    said = f"the next run delivers the events since {shown[:19].replace('T', ' ')}Z again\n"
     tell(sys.stdout, json_line(told) if as_json else said)
     return Exit.OK

@@ -55,7 +55,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 )
 @config_option
 def status(*, as_json: bool) -> Exit:
-    """Show how many events wait to be told, since when, and why the receiver did not take the last.
+    """Show how many events wait for delivery, since when, and why the receiver did not take the last.
 
     Events are lost when the ledger cannot be written (a full disk), or is removed before they are delivered;
     the last such gap is shown. The exit code is 0 when all events are delivered or about to be, 1 while the
@@ -103,12 +103,14 @@ def status_of(config: Config, spool: Spool, now: float) -> Status:
 def as_text(found: Status) -> str:
     """Return the state as text for people."""
     if not found.enabled:
-        return "nobody is told: onEvent has neither a webhook nor a command\n"
+        return "events are off: onEvent has neither a webhook nor a command\n"
     if not found.began:
-        return "nothing was told yet: mailer-send has not run since onEvent was set\n"
+        return "no event was delivered yet: mailer-send has not run since onEvent was set\n"
     count = f"{found.waiting:,}{' or more' if found.waiting == _MAX_COUNTED else ''}"
     lines = [
-        f"{count} wait, the first since {_second(found.waiting_since)}" if found.waiting else "all is told"
+        f"{count} wait, the first since {_second(found.waiting_since)}"
+        if found.waiting
+        else "all events are delivered"
     ]
     if found.failures and not found.last_try:
         lines = [found.error]

@@ -20,7 +20,7 @@ from mailer.mail.reply import printable
 @json_of("taken, why, id")
 @config_option
 def test(*, as_json: bool) -> Exit:
-    """Give the receiver one event of the kind `test`, as `mailer-send` would, and say what became of it.
+    """Send the receiver one event of the kind `test`, as `mailer-send` would, and print its answer.
 
     Waiting events are not touched. The exit code is 0 when the receiver took the event, 69 when it did not,
     78 when `onEvent` has neither a webhook nor a command.
