@@ -466,7 +466,7 @@ INCIDENTS = (
         ("delivered or not, nobody knows",),
         ("Ask Acme whether they have it",),
     ),
-    Incident("redirected", redirected_to_the_developer, ("redirectAllTo",), ("take that key out",)),
+    Incident("redirected", redirected_to_the_developer, ("redirectAllTo",), ("remove that key",)),
     Incident("no route configured", kept_here, ("it has not left this host",), ("set $.forwardSMTP",)),
     Incident(
         "sent, and not in the inbox", sent_and_not_seen, ("It is Acme's now",), ("ask them for 4bQ7kR2zPq",)
@@ -488,9 +488,9 @@ INCIDENTS = (
     Incident(
         "log deleted, and the timer never ran",
         log_gone_and_timer_never_ran,
-        ("the log has no line of it", "due since", "No runner has taken it since"),
+        ("the log has no line about it", "due since", "No runner has taken it since"),
         ("mailer-send --once by cron",),
-        never=("nothing to do", "no such mail was handed in"),
+        never=("nothing to do", "no such mail was submitted"),
     ),
     Incident(
         "clock far ahead, and the DKIM key is gone",
@@ -547,7 +547,7 @@ INCIDENTS = (
         by_hand=True,
     ),
     Incident(
-        "handed in elsewhere", handed_in_elsewhere, ("no such mail was handed in",), ("mailer log -n 20",)
+        "handed in elsewhere", handed_in_elsewhere, ("no such mail was submitted",), ("mailer log -n 20",)
     ),
     Incident(
         "receiver is not running", receiver_not_started, ("nobody listens there",), ("mailer serve",), DOCTOR

@@ -132,7 +132,7 @@ class Stage:
         for _ in range(_TRIES):
             done = command(*arguments, under=self.clock)
             if done.returncode != os.EX_TEMPFAIL:
-                break  # Else a runner has it in hand just now, and the operator gives the command again.
+                break  # Else a runner has claimed it just now, and the operator gives the command again.
         said = f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
         assert done.returncode in {0, *fine}, said
         return done.returncode

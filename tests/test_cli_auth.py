@@ -65,7 +65,7 @@ def test_a_login_by_device_code_sends_mail_until_the_logout(relay: Relay, tokens
         assert tried.returncode == 0, tried.stdout
         assert "login" in tried.stdout
         status = relay.mailer("auth", "status").stdout
-        assert relay.mailer("auth", "logout", "cloud").stdout == "cloud: its tokens are forgotten\n"
+        assert relay.mailer("auth", "logout", "cloud").stdout == "cloud: its tokens were deleted\n"
         assert "no tokens" in relay.mailer("auth", "logout", "cloud").stdout
         again = relay.mailer("auth", "test", "cloud")
         assert again.returncode == 1
@@ -80,7 +80,7 @@ def test_a_login_by_device_code_sends_mail_until_the_logout(relay: Relay, tokens
     [
         (("login", "nobody"), 66, "those with tokens: cloud"),
         (("test", "plain"), 78, "not of type oauth2"),
-        (("login", "cloud"), 78, "asks no user; try it with mailer auth test cloud"),
+        (("login", "cloud"), 78, "needs no user; try it with mailer auth test cloud"),
         (("logout",), 2, "PROVIDER"),
     ],
 )
@@ -108,14 +108,14 @@ def test_each_of_two_mailboxes_at_one_host_can_be_named_as_it_is_shown(
         one = relay.mailer(*arguments)
         return one.returncode, one.stdout + one.stderr
 
-    none = "no tokens were kept\n"
+    none = "no tokens were stored\n"
     assert done("auth", "logout", "127.0.0.1 #2") == (0, f"127.0.0.1 #2: {none}")
     assert done("auth", "logout", "second@example.com@127.0.0.1") == (0, f"127.0.0.1 #2: {none}")
     assert done("auth", "logout", "127.0.0.1") == (0, f"127.0.0.1: {none}")
     code, said = done("auth", "login", "127.0.0.1 #2")
     assert (code, "mailer auth test '127.0.0.1 #2'" in said) == (78, True), said
     code, said = done("auth", "test", "127.0.0.1:9")
-    assert (code, "several: 127.0.0.1, 127.0.0.1 #2" in said) == (2, True), said
+    assert (code, "several providers: 127.0.0.1, 127.0.0.1 #2" in said) == (2, True), said
     code, said = done("auth", "test", "127.0.0.1 #2")
     assert (code, "127.0.0.1 #2" in said) == (1, True), said
     rows = [json.loads(line)["name"] for line in done("auth", "status", "--json")[1].splitlines()]

@@ -91,7 +91,7 @@ def test_a_filter_that_finds_nothing_says_so_to_people_alone(relay: Relay, week:
     assert week
     done = relay.mailer("log", "--to", "nobody@nowhere.example")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("nothing found\nnext: no such mail was handed in")
+    assert done.stderr.startswith("nothing found\nnext: no such mail was submitted")
     assert told(relay, "--to", "nobody@nowhere.example") == []
     assert relay.mailer("log", "-n", "1").stderr == ""
 

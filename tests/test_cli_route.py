@@ -193,7 +193,7 @@ def test_a_queued_message_is_explained_as_it_stands(relay: Relay) -> None:
         (("--to", ANN), "--from and --to"),
         (("--from", "a b", "--to", ANN), "--from"),
         (("--from", "a@b.example", "--to", "<>"), "--to"),
-        (("--id", "01JD0M3Q", "--to", ANN), "--id goes alone"),
+        (("--id", "01JD0M3Q", "--to", ANN), "--id excludes the other options"),
     ],
 )
 def test_a_wrong_order_is_refused_with_its_fault(relay: Relay, arguments: tuple[str, ...], said: str) -> None:

@@ -33,7 +33,7 @@ def test_a_paused_run_claims_nothing_and_resume_lets_it_go_on(relay: Relay) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(found.place for found in walk(relay.spool).values()) == ["cur", "new"]
     assert relay.mailer("resume").stdout == "resumed\n"
-    assert relay.mailer("resume").stdout == "it was not paused\n"
+    assert relay.mailer("resume").stdout == "sending was not paused\n"
     assert relay.mailer("spool", "ls").stderr == ""
     assert relay.mailer_send().returncode == 0
     assert len(relay.delivered()) == 2

@@ -358,7 +358,7 @@ def test_each_change_of_a_user_says_what_was_done(relay: Relay) -> None:
 
     assert said("add", "plain") == ("added plain\n", "")
     limited, _ = said("add", "shop", "--max-per-day", "9")
-    assert limited.startswith("added shop\nlimits count from the receiver's next start or reload")
+    assert limited.startswith("added shop\nlimits take effect at the receiver's next start or reload")
     assert said("passwd", "shop") == ("changed the password of shop\n", "")
     for note, *allowed in (("added cron;", "--allow", "*"), ("changed the token of cron;",)):
         token, told = said("token", "cron", *allowed)

@@ -125,7 +125,7 @@ def test_what_counts_after_a_restart_alone_is_said(relay: Relay, tmp_path: Path)
         assert done.returncode == 0, done.stdout
         assert "restart it for submitSocket, smtpPort\n" in done.stdout
         assert "restart it for healthCheckPort" in done.stdout
-        assert "where to listen changes with the next start" in receiver.output()
+        assert "the changed listen addresses take effect only after a restart" in receiver.output()
         old, new = ({"Authorization": f"Bearer {t}"} for t in (ADMIN_TOKEN, "another-token-that-is-good"))
         assert ask(relay.http_port, "/admin/config", headers=old).status in {401, 403}
         assert ask(relay.http_port, "/admin/config", headers=new).status == 200

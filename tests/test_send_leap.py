@@ -80,7 +80,7 @@ def test_what_waits_for_the_clock_is_told_and_done_once_the_operator_trusts_it(r
         assert guard["grade"] == "warning"
         assert "mailer spool trust-clock" in guard["todo"]
         trusted = relay.mailer("spool", "trust-clock", under=at(2))
-        assert "the clock is believed from now on" in trusted.stdout
+        assert "the clock is trusted from now on" in trusted.stdout
         doctor = relay.mailer("doctor", "--offline", "--json", under=at(2))
         guard = next(each for each in map(json.loads, doctor.stdout.splitlines()) if each["what"] == "guard")
         assert guard["grade"] == "ok"

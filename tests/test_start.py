@@ -146,7 +146,7 @@ def test_a_port_that_another_program_has_is_named(relay: Relay, free_port: int) 
         other = relay.port
         relay.configure({"smtpPort": free_port, "listeners": [{"port": other}]})
         done = relay.mailer("serve")
-        assert f"mailer serve runs already, on this spool (pid {first.pid};" in done.stderr
+        assert f"mailer serve is already running on this spool (pid {first.pid};" in done.stderr
     assert done.returncode == 69
     assert f"cannot listen on 127.0.0.1:{other}: Address already in use" in done.stderr
 
@@ -158,5 +158,5 @@ def test_a_spool_that_a_service_cannot_make_is_no_restart_loop(service: Relay) -
     shutil.chown(service.config, NOBODY.pw_uid)
     done = service.mailer("serve", under=("setpriv", f"--reuid={NOBODY.pw_uid}", "--clear-groups"))
     assert done.returncode == 78
-    assert f"$.spoolDir: {service.spool} is not there, and user nobody cannot make it" in done.stderr
+    assert f"$.spoolDir: {service.spool} does not exist, and user nobody cannot create it" in done.stderr
     assert "/var/spool/mailer" in done.stderr

@@ -248,7 +248,7 @@ def test_the_list_is_shown_completed_and_carried_to_another_host(relay: Relay, t
     assert removed.returncode == 66
     assert "not on the list: x@example.org" in removed.stderr
     again = relay.mailer("suppress", "import", "-", given=listed)
-    assert again.stdout == "1 added, 2 were there, 0 lines refused\n"
+    assert again.stdout == "1 added, 2 replaced, 0 lines refused\n"
     assert relay.mailer("suppress", "ls", "--json").stdout == listed
     assert relay.mailer("suppress", "add", "nobody").returncode == 2
     assert relay.mailer("spool", "fsck").returncode == 0

@@ -32,8 +32,8 @@ _REFUSED = frozenset({"rejected", "limited", "login-failed"})
 _MESSAGES = 3
 """The number of messages whose state is printed, the newest."""
 _NEVER_CAME = (
-    "next: no such mail was handed in to this relay in that time. See what was: mailer log -n 20; whether it "
-    "can be reached: mailer doctor; else the application's own log says where it sends"
+    "next: no such mail was submitted to this relay in that time. To see what was: mailer log -n 20; to "
+    "check that it can be reached: mailer doctor; else see in the application's own log where it sends"
 )
 
 
@@ -96,8 +96,8 @@ class Afterword:
         self._ids = dict.fromkeys(islice(meant, _MESSAGES))
         if self._ids:
             yield (
-                "the log has no line of it: files in log/ of the spool were removed, or could not be written "
-                "(`mailer doctor`); the message itself is there"
+                "the log has no line about it: files in log/ of the spool were removed, or could not be "
+                "written (`mailer doctor`); the message itself is there"
             )
             yield from self._stand(at)
 
@@ -108,8 +108,8 @@ class Afterword:
         if self._redirected and (to := config.redirect_all_to):
             yield (
                 f"next: all mail goes to {to} instead of its recipients (redirectAllTo), for staging: "
-                "if this is none, take that key out, then: mailer reload; what came until then was for "
-                f"{to} alone, so have its application hand it in again"
+                "if this is no staging system, remove that key, then: mailer reload; mail accepted until "
+                f"then goes to {to} only, so have its application submit it again"
             )
 
     def _was_refused(self) -> Iterator[str]:

@@ -31,7 +31,7 @@ from mailer.mail.reply import printable
 )
 @config_option
 def config() -> None:
-    """Look at the configuration."""
+    """Check and show the configuration."""
     end_with_the_pipe()
 
 

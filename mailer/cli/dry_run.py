@@ -131,12 +131,14 @@ def _course(standing: Standing, way: Way, config: Config) -> Course:
 def _describe(one: Taken, courses: Sequence[Course]) -> str:
     entry = one.seen.entry
     if entry is None:
-        return f"would be put away as unreadable: {one.seen.reason}"
+        return f"would be moved to corrupt/ as unreadable: {one.seen.reason}"
     sender = words.address(entry.envelope.sender)
     if one.objection:
         return f"{sender}: would be held: {one.objection}"
     if not one.due:
-        return f"{sender}: nobody is to be tried; it would be put where its journal says it belongs"
+        return (
+            f"{sender}: no recipient is to be tried; it would be moved to where its journal says it belongs"
+        )
     ways: dict[Course, list[str]] = {}
     for course in courses:
         ways.setdefault(replace(course, address=""), []).append(words.address(course.address))

@@ -115,7 +115,7 @@ def _reply(text: str) -> Reply:
 
 def _note(phase: Phase, reading: Reading) -> str:
     if phase is Phase.RCPT and reading.about is About.TRANSACTION:
-        return "those left over follow in another transaction at once"
+        return "the other recipients follow immediately in another transaction"
     if reading.about is About.QUOTA:
         return f"the provider is paused for {reading.pause:.0f} s"
     return ""
@@ -123,7 +123,7 @@ def _note(phase: Phase, reading: Reading) -> str:
 
 def _doubt(text: str) -> str:
     if text.startswith("HTTP 5"):
-        return "once the request was sent whole, the mail is uncertain: it may have been delivered"
+        return "once the request was sent completely, the mail is uncertain: it may have been delivered"
     return ""
 
 

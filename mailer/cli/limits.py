@@ -35,7 +35,7 @@ def limits(*, as_json: bool) -> None:
     with workplace() as place:
         found = uses(place.config, place.spool, place.log)
     if not as_json and found is None:
-        sys.stdout.write("nobody is limited: rateLimits is off, and no user has limits\n")
+        sys.stdout.write("there are no limits: rateLimits is off, and no user has any\n")
         return
     for use in found or ():
         if as_json:

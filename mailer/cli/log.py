@@ -76,7 +76,7 @@ MOMENT = click.types.FuncParamType(_moment)
         "mailer log -n 50",
     )
 )
-@click.option("-f", "--follow", is_flag=True, help="Stay, and print lines as they are written.")
+@click.option("-f", "--follow", is_flag=True, help="Keep running, and print new lines as they are written.")
 @click.option("--id", "message_id", type=MessageId(delivered=True), metavar="ID", help="Of this message.")
 @click.option("--to", metavar="TEXT", help="With a recipient whose address contains this.")
 @click.option("--from", "sender", metavar="TEXT", help="Whose sender contains this; '<>' is the null sender.")
@@ -152,7 +152,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
             search.follow(name, as_json=as_json)
         said = after.lines(at) if after else []
     if message_id and not known:
-        raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has nothing of such a message")
+        raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has no line about such a message")
     if not known and not as_json and lines != 0:
         # People would wonder whether the search ran at all; a program counts the lines.
         sys.stderr.write("nothing found\n")

@@ -34,10 +34,10 @@ from mailer.spool.layout import NotMade, Spool
     "--port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Listen here instead of at healthCheckPort; 0 lets the system choose, and a line says which.",
+    help="Listen on this port instead of healthCheckPort; 0 lets the system choose, and the log names it.",
 )
 @click.option(
-    "--link", "only_link", is_flag=True, help="Print the address that logs in at the page, and end."
+    "--link", "only_link", is_flag=True, help="Print the URL that opens the page and logs in, and exit."
 )
 @log_format_option
 @config_option

@@ -186,7 +186,7 @@ class _Observer:
         }
         restart = tuple(key for key, differs in changed.items() if differs)
         if restart:
-            log.warning("what changes with the next start, not now", keys=", ".join(restart))
+            log.warning("these changed keys take effect only after a restart", keys=", ".join(restart))
         service.log.notice("the configuration was read again")
         self._entry.read_again(restart=restart)
         return True

@@ -42,7 +42,7 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:
-            log.error("stopped: the spool cannot be worked with", error=stopped.strerror)
+            log.error("stopped: the spool cannot be used", error=stopped.strerror)
             return Exit.TEMPORARY
         heartbeat.set(runner.tally)
     if deliverer:

@@ -23,7 +23,7 @@ _OURS = (
     ),
     Refusal(
         r"4\.7\.1 \d+ of \d+ messages in ",
-        "a limit on messages is reached, which the reply names; it slides, so room comes back one by one",
+        "a limit on messages is reached, which the reply names; it slides, so more are allowed one by one",
         "wait, or raise that key (mailer limits shows who has used what), then: mailer reload",
     ),
     Refusal(

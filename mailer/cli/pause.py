@@ -19,7 +19,9 @@ from mailer.spool.state import pause as flag
         'mailer pause --reason "the provider asked us to"',
     )
 )
-@click.option("--reason", default="", metavar="TEXT", help="For whoever wonders why nothing is sent.")
+@click.option(
+    "--reason", default="", metavar="TEXT", help="Shown with the pause, to explain why nothing is sent."
+)
 @json_option
 @config_option
 def pause(*, reason: str, as_json: bool) -> None:
@@ -33,7 +35,7 @@ def pause(*, reason: str, as_json: bool) -> None:
         began = flag.pause(at.spool, time.time(), at.operator, reason)
         if began:
             at.log.message("paused", id="", by=at.operator, reason=reason)
-    said = "paused; `mailer resume` ends it\n" if began else "it was paused already\n"
+    said = "paused; `mailer resume` ends it\n" if began else "sending was paused already\n"
     tell(sys.stdout, json_line({"paused": True, "changed": began}) if as_json else said)
 
 
@@ -53,5 +55,5 @@ def resume(*, as_json: bool) -> None:
         ended = flag.resume(at.spool)
         if ended:
             at.log.message("resumed", id="", by=at.operator)
-    said = "resumed\n" if ended else "it was not paused\n"
+    said = "resumed\n" if ended else "sending was not paused\n"
     tell(sys.stdout, json_line({"paused": False, "changed": ended}) if as_json else said)

@@ -107,7 +107,7 @@ def system_words(error: OSError) -> str:
     from resource import RLIMIT_NOFILE, getrlimit  # noqa: PLC0415 - as above
 
     most = getrlimit(RLIMIT_NOFILE)[0]
-    return f"{said}; this program may have {most}: raise `ulimit -n`, or LimitNOFILE= of its unit"
+    return f"{said}; this program may open {most} files: raise `ulimit -n`, or LimitNOFILE= of its unit"
 
 
 def _complain(name: str, text: str) -> None:

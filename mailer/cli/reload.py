@@ -54,7 +54,7 @@ def reload(*, as_json: bool) -> Exit:
         before = running(at.spool)
         if not before:
             raise Failure(
-                Exit.UNAVAILABLE, f"no program that stays runs on {at.spool.path}: there is nothing to reload"
+                Exit.UNAVAILABLE, f"no long-running program uses {at.spool.path}: there is nothing to reload"
             )
         code = Exit.OK
         for program, words, good in _signalled(at.spool, before):
@@ -108,6 +108,6 @@ def _outcome(now: Program | None) -> tuple[str, bool]:
     if now is None:
         return "has ended", False
     if now.trouble:
-        return f"goes on with the configuration it had: {now.trouble}", False
+        return f"keeps its old configuration: {now.trouble}", False
     after = f"; restart it for {', '.join(now.restart)}" if now.restart else ""
     return f"read {now.config} again{after}", True

@@ -35,13 +35,15 @@ def main() -> NoReturn:
 @click.option(
     "--once", "mode", flag_value=ONCE, default=True, help="Work until nothing is ready (the default)."
 )
-@click.option("--watch", "mode", flag_value=WATCH, help="Stay, and take new mail up as it arrives.")
-@click.option("--dry-run", "mode", flag_value=DRY_RUN, help="Say what would be tried, and touch nothing.")
+@click.option("--watch", "mode", flag_value=WATCH, help="Keep running, and deliver new mail as it arrives.")
+@click.option(
+    "--dry-run", "mode", flag_value=DRY_RUN, help="Print what would be tried, without touching anything."
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Try at most N messages; not with --watch."
 )
 @click.option("--max-seconds", type=DURATION, metavar="TIME", help="Begin nothing after this time (90, 5m).")
-@click.option("-v", "--verbose", is_flag=True, help="Say what becomes of each message; --watch always does.")
+@click.option("-v", "--verbose", is_flag=True, help="Log the result for each message; --watch always does.")
 @json_of("with --dry-run: id, why, sender, attempt, recipients")
 @click.version_option(__version__, prog_name="mailer-send")
 @log_format_option
@@ -60,9 +62,9 @@ def send(*, parent: int | None, verbose: bool, as_json: bool, **asked: object) -
     """
     order = Order(**asked)  # type: ignore[arg-type]  # click has converted the values to the types declared above
     if order.mode == WATCH and order.limit is not None:
-        raise click.UsageError("--limit is for one run; --watch has no end")
+        raise click.UsageError("--limit cannot be used with --watch")
     if as_json and order.mode != DRY_RUN:
-        raise click.UsageError("--json goes with --dry-run")
+        raise click.UsageError("--json is for --dry-run only")
     from mailer.cli import sending  # noqa: PLC0415 - --help and a wrong option need none of it
 
     if order.mode == DRY_RUN:

@@ -16,7 +16,7 @@ from mailer.cli.options import config_option, examples, log_format_option, paren
     "--port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="Listen here instead of at smtpPort; 0 lets the system choose, and a line says which.",
+    help="Listen on this port instead of smtpPort; 0 lets the system choose, and the log names it.",
 )
 @log_format_option
 @config_option

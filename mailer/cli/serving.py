@@ -191,7 +191,7 @@ class Reloader:
         settings = replace(settings, identity=old.settings.identity)
         restart = []
         if (settings.host, settings.endpoints) != (old.settings.host, old.settings.endpoints):
-            old.store.log.warning("where to listen changes with the next start, not now")
+            old.store.log.warning("the changed listen addresses take effect only after a restart")
             now, then = loaded.config, self._config
             restart += [
                 key
@@ -204,13 +204,13 @@ class Reloader:
                 if changed
             ]
         if settings.terms != old.settings.terms:
-            old.store.log.warning("the terms at smtpPort change with the next start, not now")
+            old.store.log.warning("the changed smtpTls and smtpAuth take effect only after a restart")
             restart += ["smtpTls", "smtpAuth"]
         if loaded.config.smtp_port != self._config.smtp_port:
-            old.store.log.warning("where to listen changes with the next start, not now")
+            old.store.log.warning("the changed listen addresses take effect only after a restart")
             restart.append("smtpPort")
         if loaded.config.spool_dir != old.store.spool.path:
-            old.store.log.warning("where the spool is changes with the next start, not now")
+            old.store.log.warning("the changed spoolDir takes effect only after a restart")
             restart.append("spoolDir")
         self._restart = tuple(restart)
         certificate = receiver.certificate(loaded.config, old.store.log)
@@ -268,7 +268,7 @@ def _holder(spool: Spool) -> str:
     with suppress(OSError):
         for each in running(spool):
             if each.name == "mailer serve":
-                return f"{each.name} runs already, on this spool (pid {each.pid}; see `mailer reload`)"
+                return f"{each.name} is already running on this spool (pid {each.pid}; see `mailer reload`)"
     return "Another program listens there, which `ss -ltnp` names"
 
 

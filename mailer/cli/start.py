@@ -62,14 +62,14 @@ def _spool(config: Config) -> Iterator[Problem]:
         parent = printable(str(path.parent))
         yield Problem(
             "$.spoolDir",
-            f"its directory {parent} is not there, and no program makes that one; type: "
+            f"its directory {parent} does not exist, and no program creates it; type: "
             f"mkdir -p {shlex.quote(parent)}",
         )
     elif not path.exists() and not _may(path.parent, os.W_OK | os.X_OK):
         yield Problem(
             "$.spoolDir",
-            f"{printable(str(path))} is not there, and user {user()} cannot make it; a service's spool is "
-            '"/var/spool/mailer", which systemd-tmpfiles makes (scripts/install)',
+            f"{printable(str(path))} does not exist, and user {user()} cannot create it; a service's spool "
+            'is "/var/spool/mailer", which systemd-tmpfiles creates (scripts/install)',
         )
 
 
@@ -153,7 +153,7 @@ def _sockets(config: Config) -> Iterator[Problem]:
                 writable = _may(directory, os.W_OK | os.X_OK)
         except FileNotFoundError:
             todo = f"type, as root: install -d -o {user()} {shown}"
-            yield Problem(key, f"its directory {shown} is not there; {todo}")
+            yield Problem(key, f"its directory {shown} does not exist; {todo}")
         except OSError as error:
             yield Problem(key, f"its directory {shown} cannot be used: {error.strerror}")
         else:

@@ -29,7 +29,7 @@ _for_option = click.option("--for", "lasting", type=DURATION, metavar="TIME", he
     epilog=examples(
         'mailer suppress add bob@example.net --reason "unsubscribed"',
         "mailer suppress add example.org --for 30d          a whole domain, for a month",
-        "mailer suppress ls                                 who, since when, by whom, why",
+        "mailer suppress ls                                 which, since when, by whom, why",
         "mailer suppress rm bob@example.net",
         "mailer suppress import unsubscribed.txt",
     ),
@@ -43,7 +43,7 @@ _for_option = click.option("--for", "lasting", type=DURATION, metavar="TIME", he
 )
 @config_option
 def suppress() -> None:
-    """Look after the suppression list: addresses and domains that get no mail from any sender.
+    """Manage the suppression list: addresses and domains that get no mail from any sender.
 
     Mail for them is accepted but not sent: such recipients bounce with 550 5.7.1 when a runner tries the
     message, the sender is notified as for any bounce, and the other recipients get the mail. Notifications
@@ -97,7 +97,7 @@ def import_list(file: BinaryIO, reason: str, lasting: float | None, *, as_json: 
     if as_json:
         tell(sys.stdout, json_line({"added": added, "replaced": replaced, "refused": refused}))
     else:
-        tell(sys.stdout, f"{added:,} added, {replaced:,} were there, {refused:,} lines refused\n")
+        tell(sys.stdout, f"{added:,} added, {replaced:,} replaced, {refused:,} lines refused\n")
     return Exit.DATA if refused else Exit.OK
 
 
@@ -105,7 +105,7 @@ def import_list(file: BinaryIO, reason: str, lasting: float | None, *, as_json: 
     epilog=examples("mailer suppress ls", "mailer suppress ls example.net", "mailer suppress ls --json")
 )
 @click.argument("part", default="", metavar="[TEXT]")
-@json_of("address, at, by, reason, until, awaits (a second refusal, from then on; empty: it counts)")
+@json_of("address, at, by, reason, until, awaits (a second refusal, from then on; empty: in effect)")
 @config_option
 def ls(part: str, *, as_json: bool) -> None:
     """List the entries whose address contains TEXT: since when, by whom, why, and until when.
@@ -193,7 +193,7 @@ def _row(line: bytes) -> dict[str, str]:
 def suspicion(entry: Entry) -> str:
     """Explain why an entry does not take effect yet."""
     told = f"{entry.address}  not yet: refused at {_second(entry.at)} by {entry.by}: {entry.reason}"
-    return f"{told}; it counts once that happens again after {_second(entry.awaits)}"
+    return f"{told}; it takes effect if that happens again after {_second(entry.awaits)}"
 
 
 def _key(text: str) -> str:

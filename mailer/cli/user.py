@@ -28,7 +28,7 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
     epilog=examples(
         "mailer user add shop --allow shop.example.com --max-per-hour 100",
         "mailer user token shop                  a random token in place of a password",
-        "mailer user allow crm welcome@example.com     it may send as that one, too",
+        "mailer user allow crm welcome@example.com     allow it another sender",
         "mailer user ls",
     ),
     cls=LazyGroup,
@@ -38,7 +38,7 @@ _NO_LIMIT = click.IntRange(0, 1_000_000_000)
 )
 @config_option
 def user() -> None:
-    """Look after the users file: more logins, each with its own rights.
+    """Manage the users file: more logins, each with its own rights.
 
     Passwords are stored as hashes, so these users log in with PLAIN or LOGIN; CRAM-MD5, which needs the
     password itself, works only for the configuration's own login. The receiver applies a change within a
@@ -88,7 +88,7 @@ def add(
     _say(f"added {printable(name)}", {"name": name, "action": "added"}, as_json=as_json)
     if not as_json and (max_per_hour, max_per_day) != (None, None):
         sys.stdout.write(
-            "limits count from the receiver's next start or reload (systemctl reload mailer, or SIGHUP)\n"
+            "limits take effect at the receiver's next start or reload (systemctl reload mailer, or SIGHUP)\n"
         )
 
 
@@ -113,7 +113,7 @@ def passwd(name: str, *, as_json: bool) -> None:
     "allowed",
     multiple=True,
     metavar="PATTERN",
-    help="Add the user if it is not there: an address, a domain or * that it may send as; may be repeated.",
+    help="Add the user if it does not exist: an address, a domain or * that it may send as; may be repeated.",
 )
 @json_of("name, action, token")
 @config_option
@@ -138,7 +138,7 @@ def token(name: str, allowed: tuple[str, ...], *, as_json: bool) -> None:
         return
     # Print only the token on standard output, so that it can be redirected to a file.
     done = "changed the token of" if known else "added"
-    sys.stderr.write(f"{done} {printable(name)}; its token, which is shown this once:\n")
+    sys.stderr.write(f"{done} {printable(name)}; its token, which is shown only this once:\n")
     sys.stderr.flush()
     sys.stdout.write(f"{made}\n")
 
@@ -192,7 +192,7 @@ def deny(name: str, patterns: tuple[str, ...], *, as_json: bool) -> None:
         if not left:
             raise Failure(
                 Exit.USAGE,
-                f"{printable(name)} could send as nobody then; to end its login: mailer user rm NAME",
+                f"{printable(name)} would have no sender left; to remove its login: mailer user rm NAME",
             )
         users[name] = msgspec.structs.replace(users[name], allowed_senders=left)
     _say_senders(name, left, as_json=as_json)
@@ -303,7 +303,9 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 def _new_password() -> str:
     password = _password("New password", confirm=True)
     if len(password) < 8:
-        raise Failure(Exit.USAGE, "a password has 8 characters at least; `mailer user token` makes good ones")
+        raise Failure(
+            Exit.USAGE, "a password needs at least 8 characters; `mailer user token` makes good ones"
+        )
     if len(password.encode()) > hashes.MAX_PASSWORD or not password.isprintable():
         raise Failure(Exit.USAGE, f"a password is printable and at most {hashes.MAX_PASSWORD} octets")
     return password

@@ -127,7 +127,7 @@ class Watch:
         with suppress(OSError):
             provider_state.end_pauses(self._spool, datetime.fromtimestamp(time.time(), UTC))
         if restart:
-            log.warning("where the spool is changes with the next start, not now")
+            log.warning("the changed spoolDir takes effect only after a restart")
         log.notice("the configuration was read again")
         entry.read_again(restart=restart)
 

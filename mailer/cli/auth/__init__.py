@@ -9,9 +9,9 @@ from mailer.cli.options import examples
 @click.group(
     epilog=examples(
         "mailer auth status          every provider with tokens: until when, and what is wrong",
-        "mailer auth login cloud     log in by a code that is entered in any browser",
+        "mailer auth login cloud     log in with a code that is entered in any browser",
         "mailer auth test cloud      ask for a new token and log in with it; no mail is sent",
-        "mailer auth logout cloud    forget the tokens that are kept here",
+        "mailer auth logout cloud    delete the tokens that are stored here",
     ),
     cls=LazyGroup,
     commands_in={
@@ -24,11 +24,11 @@ from mailer.cli.options import examples
         "status": "Show every provider with tokens: how it logs in, until when, and what was...",
         "login": "Log in as a user, for a provider whose grant is `deviceCode`.",
         "test": "Ask for a new token and log in with it, as a run would; no mail is sent.",
-        "logout": "Forget the tokens that are kept here.",
+        "logout": "Delete the tokens that are stored here.",
     },
 )
 def auth() -> None:
-    """Log in to providers whose `auth` is of type oauth2, and see how that goes.
+    """Log in to providers whose `auth` is of type oauth2, and show the state of their tokens.
 
     PROVIDER is the name that `mailer providers` shows first, or USERNAME@HOST.
     """

@@ -78,7 +78,9 @@ def chosen(config: Config, name: str) -> Provider:
         [(label, one)] = with_tokens.items()
         return msgspec.structs.replace(one, name=label)
     if with_tokens:
-        raise Failure(Exit.USAGE, printable(f"{name} is the address of several: {', '.join(with_tokens)}"))
+        raise Failure(
+            Exit.USAGE, printable(f"{name} is the address of several providers: {', '.join(with_tokens)}")
+        )
     if found:
         why = "logs in without tokens: its auth is not of type oauth2"
         raise Failure(Exit.CONFIG, printable(f"{name} {why}"))
@@ -195,10 +197,10 @@ async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
 
 @click.command(epilog=examples("mailer auth logout cloud"))
 @provider_argument
-@json_of("name, forgotten (were there any?)")
+@json_of("name, forgotten (true if there were any)")
 @config_option
 def logout(name: str, *, as_json: bool) -> None:
-    """Forget the tokens that are kept here.
+    """Delete the tokens that are stored here.
 
     With a grant that needs no user, the next mail gets new tokens; with `deviceCode`, mail waits until
     `mailer auth login`. To withdraw the consent of the user or the administrator, go to the provider.
@@ -210,6 +212,6 @@ def logout(name: str, *, as_json: bool) -> None:
             there = asyncio.run(source.forget())
         except TokenTrouble as trouble:
             raise Failure(Exit.TEMPORARY, trouble.text) from trouble
-    told = "its tokens are forgotten" if there else "no tokens were kept"
+    told = "its tokens were deleted" if there else "no tokens were stored"
     row = {"name": provider.label, "forgotten": there}
     tell(sys.stdout, json_line(row) if as_json else printable(f"{provider.label}: {told}") + "\n")

@@ -46,7 +46,7 @@ def login(name: str, *, as_json: bool) -> None:
         provider = chosen(at.config, name)
         assert provider.oauth is not None
         if provider.oauth.grant is not Grant.DEVICE_CODE:
-            why = f"its grant, {provider.oauth.grant}, asks no user; try it with mailer auth test"
+            why = f"its grant, {provider.oauth.grant}, needs no user; try it with mailer auth test"
             raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {shlex.quote(provider.label)}"))
         try:
             asyncio.run(_log_in(provider, at, as_json=as_json))
@@ -76,7 +76,7 @@ async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
     at.log.provider(provider.label, "closed", f"logged in by {at.operator}")
     done = {"event": "done", "provider": provider.label}
     test = f"mailer auth test {shlex.quote(provider.label)}"
-    said = f"{provider.label}: logged in; whether mail may be sent shows {test}"
+    said = f"{provider.label}: logged in; to check that mail can be sent: {test}"
     tell(sys.stdout, json_line(done) if as_json else printable(said) + "\n")
 
 
@@ -87,5 +87,5 @@ def _shown(provider: Provider, prompt: Prompt, *, as_json: bool) -> str:
     user = printable(provider.username, 320)
     return (
         f"Open {prompt.url} in a browser, log in as {user}, and enter the code\n\n    {prompt.code}\n\n"
-        f"It holds for {words.duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
+        f"It is valid for {words.duration(prompt.holds)}. Waiting for you (Ctrl-C ends it) ...\n"
     )

@@ -44,7 +44,7 @@ _OWN, _SYSTEM = Path("config.json"), Path("/etc/mailer/config.json")
     "named",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The file to write: /etc/mailer/config.json as root, else ./config.json. It must not be there yet.",
+    help="The file to write: /etc/mailer/config.json as root, else ./config.json. It must not exist yet.",
 )
 @json_option
 def init(*, named: Path | None, as_json: bool, **given: object) -> None:
@@ -61,7 +61,7 @@ def init(*, named: Path | None, as_json: bool, **given: object) -> None:
     if target.exists():
         raise Failure(
             Exit.CANNOT_CREATE,
-            f"{target} is there already: edit it, move it away, or name another with --config FILE",
+            f"{target} exists already: edit it, move it away, or name another with --config FILE",
         )
     asked = answers.Given(**given)  # type: ignore[arg-type]  # click has converted them to these types
     answered = answers.ask(asked, privileged=os.geteuid() == 0)

@@ -47,7 +47,7 @@ def tell(target: Path, answers: Answers, password: str, *, as_json: bool) -> Non
         + "\nNext\n\n"
         + _start(target, f"{command} up{named}")
         + f"  {command} test{named} --to {quote(answers.sender)}\n"
-        "      a real mail to yourself, watched to the end\n"
+        "      a real mail to yourself, followed to the remote server's reply\n"
         "\nconfig.example.json lists every key.\n"
     )
 

@@ -14,7 +14,7 @@ from mailer.cli.setup import workplace
 
 @click.group(
     epilog=examples(
-        "mailer providers                 who is used, in which order, and what was wrong last",
+        "mailer providers                 which are used, in which order, and the last trouble",
         "mailer providers --json          one object a line",
         "mailer providers reset primary   try it again now",
     ),
@@ -26,7 +26,7 @@ from mailer.cli.setup import workplace
 @config_option
 @click.pass_context
 def providers(context: click.Context, *, as_json: bool) -> None:
-    """Show the providers in the order in which they are tried, and how each does.
+    """Show the providers in the order in which they are tried, and the state of each.
 
     In use: the provider gets mail. Paused: it failed, and gets no mail until the time shown; its mail goes to
     the next provider, or waits, and nothing bounces. On trial: the next message tries it again. With --json
@@ -37,7 +37,7 @@ def providers(context: click.Context, *, as_json: bool) -> None:
     """
     if context.invoked_subcommand:
         if as_json:
-            raise click.UsageError("--json goes with the list")
+            raise click.UsageError("--json is for the list alone")
         return
     from mailer.cli.keeping import say_what_keeps  # noqa: PLC0415 - not needed for `reset`
     from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
@@ -48,7 +48,7 @@ def providers(context: click.Context, *, as_json: bool) -> None:
         say_what_keeps(at.config, at.spool)
         rows = listing(at.config, at.spool, now)
         if not rows and not as_json:
-            sys.stdout.write("no provider is in use: forwardSMTP is off, or there is none\n")
+            sys.stdout.write("no provider is in use: forwardSMTP is off, or none is configured\n")
         sys.stdout.writelines(as_line(row) if as_json else as_text(row) for row in rows)
         limited = domains(at.config, at.spool)
         sys.stdout.writelines(as_line(row) if as_json else domains_text(row) for row in limited)

@@ -47,7 +47,11 @@ class Order:
 @click.option("--from", "sender", default="", metavar="ADDRESS", help="The envelope sender; '<>': a bounce.")
 @click.option("--to", multiple=True, metavar="ADDRESS", help="A recipient; may be given several times.")
 @click.option(
-    "--user", default="", metavar="NAME", shell_complete=candidates.users, help="The login; none: nobody's."
+    "--user",
+    default="",
+    metavar="NAME",
+    shell_complete=candidates.users,
+    help="The login that submits the mail; without it, none.",
 )
 @click.option("--id", "message_id", metavar="ID", type=MessageId(), help="Explain a queued message instead.")
 @click.argument("file", type=click.File("rb"), required=False)
@@ -91,10 +95,12 @@ def route(**asked: object) -> None:
 def _check(order: Order) -> None:
     if order.message_id:
         if order.sender or order.to or order.user or order.file:
-            raise click.UsageError("--id goes alone: sender, recipients and header are those of the message")
+            raise click.UsageError(
+                "--id excludes the other options: sender, recipients and header are those of the message"
+            )
         return
     if not (order.sender and order.to):
-        raise click.UsageError("Say --from and --to, or --id.")
+        raise click.UsageError("Give --from and --to, or --id.")
     for option, address in (("--from", order.sender), *(("--to", each) for each in order.to)):
         try:
             if address != "<>" or option != "--from":

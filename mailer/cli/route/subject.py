@@ -66,7 +66,7 @@ def queued(spool: Spool, message_id: str) -> Subject:
             mail = mail_of(entry, partial(view.read, entry))
             header = mail.header or b""  # Read it while the file is open.
     except FileNotFoundError:
-        raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again") from None
+        raise Failure(Exit.TEMPORARY, f"{spot.name} was moved just now; try again") from None
     except Corrupt as corrupt:
         raise Failure(Exit.DATA, f"{spot.name} cannot be read: {corrupt}") from None
     state = entry.state

@@ -129,7 +129,9 @@ def _raise_for(code: int) -> None:
     if code > 0:
         raise OSError(code, os.strerror(code))
     if code < 0:
-        raise ChildProcessError(f"a part of the listing is missing: signal {-code} ended who made it")
+        raise ChildProcessError(
+            f"a part of the listing is missing: signal {-code} ended the process that made it"
+        )
 
 
 def _merged(fds: Iterable[int]) -> Iterator[str]:

@@ -31,7 +31,7 @@ def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
         raise Failure(
             Exit.NO_INPUT,
             f"{prefix}: no such message in the queue; "
-            f"if it was delivered or removed, this tells of it: mailer spool why {prefix}",
+            f"if it was delivered or removed, this explains it: mailer spool why {prefix}",
         )
     if len(found) > 1:
         raise ambiguous(prefix, sorted(spot.name for spot in found))
@@ -41,7 +41,7 @@ def locate(spool: Spool, prefix: str, places: Iterable[Place] = QUEUE) -> Spot:
 def ambiguous(prefix: str, ids: list[str]) -> Failure:
     more = f" and {len(ids) - _MAX_SHOWN} more" if len(ids) > _MAX_SHOWN else ""
     return Failure(
-        Exit.USAGE, f"{prefix}: {len(ids)} messages begin like this: {', '.join(ids[:_MAX_SHOWN])}{more}"
+        Exit.USAGE, f"{prefix}: {len(ids)} messages begin with this: {', '.join(ids[:_MAX_SHOWN])}{more}"
     )
 
 

@@ -45,7 +45,7 @@ def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
             return _write_raw(at.spool, spot)
         seen = look(at.spool, spot)
         if seen is None:
-            raise Failure(Exit.TEMPORARY, f"{spot.name} moved on just now; try again")
+            raise Failure(Exit.TEMPORARY, f"{spot.name} was moved just now; try again")
         header = "" if seen.entry is None else _header(at.spool, spot, seen.entry)
         if as_json:
             sys.stdout.write(records.encode(_record(seen, header)))

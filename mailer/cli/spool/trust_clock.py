@@ -20,7 +20,7 @@ from mailer.spool.state.clock_guard import trust
         "date -u && mailer spool trust-clock",
     ),
 )
-@json_of("at, doubted (was it?)")
+@json_of("at, doubted (true if it was)")
 @config_option
 def trust_clock(*, as_json: bool) -> None:
     """Say that this host's clock is right: what is too old is given up, and deleted, again.
@@ -39,4 +39,4 @@ def trust_clock(*, as_json: bool) -> None:
         tell(sys.stdout, records.encode(record))
     else:
         known = "" if doubt else "; it was not doubted"
-        tell(sys.stdout, f"the clock is believed from now on: {words.moment(at_wall)}{known}\n")
+        tell(sys.stdout, f"the clock is trusted from now on: {words.moment(at_wall)}{known}\n")

@@ -93,7 +93,7 @@ class Order:
                 "Name messages by their IDs, or choose them with filters or --all, not both."
             )
         if not self.ids and not self.everything and not self.wanted:
-            raise click.UsageError("Name messages by their IDs, or choose them with a filter, or say --all.")
+            raise click.UsageError("Name messages by their IDs, or choose them with a filter, or use --all.")
 
 
 def bulk(*states: Place) -> Callable[[_Function], _Function]:
@@ -106,7 +106,9 @@ def bulk(*states: Place) -> Callable[[_Function], _Function]:
                 "id, action, state (where it was), result (done busy refused gone failed), reason, dryRun"
             ),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-            click.option("--all", "everything", is_flag=True, help="Every message that this is meant for."),
+            click.option(
+                "--all", "everything", is_flag=True, help="All messages that the command applies to."
+            ),
             filters(*states),
             click.argument("ids", nargs=-1, metavar="[ID]...", type=MessageId(*states)),
         ):
@@ -145,7 +147,7 @@ def retry(**asked: Any) -> Exit:  # noqa: ANN401 - click converts them as `bulk`
     )
 )
 @bulk(*(place for place in QUEUE if place not in {Place.HOLD, Place.CORRUPT}))
-@click.option("--reason", default="", metavar="TEXT", help="For the journal; whoever asks why will read it.")
+@click.option("--reason", default="", metavar="TEXT", help="Recorded in the journal, and shown by `why`.")
 def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
     """Keep messages from being sent until they are released or retried.
 
@@ -167,7 +169,7 @@ def hold(*, reason: str, **asked: Any) -> Exit:  # noqa: ANN401 - as above
 )
 @bulk(Place.HOLD)
 def release(**asked: Any) -> Exit:  # noqa: ANN401 - as above
-    """Let held messages go on as they were."""
+    """Return held messages to the state that they were in."""
     return _run(Verb("release", "released", Operator.releasing, (Place.HOLD,)), **asked)
 
 
@@ -179,7 +181,7 @@ def release(**asked: Any) -> Exit:  # noqa: ANN401 - as above
 )
 @bulk(*QUEUE)
 def rm(**asked: Any) -> Exit:  # noqa: ANN401 - as above
-    """Delete messages for good; nobody is told."""
+    """Delete messages permanently; senders are not notified."""
 
     def begin(operator: Operator, spot: Spot, _: float) -> Begun | None:
         return operator.removing(spot)
@@ -270,10 +272,10 @@ def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done
             except Failure:
                 break
         except Busy:
-            return Result.BUSY, "a runner has it in hand"
+            return Result.BUSY, "a runner has claimed it"
         except (Refused, Unsafe, Corrupt) as error:
             return Result.REFUSED, str(error)
-    return Result.GONE, "it has moved on"
+    return Result.GONE, "it was moved or removed"
 
 
 def _report(verb: Verb, order: Order, spot: Spot, result: Result, reason: str) -> None:

@@ -47,7 +47,7 @@ class Order:
         "mailer test --to you@example.net --direct           to the recipient's own mail exchangers",
     )
 )
-@click.option("--to", required=True, metavar="ADDRESS", help="Who gets the mail: you, for instance.")
+@click.option("--to", required=True, metavar="ADDRESS", help="The recipient: your own address, for instance.")
 @click.option("--from", "sender", default="", metavar="ADDRESS", help="Otherwise defaultUsername.")
 @click.option(
     "--user",
@@ -61,9 +61,9 @@ class Order:
     default="",
     metavar="NAME",
     shell_complete=candidates.providers,
-    help="Only through this one, switched on or not.",
+    help="Only through this provider, enabled or not.",
 )
-@click.option("--direct", is_flag=True, help="Only by direct delivery, switched on or not.")
+@click.option("--direct", is_flag=True, help="Only by direct delivery, enabled or not.")
 @click.option("--dialogue", is_flag=True, help="Show the SMTP dialogue with the next hop.")
 @click.option(
     "--wait", type=DURATION, default="2m", metavar="TIME", help="How long to wait for a runner; 2m."
@@ -71,7 +71,7 @@ class Order:
 @json_option
 @config_option
 def test(**asked: object) -> Exit:
-    """Send one real mail, watch it to the remote server's reply, and say what came of it.
+    """Send one real mail, follow it to the remote server's reply, and explain the result.
 
     Without --provider, --direct or --dialogue, the mail is submitted to `mailer serve` like an application's,
     and the host's `mailer-send` delivers it. With one of them, this command delivers the mail itself, without
@@ -114,4 +114,4 @@ def _own_address(config: Config) -> str:
         if "@" in address:
             return address
     name = printable(config.default_username) or "defaultUsername"
-    raise Failure(Exit.USAGE, f"say whom the mail is from: --from ADDRESS ({name} is not an address)")
+    raise Failure(Exit.USAGE, f"name the sender: --from ADDRESS ({name} is not an address)")

@@ -54,7 +54,7 @@ def deliver(loaded: Loaded, order: Order, sender: str) -> Story:
         raise Failure(
             Exit.CONFIG,
             "there is no next hop: set forwardSMTP and a provider (forwardProviders), or directDelivery; the "
-            "way into the local Maildir is tried by mailer test without --dialogue",
+            "local Maildir is tested by mailer test without --dialogue",
         )
     operator = operator_name(os.environ)
     become_owner(config.spool_dir, http=uses_http(config))

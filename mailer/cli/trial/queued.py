@@ -51,7 +51,7 @@ def submit(config: Config, order: Order, sender: str) -> str:
         raise Failure(
             Exit.UNAVAILABLE,
             f"mailer serve does not answer at {where}: {printable(str(error))}. Start it: mailer up, or as a "
-            "service systemctl start mailer (journalctl -u mailer says why it ended). Or test the way out "
+            "service systemctl start mailer (journalctl -u mailer says why it ended). Or test delivery "
             "without it: mailer test --dialogue",
         ) from error
 
@@ -64,8 +64,8 @@ def _refuse_strangers(session: smtplib.SMTP, config: Config, where: str) -> None
         session.close()  # Otherwise the context manager would send QUIT, and raise for its reply.
         raise Failure(
             Exit.UNAVAILABLE,
-            f"a program of user id {user} answers at {where}, not mailer serve; it is told no password. End "
-            f"it (`ss -ltnp` names it), or set smtpPort; a port below {PRIVILEGED} is root's alone",
+            f"a program of user id {user} answers at {where}, not mailer serve; it was sent no password. "
+            f"Stop it (`ss -ltnp` names it), or set smtpPort; a port below {PRIVILEGED} is root's alone",
         )
 
 
@@ -74,9 +74,7 @@ def _log_in(session: smtplib.SMTP, config: Config, order: Order) -> None:
         return
     name = order.user or config.default_username
     if not name:
-        raise Failure(
-            Exit.USAGE, "there is no defaultUsername: say who logs in, --user NAME (mailer user ls)"
-        )
+        raise Failure(Exit.USAGE, "there is no defaultUsername: name a user: --user NAME (mailer user ls)")
     password = config.default_password.reveal() if name == config.default_username else _ask(name)
     session.login(name, password)
 

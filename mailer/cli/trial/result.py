@@ -58,12 +58,12 @@ def _meaning(status: Status, last: Event | None, told: Story, to: str, *, known:
         )
     if status is Status.SENT:
         return (
-            f"Sent: {last.hop} took it for {to}. What becomes of it there this host cannot see; look into "
+            f"Sent: {last.hop} took it for {to}. This host cannot see what happens to it there; look into "
             "that mailbox, and its spam folder."
         )
     explain = f"mailer spool why {told.id}" if known else "mailer doctor"
     if status in {Status.BOUNCED, Status.EXPIRED}:
-        return f"Refused for good at {last.hop}: {last.reply}. What it means: {explain}"
+        return f"Refused permanently by {last.hop}: {last.reply}. What it means: {explain}"
     if status is Status.UNCERTAIN:
         return (
             f"Handed over to {last.hop}, whose final reply was lost: it may have arrived. See: mailer doctor"
