@@ -80,7 +80,7 @@ def import_queue(*, dry_run: bool, as_json: bool, **sources: Path | bool | None)
 
 def _queue(option: str, source: object) -> "Queue":
     """Open the queue that an option names; raises OSError."""
-    from mailer.imports.go_relay import GoRelay  # noqa: PLC0415 - `mailer --help` asks every command for its line
+    from mailer.imports.go_relay import GoRelay  # noqa: PLC0415 - not needed for `--help`
     from mailer.imports.msmtpq import Msmtpq  # noqa: PLC0415 - as above
     from mailer.imports.nullmailer import Nullmailer  # noqa: PLC0415 - as above
     from mailer.imports.postfix import Postfix  # noqa: PLC0415 - as above

@@ -47,7 +47,7 @@ def pause(*, reason: str, as_json: bool) -> None:
 @json_option
 @config_option
 def resume(*, as_json: bool) -> None:
-    """End a pause: runners that stay go on within a second, others at their next run.
+    """End a pause: `mailer-send --watch` continues within a second, other runners at their next run.
 
     JSON is one object: paused, changed (false if sending was not paused).
     """

@@ -52,7 +52,7 @@ _PIPE_SIZE = Size(100, 1000)
 @json_option
 @config_option
 def top(*, interval: float, once: bool, as_json: bool) -> None:
-    """Show queue, throughput, providers and rate limits, and keep that fresh; q quits.
+    """Show queue, throughput, providers and rate limits, and keep them up to date; q quits.
 
     It reads the spool and the ledger directly: `mailer monitor` need not be running.
 
