@@ -240,7 +240,7 @@ def test_completion_scripts_cover_both_programs(relay: Relay, shell: str, progra
 
 def test_completion_completes(elsewhere: Path) -> None:
     done = run(cwd=elsewhere, _MAILER_COMPLETE="bash_complete", COMP_WORDS="mailer spool re", COMP_CWORD="2")
-    assert done.stdout.split() == ["plain,retry", "plain,release"]
+    assert done.stdout.split() == ["plain,retry", "plain,release", "plain,replay"]
 
 
 @pytest.mark.parametrize("command", [
