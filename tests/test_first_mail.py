@@ -158,7 +158,7 @@ def test_the_guides_curl_line_takes_a_file_with_unix_line_ends(relay: Relay, tmp
 
 def test_init_does_not_touch_a_file_that_is_there(newcomer: Newcomer) -> None:
     newcomer.config.write_text("{}")
-    assert "is there already" in newcomer.types("init", f"--sender={SENDER}", "--local", code=73)
+    assert "exists already" in newcomer.types("init", f"--sender={SENDER}", "--local", code=73)
     assert newcomer.config.read_text() == "{}"
 
 
@@ -198,7 +198,7 @@ def test_a_test_mail_says_that_nobody_receives_and_then_that_nobody_sends(relay:
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
-        ({"rcpt": "550 5.1.1 no such user"}, 1, "Refused for good"),
+        ({"rcpt": "550 5.1.1 no such user"}, 1, "Refused permanently"),
         ({"rcpt": "451 4.7.1 come back"}, 75, "What it means: mailer spool why 0"),
     ],
 )
