@@ -24,6 +24,7 @@ from signing import DOMAIN
 from testbed.name_server import NameServer, txt
 from testbed.relay import PASSWORD, Relay
 from testbed.terminal import Terminal
+from testbed.waiting import until
 
 from mailer.cli.doctor.clock import clock_findings
 from mailer.cli.doctor.files import sendmail_findings
@@ -94,6 +95,7 @@ def test_while_everything_runs_all_is_well_and_no_mail_is_made(relay: Relay) -> 
         before = {path for path in relay.spool.rglob("*") if path.parent.name != "new"}
         found = doctor(relay, "--offline", code=0)
         after = {path for path in relay.spool.rglob("*") if path.parent.name != "new"}
+        until(relay.delivered, "the mail to be delivered")
     assert found["ports", "smtp"]["grade"] == "ok"
     assert "ESMTP mailer" in found["ports", "smtp"]["found"]
     assert found["queue", "runner"]["grade"] == "ok"

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -82,6 +83,7 @@ class HttpApi:
         refuses: Callable[[Taken], Any] = lambda _: None,
         tls: bool = False,
         port: int = 0,
+        receive_buffer: int = 0,
     ) -> None:
         """
         Args:
@@ -90,7 +92,9 @@ class HttpApi:
             refuses: a status and an object for what is not taken.
             tls: with a certificate of `trust`.
             port: where it listens; 0: at a free one.
+            receive_buffer: octets that the kernel takes of a request before it is read, about; 0: megabytes.
         """
+        self._receive_buffer = receive_buffer
         self.read = read
         self.refuses = refuses
         self.bearers = bearers
@@ -136,6 +140,11 @@ class HttpApi:
             # Its usual 5 are full when a hundred requests come at once, and the host then looks to be down.
             request_queue_size = 1024
             daemon_threads = True
+
+            def server_bind(self) -> None:
+                if outer._receive_buffer:  # connections have the buffer of their listening socket
+                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, outer._receive_buffer)
+                super().server_bind()
 
         self._server = Listener(("127.0.0.1", self._port), Handler)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
