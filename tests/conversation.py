@@ -14,7 +14,7 @@ from receiving import login
 
 from mailer.maillog.events import MailLog
 from mailer.maillog.ledger import Ledger
-from mailer.receive.service import Client, Service
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.session import Session
 from mailer.receive.upload import Store
@@ -83,7 +83,7 @@ class Conversations:
         self._log.mkdir()
         log = MailLog(lambda: NOW, lambda *_: None, Ledger(self._open_log, _fail))
         store = Store(self._spool, self._committer, log, lambda: NOW)
-        self._service = Service(settings, store, login(single_login("app", "secret")))
+        self._context = ReceiverContext(settings, store, login(single_login("app", "secret")))
 
     @contextlib.contextmanager
     def _open_log(self) -> Iterator[int]:
@@ -112,7 +112,7 @@ class Conversations:
     async def _converse(self, pieces: Sequence[bytes], *, wait: bool) -> bytes:
         wire = _Wire()
         session = Session(
-            Client("127.0.0.1", local=True), self._service, _AtOnce(time.monotonic), lambda _: None
+            Client("127.0.0.1", local=True), self._context, _AtOnce(time.monotonic), lambda _: None
         )
         session.connection_made(wire)
         for piece in pieces:

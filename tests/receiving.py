@@ -17,10 +17,10 @@ from testbed.arrival import without_added
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Fields, Level, MailLog
 from mailer.maillog.stderr import logfmt
+from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.certificate import Certificate
 from mailer.receive.listen.inherited import Inherited
 from mailer.receive.server import Server
-from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store, Upload
@@ -146,7 +146,7 @@ def running(
     thread.start()
     try:
         store = Store(spool, committer, MailLog(time.time, sink), time.time)
-        server = Server(Service(settings, store, authenticator, **parts), inherited, lookup)
+        server = Server(ReceiverContext(settings, store, authenticator, **parts), inherited, lookup)
         asyncio.run_coroutine_threadsafe(server.start(), loop).result()
         receiver = Receiver(server.addresses[0], spool.path, lines, server, _authority()[1], loop)
         try:

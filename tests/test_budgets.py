@@ -19,7 +19,7 @@ import pytest
 
 from mailer.config.pace import DomainBudget
 from mailer.mail import budget
-from mailer.mail.budget import DAY, HOUR, MINUTE, Terms, Use
+from mailer.mail.budget import DAY, HOUR, MINUTE, Allowance, Use
 from mailer.mail.clock import Clocks, Reading
 from mailer.send.budgets import Purse, Spent
 from mailer.send.smtp.places import ABANDONED
@@ -43,25 +43,25 @@ def used(*pairs: tuple[float, int], uptime: float = 0.0, **more) -> Use:
 
 
 @pytest.mark.parametrize(
-    ("terms", "use", "now", "free", "opens"),
+    ("allowance", "use", "now", "free", "opens"),
     [
-        (Terms(per_minute=30), used(), 5.0, 30, 5.0),
-        (Terms(per_minute=30), used((1.0, 29), uptime=5), 5.0, 1, 5.0),
-        (Terms(per_minute=30), used((1.0, 29), (3.0, 1), uptime=5), 5.0, 0, 61.0),
-        (Terms(per_minute=30), used((1.0, 29), (3.0, 1), uptime=5), 61.0, 29, 61.0),
-        (Terms(per_minute=30), used((1.0, 29), uptime=5, held={"a": 1}), 5.0, 0, 61.0),
+        (Allowance(per_minute=30), used(), 5.0, 30, 5.0),
+        (Allowance(per_minute=30), used((1.0, 29), uptime=5), 5.0, 1, 5.0),
+        (Allowance(per_minute=30), used((1.0, 29), (3.0, 1), uptime=5), 5.0, 0, 61.0),
+        (Allowance(per_minute=30), used((1.0, 29), (3.0, 1), uptime=5), 61.0, 29, 61.0),
+        (Allowance(per_minute=30), used((1.0, 29), uptime=5, held={"a": 1}), 5.0, 0, 61.0),
         # What is held may be used at once, and may come back: a minute from now at the latest.
-        (Terms(per_minute=30), used(uptime=5, held={"a": 20, "b": 10}), 5.0, 0, 65.0),
-        (Terms(per_minute=30, per_day=40), used((1.0, 29), (80.0, 11), uptime=90), 90.0, 0, 1 + DAY),
-        (Terms(per_minute=30, per_hour=35), used((1.0, 5), (80.0, 30), uptime=90), 90.0, 0, 1 + HOUR),
+        (Allowance(per_minute=30), used(uptime=5, held={"a": 20, "b": 10}), 5.0, 0, 65.0),
+        (Allowance(per_minute=30, per_day=40), used((1.0, 29), (80.0, 11), uptime=90), 90.0, 0, 1 + DAY),
+        (Allowance(per_minute=30, per_hour=35), used((1.0, 5), (80.0, 30), uptime=90), 90.0, 0, 1 + HOUR),
         # An allowance that was lowered: so many must be free first that one is.
-        (Terms(per_minute=10), used((1.0, 10), (3.0, 10), (4.0, 1), uptime=5), 5.0, 0, 63.0),
+        (Allowance(per_minute=10), used((1.0, 10), (3.0, 10), (4.0, 1), uptime=5), 5.0, 0, 63.0),
     ],
 )
 def test_what_is_left_is_that_of_all_limits(
-    terms: Terms, use: Use, now: float, free: int, opens: float
+    allowance: Allowance, use: Use, now: float, free: int, opens: float
 ) -> None:
-    room = budget.room(terms, use, now)
+    room = budget.room(allowance, use, now)
     assert (room.free, room.at) == (free, opens)
 
 
@@ -81,13 +81,16 @@ def test_a_budget_covers_a_domain_in_each_of_its_spellings(
 
 
 def test_a_warm_up_allows_more_each_day_and_then_what_is_usual() -> None:
-    terms = Terms(per_day=1000, warm_up=(50, 200, 5000))
-    use = budget.reserved(terms, Use(), "run", 50, 100.0)
+    allowance = Allowance(per_day=1000, warm_up=(50, 200, 5000))
+    use = budget.reserved(allowance, Use(), "run", 50, 100.0)
     assert use.began == 100.0
     use = budget.settled(use, "run", [(100.0, 50)], 0)
-    assert (budget.room(terms, use, 100.0).free, budget.room(terms, use, 100.0).at) == (0, 100.0 + DAY)
+    assert (budget.room(allowance, use, 100.0).free, budget.room(allowance, use, 100.0).at) == (
+        0,
+        100.0 + DAY,
+    )
     for day, allowed in enumerate((50, 200, 1000, 1000)):
-        assert budget.room(terms, Use(began=100.0), 101.0 + day * DAY).free == allowed
+        assert budget.room(allowance, Use(began=100.0), 101.0 + day * DAY).free == allowed
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_no_clock_that_is_set_and_no_reboot_multiplies_an_allowance(
     use = budget.brought_forward(written, reading, trusted=trusted)
     if reading.boot == "one":
         use = budget.settled(use, "run", [(1000.0, 5)], 0)
-    assert budget.room(Terms(per_minute=10), use, reading.uptime).free == left
+    assert budget.room(Allowance(per_minute=10), use, reading.uptime).free == left
 
 
 def test_what_was_written_by_a_clock_that_was_not_believed_is_put_back_by_the_uptime_alone() -> None:
@@ -128,7 +131,7 @@ def test_what_was_written_by_a_clock_that_was_not_believed_is_put_back_by_the_up
     assert written.at == ""
     for uptime, left in ((30, 0), (61, 10)):
         use = budget.brought_forward(written, at(uptime, boot="two", wall=NOON), trusted=True)
-        assert budget.room(Terms(per_minute=10), use, uptime).free == left
+        assert budget.room(Allowance(per_minute=10), use, uptime).free == left
 
 
 def test_instants_that_are_merged_are_never_counted_for_less_time() -> None:
@@ -214,9 +217,9 @@ class Provider:
 class Run:
     """One of those that share a budget and its sessions, in file objects of its own as in a process."""
 
-    def __init__(self, spool: Spool, terms: Terms, host: Host) -> None:
+    def __init__(self, spool: Spool, allowance: Allowance, host: Host) -> None:
         self._spool = spool
-        self._file = BudgetFile(spool, ACCOUNT, terms, host.read, lambda: host.off == 0.0)
+        self._file = BudgetFile(spool, ACCOUNT, allowance, host.read, lambda: host.off == 0.0)
         self._slots = Slots(spool, ACCOUNT, SESSIONS)
         self._holder = Holder(spool)
         self._used: list[tuple[float, int]] = []
@@ -255,14 +258,14 @@ class Run:
         return (ABANDONED if place.abandoned else 0.0), 0.0
 
 
-def simulate(spool: Spool, terms: Terms, hours: float, drawn: random.Random) -> Provider:
+def simulate(spool: Spool, allowance: Allowance, hours: float, drawn: random.Random) -> Provider:
     """Have 8 runs with more mail than they may send share what is allowed, by a clock that is told the time.
 
     Each dies about every 150 takes.
     """
     host = Host(reboot=hours * HOUR / 2)
-    provider = Provider({MINUTE: terms.per_minute, DAY: terms.per_day}, SESSIONS)
-    runs = [Run(spool, terms, host) for _ in range(8)]
+    provider = Provider({MINUTE: allowance.per_minute, DAY: allowance.per_day}, SESSIONS)
+    runs = [Run(spool, allowance, host) for _ in range(8)]
     tie = count()
     events: list[tuple[float, int, str, Run]] = [(host.now, next(tie), "take", run) for run in runs]
 
@@ -301,19 +304,19 @@ def simulate(spool: Spool, terms: Terms, hours: float, drawn: random.Random) -> 
 def test_8_runs_with_kills_use_98_percent_of_an_allowance_and_never_more(spool: Spool) -> None:
     """30 a minute, and as many a day as are to be had within half an hour or, in the long form, 10,000."""
     hours = float(os.environ.get("MAILER_PACE_HOURS", "25"))
-    terms = Terms(per_minute=30, per_day=10_000 if hours > 25 else 930)
-    provider = simulate(spool, terms, hours, random.Random(2))
+    allowance = Allowance(per_minute=30, per_day=10_000 if hours > 25 else 930)
+    provider = simulate(spool, allowance, hours, random.Random(2))
     assert provider.throttled == 0, "too many in a minute, in a day, or at once"
     within = sum(moment < 100 + HOUR / 2 for moment in provider.seen)
     assert within >= 0.98 * 30 * 30
     days = hours / 24
-    allowed = terms.per_day * int(days) + min(terms.per_day, 30 * 60 * 24 * (days % 1))
+    allowed = allowance.per_day * int(days) + min(allowance.per_day, 30 * 60 * 24 * (days % 1))
     assert len(provider.seen) >= 0.98 * allowed
 
 
 def test_a_record_that_cannot_be_read_counts_as_used_up_and_one_that_is_gone_as_unused(spool: Spool) -> None:
-    terms = Terms(per_minute=30)
-    file = BudgetFile(spool, ACCOUNT, terms, lambda: at(50), lambda: True)
+    allowance = Allowance(per_minute=30)
+    file = BudgetFile(spool, ACCOUNT, allowance, lambda: at(50), lambda: True)
     path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
     for damaged in (b"", b"{", b"[]", b'{"used":[[1e999,1]]}', b"\xff"):
         path.write_bytes(damaged)
@@ -326,7 +329,7 @@ def test_a_record_whose_name_a_power_cut_took_counts_under_the_name_that_it_was_
     spool: Spool,
 ) -> None:
     """Seen on ext4 without a journal: the old inode was gone before the directory had the new one."""
-    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=30), lambda: at(50), lambda: True)
+    file = BudgetFile(spool, ACCOUNT, Allowance(per_minute=30), lambda: at(50), lambda: True)
     holder = Holder(spool)
     assert file.take(holder.name, 10, [], 0)[0] == 10
     holder.close()
@@ -340,7 +343,7 @@ def test_a_record_whose_name_a_power_cut_took_counts_under_the_name_that_it_was_
 
 def test_a_record_that_the_system_does_not_let_us_read_keeps_mail_back_and_stays(spool: Spool) -> None:
     """A loop of links stands for permissions and bad sectors, which do not keep root from reading."""
-    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=30), lambda: at(50), lambda: True)
+    file = BudgetFile(spool, ACCOUNT, Allowance(per_minute=30), lambda: at(50), lambda: True)
     holder = Holder(spool)
     path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
     path.symlink_to(path)
@@ -354,7 +357,7 @@ def test_a_record_that_the_system_does_not_let_us_read_keeps_mail_back_and_stays
 
 def test_each_message_reads_why_nothing_may_be_taken(spool: Spool) -> None:
     """Not only the first one, which has looked."""
-    file = BudgetFile(spool, ACCOUNT, Terms(per_day=30), lambda: at(50), lambda: True)
+    file = BudgetFile(spool, ACCOUNT, Allowance(per_day=30), lambda: at(50), lambda: True)
     path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
     path.symlink_to(path)
     purse = Purse(file, "smtp.example.com", "Acme", lambda: "run", Clocks(lambda: NOON, lambda: 50.0, "one"))
@@ -374,7 +377,7 @@ def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_lo
 ) -> None:
     """All that is allowed at a time was in the hands of a run that was killed; or nobody knows."""
     clock, dead, run = [100.0], Holder(spool), Holder(spool)
-    file = BudgetFile(spool, ACCOUNT, Terms(per_minute=2), lambda: at(clock[0]), lambda: True)
+    file = BudgetFile(spool, ACCOUNT, Allowance(per_minute=2), lambda: at(clock[0]), lambda: True)
     assert file.take(dead.name, 2, [], 0)[0] == 2
     os.close(dead._fd)
     if damaged:
@@ -399,8 +402,8 @@ def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_lo
 
 
 def test_what_a_dead_run_held_counts_as_used_when_others_run_short(spool: Spool) -> None:
-    terms, clock = Terms(per_minute=10), [100.0]
-    file = BudgetFile(spool, ACCOUNT, terms, lambda: at(clock[0]), lambda: True)
+    allowance, clock = Allowance(per_minute=10), [100.0]
+    file = BudgetFile(spool, ACCOUNT, allowance, lambda: at(clock[0]), lambda: True)
     dead, living, another = Holder(spool), Holder(spool), Holder(spool)
     assert file.take(dead.name, 6, [], 0)[0] == 6
     assert file.take(living.name, 9, [], 0)[0] == 4

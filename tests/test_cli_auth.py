@@ -14,7 +14,7 @@ from testbed.token_server import Answer, TokenServer
 from testbed.waiting import until
 
 from mailer.config.oauth import Grant, Kind, OAuth2
-from mailer.oauth.asking import Granted, Terms
+from mailer.oauth.asking import Credentials, Granted
 from mailer.oauth.device import Prompt, begin, wait
 from mailer.oauth.trouble import TokenTrouble
 
@@ -133,7 +133,7 @@ def test_each_of_two_mailboxes_at_one_host_can_be_named_as_it_is_shown(
 # The device grant, with no time passing.
 
 
-def terms(tokens: TokenServer) -> Terms:
+def credentials(tokens: TokenServer) -> Credentials:
     auth = OAuth2(
         type=Kind.OAUTH2,
         grant=Grant.DEVICE_CODE,
@@ -142,7 +142,7 @@ def terms(tokens: TokenServer) -> Terms:
         client_id="app",
         scope="mail",
     )
-    return Terms(auth, USER, {})
+    return Credentials(auth, USER, {})
 
 
 def login(tokens: TokenServer, on_pause: Callable[[int], None]) -> tuple[Granted | None, list[float]]:
@@ -154,8 +154,8 @@ def login(tokens: TokenServer, on_pause: Callable[[int], None]) -> tuple[Granted
         on_pause(len(pauses))
 
     async def run() -> Granted | None:
-        prompt = await begin(terms(tokens), 0)
-        return [made async for made in wait(terms(tokens), prompt, lambda: 0, sleep)][-1]
+        prompt = await begin(credentials(tokens), 0)
+        return [made async for made in wait(credentials(tokens), prompt, lambda: 0, sleep)][-1]
 
     return asyncio.run(run()), pauses
 
@@ -216,7 +216,7 @@ def test_nobody_is_waited_for_longer_than_the_code_holds(tokens: TokenServer) ->
         pauses.append(seconds)
 
     async def run() -> list[Granted | None]:
-        return [made async for made in wait(terms(tokens), prompt, lambda: 0, sleep)]
+        return [made async for made in wait(credentials(tokens), prompt, lambda: 0, sleep)]
 
     with pytest.raises(TokenTrouble, match="in time"):
         asyncio.run(run())

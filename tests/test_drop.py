@@ -21,9 +21,9 @@ from mailer.cli import drops
 from mailer.config.load import load
 from mailer.maillog.events import MailLog
 from mailer.maillog.stderr import logfmt
+from mailer.receive.context import ReceiverContext
 from mailer.receive.pickup import Pickup
 from mailer.receive.refusals import Pauses
-from mailer.receive.service import Service
 from mailer.receive.settings import Settings
 from mailer.receive.upload import Store
 from mailer.receive.users.accounts import single_login
@@ -72,7 +72,7 @@ class Receiver:
         self._log = MailLog(time.time, lambda _, text, fields: self._note(logfmt(text, fields)))
         users = (LocalUser(USER, uid=os.getuid()), LocalUser(USER, uid=ANN), LocalUser("eve", uid=EVE))
         self._spool = spool
-        self._service = Service(
+        self._context = ReceiverContext(
             Settings(port=0, **(limits or {})),  # type: ignore[arg-type]
             Store(spool, InPlace(spool), self._log, time.time),
             login(single_login(USER, PASSWORD), single_login("eve", PASSWORD)),
@@ -85,7 +85,7 @@ class Receiver:
         self.on_line(line)
 
     def take_in(self, clock: Callable[[], float] = time.time) -> int:
-        return asyncio.run(Pickup(self._spool, self._log, clock, lambda: self._service).once())
+        return asyncio.run(Pickup(self._spool, self._log, clock, lambda: self._context).once())
 
 
 def names(spool: Spool) -> list[str]:
@@ -310,7 +310,7 @@ def test_drops_that_have_to_wait_are_tried_ever_less_often(spool: Spool) -> None
     receiver = Receiver(spool, RateLimiter(rules, lambda: now[0]))
     for _ in range(9):
         leave(spool, TEXT.replace(b"app@", b"eve@"), uid=EVE)
-    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._service)
+    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._context)
     for _ in range(359):
         asyncio.run(pickup.once())
         now[0] += 10
@@ -351,7 +351,7 @@ def test_the_lines_and_files_that_one_user_makes_by_refusals_are_bounded(spool: 
     for _ in range(25):
         leave(spool, uid=nobody)
     leave(spool, uid=ANN)
-    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._service)
+    pickup = Pickup(spool, receiver._log, lambda: now[0], lambda: receiver._context)
     counts = []
     for seconds in (0, 3599, 2):
         now[0] += seconds

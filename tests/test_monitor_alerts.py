@@ -29,7 +29,7 @@ from mailer.events import store as event_store
 from mailer.events.store import Cursor, Progress
 from mailer.mail import clock
 from mailer.maillog.events import MailLog
-from mailer.monitor.alerts import Alerting, Means
+from mailer.monitor.alerts import Alerting, AlertSettings
 from mailer.monitor.reading import Lookout
 from mailer.spool.layout import Spool
 from mailer.spool.run.operate import Operator
@@ -105,7 +105,7 @@ class Watched:
     def restart(self) -> None:
         spool = self.queue.spool
         self._log = MailLog(lambda: self.now, lambda _level, *said: self.said.append(repr(said)))
-        self._alerting = Alerting(spool, self._log, Means(self._config, "relay.example.com"))
+        self._alerting = Alerting(spool, self._log, AlertSettings(self._config, "relay.example.com"))
 
     def look(self) -> frozenset[str]:
         lookout = Lookout(self.queue.spool, lambda: self.now)

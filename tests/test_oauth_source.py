@@ -724,7 +724,7 @@ def test_nothing_prints_a_secret(bench: Bench) -> None:
     auth = bench.auth(grant="refreshToken", refreshToken="r-e-f-r-e-s-h", clientSecret=SECRET)
     asker = bench.source()
     token(asker)
-    shown = repr(auth) + str(auth) + repr(asker._terms) + repr(bench.kept)
+    shown = repr(auth) + str(auth) + repr(asker._credentials) + repr(bench.kept)
     assert SECRET not in shown
     assert "r-e-f-r-e-s-h" not in shown
     assert bench.kept.access not in shown

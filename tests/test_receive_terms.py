@@ -13,7 +13,7 @@ from testbed.relay import PASSWORD as RELAY_PASSWORD
 from testbed.relay import USERNAME, Relay
 
 from mailer.config.receiving import Offer
-from mailer.receive.settings import Terms
+from mailer.receive.settings import Offers
 from mailer.receive.users.accounts import single_login
 
 REQUIRED, OFFERED, NONE = Offer.REQUIRED, Offer.OFFERED, Offer.NONE
@@ -42,7 +42,7 @@ def test_what_a_client_is_offered_and_must_do(
 ) -> None:
     # What the listener says holds whatever the receiver as a whole asks.
     for settings in (OPEN, CLOSED):
-        terms = replace(settings, terms=Terms(starttls, auth))
+        terms = replace(settings, offers=Offers(starttls, auth))
         known = login(single_login(USER, PASSWORD))
         directory = tmp_path / str(settings.require_auth)
         directory.mkdir()

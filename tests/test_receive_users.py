@@ -191,7 +191,7 @@ def test_a_login_that_waits_when_the_server_stops_gets_421(tmp_path, monkeypatch
         running(tmp_path, CLOSED, login(Account(Identity("shop"), HASH))) as receiver,
         ExitStack() as clients,
     ):
-        judge = receiver.server._service.authenticator
+        judge = receiver.server._context.authenticator
         for waiting, password in enumerate((b"wrong", b"wrong, too", b"right password"), 1):
             client = smtplib.SMTP(*receiver.address, timeout=60)
             clients.callback(client.close)

@@ -17,7 +17,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send import journal_bound
 from mailer.send.backoff import Backoff
-from mailer.send.policy import Policy
+from mailer.send.context import RunContext
 from mailer.send.record import Record
 from mailer.send.routes.directions import Directions, Own
 from mailer.send.routes.table import Table
@@ -32,7 +32,7 @@ def try_to_the_end(root: Path, name: str, decide: Callable[[str, int], Outcome])
     """Try a message each hour, recording what `decide` says, until nobody is open; return how often that
     was."""
     hours = 0.0
-    policy = Policy(
+    context = RunContext(
         routes=Table(Directions(Config()), {Own.LOCAL: None}),  # type: ignore[dict-item]  # nothing is sent
         backoff=Backoff(delays=(HOUR,), max_age=5 * DAY),
         hold_uncertain=False,
@@ -41,13 +41,13 @@ def try_to_the_end(root: Path, name: str, decide: Callable[[str, int], Outcome])
         random=lambda: 0.0,
     )
     with Spool.open(root) as spool:
-        claims = Claims(spool, policy.clock, "boot", lambda *_: None, lambda *_: None)
+        claims = Claims(spool, context.clock, "boot", lambda *_: None, lambda *_: None)
         claim = claims.take(name)
         assert claim
         with claim.locked:
-            while (record := Record(claim, policy)).state.open:
+            while (record := Record(claim, context)).state.open:
                 hours += 1.1
-                record = Record(claim, policy)
+                record = Record(claim, context)
                 outcomes = [decide(standing.address, record.attempt) for standing in record.due]
                 for outcome in outcomes:
                     record.trouble(outcome.hop, outcome.reply, outcome.scope, [Recipient(outcome.address)])

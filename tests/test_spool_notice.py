@@ -19,7 +19,7 @@ from spool_torn import torn_renames
 from spool_walk import Found, in_two_places, untold, walk
 
 from mailer.maillog.events import MailLog
-from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.spool.changes import Change, make_durable
 from mailer.spool.inode_spread import HOME
 from mailer.spool.journal import Disposition, Event
@@ -61,9 +61,9 @@ def about(spool: Spool, name: str) -> bool:
 def finish(spool: Spool, claim: Claim) -> None:
     if claim.entry.state.disposition(NOW, 3600.0) is Disposition.ATTEMPT:
         attempt(claim, NOW)
-    terms = Terms(lambda sender: sender, "relay.example.com", 0, 432_000)
+    settings = NotificationSettings(lambda sender: sender, "relay.example.com", 0, 432_000)
     log = MailLog(lambda: NOW, lambda *_: None)
-    notifier = Notifier(spool, AtOnce(spool), terms, log)  # type: ignore[arg-type]
+    notifier = Notifier(spool, AtOnce(spool), settings, log)  # type: ignore[arg-type]
     state = claim.locked.read(boot="boot-1").state
     asyncio.run(notifier.notify(claim, state, NOW))
     settle(spool, claim, NOW)

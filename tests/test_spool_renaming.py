@@ -15,7 +15,7 @@ from spool_torn import torn_renames
 from spool_walk import in_two_places, walk
 
 from mailer.maillog.events import MailLog
-from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.send.journals import Journals
 from mailer.send.settle import Settler
 from mailer.spool.background_close import BackgroundClose
@@ -29,7 +29,7 @@ from mailer.spool.run.sweep import requeue_due
 from mailer.spool.transitions import Move
 
 LATER = NOW + 2 * DELAY
-TERMS = Terms(lambda _: "", "relay.example.com", 0, 0)
+SETTINGS = NotificationSettings(lambda _: "", "relay.example.com", 0, 0)
 
 
 def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool = False) -> None:
@@ -47,7 +47,7 @@ def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool 
     settler = Settler(
         Committer(spool),
         BackgroundClose(),
-        Notifier(spool, Committer(spool), TERMS, MailLog(lambda: NOW, lambda *_: None)),
+        Notifier(spool, Committer(spool), SETTINGS, MailLog(lambda: NOW, lambda *_: None)),
         horizon=HORIZON,
         archive=False,
     )

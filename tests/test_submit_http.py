@@ -679,7 +679,7 @@ def test_a_service_manager_may_listen_for_it_and_settings_change_while_it_runs(t
         with http_running(tmp_path, inherited=given) as door:
             assert door.port == listening.getsockname()[1]
             assert door.submit(Host="mail.example").status == 403
-            service = door.receiver.server._service
+            service = door.receiver.server._context
             named = replace(service.settings, http_names=("mail.example",), max_message_size=10)
             door.receiver.loop.call_soon_threadsafe(
                 door.receiver.server.reconfigure, replace(service, settings=named)

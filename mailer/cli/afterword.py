@@ -10,7 +10,7 @@ from itertools import islice
 
 from mailer.cli.our_refusals import ours
 from mailer.cli.outlook import outlook
-from mailer.cli.setup import Workplace
+from mailer.cli.setup import CommandContext
 from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.mail.reply import printable
@@ -62,32 +62,32 @@ class Afterword:
             if len(self._ids) > _MESSAGES:
                 del self._ids[next(iter(self._ids))]
 
-    def lines(self, at: Workplace) -> list[str]:
+    def lines(self, context: CommandContext) -> list[str]:
         """Return the summary, as lines for people."""
         told = [
-            *self._stand(at),
-            *self._went_astray(at.config),
+            *self._stand(context),
+            *self._went_astray(context.config),
             *self._was_refused(),
-            *self._unnamed(at.spool),
+            *self._unnamed(context.spool),
         ]
         if not told and not self._newest:
-            told = [*self._not_in_the_ledger(at)] or [_NEVER_CAME]
+            told = [*self._not_in_the_ledger(context)] or [_NEVER_CAME]
         return [printable(line, 4000) for line in told]
 
-    def _stand(self, at: Workplace) -> Iterator[str]:
-        how = outlook(at.config, at.spool, time.time())
+    def _stand(self, context: CommandContext) -> Iterator[str]:
+        how = outlook(context.config, context.spool, time.time())
         for message_id in self._ids:
             try:
-                story = history.tell(at.spool, message_id, how, self._asked)
+                story = history.tell(context.spool, message_id, how, self._asked)
             except history.NoStory:
                 continue
             yield f"next: {message_id}: {' '.join(story.gist)}"
 
-    def _not_in_the_ledger(self, at: Workplace) -> Iterator[str]:
+    def _not_in_the_ledger(self, context: CommandContext) -> Iterator[str]:
         """Describe messages that are in the spool although the ledger has no line about them."""
         if not self._query.to:
             return
-        waits = (look(at.spool, spot) for spot in islice(spots(at.spool), _MAX_OPENED))
+        waits = (look(context.spool, spot) for spot in islice(spots(context.spool), _MAX_OPENED))
         meant = (
             seen.id
             for seen in waits
@@ -99,7 +99,7 @@ class Afterword:
                 "the log has no line about it: files in log/ of the spool were removed, or could not be "
                 "written (`mailer doctor`); the message itself is there"
             )
-            yield from self._stand(at)
+            yield from self._stand(context)
 
     def _asked(self, address: str) -> bool:
         return (self._query.to or "").lower() in address.lower()

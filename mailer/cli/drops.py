@@ -17,9 +17,9 @@ from mailer.spool.due import any_drop
 from mailer.spool.layout import DROP, Spool
 
 if TYPE_CHECKING:
+    from mailer.receive.context import ReceiverContext
     from mailer.receive.pickup import Pickup
     from mailer.receive.refusals import Refusals
-    from mailer.receive.service import Service
     from mailer.spool.committer import Committer
 
 _SCAN_INTERVAL = 10.0
@@ -97,8 +97,8 @@ async def take_in(
 
     committer = Committer(spool).start()
     try:
-        service = lambda: service_for(loaded, spool, committer, log)  # noqa: E731 - called at most once
-        pickup = Pickup(spool, log, clocks().wall, service, refusals)
+        context = lambda: context_for(loaded, spool, committer, log)  # noqa: E731 - called at most once
+        pickup = Pickup(spool, log, clocks().wall, context, refusals)
         ending = asyncio.create_task(_end(pickup, stop, min(_MAX_SECONDS, within)))
         try:
             return await pickup.once()
@@ -128,9 +128,9 @@ async def keep_taking_in(
             await asyncio.wait_for(stop.wait(), _SCAN_INTERVAL)
 
 
-def service_for(
+def context_for(
     loaded: Loaded, spool: Spool, committer: "Committer", log: MailLog, *, logins: bool = True
-) -> "Service":
+) -> "ReceiverContext":
     """Make the service for sessions that run outside of the receiver.
 
     Args:
@@ -157,4 +157,4 @@ def service_for(
     settings = receiver.settings(loaded.config, None)
     if not logins:
         loaded = replace(loaded, config=replace(loaded.config, default_username=""))
-    return receiver.service(loaded, settings, store, None)
+    return receiver.context(loaded, settings, store, None)

@@ -22,7 +22,7 @@ from mailer.spool.layout import Spool
 
 if TYPE_CHECKING:
     from mailer.imports.queue import Queue, Queued
-    from mailer.receive.service import Service
+    from mailer.receive.context import ReceiverContext
 
 _DIRECTORY = click.Path(path_type=Path)
 _TOO_MANY_RECIPIENTS = "4.5.3"
@@ -141,7 +141,7 @@ def _looked_at(queue: "Queue", name: str) -> "tuple[str, Queued | None, str]":
 
 
 async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: _Listing) -> None:
-    from mailer.cli.drops import service_for  # noqa: PLC0415 - as above
+    from mailer.cli.drops import context_for  # noqa: PLC0415 - as above
     from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
     config = loaded.config
@@ -152,16 +152,16 @@ async def _take_over(loaded: Loaded, queue: "Queue", names: list[str], listing: 
         with acting_as_owner(config.spool_dir):
             log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
             committer = Committer(spool).start()
-            service = service_for(loaded, spool, committer, log)
+            context = context_for(loaded, spool, committer, log)
         try:
             for name in names:
-                listing.show(name, *await _take(loaded, spool, service, queue, name))
+                listing.show(name, *await _take(loaded, spool, context, queue, name))
         finally:
             committer.close()
 
 
 async def _take(
-    loaded: Loaded, spool: Spool, service: "Service", queue: "Queue", name: str
+    loaded: Loaded, spool: Spool, context: "ReceiverContext", queue: "Queue", name: str
 ) -> "tuple[str, Queued | None, str]":
     """Queue one message, and remove it from the other queue."""
     from mailer.imports.queue import Unreadable  # noqa: PLC0415 - as above
@@ -173,7 +173,7 @@ async def _take(
         once = name_of_import(queue.identity, name, queued.content)
         with acting_as_owner(loaded.config.spool_dir):
             reply: Reply = await transfer(
-                service,
+                context,
                 queued.sender,
                 queued.recipients,
                 queued.content,

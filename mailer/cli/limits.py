@@ -10,7 +10,7 @@ from mailer.cli import receiver
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.config.model import Config
 from mailer.mail.reply import printable
 from mailer.maillog.events import MailLog
@@ -32,8 +32,8 @@ def limits(*, as_json: bool) -> None:
     JSON is one object a line: who, hour and day (messages), maxPerHour, maxPerDay (0: no limit), wait (s).
     """
     end_with_the_pipe()
-    with workplace() as place:
-        found = uses(place.config, place.spool, place.log)
+    with command_context() as context:
+        found = uses(context.config, context.spool, context.log)
     if not as_json and found is None:
         sys.stdout.write("there are no limits: rateLimits is off, and no user has any\n")
         return

@@ -19,7 +19,7 @@ from mailer.cli.log_line import in_words
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import DURATION_IS, config_option, duration, examples, json_of
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.synonyms import Word
 from mailer.mail.reply import printable, printable_json
 from mailer.maillog.by_id import lines_of
@@ -139,10 +139,10 @@ def log(  # noqa: PLR0913 - one parameter for each option
     if lines is None and follow and since is None and not message_id:
         lines = _FOLLOWED_LINES
     after = _afterword(query) if not as_json and not events else None
-    with workplace() as at:
-        search = _Search(partial(at.spool.directory, LOG), query)
+    with command_context() as context:
+        search = _Search(partial(context.spool.directory, LOG), query)
         known = False
-        name = partial(named, at.config)
+        name = partial(named, context.config)
         for found in search.lines(lines):
             known = True
             if after:
@@ -150,7 +150,7 @@ def log(  # noqa: PLR0913 - one parameter for each option
             _print(found, name, as_json=as_json)
         if follow:
             search.follow(name, as_json=as_json)
-        said = after.lines(at) if after else []
+        said = after.lines(context) if after else []
     if message_id and not known:
         raise Failure(Exit.NO_INPUT, f"{message_id}: the ledger has no line about such a message")
     if not known and not as_json and lines != 0:

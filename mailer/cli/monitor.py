@@ -11,7 +11,7 @@ from mailer.cli.options import config_option, examples, log_format_option, paren
 from mailer.cli.parent import end_with
 from mailer.cli.program import system_words
 from mailer.cli.service_manager import ServiceManager
-from mailer.cli.setup import acting_as_owner, become_owner, configuration, workplace
+from mailer.cli.setup import acting_as_owner, become_owner, command_context, configuration
 from mailer.config import checks
 from mailer.config.load import Loaded
 from mailer.config.problem import ConfigError
@@ -96,8 +96,8 @@ def _print_link(loaded: Loaded, port: int) -> Exit:
 
     token = loaded.config.admin_token
     if token.empty:
-        with workplace(loaded) as at:
-            token = Secret(known(at.spool))
+        with command_context(loaded) as context:
+            token = Secret(known(context.spool))
     if token.empty:
         raise Failure(Exit.UNAVAILABLE, "there is no token yet: start mailer monitor, or mailer up")
     sys.stdout.write(f"{link(port, token)}\n")

@@ -31,15 +31,15 @@ from mailer.config.problem import ConfigError
 from mailer.config.secrets import Secret, SecretError
 from mailer.maillog.events import Level
 from mailer.monitor import admin, health, metrics, page
-from mailer.monitor.alerts import Alerting, Means
-from mailer.monitor.app import MAX_CONNECTIONS, Context, Site, bind, serve
+from mailer.monitor.alerts import Alerting, AlertSettings
+from mailer.monitor.app import MAX_CONNECTIONS, HttpContext, Site, bind, serve
 from mailer.monitor.budgets import budgets
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Table
 from mailer.monitor.limits import LimitsView
 from mailer.monitor.reading import Lookout
 from mailer.monitor.replays import Replays
 from mailer.monitor.runs import Runs
-from mailer.monitor.service import Service
 from mailer.monitor.token import token_for
 from mailer.spool.layout import Spool
 from mailer.spool.state.clock_guard import known_doubt
@@ -105,13 +105,13 @@ class _Observer:
         self._spool = spool
         self._entry = entry
         self._lookout = Lookout(spool, time.time)
-        self._service = self._made(loaded)
+        self._context = self._made(loaded)
 
-    def _made(self, loaded: Loaded) -> Service:
+    def _made(self, loaded: Loaded) -> MonitorContext:
         """Make the service; raises ConfigError, SecretError, OSError if the configuration cannot be used."""
         config, spool = loaded.config, self._spool
         log = program_log(config, spool, Level.NOTICE)
-        return Service(
+        return MonitorContext(
             config=config,
             spool=spool,
             log=log,
@@ -122,7 +122,7 @@ class _Observer:
                 child_argv("mailer", "spool", "replay", config=loaded.path, logs=False),
                 allowed=config.show_content,
             ),
-            alerting=Alerting(spool, log, Means(config, own_name(config))),
+            alerting=Alerting(spool, log, AlertSettings(config, own_name(config))),
             limits=LimitsView(partial(uses, config, spool, log)),
             token=token_for(spool, config.admin_token),
             doubt=partial(known_doubt, spool, clocks()),
@@ -130,54 +130,54 @@ class _Observer:
             budgets=partial(budgets, config, spool, clocks().read),
         )
 
-    def _context(self) -> Context:
-        service = self._service
-        table = Table(route for part in (page, health, metrics, admin) for route in part.routes(service))
-        return Context(table, service.token, service.log, time.time)
+    def _http_context(self) -> HttpContext:
+        context = self._context
+        table = Table(route for part in (page, health, metrics, admin) for route in part.routes(context))
+        return HttpContext(table, context.token, context.log, time.time)
 
     async def observe(self, site: Site, stop: asyncio.Event, hung_up: asyncio.Event) -> None:
         """Serve HTTP until `stop` is set; reload the configuration when `hung_up` is set."""
-        watching = asyncio.create_task(self._service.keep_watch())
+        watching = asyncio.create_task(self._context.keep_watch())
         try:
-            async with serve(site, self._context()) as responder:
+            async with serve(site, self._http_context()) as responder:
                 addresses = ", ".join(_name(*each.getsockname()[:2]) for each in site)
-                self._service.log.notice(
+                self._context.log.notice(
                     f"for the status page and health, listening on {addresses}: http://localhost:"
                     f"{site[0].getsockname()[1]}/ (mailer monitor --link prints the address that logs in)",
                     spool=self._spool.path,
                 )
                 if sys.stderr.isatty():  # The address holds the token, which must not get into a log.
-                    where = link(site[0].getsockname()[1], self._service.token)
+                    where = link(site[0].getsockname()[1], self._context.token)
                     tell(sys.stderr, f"status page: {where}\n")
                 describe = f"answering at {addresses}"
                 self._manager.ready(describe)
-                with Vitals(self._manager, self._spool, self._service.log, lambda: describe).kept():
+                with Vitals(self._manager, self._spool, self._context.log, lambda: describe).kept():
                     while await _either(stop, hung_up):
                         self._manager.reloading()
                         if await self._reload():
-                            responder.use(self._context())
+                            responder.use(self._http_context())
                             watching.cancel()
-                            watching = asyncio.create_task(self._service.keep_watch())
+                            watching = asyncio.create_task(self._context.keep_watch())
                         self._manager.ready("read the configuration again")
         finally:
             watching.cancel()
-            await self._service.runs.close(float(self._service.config.sending.shutdown_grace))
+            await self._context.runs.close(float(self._context.config.sending.shutdown_grace))
             with suppress(OSError):
                 self._lookout.save()
-        self._service.log.notice("ended")
+        self._context.log.notice("ended")
 
     async def _reload(self) -> bool:
         """Reload the configuration; return whether it took effect."""
-        log, before = self._service.log, self._loaded.config
+        log, before = self._context.log, self._loaded.config
         try:
             loaded = await asyncio.to_thread(_read, self._loaded.path)
-            service = self._made(loaded)
+            context = self._made(loaded)
         except (ConfigError, SecretError, OSError) as error:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
             self._entry.read_again(trouble=str(error))
             return False
         # Runs that an admin request has started still belong to the old service's `runs`, so keep that.
-        self._service, self._loaded = replace(service, runs=self._service.runs), loaded
+        self._context, self._loaded = replace(context, runs=self._context.runs), loaded
         after = loaded.config
         changed = {
             "healthCheckPort": after.health_check_port != before.health_check_port,
@@ -187,7 +187,7 @@ class _Observer:
         restart = tuple(key for key, differs in changed.items() if differs)
         if restart:
             log.warning("these changed keys take effect only after a restart", keys=", ".join(restart))
-        service.log.notice("the configuration was read again")
+        context.log.notice("the configuration was read again")
         self._entry.read_again(restart=restart)
         return True
 

@@ -8,7 +8,7 @@ import click
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.mail.reply import printable
 from mailer.spool.state import pause as flag
 
@@ -31,10 +31,10 @@ def pause(*, reason: str, as_json: bool) -> None:
     JSON is one object: paused, changed (false if sending was paused already).
     """
     reason = printable(reason)
-    with workplace() as at:
-        began = flag.pause(at.spool, time.time(), at.operator, reason)
+    with command_context() as context:
+        began = flag.pause(context.spool, time.time(), context.operator, reason)
         if began:
-            at.log.message("paused", id="", by=at.operator, reason=reason)
+            context.log.message("paused", id="", by=context.operator, reason=reason)
     said = "paused; `mailer resume` ends it\n" if began else "sending was paused already\n"
     tell(sys.stdout, json_line({"paused": True, "changed": began}) if as_json else said)
 
@@ -51,9 +51,9 @@ def resume(*, as_json: bool) -> None:
 
     JSON is one object: paused, changed (false if sending was not paused).
     """
-    with workplace() as at:
-        ended = flag.resume(at.spool)
+    with command_context() as context:
+        ended = flag.resume(context.spool)
         if ended:
-            at.log.message("resumed", id="", by=at.operator)
+            context.log.message("resumed", id="", by=context.operator)
     said = "resumed\n" if ended else "sending was not paused\n"
     tell(sys.stdout, json_line({"paused": False, "changed": ended}) if as_json else said)

@@ -18,10 +18,10 @@ from mailer.mail.patterns import AddressPatterns
 from mailer.maillog.events import MailLog
 from mailer.maillog.search import Query, find
 from mailer.receive.content.header_policy import ContentPolicy
+from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.certificate import Certificate
 from mailer.receive.listen.inherited import HTTP, SUBMIT
-from mailer.receive.service import Service
-from mailer.receive.settings import Endpoint, Settings, Terms
+from mailer.receive.settings import Endpoint, Offers, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.receive.users.accounts import Accounts, single_login
@@ -40,7 +40,7 @@ def settings(config: Config, port: int | None) -> Settings:
     return Settings(
         host=config.bind_address,
         port=config.smtp_port if port is None else port,
-        terms=Terms(config.offered_tls, config.smtp_auth),
+        offers=Offers(config.offered_tls, config.smtp_auth),
         endpoints=(*map(_endpoint, config.listeners), *_front_doors(config)),
         trusted={_endpoint(each): tuple(_trusted(each)) for each in config.listeners},
         hostname=hostname,
@@ -73,11 +73,11 @@ def settings(config: Config, port: int | None) -> Settings:
 
 def _endpoint(listener: Listener) -> Endpoint:
     starttls = Offer.OFFERED if listener.tls is None else listener.tls.starttls
-    terms = Terms(starttls, listener.auth)
+    offers = Offers(starttls, listener.auth)
     if listener.unix_socket:
-        return Endpoint(path=str(listener.unix_socket), terms=terms, name=listener.name)
+        return Endpoint(path=str(listener.unix_socket), offers=offers, name=listener.name)
     tls = listener.tls is ListenerTls.IMPLICIT
-    return Endpoint(listener.host, listener.port, tls=tls, terms=terms, name=listener.name)
+    return Endpoint(listener.host, listener.port, tls=tls, offers=offers, name=listener.name)
 
 
 def _front_doors(config: Config) -> Iterator[Endpoint]:
@@ -86,8 +86,8 @@ def _front_doors(config: Config) -> Iterator[Endpoint]:
         yield Endpoint(path=str(config.submit_socket), submit=True, name=SUBMIT)
     asked = config.submit_http
     if asked.enabled:
-        terms = Terms(Offer.NONE, Offer.REQUIRED)
-        yield Endpoint(asked.host, asked.port, tls=asked.tls, http=True, terms=terms, name=HTTP)
+        offers = Offers(Offer.NONE, Offer.REQUIRED)
+        yield Endpoint(asked.host, asked.port, tls=asked.tls, http=True, offers=offers, name=HTTP)
 
 
 def _trusted(listener: Listener) -> Iterator[TrustedNetwork]:
@@ -100,13 +100,13 @@ def _trusted(listener: Listener) -> Iterator[TrustedNetwork]:
             yield TrustedNetwork(network(each.cidr), each.user)
 
 
-def service(
+def context(
     loaded: Loaded,
     settings: Settings,
     store: Store,
     certificate: Certificate | None,
     rates: RateLimiter | None = None,
-) -> Service:
+) -> ReceiverContext:
     """Make everything that sessions work with; read the users file, the login's secret and the ledger.
 
     Args:
@@ -129,7 +129,7 @@ def service(
         random=os.urandom,
         recoverable={config.default_username: secret} if config.security.cram_md5 and secret else None,
     )
-    return Service(
+    return ReceiverContext(
         settings,
         store,
         authenticator,

@@ -12,7 +12,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.setup import configuration, workplace
+from mailer.cli.setup import command_context, configuration
 from mailer.config import checks
 from mailer.config.problem import ConfigError
 from mailer.mail.reply import printable
@@ -50,14 +50,15 @@ def reload(*, as_json: bool) -> Exit:
     loaded = configuration()
     if problems := checks.refuse_to_serve(loaded):
         raise ConfigError(problems)
-    with workplace(loaded) as at:
-        before = running(at.spool)
+    with command_context(loaded) as context:
+        before = running(context.spool)
         if not before:
             raise Failure(
-                Exit.UNAVAILABLE, f"no long-running program uses {at.spool.path}: there is nothing to reload"
+                Exit.UNAVAILABLE,
+                f"no long-running program uses {context.spool.path}: there is nothing to reload",
             )
         code = Exit.OK
-        for program, words, good in _signalled(at.spool, before):
+        for program, words, good in _signalled(context.spool, before):
             code = code if good else Exit.FINDINGS
             if as_json:
                 tell(sys.stdout, json_line(_record(program, words, reloaded=good)))

@@ -15,12 +15,12 @@ from mailer.cli.service_manager import ServiceManager
 from mailer.cli.setup import (
     acting_as_owner,
     become_owner,
+    command_context,
     configuration,
     make_spool,
     program_log,
     say_if_paused,
     uses_http,
-    workplace,
 )
 from mailer.config.checks import refuse_to_send
 from mailer.config.load import Loaded
@@ -37,8 +37,8 @@ def dry_run(limit: int | None, *, as_json: bool) -> Exit:
     from mailer.cli import dry_run  # noqa: PLC0415 - a real run does not need it
 
     loaded = _configuration()
-    with _try_again_later(), workplace(loaded) as at:
-        dry_run.dry_run(loaded.config, at.spool, time.time(), limit=limit, as_json=as_json)
+    with _try_again_later(), command_context(loaded) as context:
+        dry_run.dry_run(loaded.config, context.spool, time.time(), limit=limit, as_json=as_json)
     return Exit.OK
 
 

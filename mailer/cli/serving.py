@@ -30,12 +30,12 @@ from mailer.config.problem import ConfigError
 from mailer.config.secrets import SecretError
 from mailer.maillog import outlet
 from mailer.maillog.events import Level
+from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.inherited import Inherited, NotConfiguredError
 from mailer.receive.listen.sockets import UnsafeSettingsError
 from mailer.receive.pickup import Pickup
 from mailer.receive.server import Server
 from mailer.receive.server import serve as serve_until
-from mailer.receive.service import Service
 from mailer.receive.settings import Address, Settings
 from mailer.receive.upload import Store
 from mailer.spool.committer import Committer
@@ -113,17 +113,17 @@ async def _serve(loaded: Loaded, settings: Settings, spool: Spool, begun: Beginn
                 return f"{where}; {committer.committed} messages taken, {server.sessions} connections"
 
             vitals = Vitals(manager, spool, log, describe, committer.answer)
-            reloader = Reloader(server, service, loaded, entry, manager, drops)
+            reloader = Reloader(server, context, loaded, entry, manager, drops)
             listen(running_loop, lambda: end() if terminal.gone else reloader.start())
             manager.ready(describe())
             started.enter_context(vitals.kept())
-            drops.start(Pickup(spool, log, clocks().wall, lambda: reloader.service))
+            drops.start(Pickup(spool, log, clocks().wall, lambda: reloader.context))
 
         drops = Drops(spool, log)
-        service = receiver.service(loaded, settings, store, receiver.certificate(config, log))
+        context = receiver.context(loaded, settings, store, receiver.certificate(config, log))
         try:
             lookup = _lookup(config, spool)
-            await serve_until(service, begun.sockets, lookup, until=stop, ready=ready)
+            await serve_until(context, begun.sockets, lookup, until=stop, ready=ready)
         except OSError as error:
             raise _not_available(error, settings, spool) from error
         finally:
@@ -137,14 +137,14 @@ class Reloader:
     def __init__(
         self,
         server: Server,
-        service: Service,
+        context: ReceiverContext,
         loaded: Loaded,
         entry: Registration,
         manager: ServiceManager,
         drops: Drops,
     ) -> None:
         self._server = server
-        self.service = service
+        self.context = context
         self._path = loaded.path
         self._config = loaded.config
         self._entry = entry
@@ -163,17 +163,17 @@ class Reloader:
             self._task = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
-        log = self.service.store.log
+        log = self.context.store.log
         self._manager.reloading()
         try:
             # In a thread, because a secret's command may be slow, and reading a large ledger is.
-            service = await asyncio.to_thread(self._read)
-            self._server.reconfigure(service)
+            context = await asyncio.to_thread(self._read)
+            self._server.reconfigure(context)
         except (ConfigError, SecretError, UnsafeSettingsError, OSError) as error:
             log.warning("the new configuration cannot be used; the old one stays", error=str(error))
             self._entry.read_again(trouble=str(error))
         else:
-            self.service = service
+            self.context = context
             log.notice("the configuration was read again")
             self._entry.read_again(restart=self._restart)
         finally:
@@ -182,8 +182,8 @@ class Reloader:
             self._again = False
             await self._reload()
 
-    def _read(self) -> Service:
-        old = self.service
+    def _read(self) -> ReceiverContext:
+        old = self.context
         loaded = load(self._path, os.environ)
         if problems := checks.refuse_to_serve(loaded):
             raise ConfigError(problems)
@@ -203,7 +203,7 @@ class Reloader:
                 )
                 if changed
             ]
-        if settings.terms != old.settings.terms:
+        if settings.offers != old.settings.offers:
             old.store.log.warning("the changed smtpTls and smtpAuth take effect only after a restart")
             restart += ["smtpTls", "smtpAuth"]
         if loaded.config.smtp_port != self._config.smtp_port:
@@ -215,7 +215,7 @@ class Reloader:
         self._restart = tuple(restart)
         certificate = receiver.certificate(loaded.config, old.store.log)
         self._drops.open(loaded.config)
-        return receiver.service(loaded, settings, old.store, certificate, old.rates)
+        return receiver.context(loaded, settings, old.store, certificate, old.rates)
 
 
 def _lookup(config: Config, spool: Spool) -> Callable[[str, str], Mapping[str, object] | None] | None:

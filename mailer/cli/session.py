@@ -55,11 +55,11 @@ async def _serve(
 
     log, committer = open_log(spool, Level.WARNING), Committer(spool)
     settings = receiver.settings(loaded.config, None)
-    service = receiver.service(loaded, settings, Store(spool, committer, log, time.time), None)
+    context = receiver.context(loaded, settings, Store(spool, committer, log, time.time), None)
     # Before anything is written, and before a thread starts.
     become_owner(loaded.config.spool_dir)
     committer.start()
     try:
-        await serve_one(service, connection, PeerIds(*ids))
+        await serve_one(context, connection, PeerIds(*ids))
     finally:
         committer.close()

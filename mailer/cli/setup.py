@@ -26,7 +26,7 @@ from mailer.spool.layout import LOG, Spool, SpoolError
 from mailer.spool.state.pause import describe, read_pause
 
 
-class Workplace(msgspec.Struct, frozen=True):
+class CommandContext(msgspec.Struct, frozen=True):
     """What a command that works on the spool needs."""
 
     config: Config
@@ -42,7 +42,7 @@ def configuration() -> Loaded:
 
 
 @contextmanager
-def workplace(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[Workplace]:
+def command_context(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[CommandContext]:
     """Open the spool, as its owner, for a command that inspects it or operates on it.
 
     Args:
@@ -57,7 +57,7 @@ def workplace(loaded: Loaded | None = None, *, http: bool = False) -> Iterator[W
     become_owner(config.spool_dir, http=http)
     with Spool.open(config.spool_dir) as spool:
         log = open_log(spool, Level.WARNING, keep=float(config.log_retention))
-        yield Workplace(config, spool, log, operator)
+        yield CommandContext(config, spool, log, operator)
 
 
 def program_log(config: Config, spool: Spool, level: Level) -> MailLog:

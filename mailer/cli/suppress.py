@@ -14,7 +14,7 @@ from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import DURATION, config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.mail import clock
 from mailer.mail.reply import printable
 from mailer.spool.state import suppression
@@ -114,8 +114,8 @@ def ls(part: str, *, as_json: bool) -> None:
     server refuses the address again.
     """
     end_with_the_pipe()
-    with workplace() as at:
-        found = [entry for entry in suppression.entries(at.spool) if part.lower() in entry.address]
+    with command_context() as context:
+        found = [entry for entry in suppression.entries(context.spool) if part.lower() in entry.address]
     for entry in sorted(found, key=lambda entry: entry.address):
         if as_json:
             sys.stdout.write(json_line(entry))
@@ -141,8 +141,8 @@ def rm(addresses: tuple[str, ...], *, as_json: bool) -> None:
     The exit code is 66 when an address is not on the list; the others are removed.
     """
     keys = [_key(each) for each in addresses]
-    with workplace() as at:
-        gone = suppression.remove(at.spool, keys)
+    with command_context() as context:
+        gone = suppression.remove(context.spool, keys)
     for each in gone:
         told = {"address": each, "action": "removed"}
         tell(sys.stdout, json_line(told) if as_json else printable(f"removed {each}") + "\n")
@@ -163,10 +163,10 @@ def _add(
     usual: dict[str, Any] = {"at": clock.rfc3339(now), "reason": reason}
     if lasting is not None:
         usual["until"] = clock.rfc3339(now + lasting)
-    with workplace() as at:
-        usual["by"] = at.operator
+    with command_context() as context:
+        usual["by"] = context.operator
         entries = {row["address"]: Entry(**usual | row) for row in rows}
-        fresh = {entry.address for entry in suppression.add(at.spool, entries.values())}
+        fresh = {entry.address for entry in suppression.add(context.spool, entries.values())}
     for each in () if quiet else entries:
         action = "added" if each in fresh else "replaced"
         told = {"address": each, "action": action}

@@ -6,7 +6,7 @@ import msgspec
 
 from mailer.config.kinds import Count, Group, Limit, Name
 from mailer.mail.address import a_labels
-from mailer.mail.budget import Counted, Terms, WhenUsedUp
+from mailer.mail.budget import Allowance, Counted, WhenUsedUp
 
 
 class Pace(Group, frozen=True, kw_only=True):
@@ -26,9 +26,9 @@ class Pace(Group, frozen=True, kw_only=True):
     """Concurrent connections of all runners together; None: `sending.maxSessionsPerHop` for each runner."""
 
     @property
-    def terms(self) -> Terms:
+    def allowance(self) -> Allowance:
         """The limits as plain values; false if there is no limit."""
-        return Terms(
+        return Allowance(
             self.max_per_minute or 0,
             self.max_per_hour,
             self.max_per_day,

@@ -55,7 +55,7 @@ class Limit(msgspec.Struct, frozen=True):
     """`minute`, `hour` or `day`."""
     most: int
     grows: float | None = None
-    """The instant at which the limit grows (`Terms.warm_up`); None: never."""
+    """The instant at which the limit grows (`Allowance.warm_up`); None: never."""
 
     @property
     def window(self) -> float:
@@ -65,7 +65,7 @@ class Limit(msgspec.Struct, frozen=True):
         return f"{self.most:,} a {self.per}" if self.per != "hour" else f"{self.most:,} an hour"
 
 
-class Terms(msgspec.Struct, frozen=True):
+class Allowance(msgspec.Struct, frozen=True):
     """The configured limits of a budget; 0: no limit."""
 
     per_minute: int = 0
@@ -190,10 +190,10 @@ def _merged(used: Iterable[tuple[float, int]], now: float) -> list[tuple[float, 
     return sorted(cells.values())
 
 
-def room(terms: Terms, use: Use, now: float) -> Room:
+def room(allowance: Allowance, use: Use, now: float) -> Room:
     """Return how much is left under all limits together."""
     free, at, scarce = 1_000_000_000, now, None
-    for limit in terms.limits(use.began, now):
+    for limit in allowance.limits(use.began, now):
         left = limit.most - use.within(limit.window, now)
         free = min(free, left)
         if left < 1:
@@ -215,9 +215,9 @@ def _frees(used: Sequence[tuple[float, int]], limit: Limit, now: float, needed: 
     return at if limit.grows is None else min(at, limit.grows)
 
 
-def reserved(terms: Terms, use: Use, holder: str, count: int, now: float) -> Use:
+def reserved(allowance: Allowance, use: Use, holder: str, count: int, now: float) -> Use:
     """Add units to what a run holds; the first reservation under a warm-up starts the warm-up."""
-    began = (now if use.began is None else use.began) if terms.warm_up else None
+    began = (now if use.began is None else use.began) if allowance.warm_up else None
     return replace(use, began=began, held={**use.held, holder: use.held.get(holder, 0) + count})
 
 
@@ -245,11 +245,11 @@ class Spent(msgspec.Struct, frozen=True):
     """Seconds since the epoch at which a unit is free again; None: one is free now."""
 
 
-def spent(terms: Terms, use: Use, reading: Reading) -> tuple[Spent, ...]:
+def spent(allowance: Allowance, use: Use, reading: Reading) -> tuple[Spent, ...]:
     """Return the usage of each limit, from a record that was brought forward to this reading."""
     now = reading.uptime
     found = []
-    for limit in terms.limits(use.began, now):
+    for limit in allowance.limits(use.began, now):
         used = use.within(limit.window, now)
         at = _frees(use.used, limit, now, used - limit.most + 1) if used >= limit.most else None
         found.append(Spent(limit, used, None if at is None else reading.wall + at - now))

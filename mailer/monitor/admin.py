@@ -12,8 +12,8 @@ from mailer.config.show import effective
 from mailer.config.units import seconds_typed
 from mailer.maillog.events import Level
 from mailer.monitor import guard
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import arrival, is_id
@@ -32,12 +32,12 @@ _BY = "admin request"
 """The actor in journals and the ledger; HTTP does not tell which program sent the request."""
 
 
-def routes(service: Service) -> tuple[Route, ...]:
-    admin = _Admin(service)
+def routes(context: MonitorContext) -> tuple[Route, ...]:
+    admin = _Admin(context)
     return (
         # Clients written for the Go relay have no token, and this request only makes waiting mail due. If the
         # operator has set a token, it is required for every request.
-        Route("POST", "/admin/retry-failed", admin.retry_failed, admin=not service.config.admin_token.empty),
+        Route("POST", "/admin/retry-failed", admin.retry_failed, admin=not context.config.admin_token.empty),
         Route("POST", "/admin/pause", admin.pause, admin=True),
         Route("POST", "/admin/resume", admin.resume, admin=True),
         Route("POST", "/admin/clean-old-emails", admin.clean_old_emails, admin=True),
@@ -56,8 +56,8 @@ class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Admin:
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: MonitorContext) -> None:
+        self._context = context
         self._retried = -_PAUSE
         """Monotonic seconds when `retry_failed` last began."""
         self._at_work = asyncio.Lock()
@@ -71,7 +71,7 @@ class _Admin:
         `_PAUSE` seconds, because every user of this host may send it.
         """
         now = asyncio.get_running_loop().time()
-        if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._service.token):
+        if now - self._retried < _PAUSE and not guard.is_authorised(asked, self._context.token):
             return _done(
                 f"done {words.duration(now - self._retried)} ago; ask again in {words.duration(_PAUSE)}"
             )
@@ -80,20 +80,20 @@ class _Admin:
         failed = await self._each(Place.FAILED, "requeued", self._retry)
         deferred = await self._each(Place.RETRY, "requeued", self._retry)
         await self._run()
-        when = "once the pause ends" if is_paused(self._service.spool) else "now"
+        when = "once the pause ends" if is_paused(self._context.spool) else "now"
         what = f"{words.count(failed, 'failed message')} and {words.count(deferred, 'deferred message')}"
         return _done(f"{what} will be tried {when}")
 
     async def pause(self, asked: Asked) -> Answer:
-        service = self._service
+        context = self._context
         reason = asked.query.get("reason", "")
-        if await asyncio.to_thread(pause, service.spool, service.clock(), _BY, reason):
-            service.log.message("paused", id="", by=_BY, reason=reason)
+        if await asyncio.to_thread(pause, context.spool, context.clock(), _BY, reason):
+            context.log.message("paused", id="", by=_BY, reason=reason)
         return _done("sending is paused until POST /admin/resume; mail is still accepted")
 
     async def resume(self, _: Asked) -> Answer:
-        if await asyncio.to_thread(resume, self._service.spool):
-            self._service.log.message("resumed", id="", by=_BY)
+        if await asyncio.to_thread(resume, self._context.spool):
+            self._context.log.message("resumed", id="", by=_BY)
         await self._run()
         return _done("sending is resumed")
 
@@ -106,10 +106,10 @@ class _Admin:
             raise Refusal(
                 HTTPStatus.BAD_REQUEST, 'olderThan is a duration such as "12h", "30d", "4w"'
             ) from None
-        age = age or float(self._service.config.archive_max_age)
-        if doubt := await asyncio.to_thread(self._service.doubt):
+        age = age or float(self._context.config.archive_max_age)
+        if doubt := await asyncio.to_thread(self._context.doubt):
             raise Refusal(HTTPStatus.CONFLICT, clock_guard.describe(doubt))
-        limit = self._service.clock() - age
+        limit = self._context.clock() - age
         removed = await self._each(
             Place.FAILED, "removed", Operator.remove, lambda spot: arrival(spot.name) < limit
         )
@@ -127,16 +127,16 @@ class _Admin:
             ) from None
         if not is_id(wanted.id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        new = await self._service.replays.replay(wanted.id, wanted.to, really=wanted.really, by=_BY)
+        new = await self._context.replays.replay(wanted.id, wanted.to, really=wanted.really, by=_BY)
         await self._run()
         return json({"status": "ok", "message": f"queued as {new}", "id": new})
 
     async def config(self, _: Asked) -> Answer:
-        return json(effective(self._service.config))
+        return json(effective(self._context.config))
 
     async def _run(self) -> None:
         try:
-            await self._service.runs.start()
+            await self._context.runs.start()
         except OSError as error:
             text = f"done, but mailer-send could not be started: {error.strerror}; the next run will see it"
             raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
@@ -144,10 +144,10 @@ class _Admin:
     def _end_pauses(self) -> None:
         """Make open circuit breakers of providers half-open; failure to write that is not an error."""
         with contextlib.suppress(OSError):
-            end_pauses(self._service.spool, datetime.fromtimestamp(self._service.clock(), UTC))
+            end_pauses(self._context.spool, datetime.fromtimestamp(self._context.clock(), UTC))
 
     def _retry(self, operator: Operator, spot: Spot) -> None:
-        operator.hasten(spot, self._service.clock())
+        operator.hasten(spot, self._context.clock())
 
     async def _each(
         self,
@@ -162,7 +162,7 @@ class _Admin:
         """
 
         def walk() -> int:
-            operator = Operator(self._service.spool, _BY)
+            operator = Operator(self._context.spool, _BY)
             return sum(self._do(operator, spot, event, act) for spot in self._in(place) if chosen(spot))
 
         async def alone() -> int:
@@ -172,10 +172,10 @@ class _Admin:
         return await asyncio.shield(asyncio.create_task(alone()))
 
     def _in(self, place: Place) -> Iterator[Spot]:
-        return spots(self._service.spool, (place,))
+        return spots(self._context.spool, (place,))
 
     def _do(self, operator: Operator, spot: Spot, event: str, act: Callable[[Operator, Spot], None]) -> bool:
-        log = self._service.log
+        log = self._context.log
         to = recipients_of(operator.spool, spot)
         try:
             act(operator, spot)

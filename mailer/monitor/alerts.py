@@ -154,7 +154,7 @@ def _is_later(value: _Value, before: _Known) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class AlertSettings:
     """The configuration of how alerts are sent, and this host's name in them."""
 
     config: Config
@@ -168,10 +168,10 @@ class Means:
 class Alerting:
     """Evaluates readings and sends alerts; its saved state is loaded at the start."""
 
-    def __init__(self, spool: Spool, log: MailLog, means: Means) -> None:
+    def __init__(self, spool: Spool, log: MailLog, settings: AlertSettings) -> None:
         self._spool = spool
         self._log = log
-        self._means = means
+        self._settings = settings
         self._known = _load(spool)
         self._began: float | None = None
         self._next_try: dict[str, float] = {}
@@ -183,7 +183,7 @@ class Alerting:
     async def consider(self, reading: Reading) -> None:
         """Evaluate one reading, and send what is new."""
         self._began = reading.at if self._began is None else min(self._began, reading.at)
-        found = values(self._means.alerts, reading, self._began, self._means.config)
+        found = values(self._settings.alerts, reading, self._began, self._settings.config)
         self._keep(judge(self._known, clock.rfc3339(reading.at), found))
         for name, known in list(self._known.items()):
             if (known.over or not known.told) and monotonic() >= self._next_try.get(name, 0.0):
@@ -202,7 +202,7 @@ class Alerting:
             threshold=found.threshold,
             since=known.since,
             at=clock.rfc3339(now),
-            host=self._means.host,
+            host=self._settings.host,
             message=found.text,
         )
 
@@ -210,14 +210,14 @@ class Alerting:
         """Send an alert by all configured means; return False if one of them failed."""
         say = self._log.notice if alert.status == "resolved" else self._log.error
         say("alert", name=alert.alert, status=alert.status, message=alert.message)
-        body, means = msgspec.json.encode(alert), self._means
+        body, settings = msgspec.json.encode(alert), self._settings
         try:
-            if means.alerts.command:
+            if settings.alerts.command:
                 environment = {"MAILER_ALERT": alert.alert, "MAILER_ALERT_STATUS": alert.status}
-                await command.run(means.alerts.command, body, timeout=_TIMEOUT, environment=environment)
-            if not means.alerts.webhook.empty:
+                await command.run(settings.alerts.command, body, timeout=_TIMEOUT, environment=environment)
+            if not settings.alerts.webhook.empty:
                 # In a thread, because a secret may come from a slow command.
-                url = await asyncio.to_thread(means.alerts.webhook.reveal)
+                url = await asyncio.to_thread(settings.alerts.webhook.reveal)
                 await _post(url, body)
         except (OSError, LookupError) as error:  # SecretError is a LookupError.
             self._log.warning("the alert could not be sent", name=alert.alert, error=str(error))

@@ -51,7 +51,7 @@ Site = tuple[socket.socket, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class HttpContext:
     """What the server needs to answer requests."""
 
     table: Table
@@ -101,7 +101,7 @@ def _bound(family: int, address: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(site: Site, context: Context) -> AsyncIterator["Responder"]:
+async def serve(site: Site, context: HttpContext) -> AsyncIterator["Responder"]:
     """Serve while the block runs; afterwards answers in progress get `_SHUTDOWN` seconds."""
     loop = asyncio.get_running_loop()
     responder = Responder(context)
@@ -211,10 +211,10 @@ class _Connection(web.RequestHandler):
 class Responder:
     """Converts aiohttp requests to `Asked`, and answers to aiohttp responses."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: HttpContext) -> None:
         self._context = context
 
-    def use(self, context: Context) -> None:
+    def use(self, context: HttpContext) -> None:
         """Use another context from the next request on."""
         self._context = context
 

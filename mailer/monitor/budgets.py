@@ -7,7 +7,7 @@ import msgspec
 from mailer.config.hops import by_name
 from mailer.config.model import Config
 from mailer.mail import budget
-from mailer.mail.budget import Counted, Spent, Terms, WhenUsedUp
+from mailer.mail.budget import Allowance, Counted, Spent, WhenUsedUp
 from mailer.mail.clock import Reading
 from mailer.spool import words
 from mailer.spool.layout import Spool
@@ -43,19 +43,19 @@ def budgets(config: Config, spool: Spool, read: Callable[[], Reading]) -> tuple[
     """Return the usage of every budget, those of providers first; args: read: reads the clocks."""
     found: list[Budget] = []
     for name, each in by_name(config.providers).items():
-        if each.terms:
-            spent = _spent(spool, each.account, each.terms, read())
-            found.append(_budget(name, each.account, each.terms, spent))
+        if each.allowance:
+            spent = _spent(spool, each.account, each.allowance, read())
+            found.append(_budget(name, each.account, each.allowance, spent))
     for domains in config.domain_budgets:
-        if domains.terms:
-            spent = _spent(spool, domains.record, domains.terms, read())
-            found.append(_budget(domains.label, "", domains.terms, spent))
+        if domains.allowance:
+            spent = _spent(spool, domains.record, domains.allowance, read())
+            found.append(_budget(domains.label, "", domains.allowance, spent))
     return tuple(found)
 
 
-def _budget(name: str, account: str, terms: Terms, spent: tuple[Spent, ...]) -> Budget:
-    return Budget(name, account, terms.counted, terms.when_used_up is WhenUsedUp.WAIT, spent)
+def _budget(name: str, account: str, allowance: Allowance, spent: tuple[Spent, ...]) -> Budget:
+    return Budget(name, account, allowance.counted, allowance.when_used_up is WhenUsedUp.WAIT, spent)
 
 
-def _spent(spool: Spool, of: str, terms: Terms, reading: Reading) -> tuple[Spent, ...]:
-    return budget.spent(terms, records.load(spool, of, reading, trusted=True), reading)
+def _spent(spool: Spool, of: str, allowance: Allowance, reading: Reading) -> tuple[Spent, ...]:
+    return budget.spent(allowance, records.load(spool, of, reading, trusted=True), reading)

@@ -17,10 +17,10 @@ from mailer.config.model import Config
 from mailer.mail import clock
 from mailer.maillog.totals import Totals
 from mailer.monitor import results
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
 from mailer.monitor.providers import providers
 from mailer.monitor.reading import Reading, lag
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.layout import Place, Spool
 from mailer.spool.state import small_files
@@ -93,18 +93,18 @@ class Probe:
         self._next = monotonic() + _PROBE_EVERY
 
 
-def routes(service: Service) -> tuple[Route, ...]:
-    probe = Probe(service.spool)
+def routes(context: MonitorContext) -> tuple[Route, ...]:
+    probe = Probe(context.spool)
 
     async def health(_: Asked) -> Answer:
         checks, reading = {"spool": await probe.result()}, None
         try:
-            reading = await service.reading()
+            reading = await context.reading()
         except OSError as error:
             checks["spool"] = Check(Status.FAILING, f"the spool cannot be read: {error.strerror}")
         else:
-            checks |= dict(judge(reading, service.config, service.alerting.firing))
-        return _answer(service.clock(), reading, checks)
+            checks |= dict(judge(reading, context.config, context.alerting.firing))
+        return _answer(context.clock(), reading, checks)
 
     async def live(_: Asked) -> Answer:
         return json({"status": "ok"})
@@ -112,8 +112,8 @@ def routes(service: Service) -> tuple[Route, ...]:
     async def ready(_: Asked) -> Answer:
         checks = {"spool": await probe.result()}
         if checks["spool"].status is Status.OK:
-            reading = await service.reading()
-            checks["disk_space"] = _disk_space(reading, service.config)
+            reading = await context.reading()
+            checks["disk_space"] = _disk_space(reading, context.config)
         if worst(checks) is Status.FAILING:
             why = next(check.message for check in checks.values() if check.status is Status.FAILING)
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, why)

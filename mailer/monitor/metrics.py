@@ -18,10 +18,10 @@ from mailer import __version__
 from mailer.maillog.totals import Totals
 from mailer.monitor.alerts import NAMES
 from mailer.monitor.budgets import Budget
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Route, accepted, json
 from mailer.monitor.providers import Provider, providers
 from mailer.monitor.reading import Reading, lag
-from mailer.monitor.service import Service
 
 _TEXT = ("text/plain", "application/openmetrics-text")
 _JSON = ("application/json", "application/*")
@@ -44,13 +44,13 @@ _OUTCOMES = ("sent", "deferred", "bounced", "expired", "uncertain")
 _ACTIONS = ("held", "released", "requeued", "recovered", "quarantined", "removed")
 
 
-def routes(service: Service) -> tuple[Route, ...]:
+def routes(context: MonitorContext) -> tuple[Route, ...]:
     async def metrics(asked: Asked) -> Answer:
-        reading = await service.reading()
+        reading = await context.reading()
         if not wants_text(asked):
             return json(as_json(reading.totals))
-        spent = await asyncio.to_thread(service.budgets)
-        shown = Shown(reading, service.alerting.firing, providers(reading, service.config), spent)
+        spent = await asyncio.to_thread(context.budgets)
+        shown = Shown(reading, context.alerting.firing, providers(reading, context.config), spent)
         return exposition(shown, asked.header("accept"))
 
     return (Route("GET", "/metrics", metrics),)

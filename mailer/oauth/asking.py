@@ -26,7 +26,7 @@ _MAX_TOKEN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Credentials:
     """One provider's OAuth configuration, with its secrets loaded."""
 
     auth: OAuth2
@@ -52,7 +52,7 @@ class Granted:
     """Seconds that the refresh token is valid from now on; 0: the server does not say."""
 
 
-def terms_of(auth: OAuth2, username: str) -> Terms:
+def credentials_of(auth: OAuth2, username: str) -> Credentials:
     """Load the secrets that the grant needs; may block, on a file or a command.
 
     Raises:
@@ -66,26 +66,26 @@ def terms_of(auth: OAuth2, username: str) -> Terms:
                 secrets[name] = secret.reveal()
             except SecretError as error:
                 raise ours(str(error)) from None
-    return Terms(auth, username, secrets)
+    return Credentials(auth, username, secrets)
 
 
-def form_of(terms: Terms, refresh: str, now: float) -> dict[str, str]:
+def form_of(credentials: Credentials, refresh: str, now: float) -> dict[str, str]:
     """Return the form to post in order to get a token.
 
     Args:
-        terms: the provider's configuration and secrets.
+        credentials: the provider's configuration and secrets.
         refresh: the refresh token, for grants that need one.
         now: seconds since the epoch.
 
     Raises:
         TokenTrouble: there is no refresh token since no user has logged in, or a key cannot sign.
     """
-    auth = terms.auth
+    auth = credentials.auth
     match auth.grant:
         case Grant.SERVICE_ACCOUNT:
             return {
                 "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-                "assertion": _service_assertion(terms, now),
+                "assertion": _service_assertion(credentials, now),
             }
         case Grant.CLIENT_CREDENTIALS:
             grant = {"grant_type": "client_credentials"}
@@ -93,41 +93,45 @@ def form_of(terms: Terms, refresh: str, now: float) -> dict[str, str]:
             if not refresh:
                 raise ours("nobody has logged in; the first login is made with mailer auth login")
             grant = {"grant_type": "refresh_token", "refresh_token": refresh}
-    return {**grant, **({"scope": auth.scope} if auth.scope else {}), **client_fields(terms, now)}
+    return {**grant, **({"scope": auth.scope} if auth.scope else {}), **client_fields(credentials, now)}
 
 
-def client_fields(terms: Terms, now: float) -> dict[str, str]:
+def client_fields(credentials: Credentials, now: float) -> dict[str, str]:
     """Return the form fields that authenticate the application; raises TokenTrouble."""
-    auth, found = terms.auth, {"client_id": terms.auth.client_id}
-    if "certificate" in terms.secrets:
+    auth, found = credentials.auth, {"client_id": credentials.auth.client_id}
+    if "certificate" in credentials.secrets:
         # Imported here, since a run that has a valid token does not need it.
         from mailer.oauth.assertion import KeyUnusable, by_certificate  # noqa: PLC0415
 
         try:
             assertion = by_certificate(
-                terms.secrets["certificate"], auth.algorithm, auth.client_id, auth.token_url, now
+                credentials.secrets["certificate"], auth.algorithm, auth.client_id, auth.token_url, now
             )
         except KeyUnusable as error:
             raise ours(f"{auth.certificate.key}: it {error}") from None
         found |= {"client_assertion_type": _BY_JWT, "client_assertion": assertion}
-    elif "client_secret" in terms.secrets:
-        found["client_secret"] = terms.secrets["client_secret"]
+    elif "client_secret" in credentials.secrets:
+        found["client_secret"] = credentials.secrets["client_secret"]
     return found
 
 
-def _service_assertion(terms: Terms, now: float) -> str:
+def _service_assertion(credentials: Credentials, now: float) -> str:
     from mailer.oauth.assertion import KeyUnusable, by_service_account  # noqa: PLC0415 - as above
 
-    auth = terms.auth
+    auth = credentials.auth
     try:
         return by_service_account(
-            terms.secrets.get("service_account", ""), terms.username, auth.scope, auth.token_url, now
+            credentials.secrets.get("service_account", ""),
+            credentials.username,
+            auth.scope,
+            auth.token_url,
+            now,
         )
     except KeyUnusable as error:
         raise ours(f"{auth.service_account.key}: it {error}") from None
 
 
-def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> Granted:
+def granted(credentials: Credentials, form: dict[str, str], answer: "Answer", now: float) -> Granted:
     """Return the tokens in a server's answer.
 
     Raises:
@@ -135,36 +139,42 @@ def granted(terms: Terms, form: dict[str, str], answer: "Answer", now: float) ->
     """
     token = answer.text("access_token")
     if answer.status != 200 or not token:
-        raise refusal(terms, form, answer, now)
+        raise refusal(credentials, form, answer, now)
     kind = answer.text("token_type").lower() or "bearer"
     if kind != "bearer":
-        raise from_server(terms.host, "its token is not a bearer token")
+        raise from_server(credentials.host, "its token is not a bearer token")
     if len(token) > _MAX_TOKEN or not _sendable(token):
-        raise from_server(terms.host, "its token is too long for SMTP, or has invalid characters")
+        raise from_server(credentials.host, "its token is too long for SMTP, or has invalid characters")
     lasts = answer.number("expires_in")
     told = filter(None, map(answer.number, _REFRESH_LASTS))
     refresh = answer.text("refresh_token")
     return Granted(token, _DEFAULT_LIFETIME if lasts is None else lasts, refresh, next(told, 0.0))
 
 
-def refusal(terms: Terms, form: dict[str, str], answer: "Answer", now: float) -> TokenTrouble:
+def refusal(credentials: Credentials, form: dict[str, str], answer: "Answer", now: float) -> TokenTrouble:
     """Return the exception for an answer without a token, in the server's words if it gives any."""
     error = answer.text("error")
-    secrets = (*terms.secrets.values(), *form.values(), answer.text("access_token"))
+    secrets = (*credentials.secrets.values(), *form.values(), answer.text("access_token"))
     # Servers compare the time of signed requests only.
     signed = "assertion" in form or "client_assertion" in form
     skew = _skew(answer.date, now) if signed else ""
     if not error:
         why = f"it answered {answer.status}, without a token or a reason{skew}"
-        return from_server(terms.host, why, temporary=answer.status >= 500 or answer.status == 429)
-    told = described(error, answer.text("error_description"), _hidden(secrets, terms))
+        return from_server(credentials.host, why, temporary=answer.status >= 500 or answer.status == 429)
+    told = described(error, answer.text("error_description"), _hidden(secrets, credentials))
     temporary = error in {"temporarily_unavailable", "server_error", "slow_down"}
-    return from_server(terms.host, f"{told}{skew}", temporary=temporary or bool(skew))
+    return from_server(credentials.host, f"{told}{skew}", temporary=temporary or bool(skew))
 
 
-def _hidden(secrets: tuple[str, ...], terms: Terms) -> list[str]:
+def _hidden(secrets: tuple[str, ...], credentials: Credentials) -> list[str]:
     """Return the values to mask, without those that are not secret: protocol constants, scope, client id."""
-    plain = {terms.auth.client_id, terms.auth.scope, "client_credentials", "refresh_token", _BY_JWT}
+    plain = {
+        credentials.auth.client_id,
+        credentials.auth.scope,
+        "client_credentials",
+        "refresh_token",
+        _BY_JWT,
+    }
     return [one for one in secrets if one not in plain and not one.startswith("urn:")]
 
 

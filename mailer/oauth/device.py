@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from mailer.mail.clock import Clock
 from mailer.mail.reply import printable
-from mailer.oauth.asking import Granted, Terms, client_fields, granted, refusal
+from mailer.oauth.asking import Credentials, Granted, client_fields, granted, refusal
 from mailer.oauth.post import post
 from mailer.oauth.trouble import TokenTrouble, from_server
 
@@ -44,21 +44,21 @@ class Prompt:
     interval: float
 
 
-async def begin(terms: Terms, now: float) -> Prompt:
+async def begin(credentials: Credentials, now: float) -> Prompt:
     """Request a code; raises TokenTrouble.
 
     Args:
-        terms: the provider's configuration and secrets.
+        credentials: the provider's configuration and secrets.
         now: seconds since the epoch.
     """
-    form = {"scope": terms.auth.scope, **client_fields(terms, now)}
-    answer = await post(terms.auth.device_url, form)
+    form = {"scope": credentials.auth.scope, **client_fields(credentials, now)}
+    answer = await post(credentials.auth.device_url, form)
     code, device_code = answer.text("user_code"), answer.text("device_code")
     url = answer.text("verification_uri") or answer.text("verification_url")
     if answer.status != 200 or not (code and device_code and url):
-        raise refusal(terms, form, answer, now)
+        raise refusal(credentials, form, answer, now)
     if urlsplit(url).scheme != "https":
-        raise from_server(terms.host, "it sends the user to an address without https")
+        raise from_server(credentials.host, "it sends the user to an address without https")
     holds, interval = answer.number("expires_in"), answer.number("interval")
     return Prompt(
         printable(code, 80),
@@ -70,12 +70,12 @@ async def begin(terms: Terms, now: float) -> Prompt:
 
 
 async def wait(
-    terms: Terms, prompt: Prompt, clock: Clock, sleep: Callable[[float], Awaitable[None]]
+    credentials: Credentials, prompt: Prompt, clock: Clock, sleep: Callable[[float], Awaitable[None]]
 ) -> AsyncIterator[Granted | None]:
     """Poll until the user has agreed: yield None before each request, and finally the grant.
 
     Args:
-        terms: the provider's configuration and secrets.
+        credentials: the provider's configuration and secrets.
         prompt: as `begin` returned it.
         clock: returns the wall-clock time.
         sleep: waits for a number of seconds.
@@ -88,9 +88,13 @@ async def wait(
         yield None
         await sleep(interval)
         waited += max(interval, 0.1)  # so that the loop ends even if the server's interval is 0
-        form = {"grant_type": _GRANT, "device_code": prompt.device_code, **client_fields(terms, clock())}
+        form = {
+            "grant_type": _GRANT,
+            "device_code": prompt.device_code,
+            **client_fields(credentials, clock()),
+        }
         try:
-            answer = await post(terms.auth.token_url, form)
+            answer = await post(credentials.auth.token_url, form)
         except TokenTrouble as trouble:
             failures += 1
             if failures >= _MAX_FAILURES or not trouble.temporary:
@@ -105,11 +109,11 @@ async def wait(
                 interval += _SLOWDOWN
                 continue
             case error if error in _FINAL_ERRORS:
-                raise from_server(terms.host, _FINAL_ERRORS[error], temporary=True)
-        made = granted(terms, form, answer, clock())
+                raise from_server(credentials.host, _FINAL_ERRORS[error], temporary=True)
+        made = granted(credentials, form, answer, clock())
         if not made.refresh:
             why = "it gave no refresh token, so the login would end with the first token"
-            raise from_server(terms.host, f"{why}: is offline_access in scope?")
+            raise from_server(credentials.host, f"{why}: is offline_access in scope?")
         yield made
         return
-    raise from_server(terms.host, "the code was not entered in time", temporary=True)
+    raise from_server(credentials.host, "the code was not entered in time", temporary=True)

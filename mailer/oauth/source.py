@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from mailer.config.oauth import Grant, OAuth2
 from mailer.mail.clock import Clock
-from mailer.oauth.asking import Granted, Terms, form_of, granted, terms_of
+from mailer.oauth.asking import Credentials, Granted, credentials_of, form_of, granted
 from mailer.oauth.trouble import TokenTrouble, ours
 from mailer.spool.layout import Spool
 from mailer.spool.state import token_store
@@ -85,7 +85,7 @@ class TokenSource:
         self._spool = spool
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
-        self._terms: Terms | None = None
+        self._credentials: Credentials | None = None
         self._owed: _Owed | None = None
         self._noted: Tokens | None = None
         """The last failure, if it could not be noted in the file."""
@@ -101,16 +101,16 @@ class TokenSource:
             TokenTrouble: there is no valid token, and none can be obtained.
         """
         async with self._one_at_a_time:
-            terms = await self.terms()
+            credentials = await self.credentials()
             if self._owed:
                 with suppress(TokenTrouble):
                     async with self._alone(0.0):
                         self._write_owed()
-            kept = self._kept(terms)
+            kept = self._kept(credentials)
             if not self._due(kept, refused):
                 return kept.access
             try:
-                return (await self._renewed(terms, kept, refused)).access
+                return (await self._renewed(credentials, kept, refused)).access
             except TokenTrouble:
                 # Mail is sent with the old token while it is valid, even if the token server does not answer.
                 if self._works(kept, refused):
@@ -119,13 +119,13 @@ class TokenSource:
 
     async def renew(self) -> Tokens:
         """Request a new token even if the stored one is valid, and return it; raises TokenTrouble."""
-        terms = await self.terms()
+        credentials = await self.credentials()
         async with self._one_at_a_time, self._alone():
-            return await self._ask(terms, self._kept(terms))
+            return await self._ask(credentials, self._kept(credentials))
 
     async def keep(self, made: Granted) -> None:
         """Store the grant of a login durably, in place of everything before; raises TokenTrouble."""
-        terms = await self.terms()
+        credentials = await self.credentials()
         async with self._alone():
             before = Tokens()
             try:
@@ -135,7 +135,7 @@ class TokenSource:
                 if error.errno in _LASTING_ERRORS:
                     with suppress(OSError):
                         token_store.set_aside(self._spool, self._account)
-            self._write(self._made(terms, made, Tokens(), used=True), before)
+            self._write(self._made(credentials, made, Tokens(), used=True), before)
 
     def check_room(self) -> None:
         """Check that there is disk space to store a grant; raises TokenTrouble."""
@@ -144,22 +144,22 @@ class TokenSource:
 
     async def kept(self) -> Tokens:
         """Return the stored tokens, if they are for the present configuration; raises TokenTrouble."""
-        return self._kept(await self.terms())
+        return self._kept(await self.credentials())
 
     async def forget(self) -> bool:
         """Remove the stored tokens, and tell whether there were any; raises TokenTrouble or OSError."""
         async with self._alone():
             return token_store.forget(self._spool, self._account)
 
-    async def terms(self) -> Terms:
+    async def credentials(self) -> Credentials:
         """Return the configuration with its secrets, which are loaded once; raises TokenTrouble."""
-        if self._terms is None:
+        if self._credentials is None:
             # In a thread, since a secret may be the output of a command, which may be slow.
-            self._terms = await asyncio.to_thread(terms_of, self._auth, self._username)
-        return self._terms
+            self._credentials = await asyncio.to_thread(credentials_of, self._auth, self._username)
+        return self._credentials
 
-    def _kept(self, terms: Terms) -> Tokens:
-        kept, digest = self._read(), _digest(terms)
+    def _kept(self, credentials: Credentials) -> Tokens:
+        kept, digest = self._read(), _digest(credentials)
         if self._owed and self._owed.outlives(kept):
             kept = self._owed.tokens
         if kept.made_for != digest:
@@ -198,20 +198,20 @@ class TokenSource:
         # A token that is valid for minutes only is renewed after half of that time.
         return kept.ends - now < min(MARGIN, (kept.ends - kept.obtained) / 2)
 
-    async def _renewed(self, terms: Terms, before: Tokens, refused: str) -> Tokens:
+    async def _renewed(self, credentials: Credentials, before: Tokens, refused: str) -> Tokens:
         # While one program requests a token, the others go on with a valid one.
         async with self._alone(0.0 if self._works(before, refused) else _PATIENCE):
-            kept = self._kept(terms)
+            kept = self._kept(credentials)
             if not self._due(kept, refused):
                 return kept
             if 0 <= self._clock() - kept.failed < PAUSE:
                 raise TokenTrouble(kept.failure, temporary=not kept.for_people)
             try:
-                return await self._ask(terms, kept)
+                return await self._ask(credentials, kept)
             except TokenTrouble as trouble:
                 told = self._with_damage(kept, trouble)
                 with suppress(TokenTrouble):
-                    self._note(terms, told)
+                    self._note(credentials, told)
                 raise told from trouble.__cause__
 
     def _with_damage(self, kept: Tokens, trouble: TokenTrouble) -> TokenTrouble:
@@ -223,7 +223,7 @@ class TokenSource:
                 return TokenTrouble(text, temporary=trouble.temporary, local=trouble.local)
         return trouble
 
-    def _note(self, terms: Terms, trouble: TokenTrouble) -> None:
+    def _note(self, credentials: Credentials, trouble: TokenTrouble) -> None:
         """Note a failure in the file for all programs; needs the lock.
 
         It is noted only in memory if the file must not change: while a grant could not be stored, or if the
@@ -231,7 +231,10 @@ class TokenSource:
         undone, does not lose a login.
         """
         self._noted = noted = replace(
-            self._kept(terms), failed=self._clock(), failure=trouble.text, for_people=not trouble.temporary
+            self._kept(credentials),
+            failed=self._clock(),
+            failure=trouble.text,
+            for_people=not trouble.temporary,
         )
         before = self._read()
         if self._owed or (before.refresh and before.made_for != noted.made_for):
@@ -250,7 +253,7 @@ class TokenSource:
                 self._write(owed.tokens, owed.before)
             self._owed = None
 
-    async def _ask(self, terms: Terms, kept: Tokens) -> Tokens:
+    async def _ask(self, credentials: Credentials, kept: Tokens) -> Tokens:
         """Request tokens from the server; needs the lock. The grant is stored durably before it is used."""
         from mailer.oauth.post import post  # noqa: PLC0415 - most runs find a valid token
 
@@ -259,16 +262,18 @@ class TokenSource:
         with suppress(OSError):
             token_store.keep_damaged(self._spool, self._account)
         self.check_room()
-        form = form_of(terms, kept.refresh or terms.secrets.get("refresh_token", ""), self._clock())
+        form = form_of(
+            credentials, kept.refresh or credentials.secrets.get("refresh_token", ""), self._clock()
+        )
         answer = await post(self._auth.token_url, form)
-        made = granted(terms, form, answer, self._clock())
-        new = self._made(terms, made, kept, used="refresh_token" in form)
+        made = granted(credentials, form, answer, self._clock())
+        new = self._made(credentials, made, kept, used="refresh_token" in form)
         if "client_assertion" in form:
-            new = replace(new, certificate_ends=_end_of(terms.secrets["certificate"]))
+            new = replace(new, certificate_ends=_end_of(credentials.secrets["certificate"]))
         self._write(new, before)
         return new
 
-    def _made(self, terms: Terms, made: Granted, before: Tokens, *, used: bool) -> Tokens:
+    def _made(self, credentials: Credentials, made: Granted, before: Tokens, *, used: bool) -> Tokens:
         """Return what to store after a grant; args: used: the refresh token was used, or is from a login."""
         now = self._clock()
         refresh_ends = 0.0 if made.refresh else before.refresh_ends
@@ -279,7 +284,7 @@ class TokenSource:
             refresh_ends = now + lasts
         return Tokens(
             account=self._account,
-            made_for=_digest(terms),
+            made_for=_digest(credentials),
             access=made.access,
             obtained=now,
             ends=now + made.lasts,
@@ -321,11 +326,11 @@ def _end_of(certificate: str) -> float:
     return end_of(certificate)
 
 
-def _digest(terms: Terms) -> str:
+def _digest(credentials: Credentials) -> str:
     """Return a digest of everything that determines which account and which rights a token is for."""
-    auth = terms.auth
+    auth = credentials.auth
     what = (
-        auth.token_url, auth.client_id, auth.grant.value, auth.scope, terms.username,
-        terms.secrets.get("refresh_token", ""), terms.secrets.get("service_account", ""),
+        auth.token_url, auth.client_id, auth.grant.value, auth.scope, credentials.username,
+        credentials.secrets.get("refresh_token", ""), credentials.secrets.get("service_account", ""),
     )  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(what)).hexdigest()

@@ -22,9 +22,9 @@ from mailer.mail.clock import Clock
 from mailer.mail.reply import Reply
 from mailer.maillog.events import Level, MailLog
 from mailer.receive import replies
+from mailer.receive.context import ReceiverContext
 from mailer.receive.refusals import Refusals
 from mailer.receive.server import serve_one
-from mailer.receive.service import Service
 from mailer.receive.users.local_users import PeerIds
 from mailer.spool import drop
 from mailer.spool.drop_file import Damaged, Drop
@@ -48,7 +48,7 @@ class Pickup:
         spool: Spool,
         log: MailLog,
         clock: Clock,
-        service: Callable[[], Service],
+        context: Callable[[], ReceiverContext],
         refusals: Refusals | None = None,
     ) -> None:
         """Prepare; reads nothing yet.
@@ -57,13 +57,13 @@ class Pickup:
             spool: the spool with the drop directory.
             log: gets a line for each drop that is taken in, refused or delayed.
             clock: the current time.
-            service: called when a drop waits; its store has a running committer.
+            context: called when a drop waits; its store has a running committer.
             refusals: shared by several instances in one program; None: use a new one.
         """
         self._spool = spool
         self._log = log
         self._clock = clock
-        self._service = service
+        self._context = context
         self._ending = asyncio.Event()
         self._refusals = refusals or Refusals(clock)
 
@@ -89,12 +89,12 @@ class Pickup:
             await asyncio.to_thread(drop.sweep, self._spool, self._clock())
             if found := await asyncio.to_thread(drop.waiting, self._spool, _MAX_BATCH):
                 await asyncio.to_thread(self._refusals.look, self._spool)
-                return await self._turns(self._service(), found)
+                return await self._turns(self._context(), found)
         except (OSError, ConfigError, SecretError) as error:
             self._log.warning("the messages in drop/ cannot be taken in", error=str(error))
         return 0
 
-    async def _turns(self, service: Service, found: dict[int, list[str]]) -> int:
+    async def _turns(self, context: ReceiverContext, found: dict[int, list[str]]) -> int:
         """Take in drops of all users in turn; return how many went.
 
         A user's drops are skipped once too many of them have to wait or are refused.
@@ -107,7 +107,7 @@ class Pickup:
                 if self._refusals.too_many(uid) or self._refusals.pauses.lasts(uid):
                     del found[uid]
                     continue
-                if await self._take(service, uid, names.pop(0)):
+                if await self._take(context, uid, names.pop(0)):
                     gone, waits[uid] = gone + 1, 0
                     self._refusals.pauses.went(uid)
                 else:
@@ -118,7 +118,7 @@ class Pickup:
                     del found[uid]
         return gone
 
-    async def _take(self, service: Service, uid: int, name: str) -> bool:
+    async def _take(self, context: ReceiverContext, uid: int, name: str) -> bool:
         """Take in one drop of a user, or refuse it permanently; return False if it has to wait."""
         try:
             taken = await asyncio.to_thread(Drop.take, self._spool, name)
@@ -127,7 +127,7 @@ class Pickup:
         if taken is None:
             return False
         try:
-            reply = await submit(service, taken)
+            reply = await submit(context, taken)
             if reply.positive:
                 await asyncio.to_thread(taken.remove)
                 self._log.notice("took a drop in", drop=name, uid=str(taken.uid), reply=str(reply))
@@ -165,16 +165,16 @@ class Pickup:
         return True
 
 
-async def submit(service: Service, taken: Drop) -> Reply:
+async def submit(context: ReceiverContext, taken: Drop) -> Reply:
     """Submit a drop as its user; return the last reply, which is positive if the message is durable.
 
     Raises:
         Damaged, OSError: the drop could not be read; nothing is queued.
     """
-    if taken.size > service.settings.max_message_size:
+    if taken.size > context.settings.max_message_size:
         return replies.MESSAGE_TOO_BIG  # the session ends at such a BDAT, and its reply may be lost
     ours, theirs = socket.socketpair()
-    once = replace(service, store=replace(service.store, once=taken.once))
+    once = replace(context, store=replace(context.store, once=taken.once))
     serving = asyncio.create_task(serve_one(once, theirs, _ids(taken.uid)))
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     try:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.listen.inherited import Inherited
 from mailer.receive.listen.listener import Listener
 from mailer.receive.listen.sockets import Bound, bind, check
 from mailer.receive.peers import is_local, source
-from mailer.receive.service import Client, Service
 from mailer.receive.settings import Endpoint
 from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.smtp.session import Session
@@ -46,16 +46,16 @@ class Server:
     """The listeners and sessions of one process; one per event loop."""
 
     def __init__(
-        self, service: Service, inherited: Sequence[Inherited] = (), lookup: "Lookup | None" = None
+        self, context: ReceiverContext, inherited: Sequence[Inherited] = (), lookup: "Lookup | None" = None
     ) -> None:
         """Prepare a server; `start` binds its sockets.
 
         Args:
-            service: see `Service`; its store has a running committer.
+            context: see `ReceiverContext`; its store has a running committer.
             inherited: sockets that outlive this process, see `Inherited`.
             lookup: finds what became of a message, for HTTP clients that ask; None: they get no information.
         """
-        self._service = service
+        self._context = context
         self._inherited = inherited
         self._lookup = lookup
         self._http: HttpServer | None = None
@@ -87,8 +87,8 @@ class Server:
         # aiosmtpd logs credentials at INFO, and our own mail events have everything useful that it logs.
         logging.getLogger("mail").setLevel(logging.ERROR)
         # If a session cannot be constructed, fail at startup and not at the first client.
-        Session(Client("", local=True), self._service, self._failures, self._forget)
-        self._bound = await bind(self._service, self._inherited)
+        Session(Client("", local=True), self._context, self._failures, self._forget)
+        self._bound = await bind(self._context, self._inherited)
         self.addresses = tuple(each.address for each in self._bound)
         self._listeners = [self._listener(each) for each in self._bound]
         for listener in self._listeners:
@@ -111,10 +111,10 @@ class Server:
         from mailer.receive.web.exchange import Problem  # noqa: PLC0415
         from mailer.receive.web.messages import Doors, Messages, nothing_known  # noqa: PLC0415
 
-        log = self._service.store.log
+        log = self._context.store.log
         if self._http is None:
             doors = Doors(
-                lambda: self._service, self._failures, self._converse, self._lookup or nothing_known
+                lambda: self._context, self._failures, self._converse, self._lookup or nothing_known
             )
             self._http = http.HttpServer(Messages(doors), lambda error: log.error("defect", error=error))
         return Listener(
@@ -125,7 +125,7 @@ class Server:
             lambda reply: http.raw(Problem.of(reply)),
         )
 
-    def reconfigure(self, service: Service) -> None:
+    def reconfigure(self, context: ReceiverContext) -> None:
         """Use a new service for new connections, and for open ones from their next transaction on.
 
         The listening addresses do not change.
@@ -133,10 +133,10 @@ class Server:
         Raises:
             UnsafeSettingsError: the new settings are unsafe on the current addresses; the old ones stay.
         """
-        check(service, self._bound)
-        self._service = service
+        check(context, self._bound)
+        self._context = context
         for session in self._sessions:
-            session.reconfigure(service)
+            session.reconfigure(context)
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop listening, send 421 to idle clients, let messages in flight finish, and end every session.
@@ -171,16 +171,16 @@ class Server:
         await _wait_for(tasks)
         if answers is not None:
             await answers
-        self._failures.close(self._service.store.log)
+        self._failures.close(self._context.store.log)
 
     def _judge(self, connection: socket.socket, peer: str, *, tls: bool) -> Reply | None:
         """Return the refusal for a new connection, or None to serve it.
 
         Args: tls: the client speaks first (a TLS or HTTP client), so early input is not an error.
         """
-        settings, local = self._service.settings, is_local(peer)
+        settings, local = self._context.settings, is_local(peer)
         if settings.local_only and not local:
-            self._service.store.log.notice("refused a connection", peer=peer, reason="allowLocalOnly")
+            self._context.store.log.notice("refused a connection", peer=peer, reason="allowLocalOnly")
             return replies.LOCAL_ONLY
         # The reserved rest keeps remote clients from locking out the applications on this host.
         most = settings.max_connections - (0 if local else settings.max_connections // _RESERVED)
@@ -210,25 +210,25 @@ class Server:
         return self._judge(connection, peer, tls=True)
 
     def _judge_local(self, connection: socket.socket, peer: str) -> Reply | None:
-        if refusal := _stranger(self._service, peer_ids(connection)):
+        if refusal := _stranger(self._context, peer_ids(connection)):
             return refusal
         return self._judge(connection, peer, tls=False)
 
     def _serve_local(self, connection: socket.socket, _: str) -> None:
         ids = peer_ids(connection)
-        client = Client(ids.peer, local=True, user=user_of(ids, self._service.local_users))
+        client = Client(ids.peer, local=True, user=user_of(ids, self._context.local_users))
         self._begin(connection, client, tls=False)
 
     def _serve(self, connection: socket.socket, peer: str, *, endpoint: Endpoint) -> None:
         # Read from the current settings: a network that is no longer trusted must lose access at a reload.
-        user = user_at(peer, self._service.settings.trusted.get(endpoint, ()))
-        client = Client(peer, local=is_local(peer), network_user=user, terms=endpoint.terms)
+        user = user_at(peer, self._context.settings.trusted.get(endpoint, ()))
+        client = Client(peer, local=is_local(peer), network_user=user, offers=endpoint.offers)
         self._begin(connection, client, tls=endpoint.tls)
 
     def _serve_http(self, http: "HttpServer", connection: socket.socket, peer: str, *, tls: bool) -> None:
-        context = self._service.certificate.context() if tls and self._service.certificate else None
+        tls_context = self._context.certificate.context() if tls and self._context.certificate else None
         self._count(peer)
-        http.serve(connection, context, partial(self._uncount, peer), local=is_local(peer))
+        http.serve(connection, tls_context, partial(self._uncount, peer), local=is_local(peer))
 
     def _converse(self, user: str, peer: str) -> socket.socket:
         """Start a session for `user` over a socket pair, and return the client's end of it."""
@@ -237,34 +237,34 @@ class Server:
             each.setblocking(False)
         # Local, because its bytes cross no network. The HTTP connection behind it was counted when accepted.
         client = Client(peer, local=True, user=user)
-        session = Session(client, self._service, self._failures, self._forget)
+        session = Session(client, self._context, self._failures, self._forget)
         self._sessions.add(session)
         self._conversations.add(session)
         self._connect(session, ours, None)
         return theirs
 
     def _begin(self, connection: socket.socket, client: Client, *, tls: bool) -> None:
-        session = Session(client, self._service, self._failures, self._forget)
+        session = Session(client, self._context, self._failures, self._forget)
         self._sessions.add(session)
         if not client.local:
             self._count(client.peer)
-        context = None
+        tls_context = None
         if tls:
-            assert self._service.certificate is not None
-            context = self._service.certificate.context()
-        task = self._connect(session, connection, context)
+            assert self._context.certificate is not None
+            tls_context = self._context.certificate.context()
+        task = self._connect(session, connection, tls_context)
         session.before_tls = self._strangers.in_tls
         self._strangers.add(session, task, tls=tls)
 
     def _connect(
-        self, session: Session, connection: socket.socket, context: ssl.SSLContext | None
+        self, session: Session, connection: socket.socket, tls_context: ssl.SSLContext | None
     ) -> asyncio.Task[object]:
         task: asyncio.Task[object] = asyncio.ensure_future(
             asyncio.get_running_loop().connect_accepted_socket(
                 lambda: session,
                 connection,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if context else None,
+                ssl=tls_context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls_context else None,
             )
         )
         self._connecting.add(task)
@@ -299,11 +299,11 @@ class Server:
         now = monotonic()
         if now - self._complained >= _LOG_INTERVAL:
             self._complained = now
-            self._service.store.log.warning("connections are refused", reason=str(reason))
+            self._context.store.log.warning("connections are refused", reason=str(reason))
 
 
 async def serve(
-    service: Service,
+    context: ReceiverContext,
     inherited: Sequence[Inherited] = (),
     lookup: "Lookup | None" = None,
     *,
@@ -313,7 +313,7 @@ async def serve(
     """Run a server until an event is set, then let messages in flight finish.
 
     Args:
-        service: see `Service`; its store stays open.
+        context: see `ReceiverContext`; its store stays open.
         inherited: as for `Server`.
         lookup: as for `Server`.
         until: set by the caller's signal handlers.
@@ -324,46 +324,46 @@ async def serve(
         OSError: an address could not be bound.
     """
     _raise_descriptor_limit()
-    server = Server(service, inherited, lookup)
+    server = Server(context, inherited, lookup)
     await server.start()
     ready(server)
     try:
         await until.wait()
     finally:
-        await server.stop(service.settings.stop_grace)
+        await server.stop(context.settings.stop_grace)
 
 
-async def serve_one(service: Service, connection: socket.socket, ids: PeerIds) -> None:
+async def serve_one(context: ReceiverContext, connection: socket.socket, ids: PeerIds) -> None:
     """Serve one client program on a connected socket, as at `submitSocket`, until the connection ends.
 
     Args:
-        service: see `Service`; its store has a running committer.
+        context: see `ReceiverContext`; its store has a running committer.
         connection: closed when this returns.
         ids: the user and groups of the client program.
     """
-    if refusal := _stranger(service, ids):
+    if refusal := _stranger(context, ids):
         with connection:
             connection.sendall(replies.wire(refusal))
         return
-    await converse(service, connection, Client(ids.peer, local=True, user=user_of(ids, service.local_users)))
+    await converse(context, connection, Client(ids.peer, local=True, user=user_of(ids, context.local_users)))
 
 
-async def converse(service: Service, connection: socket.socket, client: Client) -> None:
+async def converse(context: ReceiverContext, connection: socket.socket, client: Client) -> None:
     """Serve a client on a connected socket as `serve_one` does, but without checking its user."""
     logging.getLogger("mail").setLevel(logging.ERROR)
     gone = asyncio.Event()
-    session = Session(client, service, Failures(monotonic), lambda _: gone.set())
+    session = Session(client, context, Failures(monotonic), lambda _: gone.set())
     connection.setblocking(False)
     await asyncio.get_running_loop().connect_accepted_socket(lambda: session, connection)
     await gone.wait()
 
 
-def _stranger(service: Service, ids: PeerIds) -> Reply | None:
+def _stranger(context: ReceiverContext, ids: PeerIds) -> Reply | None:
     """Return the refusal for a local program that maps to no known user, or None if it maps to one."""
-    user = user_of(ids, service.local_users)
-    if user and service.authenticator is not None and service.authenticator.identity(user) is not None:
+    user = user_of(ids, context.local_users)
+    if user and context.authenticator is not None and context.authenticator.identity(user) is not None:
         return None
-    service.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
+    context.store.log.notice("refused a connection", peer=ids.peer, reason="localUsers")
     return replies.unknown_local_user(ids.uid, user)
 
 

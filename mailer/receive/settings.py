@@ -18,7 +18,7 @@ _UNTOUCHED = ContentPolicy()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Offers:
     """Whether one listener requires, offers or does not offer STARTTLS and AUTH."""
 
     starttls: Offer = Offer.OFFERED
@@ -27,7 +27,7 @@ class Terms:
     """None: as `Settings.require_auth` says."""
 
 
-_USUAL = Terms()
+_USUAL = Offers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Endpoint:
     """Identify clients of that socket by their user ids instead of a login, see `local_users`."""
     http: bool = False
     """Speak HTTP instead of SMTP, see `web`."""
-    terms: Terms = _USUAL
+    offers: Offers = _USUAL
     name: str = ""
     """The name that identifies an inherited socket for this listener; empty: match it by its address."""
 
@@ -59,7 +59,7 @@ class Settings:
     """The name or address to listen on; a name stands for all of its addresses."""
     port: int = 25
     """0 lets the system choose."""
-    terms: Terms = _USUAL
+    offers: Offers = _USUAL
     """The terms of the listener at `host` and `port`."""
     endpoints: tuple[Endpoint, ...] = ()
     """Additional listeners."""

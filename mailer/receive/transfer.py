@@ -16,29 +16,35 @@ from msgspec.structs import replace as replace_struct
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.reply import Reply
 from mailer.receive.content.resent import resent_block
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
 from mailer.receive.peers import IMPORT, REPLAY
 from mailer.receive.server import converse
-from mailer.receive.service import Client, Service
 from mailer.spool.ids import new_id
 
 _PIECE = 64 * 1024
 
 
 async def transfer(
-    service: Service, sender: str, recipients: Sequence[str], content: bytes, *, once: str, operator: str
+    context: ReceiverContext,
+    sender: str,
+    recipients: Sequence[str],
+    content: bytes,
+    *,
+    once: str,
+    operator: str,
 ) -> Reply:
     """Queue a message for its remaining recipients; return the last reply, positive once it is durable.
 
     Args:
-        service: see `Service`; its store has a running committer.
+        context: see `ReceiverContext`; its store has a running committer.
         sender: the envelope sender; empty: the null sender.
         recipients: the recipients that have not received it yet.
         content: the message, with lines that end in CRLF.
         once: the name of its file in `once/`, which keeps it from being queued again.
         operator: the person who runs the import, for the journal and the ledger.
     """
-    unlimited = replace(service, rates=None, store=replace(service.store, once=once))
+    unlimited = replace(context, rates=None, store=replace(context.store, once=once))
     pieces = (content[at : at + _PIECE] for at in range(0, len(content), _PIECE))
     envelope = Envelope(sender, tuple(recipients), len(content))
     return await _submit(unlimited, f"{IMPORT}:{operator}", envelope, pieces)
@@ -57,20 +63,20 @@ class Original:
 
 
 async def replay(
-    service: Service, original: Original, sender: str, recipients: Sequence[str], operator: str
+    context: ReceiverContext, original: Original, sender: str, recipients: Sequence[str], operator: str
 ) -> Reply:
     """Queue a copy of a message for other recipients, below a block of Resent- fields; return as `transfer`.
 
     Its other bytes do not change: `rewriteFrom` and idempotency keys counted when it came.
 
     Args:
-        service: as for `transfer`.
+        context: as for `transfer`.
         original: the message.
         sender: of the new envelope; empty: the null sender.
         recipients: addresses with a domain.
         operator: the person, or the page, that has it done: for the journal and the ledger.
     """
-    store, settings = service.store, service.settings
+    store, settings = context.store, context.settings
     at, hostname = store.clock(), settings.hostname
     top = resent_block(
         sender=sender or f"MAILER-DAEMON@{hostname}",
@@ -81,7 +87,7 @@ async def replay(
     size = len(top) + original.length
     content = replace_struct(settings.content, rewrite_from=RewriteFrom.KEEP, obey_keys=False)
     changed = replace(
-        service,
+        context,
         # A message that was as large as is allowed has grown by the fields that were added since.
         settings=replace(settings, content=content, max_message_size=max(settings.max_message_size, size)),
         store=replace(store, replays=original.id, by=operator),
@@ -90,9 +96,9 @@ async def replay(
     return await _submit(changed, f"{REPLAY}:{operator}", envelope, chain((top,), original.pieces))
 
 
-async def _submit(service: Service, peer: str, envelope: Envelope, pieces: Iterable[bytes]) -> Reply:
+async def _submit(context: ReceiverContext, peer: str, envelope: Envelope, pieces: Iterable[bytes]) -> Reply:
     ours, theirs = socket.socketpair()
-    trusting = replace(service, authenticator=None, settings=replace(service.settings, require_auth=False))
+    trusting = replace(context, authenticator=None, settings=replace(context.settings, require_auth=False))
     serving = asyncio.create_task(converse(trusting, theirs, Client(peer, local=True)))
     try:
         ours.setblocking(False)

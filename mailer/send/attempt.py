@@ -41,9 +41,9 @@ class Attempt:
             pause: sleeps for some seconds between two batches.
         """
         self._record = record
-        self._policy = record.policy
+        self._context = record.context
         self._pause = pause
-        self._presenter = Presenter(record.claim, record.policy.signer)
+        self._presenter = Presenter(record.claim, record.context.signer)
         self._room: asyncio.Semaphore | None = None
         """Limits the number of destinations at a time; None while there is only one."""
         self._tried: set[str] = set()
@@ -83,7 +83,7 @@ class Attempt:
         more, the operator decides. The direct route has many hops, so recipients that are uncertain at one of
         them are sent separately from all others.
         """
-        table = self._policy.routes
+        table = self._context.routes
         plan: dict[tuple[tuple[Route, ...], str], list[Recipient]] = {}
         kept: dict[Way, list[Recipient]] = {}
         gone: dict[str, Way] = {}
@@ -127,7 +127,7 @@ class Attempt:
         self, route: Route, groups: Sequence[Sequence[Recipient]], *, hops_left: bool
     ) -> Awaitable[list[Recipient]]:
         """Send to several destinations in parallel, so that a slow one does not delay the others."""
-        budgets = self._policy.budgets
+        budgets = self._context.budgets
         divided = budgets.split(groups) if budgets else [(group, None) for group in groups]
         if len(divided) == 1 and self._room is None:
             return self._try(route, *divided[0], hops_left=hops_left)
@@ -182,7 +182,7 @@ class Attempt:
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
             except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
-                reason = defects.tell(self._policy.log, self._record.claim.id, error)
+                reason = defects.tell(self._context.log, self._record.claim.id, error)
                 self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
                 return passed_on
             settled = batches.settle(batch, outcomes)

@@ -13,7 +13,7 @@ from typing import Self
 
 from mailer.config.hops import Provider
 from mailer.config.model import Config
-from mailer.mail.budget import Counted, Room, Terms, WhenUsedUp
+from mailer.mail.budget import Allowance, Counted, Room, WhenUsedUp
 from mailer.mail.clock import Clocks
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Scope
@@ -100,8 +100,8 @@ class Purse:
         """Whether the run is ending, so that no claimed message may wait any more."""
 
     @property
-    def terms(self) -> Terms:
-        return self._file.terms
+    def allowance(self) -> Allowance:
+        return self._file.allowance
 
     @property
     def closed_for(self) -> float:
@@ -122,7 +122,7 @@ class Purse:
             Spent: none may be sent.
             OSError: the reservation cannot be written.
         """
-        if self.terms.counted is Counted.MESSAGES:
+        if self.allowance.counted is Counted.MESSAGES:
             await self._take(1)
             return want
         return await self._take(want)
@@ -151,7 +151,7 @@ class Purse:
         self._write_soon()
 
     def _counts(self, recipients: int) -> int:
-        return 1 if self.terms.counted is Counted.MESSAGES else recipients
+        return 1 if self.allowance.counted is Counted.MESSAGES else recipients
 
     async def _reserve(self, want: int) -> None:
         now = self._clocks.uptime()
@@ -160,7 +160,7 @@ class Purse:
         used, self._used = self._used, []
         try:
             count, room = await asyncio.to_thread(
-                self._file.take, self._holder(), max(want, self.terms.reserve), used, self._out
+                self._file.take, self._holder(), max(want, self.allowance.reserve), used, self._out
             )
         except Unavailable as unavailable:
             self._used += used
@@ -184,12 +184,14 @@ class Purse:
         room = self._room or Room(0, now + LOOK, None)
         wait = max(0.0, room.at - now)
         short = wait <= PATIENCE and self._waiting < _MAX_WAITING and not self.ends
-        if not short and self.terms.when_used_up is WhenUsedUp.WAIT:
-            self._booked = max(self._booked, room.at) + self.terms.pause
+        if not short and self.allowance.when_used_up is WhenUsedUp.WAIT:
+            self._booked = max(self._booked, room.at) + self.allowance.pause
             wait = self._booked - now
-        reason = self._why or f"the allowance of {self._name} ({room.limit}, {self.terms.counted}) is used up"
+        reason = (
+            self._why or f"the allowance of {self._name} ({room.limit}, {self.allowance.counted}) is used up"
+        )
         until = self._clocks.wall() + wait
-        waits = self.terms.when_used_up is WhenUsedUp.WAIT
+        waits = self.allowance.when_used_up is WhenUsedUp.WAIT
         return Spent(self, reason, until=until, seconds=wait, waits=waits, short=short)
 
     @contextmanager
@@ -262,7 +264,7 @@ class Permit:
                 purse.give_back(self.recipients)
                 continue
             purse.settle(self.recipients - self.unasked)
-            if self.unasked and purse.terms.counted is Counted.RECIPIENTS:
+            if self.unasked and purse.allowance.counted is Counted.RECIPIENTS:
                 purse.give_back(self.unasked)
 
 
@@ -284,7 +286,7 @@ async def permit(purses: Sequence[Purse], want: int) -> Permit:
             purse.give_back(some)
         raise
     for purse, some in taken:
-        if some > count and purse.terms.counted is Counted.RECIPIENTS:
+        if some > count and purse.allowance.counted is Counted.RECIPIENTS:
             purse.give_back(some - count)
     return Permit(purses, count)
 
@@ -299,7 +301,7 @@ class Budgets:
         self._trusts = trusts
         self._holder: Holder | None = None
         self._purses: dict[str, Purse] = {}
-        self._domains = [budget for budget in config.domain_budgets if budget.terms]
+        self._domains = [budget for budget in config.domain_budgets if budget.allowance]
 
     async def __aenter__(self) -> Self:
         return self
@@ -312,31 +314,31 @@ class Budgets:
         if self._holder:
             self._holder.close()
 
-    def purse(self, of: str, terms: Terms, hop: str, name: str) -> Purse | None:
+    def purse(self, of: str, allowance: Allowance, hop: str, name: str) -> Purse | None:
         """Return the purse of a budget; None if the terms set no limit.
 
         Args:
             of: the key of the budget's file.
-            terms: the limits.
+            allowance: the limits.
             hop: the name of the hop in outcomes.
             name: the operator's name for the budget.
         """
-        if not terms:
+        if not allowance:
             return None
         if of not in self._purses:
-            file = BudgetFile(self._spool, of, terms, self._clocks.read, self._trusts)
+            file = BudgetFile(self._spool, of, allowance, self._clocks.read, self._trusts)
             self._purses[of] = Purse(file, hop, name, self._name, self._clocks)
         return self._purses[of]
 
     def of_provider(self, provider: Provider, hop: str) -> Purse | None:
         """Return a provider's purse; `hop` is its name in outcomes."""
-        return self.purse(provider.account, provider.terms, hop, provider.label)
+        return self.purse(provider.account, provider.allowance, hop, provider.label)
 
     def of_domain(self, domain: str) -> Purse | None:
         """Return the purse of the first budget that covers a recipient domain."""
         for budget in self._domains:
             if budget.covers(domain):
-                return self.purse(budget.record, budget.terms, budget.domains[0], budget.label)
+                return self.purse(budget.record, budget.allowance, budget.domains[0], budget.label)
         return None
 
     def split(self, groups: Sequence[Sequence[Recipient]]) -> list[tuple[Sequence[Recipient], Purse | None]]:

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from time import monotonic
 
+from mailer.send.context import RunContext
 from mailer.send.given_up import GivenUp, advice, what_failed
-from mailer.send.policy import Policy
 from mailer.spool.due import due_buckets
 from mailer.spool.idempotency import forget_old
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
@@ -43,12 +43,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 30.0
 class QueueScan:
     """Claims the messages of a run, one at a time."""
 
-    def __init__(self, spool: Spool, claims: Claims, policy: Policy, given_up: GivenUp) -> None:
+    def __init__(self, spool: Spool, claims: Claims, context: RunContext, given_up: GivenUp) -> None:
         self._spool = spool
         self._claims = claims
-        self._policy = policy
-        self._clock = policy.clock
-        self._log = policy.log
+        self._context = context
+        self._clock = context.clock
+        self._log = context.log
         self._given_up = given_up
         self._left_alone = once(lambda spot, why: self._log.warning("skipped", path=spot.path, reason=why))
         self._fresh: deque[str] = deque()
@@ -168,7 +168,7 @@ class QueueScan:
         self._delete_what_is_old()
 
     def _due(self) -> Iterator[Spot]:
-        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
+        horizon, believed = self._context.backoff.horizon, self._context.trusts_clock()
         due = requeue_some(self._spool, self._claims, self._clock(), horizon, scheduled=believed)
         for some in due:
             self._requeued = {spot.name for spot in some}
@@ -185,11 +185,11 @@ class QueueScan:
         from mailer.send.unbudgeted import Unbudgeted  # noqa: PLC0415 - most runs have no budgets
 
         yield from self._recovered([])
-        chosen = Unbudgeted(self._spool, self._policy)
+        chosen = Unbudgeted(self._spool, self._context)
         new = (name for name in names(self._spool, Place.NEW.value) if not self._is_left(name))
         for some in chosen.among(Spot(Place.NEW, name) for name in new):
             yield from self._taken(some)
-        horizon, believed = self._policy.backoff.horizon, self._policy.trusts_clock()
+        horizon, believed = self._context.backoff.horizon, self._context.trusts_clock()
         for bucket in due_buckets(self._spool, self._clock(), horizon, scheduled=believed):
             directory = f"{Place.RETRY}/{bucket}"
             waiting = (Spot(Place.RETRY, name, bucket) for name in names(self._spool, directory))
@@ -238,13 +238,13 @@ class QueueScan:
 
         While the clock is in doubt, only what needs no age to decide is deleted.
         """
-        guard, now = self._policy.guard, self._clock()
+        guard, now = self._context.guard, self._clock()
         trusted = guard is None or guard.observe() is None
         for name in clean_tmp(self._spool, now if trusted else None, self._left_alone):
             self._log.notice("removed an unfinished message that was never acknowledged", id=name)
         if trusted:
-            prune(self._spool, now, self._policy.archive_max_age, self._left_alone)
-            forget_old(self._spool, now, self._policy.idempotency_window)
+            prune(self._spool, now, self._context.archive_max_age, self._left_alone)
+            forget_old(self._spool, now, self._context.idempotency_window)
             self._log.forget_old_days()
 
     def _claim(self, take: Callable[[str], Claim | None], name: str) -> Claim | None:

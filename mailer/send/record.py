@@ -12,8 +12,8 @@ from mailer.mail import clock
 from mailer.mail.envelope import Recipient
 from mailer.mail.outcome import Outcome, Scope, Status, was_asked
 from mailer.mail.reply import printable
+from mailer.send.context import RunContext
 from mailer.send.journal_bound import SPENT, JournalBound
-from mailer.send.policy import Policy
 from mailer.send.report import Report
 from mailer.send.routes.directions import lost_reply
 from mailer.spool import journal
@@ -50,18 +50,18 @@ class Record:
     recorded. Lines written before remain valid.
     """
 
-    def __init__(self, claim: Claim, policy: Policy) -> None:
+    def __init__(self, claim: Claim, context: RunContext) -> None:
         """Begin an attempt at a message; writes nothing yet."""
         self.claim = claim
-        self.policy = policy
+        self.context = context
         self.state = claim.entry.state
         """The fold of the journal, kept current as lines are appended."""
         self.attempt = self.state.attempts + 1
         """The number of this attempt, from 1."""
-        self._began = policy.clock()
-        self._believed = policy.trusts_clock()
-        self._report = Report(policy.log, claim, self._began)
-        self._delay = policy.backoff.delay(self.attempt, policy.random)
+        self._began = context.clock()
+        self._believed = context.trusts_clock()
+        self._report = Report(context.log, claim, self._began)
+        self._delay = context.backoff.delay(self.attempt, context.random)
         self._was_overdue = self.state.overdue
         standings = self.state.by_address.items()
         self.doubted = {address: s.hop for address, s in standings if s.status is Status.UNCERTAIN}
@@ -81,7 +81,7 @@ class Record:
     @property
     def due(self) -> tuple[Standing, ...]:
         """The recipients to be tried; empty when the message is held, waits, or is done."""
-        return () if self.state.held else self.state.due(self._began, self.policy.backoff.horizon)
+        return () if self.state.held else self.state.due(self._began, self.context.backoff.horizon)
 
     @property
     def untried(self) -> bool:
@@ -90,7 +90,7 @@ class Record:
 
     def date(self) -> None:
         """Correct the time from which age counts, if the message came or was requeued by a wrong clock."""
-        guard, accepted = self.policy.guard, self.state.accepted
+        guard, accepted = self.context.guard, self.state.accepted
         if guard is None or accepted is None or not self._believed:
             return
         if accepted.next and self.state.scheduled is not None:
@@ -105,7 +105,7 @@ class Record:
     def hold(self, reason: str) -> None:
         """Record that the message is to be held."""
         self._append([Event(at=self._at(), event=Kind.HELD, reason=reason)])
-        self.policy.log.message("held", id=self.claim.id, to=tuple(self.state.by_address), reason=reason)
+        self.context.log.message("held", id=self.claim.id, to=tuple(self.state.by_address), reason=reason)
 
     def hold_doubt(self, among: Collection[str]) -> bool:
         """Hold the message if one of these recipients is uncertain and policy or route demand it.
@@ -115,17 +115,17 @@ class Record:
         if self.state.held:
             return True
         doubtful = self._uncertain(among)
-        if not self.policy.hold_uncertain:
+        if not self.context.hold_uncertain:
             doubtful = [standing for standing in doubtful if self._is_second_doubt(standing)]
         if doubtful:
-            self.hold(lost_reply(doubtful[0].hop, again=not self.policy.hold_uncertain))
+            self.hold(lost_reply(doubtful[0].hop, again=not self.context.hold_uncertain))
         return bool(self.state.held)
 
     def _is_second_doubt(self, standing: Standing) -> bool:
         """Tell whether the route holds a recipient that is uncertain twice; see `plan.held_in_doubt`."""
         if not standing.doubted_twice:
             return False
-        route = self.policy.routes.leading_to(standing.hop)
+        route = self.context.routes.leading_to(standing.hop)
         return route is not None and route.holds_second_doubt
 
     @property
@@ -158,7 +158,7 @@ class Record:
     def commit(self, recipients: Sequence[Recipient], hop: str) -> None:
         """Prepare for the final dot: reserve room for the outcome, and record that it is about to be sent."""
         to = tuple([recipient.address for recipient in recipients])
-        now = self.policy.clock()
+        now = self.context.clock()
         event = Event(at=clock.rfc3339(now), event=Kind.COMMITTING, to=to, hop=hop, attempt=self.attempt)
         own = len(journal.encode(event))
         promised = self._room(recipients, hop)
@@ -168,7 +168,7 @@ class Record:
         self._promised |= promised
         self._append([event], of_promise=own)
         self.handed_over.update(dict.fromkeys(to, now))
-        if self.policy.hold_uncertain:
+        if self.context.hold_uncertain:
             # After a power cut only this policy needs the line; under `retry` it would change nothing.
             self.claim.locked.sync()
 
@@ -198,7 +198,7 @@ class Record:
         """Record, once per attempt, that the message waits for some seconds while it stays claimed."""
         if not self._waited:
             self._waited = True
-            turn = clock.rfc3339(self.policy.clock() + seconds)
+            turn = clock.rfc3339(self.context.clock() + seconds)
             event = Event(
                 at=self._at(),
                 event=Kind.THROTTLED,
@@ -233,7 +233,7 @@ class Record:
         )
         left_out = self._bound.leaves_out_trouble(self.state.by_address, to, self._length)
         self._append([] if left_out else [event], of_promise=self._give_back(to))
-        self.policy.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
+        self.context.log.attempt(id=self.claim.id, to=to, relay=hop, reply=text, attempt=number)
 
     def outcomes(
         self, outcomes: Sequence[Outcome], *, resting_until: float | None = None, gives_up: bool = True
@@ -249,11 +249,11 @@ class Record:
         if not outcomes:
             return
         # Counted from now, not from the start: a slow attempt must not be due again as soon as it ends.
-        now = self.policy.clock()
+        now = self.context.clock()
         number, delay = self.attempt, self._delay
         if resting_until is not None:
             number = self.state.attempts
-            delay = self.policy.backoff.within(resting_until - now, self.policy.random)
+            delay = self.context.backoff.within(resting_until - now, self.context.random)
         if self.doubted:
             outcomes = [self._still_in_doubt(outcome) for outcome in outcomes]
         if gives_up:
@@ -300,7 +300,7 @@ class Record:
         """
         if not self._as_before:
             return
-        now, meant = self.policy.clock(), self._as_before
+        now, meant = self.context.clock(), self._as_before
         self._as_before = set()
         earlier = {
             standing.address
@@ -366,7 +366,7 @@ class Record:
         return outcome
 
     def _is_overdue(self) -> bool:
-        return self._believed and self.policy.backoff.overdue(self.state.since, self._began)
+        return self._believed and self.context.backoff.overdue(self.state.since, self._began)
 
     def _event(self, outcome: Outcome, to: list[str], number: int, now: float, following: str) -> Event:
         again = outcome.status in _TRIED_AGAIN
@@ -392,11 +392,11 @@ class Record:
             return
         held.append(*events, of_promise=of_promise)
         self.state = journal.advance(self.state, events)
-        if self.policy.journals and not _DURABLE.isdisjoint([event.event for event in events]):
-            self.policy.journals.changed(held)
+        if self.context.journals and not _DURABLE.isdisjoint([event.event for event in events]):
+            self.context.journals.changed(held)
 
     def _at(self) -> str:
-        return clock.rfc3339(self.policy.clock())
+        return clock.rfc3339(self.context.clock())
 
 
 def _alike(outcomes: Sequence[Outcome]) -> dict[Outcome, list[str]]:

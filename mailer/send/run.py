@@ -12,15 +12,15 @@ from mailer.mail.clock import Clock, Clocks
 from mailer.maillog.events import Level, MailLog
 from mailer.send import idle
 from mailer.send.backoff import Backoff
+from mailer.send.context import RunContext
 from mailer.send.destination_status import DestinationStatus
 from mailer.send.dkim.signer import Signer
-from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.send.dsn.owed import destination
 from mailer.send.journals import Journals
 from mailer.send.phase import Timeouts
-from mailer.send.policy import Policy
 from mailer.send.routes.directions import Directions, Own, keeps_mail
-from mailer.send.routes.plan import Means, plan
+from mailer.send.routes.plan import RoutingContext, plan
 from mailer.send.routes.providers import Providers
 from mailer.send.runner import Runner
 from mailer.send.settle import Settler
@@ -88,9 +88,11 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
         async with pool, _budgets(config, spool, clocks, guard) as budgets:
             destinations = DestinationStatus(asyncio.get_running_loop().time)
             providers = Providers(spool, log, clock)
-            means = Means(spool, committer, pool, providers, destinations, hostname, clock, budgets)
-            policy = Policy(
-                routes=plan(config, means),
+            routing = RoutingContext(
+                spool, committer, pool, providers, destinations, hostname, clock, budgets
+            )
+            context = RunContext(
+                routes=plan(config, routing),
                 backoff=backoff,
                 hold_uncertain=config.uncertain is UncertainPolicy.HOLD,
                 log=log,
@@ -107,17 +109,17 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
                 suppressed=suppressed,
                 unknown=_unknown(config, spool, clock, log, suppressed),
             )
-            terms = Terms(
+            notifications = NotificationSettings(
                 destination(config), hostname, float(config.delay_warning), backoff.max_age, guard.trusts
             )
             yield Runner(
                 spool,
                 Claims(spool, clock, clocks.boot, on_quarantine, on_skip),
-                policy,
+                context,
                 Settler(
                     committer,
                     background,
-                    Notifier(spool, committer, terms, log),
+                    Notifier(spool, committer, notifications, log),
                     horizon=backoff.horizon,
                     archive=config.security.log_all_emails,
                 ),
@@ -152,7 +154,7 @@ def _budgets(
     config: Config, spool: Spool, clocks: Clocks, guard: ClockGuard
 ) -> "AbstractAsyncContextManager[Budgets | None]":
     """Return the budgets of a run; None if none are configured, in which case the module is not imported."""
-    if not (config.domain_budgets or any(provider.terms for provider in config.providers)):
+    if not (config.domain_budgets or any(provider.allowance for provider in config.providers)):
         return nullcontext()
     from mailer.send.budgets import Budgets  # noqa: PLC0415 - as above
 

@@ -5,9 +5,9 @@ import contextlib
 from time import monotonic
 
 from mailer.send.active import ActiveMessages
+from mailer.send.context import RunContext
 from mailer.send.destination_queues import DestinationQueues
 from mailer.send.given_up import GivenUp
-from mailer.send.policy import Policy
 from mailer.send.queue_scan import QueueScan
 from mailer.send.settle import Settler
 from mailer.send.worker import Tally, Worker
@@ -45,7 +45,7 @@ class Runner:
         self,
         spool: Spool,
         claims: Claims,
-        policy: Policy,
+        context: RunContext,
         settler: Settler,
         *,
         concurrency: int,
@@ -56,19 +56,19 @@ class Runner:
         Args:
             spool: the spool to work on.
             claims: takes this runner's locks on messages.
-            policy: how to try a message.
+            context: how to try a message.
             settler: moves a message after its attempt.
             concurrency: the most messages in progress at a time.
             limit: the most messages to claim in this run; 0 means no limit.
         """
         self._spool = spool
-        self._policy = policy
+        self._context = context
         self._settler = settler
         self._concurrency = concurrency
         self._limit = limit
         self._given_up = GivenUp(monotonic)
-        self._scan = QueueScan(spool, claims, policy, self._given_up)
-        self._queues = DestinationQueues(policy.destinations, concurrency, policy.routes.goes_direct)
+        self._scan = QueueScan(spool, claims, context, self._given_up)
+        self._queues = DestinationQueues(context.destinations, concurrency, context.routes.goes_direct)
         self._scan.leave_alone = self._queues.names
         self._suspect: Claim | None = None
         """A claimed suspect that waits until no other message is active, so that it can be tried alone."""
@@ -78,7 +78,7 @@ class Runner:
         self._closing = False
         self._paused = False
         self._look_for_pause = float("-inf")
-        purses = [route.purse for route in policy.routes.all]
+        purses = [route.purse for route in context.routes.all]
         self._purses = [purse for purse in purses if purse] if all(purses) else []
         """One budget for each route; empty if some route has none, since mail can then always leave."""
         self._opens: asyncio.TimerHandle | None = None
@@ -88,7 +88,7 @@ class Runner:
         self.tally = Tally()
         self._worker = Worker(
             claims,
-            policy,
+            context,
             settler,
             self.tally,
             pause=self._active.pause,
@@ -241,7 +241,7 @@ class Runner:
             self._look_for_pause = now + PAUSE_SEEN
             before, self._paused = self._paused, is_paused(self._spool)
             if self._paused != before:
-                self._policy.log.notice("paused: nothing is claimed" if self._paused else "resumed")
+                self._context.log.notice("paused: nothing is claimed" if self._paused else "resumed")
         return self._paused
 
     def _start(self, claim: Claim, destination: str) -> None:
@@ -292,10 +292,10 @@ class Runner:
             self._suspect.locked.release()
             self._suspect = None
         tasks = self._active.tasks
-        if self._policy.budgets:
-            self._policy.budgets.end_waits()
+        if self._context.budgets:
+            self._context.budgets.end_waits()
         if tasks:
-            self._policy.log.notice("finishing deliveries in progress", messages=len(tasks), seconds=grace)
+            self._context.log.notice("finishing deliveries in progress", messages=len(tasks), seconds=grace)
             await asyncio.wait(tasks, timeout=grace)
         # In the next iteration of the loop, so that a task whose final reply has just arrived still reads it.
         asyncio.get_running_loop().call_soon(self._worker.interrupt)
@@ -306,7 +306,7 @@ class Runner:
         try:
             arrivals = Arrivals(self._spool)
         except OSError as error:
-            self._policy.log.warning(
+            self._context.log.warning(
                 "cannot watch new/ with inotify; scanning it instead", error=error.strerror
             )
             return None
@@ -315,7 +315,7 @@ class Runner:
 
     def _until_minute(self) -> float:
         """Return the seconds until the next retry bucket may be due; buckets are named by the minute."""
-        return 60.0 - self._policy.clock() % 60 + 0.05
+        return 60.0 - self._context.clock() % 60 + 0.05
 
     def _patience(self, look_again: float) -> float | None:
         """Return the seconds to wait for a wake-up; None means until one comes."""
@@ -331,7 +331,7 @@ class Runner:
                 await self._wake.wait()
 
     async def _pause(self, trouble: OSError, stop: asyncio.Event) -> None:
-        self._policy.log.error(
+        self._context.log.error(
             "the spool cannot be read or written; waiting", error=trouble.strerror, seconds=PAUSE
         )
         with contextlib.suppress(TimeoutError):

@@ -8,7 +8,7 @@ backlog into `retry/`, at the cost of two renames for each message.
 from collections.abc import Iterator
 from itertools import islice
 
-from mailer.send.policy import Policy
+from mailer.send.context import RunContext
 from mailer.spool.entry import Entry
 from mailer.spool.ids import SHARES, arrival, share_of
 from mailer.spool.layout import SPOOL_WIDE, Spool, Spot
@@ -26,13 +26,13 @@ itself: runs at every second minute see only even minutes, and would never reach
 class Unbudgeted:
     """One scan of the waiting messages."""
 
-    def __init__(self, spool: Spool, policy: Policy) -> None:
+    def __init__(self, spool: Spool, context: RunContext) -> None:
         """Begin a scan now."""
         self._spool = spool
-        self._policy = policy
-        self._now = policy.clock()
-        self._believed = policy.trusts_clock()
-        self._share = int(policy.random() * SHARES)
+        self._context = context
+        self._now = context.clock()
+        self._believed = context.trusts_clock()
+        self._share = int(context.random() * SHARES)
         self._read = 0
 
     def among(self, spots: Iterator[Spot]) -> Iterator[list[Spot]]:
@@ -60,19 +60,19 @@ class Unbudgeted:
 
     def _ends(self, entry: Entry) -> bool:
         """Tell whether `Worker` would settle the message without trying any route."""
-        state, policy = entry.state, self._policy
-        due = state.due(self._now, policy.backoff.horizon)
+        state, context = entry.state, self._context
+        due = state.due(self._now, context.backoff.horizon)
         if state.held or not due:
             return True  # Moved here by hand, or its move was lost: `Settler` moves it where it belongs.
         if self._is_overdue(state.since):
             return True
         if self._believed and state.expires is not None and self._now > state.expires:
             return True
-        if policy.staging and policy.staging.objection(entry.envelope):
+        if context.staging and context.staging.objection(entry.envelope):
             return True
-        if policy.suppressed is None or state.about:
+        if context.suppressed is None or state.about:
             return False
-        return bool(policy.suppressed.outcomes([standing.address for standing in due]))
+        return bool(context.suppressed.outcomes([standing.address for standing in due]))
 
     def _is_overdue(self, since: float) -> bool:
-        return self._believed and self._policy.backoff.overdue(since, self._now)
+        return self._believed and self._context.backoff.overdue(since, self._now)

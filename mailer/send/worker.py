@@ -13,7 +13,7 @@ from functools import partial
 from mailer.mail.outcome import Status
 from mailer.send import defects
 from mailer.send.attempt import Attempt
-from mailer.send.policy import Policy
+from mailer.send.context import RunContext
 from mailer.send.record import Record
 from mailer.send.settle import Settler
 from mailer.spool.journal import Disposition, Standing
@@ -51,7 +51,7 @@ class Worker:
     def __init__(
         self,
         claims: Claims,
-        policy: Policy,
+        context: RunContext,
         settler: Settler,
         tally: Tally,
         *,
@@ -62,7 +62,7 @@ class Worker:
 
         Args:
             claims: the claims of this runner.
-            policy: how to try a message.
+            context: how to try a message.
             settler: moves a message after its attempt.
             tally: counts the disposition of each message.
             pause: called with a message's name to sleep for some seconds between two of its batches.
@@ -70,7 +70,7 @@ class Worker:
                 SPOOL_WIDE, no message can.
         """
         self._claims = claims
-        self._policy = policy
+        self._context = context
         self._settler = settler
         self._tally = tally
         self._pause = pause
@@ -88,15 +88,15 @@ class Worker:
             claim: the message.
             alone: the message is a suspect, and no other one is active (until `accompany`).
         """
-        record = Record(claim, self._policy)
-        if self._policy.journals:
-            self._policy.journals.taken(claim.locked)
+        record = Record(claim, self._context)
+        if self._context.journals:
+            self._context.journals.taken(claim.locked)
         try:
             await self._interruptibly(claim, record, alone=alone)
             record.finish()
-            if self._policy.journals:
-                self._policy.journals.leaving(claim.locked)
-            disposition = await self._settler.settle(claim, record.state, self._policy.clock())
+            if self._context.journals:
+                self._context.journals.leaving(claim.locked)
+            disposition = await self._settler.settle(claim, record.state, self._context.clock())
             self._tally.dispositions[disposition] += 1
         except OSError as error:
             self._note(error, claim, record)
@@ -158,11 +158,11 @@ class Worker:
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
-                record.fail_internally(defects.tell(self._policy.log, claim.id, error))
+                record.fail_internally(defects.tell(self._context.log, claim.id, error))
 
     async def _learn(self, record: Record) -> None:
         """Update the suppression list with recipients that do not exist, or turned out to exist."""
-        if self._policy.unknown is None:
+        if self._context.unknown is None:
             return
         from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
 
@@ -171,11 +171,11 @@ class Worker:
         alone = len(record.state.by_address) == 1
         refused = [outcome for outcome in record.refused if says_unknown(outcome, alone=alone)]
         if sent or refused:
-            dated = self._policy.trusts_clock()
-            await asyncio.to_thread(self._policy.unknown.learn, refused, sent, dated=dated)
+            dated = self._context.trusts_clock()
+            await asyncio.to_thread(self._context.unknown.learn, refused, sent, dated=dated)
 
     def _objection(self, claim: Claim) -> str:
-        staging = self._policy.staging
+        staging = self._context.staging
         return staging.objection(claim.entry.envelope) if staging else ""
 
     def _left_to_try(self, record: Record, due: tuple[Standing, ...]) -> tuple[Standing, ...]:
@@ -186,7 +186,7 @@ class Worker:
         # The runner died before the final reply: the operator decides before the list does.
         if record.doubted and record.hold_doubt(record.doubted):
             return ()
-        listed = self._policy.suppressed
+        listed = self._context.suppressed
         if not listed or record.state.about:
             return due
         if given_up := listed.outcomes([standing.address for standing in due]):
@@ -204,13 +204,15 @@ class Worker:
 
     def _note(self, error: OSError, claim: Claim, record: Record) -> None:
         """Report a disk error, and leave the message so that the next run continues from its journal."""
-        if self._policy.journals:
-            self._policy.journals.leaving(claim.locked)
+        if self._context.journals:
+            self._context.journals.leaving(claim.locked)
         if error.errno not in SPOOL_WIDE:
             self._claims.give_back(claim)
             self._on_trouble(claim.id, error)
             return
-        self._policy.log.error("the spool cannot be written", id=claim.id, error=error.strerror or str(error))
+        self._context.log.error(
+            "the spool cannot be written", id=claim.id, error=error.strerror or str(error)
+        )
         self._on_trouble(claim.id, error)
         if claim.suspect:
             self._claims.give_back(claim)

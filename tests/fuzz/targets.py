@@ -22,7 +22,7 @@ from mailer.maillog.stderr import logfmt
 from mailer.receive.content.data import MAX_LINE, ChunkReader, DataReader
 from mailer.receive.content.long_lines import encode
 from mailer.receive.content.mime_header import Unencodable
-from mailer.receive.service import Client, Service
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.parameters import ParameterError, mail_parameters, rcpt_parameters
 from mailer.receive.smtp.session import Session
@@ -195,7 +195,7 @@ class _Sessions:
         committer = Committer(spool)
         committer.start()
         account = single_login("app", "secret")
-        self.service = Service(
+        self.context = ReceiverContext(
             Settings(require_auth=False, max_message_size=10_000),
             Store(spool, committer, MailLog(time.time, self._note), time.time),
             Accounts(lambda: {"app": account}, now=time.monotonic, random=random.randbytes),
@@ -209,7 +209,7 @@ class _Sessions:
     def run(self, data: bytes) -> bytes:
         async def converse() -> bytes:
             failures = _AtOnce(now=lambda: 0.0)
-            session = Session(Client("127.0.0.1", local=True), self.service, failures, lambda _: None)
+            session = Session(Client("127.0.0.1", local=True), self.context, failures, lambda _: None)
             wire = _Wire()
             session.connection_made(wire)
             draw = random.Random(len(data))

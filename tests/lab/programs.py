@@ -11,14 +11,14 @@ from lab.operating import examine
 from lab.submitting import log_of, open_spool, take_in
 from lab.world import World
 from mailer.config.model import Config
-from mailer.mail.budget import Terms as Allowance
+from mailer.mail.budget import NotificationSettings as Allowance
 from mailer.maillog.events import MailLog
 from mailer.send import idle
 from mailer.send.backoff import Backoff
 from mailer.send.budgets import Budgets
-from mailer.send.dsn.notify import Notifier, Terms
+from mailer.send.context import RunContext
+from mailer.send.dsn.notify import NotificationSettings, Notifier
 from mailer.send.journals import Journals
-from mailer.send.policy import Policy
 from mailer.send.routes.directions import Directions, Own
 from mailer.send.routes.table import Table
 from mailer.send.runner import Runner
@@ -72,7 +72,7 @@ class Runners:
         self._spool = spool
         self._take_in = partial(take_in, world, spool, committer, log)
         backoff = Backoff((_DELAY,), 30 * 86400.0)
-        self._policy = Policy(
+        self._context = RunContext(
             routes=Table(_DIRECTIONS, {Own.LOCAL: _hop(world, spool, budgets)}, world.random.random),
             backoff=backoff,
             hold_uncertain=world.story.hold_uncertain,
@@ -87,18 +87,18 @@ class Runners:
             suppressed=Suppressed(_CONFIG, spool, world.wall),
         )
         self._claims = Claims(spool, world.wall, world.boot, lambda *_: None, lambda *_: None)
-        terms = Terms(lambda sender: sender, "relay.example.com", 0.0, backoff.max_age)
+        settings = NotificationSettings(lambda sender: sender, "relay.example.com", 0.0, backoff.max_age)
         self._settler = Settler(
             committer,
             background,
-            Notifier(spool, committer, terms, log),
+            Notifier(spool, committer, settings, log),
             horizon=backoff.horizon,
             archive=world.story.archive,
         )
 
     async def once(self) -> None:
         await self._take_in()
-        runner = Runner(self._spool, self._claims, self._policy, self._settler, concurrency=10)
+        runner = Runner(self._spool, self._claims, self._context, self._settler, concurrency=10)
         await runner.once(asyncio.Event(), 60.0)
 
 

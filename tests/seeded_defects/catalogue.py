@@ -477,7 +477,7 @@ DEFECTS = (
         "content-shown-unasked",
         "who has the monitor's token reads all mail, although the operator has not allowed it",
         "monitor/page/content.py",
-        "        if not service.config.show_content:\n",
+        "        if not context.config.show_content:\n",
         "        if False:\n",
         ("test_monitor_content.py",),
     ),

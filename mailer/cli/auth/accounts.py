@@ -14,7 +14,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
-from mailer.cli.setup import Workplace, configuration, workplace
+from mailer.cli.setup import CommandContext, command_context, configuration
 from mailer.config.hops import Provider, by_name, called
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
@@ -58,11 +58,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     todo: str
 
 
-def source_of(provider: Provider, at: Workplace) -> tuple[OAuth2, TokenSource]:
+def source_of(provider: Provider, context: CommandContext) -> tuple[OAuth2, TokenSource]:
     """Return a provider's OAuth settings and its token source."""
     assert provider.oauth is not None
     return provider.oauth, TokenSource(
-        provider.oauth, provider.username, provider.account, at.spool, time.time
+        provider.oauth, provider.username, provider.account, context.spool, time.time
     )
 
 
@@ -101,16 +101,16 @@ def status(*, as_json: bool) -> None:
     No token is shown, and no server is contacted.
     """
     end_with_the_pipe()
-    with workplace() as at:
-        known = by_name(at.config.providers)
-        rows = [asyncio.run(_row(name, each, at)) for name, each in known.items() if each.oauth]
+    with command_context() as context:
+        known = by_name(context.config.providers)
+        rows = [asyncio.run(_row(name, each, context)) for name, each in known.items() if each.oauth]
     if not rows and not as_json:
         sys.stdout.write("no provider logs in with tokens: none has auth of type oauth2\n")
     sys.stdout.writelines(json_line(row) if as_json else _text(row) for row in rows)
 
 
-async def _row(name: str, provider: Provider, at: Workplace) -> Row:
-    terms, source = source_of(provider, at)
+async def _row(name: str, provider: Provider, context: CommandContext) -> Row:
+    credentials, source = source_of(provider, context)
     kept, failure = Tokens(), ""
     try:
         kept = await source.kept()
@@ -121,14 +121,14 @@ async def _row(name: str, provider: Provider, at: Workplace) -> Row:
     return Row(
         name=name,
         username=provider.username,
-        grant=terms.grant.value,
+        grant=credentials.grant.value,
         token_obtained=_written(kept.obtained),
         token_ends=_written(kept.ends),
         usable=bool(kept.access) and time.time() < kept.ends,
         refresh_token=bool(kept.refresh),
         refresh_token_used=_written(kept.refreshed),
         refresh_token_ends=_written(kept.refresh_ends),
-        secret_ends=terms.expires,
+        secret_ends=credentials.expires,
         certificate_ends=_written(kept.certificate_ends),
         failed_at=_written(kept.failed),
         failure=failure,
@@ -172,27 +172,27 @@ def test(name: str, *, as_json: bool) -> Exit:
     The exit code is 0 when the provider accepts the login, 1 when something is wrong.
     """
     loaded = configuration()
-    with workplace(loaded, http=True) as at:
-        provider = chosen(at.config, name)
+    with command_context(loaded, http=True) as context:
+        provider = chosen(context.config, name)
         report = Report(as_json=as_json, everything=True)
         report.waiting_for([provider.label])
-        report.group(provider.label, asyncio.run(_tried(provider, at)))
+        report.group(provider.label, asyncio.run(_tried(provider, context)))
         return report.end(strict=False)
 
 
-async def _tried(provider: Provider, at: Workplace) -> list[Finding]:
-    terms, source = source_of(provider, at)
+async def _tried(provider: Provider, context: CommandContext) -> list[Finding]:
+    credentials, source = source_of(provider, context)
     try:
         made = await source.renew()
     except TokenTrouble as trouble:
         cause = cause_of(trouble.text)
         todo = cause.advice(provider.label) if cause else ""
-        return [Finding(terms.token_url, "token", Grade.PROBLEM, trouble.text, todo)]
+        return [Finding(credentials.token_url, "token", Grade.PROBLEM, trouble.text, todo)]
     until = words.moment(made.ends)
-    hop = replace(hop_of(provider, at.config, own_name(at.config)), tokens=source)
+    hop = replace(hop_of(provider, context.config, own_name(context.config)), tokens=source)
     looked_up, addresses = await look_up(hop)
     found = await check_provider(hop, provider.label, time.time()) if addresses else []
-    return [Finding(terms.token_url, "token", Grade.OK, f"a new one, until {until}"), looked_up, *found]
+    return [Finding(credentials.token_url, "token", Grade.OK, f"a new one, until {until}"), looked_up, *found]
 
 
 @click.command(epilog=examples("mailer auth logout cloud"))
@@ -205,9 +205,9 @@ def logout(name: str, *, as_json: bool) -> None:
     With a grant that needs no user, the next mail gets new tokens; with `deviceCode`, mail waits until
     `mailer auth login`. To withdraw the consent of the user or the administrator, go to the provider.
     """
-    with workplace() as at:
-        provider = chosen(at.config, name)
-        _, source = source_of(provider, at)
+    with command_context() as context:
+        provider = chosen(context.config, name)
+        _, source = source_of(provider, context)
         try:
             there = asyncio.run(source.forget())
         except TokenTrouble as trouble:

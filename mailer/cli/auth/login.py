@@ -12,7 +12,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.setup import Workplace, configuration, workplace
+from mailer.cli.setup import CommandContext, command_context, configuration
 from mailer.config.checks import refuse_to_send
 from mailer.config.hops import Provider
 from mailer.config.oauth import Grant
@@ -42,14 +42,14 @@ def login(name: str, *, as_json: bool) -> None:
     loaded = configuration()
     if problems := refuse_to_send(loaded):
         raise ConfigError(problems)
-    with workplace(loaded, http=True) as at:
-        provider = chosen(at.config, name)
+    with command_context(loaded, http=True) as context:
+        provider = chosen(context.config, name)
         assert provider.oauth is not None
         if provider.oauth.grant is not Grant.DEVICE_CODE:
             why = f"its grant, {provider.oauth.grant}, needs no user; try it with mailer auth test"
             raise Failure(Exit.CONFIG, printable(f"{provider.label}: {why} {shlex.quote(provider.label)}"))
         try:
-            asyncio.run(_log_in(provider, at, as_json=as_json))
+            asyncio.run(_log_in(provider, context, as_json=as_json))
         except TokenTrouble as trouble:
             cause = cause_of(trouble.text)
             todo = f"\n{cause.advice(provider.label)}" if cause else ""
@@ -57,14 +57,14 @@ def login(name: str, *, as_json: bool) -> None:
             raise Failure(code, f"{trouble.text}{todo}") from trouble
 
 
-async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
-    _, source = source_of(provider, at)
-    terms = await source.terms()
+async def _log_in(provider: Provider, context: CommandContext, *, as_json: bool) -> None:
+    _, source = source_of(provider, context)
+    credentials = await source.credentials()
     source.check_room()  # Before the user logs in, in case the tokens cannot be stored.
-    prompt = await begin(terms, time.time())
+    prompt = await begin(credentials, time.time())
     tell(sys.stdout, _shown(provider, prompt, as_json=as_json))
     progress = sys.stderr.isatty()
-    async for made in wait(terms, prompt, time.time, asyncio.sleep):
+    async for made in wait(credentials, prompt, time.time, asyncio.sleep):
         if made is None:
             if progress:
                 tell(sys.stderr, ".")
@@ -72,8 +72,8 @@ async def _log_in(provider: Provider, at: Workplace, *, as_json: bool) -> None:
         await source.keep(made)
     if progress:
         tell(sys.stderr, "\n")
-    provider_state.forget(at.spool, {provider.account})
-    at.log.provider(provider.label, "closed", f"logged in by {at.operator}")
+    provider_state.forget(context.spool, {provider.account})
+    context.log.provider(provider.label, "closed", f"logged in by {context.operator}")
     done = {"event": "done", "provider": provider.label}
     test = f"mailer auth test {shlex.quote(provider.label)}"
     said = f"{provider.label}: logged in; to check that mail can be sent: {test}"

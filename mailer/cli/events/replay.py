@@ -11,7 +11,7 @@ from mailer.cli.log import MOMENT
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.events import backlog, store
 from mailer.mail import clock
 from mailer.spool.layout import LOG
@@ -39,18 +39,18 @@ def replay(*, since: float, as_json: bool) -> Exit:
     Events keep their ids, so a receiver that remembers them takes none twice. Events that wait for the next
     try after a failure are also delivered by the next run.
     """
-    with workplace() as at:
-        if not at.config.on_event.enabled:
+    with command_context() as context:
+        if not context.config.on_event.enabled:
             raise Failure(Exit.CONFIG, "onEvent has neither a webhook nor a command: set one")
-        with store.locked(at.spool, wait=True):
-            cursor = backlog.since(partial(at.spool.directory, LOG), since)
+        with store.locked(context.spool, wait=True):
+            cursor = backlog.since(partial(context.spool.directory, LOG), since)
             try:
-                known = store.read(at.spool)
+                known = store.read(context.spool)
             except (OSError, store.Damaged):  # The file is replaced in any case.
                 known = None
             gap = (known.gap_since, known.gap_until) if known else ("", "")
             again = store.Progress(cursor=cursor, looked=time.time(), gap_since=gap[0], gap_until=gap[1])
-            store.write(at.spool, again)
+            store.write(context.spool, again)
     shown = clock.rfc3339(since)
     told = {"since": shown, "days": len(cursor.positions)}
     said = f"the next run delivers the events since {shown[:19].replace('T', ' ')}Z again\n"

@@ -11,7 +11,7 @@ from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.config.model import Config
 from mailer.events import backlog, store
 from mailer.events.event import GAP
@@ -62,8 +62,8 @@ def status(*, as_json: bool) -> Exit:
     receiver does not take events, or the ledger cannot be written.
     """
     end_with_the_pipe()
-    with workplace() as at:
-        found = status_of(at.config, at.spool, time.time())
+    with command_context() as context:
+        found = status_of(context.config, context.spool, time.time())
     sys.stdout.write(json_line(found) if as_json else as_text(found))
     return Exit.FINDINGS if found.failures or found.losing_since else Exit.OK
 

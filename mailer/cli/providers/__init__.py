@@ -9,7 +9,7 @@ import click
 from mailer.cli.lazy import LazyGroup
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 
 
 @click.group(
@@ -25,7 +25,7 @@ from mailer.cli.setup import workplace
 @json_option
 @config_option
 @click.pass_context
-def providers(context: click.Context, *, as_json: bool) -> None:
+def providers(click_context: click.Context, *, as_json: bool) -> None:
     """Show the providers in the order in which they are tried, and the state of each.
 
     In use: the provider gets mail. Paused: it failed, and gets no mail until the time shown; its mail goes to
@@ -35,7 +35,7 @@ def providers(context: click.Context, *, as_json: bool) -> None:
     For budgets, it shows what is used and when some is free again, of providers and then of recipient
     domains; in JSON: counts, budget [{per, allowed, used, freeAt}], and domains instead of name.
     """
-    if context.invoked_subcommand:
+    if click_context.invoked_subcommand:
         if as_json:
             raise click.UsageError("--json is for the list alone")
         return
@@ -43,12 +43,12 @@ def providers(context: click.Context, *, as_json: bool) -> None:
     from mailer.cli.providers.listing import as_line, as_text, domains, domains_text, listing  # noqa: PLC0415 - as above
 
     end_with_the_pipe()
-    with workplace() as at:
+    with command_context() as context:
         now = datetime.fromtimestamp(time.time(), UTC)
-        say_what_keeps(at.config, at.spool)
-        rows = listing(at.config, at.spool, now)
+        say_what_keeps(context.config, context.spool)
+        rows = listing(context.config, context.spool, now)
         if not rows and not as_json:
             sys.stdout.write("no provider is in use: forwardSMTP is off, or none is configured\n")
         sys.stdout.writelines(as_line(row) if as_json else as_text(row) for row in rows)
-        limited = domains(at.config, at.spool)
+        limited = domains(context.config, context.spool)
         sys.stdout.writelines(as_line(row) if as_json else domains_text(row) for row in limited)

@@ -9,7 +9,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.config.hops import by_name, called
 from mailer.mail.reply import printable
 from mailer.spool.state import provider_state
@@ -35,8 +35,8 @@ def reset(names: tuple[str, ...], *, everyone: bool, as_json: bool) -> None:
     """
     if bool(names) == everyone:
         raise click.UsageError("Name the providers, or say --all.")
-    with workplace() as at:
-        known = at.config.providers
+    with command_context() as context:
+        known = context.config.providers
         chosen = by_name(known) if everyone else {}
         for name in names:
             found = called(known, name)
@@ -44,9 +44,9 @@ def reset(names: tuple[str, ...], *, everyone: bool, as_json: bool) -> None:
                 there = ", ".join(by_name(known)) or "none"
                 raise Failure(Exit.NO_INPUT, printable(f"{name}: no such provider; there is: {there}"))
             chosen |= found
-        provider_state.forget(at.spool, {one.account for one in chosen.values()})
+        provider_state.forget(context.spool, {one.account for one in chosen.values()})
         for label, one in chosen.items():
-            at.log.provider(label, "closed", f"reset by {at.operator}")
+            context.log.provider(label, "closed", f"reset by {context.operator}")
             if as_json:
                 told = {"name": label, "host": one.host, "port": one.port, "action": "reset"}
                 tell(sys.stdout, json_line(told))

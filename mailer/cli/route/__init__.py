@@ -12,7 +12,7 @@ from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import configuration, workplace
+from mailer.cli.setup import command_context, configuration
 from mailer.config.checks import refuse_to_send
 from mailer.config.problem import ConfigError
 from mailer.mail.address import check_address
@@ -80,14 +80,14 @@ def route(**asked: object) -> None:
     from mailer.cli.route.subject import queued, typed  # noqa: PLC0415 - as above
     from mailer.cli.route.text import as_text  # noqa: PLC0415 - as above
 
-    with workplace(loaded) as at:
+    with command_context(loaded) as context:
         if order.message_id:
-            subject = queued(at.spool, order.message_id)
+            subject = queued(context.spool, order.message_id)
         else:
             sender = "" if order.sender == "<>" else order.sender
             head = order.file.read(MAX_HEADER) if order.file else None
             subject = typed(sender, order.to, order.user, head)
-        explainer = Explainer(at.config, at.spool, time.time())
+        explainer = Explainer(context.config, context.spool, time.time())
         for each in asyncio.run(explainer.explain(subject)):
             sys.stdout.write(json_line(each) if order.as_json else as_text(each))
 

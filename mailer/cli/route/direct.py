@@ -6,7 +6,7 @@ from mailer.send.resolver import DnsResolver, LookupFailed
 from mailer.send.routes.demand import demand_of
 from mailer.send.routes.direct import domain_of, hop_to
 from mailer.send.routes.mx import MAX_HOSTS, Undeliverable, exchangers
-from mailer.send.routes.plan import terms_of
+from mailer.send.routes.plan import direct_settings
 from mailer.send.smtp.hop import Hop
 
 
@@ -17,11 +17,11 @@ async def onward(config: Config, address: str) -> tuple[Hop, tuple[str, ...], st
         The first hop; all hosts that would be tried, as HOST:PORT; and why the mail could not be delivered,
         or an empty string.
     """
-    terms = terms_of(config, own_name(config))
-    domain = domain_of(address, terms)
+    settings = direct_settings(config, own_name(config))
+    domain = domain_of(address, settings)
     hosts, trouble = await _exchangers(config, domain)
-    hop = hop_to(terms, hosts[0] if hosts else domain, "", demand_of(config.tls_policies, domain))
-    return hop, tuple(f"{host}:{terms.port}" for host in hosts), trouble
+    hop = hop_to(settings, hosts[0] if hosts else domain, "", demand_of(config.tls_policies, domain))
+    return hop, tuple(f"{host}:{settings.port}" for host in hosts), trouble
 
 
 async def _exchangers(config: Config, domain: str) -> tuple[list[str], str]:

@@ -26,7 +26,7 @@ from mailer.spool.view.obstacles import next_attempt
 _TAGS = re.compile(rb"\bd=([^;]+);\s+s=([^;]+);")
 
 
-class HopTerms(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class HopDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A hop, and the form in which the mail is sent there."""
 
     name: str
@@ -60,7 +60,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The conditions of that rule."""
     reason: str
     """Why the mail would not be sent; empty if it would be."""
-    hops: tuple[HopTerms, ...]
+    hops: tuple[HopDescription, ...]
     """The hops in the order in which they are tried."""
     budget: str
     """The use of the domain's budget, and when some is free again; empty if there is none."""
@@ -99,13 +99,13 @@ class Explainer:
     async def _recipient(self, subject: Subject, standing: Standing, objection: str) -> Explanation:
         way = self._directions.of(subject.mail, standing.address)
         known = self._is_known(standing)
-        hops: tuple[HopTerms, ...]
+        hops: tuple[HopDescription, ...]
         if not subject.notifies and (listed := self._suppressed.outcomes([standing.address])):
             doubtful = standing.status is Status.UNCERTAIN
             fate = f"it stays in doubt at {standing.hop}" if doubtful else "it would bounce"
             hops, reason = (), objection or f"{fate}: {listed[0].reply}"
         elif known:
-            hops = (HopTerms(name=standing.hop, kind="server", relay=standing.hop),)
+            hops = (HopDescription(name=standing.hop, kind="server", relay=standing.hop),)
             reason = objection
         elif standing.status is Status.UNCERTAIN and not standing.let_go:
             hops, reason = (), objection or f"it would be held: {unreachable(standing.hop).hold}"
@@ -138,24 +138,26 @@ class Explainer:
 
     def _budget(self, address: str) -> str:
         domain = address.rpartition("@")[2]
-        limits = (each for each in self._config.domain_budgets if each.terms and each.covers(domain))
+        limits = (each for each in self._config.domain_budgets if each.allowance and each.covers(domain))
         first = next(limits, None)
         return f"mail for {first.label}: {self._used[first.label]}" if first else ""
 
-    async def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopTerms:
+    async def _hop(self, target: Target, weight: int, subject: Subject, address: str) -> HopDescription:
         match target:
             case Own.LOCAL:
-                return HopTerms(name=target.value, kind=LOCAL, relay=LOCAL, sender=subject.envelope.sender)
+                return HopDescription(
+                    name=target.value, kind=LOCAL, relay=LOCAL, sender=subject.envelope.sender
+                )
             case Own.DIRECT:
                 return await self._direct(subject, address)
             case Provider():
                 return self._provider(target, weight, subject)
 
-    def _provider(self, provider: Provider, weight: int, subject: Subject) -> HopTerms:
+    def _provider(self, provider: Provider, weight: int, subject: Subject) -> HopDescription:
         shown = Presentation.to(provider)
         row = self._rows.get((provider.host, provider.port, provider.username))
         keys, trouble = self._keys(subject, shown)
-        return HopTerms(
+        return HopDescription(
             name=self._config.name_of(provider),
             kind="provider",
             relay=target_name(provider, self._config),
@@ -169,12 +171,12 @@ class Explainer:
             trouble=trouble,
         )
 
-    async def _direct(self, subject: Subject, address: str) -> HopTerms:
+    async def _direct(self, subject: Subject, address: str) -> HopDescription:
         from mailer.cli.route.direct import onward  # noqa: PLC0415 - imports dnspython, for direct delivery only
 
         hop, hosts, trouble = await onward(self._config, address)
         keys, unsigned = self._keys(subject, AS_ACCEPTED)
-        return HopTerms(
+        return HopDescription(
             name=Own.DIRECT.value,
             kind=Own.DIRECT.value,
             tls=tls_words(hop),

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mailer.cli.route.explanation import Explanation, HopTerms
+from mailer.cli.route.explanation import Explanation, HopDescription
 from mailer.config.receiving import RewriteFrom
 from mailer.mail.reply import printable
 from mailer.spool import words
@@ -30,7 +30,7 @@ def _rule(told: Explanation) -> str:
     return f"{told.rule} matches ({wanted})"
 
 
-def _title(hop: HopTerms) -> str:
+def _title(hop: HopDescription) -> str:
     login = f" as {hop.username}" if hop.username else ""
     share = f", weight {hop.weight}" if hop.weight else ""
     health = f": {hop.health}" if hop.health else ""
@@ -38,7 +38,7 @@ def _title(hop: HopTerms) -> str:
     return f"{hop.name}{where}{share}{health}"
 
 
-def _details(hop: HopTerms) -> list[str]:
+def _details(hop: HopDescription) -> list[str]:
     if hop.kind == "server":
         return []
     details = [f"to {', '.join(hop.exchangers)}"] if hop.exchangers else []

@@ -7,7 +7,7 @@ import click
 
 from mailer.cli.exits import Exit
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.mail.reply import printable
 from mailer.spool import words
@@ -30,8 +30,8 @@ def fsck(*, as_json: bool) -> Exit:
     exit code is 1 when it finds something.
     """
     found = 0
-    with workplace() as at:
-        for finding in findings(at.spool, time.time()):
+    with command_context() as context:
+        for finding in findings(context.spool, time.time()):
             found += 1
             if as_json:
                 sys.stdout.write(records.encode({"path": finding.path, "problem": finding.problem}))

@@ -9,7 +9,7 @@ import click
 
 from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_option
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import parallel, records
 from mailer.cli.spool.selection import Filter, filters
 from mailer.spool import words
@@ -49,19 +49,19 @@ def ls(*, limit: int | None, as_json: bool, **asked: object) -> None:
     """
     now = time.time()
     wanted = Filter(**asked)  # type: ignore[arg-type]  # click has converted them as `filters` declares
-    with workplace() as at:
-        keeps = say_what_keeps(at.config, at.spool)
-        say_what_users_left(at.spool)
+    with command_context() as context:
+        keeps = say_what_keeps(context.config, context.spool)
+        say_what_users_left(context.spool)
 
         def records_of(mine: Mine) -> Iterator[str]:
-            for seen in wanted.select(at.spool, QUEUE, now, mine):
+            for seen in wanted.select(context.spool, QUEUE, now, mine):
                 yield records.encode(records.record(seen, keeps))
 
         def lines_of(mine: Mine) -> Iterator[str]:
-            for found in wanted.summary(at.spool, QUEUE, now, mine):
+            for found in wanted.summary(context.spool, QUEUE, now, mine):
                 yield line(found, now, keeps)
 
-        processes = 1 if limit else parallel.processes_for(at.spool, wanted.states or QUEUE)
+        processes = 1 if limit else parallel.processes_for(context.spool, wanted.states or QUEUE)
         lines = parallel.listed(
             records_of if as_json else lines_of, processes, eager=wanted.asks_for_contents
         )

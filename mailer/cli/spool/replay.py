@@ -26,7 +26,7 @@ from mailer.spool.scan import QUEUE
 from mailer.spool.view.inspect import View
 
 if TYPE_CHECKING:
-    from mailer.receive.service import Service
+    from mailer.receive.context import ReceiverContext
     from mailer.spool.committer import Committer
 
 _WHOLE = (*(place for place in QUEUE if place is not Place.CORRUPT), Place.SENT)
@@ -134,7 +134,7 @@ class _Replay:
         """
         import mailer.receive.transfer  # noqa: F401, PLC0415 - while root can still read its own Python
         from mailer.cli import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
-        from mailer.cli.drops import service_for  # noqa: PLC0415 - as above
+        from mailer.cli.drops import context_for  # noqa: PLC0415 - as above
         from mailer.spool.committer import Committer  # noqa: PLC0415 - as above
 
         path = loaded.config.spool_dir
@@ -144,13 +144,13 @@ class _Replay:
             log = open_log(spool, Level.WARNING, keep=float(loaded.config.log_retention))
             committer = Committer(spool)
             # The users file may be readable by root alone. Nothing was written yet, and no thread runs.
-            service = service_for(loaded, spool, committer, log, logins=False)
+            context = context_for(loaded, spool, committer, log, logins=False)
             become_owner(path)
             view = stack.enter_context(self._open(spool))
             entry = self._checked(view, really=really)
             if self.sender is None:
                 self.sender = entry.envelope.sender
-            return loop.run(self._submit(service, committer, log, view, entry))
+            return loop.run(self._submit(context, committer, log, view, entry))
 
     def _open(self, spool: Spool) -> View:
         for _ in range(_PASSES):
@@ -184,7 +184,7 @@ class _Replay:
         return entry
 
     async def _submit(
-        self, service: "Service", committer: "Committer", log: MailLog, view: View, entry: Entry
+        self, context: "ReceiverContext", committer: "Committer", log: MailLog, view: View, entry: Entry
     ) -> Reply:
         from mailer.receive.transfer import Original, replay  # noqa: PLC0415 - imported above
 
@@ -192,7 +192,7 @@ class _Replay:
         try:
             pieces: Iterable[bytes] = view.message(entry)
             original = Original(self.id, entry.length, pieces, entry.envelope.smtputf8)
-            reply = await replay(service, original, self.sender or "", self.to, self._operator)
+            reply = await replay(context, original, self.sender or "", self.to, self._operator)
         finally:
             committer.close()
         if reply.positive:

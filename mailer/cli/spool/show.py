@@ -8,7 +8,7 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import locate
 from mailer.mail.outcome import Status
@@ -39,14 +39,14 @@ def show(message_id: str, *, raw: bool, as_json: bool) -> Exit:
 
     With --raw, a damaged message is written unchanged, and the exit code is 65.
     """
-    with workplace() as at:
-        spot = locate(at.spool, message_id, (*QUEUE, Place.SENT))
+    with command_context() as context:
+        spot = locate(context.spool, message_id, (*QUEUE, Place.SENT))
         if raw:
-            return _write_raw(at.spool, spot)
-        seen = look(at.spool, spot)
+            return _write_raw(context.spool, spot)
+        seen = look(context.spool, spot)
         if seen is None:
             raise Failure(Exit.TEMPORARY, f"{spot.name} was moved just now; try again")
-        header = "" if seen.entry is None else _header(at.spool, spot, seen.entry)
+        header = "" if seen.entry is None else _header(context.spool, spot, seen.entry)
         if as_json:
             sys.stdout.write(records.encode(_record(seen, header)))
         else:

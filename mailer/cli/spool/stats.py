@@ -9,7 +9,7 @@ import msgspec
 
 from mailer.cli.keeping import say_what_keeps, say_what_users_left
 from mailer.cli.options import config_option, examples, json_of
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.spool import words
 from mailer.spool.ids import arrival
@@ -37,10 +37,10 @@ class Tally(msgspec.Struct):
 @config_option
 def stats(*, as_json: bool) -> None:
     """Count the messages of each state, their bytes, and the age of the oldest."""
-    with workplace() as at:
-        say_what_keeps(at.config, at.spool)
-        say_what_users_left(at.spool)
-        tallies = {place: _tally(at.spool, place) for place in QUEUE}
+    with command_context() as context:
+        say_what_keeps(context.config, context.spool)
+        say_what_users_left(context.spool)
+        tallies = {place: _tally(context.spool, place) for place in QUEUE}
     if as_json:
         described = {
             place.value: {

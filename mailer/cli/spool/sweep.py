@@ -8,7 +8,7 @@ import click
 from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.reader import tell
-from mailer.cli.setup import Workplace, workplace
+from mailer.cli.setup import CommandContext, command_context
 from mailer.cli.spool import records
 from mailer.send.backoff import Backoff
 from mailer.spool import words
@@ -38,21 +38,21 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
     Every run of mailer-send does this; the command is for watching it.
     """
     now = time.time()
-    with workplace() as at:
+    with command_context() as context:
 
         def on_skip(spot: Spot, reason: str) -> None:
-            at.log.warning("skipped", path=spot.path, reason=reason)
+            context.log.warning("skipped", path=spot.path, reason=reason)
 
-        retry = at.config.retry
+        retry = context.config.retry
         horizon = Backoff(retry.schedule, retry.max_age).horizon
-        doubt = ClockGuard(at.spool, clocks()).observe()
+        doubt = ClockGuard(context.spool, clocks()).observe()
         if doubt:
-            at.log.warning(clock_guard.describe(doubt))
+            context.log.warning(clock_guard.describe(doubt))
         if dry_run:
-            count, removed, pruned = _due(at, now, horizon, scheduled=doubt is None), 0, 0
+            count, removed, pruned = _due(context, now, horizon, scheduled=doubt is None), 0, 0
         else:
-            count = _sweep(at, on_skip, now, horizon, scheduled=doubt is None)
-            removed, pruned = _delete_what_is_old(at, None if doubt else now, on_skip)
+            count = _sweep(context, on_skip, now, horizon, scheduled=doubt is None)
+            removed, pruned = _delete_what_is_old(context, None if doubt else now, on_skip)
     if as_json:
         record: records.Record = {"requeued": count, "removed": removed, "pruned": pruned, "dryRun": dry_run}
         tell(sys.stdout, records.encode(record))
@@ -64,27 +64,27 @@ def sweep(*, dry_run: bool, as_json: bool) -> None:
         tell(sys.stdout, f"{words.count(count, 'message')} requeued, {stale}{copies} removed\n")
 
 
-def _due(at: Workplace, now: float, horizon: float, *, scheduled: bool) -> int:
-    buckets = due_buckets(at.spool, now, horizon, scheduled=scheduled)
-    return sum(1 for bucket in buckets for _ in names(at.spool, f"{Place.RETRY}/{bucket}"))
+def _due(context: CommandContext, now: float, horizon: float, *, scheduled: bool) -> int:
+    buckets = due_buckets(context.spool, now, horizon, scheduled=scheduled)
+    return sum(1 for bucket in buckets for _ in names(context.spool, f"{Place.RETRY}/{bucket}"))
 
 
-def _delete_what_is_old(at: Workplace, now: float | None, on_skip: Report) -> tuple[int, int]:
+def _delete_what_is_old(context: CommandContext, now: float | None, on_skip: Report) -> tuple[int, int]:
     """Delete stale files of `tmp/` and old copies; return how many of each. Without a time, none is old."""
-    removed = len(clean_tmp(at.spool, now, on_skip))
+    removed = len(clean_tmp(context.spool, now, on_skip))
     if now is None:
         return removed, 0
-    at.log.forget_old_days()
-    forget_old(at.spool, now, at.config.idempotency_window)
+    context.log.forget_old_days()
+    forget_old(context.spool, now, context.config.idempotency_window)
     pruned = 0
-    while deleted := prune(at.spool, now, at.config.archive_max_age, on_skip):
+    while deleted := prune(context.spool, now, context.config.archive_max_age, on_skip):
         pruned += deleted
     return removed, pruned
 
 
-def _sweep(at: Workplace, on_skip: Report, now: float, horizon: float, *, scheduled: bool) -> int:
+def _sweep(context: CommandContext, on_skip: Report, now: float, horizon: float, *, scheduled: bool) -> int:
     def on_quarantine(spot: Spot, reason: str) -> None:
-        at.log.message("quarantined", id=spot.name, reason=reason)
+        context.log.message("quarantined", id=spot.name, reason=reason)
 
-    claims = Claims(at.spool, time.time, boot_id(), on_quarantine, on_skip)
-    return sum(len(some) for some in requeue_some(at.spool, claims, now, horizon, scheduled=scheduled))
+    claims = Claims(context.spool, time.time, boot_id(), on_quarantine, on_skip)
+    return sum(len(some) for some in requeue_some(context.spool, claims, now, horizon, scheduled=scheduled))

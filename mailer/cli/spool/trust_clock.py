@@ -7,7 +7,7 @@ import click
 from mailer.cli.clocks import clocks
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.reader import tell
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.mail import clock
 from mailer.spool import words
@@ -31,8 +31,8 @@ def trust_clock(*, as_json: bool) -> None:
     minute.
     """
     now = clocks()
-    with workplace() as at:
-        doubt = trust(at.spool, now)
+    with command_context() as context:
+        doubt = trust(context.spool, now)
     at_wall = now.wall()
     if as_json:
         record: records.Record = {"at": clock.rfc3339(at_wall), "doubted": doubt is not None}

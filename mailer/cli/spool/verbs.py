@@ -18,7 +18,7 @@ from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.program import system_words
 from mailer.cli.reader import tell
-from mailer.cli.setup import Workplace, workplace
+from mailer.cli.setup import CommandContext, command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import Filter, filters, locate
 from mailer.mail.reply import printable
@@ -201,15 +201,15 @@ def _run(
     order = Order(ids, everything, dry_run, as_json, Filter(**asked))
     order.check()
     results: Counter[Result] = Counter()
-    with workplace() as at:
+    with command_context() as context:
         # Resolve all ids before touching the first message: a mistyped id must not leave half the work done.
-        targets = [locate(at.spool, prefix) for prefix in order.ids]
-        chosen = iter(dict.fromkeys(targets)) if targets else _chosen(at, order.wanted, verb.places)
+        targets = [locate(context.spool, prefix) for prefix in order.ids]
+        chosen = iter(dict.fromkeys(targets)) if targets else _chosen(context, order.wanted, verb.places)
         if verb.now and not targets:
             chosen = (spot for spot in chosen if not is_scheduled(spot.bucket))
         if verb.now and not dry_run:
-            _end_pauses(at)
-        do = _do_nothing if dry_run else partial(_do, verb, at, named=bool(targets))
+            _end_pauses(context)
+        do = _do_nothing if dry_run else partial(_do, verb, context, named=bool(targets))
         while some := list(islice(chosen, _BATCH)):
             for spot, (result, reason) in do(some):
                 results[result] += 1
@@ -218,15 +218,15 @@ def _run(
     return max((_CODES[result] for result in results if result in _CODES), default=Exit.OK)
 
 
-def _end_pauses(at: Workplace) -> None:
+def _end_pauses(context: CommandContext) -> None:
     try:
-        provider_state.end_pauses(at.spool, datetime.now(UTC))
+        provider_state.end_pauses(context.spool, datetime.now(UTC))
     except OSError as error:
-        at.log.warning("the providers' state cannot be written", error=error.strerror)
+        context.log.warning("the providers' state cannot be written", error=error.strerror)
 
 
-def _chosen(at: Workplace, wanted: Filter, places: tuple[Place, ...]) -> Iterator[Spot]:
-    return (seen.spot for seen in wanted.select(at.spool, places, time.time()))
+def _chosen(context: CommandContext, wanted: Filter, places: tuple[Place, ...]) -> Iterator[Spot]:
+    return (seen.spot for seen in wanted.select(context.spool, places, time.time()))
 
 
 _Done = tuple[Result, str]
@@ -236,11 +236,13 @@ def _do_nothing(spots: Sequence[Spot]) -> Iterator[tuple[Spot, _Done]]:
     return ((spot, (Result.DONE, "")) for spot in spots)
 
 
-def _do(verb: Verb, at: Workplace, spots: Sequence[Spot], *, named: bool) -> Iterator[tuple[Spot, _Done]]:
+def _do(
+    verb: Verb, context: CommandContext, spots: Sequence[Spot], *, named: bool
+) -> Iterator[tuple[Spot, _Done]]:
     """Begin the operation on each message, make all of them durable together, and yield each result."""
-    whom = [recipients_of(at.spool, spot) for spot in spots]
-    begun = [_begin(verb, at, spot, named=named) for spot in spots]
-    finished = iter(finish_together(at.spool, [one for one in begun if isinstance(one, Begun)]))
+    whom = [recipients_of(context.spool, spot) for spot in spots]
+    begun = [_begin(verb, context, spot, named=named) for spot in spots]
+    finished = iter(finish_together(context.spool, [one for one in begun if isinstance(one, Begun)]))
     for spot, to, one in zip(spots, whom, begun, strict=True):
         error = next(finished) if isinstance(one, Begun) else None
         if isinstance(one, tuple):
@@ -248,19 +250,19 @@ def _do(verb: Verb, at: Workplace, spots: Sequence[Spot], *, named: bool) -> Ite
         elif error:
             yield spot, (Result.FAILED, system_words(error))
         else:
-            at.log.message(verb.event, id=spot.name, to=to, by=at.operator, reason=verb.reason)
+            context.log.message(verb.event, id=spot.name, to=to, by=context.operator, reason=verb.reason)
             yield spot, (Result.DONE, "")
 
 
-def _begin(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done | None:
+def _begin(verb: Verb, context: CommandContext, spot: Spot, *, named: bool) -> Begun | _Done | None:
     try:
-        return _try(verb, at, spot, named=named)
+        return _try(verb, context, spot, named=named)
     except OSError as error:
         return Result.FAILED, system_words(error)
 
 
-def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done | None:
-    operator = Operator(at.spool, at.operator)
+def _try(verb: Verb, context: CommandContext, spot: Spot, *, named: bool) -> Begun | _Done | None:
+    operator = Operator(context.spool, context.operator)
     for _ in range(_MAX_SEARCHES):
         try:
             return verb.begin(operator, spot, time.time())
@@ -268,7 +270,7 @@ def _try(verb: Verb, at: Workplace, spot: Spot, *, named: bool) -> Begun | _Done
             if not named:
                 break
             try:
-                spot = locate(at.spool, spot.name)
+                spot = locate(context.spool, spot.name)
             except Failure:
                 break
         except Busy:

@@ -10,7 +10,7 @@ from mailer.cli.exits import Exit, Failure
 from mailer.cli.message_id import MessageId
 from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.outlook import outlook
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.spool import records
 from mailer.cli.spool.selection import ambiguous
 from mailer.monitor import history
@@ -36,9 +36,11 @@ def why(message_id: str, *, as_json: bool) -> None:
     JSON is one object: id, state (as in `ls`; null once the file is gone), verdict [sentences], events [{at,
     event, and if known to, hop, reply, attempt, next, tls, reason, by, notice, about}].
     """
-    with workplace() as at:
+    with command_context() as context:
         try:
-            told = history.tell(at.spool, message_id, outlook(at.config, at.spool, time.time()))
+            told = history.tell(
+                context.spool, message_id, outlook(context.config, context.spool, time.time())
+            )
         except history.Ambiguous as found:
             raise ambiguous(message_id, found.ids) from found
         except history.Unknown as unknown:

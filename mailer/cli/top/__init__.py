@@ -14,7 +14,7 @@ from mailer.cli.keeping import keeping
 from mailer.cli.options import DURATION, config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe
-from mailer.cli.setup import Workplace, workplace
+from mailer.cli.setup import CommandContext, command_context
 from mailer.cli.spool.records import time_or_none
 from mailer.cli.top.frame import QUIET, Row, Size, fit, frame
 from mailer.cli.top.screen import Ended, Screen
@@ -62,18 +62,18 @@ def top(*, interval: float, once: bool, as_json: bool) -> None:
     """
     interval = max(interval, _MIN_INTERVAL)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    with workplace() as at:
-        look = _looker(at)
+    with command_context() as context:
+        look = _looker(context)
         if as_json:
             end_with_the_pipe()
             sys.stdout.write(json_line(record(look())))
             return
         if once or not sys.stdout.isatty():
             end_with_the_pipe()
-            rows = frame(look(), str(at.spool.path), _PIPE_SIZE, unicode=unicode)
+            rows = frame(look(), str(context.spool.path), _PIPE_SIZE, unicode=unicode)
             sys.stdout.writelines(f"{row.text.rstrip()}\n" for row in rows)
             return
-        lay_out = partial(frame, path=str(at.spool.path), unicode=unicode)
+        lay_out = partial(frame, path=str(context.spool.path), unicode=unicode)
         with suppress(Ended), Screen(colour=not os.environ.get("NO_COLOR")) as screen:
             _keep_showing(screen, look, interval, lay_out)
 
@@ -119,10 +119,10 @@ def _sums(flow: Flow) -> dict[str, int]:
     }
 
 
-def _looker(at: Workplace) -> Callable[[], Overview]:
-    view = LimitsView(partial(limits.uses, at.config, at.spool, at.log))
-    keeps = partial(keeping, at.config, at.spool)
-    return partial(overview, Lookout(at.spool, time.time), view, at.config, frozenset(), keeps)
+def _looker(context: CommandContext) -> Callable[[], Overview]:
+    view = LimitsView(partial(limits.uses, context.config, context.spool, context.log))
+    keeps = partial(keeping, context.config, context.spool)
+    return partial(overview, Lookout(context.spool, time.time), view, context.config, frozenset(), keeps)
 
 
 def _keep_showing(

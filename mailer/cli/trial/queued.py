@@ -10,7 +10,7 @@ import click
 from mailer.cli.exits import Exit, Failure
 from mailer.cli.other_end import PRIVILEGED, stranger
 from mailer.cli.outlook import outlook
-from mailer.cli.setup import workplace
+from mailer.cli.setup import command_context
 from mailer.cli.trial import Order, mail
 from mailer.config.load import Loaded
 from mailer.config.model import Config
@@ -112,14 +112,16 @@ def _unverified() -> ssl.SSLContext:
 def watch(loaded: Loaded, message_id: str, patience: float) -> Story:
     """Return the message's story once its first attempt is over, or after `patience` seconds."""
     deadline = time.monotonic() + patience
-    with workplace(loaded) as at:
+    with command_context(loaded) as context:
         while True:
             try:
-                told = history.tell(at.spool, message_id, outlook(at.config, at.spool, time.time()))
+                told = history.tell(
+                    context.spool, message_id, outlook(context.config, context.spool, time.time())
+                )
             except history.Moving:
                 pass
             else:
-                if _is_over(told) or is_paused(at.spool) or time.monotonic() > deadline:
+                if _is_over(told) or is_paused(context.spool) or time.monotonic() > deadline:
                     return told
             time.sleep(_POLL_INTERVAL)
 

@@ -9,13 +9,13 @@ from http import HTTPStatus
 from mailer.mail.outcome import Status
 from mailer.mail.reply import printable
 from mailer.monitor import history
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.forms import fields
 from mailer.monitor.page.html import NOTHING, Markup, fill
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import FIELD, Sessions
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
@@ -138,11 +138,11 @@ _REASON = Markup(
 )
 
 
-def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Route, ...]:
     async def confirm(asked: Asked) -> Answer:
         message_id, action = _meant(asked)
         told = await asyncio.to_thread(
-            history.tell, service.spool, message_id, service.outlook(service.clock())
+            history.tell, context.spool, message_id, context.outlook(context.clock())
         )
         body = fill(
             _CONFIRM,
@@ -166,20 +166,20 @@ def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...
         sessions.check_form(asked, given)
         reason = printable(given.get("reason", "").strip(), 500)
         # Shielded, so that it completes even if the browser disconnects.
-        work = asyncio.to_thread(_carry_out, service, action, message_id, reason)
+        work = asyncio.to_thread(_carry_out, context, action, message_id, reason)
         await asyncio.shield(asyncio.create_task(work))
         if action.starts_run:
-            await start_run(service)
+            await start_run(context)
         return see_other(f"/message/{message_id}?done={action.name}")
 
     path = "/message/{id}/{action}"
     return (Route("GET", path, door.behind(confirm)), Route("POST", path, door.behind(do)))
 
 
-async def start_run(service: Service) -> None:
+async def start_run(context: MonitorContext) -> None:
     """Have a run of `mailer-send` begin; raises Refusal: it could not, and what was done stays done."""
     try:
-        await service.runs.start()
+        await context.runs.start()
     except OSError as error:
         text = f"done, but mailer-send could not be started: {error.strerror}; the next run will see it"
         raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, text) from error
@@ -208,14 +208,14 @@ def _meant(asked: Asked) -> tuple[str, Action]:
     return message_id, action
 
 
-def _carry_out(service: Service, action: Action, message_id: str, reason: str) -> None:
+def _carry_out(context: MonitorContext, action: Action, message_id: str, reason: str) -> None:
     """Carry out the action and record it in the ledger; raises Refusal if it was not carried out."""
-    operator = Operator(service.spool, BY)
+    operator = Operator(context.spool, BY)
     for _ in range(_MAX_TRIES):
-        spot = _find(service.spool, message_id)
-        to = recipients_of(service.spool, spot)
+        spot = _find(context.spool, message_id)
+        to = recipients_of(context.spool, spot)
         try:
-            action.act(operator, spot, service.clock(), reason)
+            action.act(operator, spot, context.clock(), reason)
         except Gone:
             continue
         except Busy:
@@ -224,7 +224,7 @@ def _carry_out(service: Service, action: Action, message_id: str, reason: str) -
             ) from None
         except (Refused, Unsafe, Corrupt) as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from error
-        service.log.message(action.event, id=message_id, to=to, by=BY, reason=reason)
+        context.log.message(action.event, id=message_id, to=to, by=BY, reason=reason)
         return
     raise Refusal(HTTPStatus.CONFLICT, "the message keeps moving in the spool: try again")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from itertools import islice
 
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.actions import BY
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
@@ -17,7 +18,6 @@ from mailer.monitor.page.login import Door
 from mailer.monitor.page.mime import MAX_READ, Content, Part, read
 from mailer.monitor.page.sanitised import POLICY as FRAME_POLICY
 from mailer.monitor.page.sanitised import sanitised
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import is_id
@@ -64,7 +64,7 @@ _OTHERS = """<section>
 _OTHER = '<li>{name} <span class="quiet">{kind}, {size}</span></li>\n'
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
     # One at a time: a message takes some megabytes and a third of a second at worst.
     turn = asyncio.Lock()
 
@@ -72,15 +72,15 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         message_id = asked.parts["id"]
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        if not service.config.show_content:
+        if not context.config.show_content:
             raise Refusal(HTTPStatus.FORBIDDEN, _HIDDEN)
         async with turn:
-            return await asyncio.to_thread(_read, service.spool, message_id)
+            return await asyncio.to_thread(_read, context.spool, message_id)
 
     async def show(asked: Asked) -> Answer:
         content, message_id = await read_it(asked), asked.parts["id"]
         body = await asyncio.to_thread(_body, message_id, content)
-        service.log.message("viewed", id=message_id, by=BY)
+        context.log.message("viewed", id=message_id, by=BY)
         policy = ("Content-Security-Policy", f"{POLICY}; frame-src 'self'")
         return page(message_id, body, headers=(policy,))
 

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.login import Door
 from mailer.monitor.reading import Reading
-from mailer.monitor.service import Service
 
 _KIND = "text/event-stream"
 _MAX_LISTENERS = 64
@@ -24,8 +24,8 @@ _KEEP_ALIVE = 15.0
 class _News:
     """Watches for changes while at least one page listens."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: MonitorContext) -> None:
+        self._context = context
         self._changed = asyncio.Condition()
         self._number = 0
         self._listeners = 0
@@ -62,7 +62,7 @@ class _News:
         before: object = None
         while True:
             try:
-                now: object = _essence(await self._service.reading())
+                now: object = _essence(await self._context.reading())
             except OSError as error:
                 now = error.errno
             if before is not None and now != before:
@@ -86,8 +86,8 @@ def _essence(reading: Reading) -> object:
     )
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
-    news = _News(service)
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
+    news = _News(context)
 
     async def answer(asked: Asked) -> Answer:
         if news.full:

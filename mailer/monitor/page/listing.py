@@ -6,13 +6,13 @@ from heapq import nlargest, nsmallest
 from http import HTTPStatus
 from urllib.parse import urlencode
 
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.overview import MEANINGS
 from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
 from mailer.monitor.queue import WAITING
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.ids import is_id
 from mailer.spool.layout import Place, Spool, Spot
@@ -40,7 +40,7 @@ _ITEM = """<li><a class="id" href="/message/{id}">{id}</a> <span class="quiet">{
 """
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
     async def answer(asked: Asked) -> Answer:
         try:
             place = Place(asked.parts["state"])
@@ -51,10 +51,10 @@ def routes(service: Service, door: Door) -> tuple[Route, ...]:
         after, newest = asked.query.get("after", ""), asked.query.get("order") == "newest"
         if after and not is_id(after):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        count = (await service.reading()).queue[place].count
-        now = service.clock()
-        keeps = (await asyncio.to_thread(service.outlook, now)).obstacles
-        chosen = await asyncio.to_thread(_page_of, service.spool, place, after, newest=newest)
+        count = (await context.reading()).queue[place].count
+        now = context.clock()
+        keeps = (await asyncio.to_thread(context.outlook, now)).obstacles
+        chosen = await asyncio.to_thread(_page_of, context.spool, place, after, newest=newest)
         body = fill(
             _BODY,
             state=place.value,

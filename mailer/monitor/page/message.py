@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from http import HTTPStatus
 
 from mailer.monitor import history
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.history import Story
 from mailer.monitor.page.actions import ACTIONS, Action
@@ -13,7 +14,6 @@ from mailer.monitor.page.html import NOTHING, Markup, fill, join
 from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.mime import decoded
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.ids import is_id
@@ -75,17 +75,17 @@ _KINDS = {
 }
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
     async def answer(asked: Asked) -> Answer:
         message_id = asked.parts["id"]
         if not is_id(message_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        spool, now = service.spool, service.clock()
-        outlook = await asyncio.to_thread(service.outlook, now)
+        spool, now = context.spool, context.clock()
+        outlook = await asyncio.to_thread(context.outlook, now)
         told = await asyncio.to_thread(history.tell, spool, message_id, outlook)
         facts = await asyncio.to_thread(_facts, spool, told)
         readable = told.seen is not None and told.seen.entry is not None
-        more = _CONTENT if readable and service.config.show_content else ()
+        more = _CONTENT if readable and context.config.show_content else ()
         return page(message_id, _body(told, facts, _done(asked), more))
 
     return (Route("GET", "/message/{id}", door.behind(answer)),)

@@ -3,6 +3,7 @@
 import asyncio
 
 from mailer.monitor.budgets import Budget
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.health import Status
 from mailer.monitor.limits import Use
@@ -13,7 +14,6 @@ from mailer.monitor.page.layout import page
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.search import recent
 from mailer.monitor.providers import Provider
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.layout import Place
 from mailer.spool.view.obstacles import sentences
@@ -81,18 +81,18 @@ _LIMITS = """<table>
 _WORDS = {Status.OK: "All is well", Status.DEGRADED: "Needs a look", Status.FAILING: "Failing"}
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
     async def answer(_: Asked) -> Answer:
         seen = await asyncio.to_thread(
             overview,
-            service.lookout,
-            service.limits,
-            service.config,
-            service.alerting.firing,
-            lambda now: service.outlook(now).obstacles,
+            context.lookout,
+            context.limits,
+            context.config,
+            context.alerting.firing,
+            lambda now: context.outlook(now).obstacles,
         )
-        latest = await asyncio.to_thread(recent, service.spool, service.clock(), _RECENT)
-        return page("Overview", _body(seen, latest, await asyncio.to_thread(service.budgets)))
+        latest = await asyncio.to_thread(recent, context.spool, context.clock(), _RECENT)
+        return page("Overview", _body(seen, latest, await asyncio.to_thread(context.budgets)))
 
     return (Route("GET", "/", door.behind(answer)),)
 

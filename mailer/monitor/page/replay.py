@@ -3,6 +3,7 @@
 import re
 from http import HTTPStatus
 
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route
 from mailer.monitor.page.actions import BY, start_run
 from mailer.monitor.page.forms import fields
@@ -11,7 +12,6 @@ from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.login import Door
 from mailer.monitor.page.session import FIELD, Sessions
 from mailer.monitor.replays import HIDDEN
-from mailer.monitor.service import Service
 from mailer.spool.ids import is_id
 
 _BETWEEN = re.compile(r"[\s,]+")
@@ -30,28 +30,28 @@ Also to its own recipients, who may get it twice</label></p>
 """
 
 
-def routes(service: Service, door: Door, sessions: Sessions) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door, sessions: Sessions) -> tuple[Route, ...]:
     async def ask(asked: Asked) -> Answer:
-        message_id = _allowed(service, asked)
+        message_id = _allowed(context, asked)
         proof = sessions.form(asked, asked.path)
         body = fill(_FORM, id=message_id, field=FIELD, proof=proof)
         return page("Send to another address", body, has_form=True)
 
     async def do(asked: Asked) -> Answer:
-        message_id, given = _allowed(service, asked), fields(asked)
+        message_id, given = _allowed(context, asked), fields(asked)
         sessions.check_form(asked, given)
         to = [each for each in _BETWEEN.split(given.get("to", "")) if each]
-        new = await service.replays.replay(message_id, to, really=bool(given.get("really")), by=BY)
-        await start_run(service)
+        new = await context.replays.replay(message_id, to, really=bool(given.get("really")), by=BY)
+        await start_run(context)
         return see_other(f"/message/{new}?done=replay")
 
     path = "/message/{id}/replay"
     return (Route("GET", path, door.behind(ask)), Route("POST", path, door.behind(do)))
 
 
-def _allowed(service: Service, asked: Asked) -> str:
+def _allowed(context: MonitorContext, asked: Asked) -> str:
     if not is_id(asked.parts["id"]):
         raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-    if not service.config.show_content:
+    if not context.config.show_content:
         raise Refusal(HTTPStatus.FORBIDDEN, HIDDEN)
     return asked.parts["id"]

@@ -9,13 +9,13 @@ from time import monotonic
 
 from mailer.maillog import search
 from mailer.maillog.ledger import Line
+from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Route
 from mailer.monitor.history import of_ledger
 from mailer.monitor.page.html import Markup, fill, join
 from mailer.monitor.page.layout import page, see_other
 from mailer.monitor.page.listing import items
 from mailer.monitor.page.login import Door
-from mailer.monitor.service import Service
 from mailer.spool import words
 from mailer.spool.ids import is_id, is_prefix
 from mailer.spool.layout import LOG, Spool
@@ -63,20 +63,20 @@ class _Result:
     queue_cut: str = ""
 
 
-def routes(service: Service, door: Door) -> tuple[Route, ...]:
+def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
     turns = asyncio.Semaphore(_MAX_SEARCHES)
 
     async def answer(asked: Asked) -> Answer:
         wanted = asked.query.get("q", "").strip()[:_MAX_TEXT]
         if not wanted:
             async with turns:
-                latest = await asyncio.to_thread(recent, service.spool, service.clock(), _SHOWN)
+                latest = await asyncio.to_thread(recent, context.spool, context.clock(), _SHOWN)
             return page("Search", join((_HOW, Markup("<h2>Recent mail</h2>\n"), latest)))
         if is_id(wanted.upper()):
             return see_other(f"/message/{wanted.upper()}")
         async with turns:
-            found = await asyncio.to_thread(_search, service.spool, wanted, service.clock())
-        outlook = await asyncio.to_thread(service.outlook, service.clock())
+            found = await asyncio.to_thread(_search, context.spool, wanted, context.clock())
+        outlook = await asyncio.to_thread(context.outlook, context.clock())
         return page(f"Search: {wanted}", _body(wanted, found, outlook), query=wanted)
 
     return (Route("GET", "/search", door.behind(answer)),)

@@ -13,10 +13,10 @@ from typing import Self
 
 from mailer.config.receiving import Offer
 from mailer.config.trust import Owners, owners_of, trusted_directory
+from mailer.receive.context import ReceiverContext
 from mailer.receive.listen.inherited import PRIMARY, Inherited, Waiting
 from mailer.receive.peers import UNIX, is_local
-from mailer.receive.service import Service
-from mailer.receive.settings import Address, Endpoint, Settings, Terms
+from mailer.receive.settings import Address, Endpoint, Offers, Settings
 
 _ALL_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not listened on
 _OTHER_FAMILY_TAKEN = (
@@ -78,15 +78,15 @@ class _Place:
         return any(not is_local(host) for host in hosts)
 
 
-async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bound]:
+async def bind(context: ReceiverContext, inherited: Sequence[Inherited] = ()) -> list[Bound]:
     """Bind every socket that the settings require, except those that are inherited.
 
     Raises:
         UnsafeSettingsError, NotConfiguredError: nothing is bound.
         OSError: an address could not be bound; those bound before it are closed again.
     """
-    settings = service.settings
-    primary = Endpoint(settings.host, settings.port, terms=settings.terms, name=PRIMARY)
+    settings = context.settings
+    primary = Endpoint(settings.host, settings.port, offers=settings.offers, name=PRIMARY)
     places = []
     waiting = Waiting(inherited, [each.name for each in (primary, *settings.endpoints) if each.name])
     for endpoint in (primary, *settings.endpoints):
@@ -102,12 +102,12 @@ async def bind(service: Service, inherited: Sequence[Inherited] = ()) -> list[Bo
             who = "the service manager listens at" if each.given else "listeners names"
             raise UnsafeSettingsError(f"{who} an address beyond this host, and security.allowLocalOnly is on")
     doors = [Door(each.beyond, each.endpoint) for each in places if not each.endpoint.submit]
-    _check(service, doors)
-    owners = owners_of(service.store.spool.path)
+    _check(context, doors)
+    owners = owners_of(context.store.spool.path)
     with _all_or_none() as bound:
         for place in places:
             bound.extend(_bind(place, owners))
-        _bind_other_family(bound, service)
+        _bind_other_family(bound, context)
     return bound
 
 
@@ -129,16 +129,16 @@ async def _resolved(endpoint: Endpoint) -> list[Address]:
     return list(dict.fromkeys((str(address[0]), endpoint.port) for *_, address in found))
 
 
-def check(service: Service, bound: Collection[Bound]) -> None:
+def check(context: ReceiverContext, bound: Collection[Bound]) -> None:
     """Check new settings against the sockets that are bound already.
 
     Raises:
         UnsafeSettingsError: the settings are unsafe on these sockets.
     """
     # Under allowLocalOnly remote clients are refused, wherever the sockets listen.
-    turned_away = service.settings.local_only
+    turned_away = context.settings.local_only
     _check(
-        service,
+        context,
         [
             Door(not turned_away and not is_local(each.host), each.endpoint)
             for each in bound
@@ -156,18 +156,18 @@ class Door:
     endpoint: Endpoint
 
     @property
-    def terms(self) -> Terms:
-        return self.endpoint.terms
+    def offers(self) -> Offers:
+        return self.endpoint.offers
 
     def demands_login(self, settings: Settings) -> bool:
-        asked = self.terms.auth
+        asked = self.offers.auth
         return settings.require_auth if asked is None else asked is Offer.REQUIRED
 
 
-def _check(service: Service, doors: Collection[Door]) -> None:
-    settings = service.settings
-    needs = any(each.endpoint.tls or each.terms.starttls is Offer.REQUIRED for each in doors)
-    if needs and service.certificate is None:
+def _check(context: ReceiverContext, doors: Collection[Door]) -> None:
+    settings = context.settings
+    needs = any(each.endpoint.tls or each.offers.starttls is Offer.REQUIRED for each in doors)
+    if needs and context.certificate is None:
         raise UnsafeSettingsError(
             "a listener has tls on, and there is no certificate: set tls.certificatePath"
         )
@@ -176,7 +176,7 @@ def _check(service: Service, doors: Collection[Door]) -> None:
             "submitHttp listens beyond this host without TLS, and tokens would travel in clear: set "
             "submitHttp.tls to true"
         )
-    nobody = service.authenticator is None or not service.authenticator.anybody()
+    nobody = context.authenticator is None or not context.authenticator.anybody()
     if nobody and any(each.demands_login(settings) for each in doors):
         raise UnsafeSettingsError(
             "a login is required and none is configured, so no client could send: set defaultUsername "
@@ -237,7 +237,7 @@ def _bind_some(addresses: list[Address]) -> list[socket.socket]:
     raise failure
 
 
-def _bind_other_family(bound: list[Bound], service: Service) -> None:
+def _bind_other_family(bound: list[Bound], context: ReceiverContext) -> None:
     """Bind ::1 wherever 127.0.0.1 is bound, and warn if another program listens there already.
 
     `localhost` stands for both, and many programs try ::1 first: a program that listens there would get
@@ -253,7 +253,7 @@ def _bind_other_family(bound: list[Bound], service: Service) -> None:
         except OSError as error:
             # Other errors mean that the host has no IPv6, so that no other program can listen at ::1.
             if error.errno == EADDRINUSE:
-                log = service.store.log
+                log = context.store.log
                 log.warning(_OTHER_FAMILY_TAKEN, address=f"[::1]:{port}")
 
 

@@ -21,7 +21,7 @@ from aiosmtpd.smtp import SMTP, syntax
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.service import Client
+from mailer.receive.context import Client
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.input import HIGH_WATER, EndlessLine, Input, LineTooLong, PeerGone
 

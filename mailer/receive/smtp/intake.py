@@ -10,7 +10,7 @@ from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.content.data import ChunkReader, DataReader
 from mailer.receive.content.header_policy import Origin
-from mailer.receive.service import Service
+from mailer.receive.context import ReceiverContext
 from mailer.receive.smtp.connection import Connection
 from mailer.receive.upload import Upload
 from mailer.spool.changes import NotUndone
@@ -46,16 +46,18 @@ _NO_CHUNK = Chunk(0, last=False)
 class Intake:
     """Receives the messages of one session, one after the other."""
 
-    def __init__(self, connection: Connection, service: Service, conclude: Callable[[Reply], None]) -> None:
+    def __init__(
+        self, connection: Connection, context: ReceiverContext, conclude: Callable[[Reply], None]
+    ) -> None:
         """Prepare for the first message.
 
         Args:
             connection: the connection to read from.
-            service: holds the store, the limits and the settings.
+            context: holds the store, the limits and the settings.
             conclude: called with the reply to a message, or to the chunk that ends it.
         """
         self._connection = connection
-        self._service = service
+        self._context = context
         self._conclude = conclude
         self._submission: Submission | None = None
         """The envelope of the message in progress; None between messages."""
@@ -72,30 +74,30 @@ class Intake:
 
     def begin(self, submission: Submission) -> Reply | None:
         """Open a file for a message and count it against the rate limits; or return the refusal."""
-        service, user, sender = self._service, submission.origin.user, submission.envelope.sender
-        if service.rates is not None and (full := service.rates.full(user, sender)):
+        context, user, sender = self._context, submission.origin.user, submission.envelope.sender
+        if context.rates is not None and (full := context.rates.full(user, sender)):
             return replies.rate_exceeded(full)
         try:
             self.taken = Upload(
-                service.store,
+                context.store,
                 submission.envelope,
                 submission.origin,
-                service.settings.content,
+                context.settings.content,
                 scheduled=submission.scheduled,
             )
         except OSError as error:
-            service.store.log.warning(
+            context.store.log.warning(
                 "a message could not be stored", peer=submission.origin.peer, error=str(error)
             )
             return replies.not_stored(error)
         self._submission = submission
-        self._counted = service.rates.take(user, sender) if service.rates else 0.0
-        self._deadline = self._connection.loop.time() + service.settings.data_timeout
+        self._counted = context.rates.take(user, sender) if context.rates else 0.0
+        self._deadline = self._connection.loop.time() + context.settings.data_timeout
         return None
 
     def read_data(self) -> None:
         """Read the message in progress up to its final dot."""
-        settings = self._service.settings
+        settings = self._context.settings
         self._reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
         self._await_more()
         self._connection.read_by(self._take_data)
@@ -127,7 +129,7 @@ class Intake:
             chunk: as the client announced it; not larger than the limit for a message.
         """
         if self._reader is None:
-            settings = self._service.settings
+            settings = self._context.settings
             self._reader = ChunkReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
         self._chunk, self._left = chunk, chunk.size
         self._await_more()
@@ -158,7 +160,7 @@ class Intake:
     def skip(self, octets: int, refusal: Reply) -> None:
         """Read and discard a chunk that belongs to no message, and conclude with `refusal`."""
         self._left, self._answer = octets, refusal
-        self._deadline = self._connection.loop.time() + self._service.settings.data_timeout
+        self._deadline = self._connection.loop.time() + self._context.settings.data_timeout
         self._await_more()
         self._connection.read_by(self._take_nothing)
 
@@ -200,7 +202,7 @@ class Intake:
 
     def _await_more(self) -> None:
         left = self._deadline - self._connection.loop.time()
-        self._connection.set_timeout(max(0.001, min(left, self._service.settings.stall_timeout)))
+        self._connection.set_timeout(max(0.001, min(left, self._context.settings.stall_timeout)))
 
     def _finish(self) -> None:
         reader, upload = self._reader, self.taken
@@ -222,7 +224,7 @@ class Intake:
         answer, self._answer = self._answer, None
         if isinstance(answer, NotUndone):
             self._submission = None
-            self._service.store.log.error(
+            self._context.store.log.error(
                 "a failed commit could not be undone", peer=self._connection.peer, error=str(answer)
             )
             self._connection.abort()
@@ -232,8 +234,8 @@ class Intake:
         assert answer is not None
         if not answer.positive or isinstance(answer, replies.Repeated):
             self._give_back()
-        elif self._service.space is not None:
-            self._service.space.accepted()
+        elif self._context.space is not None:
+            self._context.space.accepted()
         self._submission = None
         self._connection.read_by(None)
         self._conclude(answer)
@@ -241,5 +243,5 @@ class Intake:
 
     def _give_back(self) -> None:
         submission, self._submission = self._submission, None
-        if submission is not None and self._service.rates is not None:
-            self._service.rates.give_back(submission.origin.user, submission.envelope.sender, self._counted)
+        if submission is not None and self._context.rates is not None:
+            self._context.rates.give_back(submission.origin.user, submission.envelope.sender, self._counted)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mailer.mail.reply import Reply
 from mailer.receive import replies
-from mailer.receive.service import Client, Service
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.smtp.connection import Stopping
 from mailer.receive.smtp.input import LineTooLong
 from mailer.receive.users.accounts import cram_md5
@@ -48,23 +48,25 @@ class _Refused(Exception):
 class Login:
     """The identity of a session's client, and the AUTH commands that prove it."""
 
-    def __init__(self, channel: Channel, client: Client, service: Service, failures: Failures) -> None:
+    def __init__(
+        self, channel: Channel, client: Client, context: ReceiverContext, failures: Failures
+    ) -> None:
         user = client.user or client.network_user
-        known = service.authenticator if user else None
+        known = context.authenticator if user else None
         self.identity: Identity | None = known.identity(user) if known else None
         self.proved = False
         """Whether `identity` comes from a login rather than from the client's network or user id."""
         self._channel = channel
         self._client = client
-        self._log = service.store.log
-        self._authenticator = service.authenticator
-        self._hostname = service.settings.hostname
+        self._log = context.store.log
+        self._authenticator = context.authenticator
+        self._hostname = context.settings.hostname
         self._failures = failures
         self._failed = 0
 
-    def reconfigure(self, service: Service) -> None:
+    def reconfigure(self, context: ReceiverContext) -> None:
         """Check the next login against a new service; a client that has logged in stays logged in."""
-        self._authenticator = service.authenticator
+        self._authenticator = context.authenticator
 
     @property
     def mechanisms(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from mailer.mail.reply import Reply
 from mailer.maillog.events import Refused
 from mailer.receive import replies
 from mailer.receive.content.header_policy import Origin
-from mailer.receive.service import Client, Service
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.settings import Settings
 from mailer.receive.smtp.connection import Connection, syntax
 from mailer.receive.smtp.intake import Intake, Submission, read_chunk_argument
@@ -24,37 +24,41 @@ class MailCommands(Connection):
     """The transaction commands of a session, and the state that they share with EHLO, AUTH and STARTTLS."""
 
     def __init__(
-        self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
+        self,
+        client: Client,
+        context: ReceiverContext,
+        failures: Failures,
+        on_end: Callable[[Connection], None],
     ) -> None:
-        super().__init__(client, service.settings, on_end)
+        super().__init__(client, context.settings, on_end)
         self._failures = failures
         self._idle_commands = 0
-        self._newer: Service | None = None
-        self._start_over(service)
+        self._newer: ReceiverContext | None = None
+        self._start_over(context)
 
-    def _start_over(self, service: Service) -> None:
+    def _start_over(self, context: ReceiverContext) -> None:
         """Reset the session to its initial state, at the beginning and after STARTTLS (RFC 3207 4.2)."""
-        self._service = service
-        self._store = service.store
-        self._transaction = self._new_transaction(service.settings)
-        self._login = Login(self, self.client, service, self._failures)
-        self._intake = Intake(self, service, self._conclude)
+        self._context = context
+        self._store = context.store
+        self._transaction = self._new_transaction(context.settings)
+        self._login = Login(self, self.client, context, self._failures)
+        self._intake = Intake(self, context, self._conclude)
         self._helo = ""
         self._extended = False
         self._stage = Stage.CONNECTED
 
-    def reconfigure(self, service: Service) -> None:
+    def reconfigure(self, context: ReceiverContext) -> None:
         """Use a new service from the next transaction on; a client that has logged in stays logged in."""
-        self._newer = service
+        self._newer = context
 
     def _clear(self) -> None:
         """End the transaction, successful or not, and drop an unfinished message."""
         self._intake.drop()
         if self._newer is not None:
-            self._service, self._newer = self._newer, None
-            self._store, self.settings = self._service.store, self._service.settings
-            self._login.reconfigure(self._service)
-            self._intake = Intake(self, self._service, self._conclude)
+            self._context, self._newer = self._newer, None
+            self._store, self.settings = self._context.store, self._context.settings
+            self._login.reconfigure(self._context)
+            self._intake = Intake(self, self._context, self._conclude)
         self._transaction = self._new_transaction(self.settings)
         self._stage = self._outside
 
@@ -93,13 +97,13 @@ class MailCommands(Connection):
 
     @property
     def _must_log_in(self) -> bool:
-        asked = self.client.terms.auth
+        asked = self.client.offers.auth
         required = self.settings.require_auth if asked is None else asked is Offer.REQUIRED
         return required and self._login.identity is None
 
     @property
     def _must_encrypt(self) -> bool:
-        return self.client.terms.starttls is Offer.REQUIRED and not self.tls
+        return self.client.offers.starttls is Offer.REQUIRED and not self.tls
 
     @property
     def _outside(self) -> Stage:
@@ -124,7 +128,7 @@ class MailCommands(Connection):
             # Only `_reject` writes to the ledger. A 503 is an error in the client's sequence of commands; the
             # ledger should list refused mail.
             (self.say if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
-        elif (space := self._service.space) is not None and space.uncounted:
+        elif (space := self._context.space) is not None and space.uncounted:
             self.wait_for(self._count_and_begin(space, arg))
         else:
             self._begin_transaction(arg)
@@ -148,17 +152,17 @@ class MailCommands(Connection):
 
     def _no_more_mail(self) -> Reply | None:
         """Return the reason to refuse any message from this sender now, or None."""
-        sender, identity, service = self._transaction.sender, self._login.identity, self._service
+        sender, identity, context = self._transaction.sender, self._login.identity, self._context
         allowed = identity.may_send_as if identity else None
         if identity and allowed and sender and not allowed.match(sender):
             return replies.not_allowed_sender(identity.user, allowed, sender, "MAIL FROM")
-        if service.rates is not None and (full := service.rates.full(self._user, sender)):
+        if context.rates is not None and (full := context.rates.full(self._user, sender)):
             return replies.rate_exceeded(full)
-        if service.space is None:
+        if context.space is None:
             return None
-        if shortage := service.space.shortage(self._transaction.size):
+        if shortage := context.space.shortage(self._transaction.size):
             return replies.no_space(shortage)
-        return replies.QUEUE_FULL if service.space.queue_is_full() else None
+        return replies.QUEUE_FULL if context.space.queue_is_full() else None
 
     @syntax("RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]")
     def smtp_RCPT(self, arg: str) -> None:

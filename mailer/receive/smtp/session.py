@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from mailer.config.receiving import Offer
 from mailer.mail.reply import Reply
 from mailer.receive import replies
+from mailer.receive.context import Client, ReceiverContext
 from mailer.receive.listen.certificate import Certificate
-from mailer.receive.service import Client, Service
 from mailer.receive.smtp.connection import Connection, syntax
 from mailer.receive.smtp.mail_commands import MailCommands
 from mailer.receive.smtp.order import REFUSALS
@@ -42,9 +42,13 @@ class Session(MailCommands):
     """Serves one client. It overrides all of aiosmtpd's verbs and does not use its handler hooks."""
 
     def __init__(
-        self, client: Client, service: Service, failures: Failures, on_end: Callable[[Connection], None]
+        self,
+        client: Client,
+        context: ReceiverContext,
+        failures: Failures,
+        on_end: Callable[[Connection], None],
     ) -> None:
-        super().__init__(client, service, failures, on_end)
+        super().__init__(client, context, failures, on_end)
         self._unknown = 0
 
     def greet(self) -> None:
@@ -91,7 +95,7 @@ class Session(MailCommands):
 
     @property
     def _login_offered(self) -> bool:
-        return self.client.terms.auth is not Offer.NONE and bool(self._login.mechanisms)
+        return self.client.offers.auth is not Offer.NONE and bool(self._login.mechanisms)
 
     @property
     def _certificate(self) -> Certificate | None:
@@ -99,8 +103,8 @@ class Session(MailCommands):
 
         It never is at `submitSocket`: a Unix socket has no host name that a client could verify.
         """
-        offered = not self.client.user and self.client.terms.starttls is not Offer.NONE
-        return self._service.certificate if offered else None
+        offered = not self.client.user and self.client.offers.starttls is not Offer.NONE
+        return self._context.certificate if offered else None
 
     # The verbs: each gets the text after the verb, stripped and decoded with `surrogateescape`.
 
@@ -181,7 +185,7 @@ class Session(MailCommands):
 
     async def _begin_tls(self, certificate: Certificate) -> None:
         await self.start_tls(certificate.context())
-        self._start_over(self._service)
+        self._start_over(self._context)
 
     @syntax("NOOP [text]")
     def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: the argument is ignored

@@ -11,9 +11,9 @@ import re
 from http import HTTPStatus
 
 from mailer.mail.host_name import is_loopback
+from mailer.receive.context import ReceiverContext
 from mailer.receive.peers import is_local
 from mailer.receive.replies import TOO_MANY_LOGINS
-from mailer.receive.service import Service
 from mailer.receive.settings import Settings
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.failures import WINDOW, Failures
@@ -73,7 +73,7 @@ def _names_us(host: str, asked: Asked, settings: Settings) -> bool:
         return False
 
 
-async def identify(asked: Asked, service: Service, failures: Failures) -> Identity:
+async def identify(asked: Asked, context: ReceiverContext, failures: Failures) -> Identity:
     """Return the identity of the request's token; wrong tokens are counted and delayed like failed logins.
 
     Raises:
@@ -86,10 +86,10 @@ async def identify(asked: Asked, service: Service, failures: Failures) -> Identi
     found = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
     if found is None:
         raise _unauthorised("a token is needed: Authorization: Bearer TOKEN, from mailer user token NAME")
-    assert service.authenticator is not None
-    identity = service.authenticator.bearer(found[1])
+    assert context.authenticator is not None
+    identity = context.authenticator.bearer(found[1])
     if identity is None:
-        failures.tell(service.store.log, asked.peer, _UNKNOWN_USER)
+        failures.tell(context.store.log, asked.peer, _UNKNOWN_USER)
         await asyncio.sleep(failures.note(asked.peer, _UNKNOWN_USER))
         raise _unauthorised("the token is not valid; mailer user token NAME makes a new one")
     return identity

@@ -11,9 +11,9 @@ from http import HTTPStatus
 from importlib.resources import files
 
 from mailer.mail.reply import Reply
+from mailer.receive.context import ReceiverContext
 from mailer.receive.dialogue import Dialogue, Envelope, Refused
 from mailer.receive.replies import TOO_MANY_CONNECTIONS
-from mailer.receive.service import Service
 from mailer.receive.users.auth import Identity
 from mailer.receive.users.failures import Failures
 from mailer.receive.web import document
@@ -58,7 +58,7 @@ def nothing_known(_user: str, _id: str) -> None:
 class Doors:
     """The parts of the receiver that requests need."""
 
-    service: Callable[[], Service]
+    context: Callable[[], ReceiverContext]
     """Returns the current service, which is replaced when the configuration is reloaded."""
     failures: Failures
     connect: Callable[[str, str], socket.socket]
@@ -83,7 +83,7 @@ class Messages:
 
     async def answer(self, asked: Asked) -> Answer:
         """Return the response to a request; raises Problem, and Gone if the client has disconnected."""
-        check(asked, self._doors.service().settings)
+        check(asked, self._doors.context().settings)
         if asked.path == "/v1/openapi.json":
             _only(asked, "GET")
             return Answer(openapi())
@@ -117,7 +117,7 @@ class Messages:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words)
         if asked.header("content-encoding").lower() not in {"", "identity"}:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
-        key = _key_line(asked) if self._doors.service().settings.content.obey_keys else b""
+        key = _key_line(asked) if self._doors.context().settings.content.obey_keys else b""
         if kind == _RAW:
             return await self._submit(asked, user, _enveloped(asked), _with(key, asked), key)
         with self._claim() as claim:
@@ -151,7 +151,7 @@ class Messages:
         try:
             connection = self._doors.connect(user, asked.peer)
         except OSError as error:
-            self._doors.service().store.log.warning("a session could not begin", error=str(error))
+            self._doors.context().store.log.warning("a session could not begin", error=str(error))
             raise Problem.of(TOO_MANY_CONNECTIONS) from None
         try:
             with await Dialogue.begin(connection, _NAME) as dialogue:
@@ -164,21 +164,21 @@ class Messages:
         return _accepted(reply)
 
     def _problem(self, refused: Refused, user: str, sender: str) -> Problem:
-        rates = self._doors.service().rates
+        rates = self._doors.context().rates
         full = rates.full(user, sender) if rates is not None and refused.reply.enhanced == "4.7.1" else None
         if full is not None:
             return Problem.of(refused.reply, refused=refused.recipients, retry_after=full.seconds)
         return Problem.of(refused.reply, refused=refused.recipients)
 
     async def _identify(self, asked: Asked) -> Identity:
-        identity = await identify(asked, self._doors.service(), self._doors.failures)
+        identity = await identify(asked, self._doors.context(), self._doors.failures)
         asked.on_known(identity.user)
         return identity
 
     async def _gather(self, asked: Asked, claim: Callable[[int], None]) -> bytes:
         """Read a JSON document; raises Problem if it is too large, or too much memory is in use."""
         # Base64 takes four thirds of the octets it encodes, in the message too; the rest is for JSON escapes.
-        most = self._doors.service().settings.max_message_size * 3 // 2 + _UNCOUNTED
+        most = self._doors.context().settings.max_message_size * 3 // 2 + _UNCOUNTED
         if (asked.length or 0) > most:
             raise _too_large(most)
         await asked.go_ahead()

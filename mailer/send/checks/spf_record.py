@@ -62,7 +62,7 @@ class Directive:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class SpfRecord:
     """A parsed record."""
 
     directives: tuple[Directive, ...]
@@ -70,7 +70,7 @@ class Policy:
     """The domain-spec of `redirect=`, macros unexpanded; empty: there is none."""
 
 
-def parse(record: str) -> Policy:
+def parse(record: str) -> SpfRecord:
     """Parse a record that begins with `v=spf1`; raises Unusable."""
     directives: list[Directive] = []
     modifiers: dict[str, str] = {}
@@ -87,7 +87,7 @@ def parse(record: str) -> Policy:
             modifiers[name] = value
         else:
             raise Unusable(f'"{printable(term, 100)}" is not a term of SPF')
-    return Policy(tuple(directives), modifiers.get("redirect", ""))
+    return SpfRecord(tuple(directives), modifiers.get("redirect", ""))
 
 
 def _directive(term: str, qualifier: str, name: str, rest: str) -> Directive:

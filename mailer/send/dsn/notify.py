@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class NotificationSettings:
     """The configuration of notifications."""
 
     destination: Destination
@@ -42,10 +42,12 @@ class Terms:
 class Notifier:
     """Writes the notifications that a claimed message owes."""
 
-    def __init__(self, spool: Spool, committer: Committer, terms: Terms, log: MailLog) -> None:
+    def __init__(
+        self, spool: Spool, committer: Committer, settings: NotificationSettings, log: MailLog
+    ) -> None:
         self._spool = spool
         self._committer = committer
-        self._terms = terms
+        self._settings = settings
         self._log = log
 
     async def notify(self, claim: Claim, state: State, now: float) -> State:
@@ -67,8 +69,8 @@ class Notifier:
         """
         if not may_owe(state):
             return state
-        to = self._terms.destination(claim.entry.envelope.sender)
-        delay_warning = self._terms.delay_warning if self._terms.trusts_clock() else 0.0
+        to = self._settings.destination(claim.entry.envelope.sender)
+        delay_warning = self._settings.delay_warning if self._settings.trusts_clock() else 0.0
         told = owed(state, now, delay_warning) if to else ()
         if not told:
             return state
@@ -109,7 +111,7 @@ class Notifier:
             envelope=Envelope("", (Recipient(to),), body="8BITMIME", smtputf8=utf8),
         )
         try:
-            ours = Letterhead(notification.id, self._terms.hostname, to, now)
+            ours = Letterhead(notification.id, self._settings.hostname, to, now)
             notification.write(compose(about, told, ours))
             notification.seal(now, about=claim.id)
         except BaseException:
@@ -130,7 +132,7 @@ class Notifier:
             id=claim.id,
             envelope=entry.envelope,
             received=entry.block.received,
-            given_up=min(state.since + self._terms.max_age, state.expires or math.inf),
+            given_up=min(state.since + self._settings.max_age, state.expires or math.inf),
             copy=copy if whole else header_of(copy),
             whole=whole,
         )

@@ -23,7 +23,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ApiLimits:
     """The documented limits of an interface."""
 
     largest: int
@@ -34,12 +34,12 @@ class Terms:
     """The most concurrent requests for one account; 0: no limit is documented."""
 
 
-TERMS = {
+LIMITS = {
     # A request may have 4 MB and carries the message in base64, which leaves 3 MiB.
-    Api.GRAPH: Terms(largest=3 * _MIB, recipients=500, sessions=4),
-    Api.GMAIL: Terms(largest=35 * _MIB, recipients=500),
-    Api.MAILGUN: Terms(largest=25 * _MIB, recipients=1000),
-    Api.SES: Terms(largest=40 * _MIB, recipients=50),
+    Api.GRAPH: ApiLimits(largest=3 * _MIB, recipients=500, sessions=4),
+    Api.GMAIL: ApiLimits(largest=35 * _MIB, recipients=500),
+    Api.MAILGUN: ApiLimits(largest=25 * _MIB, recipients=1000),
+    Api.SES: ApiLimits(largest=40 * _MIB, recipients=50),
 }
 
 

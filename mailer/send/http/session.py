@@ -23,7 +23,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import printable
 from mailer.send.http.addressed import addressed
 from mailer.send.http.answer import Answer
-from mailer.send.http.apis import TERMS, Errand, Request, Source, request
+from mailer.send.http.apis import LIMITS, Errand, Request, Source, request
 from mailer.send.http.exchange import Broken, Exchange
 from mailer.send.http.keys import TIMEOUTS, keys_of
 from mailer.send.http.sigv4 import Keys, Signer, signed
@@ -265,7 +265,7 @@ class HttpSession:
     def _unfit(self, message: Message, recipient: Recipient) -> Outcome | None:
         """Return the refusal that the interface's documented limits imply; None if there is none."""
         assert self.hop.api is not None
-        limit = TERMS[self.hop.api].largest
+        limit = LIMITS[self.hop.api].largest
         if message.size > limit:
             text = f"552 5.3.4 message of {message.size} octets exceeds the limit of {limit} at {self.label}"
             return self._implied(recipient, Scope.MESSAGE, text)

@@ -35,7 +35,7 @@ def _unlimited(_: str) -> "tuple[Slots | None, int]":
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DirectSettings:
     """The settings for sessions with mail exchangers."""
 
     port: int
@@ -55,31 +55,31 @@ class Terms:
         return "@" not in hop and hop.endswith(f":{self.port}")
 
 
-def domain_of(address: str, terms: Terms) -> str:
+def domain_of(address: str, settings: DirectSettings) -> str:
     """Return the part after the last @, in lower case; a bare `postmaster` is local (RFC 5321 4.1.1.3)."""
-    return (address.rpartition("@")[2] if "@" in address else terms.ehlo_domain).lower()
+    return (address.rpartition("@")[2] if "@" in address else settings.ehlo_domain).lower()
 
 
-def hop_to(terms: Terms, host: str, address: str, demand: TlsPolicy) -> Hop:
+def hop_to(settings: DirectSettings, host: str, address: str, demand: TlsPolicy) -> Hop:
     """Return an exchanger as a next hop.
 
     Args:
-        terms: the settings for sessions.
+        settings: the settings for sessions.
         host: the exchanger's name.
         address: where to connect; empty if not known yet.
         demand: the TLS policy of the recipients' domain.
     """
     return Hop(
         name=address if host.startswith("[") else host,
-        port=terms.port,
+        port=settings.port,
         address=address,
         starttls=STARTTLS[demand.level],
         # Opportunistic TLS does not verify, since the alternative would be cleartext (RFC 7435 1.2).
-        verify=demand.level is TlsLevel.VERIFY and not terms.insecure_skip_verify,
+        verify=demand.level is TlsLevel.VERIFY and not settings.insecure_skip_verify,
         verify_name=demand.verify_name,
-        ehlo_domain=terms.ehlo_domain,
-        source_address=terms.source_address,
-        per_minute=terms.per_minute,
+        ehlo_domain=settings.ehlo_domain,
+        source_address=settings.source_address,
+        per_minute=settings.per_minute,
     )
 
 
@@ -93,22 +93,27 @@ class DirectRoute:
     purse: "Purse | None" = None
 
     def __init__(
-        self, terms: Terms, pool: Pool, resolver: Resolver, shuffle: Shuffle, destinations: DestinationStatus
+        self,
+        settings: DirectSettings,
+        pool: Pool,
+        resolver: Resolver,
+        shuffle: Shuffle,
+        destinations: DestinationStatus,
     ) -> None:
-        self._terms = terms
+        self._settings = settings
         self._destinations = destinations
         self._pool = pool
         self._resolver = resolver
         self._shuffle = shuffle
-        self.batch_size = terms.batch_size
-        self.batch_delay = terms.batch_delay
-        self.attempts = terms.attempts
+        self.batch_size = settings.batch_size
+        self.batch_delay = settings.batch_delay
+        self.attempts = settings.attempts
 
     def groups(self, recipients: Sequence[Recipient]) -> list[list[Recipient]]:
         """Divide recipients by domain; see `Route`."""
         domains: dict[str, list[Recipient]] = {}
         for recipient in recipients:
-            domains.setdefault(domain_of(recipient.address, self._terms), []).append(recipient)
+            domains.setdefault(domain_of(recipient.address, self._settings), []).append(recipient)
         return list(domains.values())
 
     async def deliver(
@@ -118,13 +123,13 @@ class DirectRoute:
 
         All recipients must have the same domain.
         """
-        with self._destinations.towards(domain_of(recipients[0].address, self._terms)):
+        with self._destinations.towards(domain_of(recipients[0].address, self._settings)):
             return await self._exchange(outgoing, recipients, on_commit, on_trouble)
 
     async def _exchange(
         self, outgoing: Outgoing, recipients: Sequence[Recipient], on_commit: OnCommit, on_trouble: OnTrouble
     ) -> list[Outcome]:
-        domain = domain_of(recipients[0].address, self._terms)
+        domain = domain_of(recipients[0].address, self._settings)
         try:
             hosts = await exchangers(self._resolver, domain, self._shuffle)
         except Undeliverable as final:
@@ -133,7 +138,7 @@ class DirectRoute:
             raise HopTrouble(domain, Phase.LOOKUP, f"MX lookup for {domain}: {failed}") from failed
         tried: list[Outcome] | HopTrouble | None = None
         wanted_hosts = _in_doubt(outgoing, recipients, domain, hosts)
-        demand = demand_of(self._terms.tls_policies, domain)
+        demand = demand_of(self._settings.tls_policies, domain)
         async for hop in self._hops(wanted_hosts, domain, demand):
             if tried:
                 _tell(tried, recipients, on_trouble)
@@ -143,11 +148,11 @@ class DirectRoute:
                 return tried
         if isinstance(tried, list):
             return tried
-        wanted = self._terms.rules.wanted
+        wanted = self._settings.rules.wanted
         raise tried or HopTrouble(domain, Phase.LOOKUP, f"no mail exchanger of {domain} has {wanted}")
 
     def leads_to(self, hop: str) -> bool:
-        return self._terms.may_name(hop)
+        return self._settings.may_name(hop)
 
     async def _try(
         self,
@@ -171,15 +176,15 @@ class DirectRoute:
         until = now() + PATIENCE
         for host in hosts:
             try:
-                usable, forbidden = await addresses(self._resolver, host, self._terms.rules)
+                usable, forbidden = await addresses(self._resolver, host, self._settings.rules)
             except (NoSuchName, LookupFailed) as error:
                 yield HopTrouble(host, Phase.LOOKUP, f"address lookup for {host}: {error}")
                 continue
             for address in usable:
                 if now() > until:
                     return
-                hop = hop_to(self._terms, host, address, demand)
-                slots, most = self._terms.sessions(domain)
+                hop = hop_to(self._settings, host, address, demand)
+                slots, most = self._settings.sessions(domain)
                 yield replace(hop, slots=slots, max_sessions=most) if slots else hop
             if forbidden and not usable:
                 where = f"{host}[{forbidden[0]}]"

@@ -29,13 +29,13 @@ from mailer.spool.state import identity
 if TYPE_CHECKING:
     from mailer.oauth.source import TokenSource
     from mailer.send.budgets import Budgets
-    from mailer.send.routes.direct import Terms
+    from mailer.send.routes.direct import DirectSettings
     from mailer.send.routes.mx import Rules
     from mailer.spool.state.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RoutingContext:
     """The services that the routes of a run share."""
 
     spool: Spool
@@ -55,29 +55,29 @@ class Means:
     """Limits how much is sent; None if there are no limits."""
 
 
-def plan(config: Config, means: Means) -> Table:
+def plan(config: Config, context: RoutingContext) -> Table:
     """Return the table of routes for the ways of the configuration; see `directions`.
 
     Args:
         config: the operator's configuration.
-        means: the services that the routes share.
+        context: the services that the routes share.
 
     Raises:
         OSError: the local Maildir is needed and cannot be created, or there is no name server to ask.
         ValueError: `dns.nameservers` names one that is not an address.
     """
     directions = Directions(config)
-    return Table(directions, {target: _route(target, config, means) for target in directions.targets})
+    return Table(directions, {target: _route(target, config, context) for target in directions.targets})
 
 
-def _route(target: Target, config: Config, means: Means) -> Route:
+def _route(target: Target, config: Config, context: RoutingContext) -> Route:
     match target:
         case Own.LOCAL:
-            return LocalRoute(means.spool, means.committer)
+            return LocalRoute(context.spool, context.committer)
         case Own.DIRECT:
-            return _direct(config, means)
+            return _direct(config, context)
         case Provider():
-            return _forward(target, config, means)
+            return _forward(target, config, context)
 
 
 def target_name(target: Target, config: Config) -> str:
@@ -91,7 +91,7 @@ def leads_to(target: Target, hop: str, config: Config) -> bool:
         case Own.LOCAL:
             return hop == target.value
         case Own.DIRECT:
-            return terms_of(config, "").may_name(hop)
+            return direct_settings(config, "").may_name(hop)
         case Provider():
             return hop_of(target, config).is_named(hop)
 
@@ -114,22 +114,24 @@ def _holds_second_doubt(hop: str, config: Config) -> bool:
     return isinstance(target, Provider) and target.api is not None
 
 
-def _direct(config: Config, means: Means) -> Route:
+def _direct(config: Config, context: RoutingContext) -> Route:
     # Imported here: dnspython takes 0.15 s, which a run that only forwards need not spend each minute.
     from mailer.send.resolver import DnsResolver  # noqa: PLC0415
     from mailer.send.routes.direct import DirectRoute  # noqa: PLC0415
 
     resolver = DnsResolver(config.dns.nameservers, float(config.dns.timeout))
-    terms = replace(terms_of(config, means.ehlo_domain), sessions=_sessions(config, means.spool))
-    return DirectRoute(terms, means.pool, resolver, random.shuffle, means.destinations)
+    settings = replace(
+        direct_settings(config, context.ehlo_domain), sessions=_sessions(config, context.spool)
+    )
+    return DirectRoute(settings, context.pool, resolver, random.shuffle, context.destinations)
 
 
-def terms_of(config: Config, ehlo_domain: str) -> "Terms":
+def direct_settings(config: Config, ehlo_domain: str) -> "DirectSettings":
     """Return the settings for sessions with exchangers; `ehlo_domain` is the default name for EHLO."""
-    from mailer.send.routes.direct import Terms  # noqa: PLC0415 - as above
+    from mailer.send.routes.direct import DirectSettings  # noqa: PLC0415 - as above
 
     direct = config.direct_delivery
-    return Terms(
+    return DirectSettings(
         port=direct.port,
         rules=rules_of(direct),
         ehlo_domain=direct.ehlo_domain or ehlo_domain,
@@ -177,27 +179,27 @@ def rules_of(direct: DirectDelivery) -> "Rules":
     )
 
 
-def _forward(provider: Provider, config: Config, means: Means) -> Route:
+def _forward(provider: Provider, config: Config, context: RoutingContext) -> Route:
     largest = config.batch_size
     if provider.api:
-        from mailer.send.http.apis import TERMS  # noqa: PLC0415 - not needed for SMTP only, as in most runs
+        from mailer.send.http.apis import LIMITS  # noqa: PLC0415 - not needed for SMTP only, as in most runs
 
-        largest = min(largest, TERMS[provider.api].recipients)
-    hop = hop_of(provider, config, means.ehlo_domain)
+        largest = min(largest, LIMITS[provider.api].recipients)
+    hop = hop_of(provider, config, context.ehlo_domain)
     most = provider.max_sessions or _usual_sessions(provider)
     return ForwardRoute(
         replace(
             hop,
-            slots=_slots(means.spool, provider.account, most),
-            ourselves=identity.known(means.spool),
-            tokens=tokens_of(provider, means.spool, means.clock),
+            slots=_slots(context.spool, provider.account, most),
+            ourselves=identity.known(context.spool),
+            tokens=tokens_of(provider, context.spool, context.clock),
         ),
-        means.pool,
-        Breaker(means.providers, provider.account, config.name_of(provider)),
+        context.pool,
+        Breaker(context.providers, provider.account, config.name_of(provider)),
         Presentation.to(provider),
         batch_size=largest,
         batch_delay=config.batch_delay / 1000,
-        purse=means.budgets.of_provider(provider, str(hop)) if means.budgets else None,
+        purse=context.budgets.of_provider(provider, str(hop)) if context.budgets else None,
     )
 
 
@@ -246,6 +248,6 @@ def _usual_sessions(provider: Provider) -> int:
     """Return how many concurrent requests an HTTP interface documents for one account; 0 if it names none."""
     if provider.api is None:
         return 0
-    from mailer.send.http.apis import TERMS  # noqa: PLC0415 - as above
+    from mailer.send.http.apis import LIMITS  # noqa: PLC0415 - as above
 
-    return TERMS[provider.api].sessions
+    return LIMITS[provider.api].sessions

@@ -31,7 +31,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mailer.mail import budget
-from mailer.mail.budget import Room, Terms, Use
+from mailer.mail.budget import Allowance, Room, Use
 from mailer.mail.clock import Reading
 from mailer.spool.layout import FILE_MODE, STATE, Spool
 from mailer.spool.state import small_files
@@ -103,19 +103,24 @@ class BudgetFile:
     """One budget's record. Its methods may be called in any thread, but not concurrently."""
 
     def __init__(
-        self, spool: Spool, of: str, terms: Terms, read: Callable[[], Reading], trusts: Callable[[], bool]
+        self,
+        spool: Spool,
+        of: str,
+        allowance: Allowance,
+        read: Callable[[], Reading],
+        trusts: Callable[[], bool],
     ) -> None:
         """Prepare.
 
         Args:
             spool: the spool.
             of: the provider's account, or the domains.
-            terms: the budget's limits.
+            allowance: the budget's limits.
             read: reads the clocks.
             trusts: returns whether the wall clock is believed.
         """
         self.of = of
-        self.terms = terms
+        self.allowance = allowance
         self._spool = spool
         self._name = file_name(of)
         self._read = read
@@ -133,7 +138,7 @@ class BudgetFile:
             use, makes_sense = _read(self._spool, self.of, reading, trusted=self._trusts())
         except OSError:
             use, makes_sense = _all_used(self.of, reading), True
-        left_over = budget.room(self.terms, use, reading.uptime)
+        left_over = budget.room(self.allowance, use, reading.uptime)
         if left_over.free or (makes_sense and not self._any_dead(use)):
             return left_over
         return replace(left_over, at=reading.uptime)
@@ -163,14 +168,14 @@ class BudgetFile:
             now = reading.uptime
             before = self._load(reading)
             use = budget.settled(before, holder, used, left)
-            left_over = budget.room(self.terms, use, now)
+            left_over = budget.room(self.allowance, use, now)
             if left_over.free < want:
                 dead = [name for name in use.held if name != holder and _is_dead(directory, name)]
                 use = budget.forfeited(use, dead, now)
-                left_over = budget.room(self.terms, use, now) if dead else left_over
+                left_over = budget.room(self.allowance, use, now) if dead else left_over
             granted = min(want, left_over.free)
             if granted:
-                use = budget.reserved(self.terms, use, holder, granted, now)
+                use = budget.reserved(self.allowance, use, holder, granted, now)
             if (use.held, use.used) != (before.held, before.used):
                 self._write(use)
                 if granted:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mailer.receive.listen.certificate import Certificate
-from mailer.receive.settings import Settings, Terms
+from mailer.receive.settings import Offers, Settings
 from mailer.receive.space import Space
 from mailer.receive.upload import Store
 from mailer.receive.users.auth import Authenticator
@@ -12,7 +12,7 @@ from mailer.receive.users.rates import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ReceiverContext:
     """The settings and shared objects of one receiver."""
 
     settings: Settings
@@ -29,7 +29,7 @@ class Service:
     """Maps user ids to users, for a listener with `submit`."""
 
 
-_USUAL = Terms()
+_USUAL = Offers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +44,5 @@ class Client:
     """The user that `local_users` maps its user id to; such a client cannot log in. Empty: none."""
     network_user: str = ""
     """The user of its network (`trusted`), until it logs in as another; empty: none."""
-    terms: Terms = _USUAL
+    offers: Offers = _USUAL
     """The terms of the listener that it connected to."""

@@ -34,7 +34,7 @@ def _none() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class MonitorContext:
     """The components of one monitor."""
 
     config: Config

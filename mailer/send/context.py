@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RunContext:
     """The rules and services that a run uses for each message."""
 
     routes: Table
