@@ -40,7 +40,7 @@ class Queue:
 
     def claim(self, id: str) -> LockedMessage:
         """Take a message into `cur/`, as a runner does; it stays locked until it is released."""
-        locked = LockedMessage.take(self.spool, Spot(Place.NEW, id))
+        locked = LockedMessage.lock(self.spool, Spot(Place.NEW, id))
         locked.move(Move.CLAIM)
         locked.leave()
         return locked

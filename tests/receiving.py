@@ -112,7 +112,7 @@ async def finished(upload: Upload) -> Reply:
             reply.set_result(given)
 
     try:
-        if (slow := upload.finish(None, encode=False, answer=answer)) is not None:
+        if (slow := upload.commit(None, encode=False, answer=answer)) is not None:
             await slow
         return await reply
     except BaseException:

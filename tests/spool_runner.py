@@ -68,7 +68,7 @@ def _lasting(claim: Claim, disposition: Disposition, due: float | None) -> Durab
 def run_once(spool: Spool, now: float, deliver: Callable[[str, str], None] = lambda *_: None) -> None:
     """Recover what dead runners left, then claim what is new, and bring each to rest."""
     claims = claims_of(spool, now)
-    for place, take in ((Place.CUR, claims.recover), (Place.NEW, claims.take)):
+    for place, take in ((Place.CUR, claims.recover), (Place.NEW, claims.claim)):
         for name in list(names(spool, place.value)):
             claim = take(name)
             if claim and settle(spool, claim, now) is Disposition.ATTEMPT:

@@ -103,7 +103,7 @@ def put(relay: Relay, size: int) -> str:
     now = clock.rfc3339(time.time())
     trouble = Event(at=now, event=Kind.TROUBLE, to=MANY[1:3], hop="other.example:25", reply="gone " * 100)
     sent = Event(at=now, event=Kind.SENT, to=MANY[:1], hop="other.example:25", reply="250 ok", attempt=1)
-    with Spool.open(relay.spool) as spool, LockedMessage.take(spool, Spot(Place.NEW, message_id)) as locked:
+    with Spool.open(relay.spool) as spool, LockedMessage.lock(spool, Spot(Place.NEW, message_id)) as locked:
         locked.append(*[trouble] * (2 if size == SMALL else 6))
         locked.append(sent)
         locked.sync()

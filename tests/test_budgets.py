@@ -246,10 +246,10 @@ class Run:
         Returns:
             In how many seconds its session begins, or None; and the instant to ask again at, 0: soon.
         """
-        place = self._slots.take()
+        place = self._slots.acquire()
         if place is None:
             return None, 0.0
-        granted, room = self._file.take(self._holder.name, 1, self._used, 0)
+        granted, room = self._file.reserve(self._holder.name, 1, self._used, 0)
         self._used = []
         if not granted:
             place.release(in_order=not place.abandoned)
@@ -331,7 +331,7 @@ def test_a_record_whose_name_a_power_cut_took_counts_under_the_name_that_it_was_
     """Seen on ext4 without a journal: the old inode was gone before the directory had the new one."""
     file = BudgetFile(spool, ACCOUNT, Allowance(per_minute=30), lambda: at(50), lambda: True)
     holder = Holder(spool)
-    assert file.take(holder.name, 10, [], 0)[0] == 10
+    assert file.reserve(holder.name, 10, [], 0)[0] == 10
     holder.close()
     name = f"{file_name(ACCOUNT)}.json"
     (spool.path / STATE / name).rename(spool.path / STATE / f".{name}.38")
@@ -348,7 +348,7 @@ def test_a_record_that_the_system_does_not_let_us_read_keeps_mail_back_and_stays
     path = spool.path / STATE / f"{file_name(ACCOUNT)}.json"
     path.symlink_to(path)
     assert file.look().free == 0
-    for change in (lambda: file.take(holder.name, 1, [], 0), lambda: file.put(holder.name, [(1.0, 1)], 0)):
+    for change in (lambda: file.reserve(holder.name, 1, [], 0), lambda: file.put(holder.name, [(1.0, 1)], 0)):
         with pytest.raises(Unavailable, match=str(path)):
             change()
     assert path.is_symlink()
@@ -363,7 +363,7 @@ def test_each_message_reads_why_nothing_may_be_taken(spool: Spool) -> None:
     purse = Purse(file, "smtp.example.com", "Acme", lambda: "run", Clocks(lambda: NOON, lambda: 50.0, "one"))
 
     async def reasons() -> list[str]:
-        raised = await asyncio.gather(*[purse.take(1) for _ in range(2)], return_exceptions=True)
+        raised = await asyncio.gather(*[purse.acquire(1) for _ in range(2)], return_exceptions=True)
         return [one.reason for one in raised if isinstance(one, Spent)]
 
     first, second = asyncio.run(reasons())
@@ -378,7 +378,7 @@ def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_lo
     """All that is allowed at a time was in the hands of a run that was killed; or nobody knows."""
     clock, dead, run = [100.0], Holder(spool), Holder(spool)
     file = BudgetFile(spool, ACCOUNT, Allowance(per_minute=2), lambda: at(clock[0]), lambda: True)
-    assert file.take(dead.name, 2, [], 0)[0] == 2
+    assert file.reserve(dead.name, 2, [], 0)[0] == 2
     os.close(dead._fd)
     if damaged:
         (spool.path / STATE / f"{file_name(ACCOUNT)}.json").write_bytes(bytes(100))
@@ -388,7 +388,7 @@ def test_what_a_dead_run_held_or_damage_keeps_mail_back_for_one_window_and_no_lo
 
     async def taken() -> int:
         try:
-            return await purse.take(1)
+            return await purse.acquire(1)
         except Spent:
             return 0
 
@@ -405,14 +405,14 @@ def test_what_a_dead_run_held_counts_as_used_when_others_run_short(spool: Spool)
     allowance, clock = Allowance(per_minute=10), [100.0]
     file = BudgetFile(spool, ACCOUNT, allowance, lambda: at(clock[0]), lambda: True)
     dead, living, another = Holder(spool), Holder(spool), Holder(spool)
-    assert file.take(dead.name, 6, [], 0)[0] == 6
-    assert file.take(living.name, 9, [], 0)[0] == 4
+    assert file.reserve(dead.name, 6, [], 0)[0] == 6
+    assert file.reserve(living.name, 9, [], 0)[0] == 4
     os.close(dead._fd)
     clock[0] = 150.0
-    granted, room = file.take(another.name, 1, [], 0)
+    granted, room = file.reserve(another.name, 1, [], 0)
     assert (granted, room.at) == (0, 210.0)
     file.put(living.name, [], 1)
-    assert file.take(another.name, 9, [], 0)[0] == 3
+    assert file.reserve(another.name, 9, [], 0)[0] == 3
     assert not (spool.path / STATE / dead.name).exists()
     living.close()
     another.close()

@@ -471,7 +471,7 @@ def test_a_drop_that_never_gets_better_keeps_no_later_one_back(spool: Spool, wha
 @pytest.mark.security_case(134)
 @pytest.mark.parametrize(("waiting", "taken"), [(4, 1), (5, 0)])
 def test_some_drops_that_have_to_wait_are_passed_over(spool: Spool, waiting: int, taken: int) -> None:
-    held = [drop_file.Drop.take(spool, leave(spool)) for _ in range(waiting)]
+    held = [drop_file.Drop.lock(spool, leave(spool)) for _ in range(waiting)]
     last = new_id(time.time() + 60)
     leave(spool, name=last)
     Receiver(spool).take_in()
@@ -511,7 +511,7 @@ def test_a_drop_that_is_cut_while_it_is_read_is_put_by(spool: Spool, monkeypatch
 
 def test_only_one_program_takes_a_drop_in(spool: Spool) -> None:
     name = leave(spool)
-    taken = drop_file.Drop.take(spool, name)
+    taken = drop_file.Drop.lock(spool, name)
     assert taken is not None
     Receiver(spool).take_in()
     assert (queued(spool), names(spool)) == ([], [name])

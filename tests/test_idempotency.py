@@ -115,7 +115,7 @@ def test_a_message_that_leaves_while_it_is_looked_for_is_not_queued_again(
     """The receiver died after `begun`; a runner takes the message at this moment, and delivers it."""
     name = name_of(USER, "", "order-4711")
     with Spool.open(spool_path, create=True) as spool:
-        first = KeyFile.take(spool, name)
+        first = KeyFile.lock(spool, name)
         first.begin("01M8KX21XDZ0Y5YF7EVM1BTNFD", "content", at=time.time())
         first.release()
 
@@ -128,7 +128,7 @@ def test_a_message_that_leaves_while_it_is_looked_for_is_not_queued_again(
             return []
 
         monkeypatch.setattr(idempotency, "find", find)
-        again = KeyFile.take(spool, name)
+        again = KeyFile.lock(spool, name)
         again.settle()
         assert again.known.accepted
         again.release()
@@ -186,7 +186,7 @@ def submit(spool: Spool, policy: ContentPolicy = POLICY, clock: Callable[[], flo
 
     async def upload() -> Reply:
         upload = Upload(store, Envelope("a@here.example", (Recipient("sent@example.net"),)), ORIGIN, policy)
-        upload.take(KEYED)
+        upload.append(KEYED)
         return await finished(upload)
 
     return asyncio.run(upload())
@@ -314,7 +314,7 @@ def test_mail_is_queued_once_if_its_receiver_died_while_it_took_a_key_back(
     delivered: list[str] = []
     with Spool.open(tmp_path / "spool", create=True) as spool:
         first = submit(spool)
-        file = KeyFile.take(spool, name_of("app", LOOPBACK, "order-4711"))
+        file = KeyFile.lock(spool, name_of("app", LOOPBACK, "order-4711"))
         file.drop(at="2026-11-22T21:45:01Z")
         file.release()
         if removed:
@@ -372,9 +372,9 @@ def test_what_cannot_be_taken_back_is_kept_and_found_again(
 def test_two_receivers_do_not_take_mail_under_one_key_at_once(tmp_path: Path) -> None:
     with Spool.open(tmp_path / "spool", create=True) as one, Spool.open(tmp_path / "spool") as other:
         name = name_of("app", LOOPBACK, "order-4711")
-        file = KeyFile.take(one, name)
+        file = KeyFile.lock(one, name)
         with pytest.raises(InUse):
-            KeyFile.take(other, name)
+            KeyFile.lock(other, name)
         assert submit(other).code == 451
         file.release()
         first = submit(other)
@@ -423,7 +423,7 @@ class KeyFileHeld:
     """Holds a key's file while the block runs."""
 
     def __init__(self, spool: Spool, name: str) -> None:
-        self._file = KeyFile.take(spool, name)
+        self._file = KeyFile.lock(spool, name)
 
     def __enter__(self) -> None: ...
 

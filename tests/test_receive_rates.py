@@ -42,20 +42,20 @@ def test_no_hour_and_no_day_ever_holds_more_than_its_limit_and_no_message_waits_
         if wait:
             clock.now += wait
             assert limiter.wait("", "a@example.com") == 0
-        taken.append(limiter.take("", "a@example.com"))
+        taken.append(limiter.charge("", "a@example.com"))
 
 
 def test_senders_are_counted_apart_and_without_case():
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), Clock())
-    limiter.take("", "A@example.com")
+    limiter.charge("", "A@example.com")
     assert limiter.wait("", "a@EXAMPLE.com") == HOUR
     assert limiter.wait("", "b@example.com") == 0
 
 
 def test_the_global_limit_counts_everybody():
     limiter = RateLimiter(RateRules(overall=Rate(per_day=2)), Clock())
-    limiter.take("", "a@example.com")
-    limiter.take("shop", "b@example.com")
+    limiter.charge("", "a@example.com")
+    limiter.charge("shop", "b@example.com")
     assert limiter.wait("", "c@example.com") == DAY
 
 
@@ -63,17 +63,17 @@ def test_a_users_own_limit_replaces_the_senders_whatever_the_sender():
     rules = RateRules(per_sender=Rate(per_hour=1), of_user={"shop": Rate(per_hour=3)}.get)
     limiter = RateLimiter(rules, Clock())
     for sender in "ab":
-        limiter.take("shop", sender)
+        limiter.charge("shop", sender)
     assert limiter.wait("shop", "a") == 0
-    limiter.take("shop", "c")
+    limiter.charge("shop", "c")
     assert limiter.wait("shop", "d") == HOUR
     assert limiter.wait("", "a") == 0
 
 
 def test_what_is_given_back_does_not_count():
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), Clock())
-    at = limiter.take("", "a")
-    limiter.give_back("", "a", at)
+    at = limiter.charge("", "a")
+    limiter.refund("", "a", at)
     assert limiter.wait("", "a") == 0
 
 
@@ -81,7 +81,7 @@ def test_a_clock_that_was_a_year_ahead_blocks_nobody_for_a_year():
     clock = Clock()
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), clock)
     clock.now += 365 * DAY
-    limiter.take("", "a")
+    limiter.charge("", "a")
     clock.now -= 365 * DAY
     assert limiter.wait("", "a") <= HOUR
 
@@ -91,7 +91,7 @@ def test_memory_is_bounded_by_the_senders_of_a_day():
     limiter = RateLimiter(RateRules(per_sender=Rate(per_hour=1)), clock)
     for n in range(5000):
         clock.now += 60
-        limiter.take("", f"{n}@example.com")
+        limiter.charge("", f"{n}@example.com")
     assert len(limiter.uses()) < 3500
 
 

@@ -34,7 +34,7 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
 
         async def submit():
             upload = Upload(store, envelope, ORIGIN, ContentPolicy())
-            upload.take(b"Subject: x\r\n\r\nx\r\n")
+            upload.append(b"Subject: x\r\n\r\nx\r\n")
             return await finished(upload)
 
         try:
@@ -45,4 +45,4 @@ def test_a_message_that_cannot_be_logged_is_taken_all_the_same(tmp_path, also_er
         assert told == ([] if also_errors else ["a message was accepted and could not be logged"])
         (path,) = (spool.path / "new").iterdir()
         # Its lock is free: a runner may have it at once.
-        LockedMessage.take(spool, Spot(Place.NEW, path.name)).release()
+        LockedMessage.lock(spool, Spot(Place.NEW, path.name)).release()

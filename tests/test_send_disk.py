@@ -264,7 +264,7 @@ def test_what_was_promised_to_an_outcome_is_taken_by_no_other_line(tmp_path: Pat
         filler = fill(small, 16 * 1024)
         with (
             Spool.open(small / "spool") as spool,
-            LockedMessage.take(spool, Spot(Place.NEW, message)) as locked,
+            LockedMessage.lock(spool, Spot(Place.NEW, message)) as locked,
         ):
             file = small / "spool" / "new" / message
             locked.reserve(length)

@@ -42,7 +42,7 @@ def try_to_the_end(root: Path, name: str, decide: Callable[[str, int], Outcome])
     )
     with Spool.open(root) as spool:
         claims = Claims(spool, context.clock, "boot", lambda *_: None, lambda *_: None)
-        claim = claims.take(name)
+        claim = claims.claim(name)
         assert claim
         with claim.locked:
             while (record := Record(claim, context)).state.open:
@@ -52,7 +52,7 @@ def try_to_the_end(root: Path, name: str, decide: Callable[[str, int], Outcome])
                 for outcome in outcomes:
                     record.trouble(outcome.hop, outcome.reply, outcome.scope, [Recipient(outcome.address)])
                 record.outcomes(outcomes)
-                record.finish()
+                record.end_attempt()
                 claim = Claim(claim.locked, claim.locked.read())
         return record.state.attempts
 

@@ -58,7 +58,7 @@ def test_a_hop_that_an_older_journal_names_without_a_login_is_still_found(relay:
     with Server(auth="PLAIN") as server, Server() as other:
         relay.configure(accounts(server, *LOGINS))
         message = queue(relay.spool)
-        with Spool.open(relay.spool) as spool, LockedMessage.take(spool, Spot(Place.NEW, message)) as locked:
+        with Spool.open(relay.spool) as spool, LockedMessage.lock(spool, Spot(Place.NEW, message)) as locked:
             locked.append(Event(at=rfc3339(0), event="committing", to=(TO,), hop=at(server), attempt=1))
         both = accounts(server, *LOGINS)
         first = {"host": LOOPBACK, "port": other.port}

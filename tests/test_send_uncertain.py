@@ -140,7 +140,7 @@ def test_the_ledger_tells_of_doubt_as_the_journal_does(relay: Relay) -> None:
 
 def interrupted(spool: Path, message_id: str, *events: Event) -> None:
     """Leave a message in `new/` as a power cut may: with these lines, and its claim undone."""
-    with Spool.open(spool) as opened, LockedMessage.take(opened, Spot(Place.NEW, message_id)) as locked:
+    with Spool.open(spool) as opened, LockedMessage.lock(opened, Spot(Place.NEW, message_id)) as locked:
         locked.append(*events)
 
 

@@ -193,7 +193,7 @@ def test_a_receiver_reads_what_was_left(spool_path: Path) -> None:
         place = Place(spool_path)
         place.serve(f"{MAIL}hello\r\n.\r\nQUIT\r\n")
         (path,) = place.path.iterdir()
-        taken = Drop.take(spool, path.name)
+        taken = Drop.lock(spool, path.name)
         assert taken is not None
         assert taken.commands == ("MAIL FROM:<a@here.example>", "RCPT TO:<root>")
         assert b"".join(taken.read()) == f"{HEADER}hello\r\n".encode()

@@ -84,7 +84,7 @@ def test_a_socket_is_the_listeners_that_has_its_name_or_else_its_address(
                 ("submissions", ("192.0.2.1", 465)),
                 ("submit", (f"{tmp_path}/submit.sock", 0)),
             )
-            if waiting.take(listener, [wanted], unix=listener == "submit")
+            if waiting.pop(listener, [wanted], unix=listener == "submit")
         ]
         assert found == taken
         if taken:

@@ -97,7 +97,7 @@ def test_a_copy_that_somebody_holds_is_left_for_the_next_time(spool: Spool) -> N
     from mailer.spool.locked import LockedMessage  # noqa: PLC0415 - only here
 
     (copy,) = kept(spool, "20200101")
-    with LockedMessage.take(spool, Spot(Place.SENT, copy.name, "20200101")):
+    with LockedMessage.lock(spool, Spot(Place.SENT, copy.name, "20200101")):
         assert prune(spool, NOW, DAY) == 0
     assert prune(spool, NOW, DAY) == 1
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from spool_runner import attempt, claims_of, settle
 from mailer.spool.layout import Spool
 spool = Spool.open(Path(sys.argv[1]))
-claim = claims_of(spool, 1.8e9).take(sys.argv[2])
+claim = claims_of(spool, 1.8e9).claim(sys.argv[2])
 print("claimed", flush=True)
 sys.stdin.readline()
 attempt(claim, 1.8e9)
@@ -55,7 +55,7 @@ def start_holder(root: Path, name: str) -> subprocess.Popen[str]:
 def test_a_claim_moves_to_cur_and_is_verified(spool_path: Path) -> None:
     name = accept(spool_path, b"hello", "sent@example.net")
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         with claim.locked:
             assert (claim.id, claim.recovered, claim.suspect, claim.poison) == (name, False, False, False)
@@ -83,7 +83,7 @@ def test_a_file_that_moves_between_being_opened_and_locked_is_not_taken(
 
     monkeypatch.setattr(locked, "lock", moved_first)
     with Spool.open(spool_path) as spool, pytest.raises(Gone):
-        LockedMessage.take(spool, Spot(Place.NEW, name))
+        LockedMessage.lock(spool, Spot(Place.NEW, name))
     assert path.exists() == bool(other)
 
 
@@ -91,7 +91,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_no_end_of_the_message(spool_pat
     """What is sent then would end early, with a dot, or lie in the Maildir as if it were all."""
     name = accept(spool_path, b"hello\r\n" * 10_000, "sent@example.net")
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         with claim.locked:
             os.truncate(spool_path / "cur" / name, 40_000)
@@ -105,9 +105,9 @@ def test_what_has_moved_on_is_simply_not_to_be_had(spool_path: Path) -> None:
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW)
-        claim = claims.take(name)
+        claim = claims.claim(name)
         assert claim
-        assert claims.take(name) is None
+        assert claims.claim(name) is None
         assert claims.recover(name) is None, "its runner lives: it is us"
         claim.locked.release()
 
@@ -129,7 +129,7 @@ def test_a_file_that_moved_between_opening_and_locking_is_gone(
     with Spool.open(spool_path) as spool:
         monkeypatch.setattr(os, "open", slow_open)
         with pytest.raises(Gone):
-            LockedMessage.take(spool, Spot(Place.NEW, name))
+            LockedMessage.lock(spool, Spot(Place.NEW, name))
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_gone(
@@ -146,7 +146,7 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_gone(
     with Spool.open(spool_path) as spool:
         monkeypatch.setattr(os, "open", slow_open)
         with pytest.raises(Gone):
-            LockedMessage.take(spool, Spot(Place.NEW, name))
+            LockedMessage.lock(spool, Spot(Place.NEW, name))
 
 
 @pytest.mark.fault_row(12)
@@ -193,7 +193,7 @@ def test_a_message_that_kills_every_runner_is_tried_alone_and_then_held(spool_pa
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW)
-        claim = claims.take(name)
+        claim = claims.claim(name)
         assert claim
         deaths = 0
         while not claim.poison:
@@ -214,7 +214,7 @@ def test_deaths_in_another_boot_do_not_count(spool_path: Path) -> None:
     """A machine that loses its power five times does not make the mail it carried poison."""
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        first = claims_of(spool, NOW).take(name)
+        first = claims_of(spool, NOW).claim(name)
         assert first
         first.locked.release()
         for boot in range(5):
@@ -237,7 +237,7 @@ def test_a_runner_does_not_call_itself_dead_because_the_disk_was_full(
 
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW)
-        for take in (claims.take, claims.recover):
+        for take in (claims.claim, claims.recover):
             claim = take(name)
             assert claim
             assert not claim.died
@@ -259,7 +259,7 @@ def test_appending_after_a_torn_line_ends_that_line_first(spool_path: Path) -> N
     with path.open("ab") as file:
         file.write(b'{"at":"2026-11-22T21:45:01Z","event":"sen')
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         assert claim.entry.torn
         attempt(claim, NOW)
@@ -281,7 +281,7 @@ def test_a_line_that_was_cut_by_a_full_disk_is_ended_by_the_next(
     name = accept(spool_path, b"x", "sent@example.net")
     real_write = os.write
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         written: list[int] = []
 
@@ -310,13 +310,13 @@ def test_a_copy_in_cur_does_not_stop_the_runner(spool_path: Path) -> None:
     skipped: list[tuple[Spot, str]] = []
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW, lambda spot, reason: skipped.append((spot, reason)))
-        assert claims.take(name) is None
+        assert claims.claim(name) is None
         assert [spot for spot, _ in skipped] == [Spot(Place.NEW, name)]
-        claim = claims.take(other)
+        claim = claims.claim(other)
         assert claim
         claim.locked.release()
         # Its lock was given up again.
-        LockedMessage.take(spool, Spot(Place.NEW, name)).release()
+        LockedMessage.lock(spool, Spot(Place.NEW, name)).release()
 
 
 def test_a_copy_in_corrupt_does_not_stop_the_runner(spool_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_copy_in_corrupt_does_not_stop_the_runner(spool_path: Path) -> None:
     with Spool.open(spool_path) as spool:
         before = open_descriptors()
         claims = claims_of(spool, NOW, lambda spot, _: skipped.append(spot))
-        assert claims.take(name) is None
+        assert claims.claim(name) is None
         for _ in range(3):
             assert claims.recover(name) is None
         assert skipped == [Spot(Place.CUR, name)]
@@ -357,7 +357,7 @@ def test_releasing_twice_closes_nothing_else(spool_path: Path) -> None:
     """A descriptor number is reused at once: a second close would free somebody else's lock."""
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        locked = LockedMessage.take(spool, Spot(Place.NEW, name))
+        locked = LockedMessage.lock(spool, Spot(Place.NEW, name))
         locked.release()
         reused = os.open(spool_path, os.O_RDONLY)
         locked.release()
@@ -376,7 +376,7 @@ def test_after_a_sync_that_failed_no_later_one_is_believed(
 ) -> None:
     """The kernel drops what it could not write and says so once: a second sync would succeed, and lie."""
     name = accept(spool_path)
-    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as message:
+    with Spool.open(spool_path) as spool, LockedMessage.lock(spool, Spot(Place.NEW, name)) as message:
         message.append(Event(at="2026-11-22T21:45:01Z", event=Kind.HELD, reason="look at it"))
         fsyncs = Fsyncs(monkeypatch)
         fsyncs.failing.add(f"new/{name}")

@@ -92,9 +92,9 @@ def test_the_lock_is_held_until_the_receiver_gives_it_up(spool_path: Path) -> No
         committer.commit(incoming).result(60)
         spot = Spot(Place.NEW, incoming.id)
         with pytest.raises(Exception, match=spot.path):
-            LockedMessage.take(spool, spot)
+            LockedMessage.lock(spool, spot)
         incoming.release()
-        LockedMessage.take(spool, spot).release()
+        LockedMessage.lock(spool, spot).release()
         committer.close()
 
 
@@ -172,7 +172,7 @@ def test_in_a_mixed_group_every_destination_is_durable_before_any_source(
     names = [accept(spool_path) for _ in range(3)]
     with Spool.open(spool_path) as spool:
         spool.renames_are_whole = renames_are_whole
-        locked = [LockedMessage.take(spool, Spot(Place.NEW, name)) for name in names]
+        locked = [LockedMessage.lock(spool, Spot(Place.NEW, name)) for name in names]
         for one in locked:
             one.move(Move.CLAIM)
         fsyncs = Fsyncs(monkeypatch)
@@ -305,7 +305,7 @@ def test_a_durable_move_that_fails_leaves_the_message_in_one_of_two_places(
         fsyncs = Fsyncs(monkeypatch)
         fsyncs.failing.add("hold")
         with (
-            LockedMessage.take(spool, Spot(Place.NEW, name)) as locked,
+            LockedMessage.lock(spool, Spot(Place.NEW, name)) as locked,
             pytest.raises(OSError, match="Input/output"),
         ):
             make_durable(spool, DurableMove(locked, Move.HOLD))

@@ -44,7 +44,7 @@ def resting_in(place: str, root: Path) -> str:
         elif place == "hold":
             Operator(spool, "ann").hold(Spot(Place.NEW, name), NOW)
         elif place == "cur":
-            claim = claims_of(spool, NOW).take(name)
+            claim = claims_of(spool, NOW).claim(name)
             assert claim
             claim.locked.release()  # Its runner died.
     return name
@@ -215,7 +215,7 @@ def test_claims_that_died_with_outcomes_are_not_tried_again(spool_path: Path) ->
     """The outcome is in the journal, the move is not made: recovery makes the move and mails nobody."""
     name = accept(spool_path, b"x", "bounced@example.net", "deferred@example.net")
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         attempt(claim, NOW)
         claim.locked.release()

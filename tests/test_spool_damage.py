@@ -26,7 +26,7 @@ def whole(spool_path: Path) -> tuple[str, bytes]:
     """A message with a life: its id, and the file's bytes."""
     name = accept(spool_path, MESSAGE, *RECIPIENTS)
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         attempt(claim, NOW)
         claim.locked.release()
@@ -41,7 +41,7 @@ def check_take(root: Path, name: str, raw: bytes) -> None:
     (root / "new" / name).write_bytes(raw)
     told: list[str] = []
     with Spool.open(root) as spool:
-        claim = claims_of(spool, NOW, lambda _, reason: told.append(reason)).take(name)
+        claim = claims_of(spool, NOW, lambda _, reason: told.append(reason)).claim(name)
         if claim is None:
             assert len(told) == 1
             assert (root / "corrupt" / name).read_bytes() == raw
@@ -99,7 +99,7 @@ def test_damage_in_the_journal_mails_nobody_who_was_not_accepted_nor_anyone_whos
     name = accept(spool_path, MESSAGE, "sent@example.net", "deferred@example.net")
     root = spool_path
     with Spool.open(root) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         attempt(claim, NOW)
         claim.locked.release()

@@ -33,7 +33,7 @@ def test_an_intruder_is_quarantined_and_the_others_flow(
     told: list[str] = []
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW, lambda spot, reason: told.append(f"{spot.name}: {reason}"))
-        take = claims.take if place == "new" else claims.recover
+        take = claims.claim if place == "new" else claims.recover
         assert take(name) is None
         assert (spool_path / "corrupt" / name).is_symlink() or (spool_path / "corrupt" / name).exists()
         assert len(told) == 1
@@ -88,7 +88,7 @@ def test_a_file_with_a_second_link_is_left_alone_and_reported(
     told: list[str] = []
     with Spool.open(spool_path) as spool:
         claims = claims_of(spool, NOW, lambda _, reason: told.append(reason))
-        assert (claims.take if place == "new" else claims.recover)(name) is None
+        assert (claims.claim if place == "new" else claims.recover)(name) is None
         assert told == ["it has 2 links: a path outside of the spool names the same file"]
         assert [found.name for found in only(spool_path, place)] == [name]
         (tmp_path / "elsewhere").unlink()
@@ -102,7 +102,7 @@ def test_another_users_file_is_left_alone_and_reported(spool_path: Path) -> None
     os.chown(spool_path / "new" / name, 4711, 4711)
     told: list[str] = []
     with Spool.open(spool_path) as spool:
-        assert claims_of(spool, NOW, lambda _, reason: told.append(reason)).take(name) is None
+        assert claims_of(spool, NOW, lambda _, reason: told.append(reason)).claim(name) is None
     assert told == ["it belongs to user 4711"]
     assert [found.name for found in only(spool_path, "new")] == [name]
 
@@ -126,6 +126,6 @@ def test_a_link_put_in_place_of_a_claimed_file_is_not_moved_to_nor_written_throu
     victim.write_bytes(b"precious")
     (spool_path / "cur" / name).symlink_to(victim)
     with Spool.open(spool_path) as spool:
-        assert claims_of(spool, NOW).take(name) is None
+        assert claims_of(spool, NOW).claim(name) is None
     assert victim.read_bytes() == b"precious"
     assert [found.name for found in only(spool_path, "new")] == [name]

@@ -76,7 +76,7 @@ def test_directories_are_0700_and_files_0600_whatever_the_umask(spool_path: Path
         accept(spool_path, b"x", "deferred@example.net")
         accept(spool_path, b"x", "sent@example.net")
         with Spool.open(spool_path) as spool:
-            claim = claims_of(spool, NOW).take(
+            claim = claims_of(spool, NOW).claim(
                 next(n for n, f in walk(spool_path).items() if "deferred" in f.recipients[0])
             )
             assert claim
@@ -109,7 +109,7 @@ def test_a_swapped_parent_directory_changes_nothing_for_an_open_spool(tmp_path: 
         root.rename(moved)
         root.symlink_to(trap)
         name = receive(spool, b"second", envelope("sent@example.net"))
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         attempt(claim, NOW)
         settle(spool, claim, NOW)

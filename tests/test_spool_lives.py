@@ -142,7 +142,7 @@ class Lives(RuleBasedStateMachine):
     def claim_one(self, name: str, death: Death) -> None:
         taken: list[Claim | None] = []
         with self.operation(death, name, self.model[name].moved("cur")):
-            taken.append(claims_of(self.spool, self.now).take(name))
+            taken.append(claims_of(self.spool, self.now).claim(name))
         for claim in taken:
             assert claim
             self.claims[name] = claim

@@ -160,7 +160,7 @@ def test_damaged_mail_with_a_foreign_link_keeps_its_name(tmp_path: Path, spool_p
     path.write_bytes(path.read_bytes().replace(b"Spool-Id: 0", b"Spool-Id: 1"))
     os.link(path, tmp_path / "backup")
     with Spool.open(spool_path) as spool, pytest.raises(Exception, match="2 links: a path outside"):
-        LockedMessage.take(spool, Spot(Place.NEW, name))
+        LockedMessage.lock(spool, Spot(Place.NEW, name))
     assert path.exists()
 
 
@@ -171,4 +171,4 @@ def test_a_name_outside_of_the_spool_beside_one_of_ours_is_still_refused(
     again(spool_path, name, "tmp", "new")
     os.link(spool_path / "new" / name, tmp_path / "elsewhere")
     with Spool.open(spool_path) as spool, pytest.raises(Exception, match="3 links: a path outside"):
-        LockedMessage.take(spool, Spot(Place.NEW, name))
+        LockedMessage.lock(spool, Spot(Place.NEW, name))

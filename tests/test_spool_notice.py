@@ -48,7 +48,7 @@ class AtOnce:
 def run(spool: Spool) -> None:
     """Recover, then claim what is new, but not notifications; try, tell, and bring each to rest."""
     claims = claims_of(spool, NOW)
-    for place, take in ((Place.CUR, claims.recover), (Place.NEW, claims.take)):
+    for place, take in ((Place.CUR, claims.recover), (Place.NEW, claims.claim)):
         for name in [name for name in names(spool, place.value) if not about(spool, name)]:
             if claim := take(name):
                 finish(spool, claim)
@@ -163,7 +163,7 @@ def test_a_journal_that_names_what_is_no_notification_moves_nothing(tmp_path: Pa
     secret.write_text("secret")
     with Spool.open(tmp_path) as spool:
         (tmp_path / "tmp" / link).symlink_to(secret)
-        claim = claims_of(spool, NOW).take(parent)
+        claim = claims_of(spool, NOW).claim(parent)
         assert claim
         for notice in ("../../etc/passwd", "", link):
             claim.locked.append(Event(at="", event="notified", to=("deferred@example.net",), notice=notice))

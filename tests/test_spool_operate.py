@@ -119,7 +119,7 @@ def test_what_the_table_does_not_have_is_refused(spool_path: Path) -> None:
 def test_a_message_in_a_runners_hands_answers_busy(spool_path: Path) -> None:
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         operator, spot = Operator(spool, "ann"), Spot(Place.CUR, name)
         for verb in (
@@ -177,7 +177,7 @@ def test_a_move_that_is_not_there_changes_nothing(spool_path: Path, move: Move, 
     """Without its bucket a deferred message would lie where no sweep looks."""
     name = accept(spool_path, b"x", "deferred@example.net")
     with Spool.open(spool_path) as spool:
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         with pytest.raises(ValueError, match=r"no move|no defer|no fail"):
             claim.locked.move(move, bucket)
@@ -190,7 +190,7 @@ def test_a_move_that_is_not_there_changes_nothing(spool_path: Path, move: Move, 
 def test_nothing_is_moved_without_its_lock(spool_path: Path) -> None:
     name = accept(spool_path)
     with Spool.open(spool_path) as spool:
-        locked = LockedMessage.take(spool, Spot(Place.NEW, name))
+        locked = LockedMessage.lock(spool, Spot(Place.NEW, name))
         locked.release()
         with pytest.raises(ValueError, match="no lock"):
             locked.move(Move.CLAIM)

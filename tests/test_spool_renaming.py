@@ -35,7 +35,7 @@ SETTINGS = NotificationSettings(lambda _: "", "relay.example.com", 0, 0)
 def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool = False) -> None:
     """Args: settled: the claim is durable, and its old name is gone; recovered: then its runner died."""
     claims = claims_of(spool, NOW)
-    claim = claims.take(name)
+    claim = claims.claim(name)
     assert claim
     if settled or recovered:
         spool.sync_directory(Place.CUR)
@@ -57,7 +57,7 @@ def put_back(spool: Spool, name: str, *, settled: bool = False, recovered: bool 
 
 
 def archive(spool: Spool, name: str) -> None:
-    claim = claims_of(spool, NOW).take(name)
+    claim = claims_of(spool, NOW).claim(name)
     assert claim
     make_durable(spool, DurableMove(claim.locked, Move.ARCHIVE, "20261122"))
     claim.locked.release()
@@ -141,7 +141,7 @@ def test_a_rename_is_seen_to_leave_a_message_without_a_durable_name(spool_path: 
 def test_no_move_replaces_a_file(spool_path: Path, *, renames_are_whole: bool) -> None:
     """Whichever of the two is the message, neither is lost."""
     name = accept(spool_path, b"mail", "sent@example.net")
-    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as locked:
+    with Spool.open(spool_path) as spool, LockedMessage.lock(spool, Spot(Place.NEW, name)) as locked:
         spool.renames_are_whole = renames_are_whole
         there = spool_path / "hold" / name
         there.write_bytes(b"somebody's copy")
@@ -155,14 +155,14 @@ def test_a_message_in_hand_is_nobody_elses_under_either_name(spool_path: Path) -
     name = accept(spool_path, b"mail", "sent@example.net")
     with Spool.open(spool_path) as spool:
         spool.renames_are_whole = False
-        claim = claims_of(spool, NOW).take(name)
+        claim = claims_of(spool, NOW).claim(name)
         assert claim
         assert in_two_places(spool_path) == [name]
         assert list(findings(spool, NOW)) == []
-        for other in (claims_of(spool, NOW).take, claims_of(spool, NOW).recover):
+        for other in (claims_of(spool, NOW).claim, claims_of(spool, NOW).recover):
             assert other(name) is None
         claim.locked.release()
-        assert claims_of(spool, NOW).take(name) is None, "its runner has died: it is recovered in cur/"
+        assert claims_of(spool, NOW).claim(name) is None, "its runner has died: it is recovered in cur/"
         recovered = claims_of(spool, NOW).recover(name)
         assert recovered
         settle(spool, recovered, NOW)
@@ -178,7 +178,7 @@ def test_a_journal_that_changes_while_claims_are_made_durable_is_synced_as_soon(
         busy = Gate()
         committer.commit(busy)
         journals, claims, loop = Journals(committer), claims_of(spool, NOW), asyncio.get_running_loop()
-        first, second = (claim.locked for name in (claimed, changed) if (claim := claims.take(name)))
+        first, second = (claim.locked for name in (claimed, changed) if (claim := claims.claim(name)))
         journals.taken(first)
         # Timers run in order: when that of the claim has, and its sync waits for the committer.
         loop.call_later(1.0, journals.changed, second)
@@ -209,7 +209,7 @@ def test_a_journal_for_which_no_descriptor_was_left_is_synced_when_there_is_one(
 
     async def change(spool: Spool, committer: Committer, syncs: Fsyncs) -> list[LockedMessage]:
         journals, claims = Journals(committer), claims_of(spool, NOW)
-        taken = [claim.locked for name in names if (claim := claims.take(name))]
+        taken = [claim.locked for name in names if (claim := claims.claim(name))]
         for locked in taken:
             journals.changed(locked)
         while not set(names) <= {Path(path).name for path in syncs.paths}:  # noqa: ASYNC110 - as below
@@ -232,7 +232,7 @@ def test_a_journal_in_hand_whose_sync_failed_is_not_synced_again(
     name = accept(spool_path, b"mail", "sent@example.net")
 
     async def change_twice(spool: Spool, committer: Committer, syncs: Fsyncs) -> LockedMessage:
-        journals, claim = Journals(committer), claims_of(spool, NOW).take(name)
+        journals, claim = Journals(committer), claims_of(spool, NOW).claim(name)
         assert claim is not None
         syncs.failing |= {f"new/{name}", f"cur/{name}"}
         journals.changed(claim.locked)
@@ -262,7 +262,7 @@ def test_a_message_in_hand_is_soon_in_one_place(spool_path: Path) -> None:
 
     async def hold(spool: Spool, committer: Committer) -> list[LockedMessage]:
         journals, claims = Journals(committer), claims_of(spool, NOW)
-        taken = [claim.locked for name in names if (claim := claims.take(name))]
+        taken = [claim.locked for name in names if (claim := claims.claim(name))]
         for locked in taken:
             journals.taken(locked)
         journals.leaving(taken[0])

@@ -95,7 +95,7 @@ def test_a_busy_message_stays_in_its_bucket_and_the_bucket_stays_with_it(spool_p
     with Spool.open(spool_path) as spool:
         run_once(spool, NOW)
         (spot,) = find(spool, names[0])
-        with LockedMessage.take(spool, spot):
+        with LockedMessage.lock(spool, spot):
             assert sweep(spool, NOW + 2 * DELAY) == [names[1]]
         assert [found.name for found in only(spool_path, "retry")] == [names[0]]
         assert sweep(spool, NOW + 2 * DELAY) == [names[0]]
@@ -103,7 +103,7 @@ def test_a_busy_message_stays_in_its_bucket_and_the_bucket_stays_with_it(spool_p
 
 def test_a_bucket_that_is_not_there_or_was_swept_away_is_made(spool_path: Path) -> None:
     name = accept(spool_path)
-    with Spool.open(spool_path) as spool, LockedMessage.take(spool, Spot(Place.NEW, name)) as locked:
+    with Spool.open(spool_path) as spool, LockedMessage.lock(spool, Spot(Place.NEW, name)) as locked:
         locked.move(Move.CLAIM)
         locked.leave()
         locked.move(Move.DEFER, "20261122T2200Z")
@@ -154,7 +154,7 @@ def test_a_receiver_whose_new_file_a_sweep_holds_just_then_refuses_the_message(
 
         def sweep_first(fd: int) -> bool:
             (name,) = names_in(spool_path / "tmp")
-            looking.append(LockedMessage.take(spool, Spot(Place.TMP, name)))
+            looking.append(LockedMessage.lock(spool, Spot(Place.TMP, name)))
             return real_lock(fd)
 
         real_lock = incoming_module.lock

@@ -239,7 +239,7 @@ async def main():
 asyncio.run(main())
 print("went on", flush=True)
 sys.stdin.read()
-outlet.finish()
+outlet.flush()
 """
     with of_kind(Pipe, relay) as unread:
         unread.fill()
@@ -271,7 +271,7 @@ def test_lines_that_belong_together_are_one_write() -> None:
 
 
 def test_a_long_line_is_written_to_its_end_before_another(relay: Relay) -> None:
-    code = "for n in range(9): print(str(n) * 10_000, file=sys.stderr)\nprint('went on')\noutlet.finish()"
+    code = "for n in range(9): print(str(n) * 10_000, file=sys.stderr)\nprint('went on')\noutlet.flush()"
     with of_kind(Pipe, relay) as unread:
         with program(code, unread.fd) as done:
             until(lambda: "not written" in unread.text(), "the number of missing lines")
@@ -290,7 +290,7 @@ def test_another_users_standard_error_does_not_hold_a_program_up(relay: Relay, k
 for number in range(3000): print("line", number, "." * 60, file=sys.stderr)
 print("went on", flush=True)
 sys.stdin.read()
-outlet.finish()
+outlet.flush()
 """
     become = "import os, mailer.maillog.outlet\nos.setgroups([])\nos.setgid(4711)\nos.setuid(4711)\n"
     with of_kind(kind, relay) as unread:

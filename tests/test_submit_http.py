@@ -103,7 +103,7 @@ def test_every_documented_answer_is_given_as_documented(tmp_path: Path, monkeypa
         saw(MESSAGES, "POST", door.submit(Expect="something"))
         saw(MESSAGES, "POST", door.submit(MESSAGE[:-2] + b"\n"))
         with Spool.open(door.receiver.spool) as spool:
-            KeyFile.take(spool, name_of("shop", LOOPBACK, "taken"))
+            KeyFile.lock(spool, name_of("shop", LOOPBACK, "taken"))
             problem = saw(MESSAGES, "POST", door.submit(Idempotency_Key="taken"))
         assert problem["smtp"]["enhanced"] == "4.5.0"
         assert door.submit().status == 202

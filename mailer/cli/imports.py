@@ -181,7 +181,7 @@ async def _take(
                 operator=operator_name(os.environ),
             )
         if reply.positive:
-            queue.finish(name)
+            queue.remove(name)
             with acting_as_owner(loaded.config.spool_dir):
                 forget(spool, once)
     except Unreadable as error:

@@ -28,7 +28,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         # An address in UTF-8 must not end a listing on a Latin-1 terminal.
         sys.stdout.reconfigure(errors="backslashreplace")
     code = _code(command, name, arguments)
-    outlet.finish()
+    outlet.flush()
     # The system frees the memory anyway; a last search for reference cycles would take 6 ms.
     gc.freeze()
     sys.exit(code)

@@ -34,5 +34,5 @@ class GoRelay(DirectoryQueue):
             raise Unreadable(f"it is not a message of the Go relay: {error}") from None
         return Queued(record.From, tuple(record.To), with_crlf(record.Data))
 
-    def finish(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self.put_by(name)

@@ -57,7 +57,7 @@ class Msmtpq(DirectoryQueue):
             raise Unreadable("neither its arguments nor its header name a recipient")
         return Queued(sender, tuple(recipients), with_crlf(message))
 
-    def finish(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self.put_by(_arguments_of(name), name)
 
 

@@ -26,5 +26,5 @@ class Nullmailer(DirectoryQueue):
             raise Unreadable("it is not a message of nullmailer: sender, recipients, an empty line")
         return Queued(sender, tuple(recipients), with_crlf(message))
 
-    def finish(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         self.put_by(name)

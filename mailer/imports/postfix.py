@@ -55,7 +55,7 @@ class Postfix(Queue):
         sender = "" if listed.sender == "MAILER-DAEMON" else listed.sender
         return Queued(sender, tuple(each.address for each in listed.recipients), with_crlf(content))
 
-    def finish(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         _run("postsuper", "-d", name)
 
 

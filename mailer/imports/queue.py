@@ -47,7 +47,7 @@ class Queue(ABC):
         """Prepare to finish messages, before the first is imported; raises OSError if none could be."""
 
     @abstractmethod
-    def finish(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove an imported message from the queue durably; raises OSError.
 
         After a failure the message stays in the queue, and is recognised by its name at the next import.

@@ -72,10 +72,10 @@ def together() -> Iterator[None]:
             yield
 
 
-def finish() -> None:
+def flush() -> None:
     """Before the program ends, write the last lines and the count of missing ones; wait at most a second."""
     if outlet := installed():
-        outlet.finish(_LAST_WAIT)
+        outlet.close_within(_LAST_WAIT)
 
 
 def missing(count: int, reason: str) -> str:
@@ -139,7 +139,7 @@ class Outlet(io.TextIOBase):
             self._gathering = False
             self._work()
 
-    def finish(self, patience: float) -> None:
+    def close_within(self, patience: float) -> None:
         """Write what is pending, an unfinished line included; wait at most `patience` seconds for that."""
         deadline = time.monotonic() + patience
         if self._begun:

@@ -121,7 +121,7 @@ class Pickup:
     async def _take(self, context: ReceiverContext, uid: int, name: str) -> bool:
         """Take in one drop of a user, or refuse it permanently; return False if it has to wait."""
         try:
-            taken = await asyncio.to_thread(Drop.take, self._spool, name)
+            taken = await asyncio.to_thread(Drop.lock, self._spool, name)
         except (Damaged, OSError) as error:
             return self._not_read(uid, name, error)
         if taken is None:

@@ -108,7 +108,7 @@ class Upload:
         self._refusal: Reply | None = None
         self._answer: Answer | None = None
 
-    def take(self, data: bytes) -> bool:
+    def append(self, data: bytes) -> bool:
         """Buffer the next bytes of the message; drop them if the message has failed or is refused already.
 
         Args:
@@ -167,7 +167,7 @@ class Upload:
         except OSError as error:
             self._fail(error)
 
-    def finish(
+    def commit(
         self, fault: Fault | None, *, encode: bool, answer: Answer
     ) -> Coroutine[object, object, None] | None:
         """Make the message durable, or drop it.
@@ -187,11 +187,11 @@ class Upload:
             self._edit(self._header.finish(), b"")
         refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
         if refusal is None and self._failure is None and (encode or self._content is not None):
-            return self._finish_slowly(answer, encode=encode)
+            return self._commit_slowly(answer, encode=encode)
         self._end(refusal, answer)
         return None
 
-    async def _finish_slowly(self, answer: Answer, *, encode: bool) -> None:
+    async def _commit_slowly(self, answer: Answer, *, encode: bool) -> None:
         refusal = await self._encode() if encode else None
         if refusal is None and self._content is not None and self._failure is None:
             refusal = await self._meet(self._content)
@@ -265,7 +265,7 @@ class Upload:
 
     async def _known(self, name: str) -> Known:
         """Lock the file of a key, and return what it says about an earlier message; raises InUse, OSError."""
-        file = KeyFile.take(self._store.spool, name)
+        file = KeyFile.lock(self._store.spool, name)
         self._incoming.keys.append(file)
         if file.known.id and not file.known.accepted:
             await asyncio.to_thread(file.settle)

@@ -52,7 +52,7 @@ class ActiveMessages:
         _, since = next(iter(self.tasks.values()))
         return monotonic() - since
 
-    def take(
+    def start(
         self, work: Coroutine[Any, Any, None], destination: str, done: Callable[[list[str]], None]
     ) -> None:
         """Start the work on a message.

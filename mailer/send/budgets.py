@@ -115,7 +115,7 @@ class Purse:
             return LOOK if self._waiting else 0.0
         return max(0.0, self._room.at - now)
 
-    async def take(self, want: int) -> int:
+    async def acquire(self, want: int) -> int:
         """Take budget for as many of `want` recipients as may be sent now, at least one; return how many.
 
         Raises:
@@ -123,11 +123,11 @@ class Purse:
             OSError: the reservation cannot be written.
         """
         if self.allowance.counted is Counted.MESSAGES:
-            await self._take(1)
+            await self._acquire(1)
             return want
-        return await self._take(want)
+        return await self._acquire(want)
 
-    async def _take(self, want: int) -> int:
+    async def _acquire(self, want: int) -> int:
         async with self._turn:
             if not self._unused:
                 await self._reserve(want)
@@ -160,7 +160,7 @@ class Purse:
         used, self._used = self._used, []
         try:
             count, room = await asyncio.to_thread(
-                self._file.take, self._holder(), max(want, self.allowance.reserve), used, self._out
+                self._file.reserve, self._holder(), max(want, self.allowance.reserve), used, self._out
             )
         except Unavailable as unavailable:
             self._used += used
@@ -273,13 +273,13 @@ async def permit(purses: Sequence[Purse], want: int) -> Permit:
 
     Raises:
         Spent: one of them allows none; nothing is taken.
-        OSError: as `Purse.take`.
+        OSError: as `Purse.acquire`.
     """
     taken: list[tuple[Purse, int]] = []
     count = want
     try:
         for purse in purses:
-            count = await purse.take(count)
+            count = await purse.acquire(count)
             taken.append((purse, count))
     except BaseException:
         for purse, some in taken:

@@ -137,7 +137,7 @@ class QueueScan:
             name = self._fresh.popleft()
             if self._is_left(name):
                 continue
-            if claim := self._claim(self._claims.take, name):
+            if claim := self._claim(self._claims.claim, name):
                 self._pauses.pop(name, None)
                 return claim
             self._leave(name)
@@ -159,11 +159,11 @@ class QueueScan:
                 continue
             if suspects and monotonic() > until:
                 yield from self._tried_last(suspects)
-            if claim := self._claim(self._claims.take, name):
+            if claim := self._claim(self._claims.claim, name):
                 yield claim
         yield from self._tried_last(suspects)
         for spot in self._due():
-            if claim := self._claim(self._claims.take, spot.name):
+            if claim := self._claim(self._claims.claim, spot.name):
                 yield claim
         self._delete_what_is_old()
 
@@ -199,7 +199,7 @@ class QueueScan:
 
     def _taken(self, spots: Iterable[Spot]) -> Iterator[Claim | None]:
         for spot in spots:
-            if claim := self._claim(self._claims.take, spot.name):
+            if claim := self._claim(self._claims.claim, spot.name):
                 yield claim
         yield None
 

@@ -293,7 +293,7 @@ class Record:
         """End the reservations of these recipients; return their octets, for the next line to use."""
         return sum([self._promised.pop(address, 0) for address in addresses]) if self._promised else 0
 
-    def finish(self) -> None:
+    def end_attempt(self) -> None:
         """End the attempt: write one line for all recipients that were deferred as before.
 
         After a crash before this line they are still due.

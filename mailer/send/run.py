@@ -128,7 +128,7 @@ async def open_runner(  # noqa: PLR0913 - all that surrounds a run; its callers 
             )
     finally:
         committer.close()
-        background.finish()
+        background.close_all()
 
 
 async def _open_session(hop: Hop, clock: Clock, say: "Say | None") -> AnySession:

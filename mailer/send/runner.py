@@ -249,7 +249,7 @@ class Runner:
         if alone:
             self._alone = claim
             asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
-        self._active.take(self._worker.work(claim, alone=alone), destination, self._done)
+        self._active.start(self._worker.work(claim, alone=alone), destination, self._done)
 
     def _must_wait(self, claim: Claim) -> bool:
         """Tell whether a claim is a suspect that must wait until it can be tried alone.

@@ -93,7 +93,7 @@ class Worker:
             self._context.journals.taken(claim.locked)
         try:
             await self._interruptibly(claim, record, alone=alone)
-            record.finish()
+            record.end_attempt()
             if self._context.journals:
                 self._context.journals.leaving(claim.locked)
             disposition = await self._settler.settle(claim, record.state, self._context.clock())

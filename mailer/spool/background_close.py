@@ -71,7 +71,7 @@ class BackgroundClose:
                 os.closerange(first, last + 1)
             self._closed.append(len(job))
 
-    def finish(self) -> None:
+    def close_all(self) -> None:
         """Close the remaining descriptors and end the threads; call it after the last `close`."""
         self._hand_over()
         for _ in self._threads:

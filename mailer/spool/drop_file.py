@@ -51,7 +51,7 @@ class Drop:
             raise Damaged("it is shorter or longer than it says")
 
     @classmethod
-    def take(cls, spool: Spool, name: str) -> Self | None:
+    def lock(cls, spool: Spool, name: str) -> Self | None:
         """Open and lock a drop; None if it is gone, or another program holds it.
 
         Raises:

@@ -127,7 +127,7 @@ class KeyFile:
             raise
 
     @classmethod
-    def take(cls, spool: Spool, name: str) -> Self:
+    def lock(cls, spool: Spool, name: str) -> Self:
         """Lock the file of a key, and create it if it does not exist.
 
         Raises:

@@ -69,7 +69,7 @@ class LockedMessage:
         """The file's bytes, if one read got all of them, so that the message is not read again."""
 
     @classmethod
-    def take(cls, spool: Spool, spot: Spot) -> Self:
+    def lock(cls, spool: Spool, spot: Spot) -> Self:
         """Lock the file at a spot without waiting.
 
         Raises:

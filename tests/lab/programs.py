@@ -11,7 +11,7 @@ from lab.operating import examine
 from lab.submitting import log_of, open_spool, take_in
 from lab.world import World
 from mailer.config.model import Config
-from mailer.mail.budget import NotificationSettings as Allowance
+from mailer.mail.budget import Allowance
 from mailer.maillog.events import MailLog
 from mailer.send import idle
 from mailer.send.backoff import Backoff
@@ -53,7 +53,7 @@ async def _runners(world: World, spool: Spool) -> AsyncIterator["Runners"]:
             yield Runners(world, spool, log, committer, background, budgets, guard)
     finally:
         committer.close()
-        background.finish()
+        background.close_all()
 
 
 class Runners:

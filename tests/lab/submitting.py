@@ -98,9 +98,9 @@ async def _upload(
         upload = Upload(store, envelope, origin, _POLICY, scheduled=scheduled)
     except OSError:
         return Reply(452, ("4.3.1 no file",))
-    upload.take(content)
+    upload.append(content)
     ended: asyncio.Future[Reply | Exception] = asyncio.get_running_loop().create_future()
-    rest = upload.finish(None, encode=False, answer=ended.set_result)
+    rest = upload.commit(None, encode=False, answer=ended.set_result)
     if rest is not None:
         await rest
     answer = await ended
@@ -137,7 +137,7 @@ async def take_in(world: World, spool: Spool, committer: Committer, log: MailLog
 
 async def _take_one(store: Store, name: str) -> None:
     try:
-        taken = drop_file.Drop.take(store.spool, name)
+        taken = drop_file.Drop.lock(store.spool, name)
     except drop_file.Damaged:
         drop.refuse(store.spool, name, store.clock())
         return

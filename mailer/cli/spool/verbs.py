@@ -26,7 +26,7 @@ from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.layout import Place, Spot, is_scheduled
 from mailer.spool.locked import Busy, Gone, Unsafe
-from mailer.spool.run.operate import Begun, Operator, Refused, finish_together
+from mailer.spool.run.operate import Begun, Operator, Refused, complete_together
 from mailer.spool.scan import QUEUE
 from mailer.spool.state import provider_state
 from mailer.spool.view.inspect import recipients_of
@@ -242,7 +242,7 @@ def _do(
     """Begin the operation on each message, make all of them durable together, and yield each result."""
     whom = [recipients_of(context.spool, spot) for spot in spots]
     begun = [_begin(verb, context, spot, named=named) for spot in spots]
-    finished = iter(finish_together(context.spool, [one for one in begun if isinstance(one, Begun)]))
+    finished = iter(complete_together(context.spool, [one for one in begun if isinstance(one, Begun)]))
     for spot, to, one in zip(spots, whom, begun, strict=True):
         error = next(finished) if isinstance(one, Begun) else None
         if isinstance(one, tuple):

@@ -66,7 +66,7 @@ class Waiting:
         self._left = list(inherited)
         self._names = frozenset(names)
 
-    def take(self, name: str, addresses: Sequence[Address], *, unix: bool) -> list[socket.socket]:
+    def pop(self, name: str, addresses: Sequence[Address], *, unix: bool) -> list[socket.socket]:
         """Claim and return the sockets that have the name or one of the addresses of a listener.
 
         With `unix` it claims only Unix sockets, else only others: the kernel knows no user of a TCP client.

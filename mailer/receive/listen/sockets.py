@@ -94,7 +94,7 @@ async def bind(context: ReceiverContext, inherited: Sequence[Inherited] = ()) ->
         if endpoint is primary and settings.local_only and not all(is_local(host) for host, _ in addresses):
             # The switch overrides the address, as in the Go relay.
             addresses = [("127.0.0.1", settings.port)]
-        given = waiting.take(endpoint.name, addresses, unix=bool(endpoint.path))
+        given = waiting.pop(endpoint.name, addresses, unix=bool(endpoint.path))
         places.append(_Place(endpoint, addresses, given))
     waiting.refuse_rest([_written(address) for each in places for address in each.addresses])
     for each in places:

@@ -71,7 +71,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Whether to close once the running command has returned; no further command is served."""
         self.ended = self.loop.create_future()
         """Done when the session has ended and an unfinished message has been dropped."""
-        self._takes: Callable[[], bool] = self._take_command
+        self._takes: Callable[[], bool] = self._serve_command
         """Consumes the input at present, see `read_by`."""
         self._holds = 1
         """How many holds are in force. The first lasts until `connection_made`."""
@@ -131,7 +131,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.data_received(_READ_BUFFER[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
-        self.input.feed(data)
+        self.input.append(data)
         self.go_on()
         if self._holds or not self._writable:
             self.input.restrain()
@@ -255,7 +255,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self._fail(error)
             self.go_on()
             return
-        if self._takes == self._take_command:
+        if self._takes == self._serve_command:
             self.set_timeout(self.settings.idle_timeout)
         self.release()
 
@@ -266,7 +266,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             takes: takes what it can use from `input`, and returns whether to call it again immediately; False
                 means that it needs more input.
         """
-        self._takes = takes or self._take_command
+        self._takes = takes or self._serve_command
         if takes is None:
             self.set_timeout(self.settings.idle_timeout)
 
@@ -292,11 +292,11 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Return the next line with its line end.
 
         Raises:
-            LineTooLong, EndlessLine: as `Input.take_line`.
+            LineTooLong, EndlessLine: as `Input.read_line`.
             PeerGone: the client has sent no whole line, and will send no more.
             Stopping: there is no whole line yet, and the server is stopping.
         """
-        while (line := self.input.take_line()) is None:
+        while (line := self.input.read_line()) is None:
             await self.flush()
             if self._stopping:
                 raise Stopping
@@ -421,7 +421,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def _serve_input(self) -> None:
         most = _MAX_UNSENT if self._trusted else _MAX_UNSENT_BEFORE_LOGIN
         while not (self._holds or self.closing) and self._writable:
-            if self._stopping and self._takes == self._take_command:
+            if self._stopping and self._takes == self._serve_command:
                 raise Stopping
             if not self._takes():
                 self._write()
@@ -433,9 +433,9 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             if len(self._unsent) > most:
                 self._write()
 
-    def _take_command(self) -> bool:
+    def _serve_command(self) -> bool:
         try:
-            line = self.input.take_line()
+            line = self.input.read_line()
         except LineTooLong:
             self.say(replies.LINE_TOO_LONG)
         else:
@@ -445,7 +445,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.serve(line)
         # False would write the replies and read on. Not while a command holds the session: after the 220 to
         # STARTTLS nothing may be read before the handshake. A new reader (`read_by`) may need no more input.
-        return self.input.pending or self._holds > 0 or self.closing or self._takes != self._take_command
+        return self.input.pending or self._holds > 0 or self.closing or self._takes != self._serve_command
 
     def _fail(self, error: BaseException) -> None:
         """End the session because of an error, and cancel all holds."""

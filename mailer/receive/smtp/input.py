@@ -42,7 +42,7 @@ class Input:
         """Set the transport to pause when too much is unread."""
         self._transport = transport
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         self._buffer += data
 
     def end(self) -> None:
@@ -79,7 +79,7 @@ class Input:
         if self.paused:
             self._go_on_reading()
 
-    def take(self, most: int | None = None) -> bytes:
+    def read(self, most: int | None = None) -> bytes:
         """Return the buffered octets, at most `most` of them."""
         data = bytes(self._buffer[:most])
         del self._buffer[:most]
@@ -87,7 +87,7 @@ class Input:
             self._resume()
         return data
 
-    def take_line(self) -> bytes | None:
+    def read_line(self) -> bytes | None:
         """Return the next line with its line end, or None if no whole line is buffered.
 
         A line ends with LF; the caller checks for the CR before it.

@@ -91,7 +91,7 @@ class Intake:
             )
             return replies.not_stored(error)
         self._submission = submission
-        self._counted = context.rates.take(user, sender) if context.rates else 0.0
+        self._counted = context.rates.charge(user, sender) if context.rates else 0.0
         self._deadline = self._connection.loop.time() + context.settings.data_timeout
         return None
 
@@ -100,9 +100,9 @@ class Intake:
         settings = self._context.settings
         self._reader = DataReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
         self._await_more()
-        self._connection.read_by(self._take_data)
+        self._connection.read_by(self._receive_data)
 
-    def _take_data(self) -> bool:
+    def _receive_data(self) -> bool:
         connection, reader, upload = self._connection, self._reader, self.taken
         assert isinstance(reader, DataReader)
         assert upload is not None
@@ -111,7 +111,7 @@ class Intake:
                 return False
             # After an error of the disk or a refused header, reading goes on: a client listens for a reply
             # only after its dot.
-            if self._feed(connection.input.take()):
+            if self._append(connection.input.read()):
                 return True
         if not reader.done:
             self._await_more()
@@ -119,7 +119,7 @@ class Intake:
             if reader.rest:
                 upload.received -= len(reader.rest)
                 connection.input.unread(reader.rest)
-            self._finish()
+            self._commit()
         return True
 
     def read_chunk(self, chunk: Chunk) -> None:
@@ -133,22 +133,22 @@ class Intake:
             self._reader = ChunkReader(max_size=settings.max_message_size, long_lines=settings.long_lines)
         self._chunk, self._left = chunk, chunk.size
         self._await_more()
-        self._connection.read_by(self._take_chunk)
+        self._connection.read_by(self._receive_chunk)
 
-    def _take_chunk(self) -> bool:
+    def _receive_chunk(self) -> bool:
         reader, upload = self._reader, self.taken
         assert isinstance(reader, ChunkReader)
         assert upload is not None
         if self._left:
             if not self._connection.input.pending:
                 return False
-            data = self._connection.input.take(self._left)
+            data = self._connection.input.read(self._left)
             self._left -= len(data)
-            if not self._feed(data):
+            if not self._append(data):
                 self._await_more()
         elif self._chunk.last:
-            upload.take(reader.feed(b"", last=True))
-            self._finish()
+            upload.append(reader.feed(b"", last=True))
+            self._commit()
         else:
             self._connection.read_by(None)
             if reader.fault is not None:
@@ -162,14 +162,14 @@ class Intake:
         self._left, self._answer = octets, refusal
         self._deadline = self._connection.loop.time() + self._context.settings.data_timeout
         self._await_more()
-        self._connection.read_by(self._take_nothing)
+        self._connection.read_by(self._discard_input)
 
-    def _take_nothing(self) -> bool:
+    def _discard_input(self) -> bool:
         if not self._left:
             return self._reply()
         if not self._connection.input.pending:
             return False
-        self._left -= len(self._connection.input.take(self._left))
+        self._left -= len(self._connection.input.read(self._left))
         self._await_more()
         return True
 
@@ -180,13 +180,13 @@ class Intake:
             upload.discard()
             self._give_back()
 
-    def _feed(self, data: bytes) -> bool:
+    def _append(self, data: bytes) -> bool:
         """Pass a piece to the reader and the upload; return whether the buffer must be written first."""
         reader, upload = self._reader, self.taken
         assert reader is not None
         assert upload is not None
         upload.came(data)
-        gathered = upload.take(reader.feed(data))
+        gathered = upload.append(reader.feed(data))
         if gathered:
             self._connection.pause_timeout()
             self._connection.wait_for(self._write(upload))
@@ -204,7 +204,7 @@ class Intake:
         left = self._deadline - self._connection.loop.time()
         self._connection.set_timeout(max(0.001, min(left, self._context.settings.stall_timeout)))
 
-    def _finish(self) -> None:
+    def _commit(self) -> None:
         reader, upload = self._reader, self.taken
         assert reader is not None
         assert upload is not None
@@ -212,7 +212,7 @@ class Intake:
         self._connection.pause_timeout()
         self._connection.read_by(self._reply)
         self._connection.hold()
-        slow = upload.finish(reader.fault, encode=reader.must_be_encoded, answer=self._answered)
+        slow = upload.commit(reader.fault, encode=reader.must_be_encoded, answer=self._answered)
         if slow is not None:
             self._connection.wait_for(slow)
 
@@ -244,4 +244,4 @@ class Intake:
     def _give_back(self) -> None:
         submission, self._submission = self._submission, None
         if submission is not None and self._context.rates is not None:
-            self._context.rates.give_back(submission.origin.user, submission.envelope.sender, self._counted)
+            self._context.rates.refund(submission.origin.user, submission.envelope.sender, self._counted)

@@ -121,13 +121,13 @@ class RateLimiter:
         waits = [each for key, rate in self._limits(user, sender) for each in self._waits(key, rate, now)]
         return max(waits, key=lambda each: each.seconds, default=None)
 
-    def take(self, user: str, sender: str) -> float:
+    def charge(self, user: str, sender: str) -> float:
         """Count a message that begins to arrive, if `full` is None; return the time for `give_back`."""
         at = self._clock()
         self._count(user, sender, at)
         return at
 
-    def give_back(self, user: str, sender: str, at: float) -> None:
+    def refund(self, user: str, sender: str, at: float) -> None:
         """Undo the count of a message that was not accepted; `at` is the result of `take`."""
         for key, _ in self._limits(user, sender):
             times = self._times.get(key)

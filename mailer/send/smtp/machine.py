@@ -259,7 +259,7 @@ class Dialogue:
         if reply.code == 421 and phase not in {Phase.DOT, Phase.QUIT}:
             if phase not in _COMMANDS or not self._awaited:
                 return self._break(str(reply), reply)
-            self._verdicts.take(phase, reply)
+            self._verdicts.add(phase, reply)
             refused = self._verdicts.final if phase is not Phase.RCPT else self._verdicts.refused
             return replace(self._break(str(reply), reply), refused=refused)
         if self.state is State.BODY and reply.code >= 400:
@@ -293,7 +293,7 @@ class Dialogue:
 
     def _progress(self, phase: Phase, reply: Reply, target: State) -> Event | None:
         """Handle a reply within a transaction."""
-        self._verdicts.take(phase, reply)
+        self._verdicts.add(phase, reply)
         if phase is Phase.DATA and target is State.BODY:
             return self._granted()
         if phase in {Phase.DATA, Phase.DOT}:
@@ -327,7 +327,7 @@ class Dialogue:
         further data for the message or for commands, so the session is over.
         """
         self.answered += 1
-        self._verdicts.take(Phase.DOT, reply)
+        self._verdicts.add(Phase.DOT, reply)
         return self._settle(State.OVER)
 
     def _settle(self, state: State) -> Settled:

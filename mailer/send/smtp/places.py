@@ -45,9 +45,9 @@ class Places:
 
         Raises:
             Resting: no slot became free; no connection was tried.
-            OSError: as `Slots.take`.
+            OSError: as `Slots.acquire`.
         """
-        slot = None if slots.wanted() else slots.take()
+        slot = None if slots.wanted() else slots.acquire()
         if slot is None:
             with slots.waiting():
                 slot = await self._wait(slots, hop)
@@ -64,7 +64,7 @@ class Places:
     async def _wait(self, slots: "Slots", hop: str) -> "Slot":
         began = self._now()
         while True:
-            if slot := slots.take():
+            if slot := slots.acquire():
                 return slot
             # While other deliveries of this run get slots, the hop is only busy: the time starts again.
             if self._now() - max(began, self._taken.get(slots, began)) >= self._patience:

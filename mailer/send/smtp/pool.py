@@ -163,7 +163,7 @@ class _Line:
         else:
             self._vacate()
 
-    def take_at_once(self) -> Session | None:
+    def acquire_idle(self) -> Session | None:
         """Return an idle session and take a place for it, without waiting; None if that is not possible."""
         if not self._idle or not self._vacancies or self._slowed_at > -math.inf:
             return None
@@ -202,7 +202,7 @@ class _Line:
             return False
         return monotonic() - self._opening[0] > HANGING
 
-    async def take(self, since: float) -> tuple[Session, bool]:
+    async def acquire(self, since: float) -> tuple[Session, bool]:
         """Return a session, and whether it has been used before; a used one may be dead by now.
 
         Args:
@@ -333,7 +333,7 @@ class Lease:
     async def __aenter__(self) -> Self:
         self._line = line = self._pool.line(self._hop)
         line.users += 1
-        if not self._hop.per_minute and (session := line.take_at_once()):
+        if not self._hop.per_minute and (session := line.acquire_idle()):
             self._session, self._served = session, True
             return self
         since = monotonic()
@@ -343,7 +343,7 @@ class Lease:
                 # Wait before opening the session: many servers close one that is idle for a while.
                 if self._hop.per_minute:
                     await self._pool.turn(self._hop)
-                self._session, self._served = await self._line.take(since)
+                self._session, self._served = await self._line.acquire(since)
             except BaseException:
                 self._line.leave_place()
                 raise

@@ -35,7 +35,7 @@ class Verdicts:
         self._mail: Verdict | None = None
         self._last: Verdict | None = None
 
-    def take(self, phase: Phase, reply: Reply) -> None:
+    def add(self, phase: Phase, reply: Reply) -> None:
         self._last = Verdict(phase, reply)
         if phase is Phase.MAIL and not reply.positive:
             self._mail = self._last

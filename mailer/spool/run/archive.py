@@ -41,7 +41,7 @@ def prune(spool: Spool, now: float, max_age: float, on_skip: Report = lambda _sp
 
 def _delete(spool: Spool, spot: Spot, on_skip: Report) -> bool:
     try:
-        with LockedMessage.take(spool, spot) as locked:
+        with LockedMessage.lock(spool, spot) as locked:
             locked.move(Move.PRUNE)
     except Missed:
         return False

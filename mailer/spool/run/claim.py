@@ -18,7 +18,7 @@ from mailer.spool.journal import Event, Kind, decode, fold, last_kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.locked import LockedMessage, Missed, Unsafe, quarantine
 from mailer.spool.names import is_met_earlier
-from mailer.spool.run.notice import finish
+from mailer.spool.run.notice import complete
 from mailer.spool.transitions import Move, target
 from mailer.spool.view.inspect import View
 
@@ -102,7 +102,7 @@ class Claims:
         self._given_back: set[str] = set()
         """Messages that were given back although their journal could not take the line."""
 
-    def take(self, name: str) -> Claim | None:
+    def claim(self, name: str) -> Claim | None:
         """Claim a message from `new/`; None if it cannot be taken, or must not be sent.
 
         Raises:
@@ -233,7 +233,7 @@ class Claims:
 
     def _lock(self, spot: Spot) -> LockedMessage | None:
         try:
-            locked = LockedMessage.take(self._spool, spot)
+            locked = LockedMessage.lock(self._spool, spot)
         except Missed:
             return None
         except Unsafe as unsafe:
@@ -271,7 +271,7 @@ class Claims:
             entry = locked.read(boot=self._boot)
             if entry.state.notices:
                 # First, because the notification to the sender is intact even if this message is damaged.
-                finish(locked, entry.state, recovered=recovered)
+                complete(locked, entry.state, recovered=recovered)
             locked.check(entry)
             if entry.state.accepted and entry.state.accepted.once:
                 idempotency.confirm(locked, entry.state.accepted.once)

@@ -84,7 +84,7 @@ class Sent:
         """Do nothing: the line remains, and the next claim of the parent finishes it."""
 
 
-def finish(parent: LockedMessage, state: State, *, recovered: bool) -> None:
+def complete(parent: LockedMessage, state: State, *, recovered: bool) -> None:
     """Queue the notifications that a journal names and that a dead runner left in `tmp/`.
 
     Args:
@@ -120,7 +120,7 @@ def _exists(spool: Spool, spot: Spot) -> bool:
 def _enter(spool: Spool, name: str, moved: contextlib.ExitStack) -> LockedMessage | None:
     """Move a notification to `new/`; its lock is held until the stack is left."""
     try:
-        locked = moved.enter_context(LockedMessage.take(spool, Spot(Place.TMP, name)))
+        locked = moved.enter_context(LockedMessage.lock(spool, Spot(Place.TMP, name)))
         locked.move(Move.COMMIT)
     except (Gone, Unsafe):
         return None  # It is not a spool file, so it is not a notification, whatever its name.

@@ -34,19 +34,19 @@ class Begun:
     locked: LockedMessage
     change: Change
 
-    def finish(self) -> None:
+    def complete(self) -> None:
         """Make it durable. After an OSError the message is in one of two places, and its journal decides."""
         with self.locked:
             make_durable(self.locked.spool, self.change)
 
 
-def finish_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
+def complete_together(spool: Spool, begun: Sequence[Begun]) -> list[OSError | None]:
     """Finish the actions on many messages with few syncs; return the error of each, or None.
 
     The messages must be few enough that all their files can be open.
     """
     if len(begun) <= _FEW:
-        return [_trouble(each.finish) for each in begun]
+        return [_trouble(each.complete) for each in begun]
     if sync_filesystem(spool.root):
         for each in begun:
             each.locked.is_synced = True
@@ -73,7 +73,7 @@ def _trouble(step: Callable[[], None]) -> OSError | None:
 @contextmanager
 def _begun(spool: Spool, spot: Spot) -> Iterator[LockedMessage]:
     """Take a message's lock, and give it up if the block fails."""
-    locked = LockedMessage.take(spool, spot)
+    locked = LockedMessage.lock(spool, spot)
     try:
         yield locked
     except BaseException:
@@ -96,7 +96,7 @@ class Operator:
             Refused: it is quarantined.
             Missed, Unsafe, Corrupt, OSError: it could not be locked, read or moved; it is where it was.
         """
-        self.retrying(spot, now).finish()
+        self.retrying(spot, now).complete()
 
     def hasten(self, spot: Spot, now: float) -> None:
         """Try a message's open recipients at the next run; if there are none, do as `retry`.
@@ -104,7 +104,7 @@ class Operator:
         This is for many messages together. An operator who wants waiting mail tried does not mean recipients
         that were refused in the meantime: their sender has been notified. Raises as `retry`.
         """
-        self.hastening(spot, now).finish()
+        self.hastening(spot, now).complete()
 
     def retrying(self, spot: Spot, now: float) -> "Begun":
         """Record a `retry`, for the caller to finish; this and the following methods raise as `retry`."""
@@ -126,7 +126,7 @@ class Operator:
 
     def hold(self, spot: Spot, now: float, reason: str = "") -> None:
         """Keep a message from being sent until it is released or retried; raises as `retry`."""
-        self.holding(spot, now, reason).finish()
+        self.holding(spot, now, reason).complete()
 
     def holding(self, spot: Spot, now: float, reason: str = "") -> "Begun":
         """Record a `hold`, for the caller to finish."""
@@ -138,7 +138,7 @@ class Operator:
 
     def release(self, spot: Spot, now: float) -> None:
         """Release a held message, which continues as before; raises as `retry`."""
-        self.releasing(spot, now).finish()
+        self.releasing(spot, now).complete()
 
     def releasing(self, spot: Spot, now: float) -> "Begun":
         """Record a `release`, for the caller to finish."""
@@ -157,7 +157,7 @@ class Operator:
         """
         begun = self.removing(spot)
         if begun:
-            begun.finish()
+            begun.complete()
 
     def removing(self, spot: Spot) -> "Begun | None":
         """Prepare to `remove`, for the caller to finish; None if it was no file, and is removed already."""

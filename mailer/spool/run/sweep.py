@@ -102,7 +102,7 @@ def clean_tmp(spool: Spool, now: float | None, on_skip: Report = lambda _spot, _
     for name in names(spool, Place.TMP.value):
         spot = Spot(Place.TMP, name)
         try:
-            with LockedMessage.take(spool, spot) as locked:
+            with LockedMessage.lock(spool, spot) as locked:
                 state = os.fstat(locked.fd)
                 # A second name shows that it was accepted: a power cut restored this one, or its runner died.
                 # A name in a scratch directory does not count, since every file is made there.

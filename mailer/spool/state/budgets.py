@@ -148,7 +148,9 @@ class BudgetFile:
             return any(_is_dead(directory, name) for name in use.held)
         return False
 
-    def take(self, holder: str, want: int, used: Sequence[tuple[float, int]], left: int) -> tuple[int, Room]:
+    def reserve(
+        self, holder: str, want: int, used: Sequence[tuple[float, int]], left: int
+    ) -> tuple[int, Room]:
         """Reserve up to `want`, durably, and record what was used.
 
         Args:

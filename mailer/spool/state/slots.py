@@ -58,7 +58,7 @@ class Slots:
                 return file.readline(20).decode("ascii", "replace").strip()
         return ""
 
-    def take(self) -> Slot | None:
+    def acquire(self) -> Slot | None:
         """Take a free slot; None if there is none; raises OSError."""
         with self._spool.directory(STATE) as directory:
             for number in range(self._most):
