@@ -5,7 +5,7 @@
  * In all other cases it runs the Python program, with the same arguments, environment and standard input:
  * other options, messages without From, quotes or comments in addresses, Resent- fields, bare CRs, no
  * receiver. So this file implements a rule only for input with a single interpretation; in doubt a function
- * returns PYTHON. tests/test_sendmail_front.py compares the two programs.
+ * returns PYTHON. tests/sendmail/test_sendmail_front.py compares the two programs.
  *
  * It runs with its caller's privileges and needs no others. Never make it set-user-ID, because it trusts the
  * environment. Memory is not freed, because the process ends after one message.

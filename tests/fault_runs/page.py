@@ -20,7 +20,7 @@ from fault_runs import record
 PAGE = Path(__file__).with_name("RESULTS.md")
 _HEAD = """# Long runs of real faults: what was run
 
-`scripts/faults page` writes this page from `tests/lab/runs.json`, which the runs write; `tests/test_call_faults.py` fails
+`scripts/faults page` writes this page from `tests/lab/runs.json`, which the runs write; `tests/end_to_end/test_call_faults.py` fails
 when it is another. The simulator's figures are in `tests/lab/RESULTS.md`.
 
 **The promise**: what was acknowledged is delivered, bounced with one notification, or stands in the spool; nobody gets it

@@ -19,7 +19,7 @@ VERSION = 3
 
 _HEAD = """# The fault lab: what was run
 
-`scripts/lab --results` writes this page; `tests/test_lab.py` fails when the simulator is another version than the one
+`scripts/lab --results` writes this page; `tests/house/test_lab.py` fails when the simulator is another version than the one
 that was run, or when a seeded defect was added or changed since. `README.md` beside it says what the simulator is,
 and what it does not show.
 

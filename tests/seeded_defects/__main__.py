@@ -111,7 +111,8 @@ _HEAD = """# Seeded defects
 Each defect was put into a copy of the product by itself, and the tests that `catalogue.py` names were run
 on that copy until one failed: `scripts/defects`. The time is until that failure, on a machine that did
 other work as well; date and commit are those of the run. What this does not show: that defects of other
-kinds would be caught. `tests/test_seeded_defects.py` fails when a defect was added or changed after its run.
+kinds would be caught. `tests/house/test_seeded_defects.py` fails when a defect was added or changed after its
+run.
 
 | defect | what it does to mail | caught by | after | run | of |
 | --- | --- | --- | --- | --- | --- |

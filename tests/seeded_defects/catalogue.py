@@ -46,7 +46,7 @@ DEFECTS = (
         "spool/incoming.py",
         "    def sync(self) -> None:\n        os.fsync(self._fd)",
         "    def sync(self) -> None:\n        pass",
-        ("test_spool_durable.py", "test_spool_committer.py"),
+        ("spool/test_spool_durable.py", "spool/test_spool_committer.py"),
     ),
     Defect(
         "destination-not-synced",
@@ -54,7 +54,7 @@ DEFECTS = (
         "spool/committer.py",
         "                self._spool.sync_directory(name)\n            except OSError as error:",
         "                pass\n            except OSError as error:",
-        ("test_spool_committer.py", "test_spool_durable.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_durable.py"),
     ),
     Defect(
         "source-not-synced",
@@ -62,7 +62,7 @@ DEFECTS = (
         "spool/committer.py",
         "return results | self._sync_each(sources)",
         "return results",
-        ("test_spool_committer.py", "test_spool_durable.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_durable.py"),
     ),
     Defect(
         "removal-not-synced",
@@ -72,7 +72,7 @@ DEFECTS = (
         "                self._spool.sync_directory(name)",
         "            del self._removals[name]\n            self._announced.discard(name)\n            try:\n"
         "                pass",
-        ("test_spool_committer.py", "test_spool_durable.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_durable.py"),
     ),
     Defect(
         "claim-not-left-behind",
@@ -80,7 +80,7 @@ DEFECTS = (
         "spool/changes.py",
         "return (Place.CUR.value, Place.NEW.value)",
         "return (Place.CUR.value,)",
-        ("test_spool_committer.py", "test_spool_durable.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_durable.py"),
     ),
     Defect(
         "rename-before-sync",
@@ -94,7 +94,7 @@ DEFECTS = (
         "            if change not in results and (trouble := _trouble(change.move)):\n"
         "                results[change] = trouble\n        for change, _ in group:\n"
         "            if trouble := _trouble(change.sync):\n                results[change] = trouble\n",
-        ("test_spool_committer.py", "test_spool_durable.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_durable.py"),
     ),
     Defect(
         "sweep-not-synced",
@@ -102,7 +102,7 @@ DEFECTS = (
         "spool/run/sweep.py",
         "                spool.sync_directory(Place.NEW)\n                for locked in moved.values():",
         "                for locked in moved.values():",
-        ("test_spool_sweep.py",),
+        ("spool/test_spool_sweep.py",),
     ),
     Defect(
         "swept-bucket-not-synced",
@@ -110,7 +110,7 @@ DEFECTS = (
         "spool/run/sweep.py",
         "                spool.sync_directory(spots[0].directory)\n",
         "                pass\n",
-        ("test_spool_sweep.py",),
+        ("spool/test_spool_sweep.py",),
     ),
     Defect(
         "state-not-synced",
@@ -118,7 +118,7 @@ DEFECTS = (
         "spool/state/small_files.py",
         "                os.fsync(fd)\n",
         "",
-        ("test_spool_durable.py", "test_clock_guard.py"),
+        ("spool/test_spool_durable.py", "spool/test_clock_guard.py"),
     ),
     Defect(
         "failed-sync-forgotten",
@@ -126,7 +126,7 @@ DEFECTS = (
         "spool/locked.py",
         "            self.lost = error\n            raise",
         "            raise",
-        ("test_spool_claim.py::test_after_a_sync_that_failed_no_later_one_is_believed",),
+        ("spool/test_spool_claim.py::test_after_a_sync_that_failed_no_later_one_is_believed",),
     ),
     Defect(
         "failed-sync-tried-again",
@@ -134,7 +134,7 @@ DEFECTS = (
         "send/journals.py",
         "            if self._locked.lost is None:\n",
         "            if True:\n",
-        ("test_spool_renaming.py::test_a_journal_in_hand_whose_sync_failed_is_not_synced_again",),
+        ("spool/test_spool_renaming.py::test_a_journal_in_hand_whose_sync_failed_is_not_synced_again",),
     ),
     Defect(
         "torn-rename",
@@ -142,7 +142,7 @@ DEFECTS = (
         "spool/renaming.py",
         "    if not spool.renames_are_whole:",
         "    if False:",
-        ("test_spool_renaming.py",),
+        ("spool/test_spool_renaming.py",),
     ),
     Defect(
         "sync-error-of-another-process",
@@ -150,7 +150,7 @@ DEFECTS = (
         "spool/layout.py",
         "            check_takes_changes(directory)",
         "            pass",
-        ("test_sync_errors.py",),
+        ("spool/test_sync_errors.py",),
     ),
     # Who owns a message.
     Defect(
@@ -159,7 +159,7 @@ DEFECTS = (
         "spool/locked.py",
         "    if not lock(fd):\n        raise Busy(spot.path)\n",
         "    lock(fd)\n",
-        ("test_spool_claim.py", "test_spool_many.py"),
+        ("spool/test_spool_claim.py", "spool/test_spool_many.py"),
     ),
     Defect(
         "no-look-after-the-lock",
@@ -168,7 +168,7 @@ DEFECTS = (
         "    if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) or opened.st_nlink == 0:\n"
         "        raise Gone(spot.path)\n",
         "",
-        ("test_spool_claim.py", "test_spool_intruders.py"),
+        ("spool/test_spool_claim.py", "spool/test_spool_intruders.py"),
     ),
     Defect(
         "others-files",
@@ -176,7 +176,7 @@ DEFECTS = (
         "spool/locked.py",
         "    if opened.st_uid != os.geteuid():",
         "    if False:",
-        ("test_spool_intruders.py", "test_spool_claim.py"),
+        ("spool/test_spool_intruders.py", "spool/test_spool_claim.py"),
     ),
     Defect(
         "symlinks-followed",
@@ -184,7 +184,7 @@ DEFECTS = (
         "spool/locked.py",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC",
         "_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC",
-        ("test_spool_intruders.py", "test_spool_claim.py"),
+        ("spool/test_spool_intruders.py", "spool/test_spool_claim.py"),
     ),
     Defect(
         "rename-replaces",
@@ -192,7 +192,7 @@ DEFECTS = (
         "spool/syscalls.py",
         "_RENAME_NOREPLACE = 1",
         "_RENAME_NOREPLACE = 0",
-        ("test_spool_renaming.py",),
+        ("spool/test_spool_renaming.py",),
     ),
     Defect(
         "digest-not-compared",
@@ -200,7 +200,7 @@ DEFECTS = (
         "spool/entry.py",
         "    if entry.state.accepted is None or digest.hexdigest() != entry.state.accepted.sha256:",
         "    if entry.state.accepted is None:",
-        ("test_spool_damage.py", "test_spool_claim.py"),
+        ("spool/test_spool_damage.py", "spool/test_spool_claim.py"),
     ),
     # What the journal says.
     Defect(
@@ -209,7 +209,7 @@ DEFECTS = (
         "spool/journal.py",
         "if (known := standings.get(address)) and known.status is not Status.SENT:",
         "if known := standings.get(address):",
-        ("test_spool_journal.py",),
+        ("spool/test_spool_journal.py",),
     ),
     Defect(
         "torn-line-joined",
@@ -217,7 +217,7 @@ DEFECTS = (
         "spool/locked.py",
         "        if self._torn:\n            lines",
         "        if False:\n            lines",
-        ("test_spool_claim.py", "test_spool_crash.py"),
+        ("spool/test_spool_claim.py", "spool/test_spool_crash.py"),
     ),
     Defect(
         "committing-not-written",
@@ -225,7 +225,7 @@ DEFECTS = (
         "send/record.py",
         "        self._append([event], of_promise=own)\n        self.handed_over",
         "        self.claim.locked.give_back(own)\n        self.handed_over",
-        ("test_send_crash.py", "test_send_uncertain.py"),
+        ("send/test_send_crash.py", "send/test_send_uncertain.py"),
     ),
     Defect(
         "no-room-for-the-outcome",
@@ -233,7 +233,7 @@ DEFECTS = (
         "send/record.py",
         "        self.claim.locked.reserve(own + sum(promised.values()))\n",
         "        self.claim.locked._promised += own + sum(promised.values())\n",
-        ("test_send_disk.py",),
+        ("send/test_send_disk.py",),
     ),
     Defect(
         "deaths-not-recorded",
@@ -241,7 +241,7 @@ DEFECTS = (
         "spool/run/claim.py",
         "                self._append(locked, Kind.RECOVERED)\n",
         "",
-        ("test_spool_claim.py",),
+        ("spool/test_spool_claim.py",),
     ),
     Defect(
         "poison-never-held",
@@ -249,7 +249,7 @@ DEFECTS = (
         "send/worker.py",
         "        if claim.poison:",
         "        if False:",
-        ("test_send_crash.py::test_a_message_that_kills_its_runners_is_tried_alone_and_then_held",),
+        ("send/test_send_crash.py::test_a_message_that_kills_its_runners_is_tried_alone_and_then_held",),
     ),
     # When mail is tried again, and given up.
     Defect(
@@ -258,7 +258,7 @@ DEFECTS = (
         "spool/due.py",
         "not now < due <= last)",
         "due <= now)",
-        ("test_spool_sweep.py",),
+        ("spool/test_spool_sweep.py",),
     ),
     Defect(
         "early-retry",
@@ -266,7 +266,7 @@ DEFECTS = (
         "spool/layout.py",
         "    return math.ceil(due / 60) * 60",
         "    return math.floor(due / 60) * 60",
-        ("test_spool_sweep.py", "test_spool_layout.py", "test_send_retry.py"),
+        ("spool/test_spool_sweep.py", "spool/test_spool_layout.py", "send/test_send_retry.py"),
     ),
     Defect(
         "clock-believed",
@@ -274,7 +274,7 @@ DEFECTS = (
         "spool/state/clock_guard.py",
         "        return moved if abs(moved) > _EVEN else 0.0",
         "        return 0.0",
-        ("test_clock_guard.py",),
+        ("spool/test_clock_guard.py",),
     ),
     Defect(
         "awaited-notification-removed",
@@ -282,7 +282,7 @@ DEFECTS = (
         "spool/run/sweep.py",
         " or is_awaited(spool, locked)):",
         "):",
-        ("test_spool_notice.py", "test_spool_sweep.py"),
+        ("spool/test_spool_notice.py", "spool/test_spool_sweep.py"),
     ),
     Defect(
         "notification-before-the-line",
@@ -292,7 +292,7 @@ DEFECTS = (
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
         "        self._notification.move_whole()\n\n"
         "    def directories(self) -> tuple[str, ...]:\n        return (Place.TMP.value,)",
-        ("test_spool_notice.py", "test_send_bounce.py"),
+        ("spool/test_spool_notice.py", "send/test_send_bounce.py"),
     ),
     Defect(
         "bounce-of-a-bounce",
@@ -300,7 +300,7 @@ DEFECTS = (
         "send/dsn/owed.py",
         "        if not sender or config.bounce == BOUNCE_OFF:",
         "        if config.bounce == BOUNCE_OFF:",
-        ("test_send_dsn.py::test_nobody_is_told_of_mail_from_the_null_sender",),
+        ("send/test_send_dsn.py::test_nobody_is_told_of_mail_from_the_null_sender",),
     ),
     # What comes in.
     Defect(
@@ -309,7 +309,7 @@ DEFECTS = (
         "receive/content/data.py",
         "        if has_bare_line_end(body):\n            self.fault = Fault.BARE_LINE_END\n",
         "",
-        ("test_receive_data.py", "test_receive_smuggling.py"),
+        ("receive/test_receive_data.py", "receive/test_receive_smuggling.py"),
     ),
     Defect(
         "dots-not-unstuffed",
@@ -317,7 +317,7 @@ DEFECTS = (
         "receive/content/data.py",
         'body = body.replace(b"\\r\\n.", b"\\r\\n")',
         "pass",
-        ("test_receive_data.py",),
+        ("receive/test_receive_data.py",),
     ),
     Defect(
         "failed-commit-kept",
@@ -325,7 +325,7 @@ DEFECTS = (
         "spool/incoming.py",
         "            self.discard()\n        except OSError as error:\n            raise NotUndone",
         "            self.release()\n        except OSError as error:\n            raise NotUndone",
-        ("test_spool_committer.py", "test_spool_disk_trouble.py"),
+        ("spool/test_spool_committer.py", "spool/test_spool_disk_trouble.py"),
     ),
     Defect(
         "disk-filled-to-the-end",
@@ -333,7 +333,7 @@ DEFECTS = (
         "receive/space.py",
         "        return self._inodes_lack or self._free - size < self._min_free",
         "        return self._inodes_lack",
-        ("test_receive_server.py", "test_our_refusals.py", "test_receive_told.py"),
+        ("receive/test_receive_server.py", "cli/test_our_refusals.py", "receive/test_receive_told.py"),
     ),
     Defect(
         "limit-not-counted-at-once",
@@ -341,7 +341,7 @@ DEFECTS = (
         "receive/users/rates.py",
         "        at = self._clock()\n        self._count(user, sender, at)\n        return at",
         "        return self._clock()",
-        ("test_receive_rates.py",),
+        ("receive/test_receive_rates.py",),
     ),
     Defect(
         "from-not-checked",
@@ -349,7 +349,7 @@ DEFECTS = (
         "receive/content/header_policy.py",
         "            if not origin.may_send_as.match(address):",
         "            if False:",
-        ("test_our_refusals.py", "test_receive_dialogues.py"),
+        ("cli/test_our_refusals.py", "receive/test_receive_dialogues.py"),
     ),
     Defect(
         "acts-as-another",
@@ -357,7 +357,7 @@ DEFECTS = (
         "receive/users/auth.py",
         'Credentials(authcid, password) if authzid in {"", authcid} else None',
         "Credentials(authzid or authcid, password)",
-        ("test_receive_users.py::test_who_logs_in_with_plain_acts_for_nobody_else",),
+        ("receive/test_receive_users.py::test_who_logs_in_with_plain_acts_for_nobody_else",),
     ),
     Defect(
         "key-confirmed-late",
@@ -365,7 +365,7 @@ DEFECTS = (
         "spool/run/claim.py",
         "                idempotency.confirm(locked, entry.state.accepted.once)",
         "                pass",
-        ("test_idempotency.py",),
+        ("receive/test_idempotency.py",),
     ),
     # What goes out.
     Defect(
@@ -374,7 +374,7 @@ DEFECTS = (
         "spool/idempotency.py",
         "                self._keep_out()\n",
         "",
-        ("test_idempotency.py",),
+        ("receive/test_idempotency.py",),
     ),
     Defect(
         "dots-not-stuffed",
@@ -382,7 +382,7 @@ DEFECTS = (
         "send/smtp/body.py",
         r'stuffed = block.replace(b"\n.", b"\n..") if b"." in block else block',
         "stuffed = block",
-        ("test_send_body.py",),
+        ("send/test_send_body.py",),
     ),
     Defect(
         "block-boundary-dot",
@@ -390,7 +390,7 @@ DEFECTS = (
         "send/smtp/body.py",
         '        if self._at_line_start and block.startswith(b"."):\n            stuffed = b"." + stuffed\n',
         "",
-        ("test_send_body.py",),
+        ("send/test_send_body.py",),
     ),
     Defect(
         "certificates-not-verified",
@@ -398,7 +398,7 @@ DEFECTS = (
         "send/smtp/tls.py",
         "    if not verify:",
         "    if True:",
-        ("test_send_tls.py",),
+        ("send/test_send_tls.py",),
     ),
     Defect(
         "credentials-in-clear",
@@ -406,7 +406,7 @@ DEFECTS = (
         "send/smtp/client.py",
         "        if not self.encrypted and not (self.hop.here and self._wire.loopback):",
         "        if False:",
-        ("test_send_tls.py", "test_send_client.py", "test_send_secrets.py"),
+        ("send/test_send_tls.py", "send/test_send_client.py", "send/test_send_secrets.py"),
     ),
     Defect(
         "bytes-before-tls",
@@ -414,7 +414,7 @@ DEFECTS = (
         "send/smtp/client.py",
         "        self._check()  # a byte more than the 220, in clear, is an attack (RFC 3207 4.2)\n",
         "",
-        ("test_send_tls.py", "test_send_client.py"),
+        ("send/test_send_tls.py", "send/test_send_client.py"),
     ),
     Defect(
         "one-mail-closes-a-provider",
@@ -422,7 +422,7 @@ DEFECTS = (
         "send/routes/breaker.py",
         "    mail = ailment.mail\n    if mail is None or ailment.kind is Kind.ALIKE:\n        return True\n",
         "    return True\n",
-        ("test_send_reply_laws.py", "test_send_providers.py"),
+        ("send/test_send_reply_laws.py", "send/test_send_providers.py"),
     ),
     Defect(
         "breaker-never-opens",
@@ -430,7 +430,7 @@ DEFECTS = (
         "send/routes/breaker.py",
         "        case Health.CLOSED if not _opens(heard, ailment):",
         "        case Health.CLOSED:",
-        ("test_send_providers.py",),
+        ("send/test_send_providers.py",),
     ),
     # Who may look, and act.
     Defect(
@@ -439,7 +439,7 @@ DEFECTS = (
         "receive/web/access.py",
         "    if not _names_us(hosts[0], asked, settings):",
         "    if False:",
-        ("test_submit_http.py::test_a_page_in_a_browser_cannot_submit_even_with_a_token",),
+        ("receive/test_submit_http.py::test_a_page_in_a_browser_cannot_submit_even_with_a_token",),
     ),
     Defect(
         "values-end-lines",
@@ -447,7 +447,7 @@ DEFECTS = (
         "receive/web/compose.py",
         '    if any(unicodedata.category(each) in {"Cc", "Zl", "Zp", "Cs"} for each in text):',
         "    if False:",
-        ("test_submit_http.py::test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason",),
+        ("receive/test_submit_http.py::test_json_that_is_no_mail_is_refused_with_the_place_and_the_reason",),
     ),
     Defect(
         "taken-before-it-is-durable",
@@ -455,7 +455,7 @@ DEFECTS = (
         "receive/dialogue.py",
         "        return await self._expect_positive()\n\n    async def _chunk",
         '        return Reply(250, ("2.0.0 Ok: queued as " + "0" * 26,))\n\n    async def _chunk',
-        ("test_submit_http_programs.py",),
+        ("receive/test_submit_http_programs.py",),
     ),
     Defect(
         "any-host-name",
@@ -463,7 +463,7 @@ DEFECTS = (
         "monitor/guard.py",
         "    if not _names_us(hosts[0]):",
         "    if False:",
-        ("test_monitor_guard.py", "test_monitor_admin.py"),
+        ("monitor/test_monitor_guard.py", "monitor/test_monitor_admin.py"),
     ),
     Defect(
         "empty-token",
@@ -471,7 +471,7 @@ DEFECTS = (
         "config/secrets.py",
         "return hmac.compare_digest(mine, theirs) and not self.empty",
         "return hmac.compare_digest(mine, theirs)",
-        ("test_config_secrets.py", "test_monitor_token.py", "test_monitor_admin.py"),
+        ("config/test_config_secrets.py", "monitor/test_monitor_token.py", "monitor/test_monitor_admin.py"),
     ),
     Defect(
         "content-shown-unasked",
@@ -479,7 +479,7 @@ DEFECTS = (
         "monitor/page/content.py",
         "        if not context.config.show_content:\n",
         "        if False:\n",
-        ("test_monitor_content.py",),
+        ("monitor/test_monitor_content.py",),
     ),
     Defect(
         "html-mail-acts",
@@ -487,7 +487,7 @@ DEFECTS = (
         "monitor/page/sanitised.py",
         "    f\"sandbox; default-src 'none'; style-src",
         '    f"style-src',
-        ("test_monitor_content.py", "test_monitor_content_browser.py"),
+        ("monitor/test_monitor_content.py", "monitor/test_monitor_content_browser.py"),
     ),
     Defect(
         "replayed-to-the-same",
@@ -495,7 +495,7 @@ DEFECTS = (
         "cli/spool/replay.py",
         "if compared(address) in had]",
         "if address in had]",
-        ("test_cli_replay.py",),
+        ("cli/test_cli_replay.py",),
     ),
     Defect(
         "watchdog-fed-blindly",
@@ -503,7 +503,7 @@ DEFECTS = (
         "cli/watchdog.py",
         "        return Verdict(feed=not (mendable and passed), words=",
         "        return Verdict(feed=True, words=",
-        ("test_service_manager.py",),
+        ("cli/test_service_manager.py",),
     ),
     # Allowances and the suppression list.
     Defect(
@@ -512,7 +512,7 @@ DEFECTS = (
         "spool/state/budgets.py",
         "                if granted:\n                    os.fsync(directory)\n",
         "",
-        ("test_lab.py::test_no_promise_is_broken_wherever_a_story_ends",),
+        ("house/test_lab.py::test_no_promise_is_broken_wherever_a_story_ends",),
     ),
     Defect(
         "dead-runs-use-forgotten",
@@ -520,7 +520,7 @@ DEFECTS = (
         "mail/budget.py",
         "        use = settled(use, name, [(now, use.held[name])], 0)",
         "        use = settled(use, name, [], 0)",
-        ("test_budgets.py",),
+        ("send/test_budgets.py",),
     ),
     Defect(
         "use-before-a-reboot-forgotten",
@@ -528,7 +528,7 @@ DEFECTS = (
         "mail/budget.py",
         "            used.append((0.0, lost))",
         "            pass",
-        ("test_budgets.py",),
+        ("send/test_budgets.py",),
     ),
     Defect(
         "slot-not-locked",
@@ -537,7 +537,7 @@ DEFECTS = (
         "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "                except BlockingIOError:",
         "                    pass\n                except BlockingIOError:",
-        ("test_send_places.py", "test_budgets_used_up.py"),
+        ("send/test_send_places.py", "send/test_budgets_used_up.py"),
     ),
     Defect(
         "suppression-not-durable",
@@ -545,7 +545,7 @@ DEFECTS = (
         "spool/state/suppression.py",
         "src_dir_fd=directory, dst_dir_fd=directory)\n        os.fsync(directory)\n",
         "src_dir_fd=directory, dst_dir_fd=directory)\n",
-        ("test_suppression.py",),
+        ("send/test_suppression.py",),
     ),
     Defect(
         "suppression-list-not-synced",
@@ -553,7 +553,7 @@ DEFECTS = (
         "spool/state/suppression.py",
         '                _sync(directory, f".{name}")',
         "                pass",
-        ("test_suppression.py",),
+        ("send/test_suppression.py",),
     ),
     Defect(
         "suppression-without-a-lock",
@@ -561,7 +561,7 @@ DEFECTS = (
         "spool/state/suppression.py",
         "            fcntl.flock(directory, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))",
         "            pass",
-        ("test_suppress_unknown.py",),
+        ("send/test_suppress_unknown.py",),
     ),
     # Interfaces over HTTP.
     Defect(
@@ -570,7 +570,7 @@ DEFECTS = (
         "send/http/addressed.py",
         "if named and len(set(named)) == len(named) and left.keys() >= set(named):",
         "if named and len(set(named)) == len(named):",
-        ("test_send_http_header.py",),
+        ("send/test_send_http_header.py",),
     ),
     Defect(
         "gateway-timeout-is-a-refusal",
@@ -578,7 +578,7 @@ DEFECTS = (
         "send/http/session.py",
         "        if answer.failed and whole:",
         "        if answer.failed and not whole:",
-        ("test_send_http.py",),
+        ("send/test_send_http.py",),
     ),
     Defect(
         "request-whole-before-its-end",
@@ -586,7 +586,7 @@ DEFECTS = (
         "send/http/exchange.py",
         "        self.whole, self._failure = False, None",
         "        self.whole, self._failure = True, None",
-        ("test_send_http.py",),
+        ("send/test_send_http.py",),
     ),
     Defect(
         "redirect-followed",
@@ -594,7 +594,7 @@ DEFECTS = (
         "send/http/exchange.py",
         "                allow_redirects=False,",
         "                allow_redirects=True,",
-        ("test_send_http.py",),
+        ("send/test_send_http.py",),
     ),
     Defect(
         "asked-pause-doubled",
@@ -602,7 +602,7 @@ DEFECTS = (
         "send/routes/breaker.py",
         "min(ailment.pause, LONGEST_ASKED) if ailment.asked else",
         "min(ailment.pause, LONGEST_ASKED) if not ailment.asked else",
-        ("test_send_http_answers.py",),
+        ("send/test_send_http_answers.py",),
     ),
     Defect(
         "old-mail-waits-for-a-budget",
@@ -610,7 +610,9 @@ DEFECTS = (
         "send/unbudgeted.py",
         "        if self._is_overdue(state.since):\n            return True",
         "        if self._is_overdue(state.since):\n            return False",
-        ("test_budgets_used_up.py::test_only_mail_that_needs_no_budget_is_claimed_while_all_are_used_up",),
+        (
+            "send/test_budgets_used_up.py::test_only_mail_that_needs_no_budget_is_claimed_while_all_are_used_up",
+        ),
     ),
     Defect(
         "refused-request-uses-a-budget",
@@ -619,7 +621,7 @@ DEFECTS = (
         "        unheard = isinstance(error, HopTrouble) and not isinstance(error, SessionLost)",
         "        unheard = False",
         (
-            "test_budgets_used_up.py::test_a_request_that_is_answered_429_uses_nothing_and_one_without_an_answer_does",
+            "send/test_budgets_used_up.py::test_a_request_that_is_answered_429_uses_nothing_and_one_without_an_answer_does",
         ),
     ),
 )

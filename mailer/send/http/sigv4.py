@@ -2,7 +2,7 @@
 
     canonical request -> string to sign -> a key for day, region and service -> Authorization
 
-Source: AWS, "Signature Version 4 signing process". `tests/test_send_http_ses.py` has its tests.
+Source: AWS, "Signature Version 4 signing process". `tests/send/test_send_http_ses.py` has its tests.
 """
 
 import hmac

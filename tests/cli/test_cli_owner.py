@@ -1,0 +1,95 @@
+"""What root does at another user's spool, it does as that user."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from cli_queue import Queue
+from file_trees import NOBODY, give_away
+from hostile import Server
+from internet import Internet
+from signing import DOMAIN, KeyType, write_key
+from testbed.relay import Relay
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+LATE_IMPORTS = Path(__file__).parents[1] / "late_imports.py"
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that other users can enter; pytest keeps its own for itself."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
+
+
+def test_root_leaves_no_file_of_its_own_in_another_users_spool(open_directory: Path) -> None:
+    relay = Relay(open_directory)
+    queue = Queue(relay.spool)
+    message = queue.new()
+    queue.defer(message, "451 no")
+    give_away(relay.spool)
+    environment = os.environ | {"SUDO_USER": "alice"}
+    again = ["spool", "replay", message, "--to", "eve@example.org"]
+    for command in (["spool", "retry", message], ["spool", "why", message], again, ["send", "--once"]):
+        argv = [sys.executable, "-m", "mailer", *command, "--config", str(relay.config)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        owners = {path.stat().st_uid for path in (relay.spool, *relay.spool.rglob("*"))}
+        assert owners == {NOBODY.pw_uid}
+        if "why" in command:
+            assert "requeued, to be tried at the next run, by alice" in done.stdout
+    assert len(relay.delivered()) == 2
+
+
+def test_nothing_is_imported_once_root_has_become_the_owner(open_directory: Path) -> None:
+    """Root's own Python may lie in /root: a module that is needed later would be missing in mid-run."""
+    late = open_directory / "late"
+    under = (sys.executable, str(LATE_IMPORTS), str(late))
+    zone = {("one.test", "MX"): ["10 mx.one.test."], ("mx.one.test", "A"): ["127.0.0.11"]}
+    with Internet.of(zone) as internet, Server(auth="PLAIN LOGIN CRAM-MD5") as provider:
+        internet.server("127.0.0.11", {"rcpt": "550 5.1.1 no such user"})
+        relay = Relay(open_directory, everything_on(internet, provider, open_directory))
+        Queue(relay.spool).new()
+        give_away(relay.spool, open_directory / DOMAIN)
+        with relay.serve(under=under), relay.monitor(under=under), relay.connect() as client:
+            for domain in ("one.test", "nowhere.test"):
+                client.sendmail(f"app@{DOMAIN}", f"bob@{domain}", f"From: app@{DOMAIN}\r\n\r\nhello\r\n")
+            assert relay.mailer_send("--once", under=under).returncode == 0
+        [queued, *_] = relay.mailer("spool", "ls", "--json").stdout.splitlines()
+        for command in (
+            "spool ls",
+            f"spool replay {json.loads(queued)['id']} --to eve@one.test",
+            "spool stats",
+            "spool retry --all",
+            "providers",
+            "limits",
+            "log",
+            "doctor",
+        ):
+            done = relay.mailer(*command.split(), under=under)
+            assert done.returncode == 0 or command == "doctor", (command, done.stderr)
+    assert late.read_text() == ""
+    assert {session.commands[1][:4] for session in provider.sessions} == {b"AUTH"}
+
+
+def everything_on(internet: Internet, provider: Server, directory: Path) -> dict[str, Any]:
+    """Settings under which a runner needs all that it can need."""
+    login = {"host": provider.host, "port": provider.port, "username": "u", "password": "open sesame"}
+    key = write_key(directory, "s", KeyType.RSA2048)
+    signing = {"domain": key.domain, "selector": key.selector, "privateKeyPath": str(key.private_key_path)}
+    return {
+        **internet.settings(retryCount=1),
+        "forwardSMTP": True,
+        "forwardProviders": [login],
+        "bounce": "sender",
+        "dkim": {"enabled": True, "keys": [signing]},
+        "rateLimits": {"enabled": True},
+    }

@@ -1,0 +1,765 @@
+"""Programs that call sendmail(8), with `mailer-sendmail` in its place and a real receiver behind it."""
+
+import json
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from http_client import ask
+from testbed.relay import Relay
+from testbed.sendmail import unpacked, write_sendmail
+from testbed.tools import node_modules, program
+from testbed.waiting import until
+
+from mailer import __version__
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+TESTBED = Path(__file__).parents[1] / "testbed"
+CRON, STRANGER = 4711, 4712
+
+
+class Door:
+    """A running receiver with a `submitSocket`, and the sendmail program for it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "submit.sock"
+        self.relay = Relay(
+            directory,
+            {
+                "submitSocket": str(self.socket),
+                "localUsers": [
+                    {"login": str(os.getuid()), "user": "app@example.com"},
+                    {"login": str(CRON), "user": "cron"},
+                ],
+                "originDomain": "here.example",
+                "aliases": {"root": "ops@example.com"},
+                "maxMessageSize": 100_000,
+            },
+        )
+        self.sendmail = write_sendmail(directory, self.socket)
+
+    def close(self) -> None:
+        """Let no receiver run, and programs be those of a user who leaves mail in the drop directory."""
+        self.relay.configure({"localUsers": [{"login": str(CRON), "user": "app@example.com"}]})
+        with self.relay.serve():
+            pass
+        assert self.relay.mailer("pause").returncode == 0
+        drop = self.relay.spool / "drop"
+        self.sendmail = write_sendmail(self.directory, self.socket, uid=CRON, drop=drop)
+
+    def run(
+        self,
+        *arguments: str,
+        given: str | bytes = "",
+        under: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run sendmail with these arguments and this standard input."""
+        data = given.encode() if isinstance(given, str) else given
+        return start([str(under or self.sendmail), *arguments], data, self.directory, env)
+
+    def queued(self) -> list[bytes]:
+        return [path.read_bytes() for path in (self.relay.spool / "new").iterdir()]
+
+    def taken(self, marker: str) -> bytes:
+        """The one queued mail that has this in it; what waits in the drop directory is taken in before."""
+        if any((self.relay.spool / "drop").glob("*")):
+            done = self.relay.mailer_send("--once")
+            assert (done.returncode, done.stderr) == (0, "")
+        (found,) = [stored for stored in self.queued() if marker.encode() in stored]
+        return found
+
+
+def start(
+    argv: list[str], given: bytes, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "HOME": str(cwd), **(env or {})}
+    return subprocess.run(
+        argv, input=given, capture_output=True, check=False, timeout=300, env=environment, cwd=cwd
+    )
+
+
+def envelope(stored: bytes) -> list[str]:
+    """Sender and recipients."""
+    return re.findall(
+        r"^Spool-(?:Sender|Recipient): <(.*?)>", stored.decode("utf-8", "replace"), re.MULTILINE
+    )
+
+
+def header(stored: bytes) -> bytes:
+    """The message's header as it was stored, below our block."""
+    return stored.partition(b"Spool-Length: ")[2].partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
+up_and_down = pytest.mark.parametrize("door", ["up", pytest.param("down", marks=only_root)], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    """A door with its receiver, or, for a parameter `down`, without."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        Path(name).chmod(0o711)
+        found = Door(Path(name))
+        if getattr(request, "param", "up") == "down":
+            found.close()
+            yield found
+            return
+        added = found.relay.mailer(
+            "user", "add", "cron", "--allow", "here.example", given="a long password\n"
+        )
+        assert added.returncode == 0, added.stderr
+        with found.relay.serve():
+            yield found
+
+
+@up_and_down
+def test_php_mail(door):
+    headers = "From: shop@example.com\\r\\nBcc: eve@example.org"
+    script = f'exit(mail("bob@example.net", "php-1", "hello\\n.\\nworld", "{headers}") ? 0 : 1);'
+    done = start(
+        [program("php"), "-d", f"sendmail_path={door.sendmail} -t -i", "-r", script], b"", door.directory
+    )
+    assert done.returncode == 0, done
+    stored = door.taken("Subject: php-1")
+    assert envelope(stored)[1:] == ["bob@example.net", "eve@example.org"]
+    assert b"Bcc" not in header(stored)
+    assert b"\r\n\r\nhello\r\n.\r\nworld\r\n" in stored
+
+
+@up_and_down
+def test_git_send_email(door):
+    patch = door.directory / "0001.patch"
+    patch.write_text(
+        "From 1234567890123456789012345678901234567890 Mon Sep 17 00:00:00 2001\n"
+        "From: Ann <ann@example.com>\nDate: Sun, 29 Nov 2026 09:00:00 +0000\nSubject: [PATCH] git-1\n\n"
+        "Why.\n---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+.\n"
+    )
+    command = [unpacked("git-email", "usr/lib/git-core/git-send-email"), f"--sendmail-cmd={door.sendmail}"]
+    command += ["--from=ann@example.com", "--to=bob@example.net", "--cc=eve@example.org", "--suppress-cc=all"]
+    git = {"GIT_CONFIG_NOSYSTEM": "1"}
+    git |= {
+        f"GIT_{who}_{what}": "ann@example.com"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    done = start(["perl", *command, "--confirm=never", "--quiet", str(patch)], b"", door.directory, git)
+    assert done.returncode == 0, done
+    stored = door.taken("Subject: [PATCH] git-1")
+    assert envelope(stored)[1:] == ["bob@example.net", "eve@example.org"]
+    assert b"\r\n+.\r\n" in stored
+
+
+@up_and_down
+def test_mutt(door):
+    settings = [
+        f"set sendmail='{door.sendmail} -oem -oi'",
+        "unset record",
+        "set from='ann@example.com'",
+        "unset use_domain",
+    ]
+    argv = [program("mutt"), "-n", "-F", "/dev/null"]
+    argv += [word for setting in settings for word in ("-e", setting)]
+    done = start(
+        [*argv, "-s", "mutt-1", "-b", "eve@example.org", "--", "bob@example.net"],
+        b"hello\n.\nlast\n",
+        door.directory,
+    )
+    assert done.returncode == 0, done
+    stored = door.taken("Subject: mutt-1")
+    assert sorted(envelope(stored)[1:]) == ["bob@example.net", "eve@example.org"]
+    assert b"\r\n.\r\nlast\r\n" in stored
+
+
+@up_and_down
+def test_mail_1(door):
+    mailrc = door.directory / "mailrc"
+    mailrc.write_text(f"set sendmail={door.sendmail}\n")
+    mailx = unpacked("bsd-mailx", "usr/bin/bsd-mailx")
+    done = start([mailx, "-s", "mailx-1", "root"], b"hello\n", door.directory, {"MAILRC": str(mailrc)})
+    assert done.returncode == 0, done
+    stored = door.taken("Subject: mailx-1")
+    assert envelope(stored)[1:] == ["ops@example.com"]
+    assert b"To: root@here.example\r\n" in header(stored)
+
+
+@up_and_down
+def test_nodemailers_sendmail_transport(door):
+    order = {
+        "modules": str(node_modules("nodemailer")),
+        "path": str(door.sendmail),
+        "from": "Ann <ann@example.com>",
+    }
+    order |= {"to": "bob@example.net", "bcc": "eve@example.org", "subject": "node-1"}
+    script = TESTBED / "sendmail_with_nodemailer.cjs"
+    done = start([program("node"), str(script)], json.dumps(order).encode(), door.directory)
+    assert done.returncode == 0, done
+    stored = door.taken("Subject: node-1")
+    assert sorted(envelope(stored)[1:]) == ["bob@example.net", "eve@example.org"]
+    assert b"\r\n\r\n.\r\n..two\r\nlast\r\n" in stored
+
+
+@up_and_down
+def test_pythons_email_through_a_pipe(door):
+    """As Django's third-party back ends and countless scripts do it: `sendmail -t -oi`."""
+    script = (
+        "import subprocess, sys; from email.message import EmailMessage\n"
+        "m = EmailMessage(); m['From'] = 'J\\u00f6rg <joerg@example.com>'; m['To'] = 'bob@example.net'\n"
+        "m['Subject'] = 'python-1'; m.set_content('Gr\\u00fc\\u00dfe')\n"
+        "sys.exit(subprocess.run([sys.argv[1], '-t', '-oi'], input=m.as_bytes()).returncode)"
+    )
+    done = start([sys.executable, "-c", script, str(door.sendmail)], b"", door.directory)
+    assert done.returncode == 0, done
+    assert envelope(door.taken("Subject: python-1"))[1:] == ["bob@example.net"]
+
+
+CRON_MAIL = (
+    "From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@host> {}\nMIME-Version: 1.0\n"
+    "Content-Type: text/plain; charset=UTF-8\nX-Cron-Env: <SHELL=/bin/sh>\n\nout\n"
+)
+
+
+@up_and_down
+def test_cron(door):
+    done = door.run("-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root", given=CRON_MAIL.format("cron-1"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    stored = door.taken("Subject: Cron <root@host> cron-1")
+    assert envelope(stored)[1:] == ["ops@example.com"]
+    assert header(stored).count(b"\r\nDate: ") == header(stored).count(b"\r\nMessage-ID: ") == 1
+    assert b"From: root@here.example (Cron Daemon)\r\nTo: root@here.example\r\n" in header(stored)
+
+
+@up_and_down
+def test_a_pipe_that_writes_no_header(door):
+    done = door.run("-F", "Log Watch", "-v", "bob@example.net", given="pipe-1\nTo be read\n")
+    assert done.returncode == 0, done
+    assert any(words in done.stderr for words in (b"Ok: queued as ", b"the next one takes the message in"))
+    stored = door.taken("pipe-1")
+    sender, recipient = envelope(stored)
+    assert sender.endswith("@here.example")
+    assert recipient == "bob@example.net"
+    assert f"From: Log Watch <{sender}>\r\n\r\npipe-1\r\nTo be read\r\n".encode() in stored
+
+
+def test_resent_fields_decide_to_whom(door):
+    text = (
+        "From: ann@example.com\nTo: first@example.net\nResent-To: bob@example.net\n"
+        "Resent-Bcc: eve@example.org\nSubject: resent-1\n\nx\n"
+    )
+    assert door.run("-t", given=text).returncode == 0
+    stored = door.taken("resent-1")
+    assert envelope(stored)[1:] == ["bob@example.net", "eve@example.org"]
+    assert b"Resent-Bcc" not in header(stored)
+    assert b"To: first@example.net\r\n" in header(stored)
+
+
+@up_and_down
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "words"),
+    [
+        (["a@b.example", "bad@@b"], "Subject: x\n\nx\n", os.EX_NOUSER, "<bad@@b>: "),
+        (["-t"], "To: a@b.example,\n c d@b.example\n\nx\n", os.EX_NOUSER, "<c d@b.example>: "),
+        (["-f", "ann@@b.example", "a@b.example"], "Subject: x\n\nx\n", os.EX_DATAERR, "malformed label"),
+        (["-V", "x" * 101, "a@b.example"], "Subject: x\n\nx\n", os.EX_DATAERR, "ENVID must be"),
+        (["a@b.example"], "Subject: x\n\n\0\n", os.EX_DATAERR, "NUL character"),
+        (["a@b.example"], "Subject: x\n\nx\rx\n", os.EX_DATAERR, "bare CR or LF"),
+    ],
+)
+def test_what_no_receiver_takes_is_refused_with_and_without_one(door, arguments, given, code, words):
+    before = door.queued()
+    done = door.run(*arguments, given=given)
+    assert (done.returncode, words in done.stderr.decode()) == (code, True), done
+    assert (door.queued(), list((door.relay.spool / "drop").iterdir())) == (before, [])
+
+
+def test_what_dsn_and_the_null_sender_ask_for_arrives(door):
+    options = ("-N", "success,failure", "-R", "hdrs", "-V", "id+1", "-f", "<>")
+    assert door.run(*options, "bob@example.net", given="Subject: dsn-1\n\nx\n").returncode == 0
+    stored = door.taken("dsn-1")
+    assert b"Spool-Options: RET=HDRS ENVID=id+2B1\r\nSpool-Sender: <>\r\n" in stored
+    assert b"Spool-Recipient: <bob@example.net> NOTIFY=SUCCESS,FAILURE\r\n" in stored
+
+
+def test_eight_bits_and_addresses_beyond_ascii_arrive(door):
+    done = door.run(
+        "-f", "j\xf6rg@b\xfccher.example", "bob@example.net", given="Subject: utf-1\n\nGr\xfc\xdfe\n"
+    )
+    assert done.returncode == 0, done
+    stored = door.taken("utf-1")
+    assert (
+        "Spool-Options: BODY=8BITMIME SMTPUTF8\r\nSpool-Sender: <j\xf6rg@b\xfccher.example>".encode()
+        in stored
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "code", "words"),
+    [
+        ([], "x-1", os.EX_USAGE, "no recipients"),
+        (["-t"], "Subject: x-2\n\nx\n", os.EX_DATAERR, "names no recipient"),
+        (["-Z"], "x-3", os.EX_USAGE, "unknown option -Z"),
+        (["bob@example.net", "no address"], "x-4", os.EX_NOUSER, "<no address>: the receiver says: 501"),
+        (["bob@example.net"], "x-5\0", os.EX_DATAERR, "NUL character"),
+        (["bob@example.net"], "x-6 a\rb\n", os.EX_DATAERR, "bare CR"),
+        (["bob@example.net"], "x-7\n" + "x\n" * 60_000, os.EX_DATAERR, "552 5.3.4"),
+        (["-f", "a@b@c", "bob@example.net"], "x-8", os.EX_DATAERR, "501 5.1.7"),
+        (["-t"], 'To: "bob@example.net\n\nx-9\n', os.EX_DATAERR, "quote is not closed"),
+        (["bob@example.net"], "From: a@x.example\nFrom: b@x.example\n\nx-10\n", os.EX_DATAERR, "From field"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_said_and_nothing_of_it_is_queued(door, arguments, given, code, words):
+    before = len(door.queued())
+    done = door.run(*arguments, given=given)
+    assert done.returncode == code
+    assert done.stderr.startswith(b"sendmail: ")
+    assert words in done.stderr.decode()
+    assert len(door.queued()) == before
+
+
+def test_smtp_on_standard_input(door):
+    before = len(door.queued())
+    said = "EHLO x\r\nMAIL FROM:<a@here.example>\r\nRCPT TO:<root>\r\nDATA\r\n"
+    rest = "Subject: bs-1\r\n\r\nx\r\n.\r\nQUIT\r\n"
+    done = door.run("-bs", given=said + rest)
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(b"220 ")
+    assert b"354 " in done.stdout
+    assert done.stdout.endswith(b"221 2.0.0 Bye\r\n")
+    assert len(door.queued()) == before + 1
+
+
+def test_smtp_in_a_file_that_no_buffer_holds(door, tmp_path):
+    """Its replies are read while it is sent: they are more than the receiver keeps for who does not read."""
+    before, mails, recipients = len(door.queued()), 40, 1000
+    script = tmp_path / "script"
+    mail = b"MAIL FROM:<a@here.example>\r\n"
+    mail += b"RCPT TO:<root> NOTIFY=SUCCESS,FAILURE,DELAY\r\n" * recipients
+    mail += b"DATA\r\nSubject: bs-3\r\n\r\nx\r\n.\r\n"
+    script.write_bytes(b"EHLO x\r\n" + mail * mails + b"QUIT\r\n")
+    with script.open("rb") as given:
+        done = subprocess.run(
+            [str(door.sendmail), "-bs"], stdin=given, capture_output=True, check=False, timeout=300
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"221 2.0.0 Bye\r\n")
+    assert done.stdout.count(b"250 2.1.5 ") == mails * recipients
+    assert len(door.queued()) == before + mails
+
+
+def test_smtp_that_is_cut_off_says_why(door, tmp_path):
+    script = tmp_path / "script"
+    script.write_bytes(b"NOOP\r\n" * 200_000)
+    with script.open("rb") as given:
+        done = subprocess.run(
+            [str(door.sendmail), "-bs"], stdin=given, capture_output=True, check=False, timeout=300
+        )
+    assert done.returncode == os.EX_TEMPFAIL
+    assert b"421 4.7.0 Too many commands without a message" in done.stdout.splitlines()[-1]
+
+
+def test_it_says_how_it_is_used(door):
+    for argument in ("--help", "-h"):
+        done = door.run(argument)
+        assert (done.returncode, done.stderr) == (0, b"")
+        text = done.stdout.decode()
+        assert text.startswith("Usage: mailer-sendmail ")
+        for word in (
+            "-t ",
+            "-i ",
+            "-bs ",
+            "/run/mailer/submit.sock",
+            "MAILER_SUBMIT_SOCKET",
+            "75 ",
+            "Examples:",
+        ):
+            assert word in text
+    assert door.run("--version").stdout.decode() == f"mailer-sendmail, version {__version__}\n"
+
+
+def test_addresses_are_verified_and_nothing_is_sent(door):
+    before = len(door.queued())
+    done = door.run("-bv", "root", "bob@example.net")
+    assert done.returncode == 0
+    assert b"root: 250 2.1.5 Recipient ok, completed to ops@example.com" in done.stdout
+    done = door.run("-bv", "root", "bob@-")
+    assert done.returncode == os.EX_NOUSER
+    assert b"bob@-: 501 5.1.3" in done.stdout
+    assert len(door.queued()) == before
+
+
+def test_mailq_lists_and_newaliases_has_nothing_to_make(door, tmp_path):
+    listing = write_sendmail(door.directory, door.socket, name="mailq")
+    evil = tmp_path / "mailer"
+    evil.mkdir()
+    (evil / "__init__.py").write_text("raise SystemExit(99)")
+    env = {"MAILER_CONFIG": str(door.relay.config)}
+    assert (
+        door.run("-f", "a@here.example", "bob@example.net", given="Subject: mailq-1\n\nx\n").returncode == 0
+    )
+    for argv in ([str(listing)], [str(door.sendmail), "-bp"]):
+        # Not the package that lies in the current directory.
+        done = start(argv, b"", tmp_path, env)
+        assert done.returncode == 0, done
+        assert b"bob@example.net" in done.stdout
+    done = door.run(under=write_sendmail(door.directory, door.socket, name="newaliases"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@only_root
+@pytest.mark.parametrize("option", ["-bp", "-q"])
+@pytest.mark.parametrize("closed", ["file", "directory"])
+def test_the_queue_is_not_shown_to_other_users_and_they_hear_why(door, option, closed):
+    stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
+    private = door.directory / closed
+    private.mkdir(exist_ok=True, mode=0o711 if closed == "file" else 0o700)
+    config = private / "config.json"
+    config.touch(mode=0o600)
+    done = door.run(option, under=stranger, env={"MAILER_CONFIG": str(config)})
+    assert (done.returncode, done.stdout) == (os.EX_NOPERM, b"")
+    assert b"stranger: only root and the spool's owner see the queue" in done.stderr
+
+
+@only_root
+def test_each_program_submits_as_who_it_is(door):
+    mapped = write_sendmail(door.directory, door.socket, name="mapped", uid=CRON)
+    stranger = write_sendmail(door.directory, door.socket, name="stranger", uid=STRANGER)
+    done = door.run("-t", under=mapped, given="To: root\nSubject: uid-1\n\nx\n")
+    assert done.returncode == 0, done
+    stored = door.taken("uid-1")
+    assert b"Spool-User: cron\r\nSpool-Peer: unix:4711\r\n" in stored
+    assert envelope(stored) == ["4711@here.example", "ops@example.com"]
+    before = len(door.queued())
+    # Neither in the envelope nor in the header is it somebody else.
+    done = door.run("-f", "boss@example.com", "root", under=mapped, given="x\n")
+    assert (done.returncode, b"553 5.7.1 cron may not send as boss@example.com" in done.stderr) == (
+        os.EX_NOPERM,
+        True,
+    )
+    done = door.run("-t", under=mapped, given="From: boss@example.com\nTo: root\n\nx\n")
+    assert done.returncode == os.EX_NOPERM
+    done = door.run("root", under=stranger, given="x\n")
+    assert done.returncode == os.EX_NOPERM
+    assert b"User id 4712 may not submit here: localUsers maps it to no user" in done.stderr
+    assert len(door.queued()) == before
+
+
+@contextmanager
+def answering(path: Path, *scripts: bytes) -> Iterator[None]:
+    """Something else at the socket: for each connection in turn it says this and hangs up."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def serve() -> None:
+            for script in scripts:
+                connection, _ = listening.accept()
+                with connection, connection.makefile("rb") as lines:
+                    for reply in script.split(b"|"):
+                        if not reply:
+                            break
+                        connection.sendall(reply + b"\r\n")
+                        while reply.startswith(b"354") and lines.readline() not in {b".\r\n", b""}:
+                            pass
+                        if not reply.startswith(b"354"):
+                            lines.readline()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join()
+
+
+FINE = b"220 x|250 x|250 x|250 x|354 x|"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        (b"220 x|250 x|250 x|452 4.3.1 full", os.EX_TEMPFAIL, "452"),
+        (b"220 x|250 x|451 4.7.1 slow down", os.EX_TEMPFAIL, "451"),
+        (b"421 4.3.2 shutting down", os.EX_TEMPFAIL, "421"),
+        (b"", os.EX_TEMPFAIL, "closed"),
+        (FINE + b"452 4.3.1 full", os.EX_TEMPFAIL, "452"),
+        (FINE, os.EX_TEMPFAIL, "it may have it, or not"),
+        (FINE + b"421 4.3.0 defect", os.EX_TEMPFAIL, "it may have it, or not"),
+        (b"220 x|250 x|250 x|250 x|", os.EX_TEMPFAIL, "closed"),
+        (b"hello", os.EX_PROTOCOL, "not a mail server"),
+    ],
+)
+def test_only_a_final_250_is_success(tmp_path, script, code, words):
+    path = tmp_path / "s"
+    sendmail = write_sendmail(tmp_path, path)
+    with answering(path, script):
+        done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
+    assert done.returncode == code, done
+    assert words in done.stderr.decode()
+
+
+@pytest.mark.parametrize("end", [b"", b"421 4.3.0 defect"])
+def test_a_message_that_may_have_been_taken_is_not_handed_over_again(tmp_path, end):
+    path = tmp_path / "s"
+    sendmail = write_sendmail(tmp_path, path, patience=600)
+    # A 421 before the message was sent is no reason to give up.
+    with answering(path, b"220 x|250 x|250 x|250 x|421 4.3.2 restarting", FINE + end, FINE + b"250 x"):
+        done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
+        assert done.returncode == os.EX_TEMPFAIL, done
+        assert b"it may have it, or not" in done.stderr
+        # The third is still to be had.
+        assert start([str(sendmail), "bob@example.net"], b"x\n", tmp_path).returncode == 0
+
+
+def test_without_a_receiver_it_says_so_and_may_be_called_again(tmp_path):
+    sendmail = write_sendmail(tmp_path, tmp_path / "s")
+    done = start([str(sendmail), "bob@example.net"], b"x\n", tmp_path)
+    assert done.returncode == os.EX_TEMPFAIL
+    assert b"Is `mailer serve` running, with submitSocket set?" in done.stderr
+
+
+@pytest.fixture
+def down(tmp_path: Path) -> Iterator[Door]:
+    """A receiver that is configured, and does not run."""
+    with TemporaryDirectory(prefix="mailer-test-") as name:
+        Path(name).chmod(0o711)
+        found = Door(Path(name))
+        found.relay.configure({"rateLimits": {"enabled": True, "maxPerHour": 2}})
+        yield found
+
+
+OURS = ("-f", "a@here.example", "root")
+
+
+def test_who_may_writes_to_the_spool_when_no_receiver_runs(down):
+    """With the same additions, limits and records as the receiver's."""
+    env = {"MAILER_CONFIG": str(down.relay.config)}
+    for number in (1, 2):
+        done = down.run(*OURS, given=f"To: root\nSubject: down-{number}\n\nx\n", env=env)
+        assert (done.returncode, done.stderr) == (0, b"")
+    stored = down.taken("down-2")
+    uid = os.getuid()
+    assert f"Spool-User: app@example.com\r\nSpool-Peer: unix:{uid}\r\n".encode() in stored
+    assert envelope(stored) == ["a@here.example", "ops@example.com"]
+    assert f"local socket, uid {uid}".encode() in header(stored)
+    assert b"To: root@here.example\r\n" in header(stored)
+    done = down.run(*OURS, given="x\n", env=env)
+    assert (done.returncode, b"451 4.7.1" in done.stderr) == (os.EX_TEMPFAIL, True)
+    assert len(down.queued()) == 2
+    told = [json.loads(line) for line in down.relay.mailer("log", "--json").stdout.splitlines()]
+    assert [line["event"] for line in told] == ["accepted", "accepted", "limited"]
+    with down.relay.serve():
+        assert down.run(*OURS, given="x\n").returncode == os.EX_TEMPFAIL
+
+
+def test_smtp_on_standard_input_needs_no_receiver_either(down):
+    said = "EHLO x\r\nMAIL FROM:<a@here.example>\r\nRCPT TO:<root>\r\nDATA\r\n"
+    rest = "Subject: bs-2\r\n\r\nx\r\n.\r\nQUIT\r\n"
+    done = down.run("-bs", given=said + rest, env={"MAILER_CONFIG": str(down.relay.config)})
+    assert done.returncode == 0, done
+    assert b"250 2.0.0 Ok: queued as " in done.stdout
+    assert down.taken("bs-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"localUsers": []}, os.EX_NOPERM, b"localUsers maps it to no user"),
+        ({"localUsers": [{"login": "*", "user": "gone"}]}, os.EX_NOPERM, b"gone, which is not a user here"),
+        ({"maxMessageSize": 10}, os.EX_DATAERR, b"552 5.3.4"),
+        ({"defaultPassword": ""}, os.EX_TEMPFAIL, b"defaultPassword: is empty"),
+    ],
+)
+def test_without_a_receiver_the_same_is_refused(down, change, code, words):
+    down.relay.configure(change)
+    done = down.run(*OURS, given="x\n" * 100, env={"MAILER_CONFIG": str(down.relay.config)})
+    assert done.returncode == code, done
+    assert words in done.stderr
+    assert not (down.relay.spool / "new").exists() or down.queued() == []
+
+
+@only_root
+def test_root_writes_as_the_spools_owner(down):
+    down.relay.mailer("spool", "ls")
+    with down.relay.serve():
+        pass
+    nobody = pwd.getpwnam("nobody")
+    for path in (down.relay.spool, *down.relay.spool.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    env = {"MAILER_CONFIG": str(down.relay.config)}
+    done = down.run(*OURS, given="Subject: owner-1\n\nx\n", env=env)
+    assert done.returncode == 0, done
+    assert down.taken("owner-1")
+    assert {path.stat().st_uid for path in down.relay.spool.rglob("*")} == {nobody.pw_uid}
+
+
+@only_root
+def test_who_may_not_write_to_the_spool_is_told_to_come_again(down):
+    """A configuration that is not for them is not even looked for."""
+    stranger = write_sendmail(down.directory, down.socket, name="stranger", uid=STRANGER)
+    done = down.run(*OURS, under=stranger, given="x\n", env={"MAILER_CONFIG": str(down.relay.config)})
+    assert (done.returncode, b"does not answer at" in done.stderr) == (os.EX_TEMPFAIL, True)
+    assert not down.relay.spool.exists()
+
+
+@only_root
+@pytest.mark.security_case(135)
+def test_who_may_not_write_to_the_spool_leaves_mail_as_nobody_else(down):
+    """With real users: one that is mapped, one that may not send as another, and one that is not mapped."""
+    down.close()
+    drop, left = down.relay.spool / "drop", down.relay.directory
+    ann = down.sendmail
+    eve = write_sendmail(down.directory, down.socket, name="eve", uid=STRANGER, drop=drop)
+    down.relay.configure({"localUsers": [{"login": str(CRON), "user": "cron"}]})
+    added = down.relay.mailer("user", "add", "cron", "--allow", "here.example", given="a long password\n")
+    assert added.returncode == 0
+    for under, sender, subject in ((ann, "a@here.example", "hers"), (ann, "boss@example.com", "forged")):
+        done = down.run("-f", sender, "root", under=under, given=f"Subject: {subject}\n\nx\n")
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert down.run("-v", "root", under=eve, given="Subject: eve\n\nx\n").returncode == 0
+    # She sees no names, and what she knows the name of she can neither read nor move.
+    names = sorted(each.name for each in drop.iterdir())
+    for command in (
+        f"ls {drop}",
+        f"cat {drop}/{names[0]}",
+        f"mv {drop}/{names[0]} {left}/x",
+        f"rm -f {drop}/{names[0]}",
+        f"ln {drop}/{names[0]} {drop}/x",
+        f"ls {down.relay.spool}/new",
+    ):
+        denied = start(
+            ["setpriv", f"--reuid={STRANGER}", "--clear-groups", f"--regid={STRANGER}", "sh", "-c", command],
+            b"",
+            down.directory,
+        )
+        assert denied.returncode != 0, denied
+    assert sorted(each.name for each in drop.iterdir()) == names
+    with down.relay.serve() as receiver:
+        until(
+            lambda: all(each.suffix == ".refused" for each in drop.iterdir()), "each is taken in, or put by"
+        )
+        assert "User id 4712 may not submit here: localUsers maps it to no user" in receiver.output()
+    first, _ = sorted(drop.iterdir())
+    told = down.relay.mailer("spool", "ls")
+    assert f"{drop}: 2 refused: mailer log --status drop-refused says why" in told.stderr
+    assert (
+        "cron may not send as boss@example.com" in down.relay.mailer("log", "--status", "drop-refused").stdout
+    )
+    assert "553 5.7.1" in down.relay.mailer("spool", "why", first.stem).stdout
+    assert "2 refused" in down.relay.mailer("doctor").stdout
+    with down.relay.monitor():
+        health = ask(down.relay.http_port, "/health").json["checks"]["drop"]
+        assert (health["status"], health["message"][:9]) == ("degraded", "2 refused")
+    stored = down.taken("Subject: hers")
+    assert b"Spool-User: cron\r\nSpool-Peer: unix:4711\r\n" in stored
+    assert len(down.queued()) == 1
+
+
+@only_root
+@pytest.mark.parametrize("how", ["full", "closed", "not set up", "gone"])
+def test_what_the_drop_directory_does_not_take_is_not_half_there(down, how):
+    down.close()
+    drop = down.relay.spool / "drop"
+    match how:
+        case "closed":
+            drop.chmod(0o700)
+        case "not set up":
+            drop.chmod(0o777)
+        case "gone":
+            drop.rmdir()
+    limit = ["prlimit", "--fsize=1000"] if how == "full" else []
+    done = start([*limit, str(down.sendmail), "root"], b"x\n" * 2000, down.directory)
+    assert done.returncode == os.EX_TEMPFAIL, done
+    words = b"does not answer at" if how == "gone" else b"drop does not take the message: "
+    assert words in done.stderr
+    assert how == "gone" or list(drop.iterdir()) == []
+
+
+def test_a_receiver_that_restarts_is_waited_for(relay: Relay, tmp_path: Path) -> None:
+    path = tmp_path / "submit.sock"
+    relay.configure({"submitSocket": str(path), "localUsers": [{"login": "*", "user": "app@example.com"}]})
+    sendmail = write_sendmail(tmp_path, path, patience=600)
+    argv = [str(sendmail), "-f", "a@example.com", "bob@example.net"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        client.stdin.write(b"Subject: late\n\nx\n")
+        client.stdin.close()
+        with relay.serve() as server:
+            assert client.wait(300) == 0
+            server.signal(signal.SIGKILL)
+    (stored,) = [entry.read_bytes() for entry in (relay.spool / "new").iterdir()]
+    assert b"Subject: late\r\n" in stored
+
+
+def test_a_receiver_that_is_killed_again_and_again_loses_nothing_that_was_taken(
+    relay: Relay, tmp_path: Path
+) -> None:
+    """Exit 0 is exactly one mail; whoever cannot know says so, and nothing is half there."""
+    path = tmp_path / "submit.sock"
+    relay.configure({"submitSocket": str(path), "localUsers": [{"login": "*", "user": "app@example.com"}]})
+    argv = [str(write_sendmail(tmp_path, path, patience=600)), "-f", "a@example.com", "bob@example.net"]
+    new = relay.spool / "new"
+
+    def submit(number: int) -> subprocess.CompletedProcess[bytes]:
+        text = f"Subject: kill-{number}.\n\n" + "x" * 70 + "\n"
+        return start(argv, text.encode() + b"line\n" * 200_000 + b"end\n", tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(submit, number) for number in range(12)]
+        for _ in range(3):
+            with relay.serve() as server:
+                before = len(list(new.iterdir()))
+                until(
+                    lambda: len(list(new.iterdir())) > before or all(each.done() for each in running),  # noqa: B023
+                    "one more mail",
+                )
+                server.signal(signal.SIGKILL)
+        with relay.serve():
+            done = [each.result() for each in running]
+    stored = [entry.read_bytes() for entry in new.iterdir()]
+    assert all(b"\r\nend\r\n{" in each for each in stored)
+    for number, each in enumerate(done):
+        count = sum(f"Subject: kill-{number}.\r\n".encode() in entry for entry in stored)
+        if each.returncode == 0:
+            assert count == 1
+        else:
+            assert (each.returncode, count <= 1) == (os.EX_TEMPFAIL, True)
+            assert b"it may have it, or not" in each.stderr
+
+
+UNNEEDED = {
+    *("asyncio", "click", "concurrent", "dataclasses", "email", "hashlib", "inspect", "json", "logging"),
+    *("msgspec", "pathlib", "random", "ssl", "subprocess", "tempfile", "threading", "typing", "urllib"),
+}
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_it_imports_next_to_nothing(door):
+    """Each costs milliseconds, for each mail that cron sends."""
+    program = f"""
+import atexit, os, sys
+before = set(sys.modules)
+os.environ["MAILER_SUBMIT_SOCKET"] = {str(door.socket)!r}
+from mailer.sendmail.main import main
+code = main()
+print(*sorted(set(sys.modules) - before))
+sys.exit(code)
+"""
+    done = start(
+        [sys.executable, "-I", "-c", program, "-t"],
+        b"From: a@example.com\nTo: bob@example.net\nSubject: imports\n\nx\n",
+        door.directory,
+    )
+    assert done.returncode == 0, done
+    imported = set(done.stdout.decode().split())
+    assert {name for name in imported if name.startswith("mailer.") and ".sendmail" not in name} == set()
+    assert UNNEEDED & imported == set()
+    assert len(imported) < 40, sorted(imported)
