@@ -5,7 +5,7 @@ import os
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 
-from mailer.calls.post import CallTrouble
+from mailer.calls.post import CallError
 
 # Variables that a program needs to run and to find its own files; others may hold secrets and are not passed.
 _ENVIRONMENT = ("HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
@@ -27,21 +27,21 @@ async def run(
         environment: additional environment variables.
 
     Raises:
-        CallTrouble: the program cannot be started, ends with an exit code other than 0, or takes too long.
+        CallError: the program cannot be started, ends with an exit code other than 0, or takes too long.
     """
     variables = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | dict(environment)
     try:
         process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=DEVNULL, env=variables)
     except OSError as error:
-        raise CallTrouble(f"{argv[0]} cannot be started: {error.strerror}") from error
+        raise CallError(f"{argv[0]} cannot be started: {error.strerror}") from error
     try:
         async with asyncio.timeout(timeout):
             await process.communicate(given)
     except TimeoutError:
-        raise CallTrouble(f"{argv[0]} took longer than {timeout:g} seconds") from None
+        raise CallError(f"{argv[0]} took longer than {timeout:g} seconds") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise CallTrouble(f"{argv[0]} ended with {process.returncode}")
+        raise CallError(f"{argv[0]} ended with {process.returncode}")

@@ -22,7 +22,7 @@ _MAX_RESPONSE = 256 * 1024
 """Bytes of a response; an access token that lists many groups has some ten thousand."""
 
 
-class CallTrouble(OSError):
+class CallError(OSError):
     """A call failed without a usable response. The text never contains the URL, which may be a secret."""
 
 
@@ -74,7 +74,7 @@ async def post(
 
     Raises:
         TimeoutError: the exchange took too long.
-        CallTrouble: there is no response.
+        CallError: there is no response.
     """
     # Imported here because it takes 0.2 s, and most runs make no request.
     from aiohttp import ClientError, ClientSession, ClientTimeout  # noqa: PLC0415
@@ -96,10 +96,10 @@ async def post(
             return Response(response.status, response.headers.copy(), await _bounded(response.content))
     except TimeoutError:
         raise TimeoutError(f"no answer within {timeout:g} seconds") from None  # aiohttp's text has the URL
-    except CallTrouble:
+    except CallError:
         raise
     except (ClientError, OSError, ValueError) as error:
-        raise CallTrouble(words_of(error)) from None
+        raise CallError(words_of(error)) from None
     finally:
         await asyncio.sleep(0)  # aiohttp closes its connection in the next iteration of the event loop
 
@@ -134,7 +134,7 @@ async def _bounded(content: Any) -> bytes:  # noqa: ANN401 - aiohttp's reader
     async for piece in content.iter_chunked(16 * 1024):
         data += piece
         if len(data) > _MAX_RESPONSE:
-            raise CallTrouble(f"its answer is larger than {_MAX_RESPONSE // 1024} KiB")
+            raise CallError(f"its answer is larger than {_MAX_RESPONSE // 1024} KiB")
     return data
 
 

@@ -6,9 +6,9 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the `mailer` command and exit with its code."""
-    from mailer.cli.unexamined import unexamined  # noqa: PLC0415 - mailer-send does not need it
+    from mailer.cli.without_gc import without_gc  # noqa: PLC0415 - mailer-send does not need it
 
-    with unexamined():
+    with without_gc():
         from mailer.cli.main import arguments_of_today, cli  # noqa: PLC0415 - as above
         from mailer.cli.program import run  # noqa: PLC0415 - as above
 

@@ -33,7 +33,7 @@ def message_ids(
 ) -> list[str]:
     """Offer ids of queued messages, the newest first; with `delivered`, also recent ids from the ledger."""
     prefix, found = incomplete.upper(), set[str]()
-    with suppress(Exception), Spool.look(_config(context).spool_dir) as spool:
+    with suppress(Exception), Spool.open_unchecked(_config(context).spool_dir) as spool:
         end = time.monotonic() + _SEARCH_SECONDS
         for spot in spots(spool, places):
             if spot.name.startswith(prefix):
@@ -65,7 +65,7 @@ def suppressed(context: click.Context, _: click.Parameter, incomplete: str) -> l
 
     def listed() -> Iterator[str]:
         end = time.monotonic() + _SEARCH_SECONDS
-        with Spool.look(_config(context).spool_dir) as spool:
+        with Spool.open_unchecked(_config(context).spool_dir) as spool:
             yield from takewhile(lambda _: time.monotonic() < end, (one.address for one in entries(spool)))
 
     return _beginning(incomplete, listed)

@@ -37,7 +37,7 @@ def deliverer(config: Config, spool: Spool, log: MailLog) -> Deliverer | None:
     return made
 
 
-async def tell_rest(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds: float) -> None:
+async def deliver_backlog(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds: float) -> None:
     """Deliver the backlog, until it is empty, a batch is refused, or the time is up.
 
     Args:
@@ -57,7 +57,7 @@ async def tell_rest(made: Deliverer, log: MailLog, stop: asyncio.Event, seconds:
             await task
 
 
-async def tell_on(made: Deliverer, log: MailLog) -> None:
+async def deliver_until_stopped(made: Deliverer, log: MailLog) -> None:
     """Deliver the backlog and new events, until cancelled."""
     while True:
         well = await _guarded(made, log)
@@ -72,7 +72,7 @@ async def _guarded(made: Deliverer, log: MailLog) -> bool:
         _log_error(log, error)
         return False
     except Exception as error:  # noqa: BLE001 - a defect here must not end the run
-        defects.tell(log, "", error)
+        defects.report(log, "", error)
         return False
     return True
 

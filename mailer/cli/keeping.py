@@ -16,7 +16,7 @@ from mailer.send.hop_names import provider_at
 from mailer.send.routes.directions import Directions
 from mailer.spool import drop
 from mailer.spool.layout import DROP, Spool
-from mailer.spool.view.obstacles import Obstacle, UsedUp, obstacles
+from mailer.spool.view.obstacles import ExhaustedBudget, Obstacle, obstacles
 
 
 def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
@@ -34,7 +34,7 @@ def keeping(config: Config, spool: Spool, now: float) -> tuple[Obstacle, ...]:
     return obstacles(spool, ways, now, account_at, _used_up(config, spool, now) if ways else None)
 
 
-def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
+def _used_up(config: Config, spool: Spool, now: float) -> dict[str, ExhaustedBudget]:
     """Return exhausted budgets by account; a provider with a weight holds back only its share of the mail."""
     shared = {
         provider.account
@@ -47,7 +47,9 @@ def _used_up(config: Config, spool: Spool, now: float) -> dict[str, UsedUp]:
         return msgspec.structs.replace(clocks().read(), wall=now)
 
     return {
-        budget.account: UsedUp(budget.until, budget.waits and budget.account not in shared, budget.words)
+        budget.account: ExhaustedBudget(
+            budget.until, budget.waits and budget.account not in shared, budget.words
+        )
         for budget in budgets(config, spool, read)
         if budget.account and budget.until is not None
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mailer.cli.unexamined import unexamined
+from mailer.cli.without_gc import without_gc
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         if place is None:
             return None
         module, _, attribute = place.partition(":")
-        with unexamined():
+        with without_gc():
             command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command

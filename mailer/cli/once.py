@@ -38,7 +38,7 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
     deliverer = _deliverer(config, spool, log)
     async with open_runner(config, spool, log, clocks(), hostname=hostname, limit=order.limit or 0) as runner:
         if most is not None:
-            loop.call_at(began + most, runner.begin_nothing_more)
+            loop.call_at(began + most, runner.stop_claiming)
         try:
             await runner.once(stop, grace)
         except Stopped as stopped:
@@ -46,10 +46,10 @@ async def once(loaded: Loaded, spool: Spool, log: MailLog, order: Order) -> Exit
             return Exit.TEMPORARY
         heartbeat.set(runner.tally)
     if deliverer:
-        from mailer.cli.event_delivery import AFTER_A_RUN, tell_rest  # noqa: PLC0415 - few hosts use onEvent
+        from mailer.cli.event_delivery import AFTER_A_RUN, deliver_backlog  # noqa: PLC0415 - few hosts use onEvent
 
         left = AFTER_A_RUN if most is None else most - (loop.time() - began)
-        await tell_rest(deliverer, log, stop, left)
+        await deliver_backlog(deliverer, log, stop, left)
     return Exit.OK
 
 

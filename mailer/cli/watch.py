@@ -122,7 +122,7 @@ class Watch:
         restart = ("spoolDir",) if loaded.config.spool_dir != self._loaded.config.spool_dir else ()
         self._loaded, self._log = loaded, log
         if before is not None:
-            before.begin_nothing_more()
+            before.stop_claiming()
         # The new configuration may have corrected what a provider was paused for: the next message tries it.
         with suppress(OSError):
             provider_state.end_pauses(self._spool, datetime.fromtimestamp(time.time(), UTC))
@@ -159,10 +159,10 @@ class Watch:
             self._telling.cancel()
             self._telling = None
         if config.on_event.enabled:
-            from mailer.cli.event_delivery import deliverer, tell_on  # noqa: PLC0415 - few hosts use onEvent
+            from mailer.cli.event_delivery import deliver_until_stopped, deliverer  # noqa: PLC0415 - few hosts use onEvent
 
             if made := deliverer(config, self._spool, log):
-                self._telling = asyncio.create_task(tell_on(made, log))
+                self._telling = asyncio.create_task(deliver_until_stopped(made, log))
 
 
 def _read(path: Path) -> Loaded:

@@ -190,7 +190,7 @@ def by_name(providers: tuple[Provider, ...]) -> dict[str, Provider]:
     return named
 
 
-def called(providers: tuple[Provider, ...], text: str) -> dict[str, Provider]:
+def find_providers(providers: tuple[Provider, ...], text: str) -> dict[str, Provider]:
     """Return, by unique name, the providers that an operator means: one by its name, else all by an address.
 
     An address is HOST, HOST:PORT, USERNAME@HOST or USERNAME@HOST:PORT.

@@ -17,7 +17,7 @@ import msgspec
 
 from mailer import __version__
 from mailer.calls import command
-from mailer.calls.post import JSON, CallTrouble, Response, post
+from mailer.calls.post import JSON, CallError, Response, post
 from mailer.config.oauth_checks import bad_url
 from mailer.config.on_event import OnEvent
 from mailer.config.secrets import SecretError
@@ -101,7 +101,7 @@ class Receiver:
             return await self._post(events)
         except TimeoutError:
             return Answer(Verdict.LATER, f"the webhook has not answered within {WEBHOOK_TIMEOUT:g} seconds")
-        except CallTrouble as trouble:
+        except CallError as trouble:
             return Answer(Verdict.LATER, str(trouble))
         except SecretError as error:
             return Answer(Verdict.REFUSED, str(error))

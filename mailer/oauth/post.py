@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mailer.calls.post import JSON, CallTrouble
+from mailer.calls.post import JSON, CallError
 from mailer.calls.post import post as call
 from mailer.oauth.trouble import from_server
 
@@ -53,7 +53,7 @@ async def post(url: str, form: Mapping[str, str]) -> Answer:
         response = await call(url, form, timeout=TIMEOUT, headers={"Accept": JSON})
     except TimeoutError:
         raise from_server(host, f"it has not answered in time ({TIMEOUT:.0f} s)", temporary=True) from None
-    except CallTrouble as trouble:
+    except CallError as trouble:
         raise from_server(host, str(trouble), temporary=True) from None
     if to := response.redirects_to:
         raise from_server(host, f"it redirects to {to}, which is not followed")

@@ -22,7 +22,7 @@ from mailer.receive.peers import is_local, source
 from mailer.receive.settings import Endpoint
 from mailer.receive.smtp.connection import HANDSHAKE_TIMEOUT
 from mailer.receive.smtp.session import Session
-from mailer.receive.smtp.strangers import Strangers
+from mailer.receive.smtp.unauthenticated import Unauthenticated
 from mailer.receive.users.failures import Failures
 from mailer.receive.users.local_users import PeerIds, peer_ids, user_of
 from mailer.receive.users.trusted import user_at
@@ -65,7 +65,7 @@ class Server:
         self._bound: list[Bound] = []
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
-        self._strangers = Strangers()
+        self._strangers = Unauthenticated()
         self._peers: Counter[str] = Counter()
         self._connecting: set[asyncio.Task[object]] = set()
         self._complained = float("-inf")

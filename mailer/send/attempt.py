@@ -182,11 +182,11 @@ class Attempt:
             except OSError:
                 raise  # A disk error: what cannot be recorded must not be sent.
             except Exception as error:  # noqa: BLE001 - a defect at one destination must not stop the others
-                reason = defects.tell(self._context.log, self._record.claim.id, error)
+                reason = defects.report(self._context.log, self._record.claim.id, error)
                 self._record.fail_internally(reason, {r.address for r in [*batch, *batches.left]})
                 return passed_on
             settled = batches.settle(batch, outcomes)
-            if route.asks_twice and not hops_left:
+            if route.retries_unclear_refusals and not hops_left:
                 settled = (
                     settled[0],
                     [

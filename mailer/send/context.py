@@ -18,7 +18,7 @@ from mailer.spool.state.clock_guard import ClockGuard
 
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
-    from mailer.send.unknown import Unknown
+    from mailer.send.unknown_recipients import Unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from mailer.maillog.events import MailLog
 
 
-def tell(log: MailLog, id: str, error: Exception) -> str:
+def report(log: MailLog, id: str, error: Exception) -> str:
     """Log an unexpected exception, and return it as a reason for the journal.
 
     Only its type and place are written, because its message may contain a secret.

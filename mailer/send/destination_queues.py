@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from mailer.send.destination_status import SLOW, DestinationStatus
-from mailer.send.smtp.pool import HANGING
+from mailer.send.smtp.pool import HANG_AFTER
 from mailer.spool.run.claim import Claim
 from mailer.spool.transitions import Move
 
@@ -92,7 +92,7 @@ class DestinationQueues:
     def waits(self, destination: str, seconds: float) -> bool:
         """Tell whether a message that has been active for `seconds` only waits, and so takes no place."""
         if self._destinations is None:
-            return seconds > HANGING
+            return seconds > HANG_AFTER
         return self._destinations.stuck(destination) if destination else seconds > SLOW
 
     def _full(self, destination: str, destinations: DestinationStatus) -> bool:

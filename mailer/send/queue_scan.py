@@ -74,7 +74,7 @@ class QueueScan:
         self.missed = True
         """Whether mail may have arrived that no pass has seen yet."""
 
-    def heard(self, names: Iterable[str] | None) -> None:
+    def add_arrivals(self, names: Iterable[str] | None) -> None:
         """Add names of mail that has just arrived; None means that some arrived whose names are unknown."""
         if names is None or len(self._fresh) >= _MAX_FRESH:
             self.missed = True

@@ -40,7 +40,7 @@ from mailer.spool.state.clock_guard import ClockGuard
 if TYPE_CHECKING:
     from mailer.send.budgets import Budgets
     from mailer.send.smtp.transcript import Say
-    from mailer.send.unknown import Unknown
+    from mailer.send.unknown_recipients import Unknown
 
 
 @asynccontextmanager
@@ -145,7 +145,7 @@ def _unknown(
 ) -> "Unknown | None":
     if not config.suppress_unknown.enabled:
         return None
-    from mailer.send.unknown import Unknown  # noqa: PLC0415 - most runs do not feed the list
+    from mailer.send.unknown_recipients import Unknown  # noqa: PLC0415 - most runs do not feed the list
 
     return Unknown(config.suppress_unknown, spool, clock, log, suppressed.exempts)
 

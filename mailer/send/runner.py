@@ -16,13 +16,13 @@ from mailer.spool.run.arrivals import Arrivals
 from mailer.spool.run.claim import Claim, Claims
 from mailer.spool.state.pause import is_paused
 
-PAUSE = 30.0
+ERROR_PAUSE = 30.0
 """Seconds that a long-running runner waits after a disk error."""
-AT_ONCE = 50
+MAX_PUT_BACK = 50
 """Messages put back for full destinations before control returns to the event loop."""
-POLL = 0.1
+SCAN_INTERVAL = 0.1
 """Seconds between scans of `new/` where inotify is not available."""
-ALONE = 5.0
+ALONE_LIMIT = 5.0
 """The most seconds that a suspect runs alone, or waits to run alone. A message that kills its runner does so
 within that time, and a server that does not answer must not stop all other mail."""
 _BUDGET_WAIT = 61.0
@@ -30,7 +30,7 @@ _BUDGET_WAIT = 61.0
 rounded up."""
 _BUDGET_POLL = 1.0
 """Seconds between checks of budgets that are used up."""
-PAUSE_SEEN = 1.0
+PAUSE_POLL = 1.0
 """Seconds between checks of whether the operator has paused or resumed sending."""
 
 
@@ -130,7 +130,7 @@ class Runner:
             raise Stopped(self._trouble.errno, self._trouble.strerror) from self._trouble
         return self.tally
 
-    def begin_nothing_more(self) -> None:
+    def stop_claiming(self) -> None:
         """Claim nothing more, and end the run when the deliveries in progress are done.
 
         There is no time limit, because an interrupted delivery would leave its outcome uncertain.
@@ -154,7 +154,7 @@ class Runner:
             while not stop.is_set() and (self._busy or not self._closing):
                 self._wake.clear()
                 if self._scan.exhausted and (self._scan.missed or loop.time() >= look_again):
-                    look_again = loop.time() + (self._until_minute() if arrivals else POLL)
+                    look_again = loop.time() + (self._until_minute() if arrivals else SCAN_INTERVAL)
                     self._scan.begin_pass()
                 self._fill()
                 if self._trouble is not None:
@@ -184,7 +184,7 @@ class Runner:
                 destination = self._queues.destination_of(claim)
                 if self._queues.puts_back(claim, destination):
                     put_back += 1
-                    if put_back < AT_ONCE:
+                    if put_back < MAX_PUT_BACK:
                         continue
                     asyncio.get_running_loop().call_soon(self._wake.set)
                     break
@@ -201,7 +201,7 @@ class Runner:
             asyncio.get_running_loop().call_later(pause, self._hear, [name])
 
     def _hear(self, names: list[str] | None) -> None:
-        self._scan.heard(names)
+        self._scan.add_arrivals(names)
         self._wake.set()
 
     def _has_room(self) -> bool:
@@ -238,7 +238,7 @@ class Runner:
         """Tell whether the operator has paused sending; looks at the spool once a second at most."""
         now = monotonic()
         if now >= self._look_for_pause:
-            self._look_for_pause = now + PAUSE_SEEN
+            self._look_for_pause = now + PAUSE_POLL
             before, self._paused = self._paused, is_paused(self._spool)
             if self._paused != before:
                 self._context.log.notice("paused: nothing is claimed" if self._paused else "resumed")
@@ -248,15 +248,15 @@ class Runner:
         alone = claim.suspect and not self._active
         if alone:
             self._alone = claim
-            asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
+            asyncio.get_running_loop().call_later(ALONE_LIMIT, self._accompany, claim)
         self._active.start(self._worker.work(claim, alone=alone), destination, self._done)
 
     def _must_wait(self, claim: Claim) -> bool:
         """Tell whether a claim is a suspect that must wait until it can be tried alone.
 
-        It does not wait for a message that has been active for `ALONE` seconds, since that one may hang.
+        It does not wait for a message that has been active for `ALONE_LIMIT` seconds: that one may hang.
         """
-        return claim.suspect and bool(self._active) and self._active.longest < ALONE
+        return claim.suspect and bool(self._active) and self._active.longest < ALONE_LIMIT
 
     def _accompany(self, claim: Claim) -> None:
         """Let other messages start while a suspect is active.
@@ -270,10 +270,10 @@ class Runner:
             self._alone = None
             self._wake.set()
         else:
-            asyncio.get_running_loop().call_later(ALONE, self._accompany, claim)
+            asyncio.get_running_loop().call_later(ALONE_LIMIT, self._accompany, claim)
 
     def _done(self, released: list[str]) -> None:
-        self._scan.heard(released)
+        self._scan.add_arrivals(released)
         self._scan.missed |= self._queues.missed
         self._queues.missed = False
         self._alone = None
@@ -320,7 +320,7 @@ class Runner:
     def _patience(self, look_again: float) -> float | None:
         """Return the seconds to wait for a wake-up; None means until one comes."""
         if self._paused:
-            return PAUSE_SEEN
+            return PAUSE_POLL
         if not self._scan.exhausted:
             return None
         return look_again - monotonic()
@@ -332,10 +332,10 @@ class Runner:
 
     async def _pause(self, trouble: OSError, stop: asyncio.Event) -> None:
         self._context.log.error(
-            "the spool cannot be read or written; waiting", error=trouble.strerror, seconds=PAUSE
+            "the spool cannot be read or written; waiting", error=trouble.strerror, seconds=ERROR_PAUSE
         )
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE):
+            async with asyncio.timeout(ERROR_PAUSE):
                 await stop.wait()
         self._trouble = None
         self._scan.missed = True

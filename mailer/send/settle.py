@@ -82,7 +82,7 @@ class Settler:
             locked.move(Move.FINISH)
             for directory in left:
                 self._committer.sync_soon(directory)
-            self._background.close(locked.surrender())
+            self._background.close(locked.detach())
         else:
             await self._committer.commit_in_loop(change)
         return disposition

@@ -158,13 +158,13 @@ class Worker:
             except (OSError, asyncio.CancelledError):
                 raise
             except Exception as error:  # noqa: BLE001 - a defect of ours must cost neither the mail nor the run
-                record.fail_internally(defects.tell(self._context.log, claim.id, error))
+                record.fail_internally(defects.report(self._context.log, claim.id, error))
 
     async def _learn(self, record: Record) -> None:
         """Update the suppression list with recipients that do not exist, or turned out to exist."""
         if self._context.unknown is None:
             return
-        from mailer.send.unknown import says_unknown  # noqa: PLC0415 - few runs feed the list
+        from mailer.send.unknown_recipients import says_unknown  # noqa: PLC0415 - few runs feed the list
 
         ended = (each for each in record.state.by_address.values() if each.attempt == record.attempt)
         sent = [standing.address for standing in ended if standing.status is Status.SENT]

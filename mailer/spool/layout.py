@@ -190,7 +190,7 @@ class Spool:
         return spool
 
     @classmethod
-    def look(cls, path: Path) -> Self:
+    def open_unchecked(cls, path: Path) -> Self:
         """Open the spool at `path` for reading: nothing is made, checked or tightened; raises OSError."""
         return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
@@ -390,7 +390,7 @@ def no_spool(found: Standing, path: Path) -> str:
 def foreign(path: Path) -> str:
     """Return why a directory would never be used as a spool; empty if it would, or cannot be read."""
     try:
-        with Spool.look(path) as spool:
+        with Spool.open_unchecked(path) as spool:
             found = standing(spool.root)
     except OSError:
         return ""

@@ -259,10 +259,10 @@ class LockedMessage:
         A second close would be harmful: another file may have the same descriptor number by then, and the
         close would free that file's lock.
         """
-        if (fd := self.surrender()) >= 0:
+        if (fd := self.detach()) >= 0:
             os.close(fd)
 
-    def surrender(self) -> int:
+    def detach(self) -> int:
         """Return the descriptor, and the lock with it, for the caller to close; negative if there is none."""
         fd, self.fd = self.fd, -1
         return fd

@@ -62,7 +62,7 @@ def foreign_names(spool: Spool, opened: os.stat_result, name: str) -> list[str]:
 _EARLIER = {Place.NEW: ("cur/",), Place.RETRY: ("cur/", "new/")}
 
 
-def is_met_earlier(place: Place, also: tuple[str, ...]) -> bool:
+def is_handled_elsewhere(place: Place, also: tuple[str, ...]) -> bool:
     """Return whether a run comes first to another of the file's names, and handles the message there."""
     return any(path.startswith(_EARLIER.get(place, ())) for path in also)
 

@@ -14,7 +14,7 @@ from testbed.relay import Relay, mailer_send_command
 from testbed.terminal import Terminal
 from testbed.waiting import until
 
-from mailer.send.runner import PAUSE_SEEN
+from mailer.send.runner import PAUSE_POLL
 from mailer.spool.layout import Spool
 from mailer.spool.state import pause
 
@@ -53,7 +53,7 @@ def test_a_runner_that_stays_sees_both_within_a_second_and_finishes_what_is_in_f
         with relay.watch("--verbose") as watch:
             assert at_the_dot.wait(60)
             relay.mailer("pause")
-            seen = time.monotonic() + PAUSE_SEEN
+            seen = time.monotonic() + PAUSE_POLL
             until(lambda: time.monotonic() > seen, "the time in which a runner sees it")
             queue(relay.spool, ["second@example.net"])
             go_on.set()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mailer.config.checks import warnings
-from mailer.config.hops import Provider, by_name, called
+from mailer.config.hops import Provider, by_name, find_providers
 from mailer.config.load import load
 from mailer.config.own_name import system_name
 from mailer.mail.host_name import fault
@@ -192,4 +192,4 @@ def test_each_provider_has_a_name_of_its_own_and_an_address_names_all_there():
         (f"{host} #5", []),
         ("b@example.com", []),
     ):
-        assert [*called(every, text).values()] == meant
+        assert [*find_providers(every, text).values()] == meant

@@ -678,7 +678,7 @@ def test_a_run_that_is_stopped_or_short_of_time_leaves_a_receiver_that_hangs(rel
 
 def rest(told: Told, seconds: float) -> None:
     log = MailLog(lambda: told.now, lambda *_: None)
-    asyncio.run(event_delivery.tell_rest(told.deliverer, log, asyncio.Event(), seconds))
+    asyncio.run(event_delivery.deliver_backlog(told.deliverer, log, asyncio.Event(), seconds))
 
 
 def test_a_receiver_that_outlasts_a_run_has_failed_and_is_left_for_longer_each_time(

@@ -138,7 +138,7 @@ class Hop:
     slots: Slots | None = None
     session: Callable[[], AbstractContextManager[None]] = nullcontext
     presentation: Presentation = field(default_factory=Presentation)
-    asks_twice: bool = False
+    retries_unclear_refusals: bool = False
     holds_second_doubt: bool = False
     attempts: int = 1000
 

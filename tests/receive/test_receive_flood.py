@@ -24,7 +24,7 @@ from testbed.waiting import until
 
 from mailer.maillog.events import MailLog
 from mailer.receive.peers import source
-from mailer.receive.smtp.strangers import MOST_IN_TLS
+from mailer.receive.smtp.unauthenticated import MAX_IN_TLS
 from mailer.receive.users.failures import Failures
 
 HOSTILE = 4096
@@ -74,8 +74,8 @@ def test_the_guesses_of_a_minute_share_a_line_after_the_first_few() -> None:
 
     async def guess() -> None:
         for number in range(100):
-            failures.tell(log, "192.0.2.1", f"user{number}")
-        failures.tell(log, "192.0.2.2", "other")
+            failures.log(log, "192.0.2.1", f"user{number}")
+        failures.log(log, "192.0.2.2", "other")
         failures.close(log)
 
     asyncio.run(guess())
@@ -125,7 +125,7 @@ def test_those_from_elsewhere_cannot_take_the_places_of_this_host(tmp_path: Path
 def test_handshakes_without_a_login_are_few_at_a_time(tmp_path: Path) -> None:
     with running(tmp_path, CLOSED, certificate=certificate(tmp_path)) as receiver, ExitStack() as held:
         clients = []
-        for _ in range(MOST_IN_TLS + 10):
+        for _ in range(MAX_IN_TLS + 10):
             client = held.enter_context(socket.create_connection(receiver.address, timeout=60))
             lines = held.enter_context(client.makefile("rb"))
             assert lines.readline().startswith(b"220 ")
@@ -136,7 +136,7 @@ def test_handshakes_without_a_login_are_few_at_a_time(tmp_path: Path) -> None:
         for client in clients[:10]:
             with contextlib.suppress(ConnectionError):
                 assert client.recv(1) == b""
-        until(lambda: len(receiver.server._sessions) == MOST_IN_TLS, "the older ones to be gone")
+        until(lambda: len(receiver.server._sessions) == MAX_IN_TLS, "the older ones to be gone")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,6 @@ def test_a_network_of_ipv6_is_one_source(peer: str, expected: str) -> None:
 def test_guessing_from_many_addresses_of_one_network_is_counted_together() -> None:
     failures = Failures(lambda: 0.0)
     for number in range(30):
-        failures.note(f"2001:db8::{number:x}", f"user{number}")
-    assert failures.turned_away("2001:db8::ffff", local=False)
-    assert not failures.turned_away("2001:db8:0:1::1", local=False)
+        failures.count(f"2001:db8::{number:x}", f"user{number}")
+    assert failures.is_blocked("2001:db8::ffff", local=False)
+    assert not failures.is_blocked("2001:db8:0:1::1", local=False)

@@ -22,7 +22,7 @@ from mailer.config.users import User, changing_users, read_users
 from mailer.receive.users import hashes
 from mailer.receive.users.accounts import REMEMBER, Account, Accounts, single_login
 from mailer.receive.users.auth import Credentials, Identity, NotJudged, plain_credentials
-from mailer.receive.users.failures import MAX_DELAY, MAX_FROM_AFAR, WINDOW, Failures
+from mailer.receive.users.failures import MAX_DELAY, MAX_REMOTE_FAILURES, WINDOW, Failures
 from mailer.receive.users.user_list import UserList
 
 HASH = hashes.hash_password("right password", os.urandom)
@@ -199,7 +199,7 @@ def test_a_login_that_waits_when_the_server_stops_gets_421(tmp_path, monkeypatch
             client.putcmd("AUTH PLAIN " + b64encode(b"\0shop\0" + password).decode())
             until(lambda waiting=waiting: len(judge._computing) == waiting, "the login")
         stopping = asyncio.run_coroutine_threadsafe(receiver.server.stop(60), receiver.loop)
-        until(lambda: all(each.gone for each in tuple(receiver.server._sessions)), "the end")
+        until(lambda: all(each.lost for each in tuple(receiver.server._sessions)), "the end")
         go_on.set()
         assert client.getreply()[0] == 421
         stopping.result(60)
@@ -227,22 +227,22 @@ def test_the_loop_serves_others_while_a_password_is_hashed(tmp_path):
 def test_answers_to_failures_are_held_back_longer_and_longer_but_a_second_at_most():
     clock = Clock()
     failures = Failures(clock)
-    delays = [failures.note("192.0.2.1", f"user{n}") for n in range(10)]
+    delays = [failures.count("192.0.2.1", f"user{n}") for n in range(10)]
     assert delays == sorted(delays)
     assert delays[0] < delays[-1] == MAX_DELAY
     clock.now += WINDOW + 1
-    assert failures.note("192.0.2.1", "user") == delays[0]
+    assert failures.count("192.0.2.1", "user") == delays[0]
 
 
 def test_only_distant_guessers_are_turned_away():
     """Case 52: guessing from this host locks none of its applications out."""
     failures = Failures(Clock())
-    for _ in range(MAX_FROM_AFAR):
-        failures.note("192.0.2.1", "app")
-        failures.note("127.0.0.1", "app")
-    assert failures.turned_away("192.0.2.1", local=False)
-    assert not failures.turned_away("192.0.2.2", local=False)
-    assert not failures.turned_away("127.0.0.1", local=True)
+    for _ in range(MAX_REMOTE_FAILURES):
+        failures.count("192.0.2.1", "app")
+        failures.count("127.0.0.1", "app")
+    assert failures.is_blocked("192.0.2.1", local=False)
+    assert not failures.is_blocked("192.0.2.2", local=False)
+    assert not failures.is_blocked("127.0.0.1", local=True)
 
 
 @pytest.mark.security_case(50)

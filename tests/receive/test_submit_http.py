@@ -531,7 +531,7 @@ def test_a_wrong_token_is_held_back_and_counted_and_the_right_one_is_not(door: D
         assert door.ask(ENVELOPE, "POST", RAW | bearer(token), MESSAGE).status == 401, token
     assert door.submit().status == 202
     # As long as after as many failed logins by SMTP; the two are counted together.
-    assert door.receiver.server._failures.note(LOOPBACK, "") > 0.5
+    assert door.receiver.server._failures.count(LOOPBACK, "") > 0.5
     failed = [line for line in door.receiver.log if "login-failed" in line]
     assert len(failed) >= 4
     assert not any("wrong" in line or TOKEN[:10] in line for line in door.receiver.log)

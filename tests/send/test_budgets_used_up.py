@@ -28,7 +28,7 @@ from mailer.spool import words
 from mailer.spool.layout import STATE, Spool
 from mailer.spool.state import provider_state, suppression
 from mailer.spool.state.provider_state import ProviderState
-from mailer.spool.view.obstacles import UsedUp, obstacles
+from mailer.spool.view.obstacles import ExhaustedBudget, obstacles
 
 
 def budgeted(server: Server, name: str = "Acme", **keys) -> dict[str, object]:
@@ -239,8 +239,8 @@ def test_every_view_says_what_is_used_and_when_it_is_free_again(relay: Relay) ->
 
 NOW = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC).timestamp()
 FIRST, SECOND = "a.example:587", "b.example:587"
-WAITS, PASSES = UsedUp(NOW + 600, True, "5 of 5"), UsedUp(NOW + 600, False, "5 of 5")
-SOONER = UsedUp(NOW + 300, False, "5 of 5")
+WAITS, PASSES = ExhaustedBudget(NOW + 600, True, "5 of 5"), ExhaustedBudget(NOW + 600, False, "5 of 5")
+SOONER = ExhaustedBudget(NOW + 300, False, "5 of 5")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,11 @@ SOONER = UsedUp(NOW + 300, False, "5 of 5")
     ],
 )
 def test_mail_is_kept_by_the_budget_that_it_waits_for(
-    used_up: Mapping[str, UsedUp], paused: Mapping[str, float], kept_for: float, where: str, tmp_path: Path
+    used_up: Mapping[str, ExhaustedBudget],
+    paused: Mapping[str, float],
+    kept_for: float,
+    where: str,
+    tmp_path: Path,
 ) -> None:
     ways = {FIRST: "Acme", SECOND: "Other"}
     with Spool.open(tmp_path / "spool", create=True) as spool:

@@ -12,7 +12,7 @@ from mailer.mail.outcome import Outcome, Scope, Status
 from mailer.mail.reply import Reply
 from mailer.send.batches import Batches
 from mailer.send.smtp.extensions import Extensions, Limits
-from mailer.send.smtp.pool import HANGING
+from mailer.send.smtp.pool import HANG_AFTER
 
 TEN = [f"user{number}@example.net" for number in range(10)]
 
@@ -154,7 +154,7 @@ def test_a_pause_between_batches_keeps_no_place_from_other_messages(relay: Relay
         with relay.watch():
             assert first.wait(30)
             queue(relay.spool, ["password@example.net"])
-            assert letter.wait(HANGING - 1)  # After that it would be taken for one that hangs.
+            assert letter.wait(HANG_AFTER - 1)  # After that it would be taken for one that hangs.
     left = found(relay.spool, campaign)
     assert left is not None
     assert sorted(left.statuses.values()) == ["pending", "pending", "sent"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from outgoing import LONG, Letter, Password
 
-from mailer.calls.post import CallTrouble, post
+from mailer.calls.post import CallError, post
 from mailer.config.hops import Api
 from mailer.send.http.apis import Body, Request
 from mailer.send.http.exchange import Broken, Exchange
@@ -155,6 +155,6 @@ def test_an_error_text_has_nothing_of_a_secret_url(scheme: str, server: Server, 
     async def call(port: int) -> None:
         await post(f"{scheme}://127.0.0.1:{port}/{SECRET}", b"{}", timeout=0.5, headers={})
 
-    with pytest.raises((CallTrouble, TimeoutError), match=text) as error:
+    with pytest.raises((CallError, TimeoutError), match=text) as error:
         run_with(server, call)
     assert SECRET not in str(error.value)

@@ -89,7 +89,7 @@ def test_a_server_that_the_operator_wrote_as_this_host_may_be_without_tls(relay:
     ],
 )
 def test_only_what_is_written_says_that_a_server_is_here(name: str, *, here: bool) -> None:
-    assert Hop(name=name, port=25).here is here
+    assert Hop(name=name, port=25).on_this_host is here
 
 
 # All that a server may make of what it was told, in one line.

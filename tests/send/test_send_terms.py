@@ -18,7 +18,7 @@ from two_domains import BOB, EVE, MX1, MX2, ZONE
 
 from mailer.config.hops import TlsLevel, TlsPolicy
 from mailer.mail.outcome import Status
-from mailer.send.routes.demand import demand_of
+from mailer.send.routes.tls_demand import demand_of
 from mailer.send.smtp.client import Session
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble

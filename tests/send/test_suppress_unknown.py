@@ -17,7 +17,7 @@ from mailer.mail.clock import rfc3339
 from mailer.mail.outcome import SUPPRESSION_LIST, Outcome, Scope, Status
 from mailer.maillog.events import MailLog
 from mailer.send.suppressed import Suppressed
-from mailer.send.unknown import Unknown, says_unknown
+from mailer.send.unknown_recipients import Unknown, says_unknown
 from mailer.spool.layout import Spool
 from mailer.spool.state import suppression
 from mailer.spool.state.suppression import Entry

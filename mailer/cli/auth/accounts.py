@@ -15,7 +15,7 @@ from mailer.cli.options import config_option, examples, json_of
 from mailer.cli.output import json_line
 from mailer.cli.reader import end_with_the_pipe, tell
 from mailer.cli.setup import CommandContext, command_context, configuration
-from mailer.config.hops import Provider, by_name, called
+from mailer.config.hops import Provider, by_name, find_providers
 from mailer.config.model import Config
 from mailer.config.oauth import OAuth2
 from mailer.config.own_name import own_name
@@ -72,7 +72,7 @@ def chosen(config: Config, name: str) -> Provider:
     Raises:
         Failure: no provider has this name, it has no tokens, or several have this address.
     """
-    found = called(config.providers, name)
+    found = find_providers(config.providers, name)
     with_tokens = {each: one for each, one in found.items() if one.oauth}
     if len(with_tokens) == 1:
         [(label, one)] = with_tokens.items()

@@ -72,7 +72,7 @@ def _events(config: Config, now: float) -> list[Finding]:
     if not config.on_event.enabled:
         return []
     try:
-        with Spool.look(config.spool_dir) as spool:
+        with Spool.open_unchecked(config.spool_dir) as spool:
             found = status_of(config, spool, now)
     except OSError as error:
         words = f"the spool cannot be read: {error.strerror}"

@@ -119,7 +119,7 @@ def _known(title: str, finding: Finding) -> Section:
 
 def _identity(config: Config) -> str:
     try:
-        with Spool.look(config.spool_dir) as spool:
+        with Spool.open_unchecked(config.spool_dir) as spool:
             return identity.known(spool)
     except OSError:
         return ""
@@ -128,7 +128,7 @@ def _identity(config: Config) -> str:
 def _provider_states(config: Config) -> States:
     """Read the providers' states as runners left them; empty if the spool cannot be read."""
     try:
-        with Spool.look(config.spool_dir) as spool:
+        with Spool.open_unchecked(config.spool_dir) as spool:
             return provider_state.read(spool)
     except OSError:
         return {}
@@ -146,7 +146,7 @@ async def _login(config: Config, provider: Provider, hop: Hop) -> list[Finding]:
     if provider.oauth is None:
         return await provider_check.check_provider(hop, config.name_of(provider), time.time())
     try:
-        with Spool.look(config.spool_dir) as spool:
+        with Spool.open_unchecked(config.spool_dir) as spool:
             hop = replace(hop, tokens=tokens_of(provider, spool, time.time))
             return await provider_check.check_provider(hop, config.name_of(provider), time.time())
     except OSError as error:

@@ -10,7 +10,7 @@ from mailer.cli.options import config_option, examples, json_option
 from mailer.cli.output import json_line
 from mailer.cli.reader import tell
 from mailer.cli.setup import command_context
-from mailer.config.hops import by_name, called
+from mailer.config.hops import by_name, find_providers
 from mailer.mail.reply import printable
 from mailer.spool.state import provider_state
 
@@ -39,7 +39,7 @@ def reset(names: tuple[str, ...], *, everyone: bool, as_json: bool) -> None:
         known = context.config.providers
         chosen = by_name(known) if everyone else {}
         for name in names:
-            found = called(known, name)
+            found = find_providers(known, name)
             if not found:
                 there = ", ".join(by_name(known)) or "none"
                 raise Failure(Exit.NO_INPUT, printable(f"{name}: no such provider; there is: {there}"))

@@ -230,9 +230,9 @@ def tls_words(hop: Hop) -> str:
         return "STARTTLS when it is offered, with any certificate, and in clear when it fails"
     if hop.implicit_tls:
         how = "TLS from the first byte"
-    elif hop.starttls is StartTls.NEVER and not (hop.username and not hop.here):
+    elif hop.starttls is StartTls.NEVER and not (hop.username and not hop.on_this_host):
         return "in clear"
-    elif hop.here and hop.starttls is not StartTls.REQUIRED:
+    elif hop.on_this_host and hop.starttls is not StartTls.REQUIRED:
         how = "STARTTLS when it is offered"
     else:
         how = "STARTTLS, and nothing in clear"

@@ -22,7 +22,7 @@ from mailer.cli.outlook import outlook
 from mailer.cli.setup import become_owner, open_log, operator_name, uses_http
 from mailer.cli.trial import Order, mail
 from mailer.config.checks import refuse_to_send
-from mailer.config.hops import Provider, by_name, called
+from mailer.config.hops import Provider, by_name, find_providers
 from mailer.config.load import Loaded
 from mailer.config.model import BOUNCE_OFF, Config
 from mailer.config.own_name import own_name
@@ -101,7 +101,7 @@ def _restricted(config: Config, order: Order) -> Config:
 
 def _provider(config: Config, name: str) -> Provider:
     known = config.every_provider
-    found = called(known, name)
+    found = find_providers(known, name)
     if len(found) == 1:
         return next(iter(found.values()))
     if found:

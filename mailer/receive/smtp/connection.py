@@ -134,7 +134,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self.input.append(data)
         self.go_on()
         if self._holds or not self._writable:
-            self.input.restrain()
+            self.input.pause_if_full()
 
     def eof_received(self) -> bool:
         """Keep answering a client that has closed only its sending side; in TLS both sides are closed."""
@@ -179,16 +179,16 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
 
     @property
     @abstractmethod
-    def known(self) -> bool:
+    def authenticated(self) -> bool:
         """Whether the client has logged in, or was allowed to send without a login."""
 
     @property
-    def gone(self) -> bool:
+    def lost(self) -> bool:
         """Whether the client gets no more replies: the connection is lost, or the server is stopping."""
         return self._stream is None or self._stopping
 
     @property
-    def silent(self) -> bool:
+    def half_closed(self) -> bool:
         """Whether the client has closed its sending side."""
         return self.input.ended
 
@@ -212,13 +212,13 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.input.high_water = HIGH_WATER
             self._stream.set_write_buffer_limits(_MAX_UNSENT)
 
-    def say(self, reply: Reply) -> None:
+    def send_reply(self, reply: Reply) -> None:
         """Queue a reply. Replies to pipelined commands are sent together (RFC 2920 3.2)."""
         self._unsent += replies.wire(reply)
         if reply.code >= _PERMANENT_ERROR:
             self._errors += 1
             if self._errors > self.settings.max_errors and not self.closing:
-                self.hang_up(replies.TOO_MANY_ERRORS)
+                self.close_with(replies.TOO_MANY_ERRORS)
 
     def forgive(self) -> None:
         """Reset the count of errors: a message was accepted, so the client does real work."""
@@ -229,10 +229,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Ask for the next response of an authentication exchange (RFC 4954 4)."""
         self._unsent += b"334 " + text + b"\r\n"
 
-    def hang_up(self, reply: Reply) -> None:
+    def close_with(self, reply: Reply) -> None:
         """Queue a reply, and close the connection once the running command has returned."""
         self.closing = True
-        self.say(reply)
+        self.send_reply(reply)
 
     def hold(self) -> None:
         """Serve nothing until `release` has been called once for each call of this."""
@@ -302,7 +302,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 raise Stopping
             if self.input.ended:
                 raise PeerGone
-            self.input.want()
+            self.input.resume()
             await self._more()
         return line
 
@@ -428,7 +428,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
                 if self._stream is None or self.input.ended:
                     raise PeerGone
                 if self.input.paused:
-                    self.input.want()
+                    self.input.resume()
                 return
             if len(self._unsent) > most:
                 self._write()
@@ -437,7 +437,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         try:
             line = self.input.read_line()
         except LineTooLong:
-            self.say(replies.LINE_TOO_LONG)
+            self.send_reply(replies.LINE_TOO_LONG)
         else:
             if line is None:
                 return False
@@ -456,12 +456,12 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             case ConnectionError():
                 self.abort()
             case Stopping():
-                self.hang_up(replies.SHUTTING_DOWN)
+                self.close_with(replies.SHUTTING_DOWN)
             case EndlessLine():
-                self.hang_up(replies.ENDLESS_LINE)
+                self.close_with(replies.ENDLESS_LINE)
             case _:
                 self._note(error)
-                self.hang_up(replies.INTERNAL_ERROR)
+                self.close_with(replies.INTERNAL_ERROR)
 
     def _note(self, error: BaseException) -> None:
         try:

@@ -8,7 +8,7 @@ MAX_ENDLESS = 1024 * 1024
 """Octets of an overlong line that are discarded before the session is ended."""
 HIGH_WATER = 128 * 1024
 """Unread octets at which the transport is paused; one more read may follow."""
-LOW_HIGH_WATER = 4 * 1024
+HIGH_WATER_BEFORE_LOGIN = 4 * 1024
 """The same for a client that has not logged in: thousands of those must not fill the memory."""
 
 
@@ -28,7 +28,7 @@ class Input:
     """Buffers bytes from one transport for one reader, and pauses the transport when it has too many."""
 
     def __init__(self) -> None:
-        self.high_water = LOW_HIGH_WATER
+        self.high_water = HIGH_WATER_BEFORE_LOGIN
         self.ended = False
         """Whether the client will send nothing more."""
         self._buffer = bytearray()
@@ -68,13 +68,13 @@ class Input:
     def pending(self) -> bool:
         return bool(self._buffer)
 
-    def restrain(self) -> None:
+    def pause_if_full(self) -> None:
         """Pause the transport if too much is unread; called while the reader is busy."""
         if len(self._buffer) > self.high_water and self._transport is not None and not self.paused:
             self._transport.pause_reading()
             self.paused = True
 
-    def want(self) -> None:
+    def resume(self) -> None:
         """Resume the transport: the reader has taken what it can, and needs the rest of a line."""
         if self.paused:
             self._go_on_reading()

@@ -154,7 +154,7 @@ class Intake:
             if reader.fault is not None:
                 self._conclude(replies.REFUSED_DATA[reader.fault])
             else:
-                self._connection.say(Reply(250, (f"2.0.0 {self._chunk.size} octets received",)))
+                self._connection.send_reply(Reply(250, (f"2.0.0 {self._chunk.size} octets received",)))
         return True
 
     def skip(self, octets: int, refusal: Reply) -> None:

@@ -29,14 +29,14 @@ _MAX_FAILURES = 3
 class Channel(Protocol):
     """The part of a connection that the exchange needs."""
 
-    def say(self, reply: Reply) -> None: ...
-    def hang_up(self, reply: Reply) -> None: ...
+    def send_reply(self, reply: Reply) -> None: ...
+    def close_with(self, reply: Reply) -> None: ...
     def challenge(self, text: bytes) -> None: ...
     async def flush(self) -> None: ...
     @property
-    def gone(self) -> bool: ...
+    def lost(self) -> bool: ...
     @property
-    def silent(self) -> bool: ...
+    def half_closed(self) -> bool: ...
     async def read_line(self) -> bytes: ...
 
 
@@ -77,17 +77,17 @@ class Login:
 
     async def run(self, argument: str) -> None:
         """Serve one AUTH command, given the text after the verb; every path sends one final reply."""
-        if self._failures.turned_away(self._client.peer, local=self._client.local):
-            self._channel.hang_up(replies.TOO_MANY_LOGINS)
+        if self._failures.is_blocked(self._client.peer, local=self._client.local):
+            self._channel.close_with(replies.TOO_MANY_LOGINS)
             return
         try:
             claimed, proved = await self._exchange(argument)
         except _Refused as refusal:
-            self._channel.say(refusal.reply)
+            self._channel.send_reply(refusal.reply)
             return
         if proved is not None:
             self.identity, self.proved = proved, True
-            self._channel.say(replies.AUTHENTICATED)
+            self._channel.send_reply(replies.AUTHENTICATED)
         else:
             await self._fail(claimed)
 
@@ -109,13 +109,13 @@ class Login:
             raise Stopping from None
 
     async def _fail(self, username: str) -> None:
-        self._failures.tell(self._log, self._client.peer, username)
+        self._failures.log(self._log, self._client.peer, username)
         self._failed += 1
-        await asyncio.sleep(self._failures.note(self._client.peer, username))
+        await asyncio.sleep(self._failures.count(self._client.peer, username))
         if self._failed < _MAX_FAILURES:
-            self._channel.say(replies.LOGIN_FAILED)
+            self._channel.send_reply(replies.LOGIN_FAILED)
         else:
-            self._channel.hang_up(replies.TOO_MANY_LOGINS)
+            self._channel.close_with(replies.TOO_MANY_LOGINS)
 
     async def _cram_md5(self, initial: str) -> tuple[str, Identity | None]:
         if initial:

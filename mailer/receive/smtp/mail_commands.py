@@ -67,7 +67,7 @@ class MailCommands(Connection):
         return Transaction(settings, names=bool(self.client.user))
 
     @property
-    def known(self) -> bool:
+    def authenticated(self) -> bool:
         return self._trusted and not self._must_log_in
 
     def left(self) -> None:
@@ -89,7 +89,7 @@ class MailCommands(Connection):
             self._store.log.limited(refused, str(reply))
         else:
             self._store.log.rejected(refused, str(reply))
-        self.say(reply)
+        self.send_reply(reply)
 
     @property
     def _user(self) -> str:
@@ -127,7 +127,7 @@ class MailCommands(Connection):
         if refusal := REFUSALS["MAIL"].get(self._stage):
             # Only `_reject` writes to the ledger. A 503 is an error in the client's sequence of commands; the
             # ledger should list refused mail.
-            (self.say if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
+            (self.send_reply if refusal.code == replies.NESTED_MAIL.code else self._reject)(refusal)
         elif (space := self._context.space) is not None and space.uncounted:
             self.wait_for(self._count_and_begin(space, arg))
         else:
@@ -145,7 +145,7 @@ class MailCommands(Connection):
             self._stage, refusal = Stage.MAIL, self._no_more_mail()
         if refusal is None:
             self.trust()
-            self.say(reply)
+            self.send_reply(reply)
         else:
             self._reject(refusal)
             self._clear()
@@ -171,7 +171,7 @@ class MailCommands(Connection):
         )
         if reply.positive:
             self._stage = Stage.RCPT
-            self.say(reply)
+            self.send_reply(reply)
         else:
             self._reject(reply, _path(arg))
 
@@ -179,21 +179,21 @@ class MailCommands(Connection):
     def smtp_DATA(self, arg: str) -> None:
         refusal = replies.NO_ARGUMENT if arg else REFUSALS["DATA"].get(self._stage) or self._begin_message()
         if refusal is None:
-            self.say(replies.GO_AHEAD)
+            self.send_reply(replies.GO_AHEAD)
             self._intake.read_data()
             return
         self._reject(refusal)
         if self.input.pending:
             # RFC 2920 3.1: DATA ends a pipelined group. The input that follows may be a message, and reading
             # it as commands would let the author of the message issue commands.
-            self.hang_up(replies.INPUT_AFTER_DATA)
+            self.close_with(replies.INPUT_AFTER_DATA)
 
     @syntax("BDAT octets [LAST]")
     def smtp_BDAT(self, arg: str) -> None:
         chunk = read_chunk_argument(arg)
         if chunk is None or chunk.size > self.settings.max_message_size:
             # A chunk of unknown or excessive length follows, which must not be read as commands.
-            self.hang_up(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
+            self.close_with(replies.BDAT_SYNTAX if chunk is None else replies.MESSAGE_TOO_BIG)
             return
         refusal = REFUSALS["BDAT"].get(self._stage)
         if refusal is None and self._stage is not Stage.CHUNKS:
@@ -231,7 +231,7 @@ class MailCommands(Connection):
         if reply.positive:
             self.forgive()
             self._idle_commands = 0
-            self.say(reply)
+            self.send_reply(reply)
         else:
             self._reject(reply)
         self._clear()
@@ -239,10 +239,10 @@ class MailCommands(Connection):
     @syntax("RSET")
     def smtp_RSET(self, arg: str) -> None:
         if arg:
-            self.say(replies.NO_ARGUMENT)
+            self.send_reply(replies.NO_ARGUMENT)
         else:
             self._clear()
-            self.say(replies.OK)
+            self.send_reply(replies.OK)
 
 
 def _path(argument: str) -> str:

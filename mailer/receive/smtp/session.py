@@ -52,7 +52,7 @@ class Session(MailCommands):
         self._unknown = 0
 
     def greet(self) -> None:
-        self.say(Reply(220, (f"{self.settings.hostname} ESMTP mailer",)))
+        self.send_reply(Reply(220, (f"{self.settings.hostname} ESMTP mailer",)))
 
     def failed(self, error: BaseException) -> None:
         text = "".join(traceback.format_exception(error))
@@ -62,17 +62,17 @@ class Session(MailCommands):
         # Programs disagree on whether a bare CR or LF ends a line, and whether NUL ends a string.
         command = line[:-2]
         if not line.endswith(b"\r\n") or b"\r" in command or b"\0" in command:
-            self.say(replies.BAD_LINE)
+            self.send_reply(replies.BAD_LINE)
             return
         verb, _, argument = command.partition(b" ")
         verb = verb.upper()
         method = _VERBS.get(verb)
         if len(line) > _LONGER_COMMANDS.get(verb, _MAX_COMMAND):
-            self.say(replies.LINE_TOO_LONG)
+            self.send_reply(replies.LINE_TOO_LONG)
         elif method is None:
             self._unrecognised(verb)
         elif self._idle_commands >= self.settings.max_idle_commands:
-            self.hang_up(replies.TOO_MANY_COMMANDS)
+            self.close_with(replies.TOO_MANY_COMMANDS)
         else:
             self._idle_commands += verb != b"RCPT"
             method(self, argument.decode("utf-8", "surrogateescape").strip(" \t"))
@@ -80,13 +80,13 @@ class Session(MailCommands):
     def _unrecognised(self, verb: bytes) -> None:
         if verb in _HTTP:
             # A browser or web application was tricked into connecting; an HTTP header follows, not commands.
-            self.hang_up(replies.NOT_HTTP)
+            self.close_with(replies.NOT_HTTP)
         else:
             self._unknown += 1
             if self._unknown < _MAX_UNKNOWN:
-                self.say(replies.UNKNOWN_COMMAND)
+                self.send_reply(replies.UNKNOWN_COMMAND)
             else:
-                self.hang_up(replies.TOO_MANY_UNKNOWN)
+                self.close_with(replies.TOO_MANY_UNKNOWN)
 
     @property
     def _may_log_in(self) -> bool:
@@ -129,17 +129,17 @@ class Session(MailCommands):
                 lines.append("STARTTLS")
             if self._may_log_in:
                 lines.append(" ".join(("AUTH", *self._login.mechanisms)))
-            self.say(Reply(250, (*lines, "HELP")))
+            self.send_reply(Reply(250, (*lines, "HELP")))
 
     @syntax("HELO host")
     def smtp_HELO(self, hostname: str) -> None:
         if self._introduce(hostname, extended=False):
-            self.say(Reply(250, (self.settings.hostname,)))
+            self.send_reply(Reply(250, (self.settings.hostname,)))
 
     def _introduce(self, hostname: str, *, extended: bool) -> bool:
         if not _HOST.fullmatch(hostname):
             if self.settings.strict_syntax or not _ODD_HOST.fullmatch(hostname):
-                self.say(replies.BAD_NAME)
+                self.send_reply(replies.BAD_NAME)
                 return False
             hostname = _NOT_IN_HOST.sub("?", hostname)
         self._helo, self._extended = hostname, extended
@@ -149,13 +149,13 @@ class Session(MailCommands):
     @syntax("AUTH mechanism [initial-response]")
     def smtp_AUTH(self, arg: str) -> None:
         if not self._extended and self.settings.strict_syntax:
-            self.say(replies.NEED_EHLO)
+            self.send_reply(replies.NEED_EHLO)
         elif self._helo and not self._login_offered:
-            self.say(replies.NO_AUTH)
+            self.send_reply(replies.NO_AUTH)
         elif refusal := REFUSALS["AUTH"].get(self._stage):
-            self.say(refusal)
+            self.send_reply(refusal)
         elif not self._may_log_in:
-            self.say(replies.NEED_TLS)
+            self.send_reply(replies.NEED_TLS)
         else:
             self.wait_for(self._log_in(arg))
 
@@ -169,17 +169,17 @@ class Session(MailCommands):
     def smtp_STARTTLS(self, arg: str) -> None:
         certificate = self._certificate
         if certificate is None:
-            self.say(replies.NO_TLS)
+            self.send_reply(replies.NO_TLS)
         elif arg:
-            self.say(replies.NO_ARGUMENT)
+            self.send_reply(replies.NO_ARGUMENT)
         elif self.tls:
-            self.say(replies.TLS_TWICE)
+            self.send_reply(replies.TLS_TWICE)
         elif refusal := REFUSALS["STARTTLS"].get(self._stage):
-            self.say(refusal)
+            self.send_reply(refusal)
         elif not self._extended:
-            self.say(replies.NEED_EHLO)
+            self.send_reply(replies.NEED_EHLO)
         else:
-            self.say(replies.STARTING_TLS)
+            self.send_reply(replies.STARTING_TLS)
             self._clear()
             self.wait_for(self._begin_tls(certificate))
 
@@ -189,28 +189,28 @@ class Session(MailCommands):
 
     @syntax("NOOP [text]")
     def smtp_NOOP(self, arg: str) -> None:  # noqa: ARG002 - RFC 5321 4.1.1.9: the argument is ignored
-        self.say(replies.OK)
+        self.send_reply(replies.OK)
 
     @syntax("VRFY address")
     def smtp_VRFY(self, arg: str) -> None:
-        self.say(replies.CANNOT_VERIFY if arg else replies.NEED_ARGUMENT)
+        self.send_reply(replies.CANNOT_VERIFY if arg else replies.NEED_ARGUMENT)
 
     @syntax("EXPN list")
     def smtp_EXPN(self, arg: str) -> None:  # noqa: ARG002 - the same reply for any list
-        self.say(replies.NO_EXPN)
+        self.send_reply(replies.NO_EXPN)
 
     @syntax("HELP [command]")
     def smtp_HELP(self, arg: str) -> None:
         verb = arg.upper()
         texts = [_SYNTAX[verb]] if verb in _SYNTAX else _SYNTAX.values()
-        self.say(Reply(214, tuple(f"2.0.0 {text}" for text in texts)))
+        self.send_reply(Reply(214, tuple(f"2.0.0 {text}" for text in texts)))
 
     @syntax("QUIT")
     def smtp_QUIT(self, arg: str) -> None:
         if arg:
-            self.say(replies.NO_ARGUMENT)
+            self.send_reply(replies.NO_ARGUMENT)
         else:
-            self.hang_up(replies.BYE)
+            self.close_with(replies.BYE)
 
 
 # Collected once for the class; aiosmtpd does this for every connection.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
 
-from mailer.receive.turns import Turns
+from mailer.receive.fair_queue import Turns
 from mailer.receive.users import hashes
 from mailer.receive.users.auth import Credentials, Identity, NotJudged, Waiter
 
@@ -157,9 +157,9 @@ class Accounts:
         waiters = self._waiters[digest]
         for party in (whose, _SILENT):
             async with self._turns.of(party):
-                if all(each is not None and each.gone for each in waiters):
+                if all(each is not None and each.lost for each in waiters):
                     return None
-                if party != _SILENT and all(each is not None and each.silent for each in waiters):
+                if party != _SILENT and all(each is not None and each.half_closed for each in waiters):
                     continue
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._executor, hashes.matches, password, hashed)

@@ -19,12 +19,12 @@ class Waiter(Protocol):
     """A client that waits for the check of its password."""
 
     @property
-    def gone(self) -> bool:
+    def lost(self) -> bool:
         """Whether the client can get no reply any more."""
         ...
 
     @property
-    def silent(self) -> bool:
+    def half_closed(self) -> bool:
         """Whether the client has closed its sending side: it may still read, but more often it is gone."""
         ...
 

@@ -16,7 +16,7 @@ WINDOW = 600.0
 """Seconds after which a series of failures is forgotten."""
 MAX_DELAY = 1.0
 """Seconds of the longest delay."""
-MAX_FROM_AFAR = 30
+MAX_REMOTE_FAILURES = 30
 """Failures of one remote address in a series after which it is refused until the series is forgotten."""
 _FIRST_DELAY = 0.05
 """Seconds of the delay after the first failure; it doubles with each."""
@@ -57,12 +57,12 @@ class Failures:
     _series: dict[str, _Series] = field(default_factory=dict)
     _told: dict[str, _LogWindow] = field(default_factory=dict)
 
-    def note(self, peer: str, user: str) -> float:
+    def count(self, peer: str, user: str) -> float:
         """Count a failure; return the seconds to delay the reply to it."""
         count = max(self._add(f"peer {source(peer)}"), self._add(f"user {user[:255]}"))
         return min(MAX_DELAY, _FIRST_DELAY * 2.0 ** min(count - 1, 10))
 
-    def tell(self, log: MailLog, peer: str, user: str) -> None:
+    def log(self, log: MailLog, peer: str, user: str) -> None:
         """Log a failure, or only count it if its source has had many in this minute.
 
         Clients without a login must not be able to fill the disk; so names are truncated, too.
@@ -91,11 +91,14 @@ class Failures:
         if told is not None and told.unlisted:
             log.login_failed(peer=told.peer, user=told.user, more=told.unlisted - 1)
 
-    def turned_away(self, peer: str, *, local: bool) -> bool:
+    def is_blocked(self, peer: str, *, local: bool) -> bool:
         """Return whether a source is refused because of too many failures; one on this host never is."""
         series = self._series.get(f"peer {source(peer)}")
         return (
-            not local and series is not None and series.count >= MAX_FROM_AFAR and series.until > self.now()
+            not local
+            and series is not None
+            and series.count >= MAX_REMOTE_FAILURES
+            and series.until > self.now()
         )
 
     def _add(self, key: str) -> int:

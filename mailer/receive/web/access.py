@@ -80,7 +80,7 @@ async def identify(asked: Asked, context: ReceiverContext, failures: Failures) -
         Problem: 401, or 429 for a host that has guessed too often.
     """
     local = is_local(asked.peer)
-    if failures.turned_away(asked.peer, local=local):
+    if failures.is_blocked(asked.peer, local=local):
         raise Problem.of(TOO_MANY_LOGINS, retry_after=int(WINDOW))
     values = asked.headers.get("authorization", ())
     found = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
@@ -89,8 +89,8 @@ async def identify(asked: Asked, context: ReceiverContext, failures: Failures) -
     assert context.authenticator is not None
     identity = context.authenticator.bearer(found[1])
     if identity is None:
-        failures.tell(context.store.log, asked.peer, _UNKNOWN_USER)
-        await asyncio.sleep(failures.note(asked.peer, _UNKNOWN_USER))
+        failures.log(context.store.log, asked.peer, _UNKNOWN_USER)
+        await asyncio.sleep(failures.count(asked.peer, _UNKNOWN_USER))
         raise _unauthorised("the token is not valid; mailer user token NAME makes a new one")
     return identity
 

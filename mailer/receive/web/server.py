@@ -96,7 +96,7 @@ class HttpServer:
     def make_room(self, *, local: bool) -> bool:
         """Close the oldest connection that has shown no valid token; return whether there was one.
 
-        As in `Strangers`, remote clients are closed first, and a local one is never closed for a remote one.
+        As in `Unauthenticated`, remote clients are closed first, and a local one never for a remote one.
         """
         strangers = [pair for pair in self._tasks.items() if not pair[1].known]
         strangers.sort(key=lambda pair: pair[1].local)

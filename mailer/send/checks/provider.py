@@ -113,7 +113,7 @@ def _encryption(hop: Hop, session: Session, now: float) -> Finding:
 
 
 def _unverified(hop: Hop, session: Session) -> Finding:
-    if hop.here:  # the connection does not leave this host
+    if hop.on_this_host:  # the connection does not leave this host
         return Finding(str(hop), "tls", Grade.OK, f"{session.tls} (insecureSkipVerify, on this host)")
     todo = "turn insecureSkipVerify off: a host between us and the server can read the password"
     return Finding(str(hop), "tls", Grade.WARNING, f"{session.tls} (insecureSkipVerify)", todo)
@@ -167,6 +167,6 @@ def _failed(hop: Hop, name: str, trouble: HopTrouble) -> Finding:
         todo = "the cause is on this host: check its firewall, its limits and sourceAddress"
     elif isinstance(trouble, OwnReceiver):
         todo = "name the server that is to take the mail in forwardProviders, or the port where it listens"
-    elif isinstance(trouble.__cause__, ssl.SSLCertVerificationError) and hop.here:
+    elif isinstance(trouble.__cause__, ssl.SSLCertVerificationError) and hop.on_this_host:
         todo = _BRIDGE
     return Finding(str(hop), _STEP[trouble.phase], Grade.PROBLEM, trouble.text, todo)

@@ -42,7 +42,7 @@ def witness(message: str, sender: str, addresses: Iterable[str]) -> Witness:
     return Witness(message, sender.lower(), tuple(domains[:MOST_DOMAINS]))
 
 
-def may_be_everybodys(outcome: Outcome) -> bool:
+def may_be_provider_wide(outcome: Outcome) -> bool:
     """Tell whether a refusal is one that a provider may be giving to all mail.
 
     Outcomes found without asking a server do not count, nor do temporary refusals that say what they are
@@ -75,7 +75,7 @@ def remember(state: ProviderState, words: str, mail: Witness) -> ProviderState:
     return replace(state, refusals=(*rest, after)[-MOST_REFUSALS:])
 
 
-def strikes_everybody(state: ProviderState, words: str, *, clear: bool) -> bool:
+def is_provider_wide(state: ProviderState, words: str, *, clear: bool) -> bool:
     """Tell whether enough unrelated mails were refused with these words."""
     return _apart(_witnesses(state, words)) >= (CLEAR if clear else UNCLEAR)
 

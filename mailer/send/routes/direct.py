@@ -15,9 +15,9 @@ from mailer.send.outgoing import Outgoing
 from mailer.send.phase import Phase
 from mailer.send.presentation import AS_ACCEPTED
 from mailer.send.resolver import LookupFailed, NoSuchName, Resolver
-from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.mx import MAX_HOSTS, PATIENCE, Rules, Shuffle, Undeliverable, addresses, exchangers
 from mailer.send.routes.route import OnCommit, OnTrouble
+from mailer.send.routes.tls_demand import STARTTLS, demand_of
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.send.trouble import HopTrouble, without_account
@@ -88,7 +88,7 @@ class DirectRoute:
 
     name = "direct"
     presentation = AS_ACCEPTED
-    asks_twice = False
+    retries_unclear_refusals = False
     holds_second_doubt = False
     purse: "Purse | None" = None
 

@@ -25,7 +25,7 @@ class ForwardRoute:
     """Delivers through one provider, as long as its circuit breaker admits the message."""
 
     attempts = 1
-    asks_twice = True
+    retries_unclear_refusals = True
 
     def __init__(  # noqa: PLR0913 - all that a provider is; its caller names each
         self,
@@ -126,7 +126,7 @@ class ForwardRoute:
         """Return the refusals that unrelated mails met with the same words."""
         mail = _witness(outgoing, ())
         groups: dict[str, list[Outcome]] = {}
-        for outcome in filter(alike.may_be_everybodys, outcomes):
+        for outcome in filter(alike.may_be_provider_wide, outcomes):
             groups.setdefault(alike.digest(outcome, mail), []).append(outcome)
         return {
             outcome

@@ -46,7 +46,7 @@ class LocalRoute:
     batch_delay = 0.0
     attempts = 1
     presentation = Presentation(dkim=False)
-    asks_twice = False
+    retries_unclear_refusals = False
     holds_second_doubt = False
     purse: "Purse | None" = None
 

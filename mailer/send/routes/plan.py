@@ -12,13 +12,13 @@ from mailer.mail.clock import Clock
 from mailer.mail.outcome import Status
 from mailer.send.destination_status import DestinationStatus
 from mailer.send.presentation import Presentation
-from mailer.send.routes.demand import STARTTLS, demand_of
 from mailer.send.routes.directions import Directions, Own, Target, lost_reply
 from mailer.send.routes.forward import ForwardRoute
 from mailer.send.routes.local import LocalRoute
 from mailer.send.routes.providers import Breaker, Providers
 from mailer.send.routes.route import Route
 from mailer.send.routes.table import Table
+from mailer.send.routes.tls_demand import STARTTLS, demand_of
 from mailer.send.smtp.hop import Hop
 from mailer.send.smtp.pool import Pool
 from mailer.spool.committer import Committer
@@ -215,9 +215,9 @@ def tokens_of(provider: Provider, spool: Spool, clock: Clock) -> "TokenSource | 
 def hop_of(provider: Provider, config: Config, ehlo_domain: str = "") -> Hop:
     """Return a provider as a next hop.
 
-    With a username, nothing is sent in cleartext whatever the TLS policy, except as `Hop.here` allows (see
-    `client`), and the certificate is verified, so that no other host gets the password. Without a username
-    the policy decides, except that `ssl` demands TLS with a verified certificate.
+    With a username, nothing is sent in cleartext whatever the TLS policy, except as `Hop.on_this_host` allows
+    (see `client`), and the certificate is verified, so that no other host gets the password. Without a
+    username the policy decides, except that `ssl` demands TLS with a verified certificate.
     """
     demand = demand_of(config.tls_policies, provider.host)
     verified = bool(provider.username) or provider.ssl or demand.level is TlsLevel.VERIFY

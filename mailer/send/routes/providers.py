@@ -16,7 +16,7 @@ from mailer.maillog.events import Level, MailLog
 from mailer.send.phase import Phase
 from mailer.send.routes import alike, breaker
 from mailer.send.routes.breaker import Ailment, Kind
-from mailer.send.smtp.pool import HANGING
+from mailer.send.smtp.pool import HANG_AFTER
 from mailer.send.trouble import Resting
 from mailer.spool.layout import Spool
 from mailer.spool.state import provider_state
@@ -154,7 +154,7 @@ class Breaker:
 
     def hanging(self, hop: str) -> Resting:
         """Return the trouble for a message that is not tried, because other messages wait for an answer."""
-        text = f"not tried, since it has not answered another message for {HANGING:.0f} s"
+        text = f"not tried, since it has not answered another message for {HANG_AFTER:.0f} s"
         until = self._providers.now().timestamp() + breaker.PAUSE
         return Resting(hop, Phase.CONNECT, text, scope=Scope.PROVIDER, until=until)
 
@@ -182,7 +182,7 @@ class Breaker:
         clear = alike.is_clear(outcome)
         self._change(partial(alike.remember, words=words, mail=mail))
         state = self._providers.state(self._account)
-        if alike.strikes_everybody(state, words, clear=clear):
+        if alike.is_provider_wide(state, words, clear=clear):
             if not alike.is_of_the_sender(outcome):
                 self._fail(Ailment(outcome.reply, Kind.ALIKE, breaker.PAUSE, mail))
             return True

@@ -37,7 +37,7 @@ class Route(Protocol):
     """The budget for all mail over this route; None if it has none."""
     presentation: Presentation
     """The form in which the route takes messages."""
-    asks_twice: bool
+    retries_unclear_refusals: bool
     """Whether an unclear permanent refusal is retried once; see `Action.SECOND_OPINION`."""
     holds_second_doubt: bool
     """Whether a message that is uncertain here twice in a row is held, whatever the policy says."""

@@ -243,7 +243,7 @@ class Session:
 
     async def _log_in(self, login: Login) -> None:
         """Try mechanisms until one succeeds or is refused temporarily; on failure raise the first refusal."""
-        if not self.encrypted and not (self.hop.here and self._wire.loopback):
+        if not self.encrypted and not (self.hop.on_this_host and self._wire.loopback):
             text = "credentials are not sent in clear, and TLS is not offered or not wanted"
             if self._wire.loopback:
                 text += "; a server on this host is exempt when host is 127.0.0.1, ::1 or localhost"

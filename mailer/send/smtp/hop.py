@@ -18,7 +18,7 @@ class StartTls(StrEnum):
 
     NEVER = "never"
     WHEN_OFFERED = "when offered"
-    """Opportunistic; but credentials are only sent encrypted, except where `Hop.here`."""
+    """Opportunistic; but credentials are only sent encrypted, except where `Hop.on_this_host`."""
     REQUIRED = "required"
 
 
@@ -80,7 +80,7 @@ class Hop:
         return f"{login}{self.name}{known}:{self.port}"
 
     @property
-    def here(self) -> bool:
+    def on_this_host(self) -> bool:
         """Whether the hop is on this machine: the operator configured a loopback address or `localhost`.
 
         Only the configured name counts, since DNS answers are not trusted. `localhost` is not resolved

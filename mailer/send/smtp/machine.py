@@ -303,7 +303,7 @@ class Dialogue:
             self._must_reset = phase is Phase.DATA or not reply.positive
             return self._settle(State.OVER if reply.code == 421 else target)
         if self._unsaid:
-            if self._verdicts.hopeless:  # without pipelining, the remaining commands need not be sent
+            if self._verdicts.all_refused:  # without pipelining, the remaining commands need not be sent
                 self._unsaid.clear()
                 return self._settle(State.READY)
             self._say_next()
@@ -312,7 +312,7 @@ class Dialogue:
     def _granted(self) -> Event | None:
         """Handle 354 to DATA."""
         self.state = State.BODY
-        if not self._verdicts.hopeless:
+        if not self._verdicts.all_refused:
             return GoAhead(self._verdicts.refused)
         # RFC 2920 3.1: the server accepts DATA although no recipient was accepted. A lone dot ends the
         # transaction; whatever the reply, nothing was sent to anyone.

@@ -27,20 +27,20 @@ SLOW = 1.0
 """If a session takes longer than this many seconds to fail to open, all callers that wait for the hop share
 the failure, instead of each trying again."""
 
-HANGING = 10.0
+HANG_AFTER = 10.0
 """Seconds without an answer after which mail that has another route should take it; longer than servers delay
 their greeting. Callers that wait already go on, for the minutes that RFC 5321 4.5.3.2 asks for."""
 
-NOTABLE = 5.0
+LOG_WAIT_AFTER = 5.0
 """Seconds from which a wait for the rate limit (`Hop.per_minute`) is logged: operators wonder by then."""
 
-EASED = 60.0
+SLOWDOWN_PERIOD = 60.0
 """Seconds for which a hop gets fewer sessions after it has asked us to slow down."""
 
-EASE = 1.0
+SLOWDOWN_PAUSE = 1.0
 """Seconds for which it gets no new transaction each time. Longer pauses are up to the circuit breaker."""
 
-SHARE = 1.0
+MIN_SLOT_TIME = 1.0
 """Seconds for which a session may keep its slot while another runner waits for one."""
 
 OnWait = Callable[[str, float, int], None]
@@ -90,7 +90,7 @@ def _may_be_the_sessions(lost: SessionLost) -> bool:
     return lost.phase in _BEFORE_MAIL or (lost.phase in _BEFORE_DATA and lost.reply is not None)
 
 
-class _Line:
+class _HopSessions:
     """The sessions to one hop.
 
     A place is the right to one of this run's concurrent sessions; a slot (`Hop.slots`) is the right to one of
@@ -132,7 +132,7 @@ class _Line:
 
     @property
     def _eased(self) -> bool:
-        return monotonic() < self._slowed_at + EASED
+        return monotonic() < self._slowed_at + SLOWDOWN_PERIOD
 
     def ease(self) -> None:
         """Halve the hop's sessions and pause, since it has asked us to slow down."""
@@ -150,7 +150,7 @@ class _Line:
                 self._vacate()
         await self._occupy()
         try:
-            if (pause := self._slowed_at + EASE - monotonic()) > 0:
+            if (pause := self._slowed_at + SLOWDOWN_PAUSE - monotonic()) > 0:
                 await asyncio.sleep(pause)
         except BaseException:
             self.leave_place()
@@ -197,10 +197,10 @@ class _Line:
 
     @property
     def hangs(self) -> bool:
-        """Whether there is no session, and opening one has taken more than `HANGING` seconds already."""
+        """Whether there is no session, and opening one has taken more than `HANG_AFTER` seconds already."""
         if not self._opening or self._leased or self._idle:
             return False
-        return monotonic() - self._opening[0] > HANGING
+        return monotonic() - self._opening[0] > HANG_AFTER
 
     async def acquire(self, since: float) -> tuple[Session, bool]:
         """Return a session, and whether it has been used before; a used one may be dead by now.
@@ -264,11 +264,11 @@ class _Line:
             self._abort(session)
 
     def _is_wanted(self, session: Session) -> bool:
-        """Tell whether another runner waits for a slot, and this session has had one for `SHARE` seconds."""
+        """Tell whether another runner waits for a slot that this session has had for `MIN_SLOT_TIME`."""
         if self._hop.slots is None:
             return False
         _, since = self._slots.get(session, (None, math.inf))
-        if monotonic() - since < SHARE:
+        if monotonic() - since < MIN_SLOT_TIME:
             return False
         return self._hop.slots.wanted()
 
@@ -326,7 +326,7 @@ class Lease:
         self._pool = pool
         self._hop = hop
         self._on_wait = on_wait
-        self._line: _Line
+        self._line: _HopSessions
         self._session: Session
         self._served = False
 
@@ -358,7 +358,7 @@ class Lease:
             await self._line.place()
             return
         wait = self._pool.until_turn(self._hop, self._line.turnless)
-        if self._on_wait and wait >= NOTABLE:
+        if self._on_wait and wait >= LOG_WAIT_AFTER:
             self._on_wait(str(self._hop), wait, self._hop.per_minute)
         self._line.turnless += 1
         try:
@@ -451,7 +451,7 @@ class Pool:
         self._limit = limit
         self._turns: dict[Hop, float] = {}
         """When the next transaction may begin, for hops with `Hop.per_minute`."""
-        self._lines: dict[Hop, _Line] = {}
+        self._lines: dict[Hop, _HopSessions] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -469,19 +469,19 @@ class Pool:
         """Return a lease of a session to the hop, for `async with`.
 
         Entering it waits while `limit` sessions are in use, and raises HopTrouble. `on_wait` is called if the
-        wait for `Hop.per_minute` will take `NOTABLE` seconds or more.
+        wait for `Hop.per_minute` will take `LOG_WAIT_AFTER` seconds or more.
         """
         return Lease(self, hop, on_wait)
 
     def hangs(self, hop: Hop) -> bool:
-        """Tell whether the hop has not answered for `HANGING` seconds; leases that wait already go on."""
+        """Tell whether the hop has not answered for `HANG_AFTER` seconds; leases that wait already go on."""
         line = self._lines.get(hop)
         return line is not None and line.hangs
 
-    def line(self, hop: Hop) -> _Line:
+    def line(self, hop: Hop) -> _HopSessions:
         line = self._lines.get(hop)
         if line is None:
-            line = self._lines[hop] = _Line(self, hop, hop.max_sessions or self._limit)
+            line = self._lines[hop] = _HopSessions(self, hop, hop.max_sessions or self._limit)
         return line
 
     async def turn(self, hop: Hop) -> None:

@@ -45,7 +45,7 @@ class Verdicts:
             self._answered += 1
 
     @property
-    def hopeless(self) -> bool:
+    def all_refused(self) -> bool:
         """Whether MAIL or every RCPT was refused, so that this transaction has no recipient."""
         return self._mail is not None or None not in self._refused
 

@@ -17,7 +17,7 @@ from mailer.spool.entry import Corrupt, Entry
 from mailer.spool.journal import Event, Kind, decode, fold, last_kind
 from mailer.spool.layout import SPOOL_WIDE, Place, Spool, Spot
 from mailer.spool.locked import LockedMessage, Missed, Unsafe, quarantine
-from mailer.spool.names import is_met_earlier
+from mailer.spool.names import is_handled_elsewhere
 from mailer.spool.run.notice import complete
 from mailer.spool.transitions import Move, target
 from mailer.spool.view.inspect import View
@@ -242,7 +242,7 @@ class Claims:
             else:
                 self._on_skip(spot, str(unsafe))
             return None
-        if locked.also and is_met_earlier(spot.place, locked.also):
+        if locked.also and is_handled_elsewhere(spot.place, locked.also):
             locked.release()
             return None
         return locked

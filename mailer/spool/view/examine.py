@@ -54,7 +54,7 @@ def _not_there(spool: Path) -> Finding:
 
 
 def _wrong(spool: Path, state: os.stat_result) -> Iterator[Finding]:
-    with Spool.look(spool) as opened:
+    with Spool.open_unchecked(spool) as opened:
         for name in ("", *DIRECTORIES):
             path = spool / name
             try:

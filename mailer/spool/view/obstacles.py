@@ -42,7 +42,7 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     """All of it in a sentence, without the full stop."""
 
 
-class UsedUp(msgspec.Struct, frozen=True):
+class ExhaustedBudget(msgspec.Struct, frozen=True):
     """A provider's budget that is used up."""
 
     until: float
@@ -87,7 +87,7 @@ def obstacles(
     ways: Mapping[str, str],
     now: float,
     account_at: Callable[[str], str],
-    used_up: Mapping[str, UsedUp] | None = None,
+    used_up: Mapping[str, ExhaustedBudget] | None = None,
 ) -> tuple[Obstacle, ...]:
     """Return everything that keeps all mail back.
 
@@ -155,7 +155,7 @@ def _rest(spool: Spool, ways: Mapping[str, str], now: float) -> Obstacle | None:
 
 
 def _budget(
-    spool: Spool, ways: Mapping[str, str], now: float, used_up: Mapping[str, UsedUp]
+    spool: Spool, ways: Mapping[str, str], now: float, used_up: Mapping[str, ExhaustedBudget]
 ) -> Obstacle | None:
     """Return until when budgets keep all mail back: that of the provider it waits for, or those of all."""
     states, moment = provider_state.read(spool), datetime.fromtimestamp(now, UTC)

@@ -31,7 +31,7 @@ def queue(spool: Path, now: float) -> list[Finding]:
         now: seconds since the epoch.
     """
     try:
-        opened = Spool.look(spool)
+        opened = Spool.open_unchecked(spool)
     except FileNotFoundError:
         return [Finding(str(spool), "queue", Grade.SKIPPED, "there is no spool yet")]
     except OSError as error:

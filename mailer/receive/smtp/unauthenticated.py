@@ -12,11 +12,11 @@ from mailer.receive.smtp.connection import Connection
 if TYPE_CHECKING:
     import asyncio
 
-MOST_IN_TLS = 256
+MAX_IN_TLS = 256
 """Connections in TLS before their login. *Each costs 345 KB, mostly buffers of asyncio and OpenSSL.*"""
 
 
-class Strangers:
+class Unauthenticated:
     """The unauthenticated connections of one server.
 
     Connections that have logged in since stay listed until room is needed, and are then skipped.
@@ -38,7 +38,7 @@ class Strangers:
 
     def in_tls(self, connection: Connection) -> None:
         """Note that a connection begins a handshake; if there are too many of those, close the oldest."""
-        if len(self._in_tls) >= MOST_IN_TLS:
+        if len(self._in_tls) >= MAX_IN_TLS:
             self._let_one_go(self._in_tls)
         self._in_tls[connection] = None
 
@@ -56,7 +56,7 @@ class Strangers:
         while among:
             oldest = next(iter(among))
             del among[oldest]
-            if oldest.known or oldest.closing:
+            if oldest.authenticated or oldest.closing:
                 continue
             if (task := self._handshakes.get(oldest)) is not None and not task.done():
                 task.cancel()

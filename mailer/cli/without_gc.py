@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def unexamined() -> Iterator[None]:
+def without_gc() -> Iterator[None]:
     """Switch the cyclic garbage collector off for the block, and exempt what it created from collection.
 
     Importing a module creates thousands of objects, and so starts collections that find nothing. (*Measured:
