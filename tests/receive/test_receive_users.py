@@ -166,7 +166,7 @@ def test_every_refusal_costs_one_hash_whoever_it_is_for(monkeypatch, name):
 
 
 class Gone:
-    gone = silent = True
+    lost = half_closed = True
 
 
 def test_a_password_that_nobody_waits_for_is_not_judged(monkeypatch):

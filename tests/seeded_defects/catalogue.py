@@ -404,7 +404,7 @@ DEFECTS = (
         "credentials-in-clear",
         "a password crosses the network in clear",
         "send/smtp/client.py",
-        "        if not self.encrypted and not (self.hop.here and self._wire.loopback):",
+        "        if not self.encrypted and not (self.hop.on_this_host and self._wire.loopback):",
         "        if False:",
         ("send/test_send_tls.py", "send/test_send_client.py", "send/test_send_secrets.py"),
     ),
