@@ -13,7 +13,7 @@ from http_client import JSON, Answer, ask
 from testbed.ports import LOOPBACK
 from testbed.relay import Relay
 
-from mailer.monitor.page.mime import MAX_READ, MAX_TEXT, read
+from mailer.monitor.page.mime import MAX_READ, MAX_TEXT, decoded, read
 from mailer.monitor.page.sanitised import sanitised
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -156,8 +156,11 @@ def test_who_has_not_logged_in_sees_nothing_and_a_read_is_in_the_ledger(
     ask(relay.http_port, f"/message/{message_id}/content")
     [line] = [line for line in ledger(relay) if line["event"] == "viewed"]
     assert (line["id"], line["by"]) == (message_id, "status page")
+    ask(relay.http_port, f"/message/{message_id}/content/html")
+    _, line = [line for line in ledger(relay) if line["event"] == "viewed"]
+    assert (line["id"], line["by"], line["reason"]) == (message_id, "status page", "the HTML part")
     assert "an order" not in json.dumps(ledger(relay))
-    assert relay.mailer("log", "--status", "viewed", "--json").stdout.count(message_id) == 1
+    assert relay.mailer("log", "--status", "viewed", "--json").stdout.count(message_id) == 2
 
 
 HOSTILE = {
@@ -182,15 +185,44 @@ HOSTILE = {
     "half a tag": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<a " * 300_000,
     "comments": HEAD + b"Content-Type: text/html\r\n\r\n" + b"<!--" * 300_000,
     "large": HEAD + b"\r\n" + b"0123456789\r\n" * 500_000,
+    "a boundary in idna": HEAD + b"Content-Type: multipart/mixed; boundary*=idna''x%ff\r\n\r\nhi",
+    "a boundary in no codec": HEAD + b"Content-Type: multipart/mixed; boundary*=a\0b''x\r\n\r\nhi",
+    "three boundaries": HEAD
+    + b"Content-Type: multipart/mixed; boundary=a; boundary*=b''c; boundary*0=z\r\n\r\nhi",
+    **{
+        f"a surrogate in {field}": HEAD + b"%s: =?utf-7?q?x+2AA-?=\r\n\r\nhi" % field.encode()
+        for field in ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding", "Subject")
+    },
+    "surrogates": HEAD
+    + b"Content-Type: multipart/mixed; boundary*=utf-7''+2AA-\r\n\r\n--+2AA-\r\n"
+    + b"Content-Type: text/plain; charset*=utf-7''+2AA-; name*=utf-16''%d8%00\r\n\r\nhi\r\n--+2AA---\r\n",
+    "no boundary": HEAD + b"Content-Type: multipart/mixed\r\n\r\nhi\r\n",
+    "a boundary that does not occur": HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\nhi\r\n",
+    "empty multiparts": HEAD
+    + multipart(
+        *[b"Content-Type: multipart/mixed; boundary=x\r\n\r\n"] * 201,
+        b"Content-Type: text/html\r\n\r\nhi",
+    ),
+    "nested multiparts": HEAD
+    + multipart(
+        multipart(*[b"Content-Type: text/plain\r\n\r\nhi"] * 2, boundary=b"x"),
+        *[b"Content-Type: multipart/mixed; boundary=x\r\n\r\n"] * 250,
+    ),
     "names": HEAD + b"Content-Type: a/b; name*0*=idna''%ff; name*1=\x1b[2J\r\n\r\nx",
 }
 
 
+NO_PARTS = "The boundary of a multipart does not occur in it; it is treated as text."
 LEFT_OUT = {
     "20,000 parts": "Only the first 200 parts were looked at.",
     "1,000 deep": "Parts within more than 20 others are left out.",
     "300,000 fields": "Only the first 300 fields are shown.",
     "a gigantic field": "Only the first 65,536 octets of the header are shown.",
+    "encoded words": "Only the first 2,000 characters of a field are shown.",
+    "no boundary": NO_PARTS,
+    "a boundary that does not occur": NO_PARTS,
+    "empty multiparts": "Only the first 200 parts were looked at.",
+    "nested multiparts": "Only the first 200 parts were looked at.",
     "no charset": "The charset punycode is not decoded: other letters than those of ASCII are missing.",
     "large": "Only the first 200,000 characters of a text are shown.",
 }
@@ -212,6 +244,79 @@ def test_a_hostile_message_is_shown_within_bounds(name: str) -> None:
     assert "\0" not in document
     opened = re.findall(r"<(\w+)", document.partition("<body>")[2])
     assert len(opened) <= 20_000
+
+
+@pytest.mark.parametrize("name", ["no boundary", "a boundary that does not occur"])
+def test_a_multipart_without_parts_is_shown_as_text(name: str) -> None:
+    assert read(HOSTILE[name], len(HOSTILE[name])).text == "hi\r\n"
+
+
+def test_malformed_content_fields_never_raise() -> None:
+    """Parameters in pieces, with charsets, in any combination."""
+    pieces = (
+        "",
+        "=x",
+        "*=idna''%ff",
+        "*=a\0b''x",
+        "*0=z",
+        "*1*=y",
+        "*0*=utf-16''%d8%00",
+        "*=''",
+        '="',
+        "*x=1",
+    )
+    for name in ("boundary", "charset", "name", "filename"):
+        for first in pieces:
+            for second in pieces:
+                given = f"; {name}{first}; {name}{second}; {name}=\ud800".encode("utf-8", "surrogatepass")
+                for kind in (b"multipart/mixed", b"text/plain", b"", b"\0", b"/", b"a"):
+                    head = b"Content-Type: %s%s\r\nContent-Disposition: %s%s" % (kind, given, kind, given)
+                    mail = head + b"\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n"
+                    str(read(mail, len(mail))).encode()
+
+
+def test_encoded_words_are_decoded_by_charsets_of_mail_alone() -> None:
+    """Of Python's codecs idna takes milliseconds for each field, and others are not charsets."""
+    for value, shown in (
+        ("=?utf-8?q?Gr=C3=BC?= =?UTF-8*de?B?w58=?= Welt", "Gr\u00fc\u00df Welt"),
+        ("a =?iso-8859-1?Q?=FC_b?=\t=?utf-8?b?w58?= c", "a \u00fc b\u00df c"),
+        ("=?utf-8?q?a?= and =?utf-8?q?b?=", "a and b"),
+        ("Gr\u00fc\u00dfe", "Gr\u00fc\u00dfe"),
+        *(
+            (word, word)
+            for word in (
+                "=?idna?q?xn--aaa?=",
+                "=?punycode?q?a-b?=",
+                "=?unicode_escape?q?=5Cu003c?=",
+                "=??q?a?=x",
+            )
+        ),
+        ("=?utf-8?b?a?=", ""),
+    ):
+        assert decoded(value) == shown, value
+
+
+def test_long_lines_and_late_fields_are_shown_whole(relay: Relay, monitored: Queue) -> None:
+    """Content-Type may follow a long trace; 4,000 characters are the most in one value of a template."""
+    trace = b"".join(b"Received: from %d by example.net\r\n" % i for i in range(250)) + b"X: " + b"x" * 4000
+    line = "\u00fc" * 9000 + "end of the line"
+    message_id = monitored.new(
+        body=trace + b"\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n" + line.encode() + b"\r\n"
+    )
+    page = ask(relay.http_port, f"/message/{message_id}/content")
+    assert line in page.body.decode()
+    assert "Only the first 2,000 characters of a field are shown." in said(page)
+
+
+def test_html_cannot_change_the_direction_of_its_text() -> None:
+    document = sanitised(
+        '<bdo dir="rtl">moc</bdo>\u202emoc\u2066 <a href="http://a\u202emoc/">\u05e9\u200f</a>'
+    )
+    body = document.decode().partition("<body>")[2]
+    assert not {"\u202e", "\u2066"} & set(body)
+    assert "bdo" not in body
+    assert r'title="http://a\u202emoc/"' in body
+    assert "\u05e9\u200f" in body
 
 
 def test_the_monitor_answers_for_every_hostile_message(relay: Relay, monitored: Queue) -> None:

@@ -1,7 +1,8 @@
-"""`/message/ID/content`: what a message says, where `showContent` lets the page show it.
+"""`/message/ID/content`: show the content of a message, if `showContent` is set.
 
-Its HTML part is a document of its own, in a frame in which nothing runs, loads or leads elsewhere. There is
-no download: `mailer spool show --raw` has every octet, for those who may read the spool's files.
+The HTML part is a separate document, shown in a frame in which no script runs, nothing is loaded and no link
+can be followed. The page offers no download; `mailer spool show --raw` prints every octet to users who may
+read the spool's files.
 """
 
 import asyncio
@@ -26,9 +27,11 @@ from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import View
 
 _PASSES = 10
-"""How often a message is looked for anew when it moves on in between."""
+"""How often to search for a message again that is moved between the search and the opening of its file."""
 _LINES = 5000
-"""Lines of a text."""
+"""Lines of a text that are shown."""
+_PIECE = 400
+"""Characters of one value of `fill`, which cuts values at 4,000; an escaped character takes ten at most."""
 _MAIN = frozenset({"subject", "from", "to", "cc", "reply-to", "date", "message-id", "sender"})
 _HIDDEN = (
     "the content of messages is not shown here: set showContent to true in the configuration, or type "
@@ -65,7 +68,7 @@ _OTHER = '<li>{name} <span class="quiet">{kind}, {size}</span></li>\n'
 
 
 def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
-    # One at a time: a message takes some megabytes and a third of a second at worst.
+    # One message at a time, because one takes some megabytes and, at worst, a third of a second.
     turn = asyncio.Lock()
 
     async def read_it(asked: Asked) -> Content:
@@ -79,8 +82,8 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
 
     async def show(asked: Asked) -> Answer:
         content, message_id = await read_it(asked), asked.parts["id"]
-        body = await asyncio.to_thread(_body, message_id, content)
         context.log.message("viewed", id=message_id, by=BY)
+        body = await asyncio.to_thread(_body, message_id, content)
         policy = ("Content-Security-Policy", f"{POLICY}; frame-src 'self'")
         return page(message_id, body, headers=(policy,))
 
@@ -88,6 +91,7 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
         content = await read_it(asked)
         if content.html is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "it has no HTML part")
+        context.log.message("viewed", id=asked.parts["id"], by=BY, reason="the HTML part")
         async with turn:
             document = await asyncio.to_thread(sanitised, content.html)
         return Answer(document, HTML, headers=(("Content-Security-Policy", FRAME_POLICY),))
@@ -131,7 +135,7 @@ def _body(message_id: str, content: Content) -> Markup:
 
 
 def _fields(fields: Iterable[tuple[str, str]]) -> Markup:
-    return join(fill(_FIELD, name=name, value=value) for name, value in fields)
+    return join(fill(_FIELD, name=name, value=_pieces(value)) for name, value in fields)
 
 
 def _text(text: str | None) -> Markup:
@@ -142,8 +146,13 @@ def _text(text: str | None) -> Markup:
     return fill(
         _TEXT,
         cut=cut if len(lines) > _LINES else NOTHING,
-        lines=(fill("{line}\n", line=line) for line in islice(lines, _LINES)),
+        lines=(fill("{line}\n", line=_pieces(line)) for line in islice(lines, _LINES)),
     )
+
+
+def _pieces(text: str) -> Iterable[str]:
+    """Split a long value, so that `fill` inserts all of it."""
+    return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 
 def _others(others: tuple[Part, ...]) -> Markup:

@@ -1,36 +1,38 @@
-"""Read what a person wants to see of a message: its fields, its text, its HTML, what is attached.
+"""Parse a message for display: its header fields, its text, its HTML, and a list of its other parts.
 
-It reads hostile mail. Every dimension has a bound, each octet is looked at a bounded number of times, and
-nothing recurses: the standard library's parser costs the depth of the nesting for each line, and ends at a
-depth of some hundreds. What is beyond a bound is left out, and `notes` says so.
+The mail is hostile input. Every dimension is bounded, each octet is examined a bounded number of times, and
+nothing recurses. The standard library's parser is not used for the structure: its cost for each line grows
+with the nesting depth, and it fails at a depth of some hundreds. Content beyond a bound is left out, and a
+sentence in `notes` says so.
 """
 
 import re
 from binascii import a2b_base64, a2b_qp
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.errors import MessageError
-from email.header import decode_header, make_header
 from email.message import Message
 
 import msgspec
 
 MAX_READ = 2 * 2**20
-"""Octets of a message that are read; text comes first in nearly all mail, and attachments behind it."""
+"""Octets of a message that are read. In nearly all mail the text comes first, before the attachments."""
 _MAX_HEADER = 64 * 1024
 """Octets of the message's header that are shown (Exim: 1 MiB; Postfix: header_size_limit, 102,400)."""
 _MAX_PART_HEADER = 8 * 1024
+"""Octets of a part's header that are searched for its Content- fields."""
 _MAX_FIELDS = 300
+"""Header fields that are shown."""
 _MAX_VALUE = 2000
-"""Octets of a field; of Content- fields this bounds the parsing of parameters, which is quadratic in it."""
+"""Characters of a field. The standard library's parsing of parameters is quadratic in this length."""
 _MAX_PARTS = 200
 _MAX_DEPTH = 20
-"""Multiparts within each other; mail programs make four."""
+"""Levels of nested multiparts; mail programs make four."""
 _MAX_BOUNDARY = 200
-"""Octets; RFC 2046 5.1.1 allows 70."""
+"""Characters of a boundary; RFC 2046 5.1.1 allows 70."""
 MAX_TEXT = 200_000
 """Characters of a text that are shown."""
 _MAX_ENCODED = 4 * MAX_TEXT
-"""Octets of a part that are decoded: an octet in quoted-printable takes three, and a line's end more."""
+"""Octets of a part that are decoded. Quoted-printable takes three octets for one, and more for line ends."""
 
 _CODECS = {
     **dict.fromkeys(("", "us-ascii", "ascii", "utf-8", "utf8"), "utf-8"),
@@ -45,75 +47,93 @@ _CODECS = {
     **dict.fromkeys(("euc-jp",), "euc_jp"),
     **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "euc_kr"),
 }
-"""Charsets that are decoded. Of Python's others some take quadratic time (punycode), or are no charsets."""
+"""The only charsets that are decoded. Of Python's other codecs some take quadratic time (idna, punycode), and
+some are not charsets (unicode_escape)."""
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?]*)\?=")
+_UNPARSABLE = (MessageError, LookupError, ValueError, TypeError)
+"""What the standard library raises for malformed parameters, depending on how they are malformed."""
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part that is not shown."""
+    """A part that is listed and not shown."""
 
     name: str
-    """Of its file; empty: it has none."""
+    """Its file name; empty if it has none."""
     kind: str
     """Its Content-Type, without parameters."""
     size: int
-    """Octets, about, once decoded."""
+    """Its approximate size in octets, after decoding."""
     whole: bool
-    """It ends within what was read; otherwise it has more octets."""
+    """Whether its end was read; otherwise `size` counts only the octets that were read."""
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What can be shown of a message."""
+    """The content of a message for display."""
 
     fields: tuple[tuple[str, str], ...]
     """Names and decoded values, in the order of the header."""
     text: str | None
-    """None: it has no text part."""
+    """Its first text part; None if it has none."""
     html: str | None
-    """As it came; None: it has no HTML part."""
+    """Its first HTML part, not sanitised; None if it has none."""
     others: tuple[Part, ...]
     notes: tuple[str, ...]
-    """What was left out, in sentences."""
+    """What was left out or guessed, in sentences."""
 
 
 class _Leaf(msgspec.Struct, frozen=True):
-    """A part that has no parts."""
+    """A part that is not a multipart."""
 
     header: Message
+    kind: str
+    """Its Content-Type, without parameters."""
     body: bytes
     whole: bool
+    """Whether its end was read."""
+
+
+class _Notes:
+    """Collects sentences about what was left out, each once."""
+
+    def __init__(self) -> None:
+        self.sentences: dict[str, None] = {}
+
+    def add(self, sentence: str) -> None:
+        self.sentences[sentence] = None
 
 
 def read(content: bytes, length: int) -> Content:
-    """Look into a message; never raises.
+    """Parse a message for display; never raises.
 
     Args:
         content: its first octets, at most `MAX_READ`, with lines that end in CRLF.
-        length: how many it has.
+        length: its whole length in octets.
     """
-    notes: list[str] = []
+    notes = _Notes()
     if length > len(content):
-        notes.append(f"Only the first {len(content):,} of {length:,} octets were looked at.")
+        notes.add(f"Only the first {len(content):,} of {length:,} octets were looked at.")
     head, _ = _split(content)
     if len(head) > _MAX_HEADER:
-        notes.append(f"Only the first {_MAX_HEADER:,} octets of the header are shown.")
-    fields = tuple(_fields(head[:_MAX_HEADER]))
+        notes.add(f"Only the first {_MAX_HEADER:,} octets of the header are shown.")
+    fields = tuple(_displayed(head[:_MAX_HEADER], notes))
     if len(fields) == _MAX_FIELDS:
-        notes.append(f"Only the first {_MAX_FIELDS} fields are shown.")
+        notes.add(f"Only the first {_MAX_FIELDS} fields are shown.")
     shown: dict[str, str] = {}
     others: list[Part] = []
     for leaf in _leaves(content, notes, whole=length <= len(content)):
-        kind = leaf.header.get_content_type()
-        attached = leaf.header.get_content_disposition() == "attachment"
-        if kind in {"text/plain", "text/html"} and not attached and kind not in shown:
-            shown[kind] = _text(leaf, notes)
+        attached = _parsed(leaf.header.get_content_disposition) == "attachment"
+        if leaf.kind in {"text/plain", "text/html"} and not attached and leaf.kind not in shown:
+            shown[leaf.kind] = _text(leaf, notes)
         else:
-            others.append(Part(_name(leaf.header), kind, _size(leaf), leaf.whole))
-    return Content(fields, shown.get("text/plain"), shown.get("text/html"), tuple(others), tuple(notes))
+            others.append(Part(_name(leaf.header), leaf.kind, _size(leaf), leaf.whole))
+    return Content(
+        fields, shown.get("text/plain"), shown.get("text/html"), tuple(others), tuple(notes.sentences)
+    )
 
 
 def _split(part: bytes) -> tuple[bytes, bytes]:
-    """Divide a part into its header, without the empty line, and its body."""
+    """Split a part into its header and its body, without the empty line between them."""
     if part.startswith(b"\r\n"):
         return b"", part[2:]
     head, _, body = part.partition(b"\r\n\r\n")
@@ -121,7 +141,7 @@ def _split(part: bytes) -> tuple[bytes, bytes]:
 
 
 def _fields(head: bytes) -> Iterator[tuple[str, str]]:
-    """Unfold and decode the fields; what is none is a field without a name."""
+    """Unfold the fields, without decoding encoded words; a line that is not a field has an empty name."""
     unfolded: list[list[bytes]] = []
     for line in head.split(b"\r\n"):
         if line[:1] in {b" ", b"\t"} and unfolded:
@@ -133,60 +153,132 @@ def _fields(head: bytes) -> Iterator[tuple[str, str]]:
     for lines in unfolded:
         name, colon, value = b"".join(lines).decode("utf-8", "replace").partition(":")
         if colon:
-            yield name[:_MAX_VALUE], decoded(value.strip()[:_MAX_VALUE])
+            yield name, value.strip()
         elif name.strip():
-            yield "", name[:_MAX_VALUE]
+            yield "", name
+
+
+def _displayed(head: bytes, notes: _Notes) -> Iterator[tuple[str, str]]:
+    """Return the fields for display: decoded, and cut to the longest name and value that are shown."""
+    for name, value in _fields(head):
+        if max(len(name), len(value)) > _MAX_VALUE:
+            notes.add(f"Only the first {_MAX_VALUE:,} characters of a field are shown.")
+        yield name[:_MAX_VALUE], decoded(value[:_MAX_VALUE]) if name else value[:_MAX_VALUE]
 
 
 def decoded(value: str) -> str:
-    """Decode encoded words (RFC 2047) for display; a value that cannot be decoded is returned unchanged."""
-    try:
-        return str(make_header(decode_header(value)))
-    except (MessageError, LookupError, ValueError):
-        return value
+    """Decode encoded words (RFC 2047) for display; a word that cannot be decoded is returned unchanged."""
+    pieces: list[str] = []
+    at, before = 0, ""
+    for found in _ENCODED_WORD.finditer(value):
+        between = value[at : found.start()]
+        charset, encoding, text = found.groups()
+        # RFC 2047 6.2: space between two encoded words is not displayed.
+        if not before or between.strip():
+            pieces.append(between)
+        # RFC 2231 5: a language may follow the charset.
+        before = _CODECS.get(charset.partition("*")[0].lower(), "")
+        at = found.end()
+        pieces.append(_word(encoding, text, before) if before else found[0])
+    return _valid("".join(pieces) + value[at:])
 
 
-def _leaves(content: bytes, notes: list[str], *, whole: bool) -> Iterator[_Leaf]:
-    """Walk over the parts that have no parts, in order; no octet is in two parts of one depth."""
+def _word(encoding: str, text: str, codec: str) -> str:
+    raw = text.encode("ascii", "replace")
+    raw = _base64(raw) if encoding in "Bb" else a2b_qp(raw, header=True)
+    return raw.decode(codec, "replace")
+
+
+def _base64(encoded: bytes) -> bytes:
+    clean = _NOT_BASE64.sub(b"", encoded)
+    # The last group may lack its padding; one character alone in it encodes nothing.
+    clean = clean[: len(clean) - (len(clean) % 4 == 1)]
+    return a2b_base64(clean + b"=" * (-len(clean) % 4))
+
+
+def _valid(text: str) -> str:
+    """Replace lone surrogates, which no page can be encoded with."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _leaves(content: bytes, notes: _Notes, *, whole: bool) -> Iterator[_Leaf]:
+    """Yield the parts that are not multiparts, in order; at each depth an octet is in one part at most."""
     waiting = [(content, 0, whole)]
     count = 0
     while waiting:
         part, depth, ends = waiting.pop()
         head, body = _split(part)
-        header = _content_fields(head)
-        if header.get_content_maintype() == "multipart" and (boundary := _boundary(header)):
+        header = _content_fields(head[: _MAX_PART_HEADER if depth else _MAX_HEADER])
+        kind = _parsed(header.get_content_type) or "text/plain"
+        if kind.startswith("multipart/"):
             if depth == _MAX_DEPTH:
-                notes.append(f"Parts within more than {_MAX_DEPTH} others are left out.")
+                notes.add(f"Parts within more than {_MAX_DEPTH} others are left out.")
                 continue
-            inner = _divide(body, boundary, _MAX_PARTS + 1 - count - len(waiting), whole=ends)
-            waiting += reversed([(each, depth + 1, closed) for each, closed in inner])
-            continue
+            # One more than may be shown, so that the excess is noticed here or below.
+            most = _MAX_PARTS + 1 - count - len(waiting)
+            inner = _divide(body, _boundary(header), most, whole=ends)
+            if len(inner) == most:
+                notes.add(f"Only the first {_MAX_PARTS} parts were looked at.")
+            if inner:
+                waiting += reversed([(each, depth + 1, closed) for each, closed in inner])
+                continue
+            # It counts as a part, so that empty multiparts cannot hide what follows them.
+            if body.strip():
+                notes.add("The boundary of a multipart does not occur in it; it is treated as text.")
+            kind = "text/plain"
         count += 1
         if count > _MAX_PARTS:
-            notes.append(f"Only the first {_MAX_PARTS} parts were looked at.")
+            notes.add(f"Only the first {_MAX_PARTS} parts were looked at.")
             return
-        yield _Leaf(header, body, ends)
+        yield _Leaf(header, kind, body, ends)
 
 
 def _content_fields(head: bytes) -> Message:
-    """Read the fields that say what a part is; the first of each, and never more than a bound of one."""
+    """Return the Content- fields that describe a part, the first of each name.
+
+    Encoded words are not decoded, because RFC 2047 5 does not allow them in these fields.
+    """
     header = Message()
-    for name, value in _fields(head[:_MAX_PART_HEADER]):
+    for name, value in _fields(head):
         low = name.strip().lower()
         if low in {"content-type", "content-disposition", "content-transfer-encoding"} and low not in header:
-            header[low] = value
+            header[low] = value[:_MAX_VALUE]
     return header
 
 
+def _parsed(parse: Callable[[], object]) -> str:
+    """Return what a method of `Message` finds; empty if it finds nothing, or fails at a malformed field."""
+    try:
+        return _valid(str(parse() or ""))
+    except _UNPARSABLE:
+        return ""
+
+
+def _parameter(header: Message, field: str, name: str) -> str:
+    """Return a parameter, decoded as RFC 2231 says, but with our charsets only; empty if there is none."""
+    try:
+        found = header.get_param(name, "", field)
+    except _UNPARSABLE:
+        return ""
+    if isinstance(found, tuple):
+        charset, _, value = found
+        octets = (value or "").encode("latin-1", "replace")
+        return octets.decode(_CODECS.get((charset or "").lower(), "ascii"), "replace")
+    return _valid(found or "")
+
+
 def _boundary(header: Message) -> bytes:
-    found = header.get_boundary("")
-    return found.encode("utf-8", "replace") if 0 < len(found) <= _MAX_BOUNDARY else b""
+    """Return the boundary of a multipart; empty if it has none, or one that is too long."""
+    found = _parameter(header, "content-type", "boundary").rstrip()
+    return found.encode() if len(found) <= _MAX_BOUNDARY else b""
 
 
 def _divide(body: bytes, boundary: bytes, most: int, *, whole: bool) -> list[tuple[bytes, bool]]:
-    """Return the parts of a multipart, at most so many, each with whether it ends within what was read."""
+    """Return the parts of a multipart, at most `most`, each with whether its end was read."""
     mark, parts = b"--" + boundary, list[tuple[bytes, bool]]()
     start, at = -1, 0
+    if not boundary:
+        return parts
     while len(parts) < most and (at := body.find(mark, at)) >= 0:
         line_end = body.find(b"\r\n", at + len(mark), at + len(mark) + 80)
         rest = body[at + len(mark) : line_end if line_end >= 0 else at + len(mark) + 80].rstrip()
@@ -205,11 +297,11 @@ def _divide(body: bytes, boundary: bytes, most: int, *, whole: bool) -> list[tup
 
 
 def _name(header: Message) -> str:
-    try:
-        found = header.get_filename() or ""
-    except (MessageError, LookupError, ValueError, TypeError):
-        return ""
-    return decoded(str(found)[:_MAX_VALUE])
+    found = _parameter(header, "content-disposition", "filename") or _parameter(
+        header, "content-type", "name"
+    )
+    # Mail programs use encoded words here, although RFC 2047 5 does not allow them.
+    return decoded(found[:_MAX_VALUE])
 
 
 def _encoding(header: Message) -> str:
@@ -223,28 +315,20 @@ def _size(leaf: _Leaf) -> int:
     return octets
 
 
-def _text(leaf: _Leaf, notes: list[str]) -> str:
+def _text(leaf: _Leaf, notes: _Notes) -> str:
     raw = leaf.body[:_MAX_ENCODED]
     match _encoding(leaf.header):
         case "base64":
-            clean = _NOT_BASE64.sub(b"", raw)
-            raw = a2b_base64(clean[: len(clean) // 4 * 4] or b"")
+            raw = _base64(raw)
         case "quoted-printable":
             raw = a2b_qp(raw)
-    charset = _charset(leaf.header)
+    charset = _parameter(leaf.header, "content-type", "charset").lower()
     codec = _CODECS.get(charset)
     if codec is None:
-        notes.append(
+        notes.add(
             f"The charset {charset[:80]} is not decoded: other letters than those of ASCII are missing."
         )
     text = raw.decode(codec or "ascii", "replace")
     if len(text) > MAX_TEXT or len(leaf.body) > _MAX_ENCODED:
-        notes.append(f"Only the first {MAX_TEXT:,} characters of a text are shown.")
-    return text[:MAX_TEXT]
-
-
-def _charset(header: Message) -> str:
-    try:
-        return str(header.get_content_charset("") or "").lower()
-    except (MessageError, LookupError, ValueError, TypeError):
-        return ""
+        notes.add(f"Only the first {MAX_TEXT:,} characters of a text are shown.")
+    return _valid(text[:MAX_TEXT])

@@ -1,13 +1,16 @@
-"""The HTML of a mail without what could act: an allow-list of elements, and nearly no attributes.
+"""Sanitise the HTML of a mail: keep an allow-list of elements, and nearly no attributes.
 
-The wall is the frame that shows it: a policy under which nothing runs, loads, posts or navigates. This makes
-the mail readable behind that wall, and keeps a browser that knows no such policy from harm.
+The first defence is the policy of the frame that shows the result: under it nothing runs, is loaded, is
+posted or navigates. Sanitising keeps the mail readable under that policy, and is the second defence, for a
+browser that does not support it.
 """
 
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
 from html.parser import HTMLParser
+
+from mailer.mail.reply import printable
 
 _STYLE = (
     "body{margin:.6rem;font:15px/1.5 system-ui,sans-serif;color:#1e2227;background:#fff}"
@@ -22,28 +25,32 @@ POLICY = (
     f"sandbox; default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'"
 )
-"""An origin of its own, no scripts, no forms, nothing loaded, and no style but ours."""
+"""Gives the document a separate origin, and allows no scripts, forms or loading, and no style except ours."""
 
 _KEPT = frozenset(
-    "a abbr address article aside b bdi bdo big blockquote br caption center cite code col colgroup dd del "  # noqa: SIM905
+    "a abbr address article aside b bdi big blockquote br caption center cite code col colgroup dd del "  # noqa: SIM905
     "dfn div dl dt em figcaption figure footer h1 h2 h3 h4 h5 h6 header hr i ins kbd li main mark nav ol p "
     "pre q s samp section small span strike strong sub sup table tbody td tfoot th thead time tr tt u ul var "
     "wbr".split()
 )
 _VOID = frozenset({"br", "col", "hr", "wbr"})
 _SILENT = frozenset({"script", "style"})
-"""What is in them is not text."""
+"""Elements whose content is not text, and is left out."""
 _NUMBERS = frozenset({"colspan", "rowspan"})
 _DIRECTIONS = frozenset({"ltr", "rtl", "auto"})
 _DEEPEST = 100
-"""Elements within each other; browsers stop at 512."""
+"""Levels of nested elements; browsers stop at 512."""
 _MOST = 20_000
-"""Elements; tables of a newsletter have some thousands."""
+"""The most elements that are kept; newsletters made of tables have some thousands."""
 _LONGEST_ADDRESS = 500
+"""Characters of a link's address that are shown."""
+_REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
+"""Characters that override, embed or isolate a direction, by which an address can be shown reversed. The
+element `bdo` does the same, and is not kept."""
 
 
 def sanitised(html: str) -> bytes:
-    """Return a document that shows the text of an HTML part, whatever is in that; it is UTF-8."""
+    """Return a harmless UTF-8 document with the text and layout of an HTML part, which may be malformed."""
     cleaner = _Cleaner()
     cleaner.feed(html.replace("\0", "\ufffd"))
     cleaner.close()
@@ -60,7 +67,7 @@ class _Cleaner(HTMLParser):
         self._out: list[str] = []
         self._open: list[str] = []
         self._silent = ""
-        """The element whose content is passed over."""
+        """The open element whose content is being left out; empty if there is none."""
         self._count = 0
 
     def result(self) -> str:
@@ -84,7 +91,7 @@ class _Cleaner(HTMLParser):
         self._out.append(f"<{tag}{_attributes(tag, attrs)}>")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # HTML knows no `<div/>`: it is `<div>`.
+        # In HTML `<div/>` means the same as `<div>`.
         self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
@@ -103,7 +110,7 @@ class _Cleaner(HTMLParser):
 
 
 def _attributes(tag: str, attrs: list[tuple[str, str | None]]) -> str:
-    """Return the few that are kept: what a cell spans, the direction, and a link's address as its title."""
+    """Return the kept attributes: spans of cells, the direction, and a link's address as its title."""
     kept: dict[str, str] = {}
     for name, value in attrs:
         given = (value or "").strip()
@@ -112,12 +119,13 @@ def _attributes(tag: str, attrs: list[tuple[str, str | None]]) -> str:
         elif name == "dir" and given.lower() in _DIRECTIONS:
             kept[name] = given.lower()
         elif tag == "a" and name == "href":
-            kept["title"] = given[:_LONGEST_ADDRESS]
+            kept["title"] = printable(given, _LONGEST_ADDRESS)
     return "".join(f' {name}="{_text(value)}"' for name, value in kept.items())
 
 
 def _text(data: str) -> str:
-    """Escape a text; controls that HTML does not have are shown as such."""
+    """Escape a text, and replace control characters and those that change its direction by U+FFFD."""
+    data = data.translate(_REORDERING)
     if not data.isprintable():
         data = "".join(
             c if c.isprintable() or c in "\t\r\n\u00a0\u200c\u200d" or c > "\u00ff" else "\ufffd"
