@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailer.mail.author import mailboxes
 from mailer.send.dkim.author import ascii_domain, author_domain
 
 
@@ -19,6 +20,7 @@ from mailer.send.dkim.author import ascii_domain, author_domain
         (b' "no (comment" <app@example.com>', "example.com"),
         (b" (with \\) inside <x@evil.test>) <app@example.com>", "example.com"),
         (b" a@example.com, b@example.net", "example.com"),
+        (b" a@example.com, <b@example.net>", "example.com"),
         (b' "a b"@example.com', "example.com"),
         (b' "a@evil.test"@example.com', "example.com"),
         (b" app@ example.com", "example.com"),
@@ -36,6 +38,50 @@ from mailer.send.dkim.author import ascii_domain, author_domain
 )
 def test_the_domain_is_that_of_the_first_address(value, domain):
     assert author_domain(value) == domain
+
+
+_PIECES = [
+    *(
+        "a@b.example",
+        "<c@d.example>",
+        '"x, y" ',
+        '"<q@r.example>" ',
+        "(comment) ",
+        "(a(b)c)",
+        "(\\))",
+        '"\\""',
+        "Name ",
+    ),
+    *(
+        ",",
+        " ",
+        "\r\n ",
+        "<",
+        ">",
+        "@",
+        '"',
+        "(",
+        ")",
+        "\\",
+        ";",
+        ".",
+        "\xe9",
+        '<"l p"@e.example>',
+        "[1.2.3.4]",
+    ),
+    *("<a@[1.2.3.4]>", "B.EXAMPLE", "x@y.example.", "z@b\xfccher.example"),
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=9).map("".join))
+def test_the_signer_reads_the_author_that_the_receiver_has_checked(text):
+    """Two readers that differ would sign for a domain for which nobody's permission was looked at."""
+    if read := mailboxes(text.encode()):
+        try:
+            checked = ascii_domain(read[0][1].rpartition("@")[2])
+        except ValueError:
+            checked = None
+        assert author_domain(text.encode()) == checked
 
 
 @given(st.lists(st.sampled_from(list(b'"()\\<>@,. \r\nax\xe4'))).map(bytes))

@@ -2,6 +2,8 @@
 
 import re
 
+from mailer.mail.author import mailboxes
+
 # Each alternative begins with a character that no other matches, so that there is no backtracking.
 _QUOTED_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _OUTSIDE = re.compile(rb"[()]|\\.|\\\Z|[^()\\\"]+|" + _QUOTED_STRING.pattern, re.DOTALL)
@@ -12,12 +14,17 @@ _DOMAIN = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 def author_domain(value: bytes) -> str | None:
     """Return the domain of the first address in a From field, in lower case and as A-labels.
 
+    A field that `mail.author` can read with certainty has the address that the receiver checked the sender's
+    permission for. Only in any other field is the address searched for.
+
     Args:
         value: the field's value, perhaps folded.
 
     Returns:
         None if the first address has no domain name that could have a key.
     """
+    if read := mailboxes(value):
+        return _domain_name(read[0][1].rpartition("@")[2])
     plain = _QUOTED_STRING.sub(b"q", _without_comments(value))
     opening = plain.find(b"<")
     # If there are angle brackets, the address is inside them, whatever the display name contains.
@@ -25,8 +32,12 @@ def author_domain(value: bytes) -> str | None:
     local_part, _, domain = address.rpartition(b"@")
     if not local_part.strip():
         return None
+    return _domain_name(b"".join(domain.split()).decode("utf-8", "surrogateescape"))
+
+
+def _domain_name(text: str) -> str | None:
     try:
-        return ascii_domain(b"".join(domain.split()).decode())
+        return ascii_domain(text)
     except ValueError:
         return None
 
