@@ -84,7 +84,7 @@ async def take_in(
         spool: the spool that `drop/` is in.
         log: the program's log.
         stop: no message is begun once it is set.
-        within: no message is begun after so many seconds, or after a minute.
+        within: the seconds after which no further message is begun; at most a minute.
         refusals: remembers refusals between calls, for a program that calls this repeatedly.
 
     Returns:

@@ -45,4 +45,4 @@ class Client:
     network_user: str = ""
     """The user of its network (`trusted`), until it logs in as another; empty: none."""
     offers: Offers = _USUAL
-    """The terms of the listener that it connected to."""
+    """What the listener that it connected to offers and demands."""

@@ -188,7 +188,7 @@ def not_allowed_sender(user: str, allowed: AddressPatterns, address: str, where:
     said = (
         f"{printable(user, 60)} may not send as {printable(address, 100)}, which {where} says; it may send as"
     )
-    # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets, and a truncated command is of no use.
+    # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets, and a truncated command cannot be typed.
     command = f"mailer user allow {shlex.quote(user)} {shlex.quote(address)}"
     todo = f" ({command})" if len(command) <= _MAX_COMMAND else ""
     return Reply(553, (f"5.7.1 {said} {printable(may, 100)}{printable(todo)}",))

@@ -126,7 +126,7 @@ class Server:
         )
 
     def reconfigure(self, context: ReceiverContext) -> None:
-        """Use a new service for new connections, and for open ones from their next transaction on.
+        """Use a new context for new connections, and for open ones from their next transaction on.
 
         The listening addresses do not change.
 

@@ -1,4 +1,4 @@
-"""The policy of a run: built once from the configuration, the same for every message."""
+"""The context of a run: its rules and services, built once from the configuration for all messages."""
 
 import math
 from collections.abc import Callable

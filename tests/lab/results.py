@@ -83,7 +83,9 @@ def page() -> str:
     rows = [line.split("\t", 1) for line in DEFECTS_FILE.read_text().splitlines()]
     digests = {defect.name: defect.digest for defect in DEFECTS}
     caught = sum("not caught" not in row for _, row in rows)
-    by_tests = [line for line in DEFECTS_PAGE.read_text().splitlines() if line.startswith("| ") and "/test_" in line]
+    by_tests = [
+        line for line in DEFECTS_PAGE.read_text().splitlines() if line.startswith("| ") and "/test_" in line
+    ]
     figures = (
         f"{totals['points']:,.0f} crash points in {totals['stories']:,.0f} stories of {totals['calls']:,.0f} system "
         f"calls; {totals['worlds']:,.0f} differ; {totals['broken']} broken promises; {3600 * totals['points'] / totals['seconds']:,.0f} "

@@ -65,7 +65,7 @@ class Login:
         self._failed = 0
 
     def reconfigure(self, context: ReceiverContext) -> None:
-        """Check the next login against a new service; a client that has logged in stays logged in."""
+        """Check the next login against a new context; a client that has logged in stays logged in."""
         self._authenticator = context.authenticator
 
     @property

@@ -48,7 +48,7 @@ class MailCommands(Connection):
         self._stage = Stage.CONNECTED
 
     def reconfigure(self, context: ReceiverContext) -> None:
-        """Use a new service from the next transaction on; a client that has logged in stays logged in."""
+        """Use a new context from the next transaction on; a client that has logged in stays logged in."""
         self._newer = context
 
     def _clear(self) -> None:

@@ -59,7 +59,7 @@ class Doors:
     """The parts of the receiver that requests need."""
 
     context: Callable[[], ReceiverContext]
-    """Returns the current service, which is replaced when the configuration is reloaded."""
+    """Returns the current context, which is replaced when the configuration is reloaded."""
     failures: Failures
     connect: Callable[[str, str], socket.socket]
     """Starts a session for a user from a peer, and returns the client's end of it; raises OSError."""
