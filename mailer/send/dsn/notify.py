@@ -135,4 +135,6 @@ class Notifier:
             given_up=min(state.since + self._settings.max_age, state.expires or math.inf),
             copy=copy if whole else header_of(copy),
             whole=whole,
+            replays=state.replays,
+            by=state.accepted.by if state.accepted else "",
         )

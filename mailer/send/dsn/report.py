@@ -128,6 +128,12 @@ def _for_humans(about: Subject, told: Sequence[Told], ours: Letterhead) -> bytes
 def _which(about: Subject, ours: Letterhead) -> list[str]:
     who = "you" if about.envelope.sender == ours.to else f"<{printable(about.envelope.sender)}>"
     what = f"This is about the mail that {who} sent on {date_time(about.received)}"
+    if about.replays:
+        by = printable(about.by, 64) or "an operator"
+        when = date_time(about.received)
+        what = (
+            f"This is about a copy of message {about.replays}, which {by} sent to other addresses on {when}"
+        )
     if title := _title(about.copy):
         return [*wrapped(f"{what}, with the subject", ""), "", *wrapped(title, "    ")]
     return wrapped(f"{what}.", "")

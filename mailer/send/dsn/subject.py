@@ -19,6 +19,10 @@ class Subject:
     """The message, or only its header; see `whole`."""
     whole: bool
     """Whether `copy` is the whole message."""
+    replays: str = ""
+    """The id of the message that this one is a copy of, for other recipients; empty if it is none."""
+    by: str = ""
+    """The operator that ordered the copy."""
 
 
 @dataclass(frozen=True, slots=True)
