@@ -13,7 +13,7 @@ from itertools import chain
 
 from msgspec.structs import replace as replace_struct
 
-from mailer.config.receiving import RewriteFrom
+from mailer.config.receiving import LongLines, RewriteFrom
 from mailer.mail.reply import Reply
 from mailer.receive.content.resent import resent_block
 from mailer.receive.context import Client, ReceiverContext
@@ -59,22 +59,30 @@ class Original:
     pieces: Iterable[bytes]
     """Its bytes, as they are stored."""
     utf8: bool
-    """Its header has addresses beyond ASCII."""
+    """Whether its header has addresses beyond ASCII."""
 
 
 async def replay(
-    context: ReceiverContext, original: Original, sender: str, recipients: Sequence[str], operator: str
+    context: ReceiverContext,
+    original: Original,
+    sender: str,
+    recipients: Sequence[str],
+    operator: str,
+    *,
+    once: str = "",
 ) -> Reply:
     """Queue a copy of a message for other recipients, below a block of Resent- fields; return as `transfer`.
 
-    Its other bytes do not change: `rewriteFrom` and idempotency keys counted when it came.
+    Its other bytes do not change: `rewriteFrom`, `longLines` and idempotency keys applied when it arrived.
 
     Args:
         context: as for `transfer`.
         original: the message.
         sender: of the new envelope; empty: the null sender.
         recipients: addresses with a domain.
-        operator: the person, or the page, that has it done: for the journal and the ledger.
+        operator: the person or the program that ordered the copy, for the journal and the ledger.
+        once: the name of a file in `once/`, which keeps a repeated request from queueing a second copy;
+            empty: this request always queues one.
     """
     store, settings = context.store, context.settings
     at, hostname = store.clock(), settings.hostname
@@ -88,9 +96,15 @@ async def replay(
     content = replace_struct(settings.content, rewrite_from=RewriteFrom.KEEP, obey_keys=False)
     changed = replace(
         context,
-        # A message that was as large as is allowed has grown by the fields that were added since.
-        settings=replace(settings, content=content, max_message_size=max(settings.max_message_size, size)),
-        store=replace(store, replays=original.id, by=operator),
+        settings=replace(
+            settings,
+            content=content,
+            # The message may be as large as is allowed, and was accepted without the fields that were added.
+            max_message_size=max(settings.max_message_size, size),
+            # Encoding would change the message, and a signed one would be refused.
+            long_lines=LongLines.PASS,
+        ),
+        store=replace(store, replays=original.id, by=operator, once=once),
     )
     envelope = Envelope(sender, tuple(recipients), size, utf8=original.utf8)
     return await _submit(changed, f"{REPLAY}:{operator}", envelope, chain((top,), original.pieces))

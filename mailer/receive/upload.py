@@ -48,8 +48,8 @@ class Store:
     uptime: Clock = lambda: 0.0
     """Seconds since this boot."""
     once: str = ""
-    """The file in `once/` that deduplicates a message from `drop/` or an import, in addition to the file of
-    the message's own idempotency key."""
+    """The file in `once/` that deduplicates a message from `drop/`, an import, or one that is sent again, in
+    addition to the file of the message's own idempotency key."""
     replays: str = ""
     """The id of the message that an operator sends again, to other recipients; empty for a new message."""
     by: str = ""

@@ -48,8 +48,8 @@ it."""
 _NAME = frozenset("0123456789abcdef")
 _OF_DROP = "drop-"
 _DROP_KEPT = 30 * 86_400.0
-"""Seconds for which a drop that was queued is remembered, in case its file could not be removed; the
-configured window is for keys."""
+"""Seconds for which a drop that was queued is remembered, in case its file could not be removed, and likewise
+an import and a message sent again; the configured window is for keys."""
 _FEW = 8
 """Directories up to this number are synced one by one; for more, the whole filesystem is synced."""
 _AT_ONCE = 1000
@@ -104,6 +104,11 @@ def name_of_import(queue: str, name: str, content: bytes) -> str:
     return (
         _OF_DROP + sha256(f"import\0{queue}\0{name}\0{digest}".encode("utf-8", "surrogateescape")).hexdigest()
     )
+
+
+def name_of_replay(key: str) -> str:
+    """Return the file name for a message that is sent again by a request that may come twice."""
+    return _OF_DROP + sha256(f"replay\0{key}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def forget(spool: Spool, name: str) -> None:

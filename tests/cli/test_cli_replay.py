@@ -74,11 +74,11 @@ def test_the_copy_has_a_resent_block_on_top_and_every_other_byte_as_it_was(
         "Resent-Message-ID",
     ]
     assert "(replay)" in top
-    assert "Resent-From: <app@example.com>\r\n" in top
+    assert "Resent-From: <MAILER-DAEMON@" in top
     assert "Resent-To: <eve@example.org>,\r\n\t<joe@example.org>\r\n" in top
     assert file_of(relay, old) == before, "the original's file is as it was"
     envelope = shown(relay, new)
-    assert envelope["sender"] == "app@example.com"
+    assert envelope["sender"] == ""
     assert [each["address"] for each in envelope["recipients"]] == ["eve@example.org", "joe@example.org"]
 
 
@@ -130,6 +130,85 @@ def test_original_recipients_are_refused_unless_really_meant(relay: Relay, state
     assert shown(relay, new)["recipients"][0]["address"] == "bob@example.net"
 
 
+def test_recipients_of_the_message_that_a_copy_is_of_are_refused_too(relay: Relay, states: Queue) -> None:
+    """However often it was copied, and although the original is gone from the spool."""
+    with relay.serve(), relay.connect() as client:
+        client.sendmail("app@example.com", ["bob@example.net"], BODY)
+    [old] = [path.name for path in (relay.spool / "new").iterdir()]
+    first = new_id(replay(relay, old, "--to", "eve@example.org"))
+    second = new_id(replay(relay, first, "--to", "joe@example.org"))
+    for gone in ("", old, first):
+        if gone:
+            assert relay.mailer("spool", "rm", gone).returncode == 0
+        for address in ("bob@example.net", "eve@example.org", "joe@example.org"):
+            refused = replay(relay, second, "--to", address)
+            assert (refused.returncode, "may get it twice" in refused.stderr) == (65, True), (gone, address)
+        new_id(replay(relay, second, "--to", "ann@example.org"))
+    new_id(replay(relay, second, "--to", "bob@example.net", "--really"))
+
+
+def test_spellings_of_one_mailbox_are_one_recipient(relay: Relay, states: Queue) -> None:
+    old = states.new("j\u00f6rg@example.net", "bob@[IPv6:::1]")
+    for address in ("jo\u0308rg@example.net", "bob@[IPv6:0:0:0:0:0:0:0:1]"):
+        assert "may get it twice" in replay(relay, old, "--to", address).stderr, address
+    spelled = ("ann@example.org", "ANN@example.org", '"ann"@example.org', "eve@example.org")
+    new = new_id(replay(relay, old, *(word for each in spelled for word in ("--to", each))))
+    assert [each["address"] for each in shown(relay, new)["recipients"]] == [spelled[0], spelled[3]]
+
+
+def test_a_repeated_request_queues_one_copy_and_a_repeated_command_two(relay: Relay, states: Queue) -> None:
+    """Also where the first one was killed when the copy was durable, before anything was logged."""
+    old = states.new("bob@example.net")
+    order = ("--to", "eve@example.org", "--once", "form 1")
+    first = new_id(replay(relay, old, *order))
+    [key] = (relay.spool / "once").iterdir()
+    begun, _ = key.read_text().splitlines()
+    key.write_text(f"{begun}\n")
+    for day in (relay.spool / "log").iterdir():
+        day.unlink()
+    assert new_id(replay(relay, old, *order)) == first
+    [line] = [json.loads(line) for line in ledger(relay) if '"replayed"' in line]
+    assert (line["id"], line["reason"]) == (old, f"as {first}, by the same request before")
+    assert json.loads(replay(relay, old, *order, "--json").stdout)["id"] == first
+    assert {path.name for path in (relay.spool / "new").iterdir()} == {old, first}
+    assert len({new_id(replay(relay, old, *order[:2])) for _ in range(2)} | {first}) == 3
+    assert new_id(replay(relay, old, *order[:2], "--once", "form 2")) != first
+
+
+@pytest.mark.parametrize("policy", ["reject", "quotedPrintable"])
+def test_long_lines_of_the_message_stay_as_they_were_accepted(
+    relay: Relay, states: Queue, policy: str
+) -> None:
+    """`longLines` may have changed since; encoding would break a signature."""
+    body = b"DKIM-Signature: v=1; d=example.com\r\n" + BODY + b"x" * 2000 + b"\r\n"
+    old = states.new("bob@example.net", body=body)
+    relay.configure({"longLines": policy})
+    assert message(relay, new_id(replay(relay, old, "--to", "eve@example.org"))).endswith(body)
+
+
+def test_more_recipients_than_a_message_may_have_are_an_error_of_the_command(
+    relay: Relay, states: Queue
+) -> None:
+    """A later attempt would not help; Resent-To lists them only up to a hundred."""
+    old = states.new("bob@example.net")
+    many = [word for i in range(150) for word in ("--to", f"a{i}@example.org")]
+    new = new_id(replay(relay, old, *many))
+    assert len(shown(relay, new)["recipients"]) == 150
+    assert b"Resent-To" not in message(relay, new)
+    relay.configure({"maxRecipients": 100})
+    refused = replay(relay, old, *many)
+    assert (refused.returncode, "maxRecipients" in refused.stderr) == (2, True)
+
+
+def test_every_failure_is_json_for_programs(relay: Relay, states: Queue) -> None:
+    absent = replay(relay, "01JD0M3Q", "--to", "eve@example.org", "--json")
+    assert (absent.returncode, json.loads(absent.stdout)["result"]) == (66, "refused")
+    relay.configure({"maxRecipients": 1})
+    many = replay(relay, states.new(), "--to", "eve@example.org", "--to", "ann@example.org", "--json")
+    assert many.returncode == 2
+    assert "maxRecipients" in json.loads(many.stdout)["reply"]
+
+
 def test_policy_and_limits_are_those_of_a_submission(relay: Relay, states: Queue) -> None:
     old = states.new("bob@example.net")
     relay.configure({"allowedRecipients": ["example.org"]})
@@ -155,16 +234,40 @@ def test_a_suppressed_address_gets_no_copy(relay: Relay, states: Queue) -> None:
     assert shown(relay, new)["recipients"][0]["status"] == "bounced"
 
 
-def test_the_sender_may_be_another_or_the_null_sender(relay: Relay, states: Queue) -> None:
-    old = states.new("bob@example.net", sender="")
+def test_the_author_hears_nothing_of_a_copy_unless_named(relay: Relay, states: Queue) -> None:
+    """The author did not order it: failures go to `bounce`, to --sender, or are not reported."""
+    relay.configure({"bounce": "sender"})
+    old = states.new("bob@example.net")
+    copy = new_id(replay(relay, old, "--to", "eve@example.org"))
+    assert shown(relay, copy)["sender"] == ""
+    relay.configure({"bounce": "postmaster@example.com"})
     for given, sender, resent in (
-        ((), "", b"Resent-From: <MAILER-DAEMON@"),
+        ((), "postmaster@example.com", b"Resent-From: <postmaster@example.com>"),
+        (("--sender", "app@example.com"), "app@example.com", b"Resent-From: <app@example.com>"),
         (("--sender", "help@example.com"), "help@example.com", b"Resent-From: <help@example.com>"),
         (("--sender", "<>"), "", b"Resent-From: <MAILER-DAEMON@"),
     ):
         new = new_id(replay(relay, old, "--to", "eve@example.org", *given))
         assert shown(relay, new)["sender"] == sender
         assert resent in message(relay, new)
+    empty = replay(relay, old, "--to", "eve@example.org", "--sender", "")
+    assert (empty.returncode, "is not an address" in empty.stderr) == (2, True)
+
+
+def test_the_notification_of_a_failed_copy_names_the_original_and_who_ordered_it(
+    relay: Relay, states: Queue
+) -> None:
+    relay.configure({"bounce": "sender"})
+    assert relay.mailer("suppress", "add", "eve@example.org").returncode == 0
+    old = states.new("bob@example.net")
+    states.hold(old, "later")
+    new_id(replay(relay, old, "--to", "eve@example.org", "--sender", "ops@example.com", "--by", "alice"))
+    relay.mailer_send()
+    relay.mailer_send()
+    [notification] = [mail for mail in relay.delivered() if b"To: <ops@example.com>" in mail]
+    text = b" ".join(notification.split())
+    assert b"a copy of message %s, which alice sent to other addresses on" % old.encode() in text
+    assert b"mail that you sent" not in text
 
 
 def test_what_cannot_be_sent_again_is_named(relay: Relay, states: Queue) -> None:

@@ -1,9 +1,13 @@
 """`mailer spool replay`: send a message again, to another address, as a new message."""
 
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,13 +20,18 @@ from mailer.cli.reader import tell
 from mailer.cli.setup import acting_as_owner, become_owner, configuration, open_log, operator_name
 from mailer.cli.spool.selection import locate
 from mailer.config.load import Loaded
+from mailer.config.model import BOUNCE_OFF, BOUNCE_SENDER, Config
 from mailer.mail.address import check_address
 from mailer.mail.patterns import compared
 from mailer.mail.reply import Reply, printable
+from mailer.maillog.by_id import lines_of
 from mailer.maillog.events import Level, MailLog
+from mailer.maillog.search import Query
 from mailer.spool.entry import Corrupt, Entry
-from mailer.spool.layout import Place, Spool
-from mailer.spool.scan import QUEUE
+from mailer.spool.idempotency import name_of_replay
+from mailer.spool.ids import earliest
+from mailer.spool.layout import LOG, Place, Spool
+from mailer.spool.scan import QUEUE, find
 from mailer.spool.view.inspect import View
 
 if TYPE_CHECKING:
@@ -31,12 +40,15 @@ if TYPE_CHECKING:
 
 _WHOLE = (*(place for place in QUEUE if place is not Place.CORRUPT), Place.SENT)
 _PASSES = 10
-"""How often a message is looked for anew when it moves on before it could be opened."""
+"""How often to search for a message again that is moved between the search and the opening of its file."""
+_MAX_COPIES = 20
+"""How many times in a row a message may be the copy of a copy, before its history is not followed further."""
+_QUEUED_AS = re.compile(r"queued as ([0-9A-Z]{26})")
 
 
 def _address(_: click.Context, option: click.Parameter, given: Any) -> Any:  # noqa: ANN401 - click's signature
-    """Take addresses with a domain, and for the sender `<>`, too."""
-    for each in given if isinstance(given, tuple) else filter(None, (given,)):
+    """Accept addresses with a domain, and for the sender also `<>`."""
+    for each in given if isinstance(given, tuple) else () if given is None else (given,):
         if each == "<>" and option.name == "sender":
             continue
         try:
@@ -67,12 +79,14 @@ def _address(_: click.Context, option: click.Parameter, given: Any) -> Any:  # n
     "--sender",
     metavar="ADDRESS",
     callback=_address,
-    help="Who sends it again and hears of failures; by default the message's sender. '<>': the null sender.",
+    help="The sender of the copy, who is notified of failures; by default the address in the key bounce, or "
+    "else '<>', the null sender, which is notified of nothing.",
 )
 @click.option(
     "--really", is_flag=True, help="Also to recipients that the message had: they may get it twice."
 )
 @click.option("--by", default="", hidden=True)
+@click.option("--once", default="", hidden=True)
 @json_of("id (of the new message; null: none), replays, result (queued refused), sender, recipients, reply")
 @parent_option
 @config_option
@@ -83,6 +97,7 @@ def replay(  # noqa: PLR0913 - one for each option
     sender: str | None,
     really: bool,
     by: str,
+    once: str,
     as_json: bool,
     parent: int | None,  # noqa: ARG001 - the caller waits for us
 ) -> Exit:
@@ -90,20 +105,23 @@ def replay(  # noqa: PLR0913 - one for each option
 
     It may wait, be held, have failed, or lie in the archive (sent/); it stays as it is. The new message has
     an id and a journal of its own, and is accepted as a submission is: rate limits, allowedRecipients,
-    redirectAllTo, maxRecipients and the suppression list apply. Resent-Date, Resent-From, Resent-To and
-    Resent-Message-ID (RFC 5322 3.6.6) are put on top of the message; its other bytes do not change.
+    redirectAllTo, maxRecipients and the suppression list apply. A running receiver does not count it for its
+    own rate limits before its next start. Resent-Date, Resent-From, Resent-To (up to 100 addresses) and
+    Resent-Message-ID (RFC 5322 3.6.6) are put on top of the message; its other bytes do not change. A header
+    that is nearly as long as is accepted, 512 KiB, has no room for them, and the message is refused.
 
-    Recipients that the message had are refused without --really, since they may get it twice: what they have
-    not got, `mailer spool retry` sends. Exit code 65 when it is refused, 66 when there is no such message, 75
-    when it should be tried again later.
+    Recipients that the message had, or the message that it is a copy of, are refused without --really, since
+    they may get it twice: what they have not got, `mailer spool retry` sends. Exit code 65 when it is
+    refused, 66 when there is no such message, 75 when it should be tried again later.
     """
-    loaded = configuration()
     operator = printable(by, 64) or operator_name(os.environ)
-    replayed = _Replay(message_id, tuple(dict.fromkeys(recipients)), sender, operator)
+    replayed = _Replay(message_id, recipients, sender, operator, name_of_replay(once) if once else "")
     try:
-        reply = replayed.carry_out(loaded, really=really)
+        reply = replayed.carry_out(configuration(), really=really)
     except _Refused as refused:
         return _report(replayed, "", str(refused), Exit.DATA, as_json=as_json)
+    except Failure as failure:
+        return _report(replayed, "", str(failure), failure.code, as_json=as_json)
     if reply.positive:
         return _report(replayed, _id_in(reply), str(reply), Exit.OK, as_json=as_json)
     code = Exit.DATA if reply.permanent else Exit.TEMPORARY
@@ -111,27 +129,38 @@ def replay(  # noqa: PLR0913 - one for each option
 
 
 class _Refused(Exception):
-    """It is not sent; the text says why."""
+    """The message is not sent again; the text says why."""
 
 
 class _Replay:
     """One message and its new recipients."""
 
-    def __init__(self, prefix: str, to: Sequence[str], sender: str | None, operator: str) -> None:
+    def __init__(self, prefix: str, to: Sequence[str], sender: str | None, operator: str, once: str) -> None:
         self.id = prefix
-        """Whole once the message was found."""
-        self.to = tuple(to)
-        self.sender = None if sender is None else sender.removeprefix("<>")
-        """None: the message's own, until that was found."""
+        """The beginning of the message's id, and the whole id once the message was found."""
+        self.to = tuple({_mailbox(address): address for address in reversed(to)}.values())[::-1]
+        self.sender = "" if sender == "<>" else sender
+        """The envelope sender of the copy; None: the default, until the configuration was read."""
         self._operator = operator
+        self._once = once
+        """See `transfer.replay`."""
 
     def carry_out(self, loaded: Loaded, *, really: bool) -> Reply:
         """Queue the copy; return the last reply, which is positive once it is durable.
 
         Raises:
-            Failure: there is no such message.
+            Failure: there is no such message, or it has too many recipients.
             _Refused: it cannot be read, or a recipient had it.
         """
+        config = loaded.config
+        if self.sender is None:
+            self.sender = _default_sender(config)
+        if len(self.to) > config.max_recipients:
+            raise Failure(
+                Exit.USAGE,
+                f"--to names {len(self.to):,} addresses, and maxRecipients is {config.max_recipients:,}: "
+                "send it to some of them, then to the others",
+            )
         import mailer.receive.transfer  # noqa: F401, PLC0415 - while root can still read its own Python
         from mailer.cli import loop  # noqa: PLC0415 - `mailer --help` asks every command for its line
         from mailer.cli.drops import context_for  # noqa: PLC0415 - as above
@@ -147,9 +176,7 @@ class _Replay:
             context = context_for(loaded, spool, committer, log, logins=False)
             become_owner(path)
             view = stack.enter_context(self._open(spool))
-            entry = self._checked(view, really=really)
-            if self.sender is None:
-                self.sender = entry.envelope.sender
+            entry = self._checked(spool, view, really=really)
             return loop.run(self._submit(context, committer, log, view, entry))
 
     def _open(self, spool: Spool) -> View:
@@ -167,20 +194,23 @@ class _Replay:
             return view
         raise Failure(Exit.TEMPORARY, f"{self.id}: it moves on faster than it can be opened; try again")
 
-    def _checked(self, view: View, *, really: bool) -> Entry:
+    def _checked(self, spool: Spool, view: View, *, really: bool) -> Entry:
         try:
             entry = view.entry()
             view.check(entry)
         except Corrupt as error:
             raise _Refused(f"{self.id} is damaged, and what is damaged is never sent: {error}") from error
-        had = {compared(recipient.address) for recipient in entry.envelope.recipients}
-        again = [address for address in self.to if compared(address) in had]
-        if again and not really:
-            raise _Refused(
-                f"{', '.join(again)}: message {self.id} was for this address, which may get it twice; to try "
-                f"what it has not got, type mailer spool retry {self.id}; to send it again all the same, add "
-                "--really"
-            )
+        if really:
+            return entry
+        wanted = {_mailbox(address): address for address in self.to}
+        for message_id, recipients in _copied(spool, self.id, entry):
+            had = map(_mailbox, recipients)
+            if again := [wanted[address] for address in had if address in wanted]:
+                raise _Refused(
+                    f"{', '.join(again)}: message {message_id} was for this address, which may get it "
+                    f"twice; to try what it has not got, type mailer spool retry {message_id}; to send it "
+                    "again all the same, add --really"
+                )
         return entry
 
     async def _submit(
@@ -192,20 +222,75 @@ class _Replay:
         try:
             pieces: Iterable[bytes] = view.message(entry)
             original = Original(self.id, entry.length, pieces, entry.envelope.smtputf8)
-            reply = await replay(context, original, self.sender or "", self.to, self._operator)
+            reply = await replay(
+                context, original, self.sender or "", self.to, self._operator, once=self._once
+            )
         finally:
             committer.close()
         if reply.positive:
-            log.message("replayed", id=self.id, to=self.to, by=self._operator, reason=f"as {_id_in(reply)}")
+            # If the copy was queued before, the process that did so may have died before it logged that.
+            new = _id_in(reply)
+            reason = f"as {new}" if str(reply).endswith(new) else f"as {new}, by the same request before"
+            log.message("replayed", id=self.id, to=self.to, by=self._operator, reason=reason)
         return reply
 
 
+def _default_sender(config: Config) -> str:
+    """Return the address that `bounce` names, or else the null sender.
+
+    The author of a message did not order its copy, and must learn neither of its failure nor of its address.
+    """
+    return "" if config.bounce in {BOUNCE_OFF, BOUNCE_SENDER} else config.bounce
+
+
+def _mailbox(address: str) -> str:
+    """Return an address in a form that is the same for all spellings of one mailbox."""
+    local, at, domain = unicodedata.normalize("NFC", compared(address)).rpartition("@")
+    if domain.startswith("[ipv6:") and domain.endswith("]"):
+        with suppress(ValueError):
+            domain = f"[ipv6:{IPv6Address(domain[6:-1])}]"
+    return f"{local}{at}{domain}"
+
+
+def _copied(spool: Spool, message_id: str, entry: Entry) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the ids and recipients of a message, of the one that it is a copy of, and so on.
+
+    An original that has left the spool is looked up in the ledger.
+    """
+    yield message_id, [recipient.address for recipient in entry.envelope.recipients]
+    original = entry.state.replays
+    for _ in range(_MAX_COPIES):
+        if not original:
+            return
+        recipients, before = _recorded(spool, original)
+        yield original, recipients
+        original = before
+
+
+def _recorded(spool: Spool, message_id: str) -> tuple[Sequence[str], str]:
+    """Return the recipients of a message, and the id of the one that it is a copy of, empty if none."""
+    for spot in find(spool, message_id, (*QUEUE, Place.SENT)):
+        try:
+            with View.open(spool, spot) as view:
+                entry = view.entry()
+        except (FileNotFoundError, Corrupt):
+            continue
+        return [recipient.address for recipient in entry.envelope.recipients], entry.state.replays
+    query = Query(id=message_id, nothing_before=earliest(message_id))
+    for line, _ in lines_of(partial(spool.directory, LOG), query):
+        if line.event == "accepted":
+            return line.to, line.replays
+    return (), ""
+
+
 def _id_in(reply: Reply) -> str:
-    return str(reply).rpartition(" ")[2]
+    """Return the id of the message that a positive reply says is queued."""
+    found = _QUEUED_AS.search(str(reply))
+    return found[1] if found else ""
 
 
 def _report(replayed: _Replay, new: str, said: str, code: Exit, *, as_json: bool) -> Exit:
-    """Print what became of it; `new` is the id of the copy, or empty. Raises Failure: there is none."""
+    """Print the result; `new` is the id of the copy, or empty. Raises Failure: there is no copy."""
     if as_json:
         record = {
             "id": new or None,
