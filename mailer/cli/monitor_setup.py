@@ -161,6 +161,7 @@ class _Observer:
                         self._manager.ready("read the configuration again")
         finally:
             watching.cancel()
+            await self._context.replays.close(float(self._context.config.sending.shutdown_grace))
             await self._context.runs.close(float(self._context.config.sending.shutdown_grace))
             with suppress(OSError):
                 self._lookout.save()

@@ -14,6 +14,7 @@ from mailer.maillog.events import Level
 from mailer.monitor import guard
 from mailer.monitor.context import MonitorContext
 from mailer.monitor.exchange import Answer, Asked, Refusal, Route, json
+from mailer.monitor.replays import Order
 from mailer.spool import words
 from mailer.spool.entry import Corrupt
 from mailer.spool.ids import arrival, is_id
@@ -44,15 +45,6 @@ def routes(context: MonitorContext) -> tuple[Route, ...]:
         Route("POST", "/admin/replay", admin.replay, admin=True),
         Route("GET", "/admin/config", admin.config, admin=True),
     )
-
-
-class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `/admin/replay` is sent."""
-
-    id: str
-    to: list[str]
-    really: bool = False
-    """Also to the message's own recipients, who may get it twice."""
 
 
 class _Admin:
@@ -118,18 +110,25 @@ class _Admin:
         )
 
     async def replay(self, asked: Asked) -> Answer:
-        """Send a message again, to the addresses that a JSON object names: `id`, `to`, and `really`."""
+        """Send a message again, as a JSON object says: see `Order`.
+
+        Once the copy is queued the answer is positive, because a client repeats a request that failed.
+        """
         try:
-            wanted = msgspec.json.decode(asked.body, type=_Replay)
+            order = msgspec.json.decode(asked.body, type=Order)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise Refusal(
                 HTTPStatus.BAD_REQUEST, 'send JSON such as {"id": "01JD...", "to": ["bob@example.net"]}'
             ) from None
-        if not is_id(wanted.id):
+        if not is_id(order.id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "that is not a message id")
-        new = await self._context.replays.replay(wanted.id, wanted.to, really=wanted.really, by=_BY)
-        await self._run()
-        return json({"status": "ok", "message": f"queued as {new}", "id": new})
+        new = await self._context.replays.replay(order, by=_BY)
+        said = f"queued as {new}"
+        try:
+            await self._context.runs.start()
+        except OSError as error:
+            said += f"; mailer-send could not be started: {error.strerror}; the next run will send it"
+        return json({"status": "ok", "message": said, "id": new})
 
     async def config(self, _: Asked) -> Answer:
         return json(effective(self._context.config))

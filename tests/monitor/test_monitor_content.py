@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from urllib.parse import urlencode
 
@@ -348,12 +349,19 @@ def replay(relay: Relay, **wanted: object) -> Answer:
     return ask(relay.http_port, "/admin/replay", "POST", {"Content-Type": JSON}, body)
 
 
+def open_form(relay: Relay, message_id: str) -> dict[str, str]:
+    """Return the hidden fields of a new form."""
+    page = ask(relay.http_port, f"/message/{message_id}/replay").body.decode()
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([0-9a-f]+)"', page))
+
+
 def fill_in(relay: Relay, message_id: str, **fields: str) -> Answer:
-    path = f"/message/{message_id}/replay"
-    proof = re.search(rb'name="form" value="([0-9a-f]+)"', ask(relay.http_port, path).body)
-    assert proof
+    return submit(relay, message_id, open_form(relay, message_id) | fields)
+
+
+def submit(relay: Relay, message_id: str, fields: dict[str, str]) -> Answer:
     origin = {"Origin": f"http://{LOOPBACK}:{relay.http_port}", "Sec-Fetch-Site": "same-origin"}
-    body = urlencode({"form": proof[1].decode(), **fields}).encode()
+    path, body = f"/message/{message_id}/replay", urlencode(fields).encode()
     return ask(relay.http_port, path, "POST", FORM | origin, body)
 
 
@@ -373,6 +381,21 @@ def test_a_message_is_sent_to_another_address_by_the_form(relay: Relay, monitore
     page = ask(relay.http_port, done.headers["location"]).body.decode()
     assert f'href="/message/{message_id}"' in page
     assert "a run of mailer-send has been started" in page
+
+
+def test_a_form_that_is_submitted_twice_queues_one_copy(relay: Relay, monitored: Queue) -> None:
+    """A double click, whose requests run at the same time; a new form queues another copy."""
+    message_id = monitored.new("bob@example.net")
+    monitored.hold(message_id, "later")
+    form = open_form(relay, message_id) | {"to": "eve@example.org", "sender": "ops@example.com"}
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda _: submit(relay, message_id, form), range(2)))
+    assert [answer.status for answer in answers] == [303, 303]
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    another = fill_in(relay, message_id, to="eve@example.org", sender="ops@example.com")
+    assert another.headers["location"] != answers[0].headers["location"]
+    copies = [line for line in ledger(relay) if "replays" in line]
+    assert [line["from"] for line in copies] == ["ops@example.com"] * 2
 
 
 def test_the_forms_rules_are_those_of_the_command(relay: Relay, monitored: Queue) -> None:
@@ -404,6 +427,12 @@ def test_programs_send_a_message_again_with_the_token(relay: Relay, monitored: Q
     assert (done.status, done.json["status"]) == (200, "ok")
     [line] = [line for line in ledger(relay) if line["event"] == "replayed"]
     assert (line["by"], line["reason"]) == ("admin request", f"as {done.json['id']}")
+    repeated = replay(relay, id=message_id, to=["eve@example.org"])
+    assert (repeated.status, repeated.json["id"]) == (200, done.json["id"])
+    other = replay(relay, id=message_id, to=["eve@example.org"], key="2", sender="ops@example.com")
+    assert (other.status, other.json["id"] != done.json["id"]) == (200, True)
+    assert [line["from"] for line in ledger(relay) if "replays" in line] == ["", "ops@example.com"]
+    assert replay(relay, id=message_id, to=["ann@example.org"], sender="x").status == 400
     again = replay(relay, id=message_id, to=["bob@example.net"])
     assert (again.status, "--really" in again.error) == (409, True)
     for wrong in ({}, {"id": message_id}, {"id": "x", "to": ["a@b.c"]}, {"id": message_id, "to": [], "x": 1}):

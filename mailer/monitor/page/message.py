@@ -34,6 +34,11 @@ _CONTENT = (("content", "Show the content"), ("replay", "Send to another address
 _REPLAYED = (
     "It is a copy of another message, for these recipients, and a run of mailer-send has been started."
 )
+_WAITS = (
+    "It is a copy of another message, for these recipients. mailer-send could not be started; the next run "
+    "will send it."
+)
+_COPIED = {"replay": _REPLAYED, "replay-waits": _WAITS}
 _MAX_VERDICT = 200
 """Lines of the verdict that are shown; a message may have 20,000 recipients."""
 
@@ -93,7 +98,7 @@ def routes(context: MonitorContext, door: Door) -> tuple[Route, ...]:
 
 def _done(asked: Asked) -> Markup:
     name = asked.query.get("done", "")
-    text = _REPLAYED if name == "replay" else ACTIONS[name].done if name in ACTIONS else ""
+    text = ACTIONS[name].done if name in ACTIONS else _COPIED.get(name, "")
     return fill('<p class="notice ok" role="status">{text}</p>\n', text=text) if text else NOTHING
 
 
