@@ -102,7 +102,8 @@ class Server:
             bound.listening,
             self._judge_local if endpoint.submit else partial(self._judge, tls=endpoint.tls),
             self._serve_local if endpoint.submit else partial(self._serve, endpoint=endpoint),
-            self._complain,
+            self._out_of_descriptors,
+            replies.wire,
         )
 
     def _http_listener(self, bound: Bound) -> Listener:
@@ -121,7 +122,7 @@ class Server:
             bound.listening,
             self._judge_http,
             partial(self._serve_http, self._http, tls=bound.endpoint.tls),
-            self._complain,
+            self._out_of_descriptors,
             lambda reply: http.raw(Problem.of(reply)),
         )
 
@@ -293,6 +294,10 @@ class Server:
         self._peers[key] -= 1
         if not self._peers[key]:
             del self._peers[key]
+
+    def _out_of_descriptors(self, error: OSError) -> Reply:
+        self._complain(error)
+        return replies.TOO_MANY_CONNECTIONS
 
     def _complain(self, reason: object) -> None:
         """Log a shortage of connections, rate-limited because every refused connection would repeat it."""

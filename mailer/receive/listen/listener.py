@@ -13,7 +13,6 @@ from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 from mailer.mail.reply import Reply
-from mailer.receive import replies
 from mailer.receive.peers import UNIX
 
 BACKLOG = 1024
@@ -31,8 +30,8 @@ class Listener:
         listening: socket.socket,
         judge: Callable[[socket.socket, str], Reply | None],
         accept: Callable[[socket.socket, str], None],
-        out_of_descriptors: Callable[[OSError], None],
-        words: Callable[[Reply], bytes] = replies.wire,
+        out_of_descriptors: Callable[[OSError], Reply],
+        words: Callable[[Reply], bytes],
     ) -> None:
         """Prepare; nothing is accepted before `start`.
 
@@ -40,7 +39,8 @@ class Listener:
             listening: bound, not listening yet; closed by `close`.
             judge: gets a new connection and its peer's address; returns the refusal, or None to accept it.
             accept: gets each accepted connection and its peer's address.
-            out_of_descriptors: called each time descriptors or memory were lacking for a connection.
+            out_of_descriptors: called each time descriptors or memory were lacking for a connection; returns
+                the refusal for its client.
             words: encodes a refusal in the protocol of this listener.
         """
         self._listening = listening
@@ -80,8 +80,7 @@ class Listener:
             except OSError as error:
                 if error.errno not in {EMFILE, ENFILE, ENOBUFS, ENOMEM}:
                     raise
-                self._out_of_descriptors(error)
-                self._spend_reserve()
+                self._spend_reserve(self._out_of_descriptors(error))
                 return
             connection.setblocking(False)
             # The address of a client at a Unix socket is empty or meaningless.
@@ -92,14 +91,14 @@ class Listener:
             else:
                 _turn_away(connection, self._words(reply))
 
-    def _spend_reserve(self) -> None:
+    def _spend_reserve(self, refusal: Reply) -> None:
         """Refuse one client with the spare descriptor; pause if that cannot be reopened."""
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
             with suppress(OSError):
                 connection, _ = self._listening.accept()
-                _turn_away(connection, self._words(replies.TOO_MANY_CONNECTIONS))
+                _turn_away(connection, self._words(refusal))
         with suppress(OSError):
             self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         if self._reserve is None:
