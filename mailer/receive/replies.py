@@ -10,7 +10,8 @@ from functools import lru_cache
 from mailer.mail.header import MAX_FIELDS, MAX_HEADER, MAX_RECEIVED
 from mailer.mail.patterns import AddressPatterns
 from mailer.mail.reply import Reply, printable
-from mailer.receive.content.data import MAX_LINE, Fault
+from mailer.receive.content.data import MAX_LINE
+from mailer.receive.content.fault import ContentFault, Fault, ForbiddenAuthor, UnclearAuthor
 from mailer.receive.users.rates import HOUR, Full
 from mailer.spool.words import duration
 
@@ -123,7 +124,7 @@ LOCAL_ONLY = Reply(
 )
 NEED_ESMTP = Reply(555, ("5.5.4 Parameters need EHLO instead of HELO",))
 
-REFUSED_DATA = {
+_REFUSED_CONTENT = {
     Fault.BARE_LINE_END: Reply(
         550, ("5.5.2 The message has a bare CR or LF; every line must end with CR LF",)
     ),
@@ -132,7 +133,24 @@ REFUSED_DATA = {
     Fault.LONG_LINE: Reply(
         554, (f"5.6.0 The message has a line over {MAX_LINE} octets; use quoted-printable or base64",)
     ),
+    Fault.HEADER_TOO_LARGE: HEADER_TOO_LARGE,
+    Fault.TWO_FROMS: TWO_FROMS,
+    Fault.LOOP: LOOP,
+    Fault.BAD_KEY: BAD_KEY,
+    Fault.BAD_LATEST: BAD_LATEST,
+    Fault.TOO_LATE: TOO_LATE,
 }
+
+
+def content_refused(fault: ContentFault) -> Reply:
+    """Return the reply to the end of a message that is refused for its content."""
+    match fault:
+        case UnclearAuthor():
+            return _unclear_author(fault)
+        case ForbiddenAuthor():
+            return not_allowed_sender(fault.user, fault.allowed, fault.address, f"the {fault.field} field")
+        case _:
+            return _REFUSED_CONTENT[fault]
 
 
 def queued(message_id: str) -> Reply:
@@ -194,9 +212,8 @@ def not_allowed_sender(user: str, allowed: AddressPatterns, address: str, where:
     return Reply(553, (f"5.7.1 {said} {printable(may, 100)}{printable(todo)}",))
 
 
-def unreadable_sender(user: str, what: str) -> Reply:
-    """Return the reply to a user with limited senders whose message has no clear author."""
-    return Reply(553, (f"5.7.1 {printable(user, 100)} may not send {what} (allowedSenders)",))
+def _unclear_author(fault: UnclearAuthor) -> Reply:
+    return Reply(553, (f"5.7.1 {printable(fault.user, 100)} may not send {fault.what} (allowedSenders)",))
 
 
 def unknown_local_user(uid: int, user: str) -> Reply:

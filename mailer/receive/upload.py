@@ -13,7 +13,7 @@ from mailer.mail.reply import Reply
 from mailer.maillog.events import MailLog
 from mailer.receive import replies
 from mailer.receive.content import long_lines
-from mailer.receive.content.data import Fault
+from mailer.receive.content.fault import ContentFault, Fault
 from mailer.receive.content.header_policy import Arrival, ContentPolicy, Origin, added_message_id, top
 from mailer.receive.content.headline import Headline, headline
 from mailer.receive.content.idempotency import Content
@@ -105,7 +105,7 @@ class Upload:
         """The digest that recognises the same message later; None: it has neither an idempotency key nor an
         entry of its own in `once/`."""
         self._failure: OSError | None = None
-        self._refusal: Reply | None = None
+        self._fault: ContentFault | None = None
         self._answer: Answer | None = None
 
     def append(self, data: bytes) -> bool:
@@ -117,7 +117,7 @@ class Upload:
         Returns:
             Whether the buffer is full, so that `write` must be awaited before more is taken.
         """
-        if self._refusal is not None or self._failure is not None:
+        if self._fault is not None or self._failure is not None:
             return False
         if self._header is not None:
             self._begin(data)
@@ -133,7 +133,7 @@ class Upload:
         try:
             split = self._header.feed(data)
         except HeaderTooLarge:
-            self._refusal = replies.HEADER_TOO_LARGE
+            self._fault = Fault.HEADER_TOO_LARGE
         else:
             if split is not None:
                 self._edit(*split)
@@ -144,10 +144,10 @@ class Upload:
             self._headline, self._beginning = headline(head), b""
         edited = top(self._arrival, head)
         wanted = wishes(head, self._arrival.at, obey_keys=self._arrival.policy.obey_keys)
-        if isinstance(edited, Reply):
-            self._refusal = edited
-        elif isinstance(wanted, Reply):
-            self._refusal = wanted
+        if not isinstance(edited, bytes):
+            self._fault = edited
+        elif isinstance(wanted, Fault):
+            self._fault = wanted
         else:
             self._wishes = wanted
             self._gathered += edited
@@ -183,9 +183,10 @@ class Upload:
             None, or a coroutine that the caller must run because the rest takes time. After an exception,
             from here or from the coroutine, only `discard` may be called.
         """
-        if self._header is not None and self._refusal is None:
+        if self._header is not None and self._fault is None:
             self._edit(self._header.finish(), b"")
-        refusal = replies.REFUSED_DATA[fault] if fault is not None else self._refusal
+        found = fault or self._fault
+        refusal = replies.content_refused(found) if found is not None else None
         if refusal is None and self._failure is None and (encode or self._content is not None):
             return self._commit_slowly(answer, encode=encode)
         self._end(refusal, answer)

@@ -12,6 +12,8 @@ from mailer.mail import header
 from mailer.mail.author import mailboxes
 from mailer.mail.header import MAX_HEADER, HeaderReader, HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns, can_match
+from mailer.receive import replies
+from mailer.receive.content.fault import Fault
 from mailer.receive.space import Space
 from mailer.spool.layout import Spool
 
@@ -26,6 +28,11 @@ def split(pieces: list[bytes]) -> tuple[bytes, bytes]:
         if (found := reader.feed(pieces.pop(0))) is not None:
             return found[0], found[1] + b"".join(pieces)
     return reader.finish(), b""
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_each_fault_has_a_reply_that_refuses_the_message_permanently(fault: Fault) -> None:
+    assert replies.content_refused(fault).permanent
 
 
 @given(lines, st.integers(1, 9))

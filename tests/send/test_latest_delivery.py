@@ -10,7 +10,7 @@ from testbed.faketime import faketime
 from testbed.relay import Relay
 
 from mailer.mail.clock import rfc3339, seconds
-from mailer.receive import replies
+from mailer.receive.content.fault import Fault
 from mailer.receive.content.wishes import Wishes, wishes
 
 NOW = seconds("2026-11-22T08:00:00Z")
@@ -24,17 +24,17 @@ HOUR = 3600.0
         (b"Latest-Delivery-Time: Sun, 22 Nov 2026 10:00:00 +0100\r\n", Wishes(expires=NOW + HOUR)),
         (b"latest-delivery-time :\r\n 22 Nov 2026 09:00:00 -0000\r\n", Wishes(expires=NOW + HOUR)),
         (b"Latest-Delivery-Time: 2026-11-22T09:00:00Z\r\nIdempotency-Key: k\r\n", Wishes("k", NOW + HOUR)),
-        (b"Latest-Delivery-Time: 2026-11-22T08:00:00Z\r\n", replies.TOO_LATE),
-        (b"Latest-Delivery-Time: 0001-01-01T00:00:00Z\r\n", replies.TOO_LATE),
-        (b"Latest-Delivery-Time: 2026-11-22T09:00:00\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: 9999-12-31T23:59:59-23:59\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: Fri, 31 Dec 9999 23:59:59 -2359\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time:\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: tomorrow\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: Sun, 22 Nov 99999999999999999999 10:00:00 +0100\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: \xff\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: " + b"1" * 100_000 + b"\r\n", replies.BAD_LATEST),
-        (b"Latest-Delivery-Time: 2026-11-22T09:00:00Z\r\n" * 2, replies.BAD_LATEST),
+        (b"Latest-Delivery-Time: 2026-11-22T08:00:00Z\r\n", Fault.TOO_LATE),
+        (b"Latest-Delivery-Time: 0001-01-01T00:00:00Z\r\n", Fault.TOO_LATE),
+        (b"Latest-Delivery-Time: 2026-11-22T09:00:00\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: 9999-12-31T23:59:59-23:59\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: Fri, 31 Dec 9999 23:59:59 -2359\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time:\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: tomorrow\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: Sun, 22 Nov 99999999999999999999 10:00:00 +0100\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: \xff\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: " + b"1" * 100_000 + b"\r\n", Fault.BAD_LATEST),
+        (b"Latest-Delivery-Time: 2026-11-22T09:00:00Z\r\n" * 2, Fault.BAD_LATEST),
     ],
 )
 @pytest.mark.security_case(122)

@@ -8,24 +8,14 @@ a client reads a reply only there.
 Speed: a clean chunk costs a handful of scans by the C library and no Python per line.
 """
 
-from enum import Enum
-
 from mailer.config.receiving import LongLines
 from mailer.mail.lines import has_bare_line_end
+from mailer.receive.content.fault import Fault
 
 MAX_LINE = 998
 """Octets in a line without CRLF (RFC 5322 2.1.1)."""
 
 _END = b"\r\n.\r\n"
-
-
-class Fault(Enum):
-    """The reason to refuse a message after its end; the first piece with a fault decides."""
-
-    BARE_LINE_END = "bare line end"
-    NUL = "nul"
-    TOO_BIG = "too big"
-    LONG_LINE = "long line"
 
 
 class LineRuler:
@@ -64,6 +54,7 @@ class _Reader:
         self.size = 0
         """Octets of the message so far, unstuffed."""
         self.fault: Fault | None = None
+        """The reason to refuse the message after its end; the first piece with a fault decides."""
         self.must_be_encoded = False
         """Whether the message has a line over 998 octets, and the policy is to encode it."""
         self._max_size = max_size

@@ -29,9 +29,8 @@ from mailer.mail.completion import completed
 from mailer.mail.from_field import new_author
 from mailer.mail.header import HeaderTooLarge
 from mailer.mail.patterns import AddressPatterns
-from mailer.mail.reply import Reply
-from mailer.receive import replies
 from mailer.receive.content import idempotency
+from mailer.receive.content.fault import ContentFault, Fault, ForbiddenAuthor, UnclearAuthor
 from mailer.receive.peers import IMPORT, REPLAY, UNIX
 
 _DROPPED = (b"return-path", b"bcc", b"resent-bcc", idempotency.FIELD)
@@ -93,8 +92,8 @@ _AUTHORS = ("From", "Sender", "Resent-From", "Resent-Sender")
 """Fields that a mail program may display as the author."""
 
 
-def top(arrival: Arrival, head: bytes) -> bytes | Reply:
-    """Return the edited header to store, or the reply to the final dot that refuses the message.
+def top(arrival: Arrival, head: bytes) -> bytes | ContentFault:
+    """Return the edited header to store, or the fault for which to refuse the message after its end.
 
     Args:
         arrival: the message and its origin.
@@ -103,11 +102,11 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
     try:
         fields = header.counts(head, _LOOKED_FOR)
     except HeaderTooLarge:
-        return replies.HEADER_TOO_LARGE
+        return Fault.HEADER_TOO_LARGE
     if arrival.origin.origin_domain:
         head = completed(head, arrival.origin.origin_domain)
-    if refusal := _refusal(fields, arrival.origin, head):
-        return refusal
+    if fault := _fault(fields, arrival.origin, head):
+        return fault
     added = [received_field(arrival)]
     if not fields[b"message-id"]:
         added.append(f"Message-ID: {added_message_id(arrival)}\r\n".encode())
@@ -128,12 +127,12 @@ def top(arrival: Arrival, head: bytes) -> bytes | Reply:
     return b"".join([*added, head])
 
 
-def _refusal(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> Reply | None:
+def _fault(fields: Mapping[bytes, int], origin: Origin, head: bytes) -> ContentFault | None:
     if fields[b"from"] > 1:
-        return replies.TWO_FROMS
+        return Fault.TWO_FROMS
     if fields[b"received"] >= header.MAX_RECEIVED:
-        return replies.LOOP
-    return None if origin.may_send_as is None else _not_allowed(origin, head)
+        return Fault.LOOP
+    return None if origin.may_send_as is None else _author_fault(origin, head)
 
 
 def added_message_id(arrival: Arrival) -> str:
@@ -180,19 +179,18 @@ def _protocol(origin: Origin) -> str:
     return name + "S" * bool(origin.tls) + "A" * bool(origin.user and not origin.by_network)
 
 
-def _not_allowed(origin: Origin, head: bytes) -> Reply | None:
+def _author_fault(origin: Origin, head: bytes) -> UnclearAuthor | ForbiddenAuthor | None:
     assert origin.may_send_as is not None
     found = [(name, value) for name in _AUTHORS for value in header.values(head, name.lower().encode())]
     if not any(name == "From" for name, _ in found):
-        return replies.unreadable_sender(origin.user, "a message without a From field")
+        return UnclearAuthor(origin.user, "a message without a From field")
     if header.resembles(head, _AUTHORS):
-        return replies.unreadable_sender(origin.user, "a line that some would read as a From or Sender field")
+        return UnclearAuthor(origin.user, "a line that some would read as a From or Sender field")
     for name, value in found:
         authors = mailboxes(value)
         if authors is None or any("=?" in address for _, address in authors):
-            return replies.unreadable_sender(origin.user, f"a {name} field that cannot be read")
+            return UnclearAuthor(origin.user, f"a {name} field that cannot be read")
         for _, address in authors:
             if not origin.may_send_as.match(address):
-                where = f"the {name} field"
-                return replies.not_allowed_sender(origin.user, origin.may_send_as, address, where)
+                return ForbiddenAuthor(origin.user, origin.may_send_as, address, name)
     return None

@@ -13,8 +13,7 @@ from hashlib import sha256
 
 from mailer.mail import header
 from mailer.mail.envelope import Envelope
-from mailer.mail.reply import Reply
-from mailer.receive import replies
+from mailer.receive.content.fault import Fault
 
 FIELD = b"idempotency-key"
 _MAX_KEY = 255
@@ -27,14 +26,14 @@ _MAX_EXAMINED = 4096
 """Octets of the longest line that is examined; a longer one neither declares nor is a boundary."""
 
 
-def key_of(head: bytes) -> str | Reply:
-    """Return the key in a header, empty if there is none, or the reply that refuses the message."""
+def key_of(head: bytes) -> str | Fault:
+    """Return the key in a header, empty if there is none, or the fault for which to refuse the message."""
     if FIELD not in head.lower() or not (values := header.values(head, FIELD)):
         return ""
     value = b" ".join(values[0].split())
     found = _KEY.fullmatch(value)
     if len(values) > 1 or not found or len(value) > _MAX_KEY:
-        return replies.BAD_KEY
+        return Fault.BAD_KEY
     return (found[1] or value).decode("ascii")
 
 

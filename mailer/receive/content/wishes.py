@@ -12,8 +12,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from mailer.mail import clock, header
-from mailer.mail.reply import Reply
-from mailer.receive import replies
+from mailer.receive.content.fault import Fault
 from mailer.receive.content.idempotency import key_of
 
 _LATEST = b"latest-delivery-time"
@@ -35,8 +34,8 @@ class Wishes(msgspec.Struct, frozen=True):
 _NONE = Wishes()
 
 
-def wishes(head: bytes, now: float, *, obey_keys: bool) -> Wishes | Reply:
-    """Read the requests from a header, or return the reply that refuses the message.
+def wishes(head: bytes, now: float, *, obey_keys: bool) -> Wishes | Fault:
+    """Read the requests from a header, or return the fault for which to refuse the message.
 
     Args:
         head: the header without the empty line.
@@ -44,15 +43,15 @@ def wishes(head: bytes, now: float, *, obey_keys: bool) -> Wishes | Reply:
         obey_keys: whether to read Idempotency-Key.
     """
     key = key_of(head) if obey_keys else ""
-    if isinstance(key, Reply):
+    if isinstance(key, Fault):
         return key
     expires = _latest(head, now)
-    if isinstance(expires, Reply):
+    if isinstance(expires, Fault):
         return expires
     return Wishes(key, expires) if key or expires else _NONE
 
 
-def _latest(head: bytes, now: float) -> float | Reply:
+def _latest(head: bytes, now: float) -> float | Fault:
     if _LATEST not in head.lower() or not (values := header.values(head, _LATEST)):
         return 0.0
     value = b" ".join(values[0].split())
@@ -62,8 +61,8 @@ def _latest(head: bytes, now: float) -> float | Reply:
         else None
     )
     if at is None or at >= _TIME_LIMIT:
-        return replies.BAD_LATEST
-    return at if at > now else replies.TOO_LATE
+        return Fault.BAD_LATEST
+    return at if at > now else Fault.TOO_LATE
 
 
 def _time(text: str) -> float | None:

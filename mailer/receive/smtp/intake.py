@@ -152,7 +152,7 @@ class Intake:
         else:
             self._connection.read_by(None)
             if reader.fault is not None:
-                self._conclude(replies.REFUSED_DATA[reader.fault])
+                self._conclude(replies.content_refused(reader.fault))
             else:
                 self._connection.send_reply(Reply(250, (f"2.0.0 {self._chunk.size} octets received",)))
         return True
