@@ -40,6 +40,15 @@ ROOMS_IMPORT = {
     "__main__": frozenset({"cli"}),
     "": frozenset(),
 }
+PARTS_IMPORT = {
+    # What is wrong with a message is a `Fault`; that SMTP has a reply to it is known above, in `replies`.
+    # The names of peers that have no address are in `Received` fields as well.
+    "mailer.receive.content": frozenset({"mailer.receive.peers"}),
+    # The refusals to send come from the server, in the protocol of each listener.
+    "mailer.receive.listen.listener": frozenset({"mailer.receive.peers"}),
+    "mailer.receive.peers": frozenset(),
+}
+"""What these modules and packages may import of their room, besides themselves."""
 IMPORTED_ANYWHERE = {"msgspec", "mailer", *sys.stdlib_module_names}
 
 Sources = Mapping[str, str]
@@ -110,6 +119,24 @@ def walls_broken(tree: Sources) -> list[str]:
     return broken
 
 
+def parts_opened(tree: Sources) -> list[str]:
+    """Imports by a part of a room from the rest of that room which the part may not know."""
+    return [
+        f"{each.importer} imports {each.imported}"
+        for each in imports(tree)
+        for part, known in PARTS_IMPORT.items()
+        if within(each.importer, part)
+        and ours(each.imported)
+        and room(each.imported) == room(part)
+        and not within(each.imported, part, *known)
+    ]
+
+
+def within(name: str, *modules: str) -> bool:
+    """Whether a name is one of these modules, or in one of them."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
 def scattered_packages(tree: Sources) -> list[str]:
     """Third-party packages imported by several modules of one room; click by any room but `cli`."""
     users = defaultdict(set)
@@ -143,7 +170,7 @@ def import_cycles(tree: Sources) -> list[str]:
     return []
 
 
-RULES = [walls_broken, scattered_packages, relative_imports, import_cycles]
+RULES = [walls_broken, parts_opened, scattered_packages, relative_imports, import_cycles]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -154,6 +181,7 @@ def test_the_house_keeps_the_rule(rule) -> None:
 def test_the_whole_house_is_looked_at() -> None:
     # `monitor` is planned, and its wall stands already.
     assert {room(module) for module in sources()} >= ROOMS_IMPORT.keys() - {"monitor"}
+    assert sources().keys() >= PARTS_IMPORT.keys()
 
 
 SOUND = {
@@ -165,6 +193,12 @@ SOUND = {
     "mailer.spool.layout": "import filelock\nfrom mailer.mail.reply import Reply",
     "mailer.receive": "",
     "mailer.receive.server": "import aiosmtpd\nfrom mailer import __version__\nimport mailer.spool.layout",
+    "mailer.receive.peers": "from mailer.mail.reply import Reply",
+    "mailer.receive.content": "",
+    "mailer.receive.content.fault": "from enum import Enum",
+    "mailer.receive.content.data": "from mailer.receive.content.fault import Fault\n"
+    "from mailer.receive.content import fault\nfrom mailer.receive.peers import UNIX",
+    "mailer.receive.replies": "from mailer.receive.content.fault import Fault",
     "mailer.send": "",
     "mailer.send.runner": "import msgspec\nfrom mailer.spool.layout import Spool",
     "mailer.cli": "import click\nimport mailer\nfrom mailer.receive.server import serve",
@@ -195,6 +229,36 @@ def test_a_sound_house_breaks_no_rule(rule) -> None:
         ),
         (walls_broken, "mailer.send.runner", "def f():\n  import mailer.cli", "runner imports mailer.cli"),
         (walls_broken, "mailer.utils", "", "no room 'utils'"),
+        (
+            parts_opened,
+            "mailer.receive.content.data",
+            "from mailer.receive import replies",
+            "content.data imports mailer.receive.replies",
+        ),
+        (
+            parts_opened,
+            "mailer.receive.content.wishes",
+            "def f():\n  from mailer.receive.replies import BAD_KEY",
+            "content.wishes imports mailer.receive.replies.BAD_KEY",
+        ),
+        (
+            parts_opened,
+            "mailer.receive.content.data",
+            "import mailer.receive.content_policy",
+            "content.data imports mailer.receive.content_policy",
+        ),
+        (
+            parts_opened,
+            "mailer.receive.listen.listener",
+            "import mailer.receive.replies",
+            "listener imports mailer.receive.replies",
+        ),
+        (
+            parts_opened,
+            "mailer.receive.peers",
+            "from mailer.receive.content.fault import Fault",
+            "peers imports mailer.receive.content.fault.Fault",
+        ),
         (
             scattered_packages,
             "mailer.spool.run.claim",
