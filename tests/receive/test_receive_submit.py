@@ -259,7 +259,7 @@ def test_a_member_of_local_users_names_a_login_or_a_group(tmp_path, member):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ([], "is empty, so that nobody"),
+        ([], "is empty, so every client"),
         ([{"login": "no-such-login", "user": "app@example.com"}], "no such login"),
         ([{"group": "no-such-group", "user": "app@example.com"}], "no such group"),
         ([{"login": "*", "user": "nobody-here"}], "names an unknown user; type: mailer user add nobody-here"),
