@@ -1,7 +1,8 @@
 """The house keeps its rooms apart; each rule is shown to see the wall that someone knocked through.
 
-`mail` imports nothing of ours; `config`, `spool` and `maillog` import `mail`, not one another; `receive`,
-`send` and `monitor` import those and never each other; `cli` imports all, and nothing imports `cli`.
+`mail` and `ground` import nothing of ours; `config`, `spool` and `maillog` import those two, not one another;
+`receive`, `send` and `monitor` import all of these and never each other; `cli` imports all, and nothing
+imports `cli`.
 """
 
 import ast
@@ -18,24 +19,28 @@ import pytest
 MAILER = Path(__file__).resolve().parents[2] / "mailer"
 
 VALUES = frozenset({"mail"})
-GROUND_FLOOR = frozenset({"config", "spool", "maillog"})
+BASE = VALUES | {"ground"}
+SHARED_ROOMS = frozenset({"config", "spool", "maillog"})
 PROGRAMS = frozenset({"receive", "send", "monitor"})
 ROOMS_IMPORT = {
     "mail": frozenset(),
-    **dict.fromkeys(GROUND_FLOOR, VALUES),
+    # Mechanisms that are the same for any program: they read clocks and change files, which `mail` must not,
+    # and know nothing of mail.
+    "ground": frozenset(),
+    **dict.fromkeys(SHARED_ROOMS, BASE),
     # What is asked outside of mail: by HTTP, or by running a program.
     "calls": VALUES,
     # Tokens are kept in the spool, under the terms of the configuration.
     "oauth": VALUES | {"config", "spool", "calls"},
-    "events": VALUES | GROUND_FLOOR | {"calls"},
-    **dict.fromkeys(PROGRAMS, VALUES | GROUND_FLOOR),
-    "send": VALUES | GROUND_FLOOR | {"oauth", "calls"},
-    "monitor": VALUES | GROUND_FLOOR | {"calls", "events"},
+    "events": BASE | SHARED_ROOMS | {"calls"},
+    **dict.fromkeys(PROGRAMS, BASE | SHARED_ROOMS),
+    "send": BASE | SHARED_ROOMS | {"oauth", "calls"},
+    "monitor": BASE | SHARED_ROOMS | {"calls", "events"},
     # For every mail that cron sends a process of its own: it knows SMTP and nothing else of us.
     "sendmail": frozenset(),
     # Other relays' queues are known by what these relays wrote, and by nothing of ours.
     "imports": VALUES,
-    "cli": VALUES | GROUND_FLOOR | PROGRAMS | {"oauth", "calls", "events", "sendmail", "imports"},
+    "cli": BASE | SHARED_ROOMS | PROGRAMS | {"oauth", "calls", "events", "sendmail", "imports"},
     # `python -m mailer` is the command line by another name; `mailer` itself holds the version.
     "__main__": frozenset({"cli"}),
     "": frozenset(),
@@ -189,6 +194,8 @@ SOUND = {
     "mailer.__main__": "from mailer.cli import main",
     "mailer.mail": "",
     "mailer.mail.reply": "import re",
+    "mailer.ground": "",
+    "mailer.ground.deadline": "import asyncio",
     "mailer.spool": "",
     "mailer.spool.layout": "import filelock\nfrom mailer.mail.reply import Reply",
     "mailer.receive": "",
@@ -259,6 +266,13 @@ def test_a_sound_house_breaks_no_rule(rule) -> None:
             "from mailer.receive.content.fault import Fault",
             "peers imports mailer.receive.content.fault.Fault",
         ),
+        (
+            walls_broken,
+            "mailer.ground.deadline",
+            "from mailer.mail.reply import Reply",
+            "ground.deadline imports",
+        ),
+        (walls_broken, "mailer.mail.reply", "from mailer.ground import deadline", "mail.reply imports"),
         (
             scattered_packages,
             "mailer.spool.run.claim",

@@ -19,6 +19,7 @@ from typing import cast
 
 from aiosmtpd.smtp import SMTP, syntax
 
+from mailer.ground.deadline import DeadlineTimer
 from mailer.mail.reply import Reply
 from mailer.receive import replies
 from mailer.receive.context import Client
@@ -78,8 +79,9 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         self._serving = False
         self._news: asyncio.Future[None] | None = None
         """Wakes a coroutine that waits in `_more`."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None
+        self.timer = DeadlineTimer(self.loop, self._time_out)
+        """Closes the connection, unless it is armed again or suspended before: it is armed at each command,
+        and suspended while the client waits for this server."""
         self._stream: asyncio.Transport | None = None
         self._on_end = on_end
         self._unsent = bytearray()
@@ -87,8 +89,6 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """Whether the transport accepts replies: False while the client does not read them."""
         self._stopping = False
         self._draining = False
-        self._spoke = self.loop.time()
-        """The loop's time at the client's last command."""
         self._errors = 0
         self._trusted = False
         self._giving_way = False
@@ -102,7 +102,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         # No isinstance check: uvloop's transports behave like asyncio's but are not subclasses.
         self._attach(cast("asyncio.Transport", transport))
         self.greet()
-        self.set_timeout(self.settings.idle_timeout)
+        self.timer.arm(self.settings.idle_timeout)
         self.release()
         if self._giving_way:
             self.give_way()
@@ -147,8 +147,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             return
         self._stream = None
         self._writable = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self.timer.close()
         self.input.clear()
         if self.ended.done():
             self._on_end(self)
@@ -165,7 +164,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
     def drain(self) -> None:
         """Stop as `stop` does, but let a client that is not idle send one more message first."""
         self._draining = True
-        idle_at = self._spoke + self.settings.drain_quiet
+        idle_at = self.timer.armed_at + self.settings.drain_quiet
         if self.loop.time() >= idle_at:
             self.stop()
         elif not self.ended.done():
@@ -256,7 +255,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             self.go_on()
             return
         if self._takes == self._serve_command:
-            self.set_timeout(self.settings.idle_timeout)
+            self.timer.arm(self.settings.idle_timeout)
         self.release()
 
     def read_by(self, takes: Callable[[], bool] | None) -> None:
@@ -268,7 +267,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         """
         self._takes = takes or self._serve_command
         if takes is None:
-            self.set_timeout(self.settings.idle_timeout)
+            self.timer.arm(self.settings.idle_timeout)
 
     async def flush(self) -> None:
         """Write the queued replies, and wait until the client has read enough of them.
@@ -325,7 +324,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         stream.pause_reading()
         self.input.discard()
         await self.flush()
-        self.pause_timeout()
+        self.timer.suspend()
         self.before_tls(self)
         self._in_handshake = True
         try:
@@ -343,33 +342,10 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
             raise PeerGone
         self._attach(secure)
 
-    def set_timeout(self, seconds: float) -> None:
-        """Close the connection after some seconds, unless this or `pause_timeout` is called before.
-
-        There is one timer for all deadlines. It is replaced only for an earlier deadline; if it fires before
-        the current deadline, it is set again.
-        """
-        self._spoke = self.loop.time()
-        self._deadline = self._spoke + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self.loop.call_at(self._deadline, self._tick)
-
-    def pause_timeout(self) -> None:
-        """Suspend the time-out while the client waits for this server."""
-        self._deadline = None
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._stream is None or self._deadline is None:
+    def _time_out(self) -> None:
+        stream = self._stream
+        if stream is None:
             return
-        if self.loop.time() < self._deadline:
-            self._timer = self.loop.call_at(self._deadline, self._tick)
-        else:
-            self._time_out(self._stream)
-
-    def _time_out(self, stream: asyncio.Transport) -> None:
         if self.closing or stream.get_write_buffer_size():
             # The client does not read; a graceful close would wait forever.
             stream.abort()
@@ -441,7 +417,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         else:
             if line is None:
                 return False
-            self.set_timeout(self.settings.idle_timeout)
+            self.timer.arm(self.settings.idle_timeout)
             self.serve(line)
         # False would write the replies and read on. Not while a command holds the session: after the 220 to
         # STARTTLS nothing may be read before the handshake. A new reader (`read_by`) may need no more input.
@@ -486,7 +462,7 @@ class Connection(SMTP, asyncio.BufferedProtocol, ABC):
         if self._stream is not None:
             self._stream.write(bytes(self._unsent))
             self._stream.close()
-            self.set_timeout(_LINGER)
+            self.timer.arm(_LINGER)
         self.ended.set_result(None)
         if self._stream is None:
             self._on_end(self)

@@ -188,7 +188,7 @@ class Intake:
         upload.came(data)
         gathered = upload.append(reader.feed(data))
         if gathered:
-            self._connection.pause_timeout()
+            self._connection.timer.suspend()
             self._connection.wait_for(self._write(upload))
         return gathered
 
@@ -202,14 +202,14 @@ class Intake:
 
     def _await_more(self) -> None:
         left = self._deadline - self._connection.loop.time()
-        self._connection.set_timeout(max(0.001, min(left, self._context.settings.stall_timeout)))
+        self._connection.timer.arm(max(0.001, min(left, self._context.settings.stall_timeout)))
 
     def _commit(self) -> None:
         reader, upload = self._reader, self.taken
         assert reader is not None
         assert upload is not None
         self._reader = None
-        self._connection.pause_timeout()
+        self._connection.timer.suspend()
         self._connection.read_by(self._reply)
         self._connection.hold()
         slow = upload.commit(reader.fault, encode=reader.must_be_encoded, answer=self._answered)

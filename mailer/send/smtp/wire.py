@@ -9,9 +9,9 @@ import errno
 import os
 import socket
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from mailer.ground.deadline import DeadlineTimer
 from mailer.mail.host_name import is_loopback
 from mailer.mail.outcome import Scope
 from mailer.mail.reply import printable
@@ -76,8 +76,7 @@ class Wire(asyncio.BufferedProtocol):
         # Without a buffer of our own, asyncio would map and unmap 256 KiB for each reply of forty octets.
         self._read = memoryview(bytearray(_READ_SIZE))
         self._answered = 0
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = DeadlineTimer(loop, self._time_out)
 
     # Called by asyncio.
 
@@ -100,7 +99,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._answered != self.dialogue.answered:
             self._answered = self.dialogue.answered
             if self._waiter and not self._waiter.done():
-                self._arm(self.dialogue.phase)
+                self._timer.arm(self._timeouts.of(self.dialogue.phase))
 
     def connection_lost(self, exc: Exception | None) -> None:
         errno_ = exc.errno if isinstance(exc, OSError) else None
@@ -198,7 +197,7 @@ class Wire(asyncio.BufferedProtocol):
             self._early = None
             return early
         self._waiter = waiter = self._loop.create_future()
-        self._arm(phase)
+        self._timer.arm(self._timeouts.of(phase))
         try:
             event: Event | None = await waiter
         finally:
@@ -216,31 +215,13 @@ class Wire(asyncio.BufferedProtocol):
         if self.broken:
             return
         self.broken = broken
-        if self._timer:
-            self._timer.cancel()
+        self._timer.close()
         self._transport.abort()
         if self._waiter:
             self._wake(broken)
 
-    def _arm(self, phase: Phase) -> None:
-        """Set the deadline for a phase.
-
-        One timer serves all phases. It is replaced only for an earlier deadline; when it fires too early, it
-        is set again. Most transactions touch no timer at all.
-        """
-        self._deadline = monotonic() + self._timeouts.of(phase)
-        if self._timer is None or self._timer.when() > self._deadline:
-            if self._timer:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if not self._waiter:
-            return
-        if monotonic() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
-        else:
+    def _time_out(self) -> None:
+        if self._waiter:  # a deadline counts only while something waits
             self._break(Broken(TIMED_OUT, self.dialogue.phase))
 
 
